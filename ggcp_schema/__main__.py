@@ -1,0 +1,5 @@
+"""`python -m ggcp_schema`."""
+
+from ggcp_schema.cli import main
+
+main()

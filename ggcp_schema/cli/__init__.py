@@ -1,0 +1,36 @@
+"""The command line: options, exit codes, rendering. It knows no byte of the format.
+
+Exit codes: 0 done, 1 a negative verdict (invalid, different), 2 usage or I/O, 4 the file is malformed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Any
+
+from ggcp_schema.cli.app import app
+from ggcp_schema.errors import GgcpError
+
+__all__ = ["app", "main"]
+
+
+def main() -> None:
+    """Runs the command line and exits."""
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        app(prog_name="ggcp-schema")
+    except GgcpError as error:
+        from ggcp_schema.cli.output import escape
+
+        sys.stderr.write(f"ggcp-schema: {escape(str(error), keep_newlines=True)}\n")
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+def _stop(number: int, frame: Any) -> None:
+    """Ends by an exception, so that what is half written is removed."""
+    sys.exit(128 + number)

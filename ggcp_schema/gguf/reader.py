@@ -1,0 +1,74 @@
+"""A GGUF file as `gguf.GGUFReader` sees it: keys with their types, and tensors that are read when asked."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from types import TracebackType
+
+from ggcp_schema.errors import FileError, MalformedError
+from ggcp_schema.gguf.entries import KeyValue
+from ggcp_schema.source import Source, Tensor
+
+
+@dataclass(frozen=True)
+class GgufFile:
+    """`keys` and `tensors` by name, in file order."""
+
+    source: Source
+    keys: dict[str, KeyValue]
+    tensors: dict[str, Tensor]
+    data_end: int
+
+    @property
+    def path(self) -> str:
+        return self.source.path
+
+    @property
+    def size(self) -> int:
+        return self.source.size
+
+    def __enter__(self) -> GgufFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.source.close()
+
+
+def open_gguf(path: str | os.PathLike[str]) -> GgufFile:
+    """Opens a GGUF file. Raises `FileError` if it cannot be read, `MalformedError` if it is damaged."""
+    source = Source(path)
+    try:
+        return _read(source)
+    except FileError:
+        source.close()
+        raise
+    except Exception as error:  # GGUFReader trusts what it reads: a damaged file raises whatever it runs into
+        source.close()
+        raise MalformedError(
+            f"{source.path}: is not a whole GGUF file: {error}",
+            path="file",
+            offset=0,
+            expected="a GGUF file",
+            found=str(error),
+        ) from error
+
+
+def _read(source: Source) -> GgufFile:
+    from gguf import GGUFReader
+
+    reader = GGUFReader(source.path)
+    keys = {}
+    for name, field in reader.fields.items():
+        if not name.startswith("GGUF."):
+            keys[name] = KeyValue(name, "/".join(kind.name for kind in field.types), field.contents())
+    tensors = {}
+    end = int(reader.data_offset)
+    for tensor in reader.tensors:
+        shape, offset, nbytes = tuple(int(n) for n in tensor.shape), int(tensor.data_offset), int(tensor.n_bytes)
+        kind = tensor.tensor_type.name
+        tensors[tensor.name] = Tensor(tensor.name, tensor.name, shape, offset, nbytes, source, kind)
+        end = max(end, offset + nbytes + -nbytes % reader.alignment)
+    return GgufFile(source, keys, tensors, end)

@@ -1,0 +1,1 @@
+"""Views of a checkpoint as data: they print nothing."""

@@ -1,0 +1,146 @@
+"""Opens a ggcp file: parses it with the schema, turns construct's errors into ours, gives a Checkpoint."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from ggcp_schema.checkpoint import Checkpoint, Fields, Finding
+from ggcp_schema.constructs import Container, Extent, FieldError, ListContainer, Span, Trace, format_path
+from ggcp_schema.errors import MalformedError, NotACheckpointError, TruncatedError
+from ggcp_schema.filetype import describe_magic
+from ggcp_schema.inference import Inference, n_ff_by_formula
+from ggcp_schema.schema import CHECKPOINT
+from ggcp_schema.schema.lookahead import V1, infer_optimizer, lbfgs_m, past
+from ggcp_schema.source import Source, Tensor
+
+
+def open_checkpoint(path: str | os.PathLike[str], *, partial: bool = False) -> Checkpoint:
+    """Opens a ggcp checkpoint; use it in a `with` block, or close it.
+
+    Headers are parsed; no tensor data is read. Raises `FileError` if the file cannot be read and
+    `MalformedError` if it is not a whole, well-formed checkpoint. With `partial` a damaged file gives what
+    can be read up to the damage, and the error as `damage`.
+    """
+    source = Source(path)
+    try:
+        return _read(source, partial)
+    except BaseException:
+        source.close()
+        raise
+
+
+def _read(source: Source, partial: bool) -> Checkpoint:
+    damage = None
+    try:
+        root = CHECKPOINT.parse_stream(source.file)
+    except FieldError as error:
+        damage = malformed(error, source)
+        if not partial or isinstance(damage, NotACheckpointError):
+            raise damage from error
+        root = error.partial
+    tensors: dict[str, Tensor] = {}
+    fields = _fields(root, (), tensors, source)
+    n_ff = _n_ff(root)
+    optimizer = root.get("optimizer") or {}
+    counts = (past(optimizer), lbfgs_m(optimizer)) if "nx" in optimizer else (None, None)
+    inference = _inference(root, source) if damage is None else None
+    findings = tuple(_findings(root, tensors, n_ff, inference)) if damage is None else ()
+    return Checkpoint(source, fields, tensors, n_ff, *counts, inference, findings, damage)
+
+
+def read_spans(source: Source) -> dict[str, Span]:
+    """Every leaf of the file by path, in file order, up to the damage if there is some."""
+    trace = Trace()
+    source.file.seek(0)
+    try:
+        CHECKPOINT.parse_stream(source.file, trace=trace)
+    except FieldError:
+        pass  # whoever opened the file was told
+    return {span.path: span for span in trace.spans}
+
+
+def malformed(error: FieldError, source: Source) -> MalformedError:
+    """Our error for construct's, with what to do next."""
+    where = format_path(error.steps)
+    kind, hint = MalformedError, "See all that is wrong with `ggcp-schema validate`."
+    if error.missing is not None:
+        kind, hint = TruncatedError, "The file is cut short: fetch it again, or look at what is left of it."
+    if where == "magic":
+        source.file.seek(0)
+        head = source.file.read(4)
+        kind = NotACheckpointError
+        what = describe_magic(head)
+        hint = f"This is {what}." if what else "This is not a file of llama.cpp's train-text-from-scratch."
+        if error.missing is not None:
+            hint = "The file is empty." if not head else "The file is too short to be anything."
+    result = kind(
+        f"{source.path}: {error}", hint, path=where, offset=error.offset, expected=error.expected, found=error.found
+    )
+    if isinstance(result, TruncatedError):
+        result.missing = error.missing or 0
+    return result
+
+
+def _fields(value: Any, steps: tuple[str | int, ...], tensors: dict[str, Tensor], source: Source) -> Any:
+    """The parsed containers as read-only fields; records with data as tensors. Damaged ones are left out."""
+    if isinstance(value, ListContainer):
+        items = [_fields(item, (*steps, index), tensors, source) for index, item in enumerate(value)]
+        return tuple(item for item in items if item is not None)
+    if not isinstance(value, Container):
+        return value
+    if "n_dims" not in value:
+        parts = {name: _fields(item, (*steps, name), tensors, source) for name, item in value.items()}
+        return Fields({name: part for name, part in parts.items() if part is not None})
+    data = value.get("data")
+    if not isinstance(data, Extent):
+        return None
+    path, name = format_path(steps), value["name"].decode("utf-8", "backslashreplace")
+    tensors[path] = Tensor(path, name, tuple(value["ne"]), data.offset, data.nbytes, source)
+    return tensors[path]
+
+
+def _n_ff(root: Container) -> int | None:
+    try:
+        ne: list[int] = root["layers"][0]["w1"]["ne"]
+        return ne[1]
+    except (KeyError, IndexError, TypeError):
+        hparams = root.get("hparams") or {}
+        return n_ff_by_formula(hparams["n_embd"], hparams["n_mult"]) if "n_mult" in hparams else None
+
+
+def _inference(root: Container, source: Source) -> Inference | None:
+    optimizer = root["optimizer"]
+    if optimizer["layout"] != V1:
+        return None
+    first = next(item for item in optimizer["state"].values() if isinstance(item, Container))
+    source.file.seek(record_offset(first))
+    return infer_optimizer(source.file, optimizer)
+
+
+def record_offset(record: Container) -> int:
+    """Where a tensor record begins, in bytes from the start of the file."""
+    data: Extent = record["data"]
+    return data.offset - len(record["padding"]) - len(record["name"]) - 4 * len(record["ne"]) - 12
+
+
+def _findings(
+    root: Container, tensors: dict[str, Tensor], n_ff: int | None, inference: Inference | None
+) -> list[Finding]:
+    findings = []
+    hparams, nx = root["hparams"], root["optimizer"]["nx"]
+    formula = n_ff_by_formula(hparams["n_embd"], hparams["n_mult"])
+    if formula != n_ff:
+        message = f"n_ff is {n_ff} by the shape of w1; n_embd and n_mult {hparams['n_mult']} would give {formula}"
+        findings.append(Finding("hparams.n_mult", message))
+    n_params = sum(tensor.n_elements for path, tensor in tensors.items() if not path.startswith("optimizer."))
+    if nx != n_params:
+        findings.append(Finding("optimizer.nx", f"the optimizer holds {nx} of the model's {n_params} parameters"))
+    if inference is not None and not inference.confirmed:
+        message = (
+            f"by its size the state would be {inference.by_size}'s; by its third tensor it is {inference.by_records}'s"
+            if inference.by_records
+            else f"{inference.by_size} by size alone; the third tensor fits both types"
+        )
+        findings.append(Finding("optimizer.type", message))
+    return findings
