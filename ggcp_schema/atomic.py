@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -107,7 +106,7 @@ def _replace(place: str, target: str) -> None:
 
 def _unused_name(target: str) -> str:
     folder, name = os.path.split(target)
-    return tempfile.mktemp(prefix=f".{name}.", suffix=".part", dir=folder)
+    return os.path.join(folder, f".{name}.{os.urandom(6).hex()}.part")
 
 
 def _umask() -> int:

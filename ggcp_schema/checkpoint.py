@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -164,6 +163,8 @@ class Checkpoint:
 
 def unknown_path(path: str, known: Mapping[str, Any]) -> UsageError:
     """The error for a path that does not exist, with the nearest that do."""
+    import difflib
+
     near = difflib.get_close_matches(path, known, n=3, cutoff=0.5)
     return UsageError(f"no field {path!r} in this file", f"Did you mean {', '.join(near)}?" if near else "")
 

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from ggcp_schema.cli.convert import convert
+from ggcp_schema.cli.diff import diff
+from ggcp_schema.cli.dump import dump
+from ggcp_schema.cli.export import export
+from ggcp_schema.cli.extract import extract
+from ggcp_schema.cli.get import get
+from ggcp_schema.cli.hex import hex
+from ggcp_schema.cli.info import info
+from ggcp_schema.cli.schema import schema
+from ggcp_schema.cli.stats import stats
+from ggcp_schema.cli.tensors import tensors
+from ggcp_schema.cli.validate import validate
+from ggcp_schema.cli.verify import verify
 
 CONVERT, LOOK, CHECK = "Convert", "Look inside", "Check and compare"
 
@@ -43,6 +54,8 @@ app = typer.Typer(
 
 def _version(value: bool) -> None:
     if value:
+        from importlib.metadata import version
+
         typer.echo(f"ggcp-schema {version('ggcp-schema')}")
         raise typer.Exit
 
@@ -56,4 +69,10 @@ def _root(
     """Read, inspect and convert the ggcp checkpoints of llama.cpp's train-text-from-scratch (2023)."""
 
 
-app.command(rich_help_panel=CONVERT)(convert)
+for section, commands in {
+    CONVERT: (convert, export),
+    LOOK: (info, dump, get, hex, tensors, stats, extract, schema),
+    CHECK: (validate, verify, diff),
+}.items():
+    for command in commands:
+        app.command(rich_help_panel=section)(command)

@@ -84,3 +84,19 @@ def tensor_name(path: str, optimizer_type: str | None = None) -> str | None:
     if head == "optimizer.state" and field in OPTIMIZER_TENSORS.get(optimizer_type or "", {}):
         return f"optimizer.{optimizer_type}.{OPTIMIZER_TENSORS[optimizer_type or ''][field]}"
     return None
+
+
+def field_path(name: str) -> str | None:
+    """The field path of the tensor of that GGUF name, which `tensor_name` gives back; None if no ggcp file has it."""
+    stem = name.removesuffix(".weight")
+    for path, gguf in MODEL_TENSORS.items():
+        if gguf == stem:
+            return path
+    first, _, rest = stem.partition(".")
+    middle, _, last = rest.partition(".")
+    if first == "blk":
+        return next((f"layers[{middle}].{field}" for field, gguf in LAYER_TENSORS.items() if gguf == last), None)
+    if first == "optimizer":
+        fields = OPTIMIZER_TENSORS.get(middle, {})
+        return next((f"optimizer.state.{field}" for field, gguf in fields.items() if gguf == last), None)
+    return None

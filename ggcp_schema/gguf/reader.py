@@ -13,7 +13,7 @@ from ggcp_schema.source import Source, Tensor
 
 @dataclass(frozen=True)
 class GgufFile:
-    """`keys` and `tensors` by name, in file order."""
+    """`keys` and `tensors` by name, in file order; `data_end` is where the last tensor ends, padding included."""
 
     source: Source
     keys: dict[str, KeyValue]
@@ -28,13 +28,16 @@ class GgufFile:
     def size(self) -> int:
         return self.source.size
 
+    def close(self) -> None:
+        self.source.close()
+
     def __enter__(self) -> GgufFile:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.source.close()
+        self.close()
 
 
 def open_gguf(path: str | os.PathLike[str]) -> GgufFile:
