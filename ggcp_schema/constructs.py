@@ -237,9 +237,9 @@ class OneOf(Subconstruct):
 
 
 class Name(Bytes):
-    """That many bytes, checked against the file first: a false length allocates nothing."""
+    """Text of that many bytes, checked against the file first: a false length allocates nothing."""
 
-    kind = "bytes"
+    kind = "char"
 
     def _parse(self, stream: IO[bytes], context: Container, path: str) -> bytes:
         length: int = self.length(context)
@@ -251,6 +251,12 @@ class Name(Bytes):
         if len(data) != length:
             raise too_short(stream.tell() - len(data), length, len(data))
         return data
+
+
+class Hole(Name):
+    """Bytes without meaning, which are kept as they are."""
+
+    kind = "padding"
 
 
 class PaddingTo(Construct):
@@ -347,9 +353,11 @@ class Payload(Construct):
 class Derived(Construct):
     """No bytes: a value that follows from what is already parsed, or from a look ahead. Builds to nothing."""
 
-    def __init__(self, kind: str, value: Callable[[IO[bytes], Container], Any]) -> None:
+    kind = "derived"
+
+    def __init__(self, value: Callable[[IO[bytes], Container], Any]) -> None:
         super().__init__()
-        self.kind, self.value = kind, value
+        self.value = value
 
     def _parse(self, stream: IO[bytes], context: Container, path: str) -> Any:
         here = stream.tell()

@@ -1,55 +1,56 @@
-"""The typer application: the commands by section. Each command imports what it needs when it runs."""
+"""The typer application. A command is imported when it is called, or listed; so the others cost it nothing."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from ggcp_schema.cli.convert import convert
-from ggcp_schema.cli.diff import diff
-from ggcp_schema.cli.dump import dump
-from ggcp_schema.cli.export import export
-from ggcp_schema.cli.extract import extract
-from ggcp_schema.cli.get import get
-from ggcp_schema.cli.hex import hex
-from ggcp_schema.cli.info import info
-from ggcp_schema.cli.schema import schema
-from ggcp_schema.cli.stats import stats
-from ggcp_schema.cli.tensors import tensors
-from ggcp_schema.cli.validate import validate
-from ggcp_schema.cli.verify import verify
-
-CONVERT, LOOK, CHECK = "Convert", "Look inside", "Check and compare"
+SECTIONS = {
+    "Convert": ("convert", "export"),
+    "Look inside": ("info", "dump", "get", "hex", "tensors", "stats", "extract", "schema"),
+    "Check and compare": ("validate", "verify", "diff"),
+}
+SETTINGS: dict[str, Any] = {
+    "rich_markup_mode": None,  # plain help: half the start-up time, and right at any width
+    "pretty_exceptions_enable": False,
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+}
 
 
-class Sections(TyperGroup):
-    """Lists the commands in their sections, in the order in which they were added."""
+class Commands(TyperGroup):
+    """The modules of this package, each with the function of its name, as commands by section."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return list(self.commands)
+        return [name for names in SECTIONS.values() for name in names]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        single = typer.Typer(add_completion=False, **SETTINGS)
+        single.command(cmd_name)(getattr(import_module(f"ggcp_schema.cli.{cmd_name}"), cmd_name))
+        return typer.main.get_command(single)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name = args[0] if args else ""
+        if name and not name.startswith("-") and name not in self.list_commands(ctx):
+            import difflib
+
+            near = difflib.get_close_matches(name, self.list_commands(ctx), n=1)
+            ctx.fail(f"No such command {name!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        width = max(map(len, self.commands))
-        for section in dict.fromkeys(getattr(command, "rich_help_panel", None) for command in self.commands.values()):
+        width = max(map(len, self.list_commands(ctx)))
+        for section, names in SECTIONS.items():
             with formatter.section(section):
-                formatter.write_dl(
-                    [
-                        (name.ljust(width), command.get_short_help_str(limit=200))
-                        for name, command in self.commands.items()
-                        if getattr(command, "rich_help_panel", None) == section
-                    ]
-                )
+                helps = [(name, self.get_command(ctx, name).get_short_help_str(limit=200)) for name in names]
+                formatter.write_dl([(name.ljust(width), text) for name, text in helps])
 
 
-app = typer.Typer(
-    cls=Sections,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # plain help: half the start-up time, and right at any width
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = typer.Typer(cls=Commands, no_args_is_help=True, **SETTINGS)
 
 
 def _version(value: bool) -> None:
@@ -67,12 +68,3 @@ def _root(
     ] = False,
 ) -> None:
     """Read, inspect and convert the ggcp checkpoints of llama.cpp's train-text-from-scratch (2023)."""
-
-
-for section, commands in {
-    CONVERT: (convert, export),
-    LOOK: (info, dump, get, hex, tensors, stats, extract, schema),
-    CHECK: (validate, verify, diff),
-}.items():
-    for command in commands:
-        app.command(rich_help_panel=section)(command)

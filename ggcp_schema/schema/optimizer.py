@@ -1,6 +1,6 @@
 """The optimizer block. It was written in three layouts: v0; v1; and, for one day, v1 with the params of v0."""
 
-from ggcp_schema.constructs import F32, Choice, Derived, Expr, If, Int32, Int64, Name, OneOf, Record, UInt8, UInt32
+from ggcp_schema.constructs import F32, Choice, Derived, Expr, Hole, If, Int32, Int64, OneOf, Record, UInt8, UInt32
 from ggcp_schema.schema.lookahead import (
     ADAM,
     LAYOUTS,
@@ -54,7 +54,7 @@ PARAMS = Record(
     "max_no_improvement" / Int32,
     "print_forward_graph" / UInt8 * "a C bool",
     "print_backward_graph" / UInt8 * "a C bool",
-    "padding" / Name(Expr("2", lambda params: 2)) * "of the C struct; may hold anything",
+    "padding" / Hole(Expr("2", lambda params: 2)) * "of the C struct; may hold anything",
     "adam" / ADAM_PARAMS * "uninitialised memory in some L-BFGS files",
     "lbfgs" / LBFGS_PARAMS * "uninitialised memory in some Adam files",
 )
@@ -107,13 +107,13 @@ STATE = Expr("type, layout", lambda o: f"{ADAM}, {V0}" if (o["type"], o["layout"
 
 OPTIMIZER = Record(
     "version" / OneOf(UInt32, {0: "", 1: ""}),
-    "layout" / Derived("layout", optimizer_layout) * f"{', '.join(LAYOUTS)}: from the version and a look ahead",
+    "layout" / Derived(optimizer_layout) * f"{', '.join(LAYOUTS)}: from the version and a look ahead",
     "params" / If(HAS_PARAMS, PARAMS) * "the C struct ggml_opt_params, 96 bytes, raw",
     "past" / If(IS_V1, UInt32) * "past losses kept for the convergence test",
     "lbfgs_m" / If(IS_V1, UInt32) * "iterations that L-BFGS remembers; 0 in most Adam files",
     "nx" / OneOf(Int64, SIZE) * "number of parameters: the elements of all the model's tensors",
     "iter" / Int32 * "iterations of the optimizer",
     "just_initialized" / OneOf(UInt32, {0: "", 1: ""}),
-    "type" / Derived("type", optimizer_type) * "params.type; v1 forgot it: by size, and the third tensor's shape",
+    "type" / Derived(optimizer_type) * "params.type; v1 forgot it: by size, and the third tensor's shape",
     "state" / Choice(STATE, {f"{ADAM}, {V0}": ADAM_STATE_V0, ADAM: ADAM_STATE, LBFGS: LBFGS_STATE}),
 )

@@ -24,21 +24,24 @@ MAX_DIMS = 4
 MIN_HEADER = 12
 
 
-def Tensor(*shape: Expr, null_if_zero: bool = False) -> Record:
+class Tensor(Record):
     """A tensor record that must have this shape; or any shape, if none is given.
 
     Shapes are in ggml order: the first number is the fastest-varying. With `null_if_zero` a tensor whose
     length would be 0 is a NULL instead: a record without dimensions and without data.
     """
-    return Record(
-        "n_dims" / Rank(shape, null_if_zero) * "number of dimensions; 0 for a tensor the trainer did not have (NULL)",
-        "name_len" / UInt32 * "0 for the optimizer's tensors",
-        "type" / OneOf(UInt32, GGML_TYPES) * "ggml type",
-        "ne" / Shape(shape) * "ggml order: the first is the fastest-varying",
-        "name" / Name(Ref("name_len")) * "no terminator",
-        "padding" / PaddingTo(ALIGNMENT) * "counted from the start of the file, not of the record; written as zeros",
-        "data" / Payload(Expr("4 * prod(ne)", data_size)) * "little-endian F32",
-    )
+
+    def __init__(self, *shape: Expr, null_if_zero: bool = False):
+        self.shape, self.null_if_zero = shape, null_if_zero
+        super().__init__(
+            "n_dims" / Rank(shape, null_if_zero) * "0 for a tensor that the trainer did not have: a NULL",
+            "name_len" / UInt32 * "0 for the optimizer's tensors",
+            "type" / OneOf(UInt32, GGML_TYPES) * "ggml type",
+            "ne" / Shape(shape) * "ggml order: the first is the fastest-varying",
+            "name" / Name(Ref("name_len")) * "no terminator",
+            "padding" / PaddingTo(ALIGNMENT) * "counted from the start of the file, not of the record; written as zeros",
+            "data" / Payload(Expr("4 * prod(ne)", data_size)) * "little-endian F32",
+        )
 
 
 def data_size(tensor) -> int:
