@@ -25,7 +25,7 @@ _HOMES = {
     "convert": "gguf.convert",
     "open_checkpoint": "reader",
 }
-__all__ = [  # noqa: PLE0604 - the names above, which are imported when first asked for: the command line starts fast
+__all__ = [
     "CHECKPOINT",
     "Checkpoint",
     "FileError",

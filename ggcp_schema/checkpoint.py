@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import ItemsView, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType, TracebackType
@@ -39,6 +39,13 @@ class Fields:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self._values.get(name, default)
+
+    def items(self) -> ItemsView[str, Any]:
+        values: Mapping[str, Any] = self._values
+        return values.items()
 
     def __dir__(self) -> list[str]:
         return list(self._values)
@@ -149,6 +156,25 @@ class Checkpoint:
     def _ipython_key_completions_(self) -> list[str]:
         return [*self.tensors, *self.spans]
 
+    def __repr__(self) -> str:
+        return f"<Checkpoint {self.path}: {self._in_words()}>"
+
+    def _in_words(self) -> str:
+        if self.damage is not None:
+            return f"damaged, {len(self.tensors)} whole tensors before {self.damage.path}"
+        hparams, optimizer = self.fields.hparams, self.fields.optimizer
+        model = f"{hparams.n_layer} layers, n_embd {hparams.n_embd}, n_vocab {hparams.n_vocab}"
+        return f"{model}, {self.n_params:,} parameters, {optimizer.type} at iteration {optimizer.iter:,}"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        rows = [(tensor.path, str(list(tensor.shape)), tensor.nbytes, tensor.name) for tensor in self.tensors.values()]
+        head = "".join(f"<th>{title}</th>" for title in ("tensor", "shape (ggml order)", "bytes", "name in the file"))
+        body = "".join("<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
+        title = f"<b>{escape(self.path)}</b>: {escape(self._in_words())}"
+        return f"<p>{title}</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
     def close(self) -> None:
         self.source.close()
 
@@ -167,4 +193,3 @@ def unknown_path(path: str, known: Mapping[str, Any]) -> UsageError:
 
     near = difflib.get_close_matches(path, known, n=3, cutoff=0.5)
     return UsageError(f"no field {path!r} in this file", f"Did you mean {', '.join(near)}?" if near else "")
-

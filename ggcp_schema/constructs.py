@@ -148,12 +148,17 @@ def too_short(offset: int, wanted: int, available: int) -> FieldError:
     return FieldError(offset, f"{wanted} bytes", f"{available} before the end", missing=wanted - available)
 
 
-def insist(error: FieldError, context: Container) -> None:
-    """Raises the error, unless a tolerant trace takes note of it and parsing can go on."""
+def insist(error: FieldError, context: Container, *, found: int | None = None, expected: int | None = None) -> int:
+    """Raises the error, unless a tolerant trace takes note of it; then gives the number to go on with.
+
+    That is the one found or, if the trace mends, the one expected; None where parsing cannot go on with it.
+    """
     trace = context["_params"].get("trace")
-    if trace is None or not trace.tolerant:
+    number = None if trace is None else expected if trace.mends and expected is not None else found
+    if number is None or not trace.tolerant:
         raise error
     trace.note(error)
+    return number
 
 
 # Leaves ----------------------------------------------------------------------------------------------------
@@ -213,27 +218,33 @@ F32 = Float32()
 
 
 class OneOf(Subconstruct):
-    """A number that must be one of those allowed: a range, or `{value: meaning}`."""
+    """A number that must be one of those allowed: a range, or `{value: meaning}`. Where it does not `matter` to
+    what follows, a tolerant parse goes on with any."""
 
-    def __init__(self, subcon: Number, allowed: dict[int, str] | range) -> None:
+    def __init__(self, subcon: Number, allowed: dict[int, str] | range, *, matters: bool = True) -> None:
         super().__init__(subcon)
-        self.kind, self.allowed = subcon.kind, allowed
+        self.kind, self.allowed, self.matters = subcon.kind, allowed, matters
 
     def __str__(self) -> str:
         if isinstance(self.allowed, range):
             return f"{self.allowed.start} to {self.allowed.stop - 1}"
-        return " or ".join(f"{value} ({words})" if words else str(value) for value, words in self.allowed.items())
+        numbers = {value: str(value) if value < 1 << 16 else f"{value:#x}" for value in self.allowed}
+        return " or ".join(
+            f"{numbers[value]} ({words})" if words else numbers[value] for value, words in self.allowed.items()
+        )
 
     def _parse(self, stream: IO[bytes], context: Container, path: str) -> Any:
-        return self._checked(self.subcon._parse(stream, context, path), stream)
+        return self._checked(self.subcon._parse(stream, context, path), stream, context)
 
     def _build(self, obj: Any, stream: IO[bytes], context: Container, path: str) -> Any:
-        return self._checked(self.subcon._build(obj, stream, context, path), stream)
+        return self._checked(self.subcon._build(obj, stream, context, path), stream, context)
 
-    def _checked(self, value: int, stream: IO[bytes]) -> int:
-        if value not in self.allowed:
-            raise FieldError(stream.tell() - self.subcon.length, str(self), str(value))
-        return value
+    def _checked(self, value: int, stream: IO[bytes], context: Container) -> int:
+        if value in self.allowed:
+            return value
+        error = FieldError(stream.tell() - self.subcon.length, str(self), str(value))
+        sole = next(iter(self.allowed)) if len(self.allowed) == 1 else None
+        return insist(error, context, found=None if self.matters else value, expected=sole)
 
 
 class Name(Bytes):
@@ -385,7 +396,7 @@ class EndOfFile(Construct):
     def _parse(self, stream: IO[bytes], context: Container, path: str) -> None:
         offset, end = stream.tell(), end_of(stream, context)
         if offset != end:
-            insist(FieldError(offset, "the end of the file", f"{end - offset} more bytes"), context)
+            insist(FieldError(offset, "the end of the file", f"{end - offset} more bytes"), context, found=end)
 
     def _build(self, obj: Any, stream: IO[bytes], context: Container, path: str) -> None:
         return None
@@ -516,27 +527,39 @@ def unlabelled(field: Construct) -> Construct:
 
 
 class Span(NamedTuple):
-    """One leaf of the file. `value` is an `Extent` for data; a derived value has size 0."""
+    """One leaf of the file: where it is, what it holds, and the construct that says what that means.
+
+    `value` is an `Extent` for data; a derived value has size 0.
+    """
 
     steps: Steps
     kind: str
     offset: int
     size: int
     value: Any
+    field: Construct | None = None
 
     @property
     def path(self) -> str:
         return format_path(self.steps)
 
+    @property
+    def text(self) -> str:
+        """The value of a `char` leaf as text; what is not UTF-8 as backslash escapes."""
+        text: str = self.value.decode("utf-8", "backslashreplace")
+        return text
+
 
 class Trace:
     """Collects the leaves of a parse in file order, up to the damage if there is some.
 
-    A tolerant trace also collects the errors after which parsing can go on, instead of stopping at the first.
+    A tolerant trace also collects the errors after which parsing can go on, instead of stopping at the first. It
+    goes on with the number that was found; one that also `mends` with the number that was expected, where only
+    one can be.
     """
 
-    def __init__(self, *, tolerant: bool = False) -> None:
-        self.tolerant = tolerant
+    def __init__(self, *, tolerant: bool = False, mends: bool = False) -> None:
+        self.tolerant, self.mends = tolerant, mends
         self.steps: list[str | int] = []
         self.spans: list[Span] = []
         self.errors: list[FieldError] = []
@@ -549,8 +572,8 @@ class Trace:
         self.steps.append(step)
         value = field._parse(stream, context, "")
         if len(self.spans) == count and value is not None and not isinstance(value, ListContainer):
-            kind = field.thensubcon.kind if isinstance(field, If) else field.kind
-            self.spans.append(Span(tuple(self.steps), kind, offset, stream.tell() - offset, value))
+            leaf = field.thensubcon if isinstance(field, If) else field
+            self.spans.append(Span(tuple(self.steps), leaf.kind, offset, stream.tell() - offset, value, leaf))
         self.steps.pop()  # not on an error: the steps then say where parsing ended
         return value
 

@@ -37,6 +37,16 @@ class MalformedError(GgcpError):
         super().__init__(message, hint)
         self.path, self.offset, self.expected, self.found = path, offset, expected, found
 
+    def as_dict(self) -> dict[str, str | int]:
+        """For JSON: path, offset, expected, found, message."""
+        return {
+            "path": self.path,
+            "offset": self.offset,
+            "expected": self.expected,
+            "found": self.found,
+            "message": self.message,
+        }
+
 
 class TruncatedError(MalformedError):
     """The file ends inside a field, `missing` bytes too early."""

@@ -10,22 +10,28 @@ ADAM, LBFGS = "adam", "lbfgs"
 
 
 def n_ff_by_formula(n_embd: int, n_mult: int) -> int | None:
-    """The feed-forward width of the trainers up to 24 August 2023; None where n_mult is 0."""
+    """`n_ff = ceil((2 * (4 * n_embd) // 3) / n_mult) * n_mult`, in integers; None where n_mult is 0.
+
+    The trainers up to 24 August 2023 kept to it. A later writer stored n_mult 256 whatever the width was, so
+    the shape of w1 is what counts.
+    """
     return -(-(2 * (4 * n_embd) // 3) // n_mult) * n_mult if n_mult else None
 
 
 def record_bound(*ne: int) -> int:
-    """The format's upper bound on a tensor record of that shape, in bytes."""
+    """`bound(ne) = 12 + 8 * n_dims + 48 + 31 + 4 * prod(ne)`: the format author's upper bound on a tensor
+    record, in bytes."""
     return 12 + 8 * len(ne) + 48 + 31 + 4 * prod(ne)
 
 
 def adam_bound(nx: int, past: int) -> int:
-    """Upper bound on the v1 Adam state, in bytes."""
+    """`12 + bound(m) + bound(v)`, and `+ bound(pf)` if past > 0: an upper bound on the v1 Adam state, in bytes."""
     return 12 + 2 * record_bound(nx) + (record_bound(past) if past > 0 else 0)
 
 
 def lbfgs_bound(nx: int, past: int, lbfgs_m: int) -> int:
-    """Upper bound on the L-BFGS state, in bytes. The format's author counts pf once, and again if past > 0."""
+    """`24 + bound(x, xp, g, gp, d, pf, lmal, lmys, lms, lmy)`, and `+ bound(pf)` again if past > 0: the format
+    author's upper bound on the L-BFGS state, in bytes."""
     state = 5 * record_bound(nx) + 2 * record_bound(lbfgs_m) + 2 * record_bound(nx, lbfgs_m)
     return 24 + state + record_bound(past) * (2 if past > 0 else 1)
 
@@ -55,8 +61,13 @@ class Inference:
 
 
 def infer_type(remaining: int, nx: int, past: int, lbfgs_m: int, third: Sequence[int] | None) -> Inference:
-    """Adam or L-BFGS, from the bytes that remain after the fixed fields and the shape of the third tensor
-    (`[]` for NULL; None where it could not be read)."""
+    """The optimizer's type in a v1 file, which does not store it.
+
+    By size it is Adam if `|remaining - adam_bound| < |remaining - lbfgs_bound|`, else L-BFGS; `remaining` are the
+    bytes from the end of the fixed fields to the end of the file. By the records it is Adam if the third tensor
+    is `[past]` or NULL, L-BFGS if it is `[nx]`; where they say something, they count. `third` is that tensor's
+    shape, `[]` for NULL, None where it could not be read.
+    """
     adam, lbfgs = adam_bound(nx, past), lbfgs_bound(nx, past, lbfgs_m)
     by_size = ADAM if abs(remaining - adam) < abs(remaining - lbfgs) else LBFGS
     as_adam = third is not None and list(third) == ([past] if past else [])

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from construct import Container, ListContainer
+
 from ggcp_schema.checkpoint import Checkpoint, Fields, Finding
-from ggcp_schema.constructs import Container, Extent, FieldError, ListContainer, Span, Trace, format_path
+from ggcp_schema.constructs import Extent, FieldError, Span, Trace, format_path
 from ggcp_schema.errors import MalformedError, NotACheckpointError, TruncatedError
 from ggcp_schema.filetype import describe_magic
 from ggcp_schema.inference import Inference, n_ff_by_formula
@@ -43,10 +45,20 @@ def _read(source: Source, partial: bool) -> Checkpoint:
     fields = _fields(root, (), tensors, source)
     n_ff = _n_ff(root)
     optimizer = root.get("optimizer") or {}
-    counts = (past(optimizer), lbfgs_m(optimizer)) if "nx" in optimizer else (None, None)
     inference = _inference(root, source) if damage is None else None
     findings = tuple(_findings(root, tensors, n_ff, inference)) if damage is None else ()
-    return Checkpoint(source, fields, tensors, n_ff, *counts, inference, findings, damage)
+    counted = "nx" in optimizer
+    return Checkpoint(
+        source=source,
+        fields=fields,
+        tensors=tensors,
+        n_ff=n_ff,
+        past=past(optimizer) if counted else None,
+        lbfgs_m=lbfgs_m(optimizer) if counted else None,
+        inference=inference,
+        findings=findings,
+        damage=damage,
+    )
 
 
 def read_spans(source: Source) -> dict[str, Span]:
@@ -96,7 +108,8 @@ def _fields(value: Any, steps: tuple[str | int, ...], tensors: dict[str, Tensor]
     if not isinstance(data, Extent):
         return None
     path, name = format_path(steps), value["name"].decode("utf-8", "backslashreplace")
-    tensors[path] = Tensor(path, name, tuple(value["ne"]), data.offset, data.nbytes, source)
+    padding = len(value["padding"])
+    tensors[path] = Tensor(path, name, tuple(value["ne"]), data.offset, data.nbytes, source, padding=padding)
     return tensors[path]
 
 

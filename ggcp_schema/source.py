@@ -49,7 +49,9 @@ class Source:
         While the caller works on one piece the next is read, which makes copying as fast as cp; so a piece is
         good only until the next but one is asked for.
         """
-        pieces = [(at, min(CHUNK, start + size - at)) for start, size in extents for at in range(start, start + size, CHUNK)]
+        pieces = [
+            (at, min(CHUNK, start + size - at)) for start, size in extents for at in range(start, start + size, CHUNK)
+        ]
         if len(pieces) < READ_AHEAD_FROM:
             for offset, size in pieces:
                 yield self._read(memoryview(bytearray(size)), offset)
@@ -99,7 +101,7 @@ class Tensor:
 
     `path` is its field path (`layers[0].wq`), or its name in a GGUF file. `shape` is in ggml order, the first
     number the fastest-varying; a NULL tensor has shape `()` and no data. `offset` and `nbytes` are in bytes.
-    `type` is ggml's name of the element type: F32 in every checkpoint.
+    `type` is ggml's name of the element type: F32 in every checkpoint. `padding` bytes lie before the data.
     """
 
     path: str
@@ -109,6 +111,7 @@ class Tensor:
     nbytes: int
     source: Source = field(repr=False, compare=False)
     type: str = "F32"
+    padding: int = 0
 
     @property
     def is_null(self) -> bool:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import math
 import random
 import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from ggcp_schema import CHECKPOINT
 from ggcp_schema.constructs import Extent, Span, Trace
@@ -61,8 +62,8 @@ def assert_tiles(data: bytes) -> None:
         end += span.size
         piece = data[span.offset : end]
         if span.kind in NUMBERS:
-            assert struct.pack(NUMBERS[span.kind], *struct.unpack(NUMBERS[span.kind], piece)) == piece
-            assert span.value == struct.unpack(NUMBERS[span.kind], piece)[0] or span.value != span.value
+            (number,) = struct.unpack(NUMBERS[span.kind], piece)
+            assert span.value == number or (math.isnan(span.value) and math.isnan(number))
         elif span.kind == "data":
             assert (span.value.offset, span.value.nbytes) == (span.offset, span.size)
         elif span.size:
@@ -97,7 +98,6 @@ def test_a_genuine_file_builds_back_from_an_open_stream(path: Path) -> None:
 
 
 @given(checkpoints())
-@settings(deadline=None)
 def test_whatever_a_file_holds_it_builds_back(built: Built) -> None:
     parsed = CHECKPOINT.parse(built.data)
     assert (parsed.optimizer.layout, parsed.optimizer.type) == (built.layout, built.optimizer)
@@ -205,23 +205,24 @@ def test_the_leaves_tile_a_genuine_file(path: Path) -> None:
 
 
 @given(checkpoints())
-@settings(deadline=None)
 def test_the_leaves_tile_any_file(built: Built) -> None:
     assert_tiles(built.data)
 
 
 def test_leaves_have_the_names_and_kinds_of_the_format() -> None:
-    leaves = {span.path: span for span in trace(build_checkpoint(layout="v0", n_layer=2, past=2))}
-    assert leaves["magic"][1:] == ("u32", 0, 4, 0x67676370)
-    assert leaves["hparams.n_rot"][1:4] == ("u32", 40, 4)
-    assert leaves["tok_embeddings.ne[1]"][1:] == ("u32", 60, 4, 5)
-    assert leaves["layers[1].w2.name"].value == b"layers.1.feed_forward.w2.weight"
-    assert leaves["optimizer.params.lbfgs.m"].kind == "i32"
-    assert leaves["optimizer.params.adam.eps_g"].kind == "f32"
-    assert leaves["optimizer.nx"].kind == "i64"
-    assert leaves["optimizer.state.vh.data"].kind == "data"
-    assert leaves["optimizer.state.n_no_improvement"].kind == "i32"
-    assert {span.path for span in leaves.values() if not span.size} >= {"optimizer.layout", "optimizer.type"}
+    data = build_checkpoint(layout="v0", n_layer=2, past=2)
+    leaves = {span.path: (span.kind, span.offset, span.size, span.value) for span in trace(data)}
+    assert leaves["magic"] == ("u32", 0, 4, 0x67676370)
+    assert leaves["hparams.n_rot"][:3] == ("u32", 40, 4)
+    assert leaves["tok_embeddings.ne[1]"] == ("u32", 60, 4, 5)
+    assert leaves["layers[1].w2.name"][3] == b"layers.1.feed_forward.w2.weight"
+    assert leaves["optimizer.params.lbfgs.m"][0] == "i32"
+    assert leaves["optimizer.params.adam.eps_g"][0] == "f32"
+    assert leaves["optimizer.nx"][0] == "i64"
+    assert leaves["optimizer.state.vh.data"][0] == "data"
+    assert leaves["optimizer.state.n_no_improvement"][:3] == ("i32", len(data) - 4, 4)
+    assert leaves["optimizer.layout"][2:] == (0, "v0")
+    assert leaves["optimizer.type"][2:] == (0, "adam")
 
 
 # Tensor data is not read -----------------------------------------------------------------------------------
@@ -235,7 +236,6 @@ def test_tensor_data_of_a_genuine_file_is_not_read(path: Path) -> None:
 
 
 @given(checkpoints())
-@settings(deadline=None)
 def test_tensor_data_is_not_read(built: Built) -> None:
     stream = WatchedStream(built.data)
     parsed = CHECKPOINT.parse_stream(stream)

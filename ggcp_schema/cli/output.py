@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import struct
 import sys
 from collections.abc import Callable, Iterator
@@ -26,6 +27,15 @@ def escape(text: str, *, keep_newlines: bool = False) -> str:
 def echo(text: str = "") -> None:
     """A line on stdout; the text must be safe already."""
     sys.stdout.write(f"{text}\n")
+
+
+def paint(text: str, colour: str | None = None, *, bold: bool = False, dim: bool = False) -> str:
+    """The text in colour, if stdout is a terminal and NO_COLOR is not set."""
+    if not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return text
+    import typer
+
+    return typer.style(text, fg=colour, bold=bold or None, dim=dim or None)
 
 
 def print_json(value: Any) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from ggcp_schema.errors import FileError, MalformedError
+from ggcp_schema.gguf import keys
 from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.source import Source, Tensor
 
@@ -27,6 +28,12 @@ class GgufFile:
     @property
     def size(self) -> int:
         return self.source.size
+
+    @property
+    def optimizer_type(self) -> str | None:
+        """`adam` or `lbfgs`; None in a file without an optimizer."""
+        entry = self.keys.get(keys.OPTIMIZER_TYPE)
+        return str(entry.value) if entry else None
 
     def close(self) -> None:
         self.source.close()

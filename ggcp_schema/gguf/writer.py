@@ -79,4 +79,3 @@ class _Streamed:
             piece = next(self.data)
             file.write(piece)
             left -= len(piece)
-

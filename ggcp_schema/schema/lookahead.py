@@ -1,6 +1,8 @@
 """What the optimizer block does not state: which layout it has and, in v1, which optimizer it is."""
 
-from ggcp_schema.constructs import Container, FieldError, Int64, Record, UInt32, end_of, lookup
+from construct import Container
+
+from ggcp_schema.constructs import FieldError, Int64, Record, UInt32, end_of, lookup
 from ggcp_schema.inference import ADAM, LBFGS, Inference, infer_type
 from ggcp_schema.schema.tensor import TENSOR
 
@@ -21,9 +23,10 @@ FIRST_TENSOR = Record(
 
 
 def optimizer_layout(stream, optimizer) -> str:
-    """v1 with raw params is known by its first tensor `[nx]`, which does not begin where v1 has it.
+    """Version 0 is v0. Version 1 is v1 if its first tensor, `[nx]`, begins 24 bytes after the version, as it must
+    in v1; it is v1-raw-params if that tensor begins after the 96 bytes of params and 16 more.
 
-    Where the file ends too early to tell, the layout that it contradicts least.
+    Where the file ends too early to tell, it is the layout that the file contradicts least.
     """
     if optimizer["version"] == 0:
         return V0

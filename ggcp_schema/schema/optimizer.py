@@ -1,10 +1,9 @@
 """The optimizer block. It was written in three layouts: v0; v1; and, for one day, v1 with the params of v0."""
 
 from ggcp_schema.constructs import F32, Choice, Derived, Expr, Hole, If, Int32, Int64, OneOf, Record, UInt8, UInt32
+from ggcp_schema.inference import ADAM, LBFGS
 from ggcp_schema.schema.lookahead import (
-    ADAM,
     LAYOUTS,
-    LBFGS,
     TYPES,
     V0,
     V1,
@@ -113,7 +112,7 @@ OPTIMIZER = Record(
     "lbfgs_m" / If(IS_V1, UInt32) * "iterations that L-BFGS remembers; 0 in most Adam files",
     "nx" / OneOf(Int64, SIZE) * "number of parameters: the elements of all the model's tensors",
     "iter" / Int32 * "iterations of the optimizer",
-    "just_initialized" / OneOf(UInt32, {0: "", 1: ""}),
+    "just_initialized" / OneOf(UInt32, {0: "", 1: ""}, matters=False),
     "type" / Derived(optimizer_type) * "params.type; v1 forgot it: by size, and the third tensor's shape",
     "state" / Choice(STATE, {f"{ADAM}, {V0}": ADAM_STATE_V0, ADAM: ADAM_STATE, LBFGS: LBFGS_STATE}),
 )

@@ -2,6 +2,8 @@
 
 from math import prod
 
+from construct import Subconstruct
+
 from ggcp_schema.constructs import (
     Expr,
     FieldError,
@@ -12,7 +14,6 @@ from ggcp_schema.constructs import (
     Payload,
     Record,
     Ref,
-    Subconstruct,
     UInt32,
     insist,
 )
@@ -39,7 +40,9 @@ class Tensor(Record):
             "type" / OneOf(UInt32, GGML_TYPES) * "ggml type",
             "ne" / Shape(shape) * "ggml order: the first is the fastest-varying",
             "name" / Name(Ref("name_len")) * "no terminator",
-            "padding" / PaddingTo(ALIGNMENT) * "counted from the start of the file, not of the record; written as zeros",
+            "padding"
+            / PaddingTo(ALIGNMENT)
+            * "counted from the start of the file, not of the record; written as zeros",
             "data" / Payload(Expr("4 * prod(ne)", data_size)) * "little-endian F32",
         )
 
@@ -74,10 +77,10 @@ class Rank(Subconstruct):
             rank, wanted = 0, n_dims == 0
         else:
             wanted = n_dims == rank if rank else n_dims <= MAX_DIMS
-        if not wanted:
-            expected = str(rank) if self.shape else str(self)
-            raise FieldError(stream.tell() - UInt32.length, expected, str(n_dims))
-        return n_dims
+        if wanted:
+            return n_dims
+        error = FieldError(stream.tell() - UInt32.length, str(rank) if self.shape else str(self), str(n_dims))
+        return insist(error, context, found=n_dims if n_dims <= MAX_DIMS else None, expected=rank)
 
 
 class Shape(Items):
@@ -101,7 +104,8 @@ class Shape(Items):
             expected = dim.expected(context, found)
             if found != expected:
                 offset = stream.tell() - UInt32.length * (len(ne) - index)
-                insist(FieldError(offset, f"{expected} ({dim})", str(found), step=index), context)
+                error = FieldError(offset, f"{expected} ({dim})", str(found), step=index)
+                ne[index] = insist(error, context, found=found, expected=expected)
         return ne
 
 
