@@ -11,6 +11,7 @@ They bypass construct's `parsed` hooks and its path strings, which cost more tha
 from __future__ import annotations
 
 import io
+import math
 import struct
 from collections.abc import Callable, Iterator
 from typing import IO, Any, NamedTuple
@@ -198,7 +199,7 @@ class Float32(Number):
 
     def _parse(self, stream: IO[bytes], context: Container, path: str) -> Any:
         value = super()._parse(stream, context, path)
-        if value == value:
+        if not math.isnan(value):
             return value
         stream.seek(-4, io.SEEK_CUR)
         return NaN32(int.from_bytes(stream.read(4), "little"))
@@ -228,10 +229,9 @@ class OneOf(Subconstruct):
     def __str__(self) -> str:
         if isinstance(self.allowed, range):
             return f"{self.allowed.start} to {self.allowed.stop - 1}"
-        numbers = {value: str(value) if value < 1 << 16 else f"{value:#x}" for value in self.allowed}
-        return " or ".join(
-            f"{numbers[value]} ({words})" if words else numbers[value] for value, words in self.allowed.items()
-        )
+        numbers = [str(value) if value < 1 << 16 else f"{value:#x}" for value in self.allowed]
+        words = [f" ({meaning})" if meaning else "" for meaning in self.allowed.values()]
+        return " or ".join(map("".join, zip(numbers, words)))
 
     def _parse(self, stream: IO[bytes], context: Container, path: str) -> Any:
         return self._checked(self.subcon._parse(stream, context, path), stream, context)
@@ -314,7 +314,7 @@ class Extent:
 
     def chunks(self) -> Iterator[bytes]:
         """The bytes, in pieces of at most 1 MiB, from the source, which is opened again if it was closed."""
-        source = open(self.source.name, "rb") if self.source.closed else self.source
+        source = open(self.source.name, "rb") if self.source.closed else self.source  # noqa: SIM115 - closed below
         try:
             source.seek(self.offset)
             left = self.nbytes
@@ -434,10 +434,7 @@ class Record(Struct):
         obj = Container()
         for name, field in self.fields:
             try:
-                if trace is None:
-                    value = field._parse(stream, scope, path)
-                else:
-                    value = trace.parse(name, field, stream, scope)
+                value = field._parse(stream, scope, path) if trace is None else trace.parse(name, field, stream, scope)
             except FieldError as error:
                 raise error.within(name, obj) from None
             if name:

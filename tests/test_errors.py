@@ -78,7 +78,7 @@ def test_a_file_of_another_kind_is_named(head: bytes, what: str, tmp_path: Path)
     error, text = open_error(head + bytes(100), tmp_path)
     assert isinstance(error, NotACheckpointError)
     found = int.from_bytes(head[:4], "little")
-    assert text == f"magic at offset 0 (0x0): expected 1734828912 ('ggcp'), found {found}\nThis is {what}."
+    assert text == f"magic at offset 0 (0x0): expected 0x67676370 ('ggcp'), found {found}\nThis is {what}."
 
 
 @pytest.mark.parametrize("name", ["vocab.gguf", "vocab.ggjt"])

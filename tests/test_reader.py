@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from ggcp_schema import (
     UsageError,
     open_checkpoint,
 )
+from ggcp_schema.constructs import Span
 from tests.builder import build_checkpoint
 from tests.helpers import FIXTURES, GENUINE, TRUNCATED
 from tests.strategies import KINDS
@@ -141,32 +143,45 @@ def test_what_precedes_the_cut_can_be_read(layout: str, optimizer: str, tmp_path
     path = tmp_path / "cut.ggcp"
     path.write_bytes(data)
     with open_checkpoint(path) as whole:
-        spans = list(whole.spans.values())
-        tensors = whole.tensors
+        spans, tensors = list(whole.spans.values()), whole.tensors
     for size in range(len(data) - 1, 3, -7):
         os.truncate(path, size)
         with open_checkpoint(path, partial=True) as ckpt:
             assert ckpt.damage is not None
-            assert list(ckpt.tensors.values()) == list(tensors.values())[: len(ckpt.tensors)]
-            found = [span for span in ckpt.spans.values() if span.size and span.kind != "data"]
-            assert [(s.path, s.offset, s.size) for s in found] == [
-                (s.path, s.offset, s.size)
-                for s in spans
-                if s.size and s.kind != "data" and s.offset + s.size <= ckpt.damage.offset
+            sure = "optimizer" in ckpt.fields and (
+                ckpt.optimizer["layout"] == layout and ckpt.optimizer["type"] == optimizer
+                if "type" in ckpt.optimizer
+                else layout == "v0"
+            )
+            # a v1 file that ends too early does not say which optimizer its state is of: only the model is certain
+            known = lambda name: sure or not name.startswith("optimizer.")  # noqa: E731 - used twice, three lines on
+            found = {name: tensor for name, tensor in ckpt.tensors.items() if known(name)}
+            assert found == {name: tensor for name, tensor in tensors.items() if name in found}
+            leaves = [span[:3] for span in places(ckpt.spans.values()) if known(span[0])]
+            assert leaves == [
+                (name, offset, size)
+                for name, offset, size in places(spans)
+                if known(name) and offset + size <= ckpt.damage.offset
             ]
 
 
+def places(spans: Iterable[Span]) -> list[tuple[str, int, int]]:
+    """The leaves that have bytes, data apart: an empty one may lie at the damage."""
+    return [(span.path, span.offset, span.size) for span in spans if span.size and span.kind != "data"]
+
+
 def test_the_genuine_damaged_file() -> None:
+    """The trainer aborted while it saved; its last bytes on disk are the name of the last layer's w3."""
     with pytest.raises(TruncatedError) as caught:
         open_checkpoint(TRUNCATED)
     error = caught.value
-    assert error.path.startswith("optimizer.")
-    assert error.offset + int(error.found.split()[0]) == TRUNCATED.stat().st_size
+    assert (error.path, error.offset, error.missing) == ("layers[0].w3.padding", TRUNCATED.stat().st_size, 13)
     with open_checkpoint(TRUNCATED, partial=True) as ckpt:
         assert str(ckpt.damage) == str(error)
-        assert ckpt.n_params == 11824  # 2 × 320 × 16 + 16 + 4 × 256 + 2 × 16 + 3 × 16 × … of one layer
-        assert ckpt.hparams.n_embd == 16
-        assert ckpt.optimizer.params.type == 1
+        assert list(ckpt.tensors)[-1] == "layers[0].w2"
+        # n_embd 16, n_vocab 320, n_ff 64: all but w3
+        assert ckpt.n_params == 2 * 16 * 320 + 16 + 4 * 16 * 16 + 2 * 16 + 2 * 16 * 64
+        assert "optimizer" not in ckpt.fields
 
 
 # Any damage ------------------------------------------------------------------------------------------------
@@ -219,7 +234,7 @@ def test_false_numbers_give_errors_of_ours_alone(
     open_bytes(base[:at] + value.to_bytes(4, "little") + base[at + 4 :], tmp_path_factory.getbasetemp())
 
 
-@given(st.binary(max_size=400))
+@given(tail=st.binary(max_size=400))
 def test_anything_after_the_magic_gives_errors_of_ours_alone(
     tail: bytes, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

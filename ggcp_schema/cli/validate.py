@@ -71,16 +71,20 @@ def show(report: Report, warnings: list[Odd], data: bool) -> None:
         where = f"{error.path} at offset {error.offset} ({error.offset:#x})"
         echo(f"{paint('error:', 'red')} {where}: expected {error.expected}, found {error.found}{missing}")
     for odd in warnings:
-        echo(f"{paint('warning:', 'yellow')} {odd.path} at offset {odd.offset} ({odd.offset:#x}): {escape(odd.message)}")
+        echo(
+            f"{paint('warning:', 'yellow')} {odd.path} at offset {odd.offset} ({odd.offset:#x}): {escape(odd.message)}"
+        )
     verdict = "damaged" if report.damage else "valid" if report.valid else "invalid"
-    checked = f"checked {report.checked} of {report.expected} records"
-    if report.expected is None:
-        checked = f"checked {count(report.checked, 'record')}, the damage hides how many there are"
+    checked = (
+        f"checked {report.checked:,} of {report.expected:,} records"
+        if report.expected is not None
+        else (f"checked {count(report.checked, 'record')} (the damage hides how many there are)")
+    )
     read = f", {sum(tensor.n_elements for tensor in report.tensors):,} values" if data else ""
     findings = f"{count(len(errors), 'error')}, {count(len(warnings), 'warning')}"
     colour = "green" if report.valid else "red"
     name = escape(report.source.path)
-    echo(f"{paint(verdict, colour, bold=True)}: {name}: {findings}; {checked}, {report.fields} fields{read}")
+    echo(f"{paint(verdict, colour, bold=True)}: {name}: {findings}; {checked}, {report.fields:,} fields{read}")
 
 
 def count(number: int, noun: str) -> str:

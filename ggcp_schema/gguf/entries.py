@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import Any
 
 from ggcp_schema.errors import UsageError
-from ggcp_schema.source import Source, Tensor
+from ggcp_schema.source import Tensor
 
 Progress = Callable[[int], None]
 
@@ -80,10 +80,12 @@ Entry = KeyValue | TensorEntry
 
 
 def key_values(entries: Sequence[Entry]) -> list[KeyValue]:
+    """The key-values among the entries."""
     return [entry for entry in entries if isinstance(entry, KeyValue)]
 
 
 def tensor_entries(entries: Sequence[Entry]) -> list[TensorEntry]:
+    """The tensors among the entries."""
     return [entry for entry in entries if isinstance(entry, TensorEntry)]
 
 
@@ -92,12 +94,11 @@ def tensor_data(entries: Sequence[TensorEntry], progress: Progress | None = None
 
     `progress` is called with the size of each piece once the caller is done with it.
     """
-    for source, run in groupby((entry.source for entry in entries), key=lambda data: getattr(data, "source", data)):
-        tensors = list(run)
-        if isinstance(source, Source):
-            pieces = source.stream([(tensor.offset, tensor.nbytes) for tensor in tensors if isinstance(tensor, Tensor)])
+    for source, run in groupby((entry.source for entry in entries), key=lambda data: getattr(data, "source", None)):
+        if source is None:
+            pieces = (memoryview(raw.data) for raw in run if isinstance(raw, RawTensor))
         else:
-            pieces = iter([memoryview(source.data)])
+            pieces = source.stream([(tensor.offset, tensor.nbytes) for tensor in run if isinstance(tensor, Tensor)])
         for piece in pieces:
             yield piece
             if progress:

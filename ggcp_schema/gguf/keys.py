@@ -21,7 +21,7 @@ TRAINING_FILE_VERSION = "training.file_version"
 TRAINING_TYPE = "training.type"
 TRAINING_ITERATION_COUNT = "training.iteration_count"
 TRAINING_SAMPLE_COUNT = "training.sample_count"
-TRAINING_TOKEN_COUNT = "training.token_count"
+TRAINING_TOKEN_COUNT = "training.token_count"  # noqa: S105 - not that kind of token
 
 OPTIMIZER_FILE_VERSION = "optimizer.file_version"
 OPTIMIZER_PAST_COUNT = "optimizer.convergence_past_count"

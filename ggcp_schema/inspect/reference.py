@@ -60,7 +60,7 @@ def _record(title: str, path: str, record: Record) -> Iterator[Section]:
         name = labelled.name or "(end of file)"
         condition = str(field.condition) if isinstance(field, If) else ""
         field = unlabelled(field.thensubcon) if isinstance(field, If) else field
-        fields.append(Field(name, type_of(name, field), condition, rule_of(field), _docs(labelled)))
+        fields.append(Field(name, type_of(field), condition, rule_of(field), _docs(labelled)))
         inner += list(_inside(f"{path}.{name}".lstrip("."), field))
     yield Section(title, tuple(fields))
     for where, nested in inner:
@@ -78,7 +78,7 @@ def _inside(path: str, field: Construct) -> Iterator[tuple[str, Record]]:
             yield f"{path} ({key})", case
 
 
-def type_of(name: str, field: Construct) -> str:
+def type_of(field: Construct) -> str:  # noqa: PLR0911 - a return for each kind of construct
     """The type in the reference's words: `u32`, `tensor [n_embd]`, `n_layer × layers[i]`."""
     if isinstance(field, Tensor):
         null = f", or NULL where {field.shape[0]} = 0" if field.null_if_zero else ""

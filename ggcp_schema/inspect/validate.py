@@ -96,8 +96,8 @@ def odd_values(report: Report, progress: Callable[[int], None] | None = None) ->
         counts, first, at = dict.fromkeys(("NaN", "infinite", "negative"), 0), None, tensor.offset
         while at < tensor.offset + tensor.nbytes:
             values = np.frombuffer(next(pieces), "<f4")
-            negative = values.min() < 0 if tensor.path in NON_NEGATIVE else False  # False if there is a NaN
-            if negative or not np.isfinite(values).all():
+            low, high = float(values.min()), float(values.max())  # both NaN, if there is one
+            if not (math.isfinite(low) and math.isfinite(high)) or (low < 0 and tensor.path in NON_NEGATIVE):
                 kinds = {"NaN": np.isnan(values), "infinite": np.isinf(values)}
                 if tensor.path in NON_NEGATIVE:
                     kinds["negative"] = values < 0
@@ -243,4 +243,4 @@ def usual_names(record: tuple[Any, ...]) -> tuple[str, ...]:
         return ("",)
     *layer, field = record
     prefix = f"layers.{layer[1]}.{NAME_GROUPS.get(field, '')}" if layer else ""
-    return f"{prefix}{field}.weight", tensor_name(format_path(record)) or ""
+    return tuple(dict.fromkeys([f"{prefix}{field}.weight", tensor_name(format_path(record)) or ""]))

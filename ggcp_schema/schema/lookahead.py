@@ -66,14 +66,17 @@ def infer_optimizer(stream, optimizer: Container) -> Inference:
 
 
 def nx(context: Container) -> int:
+    """The number of parameters that the optimizer holds."""
     return lookup(context, "nx")
 
 
 def past(context: Container) -> int:
+    """The number of past losses, from wherever this layout keeps it."""
     params = lookup(context, "params")
     return lookup(context, "past") if params is None else params["past"]
 
 
 def lbfgs_m(context: Container) -> int:
+    """The iterations that L-BFGS remembers, from wherever this layout keeps them."""
     params = lookup(context, "params")
     return lookup(context, "lbfgs_m") if params is None else params["lbfgs"]["m"]

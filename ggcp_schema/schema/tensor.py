@@ -40,14 +40,13 @@ class Tensor(Record):
             "type" / OneOf(UInt32, GGML_TYPES) * "ggml type",
             "ne" / Shape(shape) * "ggml order: the first is the fastest-varying",
             "name" / Name(Ref("name_len")) * "no terminator",
-            "padding"
-            / PaddingTo(ALIGNMENT)
-            * "counted from the start of the file, not of the record; written as zeros",
+            "padding" / PaddingTo(ALIGNMENT) * "the trainer wrote zeros",
             "data" / Payload(Expr("4 * prod(ne)", data_size)) * "little-endian F32",
         )
 
 
 def data_size(tensor) -> int:
+    """Bytes of the data of a record whose `ne` is known; a NULL has none."""
     return ELEMENT_SIZE * prod(tensor["ne"]) if tensor["ne"] else 0
 
 
