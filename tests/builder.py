@@ -55,7 +55,11 @@ def build_checkpoint(  # noqa: PLR0913 - each is a dimension of the format
             out.extend(np.asarray(draw(count), "<f4").tobytes())
         return count
 
-    model = [("tok_embeddings.weight", (n_embd, n_vocab)), ("norm.weight", (n_embd,)), ("output.weight", (n_embd, n_vocab))]
+    model = [
+        ("tok_embeddings.weight", (n_embd, n_vocab)),
+        ("norm.weight", (n_embd,)),
+        ("output.weight", (n_embd, n_vocab)),
+    ]
     for i in range(n_layer):
         model += [
             (f"layers.{i}.attention_norm.weight", (n_embd,)),

@@ -179,8 +179,8 @@ def test_the_genuine_damaged_file() -> None:
     with open_checkpoint(TRUNCATED, partial=True) as ckpt:
         assert str(ckpt.damage) == str(error)
         assert list(ckpt.tensors)[-1] == "layers[0].w2"
-        # n_embd 16, n_vocab 320, n_ff 64: all but w3
-        assert ckpt.n_params == 2 * 16 * 320 + 16 + 4 * 16 * 16 + 2 * 16 + 2 * 16 * 64
+        # n_embd 16, n_vocab 320, n_ff 48: all but w3
+        assert ckpt.n_params == 2 * 16 * 320 + 16 + 4 * 16 * 16 + 2 * 16 + 2 * 16 * 48
         assert "optimizer" not in ckpt.fields
 
 

@@ -60,32 +60,21 @@ def report(
 ) -> None:
     """Says what the checkpoint was and what was written, or would be if `written` is None."""
     from ggcp_schema.cli.output import echo, escape, print_json, size
-    from ggcp_schema.gguf.entries import key_values, tensor_entries
+    from ggcp_schema.cli.report import echo_findings, echo_output
     from ggcp_schema.inspect.summary import describe_optimizer
 
     if as_json:
         print_json(as_dict(ckpt, entries, output, written))
     elif not quiet:
-        keys, tensors = key_values(entries), tensor_entries(entries)
-        name = escape(str(output))
         echo(f"{escape(ckpt.path)}: ggcp checkpoint, optimizer block {ckpt.optimizer.layout}, {size(ckpt.size)}")
         echo(f"optimizer: {describe_optimizer(ckpt)}")
-        for finding in ckpt.findings:
-            echo(f"note: {finding.path}: {finding.message}")
-        if written is None:
-            echo(f"would write {name}: {len(keys)} keys, {len(tensors)} tensors")
-            for entry in keys:
-                echo(f"  {entry.key} {entry.type} {escape(str(entry.value))}")
-            for tensor in tensors:
-                echo(f"  {tensor.name} F32 {list(tensor.shape)} {tensor.nbytes} bytes")
-        else:
-            proof = ", every byte compared" if verified else ""
-            echo(f"wrote {name}: {len(keys)} keys, {len(tensors)} tensors, {size(written)}{proof}")
+        echo_findings(ckpt.findings)
+        echo_output(entries, output, written, verified=verified)
 
 
 def as_dict(ckpt: Checkpoint, entries: Sequence[Entry], output: Path, written: int | None) -> dict[str, Any]:
     """The report as data: `size` is null, and `written` false, where nothing was written."""
-    from ggcp_schema.gguf.entries import key_values, tensor_entries
+    from ggcp_schema.cli.report import findings_as_dicts, output_as_dict
     from ggcp_schema.inspect.summary import optimizer_summary
 
     return {
@@ -93,18 +82,6 @@ def as_dict(ckpt: Checkpoint, entries: Sequence[Entry], output: Path, written: i
         "output": str(output),
         "layout": ckpt.optimizer.layout,
         "optimizer": optimizer_summary(ckpt),
-        "findings": [{"path": finding.path, "message": finding.message} for finding in ckpt.findings],
-        "keys": [{"key": entry.key, "type": entry.type, "value": entry.value} for entry in key_values(entries)],
-        "tensors": [
-            {
-                "name": entry.name,
-                "shape": list(entry.shape),
-                "type": "F32",
-                "nbytes": entry.nbytes,
-                "source": getattr(entry.source, "path", None),
-            }
-            for entry in tensor_entries(entries)
-        ],
-        "written": written is not None,
-        "size": written,
+        "findings": findings_as_dicts(ckpt.findings),
+        **output_as_dict(entries, written),
     }

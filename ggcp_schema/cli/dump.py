@@ -40,9 +40,7 @@ def dump(
     from ggcp_schema.reader import open_checkpoint
 
     with open_checkpoint(file, partial=True) as ckpt:
-        if ckpt.damage is not None and path and not any(name.startswith(path) for name in ckpt.spans):
-            raise ckpt.damage
-        spans = under(ckpt.spans, path)
+        spans = under(ckpt, path)
         if as_json:
             print_leaves(spans)
         else:

@@ -34,12 +34,7 @@ def get(
 
     with open_any(file, partial=True) as opened:
         if isinstance(opened, Checkpoint):
-            try:
-                span, value = value_at(opened, path)
-            except Exception:
-                if opened.damage is not None:  # the field may lie behind the damage
-                    raise opened.damage from None
-                raise
+            span, value = value_at(opened, path)
             found = {"path": path, "type": span.kind, "offset": span.offset, "size": span.size, "value": value}
         else:
             found = in_gguf(opened, path)

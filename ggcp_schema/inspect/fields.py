@@ -11,7 +11,7 @@ from typing import Any
 
 from ggcp_schema.checkpoint import Checkpoint, unknown_path
 from ggcp_schema.constructs import Extent, Span, format_path
-from ggcp_schema.errors import UsageError
+from ggcp_schema.errors import GgcpError, UsageError
 from ggcp_schema.source import Source
 
 ELEMENT_SIZE = 4
@@ -49,16 +49,22 @@ def _nodes(spans: list[Span], depth: int) -> Iterator[Node]:
         start = end
 
 
-def under(spans: Mapping[str, Span], path: str) -> list[Span]:
-    """The leaves at or below the path, in file order; all, if it is empty. Raises `UsageError` if there are none."""
+def under(ckpt: Checkpoint, path: str) -> list[Span]:
+    """The leaves at or below the path, in file order; all, if it is empty. Raises `UsageError` if there are none,
+    or the damage behind which they may lie."""
+    spans = ckpt.spans
     if not path:
         return list(spans.values())
     if path in spans:
         return [spans[path]]
     found = [span for name, span in spans.items() if name.startswith((f"{path}.", f"{path}["))]
     if not found:
-        raise unknown_path(path, all_paths(spans))
+        raise _absent(ckpt, path)
     return found
+
+
+def _absent(ckpt: Checkpoint, path: str) -> GgcpError:
+    return ckpt.damage or unknown_path(path, all_paths(ckpt.spans))
 
 
 def all_paths(spans: Mapping[str, Span]) -> dict[str, None]:
@@ -100,7 +106,7 @@ def value_at(ckpt: Checkpoint, path: str) -> tuple[Span, Any]:
     parts = [child.split(path, 1)[1].lstrip(".") for child in _children(spans, path)]
     if parts:
         raise UsageError(f"{path} is a record, not a value", f"It has {', '.join(parts)}.")
-    raise unknown_path(path, all_paths(spans))
+    raise _absent(ckpt, path)
 
 
 _NOTHING = Span((), "", 0, 0, None)
@@ -176,7 +182,7 @@ def place(ckpt: Checkpoint, where: str) -> tuple[int, int | None]:
         raise UsageError(f"{where}: {length!r} is not a length", "Give PATH:LENGTH or OFFSET:LENGTH, in bytes.")
     offset = _number(target)
     if offset is None:
-        spans = under(ckpt.spans, target)
+        spans = under(ckpt, target)
         offset = spans[0].offset
         size = spans[-1].offset + spans[-1].size - offset if size is None else size
     return offset, size

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from ggcp_schema.constructs import Container, Extent, FieldError, Record, Span, Trace, format_path
+from construct import Container
+
+from ggcp_schema.constructs import Extent, FieldError, Record, Span, Trace, format_path
 from ggcp_schema.errors import NotACheckpointError
 from ggcp_schema.gguf.keys import tensor_name
-from ggcp_schema.inference import Inference
+from ggcp_schema.inference import Inference, n_ff_by_formula
 from ggcp_schema.reader import _fields, _findings, _n_ff, malformed
 from ggcp_schema.schema import CHECKPOINT, LAYER, OPTIMIZER
 from ggcp_schema.schema.lookahead import V1, infer_optimizer
@@ -20,6 +22,7 @@ from ggcp_schema.schema.optimizer import STATE
 from ggcp_schema.source import Source, Tensor
 
 NAME_GROUPS = dict.fromkeys(("wq", "wk", "wv", "wo"), "attention.") | dict.fromkeys(("w1", "w2", "w3"), "feed_forward.")
+MAX_NAME = 80  # bytes of an odd name that are shown
 NON_NEGATIVE = ("optimizer.state.g2", "optimizer.state.v", "optimizer.state.vh")
 """Averages of squares: Adam's second moments and, in v0, what they were made from."""
 
@@ -135,22 +138,28 @@ class _Parse:
 
 
 def _parse(source: Source) -> _Parse:
-    """Parses as far as the file allows. A wrong number in a record's header is believed, since the record may really
-    be of that shape; where that leads nowhere, and the number that should be there leads to the end, that is."""
+    """Parses as far as the file allows. A wrong number in a header is believed, since the record may really be of that
+    shape; unless with the number that should be there the rest of the file fits better."""
     believing = _attempt(source, Trace(tolerant=True))
-    if believing.damage is None:
+    if believing.damage is not None:
+        error = malformed(believing.damage, source)
+        if isinstance(error, NotACheckpointError):
+            raise error from believing.damage
+    elif not believing.trace.errors:
         return believing
-    error = malformed(believing.damage, source)
-    if isinstance(error, NotACheckpointError):
-        raise error from believing.damage
-    mending = _attempt(source, Trace(tolerant=True, mends=True))
-    return mending if mending.fits() else believing
+    attempts = [_attempt(source, Trace(tolerant=True, mends=True))]
+    hparams = believing.root.get("hparams") or {}
+    if hparams.get("n_mult"):  # the first record that states n_ff may be the wrong one
+        n_ff = n_ff_by_formula(hparams["n_embd"], hparams["n_mult"])
+        attempts.append(_attempt(source, Trace(tolerant=True, mends=True), n_ff=n_ff))
+    good = [attempt for attempt in attempts if attempt.fits()]
+    return min([believing, *good], key=lambda attempt: (attempt.damage is not None, len(attempt.trace.errors)))
 
 
-def _attempt(source: Source, trace: Trace) -> _Parse:
+def _attempt(source: Source, trace: Trace, **params: Any) -> _Parse:
     source.file.seek(0)
     try:
-        return _Parse(source, CHECKPOINT.parse_stream(source.file, trace=trace), trace, None)
+        return _Parse(source, CHECKPOINT.parse_stream(source.file, trace=trace, **params), trace, None)
     except FieldError as error:
         return _Parse(source, error.partial, trace, error)
 
@@ -166,8 +175,9 @@ def _expected_records(parse: _Parse) -> int | None:
         return None
     if parse.damage and optimizer["layout"] == V1 and not _inference(parse).by_records:
         return None  # the size of a file that is cut short says nothing
+    n_layer: int = parse.root["hparams"]["n_layer"]
     state = dict(OPTIMIZER.fields)["state"].cases[STATE(optimizer)]
-    return _records_in(CHECKPOINT) + _records_in(LAYER) * parse.root["hparams"]["n_layer"] + _records_in(state)
+    return _records_in(CHECKPOINT) + _records_in(LAYER) * n_layer + _records_in(state)
 
 
 def _records_in(record: Record) -> int:
@@ -189,8 +199,9 @@ def _odd(parse: _Parse, tensors: dict[str, Tensor]) -> Iterator[Odd]:
     if "hparams" in root and "n_rot" in root["hparams"]:
         yield from _odd_hparams(parse)
     if "nx" in (root.get("optimizer") or {}):
-        v1 = parse.damage is None and root["optimizer"]["layout"] == V1
-        for finding in _findings(root, tensors, _n_ff(root), _inference(parse) if v1 else None):
+        wrong_state = parse.damage or any(error.steps[:2] == ["optimizer", "state"] for error in parse.trace.errors)
+        inference = _inference(parse) if root["optimizer"]["layout"] == V1 and not wrong_state else None
+        for finding in _findings(root, tensors, _n_ff(root), inference):
             yield Odd(finding.path, parse.spans[finding.path].offset, finding.message)
     for span in parse.trace.spans:
         message = _odd_leaf(span, root)
@@ -220,8 +231,8 @@ def _odd_leaf(span: Span, root: Container) -> str | None:
         return f"{dirty} of {len(value)} bytes of padding are not zero" if dirty else None
     if name == "name":
         usual = usual_names(span.steps[:-1])
-        text = value.decode("utf-8", "backslashreplace")
-        return None if text in usual else f"is named {text!r}, where {' or '.join(map(repr, usual))} was usual"
+        text = value[:MAX_NAME].decode("utf-8", "backslashreplace") + "…" * (len(value) > MAX_NAME)
+        return None if text in usual else f"is named '{text}', where {' or '.join(map(repr, usual))} was usual"
     if span.kind == "f32":
         return None if math.isfinite(value) or _unused(span, root) else f"is {value}"
     if span.kind == "u8":
