@@ -124,6 +124,7 @@ class Checkpoint:
         """Every leaf of the file by path, in file order; up to the damage if there is some."""
         from ggcp_schema.reader import read_spans
 
+        self.source.insist_open()
         return read_spans(self.source)
 
     def span(self, path: str) -> Span:

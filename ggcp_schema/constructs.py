@@ -31,6 +31,8 @@ from construct import (
     Subconstruct,
 )
 
+from ggcp_schema.atomic import atomic_output
+
 CHUNK = 1 << 20
 Steps = tuple["str | int", ...]
 
@@ -440,6 +442,11 @@ class Record(Struct):
             if name:
                 obj[name] = scope[name] = value
         return obj
+
+    def build_file(self, obj: Any, filename: str, **contextkw: Any) -> None:
+        """Builds into a file, whole or not at all: it may be the one that the data's extents are in."""
+        with atomic_output(filename, overwrite=True) as place:
+            super().build_file(obj, place, **contextkw)
 
 
 class Items(Array):

@@ -32,7 +32,7 @@ class Source:
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
         """Fills the buffer from that offset. Raises `FileError` if the file has become too short."""
-        self._insist_open()
+        self.insist_open()
         fd, done = self.file.fileno(), 0
         while done < len(buffer):
             try:
@@ -74,7 +74,7 @@ class Source:
         """A read-only float32 view of a piece of the file. Raises `FileError` if the file has become too short."""
         import numpy as np
 
-        self._insist_open()
+        self.insist_open()
         if os.fstat(self.file.fileno()).st_size < offset + nbytes:
             raise self._shrank(offset + nbytes)
         if not nbytes:
@@ -83,7 +83,8 @@ class Source:
             return empty
         return np.memmap(self.file, dtype="<f4", mode="r", offset=offset, shape=(nbytes // 4,))
 
-    def _insist_open(self) -> None:
+    def insist_open(self) -> None:
+        """Raises `FileError` if the file was closed."""
         if self.file.closed:
             raise FileError(f"{self.path}: is closed", "Read tensors inside the `with` block, or open the file again.")
 

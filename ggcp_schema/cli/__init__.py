@@ -18,17 +18,23 @@ def main() -> None:
     """Runs the command line and exits."""
     gc.disable()  # start-up is imports, of which collecting is a tenth; and nothing here leaves cycles behind
     signal.signal(signal.SIGTERM, _stop)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # an old locale is no error
 
     from ggcp_schema.cli.app import app
     from ggcp_schema.errors import GgcpError
 
     try:
-        app(prog_name="ggcp-schema")
-    except GgcpError as error:
-        from ggcp_schema.cli.output import escape
+        try:
+            app(prog_name="ggcp-schema")
+        except GgcpError as error:
+            from ggcp_schema.cli.output import escape
 
-        sys.stderr.write(f"ggcp-schema: {escape(str(error), keep_newlines=True)}\n")
-        sys.exit(error.exit_code)
+            sys.stdout.flush()
+            sys.stderr.write(f"ggcp-schema: {escape(str(error), keep_newlines=True)}\n")
+            sys.exit(error.exit_code)
+        finally:
+            sys.stdout.flush()
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)

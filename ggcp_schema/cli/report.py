@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 
 def echo_findings(findings: Sequence[Finding]) -> None:
+    """What is odd but not wrong, a line each."""
     from ggcp_schema.cli.output import echo
 
     for finding in findings:
@@ -38,6 +39,7 @@ def echo_output(entries: Sequence[Entry], output: Path, written: int | None, *, 
 
 
 def findings_as_dicts(findings: Sequence[Finding]) -> list[dict[str, str]]:
+    """The same as data."""
     return [{"path": finding.path, "message": finding.message} for finding in findings]
 
 

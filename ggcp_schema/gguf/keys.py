@@ -1,5 +1,7 @@
 """GGUF names: those of ggml's specification, and those that train-text-from-scratch added for training."""
 
+# ruff: noqa: S105 - tokens of text are no secrets
+
 ARCHITECTURE = "general.architecture"
 NAME = "general.name"
 FILE_TYPE = "general.file_type"
@@ -18,18 +20,18 @@ CONTEXT_LENGTH = "llama.context_length"
 VOCAB_SIZE = "llama.vocab_size"
 ROPE_SCALE_LINEAR = "llama.rope.scale_linear"
 
-VOCAB = "tokenizer."
-VOCAB_MODEL = "tokenizer.ggml.model"
-VOCAB_TEXTS = "tokenizer.ggml.tokens"
-VOCAB_SCORES = "tokenizer.ggml.scores"
-VOCAB_TYPES = "tokenizer.ggml.token_type"
-VOCAB_ID = "tokenizer.ggml.{}_token_id"
+TOKENIZER = "tokenizer."
+TOKENIZER_MODEL = "tokenizer.ggml.model"
+TOKENS = "tokenizer.ggml.tokens"
+TOKEN_SCORES = "tokenizer.ggml.scores"
+TOKEN_TYPES = "tokenizer.ggml.token_type"
+TOKEN_ID = "tokenizer.ggml.{}_token_id"
 
 TRAINING_FILE_VERSION = "training.file_version"
 TRAINING_TYPE = "training.type"
 TRAINING_ITERATION_COUNT = "training.iteration_count"
 TRAINING_SAMPLE_COUNT = "training.sample_count"
-TRAINING_TOKEN_COUNT = "training.token_count"  # noqa: S105 - not that kind of token
+TRAINING_TOKEN_COUNT = "training.token_count"
 
 OPTIMIZER_FILE_VERSION = "optimizer.file_version"
 OPTIMIZER_PAST_COUNT = "optimizer.convergence_past_count"

@@ -88,13 +88,13 @@ def _of_checkpoint(ckpt: Checkpoint) -> Model:
 def _of_gguf(gguf: GgufFile) -> Model:
     """Checks what a GGUF file, unlike a checkpoint, may lack. Raises `UsageError`."""
 
-    def number(key: str, kind: type = int, default: float | None = None) -> Any:
+    def number(key: str, kind: type[int] | type[float] = int, default: float | None = None) -> Any:
         value: Any = gguf.keys[key].value if key in gguf.keys else default
-        if not isinstance(value, kind) or not value >= 0:
+        if not isinstance(value, kind) or value < 0:
             raise UsageError(f"{gguf.path}: has no number {key}", "Give a checkpoint of train-text-from-scratch.")
         return value
 
-    if keys.VOCAB_TEXTS in gguf.keys:
+    if keys.TOKENS in gguf.keys:
         raise UsageError(f"{gguf.path}: has a vocabulary: it is a model already", "llama.cpp runs it as it is.")
     n_embd, n_layer, n_ff = map(number, (keys.EMBEDDING_LENGTH, keys.BLOCK_COUNT, keys.FEED_FORWARD_LENGTH))
     embeddings = gguf.tensors.get(str(keys.tensor_name("tok_embeddings")))

@@ -15,8 +15,8 @@ from ggcp_schema.gguf.reader import GgufFile, open_gguf
 from ggcp_schema.gguf.resume import resume_entries
 
 RESUME, MODEL = "resume", "model"
-OPTIONAL_KEYS = (keys.HEAD_COUNT_KV, keys.VOCAB_SIZE)
-"""Keys that follow from others, which the trainer did not write."""
+OPTIONAL_KEYS = (keys.HEAD_COUNT_KV, keys.VOCAB_SIZE, keys.ROPE_FREQ_BASE, keys.ROPE_SCALE_LINEAR)
+"""Keys that the trainer did not always write: they follow from others, or are as llama.cpp takes them to be."""
 
 
 class Difference(NamedTuple):
@@ -33,18 +33,18 @@ class Difference(NamedTuple):
 
 def differences(
     path: str | os.PathLike[str], entries: Sequence[Entry], *, data: bool, progress: Progress | None = None
-) -> Iterator[Difference]:
+) -> Iterator[str]:
     """What in the GGUF file is not as the entries say: keys, types and values; the tensor table and the size;
     with `data` every byte of the tensors, in constant memory. Nothing, if it is all there and no more."""
     with open_gguf(path) as gguf:
-        yield from _in_keys(gguf, key_values(entries))
+        yield from map(str, _in_keys(gguf, key_values(entries)))
         for key in extra_keys(gguf, key_values(entries)):
-            yield Difference("key", key, "is not in the checkpoint")
-        yield from _in_table(gguf, tensor_entries(entries))
+            yield f"{key} is not in the checkpoint"
+        yield from map(str, _in_table(gguf, tensor_entries(entries)))
         if gguf.size != gguf.data_end:
-            yield Difference("file", "", f"has {gguf.size} bytes, its tensors end at {gguf.data_end}")
+            yield f"the file has {gguf.size} bytes, its tensors end at {gguf.data_end}"
         elif data:
-            yield from _in_data(gguf, tensor_entries(entries), progress)
+            yield from map(str, _in_data(gguf, tensor_entries(entries), progress))
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,11 @@ def verify(ckpt: Checkpoint, gguf: GgufFile, progress: Progress | None = None) -
     """Compares all that the checkpoint holds with the GGUF file: keys, types and values, the tensor table, every byte.
 
     The file may be one to resume from, by whatever program, or a model to run. Keys beyond the checkpoint's do no
-    harm; tensors do. Raises `UsageError` if a count of the checkpoint does not fit its GGUF type.
+    harm; tensors do. The epsilon of the RMS norm, which no checkpoint states, must be a positive number. Raises
+    `UsageError` if no such file can be made of the checkpoint.
     """
     kind = kind_of(gguf)
-    entries = resume_entries(ckpt) if kind == RESUME else model_entries(ckpt, gguf)
+    entries = resume_entries(ckpt) if kind == RESUME else _model_entries(ckpt, gguf)
     expected = [
         entry
         for entry in key_values(entries)
@@ -105,7 +106,7 @@ def verify(ckpt: Checkpoint, gguf: GgufFile, progress: Progress | None = None) -
         sum(tensor.nbytes for tensor in comparable),
         n_params,
         None if rms_eps is None or [*_in_rms_epsilon(rms_eps)] else rms_eps.value,
-        tuple(extra_keys(gguf, key_values(entries))),
+        tuple(key for key in extra_keys(gguf, key_values(entries)) if key != keys.RMS_EPSILON),
         tuple(found),
     )
 
@@ -114,6 +115,23 @@ def kind_of(gguf: GgufFile) -> str:
     """Whether the file is one to resume training from, or a model."""
     training = keys.TRAINING_TYPE in gguf.keys or keys.OPTIMIZER_TYPE in gguf.keys
     return RESUME if training or any(name.startswith("optimizer.") for name in gguf.tensors) else MODEL
+
+
+def _model_entries(ckpt: Checkpoint, gguf: GgufFile) -> list[Entry]:
+    """What a model has of the checkpoint, by `export` or by the trainer itself.
+
+    Where only a part of each head is rotated, the trainer said so in a key, which present-day programs ignore.
+    """
+    from ggcp_schema.gguf import model
+
+    source = model.model_of(ckpt)
+    if source.n_rot == source.head_size or keys.ROPE_FREQS in gguf.tensors:
+        return [*model.hparam_keys(source), *model.model_tensors(source)]
+    rotated = KeyValue(keys.ROPE_DIMENSION_COUNT, "UINT32", source.n_rot)
+    return [
+        *(rotated if entry.key == rotated.key else entry for entry in model.hparam_keys(source)),
+        *(entry for entry in model.model_tensors(source) if entry.name != keys.ROPE_FREQS),
+    ]
 
 
 def extra_keys(gguf: GgufFile, expected: Iterable[KeyValue]) -> list[str]:
@@ -191,7 +209,7 @@ def _in_data(gguf: GgufFile, expected: Sequence[TensorEntry], progress: Progress
                 count += len(wrong)
             at += len(wanted)
         if count:
-            message = f"differs in {count} of {entry.nbytes // 4} elements, the first is [{first}]"
+            message = f"differs from element {first} on, in {count} of {entry.nbytes // 4}"
             yield Difference("data", entry.name, message)
 
 

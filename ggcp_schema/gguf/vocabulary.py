@@ -50,7 +50,7 @@ class Token(NamedTuple):
 
 def n_tokens(vocabulary: Sequence[KeyValue]) -> int:
     """The number of tokens that these tokenizer keys describe."""
-    return next(len(entry.value) for entry in vocabulary if entry.key == keys.VOCAB_TEXTS)
+    return next(len(entry.value) for entry in vocabulary if entry.key == keys.TOKENS)
 
 
 def read_vocabulary(path: str | os.PathLike[str]) -> Vocabulary:
@@ -77,9 +77,9 @@ def _checked(vocabulary: Vocabulary) -> Vocabulary:
     """Insists on what llama.cpp insists on: an entry for each token, and no text twice."""
     count = vocabulary.n_tokens
     for entry in vocabulary.keys:
-        if entry.key in (keys.VOCAB_SCORES, keys.VOCAB_TYPES) and len(entry.value) != count:
+        if entry.key in (keys.TOKEN_SCORES, keys.TOKEN_TYPES) and len(entry.value) != count:
             raise UsageError(f"{vocabulary.path}: {entry.key} has {len(entry.value)} entries for {count} tokens")
-        if entry.key == keys.VOCAB_TEXTS and len(set(entry.value)) != count:
+        if entry.key == keys.TOKENS and len(set(entry.value)) != count:
             first: dict[str, int] = {}
             for index, text in enumerate(entry.value):
                 if text and first.setdefault(text, index) != index:  # empty ones get names of their own
@@ -93,7 +93,7 @@ def _checked(vocabulary: Vocabulary) -> Vocabulary:
 
 def _gguf_keys(gguf: GgufFile) -> list[KeyValue]:
     """The tokenizer's keys with their types; ids that say "no such token" and empty lists are left out."""
-    model, tokens = gguf.keys.get(keys.VOCAB_MODEL), gguf.keys.get(keys.VOCAB_TEXTS)
+    model, tokens = gguf.keys.get(keys.TOKENIZER_MODEL), gguf.keys.get(keys.TOKENS)
     if model is None or tokens is None or tokens.type != "ARRAY/STRING":
         raise UsageError(f"{gguf.path}: is a GGUF file without a vocabulary", ACCEPTED)
     if model.value != "llama":
@@ -101,7 +101,9 @@ def _gguf_keys(gguf: GgufFile) -> list[KeyValue]:
             f"{gguf.path}: its tokenizer is {model.value!r}; the trainer knew llama's (sentencepiece) alone", ACCEPTED
         )
     return [
-        entry for key, entry in gguf.keys.items() if key.startswith(keys.VOCAB) and entry.value not in ([], NO_TOKEN)
+        entry
+        for key, entry in gguf.keys.items()
+        if key.startswith(keys.TOKENIZER) and entry.value not in ([], NO_TOKEN)
     ]
 
 
@@ -187,12 +189,12 @@ def _sentencepiece_keys(path: str) -> list[KeyValue]:
 
 def _keys(tokens: Sequence[Token], **ids: int) -> list[KeyValue]:
     columns: list[tuple[str, str, Callable[[Token], Any]]] = [
-        (keys.VOCAB_TEXTS, "ARRAY/STRING", lambda token: token.text),
-        (keys.VOCAB_SCORES, "ARRAY/FLOAT32", lambda token: token.score),
-        (keys.VOCAB_TYPES, "ARRAY/INT32", lambda token: token.type),
+        (keys.TOKENS, "ARRAY/STRING", lambda token: token.text),
+        (keys.TOKEN_SCORES, "ARRAY/FLOAT32", lambda token: token.score),
+        (keys.TOKEN_TYPES, "ARRAY/INT32", lambda token: token.type),
     ]
     return [
-        KeyValue(keys.VOCAB_MODEL, "STRING", "llama"),
+        KeyValue(keys.TOKENIZER_MODEL, "STRING", "llama"),
         *(KeyValue(key, kind, [value(token) for token in tokens]) for key, kind, value in columns),
-        *(KeyValue(keys.VOCAB_ID.format(name), "UINT32", index) for name, index in ids.items()),
+        *(KeyValue(keys.TOKEN_ID.format(name), "UINT32", index) for name, index in ids.items()),
     ]
