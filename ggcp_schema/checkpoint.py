@@ -122,9 +122,8 @@ class Checkpoint:
     @cached_property
     def spans(self) -> dict[str, Span]:
         """Every leaf of the file by path, in file order; up to the damage if there is some."""
-        from ggcp_schema.reader import read_spans
+        from ggcp_schema.spans import read_spans
 
-        self.source.insist_open()
         return read_spans(self.source)
 
     def span(self, path: str) -> Span:

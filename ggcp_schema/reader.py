@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from typing import Any
 
 from construct import Container, ListContainer
 
 from ggcp_schema.checkpoint import Checkpoint, Fields, Finding
-from ggcp_schema.constructs import Extent, FieldError, Span, Trace, format_path
+from ggcp_schema.constructs import Extent, FieldError, format_path
 from ggcp_schema.errors import MalformedError, NotACheckpointError, TruncatedError
 from ggcp_schema.filetype import describe_magic
 from ggcp_schema.inference import Inference, n_ff_by_formula
@@ -60,15 +59,6 @@ def _read(source: Source, partial: bool) -> Checkpoint:
         findings=findings,
         damage=damage,
     )
-
-
-def read_spans(source: Source) -> dict[str, Span]:
-    """Every leaf of the file by path, in file order, up to the damage if there is some."""
-    trace = Trace()
-    source.file.seek(0)
-    with suppress(FieldError):  # whoever opened the file was told
-        CHECKPOINT.parse_stream(source.file, trace=trace)
-    return {span.path: span for span in trace.spans}
 
 
 def malformed(error: FieldError, source: Source) -> MalformedError:
