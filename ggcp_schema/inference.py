@@ -60,17 +60,24 @@ class Inference:
         return self.by_records == self.by_size
 
 
-def infer_type(remaining: int, nx: int, past: int, lbfgs_m: int, third: Sequence[int] | None) -> Inference:
+Shape = Sequence[int] | None
+
+
+def infer_type(remaining: int, nx: int, past: int, lbfgs_m: int, third: Shape, fourth: Shape = None) -> Inference:
     """The optimizer's type in a v1 file, which does not store it.
 
     By size it is Adam if `|remaining - adam_bound| < |remaining - lbfgs_bound|`, else L-BFGS; `remaining` are the
     bytes from the end of the fixed fields to the end of the file. By the records it is Adam if the third tensor
-    is `[past]` or NULL, L-BFGS if it is `[nx]`; where they say something, they count. `third` is that tensor's
-    shape, `[]` for NULL, None where it could not be read.
+    is `[past]` or NULL, L-BFGS if it is `[nx]`; where both are the same, L-BFGS if a fourth tensor `[nx]` follows.
+    Where the records say something, they count. `third` and `fourth` are the shapes of these tensors, `[]` for
+    NULL, None where there is none to be read.
     """
     adam, lbfgs = adam_bound(nx, past), lbfgs_bound(nx, past, lbfgs_m)
     by_size = ADAM if abs(remaining - adam) < abs(remaining - lbfgs) else LBFGS
     as_adam = third is not None and list(third) == ([past] if past else [])
     as_lbfgs = third is not None and list(third) == [nx]
-    by_records = None if as_adam == as_lbfgs else ADAM if as_adam else LBFGS
+    if as_adam and as_lbfgs:
+        by_records = LBFGS if fourth is not None and list(fourth) == [nx] else None
+    else:
+        by_records = ADAM if as_adam else LBFGS if as_lbfgs else None
     return Inference(remaining, adam, lbfgs, by_size, by_records)

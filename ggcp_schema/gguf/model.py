@@ -116,7 +116,7 @@ def _of_gguf(gguf: GgufFile) -> Model:
         n_rot=number(keys.ROPE_DIMENSION_COUNT),
         n_ff=n_ff,
         tensors=tensors,
-        rms_eps=number(keys.RMS_EPSILON, float, RMS_EPS),
+        rms_eps=number(keys.RMS_EPSILON, float) if keys.RMS_EPSILON in gguf.keys else None,
         freq_base=number(keys.ROPE_FREQ_BASE, float, FREQ_BASE),
         freq_scale=number(keys.ROPE_SCALE_LINEAR, float, 1.0),
     )

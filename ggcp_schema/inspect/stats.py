@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import math
-import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import groupby
-from operator import itemgetter
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,17 +17,13 @@ if TYPE_CHECKING:
     from ggcp_schema.inspect.selection import Listed
     from ggcp_schema.source import Tensor
 
-T = TypeVar("T")
 Floats = npt.NDArray[np.float32]
 
 BINS = 16
 SAMPLE = 1 << 16  # elements of a tensor at most, from which its histogram is made
-THREADS = 2  # one reads while the other computes
-TURN = threading.Lock()  # two that compute at once wait for each other's Python at every step
-PIECE = 1 << 18  # elements that a thread reads at a time: what it works on is then in its core's L2 cache
-BLOCK = 1 << 16  # elements: with its copy as float64 a block stays in a core's L2 cache
-ROW = 1 << 13  # elements: for longer dot products BLAS starts threads of its own
-CANCELS = 1e-6  # below this fraction of the sum of squares, the variance is computed from the deviations
+ROW = 1 << 10  # elements summed in float32
+UNDERFLOWS = 1e-24  # mean square below which float32 squares lose digits
+CANCELS = 0.05  # share of the mean square below which float32 sums do not give the variance
 HUGE = 1e6  # nothing that trains well comes near it
 SELDOM_FULL = frozenset({"pf", "lmal", "lmys", "lms", "lmy"})  # they fill as training goes on
 
@@ -95,96 +86,62 @@ class Moments:
         self.min, self.max = min(self.min, other.min), max(self.max, other.max)
 
 
-class _Scratch(threading.local):
-    """The memory of a thread."""
-
-    def __init__(self) -> None:
-        self.data = bytearray(4 * PIECE)
-        self.rows = np.zeros((BLOCK // ROW, ROW))
-        self.mask = np.empty(BLOCK, bool)
-
-
 def measure(tensors: Sequence[Tensor], progress: Callable[[int], None] | None = None) -> Iterator[Stats | None]:
-    """The statistics of each tensor, in order; None for one whose elements are not F32.
+    """The statistics of each tensor of one file, in order; None for one whose elements are not F32.
 
-    `progress` is called with the number of bytes just done. Raises `FileError` if a file becomes too short.
+    `progress` is called with the number of bytes just done. Raises `FileError` if the file becomes too short.
     """
-    scratch = _Scratch()
-    steps = [-(-tensor.n_elements // SAMPLE) | 1 for tensor in tensors]  # odd, so that they wander over the rows
-
-    def job(index: int, start: int) -> tuple[int, int, Moments, Floats]:
-        tensor = tensors[index]
-        count = min(PIECE, tensor.n_elements - start)
-        return index, count, *_piece(tensor, start, count, steps[index], scratch)
-
-    jobs = (
-        (index, start)
-        for index, tensor in enumerate(tensors)
-        for start in range(0, max(1, tensor.n_elements), PIECE)
-        if tensor.type == "F32"
-    )
-    measured = groupby(_ahead(job, jobs), key=itemgetter(0))
+    readable = [tensor for tensor in tensors if tensor.type == "F32"]
+    pieces = readable[0].source.stream([(tensor.offset, tensor.nbytes) for tensor in readable]) if readable else iter(())
     for tensor in tensors:
-        if tensor.type != "F32":
-            yield None
-            continue
-        total, samples = Moments(), []
-        for _, count, moments, sample in next(measured)[1]:
-            total.add(moments)
-            samples.append(sample)
-            if progress:
-                progress(4 * count)
-        yield _finish(total, np.concatenate(samples))
+        yield _measure(tensor, pieces, progress) if tensor.type == "F32" else None
 
 
-def _ahead(work: Callable[..., T], jobs: Iterable[tuple[Any, ...]]) -> Iterator[T]:
-    """The results in order, a few of them worked out ahead."""
-    with ThreadPoolExecutor(THREADS) as pool:
-        waiting: deque[Future[T]] = deque()
-        for job in jobs:
-            waiting.append(pool.submit(work, *job))
-            if len(waiting) > 2 * THREADS:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+def _measure(tensor: Tensor, pieces: Iterator[memoryview], progress: Callable[[int], None] | None) -> Stats:
+    total, samples, done = Moments(), [], 0
+    step = -(-tensor.n_elements // SAMPLE) | 1  # odd, so that the sample wanders over the columns
+    while done < tensor.n_elements:
+        piece = next(pieces)
+        values = np.frombuffer(piece, "<f4")
+        with np.errstate(over="ignore", invalid="ignore"):
+            total.add(_moments(values))
+        samples.append(values[-done % step :: step].copy())
+        done += len(values)
+        if progress:
+            progress(len(piece))
+    return _finish(total, np.concatenate(samples) if samples else np.empty(0, "<f4"))
 
 
-def _piece(tensor: Tensor, start: int, count: int, step: int, scratch: _Scratch) -> tuple[Moments, Floats]:
-    """The moments of a piece of a tensor, and every `step`th of its elements, counted from the tensor's first."""
-    data = memoryview(scratch.data)[: 4 * count]
-    tensor.source.read_into(data, tensor.offset + 4 * start)
-    values, total = np.frombuffer(data, "<f4"), Moments()
-    with TURN:
-        for at in range(0, count, BLOCK):
-            total.add(_moments(values[at : at + BLOCK], scratch))
-        return total, values[-start % step :: step].copy()
-
-
-def _moments(values: Floats, scratch: _Scratch) -> Moments:
+def _moments(values: Floats) -> Moments:
+    """The moments of a piece: from sums in float32 over short rows, which is fast and good to 1e-8, or where they
+    will not do, in float64."""
     count = len(values)
-    rows = scratch.rows[: -(-count // ROW)]
-    wide = rows.reshape(-1)
-    wide[count:] = 0
-    np.copyto(wide[:count], values)
-    squares = _sum_of_squares(rows)
-    if not math.isfinite(squares):  # no finite float32 has a square that overflows a float64
-        finite = values[np.isfinite(values)]
-        result = _moments(finite, scratch) if len(finite) else Moments()
-        nan = int(np.count_nonzero(np.isnan(values)))
-        result.count, result.nan, result.inf = count, nan, count - len(finite) - nan
-        return result
-    mean = float(np.einsum("i->", wide)) / count
-    deviations = squares - count * mean * mean
-    if deviations < CANCELS * squares:
-        np.subtract(wide[:count], mean, out=wide[:count])
-        deviations = _sum_of_squares(rows)
+    if count % ROW:
+        return _exact_moments(values)
+    rows = values.reshape(-1, ROW)
+    squares = float(np.matmul(rows[:, None, :], rows[:, :, None]).sum(dtype=np.float64))
+    total = float(np.einsum("ij->i", rows).sum(dtype=np.float64))
+    deviations = squares - total * total / count
+    if not (count * UNDERFLOWS < squares < math.inf and deviations > CANCELS * squares):
+        return _exact_moments(values)
+    return Moments(count, 0, 0, *_range(values), total / count, deviations, squares)
+
+
+def _exact_moments(values: Floats) -> Moments:
+    finite = values[np.isfinite(values)]
+    nan = int(np.count_nonzero(np.isnan(values)))
+    known = len(values), nan, len(values) - len(finite) - nan
+    if not len(finite):
+        return Moments(*known)
+    wide = finite.astype(np.float64)
+    mean = float(wide.mean())
+    return Moments(*known, *_range(finite), mean, float(np.square(wide - mean).sum()), float(np.square(wide).sum()))
+
+
+def _range(values: Floats) -> tuple[int, float, float]:
+    """Zeros, min, max."""
     least, most = float(np.minimum.reduce(values)), float(np.maximum.reduce(values))
-    zeros = int(np.count_nonzero(np.equal(values, 0, out=scratch.mask[:count]))) if least <= 0 <= most else 0
-    return Moments(count, 0, 0, zeros, least, most, mean, deviations, squares)
-
-
-def _sum_of_squares(rows: npt.NDArray[np.float64]) -> float:
-    return float(np.matmul(rows[:, None, :], rows[:, :, None]).sum())
+    return int(np.count_nonzero(values == 0)) if least <= 0 <= most else 0, least, most
 
 
 def _finish(total: Moments, sample: Floats) -> Stats:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from construct import Container
 
-from ggcp_schema.constructs import Extent, FieldError, Record, Span, Trace, format_path
+from ggcp_schema.constructs import Extent, FieldError, PaddingTo, Record, Span, Trace, format_path
 from ggcp_schema.errors import NotACheckpointError
 from ggcp_schema.gguf.keys import tensor_name
 from ggcp_schema.inference import Inference, n_ff_by_formula
@@ -226,7 +226,7 @@ def _odd_hparams(parse: _Parse) -> Iterator[Odd]:
 
 def _odd_leaf(span: Span, root: Container) -> str | None:
     value, name = span.value, span.steps[-1]
-    if span.kind == "padding":
+    if isinstance(span.field, PaddingTo):
         dirty = len(value) - value.count(0)
         return f"{dirty} of {len(value)} bytes of padding are not zero" if dirty else None
     if name == "name":

@@ -37,12 +37,14 @@ def optimizer_layout(stream, optimizer) -> str:
 
 
 def _first_tensor_fits(stream, offset: int) -> bool | None:
+    """Whether nx and what follows can begin there; None where the file ends before it is contradicted."""
     stream.seek(offset)
     try:
-        first = FIRST_TENSOR.parse_stream(stream)
-    except FieldError:
-        return None
-    return first["n_dims"] == 1 and first["ne"] == first["nx"]
+        first, whole = FIRST_TENSOR.parse_stream(stream), True
+    except FieldError as error:
+        first, whole = error.partial, None
+    expected = {"just_initialized": (0, 1), "n_dims": (1,), "ne": (first.get("nx"),)}
+    return whole if all(first.get(name) in (None, *values) for name, values in expected.items()) else False
 
 
 def optimizer_type(stream, optimizer) -> str:
@@ -54,15 +56,21 @@ def optimizer_type(stream, optimizer) -> str:
 
 def infer_optimizer(stream, optimizer: Container) -> Inference:
     """Infers the type of a v1 optimizer whose state begins at the stream's position."""
-    start = stream.tell()
-    third = None
-    try:
-        for _ in range(3):
-            third = TENSOR.parse_stream(stream)["ne"]
-    except FieldError:
-        third = None
+    start, shapes = stream.tell(), _shapes_ahead(stream, 4)
     remaining = end_of(stream, Container(_params=Container())) - start
-    return infer_type(remaining, nx(optimizer), past(optimizer), lbfgs_m(optimizer), third)
+    return infer_type(remaining, nx(optimizer), past(optimizer), lbfgs_m(optimizer), *shapes[2:])
+
+
+def _shapes_ahead(stream, count: int) -> list[list[int] | None]:
+    """The shapes of the tensors that follow, None from the first on that is not there. The last may lack data."""
+    shapes = []
+    try:
+        while len(shapes) < count:
+            shapes.append(TENSOR.parse_stream(stream)["ne"])
+    except FieldError as error:
+        if "name" in error.partial:  # so all of ne was there
+            shapes.append(error.partial["ne"])
+    return shapes + [None] * (count - len(shapes))
 
 
 def nx(context: Container) -> int:
