@@ -245,7 +245,7 @@ class OneOf(Subconstruct):
         if value in self.allowed:
             return value
         error = FieldError(stream.tell() - self.subcon.length, str(self), str(value))
-        sole = next(iter(self.allowed)) if len(self.allowed) == 1 else None
+        sole = min(self.allowed) if isinstance(self.allowed, dict) and len(self.allowed) == 1 else None
         return insist(error, context, found=None if self.matters else value, expected=sole)
 
 

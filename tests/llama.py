@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.request import ProxyHandler, Request, build_opener
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ import numpy.typing as npt
 # Where there is a wheel these tests run; that it is not installed must not hide them.
 HAS_WHEEL = sys.platform == "linux" and platform.machine() == "x86_64"
 N_GREEDY = 8
+PRINTABLE = 260  # the token of an "a"
 
 
 class RefusedError(Exception):
@@ -62,20 +64,25 @@ def _main(model: str, prompt: list[int]) -> None:
     params.warmup = params.fit_params = False
     params.verbosity = 1
     server = xllamacpp.Server(params)
+    opener = build_opener(ProxyHandler({}))
 
-    def complete(tokens: list[int], **options: Any) -> list[dict[str, Any]]:
-        request = {"prompt": tokens, "temperature": -1, "n_probs": 1, "post_sampling_probs": False, **options}
-        answer = server.handle_completions({"cache_prompt": False, **request})
-        answer = json.loads(answer) if isinstance(answer, str) else answer
-        content: list[dict[str, Any]] = answer["choices"][0]["logprobs"]["content"]
-        return content
+    def complete(tokens: list[int], **options: Any) -> dict[str, Any]:
+        body = {"prompt": tokens, "temperature": -1, "cache_prompt": False, **options}
+        address = f"{server.listening_address}/completion"
+        request = Request(address, json.dumps(body).encode())  # noqa: S310 - its own server's
+        with opener.open(request, timeout=60) as response:
+            answer: dict[str, Any] = json.load(response)
+        return answer
 
     rows: list[list[float]] = []
     for length in range(1, len(prompt) + 1):
-        content = complete(prompt[:length], n_predict=1, n_probs=1 << 20)
-        top = sorted(content[0]["top_logprobs"], key=lambda token: token["id"])
+        # The token sampled is none of a byte, after which llama.cpp would wait for the rest of a character; the
+        # probabilities are those before sampling.
+        bias = [[PRINTABLE, 1000]]
+        answer = complete(prompt[:length], n_predict=1, n_probs=1 << 20, post_sampling_probs=False, logit_bias=bias)
+        top = sorted(answer["completion_probabilities"][0]["top_logprobs"], key=lambda token: token["id"])
         rows.append([token["logprob"] for token in top])
-    greedy = [token["id"] for token in complete(prompt, n_predict=N_GREEDY, ignore_eos=True)]
+    greedy = complete(prompt, n_predict=N_GREEDY, ignore_eos=True, return_tokens=True)["tokens"]
     told = {"log_probabilities": rows, "greedy": greedy, "pieces": [token["bytes"] for token in top]}
     sys.stdout.write(json.dumps(told) + "\n")
 

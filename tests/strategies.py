@@ -37,7 +37,7 @@ def checkpoints(draw: st.DrawFn) -> Built:
     """Small checkpoints of all layouts: odd shapes, any past, odd names, dirty padding, garbage where it may be."""
     layout, optimizer = draw(st.sampled_from(KINDS))
     n_mult = draw(st.sampled_from([0, 1, 3, 256]))
-    dirt = random.Random(draw(st.integers(0, 9)))  # noqa: S311 - dirt, not a secret
+    dirt = random.Random(draw(st.integers(0, 9)))
     clean = draw(st.booleans())
     past, lbfgs_m = draw(st.integers(0, 70)), draw(st.integers(0, 4))
     unused = {"print": draw(garbage(2)), "padding": draw(garbage(2)), "delta": draw(garbage(4))}

@@ -11,7 +11,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -39,9 +39,12 @@ def umask() -> Iterator[None]:
     os.umask(old)
 
 
-def write(path: Path, content: bytes = b"new", *, overwrite: bool = False) -> None:
+def write(
+    path: Path, content: bytes = b"new", *, overwrite: bool = False, meanwhile: Callable[[], object] = bool
+) -> None:
     with atomic_output(path, overwrite=overwrite) as place:
         Path(place).write_bytes(content)
+        meanwhile()
 
 
 # Without interruption --------------------------------------------------------------------------------------
@@ -132,9 +135,12 @@ def test_an_error_leaves_what_was(error: type[BaseException], existing: bool, tm
     out = tmp_path / "out"
     if existing:
         out.write_bytes(b"old")
-    with pytest.raises(FileError if error is OSError else error), atomic_output(out, overwrite=True) as place:
-        Path(place).write_bytes(b"half")
+
+    def fail() -> None:
         raise error("in the middle")
+
+    with pytest.raises(FileError if error is OSError else error):
+        write(out, overwrite=True, meanwhile=fail)
     assert os.listdir(tmp_path) == (["out"] if existing else [])
     assert not existing or out.read_bytes() == b"old"
 
@@ -142,9 +148,8 @@ def test_an_error_leaves_what_was(error: type[BaseException], existing: bool, tm
 @pytest.mark.usefixtures("way")
 def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with pytest.raises(FileError, match="exists already"), atomic_output(out, overwrite=False) as place:
-        Path(place).write_bytes(b"new")
-        out.write_bytes(b"another's")
+    with pytest.raises(FileError, match="exists already"):
+        write(out, meanwhile=lambda: out.write_bytes(b"another's"))
     assert out.read_bytes() == b"another's"
     assert os.listdir(tmp_path) == ["out"]
 
@@ -153,9 +158,8 @@ def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_directory_that_appears_meanwhile_is_kept(overwrite: bool, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with pytest.raises(FileError), atomic_output(out, overwrite=overwrite) as place:
-        Path(place).write_bytes(b"new")
-        out.mkdir()
+    with pytest.raises(FileError, match=r"out: (exists already|[Ii]s a directory)"):
+        write(out, overwrite=overwrite, meanwhile=out.mkdir)
     assert os.listdir(tmp_path) == ["out"]
     assert out.is_dir()
 
@@ -181,7 +185,7 @@ def test_a_folder_that_may_not_be_written(tmp_path: Path, monkeypatch: pytest.Mo
     real = os.open
 
     def refuse(path: str, flags: int, *rest: int) -> int:
-        if flags & os.O_RDWR and os.path.dirname(path).startswith(str(tmp_path)) or path == str(tmp_path):
+        if (flags & os.O_RDWR and os.path.dirname(path).startswith(str(tmp_path))) or path == str(tmp_path):
             raise PermissionError(errno.EACCES, "Permission denied", path)
         return real(path, flags, *rest)
 
@@ -289,7 +293,7 @@ def test_an_interruption_leaves_the_old_file_or_the_new(
     command: tuple[str, ...], existing: bool, number: int, large: Path, whole: tuple[bytes, float], tmp_path: Path
 ) -> None:
     content, taken = whole
-    moments = random.Random(number + existing)  # noqa: S311 - moments, not secrets
+    moments = random.Random(number + existing)
     out = tmp_path / "out"
     killed = 0
     for turn in range(6):
@@ -340,6 +344,33 @@ def test_an_interrupted_command_says_so_by_its_exit_code(
     assert process.returncode in (code, -number)
     assert stdout == b""
     assert b"Traceback" not in stderr
+
+
+INTERRUPT_AT_IMPORT = """
+import os, signal, sys
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == module:
+            os.kill(os.getpid(), int(number))
+module, number, *sys.argv[1:] = sys.argv[1:]
+sys.meta_path.insert(0, Interrupt())
+from ggcp_schema.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("module", ["typer", "ggcp_schema.cli.app", "ggcp_schema.cli.convert", "construct", "gguf"])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interruption_while_modules_load_is_quiet(module: str, number: int, code: int, tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", INTERRUPT_AT_IMPORT, module, str(int(number)), "convert", SMALL, tmp_path / "out"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" not in result.stderr
+    assert result.returncode in (code, -number)
+    assert os.listdir(tmp_path) == []
 
 
 # A disk that is full ---------------------------------------------------------------------------------------

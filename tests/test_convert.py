@@ -197,7 +197,7 @@ def test_the_epsilon_is_the_nearest_float32(eps: float, tmp_path: Path) -> None:
     assert found == {"type": "FLOAT32", "value": float(np.float32(eps))}
 
 
-@pytest.mark.parametrize("eps", [1e39, -1.0, 0.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("eps", [1e39, -1.0, float("nan"), float("inf")])
 def test_an_epsilon_that_makes_no_sense_is_refused(eps: float, tmp_path: Path) -> None:
     with pytest.raises(UsageError):
         convert(GENUINE[0], tmp_path / "out.gguf", rms_eps=eps)
@@ -288,7 +288,9 @@ def test_verify_finds_a_single_wrong_bit(existing: bool, tmp_path: Path, monkeyp
     if existing:
         out.write_bytes(b"old")
     corrupt_after_writing(monkeypatch, flip_last_byte)
-    with pytest.raises(FileError, match=r"tensor optimizer\.adam\.\w+ differs in 1 of 16976") as caught:
+    with pytest.raises(
+        FileError, match=r"tensor optimizer\.adam\.second_moments differs from element 16967 on"
+    ) as caught:
         convert(FIXTURES / "v1-adam.ggcp", out, verify=True, force=True)
     assert "Nothing was kept." in str(caught.value)
     assert os.listdir(tmp_path) == (["out.gguf"] if existing else [])
@@ -342,7 +344,7 @@ def test_an_input_that_changes_while_it_is_copied_is_found_by_verify(tmp_path: P
             file.seek(first)
             file.write(b"\xab\xcd")
 
-    with pytest.raises(FileError, match=r"tensor token_embd\.weight differs in 1 of 5120 elements, the first"):
+    with pytest.raises(FileError, match=r"tensor token_embd\.weight differs from element 0 on"):
         convert(path, tmp_path / "out.gguf", progress=scribble, verify=True)
 
 

@@ -83,7 +83,7 @@ def test_a_file_of_another_kind_is_named(head: bytes, what: str, tmp_path: Path)
 
 @pytest.mark.parametrize("name", ["vocab.gguf", "vocab.ggjt"])
 def test_genuine_files_of_other_kinds_are_named(name: str) -> None:
-    with pytest.raises(NotACheckpointError, match="This is a (GGUF file|ggjt model or vocabulary file)"):
+    with pytest.raises(NotACheckpointError, match=r"This is a (GGUF file|ggjt model or vocabulary file)"):
         open_checkpoint(FIXTURES / name)
 
 

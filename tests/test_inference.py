@@ -51,9 +51,9 @@ def test_the_bound_of_a_record() -> None:
 
 
 def test_the_bounds_of_the_states() -> None:
-    # Adam: 12 + 2 × (99 + 40); with past 5: + 99 + 20
+    # Adam: 12 + 2 * (99 + 40); with past 5: + 99 + 20
     assert (adam_bound(10, 0), adam_bound(10, 5)) == (290, 409)
-    # L-BFGS: 24 + 5 × 139 + 2 × (99 + 4 × 3) + 2 × (107 + 120) + pf 99; with past 5: 2 × (99 + 20)
+    # L-BFGS: 24 + 5 * 139 + 2 * (99 + 4 * 3) + 2 * (107 + 120) + pf 99; with past 5: 2 * (99 + 20)
     assert (lbfgs_bound(10, 0, 3), lbfgs_bound(10, 5, 3)) == (1494, 1633)
     assert lbfgs_bound(10, 0, 0) == 24 + 695 + 198 + 214 + 99
 

@@ -174,9 +174,9 @@ def test_alignment_counts_from_the_start_of_the_file() -> None:
     """The offsets are worked out by hand from the format's description."""
     data = build_checkpoint(n_vocab=5, n_embd=4, n_layer=0, past=3)
     parsed = CHECKPOINT.parse(data)
-    # 44 bytes of fields; record: 3 × 4 + 2 × 4 + 21 of name = 41 → 85, padded to 96
+    # 44 bytes of fields; record: 3 * 4 + 2 * 4 + 21 of name = 41 → 85, padded to 96
     assert (len(parsed.tok_embeddings.padding), parsed.tok_embeddings.data.offset) == (11, 96)
-    # data 4 × 20 = 80 → 176; record: 12 + 4 + 11 = 27 → 203, padded to 224
+    # data 4 * 20 = 80 → 176; record: 12 + 4 + 11 = 27 → 203, padded to 224
     assert (len(parsed.norm.padding), parsed.norm.data.offset) == (21, 224)
     # data 16 → 240; record: 12 + 8 + 13 = 33 → 273, padded to 288
     assert (len(parsed.output.padding), parsed.output.data.offset) == (15, 288)

@@ -11,7 +11,13 @@ from gguf import GGUFReader
 from tests.helpers import FIXTURES
 
 NORMAL, UNKNOWN, CONTROL, BYTE = 1, 2, 3, 6
-GGML_KINDS = {"ggjt1": ("ggjt", 1), "ggjt2": ("ggjt", 2), "ggjt3": ("ggjt", 3), "ggmf": ("ggmf", 1), "ggml": ("ggml", None)}
+GGML_KINDS = {
+    "ggjt1": ("ggjt", 1),
+    "ggjt2": ("ggjt", 2),
+    "ggjt3": ("ggjt", 3),
+    "ggmf": ("ggmf", 1),
+    "ggml": ("ggml", None),
+}
 KINDS = ["vocab.gguf", "vocab.ggjt", *GGML_KINDS, "sentencepiece"]
 Tokens = list[tuple[str, float, int]]
 

@@ -71,7 +71,11 @@ def extract(
             written = output.stat().st_size
             print_json({"input": opened.path, "output": str(output), "size": written, "tensors": described})
         elif not quiet:
-            what = f"{len(chosen)} tensors" if len(chosen) > 1 else f"{chosen[0].name} {list(chosen[0].tensor.shape[::-1])}"
+            what = (
+                f"{len(chosen)} tensors"
+                if len(chosen) > 1
+                else f"{chosen[0].name} {list(chosen[0].tensor.shape[::-1])}"
+            )
             echo(f"wrote {escape(str(output))}: {escape(what)}, {size(output.stat().st_size)}")
         raise_damage(getattr(opened, "damage", None))
 

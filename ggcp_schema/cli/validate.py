@@ -75,17 +75,17 @@ def show(report: Report, warnings: list[Odd], data: bool) -> None:
             f"{paint('warning:', 'yellow')} {odd.path} at offset {odd.offset} ({odd.offset:#x}): {escape(odd.message)}"
         )
     verdict = "damaged" if report.damage else "valid" if report.valid else "invalid"
-    checked = (
-        f"checked {report.checked:,} of {report.expected:,} records"
-        if report.expected is not None
-        else (f"checked {count(report.checked, 'record')} (the damage hides how many there are)")
-    )
+    if report.expected is None:
+        records = f"{count(report.checked, 'record')} (the damage hides how many there are)"
+    else:
+        records = f"{report.checked:,} of {report.expected:,} records"
     read = f", {sum(tensor.n_elements for tensor in report.tensors):,} values" if data else ""
     findings = f"{count(len(errors), 'error')}, {count(len(warnings), 'warning')}"
     colour = "green" if report.valid else "red"
     name = escape(report.source.path)
-    echo(f"{paint(verdict, colour, bold=True)}: {name}: {findings}; {checked}, {report.fields:,} fields{read}")
+    echo(f"{paint(verdict, colour, bold=True)}: {name}: {findings}; checked {records}, {report.fields:,} fields{read}")
 
 
 def count(number: int, noun: str) -> str:
+    """`no errors`, `1 error`, `2 errors`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}" if number else f"no {noun}s"

@@ -72,12 +72,15 @@ def _in_checkpoint(path: str, tensor: Tensor, optimizer: str | None) -> Listed:
 
 def _in_gguf(name: str, tensor: Tensor) -> Listed:
     path = keys.field_path(name)
-    return Listed(tensor, path, name, _role(path or "", name.split(".")[1] if path and path.startswith(STATE) else None))
+    return Listed(
+        tensor, path, name, _role(path or "", name.split(".")[1] if path and path.startswith(STATE) else None)
+    )
 
 
 def _role(path: str, optimizer: str | None) -> str:
     """`model`, or the optimizer, the schema's words for the field, and its name: `adam first moments (m)`."""
-    from ggcp_schema.schema.optimizer import ADAM, ADAM_STATE_V0, LBFGS, LBFGS_STATE
+    from ggcp_schema.inference import ADAM, LBFGS
+    from ggcp_schema.schema.optimizer import ADAM_STATE_V0, LBFGS_STATE
 
     states = {ADAM: ADAM_STATE_V0, LBFGS: LBFGS_STATE}
     if optimizer not in states or not path.startswith(STATE):

@@ -92,7 +92,9 @@ def measure(tensors: Sequence[Tensor], progress: Callable[[int], None] | None = 
     `progress` is called with the number of bytes just done. Raises `FileError` if the file becomes too short.
     """
     readable = [tensor for tensor in tensors if tensor.type == "F32"]
-    pieces = readable[0].source.stream([(tensor.offset, tensor.nbytes) for tensor in readable]) if readable else iter(())
+    pieces = (
+        readable[0].source.stream([(tensor.offset, tensor.nbytes) for tensor in readable]) if readable else iter(())
+    )
     for tensor in tensors:
         yield _measure(tensor, pieces, progress) if tensor.type == "F32" else None
 
@@ -171,7 +173,7 @@ class Training:
             from ggcp_schema.gguf.keys import OPTIMIZER_ITERATION_COUNT
 
             count = file.keys.get(OPTIMIZER_ITERATION_COUNT)
-            return cls(count and count.value)
+            return cls(count.value if count else None)
         optimizer = file.fields.get("optimizer")
         if optimizer is None:
             return cls()
