@@ -6,8 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ggcp_schema.checkpoint import Checkpoint
-    from ggcp_schema.errors import FileError, GgcpError, MalformedError, NotACheckpointError, TruncatedError, UsageError
+    from ggcp_schema.errors import (
+        FileError,
+        GgcpError,
+        MalformedError,
+        NotACheckpointError,
+        TruncatedError,
+        UnfitError,
+        UsageError,
+    )
     from ggcp_schema.gguf.convert import convert
+    from ggcp_schema.gguf.export import export_model
     from ggcp_schema.reader import open_checkpoint
     from ggcp_schema.schema import CHECKPOINT
     from ggcp_schema.source import Tensor
@@ -21,8 +30,10 @@ _HOMES = {
     "NotACheckpointError": "errors",
     "Tensor": "source",
     "TruncatedError": "errors",
+    "UnfitError": "errors",
     "UsageError": "errors",
     "convert": "gguf.convert",
+    "export_model": "gguf.export",
     "open_checkpoint": "reader",
 }
 __all__ = [
@@ -34,8 +45,10 @@ __all__ = [
     "NotACheckpointError",
     "Tensor",
     "TruncatedError",
+    "UnfitError",
     "UsageError",
     "convert",
+    "export_model",
     "open_checkpoint",
 ]
 

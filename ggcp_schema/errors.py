@@ -24,6 +24,12 @@ class UsageError(GgcpError):
     """A request that makes no sense for this file: an unknown path, a vocabulary of another size."""
 
 
+class UnfitError(GgcpError):
+    """A number of the checkpoint that its GGUF type cannot hold: it is damaged, or from no known trainer."""
+
+    exit_code = 4
+
+
 class MalformedError(GgcpError):
     """The file breaks a rule of its format.
 

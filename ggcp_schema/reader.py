@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
 from construct import Container, ListContainer
@@ -35,19 +36,25 @@ def open_checkpoint(path: str | os.PathLike[str], *, partial: bool = False) -> C
 def _read(source: Source, partial: bool) -> Checkpoint:
     damage = None
     try:
-        root = CHECKPOINT.parse_stream(source.file)
+        with source.reading() as file:
+            root = CHECKPOINT.parse_stream(file)
     except FieldError as error:
         damage = malformed(error, source)
         if not partial or isinstance(damage, NotACheckpointError):
             raise damage from error
         root = error.partial
+    return checkpoint_of(root, source, _inference(root, source) if damage is None else None, damage)
+
+
+def checkpoint_of(
+    root: Container, source: Source, inference: Inference | None, damage: MalformedError | None = None
+) -> Checkpoint:
+    """The checkpoint that was parsed, as far as the damage lets it."""
     tensors: dict[str, Tensor] = {}
     fields = _fields(root, (), tensors, source)
-    n_ff = _n_ff(root)
     optimizer = root.get("optimizer") or {}
-    inference = _inference(root, source) if damage is None else None
-    findings = tuple(_findings(root, tensors, n_ff, inference)) if damage is None else ()
     counted = "nx" in optimizer
+    n_ff = _n_ff(root)
     return Checkpoint(
         source=source,
         fields=fields,
@@ -56,7 +63,7 @@ def _read(source: Source, partial: bool) -> Checkpoint:
         past=past(optimizer) if counted else None,
         lbfgs_m=lbfgs_m(optimizer) if counted else None,
         inference=inference,
-        findings=findings,
+        findings=tuple(_findings(root, tensors, n_ff, inference)),
         damage=damage,
     )
 
@@ -128,21 +135,20 @@ def record_offset(record: Container) -> int:
 
 def _findings(
     root: Container, tensors: dict[str, Tensor], n_ff: int | None, inference: Inference | None
-) -> list[Finding]:
-    findings = []
-    hparams, nx = root["hparams"], root["optimizer"]["nx"]
-    formula = n_ff_by_formula(hparams["n_embd"], hparams["n_mult"])
-    if formula != n_ff:
-        message = f"n_ff is {n_ff} by the shape of w1; n_embd and n_mult {hparams['n_mult']} would give {formula}"
-        findings.append(Finding("hparams.n_mult", message))
-    n_params = sum(tensor.n_elements for path, tensor in tensors.items() if not path.startswith("optimizer."))
-    if nx != n_params:
-        findings.append(Finding("optimizer.nx", f"the optimizer holds {nx} of the model's {n_params} parameters"))
+) -> Iterator[Finding]:
+    hparams, nx = root.get("hparams") or {}, (root.get("optimizer") or {}).get("nx")
+    if "n_rot" in hparams and n_ff is not None:
+        formula = n_ff_by_formula(hparams["n_embd"], hparams["n_mult"])
+        if formula != n_ff:
+            would = f"n_embd and n_mult {hparams['n_mult']} would give {formula}"
+            yield Finding("hparams.n_mult", f"n_ff is {n_ff} by the shape of w1; {would}")
+    if nx is not None:
+        n_params = sum(tensor.n_elements for path, tensor in tensors.items() if not path.startswith("optimizer."))
+        if nx != n_params:
+            yield Finding("optimizer.nx", f"the optimizer holds {nx} of the model's {n_params} parameters")
     if inference is not None and not inference.confirmed:
-        message = (
-            f"by its size the state would be {inference.by_size}'s; by its third tensor it is {inference.by_records}'s"
-            if inference.by_records
-            else f"{inference.by_size} by size alone; the third tensor fits both types"
-        )
-        findings.append(Finding("optimizer.type", message))
-    return findings
+        if inference.by_records:
+            size, records = f"by its size the state would be {inference.by_size}'s", inference.by_records
+            yield Finding("optimizer.type", f"{size}; by its third tensor it is {records}'s")
+        else:
+            yield Finding("optimizer.type", f"{inference.by_size} by size alone; the third tensor does not tell")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from ggcp_schema.errors import FileError, UsageError
 from ggcp_schema.filetype import open_regular
@@ -29,6 +30,16 @@ class Source:
 
     def close(self) -> None:
         self.file.close()
+
+    @contextmanager
+    def reading(self) -> Iterator[IO[bytes]]:
+        """The file from its start, for a parser; what the system refuses to read becomes a `FileError`."""
+        self.insist_open()
+        try:
+            self.file.seek(0)
+            yield self.file
+        except OSError as error:
+            raise FileError(f"{self.path}: {error.strerror}") from error
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
         """Fills the buffer from that offset. Raises `FileError` if the file has become too short."""

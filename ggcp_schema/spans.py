@@ -14,9 +14,7 @@ def read_spans(source: Source) -> dict[str, Span]:
 
     Raises `FileError` if the file was closed.
     """
-    source.insist_open()
-    source.file.seek(0)
     trace = Trace()
-    with suppress(FieldError):  # whoever opened the file was told
-        CHECKPOINT.parse_stream(source.file, trace=trace)
+    with source.reading() as file, suppress(FieldError):  # whoever opened the file was told
+        CHECKPOINT.parse_stream(file, trace=trace)
     return {span.path: span for span in trace.spans}

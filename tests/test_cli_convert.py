@@ -268,7 +268,7 @@ def test_a_count_that_does_not_fit(tmp_path: Path) -> None:
     path = tmp_path / "in.ggcp"
     path.write_bytes(build_checkpoint(state={"iter": -1}))
     result = run_cli("convert", path, tmp_path / "out")
-    assert_refused(result, 2, "optimizer.iteration_count: -1 does not fit UINT32")
+    assert_refused(result, 4, "optimizer.iteration_count: -1 does not fit UINT32")
     assert os.listdir(tmp_path) == ["in.ggcp"]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from gguf import GGUFReader, GGUFValueType
 
-from ggcp_schema import FileError, MalformedError, UsageError, convert, open_checkpoint
+from ggcp_schema import FileError, MalformedError, UnfitError, UsageError, convert, open_checkpoint
 from ggcp_schema import source as source_module
 from ggcp_schema.gguf import writer
 from ggcp_schema.gguf.entries import KeyValue, key_values
@@ -165,7 +165,7 @@ def test_losses_that_are_no_numbers_are_kept(value: float, tmp_path: Path) -> No
 )
 def test_a_count_below_zero_is_an_error_and_does_not_wrap(optimizer: str, field: str, key: str, tmp_path: Path) -> None:
     data = build_checkpoint(optimizer=optimizer, state={field: -1})
-    with pytest.raises(UsageError, match=rf"{key}: -1 does not fit UINT32, which holds 0 to 4294967295"):
+    with pytest.raises(UnfitError, match=rf"{key}: -1 does not fit UINT32, which holds 0 to 4294967295"):
         convert_bytes(data, tmp_path)
     assert os.listdir(tmp_path) == ["in.ggcp"]
 
@@ -178,7 +178,7 @@ def test_the_limits_of_the_types(kind: str, low: int, high: int) -> None:
     for value in (low, high):
         assert KeyValue("k", kind, value).value == value
     for value in (low - 1, high + 1):
-        with pytest.raises(UsageError, match=f"k: {value} does not fit {kind}"):
+        with pytest.raises(UnfitError, match=f"k: {value} does not fit {kind}"):
             KeyValue("k", kind, value)
 
 

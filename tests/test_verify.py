@@ -344,3 +344,17 @@ def test_a_gguf_file_cut_anywhere_is_malformed(tmp_path: Path) -> None:
             open_gguf(cut)
     cut.write_bytes(data[:end])
     assert proof_of(CHECKPOINT, cut).same
+
+
+@pytest.mark.parametrize("count", [1 << 25, 1 << 40, (1 << 64) - 1])
+def test_a_false_array_length_is_damage_and_no_endless_loop(count, tmp_path):
+    path = tmp_path / "model.gguf"
+    vocabulary = ("--vocab", FIXTURES / "vocab.gguf", "--context-length", "16")
+    run_cli("export", FIXTURES / "v1-adam.ggcp", path, *vocabulary, check=True)
+    data = bytearray(path.read_bytes())
+    key = b"tokenizer.ggml.scores"
+    struct.pack_into("<Q", data, data.index(key) + len(key) + 8, count)
+    path.write_bytes(data)
+    result = run_cli("info", path, timeout=20)
+    assert result.returncode == 4
+    assert "is not a whole GGUF file" in result.stderr

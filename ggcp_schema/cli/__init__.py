@@ -17,7 +17,21 @@ __all__ = ["main"]
 def main() -> None:
     """Runs the command line and exits."""
     gc.disable()  # start-up is imports, of which collecting is a tenth; and nothing here leaves cycles behind
-    signal.signal(signal.SIGTERM, _stop)
+    try:
+        signal.signal(signal.SIGTERM, _stop)
+        _run()
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:  # `| head` has seen enough
+        _drop_output()
+        sys.exit(0)
+    except OSError as error:
+        _drop_output()
+        sys.stderr.write(f"ggcp-schema: {error.filename or 'standard output'}: {error.strerror}\n")
+        sys.exit(2)
+
+
+def _run() -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # an old locale is no error
 
@@ -25,19 +39,20 @@ def main() -> None:
     from ggcp_schema.errors import GgcpError
 
     try:
-        try:
-            app(prog_name="ggcp-schema")
-        except GgcpError as error:
-            from ggcp_schema.cli.output import escape
+        app(prog_name="ggcp-schema")
+    except GgcpError as error:
+        from ggcp_schema.cli.output import escape
 
-            sys.stdout.flush()
-            sys.stderr.write(f"ggcp-schema: {escape(str(error), keep_newlines=True)}\n")
-            sys.exit(error.exit_code)
-        finally:
-            sys.stdout.flush()
-    except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        sys.stdout.flush()
+        sys.stderr.write(f"ggcp-schema: {escape(str(error), keep_newlines=True)}\n")
+        sys.exit(error.exit_code)
+    finally:
+        sys.stdout.flush()
+
+
+def _drop_output() -> None:
+    """What is still buffered goes nowhere: Python would complain of it at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _stop(number: int, frame: Any) -> None:

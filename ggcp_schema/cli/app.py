@@ -13,10 +13,11 @@ SECTIONS = {
     "Look inside": ("info", "dump", "get", "hex", "tensors", "stats", "extract", "schema"),
     "Check and compare": ("validate", "verify", "diff"),
 }
+WIDTH = typer.get_terminal_size()[0]  # typer's own help is never narrower than 50
 SETTINGS: dict[str, Any] = {
     "rich_markup_mode": None,  # plain help: half the start-up time, and right at any width
     "pretty_exceptions_enable": False,
-    "context_settings": {"help_option_names": ["-h", "--help"]},
+    "context_settings": {"help_option_names": ["-h", "--help"], "terminal_width": min(WIDTH, 80) - 2},
 }
 
 

@@ -89,7 +89,7 @@ def _evidence(optimizer: dict[str, Any]) -> str:
         return "not stored; inferred from the size of the state, confirmed by the shape of its third tensor"
     if optimizer["by_records"]:
         return f"not stored; by the shape of the third tensor, against the size, which says {optimizer['by_size']}"
-    return "not stored; inferred from the size of the state, the third tensor would fit either type"
+    return "not stored; inferred from the size of the state, the third tensor does not tell"
 
 
 def _model_lines(facts: dict[str, Any]) -> Iterator[Line]:

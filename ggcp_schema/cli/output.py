@@ -26,7 +26,14 @@ def escape(text: str, *, keep_newlines: bool = False) -> str:
 
 def echo(text: str = "") -> None:
     """A line on stdout; the text must be safe already."""
-    sys.stdout.write(f"{text}\n")
+    _write(f"{text}\n")
+
+
+def _write(text: str) -> None:
+    try:
+        sys.stdout.write(text)
+    except BrokenPipeError:  # typer would make it exit code 1, which is a verdict here
+        raise SystemExit(0) from None
 
 
 def paint(text: str, colour: str | None = None, *, bold: bool = False, dim: bool = False) -> str:
@@ -40,8 +47,7 @@ def paint(text: str, colour: str | None = None, *, bold: bool = False, dim: bool
 
 def print_json(value: Any) -> None:
     """Strict JSON on stdout: what is not a finite number stands as the string NaN, Infinity or -Infinity."""
-    json.dump(to_json(value), sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
-    sys.stdout.write("\n")
+    _write(json.dumps(to_json(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def to_json(value: Any) -> Any:

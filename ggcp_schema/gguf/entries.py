@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from ggcp_schema.errors import UsageError
+from ggcp_schema.errors import UnfitError
 from ggcp_schema.source import Tensor
 
 Progress = Callable[[int], None]
@@ -30,7 +30,7 @@ INTEGERS = {
 class KeyValue:
     """A key with its GGUF type (`UINT32`, `STRING`, `ARRAY/FLOAT32`, …) and value.
 
-    Raises `UsageError` if the value does not fit the type: nothing wraps.
+    Raises `UnfitError` if the value does not fit the type: nothing wraps.
     """
 
     key: str
@@ -40,7 +40,7 @@ class KeyValue:
     def __post_init__(self) -> None:
         fits = INTEGERS.get(self.type)
         if fits is not None and self.value not in fits:
-            raise UsageError(
+            raise UnfitError(
                 f"{self.key}: {self.value} does not fit {self.type}, which holds {fits.start} to {fits.stop - 1}"
             )
         if self.type == "FLOAT32":
@@ -89,28 +89,21 @@ def tensor_entries(entries: Sequence[Entry]) -> list[TensorEntry]:
     return [entry for entry in entries if isinstance(entry, TensorEntry)]
 
 
-def tensor_data(entries: Sequence[TensorEntry], progress: Progress | None = None) -> Iterator[memoryview]:
-    """The data of the tensors one after another, in pieces of at most 2 MiB of one tensor each, read ahead.
-
-    `progress` is called with the size of each piece once the caller is done with it.
-    """
+def tensor_data(entries: Sequence[TensorEntry]) -> Iterator[memoryview]:
+    """The data of the tensors one after another, in pieces of at most 2 MiB of one tensor each, read ahead."""
     for source, run in groupby((entry.source for entry in entries), key=lambda data: getattr(data, "source", None)):
         if source is None:
-            pieces = (memoryview(raw.data) for raw in run if isinstance(raw, RawTensor))
+            yield from (memoryview(raw.data) for raw in run if isinstance(raw, RawTensor))
         else:
-            pieces = source.stream([(tensor.offset, tensor.nbytes) for tensor in run if isinstance(tensor, Tensor)])
-        for piece in pieces:
-            yield piece
-            if progress:
-                progress(len(piece))
+            yield from source.stream([(tensor.offset, tensor.nbytes) for tensor in run if isinstance(tensor, Tensor)])
 
 
 def to_float32(value: float) -> float:
-    """The nearest float32, as a Python float. Raises `UsageError` where there is none."""
+    """The nearest float32, as a Python float. Raises `UnfitError` where there is none."""
     if not math.isfinite(value):
         return value
     try:
         number: float = struct.unpack("<f", struct.pack("<f", value))[0]
     except OverflowError:
-        raise UsageError(f"{value} does not fit FLOAT32") from None
+        raise UnfitError(f"{value} does not fit FLOAT32") from None
     return number

@@ -14,7 +14,7 @@ from ggcp_schema.errors import UsageError
 from ggcp_schema.gguf import keys
 from ggcp_schema.gguf.entries import Entry, KeyValue, RawTensor, TensorEntry
 from ggcp_schema.gguf.reader import GgufFile
-from ggcp_schema.gguf.resume import RMS_EPS
+from ggcp_schema.gguf.resume import RMS_EPS, checked_epsilon
 from ggcp_schema.gguf.vocabulary import n_tokens
 from ggcp_schema.source import Tensor
 
@@ -163,15 +163,12 @@ def export_entries(
 
 def epsilon(model: Model, rms_eps: float | None) -> float:
     """The epsilon of the RMS norm: what is asked for, else what the file states, else 1e-5. Raises `UsageError`."""
-    value = next(eps for eps in (rms_eps, model.rms_eps, RMS_EPS) if eps is not None)
-    if not 1e-30 < value < 1:
-        raise UsageError(f"the RMS epsilon {value} makes no sense", "The trainers computed with 1e-5, 5e-6 or 1e-6.")
-    return value
+    return checked_epsilon(next(eps for eps in (rms_eps, model.rms_eps, RMS_EPS) if eps is not None))
 
 
 def hparam_keys(model: Model, context_length: int | None = None) -> list[KeyValue]:
     """The keys that follow from the model; the context length, which no checkpoint states, if it is given."""
-    if context_length is not None and context_length <= 0:
+    if context_length is not None and not 0 < context_length < 1 << 32:
         raise UsageError(f"a context of {context_length} tokens makes no sense")
     counts = {
         keys.CONTEXT_LENGTH: context_length,

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
 from ggcp_schema.errors import FileError, MalformedError
 from ggcp_schema.gguf import keys
 from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.source import Source, Tensor
+
+MAX_ARRAY = 1 << 24  # elements: no vocabulary is larger
 
 
 @dataclass(frozen=True)
@@ -67,13 +70,11 @@ def open_gguf(path: str | os.PathLike[str]) -> GgufFile:
 
 
 def _read(source: Source) -> GgufFile:
-    from gguf import GGUFReader
+    import numpy as np
 
-    reader = GGUFReader(source.path)
-    keys = {}
-    for name, field in reader.fields.items():
-        if not name.startswith("GGUF."):
-            keys[name] = KeyValue(name, "/".join(kind.name for kind in field.types), field.contents())
+    with np.errstate(over="raise"):  # an offset that wraps is damage
+        reader = _checked_reader()(source.path)
+    values = {name: field for name, field in reader.fields.items() if not name.startswith("GGUF.")}
     tensors = {}
     end = int(reader.data_offset)
     for tensor in reader.tensors:
@@ -81,4 +82,33 @@ def _read(source: Source) -> GgufFile:
         kind = tensor.tensor_type.name
         tensors[tensor.name] = Tensor(tensor.name, tensor.name, shape, offset, nbytes, source, kind)
         end = max(end, offset + nbytes + -nbytes % reader.alignment)
-    return GgufFile(source, keys, tensors, end)
+    return GgufFile(
+        source,
+        {
+            name: KeyValue(name, "/".join(kind.name for kind in field.types), field.contents())
+            for name, field in values.items()
+        },
+        tensors,
+        end,
+    )
+
+
+def _checked_reader() -> Any:
+    """GGUFReader loops for ever over a false array length, and reads past the end as if nothing were there: this one
+    checks both. It refines two methods that are not of its public interface; without them the checks are void."""
+    import numpy as np
+    from gguf import GGUFReader, GGUFValueType
+
+    class CheckedReader(GGUFReader):  # type: ignore[misc]  # gguf has no types
+        def _get(self, offset: Any, dtype: Any, count: Any = 1, override_order: Any = None) -> Any:
+            end = int(offset) + int(count) * np.dtype(dtype).itemsize
+            if end > len(self.data):
+                raise ValueError(f"it ends before offset {end}")
+            return super()._get(offset, dtype, count, override_order)
+
+        def _get_field_parts(self, orig_offs: Any, raw_type: Any) -> Any:
+            if raw_type == GGUFValueType.ARRAY and (count := int(self._get(orig_offs + 4, np.uint64)[0])) > MAX_ARRAY:
+                raise ValueError(f"the array at offset {int(orig_offs)} claims {count} elements")
+            return super()._get_field_parts(orig_offs, raw_type)
+
+    return CheckedReader

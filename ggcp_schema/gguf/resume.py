@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ggcp_schema.checkpoint import Checkpoint
+from ggcp_schema.errors import UsageError
 from ggcp_schema.gguf import keys
 from ggcp_schema.gguf.entries import Entry, KeyValue, TensorEntry
 from ggcp_schema.inference import ADAM
@@ -13,10 +14,17 @@ RMS_EPS = 1e-5
 def resume_entries(ckpt: Checkpoint, rms_eps: float = RMS_EPS) -> list[Entry]:
     """The keys and tensors of the resume checkpoint, in the order in which the trainer wrote them.
 
-    `rms_eps` is the epsilon of the RMS norm, which no ggcp file states. Raises `UsageError` if a count does
-    not fit its GGUF type.
+    `rms_eps` is the epsilon of the RMS norm, which no ggcp file states. Raises `UnfitError` if a count does not
+    fit its GGUF type, `UsageError` for an epsilon that makes no sense.
     """
     return [*_keys(ckpt, rms_eps), *_tensors(ckpt)]
+
+
+def checked_epsilon(rms_eps: float) -> float:
+    """The epsilon, if it can be one. Raises `UsageError`."""
+    if not 1e-30 < rms_eps < 1:
+        raise UsageError(f"the RMS epsilon {rms_eps} makes no sense", "The trainers computed with 1e-5, 5e-6 or 1e-6.")
+    return rms_eps
 
 
 def _keys(ckpt: Checkpoint, rms_eps: float) -> list[Entry]:
@@ -24,7 +32,7 @@ def _keys(ckpt: Checkpoint, rms_eps: float) -> list[Entry]:
     return [
         KeyValue(keys.ARCHITECTURE, "STRING", "llama"),
         KeyValue(keys.FILE_TYPE, "UINT32", 0),
-        KeyValue(keys.RMS_EPSILON, "FLOAT32", rms_eps),
+        KeyValue(keys.RMS_EPSILON, "FLOAT32", checked_epsilon(rms_eps)),
         KeyValue(keys.TRAINING_FILE_VERSION, "UINT32", 0),
         KeyValue(keys.TRAINING_TYPE, "STRING", "train_model"),
         KeyValue(keys.TRAINING_ITERATION_COUNT, "UINT32", ckpt.train_its),

@@ -198,16 +198,18 @@ def _in_data(gguf: GgufFile, expected: Sequence[TensorEntry], progress: Progress
 
     both = _comparable(gguf, expected)
     written = tensor_data([TensorEntry(entry.name, gguf.tensors[entry.name]) for entry in both])
-    original = tensor_data(both, progress)
+    original = tensor_data(both)
     for entry in both:
         at = count = first = 0
         while at < entry.nbytes:
-            found, wanted = next(written), next(original)
-            if found != wanted:
-                wrong = np.flatnonzero(np.frombuffer(found, "<u4") != np.frombuffer(wanted, "<u4"))
+            found, wanted = (np.frombuffer(next(data), "<u4") for data in (written, original))
+            if not np.array_equal(found, wanted):
+                wrong = np.flatnonzero(found != wanted)
                 first = first if count else at // 4 + int(wrong[0])
                 count += len(wrong)
-            at += len(wanted)
+            at += wanted.nbytes
+            if progress:
+                progress(wanted.nbytes)
         if count:
             message = f"differs from element {first} on, in {count} of {entry.nbytes // 4}"
             yield Difference("data", entry.name, message)

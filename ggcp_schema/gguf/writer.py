@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import IO, Any, cast
 
 from ggcp_schema.atomic import atomic_output
-from ggcp_schema.errors import FileError
+from ggcp_schema.errors import FileError, MalformedError
 from ggcp_schema.gguf import keys
 from ggcp_schema.gguf.entries import Entry, Progress, TensorEntry, key_values, tensor_data, tensor_entries
 from ggcp_schema.gguf.verify import differences
@@ -29,7 +29,11 @@ def write_gguf(
     """
     with atomic_output(path, overwrite=overwrite) as place:
         _write(place, entries, progress)
-        for difference in differences(place, entries, data=verify, progress=progress):
+        try:
+            difference = next(differences(place, entries, data=verify, progress=progress), None)
+        except MalformedError as error:
+            difference = f"{error.expected} is expected, but {error.found}"
+        if difference:
             raise FileError(
                 f"{os.fspath(path)}: was not written as it should be: {difference}",
                 "Nothing was kept. This may be a failing disk, or another program at work on the input.",
@@ -50,9 +54,10 @@ def _write(place: str, entries: Sequence[Entry], progress: Progress | None) -> N
                     entry.key, entry.value, GGUFValueType[kind], sub_type=GGUFValueType[item] if item else None
                 )
         tensors = tensor_entries(entries)
-        data = tensor_data(tensors, progress)
+        data = tensor_data(tensors)
         for tensor in tensors:
-            writer.add_tensor(tensor.name, cast(Any, _Streamed(tensor, data)), tensor_endianess=GGUFEndian.LITTLE)
+            streamed = cast(Any, _Streamed(tensor, data, progress))
+            writer.add_tensor(tensor.name, streamed, tensor_endianess=GGUFEndian.LITTLE)
         writer.open_output_file()
         os.close(os.open(place, os.O_WRONLY))  # ext4 flushes at the first close after a truncation: spend it now
         writer.write_header_to_file()
@@ -65,13 +70,13 @@ def _write(place: str, entries: Sequence[Entry], progress: Progress | None) -> N
 class _Streamed:
     """What GGUFWriter needs of an array: it copies its bytes when it is told to write itself."""
 
-    def __init__(self, entry: TensorEntry, data: Iterator[memoryview]) -> None:
+    def __init__(self, entry: TensorEntry, data: Iterator[memoryview], progress: Progress | None) -> None:
         import numpy as np
 
         self.shape = entry.shape[::-1]
         self.dtype = np.dtype(np.float32)
         self.nbytes = entry.nbytes
-        self.data = data
+        self.data, self.progress = data, progress
 
     def tofile(self, file: IO[bytes]) -> None:
         left = self.nbytes
@@ -79,3 +84,5 @@ class _Streamed:
             piece = next(self.data)
             file.write(piece)
             left -= len(piece)
+            if self.progress:
+                self.progress(len(piece))

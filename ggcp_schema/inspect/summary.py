@@ -187,4 +187,4 @@ def describe_optimizer(ckpt: Checkpoint) -> str:
     if inference.by_records:
         other = inference.by_size
         return f"{inference.type} (inferred from the shape of its third tensor; by its size it would be {other})"
-    return f"{inference.type} (inferred from the size of its state; its third tensor would fit either type)"
+    return f"{inference.type} (inferred from the size of its state; its third tensor does not tell)"

@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 
 from construct import Container
 
+from ggcp_schema.checkpoint import Finding
 from ggcp_schema.constructs import Extent, FieldError, PaddingTo, Record, Span, Trace, format_path
 from ggcp_schema.errors import NotACheckpointError
 from ggcp_schema.gguf.keys import tensor_name
 from ggcp_schema.inference import Inference, n_ff_by_formula
-from ggcp_schema.reader import _fields, _findings, _n_ff, malformed
+from ggcp_schema.reader import checkpoint_of, malformed
 from ggcp_schema.schema import CHECKPOINT, LAYER, OPTIMIZER
 from ggcp_schema.schema.lookahead import V1, infer_optimizer
 from ggcp_schema.schema.optimizer import STATE
@@ -76,15 +77,14 @@ def validate(source: Source) -> Report:
     Raises `NotACheckpointError` if the file is something else.
     """
     parse = _parse(source)
-    tensors: dict[str, Tensor] = {}
-    _fields(parse.root, (), tensors, source)
+    ckpt = checkpoint_of(parse.root, source, _trusted_inference(parse))
     return Report(
         source,
-        tuple(tensors.values()),
+        tuple(ckpt.tensors.values()),
         _expected_records(parse),
         sum(span.size > 0 for span in parse.trace.spans),
         tuple(map(_broken, parse.trace.errors)),
-        tuple(sorted(_odd(parse, tensors), key=lambda odd: odd.offset)),
+        tuple(sorted(_odd(parse, ckpt.findings), key=lambda odd: odd.offset)),
         _broken(parse.damage) if parse.damage else None,
     )
 
@@ -173,7 +173,8 @@ def _expected_records(parse: _Parse) -> int | None:
     optimizer = parse.root.get("optimizer") or {}
     if "type" not in optimizer:
         return None
-    if parse.damage and optimizer["layout"] == V1 and not _inference(parse).by_records:
+    inference = _inference(parse)
+    if parse.damage and inference and not inference.by_records:
         return None  # the size of a file that is cut short says nothing
     n_layer: int = parse.root["hparams"]["n_layer"]
     state = dict(OPTIMIZER.fields)["state"].cases[STATE(optimizer)]
@@ -184,25 +185,30 @@ def _records_in(record: Record) -> int:
     return sum(isinstance(field, Record) and field.fields[0][0] == "n_dims" for _, field in record.fields)
 
 
-def _inference(parse: _Parse) -> Inference:
-    """How the type of a v1 optimizer was found."""
-    kind = next(span for span in parse.trace.spans if span.steps == ("optimizer", "type"))
+def _inference(parse: _Parse) -> Inference | None:
+    """How the type of a v1 optimizer was found; None where it was stored, or was not reached."""
+    kind = next((span for span in parse.trace.spans if span.steps == ("optimizer", "type")), None)
+    if kind is None or parse.root["optimizer"]["layout"] != V1:
+        return None
     parse.source.file.seek(kind.offset)
     return infer_optimizer(parse.source.file, parse.root["optimizer"])
+
+
+def _trusted_inference(parse: _Parse) -> Inference | None:
+    """The same, where neither damage nor an error in the state makes its evidence void."""
+    wrong_state = parse.damage or any(error.steps[:2] == ["optimizer", "state"] for error in parse.trace.errors)
+    return None if wrong_state else _inference(parse)
 
 
 # What is odd -----------------------------------------------------------------------------------------------
 
 
-def _odd(parse: _Parse, tensors: dict[str, Tensor]) -> Iterator[Odd]:
+def _odd(parse: _Parse, findings: tuple[Finding, ...]) -> Iterator[Odd]:
     root = parse.root
     if "hparams" in root and "n_rot" in root["hparams"]:
         yield from _odd_hparams(parse)
-    if "nx" in (root.get("optimizer") or {}):
-        wrong_state = parse.damage or any(error.steps[:2] == ["optimizer", "state"] for error in parse.trace.errors)
-        inference = _inference(parse) if root["optimizer"]["layout"] == V1 and not wrong_state else None
-        for finding in _findings(root, tensors, _n_ff(root), inference):
-            yield Odd(finding.path, parse.spans[finding.path].offset, finding.message)
+    for finding in findings:
+        yield Odd(finding.path, parse.spans[finding.path].offset, finding.message)
     for span in parse.trace.spans:
         message = _odd_leaf(span, root)
         if message:

@@ -63,7 +63,7 @@ def infer_optimizer(stream, optimizer: Container) -> Inference:
 
 def _shapes_ahead(stream, count: int) -> list[list[int] | None]:
     """The shapes of the tensors that follow, None from the first on that is not there. The last may lack data."""
-    shapes = []
+    shapes: list[list[int] | None] = []
     try:
         while len(shapes) < count:
             shapes.append(TENSOR.parse_stream(stream)["ne"])
