@@ -1,4 +1,4 @@
-"""Makes checkpoints of any shape in the trainers' layouts, byte by byte with `struct`: it shares no code with the schema."""
+"""Makes checkpoints of any shape in the trainers' layouts, with `struct` alone: it shares no code with the schema."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MAGIC = 0x67676370
 DATA_SEED = 7
 
 
-def build_checkpoint(  # noqa: PLR0913 - each is a dimension of the format
+def build_checkpoint(
     *,
     layout: str = "v1",
     optimizer: str = "adam",

@@ -1,4 +1,7 @@
-"""Outputs that a person has read and found right, in tests/goldens. GGCP_UPDATE_GOLDENS=1 writes them anew: read the diff."""
+"""Outputs that a person has read and found right, in tests/goldens.
+
+GGCP_UPDATE_GOLDENS=1 writes them anew: read the diff.
+"""
 
 from __future__ import annotations
 

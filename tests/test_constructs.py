@@ -101,7 +101,7 @@ def test_an_extent_whose_file_shrank_does_not_build(tmp_path: Path) -> None:
 
 
 def test_an_extent_of_many_pieces_gives_all_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ggcp_schema.constructs.CHUNK", 4)
+    monkeypatch.setattr("ggcp_schema.constructs.leaves.CHUNK", 4)
     pieces = list(Extent(1, 10, io.BytesIO(b"0123456789abc")).chunks())
     assert pieces == [b"1234", b"5678", b"9a"]
 

@@ -124,7 +124,7 @@ def test_head_ends_quietly(tmp_path):
     path = tmp_path / "deep.ggcp"
     path.write_bytes(build_checkpoint(n_layer=200))
     command = f"{sys.executable} -m ggcp_schema dump {path} --full | head -1"
-    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)  # noqa: S603
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert result.stdout.split() == ["offset", "size", "type", "field"]
     assert not result.stderr
 
