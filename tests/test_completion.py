@@ -33,9 +33,8 @@ def test_field_paths_of_the_file(command):
 
 @pytest.mark.parametrize("command", ["extract", "stats"])
 def test_tensors_of_the_file(command):
-    assert complete(command, FILE, "layers[1].w") == [
-        f"layers[1].{w}" for w in ("wq", "wk", "wv", "wo", "w1", "w2", "w3")
-    ]
+    names = ("wq", "wk", "wv", "wo", "w1", "w2", "w3")
+    assert complete(command, FILE, "layers[1].w") == [f"layers[1].{name}" for name in names]
 
 
 def test_gguf_keys_and_tensors(tmp_path):

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from ggcp_schema.gguf.opening import open_any
 from ggcp_schema.inspect.diff import compare
-from ggcp_schema.opening import open_any
 from tests.builder import build_checkpoint
 from tests.golden import assert_golden
 from tests.helpers import FIXTURES, GENUINE, TRUNCATED, assert_no_traceback, run_cli, run_pty

@@ -23,7 +23,7 @@ def complete_tensor(ctx: Any, incomplete: str) -> list[str]:
 
 def _complete(ctx: Any, incomplete: str, names: Any) -> list[str]:
     from ggcp_schema.errors import GgcpError
-    from ggcp_schema.opening import open_any
+    from ggcp_schema.gguf.opening import open_any
 
     file = next((ctx.params[name] for name in ("file", "a", "checkpoint") if ctx.params.get(name)), None)
     if file is None:

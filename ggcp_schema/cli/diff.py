@@ -37,8 +37,8 @@ def diff(
     from ggcp_schema.cli.output import echo, escape, print_json, progress, raise_damage
     from ggcp_schema.cli.table import print_table
     from ggcp_schema.errors import UsageError
+    from ggcp_schema.gguf.opening import open_any
     from ggcp_schema.inspect.diff import EQUAL, compare, shared_bytes
-    from ggcp_schema.opening import open_any
 
     if not (rtol >= 0 and atol >= 0):
         raise UsageError("a tolerance cannot be negative")

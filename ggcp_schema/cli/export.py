@@ -61,8 +61,8 @@ def export(
     from ggcp_schema.cli.report import echo_output, findings_as_dicts, output_as_dict
     from ggcp_schema.gguf.entries import tensor_entries
     from ggcp_schema.gguf.model import export_entries, model_of
+    from ggcp_schema.gguf.opening import open_any
     from ggcp_schema.gguf.vocabulary import read_vocabulary
-    from ggcp_schema.opening import open_any
 
     with open_any(input) as opened:
         model, vocabulary = model_of(opened), read_vocabulary(vocab)

@@ -39,8 +39,8 @@ def extract(
     from ggcp_schema.atomic import atomic_output, check_output
     from ggcp_schema.cli.output import echo, escape, print_json, progress, raise_damage, size
     from ggcp_schema.errors import UsageError
+    from ggcp_schema.gguf.opening import open_any
     from ggcp_schema.inspect.selection import select
-    from ggcp_schema.opening import open_any
 
     writers = {".npy": write_npy, ".safetensors": write_safetensors}
     if output.suffix not in writers:

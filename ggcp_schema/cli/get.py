@@ -29,8 +29,8 @@ def get(
     """
     from ggcp_schema.checkpoint import Checkpoint
     from ggcp_schema.cli.output import print_json
+    from ggcp_schema.gguf.opening import open_any
     from ggcp_schema.inspect.fields import value_at
-    from ggcp_schema.opening import open_any
 
     with open_any(file, partial=True) as opened:
         if isinstance(opened, Checkpoint):

@@ -23,8 +23,8 @@ def info(
     """
     from ggcp_schema.cli.output import echo, escape, paint, print_json, raise_damage
     from ggcp_schema.errors import MalformedError
+    from ggcp_schema.gguf.opening import open_any
     from ggcp_schema.inspect.summary import summary
-    from ggcp_schema.opening import open_any
 
     with open_any(file, partial=True) as opened:
         facts = summary(opened)

@@ -33,7 +33,7 @@ def stats(
 ) -> None:
     """Measure the tensors: min, max, mean, std, RMS, zeros, NaN, Inf, a histogram from min to max; flag odd ones.
 
-    NaN and Inf are counted and left out of the other numbers. A histogram is of 65,536 elements at most, evenly
+    NaN and Inf are counted and left out of the other numbers. A histogram is of 16,384 elements at most, evenly
     spread. Flags: NaN, Inf, huge (exploded); all zero, constant (dead); v < 0, m without v, v too small for m, loss < 0
     (optimizer state that no training gives).
 
@@ -41,9 +41,9 @@ def stats(
     """
     from ggcp_schema.cli.output import echo, escape, paint, print_json, progress, raise_damage
     from ggcp_schema.cli.table import print_table
+    from ggcp_schema.gguf.opening import open_any
     from ggcp_schema.inspect.selection import select
     from ggcp_schema.inspect.stats import Stats, Training, flags, measure
-    from ggcp_schema.opening import open_any
 
     with open_any(file, partial=True) as opened:
         tensors = select(opened, pattern)

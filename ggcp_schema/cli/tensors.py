@@ -21,8 +21,8 @@ def tensors(
     """
     from ggcp_schema.cli.output import print_json, raise_damage
     from ggcp_schema.cli.table import print_table
+    from ggcp_schema.gguf.opening import open_any
     from ggcp_schema.inspect.selection import listing
-    from ggcp_schema.opening import open_any
 
     with open_any(file, partial=True) as opened:
         found = listing(opened)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from ggcp_schema.atomic import check_output
 from ggcp_schema.gguf.entries import Entry, Progress
 from ggcp_schema.gguf.model import Model, export_entries, model_of
+from ggcp_schema.gguf.opening import open_any
 from ggcp_schema.gguf.vocabulary import Vocabulary, read_vocabulary
 from ggcp_schema.gguf.writer import write_gguf
-from ggcp_schema.opening import open_any
 
 
 @dataclass(frozen=True)

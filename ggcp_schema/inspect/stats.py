@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float32]
 
 BINS = 16
-SAMPLE = 1 << 16  # elements of a tensor at most, from which its histogram is made
+SAMPLE = 1 << 14  # elements of a tensor at most, from which its histogram is made
 ROW = 1 << 10  # elements summed in float32
 UNDERFLOWS = 1e-24  # mean square below which float32 squares lose digits
 CANCELS = 0.05  # share of the mean square below which float32 sums do not give the variance
@@ -33,7 +33,7 @@ class Stats:
     """What a tensor holds. All but `count`, `nan` and `inf` are of its finite elements, None where there are none.
 
     `std` is the population's. `histogram` counts a sample in equal bins from `min` to `max`: `sampled` elements, evenly
-    spread, which are all if the tensor has no more than 65,536; it is empty if all elements are equal.
+    spread, which are all if the tensor has no more than 16,384; it is empty if all elements are equal.
     """
 
     count: int
@@ -187,9 +187,8 @@ def flags(measured: Sequence[tuple[Listed, Stats | None]], training: Training) -
 
     `NaN`, `Inf`, `huge` (beyond a million): exploded. `all zero`, `constant`: dead, where training should have changed
     that. `v < 0`: second moments are means of squares. `m without v`: no gradients give first moments but second
-    moments of zero. `v too small for m`: nor more than (1 - beta1)² / ((1 - beta2) (1 - beta1² / beta2)) times as
-    large a mean of m² as of v, by the inequality of Cauchy and Schwarz; where the file states the betas.
-    `loss < 0`: a cross entropy is not.
+    moments of zero. `v too small for m`: nor a larger mean of m² than `largest_ratio` times that of v; checked where the
+    file states the betas. `loss < 0`: a cross entropy is not.
     """
     by_moment = {item.moment: stats for item, stats in measured if item.moment}
     return [tuple(_flags(item, stats, by_moment.get("m"), training)) for item, stats in measured]
@@ -233,7 +232,10 @@ def _second_moments(v: Stats, m: Stats | None, betas: tuple[float, float] | None
 
 
 def largest_ratio(beta1: float, beta2: float) -> float:
-    """The most that m² can be, as a multiple of v, whatever the gradients were; infinite where there is no bound."""
+    """The most that m² can be, as a multiple of v, whatever the gradients were; infinite where there is no bound.
+
+    Both are weighted sums of past gradients and of their squares: this is the inequality of Cauchy and Schwarz.
+    """
     if not 0 <= beta1 <= 1 or not beta1 * beta1 < beta2 < 1:
         return math.inf
     return (1 - beta1) ** 2 / ((1 - beta2) * (1 - beta1 * beta1 / beta2))
