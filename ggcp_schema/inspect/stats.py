@@ -187,7 +187,7 @@ def flags(measured: Sequence[tuple[Listed, Stats | None]], training: Training) -
 
     `NaN`, `Inf`, `huge` (beyond a million): exploded. `all zero`, `constant`: dead, where training should have changed
     that. `v < 0`: second moments are means of squares. `m without v`: no gradients give first moments but second
-    moments of zero. `v too small for m`: nor a larger mean of m² than `largest_ratio` times that of v; checked where the
+    moments of zero. `v too small for m`: nor a mean of m² beyond `largest_ratio` times that of v; checked where the
     file states the betas. `loss < 0`: a cross entropy is not.
     """
     by_moment = {item.moment: stats for item, stats in measured if item.moment}
