@@ -29,6 +29,9 @@ def main() -> None:
         _drop_output()
         sys.stderr.write(f"ggcp-schema: {error.filename or 'standard output'}: {error.strerror}\n")
         sys.exit(2)
+    finally:  # all is done or undone: what Python does at exit had better not be interrupted by an exception
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _run() -> None:

@@ -10,9 +10,9 @@ from construct import Construct
 
 from ggcp_schema import inference
 from ggcp_schema.constructs import Choice, EndOfFile, Hole, If, Items, OneOf, PaddingTo, Payload, Record, unlabelled
-from ggcp_schema.schema import CHECKPOINT, TENSOR, Tensor
+from ggcp_schema.schema import CHECKPOINT, TENSOR
 from ggcp_schema.schema.lookahead import optimizer_layout
-from ggcp_schema.schema.tensor import Rank, Shape
+from ggcp_schema.schema.tensor import Rank, Shape, TensorRecord
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def _record(title: str, path: str, record: Record) -> Iterator[Section]:
 
 def _inside(path: str, field: Construct) -> Iterator[tuple[str, Record]]:
     """The records that the field holds, with the titles of their sections."""
-    if isinstance(field, Record) and not isinstance(field, Tensor):
+    if isinstance(field, Record) and not isinstance(field, TensorRecord):
         yield path, field
     elif isinstance(field, Items) and isinstance(field.subcon, Record):
         yield f"{path}[i]", field.subcon
@@ -80,7 +80,7 @@ def _inside(path: str, field: Construct) -> Iterator[tuple[str, Record]]:
 
 def type_of(field: Construct) -> str:  # noqa: PLR0911 - a return for each kind of construct
     """The type in the reference's words: `u32`, `tensor [n_embd]`, `n_layer × layers[i]`."""
-    if isinstance(field, Tensor):
+    if isinstance(field, TensorRecord):
         null = f", or NULL where {field.shape[0]} = 0" if field.null_if_zero else ""
         return f"tensor [{', '.join(map(str, field.shape))}]{null}"
     if isinstance(field, Items):

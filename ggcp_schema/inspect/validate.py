@@ -20,6 +20,7 @@ from ggcp_schema.reader import checkpoint_of, malformed
 from ggcp_schema.schema import CHECKPOINT, LAYER, OPTIMIZER
 from ggcp_schema.schema.lookahead import V1, infer_optimizer
 from ggcp_schema.schema.optimizer import STATE
+from ggcp_schema.schema.tensor import TensorRecord
 from ggcp_schema.source import Source, Tensor
 
 NAME_GROUPS = dict.fromkeys(("wq", "wk", "wv", "wo"), "attention.") | dict.fromkeys(("w1", "w2", "w3"), "feed_forward.")
@@ -182,7 +183,7 @@ def _expected_records(parse: _Parse) -> int | None:
 
 
 def _records_in(record: Record) -> int:
-    return sum(isinstance(field, Record) and field.fields[0][0] == "n_dims" for _, field in record.fields)
+    return sum(isinstance(field, TensorRecord) for _, field in record.fields)
 
 
 def _inference(parse: _Parse) -> Inference | None:

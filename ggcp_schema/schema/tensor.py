@@ -1,5 +1,6 @@
 """The tensor record: a header, padding up to a multiple of 32 of the file offset, and the data."""
 
+from functools import cache
 from math import prod
 
 from construct import Subconstruct
@@ -25,14 +26,10 @@ MAX_DIMS = 4
 MIN_HEADER = 12
 
 
-class Tensor(Record):
-    """A tensor record that must have this shape; or any shape, if none is given.
+class TensorRecord(Record):
+    """A tensor record of a given shape."""
 
-    Shapes are in ggml order: the first number is the fastest-varying. With `null_if_zero` a tensor whose
-    length would be 0 is a NULL instead: a record without dimensions and without data.
-    """
-
-    def __init__(self, *shape: Expr, null_if_zero: bool = False):
+    def __init__(self, shape: tuple[Expr, ...], null_if_zero: bool):
         self.shape, self.null_if_zero = shape, null_if_zero
         super().__init__(
             "n_dims" / Rank(shape, null_if_zero) * "0 for a tensor that the trainer did not have: a NULL",
@@ -43,6 +40,16 @@ class Tensor(Record):
             "padding" / PaddingTo(ALIGNMENT) * "the trainer wrote zeros",
             "data" / Payload(Expr("4 * prod(ne)", data_size)) * "little-endian F32",
         )
+
+
+@cache
+def Tensor(*shape: Expr, null_if_zero: bool = False) -> TensorRecord:  # noqa: N802 - a construct, in a declaration
+    """A tensor record that must have this shape; or any shape, if none is given.
+
+    Shapes are in ggml order: the first number is the fastest-varying. With `null_if_zero` a tensor whose
+    length would be 0 is a NULL instead: a record without dimensions and without data.
+    """
+    return TensorRecord(shape, null_if_zero)
 
 
 def data_size(tensor) -> int:
