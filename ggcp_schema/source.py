@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 CHUNK = 1 << 21
+READ_AHEAD = 2  # pieces
 READ_AHEAD_FROM = 64  # pieces; for fewer a thread costs more than it gains
 
 
@@ -57,8 +59,8 @@ class Source:
     def stream(self, extents: Sequence[tuple[int, int]]) -> Iterator[memoryview]:
         """The bytes of these (offset, size) extents, in order, in pieces of at most 2 MiB of one extent each.
 
-        While the caller works on one piece the next is read, which makes copying as fast as cp; so a piece is
-        good only until the next but one is asked for.
+        While the caller works on one piece the next two are read, which makes copying as fast as cp; so a piece
+        is good only until the next is asked for.
         """
         pieces = [
             (at, min(CHUNK, start + size - at)) for start, size in extents for at in range(start, start + size, CHUNK)
@@ -67,15 +69,17 @@ class Source:
             for offset, size in pieces:
                 yield self._read(memoryview(bytearray(size)), offset)
             return
-        from concurrent.futures import ThreadPoolExecutor
+        from concurrent.futures import Future, ThreadPoolExecutor
 
-        buffers = memoryview(bytearray(CHUNK)), memoryview(bytearray(CHUNK))
+        buffers = [memoryview(bytearray(CHUNK)) for _ in range(READ_AHEAD + 1)]
+        ahead: deque[Future[memoryview]] = deque()
         with ThreadPoolExecutor(max_workers=1) as reader:
-            ahead = reader.submit(self._read, buffers[0][: pieces[0][1]], pieces[0][0])
-            for turn, (offset, size) in enumerate(pieces[1:], 1):
-                ready, ahead = ahead, reader.submit(self._read, buffers[turn % 2][:size], offset)
-                yield ready.result()
-            yield ahead.result()
+            for turn, (offset, size) in enumerate(pieces):
+                ahead.append(reader.submit(self._read, buffers[turn % len(buffers)][:size], offset))
+                if len(ahead) == len(buffers):
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
 
     def _read(self, buffer: memoryview, offset: int) -> memoryview:
         self.read_into(buffer, offset)
@@ -144,7 +148,7 @@ class Tensor:
         return self.source.map(self.offset, self.nbytes).reshape(self.shape[::-1] if self.shape else (0,))
 
     def chunks(self, start: int = 0, stop: int | None = None) -> Iterator[memoryview]:
-        """The bytes from `start` to `stop`, in pieces of at most 2 MiB, each overwritten by the next but one."""
+        """The bytes from `start` to `stop`, in pieces of at most 2 MiB, each overwritten when the next is asked for."""
         stop = self.nbytes if stop is None else min(stop, self.nbytes)
         return self.source.stream([(self.offset + start, max(0, stop - start))])
 
