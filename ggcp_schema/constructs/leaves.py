@@ -8,7 +8,7 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import IO, Any
 
-from construct import Bytes, Construct, Container, FormatField, StreamError, Subconstruct
+from construct import Bytes, Construct, Container, FormatField, SizeofError, StreamError, Subconstruct
 
 from ggcp_schema.constructs.base import Expr, FieldError, end_of, insist, too_short
 
@@ -148,7 +148,7 @@ class PaddingTo(Construct):
         return data
 
     def _sizeof(self, context: Container, path: str) -> int:
-        raise NotImplementedError
+        raise SizeofError("padding depends on the offset in the stream", path=path)
 
 
 class Extent:
