@@ -6,7 +6,7 @@ from collections.abc import ItemsView, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType, TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from ggcp_schema.constructs import Span
 from ggcp_schema.errors import MalformedError, UsageError
@@ -65,8 +65,7 @@ def _short(value: Any) -> str:
     return repr(value)
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """Something worth a report that does not stop the reading."""
 
     path: str

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import prod
+from typing import NamedTuple
 
 ADAM, LBFGS = "adam", "lbfgs"
 
@@ -36,8 +36,7 @@ def lbfgs_bound(nx: int, past: int, lbfgs_m: int) -> int:
     return 24 + state + record_bound(past) * (2 if past > 0 else 1)
 
 
-@dataclass(frozen=True)
-class Inference:
+class Inference(NamedTuple):
     """How the optimizer's type was found in a v1 file, which does not store it.
 
     Sizes are in bytes. `by_records` is what the third tensor of the state says, None where it says nothing:

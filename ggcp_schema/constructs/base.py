@@ -32,10 +32,10 @@ class FieldError(ConstructError):
         """The same error seen from the record or list around the field."""
         if step is not None:
             self.steps.insert(0, step)
-            if isinstance(step, int):
-                around.append(self.partial)
-            else:
+            if isinstance(step, str) and self.partial is not None:
                 around[step] = self.partial
+            elif self.partial is not None:
+                around.append(self.partial)
         self.partial = around
         return self
 

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 from ggcp_schema.errors import UnfitError
 from ggcp_schema.source import Tensor
@@ -47,8 +47,7 @@ class KeyValue:
             object.__setattr__(self, "value", to_float32(self.value))
 
 
-@dataclass(frozen=True)
-class RawTensor:
+class RawTensor(NamedTuple):
     """A tensor that no checkpoint holds: its little-endian F32 bytes, and its shape in ggml order."""
 
     shape: tuple[int, ...]
@@ -59,8 +58,7 @@ class RawTensor:
         return len(self.data)
 
 
-@dataclass(frozen=True)
-class TensorEntry:
+class TensorEntry(NamedTuple):
     """An F32 tensor by its GGUF name, with where its data comes from."""
 
     name: str

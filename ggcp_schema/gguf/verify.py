@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from math import isfinite, isnan
 from typing import NamedTuple
 
@@ -47,8 +46,7 @@ def differences(
             yield from map(str, _in_data(gguf, tensor_entries(entries), progress))
 
 
-@dataclass(frozen=True)
-class Proof:
+class Proof(NamedTuple):
     """What was compared of a checkpoint and a GGUF file, and what differs.
 
     `kind` is resume or model. `keys`, `tensors` and `nbytes` (of tensor data) count what was compared; `n_params`

@@ -68,8 +68,9 @@ def _shapes_ahead(stream, count: int) -> list[list[int] | None]:
         while len(shapes) < count:
             shapes.append(TENSOR.parse_stream(stream)["ne"])
     except FieldError as error:
-        if "name" in error.partial:  # so all of ne was there
-            shapes.append(error.partial["ne"])
+        shape = error.partial.get("ne", [])
+        if len(shape) == error.partial.get("n_dims"):
+            shapes.append(shape)
     return shapes + [None] * (count - len(shapes))
 
 
