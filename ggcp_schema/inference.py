@@ -59,6 +59,19 @@ class Inference(NamedTuple):
         return self.by_records == self.by_size
 
 
+class InferredType(str):
+    """An optimizer's type that the file does not store, with how it was found."""
+
+    __slots__ = ("inference",)
+    inference: Inference
+
+    @classmethod
+    def of(cls, inference: Inference) -> InferredType:
+        self = cls(inference.type)
+        self.inference = inference
+        return self
+
+
 Shape = Sequence[int] | None
 
 

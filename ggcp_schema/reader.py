@@ -14,7 +14,7 @@ from ggcp_schema.errors import MalformedError, NotACheckpointError, TruncatedErr
 from ggcp_schema.filetype import describe_magic
 from ggcp_schema.inference import Inference, n_ff_by_formula
 from ggcp_schema.schema import CHECKPOINT
-from ggcp_schema.schema.lookahead import V1, infer_optimizer, lbfgs_m, past
+from ggcp_schema.schema.lookahead import lbfgs_m, past
 from ggcp_schema.source import Source, Tensor
 
 
@@ -43,7 +43,13 @@ def _read(source: Source, partial: bool) -> Checkpoint:
         if not partial or isinstance(damage, NotACheckpointError):
             raise damage from error
         root = error.partial
-    return checkpoint_of(root, source, _inference(root, source) if damage is None else None, damage)
+    return checkpoint_of(root, source, inference_of(root) if damage is None else None, damage)
+
+
+def inference_of(root: Container) -> Inference | None:
+    """How the optimizer's type was found; None where it was stored, or was not reached."""
+    inference: Inference | None = getattr((root.get("optimizer") or {}).get("type"), "inference", None)
+    return inference
 
 
 def checkpoint_of(
@@ -116,21 +122,6 @@ def _n_ff(root: Container) -> int | None:
     except (KeyError, IndexError, TypeError):
         hparams = root.get("hparams") or {}
         return n_ff_by_formula(hparams["n_embd"], hparams["n_mult"]) if "n_mult" in hparams else None
-
-
-def _inference(root: Container, source: Source) -> Inference | None:
-    optimizer = root["optimizer"]
-    if optimizer["layout"] != V1:
-        return None
-    first = next(item for item in optimizer["state"].values() if isinstance(item, Container))
-    source.file.seek(record_offset(first))
-    return infer_optimizer(source.file, optimizer)
-
-
-def record_offset(record: Container) -> int:
-    """Where a tensor record begins, in bytes from the start of the file."""
-    data: Extent = record["data"]
-    return data.offset - len(record["padding"]) - len(record["name"]) - 4 * len(record["ne"]) - 12
 
 
 def _findings(

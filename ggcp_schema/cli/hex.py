@@ -52,7 +52,7 @@ def hex(
                         "path": piece.path or None,
                         "offset": piece.offset,
                         "size": piece.size,
-                        "hex": raw_bytes(ckpt, piece.offset, min(piece.size, shown or piece.size)).hex(),
+                        "hex": raw_bytes(ckpt.source, piece.offset, min(piece.size, shown or piece.size)).hex(),
                     }
                     for piece in found
                 ]
@@ -72,7 +72,7 @@ def print_piece(ckpt: Checkpoint, piece: Piece, colour: str, shown: int | None) 
     name = piece.path or "(no field: behind the damage)"
     for start in range(0, size, ROW):
         offset = piece.offset + start
-        row = raw_bytes(ckpt, offset, min(ROW, size - start))
+        row = raw_bytes(ckpt.source, offset, min(ROW, size - start))
         digits = " ".join(filter(None, (row[:8].hex(" "), " " if len(row) > 8 else "", row[8:].hex(" "))))
         ascii_ = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
         label = f"  {paint(name, colour, bold=True)}" if start == 0 else ""

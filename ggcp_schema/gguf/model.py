@@ -16,6 +16,8 @@ from ggcp_schema.gguf.entries import Entry, KeyValue, RawTensor, TensorEntry
 from ggcp_schema.gguf.reader import GgufFile
 from ggcp_schema.gguf.resume import RMS_EPS, checked_epsilon
 from ggcp_schema.gguf.vocabulary import n_tokens
+from ggcp_schema.schema import CHECKPOINT, LAYER
+from ggcp_schema.schema.tensor import TensorRecord
 from ggcp_schema.source import Tensor
 
 FREQ_BASE = 10000.0
@@ -123,13 +125,12 @@ def _of_gguf(gguf: GgufFile) -> Model:
 
 
 def _shapes(n_vocab: int, n_embd: int, n_layer: int, n_ff: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """The model's tensors by field path, in file order, with their shapes in ggml order."""
-    n = n_embd
-    yield from {"tok_embeddings": (n, n_vocab), "norm": (n,), "output": (n, n_vocab)}.items()
-    layer = {"attention_norm": (n,), "wq": (n, n), "wk": (n, n), "wv": (n, n), "wo": (n, n), "ffn_norm": (n,)}
-    layer |= {"w1": (n, n_ff), "w2": (n_ff, n), "w3": (n, n_ff)}
-    for i in range(n_layer):
-        yield from ((f"layers[{i}].{field}", shape) for field, shape in layer.items())
+    """The model's tensors by field path, in file order, with their shapes in ggml order: those of the schema."""
+    known = {"hparams": {"n_vocab": n_vocab, "n_embd": n_embd}, "_params": {"n_ff": n_ff}}
+    for prefix, record in (("", CHECKPOINT), *((f"layers[{i}].", LAYER) for i in range(n_layer))):
+        for name, field in record.fields:
+            if isinstance(field, TensorRecord):
+                yield f"{prefix}{name}", tuple(dim(known) for dim in field.shape)
 
 
 def export_entries(

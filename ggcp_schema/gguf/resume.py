@@ -48,7 +48,7 @@ def _keys(ckpt: Checkpoint, rms_eps: float) -> list[Entry]:
         KeyValue(keys.OPTIMIZER_PARAMETER_COUNT, "UINT64", optimizer.nx),
         KeyValue(keys.OPTIMIZER_ITERATION_COUNT, "UINT32", optimizer.iter),
         KeyValue(keys.OPTIMIZER_JUST_INITIALIZED, "BOOL", bool(optimizer.just_initialized)),
-        KeyValue(keys.OPTIMIZER_TYPE, "STRING", optimizer.type),
+        KeyValue(keys.OPTIMIZER_TYPE, "STRING", str(optimizer.type)),
         *(_adam_keys(ckpt) if optimizer.type == ADAM else _lbfgs_keys(ckpt)),
         KeyValue(keys.HEAD_COUNT_KV, "UINT32", hparams.n_head),
         KeyValue(keys.VOCAB_SIZE, "UINT32", hparams.n_vocab),

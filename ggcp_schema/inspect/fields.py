@@ -12,9 +12,9 @@ from typing import Any
 from ggcp_schema.checkpoint import Checkpoint, unknown_path
 from ggcp_schema.constructs import Extent, Span, format_path
 from ggcp_schema.errors import GgcpError, UsageError
+from ggcp_schema.schema.tensor import ELEMENT_SIZE
 from ggcp_schema.source import Source
 
-ELEMENT_SIZE = 4
 SLICE = re.compile(r"(?P<path>.*)\[(?P<start>-?\d*)(?P<colon>:?)(?P<stop>-?\d*)\]")
 
 
@@ -76,16 +76,6 @@ def all_paths(spans: Mapping[str, Span]) -> dict[str, None]:
     return paths
 
 
-def elements(source: Source, offset: int, nbytes: int) -> array.array[float]:
-    """Float32 elements of the file, from that offset; `nbytes` is a multiple of 4."""
-    buffer = bytearray(nbytes)
-    source.read_into(memoryview(buffer), offset)
-    values = array.array("f", bytes(buffer))
-    if sys.byteorder == "big":
-        values.byteswap()
-    return values
-
-
 def value_at(ckpt: Checkpoint, path: str) -> tuple[Span, Any]:
     """The leaf at the path, and its value: a list for data, an element or a slice of it with `[i]` or `[a:b]`.
 
@@ -138,13 +128,16 @@ def data_slice(source: Source, extent: Extent, part: slice) -> list[float]:
     """Those elements of the data, in ggml order."""
     start, stop, _ = part.indices(extent.nbytes // ELEMENT_SIZE)
     size = max(0, stop - start) * ELEMENT_SIZE
-    return list(elements(source, extent.offset + start * ELEMENT_SIZE, size))
+    values = array.array("f", raw_bytes(source, extent.offset + start * ELEMENT_SIZE, size))
+    if sys.byteorder == "big":
+        values.byteswap()
+    return list(values)
 
 
-def raw_bytes(ckpt: Checkpoint, offset: int, size: int) -> bytes:
+def raw_bytes(source: Source, offset: int, size: int) -> bytes:
     """Those bytes of the file."""
     buffer = bytearray(size)
-    ckpt.source.read_into(memoryview(buffer), offset)
+    source.read_into(memoryview(buffer), offset)
     return bytes(buffer)
 
 

@@ -16,9 +16,8 @@ from ggcp_schema.constructs import Extent, FieldError, PaddingTo, Record, Span, 
 from ggcp_schema.errors import NotACheckpointError
 from ggcp_schema.gguf.keys import tensor_name
 from ggcp_schema.inference import Inference, n_ff_by_formula
-from ggcp_schema.reader import checkpoint_of, malformed
+from ggcp_schema.reader import checkpoint_of, inference_of, malformed
 from ggcp_schema.schema import CHECKPOINT, LAYER, OPTIMIZER
-from ggcp_schema.schema.lookahead import V1, infer_optimizer
 from ggcp_schema.schema.optimizer import STATE
 from ggcp_schema.schema.tensor import TensorRecord
 from ggcp_schema.source import Source, Tensor
@@ -174,7 +173,7 @@ def _expected_records(parse: _Parse) -> int | None:
     optimizer = parse.root.get("optimizer") or {}
     if "type" not in optimizer:
         return None
-    inference = _inference(parse)
+    inference = inference_of(parse.root)
     if parse.damage and inference and not inference.by_records:
         return None  # the size of a file that is cut short says nothing
     n_layer: int = parse.root["hparams"]["n_layer"]
@@ -186,19 +185,10 @@ def _records_in(record: Record) -> int:
     return sum(isinstance(field, TensorRecord) for _, field in record.fields)
 
 
-def _inference(parse: _Parse) -> Inference | None:
-    """How the type of a v1 optimizer was found; None where it was stored, or was not reached."""
-    kind = next((span for span in parse.trace.spans if span.steps == ("optimizer", "type")), None)
-    if kind is None or parse.root["optimizer"]["layout"] != V1:
-        return None
-    parse.source.file.seek(kind.offset)
-    return infer_optimizer(parse.source.file, parse.root["optimizer"])
-
-
 def _trusted_inference(parse: _Parse) -> Inference | None:
-    """The same, where neither damage nor an error in the state makes its evidence void."""
+    """How the type was found, where neither damage nor an error in the state makes its evidence void."""
     wrong_state = parse.damage or any(error.steps[:2] == ["optimizer", "state"] for error in parse.trace.errors)
-    return None if wrong_state else _inference(parse)
+    return None if wrong_state else inference_of(parse.root)
 
 
 # What is odd -----------------------------------------------------------------------------------------------

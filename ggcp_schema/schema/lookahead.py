@@ -3,7 +3,7 @@
 from construct import Container
 
 from ggcp_schema.constructs import FieldError, Int64, Record, UInt32, end_of, lookup
-from ggcp_schema.inference import ADAM, LBFGS, Inference, infer_type
+from ggcp_schema.inference import ADAM, LBFGS, Inference, InferredType, infer_type
 from ggcp_schema.schema.tensor import TENSOR
 
 LAYOUTS = V0, V1, V1_RAW_PARAMS = "v0", "v1", "v1-raw-params"
@@ -51,7 +51,7 @@ def optimizer_type(stream, optimizer) -> str:
     """The stored type, or the inferred one."""
     if optimizer["params"] is not None:
         return TYPES[optimizer["params"]["type"]]
-    return infer_optimizer(stream, optimizer).type
+    return InferredType.of(infer_optimizer(stream, optimizer))
 
 
 def infer_optimizer(stream, optimizer: Container) -> Inference:
