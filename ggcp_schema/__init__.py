@@ -1,59 +1,77 @@
-"""The ggcp training checkpoints of llama.cpp's train-text-from-scratch (2023): schema, reader, GGUF."""
+"""Read, inspect and convert ggcp training checkpoints (llama.cpp train-text-from-scratch, 2023)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # as typing's, which takes longer to import than the rest of this module
 if TYPE_CHECKING:
-    from ggcp_schema.checkpoint import Checkpoint
+    from typing import Any
+
+    from ggcp_schema.checkpoint.checkpoint import Checkpoint
+    from ggcp_schema.checkpoint.formats import FORMATS, open_checkpoint, open_file
     from ggcp_schema.errors import (
         FileError,
         GgcpError,
         MalformedError,
         NotACheckpointError,
+        PathError,
         TruncatedError,
         UnfitError,
         UsageError,
     )
-    from ggcp_schema.gguf.convert import convert
-    from ggcp_schema.gguf.export import export_model
-    from ggcp_schema.reader import open_checkpoint
-    from ggcp_schema.schema import CHECKPOINT
-    from ggcp_schema.source import Tensor
+    from ggcp_schema.files.file import File
+    from ggcp_schema.files.tensor import Tensor
+    from ggcp_schema.mapping.plan import convert, export_model
+    from ggcp_schema.schema import CHECKPOINT, GGUF
 
 _HOMES = {
     "CHECKPOINT": "schema",
-    "Checkpoint": "checkpoint",
+    "Checkpoint": "checkpoint.checkpoint",
+    "FORMATS": "checkpoint.formats",
+    "File": "files.file",
     "FileError": "errors",
+    "GGUF": "schema",
     "GgcpError": "errors",
     "MalformedError": "errors",
     "NotACheckpointError": "errors",
-    "Tensor": "source",
+    "PathError": "errors",
+    "Tensor": "files.tensor",
     "TruncatedError": "errors",
     "UnfitError": "errors",
     "UsageError": "errors",
-    "convert": "gguf.convert",
-    "export_model": "gguf.export",
-    "open_checkpoint": "reader",
+    "convert": "mapping.plan",
+    "export_model": "mapping.plan",
+    "open_checkpoint": "checkpoint.formats",
+    "open_file": "checkpoint.formats",
 }
 __all__ = [
     "CHECKPOINT",
+    "FORMATS",
+    "GGUF",
     "Checkpoint",
+    "File",
     "FileError",
     "GgcpError",
     "MalformedError",
     "NotACheckpointError",
+    "PathError",
     "Tensor",
     "TruncatedError",
     "UnfitError",
     "UsageError",
+    "__version__",
     "convert",
     "export_model",
     "open_checkpoint",
+    "open_file",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: `import ggcp_schema` alone must not import numpy or construct."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("ggcp-schema")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

@@ -1,12 +1,17 @@
-"""What can go wrong. Every message is one or two lines: what and where, then what to do next."""
+"""Exceptions. Every message is one or two lines: what is wrong and where, then what to do next."""
 
 from __future__ import annotations
 
 
 class GgcpError(Exception):
-    """The base of all errors of this package. `hint` says what to do next; it may be empty."""
+    """The base of all exceptions of this package.
+
+    `hint` says what to do next; it may be empty. `exit_code` is the exit status of the command line, and `option` the
+    parameter that the hint names: the command line shows `--force` for `force=True`.
+    """
 
     exit_code = 2
+    option = ""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -16,16 +21,20 @@ class GgcpError(Exception):
         return f"{self.message}\n{self.hint}" if self.hint else self.message
 
 
-class FileError(GgcpError):
-    """A file that cannot be read or written: missing, a directory, in the way, no permission, disk full."""
+class FileError(GgcpError, OSError):
+    """A file cannot be read or written: it is missing, a directory, in use, or there is no permission or space."""
 
 
 class UsageError(GgcpError):
-    """A request that makes no sense for this file: an unknown path, a vocabulary of another size."""
+    """A request that does not suit the file, such as a vocabulary of another size."""
+
+
+class PathError(UsageError, KeyError):
+    """A field path, key or tensor name that the file does not have."""
 
 
 class UnfitError(GgcpError):
-    """A number of the checkpoint that its GGUF type cannot hold: it is damaged, or from no known trainer."""
+    """A value is out of range for its GGUF type, so the file is damaged or was written by an unknown program."""
 
     exit_code = 4
 
@@ -33,7 +42,7 @@ class UnfitError(GgcpError):
 class MalformedError(GgcpError):
     """The file breaks a rule of its format.
 
-    `path` is the field's (`layers[3].wq.ne[1]`), `offset` its place in the file in bytes; `expected` and
+    `path` is the path of the field (`layers[3].wq.ne[1]`) and `offset` its place in the file in bytes; `expected` and
     `found` are words.
     """
 
@@ -44,7 +53,7 @@ class MalformedError(GgcpError):
         self.path, self.offset, self.expected, self.found = path, offset, expected, found
 
     def as_dict(self) -> dict[str, str | int]:
-        """For JSON: path, offset, expected, found, message."""
+        """Return path, offset, expected, found and message as JSON data."""
         return {
             "path": self.path,
             "offset": self.offset,
@@ -55,10 +64,14 @@ class MalformedError(GgcpError):
 
 
 class TruncatedError(MalformedError):
-    """The file ends inside a field, `missing` bytes too early."""
+    """The file ends inside a field, which lacks `missing` bytes.
+
+    `file_missing` is the number of bytes that the whole file lacks, or None if that is not known.
+    """
 
     missing: int = 0
+    file_missing: int | None = None
 
 
 class NotACheckpointError(MalformedError):
-    """The file is something else; the hint says what, if that is known."""
+    """The file is not a ggcp checkpoint; the hint says what it is, if that is known."""

@@ -1,10 +1,11 @@
-"""Makes checkpoints of any shape in the trainers' layouts, with `struct` alone: it shares no code with the schema."""
+"""Make files of any shape with `struct` alone. No code is shared with the schema."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -34,7 +35,7 @@ def build_checkpoint(
     data: Callable[[int], np.ndarray] | None = None,
     state: dict[str, int | float] | None = None,
 ) -> bytes:
-    """The bytes of a checkpoint. `layout` is v0, v1 or v1-raw-params; `optimizer` adam or lbfgs.
+    """Return the bytes of a checkpoint. `layout` is v0, v1 or v1-raw-params; `optimizer` adam or lbfgs.
 
     `name` gives a model tensor's name from the usual one, `padding` the padding of that length, `data` that many
     float32 values (random by default), `params` overrides fields of the raw struct by their 4 (or 2) bytes, `state`
@@ -100,7 +101,7 @@ def build_checkpoint(
 
 
 def raw_params(optimizer: str, past: int, lbfgs_m: int, overrides: dict[str, bytes]) -> bytes:
-    """The 96 bytes of the C struct `ggml_opt_params`."""
+    """Return the 96 bytes of the C struct `ggml_opt_params`."""
     fields = {
         "type": struct.pack("<i", optimizer == "lbfgs"),
         "n_threads": struct.pack("<i", 6),
@@ -115,3 +116,82 @@ def raw_params(optimizer: str, past: int, lbfgs_m: int, overrides: dict[str, byt
     raw = b"".join((fields | overrides).values())
     assert len(raw) == 96
     return raw
+
+
+# Files of 2023 before GGUF ---------------------------------------------------------------------------------
+
+GgmlTensor = tuple[str, tuple[int, ...], int, bytes]  # name, shape, type, data
+
+
+def build_ggml(
+    magic: bytes,
+    version: int | None,
+    *,
+    tokens: Sequence[tuple[bytes, float]] = ((b"<unk>", 0.0), (b"a", -1.5)),
+    tensors: Sequence[GgmlTensor] = (),
+    n_embd: int = 4,
+    ftype: int = 0,
+) -> bytes:
+    """Return the bytes of a ggml (b"lmgg"), ggmf (b"fmgg") or ggjt (b"tjgg") file, as llama.cpp wrote them in 2023."""
+    out = bytearray(magic)
+    if version is not None:
+        out += struct.pack("<I", version)
+    out += struct.pack("<7I", len(tokens), n_embd, 32, 2, 1, 2, ftype)
+    for text, score in tokens:
+        out += struct.pack("<I", len(text)) + text
+        if version is not None:  # ggml files have no scores
+            out += struct.pack("<f", score)
+    for name, shape, kind, data in tensors:
+        out += struct.pack(f"<{3 + len(shape)}I", len(shape), len(name.encode()), kind, *shape) + name.encode()
+        if magic == b"tjgg":
+            out += bytes(-len(out) % 32)
+        out += data
+    return bytes(out)
+
+
+# GGUF ------------------------------------------------------------------------------------------------------
+
+SCALAR_CODES = dict(zip(range(8), "BbHhIif?", strict=True)) | {10: "Q", 11: "q", 12: "d"}
+STRING, ARRAY = 8, 9
+
+
+def build_gguf(
+    keys: Sequence[tuple[str, int, Any]] = (),
+    tensors: Sequence[GgmlTensor] = (),
+    *,
+    order: str = "<",
+    version: int = 3,
+    alignment: int = 32,
+    offsets: Mapping[int, int] | None = None,
+) -> bytes:
+    """Return the bytes of a GGUF file. `keys` are (key, value type, value); the value of an array is (type, items).
+
+    `order` is "<" or ">". `alignment` must be what the keys say. `offsets` replaces the stored offsets of tensors.
+    """
+
+    def string(text: str) -> bytes:
+        data = text.encode("utf-8", "surrogateescape")
+        return struct.pack(order + "Q", len(data)) + data
+
+    def value(kind: int, item: Any) -> bytes:
+        if kind == STRING:
+            return string(item)
+        if kind == ARRAY:
+            inner, items = item
+            head = struct.pack(order + "IQ", inner, len(items))
+            return head + b"".join(value(inner, element) for element in items)
+        return struct.pack(order + SCALAR_CODES[kind], item)
+
+    out = bytearray(b"GGUF" + struct.pack(order + "IQQ", version, len(tensors), len(keys)))
+    for key, kind, item in keys:
+        out += string(key) + struct.pack(order + "I", kind) + value(kind, item)
+    at = 0
+    for index, (name, shape, kind, data) in enumerate(tensors):
+        offset = (offsets or {}).get(index, at)
+        out += string(name) + struct.pack(f"{order}I{len(shape)}QIQ", len(shape), *shape, kind, offset)
+        at += len(data) + -len(data) % alignment
+    if tensors:
+        out += bytes(-len(out) % alignment)
+    for _, _, _, data in tensors:
+        out += data + bytes(-len(data) % alignment)
+    return bytes(out)

@@ -2,5 +2,5 @@
 
 from hypothesis import settings
 
-settings.register_profile("project", parent=settings(), deadline=None)  # a busy machine is not a failure
+settings.register_profile("project", parent=settings(), deadline=None)  # a busy machine must not fail a test
 settings.load_profile("project")

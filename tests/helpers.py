@@ -1,33 +1,41 @@
-"""What the tests share: the genuine files, what they must become, and the command as a process."""
+"""What the tests share: the genuine files, what they are converted to, and three ways to run the command."""
 
 from __future__ import annotations
 
 import fcntl
+import gc
+import io
 import json
 import os
 import pty
+import signal
 import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
+
+from ggcp_schema.cli import main
 
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
 TRUNCATED = FIXTURES / "truncated-v0-lbfgs.ggcp"
 GENUINE = sorted(path for path in FIXTURES.glob("*.ggcp") if path != TRUNCATED)
+ORDERS = sorted((FIXTURES / "orders").glob("*.ggcp"))
 COMMAND = (sys.executable, "-m", "ggcp_schema")
-TIMEOUT = 120  # seconds after which a command counts as hung
+TIMEOUT = 120  # seconds after which a process counts as hung
 
 
 def expected_resume(path: Path) -> dict[str, Any]:
-    """The keys and tensors of the GGUF resume checkpoint that this checkpoint must become."""
+    """Return the keys and tensors that the GGUF resume checkpoint made from this checkpoint must have."""
     return _expected(path, "resume")
 
 
 def expected_model(path: Path) -> dict[str, Any]:
-    """The keys and tensors of the model that the trainer itself exported from these weights; twins only."""
+    """Return the keys and tensors of the model that the trainer itself exported from these weights; twins only."""
     return _expected(path, "model")
 
 
@@ -38,15 +46,87 @@ def _expected(path: Path, kind: str) -> dict[str, Any]:
 
 
 def environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This process's environment without what would change how a command prints, and with `env`."""
+    """Return this process's environment with `env`, and without the variables that change how a command prints."""
     decisive = {"COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "TERM"}
-    return (
-        {key: value for key, value in os.environ.items() if key not in decisive} | {"TERM": "xterm"} | dict(env or {})
-    )
+    kept = {key: value for key, value in os.environ.items() if key not in decisive}
+    return kept | {"TERM": "xterm"} | dict(env or {})
+
+
+# In this process -------------------------------------------------------------------------------------------
 
 
 def run_cli(
-    *args: str | os.PathLike[str],
+    *args: str | bytes | os.PathLike[str],
+    env: Mapping[str, str] | None = None,
+    cwd: str | os.PathLike[str] | None = None,
+    text: bool = True,
+    check: bool = False,
+) -> subprocess.CompletedProcess[Any]:
+    """Run the command in this process, as if its output went to pipes and its input were empty.
+
+    This takes a few milliseconds instead of the start-up time of a process. `env` is added to the environment. With
+    `check` the command must exit 0. An exception that the command does not handle fails the test. Use `run_process`
+    for pipes, signals, limits, and whatever happens at start-up.
+    """
+    argv = ["ggcp-schema", *(os.fsdecode(arg) for arg in args)]
+    out, err = io.BytesIO(), io.BytesIO()
+    stdin, stdout, stderr = (_text_stream(stream) for stream in (io.BytesIO(), out, err))
+    code: Any = 0
+    with (
+        mock.patch.object(sys, "argv", argv),
+        mock.patch.object(sys, "stdin", stdin),
+        mock.patch.object(sys, "stdout", stdout),
+        mock.patch.object(sys, "stderr", stderr),
+        mock.patch.dict(os.environ, environment(env), clear=True),
+        _folder(cwd),
+        _process_settings(),
+    ):
+        try:
+            main()
+        except SystemExit as exit_:
+            code = exit_.code
+            if isinstance(code, str):  # Python's own rule: print it, and exit 1
+                stderr.write(f"{code}\n")
+                code = 1
+        for stream in (stdout, stderr):
+            stream.flush()
+    captured = [stream.getvalue().decode("utf-8") if text else stream.getvalue() for stream in (out, err)]
+    return _checked(subprocess.CompletedProcess(argv, code or 0, *captured), check=check)
+
+
+def _text_stream(stream: io.BytesIO) -> io.TextIOWrapper:
+    return io.TextIOWrapper(stream, encoding="utf-8", errors="backslashreplace", newline="")
+
+
+@contextmanager
+def _folder(path: str | os.PathLike[str] | None) -> Iterator[None]:
+    before = os.getcwd()
+    os.chdir(before if path is None else path)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+@contextmanager
+def _process_settings() -> Iterator[None]:
+    """Restore what the command changes for its whole process: the signal handlers, and garbage collection."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    collects = gc.isenabled()
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if collects:
+            gc.enable()
+
+
+# In a process of its own -----------------------------------------------------------------------------------
+
+
+def run_process(
+    *args: str | bytes | os.PathLike[str],
     env: Mapping[str, str] | None = None,
     stdin: Any = subprocess.DEVNULL,
     cwd: str | os.PathLike[str] | None = None,
@@ -55,30 +135,29 @@ def run_cli(
     timeout: float = TIMEOUT,
     **options: Any,
 ) -> subprocess.CompletedProcess[Any]:
-    """Runs the command with its output in pipes; `env` is added to the environment. With `check` it must exit 0."""
+    """Run the command in a process of its own, with its output in pipes; `options` are those of `subprocess.run`."""
+    if not {"stdout", "stderr"} & set(options):
+        options["capture_output"] = True
     result = subprocess.run(
         [*COMMAND, *map(os.fspath, args)],
         env=environment(env),
         stdin=stdin,
         cwd=cwd,
-        capture_output=True,
         encoding="utf-8" if text else None,
         timeout=timeout,
         check=False,
         **options,
     )
-    if check:
-        assert result.returncode == 0, f"exit {result.returncode}: {result.stderr!r}"
-    return result
+    return _checked(result, check=check)
 
 
 def run_pty(
-    *args: str | os.PathLike[str],
+    *args: str | bytes | os.PathLike[str],
     columns: int = 80,
     env: Mapping[str, str] | None = None,
     cwd: str | os.PathLike[str] | None = None,
 ) -> tuple[int, str]:
-    """Runs the command on a pseudo terminal of that width: its exit code and all that the terminal received.
+    """Run the command on a pseudo terminal of that width. Return its exit code and all that the terminal received.
 
     Line ends are those of a program: `\\n`, where the terminal receives `\\r\\n`.
     """
@@ -93,14 +172,20 @@ def run_pty(
         while piece := os.read(ours, 1 << 16):
             received += piece
     except OSError:
-        pass  # Linux says EIO when the last writer has closed the terminal
+        pass  # Linux reports EIO after the last writer has closed the terminal
     finally:
         os.close(ours)
     return process.wait(TIMEOUT), received.decode("utf-8", "replace").replace("\r\n", "\n")
 
 
+def _checked(result: subprocess.CompletedProcess[Any], *, check: bool) -> subprocess.CompletedProcess[Any]:
+    if check:
+        assert result.returncode == 0, f"exit {result.returncode}: {result.stderr!r}"
+    return result
+
+
 def assert_no_traceback(result: subprocess.CompletedProcess[Any]) -> None:
-    """What went wrong must be said in at most three lines, never as a Python traceback."""
+    """Check that the command ended by itself, and did not print a Python traceback."""
     stderr = result.stderr if isinstance(result.stderr, str) else result.stderr.decode("utf-8", "replace")
     assert "Traceback" not in stderr, stderr
     assert result.returncode >= 0, f"killed by signal {-result.returncode}: {stderr}"

@@ -1,63 +1,140 @@
-"""The command line: options, exit codes, rendering. It knows no byte of the format.
+"""The command line: options, exit codes, printing.
 
-Exit codes: 0 done, 1 a negative verdict (invalid, different), 2 usage or I/O, 4 the file is malformed.
+Exit codes: 0 done, 1 a negative verdict (invalid, different), 2 usage or I/O, 4 the file is malformed, 128 + N ended by
+signal N.
 """
 
 from __future__ import annotations
 
+# Until `main` has set its signal handlers, Ctrl-C gives a traceback. So nothing is imported here that takes time.
 import gc
 import os
 import signal
 import sys
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ggcp_schema.errors import GgcpError
 
 __all__ = ["main"]
 
+ENDINGS: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+if hasattr(signal, "SIGHUP"):  # not on Windows
+    ENDINGS[signal.SIGHUP] = "the terminal was closed"
+
 
 def main() -> None:
-    """Runs the command line and exits."""
-    gc.disable()  # start-up is imports, of which collecting is a tenth; and nothing here leaves cycles behind
+    """Run the command line and exit."""
+    for number in ENDINGS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, and background jobs of scripts
+            signal.signal(number, _end)
+    gc.disable()  # garbage collection takes a tenth of the import time, and no command creates reference cycles
+    _open_standard_streams()
+    code = _run()
     try:
-        signal.signal(signal.SIGTERM, _stop)
-        _run()
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
-    except BrokenPipeError:  # `| head` has seen enough
-        _drop_output()
-        sys.exit(0)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, for example `head`, has seen enough
+        _discard_output()
     except OSError as error:
-        _drop_output()
-        sys.stderr.write(f"ggcp-schema: {error.filename or 'standard output'}: {error.strerror}\n")
-        sys.exit(2)
-    finally:  # all is done or undone: what Python does at exit had better not be interrupted by an exception
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        _discard_output()
+        _say(f"standard output: {error.strerror}")
+        code = max(code, 2)
+    for number in ENDINGS:  # the work is done, and the exit code says so
+        signal.signal(number, signal.SIG_IGN)
+    sys.exit(code)
 
 
-def _run() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # an old locale is no error
-
+def _run() -> int:
+    """Run the command; return its exit code."""
     from ggcp_schema.cli.app import app
     from ggcp_schema.errors import GgcpError
 
     try:
         app(prog_name="ggcp-schema")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
     except GgcpError as error:
-        from ggcp_schema.cli.output import escape
+        _say_error(error)
+        return error.exit_code
+    except BrokenPipeError:
+        _discard_output()
+    except OSError as error:
+        _discard_output()
+        _say(f"{error.filename or 'standard output'}: {error.strerror}")
+        return 2
+    except MemoryError:
+        _say("out of memory")
+        return 2
+    return 0
 
-        sys.stdout.flush()
-        sys.stderr.write(f"ggcp-schema: {escape(str(error), keep_newlines=True)}\n")
-        sys.exit(error.exit_code)
+
+def _open_standard_streams() -> None:
+    """Give each closed standard stream (`>&-`) a descriptor, so that no other file gets its number.
+
+    Writing to a closed stdout is an error, as for other programs: /dev/null is opened for reading only. Messages for a
+    closed stderr are dropped.
+    """
+    if None in {sys.stdin, sys.stdout, sys.stderr}:
+        while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+            pass
+        os.close(fd)
+    if sys.stdout is None:
+        _redirect_to_null(1, os.O_RDONLY)
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # for locales that are not UTF-8
+
+
+def _discard_output() -> None:
+    """Drop what is still buffered for stdout, because Python would write it at exit."""
+    _redirect_to_null(1, os.O_WRONLY)
+
+
+def _redirect_to_null(fd: int, flags: int) -> None:
+    null = os.open(os.devnull, flags)
+    os.dup2(null, fd)
+    os.close(null)
+
+
+def _say_error(error: GgcpError) -> None:
+    try:
+        sys.stdout.flush()  # what was printed before the error comes before it
+    except OSError:
+        _discard_output()
+    hint = error.hint
+    if error.option:
+        hint = hint.replace(f"{error.option}=True", "--" + error.option.replace("_", "-"))
+    _say(error.message, hint)
+
+
+def _say(*lines: str) -> None:
+    """Write a message to stderr. A newline inside of a line, as in a file name, is escaped."""
+    from ggcp_schema.cli.output import escape
+
+    try:
+        sys.stderr.write("ggcp-schema: " + "\n".join(escape(line) for line in lines if line) + "\n")
+        sys.stderr.flush()
+    except OSError:
+        pass  # the exit code remains
+
+
+def _end(number: int, frame: object) -> None:
+    """Remove temporary files and end the process, with one line on stderr.
+
+    No exception is raised, since it would be lost where Python or a library ignores exceptions, as in callbacks while a
+    module is imported.
+    """
+    try:
+        for other in ENDINGS:
+            signal.signal(other, signal.SIG_IGN)
+        abandon_output = getattr(sys.modules.get("ggcp_schema.files.atomic"), "abandon_output", None)
+        written = abandon_output() if abandon_output else []
+        text = f"{written[-1]} was written" if len(written) == 1 else f"{len(written)} files were written"
+        text = text if written else "no file was changed"
+        line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+        clear = "\r\x1b[K\x1b[?25h" if "rich.live" in sys.modules and os.isatty(2) else ""  # end the progress bar
+        os.write(2, f"{clear}ggcp-schema: {ENDINGS[number]}; {line}\n".encode(errors="backslashreplace"))
     finally:
-        sys.stdout.flush()
-
-
-def _drop_output() -> None:
-    """What is still buffered goes nowhere: Python would complain of it at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _stop(number: int, frame: Any) -> None:
-    """Ends by an exception, so that what is half written is removed."""
-    sys.exit(128 + number)
+        os._exit(128 + number)

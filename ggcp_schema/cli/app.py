@@ -1,33 +1,55 @@
-"""The typer application. A command is imported when it is called, or listed; so the others cost it nothing."""
+"""The typer application. A command's module is imported only when the command runs, so that the others cost nothing."""
 
 from __future__ import annotations
 
+import difflib
+import os
 from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-SECTIONS = {
-    "Convert": ("convert", "export"),
-    "Look inside": ("info", "dump", "get", "hex", "tensors", "stats", "extract", "schema"),
-    "Check and compare": ("validate", "verify", "diff"),
+COMMANDS = {
+    "Look inside": {
+        "info": "Summarize a file: training progress, loss, optimizer, model, and what to do next.",
+        "browse": "Walk through a file in the terminal: fields, bytes, values, health of the training.",
+        "dump": "Print every field with its offset, size, type and value.",
+        "get": "Print one value, or a slice of a tensor's data.",
+        "hex": "Print bytes, each with the field it belongs to.",
+        "tensors": "List the tensors: path, GGUF name, shape, place and role.",
+        "stats": "Measure the tensors: range, mean, deviation, NaN, a histogram, warning flags.",
+        "extract": "Write tensors to a .npy, .safetensors or .csv file, or a picture of one.",
+        "schema": "Print the reference of a file format.",
+    },
+    "Convert": {
+        "convert": "Convert a checkpoint to GGUF so that training can be resumed.",
+        "export": "Export the model of a checkpoint as GGUF, to run it in llama.cpp.",
+        "edit": "Write a copy of a checkpoint with some values changed.",
+    },
+    "Check and compare": {
+        "validate": "Check files against every rule of their format.",
+        "verify": "Compare a GGUF file with the checkpoint it was made from.",
+        "diff": "Compare two files: fields, keys and tensors.",
+    },
 }
 WIDTH = typer.get_terminal_size()[0]  # typer's own help is never narrower than 50
 SETTINGS: dict[str, Any] = {
-    "rich_markup_mode": None,  # plain help: half the start-up time, and right at any width
+    "rich_markup_mode": None,  # plain help takes half the start-up time, and fits any width
     "pretty_exceptions_enable": False,
     "context_settings": {"help_option_names": ["-h", "--help"], "terminal_width": min(WIDTH, 80) - 2},
 }
 
 
 class Commands(TyperGroup):
-    """The modules of this package, each with the function of its name, as commands by section."""
+    """The commands by section. The function of a command has the name of its module."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return [name for names in SECTIONS.values() for name in names]
+        """Return the names of all commands."""
+        return [name for names in COMMANDS.values() for name in names]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return the command, after importing its module; None if there is none of that name."""
         if cmd_name not in self.list_commands(ctx):
             return None
         single = typer.Typer(add_completion=False, **SETTINGS)
@@ -35,20 +57,21 @@ class Commands(TyperGroup):
         return typer.main.get_command(single)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command that the arguments name; the name of a file means `info FILE`."""
         name = args[0] if args else ""
         if name and not name.startswith("-") and name not in self.list_commands(ctx):
-            import difflib
-
+            if os.path.lexists(name) or os.sep in name or "." in name:
+                return super().resolve_command(ctx, ["info", *args])
             near = difflib.get_close_matches(name, self.list_commands(ctx), n=1)
             ctx.fail(f"No such command {name!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the commands with their one-line helps, without importing them."""
         width = max(map(len, self.list_commands(ctx)))
-        for section, names in SECTIONS.items():
+        for section, helps in COMMANDS.items():
             with formatter.section(section):
-                helps = [(name, self.get_command(ctx, name).get_short_help_str(limit=200)) for name in names]
-                formatter.write_dl([(name.ljust(width), text) for name, text in helps])
+                formatter.write_dl([(name.ljust(width), text) for name, text in helps.items()])
 
 
 app = typer.Typer(cls=Commands, no_args_is_help=True, **SETTINGS)
@@ -56,9 +79,9 @@ app = typer.Typer(cls=Commands, no_args_is_help=True, **SETTINGS)
 
 def _version(value: bool) -> None:
     if value:
-        from importlib.metadata import version
+        from ggcp_schema import __version__
 
-        typer.echo(f"ggcp-schema {version('ggcp-schema')}")
+        typer.echo(f"ggcp-schema {__version__}")
         raise typer.Exit
 
 
@@ -68,4 +91,7 @@ def _root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Read, inspect and convert the ggcp checkpoints of llama.cpp's train-text-from-scratch (2023)."""
+    """Read, inspect and convert ggcp checkpoints written by llama.cpp's train-text-from-scratch (2023).
+
+    `ggcp-schema FILE` is short for `ggcp-schema info FILE`.
+    """

@@ -1,87 +1,155 @@
-"""`convert`: a ggcp file becomes a GGUF checkpoint that training resumes from."""
+"""`convert`: checkpoints become GGUF checkpoints from which training can be resumed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import shlex
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from ggcp_schema.checkpoint import Checkpoint
-    from ggcp_schema.gguf.entries import Entry
+from ggcp_schema.checkpoint.formats import open_file
+from ggcp_schema.cli.options import DryRun, Force, Json, NoSync, Quiet
+from ggcp_schema.cli.output import echo, escape, json_text, print_json, progress, write
+from ggcp_schema.cli.report import echo_entries, echo_plan, echo_written, error_text, name_text, plan_as_dict
+from ggcp_schema.errors import FileError, GgcpError, UsageError
+from ggcp_schema.inspect.text import count_text
+from ggcp_schema.mapping import plan as plans
+from ggcp_schema.mapping.eras import help_text_epsilon
+
+SUFFIX = ".resume.gguf"
+SUFFIXES = {".ggcp", ".bin", ".gguf"}  # of checkpoints, which the output's name does not keep
+
+One = Callable[[Path, Path, str], None]
 
 
 def convert(
-    input: Annotated[Path, typer.Argument(metavar="INPUT", help="The ggcp checkpoint.")],
-    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The GGUF file to write.")],
-    force: Annotated[bool, typer.Option("--force", "-f", help="Replace OUTPUT if it exists.")] = False,
-    verify: Annotated[bool, typer.Option("--verify", help="Compare every byte written with the checkpoint.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be written; write nothing.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Describe what is written as JSON on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing unless something is wrong.")] = False,
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="INPUT OUTPUT", help="The checkpoint, and the GGUF file to write. With --into: checkpoints."
+        ),
+    ],
+    into: Annotated[
+        Path | None,
+        typer.Option("--into", metavar="FOLDER", help=f"Write each input to FOLDER, as its name with {SUFFIX}."),
+    ] = None,
     rms_eps: Annotated[
-        float, typer.Option("--rms-eps", help="Epsilon of the RMS norm, which no checkpoint states.")
-    ] = 1e-5,
+        float | None,
+        typer.Option(
+            "--rms-eps", metavar="NUMBER", show_default=False, help=f"RMS norm epsilon. {help_text_epsilon()}"
+        ),
+    ] = None,
+    order: Annotated[
+        str | None,
+        typer.Option(
+            "--order",
+            metavar="A|B|C",
+            help="Order of the optimizer's vectors, if you know it. Default: the one that the bytes prove.",
+        ),
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option("--batch", metavar="N", help="Samples of a batch, to scale summed gradients. Default: estimated."),
+    ] = None,
+    fresh: Annotated[
+        bool,
+        typer.Option("--fresh-optimizer", help="Write zeros for the optimizer's state, and iteration counts of 0."),
+    ] = False,
+    verbatim: Annotated[
+        bool, typer.Option("--verbatim", help="Write exactly what the converter of 2023 wrote, its errors included.")
+    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse a file with findings.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Compare every byte written with the checkpoint.")] = False,
+    force: Force = False,
+    dry_run: DryRun = False,
+    no_sync: NoSync = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Convert a checkpoint to GGUF, to resume its training.
+    """Convert a checkpoint to GGUF so that training can be resumed.
 
-    The trainers of late August 2023 and after go on from the result. To run the model, use `export`.
+    Trainers from late August 2023 onwards accept the result. The values are written so that training continues as the
+    trainer of the file would have continued it; the summary says what was changed and on what evidence. To run the
+    model, use `export`.
+
+    JSON keys: input, output, kind, rms_eps, rms_eps_reason, notes, findings {path, message}, conclusions {era, order,
+    scale}, keys, tensors, written, size, not_finite; with --into, one object a line.
+
+    Example: ggcp-schema convert checkpoint.bin resume.gguf --verify
     """
-    from ggcp_schema.atomic import check_output
-    from ggcp_schema.cli.output import progress
-    from ggcp_schema.gguf.entries import tensor_entries
-    from ggcp_schema.gguf.resume import resume_entries
-    from ggcp_schema.reader import open_checkpoint
 
-    with open_checkpoint(input) as ckpt:
-        entries = resume_entries(ckpt, rms_eps)
-        check_output(output, (input,), overwrite=force or dry_run)
-        written = None
-        if not dry_run:
-            from ggcp_schema.gguf.writer import write_gguf
+    def one(source: Path, output: Path, what: str) -> None:
+        with open_file(source, partial=True) as file:
+            plan = plans.plan_resume(
+                file, rms_eps=rms_eps, order=order, n_batch=batch, fresh_optimizer=fresh, verbatim=verbatim
+            )
+            is_new = into is not None and not into.exists()  # as in a dry run
+            plans.check(plan, None if is_new else output, strict=strict, force=force or dry_run)
+            written = None
+            if not dry_run:
+                with progress(plan.nbytes * (2 if verify else 1), what, quiet=quiet) as advance:
+                    written = plans.write(
+                        plan, output, strict=strict, force=force, verify=verify, sync=not no_sync, progress=advance
+                    )
+            if as_json:
+                document = plan_as_dict(plan, output, written)
+                print_json(document) if into is None else write(json_text(document) + "\n")
+            elif written and not quiet:
+                echo_plan(plan)
+                echo_written(written, output, verified=verify)
+                command = shlex.join(plans.resume_command(plan, os.fsdecode(output)))
+                echo(f"resume with llama.cpp of before 25 July 2024: {escape(command)}")
+            elif not quiet:
+                echo_plan(plan)
+                echo_entries(plan, output)
 
-            total = sum(entry.nbytes for entry in tensor_entries(entries)) * (2 if verify else 1)
-            with progress(total, "Converting", quiet=quiet) as advance:
-                written = write_gguf(output, entries, overwrite=force, verify=verify, progress=advance)
-        report(ckpt, entries, output, written, verified=verify, as_json=as_json, quiet=quiet)
-
-
-def report(
-    ckpt: Checkpoint,
-    entries: Sequence[Entry],
-    output: Path,
-    written: int | None,
-    *,
-    verified: bool,
-    as_json: bool,
-    quiet: bool,
-) -> None:
-    """Says what the checkpoint was and what was written, or would be if `written` is None."""
-    from ggcp_schema.cli.output import echo, escape, print_json, size
-    from ggcp_schema.cli.report import echo_findings, echo_output
-    from ggcp_schema.inspect.summary import describe_optimizer
-
-    if as_json:
-        print_json(as_dict(ckpt, entries, output, written))
-    elif not quiet:
-        echo(f"{escape(ckpt.path)}: ggcp checkpoint, optimizer block {ckpt.optimizer.layout}, {size(ckpt.size)}")
-        echo(f"optimizer: {describe_optimizer(ckpt)}")
-        echo_findings(ckpt.findings)
-        echo_output(entries, output, written, verified=verified)
+    if into is not None:
+        convert_all(files, into, one, quiet=quiet or as_json, dry_run=dry_run)
+    elif len(files) == 2:
+        one(files[0], files[1], "Converting")
+    else:
+        raise UsageError(
+            f"expected INPUT and OUTPUT, found {count_text(len(files), 'name')}",
+            "Example: ggcp-schema convert checkpoint.bin resume.gguf. For several inputs, give --into FOLDER.",
+        )
 
 
-def as_dict(ckpt: Checkpoint, entries: Sequence[Entry], output: Path, written: int | None) -> dict[str, Any]:
-    """The report as data: `size` is null, and `written` false, where nothing was written."""
-    from ggcp_schema.cli.report import findings_as_dicts, output_as_dict
-    from ggcp_schema.inspect.summary import optimizer_summary
+def convert_all(files: list[Path], folder: Path, one: One, *, quiet: bool, dry_run: bool) -> None:
+    """Convert each file into the folder, go on after an error, and exit with the worst exit code."""
+    outputs = {source: folder / output_name(source) for source in files}
+    names = list(outputs.values())
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"several inputs would be written to {name_text(twice)}", "Convert them one at a time.")
+    if not dry_run:
+        try:
+            os.makedirs(folder, exist_ok=True)
+        except OSError as error:
+            raise FileError(f"{os.fsdecode(folder)}: {error.strerror}") from error
+    codes = [
+        exit_code(one, source, output, f"Converting {number} of {len(outputs)}")
+        for number, (source, output) in enumerate(outputs.items(), 1)
+    ]
+    if not quiet:
+        verb = "would convert" if dry_run else "converted"
+        echo(f"{verb} {codes.count(0):,} of {count_text(len(outputs), 'file')} into {name_text(folder)}")
+    if any(codes):
+        raise typer.Exit(max(codes))
 
-    return {
-        "input": ckpt.path,
-        "output": str(output),
-        "layout": ckpt.optimizer.layout,
-        "optimizer": optimizer_summary(ckpt),
-        "findings": findings_as_dicts(ckpt.findings),
-        **output_as_dict(entries, written),
-    }
+
+def exit_code(one: One, source: Path, output: Path, what: str) -> int:
+    """Convert one of several files; return its exit code, after printing the error if there is one."""
+    try:
+        one(source, output, what)
+    except GgcpError as error:
+        typer.echo(f"ggcp-schema: {error_text(error)}", err=True)
+        return error.exit_code
+    return 0
+
+
+def output_name(source: Path) -> str:
+    """Return the name of the output for an input: `chk.resume.gguf` for `chk.ggcp`."""
+    return (source.stem if source.suffix in SUFFIXES else source.name) + SUFFIX

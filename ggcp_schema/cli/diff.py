@@ -2,134 +2,188 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from ggcp_schema.inspect.diff import Comparison, Field, FieldRow, TensorRow
+from ggcp_schema.checkpoint.formats import open_file
+from ggcp_schema.cli.options import FILE_HELP, Json, Quiet, Width
+from ggcp_schema.cli.output import echo, escape, output_width, print_json, progress, raise_damage
+from ggcp_schema.cli.table import print_table
+from ggcp_schema.errors import UsageError
+from ggcp_schema.files.values import LISTS, same_value
+from ggcp_schema.inspect.diff import (
+    EQUAL,
+    Change,
+    Comparison,
+    FieldRow,
+    Operand,
+    TensorRow,
+    Value,
+    compare,
+    shared_bytes,
+)
+from ggcp_schema.inspect.text import count_text, json_value_of, line_text, shape_text, shorten
 
 HEAD = ("field or tensor", "verdict", "A", "B", "differing", "largest", "RMS")
 NUMBERS = HEAD[4:]
+DROPPED = ("RMS", "verdict")  # on a narrow terminal, in this order
+MAX_TEXT = 80  # characters of a value
+MAX_NAMES = 4  # of things that were not compared, for each reason
+TYPES = {"FLOAT32": "f32", "FLOAT64": "f64"}  # GGUF's names of the types that the text of a value depends on
 
 
 def diff(
-    a: Annotated[Path, typer.Argument(metavar="A", help="A ggcp checkpoint, or a GGUF file made from one.")],
-    b: Annotated[Path, typer.Argument(metavar="B", help="Another.")],
+    a: Annotated[Path, typer.Argument(metavar="A", help=FILE_HELP)],
+    b: Annotated[Path, typer.Argument(metavar="B", help="The file to compare with A.")],
     rtol: Annotated[
         float, typer.Option("--rtol", help="Relative tolerance: equal if |a - b| <= atol + rtol |b|.")
     ] = 0.0,
     atol: Annotated[float, typer.Option("--atol", help="Absolute tolerance.")] = 0.0,
-    as_json: Annotated[bool, typer.Option("--json", help="The whole comparison as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing; the exit code is the answer.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    width: Width = None,
 ) -> None:
-    """Compare two files: fields, keys and tensors. Exit code 0: equal, 1: they differ.
+    """Compare two files: fields, keys and tensors.
 
-    Checkpoints of one layout are compared field by field, but for padding. Otherwise, both files are compared as the
-    GGUF checkpoints that they are or become; and with a model, its tensors and the keys that both have. What is left
-    out is listed. A tensor's line counts the elements that differ, and gives the largest and the RMS difference.
+    Checkpoints of one layout are compared field by field, ignoring padding. Otherwise both are compared as GGUF
+    checkpoints (converting where needed). Against a model file, only its tensors and the keys that both files have are
+    compared. The optimizer's vectors are compared by parameter if their orders are known. What is left out is listed. A
+    tensor's line counts the elements that differ, and gives the largest and the RMS difference. The end tells how much
+    further one training has come than the other.
 
     JSON keys: a, b, equal; fields {name, verdict, a, b}; tensors {name, verdict, a, b (shapes), differing, largest,
-    rms}; not_compared {name, side, reason}. Verdicts: equal, different, only in A, only in B.
-    """
-    from ggcp_schema.cli.output import echo, escape, print_json, progress, raise_damage
-    from ggcp_schema.cli.table import print_table
-    from ggcp_schema.errors import UsageError
-    from ggcp_schema.gguf.opening import open_any
-    from ggcp_schema.inspect.diff import EQUAL, compare, shared_bytes
+    rms, relative}; not_compared {name, side, reason}; notes; change {iterations, samples, tokens, loss_a, loss_b,
+    ahead, weights}. Verdicts: equal, different, only in A, only in B.
 
+    Exit code 0: equal, 1: different, 2: a file cannot be read, 4: a file is damaged.
+
+    Example: ggcp-schema diff chk-100.ggcp chk-200.ggcp
+    """
     if not (rtol >= 0 and atol >= 0):
-        raise UsageError("a tolerance cannot be negative")
-    with open_any(a, partial=True) as left, open_any(b, partial=True) as right:
+        raise UsageError("tolerances must not be negative")
+    with open_file(a, partial=True) as left, open_file(b, partial=True) as right:
         with progress(shared_bytes(left, right), "Comparing", quiet=quiet) as advance:
             found = compare(left, right, rtol=rtol, atol=atol, progress=advance)
         if as_json:
             print_json({"a": left.path, "b": right.path, **as_dict(found)})
         elif not quiet:
-            rows = [
-                *(field_cells(row) for row in found.fields if row.verdict != EQUAL),
-                *(tensor_cells(row) for row in found.tensors if row.verdict != EQUAL),
-            ]
-            if rows:
-                echo(f"A: {escape(left.path)}")
-                echo(f"B: {escape(right.path)}")
-                print_table(HEAD, rows, right=NUMBERS)
-            for line in (*omissions(found), verdict(found)):
-                echo(escape(line))
-        raise_damage(getattr(left, "damage", None))
-        raise_damage(getattr(right, "damage", None))
+            _print(found, left.path, right.path, width)
+        raise_damage(left.damage)
+        raise_damage(right.damage)
         if not found.equal:
             raise typer.Exit(1)
 
 
+def _print(found: Comparison, a: str, b: str, width: int | None) -> None:
+    rows = [
+        *(field_cells(row) for row in found.fields if row.verdict != EQUAL),
+        *(tensor_cells(row) for row in found.tensors if row.verdict != EQUAL),
+    ]
+    limit = output_width(width)
+    if rows:
+        for label, path in (("A", a), ("B", b)):
+            echo(f"{label}: {escape(path)}")
+        print_table(HEAD, rows, right=NUMBERS, optional=DROPPED, width=width)
+    for line in (*omissions(found), *found.notes, *change_lines(found.change), verdict(found)):
+        text = escape(line)
+        for part in [text] if limit is None else textwrap.wrap(text, limit, subsequent_indent="  "):
+            echo(part)
+
+
 def field_cells(row: FieldRow) -> tuple[str, ...]:
-    """A line of the table."""
-    return row.name, row.verdict, field_text(row.a, row.b), field_text(row.b, row.a), "", "", ""
+    """Format a FieldRow as table cells."""
+    return row.name, row.verdict, value_text(row.a, row.b), value_text(row.b, row.a), "", "", ""
 
 
-def field_text(field: Field | None, other: Field | None) -> str:
-    """The value; with its type where that is what differs, and of a list only the first element that differs."""
-    from ggcp_schema.cli.output import float32
-
-    if field is None:
+def value_text(value: Value | None, other: Value | None) -> str:
+    """Return a value as text: with its type if that is what differs, and of a list only the first different element."""
+    if value is None:
         return ""
-    value: Any = field.value
-    where = ""
-    if isinstance(value, list | tuple):
-        others = other.value if other and isinstance(other.value, list | tuple) else ()
-        first = next((i for i, item in enumerate(value) if i >= len(others) or item != others[i]), None)
-        where = f"[{len(value)}]" if first is None else f"[{len(value)}] with [{first}] = "
-        value = "" if first is None else value[first]
-    text = float32(value) if isinstance(value, float) else value.hex() if isinstance(value, bytes) else str(value)
-    return f"{where}{text}" + (f" ({field.type})" if other and other.type != field.type else "")
+    kind, item, where = TYPES.get(value.type.rpartition("/")[2], value.type), value.value, ""
+    if isinstance(item, LISTS):
+        others = other.value if other is not None and isinstance(other.value, LISTS) else ()
+        first = next((i for i, one in enumerate(item) if i >= len(others) or not same_value(one, others[i])), None)
+        where = f"[{len(item):,}]" if first is None else f"[{len(item):,}] with [{first}] = "
+        item = "" if first is None else item[first]
+    of_type = f" ({value.type})" if other is not None and other.type != value.type else ""
+    return f"{where}{shorten(line_text(item, kind), MAX_TEXT)}{of_type}"
 
 
 def tensor_cells(row: TensorRow) -> tuple[str, ...]:
-    """A line of the table: the shapes where they differ, else by how much the data does."""
-    from ggcp_schema.cli.tensors import shape_text
-
+    """Format a TensorRow as table cells: the shapes if they differ, else by how much the data does."""
     if row.a is None or row.b is None or row.differing is None:
-        shapes = (
-            (shape_text(side.shape) + ("" if side.type == "F32" else f" {side.type}")) if side else ""
-            for side in (row.a, row.b)
-        )
-        return row.name, row.verdict, *shapes, "", "", ""
+        return row.name, row.verdict, _shape(row.a), _shape(row.b), "", "", ""
     share = f"{row.differing:,} of {row.a.n_elements:,}"
     return row.name, row.verdict, "", "", share, f"{row.largest:.4g}", f"{row.rms:.4g}"
 
 
+def _shape(side: Operand | None) -> str:
+    return "" if side is None else shape_text(side.shape) + ("" if side.type == "F32" else f" {side.type}")
+
+
 def omissions(found: Comparison) -> Iterator[str]:
-    """What was not compared, a line for each reason."""
+    """Yield a line for each reason why something was not compared."""
     reasons: dict[tuple[str, str], list[str]] = {}
     for omission in found.omitted:
         reasons.setdefault((omission.side, omission.reason), []).append(omission.name)
     for (side, reason), names in reasons.items():
-        some = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-        yield f"not compared, in {side}: {some} ({reason})"
+        more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+        yield f"ignored in {side}: {', '.join(names[:MAX_NAMES])}{more} ({reason})"
+
+
+def change_lines(change: Change | None) -> Iterator[str]:
+    """Yield what happened between two checkpoints: the counts, the loss and the change of the weights."""
+    if change is None:
+        return
+    counts = [
+        f"{count:+,} {noun}{'' if abs(count) == 1 else 's'}"
+        for count, noun in ((change.iterations, "iteration"), (change.samples, "sample"), (change.tokens, "token"))
+        if count
+    ]
+    words = [f"{change.ahead} is ahead"] if change.ahead else []
+    if counts:
+        words.append(f"from A to B {', '.join(counts)}")
+    if change.loss_a is not None and change.loss_b is not None and change.loss_a != change.loss_b:
+        words.append(f"loss {change.loss_a:.4f} to {change.loss_b:.4f} ({change.loss_b - change.loss_a:+.3g})")
+    if words:
+        yield "; ".join(words)
+    if change.weights:
+        groups = ", ".join(f"{group} {100 * share:.3g} %" for group, share in change.weights.items() if share)
+        yield f"relative change of the weights: {groups}"
 
 
 def verdict(found: Comparison) -> str:
-    """The last line."""
-    from ggcp_schema.inspect.diff import EQUAL
-
-    fields, tensors = len(found.fields), len(found.tensors)
+    """Summarize the comparison in one line."""
     if not found.equal:
-        differ = [sum(row.verdict != EQUAL for row in rows) for rows in (found.fields, found.tensors)]
-        return f"{differ[0]} of {fields} fields and {differ[1]} of {tensors} tensors differ"
-    elements = sum(row.a.n_elements for row in found.tensors if row.a)
+        parts = (("fields", found.fields), ("tensors", found.tensors))
+        shares = (f"{_differing(rows):,} of {len(rows):,} {noun}" for noun, rows in parts if rows)
+        return f"{' and '.join(shares)} differ"
+    counts = count_text(len(found.fields), "field"), count_text(len(found.tensors), "tensor")
+    elements = count_text(sum(row.a.n_elements for row in found.tensors if row.a), "element")
     largest = max((row.largest or 0.0 for row in found.tensors), default=0.0)
     within = f"; within the tolerance, the largest difference is {largest:.4g}" if largest else ""
-    return f"equal: {fields} fields, {tensors} tensors, {elements:,} elements{within}"
+    return f"equal: {', '.join(counts)}, {elements}{within}"
+
+
+def _differing(rows: Sequence[FieldRow | TensorRow]) -> int:
+    return sum(row.verdict != EQUAL for row in rows)
 
 
 def as_dict(found: Comparison) -> dict[str, Any]:
-    """The comparison as data, equal fields and tensors included."""
+    """Return the comparison as data, equal fields and tensors included."""
     return {
         "equal": found.equal,
         "fields": [
-            {"name": row.name, "verdict": row.verdict, "a": row.a and row.a.value, "b": row.b and row.b.value}
+            {
+                "name": row.name,
+                "verdict": row.verdict,
+                "a": _json_value(row.a),
+                "b": _json_value(row.b),
+            }
             for row in found.fields
         ],
         "tensors": [
@@ -141,8 +195,17 @@ def as_dict(found: Comparison) -> dict[str, Any]:
                 "differing": row.differing,
                 "largest": row.largest,
                 "rms": row.rms,
+                "relative": row.relative,
             }
             for row in found.tensors
         ],
         "not_compared": [vars(omission) for omission in found.omitted],
+        "notes": found.notes,
+        "change": found.change and found.change.as_dict(),
     }
+
+
+def _json_value(side: Value | None) -> Any:
+    if side is None:
+        return None
+    return list(side.value) if isinstance(side.value, LISTS) else json_value_of(side.value, side.type)

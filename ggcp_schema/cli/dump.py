@@ -2,139 +2,243 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Iterable, Sequence
+from typing import Annotated
 
 import typer
 
+from ggcp_schema.checkpoint.formats import open_file
+from ggcp_schema.cli import options
 from ggcp_schema.cli.complete import complete_path
+from ggcp_schema.cli.output import escape, json_text, output_width, paint, raise_damage
+from ggcp_schema.cli.stream import echo, until_closed, write
+from ggcp_schema.constructs import Field
+from ggcp_schema.files.file import File
+from ggcp_schema.files.tensor import ELEMENT_SIZES
+from ggcp_schema.inspect import paths
+from ggcp_schema.inspect.text import (
+    count_text,
+    float_text,
+    json_value,
+    readable,
+    shape_text,
+    shorten,
+    size_text,
+    value_text,
+)
 
-if TYPE_CHECKING:
-    from ggcp_schema.checkpoint import Checkpoint
-    from ggcp_schema.constructs import Span
-    from ggcp_schema.inspect.fields import Node
-
-LIST_SHOWN = 4
-DATA_SHOWN = 4
+LIST_SHOWN = 4  # elements of a list
+DATA_SHOWN = 4  # elements of a tensor's data
+AT_ONCE = 1 << 12  # elements that are converted to text at a time
 INDENT = "  "
+LEAST_TEXT = 32  # characters for names and values: columns are dropped to leave as many
 
 
 def dump(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The ggcp checkpoint.")],
+    file: options.File,
     path: Annotated[
         str,
-        typer.Argument(metavar="[PATH]", help="Only this field and those in it.", autocompletion=complete_path),
+        typer.Argument(
+            metavar="[PATH]",
+            help="Show only this field and those in it.",
+            autocompletion=complete_path,
+            show_default=False,
+        ),
     ] = "",
-    full: Annotated[bool, typer.Option("--full", help="All of long lists and of tensor data.")] = False,
-    depth: Annotated[int, typer.Option("--depth", min=1, help="How many levels to show, below PATH if given.")] = 99,
-    as_json: Annotated[bool, typer.Option("--json", help="An array of the leaves: no gaps, no overlaps.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Show all of long lists, of tensor data and of values.")] = False,
+    depth: Annotated[
+        int, typer.Option("--depth", min=1, help="Show this many levels, below PATH if given.", show_default=False)
+    ] = 99,
+    width: options.Width = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all leaf fields as a JSON array.")] = False,
 ) -> None:
-    """Show every field in file order: offset, size, type, name and value.
+    """Print every field with its offset, size, type and value.
 
-    With --json, an array of {path, type, offset, size, value}. The leaves tile the file exactly, padding and
-    tensor data included: their value is hex and null. Type "derived" marks what the file does not state (size 0).
+    On a terminal, and with --width, long values are shortened; a pipe gets whole lines. --json prints an array of
+    {path, type, offset, size, value}. The leaves cover the file without gaps; padding is shown as hex and tensor data
+    as null. Type "derived" is a value that is computed from others (size 0).
+
+    Exit code 4 if the file is damaged: the fields before the damage are shown.
+
+    Example: ggcp-schema dump checkpoint.ggcp optimizer --depth 1
     """
-    from ggcp_schema.cli.output import raise_damage
-    from ggcp_schema.inspect.fields import tree, under
-    from ggcp_schema.reader import open_checkpoint
+    with open_file(file, partial=True) as opened, paths.reading(opened):
+        field = paths.find(opened, path)
+        with until_closed():
+            if as_json:
+                print_leaves(paths.leaves(field))
+            else:
+                tree = Tree(opened, full, output_width(width))
+                echo(paint(tree.heading(), dim=True))
+                if path:
+                    tree.print([field], depth + 1)
+                else:
+                    tree.print(paths.children(field), depth)
+        raise_damage(opened.damage)
 
-    with open_checkpoint(file, partial=True) as ckpt:
-        spans = under(ckpt, path)
-        if as_json:
-            print_leaves(spans)
-        else:
-            nodes = tree(spans)
-            while path and nodes[0].path != path:
-                nodes = nodes[0].children
-            print_tree(ckpt, nodes, full, depth + bool(path))
-        raise_damage(ckpt.damage)
 
-
-def print_leaves(spans: list[Span]) -> None:
-    """The array, a leaf a line: it may be long."""
-    import json
-
-    from ggcp_schema.cli.output import echo, to_json
-
-    for index, span in enumerate(spans):
+def print_leaves(fields: Iterable[Field]) -> None:
+    """Print the fields as a JSON array, one to a line."""
+    before = "["
+    for field in fields:
         leaf = {
-            "path": span.path,
-            "type": span.kind,
-            "offset": span.offset,
-            "size": span.size,
-            "value": to_json(json_value(span)),
+            "path": field.path,
+            "type": field.type,
+            "offset": field.offset,
+            "size": field.size,
+            "value": json_value(field),
         }
-        text = json.dumps(leaf, ensure_ascii=False, allow_nan=False)
-        echo(f"{'[' if index == 0 else ' '}{text}{',' if index + 1 < len(spans) else ']'}")
+        write(before + json_text(leaf))
+        before = ",\n "
+    write("]\n" if before != "[" else "[]\n")
 
 
-def json_value(span: Span) -> Any:
-    """Null for data, text for names; bytes stay bytes."""
-    if span.kind == "data":
-        return None
-    return span.text if span.kind == "char" else span.value
+class Tree:
+    """The fields as an indented tree, printed as they are met. `width` is None for lines of any length."""
+
+    def __init__(self, file: File, full: bool, width: int | None) -> None:
+        self.full, self.width = full, width
+        self.data = paths.DataTensors(file)
+        digits = len(f"{file.size:,}")
+        columns = [("offset", max(6, digits)), ("size", max(4, digits)), ("type", 8)]
+        while width is not None and len(columns) > 1 and _width(columns) + LEAST_TEXT > width:
+            columns.pop()
+        self.columns = columns
+
+    def heading(self) -> str:
+        """Return the names of the columns."""
+        return f"{self._numbers('offset', 'size', 'type')}field"
+
+    def _numbers(self, offset: str, size: str, kind: str) -> str:
+        cells = {"offset": offset, "size": size, "type": kind}
+        return "".join(
+            f" {cells[name]:<{width}} " if name == "type" else f"{cells[name]:>{width}} "
+            for name, width in self.columns
+        )
+
+    def print(self, fields: Iterable[Field], depth: int, level: int = 0) -> None:
+        """Print the fields and those in them, `depth` levels; long lists are abridged to their ends."""
+        for field in fields:
+            self._print_field(field, level)
+            if level + 1 < depth and not field.is_leaf:
+                self._print_inside(field, depth, level + 1)
+
+    def _print_inside(self, field: Field, depth: int, level: int) -> None:
+        count = len(field.children())
+        if self.full or not paths.is_list(field) or count <= LIST_SHOWN or _has_keys(field):
+            self.print(paths.children(field), depth, level)
+            return
+        self.print(paths.elements(field, 0, LIST_SHOWN - 2), depth, level)
+        more = f"… {count - LIST_SHOWN + 1:,} more"
+        echo(f"{' ' * _width(self.columns)}{INDENT * level}{paint(more, dim=True)}")
+        self.print(paths.elements(field, count - 1), depth, level)
+
+    def _print_field(self, field: Field, level: int) -> None:
+        kind = field.type if field.is_leaf else ""
+        numbers = self._numbers(f"{field.offset:,}", f"{field.size:,}", kind)
+        name = escape(field.path if not level else _last_name(field))
+        indent = INDENT * level
+        start = len(numbers) + len(indent) + len(name)
+        room = None if self.width is None or self.full else self.width - start
+        label = paint(name, bold=True, colour="cyan") if not field.is_leaf else name
+        line = f"{paint(numbers, dim=True)}{indent}{label}"
+        if not field.is_leaf:
+            caption = self._caption(field)
+            text = f" {caption}" if caption else ""
+            echo(f"{line}{text if room is None else shorten(text, room)}")
+        elif self.full and field.type == "data":
+            write(f"{line} {paint('=', dim=True)}")
+            self._print_data(field, start + 2, len(numbers) + len(indent) + len(INDENT))
+        else:
+            value = self._value(field, None if room is None else room - 3)
+            echo(f"{line} {paint('=', dim=True)} {value}".rstrip())
+
+    def _caption(self, field: Field) -> str:
+        """Return what tells a record from others of its kind: a key, a name, a tensor's shape."""
+        if paths.is_list(field):
+            return ""
+        inner = {child.name: child for child in field.children()}
+        label = next((inner[name].value for name in ("key", "name") if name in inner), b"")
+        text = escape(readable(label)) if isinstance(label, str | bytes) else ""
+        if "key" in inner and "value" in inner:
+            value = inner["value"]
+            array = None if value.is_leaf else value.child("array")
+            return f"{text} = {value_text(array or value)}"
+        if "text" in inner:
+            return value_text(inner["text"])
+        if "data" in inner and "ne" not in inner:
+            tensor = self.data.of(inner["data"])
+            return "" if tensor is None else f"{escape(tensor.path)} {shape_text(tensor.shape)} {tensor.type}"
+        shape = next((inner[name].value for name in ("ne", "dimensions") if name in inner), None)
+        if shape is None:
+            return text
+        # an index does not tell which tensor it is, as a path in a checkpoint does
+        return f"{text} {shape_text(shape)}" if isinstance(field.steps[-1], int) else shape_text(shape)
+
+    def _value(self, field: Field, room: int | None) -> str:
+        """Return the value of a leaf, in at most `room` characters."""
+        if field.type == "data":
+            return self._data_text(field, room)
+        text = value_text(field) if field.type != "padding" or field.size else ""
+        return text if room is None else shorten(text, room)
+
+    def _data_text(self, field: Field, room: int | None) -> str:
+        """Return the first elements of a tensor's data, as many as there is room for, and their number."""
+        tensor = self.data.of(field)
+        if tensor is None:
+            return ""
+        if tensor.type not in ELEMENT_SIZES:
+            text = f"{tensor.type}, {size_text(tensor.nbytes)}"
+            return text if room is None else shorten(text, room)
+        count = tensor.n_elements
+        first = [
+            value for chunk in tensor.values(0, min(count, DATA_SHOWN)) for value in map(float_text, chunk.tolist())
+        ]
+        if count <= DATA_SHOWN and (room is None or len(" ".join(first)) <= room):
+            return " ".join(first)
+        ending = f"… ({count_text(count, 'value')})"
+        while room is not None and first and len(" ".join([*first, ending])) > room:
+            first.pop()
+        text = " ".join([*first, ending])
+        return text if room is None else shorten(text, room)
+
+    def _print_data(self, field: Field, column: int, indent: int) -> None:
+        """Print all elements of a tensor's data, in lines of the output's width if it has one."""
+        tensor = self.data.of(field)
+        if tensor is not None and tensor.type not in ELEMENT_SIZES:
+            write(f" {tensor.type}, {size_text(tensor.nbytes)}")
+        elif tensor is not None:
+            for values in tensor.values():
+                for at in range(0, len(values), AT_ONCE):
+                    texts = list(map(float_text, values[at : at + AT_ONCE].tolist()))
+                    if self.width is None:
+                        write(f" {' '.join(texts)}")
+                    else:
+                        column = self._wrap(texts, column, indent)
+        echo()
+
+    def _wrap(self, texts: Iterable[str], column: int, indent: int) -> int:
+        """Print the texts after `column`, in lines that begin after `indent`. Return the last column."""
+        width = self.width or 0
+        for text in texts:
+            if column + 1 + len(text) > width > indent:
+                write(f"\n{' ' * (indent - 1)}")
+                column = indent - 1
+            write(f" {text}")
+            column += 1 + len(text)
+        return column
 
 
-def print_tree(ckpt: Checkpoint, nodes: tuple[Node, ...], full: bool, depth: int) -> None:
-    """The fields as an indented tree."""
-    from ggcp_schema.cli.output import echo, paint
-
-    width = len(f"{ckpt.size:,}")
-    echo(paint(f"{'offset':>{width}} {'size':>{width}}  {'type':<8} field", dim=True))
-    for level, node in walk(nodes, full, depth):
-        if isinstance(node, str):
-            echo(f"{'':{2 * width + 11}} {INDENT * level}{paint(node, dim=True)}")
-            continue
-        kind = node.leaf.kind if node.leaf else ""
-        value = f" {paint('=', dim=True)} {leaf_text(ckpt, node.leaf, full)}" if node.leaf else shape_text(node)
-        name = node.path.rpartition(".")[2] if level else node.path
-        label = paint(name, None if node.leaf else "cyan", bold=not node.leaf)
-        numbers = paint(f"{node.offset:>{width},} {node.size:>{width},}", dim=True)
-        echo(f"{numbers}  {paint(f'{kind:<8}', 'yellow')} {INDENT * level}{label}{value}")
+def _width(columns: Sequence[tuple[str, int]]) -> int:
+    """Return the number of characters that the columns take, with the spaces after them."""
+    return sum(width + (2 if name == "type" else 1) for name, width in columns)
 
 
-def walk(nodes: tuple[Node, ...], full: bool, depth: int, level: int = 0) -> Iterator[tuple[int, Node | str]]:
-    """The nodes with their level, long lists abridged to their ends."""
-    is_list = len(nodes) > LIST_SHOWN and nodes[0].path.endswith("]")
-    for index, node in enumerate(nodes):
-        if is_list and not full and LIST_SHOWN - 2 <= index < len(nodes) - 1:
-            if index == LIST_SHOWN - 2:
-                yield level, f"… {len(nodes) - LIST_SHOWN + 1} more"
-            continue
-        yield level, node
-        if level + 1 < depth:
-            yield from walk(node.children, full, depth, level + 1)
+def _last_name(field: Field) -> str:
+    """Return the last name of the path, with the indices after it: `ne[1]`."""
+    return field.path.rpartition(".")[2]
 
 
-def leaf_text(ckpt: Checkpoint, span: Span, full: bool) -> str:
-    """The value in words: numbers that have a meaning with it, data by its first elements."""
-    from ggcp_schema.cli.output import escape, float32
-    from ggcp_schema.inspect.fields import data_slice
-
-    value = span.value
-    if span.kind == "data":
-        count = value.nbytes // 4
-        shown = count if full else min(count, DATA_SHOWN)
-        text = " ".join(map(float32, data_slice(ckpt.source, value, slice(shown))))
-        return text if shown == count else f"{text} … ({count:,} values)"
-    if span.kind == "padding":
-        return "" if not value else f"{len(value)} × 00" if not any(value) else value.hex(" ")
-    if span.kind == "char":
-        return f'"{escape(span.text)}"'
-    if isinstance(value, float):
-        return float32(value)
-    meaning = meaning_of(span)
-    return f"{value} ({meaning})" if meaning else str(value)
-
-
-def shape_text(node: Node) -> str:
-    """The shape of a tensor record, in ggml order; nothing for another record."""
-    ne = next((child for child in node.children if child.path == f"{node.path}.ne"), None)
-    return f" [{', '.join(str(dim.leaf.value) for dim in ne.children if dim.leaf)}]" if ne else ""
-
-
-def meaning_of(span: Span) -> str:
-    """What the schema says that a number stands for; empty if it says nothing."""
-    meanings = getattr(span.field, "allowed", None)
-    return meanings.get(span.value, "") if isinstance(meanings, dict) else ""
+def _has_keys(field: Field) -> bool:
+    """Return True for a list of keys and values: of such a list nothing is left out."""
+    return field.children()[0].child("key") is not None

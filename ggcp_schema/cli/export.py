@@ -1,127 +1,111 @@
-"""`export`: a checkpoint becomes a GGUF model that present-day llama.cpp runs."""
+"""`export`: the model of a checkpoint becomes a GGUF file that llama.cpp runs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import shlex
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from ggcp_schema.checkpoint import Finding
-    from ggcp_schema.gguf.model import Model
-    from ggcp_schema.gguf.vocabulary import Vocabulary
+from ggcp_schema.checkpoint.formats import open_file
+from ggcp_schema.cli.options import DryRun, Force, Json, NoSync, Quiet
+from ggcp_schema.cli.output import echo, escape, print_json, progress
+from ggcp_schema.cli.report import echo_entries, echo_plan, echo_written, plan_as_dict
+from ggcp_schema.errors import UsageError
+from ggcp_schema.inspect.text import count_text
+from ggcp_schema.mapping import plan as plans
+from ggcp_schema.mapping.eras import help_text_epsilon
 
-ERAS = "the trainers used 1e-6 from June 2023, 5e-6 from 25 July, 1e-5 from 21 August"
+OPTIONS = {"vocab": "--vocab", "context_length": "--context-length"}
 
 
 def export(
-    input: Annotated[Path, typer.Argument(metavar="INPUT", help="The checkpoint: ggcp, or GGUF to resume from.")],
-    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The GGUF model to write.")],
+    input: Annotated[Path, typer.Argument(metavar="INPUT", help="A checkpoint, ggcp or GGUF.")],
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The GGUF file to write.")],
     vocab: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             "--vocab",
-            help="The vocabulary: a llama GGUF, ggml-vocab.bin or another ggjt file, or a sentencepiece "
-            "tokenizer.model. It must be the one of the training (--vocab-model).",
-        ),
-    ],
-    context_length: Annotated[
-        int,
-        typer.Option(
-            "--context-length",
-            metavar="N",
-            min=1,
-            max=(1 << 32) - 1,
-            help="Tokens of context, which no checkpoint states: the trainer's --ctx, 128 by default.",
-        ),
-    ],
-    rms_eps: Annotated[
-        float | None,
-        typer.Option(
-            "--rms-eps",
-            help=f"Epsilon of the RMS norm, which no ggcp file states: {ERAS}.",
-            show_default="1e-5, or what a GGUF INPUT states",
+            metavar="VOCABULARY",
+            help="A llama GGUF, a ggjt, ggmf or ggml file, or a sentencepiece model with the vocabulary that the model "
+            "was trained with (--vocab-model).",
         ),
     ] = None,
-    name: Annotated[str | None, typer.Option("--name", help="The model's name.", show_default="that of INPUT")] = None,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Replace OUTPUT if it exists.")] = False,
+    context_length: Annotated[
+        int | None,
+        typer.Option(
+            "--context-length",
+            "--ctx",
+            metavar="TOKENS",
+            help="Context length (not stored in ggcp checkpoints). Use the trainer's --ctx, which defaulted to 128.",
+        ),
+    ] = None,
+    rms_eps: Annotated[
+        float | None, typer.Option("--rms-eps", show_default=False, help=f"RMS norm epsilon. {help_text_epsilon()}")
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", help="Name of the model. Default: the name of the input.", show_default=False),
+    ] = None,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Accept a damaged file if all tensors of the model are whole.")
+    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse a file with findings.")] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Compare every byte written with the checkpoint.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be written; write nothing.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Describe what is written as JSON on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing unless something is wrong.")] = False,
+    force: Force = False,
+    dry_run: DryRun = False,
+    no_sync: NoSync = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Make a model that today's llama.cpp runs.
+    """Export the model of a checkpoint as GGUF, to run it in llama.cpp.
 
-    The model's tensors and a vocabulary, without the state of the training.
+    The vocabulary and the context length are not stored in ggcp files; a GGUF checkpoint that a trainer saved contains
+    both. To resume training, use `convert`.
+
+    JSON keys: those of `convert`, and vocabulary {path, kind, tokens, note}.
+
+    Example: ggcp-schema export checkpoint.bin model.gguf --vocab ggml-vocab.bin --ctx 128
     """
-    from ggcp_schema.atomic import check_output
-    from ggcp_schema.cli.output import print_json, progress
-    from ggcp_schema.cli.report import echo_output, findings_as_dicts, output_as_dict
-    from ggcp_schema.gguf.entries import tensor_entries
-    from ggcp_schema.gguf.model import export_entries, model_of
-    from ggcp_schema.gguf.opening import open_any
-    from ggcp_schema.gguf.vocabulary import read_vocabulary
-
-    with open_any(input) as opened:
-        model, vocabulary = model_of(opened), read_vocabulary(vocab)
-        entries = export_entries(model, vocabulary.keys, context_length=context_length, rms_eps=rms_eps, name=name)
-        check_output(output, (input, vocab), overwrite=force or dry_run)
+    with open_file(input, partial=True) as file:
+        if file.damage is not None and not partial:
+            command = ["ggcp-schema", "export", "--partial", *sys.argv[sys.argv.index("export") + 1 :]]
+            raise plans.rescued(file, f"Run: {shlex.join(command)}")
+        try:
+            plan = plans.plan_model(
+                file, vocab=vocab, context_length=context_length, rms_eps=rms_eps, name=name, partial=partial
+            )
+        except plans.MissingError as error:
+            raise UsageError(f"Missing option {OPTIONS[error.parameter]}: {error.message}", error.hint) from error
+        plans.check(plan, output, strict=strict, force=force or dry_run)
+        vocabulary = plan.vocabulary
+        assert vocabulary is not None  # noqa: S101 - a model plan has one
         written = None
         if not dry_run:
-            from ggcp_schema.gguf.writer import write_gguf
-
-            total = sum(entry.nbytes for entry in tensor_entries(entries)) * (2 if verify else 1)
-            with progress(total, "Exporting", quiet=quiet) as advance:
-                written = write_gguf(output, entries, overwrite=force, verify=verify, progress=advance)
-        findings = [f for f in getattr(opened, "findings", ()) if not f.path.startswith("optimizer.")]
+            with progress(plan.nbytes * (2 if verify else 1), "Exporting", quiet=quiet) as advance:
+                written = plans.write(
+                    plan, output, strict=strict, force=force, verify=verify, sync=not no_sync, progress=advance
+                )
         if as_json:
-            told = as_dict(model, vocabulary, context_length, rms_eps)
-            print_json(
-                {"input": model.path, "output": str(output), **told, "findings": findings_as_dicts(findings)}
-                | output_as_dict(entries, written)
-            )
-        elif not quiet:
-            echo_model(model, vocabulary, context_length, rms_eps, findings)
-            echo_output(entries, output, written, verified=verify)
-
-
-def echo_model(
-    model: Model, vocabulary: Vocabulary, context_length: int, rms_eps: float | None, findings: Sequence[Finding]
-) -> None:
-    """Says what goes into the model, and where each thing that the checkpoint does not state comes from."""
-    from ggcp_schema.cli.output import echo, escape, float32
-    from ggcp_schema.cli.report import echo_findings
-    from ggcp_schema.gguf.model import epsilon
-
-    heads = f"{model.n_head} heads of {model.head_size}"
-    width = f"width {model.n_embd}, {heads}, feed-forward width {model.n_ff}"
-    echo(f"{escape(model.path)}: {model.n_params:,} parameters: {model.n_layer} layers, {width}")
-    echo(f"vocabulary: {vocabulary.n_tokens} tokens from {escape(vocabulary.path)} ({vocabulary.kind})")
-    echo(f"context length: {context_length}")
-    source = "by --rms-eps" if rms_eps is not None else "as the file states" if model.rms_eps else "by default"
-    echo(f"RMS epsilon: {float32(epsilon(model, rms_eps))} {source}; {ERAS}")
-    if model.n_rot < model.head_size:
-        echo(f"note: {model.n_rot} of each head's {model.head_size} dimensions are rotated: in rope_freqs.weight")
-    if vocabulary.note:
-        echo(f"note: {escape(vocabulary.path)}: {vocabulary.note}")
-    echo_findings(findings)
-
-
-def as_dict(model: Model, vocabulary: Vocabulary, context_length: int, rms_eps: float | None) -> dict[str, Any]:
-    """The same as data."""
-    from ggcp_schema.gguf.model import epsilon
-
-    numbers = ("n_vocab", "n_embd", "n_head", "n_layer", "n_rot", "n_ff", "head_size", "n_params")
-    return {
-        "model": {name: getattr(model, name) for name in numbers},
-        "vocabulary": {
-            "path": vocabulary.path,
-            "kind": vocabulary.kind,
-            "n_tokens": vocabulary.n_tokens,
-            "note": vocabulary.note or None,
-        },
-        "context_length": context_length,
-        "rms_eps": epsilon(model, rms_eps),
-    }
+            described = {
+                "path": vocabulary.path,
+                "kind": vocabulary.kind,
+                "tokens": vocabulary.n_tokens,
+                "note": vocabulary.note or None,
+            }
+            print_json({**plan_as_dict(plan, output, written), "vocabulary": described})
+            return
+        if quiet:
+            return
+        echo_plan(plan)
+        tokens = count_text(vocabulary.n_tokens, "token")
+        echo(f"vocabulary: {escape(vocabulary.path)}, {escape(vocabulary.kind)}, {tokens}")
+        if written:
+            echo_written(written, output, verified=verify)
+            command = ["llama-completion", "-m", os.fsdecode(output), "-p", "Once upon a time"]
+            echo(f"run: {escape(shlex.join(command))}")
+        else:
+            echo_entries(plan, output)

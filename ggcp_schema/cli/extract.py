@@ -1,143 +1,269 @@
-"""`extract`: tensors as .npy or .safetensors."""
+"""`extract`: tensors as .npy, .safetensors or .csv, or a picture of one."""
 
 from __future__ import annotations
 
+import json
+import os
+import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
+import numpy as np
+import numpy.typing as npt
 import typer
+from numpy.lib import format as npy
 
+from ggcp_schema.checkpoint.formats import open_file
 from ggcp_schema.cli.complete import complete_tensor
+from ggcp_schema.cli.options import File, Force, Json, NoSync, Quiet
+from ggcp_schema.cli.output import echo, escape, print_json, progress, raise_damage
+from ggcp_schema.cli.tensors import Order
+from ggcp_schema.errors import FileError, UsageError
+from ggcp_schema.files.atomic import atomic_output, check_output
+from ggcp_schema.files.file import File as OpenFile
+from ggcp_schema.files.tensor import stream_values
+from ggcp_schema.inspect.damage import missing_tensors
+from ggcp_schema.inspect.plot import plot
+from ggcp_schema.inspect.tensors import Listed, select
+from ggcp_schema.inspect.text import size_text
 
-if TYPE_CHECKING:
-    from ggcp_schema.inspect.selection import Listed
+Floats = npt.NDArray[np.float32]
+Writer = Callable[[str, Sequence[Listed], Iterator[Floats]], None]
+
+MAX_NAMES = 3  # of missing tensors that an error lists
+UNSAFE = re.compile(r"[^A-Za-z0-9._-]")  # in a file name made from a tensor's name
 
 
 def extract(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A ggcp checkpoint, or a GGUF file made from one.")],
-    tensor: Annotated[
+    file: File,
+    pattern: Annotated[
         str,
         typer.Argument(
             metavar="TENSOR",
-            help="Which: a path, a GGUF name, or for .safetensors either with * and ?.",
+            help="A path, a GGUF name, or either with * and ?; VECTOR[PARAMETER] for moments.",
             autocompletion=complete_tensor,
         ),
     ],
-    output: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write: .npy or .safetensors.")],
-    force: Annotated[bool, typer.Option("--force", "-f", help="Replace OUT if it exists.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Describe what is written as JSON on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing unless something is wrong.")] = False,
+    output: Annotated[
+        str, typer.Argument(metavar="OUT", help="A .npy, .safetensors, .csv, .svg or .png file, or a FOLDER/ of .npy.")
+    ],
+    order: Order = None,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Of a damaged file, write the tensors that are whole.")
+    ] = False,
+    force: Force = False,
+    no_sync: NoSync = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Write a tensor to a .npy file, or one or more to a .safetensors file.
+    """Write tensors to a .npy, .safetensors or .csv file, or a picture of one.
 
-    Arrays are float32 and have numpy's order of dimensions, the reverse of ggml's. In a .safetensors file a tensor has
-    the name it has in FILE: its path, or its name in a GGUF file. A NULL tensor holds nothing to write.
+    Arrays are float32 and have numpy's order of dimensions, the reverse of ggml's. A .npy or .csv file and a picture
+    hold one tensor, a .safetensors file any number, under the names that they have in FILE. A .csv file has a row of
+    the matrix on each line, and a vector one value. A picture is a histogram, and of a matrix also an image; it needs
+    matplotlib. A folder gets a .npy file for each tensor. A NULL tensor is left out.
 
-    JSON keys: input, output, size (in bytes), tensors {path, gguf_name, shape (numpy's order), nbytes}.
+    If FILE is damaged and some of what TENSOR means is not whole, nothing is written without --partial; and with it,
+    an existing file is never replaced.
+
+    JSON keys: input, output, size (in bytes), tensors {path, gguf_name, shape (numpy's order), nbytes, file}.
+
+    Exit code 0: done, 2: no tensor matches, or a file cannot be read or written, 4: FILE is damaged, even if all that
+    was asked for is whole and was written.
+
+    Example: ggcp-schema extract alice.ggcp 'layers[0]' layer0.safetensors
     """
-    from ggcp_schema.atomic import atomic_output, check_output
-    from ggcp_schema.cli.output import echo, escape, print_json, progress, raise_damage, size
-    from ggcp_schema.errors import UsageError
-    from ggcp_schema.gguf.opening import open_any
-    from ggcp_schema.inspect.selection import select
-
-    writers = {".npy": write_npy, ".safetensors": write_safetensors}
-    if output.suffix not in writers:
-        raise UsageError(f"{output}: what format this should be is not clear", "Let it end in .npy or .safetensors.")
-    with open_any(file, partial=True) as opened:
-        chosen = extractable(select(opened, tensor))
-        if output.suffix == ".npy" and len(chosen) > 1:
+    suffix = Path(output).suffix
+    is_folder = output.endswith("/") or os.path.isdir(output)
+    if not is_folder and suffix not in WRITERS:
+        raise UsageError(
+            f"{output}: unknown output format",
+            f"Use a name ending in {', '.join(WRITERS)}, or in / for a folder of .npy files.",
+        )
+    with open_file(file, partial=True) as opened:
+        found = select(opened, pattern, order=order)
+        if opened.damage is not None:
+            _check_missing(opened, pattern, output, partial=partial, is_folder=is_folder)
+        chosen = extractable(found)
+        if is_folder:
+            places = _places(output, chosen)
+        elif suffix != ".safetensors" and len(chosen) > 1:
             raise UsageError(
-                f"{tensor!r} means {len(chosen)} tensors, a .npy file holds one",
-                "Name one of them, or let the output end in .safetensors.",
+                f"{pattern!r} matches {len(chosen)} tensors, but a {suffix} file holds one",
+                "Name one tensor, or write to a .safetensors file or a FOLDER/.",
             )
-        check_output(output, (file,), overwrite=force)
-        with (
-            progress(sum(item.tensor.nbytes for item in chosen), "Extracting", quiet=quiet) as advance,
-            atomic_output(output, overwrite=force) as place,
-        ):
-            writers[output.suffix](Path(place), chosen, _advancing(chosen, advance))
+        else:
+            places = {output: chosen}
+        with progress(sum(item.tensor.nbytes for item in chosen), "Extracting", quiet=quiet) as advance:
+            _write(opened, places, output if is_folder else None, advance, force=force, sync=not no_sync)
+        size = sum(os.stat(place).st_size for place in places)
         if as_json:
-            described = [
+            print_json(
                 {
-                    "path": item.path,
-                    "gguf_name": item.gguf_name,
-                    "shape": list(item.tensor.shape[::-1]),
-                    "nbytes": item.tensor.nbytes,
+                    "input": opened.path,
+                    "output": output,
+                    "size": size,
+                    "tensors": [_described(item, place) for place, items in places.items() for item in items],
                 }
-                for item in chosen
-            ]
-            written = output.stat().st_size
-            print_json({"input": opened.path, "output": str(output), "size": written, "tensors": described})
-        elif not quiet:
-            what = (
-                f"{len(chosen)} tensors"
-                if len(chosen) > 1
-                else f"{chosen[0].name} {list(chosen[0].tensor.shape[::-1])}"
             )
-            echo(f"wrote {escape(str(output))}: {escape(what)}, {size(output.stat().st_size)}")
-        raise_damage(getattr(opened, "damage", None))
+        elif not quiet:
+            what = f"{len(chosen)} tensors"
+            if len(chosen) == 1:
+                what = f"{chosen[0].name} {list(chosen[0].tensor.shape[::-1])}"
+            echo(f"wrote {escape(output)}: {escape(what)}, {size_text(size)}")
+        raise_damage(opened.damage)
+
+
+def _check_missing(opened: OpenFile, pattern: str, output: str, *, partial: bool, is_folder: bool) -> None:
+    """Check that all tensors of a damaged file that were asked for are whole, or that a part of them is enough."""
+    missing = missing_tensors(opened, pattern)
+    damage = opened.damage
+    if not missing or damage is None:
+        return
+    if not partial:
+        more = f" and {len(missing) - MAX_NAMES} more" if len(missing) > MAX_NAMES else ""
+        lost = "tensors may be missing" if missing == ["..."] else f"{', '.join(missing[:MAX_NAMES])}{more} missing"
+        damage.hint = f"Nothing was written: {lost}. Use --partial to write the tensors that are whole."
+        raise damage
+    if not is_folder and os.path.lexists(output):
+        raise FileError(f"{output} already exists, and is not replaced by a part of it", "Choose another name.")
 
 
 def extractable(found: Sequence[Listed]) -> list[Listed]:
-    """Those that hold something. Raises `UsageError` if none does, or one holds anything but F32."""
-    from ggcp_schema.errors import UsageError
-
+    """Return the tensors that have data. Raises `UsageError` if none does, or the elements of one cannot be read."""
     for item in found:
-        if item.tensor.type != "F32":
-            raise UsageError(f"{item.name}: holds {item.tensor.type}; only F32 is read")
+        item.tensor.check_readable()
     chosen = [item for item in found if not item.tensor.is_null]
     if not chosen:
         names = ", ".join(item.name for item in found)
-        raise UsageError(f"{names}: NULL, a tensor that the trainer did not have", "There is nothing to extract.")
+        verb = "is a NULL tensor and has" if len(found) == 1 else "are NULL tensors and have"
+        raise UsageError(f"{names} {verb} no data to extract")
     return chosen
 
 
-def _advancing(chosen: Sequence[Listed], advance: Callable[[int], None]) -> Iterator[memoryview]:
-    """The data of the tensors one after another."""
-    for piece in chosen[0].tensor.source.stream([(item.tensor.offset, item.tensor.nbytes) for item in chosen]):
-        yield piece
-        advance(len(piece))
+def _places(folder: str, chosen: Sequence[Listed]) -> dict[str, Sequence[Listed]]:
+    """Return the tensors by the paths of their files in the folder: `layers[0].wq` goes to `layers.0.wq.npy`."""
+    places: dict[str, Sequence[Listed]] = {}
+    for item in chosen:
+        name = UNSAFE.sub("_", re.sub(r"\[([^\[\]]*)\]", r".\1", item.name)).lstrip(".") or "_"
+        place = os.path.join(folder, f"{name}.npy")
+        if place in places:
+            raise UsageError(f"{places[place][0].name} and {item.name} would both be written to {place}")
+        places[place] = [item]
+    return places
 
 
-def write_npy(place: Path, chosen: Sequence[Listed], data: Iterator[memoryview]) -> None:
-    """One tensor, under numpy's own header."""
-    from numpy.lib import format as npy
+def _described(item: Listed, place: str) -> dict[str, Any]:
+    shape = list(item.tensor.shape[::-1])
+    nbytes = item.tensor.n_elements * 4
+    return {"path": item.path, "gguf_name": item.gguf_name, "shape": shape, "nbytes": nbytes, "file": place}
 
-    with place.open("wb") as file:
-        shape = chosen[0].tensor.shape[::-1]
+
+# Writing ---------------------------------------------------------------------------------------------------
+
+
+def _write(
+    opened: OpenFile,
+    places: dict[str, Sequence[Listed]],
+    folder: str | None,
+    advance: Callable[[int], None],
+    *,
+    force: bool,
+    sync: bool,
+) -> None:
+    """Write the files, each completely or not at all. If one cannot be written, the others that are new are removed."""
+    with ExitStack() as undo:
+        if folder is not None and not os.path.isdir(folder):
+            try:
+                os.mkdir(folder)
+            except OSError as error:
+                raise FileError(f"{folder}: {error.strerror}") from error
+            undo.callback(os.rmdir, folder)
+        for place in places:
+            check_output(place, (opened.source.path,), overwrite=force)
+        for place, items in places.items():
+            is_new = not os.path.lexists(place)
+            with atomic_output(place, overwrite=force, sync=sync) as temporary:
+                WRITERS[Path(place).suffix](temporary, items, _advancing(items, advance))
+                opened.source.check_unchanged()
+            if is_new and folder is not None:
+                undo.callback(os.unlink, place)
+        undo.pop_all()
+
+
+def _advancing(items: Sequence[Listed], advance: Callable[[int], None]) -> Iterator[Floats]:
+    """Yield the elements of the tensors one after another."""
+    for values in stream_values([item.tensor for item in items]):
+        yield values
+        advance(values.nbytes)
+
+
+def write_npy(place: str, items: Sequence[Listed], data: Iterator[Floats]) -> None:
+    """Write one tensor as .npy."""
+    with open(place, "wb") as file:
+        shape = items[0].tensor.shape[::-1]
         npy.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
-        file.writelines(data)
+        file.writelines(values.astype("<f4", copy=False).data for values in data)
 
 
-def write_safetensors(place: Path, chosen: Sequence[Listed], data: Iterator[memoryview]) -> None:
-    """Tensors by name. The library writes them only from memory, and under a name of its own choice; so this writes
-    what the format says, and the library then reads it back. Raises `UsageError` if the library is missing."""
-    import json
+def write_safetensors(place: str, items: Sequence[Listed], data: Iterator[Floats]) -> None:
+    """Write tensors by name as .safetensors.
 
-    from ggcp_schema.errors import FileError, UsageError
-
+    The safetensors package writes only from memory, so this writes the file as its specification says, and the
+    package then reads its header. Raises `UsageError` if the package is missing.
+    """
     try:
         from safetensors import SafetensorError, safe_open
     except ImportError as error:
         hint = "pip install 'ggcp-schema[safetensors]'"
         raise UsageError("writing .safetensors needs the safetensors package", hint) from error
 
-    header: dict[str, object] = {"__metadata__": {"format": "np", "source": Path(chosen[0].tensor.source.path).name}}
+    source = os.path.basename(os.fsencode(items[0].tensor.source.path)).decode("utf-8", "replace")
+    header: dict[str, object] = {"__metadata__": {"format": "np", "source": source}}
     end = 0
-    for item in chosen:
-        start, end = end, end + item.tensor.nbytes
+    for item in items:
+        start, end = end, end + 4 * item.tensor.n_elements
         header[item.name] = {"dtype": "F32", "shape": item.tensor.shape[::-1], "data_offsets": [start, end]}
-    with place.open("wb") as file:
+    with open(place, "wb") as file:
         text = json.dumps(header).encode()
         text += b" " * (-len(text) % 8)
         file.write(len(text).to_bytes(8, "little") + text)
-        file.writelines(data)
+        file.writelines(values.astype("<f4", copy=False).data for values in data)
     try:
         with safe_open(place, framework="np") as written:
             found = {name: tuple(written.get_slice(name).get_shape()) for name in written.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise FileError(f"the file was not written as it should be: {error}", "Nothing was kept.") from error
-    if found != {item.name: item.tensor.shape[::-1] for item in chosen}:
-        raise FileError("the file was not written as it should be: its tensors are others", "Nothing was kept.")
+        raise FileError(f"verification failed: {error}", "The output was discarded.") from error
+    if found != {item.name: item.tensor.shape[::-1] for item in items}:
+        raise FileError("verification failed: the written file lists different tensors", "The output was discarded.")
+
+
+def write_csv(place: str, items: Sequence[Listed], data: Iterator[Floats]) -> None:
+    """Write one tensor as .csv: each number in the shortest form that gives the same float32 again."""
+    shape = items[0].tensor.shape
+    columns = shape[0] if len(shape) > 1 else 1
+    column = 0
+    with open(place, "w", encoding="ascii", newline="") as file:
+        for values in data:
+            for number in values:
+                column = (column + 1) % columns
+                file.write(f"{number!s}{',' if column else chr(10)}")
+
+
+def write_picture(place: str, items: Sequence[Listed], data: Iterator[Floats], *, format: str) -> None:
+    """Write a picture of one tensor. It is read anew, because the range of the values is needed first."""
+    tensor = items[0].tensor
+    source = os.path.basename(os.fsdecode(tensor.source.path))
+    figure = plot(tensor, f"{escape(source)}: {escape(items[0].name)} {list(tensor.shape[::-1])}")
+    figure.savefig(place, format=format, metadata={"Date": None} if format == "svg" else None)
+
+
+WRITERS: dict[str, Writer] = {
+    ".npy": write_npy,
+    ".safetensors": write_safetensors,
+    ".csv": write_csv,
+    ".svg": lambda place, items, data: write_picture(place, items, data, format="svg"),
+    ".png": lambda place, items, data: write_picture(place, items, data, format="png"),
+}

@@ -1,86 +1,73 @@
-"""`get`: one value, plain."""
+"""`get`: one value, or a slice of a list or of a tensor's data."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+import sys
+from itertools import chain, islice
+from typing import Annotated
 
 import typer
 
+from ggcp_schema.checkpoint.formats import open_file
+from ggcp_schema.cli import options
 from ggcp_schema.cli.complete import complete_path
-
-if TYPE_CHECKING:
-    from ggcp_schema.gguf.reader import GgufFile
+from ggcp_schema.cli.output import escape, json_text, raise_damage
+from ggcp_schema.cli.stream import until_closed, write
+from ggcp_schema.inspect.paths import Values, reading, values_at
+from ggcp_schema.inspect.text import json_value_of, line_text
 
 
 def get(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A ggcp checkpoint, or a GGUF file made from one.")],
+    file: options.File,
     path: Annotated[
         str,
-        typer.Argument(metavar="PATH", help="A field, as in `dump`; or a GGUF key.", autocompletion=complete_path),
+        typer.Argument(
+            metavar="PATH",
+            help="A field as in `dump`, a key, or a tensor; [i] and [a:b] are elements of it.",
+            autocompletion=complete_path,
+        ),
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON: path, type, offset, size, value.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: path, type, offset, size, value.")] = False,
 ) -> None:
-    """Print one value, plain, for scripts.
+    """Print one value, or a slice of a tensor's data.
 
-    Elements of tensor data count in ggml order, which is the order of the file: layers[0].wq.data[0:4] are the
-    first four of the first row. [i] and [a:b] are as in Python, negative ones too; each value has its line.
-    In a GGUF file a key or TENSOR[0:4] is meant; a tensor's ggcp path will do as well.
+    One value per line. Elements are indexed as in Python, without a step. Those of a tensor count in file order:
+    layers[0].wq.data[0:4] are the first four of the first row. Tensors may be given by their ggcp path or GGUF name, in
+    GGUF files without .data. optimizer.state.m[layers[0].wq] are the moments of one parameter. --json prints {path,
+    type, offset, size, value}.
+
+    Exit code 4 if the file is damaged, even if the value itself is whole; it is printed then.
+
+    Example: ggcp-schema get checkpoint.ggcp 'norm.data[0:4]'
     """
-    from ggcp_schema.checkpoint import Checkpoint
-    from ggcp_schema.cli.output import print_json
-    from ggcp_schema.gguf.opening import open_any
-    from ggcp_schema.inspect.fields import value_at
-
-    with open_any(file, partial=True) as opened:
-        if isinstance(opened, Checkpoint):
-            span, value = value_at(opened, path)
-            found = {"path": path, "type": span.kind, "offset": span.offset, "size": span.size, "value": value}
-        else:
-            found = in_gguf(opened, path)
-        if as_json:
-            print_json(found)
-        else:
-            print_plain(found["value"])
+    with open_file(file, partial=True) as opened, reading(opened):
+        values = values_at(opened, path)
+        with until_closed():
+            if as_json:
+                print_json_values(values)
+            else:
+                print_values(values)
+        if values.note:
+            sys.stderr.write(f"ggcp-schema: {escape(values.note)}\n")
+        raise_damage(opened.damage)
 
 
-def in_gguf(gguf: GgufFile, path: str) -> dict[str, Any]:
-    """A key's value, or data of a tensor by its GGUF name or ggcp path."""
-    from ggcp_schema.checkpoint import unknown_path
-    from ggcp_schema.constructs import Extent
-    from ggcp_schema.gguf import keys
-    from ggcp_schema.inspect.fields import SLICE, data_slice, element_or_slice
-
-    if path in gguf.keys:
-        entry = gguf.keys[path]
-        return {"path": path, "type": entry.type, "offset": None, "size": None, "value": entry.value}
-    match = SLICE.fullmatch(path)
-    for name, sliced in ((path, False), (match["path"] if match else "", True)):
-        stem = name.removesuffix(".data")
-        tensor = gguf.tensors.get(stem) or gguf.tensors.get(keys.tensor_name(stem, gguf.optimizer_type) or "")
-        if tensor is not None:
-            extent = Extent(tensor.offset, tensor.nbytes, gguf.source.file)
-            value = (
-                element_or_slice(gguf.source, extent, match)
-                if sliced and match
-                else data_slice(gguf.source, extent, slice(None))
-            )
-            return {"path": path, "type": tensor.type, "offset": tensor.offset, "size": tensor.nbytes, "value": value}
-    raise unknown_path(path, {**gguf.keys, **gguf.tensors})
+def print_values(values: Values) -> None:
+    """Print the values, one to a line. Text is escaped, except a single one that does not go to a terminal."""
+    raw = values.single and not sys.stdout.isatty()
+    for chunk in values.chunks():
+        lines = (line_text(value, values.type) for value in chunk)
+        write("".join(f"{line if raw else escape(line)}\n" for line in lines))
 
 
-def print_plain(value: Any) -> None:
-    """A value on a line, a list as a line each; bytes of padding as hex, text escaped if it goes to a terminal."""
-    import sys
-
-    from ggcp_schema.cli.output import echo, escape, float32
-
-    for item in value if isinstance(value, list) else [value]:
-        if isinstance(item, float):
-            echo(float32(item))
-        elif isinstance(item, bytes):
-            echo(item.hex())
-        elif isinstance(item, bool):
-            echo(str(item).lower())
-        else:
-            echo(escape(str(item)) if sys.stdout.isatty() else str(item))
+def print_json_values(values: Values) -> None:
+    """Print the values and where they lie as one JSON object. Only a piece of a long list is in memory at a time."""
+    chunks = values.chunks()
+    first = list(islice(chunks, 1))  # an error comes before the output
+    head = {"path": values.path, "type": values.type, "offset": values.offset, "size": values.size}
+    write(json_text(head, indent=2).removesuffix("\n}") + ',\n  "value": ')
+    before = "" if values.single else "["
+    for chunk in chain(first, chunks):
+        write(before + json_text([json_value_of(value, values.type) for value in chunk])[1:-1])
+        before = ", "
+    write(("" if values.single else "[]" if before == "[" else "]") + "\n}\n")

@@ -1,81 +1,124 @@
-"""`hex`: the bytes of the file, with the field that each belongs to."""
+"""`hex`: bytes, each with the field it belongs to."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterator
+from typing import Annotated
 
 import typer
 
+from ggcp_schema.checkpoint.formats import open_file
+from ggcp_schema.cli import options
 from ggcp_schema.cli.complete import complete_path
+from ggcp_schema.cli.output import escape, json_text, output_width, paint, raise_damage
+from ggcp_schema.cli.stream import echo, until_closed, write
+from ggcp_schema.files.source import Source
+from ggcp_schema.inspect.paths import Piece, pieces, place, reading
+from ggcp_schema.inspect.text import count_text
 
-if TYPE_CHECKING:
-    from ggcp_schema.checkpoint import Checkpoint
-    from ggcp_schema.inspect.fields import Piece
-
-ROW = 16
 DEFAULT_LENGTH = 256
-DATA_SHOWN = 64
+DATA_SHOWN = 64  # bytes of a field
+ROWS = {104: 16, 70: 8, 0: 4}  # bytes in a row, from this width on: names have at least 24 characters
 COLOURS = ("green", "yellow", "cyan", "magenta", "blue")
+CHUNK = 1 << 16  # bytes read at a time; a multiple of every row
 
 
 def hex(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The ggcp checkpoint.")],
+    file: options.File,
     where: Annotated[
         str,
         typer.Argument(
             metavar="PATH|OFFSET[:LENGTH]",
-            help="A field, or an offset in the file (decimal, or 0x…), and how many bytes.",
+            help="A field, a slice such as norm.data[0:4], or an offset (decimal, or 0x…); and the number of bytes.",
             autocompletion=complete_path,
         ),
     ],
-    full: Annotated[bool, typer.Option("--full", help="All of every field, however long.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="An array of {path, offset, size, hex}.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Show every byte of long fields.")] = False,
+    width: options.Width = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array of {path, offset, size, hex}.")] = False,
 ) -> None:
-    """Show bytes in hex and ASCII with file offsets, a field to a row, each with its name.
+    """Print bytes, each with the field it belongs to.
 
-    A field longer than 64 bytes is abridged, unless --full or a LENGTH asks for it. What lies behind damage
-    belongs to no field, and has none. In JSON, hex holds the bytes that the rows would show.
+    Each row has the offset in the file, the bytes in hex and in ASCII, and the field. Fields longer than 64 bytes are
+    shortened unless --full or a LENGTH is given. Without a LENGTH, 256 bytes from an OFFSET are shown. Bytes after
+    damage belong to no field: they are shown unlabelled, and have the path null in JSON. hex holds the bytes that the
+    rows would show, size is the number of bytes of the field.
+
+    Exit code 4 if the file is damaged.
+
+    Example: ggcp-schema hex checkpoint.ggcp 0x28:40
     """
-    from ggcp_schema.cli.output import print_json, raise_damage
-    from ggcp_schema.inspect.fields import pieces, place, raw_bytes
-    from ggcp_schema.reader import open_checkpoint
-
-    with open_checkpoint(file, partial=True) as ckpt:
-        offset, size = place(ckpt, where)
-        found = list(pieces(ckpt, offset, DEFAULT_LENGTH if size is None else size))
-        shown = None if full or ":" in where else DATA_SHOWN
-        if as_json:
-            print_json(
-                [
-                    {
-                        "path": piece.path or None,
-                        "offset": piece.offset,
-                        "size": piece.size,
-                        "hex": raw_bytes(ckpt.source, piece.offset, min(piece.size, shown or piece.size)).hex(),
-                    }
-                    for piece in found
-                ]
-            )
-        else:
-            for index, piece in enumerate(found):
-                print_piece(ckpt, piece, COLOURS[index % len(COLOURS)], shown)
-        raise_damage(ckpt.damage)
+    with open_file(file, partial=True) as opened, reading(opened):
+        offset, size = place(opened, where)
+        found = pieces(opened, offset, DEFAULT_LENGTH if size is None else size)
+        limit = None if full or ":" in where else DATA_SHOWN
+        with until_closed():
+            if as_json:
+                print_json_pieces(opened.source, found, limit)
+            else:
+                columns = output_width(width)
+                row = 16 if columns is None else next(count for least, count in ROWS.items() if columns >= least)
+                printer = Printer(opened.source, row, columns)
+                for index, piece in enumerate(found):
+                    printer.print(piece, COLOURS[index % len(COLOURS)], limit)
+        raise_damage(opened.damage)
 
 
-def print_piece(ckpt: Checkpoint, piece: Piece, colour: str, shown: int | None) -> None:
-    """The rows of one field: its name stands at the first."""
-    from ggcp_schema.cli.output import echo, paint
-    from ggcp_schema.inspect.fields import raw_bytes
+class Printer:
+    """Prints pieces in rows of `row` bytes. Names are cut at the left to fit into `width` columns."""
 
-    size = piece.size if shown is None else min(piece.size, shown)
-    name = piece.path or "(no field: behind the damage)"
-    for start in range(0, size, ROW):
-        offset = piece.offset + start
-        row = raw_bytes(ckpt.source, offset, min(ROW, size - start))
-        digits = " ".join(filter(None, (row[:8].hex(" "), " " if len(row) > 8 else "", row[8:].hex(" "))))
-        ascii_ = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
-        label = f"  {paint(name, colour, bold=True)}" if start == 0 else ""
-        echo(f"{offset:08x}  {paint(f'{digits:<49}', colour)} |{paint(ascii_, colour)}|{' ' * (ROW - len(row))}{label}")
-    if size < piece.size:
-        echo(f"          … {piece.size - size:,} more bytes of {name}; --full shows them")
+    def __init__(self, source: Source, row: int, width: int | None) -> None:
+        self.source, self.row = source, row
+        self.digits = max(8, len(f"{source.size:x}"))
+        self.hex_width = 3 * row - 1 + (2 if row > 8 else 0)
+        self.room = None if width is None else max(1, width - self.digits - self.hex_width - row - 7)
+
+    def print(self, piece: Piece, colour: str, limit: int | None) -> None:
+        """Print the rows of a piece, its name in the first. At most `limit` bytes are shown."""
+        size = piece.size if limit is None else min(piece.size, limit)
+        name = escape(piece.path)
+        label = f"  {paint(self._fitted(name), colour, bold=True)}" if name else ""
+        offset = piece.offset
+        for chunk in chunks(self.source, offset, size):
+            for start in range(0, len(chunk), self.row):
+                data = chunk[start : start + self.row]
+                digits = paint(f"{self._digits(data):<{self.hex_width}}", colour)
+                text = paint("".join(chr(byte) if 32 <= byte < 127 else "." for byte in data), colour)
+                blank = " " * (self.row - len(data)) if label else ""
+                echo(f"{offset:0{self.digits}x}  {digits} |{text}|{blank}{label}")
+                offset += len(data)
+                label = ""
+        if size < piece.size:
+            more = count_text(piece.size - size, "more byte")
+            of = f" of {self._fitted(name)}" if name else ""
+            echo(f"{' ' * self.digits}  … {more}{of}; --full shows them")
+
+    def _digits(self, data: bytes) -> str:
+        if self.row <= 8 or len(data) <= 8:
+            return data.hex(" ")
+        return f"{data[:8].hex(' ')}   {data[8:].hex(' ')}"
+
+    def _fitted(self, name: str) -> str:
+        if self.room is None or len(name) <= self.room:
+            return name
+        last = name[len(name) - self.room + 1 :]
+        return "…" + (last.partition(".")[2] or last)
+
+
+def chunks(source: Source, offset: int, size: int) -> Iterator[bytes]:
+    """Yield the bytes of the file from `offset`, in pieces."""
+    for at in range(offset, offset + size, CHUNK):
+        yield source.read(at, min(CHUNK, offset + size - at))
+
+
+def print_json_pieces(source: Source, found: Iterator[Piece], limit: int | None) -> None:
+    """Print the pieces as a JSON array. Only a part of a long one is in memory at a time."""
+    before = "["
+    for piece in found:
+        head = json_text({"path": piece.path or None, "offset": piece.offset, "size": piece.size})
+        write(f'{before}{head[:-1]}, "hex": "')
+        for chunk in chunks(source, piece.offset, piece.size if limit is None else min(piece.size, limit)):
+            write(chunk.hex())
+        write('"}')
+        before = ",\n "
+    write("]\n" if before != "[" else "[]\n")

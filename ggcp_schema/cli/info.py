@@ -1,122 +1,136 @@
-"""`info`: one screen that says what a file is and what can be done with it."""
+"""`info`: what a file is, and what can be done with it."""
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-Line = tuple[str, str]
+from ggcp_schema.checkpoint.formats import open_file
+from ggcp_schema.cli.options import FILE_HELP, Json, Width
+from ggcp_schema.cli.output import echo, escape, json_text, output_width, paint, print_json, raise_damage
+from ggcp_schema.cli.table import print_table
+from ggcp_schema.errors import GgcpError, UsageError
+from ggcp_schema.inspect.summary import Summary, summarize, summary_lines
+from ggcp_schema.mapping.eras import epsilon_text
+
+LABEL = 13  # columns before the text of a line
+NUMBERS = ("iterations", "samples", "loss", "epsilon")
+DROPPED = ("samples", "optimizer")  # on a narrow terminal, in this order
+HEAD = ("file", "iterations", "samples", "loss", "optimizer", "epsilon", "verdict")
 
 
 def info(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A ggcp checkpoint, or a GGUF file made from one.")],
-    as_json: Annotated[bool, typer.Option("--json", help="The same as JSON, under stable keys.")] = False,
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help=FILE_HELP)],
+    sort: Annotated[
+        str | None,
+        typer.Option("--sort", metavar="COLUMN", help="Sort the table of several files by a column, such as loss."),
+    ] = None,
+    as_json: Json = False,
+    width: Width = None,
 ) -> None:
-    """Say what a file is: training, loss, optimizer, model, and what to do next.
+    """Summarize a file: training progress, loss, optimizer, model, and what to do next.
 
-    JSON keys: file, kind, size, layout, writer, rms_eps, train_its, train_samples, train_tokens, loss,
-    optimizer, hparams, n_ff, n_ff_source, n_params, bytes, findings, damage, next.
+    Of several files one table is printed; --json then prints a line for each. A loss that is only a rough measure has a
+    ~ before it, an epsilon that is not certain a ? after it.
+
+    JSON keys: file, format, kind, size, version, layout, writer, era, rms_eps, train_its, train_samples, train_tokens,
+    n_ctx, loss, optimizer, order, scale, hparams, n_ff, n_ff_source, n_params, tensor_types, n_tokens, bytes, findings,
+    damage, condition, next. A file that cannot be read has only file and error.
+
+    Exit code 0: every file is whole, 2: one cannot be read, 4: one is damaged or of an unknown format; the highest
+    of all files counts.
+
+    Example: ggcp-schema info *.ggcp --sort loss
     """
-    from ggcp_schema.cli.output import echo, escape, paint, print_json, raise_damage
-    from ggcp_schema.errors import MalformedError
-    from ggcp_schema.gguf.opening import open_any
-    from ggcp_schema.inspect.summary import summary
+    if sort is not None and sort not in HEAD:
+        raise UsageError(f"there is no column {sort!r}", f"The columns are {', '.join(HEAD)}.")
+    if len(files) == 1:
+        _one(files[0], as_json=as_json, width=width)
+    else:
+        _several(files, sort, as_json=as_json, width=width)
 
-    with open_any(file, partial=True) as opened:
-        facts = summary(opened)
-        damage: MalformedError | None = getattr(opened, "damage", None)
-        facts["next"] = next_commands(facts) if damage is None else []
+
+def _one(path: Path, *, as_json: bool, width: int | None) -> None:
+    with open_file(path, partial=True) as file:
+        summary = summarize(file)
         if as_json:
-            print_json(facts)
+            print_json(summary.as_dict())
         else:
-            for label, text in lines(facts):
-                echo(f"{paint(label.ljust(12), 'cyan')} {escape(text)}")
-        raise_damage(damage)
+            for label, text in summary_lines(summary):
+                _print_line(label, escape(text), output_width(width))
+        raise_damage(file.damage)
 
 
-def lines(facts: dict[str, Any]) -> Iterator[Line]:
-    """The screen, line by line; what is not known has none."""
-    from ggcp_schema.cli.output import size
-
-    kinds = {
-        "ggcp": "ggcp training checkpoint",
-        "gguf-resume": "GGUF training checkpoint, to resume from",
-        "gguf-model": "GGUF model, to run",
-        "gguf": "GGUF file",
-    }
-    yield "file", facts["file"]
-    layout = f", optimizer block {facts['layout']}" if facts["layout"] else ""
-    yield "what", f"{kinds[facts['kind']]}{layout}, {size(facts['size'])}"
-    if facts["writer"]:
-        yield "written by", facts["writer"]
-    if facts["train_its"] is not None:
-        its, samples, tokens = (facts[f"train_{unit}"] for unit in ("its", "samples", "tokens"))
-        yield "training", f"{its:,} iterations, {samples:,} samples, {tokens:,} tokens"
-    yield from _optimizer_lines(facts)
-    yield from _model_lines(facts)
-    for finding in facts["findings"]:
-        yield "note", f"{finding['path']}: {finding['message']}"
-    for command in facts["next"]:
-        yield "next", command
+def _print_line(label: str, text: str, width: int | None) -> None:
+    """Print a line with its label. The text is wrapped between words, but for a command, which is copied as a whole."""
+    lines = [text]
+    if width is not None and label != "next":
+        lines = textwrap.wrap(text, max(width - LABEL, 20), break_long_words=False, break_on_hyphens=False) or [""]
+    for number, line in enumerate(lines):
+        echo(f"{paint(('' if number else label).ljust(LABEL - 1), 'cyan')} {line}")
 
 
-def _optimizer_lines(facts: dict[str, Any]) -> Iterator[Line]:
-    from ggcp_schema.cli.output import float32
-
-    loss, optimizer = facts["loss"], facts["optimizer"] or {}
-    if loss["best"] is not None:
-        previous = "" if loss["previous"] is None else f", previous {float32(loss['previous'])}"
-        yield "loss", f"best {float32(loss['best'])}{previous}"
-    if optimizer.get("type"):
-        words = [f"{optimizer['type']}, iteration {optimizer['iter']:,}"]
-        if optimizer["past"]:
-            words.append(f"{optimizer['past']} past losses")
-        if optimizer["type"] == "lbfgs":
-            words.append(f"memory of {optimizer['lbfgs_m']}")
-        yield "optimizer", ", ".join(words)
-        if facts["kind"] == "ggcp":
-            yield "type", _evidence(optimizer)
-
-
-def _evidence(optimizer: dict[str, Any]) -> str:
-    if not optimizer["inferred"]:
-        return "stored in the file"
-    if optimizer["confirmed"]:
-        return "not stored; inferred from the size of the state, confirmed by the shape of its third tensor"
-    if optimizer["by_records"]:
-        return f"not stored; by the shape of the third tensor, against the size, which says {optimizer['by_size']}"
-    return "not stored; inferred from the size of the state, the third tensor does not tell"
-
-
-def _model_lines(facts: dict[str, Any]) -> Iterator[Line]:
-    from ggcp_schema.cli.output import size
-
-    hparams = facts["hparams"]
-    if hparams:
-        yield "model", ", ".join(f"{name} {value}" for name, value in hparams.items() if value is not None)
-    if facts["n_ff"] is not None:
-        yield "n_ff", f"{facts['n_ff']} ({facts['n_ff_source']})"
-    if facts["n_params"] is not None:
-        yield "parameters", f"{facts['n_params']:,}"
-    if facts["rms_eps"] is not None:
-        from ggcp_schema.cli.output import float32
-
-        stated = isinstance(facts["rms_eps"], float)
-        yield "RMS epsilon", float32(facts["rms_eps"]) if stated else f"not stored; {facts['rms_eps']} (--rms-eps)"
-    if facts["bytes"]:
-        yield "bytes", "; ".join(f"{use} {size(count)}" for use, count in facts["bytes"].items())
+def _several(paths: Sequence[Path], sort: str | None, *, as_json: bool, width: int | None) -> None:
+    worst = 0
+    rows: list[tuple[list[Any], dict[str, Any]]] = []  # the values of the columns, and the JSON data
+    for path in paths:
+        try:
+            with open_file(path, partial=True) as file:
+                summary = summarize(file)
+        except GgcpError as error:
+            worst = max(worst, error.exit_code)
+            message = error.message.removeprefix(f"{path}: ").removeprefix(f"{path} ")
+            data = {"file": str(path), "error": {"message": error.message, "hint": error.hint}}
+            rows.append(([str(path), None, None, None, None, None, message], data))
+            continue
+        if summary.damage is not None:
+            worst = max(worst, summary.damage.exit_code)
+        rows.append((_columns(summary), summary.as_dict() if as_json else {}))
+    if sort is not None:
+        index = HEAD.index(sort)
+        rows.sort(key=lambda row: (row[0][index] is None, row[0][index]))
+    if as_json:
+        for _, data in rows:
+            echo(json_text(data))
+    else:
+        cells = [[_cell(value) for value in values] for values, _ in rows]
+        print_table(HEAD, cells, right=NUMBERS, optional=DROPPED, width=width)
+    if worst:
+        raise typer.Exit(worst)
 
 
-def next_commands(facts: dict[str, Any]) -> list[str]:
-    """The exact commands that make something of the file."""
-    path = Path(facts["file"])
-    source = shlex.quote(str(path))
-    resume, model = (shlex.quote(f"{path.stem}{suffix}") for suffix in (".resume.gguf", ".model.gguf"))
-    export = f"ggcp-schema export {source} {model} --vocab VOCABULARY --context-length N"
-    if facts["kind"] == "ggcp":
-        return [f"ggcp-schema convert {source} {resume}", export]
-    return [export] if facts["kind"] == "gguf-resume" else []
+class Number(float):
+    """A number that is shown in another form than it is sorted by."""
+
+    text: str
+
+    def __new__(cls, value: float, text: str) -> Number:
+        """Return the number with its text."""
+        self = super().__new__(cls, value)
+        self.text = text
+        return self
+
+
+def _columns(summary: Summary) -> list[Any]:
+    """Return the values of the columns; None if the file does not tell."""
+    loss = epsilon = None
+    if summary.loss is not None and summary.losses is not None:
+        rough = summary.losses.divisor is None or summary.losses.meaning == "last rows"
+        loss = Number(summary.loss, f"{'~' * rough}{summary.loss:.4f}")
+    if summary.rms_eps is not None:
+        uncertain = summary.era is not None and not summary.era.rms_eps_certain
+        epsilon = Number(summary.rms_eps, f"{epsilon_text(summary.rms_eps)}{'?' * uncertain}")
+    optimizer = None if summary.optimizer is None else summary.optimizer.type
+    return [summary.file, summary.train_its, summary.train_samples, loss, optimizer, epsilon, summary.verdict]
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, Number):
+        return value.text
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,57 +1,85 @@
-"""What the commands share: text that is safe on a terminal, JSON, sizes, progress, damage."""
+"""What the commands share: safe text, colours, JSON, progress, damage."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-import struct
+import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import typer
+
 from ggcp_schema.errors import MalformedError
+from ggcp_schema.inspect.text import escape
 
 PROGRESS_FROM = 1 << 26  # bytes; less is done before a bar could be read
-
-
-def escape(text: str, *, keep_newlines: bool = False) -> str:
-    """The text with everything that a terminal might obey, or that is not printable, as a backslash escape."""
-    return "".join(
-        char if char.isprintable() or (keep_newlines and char == "\n") else char.encode("unicode_escape").decode()
-        for char in text.encode("utf-8", "backslashreplace").decode("utf-8")
-    )
+UNSAFE = range(0x7F, 0xA0)  # DEL and the C1 controls
+BIDI = {*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C}  # they reorder text on a terminal
 
 
 def echo(text: str = "") -> None:
-    """A line on stdout; the text must be safe already."""
-    _write(f"{text}\n")
+    """Write a line to stdout. The text must not contain control characters: see `escape`."""
+    write(f"{text}\n")
 
 
-def _write(text: str) -> None:
+def write(text: str) -> None:
+    """Write text to stdout. A closed pipe ends the output, not the command, so that the exit code stays right."""
     try:
         sys.stdout.write(text)
-    except BrokenPipeError:  # typer would make it exit code 1, which is a verdict here
-        raise SystemExit(0) from None
+    except BrokenPipeError:  # typer would turn it into exit code 1, which is a verdict here
+        drop_output()
+
+
+def drop_output() -> None:
+    """Redirect stdout to nothing: Python would complain at exit about output that it cannot write."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def paint(text: str, colour: str | None = None, *, bold: bool = False, dim: bool = False) -> str:
-    """The text in colour, if stdout is a terminal and NO_COLOR is not set."""
+    """Return the text in colour if stdout is a terminal and NO_COLOR is not set."""
     if not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return text
-    import typer
-
     return typer.style(text, fg=colour, bold=bold or None, dim=dim or None)
 
 
+def output_width(width: int | None = None) -> int | None:
+    """Return the width to wrap at: as given, or that of the terminal; None in a pipe."""
+    if width is not None:
+        return max(width, 20)
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
 def print_json(value: Any) -> None:
-    """Strict JSON on stdout: what is not a finite number stands as the string NaN, Infinity or -Infinity."""
-    _write(json.dumps(to_json(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write strict JSON: NaN and infinities as the strings NaN, Infinity and -Infinity, control characters escaped."""
+    write(json_text(value, indent=2) + "\n")
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """Return a value as strict JSON that is safe to show on a terminal."""
+    text = json.dumps(to_json(value), indent=indent, ensure_ascii=False, allow_nan=False)
+    if text.isascii() and "\x7f" not in text:
+        return text
+    return "".join(
+        f"\\u{ord(char):04x}" if ord(char) in UNSAFE or ord(char) in BIDI or 0xD800 <= ord(char) < 0xE000 else char
+        for char in text
+    )
+
+
+def print_json_array(items: Iterable[Any]) -> None:
+    """Write a JSON array whose elements are made one at a time, so that its length costs no memory."""
+    first = True
+    for item in items:
+        write(("[\n  " if first else ",\n  ") + json_text(item, indent=2).replace("\n", "\n  "))
+        first = False
+    write("[]\n" if first else "\n]\n")
 
 
 def to_json(value: Any) -> Any:
-    """The value with bytes as hex and numbers that JSON does not know as strings."""
+    """Return the value with bytes as hex, and numbers that JSON does not know as strings."""
     if isinstance(value, dict):
         return {key: to_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -63,31 +91,12 @@ def to_json(value: Any) -> Any:
     return value
 
 
-def float32(value: float) -> str:
-    """The shortest text that gives the same float32 again."""
-    if not math.isfinite(value):
-        return str(value)
-    packed = struct.pack("<f", value)
-    for digits in range(6, 10):
-        text = f"{value:.{digits}g}"
-        if struct.pack("<f", float(text)) == packed:
-            break
-    return text if set(text) & set(".e") else f"{text}.0"
-
-
-def size(nbytes: int) -> str:
-    """`269,056 bytes (262.8 KiB)`."""
-    exact = f"{nbytes:,} bytes"
-    for unit, scale in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
-        if nbytes >= scale:
-            return f"{exact} ({nbytes / scale:.1f} {unit})"
-    return exact
-
-
 @contextmanager
 def progress(total: int, what: str, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
-    """Gives a function to call with the number of bytes just done; a bar on stderr, if that is a terminal and
-    there is enough to do."""
+    """Yield a function to call with the number of bytes just done.
+
+    It moves a bar on stderr if that is a terminal and there is enough to do.
+    """
     if quiet or total < PROGRESS_FROM or not sys.stderr.isatty():
         yield lambda done: None
         return
@@ -101,7 +110,22 @@ def progress(total: int, what: str, *, quiet: bool = False) -> Iterator[Callable
 
 
 def raise_damage(damage: MalformedError | None) -> None:
-    """Ends a view that has shown what can be read of a damaged file."""
+    """Raise the damage of a file, after a view has shown what can be read of it."""
     if damage is not None:
         sys.stdout.flush()
         raise damage
+
+
+__all__ = [
+    "drop_output",
+    "echo",
+    "escape",
+    "json_text",
+    "output_width",
+    "paint",
+    "print_json",
+    "print_json_array",
+    "progress",
+    "raise_damage",
+    "write",
+]

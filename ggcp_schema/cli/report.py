@@ -1,70 +1,101 @@
-"""What `convert` and `export` say of the file that they write, or would write."""
+"""What `convert`, `export` and `edit` print about the file that they write, or would write."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from ggcp_schema.checkpoint import Finding
-    from ggcp_schema.gguf.entries import Entry, KeyValue
+from ggcp_schema.cli.output import echo, escape
+from ggcp_schema.errors import GgcpError
+from ggcp_schema.gguf.entries import FileData, KeyValue, key_values, tensor_entries
+from ggcp_schema.inspect.text import count_text, shape_text, size_text
+from ggcp_schema.mapping.eras import epsilon_text
+from ggcp_schema.mapping.plan import Plan, Written
 
-
-def echo_findings(findings: Sequence[Finding]) -> None:
-    """What is odd but not wrong, a line each."""
-    from ggcp_schema.cli.output import echo
-
-    for finding in findings:
-        echo(f"note: {finding.path}: {finding.message}")
+OPTIONS = {"order=": "--order ", "n_batch=": "--batch "}
+"""Parameters of the Python API that notes mention, with the options of the command line."""
 
 
-def echo_output(entries: Sequence[Entry], output: Path, written: int | None, *, verified: bool) -> None:
-    """What was written, `written` its size in bytes; or all that would be, if that is None."""
-    from ggcp_schema.cli.output import echo, escape, size
-    from ggcp_schema.gguf.entries import key_values, tensor_entries
-
-    keys, tensors = key_values(entries), tensor_entries(entries)
-    name = escape(str(output))
-    if written is None:
-        echo(f"would write {name}: {len(keys)} keys, {len(tensors)} tensors")
-        for entry in keys:
-            value = f"[{len(entry.value)} items]" if isinstance(entry.value, list) else str(entry.value)
-            echo(f"  {escape(entry.key)} {entry.type} {escape(value)}")
-        for tensor in tensors:
-            echo(f"  {tensor.name} F32 {list(tensor.shape)} {tensor.nbytes} bytes")
-    else:
-        proof = ", every byte compared" if verified else ""
-        echo(f"wrote {name}: {len(keys)} keys, {len(tensors)} tensors, {size(written)}{proof}")
+def echo_plan(plan: Plan) -> None:
+    """Print what the input is, what is changed and on what evidence, a line each."""
+    file = plan.file
+    echo(f"{escape(file.path)}: {escape(file.describe())}, {size_text(file.size)}")
+    echo(f"epsilon: {epsilon_text(plan.rms_eps)} ({plan.rms_eps_reason})")
+    for note in plan.notes:
+        echo(escape(with_options(note)))
+    for finding in plan.warnings:
+        echo(f"note: {finding.path}: {escape(finding.message)}")
 
 
-def findings_as_dicts(findings: Sequence[Finding]) -> list[dict[str, str]]:
-    """The same as data."""
-    return [{"path": finding.path, "message": finding.message} for finding in findings]
+def with_options(note: str) -> str:
+    """Return a note of a plan with the options of the command line in place of the API's parameters."""
+    for parameter, option in OPTIONS.items():
+        note = note.replace(parameter, option)
+    return note
 
 
-def output_as_dict(entries: Sequence[Entry], written: int | None) -> dict[str, Any]:
-    """The same as data: `size` is null, and `written` false, where nothing was written."""
-    from ggcp_schema.gguf.entries import key_values, tensor_entries
+def echo_entries(plan: Plan, output: Path) -> None:
+    """Print everything that would be written."""
+    keys, tensors = key_values(plan.entries), tensor_entries(plan.entries)
+    echo(f"would write {name_text(output)}: {count_text(len(keys), 'key')}, {count_text(len(tensors), 'tensor')}")
+    for entry in keys:
+        value = f"[{count_text(len(entry.value), 'element')}]" if entry.type.startswith("ARRAY") else str(entry.value)
+        echo(f"  {escape(entry.key)} {entry.type} {escape(value)}")
+    for tensor in tensors:
+        echo(f"  {escape(tensor.name)} F32 {shape_text(tensor.shape)} {count_text(tensor.nbytes, 'byte')}")
 
+
+def echo_written(written: Written, output: Path, *, verified: bool) -> None:
+    """Print what was written."""
+    keys, tensors = key_values(written.plan.entries), tensor_entries(written.plan.entries)
+    for name, count in written.not_finite.items():
+        echo(f"note: {escape(name)}: {count_text(count, 'value')} {'is' if count == 1 else 'are'} NaN or infinite")
+    compared = ", every byte compared" if verified else ""
+    parts = f"{count_text(len(keys), 'key')}, {count_text(len(tensors), 'tensor')}, {size_text(written.size)}"
+    echo(f"wrote {name_text(output)}: {parts}{compared}")
+
+
+def error_text(error: GgcpError) -> str:
+    """Return an error as the command line prints it: safe to print, and with the option that the hint means."""
+    hint = error.hint.replace(f"{error.option}=True", f"--{error.option}") if error.option else error.hint
+    return "\n".join(escape(line) for line in (error.message, hint) if line)
+
+
+def name_text(path: Path) -> str:
+    """Return a file name that is safe to print; bytes that are not UTF-8 are escaped."""
+    return escape(os.fsdecode(path))
+
+
+def plan_as_dict(plan: Plan, output: Path, written: Written | None) -> dict[str, Any]:
+    """Return the plan for JSON: `size` is null and `written` false where nothing was written."""
     return {
-        "keys": [_key_as_dict(entry) for entry in key_values(entries)],
+        "input": plan.file.path,
+        "output": os.fsdecode(output),
+        "kind": plan.kind,
+        "rms_eps": plan.rms_eps,
+        "rms_eps_reason": plan.rms_eps_reason,
+        "notes": [with_options(note) for note in plan.notes],
+        "findings": [{"path": finding.path, "message": finding.message} for finding in plan.warnings],
+        "conclusions": plan.study.as_dict() if plan.study else None,
+        "keys": [key_as_dict(entry) for entry in key_values(plan.entries)],
         "tensors": [
             {
                 "name": entry.name,
                 "shape": list(entry.shape),
                 "type": "F32",
                 "nbytes": entry.nbytes,
-                "source": getattr(entry.source, "path", None),
+                "source": entry.data.path if isinstance(entry.data, FileData) else None,
             }
-            for entry in tensor_entries(entries)
+            for entry in tensor_entries(plan.entries)
         ],
         "written": written is not None,
-        "size": written,
+        "size": written.size if written else None,
+        "not_finite": dict(written.not_finite) if written else {},
     }
 
 
-def _key_as_dict(entry: KeyValue) -> dict[str, Any]:
-    """A list, which may be that of 32,000 tokens, by its length alone."""
-    value = {"length": len(entry.value)} if isinstance(entry.value, list) else {"value": entry.value}
+def key_as_dict(entry: KeyValue) -> dict[str, Any]:
+    """Return a key for JSON. An array, which may have 32,000 elements, is shown by its length."""
+    value = {"length": len(entry.value)} if entry.type.startswith("ARRAY") else {"value": entry.value}
     return {"key": entry.key, "type": entry.type, **value}

@@ -1,21 +1,28 @@
-"""`schema`: the reference of the format, as the program itself reads it."""
+"""`schema`: the reference of a format, as the program itself reads it."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import difflib
+import textwrap
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated
+from itertools import groupby
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from ggcp_schema.inspect.reference import Section
+from ggcp_schema.checkpoint.formats import FORMATS
+from ggcp_schema.cli import options
+from ggcp_schema.cli.complete import complete_format
+from ggcp_schema.cli.output import echo, output_width, paint, print_json
+from ggcp_schema.errors import UsageError
+from ggcp_schema.inspect.reference import Section, byte_order_text, notes, reference, sections
 
+LEAST_WORDS = 20  # characters for rules and notes
 COLUMNS = "name", "type", "condition", "rule", "note"
 
 
-class Format(str, Enum):
-    """How to print it."""
+class Output(str, Enum):
+    """How to print the reference."""
 
     text = "text"
     markdown = "markdown"
@@ -23,60 +30,85 @@ class Format(str, Enum):
 
 
 def schema(
-    format: Annotated[Format, typer.Option("--format", help="text, markdown or json.")] = Format.text,
+    name: Annotated[
+        str, typer.Argument(metavar="[FORMAT]", help=f"{', '.join(FORMATS)}.", autocompletion=complete_format)
+    ] = "ggcp",
+    format: Annotated[Output, typer.Option("--format", help="text, markdown or json.")] = Output.text,
+    width: options.Width = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
-    """Print the reference of the ggcp format: every field, type, condition, rule and note.
+    """Print the reference of a file format: every field, type, condition, rule and note.
 
-    It is generated from the very declarations that parse and build the files, so it cannot be out of date.
+    It is generated from the declarations that parse and build the files. The JSON is meant for programs that generate
+    readers: it has the types, conditions and expressions as data, and is documented in
+    ggcp_schema/inspect/reference.py.
+
+    Example: ggcp-schema schema gguf --format markdown
     """
-    from ggcp_schema.cli.output import echo, print_json
-    from ggcp_schema.inspect.reference import notes, sections
-
-    found = sections()
-    if as_json or format is Format.json:
-        print_json(
-            {
-                "format": "ggcp",
-                "byte_order": "little-endian",
-                "sections": [asdict(section) for section in found],
-                "notes": [{"name": name, "text": text} for name, text in notes()],
-            }
-        )
+    chosen = FORMATS.get(name.lower())
+    if chosen is None:
+        near = difflib.get_close_matches(name.lower(), FORMATS, n=1)
+        hint = f"Did you mean {near[0]}? " if near else ""
+        raise UsageError(f"there is no format {name!r}", f"{hint}The formats are {', '.join(FORMATS)}.")
+    if as_json or format is Output.json:
+        print_json(reference(chosen))
         return
-    show, head = (markdown, "# ") if format is Format.markdown else (text, "")
-    echo(f"{head}The ggcp checkpoint")
-    echo("\nAll numbers are little-endian. Shapes are in ggml order: the first number is the fastest-varying.")
-    for section in found:
+    marked = format is Output.markdown
+    columns = output_width(width)
+    echo(f"{'# ' if marked else ''}The {chosen.title}\n")
+    shapes = "Shapes are in ggml order: the first number is the fastest-varying."
+    intro = " ".join(filter(None, (chosen.description, byte_order_text(chosen), shapes)))
+    echo("\n".join(wrapped(intro, columns)))
+    for section in sections(chosen):
         echo()
-        show(section)
-    for name, words in notes():
-        echo(f"\n{'## ' if format is Format.markdown else ''}{name}\n")
-        echo(words)
+        if marked:
+            markdown(section)
+        else:
+            text(section, columns)
+    for title, words in notes(chosen):
+        echo(f"\n## {title}()\n" if marked else f"\n{paint(f'{title}()', 'cyan', bold=True)}\n")
+        echo(words if marked or columns is None else filled(words, columns))
 
 
-def text(section: Section) -> None:
-    """The section as aligned lines; a line's rule, condition and note follow its type."""
-    from ggcp_schema.cli.output import echo, paint
-
+def text(section: Section, width: int | None) -> None:
+    """Print the section as aligned lines; condition, rule and note follow the type, wrapped to the width if given."""
     echo(paint(section.title, "cyan", bold=True))
-    name_width = max(len(field.name) for field in section.fields)
-    type_width = max(len(field.type) for field in section.fields)
-    for field in section.fields:
-        condition = f"if {field.condition}" if field.condition else ""
-        words = "; ".join(filter(None, (condition, field.rule, field.note)))
-        echo(f"  {field.name:<{name_width}}  {paint(f'{field.type:<{type_width}}', 'yellow')}  {words}".rstrip())
+    name_width = max(len(row.name) for row in section.rows)
+    type_width = max(len(row.type) for row in section.rows)
+    for row in section.rows:
+        condition = f"if {row.condition}" if row.condition else ""
+        words = "; ".join(filter(None, (condition, row.rule, row.note)))
+        start = f"  {row.name:<{name_width}}  {row.type:<{type_width}}  "
+        for index, line in enumerate(wrapped(words, None if width is None else width - len(start))):
+            if index:
+                echo(" " * len(start) + line)
+            else:
+                echo(f"  {row.name:<{name_width}}  {paint(f'{row.type:<{type_width}}', 'yellow')}  {line}".rstrip())
+
+
+def filled(words: str, width: int) -> str:
+    """Return the paragraphs wrapped to the width; lines that are indented stay as they are."""
+    return "\n".join(
+        line
+        for indented, lines in groupby(words.splitlines(), key=lambda line: line.startswith(" "))
+        for line in (lines if indented else wrapped(" ".join(lines), width))
+    )
+
+
+def wrapped(words: str, width: int | None) -> list[str]:
+    """Return the words in lines of that width, at least one line. A column too narrow for that is not wrapped."""
+    if width is None or width < LEAST_WORDS:
+        return [words]
+    return textwrap.wrap(words, width, break_on_hyphens=False) or [""]
 
 
 def markdown(section: Section) -> None:
-    """The section as a table."""
-    from ggcp_schema.cli.output import echo
-
+    """Print the section as a table."""
     echo(f"## {section.title}\n")
-    used = [column for column in COLUMNS if any(getattr(field, column) for field in section.fields)]
+    used = [column for column in COLUMNS if any(getattr(row, column) for row in section.rows)]
     echo(f"| {' | '.join(used)} |")
     echo(f"|{'---|' * len(used)}")
-    for field in section.fields:
-        cells = [getattr(field, column).replace("|", "\\|").replace("*", "\\*") for column in used]
+    for row in section.rows:
+        cells = [getattr(row, column).replace("|", "\\|").replace("*", "\\*") for column in used]
         cells[0] = f"`{cells[0]}`"
         echo(f"| {' | '.join(cells)} |")

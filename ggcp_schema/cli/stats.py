@@ -2,79 +2,95 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+import sys
+from typing import Annotated
 
 import typer
 
+from ggcp_schema.checkpoint.formats import open_file
 from ggcp_schema.cli.complete import complete_tensor
-
-if TYPE_CHECKING:
-    from ggcp_schema.inspect.stats import Stats
+from ggcp_schema.cli.options import File, Json, Width
+from ggcp_schema.cli.output import echo, escape, paint, print_json_array, progress, raise_damage
+from ggcp_schema.cli.table import print_table
+from ggcp_schema.cli.tensors import Moments, Order
+from ggcp_schema.inspect.stats import Stats, flags, measure, optimizer_facts
+from ggcp_schema.inspect.tensors import listing, moments, order_of, select
+from ggcp_schema.inspect.text import count_text
 
 NUMBERS = ("min", "max", "mean", "std", "RMS", "zeros", "NaN", "Inf")
 HEAD = ("tensor", *NUMBERS, "histogram", "flags")
+DROPPED = ("mean", "NaN", "Inf", "histogram", "zeros", "std")  # on a narrow terminal, in this order
 BLOCKS, PLAIN = "▁▂▃▄▅▆▇█", ".:-=+*#@"
+NOT_MEASURED = dict.fromkeys(Stats.__dataclass_fields__)
 
 
 def stats(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A ggcp checkpoint, or a GGUF file made from one.")],
+    file: File,
     pattern: Annotated[
         str | None,
         typer.Argument(
             metavar="[PATTERN]",
-            help="Which tensors: a path, a GGUF name, or either with * and ?; all by default.",
+            help="A path, a GGUF name, or either with * and ?; VECTOR[PARAMETER] for moments. Default: all tensors.",
             autocompletion=complete_tensor,
             show_default=False,
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The same as JSON: an array of objects.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    by_parameter: Moments = False,
+    order: Order = None,
+    as_json: Json = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress bar.")] = False,
+    width: Width = None,
 ) -> None:
-    """Measure the tensors: min, max, mean, std, RMS, zeros, NaN, Inf, a histogram from min to max; flag odd ones.
+    """Measure the tensors: range, mean, deviation, NaN, a histogram, warning flags.
 
-    NaN and Inf are counted and left out of the other numbers. A histogram is of 16,384 elements at most, evenly
-    spread. Flags: NaN, Inf, huge (exploded); all zero, constant (dead); v < 0, m without v, v too small for m, loss < 0
-    (optimizer state that no training gives).
+    NaN and Inf are counted and left out of the other numbers. A histogram is of at most 16,384 elements, evenly spread.
+    The flags are NaN, Inf, huge (exploded); all zero, constant (dead); v < 0, m without v, v too small for m, loss < 0
+    (impossible optimizer state). F32, F16 and BF16 tensors are measured. On a narrow terminal some columns are left
+    out.
 
     JSON keys: those of `tensors`; count, nan, inf, zeros, min, max, mean, std, rms, histogram (counts), sampled; flags.
-    """
-    from ggcp_schema.cli.output import echo, escape, paint, print_json, progress, raise_damage
-    from ggcp_schema.cli.table import print_table
-    from ggcp_schema.gguf.opening import open_any
-    from ggcp_schema.inspect.selection import select
-    from ggcp_schema.inspect.stats import Stats, Training, flags, measure
 
-    with open_any(file, partial=True) as opened:
-        tensors = select(opened, pattern)
-        with progress(sum(item.tensor.nbytes for item in tensors), "Measuring", quiet=quiet) as advance:
-            measured = list(zip(tensors, measure([item.tensor for item in tensors], advance), strict=True))
-        flagged = flags(measured, Training.of(opened))
+    Exit code 0: done, 2: the file cannot be read or no tensor matches, 4: it is damaged.
+
+    Example: ggcp-schema stats alice.ggcp 'optimizer.state.v[layers[*].wq]'
+    """
+    with open_file(file, partial=True) as opened:
+        found = select(opened, pattern, order=order)
+        if by_parameter:
+            found = list(moments(listing(opened), order_of(listing(opened), order), found))
+        with progress(sum(item.tensor.nbytes for item in found), "Measuring", quiet=quiet) as advance:
+            measured = list(zip(found, measure([item.tensor for item in found], advance), strict=True))
+        opened.source.check_unchanged()
+        flagged = flags(measured, optimizer_facts(opened))
+        rows = [(*pair, words) for pair, words in zip(measured, flagged, strict=True)]
         if as_json:
-            unread = dict.fromkeys(Stats.__dataclass_fields__)
-            print_json(
-                [
-                    item.as_dict() | (found.as_dict() if found else unread) | {"flags": words}
-                    for (item, found), words in zip(measured, flagged, strict=True)
-                ]
+            print_json_array(
+                item.as_dict() | (result.as_dict() if result else NOT_MEASURED) | {"flags": words}
+                for item, result, words in rows
             )
         else:
-            rows = [
-                (item.name, *cells(found), ", ".join(words))
-                for (item, found), words in zip(measured, flagged, strict=True)
+            table = [
+                (item.name, *cells(result), ", ".join(words) or not_read(item.tensor.type, result))
+                for item, result, words in rows
             ]
-            print_table(HEAD, rows, right=NUMBERS)
+            print_table(HEAD, table, right=NUMBERS, optional=DROPPED, width=width)
             echo()
-            for (item, _), words in zip(measured, flagged, strict=True):
+            for item, _, words in rows:
                 if words:
                     echo(f"{paint('flag', 'red')} {escape(item.name)}: {', '.join(words)}")
             if not any(flagged):
-                echo("no flags")
-        raise_damage(getattr(opened, "damage", None))
+                unread = sum(result is None for _, result, _ in rows)
+                echo("no flags" + (f"; {count_text(unread, 'tensor')} not measured" if unread else ""))
+        raise_damage(opened.damage)
+
+
+def not_read(type: str, stats: Stats | None) -> str:
+    """Return the element type of a tensor that was not measured."""
+    return "" if stats else f"{type}, not measured"
 
 
 def cells(stats: Stats | None) -> list[str]:
-    """The columns of a row but the first and the last."""
+    """Return the cells of a row, without the first and the last."""
     if stats is None:
         return [""] * (len(HEAD) - 2)
     numbers = (stats.min, stats.max, stats.mean, stats.std, stats.rms)
@@ -87,9 +103,7 @@ def cells(stats: Stats | None) -> list[str]:
 
 
 def bars(counts: tuple[int, ...]) -> str:
-    """The counts as bars of eight heights; nothing at all is a space, anything a bar."""
-    import sys
-
+    """Return the counts as bars of eight heights. A count of zero is a space, any other at least the lowest bar."""
     try:
         BLOCKS.encode(sys.stdout.encoding)
         heights = BLOCKS

@@ -1,42 +1,60 @@
-"""A table as text: aligned where it fits, and never cut."""
+"""Print aligned tables. A table that is too wide for the terminal loses columns, or becomes paragraphs."""
 
 from __future__ import annotations
 
-import shutil
-import sys
 from collections.abc import Collection, Iterator, Sequence
 
-from ggcp_schema.cli.output import echo, escape, paint
+from ggcp_schema.cli.output import echo, escape, output_width, paint
 
 GAP = "  "
 
 
-def print_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[str] = ()) -> None:
-    """Prints the rows under their head; the columns named in `right` are aligned to the right.
+def print_table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    right: Collection[str] = (),
+    optional: Sequence[str] = (),
+    width: int | None = None,
+) -> None:
+    """Print the rows under their head. The cells may hold any text.
 
-    On a terminal too narrow for that each row becomes a paragraph, its empty cells left out. In a pipe the table is
-    as wide as it has to be. The cells may hold any text.
+    The columns named in `right` are aligned to the right. If the table is wider than `width` (by default the
+    terminal; a pipe has no limit), the columns named in `optional` are dropped, in this order, until it fits. If it
+    still does not, each row becomes a paragraph without its empty cells.
     """
+    limit = output_width(width)
     rows = [[escape(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    terminal = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    if terminal is not None and sum(widths) + len(GAP) * (len(widths) - 1) > terminal:
+    widths = {name: max(map(len, column)) for name, *column in zip(head, head, *rows, strict=True)}
+    shown = list(head)
+    for name in optional:
+        if limit is None or _total(shown, widths) <= limit:
+            break
+        shown.remove(name)
+    if limit is not None and _total(shown, widths) > limit:
         for row in rows:
-            for line in _paragraph(head, row, terminal):
+            for line in _paragraph(head, row, limit):
                 echo(line)
         return
+    indices = [head.index(name) for name in shown]
 
     def aligned(row: Sequence[str]) -> str:
-        cells = zip(head, row, widths, strict=True)
-        return GAP.join(cell.rjust(w) if name in right else cell.ljust(w) for name, cell, w in cells).rstrip()
+        cells = ((name, row[index]) for name, index in zip(shown, indices))
+        return GAP.join(
+            cell.rjust(widths[name]) if name in right else cell.ljust(widths[name]) for name, cell in cells
+        ).rstrip()
 
     echo(paint(aligned(head), bold=True))
     for row in rows:
         echo(aligned(row))
 
 
+def _total(names: Sequence[str], widths: dict[str, int]) -> int:
+    return sum(widths[name] for name in names) + len(GAP) * (len(names) - 1)
+
+
 def _paragraph(head: Sequence[str], row: Sequence[str], width: int) -> Iterator[str]:
-    """The first cell, then the others with their names, indented and wrapped between cells."""
+    """Yield the first cell, then the others with their names, indented and wrapped between cells."""
     yield paint(row[0], bold=True)
     line = ""
     for name, cell in zip(head[1:], row[1:], strict=True):

@@ -2,48 +2,72 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-HEAD = ("tensor", "GGUF name", "shape", "offset", "bytes", "role")
+from ggcp_schema.checkpoint.formats import open_file
+from ggcp_schema.cli.options import File, Json, Width
+from ggcp_schema.cli.output import print_json_array, raise_damage
+from ggcp_schema.cli.table import print_table
+from ggcp_schema.inspect.tensors import Listed, listing, moments, order_of
+from ggcp_schema.inspect.text import shape_text
+
+HEAD = ("tensor", "GGUF name", "shape", "type", "offset", "bytes", "role")
+DROPPED = ("GGUF name", "role", "type")  # on a narrow terminal, in this order
+
+Order = Annotated[
+    str | None,
+    typer.Option(
+        "--order",
+        metavar="A|B|C",
+        help="The order of the parameters in the optimizer's vectors, if you know it. Default: decided from the bytes.",
+    ),
+]
+Moments = Annotated[
+    bool, typer.Option("--moments", help="List the parts of the optimizer's vectors, by parameter, instead.")
+]
 
 
 def tensors(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A ggcp checkpoint, or a GGUF file made from one.")],
-    as_json: Annotated[bool, typer.Option("--json", help="The same as JSON: an array of objects.")] = False,
+    file: File,
+    by_parameter: Moments = False,
+    order: Order = None,
+    as_json: Json = False,
+    width: Width = None,
 ) -> None:
-    """List the tensors: path, GGUF name, shape, offset, bytes, role.
+    """List the tensors: path, GGUF name, shape, type, place and role.
 
-    Shapes are in ggml order: the first number is the fastest-varying. A tensor without a GGUF name is not converted.
-    JSON keys: path, gguf_name, shape, offset, nbytes, type, role; null where there is no such thing.
+    Shapes are in ggml order: the first number is the fastest-varying. A tensor without a GGUF name is not converted. On
+    a narrow terminal some columns are left out.
+
+    JSON keys: path, gguf_name, shape, offset, nbytes, type, role; null if not applicable.
+
+    Exit code 0: done, 2: the file cannot be read, 4: it is damaged, and the tensors before the damage are listed.
+
+    Example: ggcp-schema tensors alice.ggcp --moments
     """
-    from ggcp_schema.cli.output import print_json, raise_damage
-    from ggcp_schema.cli.table import print_table
-    from ggcp_schema.gguf.opening import open_any
-    from ggcp_schema.inspect.selection import listing
-
-    with open_any(file, partial=True) as opened:
+    with open_file(file, partial=True) as opened:
         found = listing(opened)
+        if by_parameter:
+            found = list(moments(found, order_of(found, order)))
         if as_json:
-            print_json([item.as_dict() for item in found])
+            print_json_array(item.as_dict() for item in found)
         else:
-            rows = [
-                (
-                    item.path or "-",
-                    item.gguf_name or "-",
-                    shape_text(item.tensor.shape),
-                    f"{item.tensor.offset:,}",
-                    f"{item.tensor.nbytes:,}",
-                    item.role if item.tensor.type == "F32" else f"{item.role}, {item.tensor.type}",
-                )
-                for item in found
-            ]
-            print_table(HEAD, rows, right=("offset", "bytes"))
-        raise_damage(getattr(opened, "damage", None))
+            print_table(
+                HEAD, [_cells(item) for item in found], right=("offset", "bytes"), optional=DROPPED, width=width
+            )
+        raise_damage(opened.damage)
 
 
-def shape_text(shape: tuple[int, ...]) -> str:
-    """`[48, 32]`; `NULL` for a tensor that the trainer did not have."""
-    return str(list(shape)) if shape else "NULL"
+def _cells(item: Listed) -> tuple[str, ...]:
+    tensor = item.tensor
+    return (
+        item.path or item.name,
+        item.gguf_name or "-",
+        shape_text(tensor.shape),
+        tensor.type,
+        f"{tensor.offset:,}",
+        f"{tensor.nbytes:,}",
+        item.role,
+    )

@@ -1,91 +1,135 @@
-"""`validate`: all that is wrong with a file, and all that is odd."""
+"""`validate`: check files against every rule of their format."""
 
 from __future__ import annotations
 
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from ggcp_schema.inspect.validate import Odd, Report
+from ggcp_schema.cli.options import FILE_HELP, Json
+from ggcp_schema.cli.output import echo, escape, paint, print_json, print_json_array, progress
+from ggcp_schema.errors import GgcpError, NotACheckpointError
+from ggcp_schema.files.source import Source
+from ggcp_schema.inspect.text import count_text
+from ggcp_schema.inspect.validate import Oddity, Problem, Report, odd_values
+from ggcp_schema.inspect.validate import validate as check
+
+EXIT_CODES = {"valid": 0, "invalid": 1, "unreadable": 2, "damaged": 4, "unknown": 4}
 
 
 def validate(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The ggcp checkpoint.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help=FILE_HELP)],
     data: Annotated[
-        bool, typer.Option("--data", help="Read the tensor data too, and look for NaN, infinities, negative variances.")
+        bool, typer.Option("--data", help="Read the tensors too, and report NaN, infinities and negative variances.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Give the findings as JSON.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Count warnings as errors.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Check a checkpoint against every rule of its format.
+    """Check files against every rule of their format.
 
-    Lists all errors, and apart from them warnings: what is allowed, but odd. Exit codes: 0 valid, with or without
-    warnings; 1 invalid, but everything else could be checked; 4 damaged so that the rest cannot be read, or
-    another kind of file.
+    Reports errors, and warnings for values that are allowed but unusual. Exit codes: 0 valid, 1 invalid, 2 the file
+    cannot be read, 4 it is damaged so that the rest cannot be checked, or of an unknown format. Of several files the
+    highest code counts.
+
+    JSON keys: file, format, verdict (valid, invalid, damaged; with several files also unreadable, unknown), valid,
+    records {checked, expected}, fields, data, errors {path, offset, expected, found, missing, file_missing}, warnings
+    {path, offset, message}, damage. Several files give an array.
+
+    Example: ggcp-schema validate --data --strict *.ggcp
     """
-    from contextlib import closing
+    verdicts: Counter[str] = Counter()
 
-    from ggcp_schema.cli.output import progress
-    from ggcp_schema.inspect.validate import odd_values
-    from ggcp_schema.inspect.validate import validate as check
-    from ggcp_schema.source import Source
+    def results() -> Iterator[dict[str, Any]]:
+        for file in files:
+            try:
+                result = examine(file, data=data, strict=strict, quiet=as_json)
+            except GgcpError as error:
+                if len(files) == 1:
+                    raise
+                result = unreadable(file, error, quiet=as_json)
+            verdicts[result["verdict"]] += 1
+            yield result
 
+    if as_json and len(files) > 1:
+        print_json_array(results())
+    else:
+        for result in results():
+            if as_json:
+                print_json(result)
+    if len(files) > 1 and not as_json:
+        echo(f"{count_text(len(files), 'file')}: {', '.join(f'{count:,} {name}' for name, count in verdicts.items())}")
+    raise typer.Exit(max(EXIT_CODES[verdict] for verdict in verdicts))
+
+
+def examine(file: Path, *, data: bool, strict: bool, quiet: bool) -> dict[str, Any]:
+    """Check a file. Print what was found and return the verdict; if `quiet`, return all of it for JSON."""
     with closing(Source(file)) as source:
         report = check(source)
         warnings = list(report.warnings)
         if data:
-            with progress(sum(tensor.nbytes for tensor in report.tensors), "Reading") as advance:
+            with progress(sum(tensor.nbytes for tensor in report.readable), "Reading", quiet=quiet) as advance:
                 warnings += odd_values(report, advance)
-    if as_json:
-        from ggcp_schema.cli.output import print_json
-
-        print_json(as_dict(report, warnings, data))
-    else:
-        show(report, warnings, data)
-    if not report.valid:
-        raise typer.Exit(4 if report.damage else 1)
+        source.check_unchanged()
+        verdict = "damaged" if report.damage else "valid" if report.valid and not (strict and warnings) else "invalid"
+        if not quiet:
+            show(report, warnings, verdict, data=data)
+            return {"verdict": verdict}
+        return as_dict(report, warnings, verdict, data=data)
 
 
-def as_dict(report: Report, warnings: list[Odd], data: bool) -> dict[str, Any]:
-    """The findings as data. `damage` is null where all could be read, `expected` where damage hides the number."""
+def unreadable(file: Path, error: GgcpError, *, quiet: bool) -> dict[str, Any]:
+    """Print that one of several files could not be checked, unless `quiet`, and return it for JSON."""
+    verdict = "unknown" if isinstance(error, NotACheckpointError) else "unreadable"
+    if not quiet:
+        echo(f"{paint(verdict, 'red', bold=True)}: {escape(error.message)}")
+    return {"file": os.fsdecode(file), "format": None, "verdict": verdict, "valid": False, "error": error.message}
+
+
+def as_dict(report: Report, warnings: list[Oddity], verdict: str, *, data: bool) -> dict[str, Any]:
+    """Return the findings for JSON. `damage` is null if all was read, `expected` if damage hides the number."""
     return {
-        "file": report.source.path,
+        "file": report.file.path,
+        "format": report.file.format.name,
+        "verdict": verdict,
         "valid": report.valid,
         "records": {"checked": report.checked, "expected": report.expected},
         "fields": report.fields,
         "data": data,
         "errors": [error._asdict() for error in report.errors],
         "warnings": [warning._asdict() for warning in warnings],
-        "damage": report.damage._asdict() if report.damage else None,
+        "damage": report.damage and report.damage._asdict(),
     }
 
 
-def show(report: Report, warnings: list[Odd], data: bool) -> None:
-    """A line for each finding, and the verdict."""
-    from ggcp_schema.cli.output import echo, escape, paint
-
+def show(report: Report, warnings: list[Oddity], verdict: str, *, data: bool) -> None:
+    """Print a line for each finding, and the verdict."""
     errors = [*report.errors, *([report.damage] if report.damage else [])]
     for error in errors:
-        missing = f": the file is {error.missing} bytes too short" if error.missing else ""
-        where = f"{error.path} at offset {error.offset} ({error.offset:#x})"
-        echo(f"{paint('error:', 'red')} {where}: expected {error.expected}, found {error.found}{missing}")
-    for odd in warnings:
-        echo(
-            f"{paint('warning:', 'yellow')} {odd.path} at offset {odd.offset} ({odd.offset:#x}): {escape(odd.message)}"
-        )
-    verdict = "damaged" if report.damage else "valid" if report.valid else "invalid"
+        echo(f"{paint('error:', 'red')} {place(error)}: {escape(error.message)}")
+    for warning in warnings:
+        echo(f"{paint('warning:', 'yellow')} {place(warning)}: {escape(warning.message)}")
+    noun = "record" if report.file.format.name == "ggcp" else "tensor"
     if report.expected is None:
-        records = f"{count(report.checked, 'record')} (the damage hides how many there are)"
+        checked = f"{count_text(report.checked, noun)} (the damage hides how many there are)"
+    elif report.expected == 0:
+        checked = f"no {noun}s"
     else:
-        records = f"{report.checked:,} of {report.expected:,} records"
-    read = f", {sum(tensor.n_elements for tensor in report.tensors):,} values" if data else ""
-    findings = f"{count(len(errors), 'error')}, {count(len(warnings), 'warning')}"
-    colour = "green" if report.valid else "red"
-    name = escape(report.source.path)
-    echo(f"{paint(verdict, colour, bold=True)}: {name}: {findings}; checked {records}, {report.fields:,} fields{read}")
+        checked = f"{report.checked:,} of {count_text(report.expected, noun)}"
+    checked += f", {count_text(report.fields, 'field')}"
+    if data:
+        checked += f", {count_text(sum(tensor.n_elements for tensor in report.readable), 'value')}"
+        unread = len(report.file.tensors) - len(report.readable)
+        checked += f"; {count_text(unread, 'quantized tensor')} not read" if unread else ""
+    found = f"{count_text(len(errors), 'error')}, {count_text(len(warnings), 'warning')}"
+    name, colour = escape(report.file.path), "green" if verdict == "valid" else "red"
+    echo(f"{paint(verdict, colour, bold=True)}: {name}: {found}; checked {checked}")
 
 
-def count(number: int, noun: str) -> str:
-    """`no errors`, `1 error`, `2 errors`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}" if number else f"no {noun}s"
+def place(finding: Problem | Oddity) -> str:
+    """Return where a finding is: `norm.type at offset 20552 (0x5048)`."""
+    return f"{escape(finding.path)} at offset {finding.offset} ({finding.offset:#x})"

@@ -1,78 +1,92 @@
-"""`verify`: the proof that a GGUF file holds what a checkpoint does."""
+"""`verify`: compare a GGUF file with the checkpoint it was made from."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from ggcp_schema.gguf.verify import Proof
+from ggcp_schema.checkpoint.formats import open_checkpoint
+from ggcp_schema.cli.options import Json, Quiet
+from ggcp_schema.cli.output import echo, escape, paint, print_json, progress
+from ggcp_schema.gguf.reader import open_gguf
+from ggcp_schema.inspect.text import count_text
+from ggcp_schema.mapping.eras import epsilon_text
+from ggcp_schema.mapping.verify import Verification
+from ggcp_schema.mapping.verify import verify as compare
+
+KINDS = {"resume": "a checkpoint to resume from", "model": "a model"}
 
 
 def verify(
     checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="The ggcp checkpoint.")],
-    gguf: Annotated[Path, typer.Argument(metavar="GGUF", help="The file that was made of it.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Give the result as JSON.")] = False,
+    gguf: Annotated[Path, typer.Argument(metavar="GGUF", help="The file that was made from it.")],
+    as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Prove that a GGUF file holds exactly what a checkpoint holds.
+    """Compare a GGUF file with the checkpoint it was made from.
 
-    Takes what `convert`, `export` and the trainers of 2023 wrote. Compares keys, types, values, shapes and every
-    byte of the tensors. Keys beyond the checkpoint's do no harm. Exit codes: 0 the same, 1 different, 4 one of the
-    files is damaged.
+    Accepts what `convert`, `export` and the trainers of 2023 wrote. Compares keys, types, values, shapes and every byte
+    of the tensors; vectors that `convert` reordered or scaled are compared through the same change. Extra keys are
+    ignored. Exit codes: 0 the same, 1 different, 4 one of the files is damaged.
+
+    JSON keys: checkpoint, gguf, kind, same, optimizer, compared {keys, tensors, bytes, parameters}, rms_eps,
+    extra_keys, differences {kind, name, message}.
+
+    Example: ggcp-schema verify checkpoint.bin resume.gguf
     """
-    from ggcp_schema.cli.output import progress
-    from ggcp_schema.gguf.reader import open_gguf
-    from ggcp_schema.gguf.verify import verify as prove
-    from ggcp_schema.reader import open_checkpoint
-
     with open_checkpoint(checkpoint) as ckpt, open_gguf(gguf) as file:
-        with progress(sum(tensor.nbytes for tensor in file.tensors.values()), "Comparing") as advance:
-            proof = prove(ckpt, file, advance)
+        total = sum(tensor.nbytes for tensor in file.tensors.values())
+        with progress(total, "Comparing", quiet=quiet) as advance:
+            result = compare(ckpt, file, advance)
+        ckpt.source.check_unchanged()
+        file.source.check_unchanged()
         if as_json:
-            from ggcp_schema.cli.output import print_json
-
-            print_json(as_dict(ckpt.path, file.path, proof))
-        else:
-            show(ckpt.path, file.path, proof)
-    if not proof.same:
+            print_json(as_dict(ckpt.path, file.path, result))
+        elif not quiet:
+            show(ckpt.path, file.path, result)
+    if not result.same:
         raise typer.Exit(1)
 
 
-def as_dict(checkpoint: str, gguf: str, proof: Proof) -> dict[str, Any]:
-    """The result as data. `kind` of a difference is key, tensor, data or file."""
+def as_dict(checkpoint: str, gguf: str, result: Verification) -> dict[str, Any]:
+    """Return the result for JSON. `kind` of a difference is key, tensor, data or file."""
     return {
         "checkpoint": checkpoint,
         "gguf": gguf,
-        "kind": proof.kind,
-        "same": proof.same,
+        "kind": result.kind,
+        "same": result.same,
+        "optimizer": result.optimizer or None,
         "compared": {
-            "keys": proof.keys,
-            "tensors": proof.tensors,
-            "bytes": proof.nbytes,
-            "parameters": proof.n_params,
+            "keys": result.keys,
+            "tensors": result.tensors,
+            "bytes": result.nbytes,
+            "parameters": result.n_params,
         },
-        "rms_eps": proof.rms_eps,
-        "extra_keys": list(proof.extra_keys),
-        "differences": [difference._asdict() for difference in proof.differences],
+        "rms_eps": result.rms_eps,
+        "extra_keys": list(result.extra_keys),
+        "differences": [difference._asdict() for difference in result.differences],
     }
 
 
-def show(checkpoint: str, gguf: str, proof: Proof) -> None:
-    """What was compared, a line for each difference, and the verdict."""
-    from ggcp_schema.cli.output import echo, escape, float32, paint
-
-    what = {"resume": "a checkpoint to resume from", "model": "a model"}[proof.kind]
-    compared = f"{proof.keys:,} keys, {proof.tensors:,} tensors, {proof.nbytes:,} bytes of data compared"
-    echo(f"{escape(gguf)} is {what}: {compared}; {proof.n_params:,} parameters")
-    if proof.rms_eps is not None:
-        echo(f"RMS epsilon: {float32(proof.rms_eps)}, which no checkpoint states")
-    if proof.extra_keys:
-        echo(f"keys beyond the checkpoint's: {escape(', '.join(proof.extra_keys))}")
-    for difference in proof.differences:
+def show(checkpoint: str, gguf: str, result: Verification) -> None:
+    """Print what was compared, a line for each difference, and the verdict."""
+    compared = (
+        f"{count_text(result.keys, 'key')}, {count_text(result.tensors, 'tensor')}, "
+        f"{count_text(result.nbytes, 'byte')} of data compared"
+    )
+    echo(f"{escape(gguf)} is {KINDS[result.kind]}: {compared}; {count_text(result.n_params, 'parameter')}")
+    if result.optimizer:
+        echo(f"optimizer: {result.optimizer}")
+    if result.rms_eps is not None:
+        echo(f"RMS epsilon: {epsilon_text(result.rms_eps)} (not stored in the checkpoint)")
+    if result.extra_keys:
+        echo(f"keys that the checkpoint does not have: {escape(', '.join(result.extra_keys))}")
+    for difference in result.differences:
         echo(f"{paint('difference:', 'red')} {escape(str(difference))}")
-    same = paint("same", "green", bold=True)
-    verdict = same if proof.same else paint("different", "red", bold=True)
-    count = f" in {len(proof.differences):,} points" if len(proof.differences) > 1 else ""
-    echo(f"{verdict}{count}: {escape(checkpoint)} and {escape(gguf)}")
+    if result.same:
+        echo(f"{paint('same:', 'green', bold=True)} {escape(checkpoint)} and {escape(gguf)}")
+    else:
+        count = count_text(len(result.differences), "difference")
+        echo(f"{paint(count, 'red', bold=True)} between {escape(checkpoint)} and {escape(gguf)}")

@@ -1,60 +1,134 @@
-"""General construct pieces for files that are larger than memory and may be damaged.
+"""construct, extended for files that are larger than memory and may be damaged. Nothing here is specific to ggcp.
 
-They know nothing of ggcp. `Record` and `Items` are construct's `Struct` and `Array` with three additions:
-an error that knows the field's path with list indices, its file offset, what was expected and what was
-found; a check of every size against the file before anything is read or looped over; and an optional
-`Trace` (`parse_stream(f, trace=Trace())`) that collects every leaf with its place in the file.
-
-They bypass construct's `parsed` hooks and its path strings, which cost more than the parsing itself.
+The classes with construct's names are drop-ins for construct's own, with these additions: an error has the field's path
+with list indices, its offset, what was expected and what was found, when parsing and when building; every size is
+checked against the file before anything is read; a `Const` may be an expression. `PaddingTo`, `PaddingUntil`,
+`Payload`, `LazyArray` and `Chars` are new. `Field` is the tree of a parsed file's fields with their places.
 """
 
-from ggcp_schema.constructs.base import Expr, FieldError, Ref, Stated, Steps, end_of, format_path, insist, lookup
-from ggcp_schema.constructs.leaves import (
-    F32,
-    Derived,
-    EndOfFile,
+from construct import Error
+
+from ggcp_schema.constructs.errors import DataGoneError, ErrorLog, FieldError, Steps, count_bytes, counted, format_path
+from ggcp_schema.constructs.expressions import compiled, expression_text, expression_tree, prod_, this
+from ggcp_schema.constructs.extents import (
+    Counter,
     Extent,
-    Hole,
-    Int32,
-    Int64,
-    Name,
-    OneOf,
-    PaddingTo,
     Payload,
-    UInt8,
-    UInt32,
 )
-from ggcp_schema.constructs.records import Choice, If, Items, Record, unlabelled
-from ggcp_schema.constructs.trace import Span, Trace
+from ggcp_schema.constructs.fields import (
+    Bytes,
+    Chars,
+    Computed,
+    Const,
+    OneOf,
+    Padding,
+    PaddingTo,
+    PaddingUntil,
+    PascalString,
+    Pass,
+    Terminated,
+)
+from ggcp_schema.constructs.numbers import (
+    Flag,
+    Float32b,
+    Float32l,
+    Float64b,
+    Float64l,
+    FormatField,
+    Int8sl,
+    Int8ul,
+    Int16sb,
+    Int16sl,
+    Int16ub,
+    Int16ul,
+    Int32sb,
+    Int32sl,
+    Int32ub,
+    Int32ul,
+    Int64sb,
+    Int64sl,
+    Int64ub,
+    Int64ul,
+    NaN,
+)
+from ggcp_schema.constructs.records import (
+    Array,
+    GreedyRange,
+    If,
+    IfThenElse,
+    LazyArray,
+    LazyList,
+    Struct,
+    Switch,
+    docs_of,
+    rule_text,
+    unwrap,
+)
+from ggcp_schema.constructs.streams import stream_end
+from ggcp_schema.constructs.tree import Field, kind_of, root_field
 
 __all__ = [
-    "F32",
-    "Choice",
-    "Derived",
-    "EndOfFile",
-    "Expr",
+    "Array",
+    "Bytes",
+    "Chars",
+    "Computed",
+    "Const",
+    "Counter",
+    "DataGoneError",
+    "Error",
+    "ErrorLog",
     "Extent",
+    "Field",
     "FieldError",
-    "Hole",
+    "Flag",
+    "Float32b",
+    "Float32l",
+    "Float64b",
+    "Float64l",
+    "FormatField",
+    "GreedyRange",
     "If",
-    "Int32",
-    "Int64",
-    "Items",
-    "Name",
+    "IfThenElse",
+    "Int8sl",
+    "Int8ul",
+    "Int16sb",
+    "Int16sl",
+    "Int16ub",
+    "Int16ul",
+    "Int32sb",
+    "Int32sl",
+    "Int32ub",
+    "Int32ul",
+    "Int64sb",
+    "Int64sl",
+    "Int64ub",
+    "Int64ul",
+    "LazyArray",
+    "LazyList",
+    "NaN",
     "OneOf",
+    "Padding",
     "PaddingTo",
+    "PaddingUntil",
+    "PascalString",
+    "Pass",
     "Payload",
-    "Record",
-    "Ref",
-    "Span",
-    "Stated",
     "Steps",
-    "Trace",
-    "UInt8",
-    "UInt32",
-    "end_of",
+    "Struct",
+    "Switch",
+    "Terminated",
+    "compiled",
+    "count_bytes",
+    "counted",
+    "docs_of",
+    "expression_text",
+    "expression_tree",
     "format_path",
-    "insist",
-    "lookup",
-    "unlabelled",
+    "kind_of",
+    "prod_",
+    "root_field",
+    "rule_text",
+    "stream_end",
+    "this",
+    "unwrap",
 ]

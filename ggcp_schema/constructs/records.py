@@ -1,127 +1,427 @@
-"""Fields that hold others: records, lists, and what is there only under a condition."""
+"""Composite fields: structs, arrays and conditionals."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import IO, Any
 
-from construct import Array, Construct, Container, IfThenElse, ListContainer, Renamed, Struct
+import construct
+from construct import Construct, ConstructError, Container, ListContainer, Renamed, SizeofError, evaluate
 
-from ggcp_schema.atomic import atomic_output
-from ggcp_schema.constructs.base import Expr, FieldError, end_of
+from ggcp_schema.constructs.errors import DataGoneError, FieldError, count_bytes, counted, too_short
+from ggcp_schema.constructs.expressions import compiled, expression_text
+from ggcp_schema.constructs.extents import Extent, Origin
+from ggcp_schema.constructs.fields import Const, OneOf, PascalString, Pass, number_text
+from ggcp_schema.constructs.numbers import FormatField
+from ggcp_schema.constructs.streams import SMALL, stream_end
+
+MARK = 64  # a LazyArray notes the offset of each 64th element
 
 
-class Record(Struct):
-    """A Struct whose errors and traces know where they are."""
+def unwrap(field: Construct) -> Construct:
+    """Return the construct without the `Renamed` wrappers that `"name" / field * "docs"` adds."""
+    while isinstance(field, Renamed):
+        field = field.subcon
+    return field
 
-    def __init__(self, *subcons: Construct) -> None:
-        super().__init__(*subcons)
-        self.fields = [(field.name, unlabelled(field)) for field in subcons]
+
+def docs_of(field: Construct) -> str:
+    """Return the note on a field: the nearest `* "docs"` among its `Renamed` wrappers; empty if there is none."""
+    while isinstance(field, Renamed):
+        if field.docs:
+            return str(field.docs)
+        field = field.subcon
+    return str(getattr(field, "docs", "") or "")
+
+
+def least_size(field: Construct) -> int:
+    """Return the least number of bytes that a field can occupy, so that impossible counts are found early."""
+    field = unwrap(field)
+    if isinstance(field, Struct):
+        return field.least_size
+    if isinstance(field, construct.IfThenElse):
+        return min(least_size(field.thensubcon), least_size(field.elsesubcon))
+    if isinstance(field, construct.Switch):
+        cases = [*field.cases.values(), field.default]
+        return min(least_size(case) for case in cases if case is not construct.Error)
+    if isinstance(field, PascalString):
+        return least_size(field.lengthfield)
+    with suppress(SizeofError, KeyError, AttributeError, TypeError):
+        return int(field.sizeof())
+    return 0
+
+
+def new_scope(struct: Construct, stream: IO[bytes] | None, context: Container, *, building: bool = False) -> Container:
+    """Return the context in which the fields of a Struct are parsed or built: construct's, in one call."""
+    scope = Container(
+        _=context,
+        _params=context["_params"],
+        _root=context.get("_root"),
+        _parsing=not building,
+        _building=building,
+        _sizing=False,
+        _subcons=struct._subcons,
+        _io=stream,
+        _index=context.get("_index"),
+    )
+    if scope["_root"] is None:
+        scope["_root"] = scope
+    return scope
+
+
+class Struct(construct.Struct):
+    """A Struct whose errors have the path and the offset of the field, when parsing and when building.
+
+    The container that it parses to has the offset of its first byte as `_offset` and its size as `_size`; the size is
+    not there if an error ended the parse inside the Struct. Fields that the Struct does not have are an error when
+    building. construct's `parsed` hooks and path strings are skipped, because they take longer than the parsing itself.
+    """
+
+    def __init__(self, *subcons: Construct, **subconskw: Construct) -> None:
+        super().__init__(*subcons, **subconskw)
+        self.fields: list[tuple[str | None, Construct]] = [(field.name, unwrap(field)) for field in self.subcons]
+        self.least_size: int = sum(least_size(field) for _, field in self.fields)
 
     def _parse(self, stream: IO[bytes], context: Container, path: str) -> Container:
-        params = context["_params"]
-        scope = Container(
-            _=context,
-            _params=params,
-            _root=context.get("_root"),
-            _parsing=True,
-            _building=False,
-            _sizing=False,
-            _subcons=self._subcons,
-            _io=stream,
-            _index=context.get("_index"),
-        )
-        if scope["_root"] is None:
-            scope["_root"] = scope
-        trace = params.get("trace")
-        obj = Container()
+        scope = new_scope(self, stream, context)
+        obj = Container(_offset=stream.tell())
         for name, field in self.fields:
             try:
-                value = field._parse(stream, scope, path) if trace is None else trace.parse(name, field, stream, scope)
+                value = field._parse(stream, scope, path)
             except FieldError as error:
                 raise error.within(name, obj) from None
+            except ConstructError as error:
+                raise _foreign(error, stream).within(name, obj) from error
             if name:
                 obj[name] = scope[name] = value
+        obj["_size"] = stream.tell() - obj["_offset"]
         return obj
 
-    def build_file(self, obj: Any, filename: str, **contextkw: Any) -> None:
-        """Builds into a file, whole or not at all: it may be the one that the data's extents are in."""
-        with atomic_output(filename, overwrite=True) as place:
-            super().build_file(obj, place, **contextkw)
+    def _build(self, obj: Any, stream: IO[bytes], context: Container, path: str) -> Container:
+        if not isinstance(obj, Mapping):
+            if obj is not None:
+                raise FieldError(stream.tell(), "a mapping of fields", repr(obj))
+            obj = {}
+        given = {name: value for name, value in obj.items() if not str(name).startswith("_")}
+        unknown = next((name for name in given if name not in self._subcons), None)
+        if unknown is not None:
+            raise FieldError(stream.tell(), f"one of the fields {', '.join(self._subcons)}", repr(unknown))
+        scope = new_scope(self, stream, context, building=True)
+        scope.update(given)
+        built = Container()
+        for name, field in self.fields:
+            if name and name not in obj and not field.flagbuildnone:
+                raise FieldError(stream.tell(), "a value", "none").within(name)
+            try:
+                value = field._build(obj.get(name), stream, scope, path)
+            except FieldError as error:
+                raise error.within(name) from None
+            except DataGoneError:
+                raise
+            except (ConstructError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
+                raise _foreign(error, stream).within(name) from error
+            if name:
+                built[name] = scope[name] = value
+        return built
 
 
-class Items(Array):
-    """An Array. `floor` is the least size of an element in bytes: a count that the file cannot hold fails at
-    once, before the first element is read."""
+def _foreign(error: Exception, stream: IO[bytes]) -> FieldError:
+    """Return a FieldError for an error of a class that is not from this package."""
+    return FieldError(stream.tell(), "a valid field", f"{type(error).__name__}: {str(error).splitlines()[-1]}")
 
-    def __init__(self, count: Expr, subcon: Construct, floor: int) -> None:
-        super().__init__(count, subcon)
-        self.floor = floor
+
+class Array(construct.Array):
+    """An Array whose errors have the index of the element.
+
+    A count that the file cannot hold is an error before the first element is parsed.
+    """
+
+    def __init__(self, count: Any, subcon: Construct) -> None:
+        super().__init__(count, unwrap(subcon))
+        self.count_of, self.least_size = compiled(count), least_size(subcon)
+
+    def _counted(self, stream: IO[bytes], context: Container) -> int:
+        count: int = self.count_of(context)
+        if not 0 <= count <= SMALL:
+            self._check_count(count, stream, context)
+        return count
+
+    def _check_count(self, count: int, stream: IO[bytes], context: Container) -> None:
+        end, here = stream_end(stream, context), stream.tell()
+        size = least_size(chosen(self.subcon, context))
+        if count < 0 or count * size > end - here:
+            most = max(0, end - here) // max(1, size)
+            text = expression_text(self.count) if callable(self.count) else "the count"
+            raise FieldError(here, f"{text} to be at most {most} in a file of {count_bytes(end)}", str(count))
 
     def _parse(self, stream: IO[bytes], context: Container, path: str) -> ListContainer:
-        count, end = self.count(context), end_of(stream, context)
-        if count * self.floor > end:
-            most = f"{self.count} to be at most {end // self.floor} in a file of {end} bytes"
-            raise FieldError(stream.tell(), most, str(count))
-        trace = context["_params"].get("trace")
-        items = ListContainer()
-        for index in range(count):
+        items, subcon = ListContainer(), self.subcon
+        for index in range(self._counted(stream, context)):
             context["_index"] = index
             try:
-                if trace is None:
-                    items.append(self.subcon._parse(stream, context, path))
-                else:
-                    items.append(trace.parse(index, self.subcon, stream, context))
+                items.append(subcon._parse(stream, context, path))
             except FieldError as error:
                 raise error.within(index, items) from None
         return items
 
+    def _build(self, obj: Any, stream: IO[bytes], context: Container, path: str) -> Any:
+        count = self.count_of(context)
+        if isinstance(obj, str | bytes) or not isinstance(obj, Sequence) or len(obj) != count:
+            found = str(len(obj)) if isinstance(obj, Sequence) else repr(obj)
+            text = f" ({expression_text(self.count)})" if callable(self.count) else ""
+            raise FieldError(stream.tell(), counted(count, "element") + text, found)
+        self._build_items(obj, stream, context, path)
+        return obj
 
-class If(IfThenElse):
-    """A field that is there only under a condition; otherwise no bytes, and None."""
+    def _build_items(self, obj: Any, stream: IO[bytes], context: Container, path: str) -> None:
+        for index, item in enumerate(obj):
+            context["_index"] = index
+            try:
+                self.subcon._build(item, stream, context, path)
+            except FieldError as error:
+                raise error.within(index) from None
 
-    def __init__(self, condition: Expr, subcon: Construct) -> None:
-        super().__init__(condition, subcon, Absent())
-        self.condition = condition
+
+class GreedyRange(Array):
+    """Elements up to the end of the stream. Unlike construct's, it does not hide an error in an element."""
+
+    def __init__(self, subcon: Construct) -> None:
+        super().__init__(None, subcon)
         self.flagbuildnone = True
 
-
-class Choice(Construct):
-    """One of several records, by a key that is known to be among them."""
-
-    def __init__(self, key: Expr, cases: dict[str, Construct]) -> None:
-        super().__init__()
-        self.key, self.cases = key, cases
-
-    def _parse(self, stream: IO[bytes], context: Container, path: str) -> Any:
-        return self.cases[self.key(context)]._parse(stream, context, path)
+    def _parse(self, stream: IO[bytes], context: Container, path: str) -> ListContainer:
+        items, end = ListContainer(), stream_end(stream, context)
+        while stream.tell() < end:
+            context["_index"] = len(items)
+            try:
+                items.append(self.subcon._parse(stream, context, path))
+            except FieldError as error:
+                raise error.within(len(items), items) from None
+        return items
 
     def _build(self, obj: Any, stream: IO[bytes], context: Container, path: str) -> Any:
-        return self.cases[self.key(context)]._build(obj, stream, context, path)
-
-    def _sizeof(self, context: Container, path: str) -> int:
-        size: int = self.cases[self.key(context)]._sizeof(context, path)
-        return size
+        self._build_items(obj or (), stream, context, path)
+        return obj
 
 
-class Absent(Construct):
-    """No bytes, None."""
+class LazyArray(Array):
+    """An Array whose elements are parsed when they are asked for, so that it takes no memory: see `LazyList`."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.flagbuildnone = True
+    def _parse(self, stream: IO[bytes], context: Container, path: str) -> LazyList:
+        count, start = self._counted(stream, context), stream.tell()
+        layout = fixed_layout(self.subcon, context)
+        size = None if layout is None else layout.length
+        marks = [start]
+        if layout is not None:
+            available = stream_end(stream, context) - start
+            if count * layout.length > available:
+                raise too_short(start, count * layout.length, available)
+            layout.skip_all(stream, count)
+        else:
+            parse = self.subcon._parse
+            for index in range(count):
+                try:
+                    parse(stream, context, path)
+                except FieldError as error:
+                    raise error.within(index, ListContainer()) from None
+                if index % MARK == MARK - 1:
+                    marks.append(stream.tell())
+        return LazyList(self.subcon, context, Origin.of(stream, context), count, marks, stream.tell() - start, size)
 
-    def _parse(self, stream: IO[bytes], context: Container, path: str) -> None:
-        return None
-
-    def _build(self, obj: Any, stream: IO[bytes], context: Container, path: str) -> None:
-        return None
-
-    def _sizeof(self, context: Container, path: str) -> int:
-        return 0
+    def _build_items(self, obj: Any, stream: IO[bytes], context: Container, path: str) -> None:
+        if isinstance(obj, LazyList) and obj.subcon is self.subcon and obj.layout == fixed_layout(self.subcon, context):
+            obj.extent.copy_to(stream)
+        else:
+            super()._build_items(obj, stream, context, path)
 
 
-def unlabelled(field: Construct) -> Construct:
-    """The construct under its name and notes."""
-    while isinstance(field, Renamed):
-        field = field.subcon
+class LazyList(Sequence[Any]):
+    """The elements of a LazyArray: a sequence that parses the elements it is asked for.
+
+    `offset` and `nbytes` say where they lie in the stream.
+    """
+
+    def __init__(
+        self,
+        subcon: Construct,
+        context: Container,
+        origin: Origin,
+        count: int,
+        marks: list[int],
+        nbytes: int,
+        size: int | None,
+    ) -> None:
+        self.subcon, self.context, self.origin = subcon, context, origin
+        self.length, self.marks, self.nbytes, self.size = count, marks, nbytes, size
+        self.layout = fixed_layout(subcon, context)
+
+    @property
+    def offset(self) -> int:
+        """The offset of the first element in bytes."""
+        return self.marks[0]
+
+    @property
+    def extent(self) -> Extent:
+        """Where the elements lie."""
+        return Extent(self.offset, self.nbytes, self.origin)
+
+    def offset_of(self, index: int) -> int:
+        """Return the offset of an element; that of `len(self)` is the end."""
+        if self.size is not None:
+            return self.offset + index * self.size
+        if index == self.length:
+            return self.offset + self.nbytes
+        with self.origin.open() as stream:
+            stream.seek(self.marks[index // MARK])
+            for _ in range(index % MARK):
+                self.subcon._parse(stream, self.context, "")
+            return stream.tell()
+
+    def index_at(self, offset: int) -> int:
+        """Return the index of the element that holds the byte at `offset`."""
+        if self.size is not None:
+            return (offset - self.offset) // self.size
+        mark = bisect_right(self.marks, offset) - 1
+        index = mark * MARK
+        with self.origin.open() as stream:
+            stream.seek(self.marks[mark])
+            while index < self.length:
+                self.subcon._parse(stream, self.context, "")
+                if stream.tell() > offset:
+                    break
+                index += 1
+        return index
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            start, stop, step = index.indices(self.length)
+            if step == 1:
+                return list(self.iterate(start, max(start, stop)))
+            return [self[i] for i in range(start, stop, step)]
+        position = index + self.length if index < 0 else index
+        if not 0 <= position < self.length:
+            raise IndexError(f"index {index} is out of range: the array has {self.length} elements")
+        return next(self.iterate(position, position + 1))
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.iterate(0, self.length)
+
+    def iterate(self, start: int, stop: int) -> Iterator[Any]:
+        """Yield the elements from `start` to `stop`. Raises `DataGoneError` if the file has changed meanwhile."""
+        at = self.offset_of(start)
+        if self.layout is not None:
+            size, end = self.layout.length, self.offset + stop * self.layout.length
+            with self.origin.open() as stream:
+                while at < end:
+                    stream.seek(at)
+                    data = stream.read(min(end - at, size << 12))
+                    data = data[: len(data) - len(data) % size]
+                    if not data:
+                        raise DataGoneError(None, f"the array at offset {self.offset} has lost its last elements")
+                    at += len(data)
+                    yield from self.layout.unpack_all(data)
+            return
+        parse = self.subcon._parse
+        for first in range(start, stop, MARK):
+            with self.origin.open() as stream:
+                stream.seek(at)
+                items = [parse(stream, self.context, "") for _ in range(min(MARK, stop - first))]
+                at = stream.tell()
+            yield from items
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, str | bytes) or not isinstance(other, Sequence) or len(self) != len(other):
+            return False
+        return all(a == b for a, b in zip(self, other))
+
+    __hash__ = None  # type: ignore[assignment]  # lists have none
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> LazyList:
+        return self
+
+    def __repr__(self) -> str:
+        return f"<{counted(self.length, 'element')} at offset {self.offset}>"
+
+
+def chosen(field: Construct, context: Container) -> Construct:
+    """Return the construct that is used in this context: the case of a Switch or an If, without wrappers."""
+    while True:
+        if isinstance(field, Renamed):
+            field = field.subcon
+        elif isinstance(field, construct.IfThenElse):
+            field = field.thensubcon if evaluate(field.condfunc, context) else field.elsesubcon
+        elif isinstance(field, construct.Switch):
+            field = field.cases.get(evaluate(field.keyfunc, context), field.default)
+        else:
+            return field
+
+
+def fixed_layout(field: Construct, context: Container) -> FormatField | None:
+    """Return the number format of an array's elements; None if they are not plain numbers."""
+    field = chosen(field, context)
+    return field if isinstance(field, FormatField) else None
+
+
+def fixed_size(field: Construct, context: Container) -> int | None:
+    """Return the size of every such field in this context; None if it differs from field to field."""
+    layout = fixed_layout(field, context)
+    return layout.length if layout is not None else None
+
+
+class Switch(construct.Switch):
+    """A Switch without construct's calls of `parsed` hooks. Give `default=Error` so that an unknown key is an error."""
+
+    def __init__(self, keyfunc: Any, cases: Mapping[Any, Construct], default: Construct | None = None) -> None:
+        super().__init__(keyfunc, {key: unwrap(case) for key, case in cases.items()}, default)
+        self.flagbuildnone = all(case.flagbuildnone for case in self.cases.values())
+        self.key_of = compiled(keyfunc)
+
+    def _parse(self, stream: IO[bytes], context: Container, path: str) -> Any:
+        return self._case(stream, context)._parse(stream, context, path)
+
+    def _build(self, obj: Any, stream: IO[bytes], context: Container, path: str) -> Any:
+        return self._case(stream, context)._build(obj, stream, context, path)
+
+    def _case(self, stream: IO[bytes], context: Container) -> Construct:
+        key = self.key_of(context)
+        case = self.cases.get(key, self.default)
+        if case is construct.Error:
+            valid = " or ".join(map(str, self.cases))
+            raise FieldError(stream.tell(), f"{expression_text(self.keyfunc)} to be {valid}", str(key))
+        return case
+
+
+class IfThenElse(construct.IfThenElse):
+    """One field or another, without construct's calls of `parsed` hooks."""
+
+    def __init__(self, condfunc: Any, thensubcon: Construct, elsesubcon: Construct) -> None:
+        super().__init__(condfunc, unwrap(thensubcon), unwrap(elsesubcon))
+        self.condition_of = compiled(condfunc)
+
+    def _parse(self, stream: IO[bytes], context: Container, path: str) -> Any:
+        case = self.thensubcon if self.condition_of(context) else self.elsesubcon
+        return case._parse(stream, context, path)
+
+    def _build(self, obj: Any, stream: IO[bytes], context: Container, path: str) -> Any:
+        case = self.thensubcon if self.condition_of(context) else self.elsesubcon
+        return case._build(obj, stream, context, path)
+
+
+def If(condfunc: Any, subcon: Construct) -> IfThenElse:  # noqa: N802 - construct's name
+    """Return a field that is there only under a condition; otherwise it occupies no bytes and is None."""
+    field = IfThenElse(condfunc, subcon, Pass)
+    field.flagbuildnone = True
     return field
+
+
+def rule_text(field: Construct) -> str:
+    """Return the rule that a value must follow, in words; empty if any value is valid."""
+    field = unwrap(field)
+    if isinstance(field, Const):
+        return expression_text(field.value) if field.dynamic else number_text(field.value)
+    return str(field) if isinstance(field, OneOf) else ""

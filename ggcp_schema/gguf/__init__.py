@@ -1,1 +1,1 @@
-"""From a checkpoint to GGUF: names, mappings to entries, the writer, and the proof of what was written."""
+"""The GGUF container: what a file holds, reading it, writing it, comparing it. Nothing here knows about training."""

@@ -1,4 +1,4 @@
-"""What a GGUF file is to hold: key-values and tensors, in file order. Pure data; nothing here writes."""
+"""The keys and tensors of a GGUF file, as plain data. Nothing here writes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,16 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from ggcp_schema.errors import UnfitError
-from ggcp_schema.source import Tensor
+from ggcp_schema.constructs import NaN
+from ggcp_schema.errors import UnfitError, UsageError
+from ggcp_schema.files.source import CHUNK, Source
+from ggcp_schema.files.tensor import BIG, Tensor
 
 Progress = Callable[[int], None]
+Transform = Callable[[memoryview], memoryview]
+
+ARCHITECTURE = "general.architecture"
+ALIGNMENT = "general.alignment"
 
 INTEGERS = {
     "UINT8": range(1 << 8),
@@ -26,11 +32,15 @@ INTEGERS = {
 }
 
 
+QUIET = 1 << 22  # the bit of a float32 NaN that says that it is not a signalling one
+
+
 @dataclass(frozen=True)
 class KeyValue:
     """A key with its GGUF type (`UINT32`, `STRING`, `ARRAY/FLOAT32`, …) and value.
 
-    Raises `UnfitError` if the value does not fit the type: nothing wraps.
+    A `FLOAT32` is the nearest one to the value given. Raises `UnfitError` if the value is out of range for the type;
+    values are never wrapped.
     """
 
     key: str
@@ -38,70 +48,130 @@ class KeyValue:
     value: Any
 
     def __post_init__(self) -> None:
-        fits = INTEGERS.get(self.type)
-        if fits is not None and self.value not in fits:
+        allowed = INTEGERS.get(self.type)
+        if allowed is not None and self.value not in allowed:
             raise UnfitError(
-                f"{self.key}: {self.value} does not fit {self.type}, which holds {fits.start} to {fits.stop - 1}"
+                f"{self.key}: {self.value} is out of range for {self.type}, "
+                f"which holds {allowed.start} to {allowed.stop - 1}"
             )
         if self.type == "FLOAT32":
             object.__setattr__(self, "value", to_float32(self.value))
 
 
-class RawTensor(NamedTuple):
-    """A tensor that no checkpoint holds: its little-endian F32 bytes, and its shape in ggml order."""
+@dataclass(frozen=True)
+class FileData:
+    """Data that lies in a file: `extents` are (offset, size) in bytes, joined in this order.
 
-    shape: tuple[int, ...]
-    data: bytes
+    `transform` changes each chunk, but not its size; None copies. `path` is the path of the tensor the data is from.
+    """
+
+    path: str
+    source: Source
+    extents: tuple[tuple[int, int], ...]
+    transform: Transform | None = None
 
     @property
     def nbytes(self) -> int:
-        return len(self.data)
+        return sum(size for _, size in self.extents)
+
+
+@dataclass(frozen=True)
+class Zeros:
+    """Data of `nbytes` zero bytes."""
+
+    nbytes: int
 
 
 class TensorEntry(NamedTuple):
-    """An F32 tensor by its GGUF name, with where its data comes from."""
+    """An F32 tensor: its GGUF name, its shape in ggml order, and where its little-endian data comes from."""
 
     name: str
-    source: Tensor | RawTensor
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """In ggml order: the first number is the fastest-varying."""
-        return self.source.shape
+    shape: tuple[int, ...]
+    data: FileData | Zeros
 
     @property
     def nbytes(self) -> int:
-        return self.source.nbytes
+        return self.data.nbytes
 
 
 Entry = KeyValue | TensorEntry
 
 
+def stored(name: str, tensor: Tensor) -> TensorEntry:
+    """Return the entry of an F32 tensor that is copied as it is; from big-endian data its bytes are swapped.
+
+    Raises `UsageError` if the tensor is not F32.
+    """
+    if tensor.type != "F32":
+        message = f"{tensor.source.path}: tensor {tensor.path} is {tensor.type}; only F32 tensors can be copied"
+        raise UsageError(message, "The trainers' checkpoints contain no others.")
+    extents = ((tensor.offset, tensor.nbytes),) if tensor.nbytes else ()
+    transform = swapped if tensor.byte_order == BIG else None
+    return TensorEntry(name, tensor.shape, FileData(tensor.path, tensor.source, extents, transform))
+
+
+def swapped(chunk: memoryview) -> memoryview:
+    """Return 4-byte elements with the order of their bytes reversed."""
+    import numpy as np
+
+    elements: memoryview = np.frombuffer(chunk, "<u4").byteswap().data
+    return elements.cast("B")
+
+
 def key_values(entries: Sequence[Entry]) -> list[KeyValue]:
-    """The key-values among the entries."""
+    """Return the key-values among the entries."""
     return [entry for entry in entries if isinstance(entry, KeyValue)]
 
 
 def tensor_entries(entries: Sequence[Entry]) -> list[TensorEntry]:
-    """The tensors among the entries."""
+    """Return the tensors among the entries."""
     return [entry for entry in entries if isinstance(entry, TensorEntry)]
 
 
+def sources(entries: Sequence[Entry]) -> list[Source]:
+    """Return the files that the tensors' data comes from, each once."""
+    found = {
+        id(entry.data.source): entry.data.source
+        for entry in tensor_entries(entries)
+        if isinstance(entry.data, FileData)
+    }
+    return list(found.values())
+
+
 def tensor_data(entries: Sequence[TensorEntry]) -> Iterator[memoryview]:
-    """The data of the tensors one after another, in pieces of at most 2 MiB of one tensor each, read ahead."""
-    for source, run in groupby((entry.source for entry in entries), key=lambda data: getattr(data, "source", None)):
+    """Yield the data of the tensors one after another, in chunks of at most 2 MiB of one tensor each.
+
+    Files are read ahead. A chunk is only valid until the next one is requested.
+    """
+    for source, group in groupby(
+        entries, key=lambda entry: entry.data.source if isinstance(entry.data, FileData) else None
+    ):
+        run = list(group)
         if source is None:
-            yield from (memoryview(raw.data) for raw in run if isinstance(raw, RawTensor))
-        else:
-            yield from source.stream([(tensor.offset, tensor.nbytes) for tensor in run if isinstance(tensor, Tensor)])
+            zeros = memoryview(bytes(min(CHUNK, max((entry.nbytes for entry in run), default=0))))
+            yield from (zeros[: min(CHUNK, entry.nbytes - at)] for entry in run for at in range(0, entry.nbytes, CHUNK))
+            continue
+        data = [entry.data for entry in run if isinstance(entry.data, FileData)]
+        chunks = source.stream([extent for item in data for extent in item.extents])
+        for item in data:
+            left = item.nbytes
+            while left:
+                chunk = next(chunks)
+                left -= len(chunk)
+                yield item.transform(chunk) if item.transform else chunk
 
 
 def to_float32(value: float) -> float:
-    """The nearest float32, as a Python float. Raises `UnfitError` where there is none."""
+    """Return the nearest float32, as a Python float. Raises `UnfitError` if there is none.
+
+    A NaN keeps its bits, except that it becomes a quiet one: a conversion between float types does that too.
+    """
+    if isinstance(value, NaN):
+        return NaN(value.bits | QUIET)
     if not math.isfinite(value):
         return value
     try:
         number: float = struct.unpack("<f", struct.pack("<f", value))[0]
     except OverflowError:
-        raise UnfitError(f"{value} does not fit FLOAT32") from None
+        raise UnfitError(f"{value} is out of range for FLOAT32") from None
     return number

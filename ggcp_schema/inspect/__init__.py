@@ -1,1 +1,1 @@
-"""Views of a checkpoint as data: they print nothing."""
+"""Views of a file as data. Nothing here prints."""

@@ -1,39 +1,40 @@
-"""Statistics of tensors: one pass over the data, in constant memory, at about the speed of reading it."""
+"""Statistics of tensors: one pass over the data, in constant memory, at about the speed of reading it.
+
+This module imports numpy; only commands that read tensor data import it.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ggcp_schema.checkpoint import Checkpoint
-
-if TYPE_CHECKING:
-    from ggcp_schema.gguf.reader import GgufFile
-    from ggcp_schema.inspect.selection import Listed
-    from ggcp_schema.source import Tensor
+from ggcp_schema.checkpoint import names
+from ggcp_schema.files.file import File
+from ggcp_schema.files.tensor import ELEMENT_SIZES, Tensor, stream_values
+from ggcp_schema.inspect.tensors import Listed
 
 Floats = npt.NDArray[np.float32]
 
 BINS = 16
-SAMPLE = 1 << 14  # elements of a tensor at most, from which its histogram is made
+SAMPLE = 1 << 14  # elements of a tensor from which its histogram is made, at most
 ROW = 1 << 10  # elements summed in float32
 UNDERFLOWS = 1e-24  # mean square below which float32 squares lose digits
 CANCELS = 0.05  # share of the mean square below which float32 sums do not give the variance
-HUGE = 1e6  # nothing that trains well comes near it
-SELDOM_FULL = frozenset({"pf", "lmal", "lmys", "lms", "lmy"})  # they fill as training goes on
+HUGE = 1e6  # far larger than any healthy value
+SELDOM_FULL = frozenset({"pf", "lmal", "lmys", "lms", "lmy"})  # they are filled as training continues
 
 
 @dataclass(frozen=True)
 class Stats:
-    """What a tensor holds. All but `count`, `nan` and `inf` are of its finite elements, None where there are none.
+    """What a tensor holds. All but `count`, `nan` and `inf` are of its finite elements, None if there are none.
 
     `std` is the population's. `histogram` counts a sample in equal bins from `min` to `max`: `sampled` elements, evenly
-    spread, which are all if the tensor has no more than 16,384; it is empty if all elements are equal.
+    spread, which are all if the tensor has at most 16,384. It is empty if all elements are equal.
     """
 
     count: int
@@ -49,13 +50,13 @@ class Stats:
     sampled: int
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the attributes for JSON."""
         return asdict(self)
 
 
 @dataclass
-class Moments:
-    """What adds up: `deviations` is the sum of the squared distances from `mean`, `squares` that from 0."""
+class Sums:
+    """Sums over elements: `deviations` of the squared distances from `mean`, `squares` of those from 0."""
 
     count: int = 0
     nan: int = 0
@@ -69,10 +70,11 @@ class Moments:
 
     @property
     def finite(self) -> int:
+        """The number of finite elements."""
         return self.count - self.nan - self.inf
 
-    def add(self, other: Moments) -> None:
-        """Takes in another run of elements (Chan, Golub and LeVeque 1979)."""
+    def add(self, other: Sums) -> None:
+        """Add the sums of more elements (Chan, Golub and LeVeque 1979)."""
         both, apart = self.finite + other.finite, other.mean - self.mean
         if other.finite:
             share = other.finite / both
@@ -87,66 +89,64 @@ class Moments:
 
 
 def measure(tensors: Sequence[Tensor], progress: Callable[[int], None] | None = None) -> Iterator[Stats | None]:
-    """The statistics of each tensor of one file, in order; None for one whose elements are not F32.
+    """Yield the statistics of each tensor, in order; None for one whose elements cannot be read as float32.
 
-    `progress` is called with the number of bytes just done. Raises `FileError` if the file becomes too short.
+    `progress` is called with the number of bytes just read. Raises `FileError` if the file becomes too short.
     """
-    readable = [tensor for tensor in tensors if tensor.type == "F32"]
-    pieces = (
-        readable[0].source.stream([(tensor.offset, tensor.nbytes) for tensor in readable]) if readable else iter(())
-    )
+    chunks = stream_values([tensor for tensor in tensors if tensor.type in ELEMENT_SIZES])
     for tensor in tensors:
-        yield _measure(tensor, pieces, progress) if tensor.type == "F32" else None
+        yield _measure(tensor, chunks, progress) if tensor.type in ELEMENT_SIZES else None
 
 
-def _measure(tensor: Tensor, pieces: Iterator[memoryview], progress: Callable[[int], None] | None) -> Stats:
-    total, samples, done = Moments(), [], 0
-    step = -(-tensor.n_elements // SAMPLE) | 1  # odd, so that the sample wanders over the columns
+def _measure(tensor: Tensor, chunks: Iterator[Floats], progress: Callable[[int], None] | None) -> Stats:
+    total, samples, done = Sums(), [], 0
+    step = -(-tensor.n_elements // SAMPLE) | 1  # odd, so that it does not sample the same columns of every row
     while done < tensor.n_elements:
-        piece = next(pieces)
-        values = np.frombuffer(piece, "<f4")
+        values = next(chunks)
         with np.errstate(over="ignore", invalid="ignore"):
-            total.add(_moments(values))
+            total.add(_sums(values))
         samples.append(values[-done % step :: step].copy())
         done += len(values)
         if progress:
-            progress(len(piece))
-    return _finish(total, np.concatenate(samples) if samples else np.empty(0, "<f4"))
+            progress(len(values) * ELEMENT_SIZES[tensor.type])
+    return _finish(total, np.concatenate(samples) if samples else np.empty(0, np.float32))
 
 
-def _moments(values: Floats) -> Moments:
-    """The moments of a piece: from sums in float32 over short rows, which is fast and good to 1e-8, or where they
-    will not do, in float64."""
+def _sums(values: Floats) -> Sums:
+    """Return the sums over one chunk.
+
+    Sums short rows in float32 (fast, accurate to 1e-8) and falls back to float64 if that would lose precision.
+    """
     count = len(values)
     if count % ROW:
-        return _exact_moments(values)
+        return _exact_sums(values)
     rows = values.reshape(-1, ROW)
     squares = float(np.matmul(rows[:, None, :], rows[:, :, None]).sum(dtype=np.float64))
     total = float(np.einsum("ij->i", rows).sum(dtype=np.float64))
     deviations = squares - total * total / count
     if not (count * UNDERFLOWS < squares < math.inf and deviations > CANCELS * squares):
-        return _exact_moments(values)
-    return Moments(count, 0, 0, *_range(values), total / count, deviations, squares)
+        return _exact_sums(values)
+    return Sums(count, 0, 0, *_range(values), total / count, deviations, squares)
 
 
-def _exact_moments(values: Floats) -> Moments:
+def _exact_sums(values: Floats) -> Sums:
     finite = values[np.isfinite(values)]
     nan = int(np.count_nonzero(np.isnan(values)))
     known = len(values), nan, len(values) - len(finite) - nan
     if not len(finite):
-        return Moments(*known)
+        return Sums(*known)
     wide = finite.astype(np.float64)
     mean = float(wide.mean())
-    return Moments(*known, *_range(finite), mean, float(np.square(wide - mean).sum()), float(np.square(wide).sum()))
+    return Sums(*known, *_range(finite), mean, float(np.square(wide - mean).sum()), float(np.square(wide).sum()))
 
 
 def _range(values: Floats) -> tuple[int, float, float]:
-    """Zeros, min, max."""
+    """Return the number of zeros, the least and the greatest value."""
     least, most = float(np.minimum.reduce(values)), float(np.maximum.reduce(values))
     return int(np.count_nonzero(values == 0)) if least <= 0 <= most else 0, least, most
 
 
-def _finish(total: Moments, sample: Floats) -> Stats:
+def _finish(total: Sums, sample: Floats) -> Stats:
     known = (total.count, total.nan, total.inf, total.zeros)
     if not total.finite:
         return Stats(*known, None, None, None, None, None, (), 0)
@@ -160,43 +160,42 @@ def _finish(total: Moments, sample: Floats) -> Stats:
     return Stats(*known, total.min, total.max, total.mean, std, rms, histogram, len(sample))
 
 
+# Flags -----------------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
-class Training:
-    """How far training has come, and Adam's betas; None where the file does not say."""
+class OptimizerFacts:
+    """What the flags depend on: the iterations of the optimizer and Adam's betas; None if the file does not tell."""
 
     iterations: int | None = None
     betas: tuple[float, float] | None = None
 
-    @classmethod
-    def of(cls, file: Checkpoint | GgufFile) -> Training:
-        if not isinstance(file, Checkpoint):
-            from ggcp_schema.gguf.keys import OPTIMIZER_ITERATION_COUNT
 
-            count = file.keys.get(OPTIMIZER_ITERATION_COUNT)
-            return cls(count.value if count else None)
-        optimizer = file.fields.get("optimizer")
-        if optimizer is None:
-            return cls()
-        params = optimizer.get("params")
-        betas = (params.adam.beta1, params.adam.beta2) if params and "adam" in params else None
-        return cls(optimizer.get("iter"), betas)
+def optimizer_facts(file: File) -> OptimizerFacts:
+    """Return the facts that the file, or the whole part of a damaged file, states in a ggcp field or a GGUF key."""
+    counts = (file.get(path) for path in ("optimizer.iter", names.OPTIMIZER_ITERATION_COUNT))
+    beta1, beta2 = (file.get(f"optimizer.params.adam.{name}") for name in ("beta1", "beta2"))
+    is_adam = file.get("optimizer.type") == "adam"  # in a file of L-BFGS Adam's params are uninitialised memory
+    return OptimizerFacts(
+        next((count for count in counts if isinstance(count, int)), None),
+        (beta1, beta2) if is_adam and beta1 is not None and beta2 is not None else None,
+    )
 
 
-def flags(measured: Sequence[tuple[Listed, Stats | None]], training: Training) -> list[tuple[str, ...]]:
-    """What is wrong with each tensor, in words.
+def flags(measured: Sequence[tuple[Listed, Stats | None]], facts: OptimizerFacts) -> list[tuple[str, ...]]:
+    """Return what is wrong with each tensor, in words.
 
-    `NaN`, `Inf`, `huge` (beyond a million): exploded. `all zero`, `constant`: dead, where training should have changed
+    `NaN`, `Inf`, `huge` (beyond a million): exploded. `all zero`, `constant`: dead, if training should have changed
     that. `v < 0`: second moments are means of squares. `m without v`: no gradients give first moments but second
-    moments of zero. `v too small for m`: nor a mean of m² beyond `largest_ratio` times that of v; checked where the
-    file states the betas. `loss < 0`: a cross entropy is not.
+    moments of zero. `v too small for m`: no gradients give a mean of m² above `largest_ratio` times that of v; checked
+    if the file stores the betas. `loss < 0`: a cross entropy is not.
     """
-    by_moment = {item.moment: stats for item, stats in measured if item.moment}
-    return [tuple(_flags(item, stats, by_moment.get("m"), training)) for item, stats in measured]
+    first_moments = {item.parameter: stats for item, stats in measured if item.moment == "m"}
+    return [tuple(_flags(item, stats, first_moments.get(item.parameter), facts)) for item, stats in measured]
 
 
-def _flags(item: Listed, stats: Stats | None, m: Stats | None, training: Training) -> Iterator[str]:
+def _flags(item: Listed, stats: Stats | None, m: Stats | None, facts: OptimizerFacts) -> Iterator[str]:
     if stats is None:
-        yield f"holds {item.tensor.type}, not read"
         return
     if stats.nan:
         yield "NaN"
@@ -206,18 +205,18 @@ def _flags(item: Listed, stats: Stats | None, m: Stats | None, training: Trainin
         return
     if max(-stats.min, stats.max) > HUGE:
         yield "huge"
-    if stats.min == stats.max and stats.count > 1 and _should_vary(item, training):
+    if stats.min == stats.max and stats.count > 1 and _should_vary(item, facts):
         yield "constant" if stats.min else "all zero"
     if item.moment == "pf" and stats.min < 0:
         yield "loss < 0"
     if item.moment == "v":
-        yield from _second_moments(stats, m, training.betas)
+        yield from _second_moments(stats, m, facts.betas)
 
 
-def _should_vary(item: Listed, training: Training) -> bool:
+def _should_vary(item: Listed, facts: OptimizerFacts) -> bool:
     if item.moment is None:
         return True
-    return item.gguf_name is not None and item.moment not in SELDOM_FULL and training.iterations != 0
+    return item.gguf_name is not None and item.moment not in SELDOM_FULL and facts.iterations != 0
 
 
 def _second_moments(v: Stats, m: Stats | None, betas: tuple[float, float] | None) -> Iterator[str]:
@@ -232,7 +231,7 @@ def _second_moments(v: Stats, m: Stats | None, betas: tuple[float, float] | None
 
 
 def largest_ratio(beta1: float, beta2: float) -> float:
-    """The most that m² can be, as a multiple of v, whatever the gradients were; infinite where there is no bound.
+    """Return the most that m² can be, as a multiple of v, whatever the gradients were; infinite if there is no bound.
 
     Both are weighted sums of past gradients and of their squares: this is the inequality of Cauchy and Schwarz.
     """

@@ -1,190 +1,608 @@
-"""What a file is, in numbers and in words: the answers to a trainer's questions."""
+"""Summarize a file: what it is, how far the training has come, what the model is, and what can be done with it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
-from ggcp_schema.checkpoint import Checkpoint, Fields
-from ggcp_schema.gguf import keys
-from ggcp_schema.inference import n_ff_by_formula
+from ggcp_schema.checkpoint import names
+from ggcp_schema.checkpoint.checkpoint import is_optimizer
+from ggcp_schema.checkpoint.order import OrderDecision, floats
+from ggcp_schema.errors import MalformedError, UnfitError, UsageError
+from ggcp_schema.files.file import File, Finding
+from ggcp_schema.files.tensor import Tensor
+from ggcp_schema.inspect.commands import next_commands
+from ggcp_schema.inspect.damage import Condition, condition_of
+from ggcp_schema.inspect.text import count_text, size_text
+from ggcp_schema.mapping.eras import EraConclusion, conclude, epsilon_text, join_words
+from ggcp_schema.mapping.losses import Losses, explain_losses
+from ggcp_schema.mapping.resume import KEYS, verbatim_recipe
+from ggcp_schema.mapping.rotation import FREQ_BASE, n_rot_of
+from ggcp_schema.mapping.scale import ScaleDecision
+from ggcp_schema.mapping.training import (
+    Study,
+    Training,
+    evidence_of,
+    evidence_of_gguf,
+    study,
+    training_of,
+)
+from ggcp_schema.schema.inference import Inference, n_ff_by_formula
 
-if TYPE_CHECKING:
-    from ggcp_schema.gguf.reader import GgufFile
+Line = tuple[str, str]
 
-# The writers as their files tell them apart, with the RMS epsilon that they computed with (llama.cpp's history).
-ERAS = {
-    "v0": (
-        "llama.cpp's trainer, 13 June to 28 August 2023",
-        "1e-6 up to 24 July 2023, 5e-6 up to 20 August, 1e-5 after",
-    ),
-    "v1": ("the author's training branch, 15 June to 24 August 2023", "1e-6 up to 24 July 2023, 5e-6 after"),
-    "v1-raw-params": ("the author's training branch, 15 June 2023", "1e-6"),
-    "late": ("a writer of late August 2023, which named tensors as GGUF does", "1e-5"),
+MAX_PAST = 1000  # past losses that are read; the trainers' default was 0
+KINDS = {
+    "ggcp": "ggcp training checkpoint",
+    "gguf-resume": "GGUF training checkpoint, to resume from",
+    "gguf-finetune": "GGUF training checkpoint of llama.cpp's finetune: the state of a LoRA adapter, without a model",
+    "gguf-model": "GGUF model, to run",
+    "gguf-vocabulary": "GGUF vocabulary, without a model",
+    "gguf": "GGUF file",
+    "ggml-model": "model of 2023",
+    "ggml-vocabulary": "vocabulary of 2023, without a model",
+}
+SHORT_KINDS = {
+    "ggcp": "checkpoint",
+    "gguf": "GGUF file",
+    "gguf-resume": "GGUF checkpoint",
+    "gguf-finetune": "LoRA checkpoint",
+    "gguf-model": "GGUF model",
+    "gguf-vocabulary": "GGUF vocabulary",
 }
 
 
-def summary(file: Checkpoint | GgufFile) -> dict[str, Any]:
-    """All that `info` says, under stable keys; None for what the file does not say or damage hides.
+class OptimizerSummary(NamedTuple):
+    """The optimizer's counts; None for what the file does not store. `inference` tells how the type of v1 was found."""
 
-    Keys: file, kind (ggcp, gguf-resume, gguf-model, gguf), size, layout, writer, rms_eps (of the file, or in
-    words), train_its, train_samples, train_tokens, loss {best, previous}, optimizer {…}, hparams {…}, n_ff,
-    n_ff_source, n_params, bytes {model, optimizer, waste, headers}, findings, damage. Sizes are in bytes.
+    type: str | None
+    inference: Inference | None = None
+    iter: int | None = None
+    just_initialized: bool | None = None
+    n_params: int | None = None
+    past: int | None = None
+    lbfgs_m: int | None = None
+    n_no_improvement: int | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the counts for JSON. `confirmed` is null if the type is stored."""
+        inference = self.inference
+        return {
+            "type": self.type,
+            "inferred": inference is not None,
+            "by_size": inference and inference.by_size,
+            "by_records": inference and inference.by_records,
+            "confirmed": inference and inference.confirmed,
+            "iter": self.iter,
+            "just_initialized": self.just_initialized,
+            "n_params": self.n_params,
+            "past": self.past,
+            "lbfgs_m": self.lbfgs_m,
+            "n_no_improvement": self.n_no_improvement,
+        }
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What `info` says about a file. None for what the file does not say, or what damage hides.
+
+    Attributes:
+        file, size: its path, and its size in bytes.
+        format: the name of its format: ggcp, gguf, ggjt, ggmf or ggml.
+        kind: what it is; the keys of `KINDS`.
+        version: of the format.
+        layout: of the optimizer block of a ggcp file.
+        train_its, train_samples, train_tokens: the counts of the training.
+        hparams: the hyper-parameters by name, with n_ctx if the file stores it.
+        n_ff, n_ff_source: the width of the feed-forward layers, and where it is from, in words.
+        n_params: the parameters of the model.
+        tensor_types: the number of tensors by element type.
+        n_tokens: the tokens of the vocabulary that the file contains.
+        bytes: the bytes of the file by use: model, optimizer, waste, headers. Waste is padding, and the tensors of v0
+            that no reader needs.
+        era, order, scale, losses: see `ggcp_schema.mapping`; None if the file is no training checkpoint.
+        rms_eps: the epsilon of the RMS norm: stored, or that of the era.
+        condition: of a damaged file.
+        next: commands that make something of the file.
     """
-    return _of_checkpoint(file) if isinstance(file, Checkpoint) else _of_gguf(file)
+
+    file: str
+    size: int
+    format: str
+    kind: str
+    version: int | None = None
+    layout: str | None = None
+    train_its: int | None = None
+    train_samples: int | None = None
+    train_tokens: int | None = None
+    hparams: Mapping[str, int | None] | None = None
+    n_ff: int | None = None
+    n_ff_source: str | None = None
+    n_params: int | None = None
+    tensor_types: Mapping[str, int] | None = None
+    n_tokens: int | None = None
+    bytes: Mapping[str, int] | None = None
+    optimizer: OptimizerSummary | None = None
+    losses: Losses | None = None
+    era: EraConclusion | None = None
+    order: OrderDecision | None = None
+    scale: ScaleDecision | None = None
+    rms_eps: float | None = None
+    findings: tuple[Finding, ...] = ()
+    damage: MalformedError | None = None
+    condition: Condition | None = None
+    next: tuple[str, ...] = ()
+
+    @property
+    def n_ctx(self) -> int | None:
+        """The tokens of a sample: the context length of the training; None if the counts do not tell."""
+        if not self.train_samples or self.train_tokens is None or self.train_tokens % self.train_samples:
+            return None
+        return self.train_tokens // self.train_samples or None
+
+    @property
+    def loss(self) -> float | None:
+        """The latest loss that is stored, of one token: divided by the number of threads if it is a sum over them."""
+        if self.losses is None:
+            return None
+        latest = self.losses.best if self.losses.previous is None else self.losses.previous
+        return latest / (self.losses.divisor or 1)
+
+    @property
+    def verdict(self) -> str:
+        """The condition and the kind in a few words."""
+        if self.condition is not None:
+            return self.condition.verdict
+        noted = f", {count_text(len(self.findings), 'note')}" if self.findings else ""
+        return f"{SHORT_KINDS.get(self.kind, self.format + ' ' + self.kind.partition('-')[2])}{noted}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the summary for JSON, under stable keys; null for what is not known."""
+        losses = None if self.losses is None else self.losses.as_dict()
+        return {
+            "file": self.file,
+            "format": self.format,
+            "kind": self.kind,
+            "size": self.size,
+            "version": self.version,
+            "layout": self.layout,
+            "writer": None if self.era is None else self.era.writer_text,
+            "era": self.era and self.era.as_dict(),
+            "rms_eps": self.rms_eps,
+            "train_its": self.train_its,
+            "train_samples": self.train_samples,
+            "train_tokens": self.train_tokens,
+            "n_ctx": self.n_ctx,
+            "loss": losses or {"best": None, "previous": None},
+            "optimizer": self.optimizer and self.optimizer.as_dict(),
+            "order": self.order and self.order.as_dict(),
+            "scale": self.scale and self.scale.as_dict(),
+            "hparams": None if self.hparams is None else dict(self.hparams),
+            "n_ff": self.n_ff,
+            "n_ff_source": self.n_ff_source,
+            "n_params": self.n_params,
+            "tensor_types": self.tensor_types and dict(self.tensor_types),
+            "n_tokens": self.n_tokens,
+            "bytes": self.bytes and dict(self.bytes),
+            "findings": [finding._asdict() for finding in self.findings],
+            "damage": self.damage and self.damage.as_dict(),
+            "condition": self.condition and self.condition.as_dict(),
+            "next": list(self.next),
+        }
 
 
-def _of_checkpoint(ckpt: Checkpoint) -> dict[str, Any]:
-    fields = ckpt.fields
-    optimizer = fields.get("optimizer", Fields({}))
-    state = optimizer.get("state", Fields({}))
-    writer, rms_eps = era(ckpt)
-    hparams = fields.get("hparams")
-    return {
-        "file": ckpt.path,
-        "kind": "ggcp",
-        "size": ckpt.size,
-        "layout": optimizer.get("layout"),
-        "writer": writer,
-        "rms_eps": rms_eps,
-        "train_its": fields.get("train_its"),
-        "train_samples": fields.get("train_samples"),
-        "train_tokens": fields.get("train_tokens"),
-        "loss": {"best": state.get("fx_best"), "previous": state.get("fx_prev")},
-        "optimizer": {
-            **optimizer_summary(ckpt),
-            "iter": optimizer.get("iter"),
-            "just_initialized": _flag(optimizer.get("just_initialized")),
-            "n_params": optimizer.get("nx"),
-            "past": ckpt.past,
-            "lbfgs_m": ckpt.lbfgs_m,
-            "n_no_improvement": state.get("n_no_improvement"),
-        },
-        "hparams": dict(hparams.items()) if hparams else None,
-        "n_ff": ckpt.n_ff,
-        "n_ff_source": _n_ff_source(ckpt),
-        "n_params": ckpt.n_params if "optimizer" in fields else None,
-        "bytes": byte_budget(ckpt) if ckpt.damage is None else None,
-        "findings": [{"path": finding.path, "message": finding.message} for finding in ckpt.findings],
-        "damage": ckpt.damage and ckpt.damage.as_dict(),
-    }
+def summarize(file: File) -> Summary:
+    """Summarize a file that was opened with `partial=True`.
+
+    Of tensor data only as much is read as the decision of the order and the scale needs, and the past losses. Raises
+    `FileError` if the file cannot be read.
+    """
+    summary = replace(facts(file), condition=condition_of(file))
+    return replace(summary, next=tuple(next_commands(summary)))
 
 
-def _of_gguf(gguf: GgufFile) -> dict[str, Any]:
-    def value(key: str) -> Any:
-        return gguf.keys[key].value if key in gguf.keys else None
-
-    kind = "gguf-resume" if keys.OPTIMIZER_TYPE in gguf.keys else "gguf"
-    if kind == "gguf" and keys.CONTEXT_LENGTH in gguf.keys:
-        kind = "gguf-model"
-    optimizer, embeddings = value(keys.OPTIMIZER_TYPE), gguf.tensors.get("token_embd.weight")
-    model = [tensor for name, tensor in gguf.tensors.items() if not name.startswith("optimizer.")]
-    model_bytes = sum(tensor.nbytes for tensor in model)
-    optimizer_bytes = sum(tensor.nbytes for tensor in gguf.tensors.values()) - model_bytes
-    return {
-        "file": gguf.path,
-        "kind": kind,
-        "size": gguf.size,
-        "layout": None,
-        "writer": None,
-        "rms_eps": value(keys.RMS_EPSILON),
-        "train_its": value(keys.TRAINING_ITERATION_COUNT),
-        "train_samples": value(keys.TRAINING_SAMPLE_COUNT),
-        "train_tokens": value(keys.TRAINING_TOKEN_COUNT),
-        "loss": {"best": value(f"optimizer.{optimizer}.best_loss"), "previous": value(keys.ADAM_PREVIOUS_LOSS)},
-        "optimizer": optimizer
-        and {
-            "type": optimizer,
-            "inferred": False,
-            "by_size": None,
-            "by_records": None,
-            "confirmed": None,
-            "iter": value(keys.OPTIMIZER_ITERATION_COUNT),
-            "just_initialized": value(keys.OPTIMIZER_JUST_INITIALIZED),
-            "n_params": value(keys.OPTIMIZER_PARAMETER_COUNT),
-            "past": value(keys.OPTIMIZER_PAST_COUNT),
-            "lbfgs_m": value(keys.LBFGS_APPROX_HESSIAN_COUNT),
-            "n_no_improvement": value(f"optimizer.{optimizer}.no_improvement_count"),
-        },
-        "hparams": {
-            "n_vocab": embeddings.shape[1] if embeddings and len(embeddings.shape) == 2 else value(keys.VOCAB_SIZE),
-            "n_embd": value(keys.EMBEDDING_LENGTH),
-            "n_mult": None,
-            "n_head": value(keys.HEAD_COUNT),
-            "n_layer": value(keys.BLOCK_COUNT),
-            "n_rot": value(keys.ROPE_DIMENSION_COUNT),
-            "n_ctx": value(keys.CONTEXT_LENGTH),
-        },
-        "n_ff": value(keys.FEED_FORWARD_LENGTH),
-        "n_ff_source": keys.FEED_FORWARD_LENGTH if keys.FEED_FORWARD_LENGTH in gguf.keys else None,
-        "n_params": sum(tensor.n_elements for tensor in model if tensor.name != keys.ROPE_FREQS),
-        "bytes": {
-            "model": model_bytes,
-            "optimizer": optimizer_bytes,
-            "waste": 0,
-            "headers": gguf.size - model_bytes - optimizer_bytes,
-        },
-        "findings": [],
-        "damage": None,
-    }
+def facts(file: File) -> Summary:
+    """Summarize a file without its condition and the next commands."""
+    return SUMMARIES[file.format.name](file)
 
 
-def _flag(value: int | None) -> bool | None:
-    return None if value is None else bool(value)
+# ggcp ------------------------------------------------------------------------------------------------------
 
 
-def _n_ff_source(ckpt: Checkpoint) -> str | None:
-    """Where n_ff is from, and what the formula of n_embd and n_mult says to it."""
+def _of_checkpoint(ckpt: Any) -> Summary:
+    training, conclusions = _study(ckpt)
+    era = conclude(evidence_of(ckpt)) if conclusions is None else conclusions.era
+    hparams = ckpt.get("hparams") or {}
+    optimizer = ckpt.get("optimizer") or {}
+    state = optimizer.get("state") or {}
+    params = optimizer.get("params") or {}
+    losses = None
+    if "fx_best" in state:
+        losses = explain_losses(
+            era,
+            optimizer=optimizer["type"],
+            fx_best=state["fx_best"],
+            fx_prev=state.get("fx_prev"),
+            n_vocab=hparams["n_vocab"],
+            n_threads=params.get("n_threads"),
+            iteration=optimizer["iter"],
+            train_its=ckpt.train_its,
+            k=state.get("k"),
+            past=_past_losses(ckpt.state_tensors.get("pf")),
+        )
+    initialized = optimizer.get("just_initialized")
+    return Summary(
+        file=ckpt.path,
+        size=ckpt.size,
+        format=ckpt.format.name,
+        kind="ggcp",
+        version=ckpt.get("version"),
+        layout=optimizer.get("layout"),
+        train_its=ckpt.get("train_its"),
+        train_samples=ckpt.get("train_samples"),
+        train_tokens=ckpt.get("train_tokens"),
+        hparams={name: value for name, value in hparams.items() if not name.startswith("_")} or None,
+        n_ff=ckpt.n_ff,
+        n_ff_source=_n_ff_source(ckpt),
+        n_params=ckpt.n_params if "version" in optimizer else None,
+        tensor_types=_types(ckpt),
+        bytes=_byte_budget(ckpt) if ckpt.damage is None else None,
+        optimizer=OptimizerSummary(
+            optimizer.get("type"),
+            optimizer.get("inference"),
+            optimizer.get("iter"),
+            None if initialized is None else bool(initialized),
+            optimizer.get("nx"),
+            optimizer.get("past"),
+            optimizer.get("lbfgs_m"),
+            state.get("n_no_improvement"),
+        ),
+        losses=losses,
+        era=era,
+        order=None if conclusions is None else conclusions.order,
+        scale=None if conclusions is None else conclusions.scale,
+        rms_eps=era.rms_eps,
+        findings=(*ckpt.findings, *_refusals(ckpt, training)),
+        damage=ckpt.damage,
+    )
+
+
+def _study(file: File) -> tuple[Training | None, Study | None]:
+    """Return the training state and what follows from it; None if the file is damaged or has none."""
+    try:
+        training = training_of(file)
+        return training, study(training)
+    except (MalformedError, UnfitError, UsageError):
+        return None, None
+
+
+def _refusals(file: File, training: Training | None) -> Iterator[Finding]:
+    """Yield why `convert` would refuse the checkpoint: a count that GGUF cannot store."""
+    if training is not None:
+        try:
+            KEYS[file.format.name](file, training, verbatim_recipe(training))
+        except (UnfitError, UsageError) as error:
+            yield Finding("convert", f"not possible: {error.message}")
+
+
+def _n_ff_source(ckpt: Any) -> str | None:
+    """Describe where n_ff comes from and whether it matches the n_mult formula."""
     if ckpt.n_ff is None:
         return None
     if "layers[0].w1" not in ckpt.tensors:
-        return "by the formula of n_embd and n_mult; no layer states it"
+        return "computed from n_embd and n_mult, because no w1 states it"
     hparams = ckpt.hparams
     formula = n_ff_by_formula(hparams.n_embd, hparams.n_mult)
     agrees = "as n_mult gives" if formula == ckpt.n_ff else f"where n_mult {hparams.n_mult} would give {formula}"
     return f"by the shape of w1, {agrees}"
 
 
-def byte_budget(ckpt: Checkpoint) -> dict[str, int]:
-    """The file's bytes by use. Waste is padding, and the v0 tensors that no reader needs; the four sum to the
-    file's size."""
-    model = sum(tensor.nbytes for tensor in ckpt.model_tensors.values())
-    optimizer_type = ckpt.optimizer.type
-    state = [tensor for path, tensor in ckpt.tensors.items() if path.startswith("optimizer.")]
-    needed = sum(tensor.nbytes for tensor in state if keys.tensor_name(tensor.path, optimizer_type))
-    dropped = sum(tensor.nbytes for tensor in state) - needed
-    waste = dropped + sum(tensor.padding for tensor in ckpt.tensors.values())
+def _byte_budget(ckpt: Any) -> dict[str, int]:
+    """Return the file's bytes by use; the four numbers sum to the file's size."""
+    kind = ckpt.get("optimizer.type")
+    model = needed = dropped = padding = 0
+    for path, tensor in ckpt.tensors.items():
+        padding += tensor.padding
+        if not is_optimizer(path):
+            model += tensor.nbytes
+        elif names.tensor_name(path, kind):
+            needed += tensor.nbytes
+        else:
+            dropped += tensor.nbytes
+    waste = dropped + padding
     return {"model": model, "optimizer": needed, "waste": waste, "headers": ckpt.size - model - needed - waste}
 
 
-def era(ckpt: Checkpoint) -> tuple[str | None, str | None]:
-    """Who wrote the file, as far as it tells, and the RMS epsilon of that time: in words, or None."""
-    layout = ckpt.fields.get("optimizer", Fields({})).get("layout")
-    embeddings = ckpt.tensors.get("tok_embeddings")
-    if embeddings and embeddings.name.startswith("token_embd"):
-        return ERAS["late"]
-    return ERAS.get(layout or "", (None, None))
+# GGUF ------------------------------------------------------------------------------------------------------
 
 
-def optimizer_summary(ckpt: Checkpoint) -> dict[str, Any]:
-    """The optimizer's type and how it is known. `confirmed` is None where the type was stored."""
-    inference = ckpt.inference
-    return {
-        "type": ckpt.fields.get("optimizer", Fields({})).get("type"),
-        "inferred": inference is not None,
-        "by_size": inference and inference.by_size,
-        "by_records": inference and inference.by_records,
-        "confirmed": inference and inference.confirmed,
+class Keys:
+    """The values of a GGUF file's keys; None for a key that is missing or of another type."""
+
+    def __init__(self, gguf: Any) -> None:
+        self.gguf = gguf
+
+    def integer(self, key: str) -> int | None:
+        """Return an integer."""
+        value = self.gguf.value(key)
+        return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+    def real(self, key: str) -> float | None:
+        """Return a floating-point number."""
+        value = self.gguf.value(key)
+        return value if isinstance(value, float) else None
+
+    def text(self, key: str) -> str | None:
+        """Return a string."""
+        value = self.gguf.value(key)
+        return value if isinstance(value, str) else None
+
+    def flag(self, key: str) -> bool | None:
+        """Return a boolean."""
+        value = self.gguf.value(key)
+        return value if isinstance(value, bool) else None
+
+    def length(self, key: str) -> int | None:
+        """Return the length of an array."""
+        entry = self.gguf.keys.get(key)
+        return len(entry.value) if entry is not None and entry.type.startswith("ARRAY/") else None
+
+
+def _of_gguf(gguf: Any) -> Summary:
+    keys = Keys(gguf)
+    kind = _kind_of_gguf(gguf, keys)
+    training, conclusions = _study(gguf) if kind == "gguf-resume" else (None, None)
+    era = conclusions.era if conclusions else conclude(evidence_of_gguf(gguf)) if kind == "gguf-resume" else None
+    model = {name: tensor for name, tensor in gguf.tensors.items() if not is_optimizer(name)}
+    model_bytes = sum(tensor.nbytes for tensor in model.values())
+    optimizer_bytes = sum(tensor.nbytes for tensor in gguf.tensors.values()) - model_bytes
+    rest = gguf.size - model_bytes - optimizer_bytes
+    n_ff = keys.integer(names.FEED_FORWARD_LENGTH)
+    return Summary(
+        file=gguf.path,
+        size=gguf.size,
+        format=gguf.format.name,
+        kind=kind,
+        version=gguf.get("version"),
+        train_its=keys.integer(names.TRAINING_ITERATION_COUNT),
+        train_samples=keys.integer(names.TRAINING_SAMPLE_COUNT),
+        train_tokens=keys.integer(names.TRAINING_TOKEN_COUNT),
+        hparams=_hparams_of_gguf(gguf, keys),
+        n_ff=n_ff,
+        n_ff_source=None if n_ff is None else names.FEED_FORWARD_LENGTH,
+        n_params=sum(tensor.n_elements for name, tensor in model.items() if name != names.ROPE_FREQS) or None,
+        tensor_types=_types(gguf),
+        n_tokens=keys.length(names.TOKENS),
+        bytes={"model": model_bytes, "optimizer": optimizer_bytes, "waste": 0, "headers": rest}
+        if gguf.damage is None
+        else None,
+        optimizer=_optimizer_of_gguf(keys),
+        losses=None if era is None else _losses_of_gguf(gguf, keys, era),
+        era=era,
+        order=None if conclusions is None else conclusions.order,
+        scale=None if conclusions is None else conclusions.scale,
+        rms_eps=keys.real(names.RMS_EPSILON) if era is None else era.rms_eps,
+        findings=(*gguf.findings, *_refusals(gguf, training)),
+        damage=gguf.damage,
+    )
+
+
+def _kind_of_gguf(gguf: Any, keys: Keys) -> str:
+    kind, optimizer = keys.text(names.TRAINING_TYPE), keys.text(names.OPTIMIZER_TYPE)
+    if kind not in (None, names.TRAIN_MODEL):
+        return "gguf-finetune"
+    if kind or optimizer:
+        return "gguf-resume"
+    has_tokens = names.TOKENS in gguf.keys
+    if not gguf.get("tensor_count"):
+        return "gguf-vocabulary" if has_tokens else "gguf"
+    return "gguf-model" if has_tokens or names.CONTEXT_LENGTH in gguf.keys else "gguf"
+
+
+def _hparams_of_gguf(gguf: Any, keys: Keys) -> dict[str, int | None] | None:
+    embeddings = gguf.tensors.get(names.tensor_name("tok_embeddings"))
+    dimensions = keys.integer(names.ROPE_DIMENSION_COUNT)
+    freq_base = keys.real(names.ROPE_FREQ_BASE)
+    n_vocab = keys.integer(names.VOCAB_SIZE)
+    hparams = {
+        "n_vocab": embeddings.shape[1] if embeddings and len(embeddings.shape) == 2 else n_vocab,
+        "n_embd": keys.integer(names.EMBEDDING_LENGTH),
+        "n_mult": None,
+        "n_head": keys.integer(names.HEAD_COUNT),
+        "n_layer": keys.integer(names.BLOCK_COUNT),
+        "n_rot": n_rot_of(dimensions, FREQ_BASE if freq_base is None else freq_base) if dimensions else None,
+        "n_ctx": keys.integer(names.CONTEXT_LENGTH),
     }
+    return hparams if any(value is not None for value in hparams.values()) else None
 
 
-def describe_optimizer(ckpt: Checkpoint) -> str:
-    """The same in words: `adam (inferred from the size of its state; the third tensor confirms it)`."""
-    inference = ckpt.inference
-    if inference is None:
-        return f"{ckpt.optimizer.type} (stored in the file)"
-    if inference.confirmed:
-        return f"{inference.type} (inferred from the size of its state; the shape of its third tensor confirms it)"
-    if inference.by_records:
-        other = inference.by_size
-        return f"{inference.type} (inferred from the shape of its third tensor; by its size it would be {other})"
-    return f"{inference.type} (inferred from the size of its state; its third tensor does not tell)"
+def _optimizer_of_gguf(keys: Keys) -> OptimizerSummary | None:
+    kind = keys.text(names.OPTIMIZER_TYPE)
+    if kind is None:
+        return None
+    return OptimizerSummary(
+        kind,
+        None,
+        keys.integer(names.OPTIMIZER_ITERATION_COUNT),
+        keys.flag(names.OPTIMIZER_JUST_INITIALIZED),
+        keys.integer(names.OPTIMIZER_PARAMETER_COUNT),
+        keys.integer(names.OPTIMIZER_PAST_COUNT),
+        keys.integer(names.LBFGS_APPROX_HESSIAN_COUNT),
+        keys.integer(f"optimizer.{kind}.no_improvement_count"),
+    )
+
+
+def _losses_of_gguf(gguf: Any, keys: Keys, era: EraConclusion) -> Losses | None:
+    kind = keys.text(names.OPTIMIZER_TYPE) or ""
+    best = keys.real(f"optimizer.{kind}.best_loss")
+    if best is None:
+        return None
+    hparams = _hparams_of_gguf(gguf, keys) or {}
+    return explain_losses(
+        era,
+        optimizer=kind,
+        fx_best=best,
+        fx_prev=keys.real(names.ADAM_PREVIOUS_LOSS),
+        n_vocab=hparams.get("n_vocab"),
+        iteration=keys.integer(names.OPTIMIZER_ITERATION_COUNT) or 0,
+        train_its=keys.integer(names.TRAINING_ITERATION_COUNT) or 0,
+        k=keys.integer(names.LBFGS_LINE_SEARCH_K),
+        past=_past_losses(gguf.tensors.get(names.tensor_name("optimizer.state.pf", kind))),
+    )
+
+
+# ggjt, ggmf, ggml ------------------------------------------------------------------------------------------
+
+
+def _of_ggml(file: Any) -> Summary:
+    tensors = file.tensors
+    hparams = file.get("hparams") or {}
+    tokens = file.get("tokens")
+    data = sum(tensor.nbytes for tensor in tensors.values())
+    padding = sum(tensor.padding for tensor in tensors.values())
+    w1 = next((tensor for name, tensor in tensors.items() if name.endswith("feed_forward.w1.weight")), None)
+    return Summary(
+        file=file.path,
+        size=file.size,
+        format=file.format.name,
+        kind="ggml-model" if tensors else "ggml-vocabulary",
+        version=file.get("version"),
+        hparams={name: value for name, value in hparams.items() if not name.startswith("_")} or None,
+        n_ff=w1.shape[1] if w1 is not None and len(w1.shape) == 2 else None,
+        n_ff_source=None if w1 is None else "by the shape of w1",
+        n_params=sum(tensor.n_elements for tensor in tensors.values()) or None,
+        tensor_types=_types(file),
+        n_tokens=None if tokens is None else len(tokens),
+        bytes={"model": data, "optimizer": 0, "waste": padding, "headers": file.size - data - padding}
+        if file.damage is None
+        else None,
+        findings=file.findings,
+        damage=file.damage,
+    )
+
+
+SUMMARIES: dict[str, Callable[[Any], Summary]] = {
+    "ggcp": _of_checkpoint,
+    "gguf": _of_gguf,
+    "ggjt": _of_ggml,
+    "ggmf": _of_ggml,
+    "ggml": _of_ggml,
+}
+
+
+def _types(file: File) -> dict[str, int]:
+    """Return the number of tensors by element type."""
+    counts: dict[str, int] = {}
+    for tensor in file.tensors.values():
+        counts[tensor.type] = counts.get(tensor.type, 0) + 1
+    return counts
+
+
+def _past_losses(pf: Tensor | None) -> tuple[float, ...]:
+    """Return the past losses as they are stored; none if they are so many that no trainer wrote them."""
+    if pf is None or not 0 < pf.n_elements <= MAX_PAST or pf.type != "F32":
+        return ()
+    return tuple(floats(b"".join(pf.chunks()), pf.byte_order))
+
+
+# In words --------------------------------------------------------------------------------------------------
+
+
+def summary_lines(summary: Summary) -> list[Line]:
+    """Return the summary in words: labels and texts. What is not known has no line."""
+    return [*_lines(summary)]
+
+
+def _lines(summary: Summary) -> Iterator[Line]:
+    yield "file", summary.file
+    yield "what", ", ".join([_kind_text(summary), size_text(summary.size)])
+    if summary.condition is not None:
+        yield from summary.condition.lines()
+    if summary.era is not None:
+        yield "written by", summary.era.writer_text
+        yield "because", "; ".join(_evidence_text(summary.era))
+    yield from _training_lines(summary)
+    yield from _model_lines(summary)
+    for finding in summary.findings:
+        yield "note", f"{finding.path}: {finding.message}"
+    for command in summary.next:
+        yield "next", command
+
+
+def _kind_text(summary: Summary) -> str:
+    text = KINDS[summary.kind]
+    if summary.kind.startswith("ggml-"):
+        version = "" if summary.version is None else f" version {summary.version}"
+        return f"{summary.format}{version}, {text}"
+    return f"{text}, optimizer block {summary.layout}" if summary.layout else text
+
+
+def _evidence_text(era: EraConclusion) -> Iterator[str]:
+    """Yield the evidence; with what follows from it where that is not simply that some writers fit."""
+    for statement, why in era.evidence:
+        yield statement if why.startswith("used by") else f"{statement} ({why})"
+
+
+def _training_lines(summary: Summary) -> Iterator[Line]:
+    if summary.train_its is not None:
+        words = [count_text(summary.train_its, "iteration")]
+        if summary.train_samples is not None:
+            of = f" of {count_text(summary.n_ctx, 'token')}" if summary.n_ctx else ""
+            words.append(f"{count_text(summary.train_samples, 'sample')}{of}")
+        if summary.train_tokens is not None:
+            words.append(count_text(summary.train_tokens, "token"))
+        yield "training", ", ".join(words)
+    if summary.losses is not None:
+        yield from summary.losses.lines
+    optimizer = summary.optimizer
+    if optimizer is None or optimizer.type is None:
+        return
+    words = [optimizer.type]
+    if optimizer.iter is not None:
+        words.append(f"iteration {optimizer.iter:,}")
+    if optimizer.past:
+        words.append(count_text(optimizer.past, "past loss", "past losses"))
+    if optimizer.type == "lbfgs" and optimizer.lbfgs_m is not None:
+        words.append(f"memory of {count_text(optimizer.lbfgs_m, 'step')}")
+    yield "optimizer", ", ".join(words)
+    if optimizer.inference is not None:
+        yield "type", str(optimizer.inference)
+    if summary.order is not None:
+        yield "order", _order_text(summary.order)
+    if summary.scale is not None and summary.scale.ratio is not None:
+        yield "scale", summary.scale.reason
+
+
+def _order_text(order: OrderDecision) -> str:
+    if order.harmless:
+        return f"of the parameters in the optimizer's vectors does not matter: {order.reason}"
+    if order.order is None:
+        return f"of the parameters in the optimizer's vectors is not known: {order.reason}"
+    return f"{order.order} ({order.certainty}), of the parameters in the optimizer's vectors: {order.reason}"
+
+
+def _model_lines(summary: Summary) -> Iterator[Line]:
+    if summary.hparams:
+        yield "model", ", ".join(f"{name} {value}" for name, value in summary.hparams.items() if value is not None)
+    if summary.n_ff is not None:
+        yield "n_ff", f"{summary.n_ff} ({summary.n_ff_source})"
+    if summary.n_params is not None:
+        yield "parameters", f"{summary.n_params:,}"
+    types = summary.tensor_types or {}
+    if set(types) - {"F32"}:
+        yield "tensors", ", ".join(f"{count:,} {name}" for name, count in types.items())
+    if summary.n_tokens is not None:
+        yield "vocabulary", count_text(summary.n_tokens, "token")
+    if summary.rms_eps is not None:
+        yield "RMS epsilon", _epsilon_text(summary)
+    if summary.bytes:
+        yield "bytes", "; ".join(f"{use} {size_text(count)}" for use, count in summary.bytes.items() if count)
+
+
+def _epsilon_text(summary: Summary) -> str:
+    era, eps = summary.era, summary.rms_eps or 0.0
+    if era is None:
+        return f"{epsilon_text(eps)}, stored in the file"
+    others = join_words(map(epsilon_text, era.rms_eps_alternatives))
+    return f"{epsilon_text(eps)}: {era.rms_eps_reason}" + (f"; use --rms-eps for {others}" if others else "")

@@ -1,45 +1,67 @@
-"""Checks a file against every rule of the format, and goes on behind an error where that is possible."""
+"""Check a file against every rule of its format, past the first error where that is possible."""
 
 from __future__ import annotations
 
+import gc
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from construct import Container
+from construct import Container, ListContainer
 
-from ggcp_schema.checkpoint import Finding
-from ggcp_schema.constructs import Extent, FieldError, PaddingTo, Record, Span, Trace, format_path
-from ggcp_schema.errors import NotACheckpointError
-from ggcp_schema.gguf.keys import tensor_name
-from ggcp_schema.inference import Inference, n_ff_by_formula
-from ggcp_schema.reader import checkpoint_of, inference_of, malformed
-from ggcp_schema.schema import CHECKPOINT, LAYER, OPTIMIZER
-from ggcp_schema.schema.optimizer import STATE
-from ggcp_schema.schema.tensor import TensorRecord
-from ggcp_schema.source import Source, Tensor
+from ggcp_schema.checkpoint.checkpoint import tensor_records
+from ggcp_schema.checkpoint.extent import state_schemas
+from ggcp_schema.checkpoint.formats import format_of
+from ggcp_schema.checkpoint.names import ARCHITECTURE, LAYER_TENSORS, MODEL_TENSORS
+from ggcp_schema.checkpoint.oddities import MAX_NAME, not_finite, place_of, usual_names
+from ggcp_schema.constructs import Extent, Field, FieldError, LazyList, count_bytes, format_path
+from ggcp_schema.files.file import File, Format, add_file_missing, tolerant_parse
+from ggcp_schema.files.source import Source
+from ggcp_schema.files.tensor import ELEMENT_SIZES, Tensor, stream_values
+from ggcp_schema.inspect.text import count_text, plain_text
+from ggcp_schema.schema.ggml import GGML_TYPES, GGML_TYPES_UNTIL_V2, GgmlType
+from ggcp_schema.schema.inference import ADAM, LBFGS, n_ff_by_formula
+from ggcp_schema.schema.tensor import declared_shape
 
-NAME_GROUPS = dict.fromkeys(("wq", "wk", "wv", "wo"), "attention.") | dict.fromkeys(("w1", "w2", "w3"), "feed_forward.")
-MAX_NAME = 80  # bytes of an odd name that are shown
-NON_NEGATIVE = ("optimizer.state.g2", "optimizer.state.v", "optimizer.state.vh")
-"""Averages of squares: Adam's second moments and, in v0, what they were made from."""
+ALIGNMENT_KEY = "general.alignment"
+STATE = "optimizer.state."
+NAME_OFFSET = 12  # in a tensor record: n_dims, name_len, type and ne precede the name
+SQUARES = (
+    "optimizer.state.g2",
+    "optimizer.state.v",
+    "optimizer.state.vh",
+    "optimizer.adam.second_moments",
+)
+"""Averages of squares, which cannot be negative: Adam's second moments and, in v0, what they were made from."""
 
 
-class Broken(NamedTuple):
-    """A rule of the format that the file breaks. `missing` is the number of bytes that a field lacks, else None."""
+class Problem(NamedTuple):
+    """A rule of the format that the file breaks.
+
+    `missing` is the number of bytes that the field lacks, and `file_missing` those that the whole file lacks; None if
+    the file is not too short, or if that is not known.
+    """
 
     path: str
     offset: int
     expected: str
     found: str
-    missing: int | None
+    missing: int | None = None
+    file_missing: int | None = None
+
+    @property
+    def message(self) -> str:
+        """What was expected and what was found."""
+        error = FieldError(self.offset, self.expected, self.found, missing=self.missing)
+        error.file_missing = self.file_missing
+        return error.message
 
 
-class Odd(NamedTuple):
-    """Something that the format allows, but no trainer wrote."""
+class Oddity(NamedTuple):
+    """Something that the format allows, but that is unusual or harmful."""
 
     path: str
     offset: int
@@ -48,207 +70,353 @@ class Odd(NamedTuple):
 
 @dataclass(frozen=True)
 class Report:
-    """What was checked, and what came of it.
+    """What was checked, and what was found.
 
-    `checked` and `expected` count tensor records; `expected` is None where damage hides the total. `fields`
-    counts what holds bytes, down to single numbers. `damage` is the error behind which nothing could be read.
+    Attributes:
+        file: the file, with the values that were parsed.
+        checked, expected: tensors that were checked, and those that the file should have; None if damage hides that.
+        fields: the number of fields that hold bytes, down to single numbers.
+        errors: what breaks a rule, by offset.
+        warnings: what is allowed but unusual, by offset.
+        damage: the error after which nothing could be read; None if all was read.
     """
 
-    source: Source
-    tensors: tuple[Tensor, ...]
+    file: File
+    checked: int
     expected: int | None
     fields: int
-    errors: tuple[Broken, ...]
-    warnings: tuple[Odd, ...]
-    damage: Broken | None
-
-    @property
-    def checked(self) -> int:
-        return len(self.tensors)
+    errors: tuple[Problem, ...]
+    warnings: tuple[Oddity, ...]
+    damage: Problem | None
 
     @property
     def valid(self) -> bool:
+        """True if no rule is broken."""
         return not self.errors and self.damage is None
+
+    @property
+    def readable(self) -> list[Tensor]:
+        """The tensors whose elements can be read."""
+        return [tensor for tensor in self.file.tensors.values() if tensor.type in ELEMENT_SIZES]
 
 
 def validate(source: Source) -> Report:
-    """Checks all but the values of the tensors' data, which is not read: `odd_values` does that.
+    """Check everything but the tensors' data, which is not read: `odd_values` does that.
 
-    Raises `NotACheckpointError` if the file is something else.
+    Raises `NotACheckpointError` if the format of the file is unknown.
     """
-    parse = _parse(source)
-    ckpt = checkpoint_of(parse.root, source, _trusted_inference(parse))
+    parse = _parse(source, format_of(source))
+    rules = RULES[parse.file.format.name](parse)
     return Report(
-        source,
-        tuple(ckpt.tensors.values()),
-        _expected_records(parse),
-        sum(span.size > 0 for span in parse.trace.spans),
-        tuple(map(_broken, parse.trace.errors)),
-        tuple(sorted(_odd(parse, ckpt.findings), key=lambda odd: odd.offset)),
-        _broken(parse.damage) if parse.damage else None,
+        file=parse.file,
+        checked=rules.checked,
+        expected=rules.expected,
+        fields=count_fields(parse.file.root),
+        errors=tuple(sorted([*parse.problems, *rules.errors], key=lambda problem: problem.offset)),
+        warnings=tuple(sorted(rules.warnings, key=lambda oddity: oddity.offset)),
+        damage=None if parse.damage is None else _problem(parse.damage, format_path(parse.damage.steps)),
     )
 
 
-def odd_values(report: Report, progress: Callable[[int], None] | None = None) -> Iterator[Odd]:
-    """Reads the tensors' data, in constant memory, for what no training should give: a NaN, an infinity, a negative
-    average of squares. `progress` is called with the number of bytes just read."""
+def odd_values(report: Report, progress: Callable[[int], None] = lambda nbytes: None) -> Iterator[Oddity]:
+    """Read the tensors' data, and yield those with a NaN, an infinity or a negative average of squares.
+
+    `progress` is called with the number of bytes just read. Memory use is constant.
+    """
     import numpy as np
 
-    pieces = report.source.stream([(tensor.offset, tensor.nbytes) for tensor in report.tensors])
-    for tensor in report.tensors:
-        counts, first, at = dict.fromkeys(("NaN", "infinite", "negative"), 0), None, tensor.offset
-        while at < tensor.offset + tensor.nbytes:
-            values = np.frombuffer(next(pieces), "<f4")
-            low, high = float(values.min()), float(values.max())  # both NaN, if there is one
-            if not (math.isfinite(low) and math.isfinite(high)) or (low < 0 and tensor.path in NON_NEGATIVE):
-                kinds = {"NaN": np.isnan(values), "infinite": np.isinf(values)}
-                if tensor.path in NON_NEGATIVE:
-                    kinds["negative"] = values < 0
-                for kind, mask in kinds.items():
-                    counts[kind] += int(np.count_nonzero(mask))
-                if first is None:
-                    first = at + 4 * int(np.argmax(np.logical_or.reduce(list(kinds.values()))))
-            at += values.nbytes
-            if progress:
-                progress(values.nbytes)
+    tensors = report.readable
+    pieces = stream_values(tensors)
+    for tensor in tensors:
+        counts, first, at = dict.fromkeys(("NaN", "infinite", "negative"), 0), None, 0
+        squares = tensor.path in SQUARES
+        while at < tensor.n_elements:
+            values = next(pieces)
+            with np.errstate(invalid="ignore"):  # numpy warns of signalling NaNs
+                low, high = float(values.min()), float(values.max())  # both NaN if there is one
+                if not (math.isfinite(low) and math.isfinite(high)) or (squares and low < 0):
+                    kinds = {"NaN": np.isnan(values), "infinite": np.isinf(values)}
+                    if squares:
+                        kinds["negative"] = values < 0
+                    for kind, mask in kinds.items():
+                        counts[kind] += int(np.count_nonzero(mask))
+                    if first is None:
+                        first = at + int(np.argmax(np.logical_or.reduce(list(kinds.values()))))
+            at += values.size
+            progress(values.size * ELEMENT_SIZES[tensor.type])
         if first is not None:
-            found = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
-            yield Odd(f"{tensor.path}.data", first, f"{found} of {tensor.n_elements} values; the first is here")
+            found = ", ".join(f"{count:,} {kind}" for kind, count in counts.items() if count)
+            offset = tensor.offset + first * ELEMENT_SIZES[tensor.type]
+            message = f"{found} of {count_text(tensor.n_elements, 'value')}; the first is here"
+            yield Oddity(f"{tensor.path}.data", offset, message)
 
 
 # The parse -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class _Parse:
-    source: Source
-    root: Container
-    trace: Trace
+class Parse:
+    """The values that were parsed, the errors that were passed over, and the one that ended the parse."""
+
+    file: File
+    errors: Sequence[FieldError]
     damage: FieldError | None
 
+    @property
+    def container(self) -> Container:
+        return self.file.container
+
     @cached_property
-    def spans(self) -> dict[str, Span]:
-        return {span.path: span for span in self.trace.spans}
+    def records(self) -> list[tuple[str, Container]]:
+        """The whole tensor records of a ggcp checkpoint with their paths."""
+        return [(path, record) for path, record in tensor_records(self.container) if "_size" in record]
 
+    @cached_property
+    def problems(self) -> list[Problem]:
+        """The errors that were passed over, with their paths."""
+        return list(_with_paths(self.errors, self.file.root))
+
+    @property
+    def badness(self) -> tuple[bool, int]:
+        """What to compare attempts by: damage is worse than any number of errors."""
+        return self.damage is not None, len(self.errors)
+
+    @property
     def fits(self) -> bool:
-        """Whether it went on well to the end: behind the first wrong record at most half are wrong."""
-        data = [span.offset for span in self.trace.spans if isinstance(span.value, Extent)]
-        wrong = {bisect_right(data, error.offset) for error in self.trace.errors} - {len(data)}
-        return self.damage is None and (not wrong or 2 * (len(wrong) - 1) <= len(data) - 1 - min(wrong))
+        """True if the file was read to its end, and half of the records after the first bad one or fewer are bad."""
+        if self.damage is not None:
+            return False
+        starts = [record["data"].offset for _, record in self.records]
+        wrong = {bisect_right(starts, error.offset) for error in self.errors} - {len(starts)}
+        return not wrong or 2 * (len(wrong) - 1) <= len(starts) - 1 - min(wrong)
 
 
-def _parse(source: Source) -> _Parse:
-    """Parses as far as the file allows. A wrong number in a header is believed, since the record may really be of that
-    shape; unless with the number that should be there the rest of the file fits better."""
-    believing = _attempt(source, Trace(tolerant=True))
-    if believing.damage is not None:
-        error = malformed(believing.damage, source)
-        if isinstance(error, NotACheckpointError):
-            raise error from believing.damage
-    elif not believing.trace.errors:
-        return believing
-    attempts = [_attempt(source, Trace(tolerant=True, mends=True))]
-    hparams = believing.root.get("hparams") or {}
+def _parse(source: Source, format: Format) -> Parse:
+    """Parse as far as the file allows.
+
+    First continue with the values found, since a record may really have the odd shape that it states. If that fails,
+    retry with the expected values, and keep the attempt with the fewest errors.
+    """
+    best = _attempt(source, format)
+    if not any(best.badness) or format.name != "ggcp":
+        return best
+    retries: list[dict[str, Any]] = [{}]
+    hparams = best.container.get("hparams") or {}
     if hparams.get("n_mult"):  # the first record that states n_ff may be the wrong one
-        n_ff = n_ff_by_formula(hparams["n_embd"], hparams["n_mult"])
-        attempts.append(_attempt(source, Trace(tolerant=True, mends=True), n_ff=n_ff))
-    good = [attempt for attempt in attempts if attempt.fits()]
-    return min([believing, *good], key=lambda attempt: (attempt.damage is not None, len(attempt.trace.errors)))
+        retries.append({"n_ff": n_ff_by_formula(hparams["n_embd"], hparams["n_mult"])})
+    for params in retries:
+        best = _better(best, source, format, **params)
+        if not gc.isenabled():  # as on the command line
+            gc.collect()  # the contexts of a parse are reference cycles, which hold its values
+    return best
 
 
-def _attempt(source: Source, trace: Trace, **params: Any) -> _Parse:
-    source.file.seek(0)
-    try:
-        return _Parse(source, CHECKPOINT.parse_stream(source.file, trace=trace, **params), trace, None)
-    except FieldError as error:
-        return _Parse(source, error.partial, trace, error)
+def _better(best: Parse, source: Source, format: Format, **params: Any) -> Parse:
+    """Return a parse that repairs wrong values if it is better than the best so far; otherwise return that."""
+    attempt = _attempt(source, format, repair=True, **params)
+    return attempt if attempt.fits and attempt.badness < best.badness else best
 
 
-def _broken(error: FieldError) -> Broken:
-    return Broken(format_path(error.steps), error.offset, error.expected, error.found, error.missing)
+def _attempt(source: Source, format: Format, **params: Any) -> Parse:
+    container, log, damage = tolerant_parse(source, format.schema, **params)
+    if damage is not None:
+        add_file_missing(damage, source, format)
+    return Parse(format.open(source, format, container, None), log.errors, damage)
 
 
-def _expected_records(parse: _Parse) -> int | None:
-    """The number of tensor records in the file; None where damage hides it."""
-    optimizer = parse.root.get("optimizer") or {}
-    if "type" not in optimizer:
+def _with_paths(errors: Iterable[FieldError], root: Field) -> Iterator[Problem]:
+    near = root
+    for error in errors:
+        within = near.offset <= error.offset < near.end  # errors often follow each other in one layer
+        leaf = (near if within else root).at(error.offset)
+        yield _problem(error, "file" if leaf is None else leaf.path)
+        near = root if leaf is None else leaf
+        while near.parent is not None and near.parent.parent is not None and near.parent.parent is not root:
+            near = near.parent
+
+
+def _problem(error: FieldError, path: str) -> Problem:
+    return Problem(path, error.offset, error.expected, error.found, error.missing, error.file_missing)
+
+
+# The rules -------------------------------------------------------------------------------------------------
+
+
+class Rules(NamedTuple):
+    """What the rules of a format find that its schema does not state, and the numbers of tensors."""
+
+    checked: int
+    expected: int | None
+    errors: list[Problem]
+    warnings: list[Oddity]
+
+
+def _checkpoint_rules(parse: Parse) -> Rules:
+    warnings = [*_findings(parse), *_odd_records(parse.records), *_odd_params(parse.file)]
+    return Rules(len(parse.records), _expected_records(parse), [], warnings)
+
+
+def _expected_records(parse: Parse) -> int | None:
+    """Return the number of tensor records in the file; None if damage hides it."""
+    optimizer = parse.container.get("optimizer") or {}
+    if "state" not in optimizer:
         return None
-    inference = inference_of(parse.root)
-    if parse.damage and inference and not inference.by_records:
-        return None  # the size of a file that is cut short says nothing
-    n_layer: int = parse.root["hparams"]["n_layer"]
-    state = dict(OPTIMIZER.fields)["state"].cases[STATE(optimizer)]
-    return _records_in(CHECKPOINT) + _records_in(LAYER) * n_layer + _records_in(state)
+    schemas = state_schemas(optimizer)
+    if len(schemas) > 1 and parse.damage is not None:
+        return None
+    state = schemas[optimizer["type"]]
+    layers = len(LAYER_TENSORS) * int(parse.container["hparams"]["n_layer"])
+    return len(MODEL_TENSORS) + layers + sum(declared_shape(field) is not None for _, field in state.fields)
 
 
-def _records_in(record: Record) -> int:
-    return sum(isinstance(field, TensorRecord) for _, field in record.fields)
+def _findings(parse: Parse) -> Iterator[Oddity]:
+    """Yield what is odd in the values, unless an error takes away the evidence."""
+    doubtful = parse.damage is not None or any(problem.path.startswith(STATE) for problem in parse.problems)
+    for finding in parse.file.findings:
+        if not (doubtful and finding.path == "optimizer.type"):
+            yield Oddity(finding.path, parse.file.find(finding.path).offset, finding.message)
 
 
-def _trusted_inference(parse: _Parse) -> Inference | None:
-    """How the type was found, where neither damage nor an error in the state makes its evidence void."""
-    wrong_state = parse.damage or any(error.steps[:2] == ["optimizer", "state"] for error in parse.trace.errors)
-    return None if wrong_state else inference_of(parse.root)
+def _odd_records(records: Iterable[tuple[str, Container]]) -> Iterator[Oddity]:
+    for path, record in records:
+        yield from _odd_padding(f"{path}.padding", record["padding"], record["data"].offset)
+        name: bytes = record["name"]
+        text = name[:MAX_NAME].decode("utf-8", "backslashreplace") + "…" * (len(name) > MAX_NAME)
+        usual = usual_names(path)
+        misplaced = not path.startswith(STATE) and place_of(name) is not None  # which is among the findings
+        if text not in usual and not misplaced:
+            trainers = " or ".join(map(repr, usual)) if any(usual) else "no name"
+            offset = record["_offset"] + NAME_OFFSET + 4 * len(record["ne"])
+            yield Oddity(f"{path}.name", offset, f"is {text!r}; the trainers wrote {trainers}")
 
 
-# What is odd -----------------------------------------------------------------------------------------------
+def _odd_padding(path: str, padding: bytes | Extent, end: int) -> Iterator[Oddity]:
+    """Yield a warning if padding that ends at the offset `end` is not zero."""
+    if isinstance(padding, bytes) and padding.strip(b"\0"):
+        size = len(padding)
+        dirty = size - padding.count(0)
+        verb = "is" if dirty == 1 else "are"
+        yield Oddity(path, end - size, f"{dirty} of {count_bytes(size)} of padding {verb} not zero")
 
 
-def _odd(parse: _Parse, findings: tuple[Finding, ...]) -> Iterator[Odd]:
-    root = parse.root
-    if "hparams" in root and "n_rot" in root["hparams"]:
-        yield from _odd_hparams(parse)
-    for finding in findings:
-        yield Odd(finding.path, parse.spans[finding.path].offset, finding.message)
-    for span in parse.trace.spans:
-        message = _odd_leaf(span, root)
-        if message:
-            yield Odd(span.path, span.offset, message)
+def _odd_params(file: File) -> Iterator[Oddity]:
+    """Yield odd values of the C struct; that of the other optimizer may hold anything."""
+    params = file.root.find(("optimizer", "params"))
+    kind = file.get("optimizer.type")
+    for field in params.leaves() if params is not None else ():
+        unused = field.steps[2] in {ADAM, LBFGS} and field.steps[2] != kind
+        if field.type == "f32" and not unused and not math.isfinite(field.value):
+            yield Oddity(field.path, field.offset, not_finite(field.value))
+        elif field.type == "u8" and field.value not in {0, 1}:
+            yield Oddity(field.path, field.offset, f"is {field.value}, but a bool is 0 or 1")
 
 
-def _odd_hparams(parse: _Parse) -> Iterator[Odd]:
-    hparams = parse.root["hparams"]
-    n_embd, n_head, n_rot = hparams["n_embd"], hparams["n_head"], hparams["n_rot"]
-    found = {name: "is 0" for name in hparams if hparams[name] == 0}
-    if n_head and n_embd % n_head:
-        found["n_head"] = f"{n_head} heads do not divide n_embd {n_embd}"
-    elif n_head and n_rot > n_embd // n_head:
-        found["n_rot"] = f"rotates {n_rot} dimensions of heads that have {n_embd // n_head}"
-    elif n_rot % 2:
-        found["n_rot"] = f"is {n_rot}, but dimensions are rotated in pairs"
-    for name, message in found.items():
-        path = f"hparams.{name}"
-        yield Odd(path, parse.spans[path].offset, message)
+def _gguf_rules(parse: Parse) -> Rules:
+    container, root = parse.container, parse.file.root
+    infos = [info for info in container.get("tensor_infos") or () if "_size" in info]
+    datas = [data for data in container.get("tensor_data") or () if "_size" in data]
+    keys = [item for item in container.get("metadata_kv") or () if "_size" in item]
+    alignment = container.get("alignment", 1)
+    errors = [
+        *_repeated("metadata_kv", "key", keys),
+        *_repeated("tensor_infos", "name", infos),
+        *_broken_rows("tensor_infos", "dimensions", infos, GGML_TYPES, root),
+    ]
+    for index, item in enumerate(keys):
+        value = item["value"]
+        if item["key"] == ALIGNMENT_KEY and not (isinstance(value, int) and value.bit_count() == 1 and value > 0):
+            field = root.find(("metadata_kv", index, "value"))
+            errors.append(_broken_field(field, "a power of two", plain_text(value)))
+    for index, info in enumerate(infos):
+        if info["offset"] % alignment:
+            field = root.find(("tensor_infos", index, "offset"))
+            errors.append(_broken_field(field, f"a multiple of {alignment} (alignment)", str(info["offset"])))
+    warnings: list[Oddity] = []
+    for path in ("padding", "end_padding"):
+        padding = root.child(path)
+        if padding is not None:
+            warnings += _odd_padding(path, padding.value, padding.end)
+    if not any(item["key"] == ARCHITECTURE for item in keys) and parse.damage is None:
+        warnings.append(Oddity("metadata_kv", 0, f"the key {ARCHITECTURE} is missing"))
+    for index, data in enumerate(datas):
+        path, extent, padding = f"tensor_data[{index}].padding", data["data"], data["padding"]
+        warnings += _odd_padding(path, padding, extent.offset)
+        start: int = data["_offset"]
+        if extent.offset - start != -start % alignment:
+            text = f"{count_bytes(extent.offset - start)} of padding, where {-start % alignment} would do"
+            warnings.append(Oddity(path, start, text))
+    return Rules(len(datas), container.get("tensor_count"), errors, warnings)
 
 
-def _odd_leaf(span: Span, root: Container) -> str | None:
-    value, name = span.value, span.steps[-1]
-    if isinstance(span.field, PaddingTo):
-        dirty = len(value) - value.count(0)
-        return f"{dirty} of {len(value)} bytes of padding are not zero" if dirty else None
-    if name == "name":
-        usual = usual_names(span.steps[:-1])
-        text = value[:MAX_NAME].decode("utf-8", "backslashreplace") + "…" * (len(value) > MAX_NAME)
-        return None if text in usual else f"is named '{text}', where {' or '.join(map(repr, usual))} was usual"
-    if span.kind == "f32":
-        return None if math.isfinite(value) or _unused(span, root) else f"is {value}"
-    if span.kind == "u8":
-        return None if value in (0, 1) else f"is {value}, but a bool is 0 or 1"
-    if name in ("iter", "n_no_improvement"):
-        return f"is {value}; a negative count cannot be converted" if value < 0 else None
-    return None
+def _ggml_rules(parse: Parse) -> Rules:
+    root, version = parse.file.root, parse.container.get("version")
+    records = [record for record in parse.container.get("tensors") or () if "_size" in record]
+    types = GGML_TYPES if version == 3 else GGML_TYPES_UNTIL_V2
+    errors = [*_repeated("tensors", "name", records), *_broken_rows("tensors", "ne", records, types, root)]
+    warnings: list[Oddity] = []
+    for index, record in enumerate(records):
+        warnings += _odd_padding(f"tensors[{index}].padding", record.get("padding", b""), record["data"].offset)
+    return Rules(len(records), None if parse.damage else len(records), errors, warnings)
 
 
-def _unused(span: Span, root: Container) -> bool:
-    """Whether the leaf lies in the half of the raw params that is the other optimizer's, which may hold anything."""
-    kind = root["optimizer"].get("type")
-    return span.steps[:2] == ("optimizer", "params") and span.steps[2] in ("adam", "lbfgs") and span.steps[2] != kind
+RULES: dict[str, Callable[[Parse], Rules]] = {
+    "ggcp": _checkpoint_rules,
+    "gguf": _gguf_rules,
+    "ggjt": _ggml_rules,
+    "ggmf": _ggml_rules,
+    "ggml": _ggml_rules,
+}
 
 
-def usual_names(record: tuple[Any, ...]) -> tuple[str, ...]:
-    """The names that the trainers gave to the tensor at that path: until July 2023, and from late August on."""
-    if record[0] == "optimizer":
-        return ("",)
-    *layer, field = record
-    prefix = f"layers.{layer[1]}.{NAME_GROUPS.get(field, '')}" if layer else ""
-    return tuple(dict.fromkeys([f"{prefix}{field}.weight", tensor_name(format_path(record)) or ""]))
+def _repeated(path: str, name: str, records: Sequence[Container]) -> Iterator[Problem]:
+    """Yield an error for each record with a name that an earlier one has."""
+    seen: set[Any] = set()
+    for index, record in enumerate(records):
+        if record[name] in seen:
+            text = record[name] if isinstance(record[name], str) else record[name].decode("utf-8", "backslashreplace")
+            yield Problem(f"{path}[{index}].{name}", record["_offset"], "a name that is not used before", repr(text))
+        seen.add(record[name])
+
+
+def _broken_rows(
+    path: str, name: str, records: Sequence[Container], types: dict[int, GgmlType], root: Field
+) -> Iterator[Problem]:
+    """Yield an error for each quantized tensor whose rows are not a whole number of blocks."""
+    for index, record in enumerate(records):
+        kind, shape = types[record["type"]], record[name]
+        if shape and shape[0] % kind.block_size:
+            field = root.find((path, index, name, 0))
+            yield _broken_field(
+                field, f"a multiple of {kind.block_size} (the block size of {kind.name})", str(shape[0])
+            )
+
+
+def _broken_field(field: Field | None, expected: str, found: str) -> Problem:
+    assert field is not None  # noqa: S101 - the record was parsed
+    return Problem(field.path, field.offset, expected, found)
+
+
+# The fields ------------------------------------------------------------------------------------------------
+
+
+def count_fields(root: Field) -> int:
+    """Return the number of fields that hold bytes, down to single numbers; those with computed values do not."""
+    optimizer = root.child("optimizer")
+    derived = [
+        field
+        for parent in (root, optimizer)
+        if parent is not None
+        for field in parent.children()
+        if field.type == "derived"
+    ]
+    return _count(root.value) - len(derived)
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, Container):
+        return sum(1 if type(item) is int else _count(item) for name, item in value.items() if name[0] != "_")
+    if isinstance(value, ListContainer | LazyList):
+        return sum(map(_count, value)) if value and isinstance(value[0], Container) else len(value)
+    if isinstance(value, Extent):
+        return value.nbytes > 0
+    return value is not None and value != b""

@@ -1,64 +1,81 @@
-"""The optimizer block. It was written in three layouts: v0; v1; and, for one day, v1 with the params of v0."""
+"""The optimizer block.
 
-from ggcp_schema.constructs import F32, Choice, Derived, Expr, Hole, If, Int32, Int64, OneOf, Record, UInt8, UInt32
-from ggcp_schema.inference import ADAM, LBFGS
-from ggcp_schema.schema.lookahead import (
-    LAYOUTS,
+Three layouts exist: v0; v1; and v1-raw-params (v1 with v0's parameter struct, written on one day in June 2023).
+"""
+
+from ggcp_schema.constructs import (
+    Computed,
+    Error,
+    Float32l,
+    If,
+    IfThenElse,
+    Int8ul,
+    Int32sl,
+    Int32ul,
+    Int64sl,
+    OneOf,
+    Padding,
+    Struct,
+    Switch,
+    this,
+)
+from ggcp_schema.schema.inference import (
+    ADAM,
+    LBFGS,
     TYPES,
     V0,
     V1,
-    lbfgs_m,
-    nx,
+    infer_optimizer_type,
     optimizer_layout,
     optimizer_type,
-    past,
 )
 from ggcp_schema.schema.tensor import Tensor
 
-NX = Expr("nx", nx)
-PAST = Expr("past", past)
-LBFGS_M = Expr("lbfgs_m", lbfgs_m)
+NX = this._._.nx  # from a dimension of a tensor of the state: its tensor, the state, the optimizer
+PAST = this._._.past
+LBFGS_M = this._._.lbfgs_m
+
 COUNT = range(1 << 31)
 SIZE = range(1 << 63)
 
-ADAM_PARAMS = Record(
-    "n_iter" / Int32,
-    "sched" / F32,
-    "decay" / F32,
-    "alpha" / F32,
-    "beta1" / F32,
-    "beta2" / F32,
-    "eps" / F32,
-    "eps_f" / F32,
-    "eps_g" / F32,
+ADAM_PARAMS = Struct(
+    "n_iter" / Int32sl,
+    "sched" / Float32l,
+    "decay" / Float32l,
+    "alpha" / Float32l,
+    "beta1" / Float32l,
+    "beta2" / Float32l,
+    "eps" / Float32l,
+    "eps_f" / Float32l,
+    "eps_g" / Float32l,
 )
 
-LBFGS_PARAMS = Record(
-    "m" / Int32 * "iterations remembered: lbfgs_m",
-    "n_iter" / Int32,
-    "max_linesearch" / Int32,
-    "eps" / F32,
-    "ftol" / F32,
-    "wolfe" / F32,
-    "min_step" / F32,
-    "max_step" / F32,
-    "linesearch" / Int32 * "uninitialised memory in some files",
+LBFGS_PARAMS = Struct(
+    "m" / Int32sl * "iterations remembered: lbfgs_m",
+    "n_iter" / Int32sl,
+    "max_linesearch" / Int32sl,
+    "eps" / Float32l,
+    "ftol" / Float32l,
+    "wolfe" / Float32l,
+    "min_step" / Float32l,
+    "max_step" / Float32l,
+    "linesearch" / Int32sl * "uninitialised memory in some files",
 )
 
-PARAMS = Record(
-    "type" / OneOf(Int32, TYPES),
-    "n_threads" / Int32,
-    "past" / OneOf(Int32, COUNT) * "past losses kept for the convergence test",
-    "delta" / F32,
-    "max_no_improvement" / Int32,
-    "print_forward_graph" / UInt8 * "a C bool",
-    "print_backward_graph" / UInt8 * "a C bool",
-    "padding" / Hole(Expr("2", lambda params: 2)) * "of the C struct; may hold anything",
+PARAMS = Struct(
+    "type" / OneOf(Int32sl, TYPES),
+    "n_threads" / Int32sl,
+    "past" / OneOf(Int32sl, COUNT) * "past losses kept for the convergence test",
+    "delta" / Float32l,
+    "max_no_improvement" / Int32sl,
+    "print_forward_graph" / Int8ul * "a C bool",
+    "print_backward_graph" / Int8ul * "a C bool",
+    "padding" / Padding(2) * "of the C struct; may hold anything",
     "adam" / ADAM_PARAMS * "uninitialised memory in some L-BFGS files",
     "lbfgs" / LBFGS_PARAMS * "uninitialised memory in some Adam files",
 )
 
-ADAM_STATE_V0 = Record(
+ADAM_STATE_V0 = Struct(
     "x" / Tensor(NX) * "parameters",
     "g1" / Tensor(NX) * "gradient",
     "g2" / Tensor(NX) * "gradient squared",
@@ -67,21 +84,21 @@ ADAM_STATE_V0 = Record(
     "mh" / Tensor(NX) * "first moments, bias-corrected",
     "vh" / Tensor(NX) * "second moments, bias-corrected",
     "pf" / Tensor(PAST, null_if_zero=True) * "past losses",
-    "fx_best" / F32 * "best loss",
-    "fx_prev" / F32 * "previous loss",
-    "n_no_improvement" / Int32,
+    "fx_best" / Float32l * "best loss of the last run of iterations",
+    "fx_prev" / Float32l * "previous loss",
+    "n_no_improvement" / Int32sl,
 )
 
-ADAM_STATE = Record(
+ADAM_STATE = Struct(
     "m" / Tensor(NX) * "first moments",
     "v" / Tensor(NX) * "second moments",
     "pf" / Tensor(PAST, null_if_zero=True) * "past losses",
-    "fx_best" / F32 * "best loss",
-    "fx_prev" / F32 * "previous loss",
-    "n_no_improvement" / Int32,
+    "fx_best" / Float32l * "best loss of the last run of iterations",
+    "fx_prev" / Float32l * "previous loss",
+    "n_no_improvement" / Int32sl,
 )
 
-LBFGS_STATE = Record(
+LBFGS_STATE = Struct(
     "x" / Tensor(NX) * "current parameters",
     "xp" / Tensor(NX) * "previous parameters",
     "g" / Tensor(NX) * "current gradient",
@@ -92,27 +109,31 @@ LBFGS_STATE = Record(
     "lmys" / Tensor(LBFGS_M) * "memory: y dot s",
     "lms" / Tensor(NX, LBFGS_M) * "memory: s",
     "lmy" / Tensor(NX, LBFGS_M) * "memory: y",
-    "fx_best" / F32 * "best loss",
-    "step" / F32 * "line search",
-    "j" / Int32 * "line search",
-    "k" / Int32 * "line search",
-    "end" / Int32 * "line search",
-    "n_no_improvement" / Int32,
+    "fx_best" / Float32l * "best loss",
+    "step" / Float32l * "line search",
+    "j" / Int32sl * "line search",
+    "k" / Int32sl * "line search: the number of steps so far",
+    "end" / Int32sl * "line search",
+    "n_no_improvement" / Int32sl,
 )
 
-IS_V1 = Expr(f"layout = {V1}", lambda optimizer: optimizer["layout"] == V1)
-HAS_PARAMS = Expr(f"layout <> {V1}", lambda optimizer: optimizer["layout"] != V1)
-STATE = Expr("type, layout", lambda o: f"{ADAM}, {V0}" if (o["type"], o["layout"]) == (ADAM, V0) else o["type"])
-
-OPTIMIZER = Record(
-    "version" / OneOf(UInt32, {0: "", 1: ""}),
-    "layout" / Derived(optimizer_layout) * f"{', '.join(LAYOUTS)}: from the version and a look ahead",
-    "params" / If(HAS_PARAMS, PARAMS) * "the C struct ggml_opt_params, 96 bytes, raw",
-    "past" / If(IS_V1, UInt32) * "past losses kept for the convergence test",
-    "lbfgs_m" / If(IS_V1, UInt32) * "iterations that L-BFGS remembers; 0 in most Adam files",
-    "nx" / OneOf(Int64, SIZE) * "number of parameters: the elements of all the model's tensors",
-    "iter" / Int32 * "iterations of the optimizer",
-    "just_initialized" / OneOf(UInt32, {0: "", 1: ""}, matters=False),
-    "type" / Derived(optimizer_type) * "params.type; v1 forgot it: by size, and the third tensor's shape",
-    "state" / Choice(STATE, {f"{ADAM}, {V0}": ADAM_STATE_V0, ADAM: ADAM_STATE, LBFGS: LBFGS_STATE}),
+OPTIMIZER = Struct(
+    "version" / OneOf(Int32ul, (0, 1)),
+    "layout" / Computed(optimizer_layout) * "v0, v1 or v1-raw-params: from the version and the fields that follow",
+    "params" / If(this.layout != V1, PARAMS) * "the C struct ggml_opt_params, 96 bytes, raw",
+    "past" / IfThenElse(this.layout == V1, Int32ul, Computed(this.params.past)) * "past losses kept",
+    "lbfgs_m" / IfThenElse(this.layout == V1, Int32ul, Computed(this.params.lbfgs.m)) * "0 in most v1 Adam files",
+    "nx" / OneOf(Int64sl, SIZE) * "number of parameters: the elements of all the model's tensors",
+    "iter" / Int32sl * "iterations of the optimizer",
+    "just_initialized" / OneOf(Int32ul, (0, 1), critical=False),
+    "inference"
+    / If(this.layout == V1, Computed(infer_optimizer_type))
+    * "v1 does not store the type: how it was found",
+    "type" / Computed(optimizer_type) * "adam or lbfgs: params.type, or in v1 the inferred type",
+    "state"
+    / Switch(
+        this.type,
+        {ADAM: IfThenElse(this.layout == V0, ADAM_STATE_V0, ADAM_STATE), LBFGS: LBFGS_STATE},
+        default=Error,
+    ),
 )

@@ -1,0 +1,24 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+FILE_HELP = "A ggcp checkpoint, a GGUF file, or a ggjt, ggmf or ggml file."
+
+File = Annotated[Path, typer.Argument(metavar="FILE", help=FILE_HELP)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing on success.")]
+Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite the output if it exists.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="List what would be written; write nothing.")]
+NoSync = Annotated[
+    bool,
+    typer.Option("--no-sync", help="Do not wait until the output is on the disk. Faster, but a crash may lose it."),
+]
+Width = Annotated[
+    int | None,
+    typer.Option("--width", metavar="COLUMNS", help="Fit into this many columns. Default: the terminal's width."),
+]

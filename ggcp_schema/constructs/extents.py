@@ -1,0 +1,195 @@
+"""Data that is skipped while parsing, and read only when it is asked for."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import IO, Any
+
+from construct import Construct, Container
+
+from ggcp_schema.constructs.errors import DataGoneError, FieldError, count_bytes, too_short
+from ggcp_schema.constructs.expressions import compiled
+from ggcp_schema.constructs.streams import CHUNK, stream_end
+
+BYTE_FORMATS = ("B", "b", "c")
+
+
+class Origin:
+    """The stream that something was parsed from; its file is opened again if the stream was closed meanwhile."""
+
+    __slots__ = ("path", "stamp", "stream")
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        name = getattr(stream, "name", None)
+        self.stream = stream
+        self.path = os.path.abspath(os.fsdecode(name)) if isinstance(name, str | bytes) else None
+        self.stamp = _stamp(stream)
+
+    @classmethod
+    def of(cls, stream: IO[bytes], context: Container) -> Origin:
+        """Return the origin that all fields of this parse share."""
+        params = context["_params"]
+        if "_origin" not in params:
+            params["_origin"] = cls(stream)
+        origin: Origin = params["_origin"]
+        return origin
+
+    @contextmanager
+    def open(self) -> Iterator[IO[bytes]]:
+        """Yield a stream with the parsed bytes. Raises `DataGoneError` if there is none, or if it has changed."""
+        if not self.stream.closed:
+            self._check_unchanged(self.stream)
+            yield self.stream
+            return
+        if self.path is None:
+            raise DataGoneError(None, "the stream that the data was parsed from is closed, and it was not a file")
+        with open(self.path, "rb") as stream:
+            self._check_unchanged(stream)
+            yield stream
+
+    def _check_unchanged(self, stream: IO[bytes]) -> None:
+        if _stamp(stream) != self.stamp:
+            raise DataGoneError(self.path, "the file has changed since it was parsed")
+
+
+def _stamp(stream: IO[bytes]) -> tuple[int, int] | None:
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, AttributeError, ValueError):
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+class Extent:
+    """Where data lies in the stream: `offset` and `nbytes`. The bytes are read only when `chunks()` is called.
+
+    Extents are equal if their offsets and sizes are: two parses of one file compare equal.
+    """
+
+    __slots__ = ("nbytes", "offset", "origin")
+
+    def __init__(self, offset: int, nbytes: int, origin: Origin) -> None:
+        self.offset, self.nbytes, self.origin = offset, nbytes, origin
+
+    def __repr__(self) -> str:
+        return f"Extent(offset={self.offset}, nbytes={self.nbytes})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Extent) and (self.offset, self.nbytes) == (other.offset, other.nbytes)
+
+    def __hash__(self) -> int:
+        return hash((self.offset, self.nbytes))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Extent:
+        return self
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the bytes in pieces of at most 1 MiB. Raises `DataGoneError` if they are no longer there."""
+        with self.origin.open() as stream:
+            at, end = self.offset, self.offset + self.nbytes
+            while at < end:
+                stream.seek(at)
+                piece = stream.read(min(end - at, CHUNK))
+                if not piece:
+                    lost = count_bytes(end - at)
+                    raise DataGoneError(None, f"the data at offset {self.offset} has lost its last {lost}")
+                at += len(piece)
+                yield piece
+
+    def copy_to(self, stream: IO[bytes]) -> None:
+        """Write the bytes to a stream. For a `Counter` they are not read."""
+        if isinstance(stream, Counter):
+            stream.position += self.nbytes
+            return
+        for piece in self.chunks():
+            stream.write(piece)
+
+
+class Counter(io.RawIOBase):
+    """A stream that counts what is written to it and keeps nothing, to check that a value can be built."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.position = 0
+
+    def write(self, data: Any) -> int:
+        """Count the bytes."""
+        self.position += memoryview(data).nbytes
+        return memoryview(data).nbytes
+
+    def tell(self) -> int:
+        """Return the number of bytes so far."""
+        return self.position
+
+
+def skip(stream: IO[bytes], nbytes: int, context: Container) -> Extent:
+    """Skip `nbytes` of the stream and return where they lie. Raises `FieldError` if the stream ends first."""
+    end = stream_end(stream, context)
+    if nbytes <= end:  # a larger number may be too large for `seek`
+        stop = stream.seek(nbytes, io.SEEK_CUR)
+        if stop <= end:
+            return Extent(stop - nbytes, nbytes, Origin.of(stream, context))
+        offset = stop - nbytes
+    else:
+        offset = stream.tell()
+    raise too_short(offset, nbytes, end - offset)
+
+
+class Payload(Construct):
+    """Data that is skipped while parsing, and parsed to its `Extent`. Builds from an `Extent` or a buffer.
+
+    The buffer holds bytes, or elements of one of `formats`, which are those of `struct` ("<f"). If it has more than one
+    dimension, they must be those of `shape`, an expression.
+    """
+
+    kind = "data"
+
+    def __init__(self, nbytes: Any, formats: Collection[str] = (), shape: Any = None) -> None:
+        super().__init__()
+        self.nbytes, self.nbytes_of, self.formats = nbytes, compiled(nbytes), formats
+        self.shape_of = compiled(shape)
+
+    def _parse(self, stream: IO[bytes], context: Container, path: str) -> Extent:
+        return skip(stream, self.nbytes_of(context), context)
+
+    def _build(self, obj: Any, stream: IO[bytes], context: Container, path: str) -> Any:
+        wanted = self.nbytes_of(context)
+        if isinstance(obj, Extent):
+            self._check_size(obj.nbytes, wanted, stream)
+            obj.copy_to(stream)
+            return obj
+        try:
+            view = memoryview(obj)
+        except TypeError:
+            raise FieldError(stream.tell(), f"{count_bytes(wanted)} of data", repr(obj)) from None
+        self._check_elements(view, stream, context)
+        self._check_size(view.nbytes, wanted, stream)
+        stream.write(view if view.c_contiguous else view.tobytes())
+        return obj
+
+    def _check_size(self, found: int, wanted: int, stream: IO[bytes]) -> None:
+        if found != wanted:
+            raise FieldError(stream.tell(), f"{count_bytes(wanted)} of data", str(found))
+
+    def _check_elements(self, view: memoryview, stream: IO[bytes], context: Container) -> None:
+        if view.format in BYTE_FORMATS:
+            return
+        if explicit_order(view.format) not in self.formats:
+            expected = " or ".join(["bytes", *(f"elements of format {code!r}" for code in self.formats)])
+            raise FieldError(stream.tell(), expected, f"format {view.format!r}")
+        shape = self.shape_of(context)
+        if view.ndim > 1 and shape is not None and view.shape != tuple(shape):
+            raise FieldError(stream.tell(), f"an array of shape {tuple(shape)}", str(view.shape))
+
+    def _sizeof(self, context: Container, path: str) -> int:
+        size: int = self.nbytes_of(context)
+        return size
+
+
+def explicit_order(format: str) -> str:
+    """Return the format of a buffer's elements with their byte order: `f` as `<f` or `>f`."""
+    return ("<" if sys.byteorder == "little" else ">") + format if format[:1].isalpha() else format

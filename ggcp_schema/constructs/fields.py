@@ -1,0 +1,338 @@
+"""Leaf fields other than numbers: rules for values, bytes, text, padding, and computed values."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Mapping
+from itertools import islice
+from typing import IO, Any
+
+import construct
+from construct import Construct, Container, Subconstruct
+
+from ggcp_schema.constructs.errors import FieldError, count_bytes, counted, report
+from ggcp_schema.constructs.expressions import compiled, expression_text
+from ggcp_schema.constructs.extents import Extent, skip
+from ggcp_schema.constructs.streams import CHUNK, read_exactly, stream_end
+
+# Rules -----------------------------------------------------------------------------------------------------
+
+
+def number_text(value: Any) -> str:
+    """Return a value for a message: magic numbers in hex with their characters, `0x67676370 ('ggcp')`."""
+    if not isinstance(value, int):
+        return repr(value) if isinstance(value, bytes) else str(value)
+    if abs(value) < 1 << 24:
+        return str(int(value))  # a bool, the value of a condition, as a number
+    text = value.to_bytes((value.bit_length() + 7) // 8, "big") if value > 0 else b""
+    letters = len(text) == 4 and all(32 < byte < 127 for byte in text)
+    return f"{value:#x} ({text.decode()!r})" if letters else str(value)
+
+
+class Const(construct.Const):
+    """A field that must hold a value: a constant, or the value of an expression of earlier fields.
+
+    `tolerable` limits the wrong numbers with which a tolerant parse may continue.
+    """
+
+    def __init__(self, value: Any, subcon: Construct | None = None, *, tolerable: range | None = None) -> None:
+        if subcon is None:
+            subcon = Bytes(len(value))
+        super().__init__(value, subcon)
+        self.flagbuildnone = True
+        self.tolerable = tolerable
+        self.dynamic, self.value_of = callable(value), compiled(value)
+
+    def _parse(self, stream: IO[bytes], context: Container, path: str) -> Any:
+        found = self.subcon._parse(stream, context, path)
+        expected = self.value_of(context)
+        if found == expected:
+            return found
+        return self._report(found, expected, stream.tell() - self.subcon._sizeof(context, ""), context)
+
+    def _build(self, obj: Any, stream: IO[bytes], context: Container, path: str) -> Any:
+        expected = self.value_of(context)
+        if obj is not None and obj != expected:
+            self._report(obj, expected, stream.tell(), context)
+        return self.subcon._build(expected, stream, context, path)
+
+    def _report(self, found: Any, expected: Any, offset: int, context: Container) -> Any:
+        words = number_text(expected)
+        is_magic = words.startswith("0x") and isinstance(found, int)
+        found_words = f"{found:#x}" if is_magic and number_text(found).isdecimal() else number_text(found)
+        if self.dynamic:
+            words += f" ({expression_text(self.value)})"
+        error = FieldError(offset, words, found_words)
+        usable = isinstance(found, int) and (self.tolerable is None or found in self.tolerable)
+        return report(error, context, found=found if usable else None, expected=expected)
+
+
+class OneOf(Subconstruct):
+    """A number that must be among `valids`: a collection, or a mapping from the valid numbers to their meaning.
+
+    `critical=False` means that later fields do not depend on the value, so that a tolerant parse may keep a wrong one.
+    """
+
+    def __init__(
+        self, subcon: Construct, valids: Collection[int] | Mapping[int, str], *, critical: bool = True
+    ) -> None:
+        super().__init__(subcon)
+        self.valids, self.critical = valids, critical
+
+    def __str__(self) -> str:
+        if isinstance(self.valids, range):
+            return f"{self.valids.start} to {self.valids.stop - 1}"
+        meanings = self.valids if isinstance(self.valids, Mapping) else dict.fromkeys(self.valids, "")
+        texts = [f"{value} ({meaning})" if meaning else str(value) for value, meaning in meanings.items()]
+        return " or ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
+
+    def _parse(self, stream: IO[bytes], context: Container, path: str) -> Any:
+        value = self.subcon._parse(stream, context, path)
+        if value in self.valids:
+            return value
+        return self._report(value, stream.tell() - self.subcon._sizeof(context, ""), context)
+
+    def _build(self, obj: Any, stream: IO[bytes], context: Container, path: str) -> Any:
+        if obj not in self.valids:
+            self._report(obj, stream.tell(), context)
+        return self.subcon._build(obj, stream, context, path)
+
+    def _report(self, value: Any, offset: int, context: Container) -> Any:
+        error = FieldError(offset, str(self), number_text(value))
+        first = list(islice(self.valids, 2))
+        sole = first[0] if len(first) == 1 else None
+        return report(error, context, found=None if self.critical else value, expected=sole)
+
+
+# Bytes and text --------------------------------------------------------------------------------------------
+
+
+class Bytes(construct.Bytes):
+    """A number of bytes, which may be an expression."""
+
+    kind = "bytes"
+
+    def __init__(self, length: Any) -> None:
+        super().__init__(length)
+        self.length_of = compiled(length)
+
+    def _parse(self, stream: IO[bytes], context: Container, path: str) -> bytes:
+        return read_exactly(stream, self.length_of(context), context)
+
+    def _build(self, obj: Any, stream: IO[bytes], context: Container, path: str) -> Any:
+        length = self.length_of(context)
+        if not isinstance(obj, bytes | bytearray | memoryview):
+            raise FieldError(stream.tell(), f"{length} bytes", repr(obj))
+        if len(obj) != length:
+            raise FieldError(stream.tell(), f"{length} bytes", str(len(obj)))
+        stream.write(obj)
+        return obj
+
+
+class Chars(Bytes):
+    """Bytes that are text without a terminator. They are kept as bytes, since they may not be valid UTF-8."""
+
+    kind = "char"
+
+
+class PascalString(Construct):
+    """Text that follows its length in bytes. Bytes that are not valid UTF-8 become surrogates, and are built again.
+
+    A length above `longest` is an error, so that a wrong one does not fill the memory.
+    """
+
+    kind = "string"
+
+    def __init__(self, lengthfield: Construct, encoding: str = "utf-8", *, longest: int = sys.maxsize) -> None:
+        super().__init__()
+        self.lengthfield, self.encoding, self.longest = lengthfield, encoding, longest
+
+    def _parse(self, stream: IO[bytes], context: Container, path: str) -> str:
+        offset = stream.tell()
+        length = self.lengthfield._parse(stream, context, path)
+        if length > self.longest:
+            raise FieldError(offset, f"at most {self.longest} bytes of text", str(length))
+        return read_exactly(stream, length, context).decode(self.encoding, "surrogateescape")
+
+    def _build(self, obj: Any, stream: IO[bytes], context: Container, path: str) -> Any:
+        if not isinstance(obj, str):
+            raise FieldError(stream.tell(), "text", repr(obj))
+        data = obj.encode(self.encoding, "surrogateescape")
+        self.lengthfield._build(len(data), stream, context, path)
+        stream.write(data)
+        return obj
+
+
+def recomputes(context: Container) -> bool:
+    """Return True if a build corrects computed values and the lengths of paddings: `build(…, recompute=True)`."""
+    return bool(context["_params"].get("recompute"))
+
+
+class Padding(Bytes):
+    """Bytes without meaning. Unlike construct's, they are kept, so that they are built again; zero if not given."""
+
+    kind = "padding"
+
+    def __init__(self, length: Any) -> None:
+        super().__init__(length)
+        self.flagbuildnone = True
+
+    def _build(self, obj: Any, stream: IO[bytes], context: Container, path: str) -> Any:
+        return super()._build(bytes(self.length_of(context)) if obj is None else obj, stream, context, path)
+
+
+class PaddingTo(Construct):
+    """Bytes up to the next multiple of `modulus` of the stream's offset, which is not the offset in the record.
+
+    They are kept, so that they are built again; zero if not given. With `optional` the stream may end before or inside
+    the padding.
+    """
+
+    kind = "padding"
+
+    def __init__(self, modulus: Any, *, optional: bool = False) -> None:
+        super().__init__()
+        self.modulus, self.modulus_of, self.optional = modulus, compiled(modulus), optional
+        self.flagbuildnone = True
+
+    def _length(self, stream: IO[bytes], context: Container) -> int:
+        length: int = -stream.tell() % self.modulus_of(context)
+        return length
+
+    def _parse(self, stream: IO[bytes], context: Container, path: str) -> Any:
+        length = self._length(stream, context)
+        if self.optional:
+            length = min(length, stream_end(stream, context) - stream.tell())
+        return read_exactly(stream, length, context)
+
+    def _build(self, obj: Any, stream: IO[bytes], context: Container, path: str) -> Any:
+        length = self._length(stream, context)
+        if obj is not None and not isinstance(obj, bytes | bytearray | memoryview):
+            raise FieldError(stream.tell(), f"{count_bytes(length)} of padding", repr(obj))
+        if obj is not None and (len(obj) > length or (len(obj) < length and not self.optional)):
+            if not recomputes(context):
+                found = f"{len(obj)} (omit it to get zeros)"
+                raise FieldError(stream.tell(), f"{count_bytes(length)} of padding", found)
+            obj = None
+        if obj is not None:
+            stream.write(obj)
+            return obj
+        for at in range(0, length, CHUNK):
+            stream.write(bytes(min(CHUNK, length - at)))
+        return obj
+
+    def _sizeof(self, context: Container, path: str) -> int:
+        raise construct.SizeofError("the size of padding depends on the offset in the stream", path=path)
+
+
+class PaddingUntil(PaddingTo):
+    """Bytes up to an offset of the stream, which is an expression of earlier fields.
+
+    More than 1 MiB of them is not read: it is parsed to an `Extent`.
+    """
+
+    def __init__(self, offset: Any) -> None:
+        super().__init__(offset)
+
+    def _length(self, stream: IO[bytes], context: Container) -> int:
+        wanted, here = self.modulus_of(context), stream.tell()
+        if wanted < here:
+            text = expression_text(self.modulus)
+            raise FieldError(here, f"{text} to be at least {here}, the end of what precedes it", str(wanted))
+        length: int = wanted - here
+        return length
+
+    def _parse(self, stream: IO[bytes], context: Container, path: str) -> Any:
+        length = self._length(stream, context)
+        if length <= CHUNK:
+            return read_exactly(stream, length, context)
+        return skip(stream, length, context)
+
+    def _build(self, obj: Any, stream: IO[bytes], context: Container, path: str) -> Any:
+        if not isinstance(obj, Extent):
+            return super()._build(obj, stream, context, path)
+        length = self._length(stream, context)
+        if obj.nbytes != length and recomputes(context):
+            return super()._build(None, stream, context, path)
+        if obj.nbytes != length:
+            raise FieldError(stream.tell(), f"{count_bytes(length)} of padding", str(obj.nbytes))
+        obj.copy_to(stream)
+        return obj
+
+
+# Values without bytes --------------------------------------------------------------------------------------
+
+
+class Computed(construct.Computed):
+    """A computed value that occupies no bytes: a constant, an expression, or a function of the context.
+
+    The function may look ahead in `context._io`, whose position is restored. When building, the value is computed
+    again from the object, and a different value given for it is an error, unless the build has `recompute=True`.
+    """
+
+    kind = "derived"
+
+    def __init__(self, func: Any) -> None:
+        super().__init__(func)
+        self.value_of = compiled(func)
+
+    def _parse(self, stream: IO[bytes], context: Container, path: str) -> Any:
+        here = stream.tell()
+        try:
+            return self.value_of(context)
+        finally:
+            stream.seek(here)
+
+    def _build(self, obj: Any, stream: IO[bytes], context: Container, path: str) -> Any:
+        value = self.value_of(context)
+        if obj is not None and obj != value and not recomputes(context):
+            raise FieldError(stream.tell(), f"{value} (it follows from other fields)", str(obj))
+        return value
+
+
+class _Pass(Construct):
+    """No bytes, and no value: unlike construct's, it is an error to build it from one."""
+
+    kind = "nothing"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flagbuildnone = True
+
+    def _parse(self, stream: IO[bytes], context: Container, path: str) -> None:
+        return None
+
+    def _build(self, obj: Any, stream: IO[bytes], context: Container, path: str) -> None:
+        if obj is not None:
+            raise FieldError(stream.tell(), "no value: the field does not exist here", repr(obj))
+
+    def _sizeof(self, context: Container, path: str) -> int:
+        return 0
+
+
+Pass = _Pass()
+
+
+class _Terminated(Construct):
+    """The end of the stream: nothing may follow."""
+
+    kind = "end"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flagbuildnone = True
+
+    def _parse(self, stream: IO[bytes], context: Container, path: str) -> None:
+        offset, end = stream.tell(), stream_end(stream, context)
+        if offset != end:
+            error = FieldError(offset, "the end of the file", counted(end - offset, "more byte"))
+            report(error, context, found=end)
+
+    def _build(self, obj: Any, stream: IO[bytes], context: Container, path: str) -> None:
+        return None
+
+    def _sizeof(self, context: Container, path: str) -> int:
+        return 0
+
+
+Terminated = _Terminated()

@@ -1,0 +1,147 @@
+"""Numbers of fixed size, which are built again bit for bit."""
+
+from __future__ import annotations
+
+import io
+import struct
+from math import isnan
+from typing import IO, Any, Literal
+
+import construct
+from construct import Container, ListContainer
+
+from ggcp_schema.constructs.errors import FieldError, too_short
+from ggcp_schema.constructs.streams import CHUNK
+
+KINDS = dict(
+    zip("BbHhLlQqfd?", ("u8", "i8", "u16", "i16", "u32", "i32", "u64", "i64", "f32", "f64", "bool"), strict=True)
+)
+
+
+class FormatField(construct.FormatField):
+    """A fixed-size number. `kind` is its name in the reference, such as `u32`."""
+
+    def __init__(self, endianity: str, format: str) -> None:
+        super().__init__(endianity, format)
+        self.kind = KINDS[format]
+        self.packer = struct.Struct(endianity + format)
+
+    def _parse(self, stream: IO[bytes], context: Container, path: str) -> Any:
+        data = stream.read(self.length)
+        try:
+            return self.packer.unpack(data)[0]
+        except struct.error:
+            raise too_short(stream.tell() - len(data), self.length, len(data)) from None
+
+    def _build(self, obj: Any, stream: IO[bytes], context: Container, path: str) -> Any:
+        try:
+            stream.write(self.packer.pack(obj))
+        except (struct.error, OverflowError, TypeError):
+            raise FieldError(stream.tell(), f"a value of type {self.kind}", repr(obj)) from None
+        return obj
+
+    def unpack_all(self, data: bytes) -> list[Any]:
+        """Return the numbers in `data`, which must hold a whole number of them."""
+        return [value for (value,) in self.packer.iter_unpack(data)]
+
+    def skip_all(self, stream: IO[bytes], count: int) -> None:
+        """Move to the end of `count` numbers, after checking them if not all values are valid."""
+        stream.seek(count * self.length, io.SEEK_CUR)
+
+
+class NaN(float):
+    """A NaN with its bits, which a Python float does not keep: the conversion sets the quiet bit.
+
+    NaNs are equal if their bits are.
+    """
+
+    bits: int
+
+    def __new__(cls, bits: int) -> NaN:
+        self = super().__new__(cls, "nan")
+        self.bits = bits
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, NaN) and self.bits == other.bits
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(self.bits)
+
+    def __reduce__(self) -> tuple[type[NaN], tuple[int]]:
+        return NaN, (self.bits,)
+
+
+class FloatField(FormatField):
+    """An IEEE 754 number that is built again bit for bit: a NaN is parsed to a `NaN`."""
+
+    def __init__(self, endianity: str, format: str) -> None:
+        super().__init__(endianity, format)
+        self.order: Literal["little", "big"] = "little" if endianity == "<" else "big"
+
+    def _parse(self, stream: IO[bytes], context: Container, path: str) -> Any:
+        data = stream.read(self.length)
+        try:
+            value = self.packer.unpack(data)[0]
+        except struct.error:
+            raise too_short(stream.tell() - len(data), self.length, len(data)) from None
+        return NaN(int.from_bytes(data, self.order)) if isnan(value) else value
+
+    def _build(self, obj: Any, stream: IO[bytes], context: Container, path: str) -> Any:
+        if isinstance(obj, NaN):
+            stream.write(obj.bits.to_bytes(self.length, self.order))
+            return obj
+        return super()._build(obj, stream, context, path)
+
+    def unpack_all(self, data: bytes) -> list[Any]:
+        values = super().unpack_all(data)
+        if any(map(isnan, values)):
+            stream = io.BytesIO(data)
+            return [self._parse(stream, Container(), "") for _ in values]
+        return values
+
+
+class _Flag(FormatField):
+    """A byte that is 0 or 1, parsed to False or True."""
+
+    def __init__(self) -> None:
+        super().__init__("<", "B")
+        self.kind = "bool"
+
+    def _parse(self, stream: IO[bytes], context: Container, path: str) -> bool:
+        value: int = super()._parse(stream, context, path)
+        if value > 1:
+            raise FieldError(stream.tell() - 1, "0 or 1", str(value))
+        return bool(value)
+
+    def _build(self, obj: Any, stream: IO[bytes], context: Container, path: str) -> Any:
+        if obj not in (0, 1):
+            raise FieldError(stream.tell(), "0 or 1", repr(obj))
+        return super()._build(bool(obj), stream, context, path)
+
+    def unpack_all(self, data: bytes) -> list[Any]:
+        return [bool(value) for value in data]
+
+    def skip_all(self, stream: IO[bytes], count: int) -> None:
+        for start in range(0, count, CHUNK):
+            data = stream.read(min(CHUNK, count - start))
+            wrong = data.translate(None, b"\0\1")
+            if wrong:
+                index = start + data.index(wrong[0])
+                offset = stream.tell() - len(data) + index - start
+                raise FieldError(offset, "0 or 1", str(wrong[0])).within(index, ListContainer())
+
+
+Flag = _Flag()
+Int8ul, Int8sl = FormatField("<", "B"), FormatField("<", "b")
+Int16ul, Int16sl = FormatField("<", "H"), FormatField("<", "h")
+Int32ul, Int32sl = FormatField("<", "L"), FormatField("<", "l")
+Int64ul, Int64sl = FormatField("<", "Q"), FormatField("<", "q")
+Float32l, Float64l = FloatField("<", "f"), FloatField("<", "d")
+Int16ub, Int16sb = FormatField(">", "H"), FormatField(">", "h")
+Int32ub, Int32sb = FormatField(">", "L"), FormatField(">", "l")
+Int64ub, Int64sb = FormatField(">", "Q"), FormatField(">", "q")
+Float32b, Float64b = FloatField(">", "f"), FloatField(">", "d")

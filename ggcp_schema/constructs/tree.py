@@ -1,0 +1,236 @@
+"""The fields of a parsed file with their places: a tree, computed from the schema and the container together.
+
+There is no second parse. A container knows its offset, and the schema tells the size of each field, so the place of
+every field follows; the children of a record are computed when they are asked for.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from typing import Any, overload
+
+import construct
+from construct import Construct, Container, ListContainer
+
+from ggcp_schema.constructs.errors import Step, Steps, format_path
+from ggcp_schema.constructs.extents import Extent
+from ggcp_schema.constructs.fields import PascalString
+from ggcp_schema.constructs.records import LazyList, Struct, chosen, docs_of, fixed_size, new_scope, rule_text
+
+
+class Field:
+    """A field of a parsed file: a record, a list, or a leaf.
+
+    Attributes:
+        steps: the path from the root, as names and indices.
+        offset, size: where the field lies, in bytes. A computed field has size 0.
+        value: a Container, a sequence, or the value of a leaf; data that was not read is an `Extent`.
+        docs: the schema's note on the field.
+        construct: the construct that parses it, without wrappers and conditions.
+    """
+
+    __slots__ = ("construct", "context", "declared", "docs", "offset", "parent", "size", "steps", "value")
+
+    def __init__(
+        self, parent: Field | None, step: Step | None, declared: Construct, value: Any, offset: int, context: Container
+    ) -> None:
+        self.parent, self.offset, self.value, self.context = parent, offset, value, context
+        self.steps: Steps = () if parent is None or step is None else (*parent.steps, step)
+        self.declared, self.docs = declared, docs_of(declared)
+        self.construct = chosen(declared, context)
+        self.size = self._measure(value)
+
+    @property
+    def path(self) -> str:
+        """The path as text: `layers[0].wq.ne[1]`; the root is `file`."""
+        return format_path(self.steps)
+
+    @property
+    def name(self) -> str:
+        """The last step of the path: `wq`, or `[1]` for an element of a list."""
+        return format_path(self.steps[-1:])
+
+    @property
+    def end(self) -> int:
+        """The offset of the first byte after the field."""
+        return self.offset + self.size
+
+    @property
+    def is_leaf(self) -> bool:
+        """True if the field has no fields in it."""
+        return not isinstance(self.value, Container | ListContainer | LazyList)
+
+    @property
+    def type(self) -> str:
+        """The type as in the reference: `u32`, `f32`, `char`, `padding`, `data`, `derived`; `struct` and `array`."""
+        if self.is_leaf:
+            return kind_of(self.construct)
+        return "struct" if isinstance(self.value, Container) else "array"
+
+    @property
+    def rule(self) -> str:
+        """What the schema requires of the value, in words; empty if any value is valid."""
+        return rule_text(self.construct)
+
+    def children(self) -> Sequence[Field]:
+        """Return the fields in this one, in file order; a leaf has none.
+
+        They are computed at each call, and those of a list when they are asked for: fields that know their parents and
+        were known by them would be reference cycles, which hold their memory until they are collected.
+        """
+        if isinstance(self.value, Container):
+            return list(self._fields(self.value))
+        return () if self.is_leaf else Elements(self)
+
+    def _measure(self, value: Any) -> int:
+        if isinstance(value, Extent | LazyList):
+            return value.nbytes
+        if isinstance(value, Container) and "_size" in value:
+            return int(value["_size"])
+        if isinstance(value, Container | ListContainer):  # a list, or a record in which an error ended the parse
+            children = self.children()
+            return children[-1].end - self.offset if children else 0
+        return self._measure_leaf(value)
+
+    def _measure_leaf(self, value: Any) -> int:
+        if value is None or kind_of(self.construct) == "derived":
+            return 0
+        if isinstance(value, bytes):
+            return len(value)
+        if isinstance(self.construct, PascalString):
+            prefix = chosen(self.construct.lengthfield, self.context)._sizeof(self.context, "")
+            return int(prefix) + len(value.encode(self.construct.encoding, "surrogateescape"))
+        return int(self.construct._sizeof(self.context, ""))
+
+    def _fields(self, value: Container) -> Iterator[Field]:
+        scope = new_scope(self.construct, None, self.context)
+        scope.update(value)
+        if self.steps and isinstance(self.steps[-1], int):
+            scope["_index"] = self.steps[-1]
+        offset = self.offset
+        for declared in self.construct.subcons:
+            name = declared.name
+            if name not in value:
+                if name:
+                    break  # the parse ended here
+                continue
+            if value[name] is None:
+                continue  # a field that is not in this file
+            field = Field(self, name, declared, value[name], offset, scope)
+            yield field
+            offset = field.end
+
+    def child(self, step: Step) -> Field | None:
+        """Return the field of that name or index; None if there is none."""
+        if isinstance(step, int):
+            is_list = isinstance(self.value, ListContainer | LazyList)
+            return self.children()[step] if is_list and 0 <= step < len(self.value) else None
+        if isinstance(self.value, Container) and step in self.value:
+            return next((field for field in self._fields(self.value) if field.steps[-1] == step), None)
+        return None
+
+    def find(self, steps: Sequence[Step]) -> Field | None:
+        """Return the field at the steps below this one; None if there is none."""
+        field: Field | None = self
+        for step in steps:
+            if field is None:
+                return None
+            field = field.child(step)
+        return field
+
+    def leaves(self) -> Iterator[Field]:
+        """Yield the leaves at or below this field, in file order. Those that hold bytes cover it without gaps."""
+        if self.is_leaf:
+            yield self
+        else:
+            for field in self.children():
+                yield from field.leaves()
+
+    def at(self, offset: int) -> Field | None:
+        """Return the leaf that holds the byte at `offset`; None if no field of this one does."""
+        field = self
+        while not field.is_leaf:
+            children = field.children()
+            if isinstance(children, Elements):
+                index = children.index_at(offset)
+                if index is None:
+                    return None
+                field = children[index]
+            else:
+                index = bisect_right(children, offset, key=lambda child: child.offset) - 1
+                while index >= 0 and not children[index].size:
+                    index -= 1
+                if index < 0:
+                    return None
+                field = children[index]
+            if not field.offset <= offset < field.end:
+                return None
+        return field if field.size else None
+
+    def __repr__(self) -> str:
+        return f"<Field {self.path}: {self.type} at offset {self.offset}, {self.size} bytes>"
+
+
+class Elements(Sequence[Field]):
+    """The elements of a list field, each made when it is asked for."""
+
+    __slots__ = ("field", "items", "offsets", "subcon")
+
+    def __init__(self, field: Field) -> None:
+        self.field, self.items = field, field.value
+        self.subcon = field.construct.subcon
+        self.offsets = [field.offset]  # of elements that do not know their own, so far
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @overload
+    def __getitem__(self, index: int) -> Field: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Field]: ...
+    def __getitem__(self, index: int | slice) -> Field | list[Field]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if index < 0:
+            index += len(self)
+        value = self.items[index]
+        context = Container({**self.field.context, "_index": index})  # not shared: threads index the same list
+        return Field(self.field, index, self.subcon, value, self._offset_of(index, value), context)
+
+    def _offset_of(self, index: int, value: Any) -> int:
+        if isinstance(self.items, LazyList):
+            return self.items.offset_of(index)
+        if isinstance(value, Container) and "_offset" in value:
+            offset: int = value["_offset"]
+            return offset
+        size = fixed_size(self.subcon, self.field.context)
+        if size is not None:
+            return self.field.offset + index * size
+        while len(self.offsets) <= index:
+            self.offsets.append(self[len(self.offsets) - 1].end)
+        return self.offsets[index]
+
+    def index_at(self, offset: int) -> int | None:
+        """Return the index of the element that holds the byte at `offset`; None if there is none."""
+        if not len(self):
+            return None
+        if isinstance(self.items, LazyList):
+            index = self.items.index_at(offset)
+            return index if 0 <= index < len(self) else None
+        index = bisect_right(range(len(self)), offset, key=lambda i: self._offset_of(i, self.items[i])) - 1
+        return index if index >= 0 else None
+
+
+def root_field(schema: Struct, value: Container, **params: Any) -> Field:
+    """Return the root of the fields of a container that `schema` has parsed, completely or up to an error."""
+    context = Container(**params, _root=value)
+    context["_params"] = context
+    return Field(None, None, schema, value, value.get("_offset", 0), context)
+
+
+def kind_of(field: Construct) -> str:
+    """Return the name of a leaf's type in the reference."""
+    while not hasattr(type(field), "kind") and isinstance(field, construct.Subconstruct | construct.IfThenElse):
+        field = field.thensubcon if isinstance(field, construct.IfThenElse) else field.subcon
+    return str(getattr(field, "kind", type(field).__name__))

@@ -1,0 +1,286 @@
+"""What all open files have in common: the parsed fields with their places, the tensors, and the damage."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from construct import Container
+
+from ggcp_schema.constructs import ErrorLog, Extent, Field, FieldError, Steps, Struct, format_path, root_field
+from ggcp_schema.errors import GgcpError, MalformedError, NotACheckpointError, PathError, TruncatedError
+from ggcp_schema.files.magic import describe_head
+from ggcp_schema.files.source import Source
+from ggcp_schema.files.tensor import Tensor
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+STEP = re.compile(r"\.?([^.\[\]]+)|\[(\d{1,18})\]")
+SUGGESTIONS = 3
+MAX_CANDIDATES = 2000  # names compared with a misspelt path
+
+
+@dataclass(frozen=True)
+class Format:
+    """A file format: its name, the bytes that its files begin with, its schema, and what opens its files.
+
+    `expected_size` returns the size that a truncated file had, from the values that were parsed; None if they do not
+    tell it.
+    """
+
+    name: str
+    magic: bytes
+    schema: Struct
+    title: str
+    open: Callable[..., File]
+    description: str = ""
+    expected_size: Callable[[Container], int | None] = lambda container: None
+
+
+class Finding(NamedTuple):
+    """Something odd that does not prevent reading: the path of the field, and what is odd about it."""
+
+    path: str
+    message: str
+
+
+class File:
+    """An open file of a known format. Use it in a `with` block, or close it.
+
+    Attributes:
+        format: the format.
+        source: the bytes.
+        container: the parsed values, as construct returns them.
+        root: the tree of all fields with their places.
+        damage: the error that ended the parse; None for a whole file, and always unless opened with `partial=True`.
+    """
+
+    def __init__(self, source: Source, format: Format, container: Container, damage: MalformedError | None) -> None:
+        self.source, self.format, self.container, self.damage = source, format, container, damage
+        self.root: Field = root_field(format.schema, container)
+
+    @property
+    def path(self) -> str:
+        """The path of the file."""
+        return self.source.path
+
+    @property
+    def size(self) -> int:
+        """The size of the file in bytes."""
+        return self.source.size
+
+    @property
+    def expected_size(self) -> int | None:
+        """The size in bytes that the whole file had; None if what is left of it does not tell."""
+        return self.format.expected_size(self.container)
+
+    @cached_property
+    def tensors(self) -> Mapping[str, Tensor]:
+        """All tensors by path, in file order; those after the damage are missing."""
+        return {tensor.path: tensor for tensor in self._tensors()}
+
+    def _tensors(self) -> Iterator[Tensor]:
+        raise NotImplementedError
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What is odd but not wrong."""
+        return ()
+
+    def find(self, path: str) -> Field:
+        """Return the field at a path: `layers[0].wq`, `optimizer.nx`, `norm.ne[0]`; the empty path is the whole file.
+
+        Names that mean the same field are accepted too: see `alias`. Raises `PathError` if there is no such field.
+        """
+        field = self._field(path)
+        if field is None:
+            raise self.unknown_path(path)
+        return field
+
+    def _field(self, path: str) -> Field | None:
+        if path in ("", "file"):
+            return self.root
+        steps = self.alias(path) or parse_path(path)
+        return None if steps is None else self.root.find(steps)
+
+    def alias(self, name: str) -> Steps | None:
+        """Return the path of the field that has another name in this format; None if there is none."""
+        return None
+
+    def at(self, offset: int) -> Field | None:
+        """Return the leaf that holds the byte at `offset`; None if no field does, as after the damage."""
+        return self.root.at(offset)
+
+    def get(self, path: str, default: Any = None) -> Any:
+        """Return the value of the field at a path; `default` if the file, or the whole part of it, has none."""
+        field = self._field(path)
+        return default if field is None else field.value
+
+    def __contains__(self, path: object) -> bool:
+        return isinstance(path, str) and self._field(path) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        return (field.path for field in self.root.children())
+
+    def unknown_path(self, path: str) -> GgcpError:
+        """Return the error for a path that does not exist: the damage that may hide it, or the nearest that do."""
+        if self.damage is not None:
+            return self.damage
+        near = self.suggestions(path)
+        return PathError(
+            f"{self.path} has no field {path!r}",
+            f"Did you mean {', '.join(near)}?" if near else f"Run `ggcp-schema dump {self.path}` to list all fields.",
+        )
+
+    def suggestions(self, path: str) -> list[str]:
+        """Return the existing paths that resemble `path` most, at most three."""
+        import difflib
+
+        known: dict[str, list[str]] = {}
+        for candidate in self.candidates():
+            known.setdefault(candidate.lower(), []).append(candidate)
+            known.setdefault(candidate.rpartition(".")[2].lower(), []).append(candidate)
+        near = difflib.get_close_matches(path.lower(), known, n=SUGGESTIONS, cutoff=0.6)
+        return list(dict.fromkeys(candidate for name in near for candidate in known[name]))[:SUGGESTIONS]
+
+    def candidates(self) -> list[str]:
+        """Return the paths to compare a misspelt one with. Of a list they hold the first element only."""
+        paths: list[str] = []
+        pending = list(self.root.children())
+        while pending and len(paths) < MAX_CANDIDATES:
+            field = pending.pop(0)
+            paths.append(field.path)
+            if not field.is_leaf:
+                pending += field.children()[:1] if field.type == "array" else field.children()
+        return paths
+
+    def close(self) -> None:
+        """Close the file. Tensors can no longer be read; arrays that were mapped stay valid."""
+        self.source.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.path}: {self.describe()}>"
+
+    def describe(self) -> str:
+        """Return what the file is, in a few words."""
+        if self.damage is not None:
+            return f"{self.format.title}, damaged at {self.damage.path}"
+        return self.format.title
+
+
+def parse_path(path: str) -> Steps | None:
+    """Return the steps of a path, `layers[1].wq` as `("layers", 1, "wq")`; None if it is not a path."""
+    steps: list[str | int] = []
+    at = 0
+    while at < len(path):
+        match = STEP.match(path, at)
+        if match is None:
+            return None
+        name, index = match.groups()
+        steps.append(name if index is None else int(index))
+        at = match.end()
+    return tuple(steps)
+
+
+def read_container(source: Source, format: Format, *, partial: bool) -> tuple[Container, MalformedError | None]:
+    """Parse a file with the schema of its format. Return the values, and the damage if there is some.
+
+    Raises `MalformedError` for a file that is not whole and well-formed, unless `partial`; and always
+    `NotACheckpointError` for a file of another format. Raises `FileError` if the file cannot be read.
+    """
+    try:
+        with source.reading() as stream:
+            return format.schema.parse_stream(stream), None
+    except FieldError as error:
+        damage = malformed(error, source, format)
+        if not partial or isinstance(damage, NotACheckpointError):
+            raise damage from error
+        return error.partial, damage
+
+
+def open_source(source: Source, format: Format, *, partial: bool) -> File:
+    """Parse a file and return it as the class of its format. The exceptions are those of `read_container`."""
+    container, damage = read_container(source, format, partial=partial)
+    return format.open(source, format, container, damage)
+
+
+def malformed(error: FieldError, source: Source, format: Format) -> MalformedError:
+    """Convert a FieldError into a MalformedError with a hint."""
+    where = format_path(error.steps)
+    kind: type[MalformedError] = MalformedError
+    hint = f"Run `ggcp-schema validate {shlex.quote(source.path)}` to list every problem."
+    if error.missing is not None:
+        kind = TruncatedError
+        hint = "The file is truncated. Copy it again, or inspect what is left with `ggcp-schema dump`."
+        add_file_missing(error, source, format)
+    if where == "magic":
+        kind = NotACheckpointError
+        hint = not_a_checkpoint(source)
+    message = f"{source.path}: {error}"
+    result = kind(message, hint, path=where, offset=error.offset, expected=error.expected, found=error.found)
+    if isinstance(result, TruncatedError):
+        result.missing, result.file_missing = error.missing or 0, error.file_missing
+    return result
+
+
+def add_file_missing(error: FieldError, source: Source, format: Format) -> None:
+    """Compute how much the whole file lacks, if the values before the error tell that."""
+    size = format.expected_size(error.partial) if error.missing is not None else None
+    if size is not None and size > source.size:
+        error.file_missing = size - source.size
+
+
+def not_a_checkpoint(source: Source) -> str:
+    """Return a hint that says what the file is instead."""
+    head = source.read(0, min(source.size, 512))
+    if len(head) < 4:
+        return "The file is too short to identify." if head else "The file is empty."
+    what, remedy = describe_head(head)
+    if not what:
+        return "This file was not written by llama.cpp's train-text-from-scratch."
+    return f"This is {what}." + (f" {remedy}" if remedy else "")
+
+
+def tensor_of(field: Field, source: Source, path: str | None = None, type: str = "F32") -> Tensor | None:
+    """Return the tensor whose record the field is; None if it is not one, or if its data is cut off."""
+    record = field.value
+    if not isinstance(record, Container):
+        return None
+    data = record.get("data")
+    if not isinstance(data, Extent) or "ne" not in record:
+        return None
+    return tensor_of_record(record, field.path if path is None else path, source, type)
+
+
+def tensor_of_record(record: Container, path: str, source: Source, type: str = "F32") -> Tensor:
+    """Return the tensor of a whole record that has been parsed."""
+    data = record["data"]
+    name = record["name"].decode("utf-8", "backslashreplace")
+    padding = len(record.get("padding", b""))
+    return Tensor(path, name, tuple(record["ne"]), data.offset, data.nbytes, source, type, padding=padding)
+
+
+def tolerant_parse(
+    source: Source, schema: Struct, *, repair: bool = False, **params: Any
+) -> tuple[Container, ErrorLog, FieldError | None]:
+    """Parse past the errors after which that is possible. Return the values, the errors, and the one that ended it."""
+    log = ErrorLog(repair=repair)
+    with source.reading() as stream:
+        try:
+            return schema.parse_stream(stream, errors=log, **params), log, None
+        except FieldError as error:
+            return error.partial, log, error.with_traceback(None)  # whose frames hold all values

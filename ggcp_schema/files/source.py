@@ -1,0 +1,155 @@
+"""An open file with random-access reads."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING
+
+from construct import StreamError
+
+from ggcp_schema.errors import FileError
+from ggcp_schema.files.magic import file_error, open_regular
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+CHUNK = 1 << 21  # bytes read at a time
+READ_AHEAD = 2  # chunks
+READ_AHEAD_FROM = 64  # chunks: for fewer, starting the thread takes longer than it saves
+
+
+class Source:
+    """A file open for reading. `size` is its size in bytes and `modified` its modification time when it was opened.
+
+    Reads do not move the position of `file`, which the parser uses, and may come from several threads.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fsdecode(path)
+        self.file = open_regular(path)
+        self._reader = None if hasattr(os, "preadv") else open_regular(path, buffering=0)  # on Windows
+        status = os.fstat(self.file.fileno())
+        self.size = status.st_size
+        self._modified = status.st_mtime_ns
+        self.modified = status.st_mtime
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Close the file; tensors can no longer be read."""
+        self.file.close()
+        if self._reader is not None:
+            self._reader.close()
+
+    @contextmanager
+    def reading(self) -> Iterator[IO[bytes]]:
+        """Yield the file, positioned at its start, for a parser. Errors of the system become `FileError`."""
+        self.check_open()
+        try:
+            self.file.seek(0)
+            yield self.file
+        except OSError as error:
+            if isinstance(error, FileError):
+                raise
+            raise file_error(self.path, error) from error
+        except StreamError as error:
+            raise FileError(f"{self.path}: {error}") from error
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return `size` bytes from `offset`. Raises `FileError` if the file has become too short."""
+        buffer = bytearray(size)
+        self.read_into(memoryview(buffer), offset)
+        return bytes(buffer)
+
+    def read_into(self, buffer: memoryview, offset: int) -> None:
+        """Fill the buffer from `offset`. Raises `FileError` if the file has become too short."""
+        self.check_open()
+        done = 0
+        while done < len(buffer):
+            try:
+                count = self._read_some(buffer[done:], offset + done)
+            except OSError as error:
+                raise FileError(f"{self.path}: {error.strerror} at offset {offset + done}") from error
+            if not count:
+                raise self._shrank(offset + len(buffer))
+            done += count
+
+    def _read_some(self, buffer: memoryview, offset: int) -> int:
+        if self._reader is None:
+            return os.preadv(self.file.fileno(), [buffer], offset)
+        with self._lock:
+            self._reader.seek(offset)
+            data = self._reader.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def stream(self, extents: Sequence[tuple[int, int]]) -> Iterator[memoryview]:
+        """Yield the bytes of these (offset, size) extents, in order, in chunks of at most 2 MiB of one extent each.
+
+        While the caller works on one chunk the next two are read, which makes copying as fast as `cp`. A yielded chunk
+        is only valid until the next one is requested, because the buffers are reused.
+        """
+        chunks = (
+            (at, min(CHUNK, start + size - at)) for start, size in extents for at in range(start, start + size, CHUNK)
+        )
+        if sum(-(-size // CHUNK) for _, size in extents) < READ_AHEAD_FROM:
+            for offset, size in chunks:
+                yield self._read(memoryview(bytearray(size)), offset)
+            return
+        from concurrent.futures import Future, ThreadPoolExecutor
+
+        buffers = [memoryview(bytearray(CHUNK)) for _ in range(READ_AHEAD + 1)]
+        ahead: deque[Future[memoryview]] = deque()
+        with ThreadPoolExecutor(max_workers=1) as reader:
+            for turn, (offset, size) in enumerate(chunks):
+                ahead.append(reader.submit(self._read, buffers[turn % len(buffers)][:size], offset))
+                if len(ahead) == len(buffers):
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+
+    def _read(self, buffer: memoryview, offset: int) -> memoryview:
+        self.read_into(buffer, offset)
+        return buffer
+
+    def map(self, offset: int, nbytes: int) -> npt.NDArray[np.float32]:
+        """Return a read-only view of little-endian float32 data. Raises `FileError` if the file is too short now."""
+        import numpy as np
+
+        self.check_open()
+        if os.fstat(self.file.fileno()).st_size < offset + nbytes:
+            raise self._shrank(offset + nbytes)
+        if not nbytes:
+            empty = np.empty(0, "<f4")
+            empty.flags.writeable = False
+            return empty
+        try:
+            return np.memmap(self.file, dtype="<f4", mode="r", offset=offset, shape=(nbytes // 4,))
+        except OSError as error:
+            raise file_error(self.path, error) from error
+
+    def check_open(self) -> None:
+        """Check that the file was not closed. Raises `FileError`."""
+        if self.file.closed:
+            raise FileError(f"{self.path} is closed", "Read tensors inside the `with` block, or open the file again.")
+
+    def check_unchanged(self) -> None:
+        """Check that the file has the size and the modification time it had when it was opened. Raises `FileError`."""
+        self.check_open()
+        status = os.fstat(self.file.fileno())
+        if (status.st_size, status.st_mtime_ns) != (self.size, self._modified):
+            raise FileError(
+                f"{self.path} was changed by another program while it was read",
+                "Wait until the other program has finished, and try again.",
+            )
+
+    def _shrank(self, end: int) -> FileError:
+        size = os.fstat(self.file.fileno()).st_size
+        return FileError(
+            f"{self.path} was truncated while in use: it has {size} bytes, but its data should reach offset {end}",
+            "Another program is writing to this file. Wait for it to finish and try again.",
+        )

@@ -1,0 +1,42 @@
+"""When two values of fields are the same: the one rule for comparisons, verification and differences."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+from ggcp_schema.constructs import LazyList, NaN
+
+LISTS = (list, tuple, LazyList)
+
+
+def same_value(a: Any, b: Any, *, rtol: float = 0.0, atol: float = 0.0) -> bool:
+    """Return whether two parsed values are the same.
+
+    Types matter: 1, 1.0 and True are three values. NaNs are the same if their bits are; -0.0 and 0.0 are the same
+    number. Lists and records are compared element by element. Finite floats may differ by `atol + rtol * abs(b)`.
+    """
+    if isinstance(a, LISTS) and isinstance(b, LISTS):
+        return len(a) == len(b) and all(same_value(x, y, rtol=rtol, atol=atol) for x, y in zip(a, b, strict=True))
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        left, right = (_fields(value) for value in (a, b))
+        return left.keys() == right.keys() and all(
+            same_value(left[name], right[name], rtol=rtol, atol=atol) for name in left
+        )
+    if isinstance(a, float) and isinstance(b, float):
+        if math.isnan(a) or math.isnan(b):
+            return math.isnan(a) and math.isnan(b) and _nan_bits(a) == _nan_bits(b)
+        return a == b or (math.isfinite(a) and math.isfinite(b) and abs(a - b) <= atol + rtol * abs(b))
+    return type(a) is type(b) and bool(a == b)
+
+
+def _fields(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a parsed record without its place in the file, `_offset` and `_size`."""
+    return {name: value for name, value in record.items() if not name.startswith("_")}
+
+
+def _nan_bits(value: float) -> int:
+    """Return the bits of a NaN; a plain Python NaN counts as the float32 that it is written as."""
+    return value.bits if isinstance(value, NaN) else int.from_bytes(struct.pack("<f", value), "little")

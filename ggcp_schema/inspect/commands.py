@@ -1,0 +1,93 @@
+"""Command lines that make something of a file, as they can be typed into a shell."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ggcp_schema.errors import UsageError
+from ggcp_schema.mapping.eras import epsilon_text
+from ggcp_schema.mapping.rotation import rope_entries
+
+if TYPE_CHECKING:
+    from ggcp_schema.inspect.damage import Condition
+    from ggcp_schema.inspect.summary import Summary
+
+
+def next_commands(summary: Summary) -> Iterator[str]:
+    """Yield commands that make something of the file. They run as they stand, but for words in capitals."""
+    path = shell_word(summary.file)
+    yield f"ggcp-schema browse {path}"
+    if summary.condition is not None:
+        yield from _commands_for_damaged(summary, summary.condition)
+    elif summary.kind in ("ggcp", "gguf-resume"):
+        if _gains_by_conversion(summary) and not any(finding.path == "convert" for finding in summary.findings):
+            yield f"ggcp-schema convert {path} {_output(summary, '.resume.gguf')}{_epsilon(summary)}"
+        if _can_be_exported(summary):
+            yield _export(summary)
+    elif summary.kind in ("gguf-vocabulary", "ggml-vocabulary"):
+        yield f"ggcp-schema export CHECKPOINT MODEL.gguf --vocab {path} --context-length N"
+    elif summary.tensor_types:
+        yield f"ggcp-schema stats {path}"
+
+
+def _gains_by_conversion(summary: Summary) -> bool:
+    """Check for a ggcp file, or a GGUF checkpoint whose vectors are in another order or of summed gradients."""
+    order, scale = summary.order, summary.scale
+    wrong_order = order is not None and order.is_certain and order.order != "C" and not order.harmless
+    return summary.kind == "ggcp" or wrong_order or bool(scale and scale.summed)
+
+
+def _commands_for_damaged(summary: Summary, condition: Condition) -> Iterator[str]:
+    path = shell_word(summary.file)
+    yield f"ggcp-schema validate {path}"
+    if summary.kind in ("ggcp", "gguf-resume") and condition.model_is_whole and _can_be_exported(summary):
+        yield _export(summary, " --partial")
+    elif summary.tensor_types:
+        yield f"ggcp-schema extract {path} '*' {_output(summary, '.safetensors')} --partial"
+
+
+def _can_be_exported(summary: Summary) -> bool:
+    """Check that the model is one that llama.cpp runs."""
+    hparams = summary.hparams or {}
+    n_embd, n_head, n_layer, n_rot = (hparams.get(name) for name in ("n_embd", "n_head", "n_layer", "n_rot"))
+    if not (n_embd and n_head and n_layer and n_rot) or (summary.condition is None and summary.order is None):
+        return False
+    try:
+        rope_entries(n_embd, n_head, n_rot)
+    except UsageError:
+        return False
+    return True
+
+
+def _export(summary: Summary, option: str = "") -> str:
+    path = shell_word(summary.file)
+    stored = (summary.hparams or {}).get("n_ctx")
+    vocab = "" if summary.n_tokens else " --vocab VOCABULARY"
+    context = "" if stored else f" --context-length {summary.n_ctx or 'N'}"
+    return f"ggcp-schema export{option} {path} {_output(summary, '.model.gguf')}{vocab}{context}{_epsilon(summary)}"
+
+
+def _epsilon(summary: Summary) -> str:
+    """Return the option with the epsilon if another one is possible, so that it is seen."""
+    if summary.era is None or summary.era.rms_eps_certain:
+        return ""
+    return f" --rms-eps {epsilon_text(summary.era.rms_eps)}"
+
+
+def _output(summary: Summary, suffix: str) -> str:
+    return shell_word(f"{Path(summary.file).stem}{suffix}")
+
+
+def shell_word(path: str) -> str:
+    """Return a path as a word for a shell, also if it begins with a dash or is not printable."""
+    path = f"./{path}" if path.startswith("-") else path
+    if path.isprintable():
+        return shlex.quote(path)
+    text = "".join(
+        chr(byte) if 0x20 <= byte < 0x7F and byte not in b"'\\" else f"\\x{byte:02x}"
+        for byte in path.encode("utf-8", "surrogateescape")
+    )
+    return f"$'{text}'"

@@ -1,0 +1,275 @@
+"""List the tensors of a file and select them by path, GGUF name or pattern; also the parts of the flat vectors.
+
+The optimizer's flat vectors hold a value for each parameter of the model. The part that belongs to one tensor of the
+model is a tensor of its own here, `optimizer.state.m[layers[0].wq]`, if the order of the parameters is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from ggcp_schema.checkpoint import names
+from ggcp_schema.checkpoint.moments import STATE, Moments
+from ggcp_schema.checkpoint.order import FLAT_FIELDS, OrderDecision, decide_order, pieces, stated_order
+from ggcp_schema.errors import GgcpError, UsageError
+from ggcp_schema.files.file import File
+from ggcp_schema.files.tensor import ELEMENT_SIZES, Tensor
+from ggcp_schema.inspect.commands import shell_word
+from ggcp_schema.inspect.text import value_text
+from ggcp_schema.schema.inference import ADAM, LBFGS
+from ggcp_schema.schema.optimizer import ADAM_STATE_V0, LBFGS_STATE
+
+STATE_SCHEMAS = {ADAM: ADAM_STATE_V0, LBFGS: LBFGS_STATE}  # ADAM_STATE_V0 has all fields that other layouts have
+
+
+class Listed(NamedTuple):
+    """A tensor with its names and its role in words.
+
+    Attributes:
+        path: its path in a ggcp file; None for a tensor that no ggcp file has.
+        gguf_name: its name in a GGUF checkpoint; None for a tensor that is not converted: a NULL, and the work tensors
+            of Adam in v0.
+        parameter: the path of the model's tensor, if this is a part of a flat vector.
+    """
+
+    tensor: Tensor
+    path: str | None
+    gguf_name: str | None
+    role: str
+    parameter: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The name that the tensor has in this file: its path, or its name in a GGUF or ggml file."""
+        return self.tensor.path
+
+    @property
+    def names(self) -> list[str]:
+        """All names by which the tensor can be selected."""
+        return [name for name in dict.fromkeys((self.name, self.path, self.gguf_name)) if name]
+
+    @property
+    def moment(self) -> str | None:
+        """The field of the optimizer's state (`m`, `v`, `pf`, `lmal`, …); None for a tensor of the model."""
+        if self.path is None or not self.path.startswith(STATE):
+            return None
+        return self.path.removeprefix(STATE).partition("[")[0]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return path, gguf_name, shape (ggml order; null for NULL), offset, nbytes, type and role for JSON."""
+        tensor = self.tensor
+        return {
+            "path": self.path,
+            "gguf_name": self.gguf_name,
+            "shape": None if tensor.is_null else list(tensor.shape),
+            "offset": tensor.offset,
+            "nbytes": tensor.nbytes,
+            "type": tensor.type,
+            "role": self.role,
+        }
+
+
+# Listing ---------------------------------------------------------------------------------------------------
+
+
+def listing(file: File) -> list[Listed]:
+    """Return all tensors in file order; those after the damage of a damaged file are missing."""
+    return list(LISTINGS[file.format.name](file))
+
+
+def _in_checkpoint(file: File) -> Iterator[Listed]:
+    optimizer = file.get("optimizer.type")
+    for path, tensor in file.tensors.items():
+        name, role = names.tensor_name(path, optimizer), _role(path, optimizer)
+        if name is None:
+            role += ", not converted"
+        yield Listed(tensor, path, None if tensor.is_null else name, role)
+
+
+def _in_gguf(file: File) -> Iterator[Listed]:
+    for name, tensor in file.tensors.items():
+        path = names.field_path(name)
+        optimizer = name.split(".")[1] if path and path.startswith(STATE) else None
+        yield Listed(tensor, path, name, _role(path or "", optimizer))
+
+
+def _in_ggml(file: File) -> Iterator[Listed]:
+    for name, tensor in file.tensors.items():
+        path = names.field_path(name) or names.llama_field_path(name)
+        yield Listed(tensor, path, path and names.tensor_name(path), "model")
+
+
+LISTINGS = {"ggcp": _in_checkpoint, "gguf": _in_gguf, "ggjt": _in_ggml, "ggmf": _in_ggml, "ggml": _in_ggml}
+
+
+def _role(path: str, optimizer: str | None) -> str:
+    """Return `model`; or the optimizer, the schema's note on the field, and its name: `adam first moments (m)`."""
+    if optimizer not in STATE_SCHEMAS or not path.startswith(STATE):
+        return "model"
+    name = path.removeprefix(STATE)
+    note = next(field.docs for field in STATE_SCHEMAS[optimizer].subcons if field.name == name)
+    return f"{optimizer} {note} ({name})"
+
+
+# Parts of the flat vectors ---------------------------------------------------------------------------------
+
+
+def model_of(items: Sequence[Listed]) -> dict[str, Tensor]:
+    """Return the tensors of the model by path."""
+    return {item.path: item.tensor for item in items if item.path and item.moment is None}
+
+
+def state_of(items: Sequence[Listed]) -> dict[str, Tensor]:
+    """Return the tensors of the optimizer's state by field, without those that are NULL."""
+    return {item.moment: item.tensor for item in items if item.moment and not item.tensor.is_null}
+
+
+def order_of(items: Sequence[Listed], order: str | None = None) -> OrderDecision:
+    """Decide in which order the flat vectors hold the parameters; `order` is what the user states.
+
+    Reads as little as the decision needs. Raises `UsageError` for an order that does not exist.
+    """
+    if order is not None:
+        return stated_order(order)
+    model, state = model_of(items), state_of(items)
+    other = next((tensor for tensor in (*model.values(), *state.values()) if tensor.type != "F32"), None)
+    if other is not None:
+        return OrderDecision(None, "undecidable", f"{other.path} is {other.type}, not F32")
+    return decide_order(model, state)
+
+
+def moments(
+    items: Sequence[Listed], decision: OrderDecision, fields: Sequence[Listed] | None = None
+) -> Iterator[Listed]:
+    """Yield the parts of the flat vectors by parameter, in the order in which they are stored.
+
+    `fields` are the vectors; all by default. lms and lmy, which hold several columns, have no parts. Raises
+    `UsageError` if the order is not known.
+    """
+    if decision.order is None:
+        raise UsageError(
+            f"the order of the parameters in the optimizer's vectors is not known: {decision.reason}",
+            "If you know it, state it with --order.",
+        )
+    model = model_of(items)
+    layout = pieces(decision.order, model)
+    n_params = sum(piece.count for piece in layout)
+    for vector in items if fields is None else fields:
+        tensor = vector.tensor
+        size = ELEMENT_SIZES.get(tensor.type)
+        if vector.moment not in FLAT_FIELDS or tensor.shape != (n_params,) or size is None:
+            continue
+        for piece in layout:
+            parameter = model[piece.path]
+            path = str(Moments(vector.moment, piece.path))
+            name = names.tensor_name(piece.path)
+            part = Tensor(
+                path,
+                "",
+                parameter.shape,
+                tensor.offset + piece.start * size,
+                piece.count * size,
+                tensor.source,
+                tensor.type,
+                tensor.byte_order,
+            )
+            gguf_name = f"{vector.gguf_name}[{name}]" if vector.gguf_name else None
+            yield Listed(part, path, gguf_name, f"{vector.role}, order {decision.order}", piece.path)
+
+
+# Selecting -------------------------------------------------------------------------------------------------
+
+
+def select(file: File, pattern: str | None, *, order: str | None = None) -> list[Listed]:
+    """Return the tensors that a pattern matches, in file order; all tensors if it is None.
+
+    A path or a GGUF name matches that tensor. The path of a record (`layers[0]`, `optimizer`; `blk.0`) matches all
+    tensors in it. Otherwise `*` stands for any text and `?` for one character; brackets have no special meaning.
+    `VECTOR[PARAMETER]`, each a name or a pattern, matches parts of flat vectors; `order` is the order of the
+    parameters, if the user states it.
+
+    Raises `PathError` if nothing matches, `UsageError` if the pattern names something else than tensors or the order of
+    the parameters is not known, and the damage of a damaged file, which may hide what was meant.
+    """
+    items = listing(file)
+    if pattern is None:
+        return items
+    found = matching(items, pattern) or matching(items, pattern.removesuffix(".data"))
+    return found or list(_matching_moments(items, pattern, order)) or _no_match(file, pattern)
+
+
+def matching(items: Sequence[Listed], pattern: str) -> list[Listed]:
+    """Return the tensors that the pattern matches; see `select`."""
+    literal = [item for item in items if pattern in item.names]
+    if literal:
+        return literal
+    if set("*?") & set(pattern):
+        return [item for item in items if any(matches(pattern, name) for name in item.names)]
+    records = (f"{pattern}.", f"{pattern}[")
+    return [item for item in items if any(name.startswith(records) for name in item.names)]
+
+
+def split_moments(pattern: str) -> tuple[str, str] | None:
+    """Return the two parts of `VECTOR[PARAMETER]`; None if the pattern is not of this form."""
+    vector, bracket, rest = pattern.partition("[")
+    return (vector, rest[:-1]) if bracket and rest.endswith("]") and vector.startswith(("optimizer", "*")) else None
+
+
+def _matching_moments(items: Sequence[Listed], pattern: str, order: str | None) -> Iterator[Listed]:
+    parts = split_moments(pattern)
+    if parts is None:
+        return
+    vectors = [item for item in matching(items, parts[0]) if item.moment in FLAT_FIELDS]
+    parameters = {item.path for item in matching([item for item in items if item.moment is None], parts[1])}
+    if vectors and parameters:
+        found = moments(items, order_of(items, order), vectors)
+        yield from (item for item in found if item.parameter in parameters)
+
+
+def _no_match(file: File, pattern: str) -> list[Listed]:
+    if pattern in file:
+        field = file.find(pattern)
+        if field.path in file.tensors:  # layers[00].wq
+            return matching(listing(file), field.path)
+        what = f"a field of type {field.type}, not a tensor: {value_text(field)}" if field.is_leaf else "not a tensor"
+        words = "get" if field.is_leaf else "dump", shell_word(file.path), shell_word(pattern)
+        raise UsageError(f"{pattern} is {what}", f"Run `ggcp-schema {' '.join(words)}` to print it.")
+    error: GgcpError = file.unknown_path(pattern)
+    if file.damage is None and not file.tensors:
+        error = UsageError(f"{file.path} has no tensors")
+    raise error
+
+
+def matches(pattern: str, text: str) -> bool:
+    """Return whether the text is of the form of the pattern: `*` is any text, `?` any character.
+
+    Each part between two stars is searched once, from where the last one ended, so that a long text with many stars
+    takes no longer than the product of the two lengths.
+    """
+    head, *parts = pattern.split("*")
+    if not parts:
+        return len(head) == len(text) and _fits(head, text, 0)
+    *middle, tail = parts
+    at, end = len(head), len(text) - len(tail)
+    if at > end or not _fits(head, text, 0) or not _fits(tail, text, end):
+        return False
+    for part in middle:
+        at = _search(part, text, at, end)
+        if at < 0:
+            return False
+        at += len(part)
+    return True
+
+
+def _fits(part: str, text: str, at: int) -> bool:
+    if "?" not in part:
+        return text.startswith(part, at)
+    return all(char in ("?", text[at + i]) for i, char in enumerate(part))
+
+
+def _search(part: str, text: str, start: int, end: int) -> int:
+    """Return where the part occurs first in `text[start:end]`; -1 if it does not."""
+    if "?" not in part:
+        return text.find(part, start, end)
+    return next((at for at in range(start, end - len(part) + 1) if _fits(part, text, at)), -1)

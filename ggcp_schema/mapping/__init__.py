@@ -1,0 +1,1 @@
+"""From a checkpoint to the entries of a GGUF file, and what is known of the programs that wrote checkpoints."""

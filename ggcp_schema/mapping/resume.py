@@ -1,0 +1,253 @@
+"""A training state as the GGUF checkpoint that the trainers of late August 2023 and after resume from."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from ggcp_schema.checkpoint import names
+from ggcp_schema.checkpoint.checkpoint import Checkpoint
+from ggcp_schema.checkpoint.order import FLAT_FIELDS, RESUME_ORDER, permuted_extents
+from ggcp_schema.errors import UnfitError, UsageError
+from ggcp_schema.files.file import File
+from ggcp_schema.files.tensor import Tensor
+from ggcp_schema.gguf.entries import INTEGERS, Entry, FileData, KeyValue, TensorEntry, Transform, Zeros, stored
+from ggcp_schema.gguf.reader import GgufFile
+from ggcp_schema.mapping.eras import DEFAULT_RMS_EPS
+from ggcp_schema.mapping.rotation import FREQ_BASE, rope_entries
+from ggcp_schema.mapping.scale import divided
+from ggcp_schema.mapping.training import Training
+from ggcp_schema.schema.inference import ADAM
+
+FRESH = {
+    names.TRAINING_ITERATION_COUNT: 0,  # the trainers take the optimizer's iteration from this key
+    names.OPTIMIZER_ITERATION_COUNT: 0,
+    names.ADAM_NO_IMPROVEMENT_COUNT: 0,
+    names.LBFGS_NO_IMPROVEMENT_COUNT: 0,
+    names.LBFGS_LINE_SEARCH_STEP: 0.0,
+    names.LBFGS_LINE_SEARCH_J: 0,
+    names.LBFGS_LINE_SEARCH_K: 1,
+    names.LBFGS_LINE_SEARCH_END: 0,
+}
+"""The values of an optimizer that has not started yet; for L-BFGS it is marked as just initialized too."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the values of a training state are written.
+
+    Attributes:
+        rms_eps: the epsilon of the RMS norm.
+        order: the order of the flat vectors if they are to be written in order C; None copies them as they are.
+        scale: what m is divided by, and v by its square.
+        rotation: `rope.dimension_count` and, unless None, `rope.freq_base`.
+        fresh: write an optimizer that has not started yet.
+        verbatim: write only the keys that the converter of 2023 wrote.
+    """
+
+    rms_eps: float
+    order: str | None
+    scale: int
+    rotation: tuple[int, float | None]
+    fresh: bool = False
+    verbatim: bool = False
+
+    @property
+    def permutes(self) -> bool:
+        """True if the flat vectors are written in another order than they are stored in."""
+        return self.order is not None and self.order != RESUME_ORDER and not self.fresh
+
+
+def verbatim_recipe(training: Training) -> Recipe:
+    """Return how the converter of 2023 wrote a checkpoint: epsilon 1e-5, the vectors and n_rot as they are."""
+    return Recipe(DEFAULT_RMS_EPS, None, 1, (training.n_rot, None), verbatim=True)
+
+
+def rotation_of(training: Training) -> tuple[int, float | None]:
+    """Return `rope.dimension_count` and `rope.freq_base` for the rotation of the model.
+
+    The base is None where it is the default of the trainers that resume. Raises `UsageError` if the numbers cannot be
+    those of a trainer.
+    """
+    dimension_count, freq_base = rope_entries(training.n_embd, training.n_head, training.n_rot, training.freq_base)
+    return dimension_count, None if freq_base == FREQ_BASE else freq_base
+
+
+def checked_epsilon(rms_eps: float) -> float:
+    """Return `rms_eps` if it is plausible. Raises `UsageError` if not."""
+    if not 1e-30 < rms_eps < 1:
+        raise UsageError(
+            f"RMS epsilon must be between 1e-30 and 1, got {rms_eps}", "The trainers computed with 1e-6, 5e-6 or 1e-5."
+        )
+    return rms_eps
+
+
+def resume_entries(file: File, training: Training, recipe: Recipe) -> list[Entry]:
+    """Return the keys and tensors of the resume checkpoint, in the order in which the trainer wrote them.
+
+    A GGUF checkpoint keeps its own keys, and the order of its tensors. Raises `UnfitError` if a count is out of range
+    for its GGUF type, `UsageError` if something cannot be copied.
+    """
+    checked_epsilon(recipe.rms_eps)
+    try:
+        keys = KEYS[file.format.name](file, training, recipe)
+    except UnfitError as error:
+        raise UnfitError(f"{file.path}: {error.message}", error.hint) from error
+    if recipe.fresh:
+        keys = [_fresh(entry, training) for entry in keys]
+    return [*keys, *_tensors(file, training, recipe)]
+
+
+def _fresh(entry: KeyValue, training: Training) -> KeyValue:
+    """Return the key with the value it has before the optimizer starts."""
+    value = FRESH.get(entry.key, entry.value)
+    if entry.key == names.OPTIMIZER_JUST_INITIALIZED:
+        value = entry.value or training.optimizer != ADAM
+    return KeyValue(entry.key, entry.type, value)
+
+
+def _checkpoint_keys(ckpt: Checkpoint, training: Training, recipe: Recipe) -> list[KeyValue]:
+    dimension_count, freq_base = recipe.rotation
+
+    def field(key: str, type: str, path: str) -> KeyValue:
+        return _key_of_field(ckpt, key, type, path)
+
+    if training.optimizer == ADAM:
+        state = [
+            field(names.ADAM_BEST_LOSS, "FLOAT32", "optimizer.state.fx_best"),
+            field(names.ADAM_PREVIOUS_LOSS, "FLOAT32", "optimizer.state.fx_prev"),
+            field(names.ADAM_NO_IMPROVEMENT_COUNT, "UINT32", "optimizer.state.n_no_improvement"),
+        ]
+    else:
+        state = [
+            field(names.LBFGS_APPROX_HESSIAN_COUNT, "UINT32", "optimizer.lbfgs_m"),
+            field(names.LBFGS_BEST_LOSS, "FLOAT32", "optimizer.state.fx_best"),
+            field(names.LBFGS_LINE_SEARCH_STEP, "FLOAT32", "optimizer.state.step"),
+            field(names.LBFGS_LINE_SEARCH_J, "INT32", "optimizer.state.j"),
+            field(names.LBFGS_LINE_SEARCH_K, "INT32", "optimizer.state.k"),
+            field(names.LBFGS_LINE_SEARCH_END, "INT32", "optimizer.state.end"),
+            field(names.LBFGS_NO_IMPROVEMENT_COUNT, "UINT32", "optimizer.state.n_no_improvement"),
+        ]
+    keys = [
+        KeyValue(names.ARCHITECTURE, "STRING", "llama"),
+        KeyValue(names.FILE_TYPE, "UINT32", 0),
+        KeyValue(names.RMS_EPSILON, "FLOAT32", recipe.rms_eps),
+        KeyValue(names.TRAINING_FILE_VERSION, "UINT32", 0),
+        KeyValue(names.TRAINING_TYPE, "STRING", names.TRAIN_MODEL),
+        field(names.TRAINING_ITERATION_COUNT, "UINT32", "train_its"),
+        field(names.TRAINING_SAMPLE_COUNT, "UINT32", "train_samples"),
+        field(names.TRAINING_TOKEN_COUNT, "UINT32", "train_tokens"),
+        field(names.EMBEDDING_LENGTH, "UINT32", "hparams.n_embd"),
+        field(names.HEAD_COUNT, "UINT32", "hparams.n_head"),
+        field(names.BLOCK_COUNT, "UINT32", "hparams.n_layer"),
+        KeyValue(names.ROPE_DIMENSION_COUNT, "UINT32", dimension_count),
+        KeyValue(names.FEED_FORWARD_LENGTH, "UINT32", _known_n_ff(ckpt)),
+        KeyValue(names.OPTIMIZER_FILE_VERSION, "UINT32", 0),
+        field(names.OPTIMIZER_PAST_COUNT, "UINT32", "optimizer.past"),
+        field(names.OPTIMIZER_PARAMETER_COUNT, "UINT64", "optimizer.nx"),
+        field(names.OPTIMIZER_ITERATION_COUNT, "UINT32", "optimizer.iter"),
+        KeyValue(names.OPTIMIZER_JUST_INITIALIZED, "BOOL", bool(ckpt.optimizer.just_initialized)),
+        KeyValue(names.OPTIMIZER_TYPE, "STRING", training.optimizer),
+        *state,
+    ]
+    if not recipe.verbatim:
+        keys.append(field(names.HEAD_COUNT_KV, "UINT32", "hparams.n_head"))
+        keys.append(field(names.VOCAB_SIZE, "UINT32", "hparams.n_vocab"))
+        if freq_base is not None:
+            keys.append(KeyValue(names.ROPE_FREQ_BASE, "FLOAT32", freq_base))
+        keys += _record_of(recipe)
+    return keys
+
+
+def _key_of_field(ckpt: Checkpoint, key: str, type: str, path: str) -> KeyValue:
+    """Return the key with the value of a field. Raises `UnfitError` with a remedy if it is out of range."""
+    value = ckpt.get(path)
+    try:
+        return KeyValue(key, type, value)
+    except UnfitError as error:
+        allowed = INTEGERS[type]
+        command = ["ggcp-schema", "edit", ckpt.path, "OUTPUT", f"{path}={max(allowed.start, 0)}"]
+        raise UnfitError(
+            f"{path} is {value}, but {key} ({type}) holds {allowed.start} to {allowed.stop - 1}",
+            f"Write a copy with another value: {shlex.join(command)}",
+        ) from error
+
+
+def _known_n_ff(ckpt: Checkpoint) -> int:
+    if ckpt.n_ff is None:
+        raise UsageError(f"{ckpt.path}: n_ff is unknown, because the model has no layers and n_mult is 0")
+    return ckpt.n_ff
+
+
+def _record_of(recipe: Recipe) -> list[KeyValue]:
+    """Return the keys that record how the optimizer's vectors were changed, so that `verify` can compare them."""
+    if recipe.fresh:
+        return [KeyValue(names.CONVERTED_FRESH, "BOOL", True)]
+    return [
+        *([KeyValue(names.CONVERTED_FROM_ORDER, "STRING", recipe.order)] if recipe.permutes else []),
+        *([KeyValue(names.CONVERTED_SCALE, "UINT64", recipe.scale)] if recipe.scale != 1 else []),
+    ]
+
+
+def _gguf_keys(gguf: GgufFile, training: Training, recipe: Recipe) -> list[KeyValue]:
+    dimension_count, freq_base = recipe.rotation
+    changed = {
+        names.RMS_EPSILON: KeyValue(names.RMS_EPSILON, "FLOAT32", recipe.rms_eps),
+        names.ROPE_DIMENSION_COUNT: KeyValue(names.ROPE_DIMENSION_COUNT, "UINT32", dimension_count),
+    }
+    if freq_base is not None:
+        changed[names.ROPE_FREQ_BASE] = KeyValue(names.ROPE_FREQ_BASE, "FLOAT32", freq_base)
+    changed |= {entry.key: entry for entry in _record_of(recipe)}
+    kept = [changed.pop(key, entry) for key, entry in gguf.keys.items() if _is_copied(gguf, entry)]
+    return [*kept, *changed.values()]
+
+
+def _is_copied(gguf: GgufFile, entry: KeyValue) -> bool:
+    """Return False for the alignment, which the output has its own of, and for empty arrays, which gguf cannot write.
+
+    Raises `UsageError` for an array of arrays, which no trainer wrote.
+    """
+    if entry.type == "ARRAY/ARRAY":
+        raise UsageError(f"{gguf.path}: {entry.key} is an array of arrays, which cannot be copied")
+    return entry.key != names.ALIGNMENT and not (entry.type.startswith("ARRAY/") and not len(entry.value))
+
+
+KEYS: dict[str, Callable[[Any, Training, Recipe], list[KeyValue]]] = {"ggcp": _checkpoint_keys, "gguf": _gguf_keys}
+"""What returns the keys of the resume checkpoint, by the name of the input's format."""
+
+
+def _tensors(file: File, training: Training, recipe: Recipe) -> Iterator[TensorEntry]:
+    """Yield the tensors that have a GGUF name. A NULL is not written."""
+    state = {id(tensor): field for field, tensor in training.state.items()}
+    for path, tensor in file.tensors.items():
+        name = names.tensor_name(path, training.optimizer) if file.format.name == "ggcp" else path
+        if name is None or tensor.is_null:
+            continue
+        field = state.get(id(tensor))
+        if field is None:
+            yield stored(name, tensor)
+        elif recipe.fresh:
+            yield TensorEntry(name, tensor.shape, Zeros(tensor.nbytes))
+        else:
+            yield _changed(stored(name, tensor), tensor, field, training, recipe)
+
+
+def _changed(entry: TensorEntry, tensor: Tensor, field: str, training: Training, recipe: Recipe) -> TensorEntry:
+    """Return the entry of a tensor of the optimizer's state in the order and the scale of the recipe."""
+    data = entry.data
+    divisor = recipe.scale ** {"m": 1, "v": 2}.get(field, 0)
+    if not isinstance(data, FileData) or field not in FLAT_FIELDS or (divisor == 1 and not recipe.permutes):
+        return entry
+    extents, transform = data.extents, data.transform
+    if recipe.permutes:
+        extents = tuple(permuted_extents(tensor, str(recipe.order), RESUME_ORDER, training.model))
+    if divisor != 1:
+        transform = _then(transform, partial(divided, divisor=divisor))
+    return entry._replace(data=FileData(data.path, data.source, extents, transform))
+
+
+def _then(first: Transform | None, second: Transform) -> Transform:
+    return second if first is None else lambda chunk: second(first(chunk))

@@ -1,0 +1,225 @@
+"""Compare a GGUF file, by this package or by another program, with the checkpoint it was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from math import isfinite
+from typing import NamedTuple
+
+from ggcp_schema.checkpoint import names
+from ggcp_schema.checkpoint.checkpoint import Checkpoint, is_optimizer
+from ggcp_schema.checkpoint.order import ORDERS
+from ggcp_schema.errors import UsageError
+from ggcp_schema.gguf.compare import (
+    Difference,
+    comparable,
+    data_differences,
+    extra_keys,
+    key_differences,
+    table_differences,
+)
+from ggcp_schema.gguf.entries import Entry, KeyValue, Progress, key_values, tensor_entries
+from ggcp_schema.gguf.reader import GgufFile
+from ggcp_schema.mapping.model import hparam_keys, model_of, model_tensors
+from ggcp_schema.mapping.resume import Recipe, resume_entries, rotation_of, verbatim_recipe
+from ggcp_schema.mapping.rotation import FREQ_BASE, n_rot_of, stops_at_n_rot
+from ggcp_schema.mapping.training import Training, study, training_of
+
+RESUME, MODEL = "resume", "model"
+OPTIONAL_KEYS = (names.HEAD_COUNT_KV, names.VOCAB_SIZE, names.ROPE_SCALE_LINEAR)
+"""Keys that the trainer did not always write: they follow from others, or have llama.cpp's default."""
+
+SEPARATE_KEYS = (names.RMS_EPSILON, names.ROPE_DIMENSION_COUNT, names.ROPE_FREQ_BASE)
+"""Keys that are not compared for equality: any epsilon is allowed, and a rotation can be stated in several ways."""
+
+RECORD_KEYS = (names.CONVERTED_FROM_ORDER, names.CONVERTED_SCALE, names.CONVERTED_FRESH)
+"""Keys by which `convert` records how it changed the optimizer's vectors."""
+
+CHANGED = {
+    (False, False): "the optimizer's vectors as in the checkpoint",
+    (True, False): "the optimizer's vectors from order {order} in order C",
+    (False, True): "m divided by {scale:,}, v by its square",
+    (True, True): "the optimizer's vectors from order {order} in order C, m divided by {scale:,}, v by its square",
+}
+
+
+class Verification(NamedTuple):
+    """What was compared between a checkpoint and a GGUF file, and what differs.
+
+    Attributes:
+        kind: resume or model.
+        keys, tensors, nbytes: how much was compared; bytes are of tensor data.
+        n_params: the number of the model's parameters in the GGUF file.
+        rms_eps: the epsilon of the GGUF file, None if missing or invalid.
+        optimizer: how the optimizer's vectors were changed, in words; empty for a model.
+        extra_keys: the keys that have no counterpart in a checkpoint, as the vocabulary's.
+        differences: what differs; empty if nothing does.
+    """
+
+    kind: str
+    keys: int
+    tensors: int
+    nbytes: int
+    n_params: int
+    rms_eps: float | None
+    optimizer: str
+    extra_keys: tuple[str, ...]
+    differences: tuple[Difference, ...]
+
+    @property
+    def same(self) -> bool:
+        """True if nothing differs."""
+        return not self.differences
+
+
+def verify(ckpt: Checkpoint, gguf: GgufFile, progress: Progress | None = None) -> Verification:
+    """Compare all that the checkpoint contains with the GGUF file: keys, types and values, tensor table, every byte.
+
+    The file may be one to resume from, by any program, or a model to run. Vectors that `convert` wrote in another order
+    or scale are compared through the same permutation and division, value by value. Extra keys are ignored; extra
+    tensors are differences. The epsilon of the RMS norm, which no checkpoint stores, must be a positive number. Raises
+    `UsageError` if no such file can be made from the checkpoint.
+    """
+    kind = kind_of(gguf)
+    entries: list[Entry]
+    if kind == RESUME:
+        training = training_of(ckpt)
+        recipe = recipe_of(ckpt, training, gguf)
+        entries, optimizer = resume_entries(ckpt, training, recipe), _in_words(recipe)
+    else:
+        model = model_of(ckpt)
+        entries, optimizer = [*hparam_keys(model), *model_tensors(model)], ""
+    expected = [
+        entry
+        for entry in key_values(entries)
+        if entry.key not in (*SEPARATE_KEYS, *RECORD_KEYS)
+        and (entry.key in gguf.keys or entry.key not in OPTIONAL_KEYS)
+    ]
+    tensors = tensor_entries(entries)
+    n_params = sum(
+        tensor.n_elements
+        for name, tensor in gguf.tensors.items()
+        if names.field_path(name) is not None and not is_optimizer(name)
+    )
+    epsilon = gguf.keys.get(names.RMS_EPSILON)
+    wrong_epsilon = [*_epsilon_differences(epsilon)]
+    found = [
+        *key_differences(gguf, expected),
+        *_rotation_differences(ckpt, gguf),
+        *wrong_epsilon,
+        *_vocabulary_differences(ckpt, gguf, required=kind == MODEL),
+        *(item for item in table_differences(gguf, tensors) if item.name != names.ROPE_FREQS),
+    ]
+    if n_params != ckpt.n_params:
+        found.append(Difference("file", "", f"has {n_params} parameters, expected {ckpt.n_params}"))
+    found += data_differences(gguf, tensors, progress)
+    compared = comparable(gguf, tensors)
+    extra = extra_keys(gguf, expected)
+    return Verification(
+        kind,
+        sum(entry.key in gguf.keys for entry in expected) + (names.ROPE_DIMENSION_COUNT in gguf.keys),
+        len(compared),
+        sum(tensor.nbytes for tensor in compared),
+        n_params,
+        epsilon.value if epsilon and not wrong_epsilon else None,
+        optimizer,
+        tuple(key for key in extra if key not in (*SEPARATE_KEYS, *RECORD_KEYS)),
+        tuple(found),
+    )
+
+
+def kind_of(gguf: GgufFile) -> str:
+    """Return whether the file is one to resume training from, or a model."""
+    training = names.TRAINING_TYPE in gguf.keys or names.OPTIMIZER_TYPE in gguf.keys
+    return RESUME if training or any(is_optimizer(name) for name in gguf.tensors) else MODEL
+
+
+def recipe_of(ckpt: Checkpoint, training: Training, gguf: GgufFile) -> Recipe:
+    """Return how the GGUF file was made from the checkpoint, as far as its keys tell.
+
+    A file without these keys holds the vectors as they are in the checkpoint; or in order C, if the program that wrote
+    it did not keep the keys. In order C they are if the checkpoint's are not, and the file's vectors agree with that.
+    """
+    order, scale = gguf.value(names.CONVERTED_FROM_ORDER), gguf.value(names.CONVERTED_SCALE)
+    recipe = replace(
+        verbatim_recipe(training),
+        order=order if isinstance(order, str) and order in ORDERS else None,
+        scale=scale if isinstance(scale, int) and scale > 0 else 1,
+        rotation=_rotation_keys(training),
+        fresh=gguf.value(names.CONVERTED_FRESH) is True,
+        verbatim=False,
+    )
+    if order is None and not recipe.fresh:
+        decision = study(training).order
+        other = replace(recipe, order=decision.order if decision.is_certain else None)
+        if other.permutes and not _agrees(ckpt, training, gguf, recipe) and _agrees(ckpt, training, gguf, other):
+            return other
+    return recipe
+
+
+def _rotation_keys(training: Training) -> tuple[int, float | None]:
+    try:
+        return rotation_of(training)
+    except UsageError:
+        return training.n_rot, None
+
+
+def _agrees(ckpt: Checkpoint, training: Training, gguf: GgufFile, recipe: Recipe) -> bool:
+    """Return True if no vector of the optimizer's state differs from what the recipe gives."""
+    entries = tensor_entries(resume_entries(ckpt, training, recipe))
+    vectors = [entry for entry in entries if is_optimizer(entry.name)]
+    return next(data_differences(gguf, vectors), None) is None
+
+
+def _in_words(recipe: Recipe) -> str:
+    if recipe.fresh:
+        return "an optimizer that has not started yet"
+    text = CHANGED[recipe.permutes, recipe.scale != 1]
+    return text.format(order=recipe.order, scale=recipe.scale)
+
+
+def _rotation_differences(ckpt: Checkpoint, gguf: GgufFile) -> Iterator[Difference]:
+    """Compare the rotation that the keys state with that of n_rot."""
+    count, base = gguf.value(names.ROPE_DIMENSION_COUNT), gguf.value(names.ROPE_FREQ_BASE, FREQ_BASE)
+    hparams = ckpt.hparams
+    if not isinstance(count, int) or not isinstance(base, float):
+        wrong = gguf.keys.get(names.ROPE_FREQ_BASE if isinstance(count, int) else names.ROPE_DIMENSION_COUNT)
+        message = f"has type {wrong.type}" if wrong else "is missing"
+        yield Difference("key", wrong.key if wrong else names.ROPE_DIMENSION_COUNT, message)
+        return
+    factors: list[float] = []
+    tensor = gguf.tensors.get(names.ROPE_FREQS)
+    if tensor is not None:
+        if tensor.type != "F32" or tensor.n_elements > hparams.n_embd:
+            yield Difference("tensor", names.ROPE_FREQS, f"is {tensor.type} {list(tensor.shape)}")
+            return
+        factors = [float(value) for value in tensor.array().ravel()]
+    if stops_at_n_rot(factors):
+        yield Difference("data", names.ROPE_FREQS, "stops the rotation at n_rot, which no trainer of 2023 did")
+    as_stored = count == hparams.n_rot and base == FREQ_BASE and not factors  # also of an impossible n_rot
+    if not as_stored and n_rot_of(count, base, factors) != hparams.n_rot:
+        stated = f"{count} with {names.ROPE_FREQ_BASE} {base:g}"
+        message = f"is {stated}, which is not the rotation of n_rot {hparams.n_rot}"
+        yield Difference("key", names.ROPE_DIMENSION_COUNT, message)
+
+
+def _epsilon_differences(entry: KeyValue | None) -> Iterator[Difference]:
+    if entry is None:
+        yield Difference("key", names.RMS_EPSILON, "is missing")
+    elif entry.type != "FLOAT32":
+        yield Difference("key", names.RMS_EPSILON, f"has type {entry.type}, expected FLOAT32")
+    elif not (isfinite(entry.value) and entry.value > 0):
+        yield Difference("key", names.RMS_EPSILON, f"is {entry.value!r}, expected a positive number")
+
+
+def _vocabulary_differences(ckpt: Checkpoint, gguf: GgufFile, *, required: bool) -> Iterator[Difference]:
+    tokens = gguf.keys.get(names.TOKENS)
+    n_vocab = ckpt.hparams.n_vocab
+    if tokens is None:
+        if required:
+            yield Difference("key", names.TOKENS, "is missing")
+    elif tokens.type != "ARRAY/STRING":
+        yield Difference("key", names.TOKENS, f"has type {tokens.type}, expected ARRAY/STRING")
+    elif isinstance(tokens.value, Collection) and len(tokens.value) != n_vocab:
+        yield Difference("key", names.TOKENS, f"has {len(tokens.value)} tokens, expected {n_vocab}")

@@ -1,0 +1,79 @@
+"""ggml's element types: names and sizes. They are numbered as in the files."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import NamedTuple
+
+
+class GgmlType(NamedTuple):
+    """An element type: blocks of `block_size` elements, which occupy `type_size` bytes each."""
+
+    name: str
+    block_size: int
+    type_size: int
+
+
+GGML_TYPES = {
+    number: GgmlType(*entry)
+    for number, entry in {
+        0: ("F32", 1, 4),
+        1: ("F16", 1, 2),
+        2: ("Q4_0", 32, 18),
+        3: ("Q4_1", 32, 20),
+        6: ("Q5_0", 32, 22),
+        7: ("Q5_1", 32, 24),
+        8: ("Q8_0", 32, 34),
+        9: ("Q8_1", 32, 40),
+        10: ("Q2_K", 256, 84),
+        11: ("Q3_K", 256, 110),
+        12: ("Q4_K", 256, 144),
+        13: ("Q5_K", 256, 176),
+        14: ("Q6_K", 256, 210),
+        15: ("Q8_K", 256, 292),
+        16: ("IQ2_XXS", 256, 66),
+        17: ("IQ2_XS", 256, 74),
+        18: ("IQ3_XXS", 256, 98),
+        19: ("IQ1_S", 256, 50),
+        20: ("IQ4_NL", 32, 18),
+        21: ("IQ3_S", 256, 110),
+        22: ("IQ2_S", 256, 82),
+        23: ("IQ4_XS", 256, 136),
+        24: ("I8", 1, 1),
+        25: ("I16", 1, 2),
+        26: ("I32", 1, 4),
+        27: ("I64", 1, 8),
+        28: ("F64", 1, 8),
+        29: ("IQ1_M", 256, 56),
+        30: ("BF16", 1, 2),
+        34: ("TQ1_0", 256, 54),
+        35: ("TQ2_0", 256, 66),
+        39: ("MXFP4", 32, 17),
+        40: ("NVFP4", 64, 36),
+        41: ("Q1_0", 128, 18),
+    }.items()
+}
+"""The types of GGUF files, and of ggjt version 3."""
+
+GGML_TYPES_UNTIL_V2 = {
+    **{number: GGML_TYPES[number] for number in (0, 1, 6, 7)},
+    2: GgmlType("Q4_0", 32, 20),
+    3: GgmlType("Q4_1", 32, 24),
+    4: GgmlType("Q4_2", 16, 10),
+    5: GgmlType("Q4_3", 16, 12),
+    8: GgmlType("Q8_0", 32, 36),
+}
+"""The types until ggjt version 2 (12 May 2023), whose scales were float32. Version 3 made them half as wide."""
+
+
+def names_of(types: dict[int, GgmlType]) -> dict[int, str]:
+    """Return the names of the types by number."""
+    return {number: kind.name for number, kind in types.items()}
+
+
+def data_size(kind: GgmlType, ne: list[int]) -> int:
+    """Return the size of a tensor's data in bytes. A NULL tensor, which has no dimensions, has no data.
+
+    A row, the first dimension, is a whole number of blocks.
+    """
+    return -(-ne[0] // kind.block_size) * kind.type_size * prod(ne[1:]) if ne else 0

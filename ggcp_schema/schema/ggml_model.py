@@ -1,0 +1,81 @@
+"""llama.cpp's model and vocabulary files before GGUF: ggml, ggmf and ggjt (March to August 2023).
+
+The trainer took such a file as its `--vocab-model`, and wrote its models as ggjt version 3. A vocabulary file ends
+after the tokens. All numbers are little-endian.
+"""
+
+from ggcp_schema.constructs import (
+    Array,
+    Chars,
+    Const,
+    Float32l,
+    GreedyRange,
+    IfThenElse,
+    Int32ul,
+    LazyArray,
+    OneOf,
+    PaddingTo,
+    Payload,
+    Struct,
+    this,
+)
+from ggcp_schema.schema.ggml import GGML_TYPES, GGML_TYPES_UNTIL_V2, data_size, names_of
+from ggcp_schema.schema.model import HPARAMS, N_VOCAB
+from ggcp_schema.schema.tensor import ALIGNMENT, MAX_DIMS, NAME_LENGTHS
+
+TEXT = (
+    "len" / OneOf(Int32ul, NAME_LENGTHS),
+    "text" / Chars(this.len) * "no terminator; a space stands for sentencepiece's ▁",
+)
+TOKEN = Struct(*TEXT, "score" / Float32l * "of sentencepiece: the highest is merged first")
+UNSCORED_TOKEN = Struct(*TEXT)
+
+
+def tensor(types, *, aligned):
+    """Return the record of a tensor whose element type is one of `types`; `aligned` if padding precedes the data."""
+
+    def nbytes(record):
+        """Return the size of the data, from the element type and the shape."""
+        return data_size(types[record["type"]], record["ne"])
+
+    return Struct(
+        "n_dims" / OneOf(Int32ul, range(1, MAX_DIMS + 1)),
+        "name_len" / OneOf(Int32ul, NAME_LENGTHS),
+        "type" / OneOf(Int32ul, names_of(types)) * "ggml type",
+        "ne" / Array(this.n_dims, Int32ul) * "shape in ggml order: the first number is the fastest-varying",
+        "name" / Chars(this.name_len) * "no terminator",
+        *(["padding" / PaddingTo(ALIGNMENT)] if aligned else []),
+        "data" / Payload(nbytes) * "little-endian; quantized in blocks",
+    )
+
+
+GGML = Struct(
+    "magic" / Const(0x67676D6C, Int32ul) * "on disk the bytes 'lmgg'",
+    "hparams" / HPARAMS,
+    "ftype" / Int32ul * "type of most weights",
+    "tokens" / LazyArray(N_VOCAB, UNSCORED_TOKEN),
+    "tensors" / GreedyRange(tensor(GGML_TYPES_UNTIL_V2, aligned=False)),
+)
+
+GGMF = Struct(
+    "magic" / Const(0x67676D66, Int32ul) * "on disk the bytes 'fmgg'",
+    "version" / Const(1, Int32ul),
+    "hparams" / HPARAMS,
+    "ftype" / Int32ul * "type of most weights",
+    "tokens" / LazyArray(N_VOCAB, TOKEN),
+    "tensors" / GreedyRange(tensor(GGML_TYPES_UNTIL_V2, aligned=False)),
+)
+
+GGJT = Struct(
+    "magic" / Const(0x67676A74, Int32ul) * "on disk the bytes 'tjgg'",
+    "version" / OneOf(Int32ul, (1, 2, 3)) * "2 changed the order of quantized bits, 3 the width of their scales",
+    "hparams" / HPARAMS,
+    "ftype" / Int32ul * "type of most weights",
+    "tokens" / LazyArray(N_VOCAB, TOKEN),
+    "tensors"
+    / IfThenElse(
+        this.version == 3,
+        GreedyRange(tensor(GGML_TYPES, aligned=True)),
+        GreedyRange(tensor(GGML_TYPES_UNTIL_V2, aligned=True)),
+    ),
+)

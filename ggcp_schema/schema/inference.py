@@ -1,0 +1,212 @@
+"""Values that ggcp files do not store, computed exactly as the programs of 2023 did: n_ff, layout, optimizer type."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import IO, Any, NamedTuple
+
+from construct import Container
+
+from ggcp_schema.constructs import FieldError, Int32ul, Int64sl, Struct, stream_end
+from ggcp_schema.schema.tensor import TENSOR
+
+ADAM, LBFGS = "adam", "lbfgs"
+TYPES = {0: ADAM, 1: LBFGS}
+LAYOUTS = V0, V1, V1_RAW_PARAMS = "v0", "v1", "v1-raw-params"
+
+Shape = Sequence[int]
+
+# n_ff ------------------------------------------------------------------------------------------------------
+
+BEFORE_W1 = 6  # tensors of a layer that precede w1
+
+
+def n_ff(checkpoint: Container) -> int | None:
+    """Return the width of the feed-forward layers: the second dimension of layers[0].w1.
+
+    A model without layers has the width that n_embd and n_mult give.
+    """
+    forced: int | None = checkpoint["_params"].get("n_ff")
+    if forced is not None:
+        return forced
+    width = _built_w1(checkpoint) if checkpoint["_building"] else _w1_ahead(checkpoint)
+    hparams = checkpoint["hparams"]
+    return n_ff_by_formula(hparams["n_embd"], hparams["n_mult"]) if width is None else width
+
+
+def _built_w1(checkpoint: Container) -> int | None:
+    try:
+        ne: Shape = checkpoint["layers"][0]["w1"]["ne"]
+        return ne[1]
+    except (LookupError, TypeError):
+        return None
+
+
+def _w1_ahead(checkpoint: Container) -> int | None:
+    if not checkpoint["hparams"]["n_layer"]:
+        return None
+    shape = shapes_ahead(checkpoint["_io"], BEFORE_W1 + 1)[BEFORE_W1]
+    return shape[1] if shape is not None and len(shape) == 2 else None
+
+
+def n_ff_by_formula(n_embd: int, n_mult: int) -> int | None:
+    """Return `ceil((2 * (4 * n_embd) // 3) / n_mult) * n_mult`, in integers; None if n_mult is 0.
+
+    Trainers up to 24 August 2023 used this formula. A later writer stored n_mult 256 whatever the width was.
+    """
+    return -(-(2 * (4 * n_embd) // 3) // n_mult) * n_mult if n_mult else None
+
+
+# The layout of the optimizer block -------------------------------------------------------------------------
+
+V1_PARAMS_SIZE = 8
+RAW_PARAMS_SIZE = 96
+FIRST_TENSOR = Struct(
+    "nx" / Int64sl,
+    "iter" / Int32ul,
+    "just_initialized" / Int32ul,
+    "n_dims" / Int32ul,
+    "name_len" / Int32ul,
+    "type" / Int32ul,
+    "ne" / Int32ul,
+)
+
+
+def optimizer_layout(optimizer: Container) -> str:
+    """Return the layout of the optimizer block, whose version has just been parsed.
+
+    Version 0 is v0. Version 1 is v1 if its first tensor, of shape `[nx]`, begins 24 bytes after the version. It is
+    v1-raw-params if that tensor begins after the 96 bytes of params and 16 more. For a truncated file, prefer the
+    layout with the fewest contradictions.
+    """
+    if optimizer["version"] == 0:
+        return V0
+    if optimizer["_building"]:
+        return V1 if optimizer.get("params") is None else V1_RAW_PARAMS
+    stream = optimizer["_io"]
+    start = stream.tell()
+    if _first_tensor_fits(stream, start + V1_PARAMS_SIZE) is not False:
+        return V1
+    return V1 if _first_tensor_fits(stream, start + RAW_PARAMS_SIZE) is False else V1_RAW_PARAMS
+
+
+def _first_tensor_fits(stream: IO[bytes], offset: int) -> bool | None:
+    """Return whether `nx` could start at `offset`; None if the file ends before the fields rule it out."""
+    stream.seek(offset)
+    try:
+        first, whole = FIRST_TENSOR.parse_stream(stream), True
+    except FieldError as error:
+        first, whole = error.partial, None
+    expected = {"just_initialized": (0, 1), "n_dims": (1,), "ne": (first.get("nx"),)}
+    return whole if all(first.get(name) in (None, *values) for name, values in expected.items()) else False
+
+
+def shapes_ahead(stream: IO[bytes], count: int) -> list[Shape | None]:
+    """Return the shapes of the next `count` tensors. Missing tensors are None; the last one may lack its data."""
+    shapes: list[Shape | None] = []
+    try:
+        while len(shapes) < count:
+            shapes.append(TENSOR.parse_stream(stream)["ne"])
+    except FieldError as error:
+        shape = error.partial.get("ne", [])
+        if len(shape) == error.partial.get("n_dims"):
+            shapes.append(shape)
+    return shapes + [None] * (count - len(shapes))
+
+
+# The type of the optimizer ---------------------------------------------------------------------------------
+
+
+class Inference(NamedTuple):
+    """How the optimizer's type was found in a v1 file, which does not store it.
+
+    `remaining` is the size of the state, and the bounds are the sizes it would have, in bytes. `by_records` is the type
+    implied by the shape of the third tensor, or None if inconclusive: Adam has pf there (`[past]` or NULL), L-BFGS g
+    (`[nx]`). The records are the stronger evidence: the size of a truncated L-BFGS file can be nearer to Adam's.
+    """
+
+    remaining: int
+    adam_bound: int
+    lbfgs_bound: int
+    by_size: str
+    by_records: str | None
+
+    @property
+    def type(self) -> str:
+        return self.by_records or self.by_size
+
+    @property
+    def confirmed(self) -> bool:
+        return self.by_records == self.by_size
+
+    def __str__(self) -> str:
+        if self.confirmed:
+            return f"{self.type}: inferred from the size of the state, confirmed by the shape of its third tensor"
+        if self.by_records:
+            return f"{self.type}: inferred from the shape of its third tensor; its size suggests {self.by_size}"
+        return f"{self.type}: inferred from the size of the state only; its third tensor is inconclusive"
+
+
+def optimizer_type(optimizer: Container) -> str | None:
+    """Return the stored type, or the inferred one."""
+    if optimizer["params"] is not None:
+        return TYPES[optimizer["params"]["type"]]
+    if not optimizer["_building"]:
+        inference: Inference = optimizer["inference"]
+        return inference.type
+    given: str | None = optimizer.get("type")
+    state: Mapping[str, Any] = optimizer["state"]
+    return given or (LBFGS if "lmal" in state else ADAM)
+
+
+def infer_optimizer_type(optimizer: Container) -> Inference | None:
+    """Infer the type of a v1 optimizer whose state begins at the position of the stream."""
+    if optimizer["_building"]:
+        given: Inference | None = optimizer.get("inference")
+        return given
+    stream = optimizer["_io"]
+    remaining = stream_end(stream, optimizer) - stream.tell()
+    third, fourth = shapes_ahead(stream, 4)[2:]
+    return infer_type(remaining, optimizer["nx"], optimizer["past"], optimizer["lbfgs_m"], third, fourth)
+
+
+def infer_type(
+    remaining: int, nx: int, past: int, lbfgs_m: int, third: Shape | None, fourth: Shape | None = None
+) -> Inference:
+    """Return the optimizer's type in a v1 file, and how it was found.
+
+    By size it is Adam if `|remaining - adam_bound| < |remaining - lbfgs_bound|`, else L-BFGS; `remaining` is the number
+    of bytes from the end of the fixed fields to the end of the file. By the records it is Adam if the third tensor is
+    `[past]` or NULL, L-BFGS if it is `[nx]`; where both are the same, L-BFGS if a fourth tensor `[nx]` follows. The
+    records decide unless they are inconclusive. `third` and `fourth` are the shapes of these tensors, `[]` for NULL,
+    None if the file ends before them.
+    """
+    adam, lbfgs = adam_bound(nx, past), lbfgs_bound(nx, past, lbfgs_m)
+    by_size = ADAM if abs(remaining - adam) < abs(remaining - lbfgs) else LBFGS
+    as_adam = third is not None and list(third) == ([past] if past else [])
+    as_lbfgs = third is not None and list(third) == [nx]
+    if as_adam and as_lbfgs:
+        by_records = LBFGS if fourth is not None and list(fourth) == [nx] else None
+    else:
+        by_records = ADAM if as_adam else LBFGS if as_lbfgs else None
+    return Inference(remaining, adam, lbfgs, by_size, by_records)
+
+
+def record_bound(*ne: int) -> int:
+    """Return `12 + 8 * n_dims + 48 + 31 + 4 * prod(ne)`: the format author's upper bound on a record, in bytes."""
+    return 12 + 8 * len(ne) + 48 + 31 + 4 * prod(ne)
+
+
+def adam_bound(nx: int, past: int) -> int:
+    """Return an upper bound on the v1 Adam state in bytes: `12 + bound(m) + bound(v)`, and `bound(pf)` if past > 0."""
+    return 12 + 2 * record_bound(nx) + (record_bound(past) if past > 0 else 0)
+
+
+def lbfgs_bound(nx: int, past: int, lbfgs_m: int) -> int:
+    """Return the format author's upper bound on the L-BFGS state in bytes.
+
+    It is `24 + bound(x, xp, g, gp, d, pf, lmal, lmys, lms, lmy)`, and `bound(pf)` a second time if past > 0.
+    """
+    state = 5 * record_bound(nx) + 2 * record_bound(lbfgs_m) + 2 * record_bound(nx, lbfgs_m)
+    return 24 + state + record_bound(past) * (2 if past > 0 else 1)

@@ -1,0 +1,247 @@
+"""What a program, a REPL or a notebook sees of a checkpoint."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ggcp_schema
+from ggcp_schema import CHECKPOINT, PathError, TruncatedError, UsageError, open_checkpoint
+from tests.builder import build_checkpoint
+from tests.helpers import FIXTURES, GENUINE, ORDERS, TRUNCATED
+
+PATH = FIXTURES / "v1-adam.ggcp"
+
+
+@pytest.mark.parametrize("path", [*GENUINE, *ORDERS], ids=lambda path: path.name)
+def test_a_genuine_file_opens_without_a_complaint(path: Path) -> None:
+    with open_checkpoint(path) as ckpt:
+        assert ckpt.size == path.stat().st_size == ckpt.expected_size
+        assert ckpt.damage is None
+        assert ckpt.optimizer.nx == ckpt.n_params
+        is_v0 = "v0" in path.name or path.name.startswith(("jun", "eb5"))
+        layout = "v0" if is_v0 else "v1-raw-params" if "raw-params" in path.name else "v1"
+        assert ckpt.optimizer.layout == layout
+        odd = [finding.path for finding in ckpt.findings]
+        assert odd == (["hparams.n_mult"] if "ff48" in path.name else [])
+
+
+def test_the_fields_of_a_genuine_file() -> None:
+    """The numbers are those of its fixture's description and of the GGUF that was made from it in 2023."""
+    with open_checkpoint(FIXTURES / "v1-adam-past5.ggcp") as ckpt:
+        assert (ckpt.hparams.n_vocab, ckpt.hparams.n_embd, ckpt.hparams.n_layer) == (320, 24, 1)
+        assert (ckpt.past, ckpt.lbfgs_m, ckpt.optimizer.type, ckpt.version) == (5, 0, "adam", 0)
+        assert ckpt.tensor("optimizer.state.pf").shape == (5,)
+        assert ckpt["layers[0].wq"] == ckpt.layers[0].wq == ckpt.tensor("blk.0.attn_q.weight")
+        assert ckpt.layers[0].wq.shape == (24, 24)
+        assert ckpt.tok_embeddings.name == "tok_embeddings.weight"
+        assert ckpt["hparams.n_rot"] == ckpt.hparams.n_rot == ckpt.find("hparams.n_rot").value
+        assert list(ckpt.model_tensors)[:4] == ["tok_embeddings", "norm", "output", "layers[0].attention_norm"]
+        assert len(ckpt.model_tensors) == 12
+        assert list(ckpt.state_tensors) == ["m", "v", "pf"]
+
+
+def test_the_attributes_are_what_the_schema_parses() -> None:
+    """Every field of every record of a v0 file, compared with construct's containers."""
+    path = FIXTURES / "v0-adam.ggcp"
+    parsed = CHECKPOINT.parse_file(path)
+    with open_checkpoint(path) as ckpt:
+        assert {name: getattr(ckpt.hparams, name) for name in ckpt.hparams.__slots__} == _values(parsed.hparams)
+        for names in ("train_its", "train_samples", "train_tokens", "n_ff"):
+            assert getattr(ckpt, names) == parsed[names]
+        params, raw = ckpt.optimizer.params, parsed.optimizer.params
+        assert params is not None
+        assert {name: getattr(params.adam, name) for name in params.adam.__slots__} == _values(raw.adam)
+        assert {name: getattr(params.lbfgs, name) for name in params.lbfgs.__slots__} == _values(raw.lbfgs)
+        for layer, record in zip(ckpt.layers, parsed.layers, strict=True):
+            for name, tensor in record.items():
+                if not name.startswith("_"):
+                    assert getattr(layer, name).offset == tensor.data.offset
+        state = parsed.optimizer.state
+        assert {name: tensor.offset for name, tensor in ckpt.state_tensors.items()} == {
+            name: record.data.offset for name, record in state.items() if hasattr(record, "data")
+        }
+        assert ckpt.optimizer.state.fx_prev == state.fx_prev
+
+
+def _values(record: dict[str, object]) -> dict[str, object]:
+    return {name: value for name, value in record.items() if not name.startswith("_")}
+
+
+def test_the_width_that_the_shapes_state_outweighs_the_formula() -> None:
+    with open_checkpoint(FIXTURES / "twin-ff48.v1.ggcp") as ckpt:
+        assert (ckpt.n_ff, ckpt.hparams.n_mult) == (48, 256)
+        assert ckpt.findings[0].message == "n_ff is 48 according to w1, but 256 according to n_embd and n_mult (256)"
+
+
+def test_a_model_without_layers(tmp_path: Path) -> None:
+    path = tmp_path / "no-layers.ggcp"
+    for n_mult, n_ff in ((32, 64), (0, None)):
+        path.write_bytes(build_checkpoint(n_layer=0, n_embd=16, n_mult=n_mult, n_ff=0))
+        with open_checkpoint(path) as ckpt:
+            assert (len(ckpt.layers), ckpt.n_ff) == (0, n_ff)
+            assert "0 layers" in repr(ckpt)
+
+
+# As a value ------------------------------------------------------------------------------------------------
+
+
+def test_repr_says_what_it_is() -> None:
+    with open_checkpoint(PATH) as ckpt:
+        assert repr(ckpt) == (
+            f"<Checkpoint {PATH}: 2 layers, n_embd 16, n_vocab 320, 16,976 parameters, adam at iteration 12>"
+        )
+    with open_checkpoint(FIXTURES / "v1-lbfgs.ggcp") as ckpt:
+        assert ": 1 layer, n_embd 8, n_vocab 320, 5,976 parameters, lbfgs at iteration 0>" in repr(ckpt)
+
+
+def test_html_is_a_table_and_escapes(tmp_path: Path) -> None:
+    path = tmp_path / "<b>.ggcp"
+    path.write_bytes(build_checkpoint(name=lambda default: b"<script>"))
+    with open_checkpoint(path) as ckpt:
+        html = ckpt._repr_html_()
+    assert html.count("<tr>") == 1 + len(ckpt.tensors)
+    assert "<script>" not in html
+    assert "&lt;script&gt;" in html
+
+
+def test_it_can_be_asked_and_listed_like_a_mapping() -> None:
+    with open_checkpoint(PATH) as ckpt:
+        assert "norm" in ckpt
+        assert "nrom" not in ckpt
+        assert {"train_its", "hparams", "layers", "optimizer", "tok_embeddings"} <= {*ckpt}
+        assert {"layers[1].wq", "optimizer"} <= set(ckpt._ipython_key_completions_())
+        assert ckpt["optimizer.nx"] == ckpt.optimizer.nx == 16976
+        assert ckpt["layers[0].wq.ne[1]"] == 16
+        assert ckpt["hparams"].n_layer == ckpt.hparams.n_layer == 2
+        field = ckpt.find("optimizer.nx")
+        raw = PATH.read_bytes()[field.offset : field.end]
+        assert int.from_bytes(raw, "little") == field.value == 16976
+
+
+def test_an_unknown_name_says_what_there_is() -> None:
+    with open_checkpoint(PATH) as ckpt:
+        with pytest.raises(PathError, match="Did you mean layers"):
+            ckpt["layers[0].wqq"]
+        with pytest.raises(UsageError, match="hparams is not a tensor"):
+            ckpt.tensor("hparams")
+        with pytest.raises(AttributeError, match="embd"):
+            _ = ckpt.hparams.embd
+        with pytest.raises(IndexError, match="there is no layer 2: the model has 2"):
+            ckpt.layers[2]
+
+
+def test_layers_are_a_sequence() -> None:
+    with open_checkpoint(PATH) as ckpt:
+        assert len(ckpt.layers) == 2
+        assert ckpt.layers[-1] == ckpt.layers[1] != ckpt.layers[0]
+        assert list(ckpt.layers) == ckpt.layers[:] == [ckpt.layers[0], ckpt.layers[1]]
+
+
+def test_it_is_read_only() -> None:
+    with open_checkpoint(PATH) as ckpt:
+        for part, name in ((ckpt.hparams, "n_embd"), (ckpt.optimizer, "iter"), (ckpt.norm, "offset")):
+            with pytest.raises(FrozenInstanceError):
+                setattr(part, name, 3)
+        for name in ("path", "train_its", "norm"):
+            with pytest.raises(AttributeError):
+                setattr(ckpt, name, 3)
+        with pytest.raises(ValueError, match="read-only"):
+            ckpt["norm"].array()[0] = 1
+
+
+def test_its_parts_can_be_copied() -> None:
+    with open_checkpoint(PATH) as ckpt:
+        for part in (ckpt.hparams, ckpt.layers[0], ckpt.optimizer, ckpt.norm):
+            assert copy.copy(part) == part
+        assert copy.deepcopy(ckpt.hparams) == ckpt.hparams
+        assert copy.deepcopy(ckpt.container) == ckpt.container
+
+
+def test_two_openings_are_equal() -> None:
+    with open_checkpoint(PATH) as a, open_checkpoint(PATH) as b:
+        assert a.container == b.container
+        assert a.hparams == b.hparams
+        assert a.optimizer == b.optimizer
+        assert list(a.layers) == list(b.layers)
+        assert dict(a.tensors) == dict(b.tensors)
+
+
+def test_partial_opens_what_is_left_of_a_damaged_file() -> None:
+    with pytest.raises(TruncatedError):
+        open_checkpoint(TRUNCATED)
+    with open_checkpoint(TRUNCATED, partial=True) as ckpt:
+        assert ckpt.damage is not None
+        assert ckpt.damage.path == "layers[0].w3.padding"
+        assert "damaged, 11 whole tensors before layers[0].w3.padding" in repr(ckpt)
+        assert list(ckpt.tensors)[-1] == "layers[0].w2"
+        assert np.isfinite(ckpt["layers[0].w2"].array()).all()
+        assert len(ckpt.layers) == 0
+        for use in (
+            lambda: ckpt.optimizer,
+            lambda: ckpt.past,
+            lambda: ckpt["optimizer"],
+            lambda: ckpt.tensor("layers[0].w3"),
+        ):
+            with pytest.raises(TruncatedError) as caught:
+                use()
+            assert caught.value is ckpt.damage
+        assert ckpt.get("optimizer.layout") is None
+        assert ckpt.n_ff == 48
+
+
+# In a program ----------------------------------------------------------------------------------------------
+
+PROGRAM = """\
+from ggcp_schema import FileError, PathError, open_checkpoint
+
+with open_checkpoint("x.ggcp") as ckpt:
+    reveal_type(ckpt.hparams.n_embd)
+    reveal_type(ckpt.layers[0].wq.shape)
+    reveal_type(ckpt.optimizer.type)
+    reveal_type(ckpt.damage)
+    ckpt.train_itz
+    ckpt.hparams.n_embed
+    ckpt.layers[0].wqq
+    ckpt.train_its = 3
+error: OSError = FileError("")
+missing: KeyError = PathError("")
+"""
+
+
+def test_a_users_program_is_checked_by_mypy(tmp_path: Path) -> None:
+    script = tmp_path / "program.py"
+    script.write_text(PROGRAM)
+    command = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--strict",
+        "--cache-dir",
+        tmp_path / "cache",
+        "--no-error-summary",
+        script,
+    ]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert [line.partition(":")[2] for line in result.stdout.splitlines()] == [
+        '4: note: Revealed type is "int"',
+        '5: note: Revealed type is "tuple[int, ...]"',
+        '6: note: Revealed type is "str"',
+        '7: note: Revealed type is "ggcp_schema.errors.MalformedError | None"',
+        '8: error: "Checkpoint" has no attribute "train_itz"; maybe "train_its"?  [attr-defined]',
+        '9: error: "Hparams" has no attribute "n_embed"; maybe "n_embd"?  [attr-defined]',
+        '10: error: "Layer" has no attribute "wqq"; maybe "wq"?  [attr-defined]',
+        '11: error: Property "train_its" defined in "Checkpoint" is read-only  [misc]',
+    ], result.stdout + result.stderr
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    from importlib.metadata import version
+
+    assert ggcp_schema.__version__ == version("ggcp-schema")

@@ -1,0 +1,144 @@
+"""`diff`: output, exit codes, JSON, terminals. What is compared is tested in tests/inspect."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+import subprocess
+import sys
+
+import pytest
+
+from tests.builder import build_checkpoint
+from tests.golden import assert_golden
+from tests.helpers import FIXTURES, TRUNCATED, assert_no_traceback, run_cli, run_pty
+
+ADAM = FIXTURES / "v1-adam.ggcp"
+
+
+@pytest.fixture
+def changed(tmp_path):
+    """v1-adam with another iteration count, one weight of the embeddings NaN and one of the output 1 larger."""
+    data = bytearray(ADAM.read_bytes())
+    places = {row["path"]: row["offset"] for row in json.loads(run_cli("tensors", ADAM, "--json").stdout)}
+    struct.pack_into("<I", data, 8, 13)
+    struct.pack_into("<f", data, places["tok_embeddings"] + 400, math.nan)
+    weight = places["output"] + 4
+    struct.pack_into("<f", data, weight, struct.unpack_from("<f", data, weight)[0] + 1)
+    path = tmp_path / "changed.ggcp"
+    path.write_bytes(data)
+    return path
+
+
+def test_output(changed):
+    result = run_cli("diff", ADAM.name, changed, cwd=FIXTURES)
+    assert_golden("diff/changed.txt", result.stdout.replace(str(changed), "changed.ggcp"))
+    assert result.returncode == 1
+    assert not result.stderr
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "code"),
+    [
+        ("twin-adam.v0.ggcp", "twin-adam.v1.ggcp", 0),
+        ("v1-adam.ggcp", "v1-lbfgs.ggcp", 1),
+        ("v0-adam.ggcp", "v1-adam.ggcp", 1),
+        ("orders/jun-A-3.ggcp", "orders/jun-B-3.ggcp", 1),
+        ("vocab.gguf", "alice-vocab.gguf", 1),
+        ("truncated-v0-lbfgs.ggcp", "twin-lbfgs.v0.ggcp", 4),
+    ],
+)
+def test_output_of_genuine_files(a, b, code):
+    result = run_cli("diff", a, b, cwd=FIXTURES)
+    assert_golden(f"diff/{a}-{b}.txt".replace("orders/", ""), result.stdout)
+    assert result.returncode == code
+    assert ("offset 52147" in result.stderr) == (code == 4)
+
+
+def test_output_for_a_model(tmp_path):
+    model = tmp_path / "model.gguf"
+    path = FIXTURES / "twin-adam.v1.ggcp"
+    run_cli("export", path, model, "--vocab", FIXTURES / "vocab.gguf", "--context-length", "32", check=True)
+    assert_golden("diff/model.txt", run_cli("diff", path, model, check=True).stdout)
+
+
+def test_json(changed):
+    result = run_cli("diff", ADAM, changed, "--json")
+    assert result.returncode == 1
+    found = json.loads(result.stdout, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
+    assert list(found) == ["a", "b", "equal", "fields", "tensors", "not_compared", "notes", "change"]
+    differing = {row["name"]: row for row in found["fields"] + found["tensors"] if row["verdict"] != "equal"}
+    assert set(differing) == {"train_its", "tok_embeddings", "output"}
+    assert (differing["train_its"]["a"], differing["train_its"]["b"]) == (12, 13)
+    assert differing["tok_embeddings"]["largest"] == "Infinity"
+    assert found["change"]["iterations"] == 1
+    assert json.loads(run_cli("diff", FIXTURES / "vocab.gguf", FIXTURES / "vocab.gguf", "--json").stdout)["equal"]
+
+
+def test_the_end_tells_what_a_trainer_wants(changed):
+    lines = run_cli("diff", ADAM, changed).stdout.splitlines()
+    assert lines[-3] == "B is ahead; from A to B +1 iteration"
+    assert lines[-2].startswith("relative change of the weights: tok_embeddings inf %, output ")
+    assert lines[-1] == "1 of 47 fields and 2 of 64 tensors differ"
+
+
+def test_equal_within_a_tolerance_says_how_near(tmp_path):
+    a, b = tmp_path / "a.ggcp", tmp_path / "b.ggcp"
+    a.write_bytes(build_checkpoint(state={"fx_best": 5.0}))
+    data = bytearray(a.read_bytes())
+    offset = json.loads(run_cli("tensors", a, "--json").stdout)[0]["offset"]
+    struct.pack_into("<f", data, offset, struct.unpack_from("<f", data, offset)[0] + 0.25)
+    b.write_bytes(data)
+    assert "largest difference is 0.25" in run_cli("diff", a, b, "--atol", "0.2501", check=True).stdout
+    assert run_cli("diff", a, b, "--atol", "0.24").returncode == 1
+
+
+@pytest.mark.parametrize("value", ["-1", "nan"])
+def test_a_negative_or_nan_tolerance_is_refused(value):
+    result = run_cli("diff", ADAM, ADAM, f"--rtol={value}")
+    assert result.returncode == 2
+    assert "tolerance" in result.stderr
+
+
+def test_quiet(changed):
+    for a, b, code in ((ADAM, ADAM, 0), (ADAM, changed, 1), (ADAM, TRUNCATED, 4)):
+        result = run_cli("diff", "-q", a, b)
+        assert (result.returncode, result.stdout) == (code, "")
+        assert bool(result.stderr) == (code == 4)
+
+
+def test_a_closed_pipe_keeps_the_exit_code():
+    other = FIXTURES / "v1-lbfgs.ggcp"
+    for path, code in ((other, 0), (ADAM, 1)):
+        command = f"'{sys.executable}' -m ggcp_schema diff '{path}' '{other}' | true; exit ${{PIPESTATUS[0]}}"
+        result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+        assert (result.returncode, result.stderr) == (code, "")
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    result = run_cli("diff", ADAM, tmp_path / "missing.ggcp")
+    assert result.returncode == 2
+    assert_no_traceback(result)
+    (tmp_path / "text").write_text("not a checkpoint")
+    assert run_cli("diff", ADAM, tmp_path / "text").returncode == 4
+
+
+def test_narrow_and_wide_terminals(changed):
+    wide = run_cli("diff", ADAM, changed).stdout
+    assert run_pty("diff", ADAM, changed, columns=400, env={"NO_COLOR": "1"}) == (1, wide)
+    narrow = run_cli("diff", ADAM, changed, "--width", "44").stdout
+    assert max(len(line) for line in narrow.splitlines()[2:]) <= 44
+    assert {"train_its", "12", "13", "tok_embeddings", "output"} <= set(narrow.split())
+
+
+def test_names_do_not_reach_the_terminal_as_they_are(tmp_path):
+    hostile = "\x1b[31mred[/bold]\n"
+    a, b = tmp_path / "a.ggcp", tmp_path / "b\x1b[5m.ggcp"
+    a.write_bytes(build_checkpoint())
+    b.write_bytes(build_checkpoint(name=lambda name: hostile.encode()))
+    result = run_cli("diff", a, b)
+    assert result.returncode == 1
+    assert "\x1b" not in result.stdout
+    assert r"\x1b[31mred[/bold]\n" in result.stdout
+    assert r"b\x1b[5m.ggcp" in result.stdout

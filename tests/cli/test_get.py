@@ -1,0 +1,141 @@
+"""`get`: one value, plain or as JSON, from every format."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from gguf import GGUFReader
+
+from tests.helpers import FIXTURES, GENUINE, TRUNCATED, assert_no_traceback, run_cli, run_pty
+from tests.samples import FAST, KINDS, TOKENS, sample
+
+ADAM = FIXTURES / "v1-adam.ggcp"
+
+
+@pytest.mark.parametrize(
+    "path", [*GENUINE, FIXTURES / "vocab.gguf", FIXTURES / "vocab.ggjt"], ids=lambda path: path.name
+)
+def test_get_gives_what_dump_gives(path):
+    leaves = json.loads(run_cli("dump", path, "--json", check=True).stdout)
+    for leaf in (leaf for leaf in leaves[:: max(1, len(leaves) // 6)] if leaf["type"] != "data"):
+        assert json.loads(run_cli("get", path, leaf["path"], "--json", check=True).stdout) == leaf
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("train_its", "12\n"),
+        ("hparams.n_embd", "16\n"),
+        ("layers[1].wq.ne[0]", "16\n"),
+        ("layers[1].wq.ne", "16\n16\n"),
+        ("layers[1].wq.name", "layers.1.attention.wq.weight\n"),
+        ("norm.padding", "0000000000\n"),
+        ("optimizer.type", "adam\n"),
+        ("optimizer.layout", "v1\n"),
+        ("optimizer.state.fx_best", "5.7699394\n"),
+        ("norm.data[0:2]", "-0.09677223\n-0.07023363\n"),
+        ("norm.data[4:4]", ""),
+        ("optimizer.state.pf.data", ""),
+    ],
+)
+def test_get_is_plain(path, expected):
+    result = run_cli("get", ADAM, path, check=True)
+    assert result.stdout == expected
+    assert not result.stderr
+
+
+@pytest.mark.parametrize("name", ["v1-adam.ggcp", "v0-adam.ggcp", "twin-lbfgs.v1.ggcp"])
+def test_slices_are_those_of_the_converted_file(name, tmp_path):
+    gguf = tmp_path / "x.gguf"
+    run_cli("convert", FIXTURES / name, gguf, check=True)
+    flat = next(t for t in GGUFReader(gguf).tensors if t.name == "blk.0.attn_q.weight").data.reshape(-1)
+    for file in (FIXTURES / name, gguf):
+        for text, part in (("[0:4]", slice(0, 4)), ("[-3:]", slice(-3, None)), ("[5]", slice(5, 6)), ("", slice(None))):
+            out = run_cli("get", file, f"layers[0].wq.data{text}", check=True).stdout
+            assert np.array_equal(np.array(out.split(), np.float32), flat[part]), (file, text)
+
+
+@pytest.mark.parametrize("kind", ["gguf", "gguf-big"])
+def test_keys(kind, tmp_path):
+    path = sample(kind, tmp_path)
+
+    def get(name):
+        return run_cli("get", path, name, check=True).stdout
+
+    assert get("x.float64") == f"{math.pi}\n"
+    assert get("x.float32") == "0.1\n"
+    assert get("x.uint64") == f"{1 << 63}\n"
+    assert get("x.string") == "tab\tand \x1b[31mred\n"  # to a pipe it goes as it is
+    assert get("tokenizer.ggml.tokens[0:4]") == "<unk>\n▁a\n\\n\n日本語\n"  # a line for each
+    assert get("tokenizer.ggml.tokens[-1]") == "x" * 40 + "\n"
+    assert get("tokenizer.ggml.scores[1:3]") == "-1.5\n2.5\n"
+    assert get("x.numbers[97:]") == "97\n98\n99\n"
+    assert get("half[1:3]") == get("blk.0.attn_q.weight[1:3]") == get("brain[1:3]") == "-0.875\n-0.75\n"
+    found = json.loads(run_cli("get", path, "tokenizer.ggml.tokens", "--json", check=True).stdout)
+    assert (found["type"], found["value"]) == ("string", TOKENS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_json_says_where_the_values_lie(kind, tmp_path):
+    path = sample(kind, tmp_path)
+    name = "half" if kind.startswith("gguf") else "layers.0.attention.wq.weight"
+    found = json.loads(run_cli("get", path, f"{name}[2:5]", "--json", check=True).stdout)
+    assert list(found) == ["path", "type", "offset", "size", "value"]
+    assert (found["type"], found["size"]) == ("f16", 6)
+    raw = path.read_bytes()[found["offset"] : found["offset"] + found["size"]]
+    assert found["value"] == FAST.reshape(-1)[2:5].tolist()
+    assert np.frombuffer(raw, ">f2" if kind == "gguf-big" else "<f2").tolist() == found["value"]
+
+
+def test_json_of_what_json_does_not_know(tmp_path):
+    data = bytearray(ADAM.read_bytes())
+    data[20608:20620] = np.array([np.nan, np.inf, -np.inf], "<f4").tobytes()
+    path = tmp_path / "odd.ggcp"
+    path.write_bytes(data)
+    assert json.loads(run_cli("get", path, "norm.data[0:3]", "--json", check=True).stdout)["value"] == [
+        "NaN",
+        "Infinity",
+        "-Infinity",
+    ]
+    assert run_cli("get", path, "norm.data[0:3]", check=True).stdout == "NaN\nInfinity\n-Infinity\n"
+    assert json.loads(run_cli("get", path, "norm.data[4:4]", "--json", check=True).stdout)["value"] == []
+    inference = json.loads(run_cli("get", path, "optimizer.inference", "--json", check=True).stdout)["value"]
+    assert inference["by_records"] == "adam"
+
+
+@pytest.mark.parametrize(
+    "path", ["norm.data[-]", "hparams", "layers[9]", "norm.data[99]", f"norm.data[{'9' * 5000}]", "nonsense"]
+)
+def test_errors_are_one_or_two_lines(path):
+    for more in ([], ["--json"]):
+        result = run_cli("get", ADAM, path, *more)
+        assert result.returncode == 2
+        assert not result.stdout
+        assert result.stderr.count("\n") <= 2
+        assert_no_traceback(result)
+
+
+def test_what_is_whole_in_a_damaged_file_is_printed_and_the_damage_told():
+    result = run_cli("get", TRUNCATED, "train_its")
+    assert (result.returncode, result.stdout) == (4, "0\n")
+    assert "layers[0].w3.padding" in result.stderr
+    data = run_cli("get", TRUNCATED, "norm.data[-1]")
+    assert data.returncode == 4
+    assert float(data.stdout)
+
+
+def test_text_cannot_act_on_the_terminal(tmp_path):
+    path = sample("gguf", tmp_path)
+    _, screen = run_pty("get", path, "x.string", env={"NO_COLOR": "1"})
+    assert screen == "tab\\tand \\x1b[31mred\n"
+
+
+def test_moments_of_a_parameter():
+    """In this file x equals the weights; the order of its vectors is proven."""
+    file = FIXTURES / "v0-adam.ggcp"
+    weights = run_cli("get", file, "layers[0].wq.data[0:4]", check=True).stdout
+    assert run_cli("get", file, "optimizer.state.x[layers[0].wq][0:4]", check=True).stdout == weights
+    assert run_cli("get", file, "optimizer.state.x[blk.0.attn_q.weight][0:4]", check=True).stdout == weights

@@ -1,0 +1,198 @@
+"""`info`: one file, several files as a table, damaged ones, and what reaches a terminal."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+import pytest
+
+from tests.builder import build_checkpoint
+from tests.golden import assert_golden
+from tests.helpers import FIXTURES, GENUINE, TRUNCATED, assert_no_traceback, run_cli, run_process, run_pty
+
+ADAM = FIXTURES / "v1-adam.ggcp"
+ALL_KEYS = [
+    *("file", "format", "kind", "size", "version", "layout", "writer", "era", "rms_eps", "train_its", "train_samples"),
+    *("train_tokens", "n_ctx", "loss", "optimizer", "order", "scale", "hparams", "n_ff", "n_ff_source", "n_params"),
+    *("tensor_types", "n_tokens", "bytes", "findings", "damage", "condition", "next"),
+]
+OTHERS = ["orders/jun-A-3.ggcp", "orders/17a-B-3.ggcp", "vocab.gguf", "vocab.ggjt"]
+
+
+# One file --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [path.name for path in GENUINE] + OTHERS)
+def test_screen(name):
+    result = run_cli("info", name, cwd=FIXTURES, check=True)
+    assert_golden(f"info/{name.replace('/', '-')}.txt", result.stdout)
+    assert not result.stderr
+
+
+@pytest.mark.parametrize("name", ["v1-adam.ggcp", "vocab.gguf", "vocab.ggjt", TRUNCATED.name])
+def test_json_has_the_same_keys_for_every_file(name):
+    facts = json.loads(run_cli("info", FIXTURES / name, "--json").stdout)
+    assert list(facts) == ALL_KEYS
+    assert facts["file"] == str(FIXTURES / name)
+
+
+def test_the_commands_it_proposes_run(tmp_path):
+    for name in ("it's $HOME; an old file.ggcp", "-dash.ggcp"):
+        (tmp_path / name).write_bytes(ADAM.read_bytes())
+        facts = json.loads(run_cli("info", "--json", "--", name, cwd=tmp_path, check=True).stdout)
+        browse, convert, export = map(shlex.split, facts["next"])
+        assert browse[:2] == ["ggcp-schema", "browse"]
+        assert (tmp_path / browse[2]).exists()
+        run_cli(*convert[1:], cwd=tmp_path, check=True)
+        export = [str(FIXTURES / "vocab.gguf") if word == "VOCABULARY" else word for word in export]
+        run_cli(*export[1:], cwd=tmp_path, check=True)
+        stem = name.removesuffix(".ggcp")
+        assert {f"{stem}.resume.gguf", f"{stem}.model.gguf"} <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_the_command_for_a_damaged_file_runs(tmp_path):
+    path = tmp_path / "cut.ggcp"
+    path.write_bytes(ADAM.read_bytes()[:100_000])
+    result = run_cli("info", path.name, "--json", cwd=tmp_path)
+    assert result.returncode == 4
+    facts = json.loads(result.stdout)
+    assert facts["condition"]["model_whole"]
+    export = [str(FIXTURES / "vocab.gguf") if word == "VOCABULARY" else word for word in shlex.split(facts["next"][-1])]
+    run_cli(*export[1:], cwd=tmp_path)
+    assert (tmp_path / "cut.model.gguf").stat().st_size
+    (tmp_path / "cut.ggcp").write_bytes(ADAM.read_bytes()[:30_000])
+    extract = shlex.split(json.loads(run_cli("info", path.name, "--json", cwd=tmp_path).stdout)["next"][-1])
+    run_cli(*extract[1:], cwd=tmp_path)
+    assert (tmp_path / "cut.safetensors").stat().st_size
+
+
+def test_a_damaged_file_shows_what_can_be_read():
+    result = run_cli("info", TRUNCATED.name, cwd=FIXTURES)
+    assert result.returncode == 4
+    assert_golden(f"info/{TRUNCATED.name}.txt", result.stdout)
+    assert "layers[0].w3.padding" in result.stderr
+    assert_no_traceback(result)
+
+
+def test_a_file_cut_anywhere_gives_strict_json(tmp_path):
+    whole = build_checkpoint()
+    cut = tmp_path / "cut.ggcp"
+    for size in (*range(4, 60), *range(60, len(whole), 149)):
+        cut.write_bytes(whole[:size])
+        result = run_cli("info", cut, "--json")
+        assert result.returncode == 4
+        assert json.loads(result.stdout)["damage"]["offset"] <= size
+        assert_no_traceback(result)
+
+
+def test_a_loss_that_is_not_a_number_is_strict_json(tmp_path):
+    path = tmp_path / "nan.ggcp"
+    path.write_bytes(build_checkpoint(state={"fx_best": float("nan"), "fx_prev": float("-inf")}))
+    text = run_cli("info", path, "--json", check=True).stdout
+    facts = json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
+    assert (facts["loss"]["best"], facts["loss"]["previous"]) == ("NaN", "-Infinity")
+
+
+def test_a_file_of_another_kind_is_named(tmp_path):
+    path = tmp_path / "x.bin"
+    path.write_bytes(b"PK\x03\x04" + bytes(40))
+    result = run_cli("info", path)
+    assert result.returncode == 4
+    assert "zip" in result.stderr
+    assert not result.stdout
+
+
+# Several files ---------------------------------------------------------------------------------------------
+
+
+def test_several_files_are_a_table(tmp_path):
+    names = ["v1-adam.ggcp", "v0-adam.ggcp", TRUNCATED.name, "twin-ff48.v1.ggcp", "vocab.gguf", "vocab.ggjt"]
+    for name in names:
+        (tmp_path / name).write_bytes((FIXTURES / name).read_bytes())
+    (tmp_path / "text").write_text("hello")
+    (tmp_path / "cut.ggcp").write_bytes(ADAM.read_bytes()[:-20])
+    result = run_cli("info", *names, "cut.ggcp", "text", "missing", cwd=tmp_path)
+    assert result.returncode == 4
+    assert not result.stderr
+    assert_golden("info/several.txt", result.stdout)
+
+
+@pytest.mark.parametrize(
+    ("names", "code"),
+    [
+        (["v1-adam.ggcp", "v0-adam.ggcp"], 0),
+        (["v1-adam.ggcp", "missing"], 2),
+        (["missing", TRUNCATED.name, "v1-adam.ggcp"], 4),
+    ],
+)
+def test_the_worst_exit_code_counts(names, code):
+    assert run_cli("info", *names, cwd=FIXTURES).returncode == code
+    result = run_cli("info", *names, "--json", cwd=FIXTURES)
+    assert result.returncode == code
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [row["file"] for row in rows] == names
+    assert [list(row) == ALL_KEYS for row in rows] == [name != "missing" for name in names]
+    assert all("error" in row for row in rows if row["file"] == "missing")
+
+
+@pytest.mark.parametrize(
+    ("column", "names"),
+    [
+        ("loss", ["alice.ggcp", "v0-adam.ggcp", "v1-adam.ggcp", TRUNCATED.name]),
+        ("iterations", [TRUNCATED.name, "v0-adam.ggcp", "v1-adam.ggcp", "alice.ggcp"]),
+        ("epsilon", ["v0-adam.ggcp", "v1-adam.ggcp", TRUNCATED.name, "alice.ggcp"]),
+        ("file", ["alice.ggcp", TRUNCATED.name, "v0-adam.ggcp", "v1-adam.ggcp"]),
+    ],
+)
+def test_sorting(column, names):
+    given = ["v0-adam.ggcp", "v1-adam.ggcp", TRUNCATED.name, "alice.ggcp"]
+    lines = run_cli("info", *given, "--sort", column, cwd=FIXTURES).stdout.splitlines()[1:]
+    assert [line.split()[0] for line in lines] == names
+
+
+def test_an_unknown_column():
+    result = run_cli("info", ADAM, "--sort", "beauty")
+    assert result.returncode == 2
+    assert "The columns are file, iterations" in result.stderr
+
+
+# On a terminal ---------------------------------------------------------------------------------------------
+
+
+def test_colour_only_on_a_terminal_that_wants_it():
+    assert "\x1b" not in run_cli("info", ADAM).stdout
+    assert "\x1b" in run_pty("info", ADAM)[1]
+    assert "\x1b" not in run_pty("info", ADAM, env={"NO_COLOR": "1"})[1]
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_lines_are_wrapped_between_words_but_commands_are_not(columns):
+    wide = run_cli("info", "v0-adam.ggcp", cwd=FIXTURES).stdout
+    narrow = run_cli("info", "v0-adam.ggcp", "--width", str(columns), cwd=FIXTURES).stdout
+    assert " ".join(narrow.split()) == " ".join(wide.split())
+    lines = narrow.splitlines()
+    assert max(len(line) for line in lines if not line.startswith("next")) <= columns
+    assert [line for line in lines if line.startswith("next")] == [
+        line for line in wide.splitlines() if line.startswith("next")
+    ]
+    code, screen = run_pty("info", "v0-adam.ggcp", columns=columns, cwd=FIXTURES, env={"NO_COLOR": "1"})
+    assert (code, screen) == (0, narrow)
+
+
+def test_a_file_name_cannot_speak_to_the_terminal(tmp_path):
+    path = tmp_path / "a\x1b]0;owned\x07b[bold].ggcp"
+    path.write_bytes(ADAM.read_bytes())
+    for args in (("info", path), ("info", path, ADAM), ("info", path, "--json")):
+        screen = run_process(*args, check=True).stdout
+        assert "\x1b" not in screen
+        assert "\x07" not in screen
+    assert "\\x1b]0;owned\\x07b[bold].ggcp" in run_cli("info", path).stdout
+
+
+def test_a_file_name_that_is_not_utf8(tmp_path):
+    path = bytes(tmp_path) + b"/caf\xe9.ggcp"
+    with open(path, "wb") as file:
+        file.write(ADAM.read_bytes())
+    result = run_cli("info", path, "--json", check=True)
+    assert "$'" in json.loads(result.stdout)["next"][0]

@@ -1,0 +1,100 @@
+"""`stats`: the table, patterns, moments, flags, and narrow terminals. The numbers are tested in tests/inspect."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from tests.builder import build_checkpoint
+from tests.golden import assert_golden
+from tests.helpers import FIXTURES, TRUNCATED, assert_no_traceback, run_cli, run_pty
+from tests.samples import KINDS, sample
+
+ADAM = FIXTURES / "v1-adam.ggcp"
+NUMBERS = ("count", "nan", "inf", "zeros", "min", "max", "mean", "std", "rms", "histogram", "sampled")
+
+
+def measured(path, *args):
+    return json.loads(run_cli("stats", path, *args, "--json", check=True).stdout)
+
+
+@pytest.mark.parametrize("name", ["v1-lbfgs.ggcp", "twin-adam.v0.ggcp", TRUNCATED.name])
+def test_table(name):
+    result = run_cli("stats", name, cwd=FIXTURES)
+    assert_golden(f"stats/{name}.txt", result.stdout)
+    assert result.returncode == (4 if name == TRUNCATED.name else 0)
+    assert ("offset 52147" in result.stderr) == (name == TRUNCATED.name)
+
+
+def test_moments_by_parameter():
+    row = measured(FIXTURES / "alice.ggcp", "optimizer.state.m[layers[0].wq]")[0]
+    assert row["path"] == "optimizer.state.m[layers[0].wq]"
+    rows = measured(FIXTURES / "alice.ggcp", "--moments")
+    assert len(rows) == 2 * 30
+    assert row in rows
+    vector = measured(FIXTURES / "alice.ggcp", "optimizer.state.m")[0]
+    assert sum(part["zeros"] for part in rows if part["role"].startswith("adam first")) == vector["zeros"]
+    only_v = measured(FIXTURES / "alice.ggcp", "optimizer.state.v", "--moments")
+    assert [part["path"] for part in only_v] == [part["path"] for part in rows if ".v[" in part["path"]]
+
+
+def test_the_summary_names_the_flagged(tmp_path):
+    path, draws = tmp_path / "x.ggcp", iter(range(100))
+    path.write_bytes(
+        build_checkpoint(data=lambda count: np.full(count, np.nan) if next(draws) == 4 else np.arange(count))
+    )
+    result = run_cli("stats", path, "layers[0]", check=True)
+    assert result.stdout.splitlines()[-1].startswith("flag layers[0].wq: NaN")
+    assert "no flags" not in result.stdout
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_format(kind, tmp_path):
+    path = sample(kind, tmp_path)
+    rows = {row["type"]: row for row in measured(path)}
+    assert (rows["F16"]["min"], rows["F16"]["max"], rows["F16"]["count"]) == (-1.0, 1.875, 24)
+    quantized = next(row for type_, row in rows.items() if type_.startswith("Q"))
+    assert [quantized[key] for key in NUMBERS] == [None] * len(NUMBERS)
+    assert quantized["flags"] == []
+    text = run_cli("stats", path, check=True).stdout
+    assert text.endswith("no flags; 1 tensor not measured\n")
+
+
+def test_a_gguf_has_the_statistics_of_its_checkpoint(tmp_path):
+    path, out = FIXTURES / "v1-lbfgs.ggcp", tmp_path / "x.gguf"
+    run_cli("convert", path, out, check=True)
+    same = ("path", "role", "flags", *NUMBERS)
+    old, new = measured(path), measured(out)
+    assert [[row[key] for key in same] for row in new] == [
+        [row[key] for key in same] for row in old if row["gguf_name"]
+    ]
+
+
+def test_what_damage_hides_is_not_unknown():
+    result = run_cli("stats", TRUNCATED, "optimizer.state.m")
+    assert result.returncode == 4
+    assert "offset 52147" in result.stderr
+    assert_no_traceback(result)
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_narrow_and_wide_terminals(columns):
+    args = ("stats", ADAM, "layers[0].w?")
+    wide = run_cli(*args, check=True).stdout
+    assert run_pty(*args, columns=160, env={"NO_COLOR": "1"}) == (0, wide)
+    code, narrow = run_pty(*args, columns=columns, env={"NO_COLOR": "1"})
+    assert code == 0
+    assert max(map(len, narrow.splitlines())) <= columns
+    for row in measured(ADAM, "layers[0].w?"):
+        assert row["path"] in narrow.split()
+        assert f"{row['rms']:.4g}" in narrow.split()
+
+
+def test_bars_in_an_encoding_without_blocks():
+    args = ("stats", ADAM, "norm")
+    _, plain = run_pty(*args, columns=200, env={"PYTHONIOENCODING": "ascii", "NO_COLOR": "1"})
+    assert plain.isascii()
+    heights = str.maketrans("▁▂▃▄▅▆▇█", ".:-=+*#@")
+    assert plain == run_cli(*args, check=True).stdout.translate(heights)

@@ -1,0 +1,148 @@
+"""`tensors`: the table, JSON, moments, damaged files, narrow terminals."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+
+import gguf
+import numpy as np
+import pytest
+
+from tests.golden import assert_golden
+from tests.helpers import FIXTURES, GENUINE, TRUNCATED, assert_no_traceback, expected_resume, run_cli, run_pty
+from tests.samples import KINDS, sample
+
+KEYS = ["path", "gguf_name", "shape", "offset", "nbytes", "type", "role"]
+HOSTILE = "\x1b[31mred[/bold]\r\n[link=x]\u202e"
+WITH_RESUME = [path for path in GENUINE if not path.name.startswith(("alice", "rotmax8"))]
+
+
+def listed(path, *options):
+    return json.loads(run_cli("tensors", path, "--json", *options, check=True).stdout)
+
+
+def hostile_gguf(path):
+    """A GGUF file with a tensor whose name is meant for the terminal."""
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_tensor(HOSTILE, np.ones((2, 3), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.mark.parametrize(
+    "name", ["v0-adam.ggcp", "v1-adam.ggcp", "v1-lbfgs.ggcp", "v1-adam-past5.ggcp", "twin-ff48.v0.ggcp", TRUNCATED.name]
+)
+def test_table(name):
+    result = run_cli("tensors", name, cwd=FIXTURES)
+    assert_golden(f"tensors/{name}.txt", result.stdout)
+    assert result.returncode == (4 if name == TRUNCATED.name else 0)
+
+
+def test_moments():
+    result = run_cli("tensors", "v1-adam.ggcp", "--moments", cwd=FIXTURES, check=True)
+    assert_golden("tensors/moments.txt", result.stdout)
+    assert len(listed(FIXTURES / "v1-adam.ggcp", "--moments", "--order", "C")) == 2 * 21
+    result = run_cli("tensors", FIXTURES / "orders" / "17a-B-3.ggcp", "--moments")
+    assert result.returncode == 2
+    assert "--order" in result.stderr
+
+
+@pytest.mark.parametrize("path", WITH_RESUME, ids=lambda path: path.name)
+def test_json_places_the_data_where_the_trainer_put_it(path):
+    data, rows = path.read_bytes(), listed(path)
+    assert all(list(row) == KEYS for row in rows)
+    found = [
+        {
+            "name": row["gguf_name"],
+            "shape": row["shape"],
+            "dtype": row["type"],
+            "sha256": hashlib.sha256(data[row["offset"] : row["offset"] + row["nbytes"]]).hexdigest(),
+        }
+        for row in rows
+        if row["gguf_name"]
+    ]
+    assert found == expected_resume(path)["tensors"]
+    for row in rows:
+        if not row["gguf_name"]:
+            assert row["shape"] is None or row["role"].endswith("not converted")
+
+
+@pytest.mark.parametrize("name", ["v0-adam.ggcp", "twin-lbfgs.v1.ggcp"])
+def test_a_gguf_has_the_paths_names_and_roles_of_its_checkpoint(name, tmp_path):
+    run_cli("convert", FIXTURES / name, tmp_path / "resume.gguf", check=True)
+    same = ("path", "gguf_name", "shape", "nbytes", "type", "role")
+    old, new = (
+        [{key: row[key] for key in same} for row in listed(file)]
+        for file in (FIXTURES / name, tmp_path / "resume.gguf")
+    )
+    assert new == [row for row in old if row["gguf_name"]]
+
+
+def test_roles_in_words():
+    roles = {row["path"]: row["role"] for row in listed(FIXTURES / "twin-adam.v0.ggcp")}
+    assert roles["layers[0].wq"] == "model"
+    assert roles["optimizer.state.v"] == "adam second moments (v)"
+    assert roles["optimizer.state.x"] == "adam parameters (x), not converted"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_format(kind, tmp_path):
+    path = sample(kind, tmp_path)
+    rows = listed(path)
+    assert {"F32", "F16"} < {row["type"] for row in rows}
+    data = path.read_bytes()
+    for row in rows:
+        if row["type"] == "F32":
+            order = ">" if kind == "gguf-big" else "<"
+            values = np.frombuffer(data, f"{order}f4", int(np.prod(row["shape"])), row["offset"])
+            assert (np.abs(values) <= 2).all()
+            assert (values * 8 == np.round(values * 8)).all()
+    assert "Q" in run_cli("tensors", path, check=True).stdout
+
+
+def test_damage_is_named_after_what_can_be_read():
+    result = run_cli("tensors", TRUNCATED, "--json")
+    assert [row["path"] for row in json.loads(result.stdout)][-1] == "layers[0].w2"
+    assert result.returncode == 4
+    assert "layers[0].w3.padding at offset 52147" in result.stderr
+    assert_no_traceback(result)
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+def test_a_narrow_terminal_keeps_the_names_the_shapes_and_the_places(columns):
+    path = FIXTURES / "v0-adam.ggcp"
+    code, narrow = run_pty("tensors", path, columns=columns, env={"NO_COLOR": "1"})
+    assert code == 0
+    assert max(map(len, narrow.splitlines())) <= columns
+    words = narrow.split()
+    for row in listed(path):
+        assert row["path"] in words
+        assert f"{row['offset']:,}" in words
+    assert run_cli("tensors", path, "--width", str(columns)).stdout == narrow
+
+
+def test_a_wide_terminal_gets_the_table():
+    path = FIXTURES / "v0-adam.ggcp"
+    assert run_pty("tensors", path, columns=200, env={"NO_COLOR": "1"})[1] == run_cli("tensors", path).stdout
+
+
+def test_names_do_not_reach_the_terminal_as_they_are(tmp_path):
+    path = hostile_gguf(tmp_path / "hostile.gguf")
+    text = run_cli("tensors", path, check=True).stdout
+    assert r"\x1b[31mred[/bold]\r\n[link=x]\u202e" in text
+    assert not {"\x1b", "\r", "\u202e"} & set(text)
+    assert listed(path)[0]["gguf_name"] == HOSTILE
+    assert listed(path)[0]["path"] is None
+
+
+def test_head_ends_quietly():
+    command = f"'{sys.executable}' -m ggcp_schema tensors '{FIXTURES / 'v1-adam.ggcp'}' | head -1"
+    result = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
+    assert result.stdout.startswith("tensor ")
+    assert not result.stderr

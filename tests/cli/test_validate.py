@@ -1,0 +1,203 @@
+"""`validate`: what a person and what a script see of the checks."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ggcp_schema import CHECKPOINT
+from tests.builder import build_checkpoint, build_gguf
+from tests.helpers import FIXTURES, GENUINE, TRUNCATED, assert_no_traceback, run_cli, run_pty
+
+
+def report_of(*arguments: Any) -> tuple[int, Any]:
+    result = run_cli("validate", *arguments, "--json")
+    assert_no_traceback(result)
+    return result.returncode, json.loads(result.stdout)
+
+
+@pytest.fixture
+def invalid(tmp_path: Path) -> Path:
+    """A file with a wrong element type, and padding that is not zero."""
+    data = bytearray(build_checkpoint())
+    norm = CHECKPOINT.parse(bytes(data)).norm
+    struct.pack_into("<I", data, norm["_offset"] + 8, 1)
+    data[norm.data.offset - 1] = 7
+    path = tmp_path / "invalid.ggcp"
+    path.write_bytes(data)
+    return path
+
+
+def test_what_a_person_sees_of_a_valid_file() -> None:
+    result = run_cli("validate", "twin-ff48.v1.ggcp", cwd=FIXTURES)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == (
+        "warning: hparams.n_mult at offset 28 (0x1c): "
+        "n_ff is 48 according to w1, but 256 according to n_embd and n_mult (256)\n"
+        "valid: twin-ff48.v1.ggcp: no errors, 1 warning; checked 24 of 24 records, 199 fields\n"
+    )
+
+
+def test_what_a_person_sees_of_a_damaged_file() -> None:
+    result = run_cli("validate", TRUNCATED.name, cwd=FIXTURES)
+    assert (result.returncode, result.stderr) == (4, "")
+    assert result.stdout == (
+        "error: layers[0].w3.padding at offset 52147 (0xcbb3): "
+        "expected 13 bytes, found 0 before the end of the file: the file is at least 13 bytes too short\n"
+        "damaged: truncated-v0-lbfgs.ggcp: 1 error, no warnings; "
+        "checked 11 records (the damage hides how many there are), 102 fields\n"
+    )
+
+
+def test_what_a_person_sees_of_an_invalid_file(invalid: Path) -> None:
+    result = run_cli("validate", invalid.name, cwd=invalid.parent)
+    assert (result.returncode, result.stderr) == (1, "")
+    assert result.stdout.splitlines() == [
+        "error: norm.type at offset 184 (0xb8): expected 0 (F32), found 1",
+        "warning: norm.padding at offset 203 (0xcb): 1 of 21 bytes of padding is not zero",
+        "invalid: invalid.ggcp: 1 error, 1 warning; checked 15 of 15 records, 127 fields",
+    ]
+
+
+def test_a_file_that_lacks_one_byte(tmp_path: Path) -> None:
+    (tmp_path / "x.ggcp").write_bytes(build_checkpoint()[:-1])
+    lines = run_cli("validate", "x.ggcp", cwd=tmp_path).stdout.splitlines()
+    assert lines[0].endswith("expected 4 bytes, found 3 before the end of the file: the file is 1 byte too short")
+
+
+def test_data_and_quantized_tensors_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "x.gguf"
+    tensors = [("t", (2,), 0, bytes(8)), ("q", (32,), 8, bytes(34))]
+    path.write_bytes(build_gguf([("general.architecture", 8, "llama")], tensors))
+    assert run_cli("validate", "x.gguf", "--data", cwd=tmp_path).stdout == (
+        "valid: x.gguf: no errors, no warnings; "
+        "checked 2 of 2 tensors, 22 fields, 2 values; 1 quantized tensor not read\n"
+    )
+    vocabulary = run_cli("validate", "vocab.gguf", cwd=FIXTURES).stdout
+    assert vocabulary.startswith("valid: vocab.gguf: no errors, no warnings; checked no tensors, ")
+
+
+def test_strict_makes_a_warning_an_error() -> None:
+    code, report = report_of(FIXTURES / "twin-ff48.v1.ggcp", "--strict")
+    assert (code, report["verdict"], report["valid"], report["errors"]) == (1, "invalid", True, [])
+    assert report_of(FIXTURES / "v1-adam.ggcp", "--strict")[0] == 0
+    assert (
+        run_cli("validate", FIXTURES / "twin-ff48.v1.ggcp", "--strict").stdout.splitlines()[-1].startswith("invalid: ")
+    )
+
+
+def test_the_json_of_one_file(invalid: Path) -> None:
+    code, report = report_of(invalid, "--data")
+    assert code == 1
+    assert report == {
+        "file": str(invalid),
+        "format": "ggcp",
+        "verdict": "invalid",
+        "valid": False,
+        "records": {"checked": 15, "expected": 15},
+        "fields": 127,
+        "data": True,
+        "errors": [
+            {
+                "path": "norm.type",
+                "offset": 184,
+                "expected": "0 (F32)",
+                "found": "1",
+                "missing": None,
+                "file_missing": None,
+            }
+        ],
+        "warnings": [
+            {"path": "norm.padding", "offset": 203, "message": "1 of 21 bytes of padding is not zero"},
+            {
+                "path": "optimizer.state.v.data",
+                "offset": report["warnings"][1]["offset"],
+                "message": report["warnings"][1]["message"],
+            },
+        ],
+        "damage": None,
+    }
+
+
+def test_the_json_of_a_cut_file_says_what_the_field_and_the_file_lack(tmp_path: Path) -> None:
+    (tmp_path / "x.ggcp").write_bytes(build_checkpoint(layout="v0")[:-30])
+    code, report = report_of(tmp_path / "x.ggcp")
+    assert (code, report["verdict"], report["records"]["expected"]) == (4, "damaged", 20)
+    assert report["damage"]["file_missing"] == 30
+    assert 0 < report["damage"]["missing"] <= 30
+
+
+def test_several_files_have_a_summary_and_the_worst_exit_code(invalid: Path) -> None:
+    files = [FIXTURES / "v1-adam.ggcp", invalid, TRUNCATED, FIXTURES / "vocab.gguf"]
+    result = run_cli("validate", *files)
+    assert result.returncode == 4
+    verdicts = [line.partition(":")[0] for line in result.stdout.splitlines()]
+    assert verdicts == ["valid", "error", "warning", "invalid", "error", "damaged", "valid", "4 files"]
+    assert result.stdout.endswith("4 files: 2 valid, 1 invalid, 1 damaged\n")
+    code, reports = report_of(*files)
+    assert (code, [report["verdict"] for report in reports]) == (4, ["valid", "invalid", "damaged", "valid"])
+    assert run_cli("validate", *files[:2]).returncode == 1
+    assert run_cli("validate", *GENUINE).stdout.splitlines()[-1] == f"{len(GENUINE)} files: {len(GENUINE)} valid"
+
+
+def test_a_file_that_cannot_be_read_does_not_stop_the_others(invalid: Path) -> None:
+    files = ["nothing.ggcp", ".", "README.md", "v1-adam.ggcp", invalid]
+    result = run_cli("validate", *files, cwd=FIXTURES)
+    assert (result.returncode, result.stderr) == (4, "")
+    lines = result.stdout.splitlines()
+    assert lines[:3] == [
+        "unreadable: nothing.ggcp: No such file or directory",
+        "unreadable: . is a directory",
+        "unknown: README.md: unknown file format; it begins with the bytes 23 20 46 69",
+    ]
+    assert lines[-1] == "5 files: 2 unreadable, 1 unknown, 1 valid, 1 invalid"
+    assert run_cli("validate", "nothing.ggcp", "v1-adam.ggcp", invalid, cwd=FIXTURES).returncode == 2
+    code, reports = report_of(FIXTURES / "nothing.ggcp", FIXTURES / "v1-adam.ggcp")
+    assert code == 2
+    assert reports[0] == {
+        "file": str(FIXTURES / "nothing.ggcp"),
+        "format": None,
+        "verdict": "unreadable",
+        "valid": False,
+        "error": f"{FIXTURES / 'nothing.ggcp'}: No such file or directory",
+    }
+
+
+@pytest.mark.parametrize(("name", "code"), [("README.md", 4), ("nothing.ggcp", 2), (".", 2)])
+def test_one_file_that_cannot_be_checked_is_an_error(name: str, code: int) -> None:
+    result = run_cli("validate", FIXTURES / name, "--json")
+    assert (result.returncode, result.stdout) == (code, "")
+    assert_no_traceback(result)
+    assert result.stderr.startswith("ggcp-schema: ")
+
+
+def test_names_cannot_reach_the_terminal(tmp_path: Path) -> None:
+    path = tmp_path / "\x1b[2Jx.ggcp"
+    path.write_bytes(build_checkpoint(name=lambda default: b"\x1b]0;evil\x07[red]\xff" + b"n" * 200))
+    result = run_cli("validate", path)
+    assert "\x1b" not in result.stdout
+    assert "\x07" not in result.stdout
+    assert r"\x1b]0;evil\x07[red]" in result.stdout
+    assert r"\x1b[2Jx.ggcp" in result.stdout
+    _, report = report_of(path)
+    assert "\\x1b]0;evil\\x07[red]" in report["warnings"][0]["message"]
+    assert len(report["warnings"][0]["message"]) < 250
+
+
+def test_keys_of_gguf_files_cannot_reach_the_terminal(tmp_path: Path) -> None:
+    path = tmp_path / "x.gguf"
+    key = ("\x1b[2J\u202e", 4, 7)
+    path.write_bytes(build_gguf([("general.architecture", 8, "llama"), key, key]))
+    result = run_cli("validate", path)
+    assert result.returncode == 1
+    assert "\x1b" not in result.stdout
+    assert "\u202e" not in result.stdout
+
+
+def test_colours_only_on_a_terminal(invalid: Path) -> None:
+    assert "\x1b" not in run_cli("validate", invalid).stdout
+    assert "\x1b[31m" in run_pty("validate", invalid)[1]

@@ -1,0 +1,329 @@
+"""Structs, arrays and conditions on their own, with made-up records."""
+
+from __future__ import annotations
+
+import copy
+import io
+import struct
+import tracemalloc
+from pathlib import Path
+
+import construct
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ggcp_schema.constructs import (
+    Array,
+    Computed,
+    Const,
+    DataGoneError,
+    Error,
+    FieldError,
+    Float32l,
+    GreedyRange,
+    If,
+    IfThenElse,
+    Int8ul,
+    Int16ul,
+    Int32ul,
+    LazyArray,
+    OneOf,
+    PaddingTo,
+    PascalString,
+    Payload,
+    Struct,
+    Switch,
+    Terminated,
+    format_path,
+    records,
+    this,
+)
+
+ITEM = Struct("kind" / OneOf(Int8ul, {1: "one", 2: ""}))
+
+
+def parse_error(record: object, data: bytes) -> FieldError:
+    with pytest.raises(FieldError) as caught:
+        record.parse(data)
+    return caught.value
+
+
+def build_error(record: object, value: object) -> str:
+    with pytest.raises(FieldError) as caught:
+        record.build(value)
+    return str(caught.value)
+
+
+def test_paths_read_as_in_python() -> None:
+    assert format_path(["layers", 1, "wq", "ne", 0]) == "layers[1].wq.ne[0]"
+    assert format_path([]) == "file"
+
+
+# Errors ----------------------------------------------------------------------------------------------------
+
+
+def test_an_error_in_a_list_has_the_index_and_what_precedes_it() -> None:
+    error = parse_error(Struct("items" / Array(3, ITEM)), b"\1\2\3")
+    assert str(error) == "items[2].kind at offset 2 (0x2): expected 1 (one) or 2, found 3"
+    assert error.partial["items"][:2] == [{"kind": 1}, {"kind": 2}]
+
+
+def test_an_error_when_building_has_the_same_path_and_offset() -> None:
+    record = Struct("head" / Int16ul, "items" / Array(3, ITEM))
+    value = {"head": 7, "items": [{"kind": 1}, {"kind": 2}, {"kind": 3}]}
+    assert build_error(record, value) == "items[2].kind at offset 4 (0x4): expected 1 (one) or 2, found 3"
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"items": []}, "n at offset 0 (0x0): expected a value, found none"),
+        ({"n": 1, "items": []}, "items at offset 1 (0x1): expected 1 element (n), found 0"),
+        ({"n": 2, "items": "ab"}, "items at offset 1 (0x1): expected 2 elements (n), found 2"),
+        ({"n": 1, "items": 5}, "items at offset 1 (0x1): expected 1 element (n), found 5"),
+        ({"n": 1, "items": [5]}, "items[0] at offset 1 (0x1): expected a mapping of fields, found 5"),
+        ({"n": 1, "items": [{}]}, "items[0].kind at offset 1 (0x1): expected a value, found none"),
+        ({"n": 0, "items": [], "nn": 1}, "file at offset 0 (0x0): expected one of the fields n, items, found 'nn'"),
+        (
+            {"n": 1, "items": [{"kind": 1, "kid": 2}]},
+            "items[0] at offset 1 (0x1): expected one of the fields kind, found 'kid'",
+        ),
+    ],
+)
+def test_what_cannot_be_built_is_an_error_with_a_path(value: object, message: str) -> None:
+    assert build_error(Struct("n" / Int8ul, "items" / Array(this.n, ITEM)), value) == message
+
+
+def test_an_error_of_the_programmer_keeps_its_path_when_building() -> None:
+    record = Struct("a" / Struct("n" / Const(lambda context: 1 // 0, Int8ul)))
+    assert build_error(record, {"a": {}}).startswith(
+        "a.n at offset 0 (0x0): expected a valid field, found ZeroDivision"
+    )
+
+
+# Arrays ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [Array, LazyArray])
+@pytest.mark.parametrize("element", [Int32ul, Struct("a" / Int32ul), PascalString(Int32ul)])
+def test_a_false_count_fails_before_the_first_element(kind: type, element: object) -> None:
+    record = Struct("count" / Int32ul, "items" / kind(this.count, element))
+    error = parse_error(record, struct.pack("<II", 0xFFFFFFFF, 1))
+    assert (error.steps, error.offset) == (["items"], 4)
+    assert (error.expected, error.found) == ("count to be at most 1 in a file of 8 bytes", "4294967295")
+
+
+def test_a_count_below_zero_is_an_error() -> None:
+    assert parse_error(Struct("items" / Array(-1, Int8ul)), b"abc").expected.startswith("the count to be at most 3")
+
+
+def test_elements_without_bytes_need_no_room() -> None:
+    assert Array(100, Computed(7)).parse(b"") == [7] * 100
+
+
+def test_a_greedy_range_does_not_hide_an_error() -> None:
+    assert GreedyRange(ITEM).parse(b"\1\2") == [{"kind": 1}, {"kind": 2}]
+    assert GreedyRange(ITEM).build([{"kind": 1}, {"kind": 2}]) == b"\1\2"
+    assert parse_error(Struct("items" / GreedyRange(ITEM)), b"\1\2\3").steps == ["items", 2, "kind"]
+
+
+# Lazy arrays -----------------------------------------------------------------------------------------------
+
+TEXTS = Struct("count" / Int32ul, "texts" / LazyArray(this.count, PascalString(Int8ul)), "end" / Int8ul)
+NUMBERS = Struct("count" / Int32ul, "numbers" / LazyArray(this.count, Float32l), "end" / Int8ul)
+
+
+@given(texts=st.lists(st.text(max_size=5), max_size=200), data=st.data())
+def test_a_lazy_array_gives_what_a_list_gives(texts: list[str], data: st.DataObject) -> None:
+    built = TEXTS.build({"count": len(texts), "texts": texts, "end": 9})
+    parsed = TEXTS.parse(built)
+    lazy = parsed.texts
+    assert (len(lazy), list(lazy), lazy, parsed.end) == (len(texts), texts, texts, 9)
+    part = slice(*data.draw(st.tuples(st.integers(-9, 210), st.integers(-9, 210), st.sampled_from([1, 2, -1]))))
+    assert lazy[part] == texts[part]
+    for index in data.draw(st.lists(st.integers(-len(texts), len(texts) - 1), max_size=5)) if texts else ():
+        assert lazy[index] == texts[index]
+        start = lazy.offset_of(index % len(texts))
+        assert lazy.index_at(start) == index % len(texts)
+    assert lazy.offset_of(len(lazy)) == lazy.offset + lazy.nbytes == len(built) - 1
+    assert TEXTS.build(parsed) == built
+
+
+def test_a_lazy_array_of_numbers_is_built_back_with_its_nans() -> None:
+    data = struct.pack("<I", 3) + b"\0\0\x80?" + b"\1\0\xa0\x7f" + b"\0\0\xc0\xff" + b"\7"
+    parsed = NUMBERS.parse(data)
+    assert parsed.numbers[0] == 1.0
+    assert parsed.numbers[1].bits == 0x7FA00001
+    assert NUMBERS.build(parsed) == data
+    assert NUMBERS.build({"count": 3, "numbers": list(parsed.numbers), "end": 7}) == data
+    assert NUMBERS.parse(data) == parsed == copy.deepcopy(parsed)
+
+
+@pytest.mark.parametrize("index", [3, -4, 10**6])
+def test_an_element_that_does_not_exist_is_an_index_error(index: int) -> None:
+    numbers = NUMBERS.parse(struct.pack("<I3fB", 3, 1, 2, 3, 7)).numbers
+    with pytest.raises(IndexError, match=f"index {index} is out of range: the array has 3 elements"):
+        numbers[index]
+
+
+def test_an_error_in_a_lazy_array_has_the_index() -> None:
+    error = parse_error(TEXTS, struct.pack("<I", 3) + b"\1a\2bc\5de")
+    assert (error.steps, error.offset, error.missing) == (["texts", 2], 10, 3)
+
+
+def test_a_lazy_array_takes_no_memory_for_its_elements() -> None:
+    data = struct.pack("<I", 100_000) + bytes(400_001)
+    tracemalloc.start()
+    try:
+        parsed = NUMBERS.parse(data)
+        assert sum(parsed.numbers) == 0
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_lazy_array_of_a_file_that_changed_cannot_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "texts"
+    TEXTS.build_file({"count": 2, "texts": ["a", "b"], "end": 0}, str(path))
+    parsed = TEXTS.parse_file(str(path))
+    assert parsed.texts[1] == "b"
+    path.write_bytes(b"\0")
+    with pytest.raises(DataGoneError, match="has changed since it was parsed"):
+        list(parsed.texts)
+
+
+def test_marks_need_not_fit_the_number_of_elements(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "MARK", 3)
+    for count in range(8):
+        texts = ["x" * index for index in range(count)]
+        lazy = TEXTS.parse(TEXTS.build({"count": count, "texts": texts, "end": 0})).texts
+        assert list(lazy) == texts
+        assert [lazy[index] for index in range(count)] == texts
+
+
+# Conditions ------------------------------------------------------------------------------------------------
+
+
+def test_a_field_that_does_not_exist_takes_no_bytes() -> None:
+    record = Struct("flag" / Int8ul, "number" / If(this.flag == 1, Int8ul), "last" / Int8ul)
+    assert record.parse(b"\0z").number is None
+    assert record.parse(b"\1nz").number == ord("n")
+    assert record.build({"flag": 0, "last": 1}) == b"\0\1"
+    assert build_error(record, {"flag": 0, "number": 5, "last": 1}).startswith(
+        "number at offset 1 (0x1): expected no value"
+    )
+
+
+def test_an_unknown_key_is_an_error_both_ways() -> None:
+    record = Struct("type" / Int8ul, "value" / Switch(this.type, {1: Int8ul, 2: Int16ul}, default=Error))
+    assert record.parse(b"\2ab").value == 0x6261
+    assert str(parse_error(record, b"\3")) == "value at offset 1 (0x1): expected type to be 1 or 2, found 3"
+    assert (
+        build_error(record, {"type": 3, "value": 1}) == "value at offset 1 (0x1): expected type to be 1 or 2, found 3"
+    )
+
+
+def test_the_other_branch() -> None:
+    record = Struct("wide" / Int8ul, "n" / IfThenElse(this.wide == 1, Int16ul, Int8ul))
+    assert (record.parse(b"\1ab").n, record.parse(b"\0a").n) == (0x6261, 0x61)
+
+
+# Containers ------------------------------------------------------------------------------------------------
+
+RECORD = Struct(
+    "n" / Int8ul,
+    "x" / Float32l,
+    "items" / Array(this.n, Struct("y" / Float32l, "padding" / PaddingTo(8), "data" / Payload(2))),
+    Terminated,
+)
+BYTES = b"\2\1\0\xa0\x7f" + b"\0\0\x80?" + bytes(7) + b"ab" + bytes(4) + bytes(2) + b"cd"
+
+
+def test_two_parses_are_equal_and_so_are_copies() -> None:
+    first, second = RECORD.parse(BYTES), RECORD.parse(BYTES)
+    assert first == second == copy.deepcopy(first) == copy.copy(first)
+    assert RECORD.build(copy.deepcopy(first)) == BYTES
+    assert RECORD.parse(BYTES.replace(b"\1\0\xa0\x7f", b"\2\0\xa0\x7f")) != first
+    assert RECORD.parse(BYTES.replace(b"\x80?", b"\x80@")) != first
+
+
+def test_a_container_knows_its_place() -> None:
+    parsed = RECORD.parse(BYTES)
+    assert [(item["_offset"], item["_size"]) for item in parsed["items"]] == [(5, 13), (18, 8)]
+    assert (parsed["_offset"], parsed["_size"]) == (0, len(BYTES))
+
+
+def test_an_edited_copy_leaves_the_original_alone() -> None:
+    parsed = RECORD.parse(BYTES)
+    other = copy.deepcopy(parsed)
+    other["items"][1].y = 5.0
+    assert RECORD.build(parsed) == BYTES
+    assert RECORD.build(other) != BYTES
+
+
+# Drop-ins --------------------------------------------------------------------------------------------------
+
+NAMES = (
+    "Struct",
+    "Array",
+    "Int8ul",
+    "Int16ul",
+    "Int32ul",
+    "Float32l",
+    "Bytes",
+    "Const",
+    "If",
+    "IfThenElse",
+    "Computed",
+)
+PLAIN = {name: getattr(construct, name) for name in NAMES}
+OURS = {name: getattr(__import__("ggcp_schema.constructs", fromlist=[name]), name) for name in NAMES}
+
+
+def layout(outer: dict[str, object], inner: dict[str, object], leaf: dict[str, object]) -> construct.Struct:
+    """A layout of construct's classes and ours, mixed."""
+    item = inner["Struct"](
+        "size" / leaf["Int16ul"],
+        "bytes" / leaf["Bytes"](this.size),
+        "last" / leaf["If"](this._root.flag == 1, leaf["Int32ul"]),
+    )
+    return outer["Struct"](
+        "magic" / leaf["Const"](b"MIX"),
+        "flag" / leaf["Int8ul"],
+        "count" / leaf["IfThenElse"](this.flag == 1, leaf["Int8ul"], leaf["Computed"](2)),
+        "items" / inner["Array"](this.count, item),
+        "x" / leaf["Float32l"],
+        construct.Terminated,
+    )
+
+
+@given(
+    outer=st.sampled_from([PLAIN, OURS]),
+    inner=st.sampled_from([PLAIN, OURS]),
+    leaf=st.sampled_from([PLAIN, OURS]),
+    flag=st.integers(0, 1),
+    items=st.lists(st.binary(max_size=20), min_size=2, max_size=2),
+    x=st.floats(width=32, allow_nan=False),
+)
+def test_ours_and_constructs_classes_mix(
+    outer: dict[str, object], inner: dict[str, object], leaf: dict[str, object], flag: int, items: list[bytes], x: float
+) -> None:
+    """Every mixture parses to the values and builds the bytes that construct does, also from its containers."""
+    data = b"MIX" + bytes([flag]) + (b"\2" if flag else b"")
+    data += b"".join(struct.pack("<H", len(item)) + item + (b"LAST" if flag else b"") for item in items)
+    data += struct.pack("<f", x)
+    mixed, plain = layout(outer, inner, leaf), layout(PLAIN, PLAIN, PLAIN)
+    assert mixed.parse(data) == plain.parse(data)
+    assert mixed.build(plain.parse(data)) == data
+    assert mixed.build(mixed.parse(data)) == data
+    stream = io.BytesIO()
+    mixed.build_stream(mixed.parse_stream(io.BytesIO(data)), stream)
+    assert stream.getvalue() == data
+
+
+def test_a_plain_field_that_fails_gets_a_path() -> None:
+    record = Struct("head" / Int8ul, "items" / Array(2, Struct("plain" / construct.Int32ub)))
+    error = parse_error(record, b"\0\1\2\3\4\5")
+    assert error.steps == ["items", 1, "plain"]
+    assert error.found.startswith("StreamError: ")

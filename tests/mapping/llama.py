@@ -1,0 +1,121 @@
+"""Present-day llama.cpp, prebuilt in xllamacpp; in a process of its own, because it aborts on some bad models."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.request import ProxyHandler, Request, build_opener
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+# There is a wheel for these systems: there the tests run, and fail if it is not installed.
+HAS_WHEEL = sys.platform == "linux" and platform.machine() == "x86_64"
+N_GREEDY = 8
+PRINTABLE = 260  # a token that is whole characters, in both vocabularies of the fixtures
+
+
+class RefusedError(Exception):
+    """llama.cpp does not load the model; the text is its message."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What llama.cpp computed.
+
+    Attributes:
+        prompt: the tokens of the prompt.
+        log_probabilities: after each of the prefixes, of each token: [prefix, token].
+        greedy: the most likely tokens after the whole prompt, one after another, never the end of the text.
+        text: the text of these tokens.
+        pieces: the bytes of each token of the vocabulary.
+    """
+
+    prompt: list[int]
+    log_probabilities: npt.NDArray[np.float64]
+    greedy: list[int]
+    text: str
+    pieces: list[bytes]
+
+
+def run(
+    model: Path, prompt: Sequence[int] | str, prefixes: Sequence[int] | None = None, n_greedy: int = N_GREEDY
+) -> Run:
+    """Run the model with an F32 cache and without flash attention. Raises `RefusedError`.
+
+    A prompt that is text is split into tokens by llama.cpp. `prefixes` are the numbers of tokens of the prompt after
+    which the probabilities are computed; None for all.
+    """
+    import numpy as np  # not at the top, because the other process does without it
+
+    job = [prompt if isinstance(prompt, str) else list(prompt), prefixes and list(prefixes), n_greedy]
+    result = subprocess.run(
+        [sys.executable, __file__, os.fspath(model), json.dumps(job)],
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        env=os.environ | {"GGML_NO_BACKTRACE": "1"},  # it would start a debugger, which takes seconds
+        timeout=120,
+        check=False,
+    )
+    if result.returncode:
+        raise RefusedError(f"exit {result.returncode}: {result.stderr}")
+    told = json.loads(result.stdout.splitlines()[-1])
+    pieces = [bytes(piece) for piece in told["pieces"]]
+    return Run(told["prompt"], np.array(told["log_probabilities"]), told["greedy"], told["text"], pieces)
+
+
+def _main(model: str, prompt: list[int] | str, prefixes: list[int] | None, n_greedy: int) -> None:
+    import xllamacpp  # type: ignore[import-untyped,unused-ignore]
+
+    params = xllamacpp.CommonParams()
+    params.model.path = model
+    params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+    params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    params.cpuparams.n_threads = 1
+    params.n_parallel = 1
+    params.n_ctx = 0  # the context length of the model
+    params.warmup = params.fit_params = False
+    params.verbosity = 1
+    server = xllamacpp.Server(params)
+    opener = build_opener(ProxyHandler({}))
+
+    def ask(path: str, **body: Any) -> dict[str, Any]:
+        request = Request(f"{server.listening_address}{path}", json.dumps(body).encode())  # noqa: S310 - its own server's
+        with opener.open(request, timeout=60) as response:
+            answer: dict[str, Any] = json.load(response)
+        return answer
+
+    def complete(tokens: list[int], **options: Any) -> dict[str, Any]:
+        return ask("/completion", prompt=tokens, temperature=-1, cache_prompt=False, **options)
+
+    tokens = ask("/tokenize", content=prompt, add_special=True)["tokens"] if isinstance(prompt, str) else prompt
+    rows: list[list[float]] = []
+    for length in prefixes or range(1, len(tokens) + 1):
+        # The token sampled is not one of a byte, after which llama.cpp would wait for the rest of a character; the
+        # probabilities are those before sampling.
+        bias = [[PRINTABLE, 1000]]
+        answer = complete(tokens[:length], n_predict=1, n_probs=1 << 20, post_sampling_probs=False, logit_bias=bias)
+        top = sorted(answer["completion_probabilities"][0]["top_logprobs"], key=lambda token: token["id"])
+        rows.append([token["logprob"] for token in top])
+    answer = complete(tokens, n_predict=n_greedy, ignore_eos=True, return_tokens=True)
+    told = {
+        "prompt": tokens,
+        "log_probabilities": rows,
+        "greedy": answer["tokens"],
+        "text": answer["content"],
+        "pieces": [token["bytes"] for token in top],
+    }
+    sys.stdout.write(json.dumps(told) + "\n")
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1], *json.loads(sys.argv[2]))

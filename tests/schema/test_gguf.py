@@ -1,0 +1,259 @@
+"""The GGUF schema: what it parses it builds, byte for byte, and false numbers cost nothing."""
+
+from __future__ import annotations
+
+import copy
+import io
+import struct
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ggcp_schema.constructs import Field, FieldError, LazyList, root_field
+from ggcp_schema.schema import GGUF
+from tests.builder import build_gguf
+from tests.helpers import FIXTURES
+from tests.strategies import BuiltGguf, ggufs
+
+VOCABULARIES = [FIXTURES / "vocab.gguf", FIXTURES / "alice-vocab.gguf"]
+U32, STRING, ARRAY = 4, 8, 9
+F32_64 = [(f"t{index}", (16,), 0, bytes([index]) * 64) for index in range(3)]
+
+
+class CountingStream(io.BytesIO):
+    """Counts the reads."""
+
+    reads = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        self.reads += 1
+        return super().read(size)
+
+
+def tree(data: bytes) -> Field:
+    return root_field(GGUF, GGUF.parse(data))
+
+
+def plain(value: Any) -> Any:
+    """A parsed value as the builder takes it: an array as (type, items)."""
+    if isinstance(value, dict):
+        return value["type"], [plain(item) for item in value["array"]]
+    return value
+
+
+def error_of(data: bytes) -> FieldError:
+    with pytest.raises(FieldError) as caught:
+        GGUF.parse(data)
+    return caught.value
+
+
+@pytest.mark.parametrize("path", VOCABULARIES, ids=lambda path: path.name)
+def test_a_genuine_vocabulary_is_built_back(path: Path, tmp_path: Path) -> None:
+    data = path.read_bytes()
+    assert GGUF.build(GGUF.parse(data)) == data
+    parsed = GGUF.parse_file(path)
+    GGUF.build_file(parsed, tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == data
+
+
+@given(ggufs())
+def test_whatever_a_file_holds_it_is_built_back(built: BuiltGguf) -> None:
+    parsed = GGUF.parse(built.data)
+    assert GGUF.build(parsed) == GGUF.build(copy.deepcopy(parsed)) == built.data
+    assert parsed == GGUF.parse(built.data)
+    for name in ("byte_order", "alignment", "data_start"):  # they follow from the other fields
+        del parsed[name]
+    if built.order == "<":
+        assert GGUF.build(parsed) == built.data
+
+
+@given(ggufs())
+def test_the_values_are_those_that_were_written(built: BuiltGguf) -> None:
+    parsed = GGUF.parse(built.data)
+    found = {item.key: (item.value_type, plain(item.value)) for item in parsed.metadata_kv}
+    assert str(found) == str(built.keys)  # as text a NaN equals a NaN
+    assert parsed.byte_order == {"<": "little", ">": "big"}[built.order]
+    for info, tensor in zip(parsed.tensor_infos, parsed.tensor_data, strict=True):
+        shape, content = built.tensors[info.name]
+        assert tuple(info.dimensions) == shape
+        assert b"".join(tensor.data.chunks()) == content
+
+
+@given(ggufs())
+def test_the_leaves_tile_the_file(built: BuiltGguf) -> None:
+    root, end = tree(built.data), 0
+    for leaf in root.leaves():
+        assert leaf.offset == end, leaf.path
+        end += leaf.size
+        same = root.find(leaf.steps)
+        assert same is not None
+        assert (same.path, same.offset, same.size) == (leaf.path, leaf.offset, leaf.size)
+        for offset in {leaf.offset, end - 1} if leaf.size else ():
+            at = root.at(offset)
+            assert at is not None
+            assert at.path == leaf.path
+    assert end == len(built.data)
+
+
+@given(ggufs(), st.data())
+def test_a_cut_file_is_read_up_to_the_cut(built: BuiltGguf, data: st.DataObject) -> None:
+    size = data.draw(st.integers(4, len(built.data)))
+    whole = {leaf.path: leaf.end for leaf in tree(built.data).leaves()}
+    error = None
+    try:
+        partial = GGUF.parse(built.data[:size])
+    except FieldError as caught:
+        partial, error = caught.partial, caught
+    assert error is None or error.missing or error.steps[-1] in {"array", "metadata_kv", "tensor_infos", "tensor_data"}
+    assert error is None or error.offset + (error.missing or 0) <= len(built.data)
+    leaves = [leaf for leaf in root_field(GGUF, partial).leaves() if leaf.size]
+    assert all(leaf.end == whole[leaf.path] for leaf in leaves if leaf.path != "end_padding")
+    assert all(leaf.end <= size for leaf in leaves)
+
+
+# False numbers ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1 << 20, 1 << 24, 1 << 40, (1 << 64) - 1])
+@pytest.mark.parametrize("inner", [0, 6, STRING, ARRAY])
+def test_a_false_array_length_costs_nothing(count: int, inner: int) -> None:
+    key = ("k", ARRAY, (inner, []))
+    data = build_gguf([key, ("general.architecture", STRING, "llama")])
+    at = 24 + 8 + 1 + 4 + 4  # after the header, the key, the types of the value and of the elements
+    data = data[:at] + struct.pack("<Q", count) + data[at + 8 :]
+    stream = CountingStream(data)
+    tracemalloc.start()
+    try:
+        with pytest.raises(FieldError) as caught:
+            GGUF.parse_stream(stream)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 19
+    finally:
+        tracemalloc.stop()
+    error = caught.value
+    assert stream.reads < 30
+    assert error.steps == ["metadata_kv", 0, "value", "array"]
+    assert error.found == str(count) or error.missing
+
+
+@pytest.mark.parametrize(
+    ("place", "path"), [(8, "tensor_infos"), (16, "metadata_kv"), (24, "metadata_kv[0].key")], ids=str
+)
+def test_a_false_count_or_length_is_an_error(place: int, path: str) -> None:
+    data = build_gguf([("general.architecture", STRING, "llama")], F32_64)
+    error = error_of(data[:place] + b"\xff" * 8 + data[place + 8 :])
+    assert str(error).startswith(f"{path} at offset ")
+    assert "18446744073709551615" in str(error)
+
+
+def test_a_shape_larger_than_the_file_is_a_truncation() -> None:
+    data = build_gguf([], [("t", (4,), 0, bytes(16))])
+    at = data.index(struct.pack("<QIQ", 4, 0, 0))
+    error = error_of(data[:at] + struct.pack("<Q", 1 << 62) + data[at + 8 :])
+    assert (error.steps, error.missing) == (["tensor_data", 0, "data"], (1 << 64) - 32)
+
+
+@pytest.mark.parametrize("alignment", [1 << 31, (1 << 32) - 1])
+def test_a_false_alignment_allocates_nothing(alignment: int) -> None:
+    data = build_gguf([("general.alignment", U32, 32)], F32_64)
+    at = data.index(b"alignment") + len("alignment") + 4
+    data = data[:at] + struct.pack("<I", alignment) + data[at + 4 :]
+    tracemalloc.start()
+    try:
+        assert error_of(data).steps == ["padding"]
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("nesting", [5, 1000, 100_000])
+def test_arrays_nested_too_deeply_are_an_error(nesting: int) -> None:
+    key = struct.pack("<Q", 1) + b"k" + struct.pack("<I", ARRAY)
+    data = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + key + struct.pack("<IQ", ARRAY, 1) * nesting
+    error = error_of(data)
+    assert str(error).endswith(", found 9")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (build_gguf(version=1), "version at offset 4 (0x4): expected 2 or 3, found 1"),
+        (build_gguf(version=4, order=">"), "version at offset 4 (0x4): expected 2 or 3, found 4"),
+        (build_gguf([("k", U32, 7)])[:33] + b"\x0d\0\0\0" + bytes(4), None),
+        (build_gguf() + bytes(9), "file at offset 32 (0x20): expected the end of the file, found 1 more byte"),
+    ],
+)
+def test_what_is_not_valid(data: bytes, message: str | None) -> None:
+    text = str(error_of(data))
+    if message is None:
+        assert text.startswith("metadata_kv[0].value_type at offset 33 (0x21): expected 0 (UINT8), 1 (INT8), ")
+        assert text.endswith("or 12 (FLOAT64), found 13")
+    else:
+        assert text == message
+
+
+# Where the data lies ---------------------------------------------------------------------------------------
+
+
+def test_data_in_another_order_than_its_headers_is_an_error_that_says_so() -> None:
+    """llama.cpp refuses such files too."""
+    data = build_gguf([], F32_64, offsets={0: 64, 1: 0})
+    start = GGUF.parse(build_gguf([], F32_64)).data_start
+    assert str(error_of(data)) == (
+        f"tensor_data[1].padding at offset {start + 128} ({start + 128:#x}): expected tensor_offset to be at least "
+        f"{start + 128}, the end of what precedes it, found {start}"
+    )
+
+
+def test_a_gap_between_tensors_is_padding() -> None:
+    data = build_gguf([], F32_64)
+    start = GGUF.parse(data).data_start
+    gapped = build_gguf([], F32_64, offsets={2: 64 + 64 + 96})
+    gapped = gapped[: start + 128] + b"\7" * 96 + gapped[start + 128 :]
+    parsed = GGUF.parse(gapped)
+    assert parsed.tensor_data[2].padding == b"\7" * 96
+    assert b"".join(parsed.tensor_data[2].data.chunks()) == b"\2" * 64
+    assert GGUF.build(parsed) == gapped
+
+
+def test_the_last_padding_may_be_missing() -> None:
+    data = build_gguf([], [("t", (1,), 0, b"abcd")])
+    for cut in range(29):
+        short = data[: len(data) - cut]
+        assert GGUF.build(GGUF.parse(short)) == short
+    assert error_of(data[: len(data) - 29]).missing == 1
+
+
+@pytest.mark.parametrize("count", [1, 3, 1000])
+def test_a_boolean_that_is_neither_0_nor_1_is_found_when_parsing(count: int) -> None:
+    data = bytearray(build_gguf([("b", ARRAY, (7, [True] * count))]))
+    assert list(GGUF.parse(bytes(data)).metadata_kv[0].value.array) == [True] * count
+    data[-1] = 2
+    assert str(error_of(bytes(data))) == (
+        f"metadata_kv[0].value.array[{count - 1}] at offset {len(data) - 1} ({len(data) - 1:#x}): "
+        "expected 0 or 1, found 2"
+    )
+
+
+def test_long_arrays_are_not_kept() -> None:
+    tokens = [f"<{index}>" for index in range(1000)]
+    parsed = GGUF.parse(build_gguf([("tokenizer.ggml.tokens", ARRAY, (STRING, tokens))]))
+    array = parsed.metadata_kv[0].value.array
+    assert isinstance(array, LazyList)
+    assert list(array) == tokens
+
+
+def test_a_file_built_from_nothing_but_values() -> None:
+    value = {
+        "version": 3,
+        "tensor_count": 1,
+        "metadata_kv_count": 1,
+        "metadata_kv": [{"key": "k", "value_type": ARRAY, "value": {"type": STRING, "len": 2, "array": ["a", "b"]}}],
+        "tensor_infos": [{"name": "t", "n_dimensions": 1, "dimensions": [2], "type": 0, "offset": 0}],
+        "tensor_data": [{"data": b"12345678"}],
+        "end_padding": bytes(24),
+    }
+    assert GGUF.build(value) == build_gguf([("k", ARRAY, (STRING, ["a", "b"]))], [("t", (2,), 0, b"12345678")])
