@@ -1,0 +1,281 @@
+"""The windows over the browser: search, go to, run a command, help."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import Any, ClassVar
+
+from rich.segment import Segment
+from rich.text import Text
+from textual import events
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical, VerticalScroll
+from textual.screen import ModalScreen
+from textual.widgets import Input, Label, Static
+
+from ggcp_schema.browse.commands import Command, arguments
+from ggcp_schema.browse.document import READ_ERRORS, Document, Report
+from ggcp_schema.browse.fuzzy import SHOWN, Hits, search
+from ggcp_schema.browse.jobs import Cancelled, Working
+from ggcp_schema.browse.lines import LineView
+from ggcp_schema.constructs.tree import Field
+from ggcp_schema.inspect.text import count_text, escape
+
+
+class Results(LineView, Working, can_focus=False):
+    """The hits of a search, the best first."""
+
+    def __init__(self, document: Document) -> None:
+        super().__init__()
+        self.document, self.hits = document, Hits((), 0)
+
+    def search(self, text: str) -> None:
+        """Search for other words."""
+        self.cursor = 0
+        self.start(lambda report: search(self.document, text, report))
+
+    def reported(self, result: Any, *, done: bool) -> None:
+        if isinstance(result, Hits):
+            self.hits = result
+            self.relayout()
+            self.screen.query_one("#status", Label).update(self._status(done))
+
+    def _status(self, done: bool) -> str:
+        hits = len(self.hits.hits)
+        if not self.hits.seen:
+            return "Type letters of a path or of a tensor's name."
+        words = f"the best {hits} matches" if hits == SHOWN else count_text(hits, "match", "matches")
+        first = "the first " if self.hits.cut else ""
+        return f"{words} in {first}{count_text(self.hits.seen, 'name')}{'' if done else ' so far …'}"
+
+    def count(self) -> int:
+        return len(self.hits.hits)
+
+    def on_click(self, event: events.Click) -> None:
+        place = event.get_content_offset(self)
+        if place is not None and round(self.scroll_y) + place.y < self.count():
+            self.cursor = round(self.scroll_y) + place.y
+            event.prevent_default()
+            self.chosen()
+
+    def chosen(self) -> None:
+        self.screen.dismiss(self.hits.hits[self.cursor].path)
+
+    def draw(self, index: int, width: int) -> list[Segment]:
+        hit = self.hits.hits[index]
+        segments = [self.text("▌ " if index == self.cursor else "  ", "accent")]
+        plain, found = self.style_of("name"), self.style_of("accent")
+        for place, char in enumerate(escape(hit.text) if hit.text.isprintable() else hit.text):
+            if char.isprintable():
+                segments.append(Segment(char, found if place in hit.at else plain))
+        if hit.text != hit.path:
+            segments.append(self.text(f"  {escape(hit.path)}", "detail"))
+        return segments
+
+
+class SearchWindow(ModalScreen["str | None"]):
+    """Fuzzy search with live results. Gives the path that was chosen."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "dismiss", "Close"),
+        Binding("down", "move(1)", "Next", priority=True),
+        Binding("up", "move(-1)", "Previous", priority=True),
+        Binding("pagedown", "move(8)", "Next page", priority=True),
+        Binding("pageup", "move(-8)", "Previous page", priority=True),
+    ]
+
+    def __init__(self, document: Document) -> None:
+        super().__init__()
+        self.document = document
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="window"):
+            yield Input(placeholder="Search paths and tensor names")
+            yield Results(self.document)
+            yield Label("Type letters of a path or of a tensor's name.", id="status", markup=False)
+
+    def on_mount(self) -> None:
+        self.query_one(".window").border_title = "Search"
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        self.query_one(Results).search(event.value)
+
+    def on_input_submitted(self) -> None:
+        self.query_one(Results).action_choose()
+
+    def action_move(self, step: int) -> None:
+        self.query_one(Results).action_move(step)
+
+
+def resolve(document: Document, text: str) -> tuple[Field | None, int]:
+    """Return the field and the offset that a path, an element of data, or an offset means: as `ggcp-schema hex` does.
+
+    Raises `GgcpError` if there is no such place.
+    """
+    from ggcp_schema.inspect.paths import place, resolve
+
+    file, text = document.file, text.strip()
+    offset, _ = place(file, text.replace(",", "") if text.replace(",", "").isdecimal() else text)
+    field = resolve(file, text)
+    return (file.at(offset), offset) if field is None else (field, field.offset)
+
+
+class GoToWindow(ModalScreen["tuple[Field | None, int] | None"]):
+    """Asks for a path or an offset. Gives the field and the offset."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss", "Close")]
+
+    def __init__(self, document: Document) -> None:
+        super().__init__()
+        self.document = document
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="window -small"):
+            yield Input(placeholder="layers[0].wq, 1024 or 0x400")
+            yield Label("A path, an offset in bytes, or 0x… in hexadecimal.", id="status", markup=False)
+
+    def on_mount(self) -> None:
+        self.query_one(".window").border_title = "Go to"
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        if not event.value.strip():
+            return
+        try:
+            self.dismiss(resolve(self.document, event.value))
+        except READ_ERRORS as error:
+            self.query_one("#status", Label).update(str(error))
+
+
+class Finished:
+    """How a command ended: its exit code and what it printed."""
+
+    def __init__(self, code: int, output: str) -> None:
+        self.code, self.output = code, output
+
+
+def execute(words: list[str], report: Report) -> Finished:
+    """Run a command without a terminal. If the job is cancelled, the process is ended."""
+    with subprocess.Popen(  # noqa: S603 - the user has confirmed the command line
+        words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        try:
+            while (output := _output(process)) is None:
+                report(None)
+        except Cancelled:
+            process.terminate()
+            raise
+        return Finished(process.returncode, output.decode("utf-8", "backslashreplace"))
+
+
+def _output(process: subprocess.Popen[bytes]) -> bytes | None:
+    """Wait a moment for the process to end; return what it printed, None if it still runs."""
+    try:
+        return process.communicate(timeout=0.1)[0]
+    except subprocess.TimeoutExpired:
+        return None
+
+
+class Output(VerticalScroll, Working, can_focus=True):
+    """What a command prints."""
+
+    def compose(self) -> ComposeResult:
+        yield Static(markup=False)
+
+    def run_command(self, words: list[str]) -> None:
+        """Run a command and show what it printed."""
+        self.query_one(Static).update("running …")
+        self.start(lambda report: execute(words, report))
+
+    def reported(self, result: Any, *, done: bool) -> None:
+        if isinstance(result, Finished):
+            printed = "\n".join(map(escape, result.output.strip().splitlines()))
+            verdict = "✓ done" if result.code == 0 else f"✗ exit code {result.code}"
+            self.query_one(Static).update(Text(f"{printed}\n{verdict}".strip()))
+        else:
+            self.query_one(Static).update(Text(f"✗ {result}"))
+
+
+class CommandWindow(ModalScreen[None]):
+    """Shows a command, which can be edited and copied, and runs it after Enter was pressed twice."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "dismiss", "Close"),
+        Binding("ctrl+y", "copy", "Copy", priority=True),
+    ]
+    ASK = "Enter: run   Ctrl+Y: copy   Esc: close"
+    CONFIRM = "Enter again: run it   Esc: close"
+
+    def __init__(self, command: Command) -> None:
+        super().__init__()
+        self.command = command
+        self._confirmed: str | None = None
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="window -small"):
+            yield Label(self.command.note, markup=False)
+            yield Input(self.command.line)
+            yield Label(self.ASK, id="status", markup=False)
+            yield Output()
+
+    def on_mount(self) -> None:
+        self.query_one(".window").border_title = self.command.title
+        self.query_one(Output).display = False
+        self.query_one(Input).cursor_position = len(self.command.line)
+
+    def on_input_changed(self) -> None:
+        self._confirmed = None
+        self.query_one("#status", Label).update(self.ASK)
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        status, output = self.query_one("#status", Label), self.query_one(Output)
+        if output.working:
+            return
+        try:
+            words = arguments(event.value)
+        except ValueError as error:
+            status.update(f"This cannot be run: {error}.")
+            return
+        if self._confirmed != event.value:
+            self._confirmed = event.value
+            status.update(self.CONFIRM)
+            return
+        self._confirmed = None
+        status.update(self.ASK)
+        output.display = True
+        output.run_command(words)
+
+    def action_copy(self) -> None:
+        self.app.copy_to_clipboard(self.query_one(Input).value)
+        self.notify("The command was copied.")
+
+
+class HelpWindow(ModalScreen[None]):
+    """All keys."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,question_mark,enter", "dismiss", "Close")]
+
+    def __init__(self, keys: list[tuple[str, list[tuple[str, str]]]]) -> None:
+        super().__init__()
+        self.keys = keys
+
+    def compose(self) -> ComposeResult:
+        with VerticalScroll(classes="window"):
+            text = Text()
+            for title, lines in self.keys:
+                text.append(f"{title}\n", "bold underline")
+                for key, words in lines:
+                    text.append(f"  {key:<16}", "bold")
+                    text.append(f"{words}\n")
+                text.append("\n")
+            text.rstrip()
+            yield Static(text)
+
+    def on_mount(self) -> None:
+        window = self.query_one(".window")
+        window.border_title = "Keys"
+        window.focus()
+
+    def on_click(self, event: events.Click) -> None:
+        if event.widget is self:
+            self.dismiss()

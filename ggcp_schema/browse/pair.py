@@ -1,0 +1,400 @@
+"""Two files side by side: what changed, by how much, and where."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from rich.segment import Segment
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Container, Horizontal
+from textual.message import Message
+from textual.widget import Widget
+
+from ggcp_schema.browse.bars import KeyBar, TopBar
+from ggcp_schema.browse.document import READ_ERRORS, Document, Report, holders
+from ggcp_schema.browse.hexview import HexView
+from ggcp_schema.browse.jobs import Working
+from ggcp_schema.browse.keys import KEYS
+from ggcp_schema.browse.lines import LineView
+from ggcp_schema.browse.screen import FileScreen, Finder, Known, Student
+from ggcp_schema.browse.text import bar, fit, number
+from ggcp_schema.browse.tree import TreeView
+from ggcp_schema.constructs.tree import Field
+from ggcp_schema.inspect.text import count_text, escape, plain_text, shape_text
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from ggcp_schema.inspect.diff import Operand
+
+    Floats = npt.NDArray[np.float32]
+
+FRAMES = ("a", "b", "changes", "bytes-a", "bytes-b")
+
+
+@dataclass(frozen=True)
+class Change:
+    """A field or a tensor that is not the same in both files.
+
+    `a` and `b` are the values in words, None where only the other file has it. `relative` is the length of the
+    difference in units of the length of A's tensor, infinite where that is zero; None for fields, and for tensors that
+    cannot be compared. `largest` is the largest absolute difference. `places` are the offsets of a tensor's data in
+    both files.
+    """
+
+    name: str
+    a: str | None
+    b: str | None
+    difference: float | None = None
+    relative: float | None = None
+    largest: float | None = None
+    places: tuple[int | None, int | None] | None = None
+
+    @property
+    def is_tensor(self) -> bool:
+        """Whether this is a tensor or a part of one, and not a field."""
+        return self.places is not None
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What is known so far: `done` of `total` tensors were compared."""
+
+    rows: tuple[Change, ...]
+    done: int
+    total: int
+    omitted: int = 0
+
+
+def compare(a: Document, b: Document, report: Report) -> Changes:
+    """Compare the files under the names that both share: all fields, then the tensors one after another."""
+    from ggcp_schema.inspect.diff import sides
+
+    left, right, _ = sides(a.file, b.file)
+    rows = list(changed_fields(left.fields, right.fields))
+    names = list(dict.fromkeys((*left.tensors, *right.tensors)))
+    omitted = len(left.omitted) + len(right.omitted)
+    report(Changes(tuple(rows), 0, len(names), omitted))
+    for done, name in enumerate(names, 1):
+        items = [side.items.get(name) for side in (left, right)]
+        places = [None if item is None else item.tensor.offset for item in items]
+        change = compare_tensors(name, left.tensors.get(name), right.tensors.get(name), report)
+        if change is not None:
+            rows.append(replace(change, places=(places[0], places[1])))
+        report(Changes(tuple(rows), done, len(names), omitted))
+    return Changes(tuple(rows), len(names), len(names), omitted)
+
+
+def changed_fields(a: Any, b: Any) -> Iterator[Change]:
+    """Give the fields whose type or value differs, in the order of A, then those that only B has."""
+    for name in dict.fromkeys((*a, *b)):
+        one, other = a.get(name), b.get(name)
+        if one is not None and other is not None:
+            both_nan = one.value != one.value and other.value != other.value
+            if one.type == other.type and (one.value == other.value or both_nan):
+                continue
+        words = [None if side is None else plain_text(side.value, side.type) for side in (one, other)]
+        yield Change(name, words[0], words[1], _difference(one, other))
+
+
+def _difference(one: Any, other: Any) -> float | None:
+    values = [side.value for side in (one, other) if side is not None and isinstance(side.value, int | float)]
+    return values[1] - values[0] if len(values) == 2 else None
+
+
+def signed(value: float) -> str:
+    """Return a difference with its sign; that of two integers with all digits."""
+    text = f"{value:,}" if isinstance(value, int) else number(value)
+    return text.replace("-", "−") if value < 0 else f"+{text}"
+
+
+def compare_tensors(name: str, a: Operand | None, b: Operand | None, report: Report) -> Change | None:
+    """Compare two tensors element by element; None if they are equal."""
+    import numpy as np
+
+    if a is None or b is None or (a.shape, a.type) != (b.shape, b.type):
+        words = [None if side is None else f"{side.type} {shape_text(side.shape)}" for side in (a, b)]
+        return Change(name, words[0], words[1])
+    squares = base = largest = 0.0
+    for one, other in in_step(a.values(), b.values()):
+        same = one.view(np.uint32) == other.view(np.uint32)
+        base += float(np.square(one[np.isfinite(one)].astype(np.float64)).sum())
+        if not same.all():
+            with np.errstate(invalid="ignore"):
+                apart = np.abs(other[~same].astype(np.float64) - one[~same])
+            apart[np.isnan(apart)] = math.inf
+            squares += float(np.square(apart).sum())
+            largest = max(largest, float(apart.max()))
+        report(None)
+    if not largest:
+        return None
+    relative = math.sqrt(squares / base) if base and math.isfinite(squares) else math.inf
+    return Change(name, a.type, b.type, None, relative, largest)
+
+
+def in_step(a: Iterator[Floats], b: Iterator[Floats]) -> Iterator[tuple[Floats, Floats]]:
+    """Yield the elements of both in pieces of the same size; the two must have the same number of elements."""
+    import numpy as np
+
+    one = other = np.empty(0, np.float32)
+    while True:
+        one = one if len(one) else next(a, one)
+        other = other if len(other) else next(b, other)
+        size = min(len(one), len(other))
+        if not size:
+            return
+        yield one[:size], other[:size]
+        one, other = one[size:], other[size:]
+
+
+def counterpart(field: Field, here: Document, there: Document) -> Field | None:
+    """Return the field of the other file that is the same: by its path, or by its tensor's name."""
+    path = there.path_of(field.path)
+    if path is None:
+        tensor = here.tensor_of(field)
+        names = () if tensor is None else (tensor.path, here.shared_names.get(tensor.path, ""))
+        path = next((found for name in names if name and (found := there.path_of(name)) is not None), None)
+    return None if path is None else there.file.find(path)
+
+
+def field_of(document: Document, change: Change, side: int) -> Field | None:
+    """Return the field that has changed: of a tensor its record, or its data where a format has no record."""
+    if change.places is None:
+        path = document.path_of(change.name)
+        return None if path is None else document.file.find(path)
+    offset = change.places[side]
+    tensor = None if offset is None else document.tensor_at(offset)
+    return None if tensor is None else document.field_of(tensor)
+
+
+class ChangeList(LineView, Working):
+    """The changes, the fields first."""
+
+    top = 1
+
+    class Chosen(Message):
+        """The cursor stands on another change."""
+
+        def __init__(self, change: Change) -> None:
+            super().__init__()
+            self.change = change
+
+    def __init__(self, a: Document, b: Document) -> None:
+        super().__init__()
+        self.a, self.b = a, b
+        self.changes: Changes | None = None
+        self.error = ""
+
+    def on_mount(self) -> None:
+        self.start(lambda report: compare(self.a, self.b, report))
+
+    def reported(self, result: Any, *, done: bool) -> None:
+        if isinstance(result, Changes):
+            self.changes = result
+        else:
+            self.error = str(result)
+        self.relayout()
+        self.post_message(Found(self.changes))
+
+    def count(self) -> int:
+        return 0 if self.changes is None else len(self.changes.rows)
+
+    def moved(self) -> None:
+        if self.changes is not None:
+            self.post_message(self.Chosen(self.changes.rows[self.cursor]))
+
+    chosen = moved
+
+    def _losses(self) -> str:
+        """Return how the loss has changed, in words; empty if one file has none."""
+        before, after = (document.summary.loss if document.summary else None for document in (self.a, self.b))
+        if before is None or after is None:
+            return ""
+        share = f", {100 * (after - before) / before:+.1f} %".replace("-", "−") if before else ""
+        return f"loss {number(before)} → {number(after)}{share}   "
+
+    def draw_top(self, index: int, width: int) -> list[Segment]:
+        if self.error:
+            return [self.text(fit(self.error, width), "error")]
+        if self.changes is None:
+            return [self.text("comparing …", "detail")]
+        fields = sum(1 for row in self.changes.rows if not row.is_tensor)
+        words = (
+            f"{count_text(fields, 'changed field')}, {count_text(len(self.changes.rows) - fields, 'changed tensor')}"
+        )
+        if self.changes.done < self.changes.total:
+            words += f"  {bar(self.changes.done / self.changes.total, 10)}"
+        elif not self.changes.rows:
+            words = "No field and no tensor differs."
+        if self.changes.omitted:
+            words += f"   {self.changes.omitted:,} not compared (see ggcp-schema diff)"
+        return [self.text(self._losses(), "holder"), self.text(words, "detail")]
+
+    def draw(self, index: int, width: int) -> list[Segment]:
+        assert self.changes is not None  # noqa: S101 - lines are drawn when there are some
+        row = self.changes.rows[index]
+        label = min(max((len(row.name) for row in self.changes.rows), default=0) + 1, width // 2)
+        sign = "≠" if row.a is not None and row.b is not None else "−" if row.b is None else "+"
+        head = [self.text(f"{sign} ", "changed"), self.text(fit(escape(row.name), label, left=True), "name")]
+        if row.relative is not None:
+            share = "∞" if math.isinf(row.relative) else f"{100 * row.relative:.3g} %"
+            room = max(4, width - label - 36)
+            scale = (math.log10(row.relative) + 6) / 7 if 0 < row.relative < math.inf else 1.0  # 1e-6 to 10
+            return [
+                *head,
+                self.text(f"{share:>9} ", "value"),
+                self.text(bar(scale, room), "bar"),
+                self.text(f"  max |Δ| {number(row.largest, 3):>9}", "detail"),
+            ]
+        only = "only in A: " if row.b is None else "only in B: " if row.a is None else ""
+        words = only + " → ".join(escape(side) for side in (row.a, row.b) if side is not None)
+        change = "" if row.difference is None else f"   ({signed(row.difference)})"
+        return [*head, self.text(f" {words}", "value"), self.text(change, "detail")]
+
+
+class Found(Message):
+    """The comparison has found something, or has ended."""
+
+    def __init__(self, changes: Changes | None) -> None:
+        super().__init__()
+        self.changes = changes
+
+
+class PairScreen(FileScreen):
+    """Two files: both trees at the top, then the changes, then the bytes of both."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("1", "open(0)", "File A", show=False),
+        Binding("2", "open(1)", "File B", show=False),
+        Binding("3", "open(2)", "Changes", show=False),
+        Binding("4", "open(3)", "Bytes of A", show=False),
+        Binding("5", "open(4)", "Bytes of B", show=False),
+    ]
+
+    def __init__(self, a: Document, b: Document) -> None:
+        super().__init__()
+        self.a, self.b = a, b
+        self.side = 0
+
+    @property
+    def document(self) -> Document:
+        return self.b if self.side else self.a
+
+    def frames(self) -> list[str]:
+        return list(FRAMES)
+
+    def compose(self) -> ComposeResult:
+        yield TopBar(self.a)
+        with Horizontal(id="trees"):
+            for letter, document in (("a", self.a), ("b", self.b)):
+                with Container(id=f"{letter}-frame", classes="frame"):
+                    yield TreeView(document, id=f"tree-{letter}")
+        with Container(id="changes-frame", classes="frame"):
+            yield ChangeList(self.a, self.b)
+        with Horizontal(id="hexes"):
+            for letter, document in (("a", self.a), ("b", self.b)):
+                with Container(id=f"bytes-{letter}-frame", classes="frame"):
+                    yield HexView(document, id=f"hex-{letter}")
+        yield Finder(self.found)
+        yield Student(self.a)
+        yield Student(self.b)
+        yield KeyBar(KEYS)
+
+    async def on_mount(self) -> None:
+        self.fit_to(self.app.size.width, self.app.size.height)
+        for letter, document in (("a", self.a), ("b", self.b)):
+            title = f"{letter.upper()}: {document.name}".replace("[", r"\[")
+            self.query_one(f"#{letter}-frame").border_title = title
+            self.query_one(f"#bytes-{letter}-frame").border_title = f"Bytes of {letter.upper()}"
+        self.query_one("#changes-frame").border_title = "Changes"
+        tree = self.query_one("#tree-a", TreeView)
+        tree.focus()
+        self.select(tree.field)
+
+    def target(self, name: str) -> Widget:
+        if name == "changes":
+            return self.query_one(ChangeList)
+        return self.query_one(f"#{name.replace('bytes', 'hex') if name.startswith('bytes') else f'tree-{name}'}")
+
+    def action_open(self, index: int) -> None:
+        self.open_pane(index)
+
+    def on_descendant_focus(self, event: Any) -> None:
+        super().on_descendant_focus(event)
+        name = FRAMES[self.pane]
+        if name != "changes":
+            self.side = int(name.endswith("b"))
+            bar = self.query_one(TopBar)
+            bar.document = self.document
+            bar.refresh()
+
+    def on_known(self, message: Known) -> None:
+        self.query_one(TopBar).refresh()
+        self.query_one(ChangeList).refresh()
+
+    def look_for_changes(self) -> None:
+        side = self.side
+        try:
+            for self.side in (0, 1):
+                super().look_for_changes()
+        finally:
+            self.side = side
+
+    # Selection ---------------------------------------------------------------------------------------------
+
+    def select(self, field: Field | None, offset: int | None = None, origin: Widget | None = None) -> None:
+        self.field = field
+        self.byte = offset if offset is not None else self.byte if field is None else field.offset
+        here, there = ("b", "a") if self.side else ("a", "b")
+        other = self.a if self.side else self.b
+        try:
+            self._mark(here, field, offset, origin)
+            same = None if field is None else counterpart(field, self.document, other)
+            if same is not None and field is not None:
+                inside = None if offset is None else same.offset + min(offset - field.offset, max(0, same.size - 1))
+                self._mark(there, same, inside, origin)
+            else:
+                self.query_one(f"#hex-{there}", HexView).mark(None)
+        except READ_ERRORS as error:
+            self.trouble(error)
+
+    def _mark(self, letter: str, field: Field | None, offset: int | None, origin: Widget | None) -> None:
+        tree, view = self.query_one(f"#tree-{letter}", TreeView), self.query_one(f"#hex-{letter}", HexView)
+        if origin is not tree and field is not None:
+            tree.reveal(field)
+        view.mark(field, view.cursor if origin is view else offset)
+
+    def on_tree_view_moved(self, message: TreeView.Moved) -> None:
+        self.side = int(message.view.id == "tree-b")
+        self.select(message.field, origin=message.view)
+
+    def on_hex_view_moved(self, message: HexView.Moved) -> None:
+        self.side = int(message.view.id == "hex-b")
+        self.select(self.document.file.at(message.offset), message.offset, origin=message.view)
+
+    def on_change_list_chosen(self, message: ChangeList.Chosen) -> None:
+        for self.side in (0, 1):
+            field = field_of(self.document, message.change, self.side)
+            if field is not None:
+                places = message.change.places
+                self.select(field, None if places is None else places[self.side])
+                return
+
+    def on_found(self, message: Found) -> None:
+        rows: Sequence[Change] = () if message.changes is None else message.changes.rows
+        for letter, document in (("a", self.a), ("b", self.b)):
+            marks = dict(document.marks)
+            for row in rows:
+                field = field_of(document, row, int(letter == "b"))
+                if field is not None and field.path not in document.marks:
+                    marks[field.path] = "changed" if row.a is not None and row.b is not None else "only"
+                    for holder in holders(field.path):
+                        marks.setdefault(holder, "changed inside")
+            tree = self.query_one(f"#tree-{letter}", TreeView)
+            tree.marks = marks
+            tree.refresh()

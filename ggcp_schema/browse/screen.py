@@ -1,0 +1,293 @@
+"""What the screens with one file and with two have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
+
+from textual import events
+from textual.binding import Binding, BindingType
+from textual.message import Message
+from textual.screen import Screen
+from textual.widget import Widget
+
+from ggcp_schema.browse import commands
+from ggcp_schema.browse.bars import Key, KeyBar, TopBar
+from ggcp_schema.browse.dialogs import CommandWindow, GoToWindow, HelpWindow, SearchWindow
+from ggcp_schema.browse.document import READ_ERRORS, Document
+from ggcp_schema.browse.findings import Place, next_place
+from ggcp_schema.browse.hexview import HexView
+from ggcp_schema.browse.jobs import Working
+from ggcp_schema.browse.keys import HELP
+from ggcp_schema.constructs.tree import Field
+from ggcp_schema.errors import GgcpError
+
+WATCH = 2.0  # seconds between two looks at whether the file has changed
+AFTER_PAINT = 0.05  # seconds before work begins that would delay the first picture
+SINGLE = (80, 20)  # columns and lines below which one pane is shown at a time
+LOW = 30  # lines below which empty lines are saved
+
+
+class Finder(Working):
+    """Looks for the next odd place in the background."""
+
+    def __init__(self, found: Callable[[Any, bool], None]) -> None:
+        super().__init__()
+        self.display = False
+        self._found = found
+
+    def reported(self, result: Any, *, done: bool) -> None:
+        self._found(result, done)
+
+
+class Known(Message):
+    """It is known now what `info` says about a file; or the error that prevents that."""
+
+    def __init__(self, document: Document, error: Exception | None) -> None:
+        super().__init__()
+        self.document, self.error = document, error
+
+
+class Student(Working):
+    """Finds out in the background what `info` says about a file."""
+
+    def __init__(self, document: Document) -> None:
+        super().__init__()
+        self.display = False
+        self.document = document
+
+    def on_mount(self) -> None:
+        self.start(self.document.study, delay=AFTER_PAINT)
+
+    def reported(self, result: Any, *, done: bool) -> None:
+        self.post_message(Known(self.document, result))
+
+
+class Reopen(Message):
+    """The user wants the files to be opened again."""
+
+
+class FileScreen(Screen[None]):
+    """What the screens with one file and with two have in common: panes, keys, and a look at changes of the file."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("tab", "pane(1)", "Next pane", show=False),
+        Binding("shift+tab", "pane(-1)", "Previous pane", show=False),
+        Binding("slash", "search", "Search"),
+        Binding("g", "go_to", "Go to a path or an offset"),
+        Binding("n", "tensor(1)", "Next tensor"),
+        Binding("N", "tensor(-1)", "Previous tensor"),
+        Binding("f", "finding", "Next finding"),
+        Binding("y", "copy_path", "Copy the path"),
+        Binding("Y", "copy_command", "Copy the command that prints this"),
+        Binding("x", "extract", "Extract the tensor"),
+        Binding("e", "export", "Export a model"),
+        Binding("c", "convert", "Convert to a GGUF checkpoint"),
+        Binding("r", "reload", "Open the file again"),
+        Binding("z", "zoom", "One pane, or all"),
+        Binding("t", "app.light_or_dark", "Light or dark"),
+        Binding("escape", "stop", "Stop looking", show=False),
+        Binding("question_mark", "help", "Keys"),
+        Binding("q", "app.quit", "Quit"),
+    ]
+    field: Field | None = None
+    byte = 0
+
+    @property
+    def document(self) -> Document:
+        """The file that keys and windows act on."""
+        raise NotImplementedError
+
+    def select(self, field: Field | None, offset: int | None = None, origin: Widget | None = None) -> None:
+        """Select a field everywhere but in the widget where the user did it."""
+        raise NotImplementedError
+
+    def frames(self) -> list[str]:
+        """Return the ids of the panes, in the order of Tab."""
+        raise NotImplementedError
+
+    # Panes -------------------------------------------------------------------------------------------------
+
+    @property
+    def single(self) -> bool:
+        """Whether one pane is shown at a time."""
+        return self.has_class("-single")
+
+    def fit_to(self, width: int, height: int) -> None:
+        """Arrange the panes for a size of the screen."""
+        self.set_class(self.zoomed or width < SINGLE[0] or height < SINGLE[1], "-single")
+        self.set_class(height < LOW, "-low")
+        self._show_panes()
+
+    def on_resize(self, event: events.Resize) -> None:
+        self.fit_to(event.size.width, event.size.height)
+
+    pane = 0
+    zoomed = False
+
+    def _show_panes(self) -> None:
+        names = self.frames()
+        for index, name in enumerate(names):
+            self.set_class(index == self.pane, f"-shows-{name}")
+        for bar in self.query(TopBar):
+            bar.panes = ([name.replace("-", " ").title() for name in names], self.pane) if self.single else None
+            bar.refresh()
+
+    def target(self, name: str) -> Widget:
+        """Return the widget that is focused in a pane."""
+        raise NotImplementedError
+
+    def open_pane(self, index: int) -> None:
+        """Focus a pane; where only one is shown, show it."""
+        self.pane = index % len(self.frames())
+        self._show_panes()
+        self.target(self.frames()[self.pane]).focus()
+
+    def action_zoom(self) -> None:
+        """Let the pane with the focus fill the screen, or show all panes again."""
+        self.zoomed = not self.zoomed
+        self.fit_to(self.app.size.width, self.app.size.height)
+
+    def action_pane(self, step: int) -> None:
+        self.open_pane(self.pane + step)
+
+    def on_descendant_focus(self, event: events.DescendantFocus) -> None:
+        for ancestor in event.widget.ancestors_with_self:
+            name = (ancestor.id or "").removesuffix("-frame")
+            if name in self.frames() and (ancestor.id or "").endswith("-frame"):
+                self.pane = self.frames().index(name)
+        bar = self.query_one(KeyBar)
+        bar.own = list(own_keys(event.widget))
+        bar.refresh()
+
+    # The file may change -----------------------------------------------------------------------------------
+
+    async def on_mount(self) -> None:
+        self.set_interval(WATCH, self.look_for_changes)
+
+    def look_for_changes(self) -> None:
+        """Say it once if the file was changed or cut by another program."""
+        bar = self.query_one(TopBar)
+        if bar.trouble:
+            return
+        try:
+            self.document.file.source.check_unchanged()
+        except READ_ERRORS as error:
+            self.trouble(error)
+
+    def trouble(self, error: Exception) -> None:
+        """Say that the file cannot be read as it was."""
+        bar = self.query_one(TopBar)
+        if not bar.trouble:
+            bar.trouble = "changed on disk (r: open again)"
+            bar.refresh()
+            self.notify(str(error), title="The file has changed", severity="error", timeout=15, markup=False)
+            for view in self.query(HexView):
+                view.reload()
+
+    def on_hex_view_unreadable(self, message: HexView.Unreadable) -> None:
+        self.trouble(message.error)
+
+    def action_reload(self) -> None:
+        self.post_message(Reopen())
+
+    # Keys --------------------------------------------------------------------------------------------------
+
+    def action_search(self) -> None:
+        self.app.push_screen(SearchWindow(self.document), self._searched)
+
+    def _searched(self, path: str | None) -> None:
+        if path is None:
+            return
+        tensor = self.document.file.tensors.get(path)
+        try:
+            field = self.document.field_of(tensor) if tensor else self.document.file.find(path)
+        except GgcpError as error:
+            self.notify(str(error), severity="error", markup=False)
+            return
+        self.select(field)
+
+    def action_go_to(self) -> None:
+        self.app.push_screen(GoToWindow(self.document), self._gone_to)
+
+    def _gone_to(self, place: tuple[Field | None, int] | None) -> None:
+        if place is not None:
+            self.select(*place)
+
+    def position(self) -> int:
+        """Return the offset from which the next tensor or finding is looked for."""
+        tensor = self.document.tensor_of(self.field)
+        return tensor.offset if tensor is not None and tensor.nbytes else self.byte
+
+    def action_tensor(self, step: int) -> None:
+        tensor = self.document.next_tensor(self.position(), step)
+        if tensor is None:
+            self.notify("This is the last tensor." if step > 0 else "This is the first tensor.")
+        else:
+            self.select(self.document.field_of(tensor))
+
+    def action_finding(self) -> None:
+        self.query_one(KeyBar).show_message("looking for findings …  Esc: stop")
+        document, after = self.document, self.byte
+        self.query_one(Finder).start(lambda report: next_place(document, after, report))
+
+    def found(self, result: Any, done: bool) -> None:
+        """Go to the place that was found."""
+        bar = self.query_one(KeyBar)
+        if not done:
+            bar.show_message(f"looking for findings … {100 * result:.0f} %  Esc: stop")
+            return
+        bar.show_message("")
+        if isinstance(result, Place):
+            self.select(self.document.file.at(result.offset), result.offset)
+            self.notify(result.message, title=f"Finding at offset {result.offset:,}", markup=False)
+        elif result is None:
+            self.notify("Nothing odd was found: no NaN, no infinity, no damage, all padding zero.")
+        else:
+            self.trouble(result)
+
+    def action_stop(self) -> None:
+        if self.query_one(Finder).working:
+            self.query_one(Finder).stop()
+            self.query_one(KeyBar).show_message("")
+
+    def _copy(self, text: str) -> None:
+        self.app.copy_to_clipboard(text)
+        self.notify(text, title="Copied", markup=False)
+
+    def action_copy_path(self) -> None:
+        self._copy(self.field.path if self.field else f"0x{self.byte:x}")
+
+    def action_copy_command(self) -> None:
+        file = self.document.file.path
+        if self.field is None:
+            self._copy(commands.hex_at(file, self.byte))
+            return
+        self._copy(commands.printing(file, self.field, self.document.element_at(self.byte, self.field)))
+
+    def action_extract(self) -> None:
+        tensor = self.document.tensor_of(self.field)
+        if tensor is None or not tensor.nbytes:
+            self.notify("Select a tensor to extract it.", severity="warning")
+        else:
+            self.app.push_screen(CommandWindow(commands.extracting(self.document.file.path, tensor)))
+
+    def _advised(self) -> tuple[str, ...]:
+        return () if self.document.summary is None else self.document.summary.next
+
+    def action_export(self) -> None:
+        self.app.push_screen(CommandWindow(commands.exporting(self.document.file.path, self._advised())))
+
+    def action_convert(self) -> None:
+        self.app.push_screen(CommandWindow(commands.converting(self.document.file.path, self._advised())))
+
+    def action_help(self) -> None:
+        self.app.push_screen(HelpWindow(HELP))
+
+
+def own_keys(widget: Widget) -> Iterator[Key]:
+    """Give the keys of a pane that are worth a place in the bar."""
+    for binding in widget.BINDINGS:
+        if isinstance(binding, Binding) and binding.show:
+            key = {"plus": "+", "minus": "−"}.get(binding.key.split(",")[0], binding.key.split(",")[0])
+            yield Key(key, binding.description.lower(), binding.action)

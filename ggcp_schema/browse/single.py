@@ -1,0 +1,207 @@
+"""The screen with one file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Container, Horizontal
+from textual.widget import Widget
+
+from ggcp_schema.browse.bars import KeyBar, TabStrip, TopBar
+from ggcp_schema.browse.document import READ_ERRORS, Document
+from ggcp_schema.browse.health import FindMoments, HealthView
+from ggcp_schema.browse.hexview import HexView
+from ggcp_schema.browse.histogram import Histogram
+from ggcp_schema.browse.keys import KEYS
+from ggcp_schema.browse.layers import Layers
+from ggcp_schema.browse.overview import Overview
+from ggcp_schema.browse.panes import Jump, Pane
+from ggcp_schema.browse.picture import PictureView
+from ggcp_schema.browse.schema import Schema
+from ggcp_schema.browse.screen import FileScreen, Finder, Known, Student
+from ggcp_schema.browse.tree import TreeView
+from ggcp_schema.browse.values import Values
+from ggcp_schema.constructs.tree import Field
+from ggcp_schema.errors import GgcpError
+from ggcp_schema.inspect.text import escape, value_text
+
+FRAMES = ("tree", "tabs", "hex")
+
+
+class BrowseScreen(FileScreen):
+    """One file: the tree at the left, tabs at the right, bytes at the bottom; what is selected in one is in all."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding(str(number), f"tab({number - 1})", f"Tab {number}", show=False) for number in range(1, 8)
+    ]
+
+    def __init__(self, document: Document, find_moments: FindMoments) -> None:
+        super().__init__()
+        self._document = document
+        self.makers: dict[str, Callable[[], Pane]] = {
+            kind.TITLE: partial(kind, document) for kind in (Overview, Values, Histogram, PictureView)
+        }
+        self.makers[HealthView.TITLE] = partial(HealthView, document, find_moments)
+        self.makers |= {kind.TITLE: partial(kind, document) for kind in (Layers, Schema)}
+        self.titles = list(self.makers)
+        self.panes: dict[int, Pane] = {}
+        self.tab = 0
+
+    @property
+    def document(self) -> Document:
+        return self._document
+
+    def frames(self) -> list[str]:
+        return list(FRAMES)
+
+    def compose(self) -> ComposeResult:
+        yield TopBar(self.document)
+        with Horizontal(id="upper"):
+            with Container(id="tree-frame", classes="frame"):
+                yield TreeView(self.document)
+            with Container(id="tabs-frame", classes="frame"):
+                yield TabStrip(self.titles)
+        with Container(id="hex-frame", classes="frame"):
+            yield HexView(self.document)
+        yield Finder(self.found)
+        yield Student(self.document)
+        yield KeyBar(KEYS)
+
+    async def on_mount(self) -> None:
+        self.fit_to(self.app.size.width, self.app.size.height)
+        self.query_one("#tree-frame").border_title = "Fields"
+        self.query_one("#hex-frame").border_title = "Bytes"
+        tree = self.query_one(TreeView)
+        tree.focus()
+        self.field = tree.field
+        await self.action_tab(0, focus=False)
+        damage = self.document.file.damage
+        if damage is not None:
+            self.call_after_refresh(self._show_damage)
+        elif self.field is not None:
+            self.query_one(HexView).mark(self.field)
+        self._describe()
+
+    def _show_damage(self) -> None:
+        """Select the place of the damage: its field, or the last one before it."""
+        damage = self.document.file.damage
+        if damage is None:
+            return
+        offset = min(damage.offset, max(0, self.document.file.size - 1))
+        try:
+            field: Field | None = self.document.file.find(damage.path)
+        except GgcpError:
+            field = self.document.file.at(max(0, offset - 1))
+        self.select(field, offset)
+
+    def target(self, name: str) -> Widget:
+        if name == "tree":
+            return self.query_one(TreeView)
+        return self.query_one(HexView) if name == "hex" else self.panes[self.tab]
+
+    def on_known(self, message: Known) -> None:
+        self.query_one(TopBar).refresh()
+        overview = self.panes.get(0)
+        if isinstance(overview, Overview) and message.error is not None:
+            overview.fail(message.error)
+        elif isinstance(self.panes[self.tab], Overview | Schema):
+            self._show_in_tab()
+
+    # Tabs --------------------------------------------------------------------------------------------------
+
+    async def action_tab(self, index: int, *, focus: bool = True) -> None:
+        """Open a tab."""
+        before = self.panes.get(self.tab)
+        if before is not None and index != self.tab:
+            before.hide()
+            before.display = False
+        self.tab = index
+        pane = self.panes.get(index)
+        if pane is None:
+            pane = self.panes[index] = self.makers[self.titles[index]]()
+            pane.add_class("pane")
+            await self.query_one("#tabs-frame").mount(pane)
+        pane.display = True
+        strip = self.query_one(TabStrip)
+        strip.active = index
+        strip.refresh()
+        self.call_after_refresh(self._show_in_tab)
+        if focus:
+            self.open_pane(FRAMES.index("tabs"))
+
+    async def on_tab_strip_chosen(self, message: TabStrip.Chosen) -> None:
+        await self.action_tab(message.index)
+
+    def _show_in_tab(self, origin: Widget | None = None) -> None:
+        pane = self.panes[self.tab]
+        if pane is origin:
+            return
+        try:
+            pane.show(self.field)
+        except READ_ERRORS as error:
+            self.trouble(error)
+            return
+        if isinstance(pane, Values):
+            element = self.document.element_at(self.byte, self.field)
+            if element is not None:
+                pane.go_to(element)
+
+    # Selection ---------------------------------------------------------------------------------------------
+
+    def select(self, field: Field | None, offset: int | None = None, origin: Widget | None = None) -> None:
+        self.field = field
+        self.byte = offset if offset is not None else self.byte if field is None else field.offset
+        tree, view = self.query_one(TreeView), self.query_one(HexView)
+        try:
+            if origin is not tree and field is not None:
+                tree.reveal(field)
+            if isinstance(origin, Values) and offset is not None:
+                view.mark_bytes(range(offset, offset + self.document.element_size(offset)), offset)
+            elif origin is view:
+                view.mark(field, view.cursor)
+            else:
+                view.mark(field, offset)
+            self._show_in_tab(origin)
+            self._describe()
+        except READ_ERRORS as error:
+            self.trouble(error)
+
+    def _describe(self) -> None:
+        """Show at the edge of the hex pane what is under the cursor."""
+        words = [f"0x{self.byte:x}"]
+        if self.field is not None:
+            words.append(escape(self.field.path))
+            element = self.document.element_at(self.byte, self.field)
+            if element is not None:
+                tensor = self.document.tensor_of(self.field)
+                words.append(f"element {element:,}")
+                try:
+                    value = next(iter(tensor.values(element, element + 1)))[0] if tensor else None
+                    words.append(str(value))
+                except GgcpError:
+                    pass
+            elif self.field.is_leaf:
+                words += [self.field.type, escape(value_text(self.field))]
+        self.query_one("#hex-frame").border_subtitle = "  ".join(words).replace("[", r"\[")
+
+    def on_tree_view_moved(self, message: TreeView.Moved) -> None:
+        self.select(message.field, origin=message.view)
+
+    def on_hex_view_moved(self, message: HexView.Moved) -> None:
+        self.select(self.document.file.at(message.offset), message.offset, origin=message.view)
+
+    def on_jump(self, message: Jump) -> None:
+        message.stop()
+        origin = self.panes[self.tab]
+        if message.offset is None:
+            if message.tensor is not None:
+                self.select(self.document.field_of(message.tensor), origin=origin)
+            return
+        field = self.document.file.at(message.offset)
+        if message.tensor is not None and self.document.tensor_of(self.field) == message.tensor:
+            field = self.field  # the tree need not move to the data of a tensor that is selected already
+        self.select(field, message.offset, origin=origin)

@@ -1,0 +1,90 @@
+"""`browse`: walk through a file in the terminal."""
+
+from __future__ import annotations
+
+import gc
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ggcp_schema.cli.options import File
+from ggcp_schema.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ggcp_schema.files.file import File as OpenFile
+
+
+def browse(
+    file: File,
+    other: Annotated[
+        Path | None, typer.Argument(metavar="[FILE2]", help="A second file, to compare with the first.")
+    ] = None,
+    vocab: Annotated[
+        Path | None,
+        typer.Option("--vocab", metavar="VOCABULARY", help="The vocabulary, to show the text of tokens."),
+    ] = None,
+    light: Annotated[bool, typer.Option("--light", help="Use light colours.")] = False,
+) -> None:
+    """Walk through a file in the terminal: fields and bytes side by side, values, the health of the training.
+
+    Press ? for the keys. Nothing is written. A damaged file opens with what is whole. Two files show what changed.
+    """
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError("browse needs a terminal", f"Run `ggcp-schema dump {file}` to print the fields.")
+    from ggcp_schema.checkpoint.formats import format_of
+    from ggcp_schema.files.source import Source
+
+    paths = [str(path) for path in (file, other) if path is not None]
+    for path in paths:  # before the screen changes, refuse what is no file of a known format
+        source = Source(path)
+        try:
+            format_of(source)
+        finally:
+            source.close()
+    tokens = None if vocab is None else token_texts(vocab)
+
+    from ggcp_schema.browse.app import BrowseApp
+    from ggcp_schema.browse.moments import find_moments
+
+    app = BrowseApp(paths, open_for_long, find_moments=find_moments, tokens=tokens, light=light)
+    _end_by_exception()
+    try:
+        app.run()
+    finally:
+        app.close_files()
+    if app.error is not None:
+        raise app.error
+    if app.return_code:
+        sys.exit(app.return_code)
+
+
+def open_for_long(path: str) -> OpenFile:
+    """Open a file; from then on garbage is collected, but for what the file consists of."""
+    from ggcp_schema.checkpoint.formats import open_file
+
+    file = open_file(path, partial=True)
+    gc.freeze()
+    gc.enable()  # main() switches it off for short commands
+    return file
+
+
+def _end_by_exception() -> None:
+    """Let signals raise `SystemExit`: the handlers of `main` end the process and would leave the terminal as it is."""
+    for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda number, frame: sys.exit(128 + number))
+
+
+def token_texts(path: Path) -> Callable[[int], str]:
+    """Return a function that gives the text of a token of a vocabulary file."""
+    from ggcp_schema.checkpoint.names import TOKENS
+    from ggcp_schema.mapping.vocabulary import read_vocabulary
+
+    entries = read_vocabulary(path).keys
+    texts = next(entry.value for entry in entries if entry.key == TOKENS)
+    return lambda token: str(texts[token]).replace("▁", " ") if token < len(texts) else "?"

@@ -1,0 +1,164 @@
+"""Runs the browser without a terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from textual import events
+from textual.pilot import Pilot
+
+from ggcp_schema.browse.app import BrowseApp
+from ggcp_schema.browse.hexview import HexView
+from ggcp_schema.browse.jobs import Working
+from ggcp_schema.browse.moments import find_moments
+from ggcp_schema.browse.outline import Outline
+from ggcp_schema.browse.single import BrowseScreen
+from ggcp_schema.browse.tree import TreeView
+from ggcp_schema.checkpoint.formats import open_file
+
+SIZES = ((60, 15), (80, 24), (120, 40), (200, 50))
+gc.freeze()  # collections need not look at the imported modules
+TIMEOUT = 60  # seconds after which what is waited for counts as missing
+Script = Callable[["Browser"], Awaitable[None]]
+
+
+async def idle(*seconds: float) -> None:
+    """Wait until nothing can be done before time passes, or a file or another thread answers.
+
+    The tests use this in place of Textual's `wait_for_idle`, which sleeps until the process has used little time.
+    """
+    ready = asyncio.get_running_loop()._ready  # type: ignore[attr-defined]
+    await asyncio.sleep(0)
+    while ready:
+        await asyncio.sleep(0)
+
+
+class Browser:
+    """A running browser: its keys, what it shows, and what it has selected."""
+
+    def __init__(self, app: BrowseApp, pilot: Pilot[None]) -> None:
+        self.app, self.pilot = app, pilot
+
+    @property
+    def screen(self) -> BrowseScreen:
+        screen = self.app.screen_stack[1]
+        assert isinstance(screen, BrowseScreen)
+        return screen
+
+    @property
+    def tree(self) -> TreeView:
+        return self.app.screen_stack[1].query(TreeView).first()
+
+    @property
+    def hex(self) -> HexView:
+        return self.app.screen_stack[1].query(HexView).first()
+
+    @property
+    def path(self) -> str | None:
+        return self.screen.field.path if self.screen.field else None
+
+    async def begin_again(self) -> None:
+        """Close windows and collapse all fields; select the first one, and the first tab."""
+        while len(self.app.screen_stack) > 2:
+            await self.press("escape")
+        self.app.clear_notifications()
+        screen, tree = self.screen, self.tree
+        tree.outline = Outline(screen.document.file.root)
+        screen.select(tree.outline[0].field)
+        await screen.action_tab(0, focus=False)
+        await self.painted()
+        screen.open_pane(0)
+        await self.painted()
+
+    async def press(self, *keys: str) -> None:
+        for key in keys:
+            await self.pilot.press(key)
+        await self.painted()
+
+    async def type(self, text: str) -> None:
+        names = {".": "full_stop", "[": "left_square_bracket", "]": "right_square_bracket", " ": "space"}
+        await self.press(*(names.get(char, char) for char in text))
+
+    async def go_to(self, place: str) -> None:
+        await self.press("g")
+        self.app.post_message(events.Paste(place))
+        await self.press("enter")
+
+    async def settle(self) -> None:
+        """Wait until nothing is computed in the background."""
+        await self.painted()
+        await self.until(
+            lambda: not any(isinstance(each, Working) and each.working for each in self.app.screen.query("*"))
+        )
+        await self.painted()
+
+    async def resize(self, width: int, height: int) -> None:
+        await self.pilot.resize_terminal(width, height)
+        await self.until(lambda: self.app.screen.size == (width, height))
+        await self.pilot.pause(0.05)  # Textual arranges the widgets a moment later
+        await self.painted()
+
+    async def painted(self) -> None:
+        """Wait until the screen shows what has happened so far."""
+        done = asyncio.Event()
+        self.app.screen.call_after_refresh(done.set)
+        for _ in range(100):  # an application that has ended paints nothing
+            if done.is_set():
+                return
+            await self.pilot.pause()
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Wait until the condition is true."""
+        end = time.monotonic() + TIMEOUT
+        while not condition():
+            assert time.monotonic() < end, "it does not come true"
+            await self.pilot.pause(0.002)
+
+    def text(self, selector: str | None = None) -> str:
+        """What the screen, or a widget, shows."""
+        region = self.app.screen.region if selector is None else self.app.screen.query_one(selector).region
+        lines = self.app.screen._compositor.render_strips()
+        return "\n".join(strip.crop(region.x, region.right).text for strip in lines[region.y : region.bottom])
+
+
+def in_turn(*scripts: Script) -> Script:
+    """Return a script that runs these, each from the beginning."""
+
+    async def script(browser: Browser) -> None:
+        for each in scripts:
+            await browser.begin_again()
+            await each(browser)
+
+    return script
+
+
+def browse(*paths: Path, script: Script, size: tuple[int, int] = (120, 40), **options: Any) -> BrowseApp:
+    """Run the browser at a size of the screen, and the script in it."""
+    app = BrowseApp(
+        [str(path) for path in paths],
+        lambda path: open_file(path, partial=True),
+        find_moments=find_moments,
+        **options,
+    )
+
+    async def run() -> None:
+        async with app.run_test(size=size, notifications=True) as pilot:
+            browser = Browser(app, pilot)
+            await browser.settle()
+            await script(browser)
+
+    gc.disable()  # it takes a third of the time
+    try:
+        with mock.patch("textual.app.wait_for_idle", idle), mock.patch("textual.pilot.wait_for_idle", idle):
+            asyncio.run(run())
+    finally:
+        app.close_files()
+        gc.enable()
+        gc.collect()
+    return app

@@ -1,0 +1,645 @@
+"""The browser as a person uses it, at four sizes of the terminal."""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+from pathlib import Path
+
+import pytest
+from textual.widgets import Input
+
+from ggcp_schema.browse import histogram, jobs
+from ggcp_schema.browse.bars import KeyBar, TabStrip, TopBar
+from ggcp_schema.browse.dialogs import CommandWindow, HelpWindow, SearchWindow
+from ggcp_schema.browse.health import HealthView
+from ggcp_schema.browse.hexview import HexView
+from ggcp_schema.browse.histogram import Histogram
+from ggcp_schema.browse.layers import Layers
+from ggcp_schema.browse.overview import FileMap, Overview
+from ggcp_schema.browse.picture import PictureView
+from ggcp_schema.browse.schema import Schema
+from ggcp_schema.browse.values import Values
+from ggcp_schema.checkpoint.formats import open_file
+from tests.browse.driver import SIZES, Browser, browse, in_turn
+from tests.helpers import FIXTURES, TRUNCATED
+
+ALICE, SMALL = FIXTURES / "alice.ggcp", FIXTURES / "v1-adam.ggcp"
+at_all_sizes = pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+
+
+# Movement --------------------------------------------------------------------------------------------------
+
+
+async def the_tree_moves_the_bytes(browser: Browser) -> None:
+    await browser.press("down", "down")
+    assert browser.path == "train_its"
+    assert browser.hex.cursor == 8
+    assert list(browser.hex.selection) == [8, 9, 10, 11]
+    await browser.press("end", "right", "down")
+    assert browser.path == "optimizer.version"
+    assert browser.hex.cursor == browser.screen.field.offset
+
+
+async def the_bytes_move_the_tree(browser: Browser) -> None:
+    await browser.press("tab", "tab")
+    assert isinstance(browser.app.focused, HexView)
+    await browser.press(*["right"] * 9)
+    assert browser.path == "train_its"
+    assert browser.tree.field.path == "train_its"
+    await browser.press("ctrl+end")
+    assert browser.path == "optimizer.state.n_no_improvement"
+    assert browser.tree.field.path == "optimizer.state.n_no_improvement"
+    await browser.press("ctrl+home", "right_square_bracket", "right_square_bracket", "left_square_bracket")
+    assert browser.path == "version"
+
+
+async def vi_keys_move_too(browser: Browser) -> None:
+    await browser.press("j", "j", "j", "k")
+    assert browser.path == "train_its"
+    await browser.press(*["j"] * 3, "l", "j")
+    assert browser.path == "hparams.n_vocab"
+    await browser.press("h")
+    assert browser.path == "hparams"
+    await browser.press("h")
+    assert browser.tree.outline[browser.tree.cursor].expanded is False
+
+
+async def walking_through_the_bytes_does_not_fill_the_tree(browser: Browser) -> None:
+    rows = len(browser.tree.outline)
+    await browser.press("tab", "tab")
+    for _ in range(25):
+        await browser.press("right_square_bracket")
+    assert len(browser.tree.outline) < rows + 15
+    assert browser.tree.field.path == browser.path
+
+
+async def next_and_previous_tensor(browser: Browser) -> None:
+    found = []
+    for key in ("n", "n", "n", "n", "N", "N"):
+        await browser.press(key)
+        found.append(browser.path)
+    assert found == [
+        "tok_embeddings",
+        "norm",
+        "output",
+        "layers[0].attention_norm",
+        "output",
+        "norm",
+    ]
+
+
+async def search(browser: Browser) -> None:
+    await browser.press("slash")
+    await browser.type("w3 2")
+    await browser.settle()
+    assert "layers[2].w3" in browser.text()
+    await browser.press("down", "up", "enter")
+    assert browser.path == "layers[2].w3"
+    await browser.press("slash", "escape")
+    assert not isinstance(browser.app.screen, SearchWindow)
+
+
+async def go_to(browser: Browser) -> None:
+    await browser.go_to("layers[1].wq")
+    assert browser.path == "layers[1].wq"
+    await browser.go_to("0x10")
+    assert (browser.path, browser.hex.cursor) == ("train_tokens", 16)
+    await browser.go_to("layers[7].wq")
+    assert "layers[7].wq" in browser.text()
+    assert browser.app.screen is not browser.screen
+    await browser.press("escape")
+    assert browser.path == "train_tokens"
+
+
+# Panes and sizes -------------------------------------------------------------------------------------------
+
+
+async def a_small_terminal_shows_one_pane_at_a_time(browser: Browser) -> None:
+    await browser.resize(60, 15)
+    shown = []
+    for _ in range(3):
+        panes = [name for name in ("tree", "tabs", "hex") if browser.screen.query_one(f"#{name}-frame").region.area]
+        shown += [panes]
+        await browser.press("tab")
+    assert shown == [["tree"], ["tabs"], ["hex"]]
+    await browser.press("shift+tab")
+    assert browser.screen.query_one("#hex-frame").region.area
+
+
+async def resizing_changes_the_arrangement_and_keeps_the_selection(browser: Browser) -> None:
+    await browser.go_to("layers[2].w2")
+    for width, height, panes in ((60, 15, 1), (200, 50, 3), (79, 40, 1), (80, 24, 3), (30, 8, 1), (120, 40, 3)):
+        await browser.resize(width, height)
+        frames = [browser.screen.query_one(f"#{name}-frame").region for name in ("tree", "tabs", "hex")]
+        assert sum(1 for frame in frames if frame.area) == panes
+        assert all(frame.right <= width and frame.bottom <= height for frame in frames)
+        assert browser.path == "layers[2].w2"
+        assert browser.text().count("\n") == height - 1
+    row = browser.tree.cursor - round(browser.tree.scroll_y)
+    assert 0 <= row < browser.tree.size.height
+
+
+async def zoom_lets_one_pane_fill_the_screen(browser: Browser) -> None:
+    await browser.press("z")
+    assert browser.screen.query_one("#tree-frame").region.width == 120
+    assert not browser.screen.query_one("#hex-frame").region.area
+    await browser.press("z")
+    assert browser.screen.query_one("#hex-frame").region.area
+
+
+# Tabs ------------------------------------------------------------------------------------------------------
+
+TABS = (Overview, Values, Histogram, PictureView, HealthView, Layers, Schema)
+SHOWN = (
+    "6,000 iterations",
+    "ne[0] = 64 (numpy axis 1)",
+    "mean",
+    "rows 0–63 of 64",
+    "order C",
+    "layers[*].wq",
+    "layers.0.attention.wq.weight",
+)
+
+
+async def every_tab(browser: Browser) -> None:
+    await browser.go_to("layers[0].wq")
+    for number, (kind, words) in enumerate(zip(TABS, SHOWN), 1):
+        await browser.press(str(number))
+        await browser.settle()
+        pane = browser.screen.query_one(kind)
+        assert pane.display
+        assert pane.has_focus or isinstance(pane, Overview | Schema)
+        if number == 1:
+            pane.scroll_end(animate=False)
+            await browser.settle()
+            assert "RMS epsilon" in browser.text() or "next" in browser.text()
+        elif browser.app.size.width > 80:
+            assert words in browser.text()
+        assert [tab for tab in browser.screen.panes.values() if tab.display] == [pane]
+
+
+async def moving_in_the_values_moves_the_bytes(browser: Browser) -> None:
+    await browser.go_to("layers[0].wk")
+    await browser.press("2")
+    await browser.press("down", "down", "right", "right", "right")
+    tensor = browser.app.files[0].tensors["layers[0].wk"]
+    element = 2 * 64 + 3
+    assert browser.hex.cursor == tensor.offset + 4 * element
+    assert list(browser.hex.selection) == list(range(browser.hex.cursor, browser.hex.cursor + 4))
+    assert f"layers[0].wk[2, 3] = {tensor.array()[2, 3]!s}" in browser.text()
+    await browser.press("ctrl+end", "end")
+    assert browser.hex.cursor == tensor.offset + tensor.nbytes - 4
+
+
+async def moving_in_the_bytes_moves_the_values(browser: Browser) -> None:
+    await browser.go_to("layers[0].wk.data[130]")
+    await browser.press("2")
+    await browser.settle()
+    values = browser.screen.query_one(Values)
+    assert (values.cursor, values.column) == (2, 2)
+
+
+async def the_histogram_has_a_logarithmic_scale(browser: Browser) -> None:
+    await browser.go_to("output")
+    await browser.press("3")
+    await browser.settle()
+    linear = browser.text()
+    await browser.press("o")
+    assert "logarithmic (o: linear)" in browser.text()
+    assert browser.text() != linear
+
+
+async def the_picture_is_pooled_and_zoomed(browser: Browser) -> None:
+    await browser.go_to("tok_embeddings")
+    await browser.press("4")
+    await browser.settle()
+    view = browser.screen.query_one(PictureView)
+    mean = view.picture
+    await browser.press("p", "p")
+    await browser.settle()
+    assert view.method == "max"
+    assert view.picture != mean
+    await browser.press("plus", "plus", "right", "down")
+    await browser.settle()
+    assert view.window[2:] == (192, 16)
+    await browser.press("0")
+    await browser.settle()
+    assert view.window == (0, 0, 768, 64)
+
+
+async def health_names_the_dead_tokens(browser: Browser) -> None:
+    await browser.press("5")
+    await browser.settle()
+    view = browser.screen.query_one(HealthView)
+    assert view.found is not None
+    await browser.press("end")
+    dead = view.found.dead[-1]
+    assert f"token {dead}!" in browser.text()
+    await browser.press("enter")
+    tensor = browser.app.files[0].tensors["tok_embeddings"]
+    assert browser.hex.cursor == tensor.offset + 4 * 64 * dead
+
+
+async def the_layers_have_other_statistics(browser: Browser) -> None:
+    await browser.press("6")
+    await browser.settle()
+    assert "[RMS]" in browser.text()
+    await browser.press("s", "s")
+    assert "[std]" in browser.text()
+    await browser.press("down", "down", "down")
+    assert browser.path == "layers[2].attention_norm"
+
+
+# Keys ------------------------------------------------------------------------------------------------------
+
+
+async def copying_the_path_and_the_command(browser: Browser) -> None:
+    await browser.go_to("hparams.n_embd")
+    await browser.press("y")
+    assert browser.app.clipboard == "hparams.n_embd"
+    await browser.press("Y")
+    assert browser.app.clipboard == f"ggcp-schema get {ALICE} hparams.n_embd"
+
+
+def test_a_command_is_shown_copied_edited_and_runs_after_the_second_enter(tmp_path: Path) -> None:
+    async def script(browser: Browser) -> None:
+        await browser.go_to("norm")
+        await browser.press("x")
+        line = browser.app.screen.query_one(Input)
+        assert line.value == f"ggcp-schema extract {ALICE} norm norm.npy"
+        await browser.press("ctrl+y")
+        assert browser.app.clipboard == line.value
+        line.value = f"ggcp-schema extract {ALICE} norm {tmp_path / 'out.npy'}"
+        await browser.pilot.pause()
+        await browser.press("enter")
+        assert "Enter again" in browser.text()
+        assert not (tmp_path / "out.npy").exists()
+        await browser.press("enter")
+        await browser.settle()
+        assert "done" in browser.text()
+        assert (tmp_path / "out.npy").exists()
+        line.value = "rm -rf /nowhere"
+        await browser.press("enter", "enter")
+        assert "cannot be run" in browser.text()
+        await browser.press("escape")
+        assert not isinstance(browser.app.screen, CommandWindow)
+
+    browse(ALICE, script=script)
+
+
+async def export_and_convert_offer_the_commands_of_info(browser: Browser) -> None:
+    for key, word in (("e", "export"), ("c", "convert")):
+        await browser.press(key)
+        line = browser.app.screen.query_one(Input).value
+        assert line.startswith(f"ggcp-schema {word} {ALICE}")
+        await browser.press("escape")
+
+
+async def help_lists_the_keys_and_closes(browser: Browser) -> None:
+    await browser.press("question_mark")
+    assert isinstance(browser.app.screen, HelpWindow)
+    assert "fuzzy search" in browser.text()
+    await browser.press("escape")
+    assert browser.app.screen is browser.screen
+
+
+async def the_command_palette_lists_everything(browser: Browser) -> None:
+    commands = list(browser.app.get_system_commands(browser.screen))
+    titles = {command.title for command in commands}
+    assert {
+        "Search",
+        "Next tensor",
+        "Next finding",
+        "Copy the path",
+        "Extract the tensor",
+        "Keys",
+        "Quit",
+    } <= titles
+    assert {f"Open {kind.TITLE}" for kind in TABS} <= titles
+    await browser.press("3")
+    next(command for command in commands if command.title == "Open Schema").callback()
+    await browser.settle()
+    assert browser.screen.query_one(Schema).display
+    assert "Logarithmic scale" not in titles
+
+
+# The mouse -------------------------------------------------------------------------------------------------
+
+
+async def the_mouse_selects_rows_bytes_tabs_and_places_of_the_map(browser: Browser) -> None:
+    await browser.pilot.click("TreeView", offset=(10, 3))
+    assert browser.path == "train_samples"
+    view = browser.hex
+    await browser.pilot.click("HexView", offset=(view.grid.byte_column(1), 1))
+    assert browser.hex.cursor == view.grid.per_line + 1
+    await browser.pilot.click("TabStrip", offset=(browser.screen.query_one(TabStrip).size.width // 2, 0))
+    assert browser.screen.tab > 0
+    await browser.press("1")
+    file_map = browser.screen.query_one(FileMap)
+    await browser.pilot.click("FileMap", offset=(file_map.size.width - 1, file_map.rows))
+    assert browser.path == "optimizer.state.v.data"
+    await browser.pilot.click("KeyBar", offset=(12, 0))
+    assert isinstance(browser.app.screen, SearchWindow)
+
+
+async def a_click_on_the_arrow_expands(browser: Browser) -> None:
+    rows = len(browser.tree.outline)
+    await browser.pilot.click("TreeView", offset=(0, 5))
+    assert browser.path == "hparams"
+    assert len(browser.tree.outline) == rows + 6
+    await browser.pilot.click("TreeView", offset=(4, 5))
+    assert len(browser.tree.outline) == rows
+
+
+# Damage and change -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [SIZES[0], SIZES[2]], ids=lambda size: f"{size[0]}x{size[1]}")
+def test_a_damaged_file_shows_the_place_and_what_can_be_saved(size: tuple[int, int]) -> None:
+    async def script(browser: Browser) -> None:
+        assert browser.hex.cursor == TRUNCATED.stat().st_size - 1
+        assert browser.path == "layers[0].w3.name"
+        assert "✗ damaged" in browser.text("TopBar")
+        assert any("✗" in line and "w3" in line for line in browser.text("TreeView").splitlines())
+        await browser.press("tab", "tab")
+        assert "!" in browser.text("HexView")
+        await browser.press("1")
+        browser.screen.query_one(Overview).scroll_home(animate=False)
+        await browser.settle()
+        assert "11 of 12" in browser.text("Overview") or "11 of the" in browser.text("Overview")
+
+    browse(TRUNCATED, script=script, size=size)
+
+
+def test_findings_are_visited(tmp_path: Path) -> None:
+    content = bytearray(ALICE.read_bytes())
+    with open_file(ALICE) as file:
+        tensor = file.tensors["layers[2].wo"]
+    content[tensor.offset + 400 : tensor.offset + 404] = struct.pack("<f", float("nan"))
+    path = tmp_path / "nan.ggcp"
+    path.write_bytes(content)
+
+    async def script(browser: Browser) -> None:
+        await browser.press("f")
+        await browser.settle()
+        assert browser.hex.cursor == tensor.offset + 400
+        assert browser.path == "layers[2].wo.data"
+        assert "element 100 is NaN" in browser.text()
+
+    browse(path, script=script)
+
+
+def test_a_file_that_changes_or_shrinks_gives_a_message_and_can_be_opened_again(tmp_path: Path) -> None:
+    path = tmp_path / "shrinks.ggcp"
+    path.write_bytes(ALICE.read_bytes())
+
+    async def script(browser: Browser) -> None:
+        os.utime(path, (1, 1))
+        browser.screen.look_for_changes()
+        assert "changed on disk" in browser.text("TopBar")
+        await browser.press("r")
+        await browser.settle()
+        assert "✓ whole" in browser.text("TopBar")
+        os.truncate(path, 5000)
+        await browser.press("tab", "tab", "ctrl+end", "ctrl+home", "pagedown")
+        for key in "1234567":
+            await browser.press(key, "n")
+            await browser.settle()
+        assert "changed on disk" in browser.text("TopBar")
+        path.write_bytes(ALICE.read_bytes())
+        await browser.press("r")
+        await browser.settle()
+        assert "✓ whole" in browser.text("TopBar")
+
+    browse(path, script=script)
+
+
+# Formats ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["alice-vocab.gguf", "vocab.ggjt", "v1-lbfgs.ggcp", "v1-adam-raw-params.ggcp"])
+def test_every_format_opens_and_every_tab_shows_something(name: str) -> None:
+    async def script(browser: Browser) -> None:
+        if name.endswith(".gguf"):
+            await browser.go_to("general.name")
+            assert "general.name  'alice-vocab'" in browser.text()
+        for key in "n1234567":
+            await browser.press(key)
+            await browser.settle()
+            assert browser.text().strip()
+        await browser.press("slash")
+        await browser.type("o")
+        await browser.settle()
+        await browser.press("enter")
+        assert browser.path
+
+    browse(FIXTURES / name, script=script, size=(200, 50))
+
+
+# Background work -------------------------------------------------------------------------------------------
+
+
+def test_work_stops_when_the_selection_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    started, stopped = [], []
+    go_on = threading.Event()
+
+    def slow(tensor: object, report: jobs.Report) -> None:
+        started.append(tensor.path)  # type: ignore[attr-defined]
+        try:
+            while not go_on.wait(0.005):
+                report(None)
+        except jobs.Cancelled:
+            stopped.append(tensor.path)  # type: ignore[attr-defined]
+            raise
+
+    monkeypatch.setattr(histogram, "distribution", slow)
+
+    async def script(browser: Browser) -> None:
+        await browser.go_to("norm")
+        await browser.press("3")
+        await browser.until(lambda: started)
+        assert (started, stopped) == (["norm"], [])
+        await browser.press("n")
+        await browser.until(lambda: len(started) == 2 and stopped)
+        assert (started, stopped) == (["norm", "output"], ["norm"])
+        await browser.press("1")
+        await browser.until(lambda: len(stopped) == 2)
+        assert stopped == ["norm", "output"]
+
+    browse(SMALL, script=script, size=(80, 24))
+
+
+def test_holding_a_key_starts_no_work_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+
+    def note(tensor: object, report: jobs.Report) -> histogram.Distribution:
+        started.append(tensor.path)  # type: ignore[attr-defined]
+        return histogram.Distribution(tensor, 1.0)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(histogram, "distribution", note)
+    monkeypatch.setattr(Histogram, "DELAY", 0.5)
+
+    async def script(browser: Browser) -> None:
+        await browser.press("3", "n", "n", "n", "n", "n")
+        await browser.settle()
+        assert started == ["layers[0].wq"]
+
+    browse(SMALL, script=script, size=(80, 24))
+
+
+def test_quitting_does_not_wait_for_work_that_cannot_be_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    blocked = threading.Event()
+    started = []
+
+    def block(tensor: object, report: jobs.Report) -> None:
+        started.append(tensor)
+        blocked.wait()
+
+    monkeypatch.setattr(histogram, "distribution", block)
+
+    async def script(browser: Browser) -> None:
+        await browser.go_to("norm")
+        await browser.press("3")
+        await browser.until(lambda: started)
+
+    browse(SMALL, script=script, size=(80, 24))
+    assert not blocked.is_set()
+    blocked.set()
+
+
+def test_an_error_in_the_background_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(tensor: object, report: jobs.Report) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(histogram, "distribution", fail)
+
+    async def script(browser: Browser) -> None:
+        await browser.go_to("norm")
+        await browser.press("3")
+        await browser.settle()
+
+    with pytest.raises(ZeroDivisionError):
+        browse(SMALL, script=script, size=(80, 24))
+
+
+# Colours ---------------------------------------------------------------------------------------------------
+
+
+def test_the_screen_can_be_read_without_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    async def script(browser: Browser) -> None:
+        await browser.go_to("train_its")
+        assert browser.app.no_color
+        assert "[70 17 00 00]" in browser.text("HexView")
+        assert "◆" in browser.text("FileMap")
+        legend = browser.text("FileMap").splitlines()[-1] + browser.text("FileMap").splitlines()[-2]
+        assert all(f"{sign} {use}" in legend for sign, use in (("█", "model"), ("▓", "m"), ("▒", "v")))
+        styles = {
+            segment.style.color.triplet
+            for strip in browser.app.screen._compositor.render_strips()
+            for segment in strip.apply_filter(browser.app._filters[-1], browser.app.screen.background_colors[1])
+            if segment.style and segment.style.color and segment.style.color.triplet
+        }
+        assert all(len(set(triplet)) == 1 for triplet in styles)
+
+    browse(ALICE, script=script)
+
+
+async def light_and_dark(browser: Browser) -> None:
+    assert browser.app.current_theme.dark
+    before = browser.screen.styles.background
+    await browser.press("t")
+    await browser.settle()
+    assert not browser.app.current_theme.dark
+    assert browser.screen.styles.background.brightness > before.brightness
+    await browser.press("t")
+    assert browser.app.current_theme.dark
+
+
+async def the_edges_fit(browser: Browser) -> None:
+    for widget in (browser.screen.query_one(TopBar), browser.screen.query_one(KeyBar)):
+        assert widget.region.width == browser.app.size.width
+    assert browser.text("KeyBar").rstrip().endswith("q quit")
+    assert "alice.ggcp" in browser.text("TopBar")
+    assert "✓ whole" in browser.text("TopBar")
+
+
+# Running them ----------------------------------------------------------------------------------------------
+
+AT_ALL_SIZES = (
+    the_edges_fit,
+    the_tree_moves_the_bytes,
+    the_bytes_move_the_tree,
+    next_and_previous_tensor,
+    search,
+    go_to,
+    every_tab,
+)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+def test_at_every_size(size: tuple[int, int]) -> None:
+    browse(ALICE, script=in_turn(*AT_ALL_SIZES), size=size)
+
+
+def test_moving_and_arranging() -> None:
+    browse(
+        ALICE,
+        script=in_turn(
+            vi_keys_move_too,
+            walking_through_the_bytes_does_not_fill_the_tree,
+            the_mouse_selects_rows_bytes_tabs_and_places_of_the_map,
+            a_click_on_the_arrow_expands,
+            zoom_lets_one_pane_fill_the_screen,
+            light_and_dark,
+            a_small_terminal_shows_one_pane_at_a_time,
+            resizing_changes_the_arrangement_and_keeps_the_selection,
+        ),
+    )
+
+
+def test_the_tabs_and_that_nothing_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "file.ggcp"
+    path.write_bytes(ALICE.read_bytes())
+    path.chmod(0o444)
+    browse(
+        path,
+        script=in_turn(
+            moving_in_the_values_moves_the_bytes,
+            moving_in_the_bytes_moves_the_values,
+            the_histogram_has_a_logarithmic_scale,
+            the_picture_is_pooled_and_zoomed,
+            health_names_the_dead_tokens,
+            the_layers_have_other_statistics,
+        ),
+        tokens=lambda token: f"token {token}!",
+    )
+    assert path.read_bytes() == ALICE.read_bytes()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_keys() -> None:
+    async def quits(browser: Browser) -> None:
+        await browser.press("q")
+
+    app = browse(
+        ALICE,
+        script=in_turn(
+            copying_the_path_and_the_command,
+            export_and_convert_offer_the_commands_of_info,
+            help_lists_the_keys_and_closes,
+            the_command_palette_lists_everything,
+            quits,
+        ),
+    )
+    assert app.return_code == 0
+
+
+def test_it_starts_with_light_colours() -> None:
+    async def script(browser: Browser) -> None:
+        assert not browser.app.current_theme.dark
+
+    browse(SMALL, script=script, light=True)

@@ -1,0 +1,177 @@
+"""Two files side by side."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from textual.widgets import Input
+
+from ggcp_schema.browse.document import Document
+from ggcp_schema.browse.hexview import HexView
+from ggcp_schema.browse.pair import ChangeList, PairScreen, compare, counterpart, in_step, signed
+from ggcp_schema.browse.tree import TreeView
+from ggcp_schema.checkpoint.formats import open_file
+from tests.browse.driver import SIZES, Browser, browse
+from tests.helpers import FIXTURES, ORDERS, run_cli
+
+ALICE = FIXTURES / "alice.ggcp"
+A, B = (path for path in ORDERS if path.name in ("aug-B-3.ggcp", "aug-C-3.ggcp"))
+
+
+def changed(tmp_path: Path) -> Path:
+    """Alice after more training: more iterations, another loss, wk of layer 1 twice as large, a NaN in norm."""
+    content = bytearray(ALICE.read_bytes())
+    with open_file(ALICE) as file:
+        wk, norm, loss = file.tensors["layers[1].wk"], file.tensors["norm"], file.find("optimizer.state.fx_prev")
+        content[8:12] = struct.pack("<I", 6400)
+        content[loss.offset : loss.end] = struct.pack("<f", 0.125)
+        content[wk.offset : wk.offset + wk.nbytes] = (wk.array() * 2).tobytes()
+        content[norm.offset : norm.offset + 4] = struct.pack("<f", float("nan"))
+    path = tmp_path / "later.ggcp"
+    path.write_bytes(content)
+    return path
+
+
+def test_the_changes_are_those_that_were_made(tmp_path: Path) -> None:
+    with open_file(ALICE) as a, open_file(changed(tmp_path)) as b:
+        found = compare(Document(a), Document(b), lambda result: None)
+    rows = {row.name: row for row in found.rows}
+    assert list(rows) == ["train_its", "optimizer.state.fx_prev", "norm", "layers[1].wk"]
+    assert (rows["train_its"].a, rows["train_its"].b, rows["train_its"].difference) == ("6000", "6400", 400)
+    assert rows["layers[1].wk"].relative == pytest.approx(1)
+    assert rows["layers[1].wk"].largest == pytest.approx(np.abs(rows_of("layers[1].wk")).max())
+    assert rows["norm"].relative == float("inf")
+    assert found.done == found.total
+
+
+def rows_of(path: str) -> np.ndarray:
+    with open_file(ALICE) as file:
+        return np.array(file.tensors[path].array())
+
+
+def test_the_names_are_those_of_diff() -> None:
+    with open_file(A) as a, open_file(B) as b:
+        found = compare(Document(a), Document(b), lambda result: None)
+    result = json.loads(run_cli("diff", A, B, "--json").stdout)
+    different = [row["name"] for kind in ("fields", "tensors") for row in result[kind] if row["verdict"] != "equal"]
+    assert [row.name for row in found.rows] == different
+
+
+def test_equal_files_have_no_changes() -> None:
+    with open_file(ALICE) as a, open_file(ALICE) as b:
+        assert compare(Document(a), Document(b), lambda result: None).rows == ()
+
+
+def test_arrays_of_other_sizes_are_read_in_step() -> None:
+    values = np.arange(100, dtype=np.float32)
+    pieces = list(in_step(iter(np.split(values, [7, 50])), iter(np.split(values, [20, 21, 99]))))
+    assert all((one == other).all() for one, other in pieces)
+    assert sum(len(one) for one, _ in pieces) == 100
+
+
+def test_a_field_has_a_counterpart_in_another_format(tmp_path: Path) -> None:
+    resume = tmp_path / "resume.gguf"
+    run_cli("convert", ALICE, resume, check=True)
+    with open_file(ALICE) as a, open_file(resume) as b:
+        one, other = Document(a), Document(b)
+        there = counterpart(a.find("layers[1].wq"), one, other)
+        assert there is not None
+        assert other.tensor_of(there) == b.tensors["blk.1.attn_q.weight"]
+        back = counterpart(there, other, one)
+        assert back is not None
+        assert back.path == "layers[1].wq"
+        assert counterpart(a.find("hparams.n_mult"), one, other) is None
+
+
+def test_signed() -> None:
+    assert [signed(value) for value in (400, -1234, 0.5, -0.25)] == ["+400", "−1,234", "+0.5000", "−0.2500"]
+
+
+def pair(browser: Browser) -> PairScreen:
+    screen = browser.app.screen_stack[1]
+    assert isinstance(screen, PairScreen)
+    return screen
+
+
+@pytest.mark.parametrize("size", [SIZES[0], SIZES[3]], ids=lambda size: f"{size[0]}x{size[1]}")
+def test_selecting_in_one_selects_in_the_other(tmp_path: Path, size: tuple[int, int]) -> None:
+    async def script(browser: Browser) -> None:
+        screen = pair(browser)
+        trees = [screen.query_one(f"#tree-{letter}", TreeView) for letter in "ab"]
+        views = [screen.query_one(f"#hex-{letter}", HexView) for letter in "ab"]
+        await browser.press("down", "down", "down")
+        assert [tree.field.path for tree in trees] == ["train_samples"] * 2
+        assert [view.cursor for view in views] == [12, 12]
+        await browser.press("2", "down")
+        assert [tree.field.path for tree in trees] == ["train_tokens"] * 2
+        await browser.press("3", "end")
+        assert [tree.field.path for tree in trees] == ["layers[1].wk"] * 2
+        await browser.press("n")
+        assert [tree.field.path for tree in trees] == ["layers[1].wv"] * 2
+
+    browse(ALICE, changed(tmp_path), script=script, size=size)
+
+
+def test_the_screen_shows_what_changed(tmp_path: Path) -> None:
+    async def script(browser: Browser) -> None:
+        await browser.settle()
+        shown = browser.text("ChangeList")
+        assert "loss 0.1435 → 0.1250, −12.9 %" in shown
+        assert "2 changed fields, 2 changed tensors" in shown
+        assert "6000 → 6400" in shown
+        assert "100 %" in shown
+        tree = browser.text("#tree-b")
+        assert any("≠ train_its" in line for line in tree.splitlines())
+        assert any("≠ layers" in line for line in tree.splitlines())
+        assert not any("≠ output" in line for line in tree.splitlines())
+
+    browse(ALICE, changed(tmp_path), script=script, size=(200, 50))
+
+
+def test_tab_goes_through_all_panes() -> None:
+    async def script(browser: Browser) -> None:
+        screen = pair(browser)
+        seen = []
+        for _ in range(6):
+            seen.append(browser.app.focused.id or type(browser.app.focused).__name__)
+            await browser.press("tab")
+        assert seen == ["tree-a", "tree-b", "ChangeList", "hex-a", "hex-b", "tree-a"]
+        assert screen.document is screen.b
+
+    browse(A, B, script=script)
+
+
+def test_commands_are_about_the_file_with_the_focus(tmp_path: Path) -> None:
+    later = changed(tmp_path)
+
+    async def script(browser: Browser) -> None:
+        for pane, path in (("1", ALICE), ("2", later)):
+            await browser.press(pane, "n")
+            for key, word in (("x", "extract"), ("e", "export"), ("c", "convert")):
+                await browser.press(key)
+                assert browser.app.screen.query_one(Input).value.startswith(f"ggcp-schema {word} {path} ")
+                await browser.press("escape")
+
+    browse(ALICE, later, script=script)
+
+
+def test_moving_in_the_bytes_of_one_moves_those_of_the_other() -> None:
+    async def script(browser: Browser) -> None:
+        screen = pair(browser)
+        await browser.press("5", *["right"] * 17)
+        assert screen.query_one("#hex-a", HexView).cursor == 17
+        assert screen.query_one("#tree-a", TreeView).field.path == "train_tokens"
+
+    browse(A, B, script=script)
+
+
+def test_a_damaged_file_can_be_compared() -> None:
+    async def script(browser: Browser) -> None:
+        await browser.settle()
+        assert pair(browser).query_one(ChangeList).changes is not None
+
+    browse(FIXTURES / "v0-adam.ggcp", FIXTURES / "truncated-v0-lbfgs.ggcp", script=script)

@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+import shlex
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ggcp_schema.browse import commands, fuzzy
+from ggcp_schema.browse.dialogs import resolve
+from ggcp_schema.browse.document import Document
+from ggcp_schema.browse.findings import Place, next_place
+from ggcp_schema.browse.fuzzy import Query, search
+from ggcp_schema.browse.jobs import Cancelled
+from ggcp_schema.checkpoint.formats import open_file
+from ggcp_schema.errors import GgcpError
+from tests.helpers import FIXTURES, TRUNCATED, run_cli
+
+ALICE = FIXTURES / "alice.ggcp"
+
+
+def silent(result: Any) -> None:
+    """A report that lets the job go on."""
+
+
+# Search ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("query", "best"),
+    [
+        ("wq", "layers[0].wq"),
+        ("2.w3", "layers[2].w3"),
+        ("tokemb", "tok_embeddings"),
+        ("nvoc", "hparams.n_vocab"),
+        ("opt m", "optimizer.state.m"),
+        ("OPTIMIZER.STATE.V", "optimizer.state.v"),
+        ("layers.1.attention.wo.weight", "layers[1].wo"),
+        ("wk ne 1", "layers[1].wk.ne"),
+        ("fx_best", "optimizer.state.fx_best"),
+    ],
+)
+def test_the_best_hit(query: str, best: str) -> None:
+    with open_file(ALICE) as file:
+        assert search(Document(file), query, silent).hits[0].path == best
+
+
+def test_a_gguf_file_is_searched_by_keys_fields_and_names() -> None:
+    with open_file(FIXTURES / "alice-vocab.gguf") as file:
+        hits = search(Document(file), "metadata key", silent).hits
+        assert hits[0].path.startswith("metadata_kv[")
+
+
+def test_words_match_in_any_order_and_case_and_letters_in_order() -> None:
+    assert Query("WQ layers").match("layers[0].wq") is not None
+    assert Query("lyrs").match("layers[0].wq") is not None
+    assert Query("sryl").match("layers[0].wq") is None
+    assert Query("wq x").match("layers[0].wq") is None
+
+
+def test_the_letters_that_matched_are_told() -> None:
+    found = Query("wq").match("layers[0].wq")
+    assert found is not None
+    assert [("layers[0].wq")[place] for place in found[1]] == ["w", "q"]
+
+
+def test_each_field_is_found_once() -> None:
+    with open_file(ALICE) as file:
+        paths = [hit.path for hit in search(Document(file), "w", silent).hits]
+    assert len(paths) == len(set(paths)) == fuzzy.SHOWN
+
+
+def test_a_search_is_bounded_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fuzzy, "LIMIT", 20)
+    with open_file(ALICE) as file:
+        found = search(Document(file), "n_dims", silent)
+        assert found.cut
+        assert found.seen <= 2 * len(file.tensors) + 21
+
+
+def test_a_search_can_be_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fuzzy, "OFTEN", 1)
+
+    def report(result: Any) -> None:
+        raise Cancelled
+
+    with open_file(ALICE) as file, pytest.raises(Cancelled):
+        search(Document(file), "wq", report)
+
+
+# Go to -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "offset"),
+    [
+        ("layers[0].wq", "layers[0].wq", None),
+        (" hparams.n_vocab ", "hparams.n_vocab", None),
+        ("blk.1.attn_q.weight", "layers[1].wq", None),
+        ("0", "magic", 0),
+        ("0x4", "version", 4),
+        ("1,000", "tok_embeddings.data", 1000),
+    ],
+)
+def test_go_to(text: str, path: str, offset: int | None) -> None:
+    with open_file(ALICE) as file:
+        field, at = resolve(Document(file), text)
+        assert field is not None
+        assert field.path == path
+        assert at == (field.offset if offset is None else offset)
+
+
+def test_go_to_an_element_of_data() -> None:
+    with open_file(ALICE) as file:
+        field, at = resolve(Document(file), "layers[0].wq.data[17]")
+        assert field is not None
+        assert (field.path, at) == ("layers[0].wq.data", file.tensors["layers[0].wq"].offset + 4 * 17)
+
+
+@pytest.mark.parametrize(
+    "text", ["layers[9].wq", "nonsense", "layers[0].wq.data[99999]", "hparams[3]", "-1", "3104012"]
+)
+def test_go_to_what_is_not_there(text: str) -> None:
+    with open_file(ALICE) as file, pytest.raises(GgcpError):
+        resolve(Document(file), text)
+
+
+def test_go_to_the_moments_of_a_parameter() -> None:
+    with open_file(ALICE) as file:
+        field, at = resolve(Document(file), "optimizer.state.v[output]")
+        assert field is not None
+        assert (field.path, at) == ("optimizer.state.v.data", file.tensors["optimizer.state.v"].offset)  # order C
+
+
+# Findings --------------------------------------------------------------------------------------------------
+
+
+def spoilt(tmp_path: Path, changes: dict[int, bytes]) -> Path:
+    content = bytearray(ALICE.read_bytes())
+    for offset, data in changes.items():
+        content[offset : offset + len(data)] = data
+    path = tmp_path / "spoilt.ggcp"
+    path.write_bytes(content)
+    return path
+
+
+def walk(path: Path, start: int = 0, steps: int = 5) -> list[Place | None]:
+    with open_file(path, partial=True) as file:
+        document, found = Document(file), []
+        for _ in range(steps):
+            place = next_place(document, start, silent)
+            found.append(place)
+            start = place.offset if place else start
+        return found
+
+
+def test_findings_are_visited_in_order_and_then_from_the_start(tmp_path: Path) -> None:
+    with open_file(ALICE) as file:
+        wq, v = file.tensors["layers[1].wq"], file.tensors["optimizer.state.v"]
+    nan, inf = struct.pack("<f", float("nan")), struct.pack("<f", float("-inf"))
+    path = spoilt(tmp_path, {wq.offset - 3: b"\x01", wq.offset + 40: nan, v.offset + v.nbytes - 4: inf})
+    found = walk(path, steps=4)
+    assert [place and place.offset for place in found] == [
+        wq.offset - 3,
+        wq.offset + 40,
+        v.offset + v.nbytes - 4,
+        wq.offset - 3,
+    ]
+    messages = [place.message for place in found if place]
+    assert "padding" in messages[0]
+    assert "element 10 is NaN" in messages[1]
+    assert "is infinite" in messages[2]
+
+
+def test_neighbouring_odd_elements_are_visited_one_by_one(tmp_path: Path) -> None:
+    with open_file(ALICE) as file:
+        norm = file.tensors["norm"]
+    path = spoilt(tmp_path, {norm.offset + 8: np.full(3, np.nan, "<f4").tobytes()})
+    found = walk(path, steps=4)
+    assert [place and place.offset - norm.offset for place in found] == [8, 12, 16, 8]
+
+
+def test_a_sound_file_has_no_finding() -> None:
+    assert walk(ALICE, 1000, 1) == [None]
+
+
+def test_damage_and_what_the_reader_found_are_findings() -> None:
+    place = walk(TRUNCATED, 0, 1)[0]
+    assert place is not None
+    assert (place.path, place.offset) == ("layers[0].w3.padding", TRUNCATED.stat().st_size - 1)
+    twin = walk(FIXTURES / "twin-ff48.v0.ggcp", 0, 1)[0]
+    assert twin is not None
+    assert twin.path == "hparams.n_mult"
+
+
+# Command lines ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "path", ["hparams.n_vocab", "layers[0].wq", "layers[0].wq.data", "norm.padding", "magic", "file"]
+)
+def test_the_command_that_prints_the_same_runs(path: str) -> None:
+    with open_file(ALICE) as file:
+        line = commands.printing(str(ALICE), file.find(path))
+    words = shlex.split(line)
+    assert words[0] == "ggcp-schema"
+    result = run_cli(*words[1:])
+    assert result.returncode == 0, result.stderr
+    assert result.stdout
+
+
+def test_the_command_for_an_element_prints_its_value() -> None:
+    with open_file(ALICE) as file:
+        line = commands.printing(str(ALICE), file.find("layers[0].wq.data"), 17)
+        value = float(file.tensors["layers[0].wq"].array().reshape(-1)[17])
+    result = run_cli(*shlex.split(line)[1:])
+    assert float(result.stdout) == pytest.approx(value, rel=1e-6)
+
+
+def test_file_names_are_quoted() -> None:
+    name = "my file; rm -rf $HOME.ggcp"
+    with open_file(ALICE) as file:
+        for line in (
+            commands.printing(name, file.find("norm")),
+            commands.extracting(name, file.tensors["layers[0].wq"]).line,
+            commands.exporting(name).line,
+            commands.converting(name).line,
+            commands.hex_at(name, 3),
+        ):
+            assert name in shlex.split(line)
+
+
+def test_only_this_program_is_run() -> None:
+    assert commands.arguments("ggcp-schema info x")[1:] == ["-m", "ggcp_schema", "info", "x"]
+    for line in ("rm -rf x", "", "'"):
+        with pytest.raises(ValueError, match=r"run from here|quotation"):
+            commands.arguments(line)
