@@ -1,0 +1,1 @@
+"""Commands under faults: I/O errors, kills, full disks, inputs that change."""

@@ -1,0 +1,55 @@
+"""Every I/O call of a whole run fails once: the output is the old file or the new one, and the message is one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults.harness import ERRORS, Case, Server
+
+
+@pytest.mark.parametrize(("command", "named"), [("convert", False), ("convert", True), ("export", False)])
+def test_a_call_that_fails(command: str, named: bool, commands: Server, tmp_path: Path) -> None:
+    case = Case(commands, tmp_path, command, named=named)
+    assert {"open", "read", "preadv", "write", "fsync", "replace", "close"} <= set(case.calls)
+    problems = []
+    for turn, at in enumerate(case.moments(all_calls=command == "convert" and not named)):
+        problems += case.strike(at, ERRORS[turn % len(ERRORS)])
+    assert not problems, "\n".join(problems)
+    assert case.codes[2] > 20, "the errors did not reach the command"
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["nameless", "named"])
+def test_a_call_that_fails_where_there_was_no_output(named: bool, commands: Server, tmp_path: Path) -> None:
+    case = Case(commands, tmp_path, existing=False, named=named)
+    at = len(case.calls) - case.calls[::-1].index("close") - 5  # what comes before was tested above
+    problems = [problem for at in range(at, len(case.calls) + 1) for problem in case.strike(at, "EIO")]
+    assert not problems, "\n".join(problems)
+
+
+def test_reads_and_writes_that_transfer_one_byte(commands: Server, tmp_path: Path) -> None:
+    """The system may always transfer less than it was asked for."""
+    case = Case(commands, tmp_path)
+    moments = [at for at in case.moments() if case.calls[at - 1] in {"read", "preadv", "write"}]
+    problems = [problem for at in moments for problem in case.strike(at, "SHORT")]
+    assert not problems, "\n".join(problems)
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_what_is_said_of_an_error(error: str, commands: Server, tmp_path: Path) -> None:
+    case = Case(commands, tmp_path)
+    text = {"EIO": "Input/output error", "ENOSPC": "No space left on device", "EACCES": "Permission denied"}[error]
+    outcome = case.run(at=case.calls.index("write") + 1, fault=error)
+    assert outcome.stderr == f"ggcp-schema: {case.output}: {text}\n"
+    outcome = case.run(at=case.calls.index("preadv") + 1, fault=error)
+    assert outcome.stderr.startswith(f"ggcp-schema: {case.source}: {text}")
+
+
+def test_an_error_after_the_output_got_its_name(commands: Server, tmp_path: Path) -> None:
+    """The message must not make the user believe that nothing happened."""
+    case = Case(commands, tmp_path)
+    at = len(case.calls) - case.calls[::-1].index("fsync")
+    outcome = case.run(at=at, fault="EIO")
+    assert (outcome.code, case.output_of(outcome)) == (2, "new")
+    assert f"{case.output} was written, but" in outcome.stderr
