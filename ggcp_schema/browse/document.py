@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ggcp_schema.constructs.tree import Field
     from ggcp_schema.files.file import File
     from ggcp_schema.files.tensor import Tensor
-    from ggcp_schema.inspect.summary import Summary
+    from ggcp_schema.inspect.facts import Summary
 
 MODEL, M, V, STATE, WASTE, PADDING, FIELDS, UNKNOWN = (
     "model",

@@ -162,7 +162,8 @@ def dead_rows(moments: Moments, embeddings: Tensor, report: Report) -> Iterator[
 
 
 COLUMNS = ("RMS", "m", "v", "m/√v", "v = 0", "NaN", "Inf")
-WIDTHS = (9, 9, 9, 8, 8, 6, 6)
+WIDTHS = (8, 8, 8, 8, 8, 6, 6)  # all are positive
+NAME = 20  # columns for a parameter, so that of a norm the layer is shown too
 
 
 class HealthView(LineView, Working, Pane):
@@ -235,7 +236,7 @@ class HealthView(LineView, Working, Pane):
     def _columns(self, width: int) -> int:
         """Return how many columns there is room for."""
         count = len(COLUMNS)
-        while count > 1 and sum(WIDTHS[:count]) + 16 > width:
+        while count > 1 and sum(WIDTHS[:count]) + NAME > width:
             count -= 1
         return count
 

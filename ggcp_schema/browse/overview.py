@@ -19,7 +19,8 @@ from ggcp_schema.browse.document import USES, Document, Usage
 from ggcp_schema.browse.panes import Jump, Pane
 from ggcp_schema.browse.text import bar, column, number, short_size
 from ggcp_schema.constructs.tree import Field
-from ggcp_schema.inspect.summary import Line, Summary, summary_lines
+from ggcp_schema.inspect.facts import Summary
+from ggcp_schema.inspect.summary import Line, summary_lines
 from ggcp_schema.inspect.text import escape
 
 SIGNS = dict(zip(USES, "█▓▒▚░·≡╳"))

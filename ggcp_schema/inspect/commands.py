@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ggcp_schema.errors import UsageError
+from ggcp_schema.inspect.damage import Condition
+from ggcp_schema.inspect.facts import Summary
+from ggcp_schema.inspect.text import shell_word
 from ggcp_schema.mapping.eras import epsilon_text
 from ggcp_schema.mapping.rotation import rope_entries
-
-if TYPE_CHECKING:
-    from ggcp_schema.inspect.damage import Condition
-    from ggcp_schema.inspect.summary import Summary
 
 
 def next_commands(summary: Summary) -> Iterator[str]:
@@ -79,15 +76,3 @@ def _epsilon(summary: Summary) -> str:
 
 def _output(summary: Summary, suffix: str) -> str:
     return shell_word(f"{Path(summary.file).stem}{suffix}")
-
-
-def shell_word(path: str) -> str:
-    """Return a path as a word for a shell, also if it begins with a dash or is not printable."""
-    path = f"./{path}" if path.startswith("-") else path
-    if path.isprintable():
-        return shlex.quote(path)
-    text = "".join(
-        chr(byte) if 0x20 <= byte < 0x7F and byte not in b"'\\" else f"\\x{byte:02x}"
-        for byte in path.encode("utf-8", "surrogateescape")
-    )
-    return f"$'{text}'"

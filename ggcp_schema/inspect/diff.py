@@ -23,7 +23,7 @@ from ggcp_schema.files.file import File
 from ggcp_schema.files.tensor import ELEMENT_SIZES, Tensor, decode, stream_values
 from ggcp_schema.files.values import same_value
 from ggcp_schema.gguf.entries import KeyValue
-from ggcp_schema.inspect.summary import Summary, facts
+from ggcp_schema.inspect.facts import Summary, facts
 from ggcp_schema.inspect.tensors import Listed, listing, model_of, moments, order_of
 from ggcp_schema.mapping.losses import Losses
 from ggcp_schema.mapping.resume import KEYS, verbatim_recipe

@@ -15,8 +15,7 @@ from ggcp_schema.checkpoint.order import FLAT_FIELDS, OrderDecision, decide_orde
 from ggcp_schema.errors import GgcpError, UsageError
 from ggcp_schema.files.file import File
 from ggcp_schema.files.tensor import ELEMENT_SIZES, Tensor
-from ggcp_schema.inspect.commands import shell_word
-from ggcp_schema.inspect.text import value_text
+from ggcp_schema.inspect.text import shell_word, value_text
 from ggcp_schema.schema.inference import ADAM, LBFGS
 from ggcp_schema.schema.optimizer import ADAM_STATE_V0, LBFGS_STATE
 

@@ -109,8 +109,11 @@ def plan_resume(
         raise rescued(file, "`ggcp-schema export --partial` exports it.")
     training = training_of(file)
     if verbatim:
-        if rms_eps is not None or order or n_batch is not None or fresh_optimizer:
-            raise UsageError("a verbatim conversion allows no epsilon, order, batch or fresh optimizer to be stated")
+        if fresh_optimizer or any(value is not None for value in (rms_eps, order, n_batch)):
+            raise UsageError(
+                "a verbatim conversion allows no epsilon, order, batch or fresh optimizer to be stated",
+                "Omit the request for a verbatim conversion, or the other ones.",
+            )
         return _plan_verbatim(file, training)
     conclusions = study(training, order=order, n_batch=n_batch)
     eps, reason = chosen_epsilon(rms_eps, training.rms_eps, conclusions.era)
@@ -126,7 +129,7 @@ def plan_resume(
         eps,
         reason,
         tuple(_resume_notes(training, conclusions, recipe, problem)),
-        _warnings(file, problem),
+        _warnings(file, problem, conclusions.contradiction),
         training,
         conclusions,
         recipe,
@@ -168,11 +171,14 @@ def _rotation(training: Training) -> tuple[tuple[int, float | None], str]:
         return (training.n_rot, None), error.message
 
 
-def _warnings(file: File, problem: str) -> tuple[Finding, ...]:
-    """Return the findings, and the problem with the rotation unless they name it."""
-    if not problem or any(finding.path in {"hparams.n_rot", "hparams.n_head"} for finding in file.findings):
-        return file.findings
-    return (*file.findings, Finding("hparams.n_rot", problem))
+def _warnings(file: File, problem: str, contradiction: str) -> tuple[Finding, ...]:
+    """Return the findings, the problem with the rotation unless they name it, and the contradicted order."""
+    findings = list(file.findings)
+    if problem and not any(finding.path in {"hparams.n_rot", "hparams.n_head"} for finding in findings):
+        findings.append(Finding("hparams.n_rot", problem))
+    if contradiction:
+        findings.append(Finding("optimizer.state", contradiction))
+    return tuple(findings)
 
 
 def _resume_notes(training: Training, conclusions: Study, recipe: Recipe, problem: str) -> Iterator[str]:
@@ -411,7 +417,9 @@ def check(plan: Plan, output: str | os.PathLike[str] | None, *, strict: bool, fo
 
 def refused(plan: Plan, finding: str) -> UsageError:
     """Return the error for a finding that `strict` refuses."""
-    return UsageError(f"{plan.file.path}: {finding}", "Nothing was written, because a file with findings is refused.")
+    return UsageError(
+        f"{plan.file.path}: {finding}", "Nothing was written. Without strict checks it is written, with a note."
+    )
 
 
 class _FiniteCheck:

@@ -94,11 +94,15 @@ class Training:
 
 @dataclass(frozen=True)
 class Study:
-    """What follows from a training state: its era, the order of its flat vectors, the scale of its gradients."""
+    """What follows from a training state: its era, the order of its flat vectors, the scale of its gradients.
+
+    `contradiction` says how the bytes contradict an order that the user states; empty if they do not.
+    """
 
     era: EraConclusion
     order: OrderDecision
     scale: ScaleDecision
+    contradiction: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the conclusions for JSON."""
@@ -113,14 +117,18 @@ def study(training: Training, *, order: str | None = None, n_batch: int | None =
     """
     if n_batch is not None and n_batch not in BATCHES:
         raise UsageError(f"a batch of {n_batch} samples is impossible", "State the samples of a batch, 1 or more.")
-    decision = stated_order(order) if order else decide_order(training.model, training.vectors)
-    if order:
+    decided = decide_order(training.model, training.vectors)
+    decision, contradiction = decided, ""
+    if order is not None:
         _check_lengths(training)
-    proven = decision.order if decision.is_certain else None
+        decision = stated_order(order)
+        if decided.is_certain and decided.order != decision.order:
+            contradiction = f"order {decision.order} was stated, but the bytes prove {decided.order}: {decided.reason}"
+    certain = decision.order if decision.is_certain else None
     scale = decide_scale(
         training.model,
         training.vectors,
-        proven,
+        certain,
         iterations=training.iteration,
         train_its=training.train_its,
         train_samples=training.train_samples,
@@ -128,8 +136,9 @@ def study(training: Training, *, order: str | None = None, n_batch: int | None =
         n_iter=training.n_iter,
         n_batch=n_batch,
     )
+    proven = decided.order if decided.is_certain else certain
     era = conclude(replace(training.evidence, gradient_summed=scale.summed, order=proven))
-    return Study(era, decision, scale)
+    return Study(era, decision, scale, contradiction)
 
 
 def _check_lengths(training: Training) -> None:

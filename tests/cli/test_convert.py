@@ -228,7 +228,7 @@ def test_an_order_that_cannot_be_decided_may_be_stated(tmp_path: Path) -> None:
     assert not (default == other).all()
 
 
-@pytest.mark.parametrize("order", ["D", "AB", "c"])
+@pytest.mark.parametrize("order", ["D", "AB", "c", ""])
 def test_there_is_no_such_order(order: str, out: Path) -> None:
     assert_refused(run_cli("convert", ADAM, out, "--order", order), 2, f"there is no order '{order}'", "A, B, C")
     assert not out.exists()

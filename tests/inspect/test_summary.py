@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 
 from ggcp_schema import convert, open_file
-from ggcp_schema.inspect.commands import shell_word
 from ggcp_schema.inspect.damage import missing_tensors
 from ggcp_schema.inspect.summary import summarize, summary_lines
+from ggcp_schema.inspect.text import shell_word
 from tests.builder import build_checkpoint
 from tests.helpers import FIXTURES, GENUINE, ORDERS, expected_resume
 from tests.samples import GGML_KINDS, sample

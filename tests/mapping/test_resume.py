@@ -373,3 +373,15 @@ def test_progress_counts_every_byte_once(tmp_path: Path) -> None:
     done.clear()
     convert(FIXTURES / "v0-adam.ggcp", tmp_path / "out.gguf", progress=done.append, verify=True, force=True, sync=False)
     assert sum(done) == 2 * total
+
+
+def test_an_order_that_the_bytes_disprove_is_reported(tmp_path: Path) -> None:
+    source, out = FIXTURES / "orders" / "aug-C-3.ggcp", tmp_path / "out.gguf"
+    with pytest.raises(UsageError, match="order A was stated, but the bytes prove C"):
+        convert(source, out, order="A", strict=True)
+    assert not out.exists()
+    plan = convert(source, out, order="A").plan
+    assert any("the bytes prove C" in finding.message for finding in plan.warnings)
+    assert plan.study is not None
+    assert "order C" in plan.rms_eps_reason
+    assert not convert(source, out, order="C", strict=True, force=True).plan.warnings
