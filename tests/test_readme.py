@@ -1,59 +1,76 @@
-"""The README's examples, run as they stand there."""
+"""The blocks of README.md, run in a shell from top to bottom, in a folder that holds what a fresh clone holds."""
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from tests.helpers import FIXTURES, run_cli
+from ggcp_schema.cli.app import COMMANDS
+from tests.helpers import FIXTURES
 
 README = FIXTURES.parent / "README.md"
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+SETUP = "python3 -m venv"
 
 
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```", README.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+def blocks() -> list[tuple[str, str]]:
+    """Return the language and the text of each block but those that set up an environment, in order."""
+    return [(language, text) for language, text in BLOCK.findall(README.read_text("utf-8")) if SETUP not in text]
 
 
-@pytest.fixture
-def folder(tmp_path):
-    """A folder with the files that the README speaks of."""
-    for name, fixture in (("old", "v1-adam"), ("twin-ff48.v1", "twin-ff48.v1")):
-        (tmp_path / f"{name}.ggcp").write_bytes((FIXTURES / f"{fixture}.ggcp").read_bytes())
-    (tmp_path / "VOCABULARY").write_bytes((FIXTURES / "vocab.gguf").read_bytes())
-    return tmp_path
+def script(language: str, text: str) -> str:
+    """Return a block as a shell script."""
+    if language == "python":
+        return f"python - <<'END_OF_BLOCK'\n{text}END_OF_BLOCK\n"
+    if language == "console":
+        return "".join(line.removeprefix("$ ") for line in text.splitlines(keepends=True) if line.startswith("$ "))
+    return text
 
 
-def test_console_examples_print_what_they_are_shown_to_print(folder):
-    examples = [example for block in blocks("console") for example in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]]
-    assert len(examples) >= 4
-    for example in examples:
-        command, _, shown = example.partition("\n")
-        program, *args = shlex.split(command)
-        assert program == "ggcp-schema"
-        printed = run_cli(*args, cwd=folder, check=True).stdout
-        assert not shown or printed == shown, command
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("clone")
+    shutil.copytree(FIXTURES, folder / "fixtures")
+    return folder
 
 
-def test_shell_examples_run(folder):
-    commands = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("ggcp-schema ")]
-    assert len(commands) >= 2
-    for command in commands:
-        run_cli(*shlex.split(command)[1:], cwd=folder, check=True)
+def test_every_block_runs_from_top_to_bottom(folder: Path) -> None:
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    assert len(blocks()) >= 14
+    for language, text in blocks():
+        assert language in {"sh", "console", "python"}, language
+        command = ["bash", "-euo", "pipefail", "-c", script(language, text)]
+        result = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, encoding="utf-8", timeout=120, check=False
+        )
+        assert result.returncode == 0, f"{text}\n{result.stderr}"
+        if language == "console":
+            shown = [line for line in text.splitlines() if not line.startswith("$ ")]
+            assert result.stdout.splitlines() == shown, text
+        if "xllamacpp" in text:
+            assert "tired of sitting by her sister on the bank, and of having nothing to do" in result.stdout
 
 
-def test_python_examples_run(folder, monkeypatch):
-    monkeypatch.chdir(folder)
-    before = (folder / "old.ggcp").read_bytes()
-    assert len(blocks("python")) >= 2
-    for block in blocks("python"):
-        exec(compile(block, str(README), "exec"), {})  # noqa: S102 - our own README
-    after = (folder / "reset.ggcp").read_bytes()
-    assert after == before[:8] + bytes(4) + before[12:]
+def test_the_set_up_commands_are_two() -> None:
+    commands = [line for line in README.read_text("utf-8").splitlines() if line.startswith(SETUP)]
+    assert len(commands) == 2
+    assert all(shlex.split(command) for command in commands)
+    assert "pytest" in commands[1]
 
 
-def test_every_command_is_in_the_table():
+def test_every_command_is_in_the_table() -> None:
     table = re.findall(r"^\| `(\w+)", README.read_text("utf-8"), re.MULTILINE)
-    listed = re.findall(r"^  (\w+)  ", run_cli("--help").stdout.split("Convert:")[1], re.MULTILINE)
-    assert table == listed
+    assert table == [name for names in COMMANDS.values() for name in names]
+
+
+def test_the_pictures_exist() -> None:
+    pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", README.read_text("utf-8"))
+    assert len(pictures) >= 2
+    assert all((README.parent / picture).is_file() for picture in pictures)

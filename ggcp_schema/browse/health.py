@@ -162,8 +162,8 @@ def dead_rows(moments: Moments, embeddings: Tensor, report: Report) -> Iterator[
 
 
 COLUMNS = ("RMS", "m", "v", "m/√v", "v = 0", "NaN", "Inf")
-WIDTHS = (8, 8, 8, 8, 8, 6, 6)  # all are positive
-NAME = 20  # columns for a parameter, so that of a norm the layer is shown too
+WIDTHS = (8, 8, 8, 8, 8, 6, 6)  # no value is negative
+NAME = 20  # columns for a path: enough to show the layer of an attention_norm
 
 
 class HealthView(LineView, Working, Pane):

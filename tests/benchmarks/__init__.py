@@ -1,1 +1,1 @@
-"""Speed and memory, measured by hand: `python -m tests.benchmarks`. Not tests: a busy machine is not a failure."""
+"""Speed and memory, measured by hand with `python -m tests.benchmarks`. No test depends on a time."""

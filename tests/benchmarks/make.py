@@ -1,52 +1,87 @@
-"""Makes a large checkpoint: `python -m tests.benchmarks.make PATH MEGABYTES [LAYOUT] [--sparse]`."""
+"""Make a large file: `python -m tests.benchmarks.make KIND PATH [SIZE]`."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from tests.builder import build_checkpoint
+from tests.vocabularies import write_gguf
 
 N_EMBD, N_MULT, N_FF = 512, 256, 1536
 LAYER = 4 * N_EMBD**2 + 3 * N_EMBD * N_FF + 2 * N_EMBD  # parameters
-COPIES = {"v0": 8, "v1": 3}  # of the parameters in the file: the model's, and the state's of Adam
-BLOCK = 1 << 20
+N_VOCAB = 32_000
+BLOCK = 1 << 20  # values that are repeated
+BYTE, NORMAL = 6, 1  # types of a token
 
 
-def make(path: Path, size: int, layout: str, *, sparse: bool) -> None:
-    """Writes an Adam checkpoint of about that many bytes; a sparse one holds zeros that take no room on disk."""
-    parameters = size // 4 // COPIES[layout]
-    n_layer = max(1, parameters // 2 // LAYER)
-    tile = np.zeros(BLOCK, "<f4") if sparse else np.random.default_rng(1).standard_normal(BLOCK, np.float32)
-    content = memoryview(
-        build_checkpoint(
-            layout=layout,
-            n_vocab=(parameters - n_layer * LAYER) // (2 * N_EMBD),
-            n_embd=N_EMBD,
-            n_mult=N_MULT,
-            n_head=8,
-            n_rot=64,
-            n_layer=n_layer,
-            data=lambda count: np.resize(tile, count),
-        )
+def of_size(megabytes: int, layout: str, seed: int = 1) -> bytes:
+    """Return an Adam checkpoint of about that many megabytes.
+
+    All values are positive, so that the second moments are those of summed gradients.
+    """
+    copies = 8 if layout == "v0" else 3  # of the parameters in the file: the model's, and the state's of Adam
+    parameters = megabytes * 1_000_000 // 4 // copies
+    n_vocab = min(N_VOCAB, parameters // 2 // (2 * N_EMBD))
+    tile = np.abs(np.random.default_rng(seed).standard_normal(BLOCK, np.float32))
+    return build_checkpoint(
+        layout=layout,
+        n_vocab=n_vocab,
+        n_embd=N_EMBD,
+        n_mult=N_MULT,
+        n_head=8,
+        n_rot=64,
+        n_layer=max(1, (parameters - 2 * n_vocab * N_EMBD) // LAYER),
+        data=lambda count: np.resize(tile, count),
     )
-    with path.open("wb") as file:
-        for start in range(0, len(content), BLOCK):
-            block = content[start : start + BLOCK]
-            if sparse and not any(block):
-                file.seek(len(block), 1)
-            else:
-                file.write(block)
-        file.truncate(len(content))
 
+
+def with_vocabulary() -> bytes:
+    """Return a small checkpoint with `N_VOCAB` tokens."""
+    return build_checkpoint(n_vocab=N_VOCAB, n_embd=32, n_mult=32, n_rot=16, n_layer=2)
+
+
+def of_tensors(count: int) -> bytes:
+    """Return a checkpoint of at least that many tensors."""
+    return build_checkpoint(n_vocab=3, n_embd=2, n_mult=2, n_head=1, n_layer=-(-count // 9))
+
+
+def write_vocabulary(path: Path) -> None:
+    """Write a GGUF vocabulary of `N_VOCAB` tokens."""
+    words = [f"▁{index:x}" for index in range(N_VOCAB - 259)]
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *words]
+    scores = [0.0] * 259 + [-float(index) for index in range(len(words))]
+    types = [2, 3, 3, *[BYTE] * 256, *[NORMAL] * len(words)]
+    keys = [
+        ("tokenizer.ggml.model", "llama", "STRING"),
+        ("tokenizer.ggml.tokens", tokens, "ARRAY/STRING"),
+        ("tokenizer.ggml.scores", scores, "ARRAY/FLOAT32"),
+        ("tokenizer.ggml.token_type", types, "ARRAY/INT32"),
+        ("tokenizer.ggml.bos_token_id", 1, "UINT32"),
+        ("tokenizer.ggml.eos_token_id", 2, "UINT32"),
+        ("tokenizer.ggml.unknown_token_id", 0, "UINT32"),
+    ]
+    write_gguf(path, keys)
+
+
+KINDS: dict[str, Callable[[int], bytes]] = {
+    "v1": lambda size: of_size(size, "v1"),
+    "other": lambda size: of_size(size, "v1", seed=2),
+    "v0": lambda size: of_size(size, "v0"),
+    "tensors": of_tensors,
+    "tokens": lambda size: with_vocabulary(),
+}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("kind", choices=[*KINDS, "vocabulary"])
     parser.add_argument("path", type=Path)
-    parser.add_argument("megabytes", type=int)
-    parser.add_argument("layout", choices=COPIES, default="v1", nargs="?")
-    parser.add_argument("--sparse", action="store_true")
+    parser.add_argument("size", type=int, nargs="?", default=0, help="in megabytes; the number of tensors of `tensors`")
     options = parser.parse_args()
-    make(options.path, options.megabytes * 1_000_000, options.layout, sparse=options.sparse)
+    if options.kind == "vocabulary":
+        write_vocabulary(options.path)
+    else:
+        options.path.write_bytes(KINDS[options.kind](options.size))

@@ -1,0 +1,191 @@
+"""Measures the browser: `python -m tests.benchmarks.browse [FOLDER]`.
+
+Each measurement runs in a process of its own, on a checkpoint of 50 GB (sparse, so that it takes no room on the disk)
+and on one of 200,000 tensors. Times are counted from the end of the imports to the first picture on the screen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+MAGIC, ALIGNMENT = 0x67676370, 32
+FIRST_PAINT, JUMP, MEMORY, GROWTH = 0.3, 0.05, 100, 1.0  # seconds, seconds, MB, MB
+SIZE = (120, 40)
+
+
+def write_checkpoint(path: Path, *, n_vocab: int, n_embd: int, n_layer: int, n_ff: int) -> int:
+    """Write a v1 Adam checkpoint of zeros that take no room on the disk. Return the number of tensors."""
+    shapes = list(model_shapes(n_vocab, n_embd, n_layer, n_ff))
+    n_params = sum(elements(shape) for _, shape in shapes)
+    with path.open("wb") as file:
+        file.write(struct.pack("<11I", MAGIC, 0, 100, 1600, 25600, n_vocab, n_embd, n_ff, 1, n_layer, n_embd))
+        for name, shape in shapes:
+            write_tensor(file, name, shape)
+        file.write(struct.pack("<IIIqiI", 1, 0, 0, n_params, 100, 0))
+        for _ in "mv":
+            write_tensor(file, "", (n_params,))
+        write_tensor(file, "", ())
+        file.write(struct.pack("<ffi", 5.0, 5.0, 0))
+    return len(shapes) + 3
+
+
+def model_shapes(n_vocab: int, n_embd: int, n_layer: int, n_ff: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yield the names and shapes of the model's tensors."""
+    yield "tok_embeddings.weight", (n_embd, n_vocab)
+    yield "norm.weight", (n_embd,)
+    yield "output.weight", (n_embd, n_vocab)
+    for layer in range(n_layer):
+        yield f"layers.{layer}.attention_norm.weight", (n_embd,)
+        for letter in "qkvo":
+            yield f"layers.{layer}.attention.w{letter}.weight", (n_embd, n_embd)
+        yield f"layers.{layer}.ffn_norm.weight", (n_embd,)
+        yield f"layers.{layer}.feed_forward.w1.weight", (n_embd, n_ff)
+        yield f"layers.{layer}.feed_forward.w2.weight", (n_ff, n_embd)
+        yield f"layers.{layer}.feed_forward.w3.weight", (n_embd, n_ff)
+
+
+def elements(shape: tuple[int, ...]) -> int:
+    """Return the number of elements."""
+    count = 1
+    for length in shape:
+        count *= length
+    return count if shape else 0
+
+
+def write_tensor(file: IO[bytes], name: str, shape: tuple[int, ...]) -> None:
+    """Write a tensor record, seeking over its data."""
+    file.write(struct.pack(f"<3I{len(shape)}I", len(shape), len(name), 0, *shape))
+    file.write(name.encode())
+    file.write(bytes(-file.tell() % ALIGNMENT))
+    if shape:
+        file.seek(4 * elements(shape) - 1, 1)
+        file.write(b"\0")
+
+
+MEASURE = """
+import asyncio, gc, json, os, resource, sys, time
+from ggcp_schema.browse.app import BrowseApp
+from ggcp_schema.browse.single import BrowseScreen
+from ggcp_schema.browse.hexview import HexView
+from ggcp_schema.browse.moments import find_moments
+from ggcp_schema.browse.tree import TreeView
+from ggcp_schema.checkpoint.formats import open_file
+import textual.drivers.headless_driver
+
+path, width, height = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+found = {}
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE") / 1e6
+
+async def run():
+    start = time.perf_counter()
+    app = BrowseApp([path], open_file, find_moments=find_moments)
+    async def painted():
+        done = asyncio.Event()
+        app.screen.call_after_refresh(done.set)
+        await done.wait()
+
+    async with app.run_test(size=(width, height)):
+        await painted()
+        found["first paint"] = time.perf_counter() - start
+        while not isinstance(app.screen, BrowseScreen):
+            await asyncio.sleep(0.001)
+        await painted()
+        found["open"] = time.perf_counter() - start
+        file = app.files[0]
+        found["memory"] = resident()
+        screen = app.screen
+        tree, view = screen.query_one(TreeView), screen.query_one(HexView)
+
+        async def timed(what, action):
+            before = time.perf_counter()
+            action()
+            await painted()
+            app.screen._compositor.render_strips()
+            found[what] = max(found.get(what, 0), time.perf_counter() - before)
+
+        last = f"layers[{len(file.layers) - 1}].w3.data"
+        for place in ("layers[0].wq", "output", "optimizer.state.v", last, "magic"):
+            field = file.find(place)
+            await timed("jump", lambda: screen.select(field))
+        for share in (0.9, 0.1, 0.5, 0.999999):
+            await timed("jump", lambda: view.jump(int(file.size * share)))
+        await timed("expand", lambda: (screen.select(file.find("layers")), tree.action_choose()))
+        await timed("jump", lambda: tree.jump(len(tree.outline) - 1))
+
+        async def walk(steps):
+            for _ in range(steps):
+                screen.action_tensor(1)
+                await painted()
+        screen.select(file.find("magic"))
+        while app.screen.query("Student").first().working and time.perf_counter() - start < 20:
+            await asyncio.sleep(0.05)
+        found["memory"] = max(found["memory"], resident())
+        steps = min(1000, len(file.tensors) - 4)
+        await walk(min(steps, 300))
+        gc.collect()
+        before = resident()
+        screen.select(file.find("magic"))
+        for _ in range(max(1, steps // 300)):
+            await walk(min(steps, 300))
+        gc.collect()
+        found["growth"] = resident() - before
+    file.close()
+
+asyncio.run(run())
+print(json.dumps(found))
+"""
+
+
+def measure(path: Path) -> dict[str, float]:
+    """Return seconds and megabytes."""
+    command = [sys.executable, "-c", MEASURE, str(path), *map(str, SIZE)]
+    result: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return result
+
+
+def report(what: str, limit: float, found: float, unit: str) -> None:
+    """Print a line of the table."""
+    print(
+        f"{what:<46} <= {limit:>6g} {unit:<3} {found:>9.3f} {unit:<3} {'ok' if found <= limit else 'MISSED'}",
+        flush=True,
+    )
+
+
+def main(folder: Path) -> None:
+    """Measure both files."""
+    files: dict[str, dict[str, Any]] = {
+        "50 GB": {"n_vocab": 8000, "n_embd": 8192, "n_layer": 5, "n_ff": 22016},
+        "200,000 tensors": {"n_vocab": 3, "n_embd": 2, "n_layer": 22222, "n_ff": 2},
+    }
+    for name, numbers in files.items():
+        path = folder / f"{name.split()[0]}.ggcp"
+        write_checkpoint(path, **numbers)
+        found = measure(path)
+        path.unlink()
+        print(f"{name}: opened in {found['open']:.3f} s, layers expanded in {found['expand']:.3f} s")
+        report(f"{name}: first paint", FIRST_PAINT, found["first paint"], "s")
+        report(f"{name}: memory", MEMORY, found["memory"], "MB")
+        report(f"{name}: the slowest jump", JUMP, found["jump"], "s")
+        report(f"{name}: growth over 1,000 nodes", GROWTH, found["growth"], "MB")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", nargs="?", type=Path)
+    options = parser.parse_args()
+    if options.folder is None:
+        with tempfile.TemporaryDirectory() as temporary:
+            main(Path(temporary))
+    else:
+        main(options.folder)

@@ -1,0 +1,89 @@
+"""Pictures of what the commands show, as SVG files in tests/goldens: `python -m tests.pictures` writes them anew."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from importlib.metadata import version
+
+from rich.console import Console
+from rich.text import Text
+
+from tests.browse.driver import Browser, browse
+from tests.golden import GOLDENS
+from tests.helpers import FIXTURES, run_pty
+
+VERSIONS = GOLDENS / "pictures" / "versions.json"
+COLUMNS = 122  # of the longest command that `info` advises
+ALICE = "fixtures/alice.ggcp"
+STATES = (  # picture, size of the terminal, selected field, and the key that opens the tab
+    ("pictures/browse.svg", (120, 40), "tok_embeddings", "4"),
+    ("browse/60x15.svg", (60, 15), "norm", "5"),
+    ("browse/80x24.svg", (80, 24), "layers[1].wq", "3"),
+    ("browse/120x40.svg", (120, 40), "layers[0].w2", "5"),
+    ("browse/200x50.svg", (200, 50), "layers[1].wq", "6"),
+)
+
+
+def versions() -> dict[str, str]:
+    """Return the installed versions of the packages that draw the pictures."""
+    return {name: version(name) for name in ("rich", "textual")}
+
+
+def pictures() -> dict[str, str]:
+    """Return all pictures by their names in tests/goldens."""
+    return {"pictures/info.svg": picture_of_info()} | pictures_of_browse()
+
+
+def picture_of_info() -> str:
+    """Return what `info` prints on a terminal."""
+    code, output = run_pty("info", ALICE, columns=COLUMNS, cwd=FIXTURES.parent)
+    assert code == 0, output
+    console = Console(record=True, width=COLUMNS, file=io.StringIO())
+    console.print(Text.from_ansi(output))
+    return compact(console.export_svg(title=f"ggcp-schema info {ALICE}"))
+
+
+def pictures_of_browse() -> dict[str, str]:
+    """Return the browser's screen in each of `STATES`."""
+    found = {}
+
+    async def script(browser: Browser) -> None:
+        for name, size, place, key in STATES:
+            await browser.begin_again()
+            await browser.resize(*size)
+            await browser.go_to(place)
+            await browser.press(key)
+            await browser.settle()
+            svg = browser.app.export_screenshot(title=f"ggcp-schema browse {ALICE}", simplify=True)
+            found[name] = compact(svg)
+
+    browse(FIXTURES.parent / ALICE, script=script)
+    return found
+
+
+def compact(svg: str) -> str:
+    """Return a picture that needs no font from the network, has the same ids each time, and takes half of the space."""
+    svg = re.sub(r"terminal-\d+-", "", svg)
+    svg = re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'<clipPath id="line-.*?</clipPath>\s*', "", svg, flags=re.DOTALL)
+    svg = re.sub(r' clip-path="url\(#line-\d+\)"', "", svg)  # `textLength` keeps a text in its cells
+    svg = re.sub(r' textLength="12.2"(?=[^<]*>[^<]<)', "", svg)  # a single character has no spaces to adjust
+    svg = svg.replace(' shape-rendering="crispEdges"', "")
+    svg = svg.replace("</style>", "g rect { shape-rendering: crispEdges }\n    </style>", 1)
+    svg = svg.replace("&#160;", "\N{NO-BREAK SPACE}").replace("/><rect", "/>\n<rect")
+    return "\n".join(line.rstrip(" ") for line in svg.splitlines()) + "\n"
+
+
+def main() -> None:
+    """Write the pictures, and the versions that drew them."""
+    for name, svg in pictures().items():
+        path = GOLDENS / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(svg, "utf-8")
+    VERSIONS.write_text(json.dumps(versions(), indent=2) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
