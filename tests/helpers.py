@@ -119,6 +119,7 @@ def _process_settings() -> Iterator[None]:
         for number, handler in handlers.items():
             signal.signal(number, handler)
         if collects:
+            gc.unfreeze()
             gc.enable()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from importlib import import_module
 from typing import Annotated, Any
@@ -62,6 +61,8 @@ class Commands(TyperGroup):
         if name and not name.startswith("-") and name not in self.list_commands(ctx):
             if os.path.lexists(name) or os.sep in name or "." in name:
                 return super().resolve_command(ctx, ["info", *args])
+            import difflib
+
             near = difflib.get_close_matches(name, self.list_commands(ctx), n=1)
             ctx.fail(f"No such command {name!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
         return super().resolve_command(ctx, args)

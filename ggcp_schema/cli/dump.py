@@ -191,9 +191,7 @@ class Tree:
             text = f"{tensor.type}, {size_text(tensor.nbytes)}"
             return text if room is None else shorten(text, room)
         count = tensor.n_elements
-        first = [
-            value for chunk in tensor.values(0, min(count, DATA_SHOWN)) for value in map(float_text, chunk.tolist())
-        ]
+        first = list(map(float_text, tensor.numbers(0, min(count, DATA_SHOWN))))
         if count <= DATA_SHOWN and (room is None or len(" ".join(first)) <= room):
             return " ".join(first)
         ending = f"… ({count_text(count, 'value')})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -89,6 +90,16 @@ class Tensor:
         size = ELEMENT_SIZES[self.type]
         for chunk in self.chunks(start * size, None if stop is None else stop * size):
             yield decode(chunk, self.type, self.byte_order)
+
+    def numbers(self, start: int, stop: int) -> list[float]:
+        """Return a few elements, from `start` to `stop`, as Python numbers. Unlike `values`, this needs no numpy."""
+        self.check_readable()
+        size, mark = ELEMENT_SIZES[self.type], "<" if self.byte_order == LITTLE else ">"
+        data = self.source.read(self.offset + start * size, (stop - start) * size)
+        if self.type == "BF16":
+            halves = struct.unpack(f"{mark}{stop - start}H", data)
+            data = struct.pack(f"{mark}{stop - start}I", *(half << 16 for half in halves))
+        return list(struct.unpack(f"{mark}{stop - start}{'e' if self.type == 'F16' else 'f'}", data))
 
     def check_readable(self) -> None:
         """Check that the elements can be read as float32. Raises `UsageError`."""

@@ -293,9 +293,8 @@ def _elements_of(tensor: Tensor, parts: list[tuple[int, int]], note: str = "") -
 
     def chunks(start: int, stop: int) -> Iterator[list[Any]]:
         for begin, end in pieces(start, stop):
-            for values in tensor.values(begin, end):
-                for at in range(0, len(values), AT_ONCE):
-                    yield values[at : at + AT_ONCE].tolist()
+            for at in range(begin, end, AT_ONCE):
+                yield tensor.numbers(at, min(at + AT_ONCE, end))
 
     def offset_of(index: int) -> int:
         begin = next((begin for begin, _ in pieces(index, index + 1)), None)

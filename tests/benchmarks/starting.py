@@ -18,7 +18,7 @@ def start_up(bench: Bench) -> Iterator[Result]:
         "--help": bench.command("--help"),
         "info": bench.command("info", SMALL),
         "get": bench.command("get", SMALL, "optimizer.nx"),
-        "convert": bench.command("convert", SMALL, output),
+        "convert": bench.command("convert", SMALL, output, "--no-sync"),
     }
     runs = bench._replace(rounds=MORE_ROUNDS * bench.rounds).in_turns({"bare": bench.bare, **commands}, output)
     for name, target in targets.items():

@@ -359,7 +359,7 @@ async def a_click_on_the_arrow_expands(browser: Browser) -> None:
 @pytest.mark.parametrize("size", [SIZES[0], SIZES[2]], ids=lambda size: f"{size[0]}x{size[1]}")
 def test_a_damaged_file_shows_the_place_and_what_can_be_saved(size: tuple[int, int]) -> None:
     async def script(browser: Browser) -> None:
-        assert browser.hex.cursor == TRUNCATED.stat().st_size - 1
+        await browser.until(lambda: browser.hex.cursor == TRUNCATED.stat().st_size - 1)
         assert browser.path == "layers[0].w3.name"
         assert "✗ damaged" in browser.text("TopBar")
         assert any("✗" in line and "w3" in line for line in browser.text("TreeView").splitlines())

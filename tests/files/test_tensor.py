@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -217,3 +218,17 @@ def test_opening_reads_no_tensor_data(monkeypatch: pytest.MonkeyPatch) -> None:
     for path in GENUINE:
         with open_checkpoint(path) as ckpt:
             assert sum(leaf.type == "data" for leaf in ckpt.root.leaves()) == len(ckpt.tensors)
+
+
+@pytest.mark.parametrize("byte_order", ["little", "big"])
+@pytest.mark.parametrize("type", ["F32", "F16", "BF16"])
+def test_numbers_are_the_values_without_numpy(tmp_path: Path, type: str, byte_order: str) -> None:
+    path = tmp_path / "data"
+    path.write_bytes(bytes(7) + np.random.default_rng(3).bytes(64))
+    with contextlib.closing(Source(path)) as source:
+        count = 64 // (4 if type == "F32" else 2)
+        tensor = Tensor("x", "x", (count,), 7, 64, source, type, byte_order)
+        expected = np.concatenate(list(tensor.values())).tolist()
+        np.testing.assert_array_equal(tensor.numbers(0, count), expected)
+        np.testing.assert_array_equal(tensor.numbers(3, 5), expected[3:5])
+        assert tensor.numbers(2, 2) == []
