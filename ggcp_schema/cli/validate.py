@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ggcp_schema.cli.options import FILE_HELP, Json
+from ggcp_schema.cli.options import FILE_HELP, Json, Quiet
 from ggcp_schema.cli.output import echo, escape, paint, print_json, print_json_array, progress
 from ggcp_schema.errors import GgcpError, NotACheckpointError
 from ggcp_schema.files.source import Source
@@ -29,6 +29,7 @@ def validate(
     ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Count warnings as errors.")] = False,
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Check files against every rule of their format.
 
@@ -47,11 +48,11 @@ def validate(
     def results() -> Iterator[dict[str, Any]]:
         for file in files:
             try:
-                result = examine(file, data=data, strict=strict, quiet=as_json)
+                result = examine(file, data=data, strict=strict, quiet=as_json or quiet)
             except GgcpError as error:
                 if len(files) == 1:
                     raise
-                result = unreadable(file, error, quiet=as_json)
+                result = unreadable(file, error, quiet=as_json or quiet)
             verdicts[result["verdict"]] += 1
             yield result
 
@@ -61,7 +62,7 @@ def validate(
         for result in results():
             if as_json:
                 print_json(result)
-    if len(files) > 1 and not as_json:
+    if len(files) > 1 and not (as_json or quiet):
         echo(f"{count_text(len(files), 'file')}: {', '.join(f'{count:,} {name}' for name, count in verdicts.items())}")
     raise typer.Exit(max(EXIT_CODES[verdict] for verdict in verdicts))
 

@@ -50,6 +50,11 @@ def open_regular(path: str | os.PathLike[str], buffering: int = 4096) -> IO[byte
     Raises `FileError`.
     """
     name = os.fsdecode(path)
+    if name == "-":
+        raise FileError(
+            "cannot read standard input: random access is required",
+            "Save it to a file first. If the name of the file really is -, write ./-",
+        )
     try:
         mode = os.stat(name).st_mode
         if not stat.S_ISREG(mode):

@@ -201,3 +201,10 @@ def test_keys_of_gguf_files_cannot_reach_the_terminal(tmp_path: Path) -> None:
 def test_colours_only_on_a_terminal(invalid: Path) -> None:
     assert "\x1b" not in run_cli("validate", invalid).stdout
     assert "\x1b[31m" in run_pty("validate", invalid)[1]
+
+
+def test_quiet_leaves_the_exit_code_to_answer() -> None:
+    good, bad = FIXTURES / "v1-adam.ggcp", FIXTURES / "truncated-v0-lbfgs.ggcp"
+    for files, code in (([good], 0), ([good, bad], 4), ([bad, FIXTURES / "README.md"], 4)):
+        result = run_cli("validate", "-q", *files)
+        assert (result.returncode, result.stdout, result.stderr) == (code, "", "")

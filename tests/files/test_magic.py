@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from ggcp_schema import NotACheckpointError, open_checkpoint, open_file
+from ggcp_schema import FileError, NotACheckpointError, open_checkpoint, open_file
+from ggcp_schema.files.magic import open_regular
 from tests.helpers import FIXTURES
 
 
@@ -93,3 +94,13 @@ def test_a_file_shorter_than_a_magic_number(tmp_path: Path, data: bytes, missing
         f"{path}: magic at offset 0 (0x0): expected 4 bytes, found {len(data)} before the end of the file: "
         f"the file is at least {missing} too short\n{hint}"
     )
+
+
+def test_standard_input_is_refused_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileError, match="random access") as caught:
+        open_regular("-")
+    assert "./-" in caught.value.hint
+    (tmp_path / "-").write_bytes(b"pcgg")
+    with open_regular("./-") as file:
+        assert file.read() == b"pcgg"
