@@ -11,6 +11,7 @@ A TYPE is an object whose `kind` is one of
 
     u8 i8 u16 i16 u32 i32 u64 i64 f32 f64
               a number; `size` in bytes, `byte_order` "little" or "big"
+    bool      a byte that is 0 or 1
     char      text of `size` bytes (EXPRESSION), without a terminator
     bytes     `size` bytes
     string    text that follows its `length` (TYPE), in `encoding`
