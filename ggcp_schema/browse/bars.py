@@ -84,7 +84,7 @@ class TopBar(Widget):
 
 
 class TabStrip(Widget):
-    """The names of the tabs in one line; where there is no room, those that are closed shrink to their numbers."""
+    """The names of the tabs in one line; where there is no room, the closed tabs shrink to their numbers."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"tabs--tab", "tabs--active"}
 

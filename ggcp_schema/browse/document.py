@@ -141,7 +141,7 @@ class Document:
         return None
 
     def next_tensor(self, offset: int, step: int = 1) -> Tensor | None:
-        """Return the tensor after the one that holds the byte, or with a step of -1 the one before."""
+        """Return the tensor after the tensor that holds the byte, or with a step of -1 the tensor before it."""
         tensors, offsets = self._order
         index = bisect_right(offsets, offset) - 1
         index = index + 1 if step > 0 else index - (index >= 0 and self.tensor_at(offset) is not None)

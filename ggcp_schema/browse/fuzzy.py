@@ -110,7 +110,7 @@ def _everything(field: Field) -> Iterator[Field]:
 
 
 def search(document: Document, text: str, report: Report) -> Hits:
-    """Return the best hits. `report` gets those that are known, so that they can be shown at once."""
+    """Return the best hits. `report` gets the hits found so far, so that they can be shown at once."""
     query, seen, order = Query(text), 0, 0
     best: list[tuple[float, int, Hit]] = []
     tensors = 2 * len(document.file.tensors)
@@ -123,7 +123,7 @@ def search(document: Document, text: str, report: Report) -> Hits:
             return Hits(_sorted(best), seen, cut=True)
         found = query.match(candidate)
         if found is not None and path not in taken:
-            order -= 1  # of equal hits the one that comes first in the file wins
+            order -= 1  # of equal hits, the first in the file wins
             item = (found[0], order, Hit(found[0], path, candidate, found[1]))
             if len(best) < SHOWN:
                 heapq.heappush(best, item)

@@ -281,7 +281,7 @@ class HexView(ScrollView, can_focus=True):
         return style, gap
 
     def _names(self, here: list[Piece], start: int, grid: Layout) -> list[Segment]:
-        """Return the names of the fields that begin in the line, or of the one that goes on."""
+        """Return the names of the fields that begin in the line, or of the field that continues in it."""
         if not grid.names:
             return []
         begin = [piece for piece in here if piece.start >= start] or here[:1]

@@ -43,7 +43,7 @@ class Working(Widget):
     working = False
 
     def start(self, job: Callable[[Report], Any], *, delay: float = 0.0) -> None:
-        """Start a job, after a delay in seconds unless another is started before; one that still runs is cancelled."""
+        """Start a job, after a delay in seconds unless another is started before. A running job is cancelled."""
         self.stop()
         self.working = True
         turn = self.turn

@@ -31,7 +31,7 @@ class Measured(NamedTuple):
 
 
 def measure_all(tensors: Sequence[Tensor], report: Report) -> dict[str, Measured]:
-    """Read the tensors and return their statistics by path. `report` gets those that are known."""
+    """Read the tensors and return their statistics by path. `report` gets the statistics found so far."""
     from ggcp_schema.inspect.stats import measure
 
     found: dict[str, Measured] = {}

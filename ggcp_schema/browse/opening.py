@@ -37,7 +37,7 @@ class Opened(Message):
 def open_documents(
     paths: Sequence[str], open_file: Callable[[str], File], tokens: Callable[[int], str] | None, report: Report
 ) -> list[Document]:
-    """Open the files. If one cannot be opened, or the job is cancelled, those that were opened are closed again."""
+    """Open the files. If a file cannot be opened, or the job is cancelled, close the opened files again."""
     documents: list[Document] = []
     try:
         for path in paths:

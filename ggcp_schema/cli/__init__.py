@@ -61,8 +61,10 @@ def _run() -> int:
     except BrokenPipeError:
         _discard_output()
     except OSError as error:
+        from ggcp_schema.cli.output import escape
+
         _discard_output()
-        _say(f"{error.filename or 'standard output'}: {error.strerror}")
+        _say(escape(f"{error.filename or 'standard output'}: {error.strerror}"))
         return 2
     except MemoryError:
         _say("out of memory")
@@ -105,18 +107,15 @@ def _say_error(error: GgcpError) -> None:
         sys.stdout.flush()  # what was printed before the error comes before it
     except OSError:
         _discard_output()
-    hint = error.hint
-    if error.option:
-        hint = hint.replace(f"{error.option}=True", "--" + error.option.replace("_", "-"))
-    _say(error.message, hint)
+    from ggcp_schema.cli.output import error_text
+
+    _say(error_text(error))
 
 
-def _say(*lines: str) -> None:
-    """Write a message to stderr. A newline inside of a line, as in a file name, is escaped."""
-    from ggcp_schema.cli.output import escape
-
+def _say(text: str) -> None:
+    """Write a message, which must be safe to print, to stderr."""
     try:
-        sys.stderr.write("ggcp-schema: " + "\n".join(escape(line) for line in lines if line) + "\n")
+        sys.stderr.write(f"ggcp-schema: {text}\n")
         sys.stderr.flush()
     except OSError:
         pass  # the exit code remains

@@ -11,9 +11,9 @@ from typing import Annotated
 import typer
 
 from ggcp_schema.checkpoint.formats import open_file
-from ggcp_schema.cli.options import DryRun, Force, Json, NoSync, Quiet
-from ggcp_schema.cli.output import echo, escape, json_text, print_json, progress, write
-from ggcp_schema.cli.report import echo_entries, echo_plan, echo_written, error_text, name_text, plan_as_dict
+from ggcp_schema.cli.options import DryRun, Force, Json, NoSync, Quiet, Strict, Verify
+from ggcp_schema.cli.output import echo, error_text, escape, json_text, print_json, progress, write
+from ggcp_schema.cli.report import echo_entries, echo_plan, echo_written, name_text, plan_as_dict
 from ggcp_schema.errors import FileError, GgcpError, UsageError
 from ggcp_schema.inspect.text import count_text
 from ggcp_schema.mapping import plan as plans
@@ -61,8 +61,8 @@ def convert(
     verbatim: Annotated[
         bool, typer.Option("--verbatim", help="Write exactly what the converter of 2023 wrote, its errors included.")
     ] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Refuse a file with findings.")] = False,
-    verify: Annotated[bool, typer.Option("--verify", help="Compare every byte written with the checkpoint.")] = False,
+    strict: Strict = False,
+    verify: Verify = False,
     force: Force = False,
     dry_run: DryRun = False,
     no_sync: NoSync = False,

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from ggcp_schema.checkpoint.formats import open_file
-from ggcp_schema.cli.options import DryRun, Force, Json, NoSync, Quiet
+from ggcp_schema.cli.options import DryRun, Force, Json, NoSync, Quiet, Strict, Verify
 from ggcp_schema.cli.output import echo, escape, print_json, progress
 from ggcp_schema.cli.report import echo_entries, echo_plan, echo_written, plan_as_dict
 from ggcp_schema.errors import UsageError
@@ -53,8 +53,8 @@ def export(
     partial: Annotated[
         bool, typer.Option("--partial", help="Accept a damaged file if all tensors of the model are whole.")
     ] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Refuse a file with findings.")] = False,
-    verify: Annotated[bool, typer.Option("--verify", help="Compare every byte written with the checkpoint.")] = False,
+    strict: Strict = False,
+    verify: Verify = False,
     force: Force = False,
     dry_run: DryRun = False,
     no_sync: NoSync = False,

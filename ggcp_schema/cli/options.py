@@ -18,6 +18,8 @@ NoSync = Annotated[
     bool,
     typer.Option("--no-sync", help="Do not wait until the output is on the disk. Faster, but a crash may lose it."),
 ]
+Strict = Annotated[bool, typer.Option("--strict", help="Refuse a file with findings.")]
+Verify = Annotated[bool, typer.Option("--verify", help="Compare every byte written with the checkpoint.")]
 Width = Annotated[
     int | None,
     typer.Option("--width", metavar="COLUMNS", help="Fit into this many columns. Default: the terminal's width."),

@@ -13,12 +13,23 @@ from typing import Any
 
 import typer
 
-from ggcp_schema.errors import MalformedError
+from ggcp_schema.errors import GgcpError, MalformedError
 from ggcp_schema.inspect.text import escape
 
 PROGRESS_FROM = 1 << 26  # bytes; less is done before a bar could be read
 UNSAFE = range(0x7F, 0xA0)  # DEL and the C1 controls
 BIDI = {*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C}  # they reorder text on a terminal
+
+
+def error_text(error: GgcpError) -> str:
+    """Return an error as the command line prints it: safe to print, and with the option that the hint means.
+
+    A newline inside of a line, as in a file name, is escaped.
+    """
+    hint = error.hint
+    if error.option:
+        hint = hint.replace(f"{error.option}=True", "--" + error.option.replace("_", "-"))
+    return "\n".join(escape(line) for line in (error.message, hint) if line)
 
 
 def echo(text: str = "") -> None:
@@ -119,6 +130,7 @@ def raise_damage(damage: MalformedError | None) -> None:
 __all__ = [
     "drop_output",
     "echo",
+    "error_text",
     "escape",
     "json_text",
     "output_width",

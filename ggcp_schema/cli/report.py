@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from ggcp_schema.cli.output import echo, escape
-from ggcp_schema.errors import GgcpError
 from ggcp_schema.gguf.entries import FileData, KeyValue, key_values, tensor_entries
 from ggcp_schema.inspect.text import count_text, shape_text, size_text
 from ggcp_schema.mapping.eras import epsilon_text
@@ -54,12 +53,6 @@ def echo_written(written: Written, output: Path, *, verified: bool) -> None:
     compared = ", every byte compared" if verified else ""
     parts = f"{count_text(len(keys), 'key')}, {count_text(len(tensors), 'tensor')}, {size_text(written.size)}"
     echo(f"wrote {name_text(output)}: {parts}{compared}")
-
-
-def error_text(error: GgcpError) -> str:
-    """Return an error as the command line prints it: safe to print, and with the option that the hint means."""
-    hint = error.hint.replace(f"{error.option}=True", f"--{error.option}") if error.option else error.hint
-    return "\n".join(escape(line) for line in (error.message, hint) if line)
 
 
 def name_text(path: Path) -> str:
