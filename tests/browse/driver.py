@@ -23,7 +23,6 @@ from ggcp_schema.browse.tree import TreeView
 from ggcp_schema.checkpoint.formats import open_file
 
 SIZES = ((60, 15), (80, 24), (120, 40), (200, 50))
-gc.freeze()  # collections need not look at the imported modules
 TIMEOUT = 60  # seconds after which what is waited for counts as missing
 Script = Callable[["Browser"], Awaitable[None]]
 
@@ -153,6 +152,7 @@ def browse(*paths: Path, script: Script, size: tuple[int, int] = (120, 40), **op
             await browser.settle()
             await script(browser)
 
+    gc.freeze()  # the collection at the end need not look at what was there before
     gc.disable()  # it takes a third of the time
     try:
         with mock.patch("textual.app.wait_for_idle", idle), mock.patch("textual.pilot.wait_for_idle", idle):
@@ -161,4 +161,5 @@ def browse(*paths: Path, script: Script, size: tuple[int, int] = (120, 40), **op
         app.close_files()
         gc.enable()
         gc.collect()
+        gc.unfreeze()  # Hypothesis looks for its random generator among the objects that are not frozen
     return app
