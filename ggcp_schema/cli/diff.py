@@ -15,17 +15,9 @@ from ggcp_schema.cli.output import echo, escape, output_width, print_json, progr
 from ggcp_schema.cli.table import print_table
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.values import LISTS, same_value
-from ggcp_schema.inspect.diff import (
-    EQUAL,
-    Change,
-    Comparison,
-    FieldRow,
-    Operand,
-    TensorRow,
-    Value,
-    compare,
-    shared_bytes,
-)
+from ggcp_schema.inspect.change import Change
+from ggcp_schema.inspect.diff import EQUAL, Comparison, FieldRow, TensorRow, compare, shared_bytes
+from ggcp_schema.inspect.sides import Operand, Value
 from ggcp_schema.inspect.text import count_text, json_value_of, line_text, shape_text, shorten
 
 HEAD = ("field or tensor", "verdict", "A", "B", "differing", "largest", "RMS")

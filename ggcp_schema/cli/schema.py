@@ -15,7 +15,8 @@ from ggcp_schema.cli import options
 from ggcp_schema.cli.complete import complete_format
 from ggcp_schema.cli.output import echo, output_width, paint, print_json
 from ggcp_schema.errors import UsageError
-from ggcp_schema.inspect.reference import Section, byte_order_text, notes, reference, sections
+from ggcp_schema.inspect.reference import notes, reference
+from ggcp_schema.inspect.sections import Section, byte_order_text, sections
 
 LEAST_WORDS = 20  # characters for rules and notes
 COLUMNS = "name", "type", "condition", "rule", "note"

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import gc
 import math
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, NamedTuple
 
 from construct import Container, ListContainer
 
-from ggcp_schema.checkpoint.checkpoint import tensor_records
 from ggcp_schema.checkpoint.extent import state_schemas
 from ggcp_schema.checkpoint.formats import format_of
 from ggcp_schema.checkpoint.names import ARCHITECTURE, LAYER_TENSORS, MODEL_TENSORS
 from ggcp_schema.checkpoint.oddities import MAX_NAME, not_finite, place_of, usual_names
 from ggcp_schema.constructs import Extent, Field, FieldError, LazyList, count_bytes, format_path
-from ggcp_schema.files.file import File, Format, add_file_missing, tolerant_parse
+from ggcp_schema.files.file import File
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import ELEMENT_SIZES, Tensor, stream_values
+from ggcp_schema.inspect.repair import Parse, parse_past_errors
 from ggcp_schema.inspect.text import count_text, plain_text
 from ggcp_schema.schema.ggml import GGML_TYPES, GGML_TYPES_UNTIL_V2, GgmlType
-from ggcp_schema.schema.inference import ADAM, LBFGS, n_ff_by_formula
+from ggcp_schema.schema.inference import ADAM, LBFGS
 from ggcp_schema.schema.tensor import declared_shape
 
 ALIGNMENT_KEY = "general.alignment"
@@ -105,14 +102,15 @@ def validate(source: Source) -> Report:
 
     Raises `NotACheckpointError` if the format of the file is unknown.
     """
-    parse = _parse(source, format_of(source))
+    parse = parse_past_errors(source, format_of(source))
     rules = RULES[parse.file.format.name](parse)
+    problems = [_problem(error, path) for path, error in parse.located]
     return Report(
         file=parse.file,
         checked=rules.checked,
         expected=rules.expected,
         fields=count_fields(parse.file.root),
-        errors=tuple(sorted([*parse.problems, *rules.errors], key=lambda problem: problem.offset)),
+        errors=tuple(sorted([*problems, *rules.errors], key=lambda problem: problem.offset)),
         warnings=tuple(sorted(rules.warnings, key=lambda oddity: oddity.offset)),
         damage=None if parse.damage is None else _problem(parse.damage, format_path(parse.damage.steps)),
     )
@@ -151,90 +149,6 @@ def odd_values(report: Report, progress: Callable[[int], None] = lambda nbytes: 
             yield Oddity(f"{tensor.path}.data", offset, message)
 
 
-# The parse -------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Parse:
-    """The values that were parsed, the errors that were passed over, and the one that ended the parse."""
-
-    file: File
-    errors: Sequence[FieldError]
-    damage: FieldError | None
-
-    @property
-    def container(self) -> Container:
-        return self.file.container
-
-    @cached_property
-    def records(self) -> list[tuple[str, Container]]:
-        """The whole tensor records of a ggcp checkpoint with their paths."""
-        return [(path, record) for path, record in tensor_records(self.container) if "_size" in record]
-
-    @cached_property
-    def problems(self) -> list[Problem]:
-        """The errors that were passed over, with their paths."""
-        return list(_with_paths(self.errors, self.file.root))
-
-    @property
-    def badness(self) -> tuple[bool, int]:
-        """What to compare attempts by: damage is worse than any number of errors."""
-        return self.damage is not None, len(self.errors)
-
-    @property
-    def fits(self) -> bool:
-        """True if the file was read to its end, and half of the records after the first bad one or fewer are bad."""
-        if self.damage is not None:
-            return False
-        starts = [record["data"].offset for _, record in self.records]
-        wrong = {bisect_right(starts, error.offset) for error in self.errors} - {len(starts)}
-        return not wrong or 2 * (len(wrong) - 1) <= len(starts) - 1 - min(wrong)
-
-
-def _parse(source: Source, format: Format) -> Parse:
-    """Parse as far as the file allows.
-
-    First continue with the values found, since a record may really have the odd shape that it states. If that fails,
-    retry with the expected values, and keep the attempt with the fewest errors.
-    """
-    best = _attempt(source, format)
-    if not any(best.badness) or format.name != "ggcp":
-        return best
-    retries: list[dict[str, Any]] = [{}]
-    hparams = best.container.get("hparams") or {}
-    if hparams.get("n_mult"):  # the first record that states n_ff may be the wrong one
-        retries.append({"n_ff": n_ff_by_formula(hparams["n_embd"], hparams["n_mult"])})
-    for params in retries:
-        best = _better(best, source, format, **params)
-        if not gc.isenabled():  # as on the command line
-            gc.collect()  # the contexts of a parse are reference cycles, which hold its values
-    return best
-
-
-def _better(best: Parse, source: Source, format: Format, **params: Any) -> Parse:
-    """Return a parse that repairs wrong values if it is better than the best so far; otherwise return that."""
-    attempt = _attempt(source, format, repair=True, **params)
-    return attempt if attempt.fits and attempt.badness < best.badness else best
-
-
-def _attempt(source: Source, format: Format, **params: Any) -> Parse:
-    container, log, damage = tolerant_parse(source, format.schema, **params)
-    if damage is not None:
-        add_file_missing(damage, source, format)
-    return Parse(format.open(source, format, container, None), log.errors, damage)
-
-
-def _with_paths(errors: Iterable[FieldError], root: Field) -> Iterator[Problem]:
-    near = root
-    for error in errors:
-        within = near.offset <= error.offset < near.end  # errors often follow each other in one layer
-        leaf = (near if within else root).at(error.offset)
-        yield _problem(error, "file" if leaf is None else leaf.path)
-        near = root if leaf is None else leaf
-        while near.parent is not None and near.parent.parent is not None and near.parent.parent is not root:
-            near = near.parent
-
-
 def _problem(error: FieldError, path: str) -> Problem:
     return Problem(path, error.offset, error.expected, error.found, error.missing, error.file_missing)
 
@@ -271,7 +185,7 @@ def _expected_records(parse: Parse) -> int | None:
 
 def _findings(parse: Parse) -> Iterator[Oddity]:
     """Yield what is odd in the values, unless an error takes away the evidence."""
-    doubtful = parse.damage is not None or any(problem.path.startswith(STATE) for problem in parse.problems)
+    doubtful = parse.damage is not None or any(path.startswith(STATE) for path, _ in parse.located)
     for finding in parse.file.findings:
         if not (doubtful and finding.path == "optimizer.type"):
             yield Oddity(finding.path, parse.file.find(finding.path).offset, finding.message)

@@ -7,12 +7,11 @@ changed and on what evidence. `write` carries it out.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from ggcp_schema.checkpoint.formats import open_file
-from ggcp_schema.checkpoint.order import RESUME_ORDER
 from ggcp_schema.errors import GgcpError, MalformedError, UsageError
 from ggcp_schema.files.atomic import check_output
 from ggcp_schema.files.file import File, Finding
@@ -20,6 +19,7 @@ from ggcp_schema.gguf.entries import Entry, Progress, TensorEntry, tensor_entrie
 from ggcp_schema.gguf.writer import write_gguf
 from ggcp_schema.mapping.eras import EraConclusion, conclude
 from ggcp_schema.mapping.model import Model, export_entries, model_of
+from ggcp_schema.mapping.notes import model_notes, resume_notes
 from ggcp_schema.mapping.resume import Recipe, checked_epsilon, resume_entries, rotation_of, verbatim_recipe
 from ggcp_schema.mapping.training import Study, Training, study, training_of
 from ggcp_schema.mapping.vocabulary import Vocabulary, read_vocabulary, vocabulary_of
@@ -122,17 +122,17 @@ def plan_resume(
     certain = conclusions.order.is_certain
     recipe = Recipe(eps, conclusions.order.order if certain else None, scale or 1, rotation, fresh_optimizer)
     return Plan(
-        "resume",
-        file,
-        (file.path,),
-        resume_entries(file, training, recipe),
-        eps,
-        reason,
-        tuple(_resume_notes(training, conclusions, recipe, problem)),
-        _warnings(file, problem, conclusions.contradiction),
-        training,
-        conclusions,
-        recipe,
+        kind="resume",
+        file=file,
+        inputs=(file.path,),
+        entries=resume_entries(file, training, recipe),
+        rms_eps=eps,
+        rms_eps_reason=reason,
+        notes=tuple(resume_notes(training, conclusions, recipe, problem)),
+        warnings=_warnings(file, problem, conclusions.contradiction),
+        training=training,
+        study=conclusions,
+        recipe=recipe,
     )
 
 
@@ -141,15 +141,15 @@ def _plan_verbatim(file: File, training: Training) -> Plan:
         raise UsageError(f"{file.path} is a {file.format.title}; the converter of 2023 read only ggcp checkpoints")
     recipe = verbatim_recipe(training)
     return Plan(
-        "resume",
-        file,
-        (file.path,),
-        resume_entries(file, training, recipe),
-        recipe.rms_eps,
-        "the converter of 2023 always wrote it",
-        ("verbatim: the optimizer's vectors and n_rot are copied as they are",),
-        file.findings,
-        training,
+        kind="resume",
+        file=file,
+        inputs=(file.path,),
+        entries=resume_entries(file, training, recipe),
+        rms_eps=recipe.rms_eps,
+        rms_eps_reason="the converter of 2023 always wrote it",
+        notes=("verbatim: the optimizer's vectors and n_rot are copied as they are",),
+        warnings=file.findings,
+        training=training,
         recipe=recipe,
     )
 
@@ -179,46 +179,6 @@ def _warnings(file: File, problem: str, contradiction: str) -> tuple[Finding, ..
     if contradiction:
         findings.append(Finding("optimizer.state", contradiction))
     return tuple(findings)
-
-
-def _resume_notes(training: Training, conclusions: Study, recipe: Recipe, problem: str) -> Iterator[str]:
-    """Yield what is changed and on what evidence."""
-    if recipe.fresh:
-        yield "optimizer: written as one that has not started yet, with zeros and iteration counts of 0"
-    else:
-        yield _order_note(conclusions, recipe)
-        if recipe.scale != 1:
-            yield f"scale: {conclusions.scale.reason}; m is divided by {recipe.scale:,}, v by its square"
-        elif conclusions.scale.summed:
-            yield f"scale: {conclusions.scale.reason}; m and v are copied as they are"
-    if problem:
-        yield f"rotation: {problem}; n_rot {training.n_rot} is kept as it is"
-    else:
-        yield from _rotation_note(training.n_rot, *recipe.rotation)
-
-
-def _order_note(conclusions: Study, recipe: Recipe) -> str:
-    order = conclusions.order
-    if recipe.permutes:
-        change = f"from order {order.order} to order {RESUME_ORDER}"
-        return f"order: the optimizer's vectors are rewritten {change} ({order.reason})"
-    if order.is_certain:
-        return f"order: the optimizer's vectors are in order {RESUME_ORDER} already ({order.reason})"
-    if order.harmless:
-        return f"order: the optimizer's vectors are copied as they are ({order.reason})"
-    known = f"likely {order.order}" if order.order else "unknown"
-    return (
-        f"order: {known} ({order.reason}); the optimizer's vectors are copied as they are. "
-        "If you know the order, state it: order=A, B or C"
-    )
-
-
-def _rotation_note(n_rot: int, dimension_count: int, freq_base: float | None) -> Iterator[str]:
-    if n_rot != dimension_count:
-        yield (
-            f"rotation: n_rot {n_rot} of heads of {dimension_count} dimensions is written as "
-            f"rope.dimension_count {dimension_count} and rope.freq_base {freq_base:g}"
-        )
 
 
 def convert(
@@ -297,19 +257,18 @@ def plan_model(
             "context_length",
         )
     vocabulary = vocabulary_of(file) if vocab is None else read_vocabulary(vocab)
-    if rms_eps is None and model.rms_eps is None:
-        eps, reason = chosen_epsilon(None, None, _era(file, model))
-    else:
-        eps, reason = chosen_epsilon(rms_eps, model.rms_eps, conclude(model.evidence))
+    is_known = rms_eps is not None or model.rms_eps is not None
+    era = conclude(model.evidence) if is_known else _era(file, model)
+    eps, reason = chosen_epsilon(rms_eps, model.rms_eps, era)
     return Plan(
-        "model",
-        file,
-        (file.path,) if vocab is None else (file.path, vocab),
-        export_entries(model, vocabulary.keys, context_length=length, rms_eps=eps, name=name),
-        eps,
-        reason,
-        tuple(_model_notes(model, vocabulary, file.damage, context_length)),
-        file.findings,
+        kind="model",
+        file=file,
+        inputs=(file.path,) if vocab is None else (file.path, vocab),
+        entries=export_entries(model, vocabulary.keys, context_length=length, rms_eps=eps, name=name),
+        rms_eps=eps,
+        rms_eps_reason=reason,
+        notes=tuple(model_notes(model, vocabulary, file.damage, context_length)),
+        warnings=file.findings,
         model=model,
         vocabulary=vocabulary,
     )
@@ -321,20 +280,6 @@ def _era(file: File, model: Model) -> EraConclusion:
         return study(training_of(file)).era
     except (MalformedError, UsageError):  # a damaged optimizer, or a model without one
         return conclude(model.evidence)
-
-
-def _model_notes(
-    model: Model, vocabulary: Vocabulary, damage: MalformedError | None, context_length: int | None
-) -> Iterator[str]:
-    if damage is not None:
-        yield f"damaged: only the model was read; lost: {damage.path} and what follows it"
-    if context_length is None:
-        yield f"context length: {model.context_length} tokens (stored in the file)"
-    else:
-        yield f"context length: {context_length} tokens (stated by the user)"
-    yield from _rotation_note(model.n_rot, *model.rotation)
-    if vocabulary.note:
-        yield f"vocabulary: {vocabulary.note}"
 
 
 def rescued(file: File, remedy: str) -> GgcpError:

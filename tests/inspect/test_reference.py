@@ -12,7 +12,8 @@ import pytest
 
 from ggcp_schema import FORMATS, open_file
 from ggcp_schema.inspect.paths import leaves
-from ggcp_schema.inspect.reference import NOTES, functions, notes, reference, sections
+from ggcp_schema.inspect.reference import NOTES, functions, notes, reference
+from ggcp_schema.inspect.sections import sections
 from ggcp_schema.inspect.text import json_value
 from tests.helpers import FIXTURES, GENUINE
 from tests.samples import KINDS, sample

@@ -1,0 +1,70 @@
+"""What happened in a training between two of its checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ggcp_schema.inspect.facts import Summary
+from ggcp_schema.mapping.losses import Losses
+
+
+@dataclass(frozen=True)
+class Change:
+    """What happened between two checkpoints: B's numbers minus A's; None for what is not known of both.
+
+    Attributes:
+        loss_a, loss_b: the latest loss of one token.
+        ahead: the file with more iterations, or else samples or steps; None if neither has.
+        weights: the relative change of the weights, which is the length of the difference in units of the length of A's
+            weights: for each tensor outside of the layers, and for each layer.
+    """
+
+    iterations: int | None
+    samples: int | None
+    tokens: int | None
+    loss_a: float | None
+    loss_b: float | None
+    ahead: str | None
+    weights: Mapping[str, float]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the attributes for JSON."""
+        return {**vars(self), "weights": dict(self.weights)}
+
+
+def change_between(a: Summary, b: Summary, weights: Mapping[str, float]) -> Change | None:
+    """Return what happened between two checkpoints whose weights changed by that; None if a file is no checkpoint."""
+    if a.optimizer is None or b.optimizer is None:
+        return None
+    iterations = _difference(a.train_its, b.train_its)
+    samples = _difference(a.train_samples, b.train_samples)
+    tokens = _difference(a.train_tokens, b.train_tokens)
+    steps = _difference(a.optimizer.iter, b.optimizer.iter), _difference(_lbfgs_steps(a), _lbfgs_steps(b))
+    first = next((count for count in (iterations, samples, tokens, *steps) if count), 0)
+    ahead = "B" if first > 0 else "A" if first < 0 else None
+    return Change(iterations, samples, tokens, *_comparable_losses(a, b), ahead, weights)
+
+
+def _difference(a: int | None, b: int | None) -> int | None:
+    return None if a is None or b is None else b - a
+
+
+def _lbfgs_steps(summary: Summary) -> int | None:
+    return None if summary.losses is None else summary.losses.steps
+
+
+def _comparable_losses(a: Summary, b: Summary) -> tuple[float | None, float | None]:
+    """Return the latest losses if they are known to be of one kind: a token's loss, or else the same stored number."""
+    if a.losses is None or b.losses is None:
+        return None, None
+    if a.losses.divisor and b.losses.divisor:
+        return a.loss, b.loss
+    if a.losses.meaning == b.losses.meaning or _latest(a.losses) == _latest(b.losses):
+        return _latest(a.losses), _latest(b.losses)
+    return None, None
+
+
+def _latest(losses: Losses) -> float:
+    return losses.best if losses.previous is None else losses.previous

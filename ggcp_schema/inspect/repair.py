@@ -1,0 +1,97 @@
+"""Parse a file past its errors, with expected values in place of wrong ones if more of the file can be read so."""
+
+from __future__ import annotations
+
+import gc
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from construct import Container
+
+from ggcp_schema.checkpoint.checkpoint import tensor_records
+from ggcp_schema.constructs import FieldError
+from ggcp_schema.files.file import File, Format, add_file_missing, tolerant_parse
+from ggcp_schema.files.source import Source
+from ggcp_schema.schema.inference import n_ff_by_formula
+
+
+@dataclass(frozen=True)
+class Parse:
+    """The values that were parsed, the errors that were passed over, and the one that ended the parse."""
+
+    file: File
+    errors: Sequence[FieldError]
+    damage: FieldError | None
+
+    @property
+    def container(self) -> Container:
+        return self.file.container
+
+    @cached_property
+    def records(self) -> list[tuple[str, Container]]:
+        """The whole tensor records of a ggcp checkpoint with their paths."""
+        return [(path, record) for path, record in tensor_records(self.container) if "_size" in record]
+
+    @cached_property
+    def located(self) -> list[tuple[str, FieldError]]:
+        """The errors that were passed over, each with the path of its field before it."""
+        found = []
+        root = near = self.file.root
+        for error in self.errors:
+            within = near.offset <= error.offset < near.end  # errors often follow each other in one layer
+            leaf = (near if within else root).at(error.offset)
+            found.append(("file" if leaf is None else leaf.path, error))
+            near = root if leaf is None else leaf
+            while near.parent is not None and near.parent.parent is not None and near.parent.parent is not root:
+                near = near.parent
+        return found
+
+    @property
+    def badness(self) -> tuple[bool, int]:
+        """What to compare attempts by: damage is worse than any number of errors."""
+        return self.damage is not None, len(self.errors)
+
+    @property
+    def fits(self) -> bool:
+        """True if the file was read to its end, and half of the records after the first bad one or fewer are bad."""
+        if self.damage is not None:
+            return False
+        starts = [record["data"].offset for _, record in self.records]
+        wrong = {bisect_right(starts, error.offset) for error in self.errors} - {len(starts)}
+        return not wrong or 2 * (len(wrong) - 1) <= len(starts) - 1 - min(wrong)
+
+
+def parse_past_errors(source: Source, format: Format) -> Parse:
+    """Parse as far as the file allows.
+
+    First continue with the values found, since a record may really have the odd shape that it states. If that fails,
+    retry with the expected values, and keep the attempt with the fewest errors.
+    """
+    best = _attempt(source, format)
+    if not any(best.badness) or format.name != "ggcp":
+        return best
+    retries: list[dict[str, Any]] = [{}]
+    hparams = best.container.get("hparams") or {}
+    if hparams.get("n_mult"):  # the first record that states n_ff may be the wrong one
+        retries.append({"n_ff": n_ff_by_formula(hparams["n_embd"], hparams["n_mult"])})
+    for params in retries:
+        best = _better(best, source, format, **params)
+        if not gc.isenabled():  # as on the command line
+            gc.collect()  # the contexts of a parse are reference cycles, which hold its values
+    return best
+
+
+def _better(best: Parse, source: Source, format: Format, **params: Any) -> Parse:
+    """Return a parse that repairs wrong values if it is better than the best so far; otherwise return that."""
+    attempt = _attempt(source, format, repair=True, **params)
+    return attempt if attempt.fits and attempt.badness < best.badness else best
+
+
+def _attempt(source: Source, format: Format, **params: Any) -> Parse:
+    container, log, damage = tolerant_parse(source, format.schema, **params)
+    if damage is not None:
+        add_file_missing(damage, source, format)
+    return Parse(format.open(source, format, container, None), log.errors, damage)

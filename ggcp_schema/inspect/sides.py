@@ -1,0 +1,353 @@
+"""The two sides of a comparison: the fields and tensors of both files, under names that both share.
+
+This module imports numpy; only the command `diff` and the browser's view of two files import it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from construct import Container
+
+from ggcp_schema.checkpoint import names
+from ggcp_schema.checkpoint.checkpoint import is_optimizer
+from ggcp_schema.checkpoint.order import FLAT_FIELDS, RESUME_ORDER, OrderDecision, permuted_extents
+from ggcp_schema.constructs import Field
+from ggcp_schema.files.file import File
+from ggcp_schema.files.tensor import ELEMENT_SIZES, Tensor, decode, stream_values
+from ggcp_schema.gguf.entries import KeyValue
+from ggcp_schema.inspect.facts import Summary, facts
+from ggcp_schema.inspect.tensors import Listed, listing, model_of, moments, order_of
+from ggcp_schema.mapping.resume import KEYS, verbatim_recipe
+from ggcp_schema.mapping.rotation import FREQ_BASE, n_rot_of, stops_at_n_rot
+from ggcp_schema.mapping.scale import divided
+from ggcp_schema.mapping.training import training_of
+
+Floats = npt.NDArray[np.float32]
+
+MAX_FACTORS = 1 << 16  # values of rope_freqs.weight that are read
+GGML_FORMATS = frozenset({"ggjt", "ggmf", "ggml"})
+ROTATION = (names.ROPE_DIMENSION_COUNT, names.ROPE_FREQ_BASE, names.ROPE_FREQS)
+REQUIRED = frozenset(  # keys without which a trainer does not resume
+    {
+        names.TRAINING_FILE_VERSION,
+        names.TRAINING_TYPE,
+        names.TRAINING_ITERATION_COUNT,
+        names.TRAINING_SAMPLE_COUNT,
+        names.TRAINING_TOKEN_COUNT,
+        names.OPTIMIZER_FILE_VERSION,
+        names.OPTIMIZER_TYPE,
+        names.OPTIMIZER_PAST_COUNT,
+        names.OPTIMIZER_PARAMETER_COUNT,
+        names.OPTIMIZER_ITERATION_COUNT,
+        names.OPTIMIZER_JUST_INITIALIZED,
+        names.EMBEDDING_LENGTH,
+        names.HEAD_COUNT,
+        names.BLOCK_COUNT,
+        names.FEED_FORWARD_LENGTH,
+    }
+)
+
+
+@dataclass(frozen=True)
+class Value:
+    """The value of a field in one file, and its type."""
+
+    type: str
+    value: Any
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A tensor as it is compared: `values` yields its elements as float32, in the order of the comparison.
+
+    If they cannot be read, as those of a quantized tensor, it yields the bytes.
+    """
+
+    shape: tuple[int, ...]
+    type: str
+    nbytes: int
+    values: Callable[[], Iterator[Any]]
+
+    @property
+    def n_elements(self) -> int:
+        """The number of elements."""
+        return math.prod(self.shape) if self.shape else 0
+
+
+@dataclass(frozen=True)
+class Omission:
+    """Something that one file (`A` or `B`) contains and that was not compared, and why."""
+
+    name: str
+    side: str
+    reason: str
+
+
+@dataclass
+class Side:
+    """One side of the comparison, under names common to both files. Everything else is listed in `omitted`.
+
+    `items` are the tensors of the file that `tensors` stand for, by the same names.
+    """
+
+    label: str
+    file: File
+    summary: Summary
+    fields: dict[str, Value]
+    tensors: dict[str, Operand]
+    items: dict[str, Listed]
+    omitted: list[Omission] = field(default_factory=list)
+
+    def omit(self, unwanted: Iterable[str], reason: str) -> None:
+        """Leave out the fields and tensors of these names."""
+        for name in list(unwanted):
+            if name in self.fields or name in self.tensors:
+                self.fields.pop(name, None)
+                self.tensors.pop(name, None)
+                self.items.pop(name, None)
+                self.omitted.append(Omission(name, self.label, reason))
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the fields and tensors, in file order."""
+        return [*self.fields, *self.tensors]
+
+
+# Common names ----------------------------------------------------------------------------------------------
+
+
+def sides(a: File, b: File) -> tuple[Side, Side, list[str]]:
+    """Return the two files under the names by which they can be compared, and notes on the optimizer's vectors.
+
+    Checkpoints of one layout, and files of the model formats of 2023, are compared field by field, but for padding.
+    Otherwise both files are compared as the GGUF checkpoints that they are or become, and what those have no place for
+    is left out. If one file is a model without an optimizer, the model's tensors and the keys that both files have are
+    compared. What the damage of one file hides is left out of the other.
+
+    The optimizer's vectors are compared by parameter if the orders of both are known.
+
+    Raises `UnfitError` if a count of a checkpoint is out of range for its GGUF type.
+    """
+    by_path = _same_layout(a, b)
+    build = _by_path if by_path else _by_gguf_name
+    left, right = build(a, "A"), build(b, "B")
+    if not by_path:
+        _share_rotation(left, right)
+        _share_keys(left, right)
+    for side, other in ((left, right), (right, left)):
+        if side.file.damage is not None:
+            hidden = [name for name in other.names if name not in side.fields and name not in side.tensors]
+            other.omit(hidden, f"hidden by {side.label}'s damage")
+    scaled = not by_path and "ggcp" in (a.format.name, b.format.name)  # then both count as checkpoints to resume from
+    notes = _split_vectors(left, right, by_path=by_path, scaled=scaled)
+    return left, right, notes
+
+
+def _same_layout(a: File, b: File) -> bool:
+    """Return whether the files can be compared field by field. Before the optimizer there is only one layout."""
+    if {a.format.name, b.format.name} <= GGML_FORMATS:
+        return True
+    layouts = {file.get("optimizer.layout") for file in (a, b)} - {None}
+    return a.format.name == b.format.name == "ggcp" and len(layouts) < 2
+
+
+def _by_path(file: File, label: str) -> Side:
+    fields = {path: Value(found.type, found.value) for path, found in _fields(file.root)}
+    items = {item.name: item for item in listing(file)}
+    fields |= {f"{name}.name": Value("char", item.tensor.name) for name, item in items.items() if item.path == name}
+    return Side(label, file, facts(file), fields, {name: _operand(item.tensor) for name, item in items.items()}, items)
+
+
+def _fields(record: Field) -> Iterator[tuple[str, Field]]:
+    """Yield the leaves that are neither padding nor part of a tensor's record."""
+    for child in record.children():
+        if isinstance(child.value, Container) and "n_dims" in child.value:
+            continue
+        if not child.is_leaf:
+            yield from _fields(child)
+        elif child.type != "padding" and child.name != "inference":  # how the type was found, not what it is
+            yield child.path, child
+
+
+def _operand(tensor: Tensor, divisor: int = 1) -> Operand:
+    return Operand(tensor.shape, tensor.type, tensor.nbytes, partial(_values, tensor, divisor))
+
+
+def _values(tensor: Tensor, divisor: int) -> Iterator[Any]:
+    if tensor.type not in ELEMENT_SIZES:
+        for chunk in tensor.source.stream([(tensor.offset, tensor.nbytes)]):
+            yield np.frombuffer(chunk, np.uint8)
+        return
+    for values in stream_values([tensor]):
+        yield values if divisor == 1 else np.frombuffer(divided(values.data.cast("B"), divisor), "<f4")
+
+
+def _by_gguf_name(file: File, label: str) -> Side:
+    side = Side(label, file, facts(file), KEY_READERS[file.format.name](file), {}, {})
+    for item in listing(file):
+        if item.gguf_name:
+            side.tensors[item.gguf_name] = _operand(item.tensor)
+            side.items[item.gguf_name] = item
+        elif not item.tensor.is_null:
+            side.omitted.append(Omission(item.name, label, "a GGUF checkpoint has no place for it"))
+    return side
+
+
+def _keys_of_checkpoint(file: File) -> dict[str, Value]:
+    """Return the keys that the checkpoint gets in GGUF, except the epsilon; none if it is damaged."""
+    if file.damage is not None:
+        return {}
+    training = training_of(file)
+    keys = KEYS[file.format.name](file, training, verbatim_recipe(training))
+    return _fields_of_keys(entry for entry in keys if entry.key != names.RMS_EPSILON)
+
+
+def _keys_of_gguf(file: Any) -> dict[str, Value]:
+    return _fields_of_keys(file.keys.values())
+
+
+def _fields_of_keys(keys: Iterable[KeyValue]) -> dict[str, Value]:
+    return {entry.key: Value(entry.type, entry.value) for entry in keys}
+
+
+def _keys_of_ggml(file: File) -> dict[str, Value]:
+    counts = {
+        names.VOCAB_SIZE: "n_vocab",
+        names.EMBEDDING_LENGTH: "n_embd",
+        names.HEAD_COUNT: "n_head",
+        names.BLOCK_COUNT: "n_layer",
+        names.ROPE_DIMENSION_COUNT: "n_rot",
+    }
+    hparams = file.get("hparams") or {}
+    return {key: Value("UINT32", hparams[name]) for key, name in counts.items() if name in hparams}
+
+
+KEY_READERS: dict[str, Callable[[Any], dict[str, Value]]] = {
+    "ggcp": _keys_of_checkpoint,
+    "gguf": _keys_of_gguf,
+    **dict.fromkeys(GGML_FORMATS, _keys_of_ggml),
+}
+
+
+def _share_keys(left: Side, right: Side) -> None:
+    """Leave out what only one of the files can have."""
+    for side, other in ((left, right), (right, left)):
+        if side.file.format.name != "gguf" and names.RMS_EPSILON in other.fields:
+            other.omit([names.RMS_EPSILON], f"no {side.file.format.name} file stores it")
+    models = [side for side in (left, right) if side.summary.optimizer is None]
+    if len(models) == 1:
+        model, other = models[0], right if models[0] is left else left
+        other.omit([name for name in other.tensors if is_optimizer(name)], f"{model.label} is a model")
+        model.omit([name for name, item in model.items.items() if item.path is None], "no checkpoint has it")
+    if models or left.file.format is not right.file.format:
+        for side, other in ((left, right), (right, left)):
+            required = set() if models else REQUIRED
+            extra = side.fields.keys() - other.fields.keys() - required
+            side.omit([key for key in side.fields if key in extra], "the other file has no such key")
+
+
+def _share_rotation(left: Side, right: Side) -> None:
+    """Compare the rotation as n_rot, if the files state the same in different ways or only one is a GGUF file."""
+    if all(_stated(left, name) == _stated(right, name) for name in ROTATION):
+        return
+    rotations = [_n_rot(side) for side in (left, right)]
+    if None in rotations or (rotations[0] != rotations[1] and left.file.format is right.file.format):
+        return
+    for side, n_rot in zip((left, right), rotations, strict=True):
+        side.fields["n_rot"] = Value("derived", n_rot)
+        side.omit(ROTATION, f"compared as n_rot {n_rot}")
+
+
+def _stated(side: Side, name: str) -> Any:
+    found = side.fields.get(name)
+    return name in side.tensors if found is None else found.value
+
+
+def _n_rot(side: Side) -> int | None:
+    """Return the n_rot that the rotation of a side means; None if it is not a rotation of the trainers."""
+    dimensions, base = (side.fields.get(name) for name in (names.ROPE_DIMENSION_COUNT, names.ROPE_FREQ_BASE))
+    if dimensions is None or not isinstance(dimensions.value, int):
+        return None
+    if side.file.format.name != "gguf":
+        return dimensions.value
+    factors: list[float] = []
+    freqs = side.items.get(names.ROPE_FREQS)
+    if freqs is not None:
+        if freqs.tensor.type not in ELEMENT_SIZES or freqs.tensor.n_elements > MAX_FACTORS:
+            return None
+        factors = [float(factor) for chunk in freqs.tensor.values() for factor in chunk]
+    freq_base = FREQ_BASE if base is None else base.value
+    if stops_at_n_rot(factors) or not isinstance(freq_base, float):
+        return None
+    return n_rot_of(dimensions.value, freq_base, factors)
+
+
+# The optimizer's vectors -----------------------------------------------------------------------------------
+
+
+def _split_vectors(left: Side, right: Side, *, by_path: bool, scaled: bool) -> list[str]:
+    """Replace the flat vectors that both files have by their parts, if both orders are known. Return notes on it.
+
+    With `scaled`, moments of summed gradients are divided, as `convert` does.
+    """
+    shared = [
+        name
+        for name, item in left.items.items()
+        if item.moment in FLAT_FIELDS and name in right.items and right.items[name].tensor.shape == item.tensor.shape
+    ]
+    if not shared:
+        return []
+    decisions = [_order(side) for side in (left, right)]
+    orders = [decision.order for decision in decisions]
+    sure = all(decision.is_certain for decision in decisions)
+    if None in orders or not (sure or orders[0] == orders[1]):
+        return [] if orders == [None, None] else ["the optimizer's vectors were compared as they are stored"]
+    divisors = [_divisors(side, other) if scaled and sure else {} for side, other in ((left, right), (right, left))]
+    notes = []
+    for side, decision, divisor in zip((left, right), decisions, divisors, strict=True):
+        for name in shared:
+            _split(side, name, decision, divisor, by_path=by_path)
+        scale = f", and m divided by {divisor['m']:,}, v by its square" if divisor else ""
+        if orders[0] != orders[1] or scale:
+            notes.append(f"{side.label}: the optimizer's vectors are in order {decision.order}{scale}")
+    return [*notes, "the optimizer's vectors were compared by parameter"] if notes else []
+
+
+def _order(side: Side) -> OrderDecision:
+    return side.summary.order or order_of(list(side.items.values()))
+
+
+def _divisors(side: Side, other: Side) -> dict[str, int]:
+    """Return what m and v are to be divided by; nothing if the gradients were not summed."""
+    scale = side.summary.scale
+    if scale is None or not scale.summed:
+        return {}
+    recorded = other.fields.get(names.CONVERTED_SCALE)  # the other side may have been divided by a stated number
+    s = recorded.value if recorded is not None else scale.s
+    return {"m": s, "v": s * s} if s else {}
+
+
+def _split(side: Side, name: str, decision: OrderDecision, divisors: Mapping[str, int], *, by_path: bool) -> None:
+    """Replace a vector by its parts; the columns of lms and lmy by those in order C."""
+    vector, items = side.items[name], list(side.items.values())
+    divisor = divisors.get(vector.moment or "", 1)
+    parts = {str(part.path if by_path else part.gguf_name): part for part in moments(items, decision, [vector])}
+    if not parts:
+        extents = permuted_extents(vector.tensor, str(decision.order), RESUME_ORDER, model_of(items))
+        side.tensors[name] = replace(side.tensors[name], values=partial(_permuted, vector.tensor, extents))
+        return
+    del side.tensors[name], side.items[name]
+    side.items |= parts
+    side.tensors |= {key: _operand(part.tensor, divisor) for key, part in parts.items()}
+
+
+def _permuted(tensor: Tensor, extents: list[tuple[int, int]]) -> Iterator[Floats]:
+    for chunk in tensor.source.stream(extents):
+        yield decode(chunk, tensor.type, tensor.byte_order)

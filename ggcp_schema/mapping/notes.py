@@ -1,0 +1,67 @@
+"""What a plan says it changes and on what evidence: one sentence each, in words for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ggcp_schema.checkpoint.order import RESUME_ORDER
+from ggcp_schema.errors import MalformedError
+from ggcp_schema.mapping.model import Model
+from ggcp_schema.mapping.resume import Recipe
+from ggcp_schema.mapping.training import Study, Training
+from ggcp_schema.mapping.vocabulary import Vocabulary
+
+
+def resume_notes(training: Training, conclusions: Study, recipe: Recipe, problem: str) -> Iterator[str]:
+    """Yield what is changed in a checkpoint to resume from. `problem` is why its rotation stays as it is stored."""
+    if recipe.fresh:
+        yield "optimizer: written as one that has not started yet, with zeros and iteration counts of 0"
+    else:
+        yield _order_note(conclusions, recipe)
+        if recipe.scale != 1:
+            yield f"scale: {conclusions.scale.reason}; m is divided by {recipe.scale:,}, v by its square"
+        elif conclusions.scale.summed:
+            yield f"scale: {conclusions.scale.reason}; m and v are copied as they are"
+    if problem:
+        yield f"rotation: {problem}; n_rot {training.n_rot} is kept as it is"
+    else:
+        yield from _rotation_note(training.n_rot, *recipe.rotation)
+
+
+def model_notes(
+    model: Model, vocabulary: Vocabulary, damage: MalformedError | None, context_length: int | None
+) -> Iterator[str]:
+    """Yield where the parts of a model are from; `context_length` is the one that the user states."""
+    if damage is not None:
+        yield f"damaged: only the model was read; lost: {damage.path} and what follows it"
+    if context_length is None:
+        yield f"context length: {model.context_length} tokens (stored in the file)"
+    else:
+        yield f"context length: {context_length} tokens (stated by the user)"
+    yield from _rotation_note(model.n_rot, *model.rotation)
+    if vocabulary.note:
+        yield f"vocabulary: {vocabulary.note}"
+
+
+def _order_note(conclusions: Study, recipe: Recipe) -> str:
+    order = conclusions.order
+    if recipe.permutes:
+        change = f"from order {order.order} to order {RESUME_ORDER}"
+        return f"order: the optimizer's vectors are rewritten {change} ({order.reason})"
+    if order.is_certain:
+        return f"order: the optimizer's vectors are in order {RESUME_ORDER} already ({order.reason})"
+    if order.harmless:
+        return f"order: the optimizer's vectors are copied as they are ({order.reason})"
+    known = f"likely {order.order}" if order.order else "unknown"
+    return (
+        f"order: {known} ({order.reason}); the optimizer's vectors are copied as they are. "
+        "If you know the order, state it: order=A, B or C"
+    )
+
+
+def _rotation_note(n_rot: int, dimension_count: int, freq_base: float | None) -> Iterator[str]:
+    if n_rot != dimension_count:
+        yield (
+            f"rotation: n_rot {n_rot} of heads of {dimension_count} dimensions is written as "
+            f"rope.dimension_count {dimension_count} and rope.freq_base {freq_base:g}"
+        )

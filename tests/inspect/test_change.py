@@ -1,0 +1,45 @@
+"""What happened in a training between two of its checkpoints."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.builder import build_checkpoint
+from tests.helpers import FIXTURES
+from tests.inspect.comparing import ADAM, compared, converted, exported
+
+
+def test_what_happened_between_two_checkpoints(tmp_path):
+    weights = np.random.default_rng(3).standard_normal(5 * 4).astype(np.float32)
+
+    def checkpoint(name, scale, **options):
+        draws = iter([weights * scale])
+        path = tmp_path / name
+        path.write_bytes(build_checkpoint(data=lambda count: next(draws, np.ones(count, np.float32)), **options))
+        return path
+
+    a = checkpoint("a.ggcp", 1.0, train=(100, 400, 6400), state={"fx_prev": 5.5})
+    b = checkpoint("b.ggcp", 1.25, train=(200, 800, 12800), state={"fx_prev": 5.25})
+    change = compared(a, b).change
+    assert (change.iterations, change.samples, change.tokens, change.ahead) == (100, 400, 6400, "B")
+    assert (change.loss_a, change.loss_b) == (5.5, 5.25)
+    assert change.weights["tok_embeddings"] == pytest.approx(0.25, rel=1e-5)
+    assert change.weights["layer 0"] == change.weights["norm"] == 0
+    back = compared(b, a).change
+    assert (back.iterations, back.ahead) == (-100, "A")
+    assert back.weights["tok_embeddings"] == pytest.approx(0.2, rel=1e-5)
+    same = compared(a, a).change
+    assert (same.ahead, same.iterations, same.weights) == (None, 0, {})
+
+
+def test_a_sum_over_threads_is_not_compared_with_a_mean(tmp_path):
+    change = compared(FIXTURES / "v0-adam.ggcp", ADAM).change
+    assert change.loss_a == pytest.approx(11.498518 / 2, rel=1e-6)  # two threads
+    assert change.loss_b == pytest.approx(5.7659283, rel=1e-6)
+    change = compared(ADAM, converted(FIXTURES / "v0-adam.ggcp", tmp_path)).change
+    assert (change.loss_a, change.loss_b) == (None, None)
+
+
+def test_a_model_has_no_training_to_compare(tmp_path):
+    assert compared(ADAM, exported(ADAM, tmp_path)).change is None
