@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -23,6 +24,8 @@ from ggcp_schema.browse.single import BrowseScreen
 
 if TYPE_CHECKING:
     from ggcp_schema.files.file import File
+
+SWITCH_INTERVAL = 0.0005  # seconds; Python's 0.005 lets work in the background delay each key several times
 
 DARK = Theme(
     name="ggcp-dark",
@@ -86,6 +89,7 @@ class BrowseApp(App[None]):
         self.theme = LIGHT.name if light else DARK.name
 
     def on_mount(self) -> None:
+        sys.setswitchinterval(SWITCH_INTERVAL)
         with suppress(NotImplementedError, RuntimeError, ValueError):  # Windows, and threads other than the first
             for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
                 if signal.getsignal(number) is not signal.SIG_IGN:

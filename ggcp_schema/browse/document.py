@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -58,7 +57,7 @@ class Document:
 
     def prepare(self) -> None:
         """Compute what the first picture needs and what takes long for a file of many tensors."""
-        _ = self.marks, self._order, self._by_path
+        _ = self.marks, self._by_path, self.file.tensors.at(0)
 
     @property
     def name(self) -> str:
@@ -85,12 +84,6 @@ class Document:
         return damage.path.removeprefix(field.path).lstrip(".")
 
     # Tensors ----------------------------------------------------------------------------------------------
-
-    @cached_property
-    def _order(self) -> tuple[list[Tensor], list[int]]:
-        """The tensors by offset, and their offsets. NULL tensors, which have no bytes, are left out."""
-        tensors = sorted((tensor for tensor in self.file.tensors.values() if tensor.nbytes), key=_offset)
-        return tensors, [tensor.offset for tensor in tensors]
 
     @cached_property
     def _by_path(self) -> bool:
@@ -126,36 +119,11 @@ class Document:
         """Return the tensor whose record or data the field is; not that of which it is a smaller part."""
         if self._by_path or not self.file.tensors:
             return self.file.tensors.get(field.path)
-        tensor = self.tensor_at(field.end - 1) if field.size else None
+        tensor = self.file.tensors.at(field.end - 1) if field.size else None
         if tensor is None:
             return None
         holds = field.offset >= tensor.offset - tensor.padding
         return tensor if holds or self.path_of(tensor.path) == field.path else None
-
-    def tensor_at(self, offset: int) -> Tensor | None:
-        """Return the tensor whose data holds the byte."""
-        tensors, offsets = self._order
-        index = bisect_right(offsets, offset) - 1
-        if index >= 0 and offset < tensors[index].offset + tensors[index].nbytes:
-            return tensors[index]
-        return None
-
-    def next_tensor(self, offset: int, step: int = 1) -> Tensor | None:
-        """Return the tensor after the tensor that holds the byte, or with a step of -1 the tensor before it."""
-        tensors, offsets = self._order
-        index = bisect_right(offsets, offset) - 1
-        index = index + 1 if step > 0 else index - (index >= 0 and self.tensor_at(offset) is not None)
-        return tensors[index] if 0 <= index < len(tensors) else None
-
-    def tensors_between(self, start: int, stop: int) -> Iterator[Tensor]:
-        """Give the tensors with padding or data in these bytes, in file order."""
-        tensors, offsets = self._order
-        for index in range(max(0, bisect_right(offsets, start) - 1), len(tensors)):
-            tensor = tensors[index]
-            if tensor.offset - tensor.padding >= stop:
-                return
-            if tensor.offset + tensor.nbytes > start:
-                yield tensor
 
     def field_of(self, tensor: Tensor) -> Field | None:
         """Return the tensor's record, or where a format has none, its data."""
@@ -173,7 +141,7 @@ class Document:
 
     def element_size(self, offset: int) -> int:
         """Return the size of an element of the tensor whose data holds the byte; 1 if there is none."""
-        tensor = self.tensor_at(offset)
+        tensor = self.file.tensors.at(offset)
         return 1 if tensor is None else max(1, tensor.nbytes // tensor.n_elements)
 
     def groups(self) -> dict[str, list[Tensor]]:
@@ -193,12 +161,11 @@ class Document:
 
         return [item.tensor for item in listing(self.file) if item.moment is None and item.tensor.nbytes]
 
-    @cached_property
-    def shared_names(self) -> dict[str, str]:
-        """The tensors' names in GGUF files, by their paths."""
-        from ggcp_schema.inspect.tensors import listing
+    def shared_name(self, tensor: Tensor) -> str:
+        """Return the tensor's name in GGUF files; empty if it has none."""
+        from ggcp_schema.inspect.tensors import lister
 
-        return {item.tensor.path: item.gguf_name for item in listing(self.file) if item.gguf_name}
+        return lister(self.file)(tensor).gguf_name or ""
 
     def study(self, report: Report) -> None:
         """Find out what `info` says, and what the bytes are used for. Reads some tensor data, so it takes a while."""
@@ -215,11 +182,11 @@ class Document:
 
     def _regions(self) -> Iterator[Region]:
         """Yield what the bytes of the file are used for, from its start to its end."""
-        from ggcp_schema.inspect.tensors import listing
+        from ggcp_schema.inspect.tensors import lister
 
-        at = 0
-        for item in sorted(listing(self.file), key=lambda item: item.tensor.offset):
-            tensor = item.tensor
+        at, listed = 0, lister(self.file)
+        for tensor in self.file.tensors.in_file_order():
+            item = listed(tensor)
             use = {None: MODEL, "m": M, "v": V}.get(item.moment, STATE)
             if item.moment and item.gguf_name is None:
                 use = WASTE
@@ -266,10 +233,6 @@ class Usage:
                     share[use] = share.get(use, 0) + size
             uses.append(max(share, key=share.__getitem__) if share else UNKNOWN)
         return uses
-
-
-def _offset(tensor: Tensor) -> int:
-    return tensor.offset
 
 
 def _mark(marks: dict[str, str], path: str, kind: str) -> None:

@@ -39,7 +39,7 @@ def next_place(document: Document, after: int, report: Report) -> Place | None:
     for start, stop in ((after + 1, size), (0, after + 1)):
         before = next((place for place in places if start <= place.offset < stop), None)
         end = stop if before is None else before.offset
-        for tensor in document.tensors_between(start, end):
+        for tensor in document.file.tensors.between(start, end):
             for place in _odd(document, tensor, start, end):
                 if isinstance(place, Place):
                     return place

@@ -15,6 +15,7 @@ from textual.strip import Strip
 
 from ggcp_schema.browse.document import READ_ERRORS, Document
 from ggcp_schema.browse.hexlines import Layout, Piece, pieces
+from ggcp_schema.browse.reading import Unreadable
 from ggcp_schema.browse.text import fit
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.inspect.text import escape, value_text
@@ -64,13 +65,6 @@ class HexView(ScrollView, can_focus=True):
         def control(self) -> HexView:
             """The view whose cursor moved."""
             return self.view
-
-    class Unreadable(Message):
-        """The file could not be read."""
-
-        def __init__(self, error: Exception) -> None:
-            super().__init__()
-            self.error = error
 
     def __init__(self, document: Document, **options: Any) -> None:
         super().__init__(**options)
@@ -204,7 +198,7 @@ class HexView(ScrollView, can_focus=True):
             self._bytes = b""
             if not self._failed:
                 self._failed = True
-                self.post_message(self.Unreadable(error))
+                self.post_message(Unreadable(error))
 
     def reload(self) -> None:
         """Read the visible bytes again."""

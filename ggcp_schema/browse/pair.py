@@ -15,11 +15,12 @@ from textual.message import Message
 from textual.widget import Widget
 
 from ggcp_schema.browse.bars import KeyBar, TopBar
-from ggcp_schema.browse.document import READ_ERRORS, Document, Report, holders
+from ggcp_schema.browse.document import Document, Report, holders
 from ggcp_schema.browse.hexview import HexView
 from ggcp_schema.browse.jobs import Working
 from ggcp_schema.browse.keys import KEYS
 from ggcp_schema.browse.lines import LineView
+from ggcp_schema.browse.reading import reads_file
 from ggcp_schema.browse.screen import FileScreen, Finder, Known, Student
 from ggcp_schema.browse.text import bar, fit, number
 from ggcp_schema.browse.tree import TreeView
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from ggcp_schema.inspect.diff import Operand
+    from ggcp_schema.inspect.sides import Operand
 
     Floats = npt.NDArray[np.float32]
 
@@ -73,7 +74,7 @@ class Changes:
 
 def compare(a: Document, b: Document, report: Report) -> Changes:
     """Compare the files under the names that both share: all fields, then the tensors one after another."""
-    from ggcp_schema.inspect.diff import sides
+    from ggcp_schema.inspect.sides import sides
 
     left, right, _ = sides(a.file, b.file)
     rows = list(changed_fields(left.fields, right.fields))
@@ -157,7 +158,7 @@ def counterpart(field: Field, here: Document, there: Document) -> Field | None:
     path = there.path_of(field.path)
     if path is None:
         tensor = here.tensor_of(field)
-        names = () if tensor is None else (tensor.path, here.shared_names.get(tensor.path, ""))
+        names = () if tensor is None else (tensor.path, here.shared_name(tensor))
         path = next((found for name in names if name and (found := there.path_of(name)) is not None), None)
     return None if path is None else there.file.find(path)
 
@@ -168,7 +169,7 @@ def field_of(document: Document, change: Change, side: int) -> Field | None:
         path = document.path_of(change.name)
         return None if path is None else document.file.find(path)
     offset = change.places[side]
-    tensor = None if offset is None else document.tensor_at(offset)
+    tensor = None if offset is None else document.file.tensors.at(offset)
     return None if tensor is None else document.field_of(tensor)
 
 
@@ -347,21 +348,19 @@ class PairScreen(FileScreen):
 
     # Selection ---------------------------------------------------------------------------------------------
 
+    @reads_file
     def select(self, field: Field | None, offset: int | None = None, origin: Widget | None = None) -> None:
         self.field = field
         self.byte = offset if offset is not None else self.byte if field is None else field.offset
         here, there = ("b", "a") if self.side else ("a", "b")
         other = self.a if self.side else self.b
-        try:
-            self._mark(here, field, offset, origin)
-            same = None if field is None else counterpart(field, self.document, other)
-            if same is not None and field is not None:
-                inside = None if offset is None else same.offset + min(offset - field.offset, max(0, same.size - 1))
-                self._mark(there, same, inside, origin)
-            else:
-                self.query_one(f"#hex-{there}", HexView).mark(None)
-        except READ_ERRORS as error:
-            self.trouble(error)
+        self._mark(here, field, offset, origin)
+        same = None if field is None else counterpart(field, self.document, other)
+        if same is not None and field is not None:
+            inside = None if offset is None else same.offset + min(offset - field.offset, max(0, same.size - 1))
+            self._mark(there, same, inside, origin)
+        else:
+            self.query_one(f"#hex-{there}", HexView).mark(None)
 
     def _mark(self, letter: str, field: Field | None, offset: int | None, origin: Widget | None) -> None:
         tree, view = self.query_one(f"#tree-{letter}", TreeView), self.query_one(f"#hex-{letter}", HexView)
@@ -373,10 +372,12 @@ class PairScreen(FileScreen):
         self.side = int(message.view.id == "tree-b")
         self.select(message.field, origin=message.view)
 
+    @reads_file
     def on_hex_view_moved(self, message: HexView.Moved) -> None:
         self.side = int(message.view.id == "hex-b")
         self.select(self.document.file.at(message.offset), message.offset, origin=message.view)
 
+    @reads_file
     def on_change_list_chosen(self, message: ChangeList.Chosen) -> None:
         for self.side in (0, 1):
             field = field_of(self.document, message.change, self.side)
@@ -385,6 +386,7 @@ class PairScreen(FileScreen):
                 self.select(field, None if places is None else places[self.side])
                 return
 
+    @reads_file
     def on_found(self, message: Found) -> None:
         rows: Sequence[Change] = () if message.changes is None else message.changes.rows
         for letter, document in (("a", self.a), ("b", self.b)):

@@ -19,6 +19,7 @@ from ggcp_schema.browse.findings import Place, next_place
 from ggcp_schema.browse.hexview import HexView
 from ggcp_schema.browse.jobs import Working
 from ggcp_schema.browse.keys import HELP
+from ggcp_schema.browse.reading import Unreadable, reads_file
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.errors import GgcpError
 
@@ -185,7 +186,7 @@ class FileScreen(Screen[None]):
             for view in self.query(HexView):
                 view.reload()
 
-    def on_hex_view_unreadable(self, message: HexView.Unreadable) -> None:
+    def on_unreadable(self, message: Unreadable) -> None:
         self.trouble(message.error)
 
     def action_reload(self) -> None:
@@ -196,6 +197,7 @@ class FileScreen(Screen[None]):
     def action_search(self) -> None:
         self.app.push_screen(SearchWindow(self.document), self._searched)
 
+    @reads_file
     def _searched(self, path: str | None) -> None:
         if path is None:
             return
@@ -210,6 +212,7 @@ class FileScreen(Screen[None]):
     def action_go_to(self) -> None:
         self.app.push_screen(GoToWindow(self.document), self._gone_to)
 
+    @reads_file
     def _gone_to(self, place: tuple[Field | None, int] | None) -> None:
         if place is not None:
             self.select(*place)
@@ -219,8 +222,9 @@ class FileScreen(Screen[None]):
         tensor = self.document.tensor_of(self.field)
         return tensor.offset if tensor is not None and tensor.nbytes else self.byte
 
+    @reads_file
     def action_tensor(self, step: int) -> None:
-        tensor = self.document.next_tensor(self.position(), step)
+        tensor = self.document.file.tensors.next_to(self.position(), step)
         if tensor is None:
             self.notify("This is the last tensor." if step > 0 else "This is the first tensor.")
         else:
@@ -231,6 +235,7 @@ class FileScreen(Screen[None]):
         document, after = self.document, self.byte
         self.query_one(Finder).start(lambda report: next_place(document, after, report))
 
+    @reads_file
     def found(self, result: Any, done: bool) -> None:
         """Go to the place that was found."""
         bar = self.query_one(KeyBar)
@@ -258,6 +263,7 @@ class FileScreen(Screen[None]):
     def action_copy_path(self) -> None:
         self._copy(self.field.path if self.field else f"0x{self.byte:x}")
 
+    @reads_file
     def action_copy_command(self) -> None:
         file = self.document.file.path
         if self.field is None:
@@ -265,6 +271,7 @@ class FileScreen(Screen[None]):
             return
         self._copy(commands.printing(file, self.field, self.document.element_at(self.byte, self.field)))
 
+    @reads_file
     def action_extract(self) -> None:
         tensor = self.document.tensor_of(self.field)
         if tensor is None or not tensor.nbytes:

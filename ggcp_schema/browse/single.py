@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import ClassVar
 
@@ -12,7 +13,7 @@ from textual.containers import Container, Horizontal
 from textual.widget import Widget
 
 from ggcp_schema.browse.bars import KeyBar, TabStrip, TopBar
-from ggcp_schema.browse.document import READ_ERRORS, Document
+from ggcp_schema.browse.document import Document
 from ggcp_schema.browse.health import FindMoments, HealthView
 from ggcp_schema.browse.hexview import HexView
 from ggcp_schema.browse.histogram import Histogram
@@ -21,13 +22,14 @@ from ggcp_schema.browse.layers import Layers
 from ggcp_schema.browse.overview import Overview
 from ggcp_schema.browse.panes import Jump, Pane
 from ggcp_schema.browse.picture import PictureView
+from ggcp_schema.browse.reading import reads_file
 from ggcp_schema.browse.schema import Schema
 from ggcp_schema.browse.screen import FileScreen, Finder, Known, Student
 from ggcp_schema.browse.tree import TreeView
 from ggcp_schema.browse.values import Values
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.errors import GgcpError
-from ggcp_schema.inspect.text import escape, value_text
+from ggcp_schema.inspect.text import escape, float_text, value_text
 
 FRAMES = ("tree", "tabs", "hex")
 
@@ -86,6 +88,7 @@ class BrowseScreen(FileScreen):
             self.query_one(HexView).mark(self.field)
         self._describe()
 
+    @reads_file
     def _show_damage(self) -> None:
         """Select the place of the damage: its field, or the last one before it."""
         damage = self.document.file.damage
@@ -136,15 +139,12 @@ class BrowseScreen(FileScreen):
     async def on_tab_strip_chosen(self, message: TabStrip.Chosen) -> None:
         await self.action_tab(message.index)
 
+    @reads_file
     def _show_in_tab(self, origin: Widget | None = None) -> None:
         pane = self.panes[self.tab]
         if pane is origin:
             return
-        try:
-            pane.show(self.field)
-        except READ_ERRORS as error:
-            self.trouble(error)
-            return
+        pane.show(self.field)
         if isinstance(pane, Values):
             element = self.document.element_at(self.byte, self.field)
             if element is not None:
@@ -152,23 +152,21 @@ class BrowseScreen(FileScreen):
 
     # Selection ---------------------------------------------------------------------------------------------
 
+    @reads_file
     def select(self, field: Field | None, offset: int | None = None, origin: Widget | None = None) -> None:
         self.field = field
         self.byte = offset if offset is not None else self.byte if field is None else field.offset
         tree, view = self.query_one(TreeView), self.query_one(HexView)
-        try:
-            if origin is not tree and field is not None:
-                tree.reveal(field)
-            if isinstance(origin, Values) and offset is not None:
-                view.mark_bytes(range(offset, offset + self.document.element_size(offset)), offset)
-            elif origin is view:
-                view.mark(field, view.cursor)
-            else:
-                view.mark(field, offset)
-            self._show_in_tab(origin)
-            self._describe()
-        except READ_ERRORS as error:
-            self.trouble(error)
+        if origin is not tree and field is not None:
+            tree.reveal(field)
+        if isinstance(origin, Values) and offset is not None:
+            view.mark_bytes(range(offset, offset + self.document.element_size(offset)), offset)
+        elif origin is view:
+            view.mark(field, view.cursor)
+        else:
+            view.mark(field, offset)
+        self._show_in_tab(origin)
+        self._describe()
 
     def _describe(self) -> None:
         """Show at the edge of the hex pane what is under the cursor."""
@@ -176,14 +174,11 @@ class BrowseScreen(FileScreen):
         if self.field is not None:
             words.append(escape(self.field.path))
             element = self.document.element_at(self.byte, self.field)
-            if element is not None:
-                tensor = self.document.tensor_of(self.field)
+            tensor = self.document.tensor_of(self.field)
+            if element is not None and tensor is not None:
                 words.append(f"element {element:,}")
-                try:
-                    value = next(iter(tensor.values(element, element + 1)))[0] if tensor else None
-                    words.append(str(value))
-                except GgcpError:
-                    pass
+                with suppress(GgcpError):  # quantized elements are not decoded
+                    words += map(float_text, tensor.numbers(element, element + 1))
             elif self.field.is_leaf:
                 words += [self.field.type, escape(value_text(self.field))]
         self.query_one("#hex-frame").border_subtitle = "  ".join(words).replace("[", r"\[")
@@ -191,9 +186,11 @@ class BrowseScreen(FileScreen):
     def on_tree_view_moved(self, message: TreeView.Moved) -> None:
         self.select(message.field, origin=message.view)
 
+    @reads_file
     def on_hex_view_moved(self, message: HexView.Moved) -> None:
         self.select(self.document.file.at(message.offset), message.offset, origin=message.view)
 
+    @reads_file
     def on_jump(self, message: Jump) -> None:
         message.stop()
         origin = self.panes[self.tab]

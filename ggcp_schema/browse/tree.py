@@ -13,6 +13,7 @@ from textual.message import Message
 from ggcp_schema.browse.document import READ_ERRORS, Document
 from ggcp_schema.browse.lines import LineView
 from ggcp_schema.browse.outline import Outline
+from ggcp_schema.browse.reading import reads_file
 from ggcp_schema.browse.text import fit, short_size
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.inspect.text import count_text, escape, shape_text, value_text
@@ -66,6 +67,7 @@ class TreeView(LineView):
 
     # Moving ------------------------------------------------------------------------------------------------
 
+    @reads_file
     def moved(self) -> None:
         self.post_message(self.Moved(self, self.outline[self.cursor].field))
 
@@ -78,29 +80,29 @@ class TreeView(LineView):
         self.show_cursor(centre=True)
 
     def _change(self, change: Callable[[int], bool]) -> bool:
-        """Expand or collapse the row of the cursor; a file that cannot be read gives a message."""
-        try:
-            changed = len(self.outline) > 0 and change(self.cursor)
-        except READ_ERRORS as error:
-            self.notify(str(error), severity="error")
-            return False
+        """Expand or collapse the row of the cursor."""
+        changed = len(self.outline) > 0 and change(self.cursor)
         if changed:
             self.relayout()
         return changed
 
+    @reads_file
     def chosen(self) -> None:
         _ = self._change(self.outline.collapse) or self._change(self.outline.expand)
 
+    @reads_file
     def action_into(self) -> None:
         if not self._change(self.outline.expand) and len(self.outline) and self.outline[self.cursor].expanded:
             self.jump(self.cursor + 1)
 
+    @reads_file
     def action_out(self) -> None:
         if not self._change(self.outline.collapse) and len(self.outline):
             parent = self.outline.parent(self.cursor)
             if parent is not None:
                 self.jump(parent)
 
+    @reads_file
     def on_click(self, event: events.Click) -> None:
         event.prevent_default()  # LineView's
         place = event.get_content_offset(self)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from construct import Container
 
-from ggcp_schema.checkpoint.names import field_path
+from ggcp_schema.checkpoint.names import STATE, field_path, layer_and_name
 from ggcp_schema.checkpoint.oddities import oddities
 from ggcp_schema.checkpoint.order import OrderDecision, decide_order, piece_of, stated_order
 from ggcp_schema.checkpoint.parts import Hparams, Layer, Optimizer, part_of
@@ -17,6 +17,9 @@ from ggcp_schema.errors import UsageError
 from ggcp_schema.files.file import File, Finding, parse_path, tensor_of, tensor_of_record
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
+from ggcp_schema.files.tensors import Tensors
+from ggcp_schema.schema import CHECKPOINT, LAYER
+from ggcp_schema.schema.tensor import declared_shape
 
 if TYPE_CHECKING:
     import numpy as np
@@ -110,26 +113,35 @@ class Checkpoint(File):
         """The number of iterations that L-BFGS remembers."""
         return self.optimizer.lbfgs_m
 
+    @cached_property
+    def tensors(self) -> Tensors:
+        """All tensors by path, in file order; those after the damage are missing."""
+        return Tensors(self._tensors(), self.source, self._tensor_paths)
+
     def _tensors(self) -> Iterator[Tensor]:
-        source = self.source
         for path, record in tensor_records(self.container):
             if "_size" in record:
-                yield tensor_of_record(record, path, source)
+                yield tensor_of_record(record, path, self.source)
 
     @cached_property
-    def model_tensors(self) -> Mapping[str, Tensor]:
+    def _tensor_paths(self) -> TensorPaths:
+        return TensorPaths(len(self.container.get("layers") or ()), self.get("optimizer.state") or {})
+
+    @cached_property
+    def model_tensors(self) -> Tensors:
         """The tensors of the model by path, in file order."""
-        return {path: tensor for path, tensor in self.tensors.items() if not is_optimizer(path)}
+        return self.tensors.first(self._tensor_paths.n_model)
 
     @cached_property
     def state_tensors(self) -> Mapping[str, Tensor]:
         """The tensors of the optimizer's state by field name (`m`, `v`, …), in file order."""
-        return {path.rpartition(".")[2]: tensor for path, tensor in self.tensors.items() if is_optimizer(path)}
+        paths = {name: f"{STATE}{name}" for name in self._tensor_paths.state}
+        return {name: self.tensors[path] for name, path in paths.items() if path in self.tensors}
 
     @property
     def n_params(self) -> int:
         """The number of parameters: the elements of the model's tensors."""
-        return sum(tensor.n_elements for tensor in self.model_tensors.values())
+        return self.model_tensors.n_elements
 
     @cached_property
     def order(self) -> OrderDecision:
@@ -181,7 +193,7 @@ class Checkpoint(File):
     @cached_property
     def findings(self) -> tuple[Finding, ...]:
         """What is odd but does not prevent reading, in file order: see `oddities`."""
-        return oddities(self.container)
+        return oddities(self.container, self.model_tensors)
 
     def describe(self) -> str:
         """Return what the checkpoint is, in a few words."""
@@ -232,15 +244,57 @@ def is_optimizer(path: str) -> bool:
     return path.startswith("optimizer.")
 
 
+HEAD = tuple(name for name, field in CHECKPOINT.fields if name and declared_shape(field))
+PER_LAYER = tuple(name for name, field in LAYER.fields if name)
+
+
+class TensorPaths(Sequence[str]):
+    """The paths of the tensors of a checkpoint, in file order. They are computed, not kept."""
+
+    def __init__(self, n_layer: int, state: Mapping[str, Any]) -> None:
+        self.n_layer, self.n_model = n_layer, len(HEAD) + n_layer * len(PER_LAYER)
+        self.state = [name for name, value in state.items() if is_record(value)]
+
+    def __len__(self) -> int:
+        return self.n_model + len(self.state)
+
+    @overload
+    def __getitem__(self, row: int) -> str: ...
+    @overload
+    def __getitem__(self, row: slice) -> list[str]: ...
+    def __getitem__(self, row: int | slice) -> str | list[str]:
+        if isinstance(row, slice):
+            return [self[i] for i in range(*row.indices(len(self)))]
+        if row >= self.n_model:
+            return f"{STATE}{self.state[row - self.n_model]}"
+        if row < len(HEAD):
+            return HEAD[row]
+        layer, place = divmod(row - len(HEAD), len(PER_LAYER))
+        return f"layers[{layer}].{PER_LAYER[place]}"
+
+    def index(self, path: str, start: int = 0, stop: int | None = None) -> int:
+        """Return the place of a path among the others. Raises `ValueError` if it is not the path of a tensor."""
+        layer, name = layer_and_name(path)
+        if layer is not None:
+            if layer >= self.n_layer:
+                raise ValueError(path)
+            return len(HEAD) + layer * len(PER_LAYER) + PER_LAYER.index(name)
+        field = path.removeprefix(STATE)
+        return HEAD.index(path) if field == path else self.n_model + self.state.index(field)
+
+
 def tensor_records(container: Container, path: str = "") -> Iterator[tuple[str, Container]]:
     """Yield the tensor records among the parsed values with their paths, in file order."""
     for name, value in container.items():
-        if isinstance(value, Container):
-            where = f"{path}{name}"
-            if "n_dims" in value:
-                yield where, value
-            else:
-                yield from tensor_records(value, f"{where}.")
+        if is_record(value):
+            yield f"{path}{name}", value
         elif name == "layers":
             for index, layer in enumerate(value):
                 yield from tensor_records(layer, f"{name}[{index}].")
+        elif isinstance(value, Container):
+            yield from tensor_records(value, f"{path}{name}.")
+
+
+def is_record(value: Any) -> bool:
+    """Return True if a parsed value is a tensor record."""
+    return isinstance(value, Container) and "n_dims" in value

@@ -128,7 +128,7 @@ def _data(file: File, field: Field, path: str) -> memoryview:
     import numpy as np
 
     array = _load(path)
-    tensor = next((tensor for tensor in file.tensors.values() if tensor.offset == field.offset), None)
+    tensor = file.tensors.at(field.offset) if field.size else None
     if tensor is None or tensor.type not in ELEMENTS or not tensor.n_elements:
         raise UsageError(f"{field.path} cannot be set: it is not the data of an {' or '.join(ELEMENTS)} tensor")
     expected = np.dtype(ELEMENTS[tensor.type])

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ggcp_schema.checkpoint.names import field_path
+from ggcp_schema.checkpoint.names import STATE, field_path
 from ggcp_schema.checkpoint.order import FLAT_FIELDS
-
-STATE = "optimizer.state."
 
 
 class Moments(NamedTuple):

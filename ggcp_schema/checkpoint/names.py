@@ -2,6 +2,8 @@
 
 # ruff: noqa: S105 - the rule mistakes "token" for a password
 
+import re
+
 from ggcp_schema.gguf import entries
 
 ARCHITECTURE = entries.ARCHITECTURE
@@ -75,6 +77,8 @@ LAYER_TENSORS = {
     "w2": "ffn_down",
     "w3": "ffn_up",
 }
+STATE = "optimizer.state."
+LAYER_PATH = re.compile(r"layers\[(0|[1-9][0-9]{0,17})\]\.([^.]+)")
 LLAMA_GROUPS = dict.fromkeys(("wq", "wk", "wv", "wo"), "attention.") | dict.fromkeys(
     ("w1", "w2", "w3"), "feed_forward."
 )
@@ -93,6 +97,12 @@ OPTIMIZER_TENSORS = {
         "lmy": "memory_y",
     },
 }
+
+
+def layer_and_name(path: str) -> tuple[int | None, str]:
+    """Return the layer and the name in a tensor's path: (3, "wq") for `layers[3].wq`, (None, "norm") for `norm`."""
+    match = LAYER_PATH.fullmatch(path)
+    return (None, path) if match is None else (int(match[1]), match[2])
 
 
 def tensor_name(path: str, optimizer_type: str | None = None) -> str | None:
@@ -122,7 +132,7 @@ def field_path(name: str) -> str | None:
         return next((f"layers[{middle}].{field}" for field, gguf in LAYER_TENSORS.items() if gguf == last), None)
     if first == "optimizer":
         fields = OPTIMIZER_TENSORS.get(middle, {})
-        return next((f"optimizer.state.{field}" for field, gguf in fields.items() if gguf == last), None)
+        return next((f"{STATE}{field}" for field, gguf in fields.items() if gguf == last), None)
     return None
 
 

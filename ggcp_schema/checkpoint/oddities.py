@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from construct import Container
 
-from ggcp_schema.checkpoint.names import (
-    LAYER_TENSORS,
-    MODEL_TENSORS,
-    field_path,
-    llama_field_path,
-    llama_name,
-    tensor_name,
-)
+from ggcp_schema.checkpoint.names import field_path, llama_field_path, llama_name, tensor_name
 from ggcp_schema.files.file import Finding
+from ggcp_schema.files.tensor import Tensor
+from ggcp_schema.files.tensors import Tensors
 from ggcp_schema.schema.inference import n_ff_by_formula
 
 MAX_MISPLACED = 12  # misplaced names that are listed; the others are counted
 MAX_NAME = 80  # bytes of a name that are shown
 
 
-def oddities(checkpoint: Container) -> tuple[Finding, ...]:
+def oddities(checkpoint: Container, model_tensors: Tensors) -> tuple[Finding, ...]:
     """Return what is odd in a checkpoint, in file order. A damaged one is examined up to the damage."""
-    return (*_odd_hparams(checkpoint), *misplaced_names(checkpoint), *_odd_optimizer(checkpoint))
+    return (
+        *_odd_hparams(checkpoint),
+        *misplaced_names(model_tensors),
+        *_odd_optimizer(checkpoint, model_tensors.n_elements),
+    )
 
 
 def _odd_hparams(checkpoint: Container) -> Iterator[Finding]:
@@ -47,9 +46,8 @@ def _odd_hparams(checkpoint: Container) -> Iterator[Finding]:
             yield Finding(f"hparams.{name}", found[name])
 
 
-def _odd_optimizer(checkpoint: Container) -> Iterator[Finding]:
+def _odd_optimizer(checkpoint: Container, n_params: int) -> Iterator[Finding]:
     optimizer = checkpoint.get("optimizer") or Container()
-    n_params = sum(record["data"].nbytes // 4 for _, record in model_records(checkpoint) if "_size" in record)
     if "nx" in optimizer and optimizer["nx"] != n_params:
         message = f"the optimizer is for {optimizer['nx']} parameters, but the model has {n_params}"
         yield Finding("optimizer.nx", message)
@@ -84,17 +82,6 @@ def not_finite(value: float) -> str:
 # Names -----------------------------------------------------------------------------------------------------
 
 
-def model_records(checkpoint: Container) -> Iterator[tuple[str, Container]]:
-    """Yield the paths and the records of the model's tensors, in file order. The last may not be whole."""
-    for name in MODEL_TENSORS:
-        if name in checkpoint:
-            yield name, checkpoint[name]
-    for index, layer in enumerate(checkpoint.get("layers") or ()):
-        for name in LAYER_TENSORS:
-            if name in layer:
-                yield f"layers[{index}].{name}", layer[name]
-
-
 def usual_names(path: str) -> tuple[str, ...]:
     """Return the names that the trainers gave to a tensor: until 27 August 2023, and afterwards.
 
@@ -111,21 +98,21 @@ def place_of(name: bytes) -> str | None:
     return llama_field_path(text) or field_path(text)
 
 
-def misplaced_names(checkpoint: Container) -> Iterator[Finding]:
+def misplaced_names(model_tensors: Mapping[str, Tensor]) -> Iterator[Finding]:
     """Find tensors that have the name of another one.
 
     The programs read and wrote the tensors by their places, with names that agree. If a name contradicts the place, the
     file was changed or made by other means, and one of the two is wrong.
     """
+    norm = model_tensors.get("norm")
+    name_of = tensor_name if norm is not None and norm.name == tensor_name("norm") else llama_name
     misplaced = [
-        (path, record["name"], place)
-        for path, record in model_records(checkpoint)
-        if record.get("name") and (place := place_of(record["name"])) not in {None, path}
+        (path, tensor.name, place)
+        for path, tensor in model_tensors.items()
+        if tensor.name not in {name_of(path), ""} and (place := place_of(tensor.name.encode())) not in {None, path}
     ]
-    norm = checkpoint.get("norm") or {}
-    name_of = tensor_name if norm.get("name") == b"output_norm.weight" else llama_name
     for path, name, place in misplaced[:MAX_MISPLACED]:
-        message = f"expected the name {name_of(path)!r}, found {name.decode()!r}, which is that of {place}"
+        message = f"expected the name {name_of(path)!r}, found {name!r}, which is that of {place}"
         yield Finding(f"{path}.name", message)
     if len(misplaced) > MAX_MISPLACED:
         more = len(misplaced) - MAX_MISPLACED

@@ -20,11 +20,16 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import Any, Literal
+from itertools import accumulate, chain, islice, pairwise
+from typing import TYPE_CHECKING, Any, Literal, overload
 
+from ggcp_schema.checkpoint.names import layer_and_name
 from ggcp_schema.errors import PathError, UnfitError, UsageError
 from ggcp_schema.files.tensor import Tensor, decode
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 Order = Literal["A", "B", "C"]
 Certainty = Literal["proven", "likely", "undecidable", "stated"]
@@ -97,32 +102,111 @@ def stated_order(order: str) -> OrderDecision:
     return OrderDecision(_known(order), "stated", f"order {order} was stated")
 
 
-def parameter_paths(order: str, n_layer: int) -> list[str]:
-    """Return the paths of the model's tensors in that order. Raises `UsageError` if there is no such order."""
-    paths = []
-    for part in ORDERS[_known(order)].split("; "):
-        head, _, names = part.partition(": ")
-        if not names:
-            paths.append(head)
-            continue
-        layers = range(n_layer) if head == "layers up" else reversed(range(n_layer))
-        paths += [f"layers[{layer}].{name}" for layer in layers for name in names.split()]
-    return paths
+class Layout(Sequence[Piece]):
+    """The parts of a flat vector in an order, from its first element to its last.
 
-
-def pieces(order: str, model_tensors: Mapping[str, Tensor]) -> list[Piece]:
-    """Return the parts of a flat vector in that order, from its first element to its last.
-
-    Raises `UsageError` if there is no such order, `UnfitError` if the tensors are not those of a whole model.
+    They are computed when they are asked for: a tensor has the same size in each layer. `counts` are the elements of
+    the tensors, by path outside of the layers, and by name in them. Raises `UsageError` if there is no such order.
     """
-    found, start = [], 0
-    for path in parameter_paths(order, (len(model_tensors) - 3) // 9):  # 3 tensors, and 9 for each layer
-        if path not in model_tensors:
+
+    def __init__(self, order: str, counts: Mapping[str, int], n_layer: int) -> None:
+        self.n_layer = n_layer
+        self.n_params, self._length = 0, 0
+        self._runs: list[_Run] = []
+        for part in ORDERS[_known(order)].split("; "):
+            head, _, names = part.partition(": ")
+            run = _Run(head, names.split() or [head], counts, n_layer, self.n_params, self._length)
+            self._runs.append(run)
+            self.n_params, self._length = run.start + run.turns * run.stride, run.first + run.turns * len(run.names)
+
+    @classmethod
+    def of(cls, order: str, model_tensors: Mapping[str, Tensor]) -> Layout:
+        """Return the layout for a model's tensors. Raises `UnfitError` if they are not those of a whole model."""
+        return cls(order, *element_counts(model_tensors))
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, index: int) -> Piece: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Piece]: ...
+    def __getitem__(self, index: int | slice) -> Piece | list[Piece]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self._length))]
+        if index < 0:
+            index += self._length
+        run = self._runs[bisect_right(self._runs, index, key=lambda run: run.first) - 1]
+        turn, place = divmod(index - run.first, len(run.names))
+        if index < 0 or turn >= run.turns:
+            raise IndexError(index)
+        return run.piece(turn, place)
+
+    def find(self, path: str) -> Piece | None:
+        """Return the part that belongs to the tensor at a path; None if there is none."""
+        layer, name = layer_and_name(path)
+        run = next((run for run in self._runs if name in run.names and run.in_layers == (layer is not None)), None)
+        if run is None or (layer is not None and layer >= run.turns):
+            return None
+        return run.piece(run.turn_of(layer or 0), run.names.index(name))
+
+    def index_at(self, element: int) -> int:
+        """Return the index of the part that holds an element."""
+        run = self._runs[bisect_right(self._runs, element, key=lambda run: run.start) - 1]
+        turn, rest = divmod(element - run.start, run.stride)
+        return run.first + turn * len(run.names) + bisect_right(run.offsets, rest) - 1
+
+    def starts(self) -> npt.NDArray[np.int64]:
+        """Return the first elements of the parts that are not empty."""
+        import numpy as np
+
+        found = []
+        for run in self._runs:
+            filled = [offset for offset, count in zip(run.offsets, run.counts, strict=True) if count]
+            turns = run.start + run.stride * np.arange(run.turns, dtype=np.int64)
+            found.append((turns[:, None] + np.array(filled, np.int64)).ravel())
+        return np.concatenate(found)
+
+
+class _Run:
+    """Tensors that take turns in each layer, or one outside of the layers; `first` is the index of the first part."""
+
+    def __init__(
+        self, head: str, names: list[str], counts: Mapping[str, int], n_layer: int, start: int, first: int
+    ) -> None:
+        self.names, self.start, self.first = names, start, first
+        self.in_layers, self.upwards = names != [head], head == "layers up"
+        self.turns = n_layer if self.in_layers else 1
+        self.counts = [counts[name] for name in names] if self.turns else [0] * len(names)
+        *self.offsets, self.stride = accumulate(self.counts, initial=0)
+
+    def turn_of(self, layer: int) -> int:
+        """Return which turn is that of a layer; and the reverse."""
+        return layer if self.upwards or not self.in_layers else self.turns - 1 - layer
+
+    def piece(self, turn: int, place: int) -> Piece:
+        """Return a tensor's part in a turn."""
+        path = f"layers[{self.turn_of(turn)}].{self.names[place]}" if self.in_layers else self.names[place]
+        return Piece(path, self.start + turn * self.stride + self.offsets[place], self.counts[place])
+
+
+def element_counts(model_tensors: Mapping[str, Tensor]) -> tuple[dict[str, int], int]:
+    """Return the elements of a model's tensors, by path outside of the layers and by name in them, and the layers.
+
+    Raises `UnfitError` if the tensors are not those of a whole model.
+    """
+    counts: dict[str, int] = {}
+    names = [name for name, _, more in (part.partition(": ") for part in ORDERS["A"].split("; ")) if not more]
+    in_layers = ORDERS["A"].partition(": ")[2].partition(";")[0].split()
+    n_layer = (len(model_tensors) - len(names)) // len(in_layers)
+    paths = ((f"layers[{layer}].{name}", name) for layer in range(n_layer) for name in in_layers)
+    for path, name in chain(zip(names, names, strict=True), paths):
+        tensor = model_tensors.get(path)
+        if tensor is None:
             raise UnfitError(f"the model has no tensor {path}, so the order of its parameters is unknown")
-        count = model_tensors[path].n_elements
-        found.append(Piece(path, start, count))
-        start += count
-    return found
+        if counts.setdefault(name, tensor.n_elements) != tensor.n_elements:
+            raise UnfitError(f"{path} has {tensor.n_elements} elements, but layers[0].{name} has {counts[name]}")
+    return counts, n_layer
 
 
 def piece_of(order: str, model_tensors: Mapping[str, Tensor], path: str) -> Piece:
@@ -131,12 +215,12 @@ def piece_of(order: str, model_tensors: Mapping[str, Tensor], path: str) -> Piec
     In column j of lms or lmy, shape `[n_params, lbfgs_m]`, the part starts `j * n_params` elements later. Raises
     `PathError` for an unknown path, `UsageError` for an unknown order.
     """
-    for piece in pieces(order, model_tensors):
-        if piece.path == path:
-            return piece
+    piece = Layout.of(order, model_tensors).find(path)
+    if piece is not None:
+        return piece
     import difflib
 
-    near = difflib.get_close_matches(path, list(model_tensors)[:1000], n=3, cutoff=0.5)
+    near = difflib.get_close_matches(path, list(islice(model_tensors, 1000)), n=3, cutoff=0.5)
     raise PathError(f"the model has no parameter {path!r}", f"Did you mean {', '.join(near)}?" if near else "")
 
 
@@ -149,16 +233,16 @@ def permuted_extents(
     `from_order`. Adjacent extents are joined: if the orders are the same, there is one. With the orders exchanged the
     extents are those of the inverse. Raises `UnfitError` if the tensor is not a flat vector of this model's parameters.
     """
-    sources = {piece.path: piece for piece in pieces(from_order, model_tensors)}
-    n_params = sum(piece.count for piece in sources.values())
+    counts, n_layer = element_counts(model_tensors)
+    sources, targets = (Layout(order, counts, n_layer) for order in (from_order, to_order))
+    n_params = sources.n_params
     if not tensor.shape or tensor.shape[0] != n_params:
         raise UnfitError(f"{tensor.path} has the shape {list(tensor.shape)}; the model has {n_params} parameters")
     if not tensor.nbytes:
         return []
     size = tensor.nbytes // tensor.n_elements
-    column = _joined(
-        (sources[piece.path].start * size, piece.count * size) for piece in pieces(to_order, model_tensors)
-    )
+    found = (sources.find(piece.path) for piece in targets)
+    column = _joined((piece.start * size, piece.count * size) for piece in found if piece is not None)
     starts = range(tensor.offset, tensor.offset + tensor.nbytes, n_params * size)
     return _joined((start + offset, length) for start in starts for offset, length in column)
 
@@ -182,11 +266,12 @@ def decide_order(model_tensors: Mapping[str, Tensor], state: Mapping[str, Tensor
     likelier. Raises `FileError` if the file cannot be read.
     """
     try:
-        layouts: dict[Order, list[Piece]] = {order: pieces(order, model_tensors) for order in ORDERS}
+        counts, n_layer = element_counts(model_tensors)
     except UnfitError as error:
         return _undecidable(error.message)
     vectors = {name: state[name] for name in ("x", "v", "m", "g") if name in state}
-    n_params, n_embd = sum(piece.count for piece in layouts["A"]), model_tensors["norm"].n_elements
+    layouts = {order: Layout(order, counts, n_layer) for order in ORDERS}
+    n_params, n_embd = layouts["A"].n_params, counts["norm"]
     if not vectors or not n_params:
         return _undecidable("the file holds no vector of the optimizer")
     for name, vector in vectors.items():
@@ -194,7 +279,7 @@ def decide_order(model_tensors: Mapping[str, Tensor], state: Mapping[str, Tensor
             return _undecidable(f"{name} is {vector.type}, not F32")
         if vector.n_elements != n_params:
             return _undecidable(f"{name} holds {vector.n_elements} values, but the model has {n_params} parameters")
-    if layouts["B"] == layouts["C"]:  # without layers
+    if not n_layer:  # then B and C are the same
         del layouts["B"]
     evidence = _Evidence(model_tensors, layouts, n_embd)
     if "x" in vectors:
@@ -215,9 +300,7 @@ class _Evidence:
     `layouts` holds the pieces of each order that is still possible; `refuted` says how the others were excluded.
     """
 
-    def __init__(
-        self, model_tensors: Mapping[str, Tensor], layouts: Mapping[Order, Sequence[Piece]], n_embd: int
-    ) -> None:
+    def __init__(self, model_tensors: Mapping[str, Tensor], layouts: Mapping[Order, Layout], n_embd: int) -> None:
         self.model_tensors, self.n_embd = model_tensors, n_embd
         self.layouts = dict(layouts)
         self.refuted: dict[Order, str] = {}
@@ -242,13 +325,12 @@ class _Evidence:
         else:
             self.note = f"; x equals the weights in the orders {' and '.join(self.layouts)}"
 
-    def _first_difference(self, x: Tensor, layout: Sequence[Piece]) -> str | None:
+    def _first_difference(self, x: Tensor, layout: Layout) -> str | None:
         """Return the path of a tensor of the model from which x differs, None if there is none."""
-        starts = [piece.start for piece in layout]
         for row, block in sampled_rows(x, self.n_embd):
             start = at = row * self.n_embd
             stop = start + len(block) // SIZE
-            index = bisect_right(starts, start) - 1
+            index = layout.index_at(start)
             while at < stop:
                 piece = layout[index]
                 end = min(stop, piece.start + piece.count)
@@ -325,7 +407,8 @@ class _Evidence:
         """Return the order of the highest likelihood, None if another one comes close."""
         import numpy as np
 
-        edges = np.unique([piece.start // self.n_embd for layout in self.layouts.values() for piece in layout])
+        starts = {order: layout.starts() // self.n_embd for order, layout in self.layouts.items()}
+        edges = np.unique(np.concatenate(list(starts.values())))
         count, total, squares = np.zeros((3, edges.size))  # of the logarithms, between neighbouring edges
         n_rows = 0
         for first, data in sampled_rows(vector, self.n_embd):
@@ -341,8 +424,8 @@ class _Evidence:
         if not n_rows:
             return None
         likelihoods: dict[Order, float] = {}
-        for order, layout in self.layouts.items():
-            index = np.searchsorted(edges, [piece.start // self.n_embd for piece in layout if piece.count])
+        for order, rows in starts.items():
+            index = np.searchsorted(edges, rows)
             n, mean, square = (np.add.reduceat(sums, index) for sums in (count, total, squares))
             n, mean, square = n[n > 0], mean[n > 0] / n[n > 0], square[n > 0] / n[n > 0]
             variance = np.maximum(square - mean * mean, 0)
@@ -353,9 +436,10 @@ class _Evidence:
         least = max(LEAST_GAP_PER_VALUE, LEAST_GAP_IN_ROWS * len(self.model_tensors) ** 0.5 / n_rows)
         return best if gap >= least else None
 
-    def _embeddings(self, layout: Sequence[Piece]) -> range:
+    def _embeddings(self, layout: Layout) -> range:
         """Return the rows of the vector that are tok_embeddings."""
-        piece = next(piece for piece in layout if piece.path == "tok_embeddings")
+        piece = layout.find("tok_embeddings")
+        assert piece is not None  # noqa: S101 - every order has it
         return range(piece.start // self.n_embd, (piece.start + piece.count) // self.n_embd)
 
     def _is_usual(self, vector: Tensor, embeddings: range) -> bool:
@@ -363,7 +447,7 @@ class _Evidence:
         unknown, begin = embeddings[:1], embeddings[1:2]
         return self._first_zero_row(vector, unknown) is not None and self._first_zero_row(vector, begin) is None
 
-    def _zero_row_elsewhere(self, vector: Tensor, layout: Sequence[Piece], *, thorough: bool) -> int | None:
+    def _zero_row_elsewhere(self, vector: Tensor, layout: Layout, *, thorough: bool) -> int | None:
         """Return a row of zeros outside of tok_embeddings, if there is one; look at all rows if `thorough`."""
         embeddings = self._embeddings(layout)
         for first, block in sampled_rows(vector, self.n_embd, thorough=thorough):
@@ -387,7 +471,7 @@ class _Evidence:
 
     def _refute_by_row(self, order: Order, row: int, name: str) -> None:
         layout = self.layouts[order]
-        piece = layout[bisect_right([piece.start for piece in layout], row * self.n_embd) - 1]
+        piece = layout[layout.index_at(row * self.n_embd)]
         values = f"values {row * self.n_embd} to {(row + 1) * self.n_embd - 1} of {name}"
         self._refute(order, f"{values} are zero, which in this order lie in {piece.path}")
 

@@ -28,6 +28,7 @@ from ggcp_schema.constructs.fields import (
     Pass,
     Terminated,
 )
+from ggcp_schema.constructs.lazy import LazyArray, LazyList
 from ggcp_schema.constructs.numbers import (
     Flag,
     Float32b,
@@ -56,8 +57,6 @@ from ggcp_schema.constructs.records import (
     GreedyRange,
     If,
     IfThenElse,
-    LazyArray,
-    LazyList,
     Struct,
     Switch,
     docs_of,

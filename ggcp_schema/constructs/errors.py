@@ -100,10 +100,11 @@ class ErrorLog:
 
     The parse continues after a wrong value where that is possible, with the value found; or, with `repair`, with the
     expected value where there is exactly one. `errors` are in file order and have no paths: the offset tells the field.
+    When the parse has ended, the caller sets `complete`: elements that are parsed again later add no more errors.
     """
 
     def __init__(self, *, repair: bool = False) -> None:
-        self.repair = repair
+        self.repair, self.complete = repair, False
         self.errors: list[FieldError] = []
 
 
@@ -117,5 +118,6 @@ def report(error: FieldError, context: Container, *, found: Any = None, expected
     value = None if log is None else expected if log.repair and expected is not None else found
     if log is None or value is None:
         raise error
-    log.errors.append(error)
+    if not log.complete:
+        log.errors.append(error)
     return value

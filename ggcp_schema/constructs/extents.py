@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
@@ -19,15 +20,19 @@ BYTE_FORMATS = ("B", "b", "c")
 
 
 class Origin:
-    """The stream that something was parsed from; its file is opened again if the stream was closed meanwhile."""
+    """The stream that something was parsed from; its file is opened again if the stream was closed meanwhile.
 
-    __slots__ = ("path", "stamp", "stream")
+    Several threads may read from it.
+    """
+
+    __slots__ = ("_lock", "path", "stamp", "stream")
 
     def __init__(self, stream: IO[bytes]) -> None:
         name = getattr(stream, "name", None)
         self.stream = stream
         self.path = os.path.abspath(os.fsdecode(name)) if isinstance(name, str | bytes) else None
         self.stamp = _stamp(stream)
+        self._lock = threading.RLock()
 
     @classmethod
     def of(cls, stream: IO[bytes], context: Container) -> Origin:
@@ -40,10 +45,18 @@ class Origin:
 
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:
-        """Yield a stream with the parsed bytes. Raises `DataGoneError` if there is none, or if it has changed."""
+        """Yield a stream with the parsed bytes, for this thread alone and not for long.
+
+        Raises `DataGoneError` if there is none, or if it has changed.
+        """
         if not self.stream.closed:
-            self._check_unchanged(self.stream)
-            yield self.stream
+            with self._lock:
+                self._check_unchanged(self.stream)
+                here = self.stream.tell()  # in the middle of a parse if a field is computed from earlier ones
+                try:
+                    yield self.stream
+                finally:
+                    self.stream.seek(here)
             return
         if self.path is None:
             raise DataGoneError(None, "the stream that the data was parsed from is closed, and it was not a file")
@@ -89,16 +102,16 @@ class Extent:
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the bytes in pieces of at most 1 MiB. Raises `DataGoneError` if they are no longer there."""
-        with self.origin.open() as stream:
-            at, end = self.offset, self.offset + self.nbytes
-            while at < end:
+        at, end = self.offset, self.offset + self.nbytes
+        while at < end:
+            with self.origin.open() as stream:
                 stream.seek(at)
                 piece = stream.read(min(end - at, CHUNK))
-                if not piece:
-                    lost = count_bytes(end - at)
-                    raise DataGoneError(None, f"the data at offset {self.offset} has lost its last {lost}")
-                at += len(piece)
-                yield piece
+            if not piece:
+                lost = count_bytes(end - at)
+                raise DataGoneError(None, f"the data at offset {self.offset} has lost its last {lost}")
+            at += len(piece)
+            yield piece
 
     def copy_to(self, stream: IO[bytes]) -> None:
         """Write the bytes to a stream. For a `Counter` they are not read."""

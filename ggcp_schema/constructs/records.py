@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import IO, Any
 
 import construct
 from construct import Construct, ConstructError, Container, ListContainer, Renamed, SizeofError, evaluate
 
-from ggcp_schema.constructs.errors import DataGoneError, FieldError, count_bytes, counted, too_short
+from ggcp_schema.constructs.errors import DataGoneError, FieldError, count_bytes, counted
 from ggcp_schema.constructs.expressions import compiled, expression_text
-from ggcp_schema.constructs.extents import Extent, Origin
 from ggcp_schema.constructs.fields import Const, OneOf, PascalString, Pass, number_text
-from ggcp_schema.constructs.numbers import FormatField
 from ggcp_schema.constructs.streams import SMALL, stream_end
-
-MARK = 64  # a LazyArray notes the offset of each 64th element
 
 
 def unwrap(field: Construct) -> Construct:
@@ -206,148 +201,6 @@ class GreedyRange(Array):
         return obj
 
 
-class LazyArray(Array):
-    """An Array whose elements are parsed when they are asked for, so that it takes no memory: see `LazyList`."""
-
-    def _parse(self, stream: IO[bytes], context: Container, path: str) -> LazyList:
-        count, start = self._counted(stream, context), stream.tell()
-        layout = fixed_layout(self.subcon, context)
-        size = None if layout is None else layout.length
-        marks = [start]
-        if layout is not None:
-            available = stream_end(stream, context) - start
-            if count * layout.length > available:
-                raise too_short(start, count * layout.length, available)
-            layout.skip_all(stream, count)
-        else:
-            parse = self.subcon._parse
-            for index in range(count):
-                try:
-                    parse(stream, context, path)
-                except FieldError as error:
-                    raise error.within(index, ListContainer()) from None
-                if index % MARK == MARK - 1:
-                    marks.append(stream.tell())
-        return LazyList(self.subcon, context, Origin.of(stream, context), count, marks, stream.tell() - start, size)
-
-    def _build_items(self, obj: Any, stream: IO[bytes], context: Container, path: str) -> None:
-        if isinstance(obj, LazyList) and obj.subcon is self.subcon and obj.layout == fixed_layout(self.subcon, context):
-            obj.extent.copy_to(stream)
-        else:
-            super()._build_items(obj, stream, context, path)
-
-
-class LazyList(Sequence[Any]):
-    """The elements of a LazyArray: a sequence that parses the elements it is asked for.
-
-    `offset` and `nbytes` say where they lie in the stream.
-    """
-
-    def __init__(
-        self,
-        subcon: Construct,
-        context: Container,
-        origin: Origin,
-        count: int,
-        marks: list[int],
-        nbytes: int,
-        size: int | None,
-    ) -> None:
-        self.subcon, self.context, self.origin = subcon, context, origin
-        self.length, self.marks, self.nbytes, self.size = count, marks, nbytes, size
-        self.layout = fixed_layout(subcon, context)
-
-    @property
-    def offset(self) -> int:
-        """The offset of the first element in bytes."""
-        return self.marks[0]
-
-    @property
-    def extent(self) -> Extent:
-        """Where the elements lie."""
-        return Extent(self.offset, self.nbytes, self.origin)
-
-    def offset_of(self, index: int) -> int:
-        """Return the offset of an element; that of `len(self)` is the end."""
-        if self.size is not None:
-            return self.offset + index * self.size
-        if index == self.length:
-            return self.offset + self.nbytes
-        with self.origin.open() as stream:
-            stream.seek(self.marks[index // MARK])
-            for _ in range(index % MARK):
-                self.subcon._parse(stream, self.context, "")
-            return stream.tell()
-
-    def index_at(self, offset: int) -> int:
-        """Return the index of the element that holds the byte at `offset`."""
-        if self.size is not None:
-            return (offset - self.offset) // self.size
-        mark = bisect_right(self.marks, offset) - 1
-        index = mark * MARK
-        with self.origin.open() as stream:
-            stream.seek(self.marks[mark])
-            while index < self.length:
-                self.subcon._parse(stream, self.context, "")
-                if stream.tell() > offset:
-                    break
-                index += 1
-        return index
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            start, stop, step = index.indices(self.length)
-            if step == 1:
-                return list(self.iterate(start, max(start, stop)))
-            return [self[i] for i in range(start, stop, step)]
-        position = index + self.length if index < 0 else index
-        if not 0 <= position < self.length:
-            raise IndexError(f"index {index} is out of range: the array has {self.length} elements")
-        return next(self.iterate(position, position + 1))
-
-    def __iter__(self) -> Iterator[Any]:
-        return self.iterate(0, self.length)
-
-    def iterate(self, start: int, stop: int) -> Iterator[Any]:
-        """Yield the elements from `start` to `stop`. Raises `DataGoneError` if the file has changed meanwhile."""
-        at = self.offset_of(start)
-        if self.layout is not None:
-            size, end = self.layout.length, self.offset + stop * self.layout.length
-            with self.origin.open() as stream:
-                while at < end:
-                    stream.seek(at)
-                    data = stream.read(min(end - at, size << 12))
-                    data = data[: len(data) - len(data) % size]
-                    if not data:
-                        raise DataGoneError(None, f"the array at offset {self.offset} has lost its last elements")
-                    at += len(data)
-                    yield from self.layout.unpack_all(data)
-            return
-        parse = self.subcon._parse
-        for first in range(start, stop, MARK):
-            with self.origin.open() as stream:
-                stream.seek(at)
-                items = [parse(stream, self.context, "") for _ in range(min(MARK, stop - first))]
-                at = stream.tell()
-            yield from items
-
-    def __eq__(self, other: object) -> bool:
-        if isinstance(other, str | bytes) or not isinstance(other, Sequence) or len(self) != len(other):
-            return False
-        return all(a == b for a, b in zip(self, other))
-
-    __hash__ = None  # type: ignore[assignment]  # lists have none
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> LazyList:
-        return self
-
-    def __repr__(self) -> str:
-        return f"<{counted(self.length, 'element')} at offset {self.offset}>"
-
-
 def chosen(field: Construct, context: Container) -> Construct:
     """Return the construct that is used in this context: the case of a Switch or an If, without wrappers."""
     while True:
@@ -359,18 +212,6 @@ def chosen(field: Construct, context: Container) -> Construct:
             field = field.cases.get(evaluate(field.keyfunc, context), field.default)
         else:
             return field
-
-
-def fixed_layout(field: Construct, context: Container) -> FormatField | None:
-    """Return the number format of an array's elements; None if they are not plain numbers."""
-    field = chosen(field, context)
-    return field if isinstance(field, FormatField) else None
-
-
-def fixed_size(field: Construct, context: Container) -> int | None:
-    """Return the size of every such field in this context; None if it differs from field to field."""
-    layout = fixed_layout(field, context)
-    return layout.length if layout is not None else None
 
 
 class Switch(construct.Switch):

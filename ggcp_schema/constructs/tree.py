@@ -16,7 +16,11 @@ from construct import Construct, Container, ListContainer
 from ggcp_schema.constructs.errors import Step, Steps, format_path
 from ggcp_schema.constructs.extents import Extent
 from ggcp_schema.constructs.fields import PascalString
-from ggcp_schema.constructs.records import LazyList, Struct, chosen, docs_of, fixed_size, new_scope, rule_text
+from ggcp_schema.constructs.lazy import LazyList, fixed_layout
+from ggcp_schema.constructs.numbers import FormatField
+from ggcp_schema.constructs.records import Struct, chosen, docs_of, new_scope, rule_text
+
+BRANCHES = {Container, ListContainer, LazyList}  # the classes of the values that have fields in them
 
 
 class Field:
@@ -26,20 +30,24 @@ class Field:
         steps: the path from the root, as names and indices.
         offset, size: where the field lies, in bytes. A computed field has size 0.
         value: a Container, a sequence, or the value of a leaf; data that was not read is an `Extent`.
-        docs: the schema's note on the field.
         construct: the construct that parses it, without wrappers and conditions.
     """
 
-    __slots__ = ("construct", "context", "declared", "docs", "offset", "parent", "size", "steps", "value")
+    __slots__ = ("construct", "context", "declared", "offset", "parent", "size", "steps", "value")
 
     def __init__(
         self, parent: Field | None, step: Step | None, declared: Construct, value: Any, offset: int, context: Container
     ) -> None:
         self.parent, self.offset, self.value, self.context = parent, offset, value, context
         self.steps: Steps = () if parent is None or step is None else (*parent.steps, step)
-        self.declared, self.docs = declared, docs_of(declared)
+        self.declared = declared
         self.construct = chosen(declared, context)
         self.size = self._measure(value)
+
+    @property
+    def docs(self) -> str:
+        """The schema's note on the field."""
+        return docs_of(self.declared)
 
     @property
     def path(self) -> str:
@@ -59,7 +67,7 @@ class Field:
     @property
     def is_leaf(self) -> bool:
         """True if the field has no fields in it."""
-        return not isinstance(self.value, Container | ListContainer | LazyList)
+        return type(self.value) not in BRANCHES
 
     @property
     def type(self) -> str:
@@ -79,19 +87,20 @@ class Field:
         They are computed at each call, and those of a list when they are asked for: fields that know their parents and
         were known by them would be reference cycles, which hold their memory until they are collected.
         """
-        if isinstance(self.value, Container):
+        if type(self.value) is Container:
             return list(self._fields(self.value))
         return () if self.is_leaf else Elements(self)
 
     def _measure(self, value: Any) -> int:
-        if isinstance(value, Extent | LazyList):
-            return value.nbytes
-        if isinstance(value, Container) and "_size" in value:
+        kind = type(value)
+        if kind is Extent or (kind is LazyList and value.is_whole):
+            return int(value.nbytes)
+        if kind is Container and "_size" in value:
             return int(value["_size"])
-        if isinstance(value, Container | ListContainer):  # a list, or a record in which an error ended the parse
+        if kind in BRANCHES:  # a list, or a record in which an error ended the parse
             children = self.children()
             return children[-1].end - self.offset if children else 0
-        return self._measure_leaf(value)
+        return int(self.construct.length) if isinstance(self.construct, FormatField) else self._measure_leaf(value)
 
     def _measure_leaf(self, value: Any) -> int:
         if value is None or kind_of(self.construct) == "derived":
@@ -124,7 +133,7 @@ class Field:
     def child(self, step: Step) -> Field | None:
         """Return the field of that name or index; None if there is none."""
         if isinstance(step, int):
-            is_list = isinstance(self.value, ListContainer | LazyList)
+            is_list = type(self.value) in {ListContainer, LazyList}
             return self.children()[step] if is_list and 0 <= step < len(self.value) else None
         if isinstance(self.value, Container) and step in self.value:
             return next((field for field in self._fields(self.value) if field.steps[-1] == step), None)
@@ -204,9 +213,9 @@ class Elements(Sequence[Field]):
         if isinstance(value, Container) and "_offset" in value:
             offset: int = value["_offset"]
             return offset
-        size = fixed_size(self.subcon, self.field.context)
-        if size is not None:
-            return self.field.offset + index * size
+        layout = fixed_layout(self.subcon, self.field.context)
+        if layout is not None:
+            return self.field.offset + index * int(layout.length)
         while len(self.offsets) <= index:
             self.offsets.append(self[len(self.offsets) - 1].end)
         return self.offsets[index]
@@ -217,7 +226,7 @@ class Elements(Sequence[Field]):
             return None
         if isinstance(self.items, LazyList):
             index = self.items.index_at(offset)
-            return index if 0 <= index < len(self) else None
+            return index if index < len(self) else None
         index = bisect_right(range(len(self)), offset, key=lambda i: self._offset_of(i, self.items[i])) - 1
         return index if index >= 0 else None
 

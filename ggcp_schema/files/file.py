@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from types import TracebackType
@@ -17,6 +17,7 @@ from ggcp_schema.errors import GgcpError, MalformedError, NotACheckpointError, P
 from ggcp_schema.files.magic import describe_head
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
+from ggcp_schema.files.tensors import Tensors
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -56,7 +57,7 @@ class File:
     Attributes:
         format: the format.
         source: the bytes.
-        container: the parsed values, as construct returns them.
+        container: the parsed values, as construct returns them; long lists are parsed when they are asked for.
         root: the tree of all fields with their places.
         damage: the error that ended the parse; None for a whole file, and always unless opened with `partial=True`.
     """
@@ -81,9 +82,9 @@ class File:
         return self.format.expected_size(self.container)
 
     @cached_property
-    def tensors(self) -> Mapping[str, Tensor]:
+    def tensors(self) -> Tensors:
         """All tensors by path, in file order; those after the damage are missing."""
-        return {tensor.path: tensor for tensor in self._tensors()}
+        return Tensors({tensor.path: tensor for tensor in self._tensors()}.values(), self.source)
 
     def _tensors(self) -> Iterator[Tensor]:
         raise NotImplementedError
@@ -204,7 +205,7 @@ def read_container(source: Source, format: Format, *, partial: bool) -> tuple[Co
     """
     try:
         with source.reading() as stream:
-            return format.schema.parse_stream(stream), None
+            return format.schema.parse_stream(stream, lazy=True), None
     except FieldError as error:
         damage = malformed(error, source, format)
         if not partial or isinstance(damage, NotACheckpointError):
@@ -281,6 +282,8 @@ def tolerant_parse(
     log = ErrorLog(repair=repair)
     with source.reading() as stream:
         try:
-            return schema.parse_stream(stream, errors=log, **params), log, None
+            return schema.parse_stream(stream, lazy=True, errors=log, **params), log, None
         except FieldError as error:
             return error.partial, log, error.with_traceback(None)  # whose frames hold all values
+        finally:
+            log.complete = True

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from ggcp_schema.checkpoint import names
 from ggcp_schema.checkpoint.extent import end_of_tensor, expected_sizes, state_schemas
-from ggcp_schema.checkpoint.moments import STATE
+from ggcp_schema.checkpoint.names import STATE
 from ggcp_schema.constructs import Struct
 from ggcp_schema.errors import MalformedError, TruncatedError
 from ggcp_schema.files.file import File

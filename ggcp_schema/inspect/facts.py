@@ -235,7 +235,7 @@ def _of_checkpoint(ckpt: Any) -> Summary:
         n_ff=ckpt.n_ff,
         n_ff_source=_n_ff_source(ckpt),
         n_params=ckpt.n_params if "version" in optimizer else None,
-        tensor_types=_types(ckpt),
+        tensor_types=ckpt.tensors.types(),
         bytes=_byte_budget(ckpt) if ckpt.damage is None else None,
         optimizer=OptimizerSummary(
             optimizer.get("type"),
@@ -290,16 +290,9 @@ def _n_ff_source(ckpt: Any) -> str | None:
 def _byte_budget(ckpt: Any) -> dict[str, int]:
     """Return the file's bytes by use; the four numbers sum to the file's size."""
     kind = ckpt.get("optimizer.type")
-    model = needed = dropped = padding = 0
-    for path, tensor in ckpt.tensors.items():
-        padding += tensor.padding
-        if not is_optimizer(path):
-            model += tensor.nbytes
-        elif names.tensor_name(path, kind):
-            needed += tensor.nbytes
-        else:
-            dropped += tensor.nbytes
-    waste = dropped + padding
+    state = {tensor.path: tensor.nbytes for tensor in ckpt.state_tensors.values()}
+    needed = sum(nbytes for path, nbytes in state.items() if names.tensor_name(path, kind))
+    model, waste = ckpt.model_tensors.nbytes, sum(state.values()) - needed + ckpt.tensors.padding
     return {"model": model, "optimizer": needed, "waste": waste, "headers": ckpt.size - model - needed - waste}
 
 
@@ -345,7 +338,7 @@ def _of_gguf(gguf: Any) -> Summary:
     era = conclusions.era if conclusions else conclude(evidence_of_gguf(gguf)) if kind == "gguf-resume" else None
     model = {name: tensor for name, tensor in gguf.tensors.items() if not is_optimizer(name)}
     model_bytes = sum(tensor.nbytes for tensor in model.values())
-    optimizer_bytes = sum(tensor.nbytes for tensor in gguf.tensors.values()) - model_bytes
+    optimizer_bytes = gguf.tensors.nbytes - model_bytes
     rest = gguf.size - model_bytes - optimizer_bytes
     n_ff = keys.integer(names.FEED_FORWARD_LENGTH)
     return Summary(
@@ -361,7 +354,7 @@ def _of_gguf(gguf: Any) -> Summary:
         n_ff=n_ff,
         n_ff_source=None if n_ff is None else names.FEED_FORWARD_LENGTH,
         n_params=sum(tensor.n_elements for name, tensor in model.items() if name != names.ROPE_FREQS) or None,
-        tensor_types=_types(gguf),
+        tensor_types=gguf.tensors.types(),
         n_tokens=keys.length(names.TOKENS),
         bytes={"model": model_bytes, "optimizer": optimizer_bytes, "waste": 0, "headers": rest}
         if gguf.damage is None
@@ -448,8 +441,7 @@ def _of_ggml(file: Any) -> Summary:
     tensors = file.tensors
     hparams = file.get("hparams") or {}
     tokens = file.get("tokens")
-    data = sum(tensor.nbytes for tensor in tensors.values())
-    padding = sum(tensor.padding for tensor in tensors.values())
+    data, padding = tensors.nbytes, tensors.padding
     w1 = next((tensor for name, tensor in tensors.items() if name.endswith("feed_forward.w1.weight")), None)
     return Summary(
         file=file.path,
@@ -460,8 +452,8 @@ def _of_ggml(file: Any) -> Summary:
         hparams={name: value for name, value in hparams.items() if not name.startswith("_")} or None,
         n_ff=w1.shape[1] if w1 is not None and len(w1.shape) == 2 else None,
         n_ff_source=None if w1 is None else "by the shape of w1",
-        n_params=sum(tensor.n_elements for tensor in tensors.values()) or None,
-        tensor_types=_types(file),
+        n_params=tensors.n_elements or None,
+        tensor_types=tensors.types(),
         n_tokens=None if tokens is None else len(tokens),
         bytes={"model": data, "optimizer": 0, "waste": padding, "headers": file.size - data - padding}
         if file.damage is None
@@ -478,14 +470,6 @@ SUMMARIES: dict[str, Callable[[Any], Summary]] = {
     "ggmf": _of_ggml,
     "ggml": _of_ggml,
 }
-
-
-def _types(file: File) -> dict[str, int]:
-    """Return the number of tensors by element type."""
-    counts: dict[str, int] = {}
-    for tensor in file.tensors.values():
-        counts[tensor.type] = counts.get(tensor.type, 0) + 1
-    return counts
 
 
 def _past_losses(pf: Tensor | None) -> tuple[float, ...]:

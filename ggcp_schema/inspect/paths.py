@@ -13,8 +13,8 @@ from typing import Any
 
 from construct import ConstructError, ListContainer
 
-from ggcp_schema.checkpoint.moments import STATE, Moments, parse_moments
-from ggcp_schema.checkpoint.names import tensor_name
+from ggcp_schema.checkpoint.moments import Moments, parse_moments
+from ggcp_schema.checkpoint.names import STATE, tensor_name
 from ggcp_schema.checkpoint.order import RESUME_ORDER, piece_of
 from ggcp_schema.constructs import Extent, Field, LazyList
 from ggcp_schema.errors import FileError, UsageError
@@ -106,20 +106,10 @@ def leaves(field: Field) -> Iterator[Field]:
 # Values ----------------------------------------------------------------------------------------------------
 
 
-class DataTensors:
-    """The tensors of a file by the field of their data."""
-
-    def __init__(self, file: File) -> None:
-        self.file = file
-        self._by_offset: dict[int, Tensor] | None = None
-
-    def of(self, field: Field) -> Tensor | None:
-        """Return the tensor whose data a `data` field is; None for a NULL tensor and for one without elements."""
-        if not field.size:
-            return None
-        if self._by_offset is None:
-            self._by_offset = {tensor.offset: tensor for tensor in self.file.tensors.values() if tensor.nbytes}
-        return self._by_offset.get(field.offset)
+def tensor_of_data(file: File, field: Field) -> Tensor | None:
+    """Return the tensor whose data a `data` field is; None for a NULL tensor and for one without elements."""
+    tensor = file.tensors.at(field.offset) if field.size else None
+    return tensor if tensor is not None and tensor.offset == field.offset else None
 
 
 @dataclass(frozen=True)
@@ -248,7 +238,7 @@ def _sequence(file: File, field: Field, path: str) -> Elements:
     """Return the elements of data, of a tensor record's data, or of a list. Raises `UsageError` for other fields."""
     data = field if field.is_leaf or is_list(field) else field.child("data")
     if data is not None and isinstance(data.value, Extent):
-        tensor = DataTensors(file).of(data)
+        tensor = tensor_of_data(file, data)
         return _no_elements(data.offset) if tensor is None else _elements_of(tensor, [(0, tensor.n_elements)])
     if is_list(field):
         return _list_of(field, path)

@@ -6,12 +6,13 @@ model is a tensor of its own here, `optimizer.state.m[layers[0].wq]`, if the ord
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ggcp_schema.checkpoint import names
-from ggcp_schema.checkpoint.moments import STATE, Moments
-from ggcp_schema.checkpoint.order import FLAT_FIELDS, OrderDecision, decide_order, pieces, stated_order
+from ggcp_schema.checkpoint.moments import Moments
+from ggcp_schema.checkpoint.names import STATE
+from ggcp_schema.checkpoint.order import FLAT_FIELDS, Layout, OrderDecision, decide_order, stated_order
 from ggcp_schema.errors import GgcpError, UsageError
 from ggcp_schema.files.file import File
 from ggcp_schema.files.tensor import ELEMENT_SIZES, Tensor
@@ -74,32 +75,45 @@ class Listed(NamedTuple):
 
 def listing(file: File) -> list[Listed]:
     """Return all tensors in file order; those after the damage of a damaged file are missing."""
-    return list(LISTINGS[file.format.name](file))
+    return list(map(lister(file), file.tensors.values()))
 
 
-def _in_checkpoint(file: File) -> Iterator[Listed]:
+def lister(file: File) -> Callable[[Tensor], Listed]:
+    """Return the function that gives a tensor of the file as it is listed."""
+    return LISTERS[file.format.name](file)
+
+
+def _of_checkpoint(file: File) -> Callable[[Tensor], Listed]:
     optimizer = file.get("optimizer.type")
-    for path, tensor in file.tensors.items():
+
+    def listed(tensor: Tensor) -> Listed:
+        path = tensor.path
         name, role = names.tensor_name(path, optimizer), _role(path, optimizer)
         if name is None:
             role += ", not converted"
-        yield Listed(tensor, path, None if tensor.is_null else name, role)
+        return Listed(tensor, path, None if tensor.is_null else name, role)
+
+    return listed
 
 
-def _in_gguf(file: File) -> Iterator[Listed]:
-    for name, tensor in file.tensors.items():
-        path = names.field_path(name)
-        optimizer = name.split(".")[1] if path and path.startswith(STATE) else None
-        yield Listed(tensor, path, name, _role(path or "", optimizer))
+def _of_gguf(file: File) -> Callable[[Tensor], Listed]:
+    def listed(tensor: Tensor) -> Listed:
+        path = names.field_path(tensor.path)
+        optimizer = tensor.path.split(".")[1] if path and path.startswith(STATE) else None
+        return Listed(tensor, path, tensor.path, _role(path or "", optimizer))
+
+    return listed
 
 
-def _in_ggml(file: File) -> Iterator[Listed]:
-    for name, tensor in file.tensors.items():
-        path = names.field_path(name) or names.llama_field_path(name)
-        yield Listed(tensor, path, path and names.tensor_name(path), "model")
+def _of_ggml(file: File) -> Callable[[Tensor], Listed]:
+    def listed(tensor: Tensor) -> Listed:
+        path = names.field_path(tensor.path) or names.llama_field_path(tensor.path)
+        return Listed(tensor, path, path and names.tensor_name(path), "model")
+
+    return listed
 
 
-LISTINGS = {"ggcp": _in_checkpoint, "gguf": _in_gguf, "ggjt": _in_ggml, "ggmf": _in_ggml, "ggml": _in_ggml}
+LISTERS = {"ggcp": _of_checkpoint, "gguf": _of_gguf, "ggjt": _of_ggml, "ggmf": _of_ggml, "ggml": _of_ggml}
 
 
 def _role(path: str, optimizer: str | None) -> str:
@@ -152,12 +166,11 @@ def moments(
             "If you know it, state it with --order.",
         )
     model = model_of(items)
-    layout = pieces(decision.order, model)
-    n_params = sum(piece.count for piece in layout)
+    layout = Layout.of(decision.order, model)
     for vector in items if fields is None else fields:
         tensor = vector.tensor
         size = ELEMENT_SIZES.get(tensor.type)
-        if vector.moment not in FLAT_FIELDS or tensor.shape != (n_params,) or size is None:
+        if vector.moment not in FLAT_FIELDS or tensor.shape != (layout.n_params,) or size is None:
             continue
         for piece in layout:
             parameter = model[piece.path]

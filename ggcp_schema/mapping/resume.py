@@ -221,12 +221,12 @@ KEYS: dict[str, Callable[[Any, Training, Recipe], list[KeyValue]]] = {"ggcp": _c
 
 def _tensors(file: File, training: Training, recipe: Recipe) -> Iterator[TensorEntry]:
     """Yield the tensors that have a GGUF name. A NULL is not written."""
-    state = {id(tensor): field for field, tensor in training.state.items()}
+    state = {tensor.path: field for field, tensor in training.state.items()}
     for path, tensor in file.tensors.items():
         name = names.tensor_name(path, training.optimizer) if file.format.name == "ggcp" else path
         if name is None or tensor.is_null:
             continue
-        field = state.get(id(tensor))
+        field = state.get(path)
         if field is None:
             yield stored(name, tensor)
         elif recipe.fresh:

@@ -28,7 +28,6 @@ from ggcp_schema.schema import CHECKPOINT, LAYER
 from ggcp_schema.schema.inference import ADAM, LBFGS, n_ff_by_formula
 from ggcp_schema.schema.tensor import declared_shape
 
-STATE = "optimizer.state."
 BATCHES = range(1, 1 << 31)  # a C int
 
 
@@ -72,7 +71,7 @@ class Training:
     context_length: int | None
     evidence: Evidence
 
-    @property
+    @cached_property
     def n_params(self) -> int:
         """The number of parameters of the model."""
         return sum(tensor.n_elements for tensor in self.model.values())
@@ -230,7 +229,7 @@ def _of_gguf(gguf: GgufFile) -> Training:
         if name.startswith(f"optimizer.{optimizer}."):
             path = names.field_path(name)
             if path is not None:
-                state[path.removeprefix(STATE)] = tensor
+                state[path.removeprefix(names.STATE)] = tensor
     n_embd, n_head = integer(gguf, names.EMBEDDING_LENGTH), integer(gguf, names.HEAD_COUNT)
     return Training(
         path=gguf.path,

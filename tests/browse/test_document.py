@@ -59,7 +59,7 @@ def test_every_tensor_is_found_from_its_bytes_and_its_fields(path: Path) -> None
         for tensor in file.tensors.values():
             if not tensor.nbytes:
                 continue
-            assert document.tensor_at(tensor.offset + tensor.nbytes - 1) == tensor
+            assert document.file.tensors.at(tensor.offset + tensor.nbytes - 1) == tensor
             leaf = file.at(tensor.offset)
             assert document.tensor_of(leaf) == tensor
             assert document.tensor_of(document.field_of(tensor)) == tensor
@@ -72,7 +72,7 @@ def test_next_and_previous_walk_through_all_tensors() -> None:
         every = [tensor for tensor in file.tensors.values() if tensor.nbytes]
         for step, expected in ((1, every), (-1, every[::-1])):
             at, found = (0 if step > 0 else file.size), []
-            while (tensor := document.next_tensor(at, step)) is not None:
+            while (tensor := document.file.tensors.next_to(at, step)) is not None:
                 found.append(tensor)
                 at = tensor.offset
             assert found == expected
@@ -83,7 +83,7 @@ def test_a_leaf_that_is_no_tensor_has_none() -> None:
         document = Document(file)
         assert document.tensor_of(file.find("hparams.n_vocab")) is None
         assert document.tensor_of(file.find("layers[0]")) is None
-        assert document.tensor_of(file.find("layers[0].wq.ne[1]")) is file.tensors["layers[0].wq"]
+        assert document.tensor_of(file.find("layers[0].wq.ne[1]")) == file.tensors["layers[0].wq"]
 
 
 def test_damage_is_marked_with_all_that_hold_it() -> None:

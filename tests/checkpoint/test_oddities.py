@@ -10,7 +10,7 @@ import pytest
 
 from ggcp_schema import CHECKPOINT, open_checkpoint
 from ggcp_schema.checkpoint.names import field_path, llama_field_path, llama_name, tensor_name
-from ggcp_schema.checkpoint.oddities import MAX_MISPLACED, model_records, oddities, place_of
+from ggcp_schema.checkpoint.oddities import MAX_MISPLACED, place_of
 from tests.builder import build_checkpoint
 from tests.helpers import GENUINE, ORDERS, TRUNCATED
 
@@ -32,9 +32,8 @@ def odd(tmp_path: Path, **options: Any) -> list[tuple[str, str]]:
     path = tmp_path / "odd.ggcp"
     path.write_bytes(build_checkpoint(**options))
     with open_checkpoint(path) as ckpt:
-        for finding in oddities(ckpt.container):
+        for finding in ckpt.findings:
             assert ckpt.find(finding.path).is_leaf
-        assert ckpt.findings == oddities(ckpt.container)
         return [tuple(finding) for finding in ckpt.findings]
 
 
@@ -64,9 +63,9 @@ def as_gguf(default: str) -> str:
 @pytest.mark.parametrize("path", [*GENUINE, *ORDERS, TRUNCATED], ids=lambda path: path.name)
 def test_the_names_of_a_genuine_file_agree_with_their_places(path: Path) -> None:
     with open_checkpoint(path, partial=True) as ckpt:
-        for place, record in model_records(ckpt.container):
-            assert place_of(record["name"]) == place
-            name = record["name"].decode()
+        for place, tensor in ckpt.model_tensors.items():
+            name = tensor.name
+            assert place_of(name.encode()) == place
             assert name in {llama_name(place), tensor_name(place)}
             assert {llama_field_path(name), field_path(name)} - {None} == {place}
         assert not any("name" in finding.path for finding in ckpt.findings)

@@ -14,15 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ggcp_schema.checkpoint import order as order_module
+from ggcp_schema.checkpoint.checkpoint import HEAD, PER_LAYER
 from ggcp_schema.checkpoint.moments import parse_moments
 from ggcp_schema.checkpoint.order import (
     FLAT_FIELDS,
     ORDERS,
+    Layout,
     OrderDecision,
     decide_order,
     permuted_extents,
     piece_of,
-    pieces,
     reordered,
     stated_order,
 )
@@ -96,8 +97,22 @@ def test_pieces_are_those_of_the_independent_tables(name: str, order: str) -> No
     file = read(genuine(name))
     sizes = sizes_of(file)
     starts = split(np.arange(sum(sizes.values()), dtype=np.float32), order, sizes)
-    found = [(piece.path, piece.start, piece.count) for piece in pieces(order, opened(name).model)]
+    found = [(piece.path, piece.start, piece.count) for piece in Layout.of(order, opened(name).model)]
     assert found == [(path, int(starts[path][0]), sizes[path]) for path in order_of_paths(order, file.n_layer)]
+
+
+@given(st.sampled_from("ABC"), st.integers(0, 4), st.lists(st.integers(0, 3), min_size=12, max_size=12))
+def test_a_part_is_found_by_its_path_and_by_each_of_its_elements(order: str, n_layer: int, sizes: list[int]) -> None:
+    layout = Layout(order, dict(zip([*HEAD, *PER_LAYER], sizes, strict=True)), n_layer)
+    parts = list(layout)
+    assert [layout.find(part.path) for part in parts] == parts
+    assert [layout[index - len(parts)] for index in range(len(parts))] == parts
+    elements = [index for index, part in enumerate(parts) for _ in range(part.count)]
+    assert [layout.index_at(element) for element in range(layout.n_params)] == elements
+    assert layout.starts().tolist() == [part.start for part in parts if part.count]
+    assert not any(map(layout.find, (f"layers[{n_layer}].wq", "layers[0].norm", "wq", "layers[00].wq")))
+    with pytest.raises(IndexError):
+        layout[len(parts)]
 
 
 def test_piece_of_one_parameter() -> None:
@@ -112,7 +127,7 @@ def test_piece_of_one_parameter() -> None:
 
 
 def test_an_order_that_does_not_exist() -> None:
-    for attempt in (lambda: pieces("D", opened("v1-adam").model), lambda: stated_order("c")):
+    for attempt in (lambda: Layout.of("D", opened("v1-adam").model), lambda: stated_order("c")):
         with pytest.raises(UsageError, match=r"there is no order '[Dc]'\nThe orders are A, B, C"):
             attempt()
     assert stated_order("B").is_certain
@@ -122,7 +137,7 @@ def test_a_model_that_is_not_whole() -> None:
     tensors = opened("v1-adam")
     model = {path: tensor for path, tensor in tensors.model.items() if path != "layers[0].wo"}
     with pytest.raises(UnfitError, match=r"no tensor"):
-        pieces("A", model)
+        Layout.of("A", model)
     assert decide_order(model, tensors.state).certainty == "undecidable"
 
 

@@ -6,10 +6,13 @@ import copy
 import io
 import struct
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import construct
 import pytest
+from construct import ListContainer
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,6 +31,7 @@ from ggcp_schema.constructs import (
     Int16ul,
     Int32ul,
     LazyArray,
+    LazyList,
     OneOf,
     PaddingTo,
     PascalString,
@@ -36,16 +40,16 @@ from ggcp_schema.constructs import (
     Switch,
     Terminated,
     format_path,
-    records,
+    lazy,
     this,
 )
 
 ITEM = Struct("kind" / OneOf(Int8ul, {1: "one", 2: ""}))
 
 
-def parse_error(record: object, data: bytes) -> FieldError:
+def parse_error(record: object, data: bytes, **params: object) -> FieldError:
     with pytest.raises(FieldError) as caught:
-        record.parse(data)
+        record.parse(data, **params)
     return caught.value
 
 
@@ -193,13 +197,72 @@ def test_a_lazy_array_of_a_file_that_changed_cannot_be_read(tmp_path: Path) -> N
         list(parsed.texts)
 
 
-def test_marks_need_not_fit_the_number_of_elements(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "MARK", 3)
+@pytest.mark.parametrize("spacing", [0, 3, 10, 10**6])
+def test_the_places_noted_need_not_be_those_of_the_elements_asked_for(
+    spacing: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lazy, "SPACING", spacing)
     for count in range(8):
         texts = ["x" * index for index in range(count)]
-        lazy = TEXTS.parse(TEXTS.build({"count": count, "texts": texts, "end": 0})).texts
-        assert list(lazy) == texts
-        assert [lazy[index] for index in range(count)] == texts
+        items = TEXTS.parse(TEXTS.build({"count": count, "texts": texts, "end": 0})).texts
+        assert list(items) == texts
+        assert [items[index] for index in range(count)] == texts
+        places = [items.offset_of(index) for index in range(count)]
+        assert places == [4 + sum(len(text) + 1 for text in texts[:index]) for index in range(count)]
+        assert [items.index_at(place) for place in places] == list(range(count))
+
+
+PAIR = Struct("first" / Const(5, Int8ul), "second" / Int8ul)
+PAIRS = Struct("count" / Int8ul, "pairs" / LazyArray(this.count, PAIR), "end" / Const(9, Int8ul))
+
+
+def test_records_are_parsed_lazily_only_if_the_parse_is_told_so() -> None:
+    data = b"\2\5\6\5\7\t"
+    eager, parsed = PAIRS.parse(data), PAIRS.parse(data, lazy=True)
+    assert (type(eager.pairs), type(parsed.pairs)) == (ListContainer, LazyList)
+    assert eager == parsed
+    assert PAIRS.build(parsed) == data
+    eager.pairs[1].second = 8
+    assert PAIRS.build(eager) == b"\2\5\6\5\x08\t"
+
+
+@pytest.mark.parametrize(
+    ("data", "steps", "pairs"),
+    [
+        (b"\3\5\6\5", ["pairs", 1, "second"], [{"first": 5, "second": 6}, {"first": 5}]),
+        (b"\2\5\6\6\7\t", ["pairs", 1, "first"], [{"first": 5, "second": 6}, {}]),
+        (b"\2\5\6", ["pairs", 1, "first"], [{"first": 5, "second": 6}, {}]),
+        (b"\1\5", ["pairs", 0, "second"], [{"first": 5}]),
+    ],
+)
+def test_the_record_in_which_the_parse_ended_is_the_last_element(data: bytes, steps: list[str], pairs: Any) -> None:
+    error = parse_error(PAIRS, data, lazy=True)
+    eager = parse_error(PAIRS, data)
+    assert (error.steps, error.offset, error.found) == (eager.steps, eager.offset, eager.found)
+    assert error.steps == steps
+    assert error.partial == eager.partial
+    assert error.partial.get("pairs") == pairs
+    if pairs:
+        items = error.partial.pairs
+        assert [items[-1], *items[:-1]] == [pairs[-1], *pairs[:-1]]
+        assert not items.is_whole
+        with pytest.raises(FieldError):
+            PAIRS.build({"count": len(pairs), "pairs": items})
+
+
+def test_threads_may_read_a_lazy_array_at_the_same_time() -> None:
+    texts = [str(index) * (index % 9) for index in range(2000)]
+    items = TEXTS.parse(TEXTS.build({"count": len(texts), "texts": texts, "end": 0})).texts
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda start: [items[index] for index in range(start, 2000, 4)], range(4)))
+        assert list(pool.map(list, [items] * 4)) == [texts] * 4
+    assert found == [texts[start::4] for start in range(4)]
+
+
+def test_a_field_may_be_computed_from_a_lazy_array() -> None:
+    texts = "texts" / LazyArray(this.count, PascalString(Int8ul))
+    record = Struct("count" / Int8ul, texts, "last" / Computed(lambda context: context["texts"][-1]), "end" / Int8ul)
+    assert record.parse(b"\2\1a\1b\7").items() >= {("last", "b"), ("end", 7)}
 
 
 # Conditions ------------------------------------------------------------------------------------------------
