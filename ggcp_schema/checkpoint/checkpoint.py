@@ -6,18 +6,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
 
-from construct import Container
+from construct import Container, ListContainer
 
 from ggcp_schema.checkpoint.names import STATE, field_path, layer_and_name
 from ggcp_schema.checkpoint.oddities import oddities
 from ggcp_schema.checkpoint.order import OrderDecision, decide_order, piece_of, stated_order
 from ggcp_schema.checkpoint.parts import Hparams, Layer, Optimizer, part_of
-from ggcp_schema.constructs import Steps, counted
+from ggcp_schema.constructs import Field, LazyList, Steps, counted
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.file import File, Finding, parse_path, tensor_of, tensor_of_record
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.files.tensors import Tensors
+from ggcp_schema.files.tensors import Columns, Tensors
 from ggcp_schema.schema import CHECKPOINT, LAYER
 from ggcp_schema.schema.tensor import declared_shape
 
@@ -116,12 +116,15 @@ class Checkpoint(File):
     @cached_property
     def tensors(self) -> Tensors:
         """All tensors by path, in file order; those after the damage are missing."""
-        return Tensors(self._tensors(), self.source, self._tensor_paths)
-
-    def _tensors(self) -> Iterator[Tensor]:
-        for path, record in tensor_records(self.container):
-            if "_size" in record:
-                yield tensor_of_record(record, path, self.source)
+        columns = Columns()
+        for name, value in self.container.items():
+            if isinstance(value, LazyList):
+                columns.extend(value.kept.columns)
+            rest = ListContainer(value.broken) if isinstance(value, LazyList) else value
+            for path, record in tensor_records(Container({name: rest})):
+                if "_size" in record:
+                    columns.append(tensor_of_record(record, path, self.source))
+        return Tensors(columns, self._tensor_paths, self.source)
 
     @cached_property
     def _tensor_paths(self) -> TensorPaths:
@@ -179,6 +182,10 @@ class Checkpoint(File):
                 raise self.damage
             raise UsageError(f"{field.path} is not a tensor")
         return tensor
+
+    def tensor_of_data(self, field: Field) -> Tensor | None:
+        """Return the tensor whose data a field is, from its record: a table of all tensors is not needed."""
+        return tensor_of(field.parent, self.source) if field.size and field.parent is not None else None
 
     def __getitem__(self, path: str) -> Any:
         """Return a tensor, a record or a value by its path: `"layers[0].wq"`, `"optimizer.nx"`, `"norm.ne[0]"`."""
@@ -246,6 +253,18 @@ def is_optimizer(path: str) -> bool:
 
 HEAD = tuple(name for name, field in CHECKPOINT.fields if name and declared_shape(field))
 PER_LAYER = tuple(name for name, field in LAYER.fields if name)
+
+
+class LayerTensors:
+    """The tensors of the whole layers, in `columns`: what is kept of the layers while they are parsed."""
+
+    def __init__(self, source: Source) -> None:
+        self.source, self.columns = source, Columns()
+
+    def add(self, layer: Container) -> None:
+        """Add the tensors of a layer."""
+        for name in PER_LAYER:
+            self.columns.append(tensor_of_record(layer[name], name, self.source))
 
 
 class TensorPaths(Sequence[str]):

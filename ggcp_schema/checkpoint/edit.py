@@ -128,7 +128,7 @@ def _data(file: File, field: Field, path: str) -> memoryview:
     import numpy as np
 
     array = _load(path)
-    tensor = file.tensors.at(field.offset) if field.size else None
+    tensor = file.tensor_of_data(field)
     if tensor is None or tensor.type not in ELEMENTS or not tensor.n_elements:
         raise UsageError(f"{field.path} cannot be set: it is not the data of an {' or '.join(ELEMENTS)} tensor")
     expected = np.dtype(ELEMENTS[tensor.type])

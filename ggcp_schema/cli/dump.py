@@ -167,7 +167,7 @@ class Tree:
         if "text" in inner:
             return value_text(inner["text"])
         if "data" in inner and "ne" not in inner:
-            tensor = paths.tensor_of_data(self.file, inner["data"])
+            tensor = self.file.tensor_of_data(inner["data"])
             return "" if tensor is None else f"{escape(tensor.path)} {shape_text(tensor.shape)} {tensor.type}"
         shape = next((inner[name].value for name in ("ne", "dimensions") if name in inner), None)
         if shape is None:
@@ -184,7 +184,7 @@ class Tree:
 
     def _data_text(self, field: Field, room: int | None) -> str:
         """Return the first elements of a tensor's data, as many as there is room for, and their number."""
-        tensor = paths.tensor_of_data(self.file, field)
+        tensor = self.file.tensor_of_data(field)
         if tensor is None:
             return ""
         if tensor.type not in ELEMENT_SIZES:
@@ -202,7 +202,7 @@ class Tree:
 
     def _print_data(self, field: Field, column: int, indent: int) -> None:
         """Print all elements of a tensor's data, in lines of the output's width if it has one."""
-        tensor = paths.tensor_of_data(self.file, field)
+        tensor = self.file.tensor_of_data(field)
         if tensor is not None and tensor.type not in ELEMENT_SIZES:
             write(f" {tensor.type}, {size_text(tensor.nbytes)}")
         elif tensor is not None:

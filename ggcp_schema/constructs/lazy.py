@@ -23,7 +23,8 @@ class LazyArray(Array):
     """An Array whose elements are parsed when they are asked for, so that it takes little memory: see `LazyList`.
 
     Records are parsed at once all the same, unless the parse is told `lazy=True`: a program may want to change them,
-    and a change of a record that is parsed anew each time would be lost.
+    and a change of a record that is parsed anew each time would be lost. With `keep=cls` the parse makes an object that
+    gets each record in its method `add`, to note what is often needed of all: the attribute `kept` of the list.
     """
 
     def _parse(self, stream: IO[bytes], context: Container, path: str) -> Any:
@@ -32,6 +33,8 @@ class LazyArray(Array):
             return super()._parse(stream, context, path)
         count, start = self._counted(stream, context), stream.tell()
         items = LazyList(self.subcon, context, Origin.of(stream, context), start)
+        keep = context["_params"].get("keep") if isinstance(element, Struct) else None
+        items.kept = None if keep is None else keep()
         if isinstance(element, FormatField):
             available = stream_end(stream, context) - start
             if count * element.length > available:
@@ -43,8 +46,8 @@ class LazyArray(Array):
         return items
 
     def _parse_all(self, stream: IO[bytes], context: Container, path: str, count: int, items: LazyList) -> None:
-        """Parse the elements, note places, and forget the values."""
-        parse, last = self.subcon._parse, items.offset
+        """Parse the elements, note places, and forget the values but for what is kept."""
+        parse, last, kept = self.subcon._parse, items.offset, items.kept
         for index in range(count):
             here = stream.tell()
             if here - last >= SPACING:
@@ -52,10 +55,12 @@ class LazyArray(Array):
                 last = here
             context["_index"] = index
             try:
-                parse(stream, context, path)
+                value = parse(stream, context, path)
             except FieldError as error:
                 items.length, items.nbytes = index, here - items.offset
                 raise error.within(index, items) from None
+            if kept is not None:
+                kept.add(value)
 
     def _build_items(self, obj: Any, stream: IO[bytes], context: Container, path: str) -> None:
         if (
@@ -81,6 +86,7 @@ class LazyList(Sequence[Any]):
         self.offset, self.length, self.nbytes = offset, 0, 0
         self.layout = fixed_layout(subcon, context)
         self.broken: tuple[Any, ...] = ()  # the element in which an error ended the parse
+        self.kept: Any = None
         self._indices, self._offsets = array("Q", [0]), array("Q", [offset])
 
     def note(self, index: int, offset: int) -> None:

@@ -6,9 +6,9 @@ import re
 import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from construct import Container
 
@@ -32,7 +32,7 @@ class Format:
     """A file format: its name, the bytes that its files begin with, its schema, and what opens its files.
 
     `expected_size` returns the size that a truncated file had, from the values that were parsed; None if they do not
-    tell it.
+    tell it. `keep` makes what `LazyArray` keeps of the file's records.
     """
 
     name: str
@@ -42,6 +42,7 @@ class Format:
     open: Callable[..., File]
     description: str = ""
     expected_size: Callable[[Container], int | None] = lambda container: None
+    keep: Callable[[Source], Any] | None = None
 
 
 class Finding(NamedTuple):
@@ -84,10 +85,15 @@ class File:
     @cached_property
     def tensors(self) -> Tensors:
         """All tensors by path, in file order; those after the damage are missing."""
-        return Tensors({tensor.path: tensor for tensor in self._tensors()}.values(), self.source)
+        return Tensors.of(self._tensors(), self.source)
 
     def _tensors(self) -> Iterator[Tensor]:
         raise NotImplementedError
+
+    def tensor_of_data(self, field: Field) -> Tensor | None:
+        """Return the tensor whose data a field is; None for a NULL tensor and for one without elements."""
+        tensor = self.tensors.at(field.offset) if field.size else None
+        return tensor if tensor is not None and tensor.offset == field.offset else None
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -205,7 +211,7 @@ def read_container(source: Source, format: Format, *, partial: bool) -> tuple[Co
     """
     try:
         with source.reading() as stream:
-            return format.schema.parse_stream(stream, lazy=True), None
+            return _parse(format, source, stream), None
     except FieldError as error:
         damage = malformed(error, source, format)
         if not partial or isinstance(damage, NotACheckpointError):
@@ -275,14 +281,20 @@ def tensor_of_record(record: Container, path: str, source: Source, type: str = "
     return Tensor(path, name, tuple(record["ne"]), data.offset, data.nbytes, source, type, padding=padding)
 
 
+def _parse(format: Format, source: Source, stream: IO[bytes], **params: Any) -> Container:
+    keep = None if format.keep is None else partial(format.keep, source)
+    container: Container = format.schema.parse_stream(stream, lazy=True, keep=keep, **params)
+    return container
+
+
 def tolerant_parse(
-    source: Source, schema: Struct, *, repair: bool = False, **params: Any
+    source: Source, format: Format, *, repair: bool = False, **params: Any
 ) -> tuple[Container, ErrorLog, FieldError | None]:
     """Parse past the errors after which that is possible. Return the values, the errors, and the one that ended it."""
     log = ErrorLog(repair=repair)
     with source.reading() as stream:
         try:
-            return schema.parse_stream(stream, lazy=True, errors=log, **params), log, None
+            return _parse(format, source, stream, errors=log, **params), log, None
         except FieldError as error:
             return error.partial, log, error.with_traceback(None)  # whose frames hold all values
         finally:

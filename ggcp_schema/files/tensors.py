@@ -12,35 +12,58 @@ from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 
 
+class Columns:
+    """Tensors without their paths, a column for each attribute: about 70 bytes each, a tenth of that of an object."""
+
+    def __init__(self) -> None:
+        self.offsets, self.sizes, self.paddings = array("Q"), array("Q"), array("Q")
+        self.kinds = array("L")
+        self.shapes: dict[tuple[tuple[int, ...], str, str], int] = {}  # shape, type and byte order, by kind
+        self.names, self.ends = bytearray(), array("Q", [0])
+
+    def append(self, tensor: Tensor) -> None:
+        """Add a tensor."""
+        self.offsets.append(tensor.offset)
+        self.sizes.append(tensor.nbytes)
+        self.paddings.append(tensor.padding)
+        self.kinds.append(self.shapes.setdefault((tensor.shape, tensor.type, tensor.byte_order), len(self.shapes)))
+        self.names += tensor.name.encode("utf-8", "surrogatepass")
+        self.ends.append(len(self.names))
+
+    def extend(self, other: Columns) -> None:
+        """Add the tensors of other columns."""
+        self.offsets += other.offsets
+        self.sizes += other.sizes
+        self.paddings += other.paddings
+        kinds = [self.shapes.setdefault(shape, len(self.shapes)) for shape in other.shapes]
+        self.kinds.extend(kinds[kind] for kind in other.kinds)
+        start = len(self.names)
+        self.names += other.names
+        self.ends.extend(start + end for end in other.ends[1:])
+
+
 class Tensors(Mapping[str, Tensor]):
-    """Tensors by path, in the order in which they are given, which is mostly that of the file.
+    """The tensors of a file by path. A file may have hundreds of thousands, so each is made when it is asked for.
 
-    A tensor takes about 70 bytes here, and as an object ten times as many: a file may have hundreds of thousands.
-
-    `paths` are those of the tensors, if they can be computed; they are asked for by row, and for the row of a path with
-    `index`. Otherwise they are kept. No two may be the same.
+    `paths` are those of the rows of the columns; no two may be the same. The row of a path is asked for with `index`.
     """
 
-    def __init__(self, tensors: Iterable[Tensor], source: Source, paths: Sequence[str] | None = None) -> None:
-        self._source = source
-        self._offsets, self._sizes, self._paddings = array("Q"), array("Q"), array("Q")
-        self._kinds = array("L")
-        self._names, self._ends = bytearray(), array("Q", [0])
-        kinds: dict[tuple[tuple[int, ...], str, str], int] = {}
-        kept: list[str] = []
-        for tensor in tensors:
-            self._offsets.append(tensor.offset)
-            self._sizes.append(tensor.nbytes)
-            self._paddings.append(tensor.padding)
-            self._kinds.append(kinds.setdefault((tensor.shape, tensor.type, tensor.byte_order), len(kinds)))
-            self._names += tensor.name.encode("utf-8", "surrogatepass")
-            self._ends.append(len(self._names))
-            if paths is None:
-                kept.append(tensor.path)
-        self._shapes = list(kinds)
-        self._paths = _Paths(kept) if paths is None else paths
+    def __init__(self, columns: Columns, paths: Sequence[str], source: Source) -> None:
+        self._source, self._paths = source, paths
+        self._offsets, self._sizes, self._paddings = columns.offsets, columns.sizes, columns.paddings
+        self._kinds, self._shapes = columns.kinds, list(columns.shapes)
+        self._names, self._ends = columns.names, columns.ends
         self._rows = range(len(self._offsets))
         self._sorted: array[int] | None = None
+
+    @classmethod
+    def of(cls, tensors: Iterable[Tensor], source: Source) -> Tensors:
+        """Return these tensors, in this order, by their paths; of two with the same path, only the last."""
+        unique = {tensor.path: tensor for tensor in tensors}
+        columns = Columns()
+        for tensor in unique.values():
+            columns.append(tensor)
+        return cls(columns, _Paths(list(unique)), source)
 
     def first(self, count: int) -> Tensors:
         """Return the first tensors, of which there may be fewer."""

@@ -106,12 +106,6 @@ def leaves(field: Field) -> Iterator[Field]:
 # Values ----------------------------------------------------------------------------------------------------
 
 
-def tensor_of_data(file: File, field: Field) -> Tensor | None:
-    """Return the tensor whose data a `data` field is; None for a NULL tensor and for one without elements."""
-    tensor = file.tensors.at(field.offset) if field.size else None
-    return tensor if tensor is not None and tensor.offset == field.offset else None
-
-
 @dataclass(frozen=True)
 class Values:
     """One value, or a sequence of values that lie one after the other.
@@ -238,7 +232,7 @@ def _sequence(file: File, field: Field, path: str) -> Elements:
     """Return the elements of data, of a tensor record's data, or of a list. Raises `UsageError` for other fields."""
     data = field if field.is_leaf or is_list(field) else field.child("data")
     if data is not None and isinstance(data.value, Extent):
-        tensor = tensor_of_data(file, data)
+        tensor = file.tensor_of_data(data)
         return _no_elements(data.offset) if tensor is None else _elements_of(tensor, [(0, tensor.n_elements)])
     if is_list(field):
         return _list_of(field, path)

@@ -11,7 +11,6 @@ from typing import Any
 
 from construct import Container
 
-from ggcp_schema.checkpoint.checkpoint import tensor_records
 from ggcp_schema.constructs import FieldError
 from ggcp_schema.files.file import File, Format, add_file_missing, tolerant_parse
 from ggcp_schema.files.source import Source
@@ -29,11 +28,6 @@ class Parse:
     @property
     def container(self) -> Container:
         return self.file.container
-
-    @cached_property
-    def records(self) -> list[tuple[str, Container]]:
-        """The whole tensor records of a ggcp checkpoint with their paths."""
-        return [(path, record) for path, record in tensor_records(self.container) if "_size" in record]
 
     @cached_property
     def located(self) -> list[tuple[str, FieldError]]:
@@ -59,7 +53,7 @@ class Parse:
         """True if the file was read to its end, and half of the records after the first bad one or fewer are bad."""
         if self.damage is not None:
             return False
-        starts = [record["data"].offset for _, record in self.records]
+        starts = [tensor.offset for tensor in self.file.tensors.values()]
         wrong = {bisect_right(starts, error.offset) for error in self.errors} - {len(starts)}
         return not wrong or 2 * (len(wrong) - 1) <= len(starts) - 1 - min(wrong)
 
@@ -91,7 +85,7 @@ def _better(best: Parse, source: Source, format: Format, **params: Any) -> Parse
 
 
 def _attempt(source: Source, format: Format, **params: Any) -> Parse:
-    container, log, damage = tolerant_parse(source, format.schema, **params)
+    container, log, damage = tolerant_parse(source, format, **params)
     if damage is not None:
         add_file_missing(damage, source, format)
     return Parse(format.open(source, format, container, None), log.errors, damage)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -166,8 +166,8 @@ class Rules(NamedTuple):
 
 
 def _checkpoint_rules(parse: Parse) -> Rules:
-    warnings = [*_findings(parse), *_odd_records(parse.records), *_odd_params(parse.file)]
-    return Rules(len(parse.records), _expected_records(parse), [], warnings)
+    warnings = [*_findings(parse), *_odd_tensors(parse.file), *_odd_params(parse.file)]
+    return Rules(len(parse.file.tensors), _expected_records(parse), [], warnings)
 
 
 def _expected_records(parse: Parse) -> int | None:
@@ -191,17 +191,18 @@ def _findings(parse: Parse) -> Iterator[Oddity]:
             yield Oddity(finding.path, parse.file.find(finding.path).offset, finding.message)
 
 
-def _odd_records(records: Iterable[tuple[str, Container]]) -> Iterator[Oddity]:
-    for path, record in records:
-        yield from _odd_padding(f"{path}.padding", record["padding"], record["data"].offset)
-        name: bytes = record["name"]
-        text = name[:MAX_NAME].decode("utf-8", "backslashreplace") + "…" * (len(name) > MAX_NAME)
+def _odd_tensors(file: File) -> Iterator[Oddity]:
+    for path, tensor in file.tensors.items():
+        if tensor.padding:
+            padding = file.source.read(tensor.offset - tensor.padding, tensor.padding)
+            yield from _odd_padding(f"{path}.padding", padding, tensor.offset)
         usual = usual_names(path)
-        misplaced = not path.startswith(STATE) and place_of(name) is not None  # which is among the findings
-        if text not in usual and not misplaced:
-            trainers = " or ".join(map(repr, usual)) if any(usual) else "no name"
-            offset = record["_offset"] + NAME_OFFSET + 4 * len(record["ne"])
-            yield Oddity(f"{path}.name", offset, f"is {text!r}; the trainers wrote {trainers}")
+        if tensor.name in usual or (not path.startswith(STATE) and place_of(tensor.name.encode()) is not None):
+            continue  # the name of another tensor is among the findings
+        text = tensor.name[:MAX_NAME] + "…" * (len(tensor.name) > MAX_NAME)
+        trainers = " or ".join(map(repr, usual)) if any(usual) else "no name"
+        name = file.find(f"{path}.name")
+        yield Oddity(name.path, name.offset, f"is {text!r}; the trainers wrote {trainers}")
 
 
 def _odd_padding(path: str, padding: bytes | Extent, end: int) -> Iterator[Oddity]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -15,7 +16,7 @@ from ggcp_schema.checkpoint.checkpoint import TensorPaths
 from ggcp_schema.checkpoint.formats import open_file
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.files.tensors import Tensors
+from ggcp_schema.files.tensors import Columns, Tensors
 from tests.helpers import FIXTURES
 
 SOURCE = cast("Source", None)  # nothing is read
@@ -42,8 +43,8 @@ def tensors_of_a_file(draw: st.DrawFn) -> list[Tensor]:
 @given(tensors_of_a_file(), st.integers(0, 9))
 def test_it_is_the_mapping_of_its_tensors(tensors: list[Tensor], count: int) -> None:
     for table, rows in (
-        (Tensors(tensors, SOURCE), tensors),
-        (Tensors(tensors, SOURCE).first(count), tensors[:count]),
+        (Tensors.of(tensors, SOURCE), tensors),
+        (Tensors.of(tensors, SOURCE).first(count), tensors[:count]),
     ):
         expected = {tensor.path: tensor for tensor in rows}
         assert dict(table) == dict(table.items()) == expected
@@ -58,9 +59,22 @@ def test_it_is_the_mapping_of_its_tensors(tensors: list[Tensor], count: int) -> 
         assert list(table.in_file_order()) == sorted(rows, key=lambda tensor: tensor.offset)
 
 
+@given(tensors_of_a_file(), tensors_of_a_file())
+def test_columns_can_be_joined(first: list[Tensor], second: list[Tensor]) -> None:
+    columns, more = Columns(), Columns()
+    for tensor in first:
+        columns.append(tensor)
+    for tensor in second:
+        more.append(tensor)
+    columns.extend(more)
+    paths = [f"layers[{row}]" for row in range(len(first) + len(second))]
+    expected = [replace(tensor, path=path) for tensor, path in zip([*first, *second], paths, strict=True)]
+    assert list(Tensors(columns, paths, SOURCE).values()) == expected
+
+
 @given(tensors_of_a_file(), st.data())
 def test_a_tensor_is_found_by_its_place(tensors: list[Tensor], data: st.DataObject) -> None:
-    table = Tensors(tensors, SOURCE)
+    table = Tensors.of(tensors, SOURCE)
     filled = sorted((tensor for tensor in tensors if tensor.nbytes), key=lambda tensor: tensor.offset)
     size = max((tensor.offset + tensor.nbytes for tensor in tensors), default=0) + 5
     for at in range(size):
@@ -106,8 +120,10 @@ def test_a_hundred_thousand_take_no_memory_for_each_object() -> None:
     try:
         shapes = [(2, 3), (4,)]
         paths = TensorPaths(11_111, {})
-        rows = (Tensor("", f"blk.{i}.weight", shapes[i % 2], 64 * i, 24, SOURCE) for i in range(len(paths)))
-        table = Tensors(rows, SOURCE, paths)
+        columns = Columns()
+        for i in range(len(paths)):
+            columns.append(Tensor("", f"blk.{i}.weight", shapes[i % 2], 64 * i, 24, SOURCE))
+        table = Tensors(columns, paths, SOURCE)
         assert sum(tensor.nbytes for tensor in table.values()) == table.nbytes == 24 * len(paths)
         assert tracemalloc.get_traced_memory()[1] < 100 * len(paths)
     finally:

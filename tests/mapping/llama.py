@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import os
 import platform
@@ -10,7 +12,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryFile
+from threading import Timer
+from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.request import ProxyHandler, Request, build_opener
 
 if TYPE_CHECKING:
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
 # There is a wheel for these systems: there the tests run, and fail if it is not installed.
 HAS_WHEEL = sys.platform == "linux" and platform.machine() == "x86_64"
 N_GREEDY = 8
+ANSWER = "answer: "  # before the line that the other process prints
 PRINTABLE = 260  # a token that is whole characters, in both vocabularies of the fixtures
 
 
@@ -56,21 +61,54 @@ def run(
     """
     import numpy as np  # not at the top, because the other process does without it
 
-    job = [prompt if isinstance(prompt, str) else list(prompt), prefixes and list(prefixes), n_greedy]
-    result = subprocess.run(
-        [sys.executable, __file__, os.fspath(model), json.dumps(job)],
-        capture_output=True,
+    process, log = _process()
+    before = os.fstat(log.fileno()).st_size
+    job = [os.fspath(model), prompt if isinstance(prompt, str) else list(prompt), prefixes and list(prefixes), n_greedy]
+    assert process.stdin
+    assert process.stdout
+    process.stdin.write(json.dumps(job) + "\n")
+    process.stdin.flush()
+    overdue = Timer(120, process.kill)
+    overdue.start()
+    answer = next((line for line in process.stdout if line.startswith(ANSWER)), None)
+    overdue.cancel()
+    if answer is None:  # it has ended
+        process.wait(10)
+        message = os.pread(log.fileno(), 1 << 20, before).decode("utf-8", "replace")
+        _end()
+        raise RefusedError(f"exit {process.returncode}: {message}")
+    told = json.loads(answer.removeprefix(ANSWER))
+    pieces = [bytes(piece) for piece in told["pieces"]]
+    return Run(told["prompt"], np.array(told["log_probabilities"]), told["greedy"], told["text"], pieces)
+
+
+@functools.cache
+def _process() -> tuple[subprocess.Popen[str], BinaryIO]:
+    """Start the process, which runs models until it refuses one; return it, and the file of its error output.
+
+    To start it takes longer than to run a model of the tests.
+    """
+    log = TemporaryFile("a+b")  # noqa: SIM115 - _end() closes it
+    process = subprocess.Popen(
+        [sys.executable, __file__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
         encoding="utf-8",
         errors="replace",
         env=os.environ | {"GGML_NO_BACKTRACE": "1"},  # it would start a debugger, which takes seconds
-        timeout=120,
-        check=False,
     )
-    if result.returncode:
-        raise RefusedError(f"exit {result.returncode}: {result.stderr}")
-    told = json.loads(result.stdout.splitlines()[-1])
-    pieces = [bytes(piece) for piece in told["pieces"]]
-    return Run(told["prompt"], np.array(told["log_probabilities"]), told["greedy"], told["text"], pieces)
+    return process, log
+
+
+@atexit.register
+def _end() -> None:
+    """End the process, if one runs."""
+    if _process.cache_info().currsize:
+        process, log = _process()
+        _process.cache_clear()
+        with log, process:  # closes its input, after which it ends, and waits for that
+            pass
 
 
 def _main(model: str, prompt: list[int] | str, prefixes: list[int] | None, n_greedy: int) -> None:
@@ -114,8 +152,9 @@ def _main(model: str, prompt: list[int] | str, prefixes: list[int] | None, n_gre
         "text": answer["content"],
         "pieces": [token["bytes"] for token in top],
     }
-    sys.stdout.write(json.dumps(told) + "\n")
+    print(ANSWER, json.dumps(told), sep="", flush=True)
 
 
 if __name__ == "__main__":
-    _main(sys.argv[1], *json.loads(sys.argv[2]))
+    for line in sys.stdin:
+        _main(*json.loads(line))

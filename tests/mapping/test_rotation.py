@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import struct
 
@@ -22,6 +23,7 @@ MAX, RMS = 6e-4, 1e-4  # ggml's tables of exp and silu were half precision
 head_sizes = st.integers(1, 128).map(lambda pairs: 2 * pairs)
 
 
+@functools.cache
 def differences(name: str, rms_eps: float, rotation: reference.Rotation) -> reference.Array:
     """The trainer's log probabilities less those of the reference: [position, token]."""
     stored = np.load(FIXTURES / f"{name}.logits.npz")
