@@ -10,6 +10,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from textual import events
 from textual.app import App, SystemCommand
 from textual.binding import Binding
 from textual.screen import Screen
@@ -96,6 +97,11 @@ class BrowseApp(App[None]):
                     leave = partial(self.exit, return_code=128 + number)
                     asyncio.get_running_loop().add_signal_handler(number, leave)
         self.push_screen(self._opening())
+
+    async def on_event(self, event: events.Event) -> None:
+        if isinstance(event, events.InputEvent) and isinstance(self.screen, FileScreen):
+            self.screen.hold_work()
+        await super().on_event(event)
 
     def _opening(self) -> OpeningScreen:
         return OpeningScreen(self.paths, self.open_file, self.tokens)

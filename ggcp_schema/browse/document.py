@@ -56,7 +56,12 @@ class Document:
         self.usage: Usage | None = None
 
     def prepare(self) -> None:
-        """Compute what the first picture needs and what takes long for a file of many tensors."""
+        """Compute what the first picture needs and what takes long for a file of many tensors.
+
+        What `study` needs is imported here, because an import keeps the screen waiting when it shows something.
+        """
+        import ggcp_schema.inspect.summary  # noqa: F401
+
         _ = self.marks, self._by_path, self.file.tensors.at(0)
 
     @property
@@ -174,7 +179,7 @@ class Document:
         usage = Usage(self.file.size)
         for count, region in enumerate(self._regions()):
             usage.add(region)
-            if count % 1000 == 0:
+            if count % 100 == 0:
                 report(None)
         summary = summarize(self.file)
         report(None)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import copy_context
 from threading import Thread
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 from textual.message import Message
@@ -15,6 +15,7 @@ from textual.widget import Widget
 from ggcp_schema.browse.document import READ_ERRORS, Report
 
 EVERY = 0.05  # seconds between two reports that reach the screen
+QUIET = 0.1  # seconds for which a patient job waits after the user has done something
 
 
 class Cancelled(Exception):  # noqa: N818 - not an error: it ends a job
@@ -36,11 +37,18 @@ class Working(Widget):
     and raises `Cancelled` after another job was started, `stop` was called or the widget was removed. Subclasses define
     `reported`, which is called in the application's thread.
 
-    The threads are daemons, not those of Textual's workers: quitting waits for no job, even if it cannot be cancelled.
+    A `patient` job waits in its reports while the user does something, for Python runs only one thread at a time. The
+    threads are daemons, not those of Textual's workers: quitting waits for no job, even if it cannot be cancelled.
     """
 
     turn = 0
     working = False
+    patient = False
+    _quiet_from = 0.0
+
+    def wait(self) -> None:
+        """Let the job wait for a moment, if it is patient."""
+        self._quiet_from = monotonic() + QUIET
 
     def start(self, job: Callable[[Report], Any], *, delay: float = 0.0) -> None:
         """Start a job, after a delay in seconds unless another is started before. A running job is cancelled."""
@@ -67,6 +75,8 @@ class Working(Widget):
 
         def report(result: Any) -> None:
             nonlocal last
+            while self.patient and turn == self.turn and (left := self._quiet_from - monotonic()) > 0:
+                sleep(left)
             if turn != self.turn:
                 raise Cancelled
             if result is not None and monotonic() - last >= EVERY:

@@ -350,6 +350,7 @@ class PairScreen(FileScreen):
 
     @reads_file
     def select(self, field: Field | None, offset: int | None = None, origin: Widget | None = None) -> None:
+        self.hold_work()
         self.field = field
         self.byte = offset if offset is not None else self.byte if field is None else field.offset
         here, there = ("b", "a") if self.side else ("a", "b")

@@ -52,6 +52,8 @@ class Known(Message):
 class Student(Working):
     """Finds out in the background what `info` says about a file."""
 
+    patient = True
+
     def __init__(self, document: Document) -> None:
         super().__init__()
         self.display = False
@@ -165,6 +167,11 @@ class FileScreen(Screen[None]):
 
     async def on_mount(self) -> None:
         self.set_interval(WATCH, self.look_for_changes)
+
+    def hold_work(self) -> None:
+        """Let work in the background wait while the user does something."""
+        for student in self.query(Student):
+            student.wait()
 
     def look_for_changes(self) -> None:
         """Say it once if the file was changed or cut by another program."""

@@ -154,6 +154,7 @@ class BrowseScreen(FileScreen):
 
     @reads_file
     def select(self, field: Field | None, offset: int | None = None, origin: Widget | None = None) -> None:
+        self.hold_work()
         self.field = field
         self.byte = offset if offset is not None else self.byte if field is None else field.offset
         tree, view = self.query_one(TreeView), self.query_one(HexView)

@@ -77,7 +77,7 @@ from ggcp_schema.browse.single import BrowseScreen
 from ggcp_schema.browse.hexview import HexView
 from ggcp_schema.browse.moments import find_moments
 from ggcp_schema.browse.tree import TreeView
-from ggcp_schema.checkpoint.formats import open_file
+from ggcp_schema.cli.browse import open_for_long
 import textual.drivers.headless_driver
 
 path, width, height = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
@@ -89,7 +89,7 @@ def resident():
 
 async def run():
     start = time.perf_counter()
-    app = BrowseApp([path], open_file, find_moments=find_moments)
+    app = BrowseApp([path], open_for_long, find_moments=find_moments)
     async def painted():
         done = asyncio.Event()
         app.screen.call_after_refresh(done.set)
