@@ -19,9 +19,10 @@ import sys
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import accumulate, chain, islice, pairwise
-from typing import TYPE_CHECKING, Any, Literal, overload
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 from ggcp_schema.checkpoint.names import layer_and_name
 from ggcp_schema.errors import PathError, UnfitError, UsageError
@@ -63,8 +64,7 @@ class Piece:
     count: int
 
 
-@dataclass(frozen=True)
-class OrderDecision:
+class OrderDecision(NamedTuple):
     """The order of a file's flat vectors, and how it is known.
 
     Attributes:
@@ -78,7 +78,7 @@ class OrderDecision:
     order: Order | None
     certainty: Certainty
     reason: str
-    refuted: Mapping[Order, str] = field(default_factory=dict)
+    refuted: Mapping[Order, str] = MappingProxyType({})
     harmless: bool = False
 
     @property

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from construct import Container
 
@@ -13,8 +12,7 @@ from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.schema.inference import Inference
 
 
-@dataclass(frozen=True, slots=True)
-class Hparams:
+class Hparams(NamedTuple):
     """The hyper-parameters of the model."""
 
     n_vocab: int
@@ -25,8 +23,7 @@ class Hparams:
     n_rot: int
 
 
-@dataclass(frozen=True, slots=True)
-class Layer:
+class Layer(NamedTuple):
     """The tensors of a layer."""
 
     attention_norm: Tensor
@@ -40,8 +37,7 @@ class Layer:
     w3: Tensor
 
 
-@dataclass(frozen=True, slots=True)
-class AdamParams:
+class AdamParams(NamedTuple):
     """The part of `ggml_opt_params` that belongs to Adam."""
 
     n_iter: int
@@ -55,8 +51,7 @@ class AdamParams:
     eps_g: float
 
 
-@dataclass(frozen=True, slots=True)
-class LbfgsParams:
+class LbfgsParams(NamedTuple):
     """The part of `ggml_opt_params` that belongs to L-BFGS."""
 
     m: int
@@ -70,8 +65,7 @@ class LbfgsParams:
     linesearch: int
 
 
-@dataclass(frozen=True, slots=True)
-class Params:
+class Params(NamedTuple):
     """The C struct `ggml_opt_params`, which the layouts v0 and v1-raw-params store."""
 
     type: int
@@ -86,8 +80,7 @@ class Params:
     lbfgs: LbfgsParams
 
 
-@dataclass(frozen=True, slots=True)
-class AdamState:
+class AdamState(NamedTuple):
     """Adam's state. x, g1, g2, mh and vh are None unless the layout is v0."""
 
     m: Tensor
@@ -103,8 +96,7 @@ class AdamState:
     vh: Tensor | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class LbfgsState:
+class LbfgsState(NamedTuple):
     """The state of L-BFGS."""
 
     x: Tensor
@@ -125,8 +117,7 @@ class LbfgsState:
     n_no_improvement: int
 
 
-@dataclass(frozen=True, slots=True)
-class Optimizer:
+class Optimizer(NamedTuple):
     """The optimizer block. `params` is None and `inference` set if the layout is v1, else the reverse."""
 
     version: int
@@ -153,7 +144,7 @@ def part_of(kind: type[Part], container: Container, path: str, source: Source) -
 
 def _part(kind: Any, container: Container, path: str, source: Source) -> Any:
     values = {}
-    for name in (field.name for field in fields(kind)):
+    for name in kind._fields:
         value = container.get(name)
         if isinstance(value, Container):
             where = f"{path}.{name}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import cached_property, partial
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
@@ -27,8 +26,7 @@ SUGGESTIONS = 3
 MAX_CANDIDATES = 2000  # names compared with a misspelt path
 
 
-@dataclass(frozen=True)
-class Format:
+class Format(NamedTuple):
     """A file format: its name, the bytes that its files begin with, its schema, and what opens its files.
 
     `expected_size` returns the size that a truncated file had, from the values that were parsed; None if they do not

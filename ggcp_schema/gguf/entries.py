@@ -58,8 +58,7 @@ class KeyValue:
             object.__setattr__(self, "value", to_float32(self.value))
 
 
-@dataclass(frozen=True)
-class FileData:
+class FileData(NamedTuple):
     """Data that lies in a file: `extents` are (offset, size) in bytes, joined in this order.
 
     `transform` changes each chunk, but not its size; None copies. `path` is the path of the tensor the data is from.
@@ -75,8 +74,7 @@ class FileData:
         return sum(size for _, size in self.extents)
 
 
-@dataclass(frozen=True)
-class Zeros:
+class Zeros(NamedTuple):
     """Data of `nbytes` zero bytes."""
 
     nbytes: int

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ggcp_schema.checkpoint import names
@@ -82,8 +81,7 @@ class OptimizerSummary(NamedTuple):
         }
 
 
-@dataclass(frozen=True)
-class Summary:
+class Summary(NamedTuple):
     """What `info` says about a file. None for what the file does not say, or what damage hides.
 
     Attributes:

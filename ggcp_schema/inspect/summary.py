@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from ggcp_schema.checkpoint.order import OrderDecision
 from ggcp_schema.files.file import File
@@ -22,8 +21,8 @@ def summarize(file: File) -> Summary:
     Of tensor data only as much is read as the decision of the order and the scale needs, and the past losses. Raises
     `FileError` if the file cannot be read.
     """
-    summary = replace(facts(file), condition=condition_of(file))
-    return replace(summary, next=tuple(next_commands(summary)))
+    summary = facts(file)._replace(condition=condition_of(file))
+    return summary._replace(next=tuple(next_commands(summary)))
 
 
 def summary_lines(summary: Summary) -> list[Line]:

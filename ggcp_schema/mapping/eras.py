@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 DEFAULT_RMS_EPS = 1e-5  # for a file of no known writer: what all trainers since 28 August 2023 compute with
 
@@ -24,8 +23,7 @@ Loss = Literal["last rows", "mean"]  # each thread's loss of its last row, summe
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True)
-class Writer:
+class Writer(NamedTuple):
     """A program during a time in which its files and its numbers were of one kind.
 
     Attributes:
@@ -117,8 +115,7 @@ WRITERS = (
 # fmt: on
 
 
-@dataclass(frozen=True)
-class Evidence:
+class Evidence(NamedTuple):
     """What a file shows of its writer, in plain values; None for what it does not show.
 
     Attributes:
@@ -146,8 +143,7 @@ class Evidence:
     modified: datetime.date | None = None
 
 
-@dataclass(frozen=True)
-class EraConclusion:
+class EraConclusion(NamedTuple):
     """Who may have written a file, and what follows.
 
     Attributes:

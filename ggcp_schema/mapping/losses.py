@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ggcp_schema.mapping.eras import EraConclusion
 
 Line = tuple[str, str]
 
 
-@dataclass(frozen=True)
-class Losses:
+class Losses(NamedTuple):
     """The losses of a checkpoint, explained. Numbers are None if the file does not tell them.
 
     Attributes:

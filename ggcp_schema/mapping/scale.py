@@ -12,9 +12,8 @@ The vectors of L-BFGS are left as they are: nothing is known of what a sum does 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from math import isqrt, sqrt
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ggcp_schema.checkpoint.order import floats, piece_of, sampled_rows
 from ggcp_schema.errors import UsageError
@@ -27,8 +26,7 @@ SUM_ABOVE = 1.0  # times the greatest length of a mean; 3.9 to 12 in files known
 MEAN_BELOW = 0.2  # 0.004 to 0.17 in files known to hold means. Long training may bring sums below 1.
 
 
-@dataclass(frozen=True)
-class ScaleDecision:
+class ScaleDecision(NamedTuple):
     """Whether m and v are of summed gradients, and by what they are to be divided.
 
     Attributes:
@@ -58,7 +56,7 @@ class ScaleDecision:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the attributes for JSON."""
-        return asdict(self)
+        return self._asdict()
 
 
 def decide_scale(

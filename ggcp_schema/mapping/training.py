@@ -9,9 +9,9 @@ from __future__ import annotations
 import datetime
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from ggcp_schema.checkpoint import names
 from ggcp_schema.checkpoint.checkpoint import Checkpoint
@@ -91,8 +91,7 @@ class Training:
         return {name: tensor for name, tensor in self.state.items() if name in FLAT_FIELDS}
 
 
-@dataclass(frozen=True)
-class Study:
+class Study(NamedTuple):
     """What follows from a training state: its era, the order of its flat vectors, the scale of its gradients.
 
     `contradiction` says how the bytes contradict an order that the user states; empty if they do not.
@@ -136,7 +135,7 @@ def study(training: Training, *, order: str | None = None, n_batch: int | None =
         n_batch=n_batch,
     )
     proven = decided.order if decided.is_certain else certain
-    era = conclude(replace(training.evidence, gradient_summed=scale.summed, order=proven))
+    era = conclude(training.evidence._replace(gradient_summed=scale.summed, order=proven))
     return Study(era, decision, scale, contradiction)
 
 

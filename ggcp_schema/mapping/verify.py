@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import replace
 from math import isfinite
 from typing import NamedTuple
 
@@ -142,8 +141,7 @@ def recipe_of(ckpt: Checkpoint, training: Training, gguf: GgufFile) -> Recipe:
     it did not keep the keys. In order C they are if the checkpoint's are not, and the file's vectors agree with that.
     """
     order, scale = gguf.value(names.CONVERTED_FROM_ORDER), gguf.value(names.CONVERTED_SCALE)
-    recipe = replace(
-        verbatim_recipe(training),
+    recipe = verbatim_recipe(training)._replace(
         order=order if isinstance(order, str) and order in ORDERS else None,
         scale=scale if isinstance(scale, int) and scale > 0 else 1,
         rotation=_rotation_keys(training),
@@ -152,7 +150,7 @@ def recipe_of(ckpt: Checkpoint, training: Training, gguf: GgufFile) -> Recipe:
     )
     if order is None and not recipe.fresh:
         decision = study(training).order
-        other = replace(recipe, order=decision.order if decision.is_certain else None)
+        other = recipe._replace(order=decision.order if decision.is_certain else None)
         if other.permutes and not _agrees(ckpt, training, gguf, recipe) and _agrees(ckpt, training, gguf, other):
             return other
     return recipe

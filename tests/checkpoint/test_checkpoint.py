@@ -6,7 +6,6 @@ import copy
 import os
 import subprocess
 import sys
-from dataclasses import FrozenInstanceError
 from pathlib import Path
 
 import numpy as np
@@ -53,13 +52,13 @@ def test_the_attributes_are_what_the_schema_parses() -> None:
     path = FIXTURES / "v0-adam.ggcp"
     parsed = CHECKPOINT.parse_file(path)
     with open_checkpoint(path) as ckpt:
-        assert {name: getattr(ckpt.hparams, name) for name in ckpt.hparams.__slots__} == _values(parsed.hparams)
+        assert {name: getattr(ckpt.hparams, name) for name in ckpt.hparams._fields} == _values(parsed.hparams)
         for names in ("train_its", "train_samples", "train_tokens", "n_ff"):
             assert getattr(ckpt, names) == parsed[names]
         params, raw = ckpt.optimizer.params, parsed.optimizer.params
         assert params is not None
-        assert {name: getattr(params.adam, name) for name in params.adam.__slots__} == _values(raw.adam)
-        assert {name: getattr(params.lbfgs, name) for name in params.lbfgs.__slots__} == _values(raw.lbfgs)
+        assert {name: getattr(params.adam, name) for name in params.adam._fields} == _values(raw.adam)
+        assert {name: getattr(params.lbfgs, name) for name in params.lbfgs._fields} == _values(raw.lbfgs)
         for layer, record in zip(ckpt.layers, parsed.layers, strict=True):
             for name, tensor in record.items():
                 if not name.startswith("_"):
@@ -148,7 +147,7 @@ def test_layers_are_a_sequence() -> None:
 def test_it_is_read_only() -> None:
     with open_checkpoint(PATH) as ckpt:
         for part, name in ((ckpt.hparams, "n_embd"), (ckpt.optimizer, "iter"), (ckpt.norm, "offset")):
-            with pytest.raises(FrozenInstanceError):
+            with pytest.raises(AttributeError):
                 setattr(part, name, 3)
         for name in ("path", "train_its", "norm"):
             with pytest.raises(AttributeError):
@@ -236,8 +235,8 @@ def test_a_users_program_is_checked_by_mypy(tmp_path: Path) -> None:
         '6: note: Revealed type is "str"',
         '7: note: Revealed type is "ggcp_schema.errors.MalformedError | None"',
         '8: error: "Checkpoint" has no attribute "train_itz"; maybe "train_its"?  [attr-defined]',
-        '9: error: "Hparams" has no attribute "n_embed"; maybe "n_embd"?  [attr-defined]',
-        '10: error: "Layer" has no attribute "wqq"; maybe "wq"?  [attr-defined]',
+        '9: error: "Hparams" has no attribute "n_embed"  [attr-defined]',
+        '10: error: "Layer" has no attribute "wqq"  [attr-defined]',
         '11: error: Property "train_its" defined in "Checkpoint" is read-only  [misc]',
     ], result.stdout + result.stderr
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import json
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -74,7 +73,7 @@ def test_the_table_has_every_whole_fixture() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_writer_of_a_genuine_file_remains(name: str) -> None:
     written, rms_eps, summed = WRITTEN[name]
-    for evidence in (evidence_of(name), replace(evidence_of(name), gradient_summed=None)):
+    for evidence in (evidence_of(name), evidence_of(name)._replace(gradient_summed=None)):
         conclusion = conclude(evidence)
         writers = [writer for writer in conclusion.writers if writer.first <= written <= writer.last]
         assert {writer.rms_eps for writer in writers} == {rms_eps}
@@ -98,7 +97,7 @@ def test_the_epsilon_of_a_genuine_file(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_modification_date_decides_what_is_open(name: str) -> None:
     written, rms_eps, _ = WRITTEN[name]
-    conclusion = conclude(replace(evidence_of(name), modified=written))
+    conclusion = conclude(evidence_of(name)._replace(modified=written))
     assert conclusion.rms_eps == rms_eps
     if not conclusion.rms_eps_certain:
         assert date_text(written) in conclusion.rms_eps_reason
@@ -107,7 +106,7 @@ def test_the_modification_date_decides_what_is_open(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_date_of_a_copy_changes_nothing(name: str) -> None:
     evidence = evidence_of(name)
-    assert conclude(replace(evidence, modified=datetime.date(2025, 1, 1))) == conclude(evidence)
+    assert conclude(evidence._replace(modified=datetime.date(2025, 1, 1))) == conclude(evidence)
 
 
 @pytest.mark.parametrize("name", ["v1-adam-raw-params", "twin-adam.v0", "twin-adam.v1", "twin-ff48.v0"])
@@ -182,6 +181,8 @@ some_evidence = st.builds(
     n_ff=st.sampled_from([None, 48, 256]),
     n_ff_by_formula=st.sampled_from([None, 256]),
     gradient_summed=st.sampled_from([None, True, False]),
+    order=st.sampled_from([None, "A", "B", "C"]),
+    rms_eps=st.none(),
     file_version=st.sampled_from([None, None, 0, 1, 2]),
     modified=st.one_of(st.none(), st.dates(datetime.date(2023, 6, 1), datetime.date(2024, 8, 1))),
 )
@@ -201,7 +202,7 @@ def test_conclusions_are_consistent(evidence: Evidence) -> None:
 @given(some_evidence, st.sampled_from(["layout", "first_tensor", "n_ff", "gradient_summed", "modified"]))
 @example(Evidence(first_tensor="tok_embeddings.weight", n_mult=256, n_ff=48, n_ff_by_formula=256), "first_tensor")
 def test_more_evidence_leaves_no_more_writers(evidence: Evidence, name: str) -> None:
-    conclusion, with_less = conclude(evidence), conclude(replace(evidence, **{name: None}))
+    conclusion, with_less = conclude(evidence), conclude(evidence._replace(**{name: None}))
     contradictory = any(effect.endswith("ignored") for _, effect in conclusion.evidence)
     assert contradictory or set(conclusion.writers) <= set(with_less.writers)
 
