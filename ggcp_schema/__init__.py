@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     )
     from ggcp_schema.files.file import File
     from ggcp_schema.files.tensor import Tensor
-    from ggcp_schema.mapping.plan import convert, export_model
+    from ggcp_schema.mapping.convert import convert
+    from ggcp_schema.mapping.export import export_model
     from ggcp_schema.schema import CHECKPOINT, GGUF
 
 _HOMES = {
@@ -38,8 +39,8 @@ _HOMES = {
     "TruncatedError": "errors",
     "UnfitError": "errors",
     "UsageError": "errors",
-    "convert": "mapping.plan",
-    "export_model": "mapping.plan",
+    "convert": "mapping.convert",
+    "export_model": "mapping.export",
     "open_checkpoint": "checkpoint.formats",
     "open_file": "checkpoint.formats",
 }

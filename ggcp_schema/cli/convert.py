@@ -17,6 +17,7 @@ from ggcp_schema.cli.report import echo_entries, echo_plan, echo_written, name_t
 from ggcp_schema.errors import FileError, GgcpError, UsageError
 from ggcp_schema.inspect.text import count_text
 from ggcp_schema.mapping import plan as plans
+from ggcp_schema.mapping.convert import plan_resume, resume_command
 from ggcp_schema.mapping.eras import help_text_epsilon
 
 SUFFIX = ".resume.gguf"
@@ -83,7 +84,7 @@ def convert(
 
     def one(source: Path, output: Path, what: str) -> None:
         with open_file(source, partial=True) as file:
-            plan = plans.plan_resume(
+            plan = plan_resume(
                 file, rms_eps=rms_eps, order=order, n_batch=batch, fresh_optimizer=fresh, verbatim=verbatim
             )
             is_new = into is not None and not into.exists()  # as in a dry run
@@ -100,7 +101,7 @@ def convert(
             elif written and not quiet:
                 echo_plan(plan)
                 echo_written(written, output, verified=verify)
-                command = shlex.join(plans.resume_command(plan, os.fsdecode(output)))
+                command = shlex.join(resume_command(plan, os.fsdecode(output)))
                 echo(f"resume with llama.cpp of before 25 July 2024: {escape(command)}")
             elif not quiet:
                 echo_plan(plan)

@@ -18,6 +18,8 @@ from ggcp_schema.errors import UsageError
 from ggcp_schema.inspect.text import count_text
 from ggcp_schema.mapping import plan as plans
 from ggcp_schema.mapping.eras import help_text_epsilon
+from ggcp_schema.mapping.export import MissingError, plan_model
+from ggcp_schema.mapping.model import rescued
 
 OPTIONS = {"vocab": "--vocab", "context_length": "--context-length"}
 
@@ -73,12 +75,12 @@ def export(
     with open_file(input, partial=True) as file:
         if file.damage is not None and not partial:
             command = ["ggcp-schema", "export", "--partial", *sys.argv[sys.argv.index("export") + 1 :]]
-            raise plans.rescued(file, f"Run: {shlex.join(command)}")
+            raise rescued(file, f"Run: {shlex.join(command)}")
         try:
-            plan = plans.plan_model(
+            plan = plan_model(
                 file, vocab=vocab, context_length=context_length, rms_eps=rms_eps, name=name, partial=partial
             )
-        except plans.MissingError as error:
+        except MissingError as error:
             raise UsageError(f"Missing option {OPTIONS[error.parameter]}: {error.message}", error.hint) from error
         plans.check(plan, output, strict=strict, force=force or dry_run)
         vocabulary = plan.vocabulary

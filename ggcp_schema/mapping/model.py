@@ -9,7 +9,7 @@ from typing import Any
 
 from ggcp_schema.checkpoint import names
 from ggcp_schema.checkpoint.checkpoint import Checkpoint, is_optimizer
-from ggcp_schema.errors import UsageError
+from ggcp_schema.errors import GgcpError, UsageError
 from ggcp_schema.files.file import File
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.gguf.entries import Entry, KeyValue, stored
@@ -17,6 +17,7 @@ from ggcp_schema.gguf.reader import GgufFile
 from ggcp_schema.mapping.eras import Evidence
 from ggcp_schema.mapping.resume import checked_epsilon
 from ggcp_schema.mapping.rotation import FREQ_BASE, rope_entries
+from ggcp_schema.mapping.tokenizer import n_tokens
 from ggcp_schema.mapping.training import (
     CHECKPOINT_NEEDED,
     check_whole_model,
@@ -28,7 +29,6 @@ from ggcp_schema.mapping.training import (
     stored_context_length,
     stored_epsilon,
 )
-from ggcp_schema.mapping.vocabulary import n_tokens
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,18 @@ def model_of(file: File) -> Model:
     if read is None:
         raise file.damage or UsageError(f"{file.path} is a {file.format.title}, not a checkpoint", CHECKPOINT_NEEDED)
     return read(file)
+
+
+def rescued(file: File, remedy: str) -> GgcpError:
+    """Return the damage of a file with what can be done: the remedy if the model is whole, else how much of it is."""
+    try:
+        model_of(file)
+    except GgcpError as error:
+        return error
+    assert file.damage is not None  # noqa: S101 - the caller has looked
+    file.damage.hint = f"All tensors of the model are whole. {remedy}"
+    file.damage.option = "partial"
+    return file.damage
 
 
 def _of_checkpoint(ckpt: Checkpoint) -> Model:

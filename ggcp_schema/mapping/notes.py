@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from ggcp_schema.checkpoint.order import RESUME_ORDER
-from ggcp_schema.errors import MalformedError
-from ggcp_schema.mapping.model import Model
-from ggcp_schema.mapping.resume import Recipe
-from ggcp_schema.mapping.training import Study, Training
-from ggcp_schema.mapping.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from ggcp_schema.errors import MalformedError
+    from ggcp_schema.mapping.model import Model
+    from ggcp_schema.mapping.resume import Recipe
+    from ggcp_schema.mapping.training import Study, Training
+    from ggcp_schema.mapping.vocabulary import Vocabulary
 
 
 def resume_notes(training: Training, conclusions: Study, recipe: Recipe, problem: str) -> Iterator[str]:

@@ -38,6 +38,11 @@ def tokenizer_keys(tokens: Sequence[Token], ids: dict[str, int]) -> list[KeyValu
     ]
 
 
+def n_tokens(keys: Sequence[KeyValue]) -> int:
+    """Return the number of tokens that these tokenizer keys describe."""
+    return next((len(entry.value) for entry in keys if entry.key == names.TOKENS), 0)
+
+
 def check(path: str, keys: Sequence[KeyValue], count: int, locate: Locate) -> None:
     """Check the tokenizer keys of `count` tokens, which were read from the file at the path.
 

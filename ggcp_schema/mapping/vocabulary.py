@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +30,7 @@ from ggcp_schema.mapping.tokenizer import (
     check,
     damaged,
     is_id,
+    n_tokens,
     shown,
     tokenizer_keys,
 )
@@ -65,11 +66,6 @@ class Vocabulary:
     def n_tokens(self) -> int:
         """The number of tokens."""
         return n_tokens(self.keys)
-
-
-def n_tokens(keys: Sequence[KeyValue]) -> int:
-    """Return the number of tokens that these tokenizer keys describe."""
-    return next((len(entry.value) for entry in keys if entry.key == names.TOKENS), 0)
 
 
 def read_vocabulary(path: str | os.PathLike[str]) -> Vocabulary:

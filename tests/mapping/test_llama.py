@@ -14,7 +14,8 @@ from gguf import GGUFReader
 from ggcp_schema import File, convert, export_model, open_file
 from ggcp_schema.gguf.entries import Entry, KeyValue, tensor_entries
 from ggcp_schema.gguf.writer import write_gguf
-from ggcp_schema.mapping.plan import plan_model, plan_resume
+from ggcp_schema.mapping.convert import plan_resume
+from ggcp_schema.mapping.export import plan_model
 from tests.builder import build_checkpoint
 from tests.helpers import FIXTURES, GENUINE, ORDERS
 from tests.mapping import llama, reference

@@ -10,7 +10,7 @@ import pytest
 from gguf import GGUFReader
 
 from ggcp_schema import FileError, MalformedError, UsageError, convert, export_model, open_checkpoint, open_file
-from ggcp_schema.mapping.plan import plan_model
+from ggcp_schema.mapping.export import plan_model
 from tests.builder import build_checkpoint
 from tests.helpers import FIXTURES, GENUINE, ORDERS, TRUNCATED, expected_model
 from tests.mapping import independent_order

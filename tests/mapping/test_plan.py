@@ -15,17 +15,10 @@ import pytest
 from ggcp_schema import FileError, MalformedError, UsageError, convert, export_model, open_file
 from ggcp_schema.files.atomic import ExistsError
 from ggcp_schema.gguf.entries import key_values, tensor_entries
+from ggcp_schema.mapping.convert import plan_resume, resume_command
 from ggcp_schema.mapping.eras import Evidence, conclude
-from ggcp_schema.mapping.plan import (
-    MissingError,
-    Plan,
-    Written,
-    chosen_epsilon,
-    plan_model,
-    plan_resume,
-    resume_command,
-    write,
-)
+from ggcp_schema.mapping.export import MissingError, plan_model
+from ggcp_schema.mapping.plan import Plan, Written, chosen_epsilon, write
 from tests.builder import build_checkpoint
 from tests.helpers import FIXTURES, GENUINE, ORDERS, TRUNCATED
 from tests.mapping.gguf_files import data, read_gguf, value, write_as_trainer

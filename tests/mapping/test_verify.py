@@ -18,7 +18,7 @@ from ggcp_schema.errors import MalformedError
 from ggcp_schema.gguf.entries import Entry, KeyValue, TensorEntry, Zeros
 from ggcp_schema.gguf.reader import open_gguf
 from ggcp_schema.gguf.writer import write_gguf
-from ggcp_schema.mapping.plan import plan_resume
+from ggcp_schema.mapping.convert import plan_resume
 from ggcp_schema.mapping.verify import Verification, verify
 from tests.builder import build_checkpoint
 from tests.helpers import FIXTURES, GENUINE, ORDERS, expected_model, expected_resume
