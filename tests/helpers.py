@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from ggcp_schema.cli import main
+from ggcp_schema.cli import run
 
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
 TRUNCATED = FIXTURES / "truncated-v0-lbfgs.ggcp"
@@ -73,7 +73,6 @@ def run_cli(
     argv = ["ggcp-schema", *(os.fsdecode(arg) for arg in args)]
     out, err = io.BytesIO(), io.BytesIO()
     stdin, stdout, stderr = (_text_stream(stream) for stream in (io.BytesIO(), out, err))
-    code: Any = 0
     with (
         mock.patch.object(sys, "argv", argv),
         mock.patch.object(sys, "stdin", stdin),
@@ -83,17 +82,11 @@ def run_cli(
         _folder(cwd),
         _process_settings(),
     ):
-        try:
-            main()
-        except SystemExit as exit_:
-            code = exit_.code
-            if isinstance(code, str):  # Python's own rule: print it, and exit 1
-                stderr.write(f"{code}\n")
-                code = 1
+        code = run()
         for stream in (stdout, stderr):
             stream.flush()
     captured = [stream.getvalue().decode("utf-8") if text else stream.getvalue() for stream in (out, err)]
-    return _checked(subprocess.CompletedProcess(argv, code or 0, *captured), check=check)
+    return _checked(subprocess.CompletedProcess(argv, code, *captured), check=check)
 
 
 def _text_stream(stream: io.BytesIO) -> io.TextIOWrapper:

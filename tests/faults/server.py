@@ -22,7 +22,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from ggcp_schema.cli import main
+from ggcp_schema import cli
 from tests.faults.shim import Shim
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -110,15 +110,13 @@ def run(args: list[str]) -> int:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     sys.argv = ["ggcp-schema", *args]
     try:
-        main()
-    except SystemExit as end:
-        code = end.code
+        code = cli.run()
     except BaseException:
         traceback.print_exc()
         code = 1
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    return code if isinstance(code, int) else 0
+    return code
 
 
 def another_run(args: list[str]) -> None:
