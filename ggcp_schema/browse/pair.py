@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.segment import Segment
@@ -28,12 +28,7 @@ from ggcp_schema.constructs.tree import Field
 from ggcp_schema.inspect.text import count_text, escape, plain_text, shape_text
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    from ggcp_schema.inspect.sides import Operand
-
-    Floats = npt.NDArray[np.float32]
+    from ggcp_schema.inspect.diff import FieldRow, TensorRow
 
 FRAMES = ("a", "b", "changes", "bytes-a", "bytes-b")
 
@@ -73,84 +68,38 @@ class Changes:
 
 
 def compare(a: Document, b: Document, report: Report) -> Changes:
-    """Compare the files under the names that both share: all fields, then the tensors one after another."""
+    """Compare the files as `diff` does: all fields, then the tensors one after another."""
+    from ggcp_schema.inspect.diff import EQUAL, field_rows, tensor_rows
     from ggcp_schema.inspect.sides import sides
 
     left, right, _ = sides(a.file, b.file)
-    rows = list(changed_fields(left.fields, right.fields))
-    names = list(dict.fromkeys((*left.tensors, *right.tensors)))
+    rows = [_changed_field(row) for row in field_rows(left, right) if row.verdict != EQUAL]
+    total = len({**left.tensors, **right.tensors})
     omitted = len(left.omitted) + len(right.omitted)
-    report(Changes(tuple(rows), 0, len(names), omitted))
-    for done, name in enumerate(names, 1):
-        items = [side.items.get(name) for side in (left, right)]
-        places = [None if item is None else item.tensor.offset for item in items]
-        change = compare_tensors(name, left.tensors.get(name), right.tensors.get(name), report)
-        if change is not None:
-            rows.append(replace(change, places=(places[0], places[1])))
-        report(Changes(tuple(rows), done, len(names), omitted))
-    return Changes(tuple(rows), len(names), len(names), omitted)
+    report(Changes(tuple(rows), 0, total, omitted))
+    for done, (row, _) in enumerate(tensor_rows(left, right, progress=lambda nbytes: report(None)), 1):
+        if row.verdict != EQUAL:
+            items = (left.items.get(row.name), right.items.get(row.name))
+            rows.append(_changed_tensor(row, *(None if item is None else item.tensor.offset for item in items)))
+        report(Changes(tuple(rows), done, total, omitted))
+    return Changes(tuple(rows), total, total, omitted)
 
 
-def changed_fields(a: Any, b: Any) -> Iterator[Change]:
-    """Give the fields whose type or value differs, in the order of A, then those that only B has."""
-    for name in dict.fromkeys((*a, *b)):
-        one, other = a.get(name), b.get(name)
-        if one is not None and other is not None:
-            both_nan = one.value != one.value and other.value != other.value
-            if one.type == other.type and (one.value == other.value or both_nan):
-                continue
-        words = [None if side is None else plain_text(side.value, side.type) for side in (one, other)]
-        yield Change(name, words[0], words[1], _difference(one, other))
+def _changed_field(row: FieldRow) -> Change:
+    words = [None if side is None else plain_text(side.value, side.type) for side in (row.a, row.b)]
+    numbers = [side.value for side in (row.a, row.b) if side is not None and isinstance(side.value, int | float)]
+    return Change(row.name, words[0], words[1], numbers[1] - numbers[0] if len(numbers) == 2 else None)
 
 
-def _difference(one: Any, other: Any) -> float | None:
-    values = [side.value for side in (one, other) if side is not None and isinstance(side.value, int | float)]
-    return values[1] - values[0] if len(values) == 2 else None
+def _changed_tensor(row: TensorRow, at_a: int | None, at_b: int | None) -> Change:
+    words = [None if side is None else f"{side.type} {shape_text(side.shape)}" for side in (row.a, row.b)]
+    return Change(row.name, words[0], words[1], None, row.relative, row.largest, (at_a, at_b))
 
 
 def signed(value: float) -> str:
     """Return a difference with its sign; that of two integers with all digits."""
     text = f"{value:,}" if isinstance(value, int) else number(value)
     return text.replace("-", "−") if value < 0 else f"+{text}"
-
-
-def compare_tensors(name: str, a: Operand | None, b: Operand | None, report: Report) -> Change | None:
-    """Compare two tensors element by element; None if they are equal."""
-    import numpy as np
-
-    if a is None or b is None or (a.shape, a.type) != (b.shape, b.type):
-        words = [None if side is None else f"{side.type} {shape_text(side.shape)}" for side in (a, b)]
-        return Change(name, words[0], words[1])
-    squares = base = largest = 0.0
-    for one, other in in_step(a.values(), b.values()):
-        same = one.view(np.uint32) == other.view(np.uint32)
-        base += float(np.square(one[np.isfinite(one)].astype(np.float64)).sum())
-        if not same.all():
-            with np.errstate(invalid="ignore"):
-                apart = np.abs(other[~same].astype(np.float64) - one[~same])
-            apart[np.isnan(apart)] = math.inf
-            squares += float(np.square(apart).sum())
-            largest = max(largest, float(apart.max()))
-        report(None)
-    if not largest:
-        return None
-    relative = math.sqrt(squares / base) if base and math.isfinite(squares) else math.inf
-    return Change(name, a.type, b.type, None, relative, largest)
-
-
-def in_step(a: Iterator[Floats], b: Iterator[Floats]) -> Iterator[tuple[Floats, Floats]]:
-    """Yield the elements of both in pieces of the same size; the two must have the same number of elements."""
-    import numpy as np
-
-    one = other = np.empty(0, np.float32)
-    while True:
-        one = one if len(one) else next(a, one)
-        other = other if len(other) else next(b, other)
-        size = min(len(one), len(other))
-        if not size:
-            return
-        yield one[:size], other[:size]
-        one, other = one[size:], other[size:]
 
 
 def counterpart(field: Field, here: Document, there: Document) -> Field | None:
@@ -253,7 +202,8 @@ class ChangeList(LineView, Working):
                 self.text(f"  max |Δ| {number(row.largest, 3):>9}", "detail"),
             ]
         only = "only in A: " if row.b is None else "only in B: " if row.a is None else ""
-        words = only + " → ".join(escape(side) for side in (row.a, row.b) if side is not None)
+        sides = dict.fromkeys(escape(side) for side in (row.a, row.b) if side is not None)
+        words = only + " → ".join(sides) + ("" if only or len(sides) == 2 else ", of which the bytes differ")
         change = "" if row.difference is None else f"   ({signed(row.difference)})"
         return [*head, self.text(f" {words}", "value"), self.text(change, "detail")]
 

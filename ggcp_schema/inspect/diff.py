@@ -17,7 +17,7 @@ from ggcp_schema.files.file import File
 from ggcp_schema.files.tensor import ELEMENT_SIZES
 from ggcp_schema.files.values import same_value
 from ggcp_schema.inspect.change import Change, change_between
-from ggcp_schema.inspect.sides import Floats, Omission, Operand, Value, sides
+from ggcp_schema.inspect.sides import Floats, Omission, Operand, Side, Value, sides
 from ggcp_schema.inspect.tensors import Listed
 
 Progress = Callable[[int], None]
@@ -85,26 +85,42 @@ def compare(a: File, b: File, *, rtol: float = 0.0, atol: float = 0.0, progress:
     meanwhile.
     """
     left, right, notes = sides(a, b)
-    fields = [
-        FieldRow(name, _verdict(one, other, same=_same_field(one, other, rtol, atol)), one, other)
-        for name, one, other in _pairs(left.fields, right.fields)
-    ]
     tensors: list[TensorRow] = []
     distances: list[tuple[Listed, Distance]] = []
-    for name, one, other in _pairs(left.tensors, right.tensors):
-        if one is None or other is None or (one.shape, one.type) != (other.shape, other.type):
-            tensors.append(TensorRow(name, _verdict(one, other, same=False), one, other))
-        elif one.type not in ELEMENT_SIZES:
-            same = all(np.array_equal(x, y) for x, y in _aligned(one.values(), other.values()))
-            tensors.append(TensorRow(name, _verdict(one, other, same=same), one, other))
-        else:
-            distance = _distance(one, other, rtol, atol, progress)
-            tensors.append(distance.row(name, one, other))
-            distances.append((left.items[name], distance))
+    for row, distance in tensor_rows(left, right, rtol=rtol, atol=atol, progress=progress):
+        tensors.append(row)
+        if distance is not None:
+            distances.append((left.items[row.name], distance))
     for file in (a, b):
         file.source.check_unchanged()
     change = change_between(left.summary, right.summary, relative_changes(distances))
+    fields = list(field_rows(left, right, rtol=rtol, atol=atol))
     return Comparison(fields, tensors, [*left.omitted, *right.omitted], notes, change)
+
+
+def field_rows(left: Side, right: Side, *, rtol: float = 0.0, atol: float = 0.0) -> Iterator[FieldRow]:
+    """Compare the fields of both sides, in the order of the left one; those that only the right one has come last."""
+    for name, a, b in _pairs(left.fields, right.fields):
+        yield FieldRow(name, _verdict(a, b, same=_same_field(a, b, rtol, atol)), a, b)
+
+
+def tensor_rows(
+    left: Side, right: Side, *, rtol: float = 0.0, atol: float = 0.0, progress: Progress | None = None
+) -> Iterator[tuple[TensorRow, Distance | None]]:
+    """Compare the tensors of both sides one after the other, in the order of `field_rows`.
+
+    The distance is None if only the bytes were compared, or nothing. The parameters and exceptions are those of
+    `compare`.
+    """
+    for name, a, b in _pairs(left.tensors, right.tensors):
+        if a is None or b is None or (a.shape, a.type) != (b.shape, b.type):
+            yield TensorRow(name, _verdict(a, b, same=False), a, b), None
+        elif a.type not in ELEMENT_SIZES:
+            same = all(np.array_equal(x, y) for x, y in aligned(a.values(), b.values()))
+            yield TensorRow(name, _verdict(a, b, same=same), a, b), None
+        else:
+            distance = _distance(a, b, rtol, atol, progress)
+            yield distance.row(name, a, b), distance
 
 
 def shared_bytes(a: File, b: File) -> int:
@@ -170,7 +186,7 @@ class Distance:
 
 def _distance(a: Operand, b: Operand, rtol: float, atol: float, progress: Progress | None) -> Distance:
     distance = Distance()
-    for x, y in _aligned(a.values(), b.values()):
+    for x, y in aligned(a.values(), b.values()):
         for at in range(0, len(x), BLOCK):
             distance.add(x[at : at + BLOCK], y[at : at + BLOCK], rtol, atol)
         if progress:
@@ -178,7 +194,7 @@ def _distance(a: Operand, b: Operand, rtol: float, atol: float, progress: Progre
     return distance
 
 
-def _aligned(a: Iterator[Any], b: Iterator[Any]) -> Iterator[tuple[Any, Any]]:
+def aligned(a: Iterator[Any], b: Iterator[Any]) -> Iterator[tuple[Any, Any]]:
     """Yield the elements of both tensors in parts of the same length."""
     x = y = np.empty(0)
     while True:

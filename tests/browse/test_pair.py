@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gguf import GGMLQuantizationType, GGUFWriter
 from textual.widgets import Input
 
 from ggcp_schema.browse.document import Document
 from ggcp_schema.browse.hexview import HexView
-from ggcp_schema.browse.pair import ChangeList, PairScreen, compare, counterpart, in_step, signed
+from ggcp_schema.browse.pair import ChangeList, PairScreen, compare, counterpart, signed
 from ggcp_schema.browse.tree import TreeView
 from ggcp_schema.checkpoint.formats import open_file
 from tests.browse.driver import SIZES, Browser, browse
@@ -66,11 +67,28 @@ def test_equal_files_have_no_changes() -> None:
         assert compare(Document(a), Document(b), lambda result: None).rows == ()
 
 
-def test_arrays_of_other_sizes_are_read_in_step() -> None:
-    values = np.arange(100, dtype=np.float32)
-    pieces = list(in_step(iter(np.split(values, [7, 50])), iter(np.split(values, [20, 21, 99]))))
-    assert all((one == other).all() for one, other in pieces)
-    assert sum(len(one) for one, _ in pieces) == 100
+def test_quantized_tensors_are_compared_by_their_bytes(tmp_path: Path) -> None:
+    """A block of Q4_0 has 18 bytes: no whole number of float32."""
+    paths = [tmp_path / "a.gguf", tmp_path / "b.gguf"]
+    for path, last in zip(paths, (17, 99), strict=True):
+        writer = GGUFWriter(path, "llama")
+        data = np.array([*range(17), last], np.uint8)
+        writer.add_tensor("quantized", data.reshape(1, 18), raw_dtype=GGMLQuantizationType.Q4_0)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+    with open_file(paths[0]) as a, open_file(paths[1]) as b:
+        (row,) = compare(Document(a), Document(b), lambda result: None).rows
+        assert not compare(Document(a), Document(a), lambda result: None).rows
+    assert (row.name, row.a, row.relative, row.largest) == ("quantized", "Q4_0 [32, 1]", None, None)
+    assert row.is_tensor
+
+    async def script(browser: Browser) -> None:
+        await browser.settle()
+        assert "Q4_0 [32, 1], of which the bytes differ" in browser.text("ChangeList")
+
+    browse(*paths, script=script)
 
 
 def test_a_field_has_a_counterpart_in_another_format(tmp_path: Path) -> None:

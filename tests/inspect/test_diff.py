@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from ggcp_schema import FileError, open_file
-from ggcp_schema.inspect.diff import EQUAL
+from ggcp_schema.inspect.diff import EQUAL, aligned
 from tests.builder import build_checkpoint
 from tests.inspect.comparing import ADAM, LBFGS, compared, converted, differing, row_of
 
@@ -125,6 +125,14 @@ def test_a_tolerance_holds_for_fields_too(tmp_path):
     assert compared(a, b, atol=0.5).equal
     assert compared(a, b, rtol=0.1).equal
     assert not compared(a, b, rtol=0.05).equal
+
+
+@given(st.lists(st.integers(0, 40)), st.lists(st.integers(0, 40)))
+def test_tensors_in_chunks_of_other_sizes_are_aligned(cuts, others):
+    values = np.arange(40)
+    pieces = list(aligned(iter(np.split(values, sorted(cuts))), iter(np.split(values, sorted(others)))))
+    assert all((one == other).all() for one, other in pieces)
+    assert np.concatenate([one for one, _ in pieces]).tolist() == values.tolist()
 
 
 def test_tensors_of_several_chunks(tmp_path):
