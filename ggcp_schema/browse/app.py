@@ -85,6 +85,7 @@ class BrowseApp(App[None]):
         self.tokens = tokens
         self.files: list[File] = []
         self.error: Exception | None = None
+        self._interval = sys.getswitchinterval()
         self.register_theme(DARK)
         self.register_theme(LIGHT)
         self.theme = LIGHT.name if light else DARK.name
@@ -97,6 +98,9 @@ class BrowseApp(App[None]):
                     leave = partial(self.exit, return_code=128 + number)
                     asyncio.get_running_loop().add_signal_handler(number, leave)
         self.push_screen(self._opening())
+
+    def on_unmount(self) -> None:
+        sys.setswitchinterval(self._interval)
 
     async def on_event(self, event: events.Event) -> None:
         if isinstance(event, events.InputEvent) and isinstance(self.screen, FileScreen):

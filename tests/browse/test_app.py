@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import struct
 import threading
+import time
+from collections.abc import Awaitable, Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from textual.pilot import Pilot
 from textual.widgets import Input
 
 from ggcp_schema.browse import histogram, jobs
+from ggcp_schema.browse.app import BrowseApp
 from ggcp_schema.browse.bars import KeyBar, TabStrip, TopBar
 from ggcp_schema.browse.dialogs import CommandWindow, HelpWindow, SearchWindow
+from ggcp_schema.browse.document import Document
 from ggcp_schema.browse.health import HealthView
 from ggcp_schema.browse.hexview import HexView
 from ggcp_schema.browse.histogram import Histogram
@@ -22,6 +29,8 @@ from ggcp_schema.browse.picture import PictureView
 from ggcp_schema.browse.schema import Schema
 from ggcp_schema.browse.values import Values
 from ggcp_schema.checkpoint.formats import open_file
+from ggcp_schema.errors import FileError
+from ggcp_schema.files.file import File
 from tests.browse.driver import SIZES, Browser, browse, in_turn
 from tests.helpers import FIXTURES, TRUNCATED
 
@@ -438,7 +447,101 @@ def test_every_format_opens_and_every_tab_shows_something(name: str) -> None:
     browse(FIXTURES / name, script=script, size=(200, 50))
 
 
+# Opening ---------------------------------------------------------------------------------------------------
+
+
+def opening(
+    open_slowly: Callable[[str], File], script: Callable[[BrowseApp, Pilot[None]], Awaitable[None]]
+) -> BrowseApp:
+    """Run the browser with another function to open the file."""
+    app = BrowseApp([str(SMALL)], open_slowly)
+
+    async def run() -> None:
+        async with app.run_test(size=(80, 24)) as pilot:
+            await pilot.pause()
+            await script(app, pilot)
+
+    asyncio.run(run())
+    app.close_files()
+    return app
+
+
+def test_quitting_while_the_file_is_opened_closes_it() -> None:
+    go_on, files = threading.Event(), []
+
+    def slowly(path: str) -> File:
+        assert go_on.wait(60)
+        files.append(open_file(path))
+        return files[0]
+
+    async def quit_at_once(app: BrowseApp, pilot: Pilot[None]) -> None:
+        assert "opening" in app.export_screenshot()
+        await pilot.press("q")
+
+    app = opening(slowly, quit_at_once)
+    assert (app.return_code, app.error, app.files) == (0, None, [])
+    go_on.set()
+    while not (files and files[0].source.file.closed):
+        time.sleep(0.01)
+
+
+def test_what_comes_up_while_the_file_is_opened_is_shown_and_then_raised() -> None:
+    error = FileError("small.ggcp: Input/output error at offset 5", "Copy the file again.")
+
+    def fail(path: str) -> File:
+        raise error
+
+    async def look(app: BrowseApp, pilot: Pilot[None]) -> None:
+        while app.error is None:
+            await pilot.pause()
+        await pilot.pause()
+        shown = app.export_screenshot().replace("&#160;", " ")
+        assert "cannot be opened" in shown
+        assert "Input/output error at offset 5" in shown
+        assert "Copy the file again." in shown
+        await pilot.press("q")
+
+    assert opening(fail, look).error is error
+
+
+def test_an_unforeseen_error_while_the_file_is_opened_is_not_swallowed() -> None:
+    def fail(path: str) -> File:
+        raise ZeroDivisionError
+
+    async def wait(app: BrowseApp, pilot: Pilot[None]) -> None:
+        await pilot.pause(0.5)
+
+    with pytest.raises(ZeroDivisionError):
+        opening(fail, wait)
+
+
 # Background work -------------------------------------------------------------------------------------------
+
+
+def test_the_study_of_the_file_waits_while_the_user_does_something(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns, may_end = [], threading.Event()
+
+    def study(document: Document, report: jobs.Report) -> None:
+        while not may_end.is_set():
+            turns.append(time.monotonic())
+            report(None)
+
+    monkeypatch.setattr(Document, "study", study)
+    monkeypatch.setattr(jobs, "QUIET", 0.3)
+
+    async def look(app: BrowseApp, pilot: Pilot[None]) -> None:
+        while not turns:
+            await pilot.pause(0.01)
+        before = time.monotonic()
+        await pilot.press("down")
+        await pilot.pause(0.1)
+        while turns[-1] < before + 0.3:
+            await pilot.pause(0.01)
+        later = [turn for turn in turns if turn > before]
+        assert max(b - a for a, b in pairwise([before, *later])) > 0.25
+        may_end.set()
+
+    opening(open_file, look)
 
 
 def test_work_stops_when_the_selection_moves(monkeypatch: pytest.MonkeyPatch) -> None:

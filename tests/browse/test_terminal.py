@@ -76,15 +76,16 @@ def test_it_starts_moves_and_quits(terminal: Terminal) -> None:
     assert "Traceback" not in screen
 
 
-def test_a_signal_ends_it_and_restores_the_terminal(terminal: Terminal) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
+def test_a_signal_ends_it_and_restores_the_terminal(terminal: Terminal, number: signal.Signals) -> None:
     terminal.start("browse", str(TRUNCATED), columns=60, lines=15, env="NO_COLOR=1")
     terminal.wait_for("✗ damaged")
     terminal.keys("Tab", "Tab")
     terminal.wait_for("[Hex]")
     shell = int(terminal.tmux("list-panes", "-F", "#{pane_pid}"))
     children = Path(f"/proc/{shell}/task/{shell}/children").read_text().split()
-    os.kill(int(children[0]), signal.SIGTERM)
-    assert "exit 143" in terminal.wait_for("exit ")
+    os.kill(int(children[0]), number)
+    assert f"exit {128 + number}" in terminal.wait_for("exit ")
     assert "Hex" not in terminal.screen()
 
 
