@@ -18,6 +18,7 @@ from ggcp_schema.browse.hexview import HexView
 from ggcp_schema.browse.jobs import Working
 from ggcp_schema.browse.moments import find_moments
 from ggcp_schema.browse.outline import Outline
+from ggcp_schema.browse.screen import FileScreen
 from ggcp_schema.browse.single import BrowseScreen
 from ggcp_schema.browse.tree import TreeView
 from ggcp_schema.checkpoint.formats import open_file
@@ -90,7 +91,8 @@ class Browser:
         await self.press("enter")
 
     async def settle(self) -> None:
-        """Wait until nothing is computed in the background."""
+        """Wait until the files are open and nothing is computed in the background."""
+        await self.until(lambda: isinstance(self.app.screen_stack[-1], FileScreen) or len(self.app.screen_stack) > 2)
         await self.painted()
         await self.until(
             lambda: not any(isinstance(each, Working) and each.working for each in self.app.screen.query("*"))
@@ -152,7 +154,7 @@ def browse(*paths: Path, script: Script, size: tuple[int, int] = (120, 40), **op
             await browser.settle()
             await script(browser)
 
-    gc.freeze()  # the collection at the end need not look at what was there before
+    gc.freeze()  # collections need not look at what was there before
     gc.disable()  # it takes a third of the time
     try:
         with mock.patch("textual.app.wait_for_idle", idle), mock.patch("textual.pilot.wait_for_idle", idle):
@@ -160,6 +162,5 @@ def browse(*paths: Path, script: Script, size: tuple[int, int] = (120, 40), **op
     finally:
         app.close_files()
         gc.enable()
-        gc.collect()
         gc.unfreeze()  # Hypothesis looks for its random generator among the objects that are not frozen
     return app
