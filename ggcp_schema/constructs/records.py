@@ -12,6 +12,7 @@ from construct import Construct, ConstructError, Container, ListContainer, Renam
 from ggcp_schema.constructs.errors import DataGoneError, FieldError, count_bytes, counted
 from ggcp_schema.constructs.expressions import compiled, expression_text
 from ggcp_schema.constructs.fields import Const, OneOf, PascalString, Pass, number_text
+from ggcp_schema.constructs.numbers import FormatField
 from ggcp_schema.constructs.streams import SMALL, stream_end
 
 
@@ -46,6 +47,29 @@ def least_size(field: Construct) -> int:
     with suppress(SizeofError, KeyError, AttributeError, TypeError):
         return int(field.sizeof())
     return 0
+
+
+def static_size(field: Construct) -> int | None:
+    """Return the size of a field that has the same in every file; None if it may differ, and for computed values."""
+    field = unwrap(field)
+    if isinstance(field, FormatField):
+        return int(field.length)
+    if isinstance(field, Const | OneOf):
+        return static_size(field.subcon)
+    if isinstance(field, construct.IfThenElse):
+        cases = [field.thensubcon, field.elsesubcon]
+    elif isinstance(field, construct.Switch):
+        cases = [case for case in (*field.cases.values(), field.default) if case is not construct.Error]
+    else:
+        return None
+    sizes = set(map(static_size, cases))
+    return sizes.pop() if len(sizes) == 1 else None
+
+
+def static_construct(field: Construct) -> Construct | None:
+    """Return the construct without wrappers; None if it depends on a condition."""
+    field = unwrap(field)
+    return None if isinstance(field, construct.IfThenElse | construct.Switch) else field
 
 
 def new_scope(struct: Construct, stream: IO[bytes] | None, context: Container, *, building: bool = False) -> Container:
@@ -136,6 +160,7 @@ class Array(construct.Array):
     def __init__(self, count: Any, subcon: Construct) -> None:
         super().__init__(count, unwrap(subcon))
         self.count_of, self.least_size = compiled(count), least_size(subcon)
+        self.element_size = static_size(subcon)
 
     def _counted(self, stream: IO[bytes], context: Container) -> int:
         count: int = self.count_of(context)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any, overload
 
 import construct
@@ -16,9 +17,8 @@ from construct import Construct, Container, ListContainer
 from ggcp_schema.constructs.errors import Step, Steps, format_path
 from ggcp_schema.constructs.extents import Extent
 from ggcp_schema.constructs.fields import PascalString
-from ggcp_schema.constructs.lazy import LazyList, fixed_layout
-from ggcp_schema.constructs.numbers import FormatField
-from ggcp_schema.constructs.records import Struct, chosen, docs_of, new_scope, rule_text
+from ggcp_schema.constructs.lazy import LazyList
+from ggcp_schema.constructs.records import Struct, chosen, docs_of, new_scope, rule_text, static_construct, static_size
 
 BRANCHES = {Container, ListContainer, LazyList}  # the classes of the values that have fields in them
 
@@ -36,13 +36,21 @@ class Field:
     __slots__ = ("construct", "context", "declared", "offset", "parent", "size", "steps", "value")
 
     def __init__(
-        self, parent: Field | None, step: Step | None, declared: Construct, value: Any, offset: int, context: Container
+        self,
+        parent: Field | None,
+        step: Step | None,
+        declared: Construct,
+        value: Any,
+        offset: int,
+        context: Container,
+        construct: Construct | None = None,
+        size: int | None = None,
     ) -> None:
         self.parent, self.offset, self.value, self.context = parent, offset, value, context
         self.steps: Steps = () if parent is None or step is None else (*parent.steps, step)
         self.declared = declared
-        self.construct = chosen(declared, context)
-        self.size = self._measure(value)
+        self.construct = chosen(declared, context) if construct is None else construct
+        self.size = self._measure(value) if size is None else size
 
     @property
     def docs(self) -> str:
@@ -100,7 +108,7 @@ class Field:
         if kind in BRANCHES:  # a list, or a record in which an error ended the parse
             children = self.children()
             return children[-1].end - self.offset if children else 0
-        return int(self.construct.length) if isinstance(self.construct, FormatField) else self._measure_leaf(value)
+        return self._measure_leaf(value)
 
     def _measure_leaf(self, value: Any) -> int:
         if value is None or kind_of(self.construct) == "derived":
@@ -118,15 +126,14 @@ class Field:
         if self.steps and isinstance(self.steps[-1], int):
             scope["_index"] = self.steps[-1]
         offset = self.offset
-        for declared in self.construct.subcons:
-            name = declared.name
+        for declared, name, fixed, size in members(self.construct):
             if name not in value:
                 if name:
                     break  # the parse ended here
                 continue
             if value[name] is None:
                 continue  # a field that is not in this file
-            field = Field(self, name, declared, value[name], offset, scope)
+            field = Field(self, name, declared, value[name], offset, scope, fixed, size)
             yield field
             offset = field.end
 
@@ -184,11 +191,12 @@ class Field:
 class Elements(Sequence[Field]):
     """The elements of a list field, each made when it is asked for."""
 
-    __slots__ = ("field", "items", "offsets", "subcon")
+    __slots__ = ("field", "items", "offsets", "size", "subcon")
 
     def __init__(self, field: Field) -> None:
         self.field, self.items = field, field.value
         self.subcon = field.construct.subcon
+        self.size: int | None = getattr(field.construct, "element_size", None)  # construct's own Array has none
         self.offsets = [field.offset]  # of elements that do not know their own, so far
 
     def __len__(self) -> int:
@@ -205,7 +213,7 @@ class Elements(Sequence[Field]):
             index += len(self)
         value = self.items[index]
         context = Container({**self.field.context, "_index": index})  # not shared: threads index the same list
-        return Field(self.field, index, self.subcon, value, self._offset_of(index, value), context)
+        return Field(self.field, index, self.subcon, value, self._offset_of(index, value), context, None, self.size)
 
     def _offset_of(self, index: int, value: Any) -> int:
         if isinstance(self.items, LazyList):
@@ -213,9 +221,8 @@ class Elements(Sequence[Field]):
         if isinstance(value, Container) and "_offset" in value:
             offset: int = value["_offset"]
             return offset
-        layout = fixed_layout(self.subcon, self.field.context)
-        if layout is not None:
-            return self.field.offset + index * int(layout.length)
+        if self.size is not None:
+            return self.field.offset + index * self.size
         while len(self.offsets) <= index:
             self.offsets.append(self[len(self.offsets) - 1].end)
         return self.offsets[index]
@@ -236,6 +243,15 @@ def root_field(schema: Struct, value: Container, **params: Any) -> Field:
     context = Container(**params, _root=value)
     context["_params"] = context
     return Field(None, None, schema, value, value.get("_offset", 0), context)
+
+
+@cache
+def members(struct: Construct) -> list[tuple[Construct, str | None, Construct | None, int | None]]:
+    """Return the fields of a Struct with their names, and their construct and size as far as these are always the same.
+
+    It may be construct's own Struct.
+    """
+    return [(field, field.name, static_construct(field), static_size(field)) for field in struct.subcons]
 
 
 def kind_of(field: Construct) -> str:
