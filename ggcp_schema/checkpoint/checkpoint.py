@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, overload
 
 from construct import Container, ListContainer
 
+from ggcp_schema.checkpoint.layout import piece_of
 from ggcp_schema.checkpoint.names import STATE, field_path, layer_and_name
 from ggcp_schema.checkpoint.oddities import oddities
-from ggcp_schema.checkpoint.order import OrderDecision, decide_order, piece_of, stated_order
+from ggcp_schema.checkpoint.order import OrderDecision, decide_order, stated_order
 from ggcp_schema.checkpoint.parts import Hparams, Layer, Optimizer, part_of
 from ggcp_schema.constructs import Field, LazyList, Steps, counted
 from ggcp_schema.errors import UsageError

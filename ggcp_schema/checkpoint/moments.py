@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from ggcp_schema.checkpoint.layout import FLAT_FIELDS
 from ggcp_schema.checkpoint.names import STATE, field_path
-from ggcp_schema.checkpoint.order import FLAT_FIELDS
 
 
 class Moments(NamedTuple):
@@ -22,7 +22,7 @@ def parse_moments(path: str) -> Moments | None:
     """Return what a path in this notation means, None if it is not in this notation.
 
     GGUF names are understood for both parts: `optimizer.adam.first_moments[blk.0.attn_q.weight]`. Whether the model has
-    the parameter is not checked here, but by `checkpoint.order.piece_of`. None for an index: `optimizer.state.m[3]`.
+    the parameter is not checked here, but by `checkpoint.layout.piece_of`. None for an index: `optimizer.state.m[3]`.
     """
     vector, bracket, parameter = path.partition("[")
     if not bracket or not parameter.endswith("]"):

@@ -13,9 +13,9 @@ from typing import Any
 
 from construct import ConstructError, ListContainer
 
+from ggcp_schema.checkpoint.layout import RESUME_ORDER, piece_of
 from ggcp_schema.checkpoint.moments import Moments, parse_moments
 from ggcp_schema.checkpoint.names import STATE, tensor_name
-from ggcp_schema.checkpoint.order import RESUME_ORDER, piece_of
 from ggcp_schema.constructs import Extent, Field, LazyList
 from ggcp_schema.errors import FileError, UsageError
 from ggcp_schema.files.file import File

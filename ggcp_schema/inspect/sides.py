@@ -17,7 +17,8 @@ from construct import Container
 
 from ggcp_schema.checkpoint import names
 from ggcp_schema.checkpoint.checkpoint import is_optimizer
-from ggcp_schema.checkpoint.order import FLAT_FIELDS, RESUME_ORDER, OrderDecision, permuted_extents
+from ggcp_schema.checkpoint.layout import FLAT_FIELDS, RESUME_ORDER, permuted_extents
+from ggcp_schema.checkpoint.order import OrderDecision
 from ggcp_schema.constructs import Field
 from ggcp_schema.files.file import File
 from ggcp_schema.files.tensor import ELEMENT_SIZES, Tensor, decode, stream_values

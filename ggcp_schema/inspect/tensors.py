@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ggcp_schema.checkpoint import names
+from ggcp_schema.checkpoint.layout import FLAT_FIELDS, Layout
 from ggcp_schema.checkpoint.moments import Moments
 from ggcp_schema.checkpoint.names import STATE
-from ggcp_schema.checkpoint.order import FLAT_FIELDS, Layout, OrderDecision, decide_order, stated_order
+from ggcp_schema.checkpoint.order import OrderDecision, decide_order, stated_order
 from ggcp_schema.errors import GgcpError, UsageError
 from ggcp_schema.files.file import File
 from ggcp_schema.files.tensor import ELEMENT_SIZES, Tensor

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ggcp_schema.checkpoint.order import RESUME_ORDER
+from ggcp_schema.checkpoint.layout import RESUME_ORDER
 
 if TYPE_CHECKING:
     from ggcp_schema.errors import MalformedError

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from ggcp_schema.checkpoint import names
 from ggcp_schema.checkpoint.checkpoint import Checkpoint
-from ggcp_schema.checkpoint.order import FLAT_FIELDS, RESUME_ORDER, permuted_extents
+from ggcp_schema.checkpoint.layout import FLAT_FIELDS, RESUME_ORDER, permuted_extents
 from ggcp_schema.errors import UnfitError, UsageError
 from ggcp_schema.files.file import File
 from ggcp_schema.files.tensor import Tensor

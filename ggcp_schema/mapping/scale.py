@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from math import isqrt, sqrt
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ggcp_schema.checkpoint.order import floats, piece_of, sampled_rows
+from ggcp_schema.checkpoint.layout import piece_of
+from ggcp_schema.checkpoint.order import floats, sampled_rows
 from ggcp_schema.errors import UsageError
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 from ggcp_schema.checkpoint import names
 from ggcp_schema.checkpoint.checkpoint import Checkpoint
-from ggcp_schema.checkpoint.order import FLAT_FIELDS, OrderDecision, decide_order, stated_order
+from ggcp_schema.checkpoint.layout import FLAT_FIELDS
+from ggcp_schema.checkpoint.order import OrderDecision, decide_order, stated_order
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.file import File
 from ggcp_schema.files.source import Source

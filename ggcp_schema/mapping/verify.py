@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ggcp_schema.checkpoint import names
 from ggcp_schema.checkpoint.checkpoint import Checkpoint, is_optimizer
-from ggcp_schema.checkpoint.order import ORDERS
+from ggcp_schema.checkpoint.layout import ORDERS
 from ggcp_schema.errors import UsageError
 from ggcp_schema.gguf.compare import (
     Difference,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 
 from ggcp_schema import convert, open_file
-from ggcp_schema.checkpoint.order import permuted_extents
+from ggcp_schema.checkpoint.layout import permuted_extents
 from ggcp_schema.inspect.tensors import select
 from ggcp_schema.mapping.training import training_of
 from tests.helpers import FIXTURES, GENUINE, TRUNCATED

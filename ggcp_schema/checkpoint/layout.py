@@ -1,0 +1,220 @@
+"""The layouts of the optimizer's flat vectors: where the values of each parameter lie, in each order there is.
+
+The vectors hold one value for each parameter of the model, tensor after tensor. The order of the tensors is that in
+which a walk through the graph of the forward pass met them, so it depends on the program and its flags. `order` finds
+out which one a file has.
+
+Model tensors are given by their paths in a ggcp file (`layers[0].wq`), the state's vectors by their fields (`m`). For a
+GGUF file, too, these names are used.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, chain, islice
+from typing import TYPE_CHECKING, Literal, overload
+
+from ggcp_schema.checkpoint.names import layer_and_name
+from ggcp_schema.errors import PathError, UnfitError, UsageError
+from ggcp_schema.files.tensor import Tensor
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+Order = Literal["A", "B", "C"]
+
+ORDERS: dict[Order, str] = {  # "up" is from layer 0, "down" from the last layer
+    "A": "tok_embeddings; layers up: attention_norm wq wk wv wo ffn_norm w3 w1 w2; norm; output",
+    "B": "output; norm; layers down: w2 w1 ffn_norm wo wq attention_norm; tok_embeddings; layers up: wk wv w3",
+    "C": "output; norm; layers down: w2 w1 ffn_norm wo attention_norm; tok_embeddings; layers up: wv wk wq w3",
+}
+RESUME_ORDER: Order = "C"  # every trainer that resumes from GGUF uses it with --no-flash --use-checkpointing
+
+# State fields of n_params values, or in lms and lmy of n_params values for each of the steps they remember.
+FLAT_FIELDS = ("x", "g1", "g2", "m", "v", "mh", "vh", "xp", "g", "gp", "d", "lms", "lmy")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """The part of a flat vector that belongs to one tensor of the model: `start` and `count` in elements."""
+
+    path: str
+    start: int
+    count: int
+
+
+def known_order(order: str) -> Order:
+    """Return the order with that name. Raises `UsageError` if there is none."""
+    for known in ORDERS:
+        if known == order:
+            return known
+    raise UsageError(f"there is no order {order!r}", f"The orders are {', '.join(ORDERS)}.")
+
+
+class Layout(Sequence[Piece]):
+    """The parts of a flat vector in an order, from its first element to its last.
+
+    They are computed when they are asked for: a tensor has the same size in each layer. `counts` are the elements of
+    the tensors, by path outside of the layers, and by name in them. Raises `UsageError` if there is no such order.
+    """
+
+    def __init__(self, order: str, counts: Mapping[str, int], n_layer: int) -> None:
+        self.n_layer = n_layer
+        self.n_params, self._length = 0, 0
+        self._runs: list[_Run] = []
+        for part in ORDERS[known_order(order)].split("; "):
+            head, _, names = part.partition(": ")
+            run = _Run(head, names.split() or [head], counts, n_layer, self.n_params, self._length)
+            self._runs.append(run)
+            self.n_params, self._length = run.start + run.turns * run.stride, run.first + run.turns * len(run.names)
+
+    @classmethod
+    def of(cls, order: str, model_tensors: Mapping[str, Tensor]) -> Layout:
+        """Return the layout for a model's tensors. Raises `UnfitError` if they are not those of a whole model."""
+        return cls(order, *element_counts(model_tensors))
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, index: int) -> Piece: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Piece]: ...
+    def __getitem__(self, index: int | slice) -> Piece | list[Piece]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self._length))]
+        if index < 0:
+            index += self._length
+        run = self._runs[bisect_right(self._runs, index, key=lambda run: run.first) - 1]
+        turn, place = divmod(index - run.first, len(run.names))
+        if index < 0 or turn >= run.turns:
+            raise IndexError(index)
+        return run.piece(turn, place)
+
+    def find(self, path: str) -> Piece | None:
+        """Return the part that belongs to the tensor at a path; None if there is none."""
+        layer, name = layer_and_name(path)
+        run = next((run for run in self._runs if name in run.names and run.in_layers == (layer is not None)), None)
+        if run is None or (layer is not None and layer >= run.turns):
+            return None
+        return run.piece(run.turn_of(layer or 0), run.names.index(name))
+
+    def index_at(self, element: int) -> int:
+        """Return the index of the part that holds an element."""
+        run = self._runs[bisect_right(self._runs, element, key=lambda run: run.start) - 1]
+        turn, rest = divmod(element - run.start, run.stride)
+        return run.first + turn * len(run.names) + bisect_right(run.offsets, rest) - 1
+
+    def starts(self) -> npt.NDArray[np.int64]:
+        """Return the first elements of the parts that are not empty."""
+        import numpy as np
+
+        found = []
+        for run in self._runs:
+            filled = [offset for offset, count in zip(run.offsets, run.counts, strict=True) if count]
+            turns = run.start + run.stride * np.arange(run.turns, dtype=np.int64)
+            found.append((turns[:, None] + np.array(filled, np.int64)).ravel())
+        return np.concatenate(found)
+
+
+class _Run:
+    """Tensors that take turns in each layer, or one outside of the layers; `first` is the index of the first part."""
+
+    def __init__(
+        self, head: str, names: list[str], counts: Mapping[str, int], n_layer: int, start: int, first: int
+    ) -> None:
+        self.names, self.start, self.first = names, start, first
+        self.in_layers, self.upwards = names != [head], head == "layers up"
+        self.turns = n_layer if self.in_layers else 1
+        self.counts = [counts[name] for name in names] if self.turns else [0] * len(names)
+        *self.offsets, self.stride = accumulate(self.counts, initial=0)
+
+    def turn_of(self, layer: int) -> int:
+        """Return which turn is that of a layer; and the reverse."""
+        return layer if self.upwards or not self.in_layers else self.turns - 1 - layer
+
+    def piece(self, turn: int, place: int) -> Piece:
+        """Return a tensor's part in a turn."""
+        path = f"layers[{self.turn_of(turn)}].{self.names[place]}" if self.in_layers else self.names[place]
+        return Piece(path, self.start + turn * self.stride + self.offsets[place], self.counts[place])
+
+
+def element_counts(model_tensors: Mapping[str, Tensor]) -> tuple[dict[str, int], int]:
+    """Return the elements of a model's tensors, by path outside of the layers and by name in them, and the layers.
+
+    Raises `UnfitError` if the tensors are not those of a whole model.
+    """
+    counts: dict[str, int] = {}
+    names = [name for name, _, more in (part.partition(": ") for part in ORDERS["A"].split("; ")) if not more]
+    in_layers = ORDERS["A"].partition(": ")[2].partition(";")[0].split()
+    n_layer = (len(model_tensors) - len(names)) // len(in_layers)
+    paths = ((f"layers[{layer}].{name}", name) for layer in range(n_layer) for name in in_layers)
+    for path, name in chain(zip(names, names, strict=True), paths):
+        tensor = model_tensors.get(path)
+        if tensor is None:
+            raise UnfitError(f"the model has no tensor {path}, so the order of its parameters is unknown")
+        if counts.setdefault(name, tensor.n_elements) != tensor.n_elements:
+            raise UnfitError(f"{path} has {tensor.n_elements} elements, but layers[0].{name} has {counts[name]}")
+    return counts, n_layer
+
+
+def piece_of(order: str, model_tensors: Mapping[str, Tensor], path: str) -> Piece:
+    """Return the part of a flat vector that belongs to one parameter, given by its path.
+
+    In column j of lms or lmy, shape `[n_params, lbfgs_m]`, the part starts `j * n_params` elements later. Raises
+    `PathError` for an unknown path, `UsageError` for an unknown order.
+    """
+    piece = Layout.of(order, model_tensors).find(path)
+    if piece is not None:
+        return piece
+    import difflib
+
+    near = difflib.get_close_matches(path, list(islice(model_tensors, 1000)), n=3, cutoff=0.5)
+    raise PathError(f"the model has no parameter {path!r}", f"Did you mean {', '.join(near)}?" if near else "")
+
+
+def permuted_extents(
+    tensor: Tensor, from_order: str, to_order: str, model_tensors: Mapping[str, Tensor]
+) -> list[tuple[int, int]]:
+    """Return the (offset, size) extents in the file that, read one after the other, are the tensor in `to_order`.
+
+    The tensor is a flat vector `[n_params]`, or columns `[n_params, lbfgs_m]` of which each is permuted, in
+    `from_order`. Adjacent extents are joined: if the orders are the same, there is one. With the orders exchanged the
+    extents are those of the inverse. Raises `UnfitError` if the tensor is not a flat vector of this model's parameters.
+    """
+    counts, n_layer = element_counts(model_tensors)
+    sources, targets = (Layout(order, counts, n_layer) for order in (from_order, to_order))
+    n_params = sources.n_params
+    if not tensor.shape or tensor.shape[0] != n_params:
+        raise UnfitError(f"{tensor.path} has the shape {list(tensor.shape)}; the model has {n_params} parameters")
+    if not tensor.nbytes:
+        return []
+    size = tensor.nbytes // tensor.n_elements
+    found = (sources.find(piece.path) for piece in targets)
+    column = _joined((piece.start * size, piece.count * size) for piece in found if piece is not None)
+    starts = range(tensor.offset, tensor.offset + tensor.nbytes, n_params * size)
+    return _joined((start + offset, length) for start in starts for offset, length in column)
+
+
+def reordered(
+    tensor: Tensor, from_order: str, to_order: str, model_tensors: Mapping[str, Tensor]
+) -> Iterator[memoryview]:
+    """Yield the bytes of a flat vector in `to_order`, in pieces that are good until the next is asked for.
+
+    The errors are those of `permuted_extents`.
+    """
+    return tensor.source.stream(permuted_extents(tensor, from_order, to_order, model_tensors))
+
+
+def _joined(extents: Iterator[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the (offset, size) extents without empty ones, and with each run of adjacent ones as one."""
+    joined: list[tuple[int, int]] = []
+    for offset, size in extents:
+        if joined and sum(joined[-1]) == offset:
+            joined[-1] = (joined[-1][0], joined[-1][1] + size)
+        elif size:
+            joined.append((offset, size))
+    return joined
