@@ -11,7 +11,17 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from construct import Container
 
-from ggcp_schema.constructs import ErrorLog, Extent, Field, FieldError, Steps, Struct, format_path, root_field
+from ggcp_schema.constructs import (
+    ErrorLog,
+    Extent,
+    Field,
+    FieldError,
+    Steps,
+    Struct,
+    counted,
+    format_path,
+    root_field,
+)
 from ggcp_schema.errors import GgcpError, MalformedError, NotACheckpointError, PathError, TruncatedError
 from ggcp_schema.files.magic import describe_head
 from ggcp_schema.files.source import Source
@@ -137,21 +147,39 @@ class File:
         """Return the error for a path that does not exist: the damage that may hide it, or the nearest that do."""
         if self.damage is not None:
             return self.damage
-        near = self.suggestions(path)
-        return PathError(
-            f"{self.path} has no field {path!r}",
-            f"Did you mean {', '.join(near)}?" if near else f"Run `ggcp-schema dump {self.path}` to list all fields.",
-        )
+        message = f"{self.path} has no field {path!r}"
+        if (hint := self._out_of_range(path)) or (near := self.suggestions(path)):
+            return PathError(message, hint or f"Did you mean {', '.join(near)}?")
+        return PathError(message, f"Run `ggcp-schema dump {shlex.quote(self.path)}` to list all fields.")
+
+    def _out_of_range(self, path: str) -> str:
+        """Return the size of the list if the path leads to an element that a list does not have."""
+        field: Field | None = self.root
+        for step in parse_path(path) or ():
+            inner = None if field is None else field.child(step)
+            if inner is None:
+                break
+            field = inner
+        else:
+            return ""
+        if not isinstance(step, int) or field is None or field.type != "array":
+            return ""
+        count = len(field.value)
+        return f"{field.path} has {counted(count, 'element')}" + (f", [0] to [{count - 1}]." if count else ".")
 
     def suggestions(self, path: str) -> list[str]:
-        """Return the existing paths that resemble `path` most, at most three."""
+        """Return the existing paths that end in `path`, or else resemble it most, at most three."""
         import difflib
 
+        wanted, candidates = path.lower(), self.candidates()
+        ending = [candidate for candidate in candidates if candidate.lower().endswith(f".{wanted}")]
+        if ending:
+            return ending[:SUGGESTIONS]
         known: dict[str, list[str]] = {}
-        for candidate in self.candidates():
+        for candidate in candidates:
             known.setdefault(candidate.lower(), []).append(candidate)
             known.setdefault(candidate.rpartition(".")[2].lower(), []).append(candidate)
-        near = difflib.get_close_matches(path.lower(), known, n=SUGGESTIONS, cutoff=0.6)
+        near = difflib.get_close_matches(wanted, known, n=SUGGESTIONS, cutoff=0.6)
         return list(dict.fromkeys(candidate for name in near for candidate in known[name]))[:SUGGESTIONS]
 
     def candidates(self) -> list[str]:

@@ -105,6 +105,25 @@ def test_a_path_error_is_a_key_error_and_names_the_nearest() -> None:
             file.find("zzzzzzzz")
 
 
+@pytest.mark.parametrize(
+    ("wrong", "hint"),
+    [
+        ("wq.data", "Did you mean layers[0].wq.data?"),
+        ("NE[0]", "Did you mean tok_embeddings.ne[0], norm.ne[0]"),
+        ("layers[2]", "layers has 2 elements, [0] to [1]."),
+        ("layers[99].wq.data", "layers has 2 elements, [0] to [1]."),
+        ("layers[1].wq.ne[2]", "layers[1].wq.ne has 2 elements, [0] to [1]."),
+        ("layers[1].wx[2]", "Did you mean layers[0].w"),
+        ("norm[0]", "Did you mean norm"),
+        ("optimizer.state.pf.ne[0]", "optimizer.state.pf.ne has 0 elements."),
+    ],
+)
+def test_the_hint_names_paths_with_that_ending_or_the_size_of_the_list(wrong: str, hint: str) -> None:
+    with open_file(PATH) as file, pytest.raises(PathError) as caught:
+        file.find(wrong)
+    assert caught.value.hint.startswith(hint)
+
+
 def test_fields_by_place() -> None:
     with open_file(PATH) as file:
         assert file.at(0).path == "magic"
