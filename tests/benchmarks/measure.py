@@ -75,18 +75,23 @@ class Bench(NamedTuple):
         return [self.python, "-c", "pass"]
 
     def in_turns(
-        self, commands: Mapping[str, Command], output: Path | None = None, *, exits: Collection[int] = (0,)
+        self,
+        commands: Mapping[str, Command],
+        output: Path | None = None,
+        *,
+        exits: Collection[int] = (0,),
+        times: int = 1,
     ) -> dict[str, list[Run]]:
-        """Run each command once a round. The first round fills the caches and does not count.
+        """Run each command once a round, or so many times. The first round fills the caches and does not count.
 
         `output` is removed before each run.
         """
         runs: dict[str, list[Run]] = {name: [] for name in commands}
         for turn in range(self.rounds + 1):
             for name, command in commands.items():
-                found = run(command, output, exits=exits)
+                found = [run(command, output, exits=exits) for _ in range(times)]
                 if turn:
-                    runs[name].append(found)
+                    runs[name] += found
         return runs
 
     def numbers(self, script: str, *args: str | os.PathLike[str]) -> list[float]:
