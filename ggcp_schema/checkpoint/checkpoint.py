@@ -244,7 +244,8 @@ class Layers(Sequence[Layer]):
         position = index + self.length if index < 0 else index
         if not 0 <= position < self.length:
             raise IndexError(f"there is no layer {index}: the model has {self.length}")
-        return part_of(Layer, self.records[position], f"layers[{position}]", self.source)
+        with self.source.parsing():
+            return part_of(Layer, self.records[position], f"layers[{position}]", self.source)
 
 
 def is_optimizer(path: str) -> bool:

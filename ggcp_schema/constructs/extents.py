@@ -49,20 +49,20 @@ class Origin:
 
         Raises `DataGoneError` if there is none, or if it has changed.
         """
-        if not self.stream.closed:
-            with self._lock:
+        with self._lock:
+            if not self.stream.closed:
                 self._check_unchanged(self.stream)
                 here = self.stream.tell()  # in the middle of a parse if a field is computed from earlier ones
                 try:
                     yield self.stream
                 finally:
                     self.stream.seek(here)
-            return
-        if self.path is None:
-            raise DataGoneError(None, "the stream that the data was parsed from is closed, and it was not a file")
-        with open(self.path, "rb") as stream:
-            self._check_unchanged(stream)
-            yield stream
+                return
+            if self.path is None:
+                raise DataGoneError(None, "the stream that the data was parsed from is closed, and it was not a file")
+            with open(self.path, "rb") as stream:
+                self._check_unchanged(stream)
+                yield stream
 
     def _check_unchanged(self, stream: IO[bytes]) -> None:
         if _stamp(stream) != self.stamp:

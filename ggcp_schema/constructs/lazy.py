@@ -109,7 +109,7 @@ class LazyList(Sequence[Any]):
         return Extent(self.offset, self.nbytes, self.origin)
 
     def offset_of(self, index: int) -> int:
-        """Return the offset of an element; that of the last whole element plus 1 is the end of it."""
+        """Return the offset of an element; that of the first one after the whole elements is their end."""
         if self.layout is not None:
             return self.offset + index * self.layout.length
         if index >= self.length:

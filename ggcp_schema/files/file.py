@@ -122,7 +122,10 @@ class File:
         if path in ("", "file"):
             return self.root
         steps = self.alias(path) or parse_path(path)
-        return None if steps is None else self.root.find(steps)
+        if steps is None:
+            return None
+        with self.source.parsing():
+            return self.root.find(steps)
 
     def alias(self, name: str) -> Steps | None:
         """Return the path of the field that has another name in this format; None if there is none."""

@@ -49,9 +49,15 @@ class Source:
     def reading(self) -> Iterator[IO[bytes]]:
         """Yield the file, positioned at its start, for a parser. Errors of the system become `FileError`."""
         self.check_open()
-        try:
+        with self.parsing():
             self.file.seek(0)
             yield self.file
+
+    @contextmanager
+    def parsing(self) -> Iterator[None]:
+        """Let errors of the system, and a file that has changed since it was parsed, become `FileError`."""
+        try:
+            yield
         except OSError as error:
             if isinstance(error, FileError):
                 raise

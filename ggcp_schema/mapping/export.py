@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
+from ggcp_schema.checkpoint.checkpoint import is_optimizer
 from ggcp_schema.checkpoint.formats import open_file
 from ggcp_schema.errors import MalformedError, UsageError
 from ggcp_schema.files.atomic import check_output
-from ggcp_schema.files.file import File
+from ggcp_schema.files.file import File, Finding
 from ggcp_schema.gguf.entries import Progress
 from ggcp_schema.mapping.eras import EraConclusion, conclude
 from ggcp_schema.mapping.model import Model, export_entries, model_of, rescued
@@ -68,10 +70,18 @@ def plan_model(
         rms_eps=eps,
         rms_eps_reason=reason,
         notes=tuple(model_notes(model, vocabulary, file.damage, context_length)),
-        warnings=file.findings,
+        warnings=(*file.findings, *_left_out(file, model)),
         model=model,
         vocabulary=vocabulary,
     )
+
+
+def _left_out(file: File, model: Model) -> Iterator[Finding]:
+    """Yield the tensors of a GGUF file that belong neither to the model nor to the optimizer."""
+    if file.format.name == "gguf":
+        for name in file.tensors:
+            if name not in model.tensors and not is_optimizer(name):
+                yield Finding("tensor_infos", f"{name!r} is no tensor of a llama model and is left out")
 
 
 def _era(file: File, model: Model) -> EraConclusion:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import ggcp_schema
-from ggcp_schema import CHECKPOINT, PathError, TruncatedError, UsageError, open_checkpoint
+from ggcp_schema import CHECKPOINT, FileError, PathError, TruncatedError, UsageError, open_checkpoint
 from tests.builder import build_checkpoint
 from tests.helpers import FIXTURES, GENUINE, ORDERS, TRUNCATED
 
@@ -142,6 +142,23 @@ def test_layers_are_a_sequence() -> None:
         assert len(ckpt.layers) == 2
         assert ckpt.layers[-1] == ckpt.layers[1] != ckpt.layers[0]
         assert list(ckpt.layers) == ckpt.layers[:] == [ckpt.layers[0], ckpt.layers[1]]
+
+
+def test_layers_can_be_asked_for_after_closing_unless_the_file_has_changed(tmp_path: Path) -> None:
+    path = tmp_path / "moved.ggcp"
+    path.write_bytes(PATH.read_bytes())
+    with open_checkpoint(path) as ckpt:
+        layer = ckpt.layers[1]
+    assert ckpt.layers[1] == layer
+    assert ckpt.find("layers[1].wq").offset < layer.wq.offset
+    os.utime(path, (1, 1))
+    for ask in (lambda: ckpt.layers[1], lambda: ckpt["layers[1].wq"], lambda: ckpt.get("layers[1].wq.ne")):
+        with pytest.raises(FileError, match=r"moved\.ggcp: the file has changed since it was parsed"):
+            ask()
+    path.unlink()
+    with pytest.raises(FileError, match=r"moved\.ggcp: No such file"):
+        ckpt.layers[1]
+    assert ckpt.tensors["layers[1].wq"].offset == layer.wq.offset
 
 
 def test_it_is_read_only() -> None:
