@@ -3,8 +3,8 @@
 No file stores it, but the bytes may tell:
 
 1. x, the parameters that the optimizer worked on, equals the model's weights in the right order.
-2. The moments of a token that never occurred are zero. Such a row of n_embd zeros lies in tok_embeddings and nowhere
-   else; `<unk>`, row 0, hardly ever occurs, and `<s>`, row 1, begins every sample.
+2. The moments of a token that never occurred are zero. Such a row of n_embd zeros lies in tok_embeddings and in
+   no other tensor; `<unk>`, row 0, hardly ever occurs, and `<s>`, row 1, begins every sample.
 3. The moments of one tensor are of like size, so the right order explains them best. This is no proof.
 
 Tensors are given as in `layout`.
