@@ -509,7 +509,8 @@ def test_an_unforeseen_error_while_the_file_is_opened_is_not_swallowed() -> None
         raise ZeroDivisionError
 
     async def wait(app: BrowseApp, pilot: Pilot[None]) -> None:
-        await pilot.pause(0.5)
+        while app._exception is None:
+            await asyncio.sleep(0.01)
 
     with pytest.raises(ZeroDivisionError):
         opening(fail, wait)
