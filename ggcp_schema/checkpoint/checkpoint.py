@@ -119,10 +119,10 @@ class Checkpoint(File):
         """All tensors by path, in file order; those after the damage are missing."""
         columns = Columns()
         for name, value in self.container.items():
-            if isinstance(value, LazyList):
+            if isinstance(value, LazyList):  # the layers, of which the whole ones were kept
                 columns.extend(value.kept.columns)
-            rest = ListContainer(value.broken) if isinstance(value, LazyList) else value
-            for path, record in tensor_records(Container({name: rest})):
+                value = ListContainer(value.broken)  # noqa: PLW2901
+            for path, record in tensor_records(Container({name: value})):
                 if "_size" in record:
                     columns.append(tensor_of_record(record, path, self.source))
         return Tensors(columns, self._tensor_paths, self.source)

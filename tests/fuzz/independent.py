@@ -13,37 +13,11 @@ from gguf import GGUFReader
 
 import tests.mapping.independent_order as order
 from tests.fuzz.layout import Walker, WalkError, walk, walk_to_damage
+from tests.gguf_names import LAYER, MODEL, STATE
 
 __all__ = ["WalkError", "compare", "paths"]
 
-MODEL = {"tok_embeddings": "token_embd.weight", "norm": "output_norm.weight", "output": "output.weight"}
-LAYER = {
-    "attention_norm": "attn_norm",
-    "wq": "attn_q",
-    "wk": "attn_k",
-    "wv": "attn_v",
-    "wo": "attn_output",
-    "ffn_norm": "ffn_norm",
-    "w1": "ffn_gate",
-    "w2": "ffn_down",
-    "w3": "ffn_up",
-}
 Written = dict[str, tuple[list[int], bytes]]  # the shape in ggml order and the bytes of each tensor
-STATE = {
-    "adam": {"m": "first_moments", "v": "second_moments", "pf": "past_loss_values"},
-    "lbfgs": {
-        "x": "current_parameters",
-        "xp": "previous_parameters",
-        "g": "current_gradients",
-        "gp": "previous_gradients",
-        "d": "search_direction",
-        "pf": "past_loss_values",
-        "lmal": "memory_alpha",
-        "lmys": "memory_ys",
-        "lms": "memory_s",
-        "lmy": "memory_y",
-    },
-}
 COUNTS = {
     "train_its": "training.iteration_count",
     "train_samples": "training.sample_count",

@@ -15,34 +15,11 @@ from typing import Any
 import numpy as np
 from gguf import GGUFEndian, GGUFReader, GGUFValueType, GGUFWriter
 
+from tests.gguf_names import LAYER, MODEL, STATE
 from tests.mapping import independent_order
 from tests.vocabularies import tokenizer_keys
 
 NO_TOKEN = 0xFFFFFFFF
-LAYER = {
-    "attention_norm": "attn_norm",
-    "wq": "attn_q",
-    "wk": "attn_k",
-    "wv": "attn_v",
-    "wo": "attn_output",
-    "ffn_norm": "ffn_norm",
-    "w1": "ffn_gate",
-    "w2": "ffn_down",
-    "w3": "ffn_up",
-}
-STATE = {"m": "adam.first_moments", "v": "adam.second_moments", "pf": "adam.past_loss_values"}
-LBFGS_STATE = {
-    "x": "current_parameters",
-    "xp": "previous_parameters",
-    "g": "current_gradients",
-    "gp": "previous_gradients",
-    "d": "search_direction",
-    "pf": "past_loss_values",
-    "lmal": "memory_alpha",
-    "lmys": "memory_ys",
-    "lms": "memory_s",
-    "lmy": "memory_y",
-}
 
 
 def read_gguf(path: Path) -> dict[str, Any]:
@@ -84,14 +61,13 @@ def tensor_name(path: str) -> str:
     if path.startswith("layers["):
         layer, _, field = path.removeprefix("layers[").partition("].")
         return f"blk.{layer}.{LAYER[field]}.weight"
-    return {"tok_embeddings": "token_embd", "norm": "output_norm"}.get(path, path) + ".weight"
+    return MODEL[path]
 
 
 def vector_name(field: str, optimizer: str) -> str | None:
     """Return the GGUF name of a tensor of the optimizer's state; None for one that is not written."""
-    if optimizer == "lbfgs":
-        return f"optimizer.lbfgs.{LBFGS_STATE[field]}"
-    return f"optimizer.{STATE[field]}" if field in STATE else None
+    name = STATE[optimizer].get(field)
+    return None if name is None else f"optimizer.{optimizer}.{name}"
 
 
 def write_as_trainer(
