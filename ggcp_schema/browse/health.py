@@ -192,9 +192,7 @@ class HealthView(LineView, Working, Pane):
         if self.found is not None and tensor is not None:
             for index, row in enumerate(self.found.rows):
                 if row.tensor.path == tensor.path and index != self.cursor:
-                    self.cursor = index
-                    self.show_cursor()
-                    self.refresh()
+                    self.put(index)
 
     def _examine(self, report: Report) -> Examination:
         return examine(self.document.parameters, self.find_moments(self.document.file), report)

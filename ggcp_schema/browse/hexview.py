@@ -10,10 +10,10 @@ from textual import events
 from textual.binding import Binding, BindingType
 from textual.geometry import Size
 from textual.message import Message
-from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from ggcp_schema.browse.document import READ_ERRORS, Document
+from ggcp_schema.browse.drawn import DrawnView
 from ggcp_schema.browse.hexlines import Layout, Piece, pieces
 from ggcp_schema.browse.reading import Unreadable
 from ggcp_schema.browse.text import fit
@@ -23,7 +23,7 @@ from ggcp_schema.inspect.text import escape, value_text
 SHOWN_NAMES = frozenset({"u32", "i32", "u64", "i64", "f32"})  # types whose value fits beside the name
 
 
-class HexView(ScrollView, can_focus=True):
+class HexView(DrawnView):
     """Bytes as hex digits and text, virtual: a file of 50 GB costs no more than one of 50 bytes."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -40,6 +40,7 @@ class HexView(ScrollView, can_focus=True):
         Binding("left_square_bracket", "field(-1)", "Previous field", show=False),
         Binding("right_square_bracket", "field(1)", "Next field", show=False),
     ]
+    PREFIX = "hex"
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "hex--address",
         "hex--even",
@@ -76,7 +77,6 @@ class HexView(ScrollView, can_focus=True):
         self._window: tuple[int, int] = (0, 0)
         self._bytes = b""
         self._pieces: list[Piece] = []
-        self._styles: dict[str, Style] = {}
         self._failed = False
 
     @property
@@ -89,10 +89,6 @@ class HexView(ScrollView, can_focus=True):
         self.virtual_size = Size(0, self.grid.lines)
         self.show_cursor()
 
-    def notify_style_update(self) -> None:
-        self._styles.clear()
-        super().notify_style_update()
-
     # Moving ------------------------------------------------------------------------------------------------
 
     def mark(self, field: Field | None, cursor: int | None = None) -> None:
@@ -104,9 +100,24 @@ class HexView(ScrollView, can_focus=True):
 
     def mark_bytes(self, chosen: range, cursor: int) -> None:
         """Mark these bytes, and put the cursor on a byte."""
-        self.selection, self.cursor = chosen, min(cursor, max(0, self.file.size - 1))
-        self.show_cursor(centre=True)
-        self.refresh()
+        if chosen != self.selection:
+            self._redraw(self.selection)
+            self._redraw(chosen)
+        self.selection = chosen
+        self._put(min(cursor, max(0, self.file.size - 1)), centre=True)
+
+    def _put(self, cursor: int, *, centre: bool = False) -> None:
+        """Put the cursor on a byte."""
+        self._redraw(range(self.cursor, self.cursor + 1))
+        self.cursor = cursor
+        self._redraw(range(self.cursor, self.cursor + 1))
+        self.show_cursor(centre=centre)
+
+    def _redraw(self, span: range) -> None:
+        """Draw the lines again that show these bytes."""
+        grid, top = self.grid, round(self.scroll_y)
+        first, stop = span.start // grid.per_line - top, -(-span.stop // grid.per_line) - top
+        self.redraw(max(0, first), min(self.scrollable_content_region.height, stop))
 
     def show_cursor(self, *, centre: bool = False) -> None:
         """Scroll so that the cursor can be seen."""
@@ -123,9 +134,7 @@ class HexView(ScrollView, can_focus=True):
         """Put the cursor on a byte, as the user does by moving it."""
         offset = min(max(offset, 0), self.file.size - 1)
         if offset != self.cursor and self.file.size:
-            self.cursor = offset
-            self.show_cursor()
-            self.refresh()
+            self._put(offset)
             self.post_message(self.Moved(self, offset))
 
     def action_move(self, step: int) -> None:
@@ -175,12 +184,6 @@ class HexView(ScrollView, can_focus=True):
         self.jump((round(self.scroll_y) + place.y) * grid.per_line + index)
 
     # Drawing -----------------------------------------------------------------------------------------------
-
-    def style_of(self, name: str) -> Style:
-        """Return the style of a component class."""
-        if name not in self._styles:
-            self._styles[name] = self.get_component_rich_style(f"hex--{name}")
-        return self._styles[name]
 
     def _load(self, grid: Layout) -> None:
         """Read the visible bytes and find their fields, unless that was done."""
@@ -282,7 +285,7 @@ class HexView(ScrollView, can_focus=True):
         if start == self._window[0] and here and here[0] not in begin:
             begin = [here[0], *begin]
         segments: list[Segment] = []
-        left = grid.names
+        left, end = grid.names, start + grid.per_line
         for piece in begin:
             goes_on = piece.start < start
             if goes_on and len(segments) == 0 and start != self._window[0]:
@@ -290,7 +293,7 @@ class HexView(ScrollView, can_focus=True):
             else:
                 text = self._label(piece, long=len(begin) == 1 and left >= 24)
             text = fit(text, left) if len(text) > left else text
-            chosen = piece.start in self.selection
+            chosen = max(piece.start, start) < self.selection.stop and self.selection.start < min(piece.stop, end)
             segments.append(Segment(text, self.style_of("name-selected" if chosen else "name")))
             left -= len(text) + 2
             if left < 4:

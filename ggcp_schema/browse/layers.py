@@ -84,9 +84,7 @@ class Layers(LineView, Working, Pane):
         if tensor is not None and (current is None or current.path != tensor.path):
             for index, line in enumerate(self.lines):
                 if line.tensor is not None and line.tensor.path == tensor.path:
-                    self.cursor = index
-                    self.show_cursor(centre=True)
-                    self.refresh()
+                    self.put(index, centre=True)
 
     def hide(self) -> None:
         if self.working:

@@ -9,11 +9,12 @@ from rich.style import Style
 from textual import events
 from textual.binding import Binding, BindingType
 from textual.geometry import Size
-from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
+from ggcp_schema.browse.drawn import DrawnView
 
-class LineView(ScrollView, can_focus=True):
+
+class LineView(DrawnView):
     """Lines that are drawn when they are seen.
 
     Subclasses define `count`, `draw` and, if `top` is not 0, `draw_top`; `moved` and `chosen` are called when the
@@ -29,6 +30,7 @@ class LineView(ScrollView, can_focus=True):
         Binding("end", "end(1)", "Last line", show=False),
         Binding("enter", "choose", "Choose", show=False),
     ]
+    PREFIX = "line"
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "line--cursor",
         "line--cursor-blurred",
@@ -52,7 +54,6 @@ class LineView(ScrollView, can_focus=True):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.cursor = 0
-        self._styles: dict[str, Style] = {}
 
     def count(self) -> int:
         """Return the number of lines."""
@@ -95,10 +96,18 @@ class LineView(ScrollView, can_focus=True):
         """Put the cursor on a line, as the user does by moving it."""
         index = min(max(index, 0), self.count() - 1)
         if index != self.cursor and index >= 0:
-            self.cursor = index
-            self.show_cursor()
-            self.refresh()
+            self.put(index)
             self.moved()
+
+    def put(self, index: int, *, centre: bool = False) -> None:
+        """Put the cursor on a line that exists."""
+        before, self.cursor = self.cursor, index
+        self.show_cursor(centre=centre)
+        self.redraw(0, self.top)
+        for line in {before, index}:
+            seen = self.top + line - round(self.scroll_y)
+            if seen >= self.top:
+                self.redraw(seen, seen + 1)
 
     def show_cursor(self, *, centre: bool = False) -> None:
         """Scroll so that the cursor can be seen."""
@@ -135,16 +144,6 @@ class LineView(ScrollView, can_focus=True):
             self.jump(index)
 
     # Drawing -----------------------------------------------------------------------------------------------
-
-    def notify_style_update(self) -> None:
-        self._styles.clear()
-        super().notify_style_update()
-
-    def style_of(self, name: str) -> Style:
-        """Return the style of a component class."""
-        if name not in self._styles:
-            self._styles[name] = self.get_component_rich_style(f"line--{name}")
-        return self._styles[name]
 
     def text(self, text: str, style: str = "name") -> Segment:
         """Return text in the style of a component class."""

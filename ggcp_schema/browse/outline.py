@@ -25,9 +25,24 @@ class Row(NamedTuple):
 
 
 class Branch:
-    """An expanded node and the expanded nodes below it. `pinned` if the user expanded it, and not a jump."""
+    """An expanded node and the expanded nodes below it. `pinned` if the user expanded it, and not a jump.
 
-    __slots__ = ("children", "depth", "field", "index", "opened", "order", "parent", "pinned", "starts", "total")
+    `changes` counts how often a node below it was expanded or collapsed.
+    """
+
+    __slots__ = (
+        "changes",
+        "children",
+        "depth",
+        "field",
+        "index",
+        "opened",
+        "order",
+        "parent",
+        "pinned",
+        "starts",
+        "total",
+    )
 
     def __init__(self, field: Field, parent: Branch | None, index: int, *, pinned: bool) -> None:
         self.field, self.parent, self.index, self.pinned = field, parent, index, pinned
@@ -37,6 +52,7 @@ class Branch:
         self.order: list[int] = []  # the keys of `opened`, sorted
         self.starts: list[int] = []  # the row of each of them, counted from this branch's first child
         self.total = len(self.children)
+        self.changes = 0
 
     def open(self, index: int, *, pinned: bool) -> Branch:
         """Expand the child with that index, unless it is expanded already."""
@@ -63,6 +79,7 @@ class Branch:
                 branch.starts.append(index + extra)
                 extra += branch.opened[index].total
             branch.total = len(branch.children) + extra
+            branch.changes += 1
             branch = branch.parent
 
     def locate(self, row: int) -> tuple[Branch, int]:

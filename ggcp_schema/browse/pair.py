@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from rich.segment import Segment
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Container, Horizontal
+from textual.containers import Horizontal
 from textual.message import Message
 from textual.widget import Widget
 
@@ -20,6 +20,7 @@ from ggcp_schema.browse.hexview import HexView
 from ggcp_schema.browse.jobs import Working
 from ggcp_schema.browse.keys import KEYS
 from ggcp_schema.browse.lines import LineView
+from ggcp_schema.browse.panes import Frame
 from ggcp_schema.browse.reading import reads_file
 from ggcp_schema.browse.screen import FileScreen, Finder, Known, Student
 from ggcp_schema.browse.text import bar, fit, number
@@ -239,17 +240,21 @@ class PairScreen(FileScreen):
     def frames(self) -> list[str]:
         return list(FRAMES)
 
+    @property
+    def crowded(self) -> bool:
+        return self.single or self.has_class("-low")
+
     def compose(self) -> ComposeResult:
         yield TopBar(self.a)
         with Horizontal(id="trees"):
             for letter, document in (("a", self.a), ("b", self.b)):
-                with Container(id=f"{letter}-frame", classes="frame"):
+                with Frame(id=f"{letter}-frame"):
                     yield TreeView(document, id=f"tree-{letter}")
-        with Container(id="changes-frame", classes="frame"):
+        with Frame(id="changes-frame"):
             yield ChangeList(self.a, self.b)
         with Horizontal(id="hexes"):
             for letter, document in (("a", self.a), ("b", self.b)):
-                with Container(id=f"bytes-{letter}-frame", classes="frame"):
+                with Frame(id=f"bytes-{letter}-frame"):
                     yield HexView(document, id=f"hex-{letter}")
         yield Finder(self.found)
         yield Student(self.a)

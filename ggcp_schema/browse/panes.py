@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from textual.containers import Container
 from textual.message import Message
+from textual.strip import Strip
 from textual.widget import Widget
 
 from ggcp_schema.browse.document import Document
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.files.tensor import Tensor
+
+
+class Frame(Container):
+    """The border around a pane.
+
+    It is drawn again for each change of its title. Textual would arrange the text of an empty page for that.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.add_class("frame")
+
+    def render_line(self, y: int) -> Strip:
+        return Strip.blank(self.size.width, self.visual_style.rich_style)
 
 
 class Jump(Message):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, ClassVar
 
 from textual import events
@@ -116,11 +116,17 @@ class FileScreen(Screen[None]):
         """Whether one pane is shown at a time."""
         return self.has_class("-single")
 
+    @property
+    def crowded(self) -> bool:
+        """Whether there is no room for all panes, so that those are shown that belong to the open one."""
+        return self.single
+
     def fit_to(self, width: int, height: int) -> None:
         """Arrange the panes for a size of the screen."""
-        self.set_class(self.zoomed or width < SINGLE[0] or height < SINGLE[1], "-single")
-        self.set_class(height < LOW, "-low")
-        self._show_panes()
+        before = self.classes
+        self.set_class(self.zoomed or width < SINGLE[0] or height < SINGLE[1], "-single", update=False)
+        self.set_class(height < LOW, "-low", update=False)
+        self._show_panes(before)
 
     def on_resize(self, event: events.Resize) -> None:
         self.fit_to(event.size.width, event.size.height)
@@ -128,10 +134,14 @@ class FileScreen(Screen[None]):
     pane = 0
     zoomed = False
 
-    def _show_panes(self) -> None:
+    def _show_panes(self, before: Collection[str] | None = None) -> None:
+        """Show the panes that there is room for; `before` are the classes of the screen at the last time."""
+        before = self.classes if before is None else before
         names = self.frames()
         for index, name in enumerate(names):
-            self.set_class(index == self.pane, f"-shows-{name}")
+            self.set_class(self.crowded and index == self.pane, f"-shows-{name}", update=False)
+        if self.classes != before:
+            self.app.update_styles(self)  # once: it takes longer than all else
         for bar in self.query(TopBar):
             bar.panes = ([name.replace("-", " ").title() for name in names], self.pane) if self.single else None
             bar.refresh()

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Container, Horizontal
+from textual.containers import Horizontal
 from textual.widget import Widget
 
 from ggcp_schema.browse.bars import KeyBar, TabStrip, TopBar
@@ -20,7 +20,7 @@ from ggcp_schema.browse.histogram import Histogram
 from ggcp_schema.browse.keys import KEYS
 from ggcp_schema.browse.layers import Layers
 from ggcp_schema.browse.overview import Overview
-from ggcp_schema.browse.panes import Jump, Pane
+from ggcp_schema.browse.panes import Frame, Jump, Pane
 from ggcp_schema.browse.picture import PictureView
 from ggcp_schema.browse.reading import reads_file
 from ggcp_schema.browse.schema import Schema
@@ -63,11 +63,11 @@ class BrowseScreen(FileScreen):
     def compose(self) -> ComposeResult:
         yield TopBar(self.document)
         with Horizontal(id="upper"):
-            with Container(id="tree-frame", classes="frame"):
+            with Frame(id="tree-frame"):
                 yield TreeView(self.document)
-            with Container(id="tabs-frame", classes="frame"):
+            with Frame(id="tabs-frame"):
                 yield TabStrip(self.titles)
-        with Container(id="hex-frame", classes="frame"):
+        with Frame(id="hex-frame"):
             yield HexView(self.document)
         yield Finder(self.found)
         yield Student(self.document)

@@ -73,11 +73,12 @@ class TreeView(LineView):
 
     def reveal(self, field: Field) -> None:
         """Put the cursor on a field, and expand what leads to it."""
+        before = self.outline.root.changes
         row = self.outline.reveal(field)
+        if self.outline.root.changes != before:
+            self.relayout()
         if row is not None:
-            self.cursor = row
-        self.relayout()
-        self.show_cursor(centre=True)
+            self.put(row, centre=True)
 
     def _change(self, change: Callable[[int], bool]) -> bool:
         """Expand or collapse the row of the cursor."""

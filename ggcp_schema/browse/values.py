@@ -104,9 +104,8 @@ class Values(LineView, Pane):
     def go_to(self, element: int) -> None:
         """Put the cursor on an element of the tensor that is shown."""
         if self.table is not None:
-            self.cursor, self.column = divmod(element, self.table.columns)
-            self.show_cursor(centre=True)
-            self.refresh()
+            row, self.column = divmod(element, self.table.columns)
+            self.put(row, centre=True)
 
     def count(self) -> int:
         return 0 if self.table is None else self.table.rows
@@ -163,7 +162,7 @@ class Values(LineView, Pane):
                 self.scroll_to(x=CELL * self.column, animate=False)
             elif self.column >= stop:
                 self.scroll_to(x=CELL * (self.column - (stop - first) + 1), animate=False)
-            self.refresh()
+            self.put(self.cursor)
             self.moved()
 
     def action_column_end(self, side: int) -> None:
@@ -179,8 +178,8 @@ class Values(LineView, Pane):
         column = first + (place.x - self._gutter) // CELL
         if place.x >= self._gutter and column < stop and row < self.count():
             event.prevent_default()
-            self.cursor, self.column = row, column
-            self.refresh()
+            self.column = column
+            self.put(row)
             self.moved()
 
     # Drawing -----------------------------------------------------------------------------------------------

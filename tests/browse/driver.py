@@ -12,6 +12,7 @@ from unittest import mock
 
 from textual import events
 from textual.pilot import Pilot
+from textual.strip import Strip
 
 from ggcp_schema.browse.app import BrowseApp
 from ggcp_schema.browse.hexview import HexView
@@ -124,8 +125,11 @@ class Browser:
     def text(self, selector: str | None = None) -> str:
         """What the screen, or a widget, shows."""
         region = self.app.screen.region if selector is None else self.app.screen.query_one(selector).region
-        lines = self.app.screen._compositor.render_strips()
-        return "\n".join(strip.crop(region.x, region.right).text for strip in lines[region.y : region.bottom])
+        return "\n".join(strip.crop(region.x, region.right).text for strip in self.strips()[region.y : region.bottom])
+
+    def strips(self) -> list[Strip]:
+        """The lines of the screen, with their styles."""
+        return self.app.screen._compositor.render_strips()
 
 
 def in_turn(*scripts: Script) -> Script:
@@ -162,5 +166,6 @@ def browse(*paths: Path, script: Script, size: tuple[int, int] = (120, 40), **op
     finally:
         app.close_files()
         gc.enable()
+        gc.collect()
         gc.unfreeze()  # Hypothesis looks for its random generator among the objects that are not frozen
     return app

@@ -122,6 +122,21 @@ async def go_to(browser: Browser) -> None:
     assert browser.path == "train_tokens"
 
 
+async def what_is_drawn_is_what_would_be_drawn_anew(browser: Browser) -> None:
+    """Lines that have not changed are not drawn again; none may be forgotten."""
+    moves = ["n", "down", "j", "right", "right", "down", "left", "left", "end", "up", "home", "n", "N", "tab", "2"]
+    moves += ["down", "right", "up", "left", "end", "ctrl+end", "3", "5", "down", "tab", "right", "down"]
+    moves += [*["right_square_bracket"] * 4, "left", "pagedown", "left_square_bracket", "ctrl+end", "ctrl+home"]
+    for key in [*moves, "tab", "down", "z", "down", "z", "t", "down", "t", "n"]:
+        await browser.press(key)
+        await browser.settle()
+        drawn = browser.strips()
+        for widget in browser.screen.query("*"):
+            widget.refresh()
+        await browser.painted()
+        assert browser.strips() == drawn, key
+
+
 # Panes and sizes -------------------------------------------------------------------------------------------
 
 
@@ -655,10 +670,12 @@ def test_the_screen_can_be_read_without_colours(monkeypatch: pytest.MonkeyPatch)
 async def light_and_dark(browser: Browser) -> None:
     assert browser.app.current_theme.dark
     before = browser.screen.styles.background
+    colours = {segment.style.bgcolor for strip in browser.strips() for segment in strip if segment.style}
     await browser.press("t")
     await browser.settle()
     assert not browser.app.current_theme.dark
     assert browser.screen.styles.background.brightness > before.brightness
+    assert colours.isdisjoint(segment.style.bgcolor for strip in browser.strips() for segment in strip if segment.style)
     await browser.press("t")
     assert browser.app.current_theme.dark
 
@@ -699,6 +716,7 @@ def test_moving_and_arranging() -> None:
             a_click_on_the_arrow_expands,
             zoom_lets_one_pane_fill_the_screen,
             light_and_dark,
+            what_is_drawn_is_what_would_be_drawn_anew,
             a_small_terminal_shows_one_pane_at_a_time,
             resizing_changes_the_arrangement_and_keeps_the_selection,
         ),
