@@ -11,6 +11,7 @@ from typing import Any
 from unittest import mock
 
 from textual import events
+from textual._styles_cache import StylesCache
 from textual.pilot import Pilot
 from textual.strip import Strip
 
@@ -166,6 +167,7 @@ def browse(*paths: Path, script: Script, size: tuple[int, int] = (120, 40), **op
     finally:
         app.close_files()
         gc.enable()
+        StylesCache.get_inner_outer.cache_clear()  # Textual keeps what each widget drew in it
         gc.collect()
         gc.unfreeze()  # Hypothesis looks for its random generator among the objects that are not frozen
     return app

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ggcp_schema.checkpoint import order as order_module
@@ -293,6 +293,7 @@ def test_nothing_false_is_ever_proven(
 @given(
     SEEDS, st.integers(1, 4), st.integers(1, 5), st.integers(1, 40), st.sampled_from("ABC"), st.sampled_from([0, 1, 3])
 )
+@example(np.random.default_rng(2), 1, 1, 25, "B", 0)  # A describes it best by chance
 def test_files_in_which_all_tokens_occurred_are_never_decided_wrongly(
     rng: np.random.Generator, n_layer: int, n_embd: int, n_vocab: int, order: str, spread: float
 ) -> None:
