@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import gc
 import os
 from tempfile import TemporaryDirectory
@@ -17,7 +16,6 @@ settings.load_profile("project")
 # them as often as Python does by default takes a tenth of the time. (They are not frozen, which would hide them from
 # Hypothesis.)
 gc.set_threshold(200_000, 50, 1000)
-atexit.register(gc.freeze)  # Python's last collections would take a second
 
 BYTECODE = "GGCP_TESTS_BYTECODE"  # the folder, for the processes that run tests
 
@@ -28,6 +26,12 @@ def pytest_configure(config: pytest.Config) -> None:
         folder = TemporaryDirectory(prefix="ggcp-schema-bytecode-", ignore_cleanup_errors=True)
         config.add_cleanup(folder.cleanup)
         os.environ[BYTECODE] = folder.name
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure() -> None:
+    """Let the collections after pytest's own, which are at the end of the process, find nothing to look at."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
