@@ -9,8 +9,10 @@ from tempfile import TemporaryDirectory
 import pytest
 from hypothesis import settings
 
-settings.register_profile("project", parent=settings(), deadline=None)  # a busy machine must not fail a test
-settings.load_profile("project")
+# A busy machine must not fail a test, so there is no deadline. .ci/run loads the thorough profile.
+settings.register_profile("quick", parent=settings(), deadline=None, max_examples=50)
+settings.register_profile("thorough", parent=settings(), deadline=None, max_examples=200)
+settings.load_profile("quick")
 
 # A process that has collected thousands of tests holds many objects, none of which becomes garbage. To look through
 # them as often as Python does by default takes a tenth of the time. (They are not frozen, which would hide them from
