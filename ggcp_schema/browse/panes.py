@@ -21,8 +21,7 @@ class Frame(Container):
     """
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self.add_class("frame")
+        super().__init__(classes="frame", **options)
 
     def render_line(self, y: int) -> Strip:
         return Strip.blank(self.size.width, self.visual_style.rich_style)

@@ -47,7 +47,7 @@ class Terminal:
             screen = self.screen()
             if words in screen:
                 return screen
-            time.sleep(0.1)
+            time.sleep(0.02)
         raise AssertionError(f"{words!r} does not appear:\n{self.screen()}")
 
 
