@@ -541,6 +541,7 @@ def test_the_study_of_the_file_waits_while_the_user_does_something(monkeypatch: 
         while not may_end.is_set():
             turns.append(time.monotonic())
             report(None)
+            time.sleep(0.002)
 
     monkeypatch.setattr(Document, "study", study)
     monkeypatch.setattr(jobs, "QUIET", 0.3)
