@@ -15,6 +15,7 @@ import sys
 import termios
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -107,19 +108,17 @@ def _folder(path: str | os.PathLike[str] | None) -> Iterator[None]:
 def _process_settings() -> Iterator[None]:
     """Restore what the command changes for its whole process: the signal handlers, and garbage collection.
 
-    The command collects its own garbage alone, as in a process of its own: the tests' objects are frozen.
+    The command collects the youngest objects alone, which are its own: it switches the collection off when it begins.
     """
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     collects = gc.isenabled()
-    if collects:
-        gc.freeze()
     try:
-        yield
+        with mock.patch.object(gc, "collect", partial(gc.collect, 0)):
+            yield
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
         if collects:
-            gc.unfreeze()
             gc.enable()
 
 

@@ -12,8 +12,8 @@ from textual.scroll_view import ScrollView
 class DrawnView(ScrollView, can_focus=True):
     """A view that draws lines in the styles of its component classes, whose names begin with `PREFIX`.
 
-    The styles are kept until they change: Textual computes that of the background for each line, and those of the
-    component classes after each `refresh`.
+    The styles are kept until they change. Textual computes the style of the background for each line, and the styles
+    of the component classes after each `refresh`.
     """
 
     PREFIX: ClassVar[str]
@@ -40,6 +40,6 @@ class DrawnView(ScrollView, can_focus=True):
         return self._styles[name]
 
     def redraw(self, first: int, stop: int) -> None:
-        """Draw the lines `first` to `stop - 1` of those that are seen, counted from the top, and no others."""
+        """Draw the visible lines `first` to `stop - 1` again, and no others; 0 is the uppermost line."""
         if first < stop:
             self.refresh(Region(0, first, self.size.width, stop - first))

@@ -17,7 +17,7 @@ from ggcp_schema.files.tensor import Tensor
 class Frame(Container):
     """The border around a pane.
 
-    It is drawn again for each change of its title. Textual would arrange the text of an empty page for that.
+    It is drawn again whenever its title changes. Textual would lay out an empty text of its size each time.
     """
 
     def __init__(self, **options: Any) -> None:

@@ -118,7 +118,7 @@ class FileScreen(Screen[None]):
 
     @property
     def crowded(self) -> bool:
-        """Whether there is no room for all panes, so that those are shown that belong to the open one."""
+        """Whether there is no room for all panes, so that the open one decides which are shown."""
         return self.single
 
     def fit_to(self, width: int, height: int) -> None:

@@ -154,14 +154,16 @@ class Values(LineView, Pane):
             size = tensor.nbytes // tensor.n_elements
             self.post_message(Jump(offset=tensor.offset + self.element * size, tensor=tensor))
 
+    def show_cursor(self, *, centre: bool = False) -> None:
+        super().show_cursor(centre=centre)
+        first, stop = self._visible()
+        if self.table is not None and not first <= self.column < stop:
+            left = self.column if self.column < first else self.column - (stop - first) + 1
+            self.scroll_to(x=CELL * left, animate=False)
+
     def action_column(self, step: int) -> None:
         if self.table is not None and 0 <= self.column + step < self.table.columns:
             self.column += step
-            first, stop = self._visible()
-            if self.column < first:
-                self.scroll_to(x=CELL * self.column, animate=False)
-            elif self.column >= stop:
-                self.scroll_to(x=CELL * (self.column - (stop - first) + 1), animate=False)
             self.put(self.cursor)
             self.moved()
 

@@ -73,6 +73,7 @@ class Browser:
         self.app.clear_notifications()
         screen, tree = self.screen, self.tree
         tree.outline = Outline(screen.document.file.root)
+        tree.relayout()
         screen.select(tree.outline[0].field)
         await screen.action_tab(0, focus=False)
         await self.painted()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import struct
 import threading
 import time
@@ -27,6 +28,7 @@ from ggcp_schema.browse.layers import Layers
 from ggcp_schema.browse.overview import FileMap, Overview
 from ggcp_schema.browse.picture import PictureView
 from ggcp_schema.browse.schema import Schema
+from ggcp_schema.browse.text import number as number_text
 from ggcp_schema.browse.values import Values
 from ggcp_schema.checkpoint.formats import open_file
 from ggcp_schema.errors import FileError
@@ -223,6 +225,11 @@ async def moving_in_the_bytes_moves_the_values(browser: Browser) -> None:
     await browser.settle()
     values = browser.screen.query_one(Values)
     assert (values.cursor, values.column) == (2, 2)
+    await browser.go_to("layers[0].wk.data[190]")
+    await browser.settle()
+    assert (values.cursor, values.column) == (2, 62)
+    value = browser.app.files[0].tensors["layers[0].wk"].array()[2, 62]
+    assert re.search(rf"\[{number_text(float(value))} *\]", browser.text("Values")), "the column is not seen"
 
 
 async def the_histogram_has_a_logarithmic_scale(browser: Browser) -> None:
