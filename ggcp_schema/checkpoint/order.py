@@ -32,7 +32,7 @@ SIZE = 4  # bytes of a value
 ZEROS = (b"\0\0\0\0", b"\0\0\0\x80", b"\x80\0\0\0")  # 0 and, in either byte order, -0
 
 # By how much the best order must surpass the second in log likelihood. Rows count as the independent observations.
-# Among 12,000 made files in which all tensors are alike, the best wrong order surpassed the right one by 2.2.
+# In made files in which all tensors are alike, the largest lead of a wrong order that was found is 2.5 (in rows).
 LEAST_GAP_PER_VALUE, LEAST_GAP_IN_ROWS = 0.005, 3.5
 
 

@@ -466,7 +466,7 @@ def test_every_format_opens_and_every_tab_shows_something(name: str) -> None:
         await browser.press("enter")
         assert browser.path
 
-    browse(FIXTURES / name, script=script, size=(80, 24))
+    browse(FIXTURES / name, script=script, size=(200, 50))
 
 
 # Opening ---------------------------------------------------------------------------------------------------
