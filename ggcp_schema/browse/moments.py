@@ -22,7 +22,7 @@ def find_moments(file: File) -> Moments | str:
     vectors = [item for item in items if item.moment in ("m", "v") and item.tensor.nbytes]
     if len(vectors) < 2:
         return "The file holds no moments of Adam."
-    decision = order_of(items)
+    decision = order_of(file, items)
     if decision.order is None:
         return f"The order of the parameters in m and v is undecidable: {decision.reason}."
     try:

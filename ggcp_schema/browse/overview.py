@@ -73,7 +73,7 @@ class Overview(VerticalScroll, Pane, can_focus=True):
         chart.display = losses is not None
         if losses is not None:
             past = [loss / (losses.divisor or 1) for loss in losses.past]
-            chart.set_losses(past, summary.loss, losses.untrained, rough=losses.meaning == "last rows")
+            chart.set_losses(past, summary.loss, losses.untrained, rough=losses.is_rough)
         file_map.display = True
         file_map.set_usage(self.document.usage)
 

@@ -24,13 +24,15 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-Order = Literal["A", "B", "C"]
+Order = Literal["A", "B", "C", "D"]
 
 ORDERS: dict[Order, str] = {  # "up" is from layer 0, "down" from the last layer
     "A": "tok_embeddings; layers up: attention_norm wq wk wv wo ffn_norm w3 w1 w2; norm; output",
     "B": "output; norm; layers down: w2 w1 ffn_norm wo wq attention_norm; tok_embeddings; layers up: wk wv w3",
     "C": "output; norm; layers down: w2 w1 ffn_norm wo attention_norm; tok_embeddings; layers up: wv wk wq w3",
+    "D": "tok_embeddings; layers up: wv attention_norm wk wq wo ffn_norm w3 w1 w2; norm; output",
 }
+CHECKPOINT_ORDERS: tuple[Order, ...] = ("A", "B", "C")  # of ggcp files; D occurs in GGUF checkpoints from November 2023
 RESUME_ORDER: Order = "C"  # every trainer that resumes from GGUF uses it with --no-flash --use-checkpointing
 
 # State fields of n_params values, or in lms and lmy of n_params values for each of the steps they remember.

@@ -62,6 +62,9 @@ TRAIN_MODEL = "train_model"  # training.type of a checkpoint of a whole model
 CONVERTED_FROM_ORDER = "ggcp.parameter_order"  # that of the flat vectors before `convert` wrote them in order C
 CONVERTED_SCALE = "ggcp.gradient_scale"  # what `convert` divided m by, and v by its square
 CONVERTED_FRESH = "ggcp.fresh_optimizer"  # true if `convert` wrote zeros for the optimizer's state
+CONVERTED_WRITERS = "ggcp.writers"  # the programs that may have written the ggcp file: their keys in `mapping.eras`
+CONVERTED_EPSILON_CERTAIN = "ggcp.rms_epsilon_certain"  # whether all of them computed with the epsilon
+CONVERTED_THREADS = "ggcp.n_threads"  # of the trainer: its losses may be sums over the threads
 
 ROPE_FREQS = "rope_freqs.weight"
 

@@ -39,8 +39,8 @@ def info(
     ~ before it, an epsilon that is not certain a ? after it.
 
     JSON keys: file, format, kind, size, version, layout, writer, era, rms_eps, train_its, train_samples, train_tokens,
-    n_ctx, loss, optimizer, order, scale, hparams, n_ff, n_ff_source, n_params, tensor_types, n_tokens, bytes, findings,
-    damage, condition, next. A file that cannot be read has only file and error.
+    n_ctx, context, loss, optimizer, order, scale, hparams, n_ff, n_ff_source, n_params, tensor_types, n_tokens, bytes,
+    findings, damage, condition, next. A file that cannot be read has only file and error.
 
     Exit code 0: every file is whole, 2: one cannot be read, 4: one is damaged or of an unknown format; the highest
     of all files counts.
@@ -120,8 +120,7 @@ def _columns(summary: Summary) -> list[Any]:
     """Return the values of the columns; None if the file does not tell."""
     loss = epsilon = None
     if summary.loss is not None and summary.losses is not None:
-        rough = summary.losses.divisor is None or summary.losses.meaning == "last rows"
-        loss = Number(summary.loss, f"{'~' * rough}{summary.loss:.4f}")
+        loss = Number(summary.loss, f"{'~' * summary.losses.is_rough}{summary.loss:.4f}")
     if summary.rms_eps is not None:
         uncertain = summary.era is not None and not summary.era.rms_eps_certain
         epsilon = Number(summary.rms_eps, f"{epsilon_text(summary.rms_eps)}{'?' * uncertain}")

@@ -12,7 +12,7 @@ from ggcp_schema.inspect.text import count_text, shape_text, size_text
 from ggcp_schema.mapping.eras import epsilon_text
 from ggcp_schema.mapping.plan import Plan, Written
 
-OPTIONS = {"order=": "--order ", "n_batch=": "--batch "}
+OPTIONS = {"order=": "--order ", "n_batch=": "--batch ", "A fresh optimizer": "--fresh-optimizer"}
 """Parameters of the Python API that notes mention, with the options of the command line."""
 
 

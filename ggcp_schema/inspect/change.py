@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ggcp_schema.inspect.facts import Summary
+from ggcp_schema.mapping.eras import Loss
 from ggcp_schema.mapping.losses import Losses
 
 
@@ -61,9 +62,13 @@ def _comparable_losses(a: Summary, b: Summary) -> tuple[float | None, float | No
         return None, None
     if a.losses.divisor and b.losses.divisor:
         return a.loss, b.loss
-    if a.losses.meaning == b.losses.meaning or _latest(a.losses) == _latest(b.losses):
+    if _kinds(a.losses) == _kinds(b.losses) or _latest(a.losses) == _latest(b.losses):
         return _latest(a.losses), _latest(b.losses)
     return None, None
+
+
+def _kinds(losses: Losses) -> set[Loss]:
+    return {*losses.meanings} - {"constant"}
 
 
 def _latest(losses: Losses) -> float:

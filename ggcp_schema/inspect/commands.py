@@ -63,7 +63,7 @@ def _export(summary: Summary, option: str = "") -> str:
     path = shell_word(summary.file)
     stored = (summary.hparams or {}).get("n_ctx")
     vocab = "" if summary.n_tokens else " --vocab VOCABULARY"
-    context = "" if stored else f" --context-length {summary.n_ctx or 'N'}"
+    context = "" if stored else f" --context-length {summary.context.tokens or 'N'}"
     return f"ggcp-schema export{option} {path} {_output(summary, '.model.gguf')}{vocab}{context}{_epsilon(summary)}"
 
 

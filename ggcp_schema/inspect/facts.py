@@ -13,6 +13,7 @@ from ggcp_schema.files.file import File, Finding
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.inspect.damage import Condition
 from ggcp_schema.inspect.text import count_text
+from ggcp_schema.mapping.context import Context, context_of
 from ggcp_schema.mapping.eras import EraConclusion, conclude
 from ggcp_schema.mapping.losses import Losses, explain_losses
 from ggcp_schema.mapping.resume import KEYS, verbatim_recipe
@@ -132,11 +133,9 @@ class Summary(NamedTuple):
     next: tuple[str, ...] = ()
 
     @property
-    def n_ctx(self) -> int | None:
-        """The tokens of a sample: the context length of the training; None if the counts do not tell."""
-        if not self.train_samples or self.train_tokens is None or self.train_tokens % self.train_samples:
-            return None
-        return self.train_tokens // self.train_samples or None
+    def context(self) -> Context:
+        """The tokens of a sample of the training, and what is known of them in words."""
+        return context_of(self.train_samples, self.train_tokens, (self.hparams or {}).get("n_ctx"))
 
     @property
     def loss(self) -> float | None:
@@ -170,7 +169,8 @@ class Summary(NamedTuple):
             "train_its": self.train_its,
             "train_samples": self.train_samples,
             "train_tokens": self.train_tokens,
-            "n_ctx": self.n_ctx,
+            "n_ctx": self.context.tokens,
+            "context": self.context.text or None,
             "loss": losses or {"best": None, "previous": None},
             "optimizer": self.optimizer and self.optimizer.as_dict(),
             "order": self.order and self.order.as_dict(),
@@ -425,6 +425,7 @@ def _losses_of_gguf(gguf: Any, keys: Keys, era: EraConclusion) -> Losses | None:
         fx_best=best,
         fx_prev=keys.real(names.ADAM_PREVIOUS_LOSS),
         n_vocab=hparams.get("n_vocab"),
+        n_threads=keys.integer(names.CONVERTED_THREADS),
         iteration=keys.integer(names.OPTIMIZER_ITERATION_COUNT) or 0,
         train_its=keys.integer(names.TRAINING_ITERATION_COUNT) or 0,
         k=keys.integer(names.LBFGS_LINE_SEARCH_K),

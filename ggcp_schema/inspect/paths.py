@@ -301,7 +301,7 @@ def moment_slice(file: File, moments: Moments) -> Elements:
     vector = state.get(moments.field)
     if vector is None:
         raise file.unknown_path(f"{STATE}{moments.field}")
-    decision = order_of(items)
+    decision = order_of(file, items)
     zero = decision.harmless and moments.field in {"m", "v"}  # the same in every order
     order = RESUME_ORDER if zero else decision.order
     if order is None:

@@ -57,18 +57,19 @@ def _kind_text(summary: Summary) -> str:
 def _evidence_text(era: EraConclusion) -> Iterator[str]:
     """Yield the evidence; with what follows from it where that is not simply that some writers fit."""
     for statement, why in era.evidence:
-        yield statement if why.startswith("used by") else f"{statement} ({why})"
+        yield statement if why.startswith("true of") else f"{statement} ({why})"
 
 
 def _training_lines(summary: Summary) -> Iterator[Line]:
     if summary.train_its is not None:
         words = [count_text(summary.train_its, "iteration")]
         if summary.train_samples is not None:
-            of = f" of {count_text(summary.n_ctx, 'token')}" if summary.n_ctx else ""
-            words.append(f"{count_text(summary.train_samples, 'sample')}{of}")
+            words.append(count_text(summary.train_samples, "sample"))
         if summary.train_tokens is not None:
             words.append(count_text(summary.train_tokens, "token"))
         yield "training", ", ".join(words)
+    if summary.context.text and summary.train_its is not None:
+        yield "context", summary.context.text
     if summary.losses is not None:
         yield from summary.losses.lines
     optimizer = summary.optimizer

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ggcp_schema.checkpoint import names
-from ggcp_schema.checkpoint.layout import FLAT_FIELDS, Layout
+from ggcp_schema.checkpoint.checkpoint import Checkpoint
+from ggcp_schema.checkpoint.layout import CHECKPOINT_ORDERS, FLAT_FIELDS, ORDERS, Layout
 from ggcp_schema.checkpoint.moments import Moments
 from ggcp_schema.checkpoint.names import STATE
 from ggcp_schema.checkpoint.order import OrderDecision, decide_order, stated_order
@@ -18,6 +19,7 @@ from ggcp_schema.errors import GgcpError, UsageError
 from ggcp_schema.files.file import File
 from ggcp_schema.files.tensor import ELEMENT_SIZES, Tensor
 from ggcp_schema.inspect.text import shell_word, value_text
+from ggcp_schema.mapping import training
 from ggcp_schema.schema.inference import ADAM, LBFGS
 from ggcp_schema.schema.optimizer import ADAM_STATE_V0, LBFGS_STATE
 
@@ -139,18 +141,21 @@ def state_of(items: Sequence[Listed]) -> dict[str, Tensor]:
     return {item.moment: item.tensor for item in items if item.moment and not item.tensor.is_null}
 
 
-def order_of(items: Sequence[Listed], order: str | None = None) -> OrderDecision:
+def order_of(file: File, items: Sequence[Listed], order: str | None = None) -> OrderDecision:
     """Decide in which order the flat vectors hold the parameters; `order` is what the user states.
 
     Reads as little as the decision needs. Raises `UsageError` for an order that does not exist.
     """
     if order is not None:
         return stated_order(order)
-    model, state = model_of(items), state_of(items)
+    try:
+        return training.order_of(training.training_of(file))
+    except GgcpError:  # damaged, or not a whole checkpoint: these tensors may tell the order all the same
+        model, state = model_of(items), state_of(items)
     other = next((tensor for tensor in (*model.values(), *state.values()) if tensor.type != "F32"), None)
     if other is not None:
         return OrderDecision(None, "undecidable", f"{other.path} is {other.type}, not F32")
-    return decide_order(model, state)
+    return decide_order(model, state, CHECKPOINT_ORDERS if isinstance(file, Checkpoint) else tuple(ORDERS))
 
 
 def moments(
@@ -209,7 +214,7 @@ def select(file: File, pattern: str | None, *, order: str | None = None) -> list
     if pattern is None:
         return items
     found = matching(items, pattern) or matching(items, pattern.removesuffix(".data"))
-    return found or list(_matching_moments(items, pattern, order)) or _no_match(file, pattern)
+    return found or list(_matching_moments(file, items, pattern, order)) or _no_match(file, pattern)
 
 
 def matching(items: Sequence[Listed], pattern: str) -> list[Listed]:
@@ -229,14 +234,14 @@ def split_moments(pattern: str) -> tuple[str, str] | None:
     return (vector, rest[:-1]) if bracket and rest.endswith("]") and vector.startswith(("optimizer", "*")) else None
 
 
-def _matching_moments(items: Sequence[Listed], pattern: str, order: str | None) -> Iterator[Listed]:
+def _matching_moments(file: File, items: Sequence[Listed], pattern: str, order: str | None) -> Iterator[Listed]:
     parts = split_moments(pattern)
     if parts is None:
         return
     vectors = [item for item in matching(items, parts[0]) if item.moment in FLAT_FIELDS]
     parameters = {item.path for item in matching([item for item in items if item.moment is None], parts[1])}
     if vectors and parameters:
-        found = moments(items, order_of(items, order), vectors)
+        found = moments(items, order_of(file, items, order), vectors)
         yield from (item for item in found if item.parameter in parameters)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
 
 from ggcp_schema.checkpoint.formats import open_file
 from ggcp_schema.errors import UsageError
@@ -12,8 +13,9 @@ from ggcp_schema.gguf.entries import Progress
 from ggcp_schema.mapping.model import rescued
 from ggcp_schema.mapping.notes import resume_notes
 from ggcp_schema.mapping.plan import Plan, Written, chosen_epsilon, write
-from ggcp_schema.mapping.resume import Recipe, resume_entries, rotation_of, verbatim_recipe
-from ggcp_schema.mapping.training import Training, study, training_of
+from ggcp_schema.mapping.resume import Recipe, record_of, resume_entries, rotation_of, verbatim_recipe
+from ggcp_schema.mapping.training import Study, Training, study, training_of
+from ggcp_schema.schema.inference import ADAM
 
 
 def plan_resume(
@@ -40,12 +42,23 @@ def plan_resume(
                 "Omit the request for a verbatim conversion, or the other ones.",
             )
         return _plan_verbatim(file, training)
+    if fresh_optimizer and (order is not None or n_batch is not None):
+        raise UsageError(
+            "a fresh optimizer has zeros for moments, which no order and no batch changes",
+            "Omit the order and the batch, or the request for a fresh optimizer.",
+        )
     conclusions = study(training, order=order, n_batch=n_batch)
     eps, reason = chosen_epsilon(rms_eps, training.rms_eps, conclusions.era)
     scale = conclusions.scale.s if conclusions.scale.summed and not fresh_optimizer else None
     rotation, problem = _rotation(training)
-    certain = conclusions.order.is_certain
-    recipe = Recipe(eps, conclusions.order.order if certain else None, scale or 1, rotation, fresh_optimizer)
+    recipe = Recipe(
+        eps,
+        conclusions.order.order if conclusions.order.is_certain else None,
+        scale or 1,
+        rotation,
+        fresh_optimizer,
+        record=record_of(training, conclusions.era, certain=rms_eps is None and conclusions.era.rms_eps_certain),
+    )
     return Plan(
         kind="resume",
         file=file,
@@ -54,7 +67,7 @@ def plan_resume(
         rms_eps=eps,
         rms_eps_reason=reason,
         notes=tuple(resume_notes(training, conclusions, recipe, problem)),
-        warnings=_warnings(file, problem, conclusions.contradiction),
+        warnings=_warnings(file, problem, _doubts(training, conclusions, fresh=fresh_optimizer)),
         training=training,
         study=conclusions,
         recipe=recipe,
@@ -87,13 +100,25 @@ def _rotation(training: Training) -> tuple[tuple[int, float | None], str]:
         return (training.n_rot, None), error.message
 
 
-def _warnings(file: File, problem: str, contradiction: str) -> tuple[Finding, ...]:
-    """Return the findings, the problem with the rotation unless they name it, and the contradicted order."""
+def _doubts(training: Training, conclusions: Study, *, fresh: bool) -> Iterator[str]:
+    """Yield what a person should know of the optimizer's state before it is written."""
+    if fresh:
+        return
+    if training.optimizer != ADAM:
+        yield (
+            "no trainer goes on from the state of L-BFGS and saves: that of July 2024 saves nothing and exits with 0, "
+            "that of 28 August 2023 ignores the state. A fresh optimizer is written as Adam's, from which they go on; "
+            "`export` makes a model of the file"
+        )
+    yield from conclusions.contradictions
+
+
+def _warnings(file: File, problem: str, doubts: Iterable[str]) -> tuple[Finding, ...]:
+    """Return the findings, the problem with the rotation unless they name it, and the doubts."""
     findings = list(file.findings)
     if problem and not any(finding.path in {"hparams.n_rot", "hparams.n_head"} for finding in findings):
         findings.append(Finding("hparams.n_rot", problem))
-    if contradiction:
-        findings.append(Finding("optimizer.state", contradiction))
+    findings += (Finding("optimizer.state", doubt) for doubt in doubts)
     return tuple(findings)
 
 
@@ -116,7 +141,7 @@ def convert(
 
     Parameters:
         rms_eps: the epsilon of the RMS norm. None takes the one that the file stores or its era used.
-        order: the order of the flat vectors (A, B or C) if you know it. None decides from the bytes, and changes the
+        order: the order of the flat vectors (A, B, C or D) if you know it. None decides from the bytes, and changes the
             order only if it is proven.
         n_batch: the samples of a batch, by which summed gradients are scaled. None estimates it from the counts.
         fresh_optimizer: write zeros for the optimizer's state, and iteration counts of 0.
@@ -143,7 +168,8 @@ def resume_command(plan: Plan, output: str) -> list[str]:
     assert plan.training is not None  # noqa: S101 - a resume plan has one
     training = plan.training
     numbers = {
-        "--ctx": training.n_ctx,
+        "--threads": os.cpu_count(),  # by default 6, which hardly move on fewer cores
+        "--ctx": training.context.tokens,
         "--embd": training.n_embd,
         "--head": training.n_head,
         "--layer": training.n_layer,

@@ -2,11 +2,12 @@
 
 Four facts are in no ggcp file: the epsilon of the RMS norm, whether the gradient was summed or averaged, what the
 stored losses are, and the order of the optimizer's flat vectors. They follow from the program that wrote the file.
-`WRITERS` lists the programs, and `conclude` decides from what a file shows which of them may have written it. The
-commands, their help texts and the README take these facts from here.
+`WRITERS` lists the programs, and `conclude` decides from what a file shows which of them may have written it. Often
+several remain; only what they share is certain. The commands, their help texts and the README take these facts from
+here.
 
-Sources: the programs, built from their history at these dates and run; for llama.cpp's trainer of 21 to 27 August
-2023, its source code.
+Sources: the programs, built from their history at these dates and run; for llama.cpp's trainer of 21 to 27 August and
+the branch's of 15 June to 2 July 2023 their source code too.
 """
 
 from __future__ import annotations
@@ -16,10 +17,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar
 
 DEFAULT_RMS_EPS = 1e-5  # for a file of no known writer: what all trainers since 28 August 2023 compute with
+CLIPPED = 1e-4  # the average of the squared length lies this near to 1; 7e-6 after 1,184 iterations
+COST_OF_EPSILON = "a wrong one costs 1e-4 to 9e-3 in log probability"  # measured on genuine files
 
 Names = Literal["llama", "gguf"]  # layers.0.attention.wq.weight or blk.0.attn_q.weight
-Gradient = Literal["sum", "mean"]  # over the n_ctx * n_batch tokens of a batch
-Loss = Literal["last rows", "mean"]  # each thread's loss of its last row, summed over the threads; or as the gradient
+Gradient = Literal["sum", "clipped sum", "mean"]  # over the n_ctx * n_batch tokens of a batch
+Loss = Literal["last rows", "mean", "constant"]
+"""Each thread's loss of its last row, summed over the threads; the mean over a batch; the same number for any model."""
+
 _T = TypeVar("_T")
 
 
@@ -27,17 +32,18 @@ class Writer(NamedTuple):
     """A program during a time in which its files and its numbers were of one kind.
 
     Attributes:
-        key: its name in JSON.
+        key: its name in JSON, and in the files that `convert` writes.
         program: its name in words.
         first, last: the first and the last day of that time.
         layouts: of the optimizer block, as the schema names them; empty if the program wrote GGUF.
-        file_version: `training.file_version` if the program wrote GGUF, else None.
         names: how it named the model's tensors.
-        n_mult_fits: True if n_ff follows from the stored n_mult.
-        rms_eps: the epsilon of the forward pass. The backward pass used 1e-6 in June and in July, so the gradients
-            that a v0 file stores do not show when the forward pass changed.
-        gradient, loss: how the gradients and the stored losses were computed; None if that differs.
+        rms_eps: the epsilon of the forward pass; of a program that wrote GGUF its default, since the file stores it.
+            The backward pass used 1e-6 in June and in July, so the gradients that a v0 file stores do not show when the
+            forward pass changed.
+        gradient, loss: how the gradients and the stored losses were computed.
         orders: the orders of the optimizer's flat vectors, each with the options that lead to it.
+        n_mult_fits: True if n_ff follows from the stored n_mult.
+        file_version: `training.file_version` if the program wrote GGUF, else None.
     """
 
     key: str
@@ -47,8 +53,8 @@ class Writer(NamedTuple):
     layouts: tuple[str, ...]
     names: Names
     rms_eps: float
-    gradient: Gradient | None
-    loss: Loss | None
+    gradient: Gradient
+    loss: Loss
     orders: tuple[tuple[str, str], ...]
     n_mult_fits: bool = True
     file_version: int | None = None
@@ -71,8 +77,8 @@ def _day(month: int, day: int, year: int = 2023) -> datetime.date:
     return datetime.date(year, month, day)
 
 
-_MASTER = "llama.cpp's trainer"
-_BRANCH = "the author's training branch"
+_MASTER = "llama.cpp's train-text-from-scratch"
+_BRANCH = f"{_MASTER}, pull request branch by xaedes"
 _JUNE_ORDERS = (("A", "by default"), ("B", "--no-scratch"), ("C", "--no-scratch --no-flash"))
 _JULY_ORDERS = (
     ("A", "by default"),
@@ -83,7 +89,8 @@ _AUGUST_ORDERS = (("B", "by default"), ("C", "--no-flash"))
 _LAST_ORDERS = (
     ("B", "evaluation order LEFT_TO_RIGHT, in 2023"),
     ("C", "evaluation order LEFT_TO_RIGHT, in 2023 with --no-flash"),
-    ("A", "evaluation order RIGHT_TO_LEFT"),
+    ("A", "evaluation order RIGHT_TO_LEFT, in 2023 with --no-flash"),
+    ("D", "evaluation order RIGHT_TO_LEFT, in 2023"),
 )
 
 # fmt: off
@@ -95,20 +102,29 @@ WRITERS = (
     # llama.cpp read GGUF by now; checkpoints kept their format and their tensor names for one more week
     Writer("master-august", _MASTER, _day(8, 21), _day(8, 27), ("v0",), "llama",
            1e-5, "sum", "last rows", _JUNE_ORDERS),
-    Writer("branch-one-day", _BRANCH, _day(6, 15), _day(6, 15), ("v1-raw-params",), "llama",
+    Writer("branch-raw-june", _BRANCH, _day(6, 15), _day(6, 15), ("v1-raw-params",), "llama",
            1e-6, "sum", "last rows", _JUNE_ORDERS),
-    Writer("branch-june", _BRANCH, _day(6, 15), _day(7, 1), ("v1",), "llama",
-           1e-6, "sum", "last rows", _JUNE_ORDERS),
-    Writer("branch-july", _BRANCH, _day(7, 2), _day(7, 24), ("v1",), "llama",
+    # the branch was put on top of a later llama.cpp on this day: its first commits computed with another epsilon then
+    Writer("branch-raw-july", _BRANCH, _day(7, 28), _day(7, 28), ("v1-raw-params",), "llama",
+           5e-6, "sum", "last rows", _JUNE_ORDERS),
+    # the summed gradient was clipped to a length of 1, by default
+    Writer("branch-june", _BRANCH, _day(6, 15), _day(7, 2), ("v1",), "llama",
+           1e-6, "clipped sum", "last rows", _JULY_ORDERS),
+    Writer("branch-july", _BRANCH, _day(7, 3), _day(7, 27), ("v1",), "llama",
            1e-6, "mean", "mean", _JULY_ORDERS),
-    # the branch took 5e-6 over from llama.cpp after 24 July; which day before 14 August is not known
-    Writer("branch-august", _BRANCH, _day(7, 25), _day(8, 24), ("v1",), "llama",
+    Writer("branch-rebased", _BRANCH, _day(7, 28), _day(8, 14), ("v1",), "llama",
+           5e-6, "mean", "mean", _JULY_ORDERS),
+    # 18:44 to 20:56: it trained on wrong logits
+    Writer("branch-wrong-logits", _BRANCH, _day(8, 14), _day(8, 14), ("v1",), "llama",
+           5e-6, "mean", "constant", _AUGUST_ORDERS),
+    Writer("branch-august", _BRANCH, _day(8, 14), _day(8, 24), ("v1",), "llama",
            5e-6, "mean", "mean", _AUGUST_ORDERS),
-    Writer("compatibility", "the author's compatibility writer", _day(8, 28), _day(8, 28), ("v0", "v1"), "gguf",
+    Writer("branch-last-day", _BRANCH, _day(8, 24), _day(8, 24), ("v1",), "llama",
+           1e-5, "mean", "mean", _AUGUST_ORDERS),
+    Writer("compatibility", f"{_BRANCH}, compatibility writer", _day(8, 28), _day(8, 28), ("v0", "v1"), "gguf",
            1e-5, "mean", "mean", _AUGUST_ORDERS, n_mult_fits=False),
-    # a converter copies the moments and losses of any earlier writer
-    Writer("gguf-0", f"{_MASTER}, or a converter of ggcp checkpoints", _day(8, 28), _day(9, 27), (), "gguf",
-           1e-5, None, None, _AUGUST_ORDERS, file_version=0),
+    Writer("gguf-0", _MASTER, _day(8, 28), _day(9, 27), (), "gguf",
+           1e-5, "mean", "mean", _AUGUST_ORDERS, file_version=0),
     Writer("gguf-1", _MASTER, _day(9, 28), _day(7, 24, 2024), (), "gguf",
            1e-5, "mean", "mean", _LAST_ORDERS, file_version=1),
 )
@@ -124,10 +140,15 @@ class Evidence(NamedTuple):
         n_mult: as stored.
         n_ff: as the shape of w1 states it.
         n_ff_by_formula: as n_embd and n_mult give it.
-        gradient_summed: True if the moments prove a summed gradient, False if they prove an averaged one.
+        long_gradient: True if the moments prove a gradient longer than a mean can be, False if it is much shorter.
+        square_length: of the gradient of all parameters, averaged as v is.
+        losses_differ: True if the two stored losses differ.
         order: the proven order of the optimizer's flat vectors.
         file_version: `training.file_version` of a GGUF checkpoint.
+        converted: True if a GGUF checkpoint was made from a ggcp file, and no trainer has saved it since.
+        recorded: the keys of the writers that `convert` recorded in a GGUF checkpoint.
         rms_eps: the epsilon that a GGUF file stores.
+        rms_eps_certain: what `convert` recorded of it.
         modified: the file's modification date.
     """
 
@@ -136,26 +157,34 @@ class Evidence(NamedTuple):
     n_mult: int | None = None
     n_ff: int | None = None
     n_ff_by_formula: int | None = None
-    gradient_summed: bool | None = None
+    long_gradient: bool | None = None
+    square_length: float | None = None
+    losses_differ: bool | None = None
     order: str | None = None
     file_version: int | None = None
+    converted: bool = False
+    recorded: tuple[str, ...] | None = None
     rms_eps: float | None = None
+    rms_eps_certain: bool | None = None
     modified: datetime.date | None = None
 
 
 class EraConclusion(NamedTuple):
-    """Who may have written a file, and what follows.
+    """Who may have written a file, and what follows. Only what all these writers share is certain.
 
     Attributes:
         writers: those that remain, in the order of `WRITERS`; empty for a file of no known writer.
+        likely: those of them that are likelier than the others: the file was modified in their time; or the lengths of
+            the gradients fit them, and they needed the fewest options for the order of the flat vectors.
         rms_eps: the epsilon to compute with.
-        rms_eps_certain: True if it is stored in the file, or all writers that remain used it.
+        rms_eps_certain: True if all writers that remain used it, or a trainer that computed with it stored it.
         rms_eps_alternatives: the other epsilons of the writers that remain, ascending.
         rms_eps_reason: in plain words, without a full stop.
         evidence: what was found, each with what follows from it.
     """
 
     writers: tuple[Writer, ...]
+    likely: tuple[Writer, ...]
     rms_eps: float
     rms_eps_certain: bool
     rms_eps_alternatives: tuple[float, ...]
@@ -178,9 +207,13 @@ class EraConclusion(NamedTuple):
         return _common(writer.gradient for writer in self.writers)
 
     @property
-    def loss(self) -> Loss | None:
-        """What the stored losses are; None if the writers that remain differ."""
-        return _common(writer.loss for writer in self.writers)
+    def losses(self) -> tuple[Loss, ...]:
+        """What the stored losses may be, the likelier first."""
+        days = {
+            loss: _days(writer for writer in self.writers if writer.loss == loss) for loss in _all_losses(self.writers)
+        }
+        likely = _all_losses(self.likely)
+        return tuple(sorted(days, key=lambda loss: (loss not in likely, -days[loss])))
 
     @property
     def writer_text(self) -> str:
@@ -191,10 +224,11 @@ class EraConclusion(NamedTuple):
         """Return the conclusion for JSON, with dates as `2023-06-13`."""
         return {
             "writers": [writer.as_dict() for writer in self.writers],
+            "likely": [writer.key for writer in self.likely],
             "first": self.first and self.first.isoformat(),
             "last": self.last and self.last.isoformat(),
             "gradient": self.gradient,
-            "loss": self.loss,
+            "losses": list(self.losses),
             "rms_eps": self.rms_eps,
             "rms_eps_certain": self.rms_eps_certain,
             "rms_eps_alternatives": list(self.rms_eps_alternatives),
@@ -207,9 +241,9 @@ def conclude(evidence: Evidence) -> EraConclusion:
     """Decide who may have written a file that shows this evidence, and which epsilon it was trained with.
 
     The kind of file, its layout and its tensor names must fit; if no writer is left, the file is of none that is
-    known. n_mult, the gradient's scale and the order are used only as far as they leave a writer, for weights and
-    moments can be changed later. Where the epsilon is still open, the one whose time includes the modification date is
-    taken; else the one whose writer needed the fewest options for this order; else the one in use for most days.
+    known. n_mult, the gradient's scale and the order are ignored if no writer would remain, because weights and
+    moments can be changed later. Where the epsilon is still open, it is that of the writers whose time includes the
+    modification date; else of those that needed the fewest options for this order; else the one in use for most days.
     """
     writers: tuple[Writer, ...] = WRITERS
     found = []
@@ -217,27 +251,33 @@ def conclude(evidence: Evidence) -> EraConclusion:
         left = tuple(writer for writer in writers if fits(writer))
         if left or required:
             writers = left
-            found.append((statement, f"used by {writers_text(left)}" if left else "no known writer is left"))
+            found.append((statement, f"true of {writers_text(left)}" if left else "no known writer is left"))
         else:
             found.append((statement, "not true of any writer that fits the rest; ignored"))
     dated = [writer for writer in writers if evidence.modified and writer.first <= evidence.modified <= writer.last]
-    if dated and evidence.modified:
+    if evidence.modified and 0 < len(dated) < len(writers):
         statement = f"the file was last modified on {date_text(evidence.modified)}"
         found.append((statement, f"a weak hint at {writers_text(dated)}"))
-    eps, reason = _rms_eps(evidence, writers, dated)
-    others = {writer.rms_eps for writer in writers} - {eps} if evidence.rms_eps is None else set()
-    certain = evidence.rms_eps is not None or (bool(writers) and not others)
-    return EraConclusion(writers, eps, certain, tuple(sorted(others)), reason, tuple(found))
+    eps, certain, reason, likely = _rms_eps(evidence, writers, dated)
+    same = epsilon_text(eps)  # a file stores it as float32
+    others = set() if certain else {writer.rms_eps for writer in writers if epsilon_text(writer.rms_eps) != same}
+    return EraConclusion(writers, tuple(likely), eps, certain, tuple(sorted(others)), reason, tuple(found))
 
 
 def _tests(evidence: Evidence) -> Iterator[tuple[str, bool, Callable[[Writer], bool]]]:
-    """Yield each piece of evidence in words, whether a writer must fit it, and the test whether one does."""
-    if evidence.file_version is not None:
+    """Yield each piece of evidence: a description, whether it is binding, and a test for a writer."""
+    if evidence.file_version is not None and not evidence.converted:
         version = evidence.file_version
         yield f"GGUF, training.file_version is {version}", True, lambda writer: writer.file_version == version
         return
-    if evidence.layout is None:
-        yield "a ggcp checkpoint", True, lambda writer: writer.file_version is None
+    if evidence.recorded is not None:
+        recorded = evidence.recorded
+        yield "converted by ggcp-schema, which recorded the writers", True, lambda writer: writer.key in recorded
+        return
+    if evidence.converted:
+        yield "converted from a ggcp checkpoint, and not saved by a trainer since", True, _wrote_ggcp
+    elif evidence.layout is None:
+        yield "a ggcp checkpoint", True, _wrote_ggcp
     else:
         layout = evidence.layout
         yield f"the layout of the optimizer block is {layout}", True, lambda writer: layout in writer.layouts
@@ -248,68 +288,95 @@ def _tests(evidence: Evidence) -> Iterator[tuple[str, bool, Callable[[Writer], b
     if None not in (evidence.n_ff, evidence.n_ff_by_formula) and evidence.n_ff != evidence.n_ff_by_formula:
         statement = f"n_ff is {evidence.n_ff}, which does not follow from n_mult {evidence.n_mult}"
         yield statement, False, lambda writer: not writer.n_mult_fits and evidence.n_mult == 256  # its default
-    if evidence.gradient_summed is not None:
-        gradient = "sum" if evidence.gradient_summed else "mean"
-        kind = "summed" if evidence.gradient_summed else "averaged"
-        yield f"the gradients were {kind} over the tokens", False, lambda writer: writer.gradient == gradient
+    if evidence.long_gradient is True:
+        statement = "the gradients are longer than means can be: they were summed over the tokens"
+        yield statement, False, lambda writer: writer.gradient == "sum"
+    elif evidence.long_gradient is False:
+        statement = "the gradients are as short as means, or as sums that were clipped"
+        yield statement, False, lambda writer: writer.gradient != "sum"
+    if evidence.losses_differ:
+        yield "the stored losses differ", False, lambda writer: writer.loss != "constant"
     if evidence.order is not None:
         order = evidence.order
         statement = f"the optimizer's vectors are in order {order}"
         yield statement, False, lambda writer: order in dict(writer.orders)
 
 
-def _rms_eps(evidence: Evidence, writers: Sequence[Writer], dated: Sequence[Writer]) -> tuple[float, str]:
-    """Return the epsilon and the reason for it."""
+def _wrote_ggcp(writer: Writer) -> bool:
+    return writer.file_version is None
+
+
+def _rms_eps(
+    evidence: Evidence, writers: Sequence[Writer], dated: Sequence[Writer]
+) -> tuple[float, bool, str, Sequence[Writer]]:
+    """Return the epsilon, whether it is certain, the reason for it, and the likely writers."""
+    usual = dated or _with_fewest_options(_by_length(writers, evidence.square_length), evidence.order)
     if evidence.rms_eps is not None:
-        return evidence.rms_eps, "stored in the file"
+        if evidence.rms_eps_certain is not None:
+            how = "as certain" if evidence.rms_eps_certain else "as a default, for the file did not show it"
+            return evidence.rms_eps, evidence.rms_eps_certain, f"stored in the file by ggcp-schema, {how}", usual
+        if evidence.converted:
+            reason = "stored in the file; the converter of 2023 wrote 1e-5 whatever the training had computed with"
+            return evidence.rms_eps, False, reason, usual
+        return evidence.rms_eps, True, "stored in the file", usual
+    default = epsilon_text(DEFAULT_RMS_EPS)
     if not writers:
-        default = epsilon_text(DEFAULT_RMS_EPS)
-        return DEFAULT_RMS_EPS, f"the file is of no known writer; all trainers since 28 August 2023 use {default}"
+        reason = f"the file is of no known writer; all trainers since 28 August 2023 use {default}"
+        return DEFAULT_RMS_EPS, False, reason, usual
     by_eps: dict[float, list[Writer]] = {}
     for writer in writers:
         by_eps.setdefault(writer.rms_eps, []).append(writer)
     if len(by_eps) == 1:
         option = ", unless --norm-rms-eps was given" if writers[0].names == "gguf" else ""
-        return writers[0].rms_eps, f"{writers_text(writers)} computed with {epsilon_text(writers[0].rms_eps)}{option}"
+        return writers[0].rms_eps, True, f"computed with by {writers_text(writers)}{option}", usual
     times = join_words(f"{epsilon_text(eps)} ({_times(group)})" for eps, group in sorted(by_eps.items()))
-    if dated and evidence.modified:
-        day = date_text(evidence.modified)
-        return dated[0].rms_eps, f"the writer computed with {times}, and the file was last modified on {day}"
-    usual = [
-        writer
-        for writer in writers
-        if evidence.order and _options(writer, evidence.order) == _least(writers, evidence.order)
-    ]
-    if usual and len({writer.rms_eps for writer in usual}) == 1:
-        return usual[0].rms_eps, (
-            f"the writer computed with {times}; order {evidence.order} of the optimizer's vectors needed the fewest "
-            f"options in {writers_text(usual)}"
-        )
-    days, longest = max((_days(group), eps) for eps, group in by_eps.items())
-    return longest, (
-        f"the writer computed with {times}; the file does not show which, "
-        f"so the one in use for most days was taken ({days} days)"
-    )
+    choices = f"the file may be of a program that computed with {times}"
+    eps = _longest(usual)
+    if len({writer.rms_eps for writer in usual}) > 1:
+        why = "the one in use for most days was taken"
+    elif dated and evidence.modified:
+        why = f"the file was last modified on {date_text(evidence.modified)}"
+    else:
+        why = f"the order of the vectors and the lengths of the gradients are more usual in {writers_text(usual)}"
+    return eps, False, f"{choices}; {why}; {COST_OF_EPSILON}", usual
 
 
-def _options(writer: Writer, order: str) -> int:
-    """Return how many options the writer needed to write this order."""
-    return (
-        dict(writer.orders)[order].count("--") if order in dict(writer.orders) else 1 << 8
-    )  # more than any writer has
+def _by_length(writers: Sequence[Writer], square_length: float | None) -> Sequence[Writer]:
+    """Return the writers whose gradients have such lengths: a sum that is always clipped has the length 1."""
+    if square_length is None:
+        return writers
+    return [writer for writer in writers if (writer.gradient == "clipped sum") == is_clipped(square_length)] or writers
 
 
-def _least(writers: Sequence[Writer], order: str) -> int:
-    return min(_options(writer, order) for writer in writers)
+def is_clipped(square_length: float) -> bool:
+    """Return True if the gradients had a length of 1 in every iteration."""
+    return abs(square_length - 1) < CLIPPED
+
+
+def _with_fewest_options(writers: Sequence[Writer], order: str | None) -> Sequence[Writer]:
+    """Return the writers that needed the fewest options to write this order; all if it is not known."""
+    options = {writer.key: text.count("--") for writer in writers for name, text in writer.orders if name == order}
+    least = min(options.values(), default=None)
+    return [writer for writer in writers if options.get(writer.key) == least] if options else writers
+
+
+def _longest(writers: Sequence[Writer]) -> float:
+    """Return the epsilon in use on most days; of two such the one that was in use first."""
+    by_eps: dict[float, list[Writer]] = {}
+    for writer in writers:
+        by_eps.setdefault(writer.rms_eps, []).append(writer)
+    return max(by_eps, key=lambda eps: (_days(by_eps[eps]), -min(writer.first for writer in by_eps[eps]).toordinal()))
 
 
 def help_text_epsilon() -> str:
     """Return the default of `--rms-eps` in words, for help texts and the README."""
-    last = {(writer.program, writer.rms_eps): date_text(writer.last) for writer in WRITERS}
+    by_eps: dict[float, list[Writer]] = {}
+    for writer in filter(_wrote_ggcp, WRITERS):
+        by_eps.setdefault(writer.rms_eps, []).append(writer)
+    times = join_words(f"{epsilon_text(eps)} ({_times(group)})" for eps, group in sorted(by_eps.items()))
     return (
-        "No ggcp file stores the epsilon of the RMS norm. It is chosen by the program that wrote the file: "
-        f"1e-6 until {last[_MASTER, 1e-6]}, 5e-6 until {last[_MASTER, 5e-6]} ({last[_BRANCH, 5e-6]} in {_BRANCH}), "
-        f"1e-5 after that. For a file of no known program it is {epsilon_text(DEFAULT_RMS_EPS)}."
+        "No ggcp file stores the epsilon of the RMS norm. It is chosen by the programs that may have written the file: "
+        f"{times}. For a file of no known program it is {epsilon_text(DEFAULT_RMS_EPS)}."
     )
 
 
@@ -327,8 +394,12 @@ def writers_text(writers: Iterable[Writer]) -> str:
 
 
 def _times(writers: Iterable[Writer]) -> str:
-    """Return the times of the writers in words."""
-    return join_words(period_text(first, last) for first, last in _periods(writers))
+    """Return the times of the writers in words, with the year once: `3 to 27 July or 14 to 24 August 2023`."""
+    texts = [period_text(first, last) for first, last in _periods(writers)]
+    years = {text.rpartition(" ")[2] for text in texts}
+    if len(years) == 1 and all(text.count(year) == 1 for text in texts for year in years):
+        texts = [*(text.rpartition(" ")[0] for text in texts[:-1]), *texts[-1:]]
+    return join_words(texts)
 
 
 def _days(writers: Iterable[Writer]) -> int:
@@ -368,6 +439,10 @@ def join_words(words: Iterable[str]) -> str:
     """Join words as a sentence does: `a`, `a or b`, `a, b or c`."""
     *head, tail = [*words] or [""]
     return f"{', '.join(head)} or {tail}" if head else tail
+
+
+def _all_losses(writers: Iterable[Writer]) -> set[Loss]:
+    return {writer.loss for writer in writers}
 
 
 def _common(values: Iterable[_T]) -> _T | None:

@@ -1,7 +1,7 @@
 """What the losses and counters that a checkpoint stores mean.
 
-Sources: the trainers of 13 June, 3 July, 25 July and 14 August 2023, run with 1, 2 and 3 threads; the mean loss of a
-v0 file follows from its gradients.
+Sources: the trainers of 13 June, 29 June, 3 July, 25 July and 14 August 2023, run with 1, 2 and 3 threads; the mean
+loss of a v0 file follows from its gradients.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ggcp_schema.mapping.eras import EraConclusion
+from ggcp_schema.mapping.eras import EraConclusion, Loss, join_words
 
 Line = tuple[str, str]
 
@@ -19,7 +19,8 @@ class Losses(NamedTuple):
     """The losses of a checkpoint, explained. Numbers are None if the file does not tell them.
 
     Attributes:
-        meaning: `mean`, `last rows` (each thread's loss of its last row, summed over the threads), or None.
+        meanings: what the losses may be, the likelier first: `mean`, `last rows` (each thread's loss of its last row,
+            summed over the threads) or `constant`; empty for a file of no known program.
         best, previous: fx_best and fx_prev, as stored.
         divisor: what a stored loss has to be divided by to be one token's: the number of threads, or 1.
         past: the losses of the last iterations as stored, the oldest first.
@@ -28,7 +29,7 @@ class Losses(NamedTuple):
         lines: the explanation, each line with a label.
     """
 
-    meaning: str | None
+    meanings: tuple[Loss, ...]
     best: float
     previous: float | None
     divisor: int | None
@@ -37,6 +38,11 @@ class Losses(NamedTuple):
     steps: int | None
     lines: tuple[Line, ...]
 
+    @property
+    def is_rough(self) -> bool:
+        """True unless the losses are certainly means."""
+        return self.meanings != ("mean",)
+
     def as_dict(self) -> dict[str, Any]:
         """Return the numbers for JSON: as stored, and divided by the number of threads."""
 
@@ -44,8 +50,9 @@ class Losses(NamedTuple):
             return None if loss is None or self.divisor is None else loss / self.divisor
 
         return {
-            "meaning": self.meaning,
-            "rough": self.meaning == "last rows",
+            "meaning": self.meanings[0] if len(self.meanings) == 1 else None,
+            "meanings": list(self.meanings),
+            "rough": self.is_rough,
             "best": self.best,
             "previous": self.previous,
             "best_per_token": each(self.best),
@@ -75,13 +82,14 @@ def explain_losses(
     `optimizer` is adam or lbfgs. `n_threads` is that of the params, which v1 does not store. `iteration` is the
     optimizer's, `k` the one of L-BFGS. `past` is pf, a ring buffer in which iteration i stands at i modulo its length.
     """
-    meaning = conclusion.loss
+    meanings = conclusion.losses
     threads = n_threads if n_threads is not None and n_threads > 0 else None
-    divisor = {"mean": 1, "last rows": threads}.get(meaning or "")
+    divisors = {{"last rows": threads}.get(meaning, 1) for meaning in meanings}
+    divisor = divisors.pop() if len(divisors) == 1 else None
     recent = _in_order(past, iteration) if optimizer == "adam" else tuple(past)
-    lines = [("loss", _values_text(fx_best, fx_prev, divisor)), ("loss is", _meaning_text(meaning, threads))]
+    lines = [("loss", _values_text(fx_best, fx_prev, divisor)), ("loss is", _meanings_text(meanings, threads))]
     if fx_prev is not None and fx_best > fx_prev:  # it is lowered only if max_no_improvement is above 0
-        best = "that at the start of the last run of iterations, which was not updated: the previous loss is lower"
+        best = "the loss at the start of the last run; it was not updated, although the previous loss is lower"
     else:
         best = "of the last run of iterations, not of the whole training"
     lines.append(("best", best))
@@ -94,7 +102,7 @@ def explain_losses(
     if untrained is not None:
         text = f"{_loss_text(untrained)} = ln({n_vocab}), if the model gives every token the same probability"
         lines.append(("untrained", text))
-    return Losses(meaning, fx_best, fx_prev, divisor, recent, untrained, steps, tuple(lines))
+    return Losses(meanings, fx_best, fx_prev, divisor, recent, untrained, steps, tuple(lines))
 
 
 def _values_text(best: float, previous: float | None, divisor: int | None) -> str:
@@ -105,15 +113,23 @@ def _values_text(best: float, previous: float | None, divisor: int | None) -> st
     return f"best {value(best)}" + ("" if previous is None else f", previous {value(previous)}")
 
 
-def _meaning_text(meaning: str | None, threads: int | None) -> str:
-    if meaning == "mean":
-        return "the mean over the tokens of a batch"
+def _meanings_text(meanings: Sequence[Loss], threads: int | None) -> str:
+    """Describe what the losses may be. Only one meaning is certain."""
     rows = "the loss of each thread's last token, summed over the threads"
-    if meaning is None:
-        return f"the mean over the tokens of a batch or, from an earlier trainer, {rows}; the file does not show which"
     if threads is None:
-        return f"{rows}; how many there were is not stored, so that a token's loss cannot be told"
-    return f"{rows}: a rough measure, from {threads} token{'' if threads == 1 else 's'} of the batch"
+        rows += ", of which the number is not stored"
+    else:
+        rows += f": a rough measure, from {threads} token{'' if threads == 1 else 's'} of the batch"
+    texts = {
+        "mean": "the mean over the tokens of a batch",
+        "last rows": rows,
+        "constant": "a number that says nothing of the model (14 August 2023, 18:44 to 20:56)",
+    }
+    if not meanings:
+        return "of no known program, so that its meaning is not known"
+    if len(meanings) == 1:
+        return texts[meanings[0]]
+    return f"{join_words(texts[meaning] for meaning in meanings)}; the file does not show which"
 
 
 def _in_order(past: Sequence[float], iteration: int) -> tuple[float, ...]:

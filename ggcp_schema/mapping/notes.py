@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ggcp_schema.checkpoint.layout import RESUME_ORDER
+from ggcp_schema.mapping.scale import COSTS
+from ggcp_schema.schema.inference import ADAM
 
 if TYPE_CHECKING:
     from ggcp_schema.errors import MalformedError
@@ -17,14 +19,21 @@ if TYPE_CHECKING:
 
 def resume_notes(training: Training, conclusions: Study, recipe: Recipe, problem: str) -> Iterator[str]:
     """Yield what is changed in a checkpoint to resume from. `problem` is why its rotation stays as it is stored."""
+    scale = conclusions.scale
     if recipe.fresh:
-        yield "optimizer: written as one that has not started yet, with zeros and iteration counts of 0"
+        adam = "" if training.optimizer == ADAM else " Adam, which replaces L-BFGS,"
+        yield f"optimizer: written as one that has not started yet,{adam} with zeros and iteration counts of 0"
     else:
         yield _order_note(conclusions, recipe)
-        if recipe.scale != 1:
-            yield f"scale: {conclusions.scale.reason}; m is divided by {recipe.scale:,}, v by its square"
-        elif conclusions.scale.summed:
-            yield f"scale: {conclusions.scale.reason}; m and v are copied as they are"
+        if scale.summed:
+            change = "m and v are copied as they are"
+            if recipe.scale != 1:
+                change = f"m is divided by {recipe.scale:,}, v by its square"
+            yield f"scale: {scale.reason}; {change}"
+            if scale.assumed or scale.s is None:
+                yield f"batch: if you know it, state it: n_batch=N. {COSTS}"
+        elif scale.gradient != "mean" and training.optimizer == ADAM:
+            yield f"scale: {scale.reason}; m and v are copied as they are"
     if problem:
         yield f"rotation: {problem}; n_rot {training.n_rot} is kept as it is"
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from ggcp_schema.files.file import File
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.gguf.entries import INTEGERS, Entry, FileData, KeyValue, TensorEntry, Transform, Zeros, stored
 from ggcp_schema.gguf.reader import GgufFile
-from ggcp_schema.mapping.eras import DEFAULT_RMS_EPS
+from ggcp_schema.mapping.eras import DEFAULT_RMS_EPS, EraConclusion
 from ggcp_schema.mapping.rotation import FREQ_BASE, rope_entries
 from ggcp_schema.mapping.scale import divided
 from ggcp_schema.mapping.training import Training
@@ -24,14 +24,12 @@ from ggcp_schema.schema.inference import ADAM
 FRESH = {
     names.TRAINING_ITERATION_COUNT: 0,  # the trainers take the optimizer's iteration from this key
     names.OPTIMIZER_ITERATION_COUNT: 0,
+    names.OPTIMIZER_TYPE: ADAM,
     names.ADAM_NO_IMPROVEMENT_COUNT: 0,
-    names.LBFGS_NO_IMPROVEMENT_COUNT: 0,
-    names.LBFGS_LINE_SEARCH_STEP: 0.0,
-    names.LBFGS_LINE_SEARCH_J: 0,
-    names.LBFGS_LINE_SEARCH_K: 1,
-    names.LBFGS_LINE_SEARCH_END: 0,
 }
-"""The values of an optimizer that has not started yet; for L-BFGS it is marked as just initialized too."""
+"""The values of an Adam that has not started yet."""
+
+LBFGS_KEYS = "optimizer.lbfgs."
 
 
 class Recipe(NamedTuple):
@@ -44,6 +42,7 @@ class Recipe(NamedTuple):
         rotation: `rope.dimension_count` and, unless None, `rope.freq_base`.
         fresh: write an optimizer that has not started yet.
         verbatim: write only the keys that the converter of 2023 wrote.
+        record: what was known of the ggcp file, as keys.
     """
 
     rms_eps: float
@@ -52,6 +51,7 @@ class Recipe(NamedTuple):
     rotation: tuple[int, float | None]
     fresh: bool = False
     verbatim: bool = False
+    record: tuple[KeyValue, ...] = ()
 
     @property
     def permutes(self) -> bool:
@@ -62,6 +62,21 @@ class Recipe(NamedTuple):
 def verbatim_recipe(training: Training) -> Recipe:
     """Return how the converter of 2023 wrote a checkpoint: epsilon 1e-5, the vectors and n_rot as they are."""
     return Recipe(DEFAULT_RMS_EPS, None, 1, (training.n_rot, None), verbatim=True)
+
+
+def record_of(training: Training, era: EraConclusion, *, certain: bool) -> tuple[KeyValue, ...]:
+    """Return keys that keep what is known of the program that wrote a ggcp file; none for a GGUF file.
+
+    `certain` tells whether the epsilon is that of all programs that may have written the file.
+    """
+    if training.evidence.file_version is not None or not era.writers:
+        return ()
+    threads = training.n_threads if "last rows" in era.losses else None
+    return (
+        KeyValue(names.CONVERTED_WRITERS, "STRING", " ".join(writer.key for writer in era.writers)),
+        KeyValue(names.CONVERTED_EPSILON_CERTAIN, "BOOL", certain),
+        *([KeyValue(names.CONVERTED_THREADS, "UINT32", threads)] if threads is not None and threads > 0 else []),
+    )
 
 
 def rotation_of(training: Training) -> tuple[int, float | None]:
@@ -95,16 +110,20 @@ def resume_entries(file: File, training: Training, recipe: Recipe) -> list[Entry
     except UnfitError as error:
         raise UnfitError(f"{file.path}: {error.message}", error.hint) from error
     if recipe.fresh:
-        keys = [_fresh(entry, training) for entry in keys]
+        keys = [*_fresh_keys(keys)]
     return [*keys, *_tensors(file, training, recipe)]
 
 
-def _fresh(entry: KeyValue, training: Training) -> KeyValue:
-    """Return the key with the value it has before the optimizer starts."""
-    value = FRESH.get(entry.key, entry.value)
-    if entry.key == names.OPTIMIZER_JUST_INITIALIZED:
-        value = entry.value or training.optimizer != ADAM
-    return KeyValue(entry.key, entry.type, value)
+def _fresh_keys(keys: Iterable[KeyValue]) -> Iterator[KeyValue]:
+    """Yield the keys with the values they have before an Adam starts; L-BFGS, from which no trainer goes on, ends."""
+    losses = (names.ADAM_BEST_LOSS, names.ADAM_PREVIOUS_LOSS)
+    for entry in keys:
+        if not entry.key.startswith(LBFGS_KEYS):
+            yield KeyValue(entry.key, entry.type, FRESH.get(entry.key, entry.value))
+        elif entry.key == names.LBFGS_BEST_LOSS:
+            yield from (KeyValue(key, entry.type, entry.value) for key in losses)
+        elif entry.key == names.LBFGS_NO_IMPROVEMENT_COUNT:
+            yield KeyValue(names.ADAM_NO_IMPROVEMENT_COUNT, entry.type, 0)
 
 
 def _checkpoint_keys(ckpt: Checkpoint, training: Training, recipe: Recipe) -> list[KeyValue]:
@@ -183,8 +202,9 @@ def _known_n_ff(ckpt: Checkpoint) -> int:
 def _record_of(recipe: Recipe) -> list[KeyValue]:
     """Return the keys that record how the optimizer's vectors were changed, so that `verify` can compare them."""
     if recipe.fresh:
-        return [KeyValue(names.CONVERTED_FRESH, "BOOL", True)]
+        return [*recipe.record, KeyValue(names.CONVERTED_FRESH, "BOOL", True)]
     return [
+        *recipe.record,
         *([KeyValue(names.CONVERTED_FROM_ORDER, "STRING", recipe.order)] if recipe.permutes else []),
         *([KeyValue(names.CONVERTED_SCALE, "UINT64", recipe.scale)] if recipe.scale != 1 else []),
     ]
@@ -227,10 +247,13 @@ def _tensors(file: File, training: Training, recipe: Recipe) -> Iterator[TensorE
         field = state.get(path)
         if field is None:
             yield stored(name, tensor)
-        elif recipe.fresh:
-            yield TensorEntry(name, tensor.shape, Zeros(tensor.nbytes))
-        else:
+        elif not recipe.fresh:
             yield _changed(stored(name, tensor), tensor, field, training, recipe)
+    if recipe.fresh:
+        for field, count in {"m": training.n_params, "v": training.n_params, "pf": training.past}.items():
+            if count:
+                name = str(names.tensor_name(f"{names.STATE}{field}", ADAM))
+                yield TensorEntry(name, (count,), Zeros(4 * count))
 
 
 def _changed(entry: TensorEntry, tensor: Tensor, field: str, training: Training, recipe: Recipe) -> TensorEntry:

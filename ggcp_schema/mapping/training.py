@@ -15,16 +15,17 @@ from typing import Any, NamedTuple
 
 from ggcp_schema.checkpoint import names
 from ggcp_schema.checkpoint.checkpoint import Checkpoint
-from ggcp_schema.checkpoint.layout import FLAT_FIELDS
+from ggcp_schema.checkpoint.layout import CHECKPOINT_ORDERS, FLAT_FIELDS, ORDERS, RESUME_ORDER, Order
 from ggcp_schema.checkpoint.order import OrderDecision, decide_order, stated_order
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.file import File
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.gguf.reader import GgufFile
-from ggcp_schema.mapping.eras import EraConclusion, Evidence, conclude
+from ggcp_schema.mapping.context import Context, context_of
+from ggcp_schema.mapping.eras import EraConclusion, Evidence, Gradient, conclude
 from ggcp_schema.mapping.rotation import FREQ_BASE
-from ggcp_schema.mapping.scale import ScaleDecision, decide_scale
+from ggcp_schema.mapping.scale import Counts, ScaleDecision, decide_scale, gradient_ratio, is_long, mean_square_length
 from ggcp_schema.schema import CHECKPOINT, LAYER
 from ggcp_schema.schema.inference import ADAM, LBFGS, n_ff_by_formula
 from ggcp_schema.schema.tensor import declared_shape
@@ -48,6 +49,11 @@ class Training:
         rms_eps: the epsilon, if the file stores it.
         context_length: in tokens, if the file stores it.
         evidence: what the file shows of its writer, except the scale of the gradients.
+        orders: the orders that a program can have written into a file of this kind.
+        begin: the id of the token that begins every sample, if the file states it.
+        n_threads: of the program that wrote the losses, if the file stores it.
+        divided: what `convert` divided m by, and v by its square; None if it did not.
+        reordered: True if `convert` wrote the flat vectors in order C.
     """
 
     path: str
@@ -71,6 +77,11 @@ class Training:
     rms_eps: float | None
     context_length: int | None
     evidence: Evidence
+    orders: tuple[Order, ...] = CHECKPOINT_ORDERS
+    begin: int | None = None
+    n_threads: int | None = None
+    divided: int | None = None
+    reordered: bool = False
 
     @cached_property
     def n_params(self) -> int:
@@ -78,13 +89,9 @@ class Training:
         return sum(tensor.n_elements for tensor in self.model.values())
 
     @property
-    def n_ctx(self) -> int | None:
-        """The tokens of a sample: as stored, or train_tokens / train_samples; None if the counts do not tell it."""
-        if self.context_length is not None:
-            return self.context_length
-        if not self.train_samples or self.train_tokens % self.train_samples:
-            return None
-        return self.train_tokens // self.train_samples
+    def context(self) -> Context:
+        """The tokens of a sample, as stored or as the counts tell."""
+        return context_of(self.train_samples, self.train_tokens, self.context_length)
 
     @cached_property
     def vectors(self) -> Mapping[str, Tensor]:
@@ -95,13 +102,13 @@ class Training:
 class Study(NamedTuple):
     """What follows from a training state: its era, the order of its flat vectors, the scale of its gradients.
 
-    `contradiction` says how the bytes contradict an order that the user states; empty if they do not.
+    `contradictions` say how the file contradicts what the user states.
     """
 
     era: EraConclusion
     order: OrderDecision
     scale: ScaleDecision
-    contradiction: str = ""
+    contradictions: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the conclusions for JSON."""
@@ -116,28 +123,54 @@ def study(training: Training, *, order: str | None = None, n_batch: int | None =
     """
     if n_batch is not None and n_batch not in BATCHES:
         raise UsageError(f"a batch of {n_batch} samples is impossible", "State the samples of a batch, 1 or more.")
-    decided = decide_order(training.model, training.vectors)
-    decision, contradiction = decided, ""
+    decided = order_of(training)
+    decision, contradictions = decided, []
     if order is not None:
         _check_lengths(training)
         decision = stated_order(order)
+        if decision.order not in training.orders:
+            contradictions.append(
+                f"order {order} was stated, which no program is known to have written into such a file"
+            )
         if decided.is_certain and decided.order != decision.order:
-            contradiction = f"order {decision.order} was stated, but the bytes prove {decided.order}: {decided.reason}"
+            contradictions.append(f"order {order} was stated, but the bytes prove {decided.order}: {decided.reason}")
     certain = decision.order if decision.is_certain else None
-    scale = decide_scale(
-        training.model,
-        training.vectors,
-        certain,
-        iterations=training.iteration,
-        train_its=training.train_its,
-        train_samples=training.train_samples,
-        train_tokens=training.train_tokens,
-        n_iter=training.n_iter,
-        n_batch=n_batch,
-    )
+    ratio = None
+    if certain is not None and "v" in training.vectors:
+        ratio = gradient_ratio(training.model, training.vectors["v"], certain, training.iteration)
     proven = decided.order if decided.is_certain else certain
-    era = conclude(training.evidence._replace(gradient_summed=scale.summed, order=proven))
-    return Study(era, decision, scale, contradiction)
+    evidence = training.evidence._replace(order=proven, long_gradient=None if training.divided else is_long(ratio))
+    era, square_length = conclude(evidence), None
+    if "v" in training.vectors and "clipped sum" in {writer.gradient for writer in era.writers}:
+        square_length = mean_square_length(training.vectors["v"], training.iteration)
+        era = conclude(evidence._replace(square_length=square_length))
+    scale = _scale(training, era, n_batch, ratio, square_length)
+    if scale.contradiction:
+        contradictions.append(scale.contradiction)
+    return Study(era, decision, scale, tuple(contradictions))
+
+
+def order_of(training: Training) -> OrderDecision:
+    """Decide in which order the flat vectors are: by the bytes, or else as `convert` recorded it."""
+    decided = decide_order(training.model, training.vectors, training.orders, training.begin)
+    if training.reordered and not decided.is_certain:
+        return decided._replace(order=RESUME_ORDER, certainty="stated", reason="ggcp-schema recorded it")
+    return decided
+
+
+def _scale(
+    training: Training, era: EraConclusion, n_batch: int | None, ratio: float | None, square_length: float | None
+) -> ScaleDecision:
+    n_ctx = training.context.tokens
+    if training.divided or training.optimizer != ADAM:
+        reason = "only Adam's moments have a scale"
+        if training.divided:
+            reason = f"ggcp-schema has divided m by {training.divided:,}, v by its square"
+        stated = "" if n_batch is None else f"a batch was stated, but m and v are not divided: {reason}"
+        gradient: Gradient | None = "mean" if training.divided else None
+        return ScaleDecision(gradient, reason, n_ctx=n_ctx, ratio=ratio, contradiction=stated)
+    counts = Counts(training.train_its, training.train_samples, n_ctx, training.n_iter, n_batch)
+    return decide_scale(ratio, era.gradient, counts, square_length)
 
 
 def _check_lengths(training: Training) -> None:
@@ -169,12 +202,14 @@ def evidence_of(ckpt: Checkpoint) -> Evidence:
     hparams = ckpt.get("hparams") or {}
     name = ckpt.get("tok_embeddings.name")
     formula = n_ff_by_formula(hparams["n_embd"], hparams["n_mult"]) if "n_mult" in hparams else None
+    losses = (ckpt.get("optimizer.state.fx_best"), ckpt.get("optimizer.state.fx_prev"))
     return Evidence(
         layout=ckpt.get("optimizer.layout"),
         first_tensor=None if name is None else name.decode("utf-8", "backslashreplace"),
         n_mult=hparams.get("n_mult"),
         n_ff=ckpt.n_ff,
         n_ff_by_formula=formula,
+        losses_differ=None if None in losses else losses[0] != losses[1],
         modified=modification_date(ckpt.source),
     )
 
@@ -212,6 +247,7 @@ def _of_checkpoint(ckpt: Checkpoint) -> Training:
         rms_eps=None,
         context_length=None,
         evidence=evidence_of(ckpt),
+        n_threads=optimizer.params.n_threads if optimizer.params else None,
     )
 
 
@@ -253,15 +289,48 @@ def _of_gguf(gguf: GgufFile) -> Training:
         rms_eps=stored_epsilon(gguf),
         context_length=stored_context_length(gguf),
         evidence=evidence_of_gguf(gguf),
+        orders=orders_of_gguf(gguf),
+        begin=_begin(gguf),
+        n_threads=_count(gguf, names.CONVERTED_THREADS),
+        divided=_count(gguf, names.CONVERTED_SCALE),
+        reordered=names.CONVERTED_FROM_ORDER in gguf.keys,
     )
 
 
+def orders_of_gguf(gguf: GgufFile) -> tuple[Order, ...]:
+    """Return the orders that the flat vectors of a GGUF checkpoint can have.
+
+    Order D is that of programs from November 2023 on, which wrote `training.file_version` 1.
+    """
+    return CHECKPOINT_ORDERS if gguf.value(names.TRAINING_FILE_VERSION) == 0 else tuple(ORDERS)
+
+
+def _begin(gguf: GgufFile) -> int | None:
+    """Return the id of `<s>`, if the file states a llama tokenizer: it begins every sample."""
+    if gguf.value(names.TOKENIZER_MODEL) != "llama":
+        return None
+    return _count(gguf, names.TOKEN_ID.format("bos"))
+
+
+def _count(gguf: GgufFile, key: str) -> int | None:
+    value = gguf.value(key)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
 def evidence_of_gguf(gguf: GgufFile) -> Evidence:
-    """Return what a GGUF checkpoint shows of its writer."""
-    version = gguf.value(names.TRAINING_FILE_VERSION)
+    """Return what a GGUF checkpoint shows of its writer.
+
+    A file that a trainer saved has a context length; one that was converted from a ggcp file has none.
+    """
+    version = _count(gguf, names.TRAINING_FILE_VERSION)
+    recorded = gguf.value(names.CONVERTED_WRITERS)
+    certain = gguf.value(names.CONVERTED_EPSILON_CERTAIN)
     return Evidence(
-        file_version=version if isinstance(version, int) else None,
+        file_version=version,
+        converted=version == 0 and names.CONTEXT_LENGTH not in gguf.keys,
+        recorded=tuple(recorded.split()) if isinstance(recorded, str) else None,
         rms_eps=stored_epsilon(gguf),
+        rms_eps_certain=certain if isinstance(certain, bool) else None,
         modified=modification_date(gguf.source),
     )
 

@@ -32,8 +32,15 @@ OPTIONAL_KEYS = (names.HEAD_COUNT_KV, names.VOCAB_SIZE, names.ROPE_SCALE_LINEAR)
 SEPARATE_KEYS = (names.RMS_EPSILON, names.ROPE_DIMENSION_COUNT, names.ROPE_FREQ_BASE)
 """Keys that are not compared for equality: any epsilon is allowed, and a rotation can be stated in several ways."""
 
-RECORD_KEYS = (names.CONVERTED_FROM_ORDER, names.CONVERTED_SCALE, names.CONVERTED_FRESH)
-"""Keys by which `convert` records how it changed the optimizer's vectors."""
+RECORD_KEYS = (
+    names.CONVERTED_FROM_ORDER,
+    names.CONVERTED_SCALE,
+    names.CONVERTED_FRESH,
+    names.CONVERTED_WRITERS,
+    names.CONVERTED_EPSILON_CERTAIN,
+    names.CONVERTED_THREADS,
+)
+"""Keys by which `convert` records what was known of the checkpoint, and how it changed the optimizer's vectors."""
 
 CHANGED = {
     (False, False): "the optimizer's vectors as in the checkpoint",

@@ -35,8 +35,12 @@ from ggcp_schema.mapping.tokenizer import (
     tokenizer_keys,
 )
 
-SPECIAL = (("<unk>", UNKNOWN), ("<s>", CONTROL), ("</s>", CONTROL))  # the first tokens of a file before GGUF
+# The first tokens of a file before GGUF, and the texts by which they are recognised; sentencepiece decodes <unk> to
+# " ⁇ ". A vocabulary of single characters has other tokens there; each sample began with token 1 all the same.
+SPECIAL = (("<unk>", UNKNOWN), ("<s>", CONTROL), ("</s>", CONTROL))
+SPECIAL_TEXTS = ((b"<unk>", " ⁇ ".encode(), b""), (b"<s>", b""), (b"</s>", b""))
 SPECIAL_IDS = {"bos": 1, "eos": 2, "unknown": 0}
+MODELS = {"llama", "gpt2"}  # the tokenizers whose checkpoints the trainers saved
 N_BYTES = 256  # tokens that follow the special ones: the single bytes
 NO_TOKEN = 0xFFFFFFFF  # the id by which the trainers say that there is no such token
 MAX_BYTES = 1 << 25  # of a list in the file; the largest vocabularies in use have about a tenth of it
@@ -141,8 +145,8 @@ def _of_gguf(gguf: GgufFile) -> Vocabulary:
     model = gguf.keys.get(names.TOKENIZER_MODEL)
     if model is None or names.TOKENS not in gguf.keys:
         raise UsageError(f"{gguf.path} is a GGUF file without a vocabulary", ACCEPTED)
-    if model.type == "STRING" and model.value != "llama":
-        message = f"its tokenizer is {shown(model.value)}; the trainer only supported llama (sentencepiece) tokenizers"
+    if model.type == "STRING" and model.value not in MODELS:
+        message = f"its tokenizer is {shown(model.value)}; the trainers supported llama (sentencepiece) and gpt2"
         raise UsageError(f"{gguf.path}: {message}", ACCEPTED)
 
     def locate(key: str, index: int | None) -> tuple[str, int]:
@@ -192,7 +196,10 @@ def _of_ggml(file: GgmlFile) -> Vocabulary:
         path = "hparams.n_vocab" if index is None else f"tokens[{index}].{column}"
         return path, file.find(path).offset
 
-    keys = tokenizer_keys(tokens, {name: index for name, index in SPECIAL_IDS.items() if index < len(tokens)})
+    ids = {name: index for name, index in SPECIAL_IDS.items() if index < len(tokens)}
+    if tokens and tokens[0].type != UNKNOWN:
+        del ids["unknown"]
+    keys = tokenizer_keys(tokens, ids)
     if "version" in root:
         vocabulary = Vocabulary(file.path, f"{file.format.name} version {root['version']}", keys)
     else:
@@ -201,13 +208,13 @@ def _of_ggml(file: GgmlFile) -> Vocabulary:
 
 
 def _ggml_token(index: int, token: dict[str, Any]) -> Token:
-    """Return a token. Tokens 0 to 2 are special whatever their text, 3 to 258 single bytes; spaces stand for `▁`."""
+    """Return a token: the first three may be special ones, 3 to 258 single bytes; spaces stand for `▁`."""
     text, score = token["text"], token.get("score", 0.0)
-    if index < len(SPECIAL):
+    if index < len(SPECIAL) and text in SPECIAL_TEXTS[index]:
         name, kind = SPECIAL[index]
         return Token(name, score, kind)
     byte = index - len(SPECIAL)
-    if byte < N_BYTES and text == bytes([byte]):
+    if 0 <= byte < N_BYTES and text == bytes([byte]):
         return Token(f"<0x{byte:02X}>", score, BYTE)
     return Token(text.decode("utf-8", "surrogateescape").replace(" ", "▁"), score, NORMAL if text else CONTROL)
 

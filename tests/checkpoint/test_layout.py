@@ -63,8 +63,8 @@ def test_piece_of_one_parameter() -> None:
 
 
 def test_an_order_that_does_not_exist() -> None:
-    for attempt in (lambda: Layout.of("D", opened("v1-adam").model), lambda: stated_order("c")):
-        with pytest.raises(UsageError, match=r"there is no order '[Dc]'\nThe orders are A, B, C"):
+    for attempt in (lambda: Layout.of("E", opened("v1-adam").model), lambda: stated_order("c")):
+        with pytest.raises(UsageError, match=r"there is no order '[Ec]'\nThe orders are A, B, C, D"):
             attempt()
     assert stated_order("B").is_certain
 

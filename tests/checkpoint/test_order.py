@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,12 +14,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ggcp_schema.checkpoint import order as order_module
-from ggcp_schema.checkpoint.layout import FLAT_FIELDS, ORDERS, reordered
+from ggcp_schema.checkpoint.formats import open_file
+from ggcp_schema.checkpoint.layout import CHECKPOINT_ORDERS, FLAT_FIELDS, ORDERS, Order, reordered
 from ggcp_schema.checkpoint.moments import parse_moments
 from ggcp_schema.checkpoint.order import OrderDecision, decide_order
-from ggcp_schema.files.source import Source
+from ggcp_schema.mapping.training import order_of, training_of
+from tests.fuzz import orders
 from tests.mapping.flat_files import (
     DECIDED,
+    FIXTURES,
     NOT_TRAINED,
     ORDER_OF,
     Tensors,
@@ -42,8 +47,8 @@ from tests.mapping.independent_order import (
 SEEDS = st.integers(0, 2**32 - 1).map(np.random.default_rng)
 
 
-def decided(tensors: Tensors) -> OrderDecision:
-    return decide_order(tensors.model, tensors.state)
+def decided(tensors: Tensors, orders: Sequence[Order] = CHECKPOINT_ORDERS, begin: int | None = None) -> OrderDecision:
+    return decide_order(tensors.model, tensors.state, orders, begin)
 
 
 def state_of(name: str) -> dict[str, Vector]:
@@ -81,7 +86,7 @@ def test_genuine_files_are_proven_to_have_the_order_of_their_program(name: str) 
     decision = decided(opened(name))
     assert (decision.order, decision.certainty) == (DECIDED[name], "proven")
     assert decision.is_certain
-    assert set(decision.refuted) == set(ORDERS) - {DECIDED[name]}
+    assert set(decision.refuted) == set(CHECKPOINT_ORDERS) - {DECIDED[name]}
     assert decision.as_dict()["refuted"] == decision.refuted
 
 
@@ -102,36 +107,25 @@ def test_the_independent_implementation_agrees(name: str) -> None:
 def test_a_file_in_which_most_tensors_had_no_gradient_is_undecidable() -> None:
     decision = decided(opened(NOT_TRAINED))
     assert (decision.order, decision.certainty, decision.harmless) == (None, "undecidable", False)
-    assert set(decision.refuted) == set(ORDERS)
+    assert set(decision.refuted) == set(CHECKPOINT_ORDERS)
     assert "outside of tok_embeddings in every known order" in decision.reason
 
 
-@pytest.mark.parametrize("examined", [0, 2000])
 @pytest.mark.parametrize("name", DECIDED)
-def test_a_sample_decides_as_the_whole_does(monkeypatch: pytest.MonkeyPatch, name: str, examined: int) -> None:
-    monkeypatch.setattr(order_module, "EXAMINED", examined)
-    monkeypatch.setattr(order_module, "BLOCK", 64)
+def test_blocks_of_any_size_decide_alike(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(order_module, "READ_AT_ONCE", 512)
-    assert decided(opened(name)).order == DECIDED[name]
-    assert decided(opened(NOT_TRAINED)).order is None
+    assert decided(opened(name)) == decided(opened(name))
+    assert (decided(opened(name)).order, decided(opened(name)).certainty) == (DECIDED[name], "proven")
 
 
-def test_little_is_read_of_a_long_vector(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(order_module, "EXAMINED", 1 << 12)
-    monkeypatch.setattr(order_module, "READ_AT_ONCE", 1 << 10)
-    tensors = opened("alice")
-    sizes: list[int] = []
-    read_into = Source.read_into
-
-    def counted(source: Source, buffer: memoryview, offset: int) -> None:
-        sizes.append(len(buffer))
-        read_into(source, buffer, offset)
-
-    # The search for any value that is not zero ends after its first 2 MiB, which here is the whole vector.
-    monkeypatch.setattr(order_module, "is_zero", lambda vector: False)
-    monkeypatch.setattr(Source, "read_into", counted)
-    assert decided(tensors).certainty == "proven"
-    assert sum(sizes) < tensors.state["v"].nbytes / 10
+@pytest.mark.parametrize("name", [name for name in DECIDED if "x" not in read(genuine(name)).state])
+def test_a_sample_of_the_rows_proves_nothing(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(order_module, "SEARCHED", 0)
+    monkeypatch.setattr(order_module, "EXAMINED", 2000)
+    monkeypatch.setattr(order_module, "BLOCK", 64)
+    decision = decided(opened(name))
+    assert decision.order in {DECIDED[name], None}
+    assert not decision.is_certain
 
 
 # --- reordering -------------------------------------------------------------------------------------------------
@@ -147,7 +141,7 @@ def test_reordered_bytes_are_those_of_the_independent_implementation(name: str, 
         assert found == values.tobytes(), field
 
 
-@pytest.mark.parametrize("new", ORDERS)
+@pytest.mark.parametrize("new", CHECKPOINT_ORDERS)
 @pytest.mark.parametrize("name", DECIDED)
 def test_after_reordering_the_new_order_is_found_and_the_way_back_is_exact(scratch: Path, name: str, new: str) -> None:
     old, tensors = DECIDED[name], opened(name)
@@ -223,7 +217,7 @@ def test_x_excludes_orders_and_the_rows_of_zeros_the_rest(scratch: Path) -> None
     assert "lie in layers[0].wq" in decision.refuted["B"]
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", CHECKPOINT_ORDERS)
 def test_x_with_values_that_are_not_numbers_is_compared_by_bits(scratch: Path, order: str) -> None:
     shapes = shapes_of(6, 4, 5, 2)
     model = made_model(shapes, np.random.default_rng(1))
@@ -254,40 +248,37 @@ def test_a_row_of_zeros_elsewhere_leaves_no_order(scratch: Path, path: str) -> N
     split(v, "C", sizes)[path][-4:] = 0
     decision = decided(written(scratch, made_model(shapes, rng), {"v": v}))
     assert (decision.order, decision.certainty) == (None, "undecidable")
-    assert set(decision.refuted) == set(ORDERS)
+    assert set(decision.refuted) == set(CHECKPOINT_ORDERS)
 
 
-@given(st.data(), SEEDS, st.integers(1, 4), st.integers(2, 5), st.integers(1, 9), st.sampled_from("ABC"))
-def test_files_with_unseen_tokens_are_proven(
-    data: st.DataObject, rng: np.random.Generator, n_layer: int, n_embd: int, n_ff: int, order: str
-) -> None:
-    """`<unk>` did not occur, `<s>` did, of the others any."""
-    others = data.draw(st.lists(st.booleans(), max_size=100))
-    shapes = shapes_of(2 + len(others), n_embd, n_ff, n_layer)
-    v = made_moments(shapes, order, [False, True, *others], 2, rng)
-    decision = temporary(lambda path: decided(written(path, made_model(shapes, rng), {"m": np.sqrt(v), "v": v})))
-    if decision.certainty == "undecidable":
-        # Only with every token in the overlap of B's and C's embeddings, and values that look otherwise by chance.
-        assert order == "B"
-        assert "the sizes of the values speak for another order" in decision.reason
-    else:
-        assert (decision.order, decision.certainty) == (order, "proven")
-
-
-@given(st.data(), SEEDS, st.integers(0, 3), st.integers(1, 5), st.integers(1, 9), st.sampled_from("ABC"))
+@given(st.data(), SEEDS, st.integers(0, 3), st.integers(1, 5), st.integers(1, 9), st.sampled_from("ABCD"))
 def test_nothing_false_is_ever_proven(
     data: st.DataObject, rng: np.random.Generator, n_layer: int, n_embd: int, n_ff: int, order: str
 ) -> None:
-    """Whichever tokens occurred, `<unk>` included."""
+    """Whichever tokens occurred."""
     seen = data.draw(st.lists(st.booleans(), min_size=1, max_size=100))
     shapes = shapes_of(len(seen), n_embd, n_ff, n_layer)
     v = made_moments(shapes, order, seen, 2, rng)
-    decision = temporary(lambda path: decided(written(path, made_model(shapes, rng), {"m": np.sqrt(v), "v": v})))
-    same = "C" if not n_layer and order == "B" else order  # without layers they are one order
-    shift = n_layer * n_embd
-    if order == "C" and all(seen[:shift]) and seen[shift : shift + 1] == [False] and all(seen[shift + 1 : shift + 2]):
-        return  # <unk> and all tokens after it occurred up to the one where B has <unk>: no text with a real vocabulary
+    orders = tuple(ORDERS) if order == "D" else CHECKPOINT_ORDERS
+    decision = temporary(
+        lambda path: decided(written(path, made_model(shapes, rng), {"m": np.sqrt(v), "v": v}), orders)
+    )
+    same = {"B": "C", "D": "A"}.get(order, order) if not n_layer else order  # without layers two are one order
     assert decision.certainty != "proven" or decision.order == same
+
+
+@given(SEEDS, st.integers(1, 3), st.integers(1, 5), st.integers(1, 9), st.sampled_from("ABC"))
+def test_a_token_that_only_one_order_has_room_for_proves_it(
+    rng: np.random.Generator, n_layer: int, n_embd: int, n_ff: int, order: str
+) -> None:
+    """The embeddings of B end n_layer * n_embd rows after those of C, and begin as many after them."""
+    n_vocab = 2 * n_layer * n_embd + 5
+    seen = rng.random(n_vocab) < 0.5
+    seen[-1 if order == "B" else 0] = False
+    shapes = shapes_of(n_vocab, n_embd, n_ff, n_layer)
+    v = made_moments(shapes, order, list(seen), 2, rng)
+    decision = temporary(lambda path: decided(written(path, made_model(shapes, rng), {"m": np.sqrt(v), "v": v})))
+    assert (decision.order, decision.certainty) == (order, "proven")
 
 
 @given(
@@ -312,7 +303,7 @@ def temporary(make: Callable[[Path], OrderDecision]) -> OrderDecision:
         return decision
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", CHECKPOINT_ORDERS)
 def test_genuine_moments_with_all_tokens_seen_are_likely_or_undecided(scratch: Path, order: str) -> None:
     """The rows of zeros are replaced by such of tokens that occurred, with noise."""
     certainties = []
@@ -328,32 +319,66 @@ def test_genuine_moments_with_all_tokens_seen_are_likely_or_undecided(scratch: P
         assert decision.order in {order, None}, name
         certainties.append(decision.certainty)
     assert set(certainties) <= {"likely", "undecidable"}
-    assert certainties.count("likely") >= 0.7 * len(certainties)
+    assert certainties.count("likely") >= 0.65 * len(certainties)
 
 
-def overlapping(scratch: Path, order: str, seen: list[bool], spread: float) -> OrderDecision:
+def overlapping(scratch: Path, order: str, seen: list[bool], spread: float, **options: Any) -> OrderDecision:
     """A file of 2 layers of width 4: the embeddings of B begin 8 rows after those of C."""
     shapes = shapes_of(len(seen), 4, 6, 2)
     rng = np.random.default_rng(3)
-    return decided(written(scratch, made_model(shapes, rng), {"v": made_moments(shapes, order, seen, spread, rng)}))
+    v = made_moments(shapes, order, seen, spread, rng)
+    return decided(written(scratch, made_model(shapes, rng), {"m": np.sqrt(v), "v": v}), **options)
 
 
-def test_unk_and_s_decide_where_the_rows_of_zeros_fit_two_orders(scratch: Path) -> None:
+def test_rows_of_zeros_that_fit_two_orders_prove_neither(scratch: Path) -> None:
     seen = [False, True, False, False] + 60 * [True]  # in C, rows 8, 10 and 11
-    decision = overlapping(scratch, "B", seen, 2)
-    assert (decision.order, decision.certainty) == ("B", "proven")
-    assert "row 0 of tok_embeddings (<unk>) is not zero" in decision.refuted["C"]
-    # <unk> occurred: the values alone are left, and they prove nothing.
-    decision = overlapping(scratch, "B", [True, True, False, False] + 60 * [True], 4)
-    assert (decision.order, decision.certainty) == ("B", "likely")
-    assert set(decision.refuted) == {"A"}
-
-
-def test_unk_and_s_prove_nothing_against_the_values(scratch: Path) -> None:
-    seen = 8 * [True] + [False, True, False, False] + 60 * [True]  # of C; in B these are rows 0, 2 and 3
-    decision = overlapping(scratch, "C", seen, 4)
+    decision = overlapping(scratch, "B", seen, 0)
     assert (decision.order, decision.certainty) == (None, "undecidable")
-    assert "the sizes of the values speak for another order" in decision.reason
+    assert set(decision.refuted) == {"A"}
+    assert "lie in tok_embeddings in the orders B and C" in decision.reason
+    decision = overlapping(scratch, "B", seen, 4)  # the values alone are left, and they prove nothing
+    assert (decision.order, decision.certainty) == ("B", "likely")
+    assert re.search(r"by [1-9][0-9.]* times the least lead that counts", decision.reason)
+
+
+def test_the_token_that_begins_every_sample_is_evidence(scratch: Path) -> None:
+    seen = 8 * [True] + [False, False, False] + 60 * [True]  # in B these would be tokens 0 to 2
+    decision = overlapping(scratch, "C", seen, 0, begin=1)
+    assert (decision.order, decision.certainty) == ("C", "likely")
+    assert "the row of token 1, which begins every sample, is zero" in decision.reason
+    assert overlapping(scratch, "C", seen, 0, begin=12).order is None  # zero in neither order
+    assert overlapping(scratch, "C", seen, 0, begin=1 << 40).order is None
+
+
+def test_rows_tell_a_from_d_in_no_case(scratch: Path) -> None:
+    seen = [False, True, False] + 40 * [True]
+    assert overlapping(scratch, "A", seen, 0).certainty == "proven"
+    for order in "AD":
+        decision = overlapping(scratch, order, seen, 0, orders=tuple(ORDERS))
+        assert (decision.order, decision.certainty) == (None, "undecidable")
+
+
+def test_lost_values_of_v_are_not_tokens_that_never_occurred(scratch: Path) -> None:
+    """A page of zeros in v alone, where only B has tok_embeddings."""
+    shapes = shapes_of(40, 4, 6, 2)
+    rng = np.random.default_rng(1)
+    v = made_moments(shapes, "A", 40 * [True], 0, rng)
+    m = np.sqrt(v)
+    start = (40 + 1 + 2 * (6 + 6 + 2 + 8) + 38) * 4
+    v[start : start + 8] = 0
+    assert not decided(written(scratch, made_model(shapes, rng), {"m": m, "v": v})).is_certain
+
+
+def test_a_training_whose_order_changed(scratch: Path) -> None:
+    """By llama.cpp of 28 August 2023 in order B, then by that of July 2024 in order C."""
+    with open_file(FIXTURES / "truth/aug28-B-then-jul24-C.gguf") as file:
+        training = training_of(file)
+        decision = order_of(training)
+        assert (decision.order, decision.certainty) == ("C", "likely")
+        assert "16 rows of m, of tokens that had not occurred for long" in decision.reason
+        assert "orders B and C" in decision.reason
+        without = {name: tensor for name, tensor in training.state.items() if name != "m"}
+        assert decide_order(training.model, without).certainty != "proven"
 
 
 # --- odd files --------------------------------------------------------------------------------------------------
@@ -427,3 +452,11 @@ def test_moments_are_named_by_their_parameter(path: str, field: str, parameter: 
 )
 def test_other_paths_are_not_in_this_notation(path: str) -> None:
     assert parse_moments(path) is None
+
+
+def test_synthetic_trainings_are_never_proven_wrongly() -> None:
+    """A sample of what `python -m tests.fuzz.orders` makes."""
+    found = orders.campaign(200, 3)
+    assert not [kind for kind in found if kind[0] == "proven" and kind[2] is False]
+    assert not [kind for kind in found if kind == ("likely", False, False)]
+    assert sum(count for kind, count in found.items() if kind[0] == "proven") > 80

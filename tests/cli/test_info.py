@@ -14,7 +14,19 @@ from tests.helpers import FIXTURES, GENUINE, TRUNCATED, assert_no_traceback, run
 ADAM = FIXTURES / "v1-adam.ggcp"
 ALL_KEYS = [
     *("file", "format", "kind", "size", "version", "layout", "writer", "era", "rms_eps", "train_its", "train_samples"),
-    *("train_tokens", "n_ctx", "loss", "optimizer", "order", "scale", "hparams", "n_ff", "n_ff_source", "n_params"),
+    *(
+        "train_tokens",
+        "n_ctx",
+        "context",
+        "loss",
+        "optimizer",
+        "order",
+        "scale",
+        "hparams",
+        "n_ff",
+        "n_ff_source",
+        "n_params",
+    ),
     *("tensor_types", "n_tokens", "bytes", "findings", "damage", "condition", "next"),
 ]
 OTHERS = ["orders/jun-A-3.ggcp", "orders/17a-B-3.ggcp", "vocab.gguf", "vocab.ggjt"]

@@ -85,7 +85,7 @@ def test_a_converted_file_says_the_same(fixture, tmp_path):
     old, new = summary_of(FIXTURES / fixture), summary_of(out)
     assert new.kind == "gguf-resume"
     assert new.rms_eps == pytest.approx(old.rms_eps, rel=1e-6)  # stored as float32
-    same = ("train_its", "train_samples", "train_tokens", "n_ctx", "n_ff", "n_params")
+    same = ("train_its", "train_samples", "train_tokens", "context", "n_ff", "n_params")
     assert [getattr(new, name) for name in same] == [getattr(old, name) for name in same]
     assert [new.hparams[name] for name in ("n_vocab", "n_embd", "n_head", "n_layer", "n_rot")] == [
         old.hparams[name] for name in ("n_vocab", "n_embd", "n_head", "n_layer", "n_rot")
@@ -120,9 +120,9 @@ def test_vocabularies():
 
 
 def test_the_context_of_the_training_is_computed_from_its_counts(tmp_path):
-    assert summary_of(FIXTURES / "alice.ggcp").n_ctx == 64
-    assert summary_of(built(tmp_path / "x.ggcp", train=(1, 3, 100))).n_ctx is None
-    assert summary_of(built(tmp_path / "x.ggcp", train=(1, 0, 0))).n_ctx is None
+    assert summary_of(FIXTURES / "alice.ggcp").context.tokens == 64
+    assert summary_of(built(tmp_path / "x.ggcp", train=(1, 3, 100))).context.tokens is None
+    assert summary_of(built(tmp_path / "x.ggcp", train=(1, 0, 0))).context.tokens is None
 
 
 @settings(max_examples=25)

@@ -14,7 +14,11 @@ from ggcp_schema.files.tensor import Tensor
 from tests.mapping.independent_order import Located, Vector, join, read
 
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
-FLAGS = json.loads((FIXTURES / "orders/orders.json").read_text("utf-8"))
+FLAGS = {
+    name: flags
+    for table in ("orders/orders.json", "truth/truth.json")
+    for name, flags in json.loads((FIXTURES / table).read_text("utf-8")).items()
+}
 # What is known of the others: the trainers of June, and the branch's of 3 July, walked the graph in order A.
 ORDER_OF = {
     "v0-adam": "A",
@@ -31,7 +35,7 @@ ORDER_OF = {
     "twin-ff48.v1": "C",
     "twin-lbfgs.v0": "C",
     "twin-lbfgs.v1": "C",
-} | {name.removesuffix(".ggcp"): flags["order"] for name, flags in FLAGS.items()}
+} | {name.removesuffix(".ggcp"): flags["order"] for name, flags in FLAGS.items() if name.endswith(".ggcp")}
 NOT_TRAINED = "17a-B-3"  # only norm and output had gradients
 DECIDED = {name: order for name, order in ORDER_OF.items() if name != NOT_TRAINED}
 
@@ -60,8 +64,7 @@ class Tensors:
 
 def genuine(name: str) -> Path:
     """The path of a genuine checkpoint."""
-    path = FIXTURES / f"{name}.ggcp"
-    return path if path.exists() else FIXTURES / "orders" / f"{name}.ggcp"
+    return next(path for folder in ("", "orders", "truth") if (path := FIXTURES / folder / f"{name}.ggcp").exists())
 
 
 def opened(name: str) -> Tensors:

@@ -98,10 +98,11 @@ def read(path: Path) -> File:
 
 
 def order_of_paths(order: str, n_layer: int) -> list[str]:
-    """The three tables of format.md, written out."""
+    """The four orders, written out."""
     up, down = list(range(n_layer)), list(range(n_layer))[::-1]
-    if order == "A":
-        layer = ["attention_norm", "wq", "wk", "wv", "wo", "ffn_norm", "w3", "w1", "w2"]
+    if order in "AD":
+        attention = {"A": ["attention_norm", "wq", "wk", "wv"], "D": ["wv", "attention_norm", "wk", "wq"]}
+        layer = [*attention[order], "wo", "ffn_norm", "w3", "w1", "w2"]
         middle = [f"layers[{i}].{name}" for i in up for name in layer]
         return ["tok_embeddings", *middle, "norm", "output"]
     first = {

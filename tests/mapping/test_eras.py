@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import datetime
 import json
+import shutil
+from dataclasses import replace
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,115 +14,147 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ggcp_schema.mapping.eras import (
-    DEFAULT_RMS_EPS,
-    WRITERS,
-    Evidence,
-    conclude,
-    date_text,
-    help_text_epsilon,
-    period_text,
-)
+from ggcp_schema import convert, open_file
+from ggcp_schema.mapping.eras import DEFAULT_RMS_EPS, WRITERS, Evidence, conclude, help_text_epsilon, period_text
+from ggcp_schema.mapping.training import Study, study, training_of
 from tests.helpers import FIXTURES
-from tests.mapping import reference
 
-JUNE, JULY, EB5, AUGUST = (datetime.date(2023, month, day) for month, day in ((6, 13), (7, 3), (7, 25), (8, 14)))
-ONE_DAY, LATE = datetime.date(2023, 6, 15), datetime.date(2023, 8, 28)
+FLAGS = json.loads((FIXTURES / "orders/orders.json").read_text())
+TRUTH = json.loads((FIXTURES / "truth/truth.json").read_text())
 
-# What wrote the files, from the README beside them: the program's date and epsilon, and whether the gradients were
-# summed (None: not to be proven from the bytes).
+# What wrote the files, from the READMEs beside them: the key of the program, and its epsilon.
 WRITTEN = {
-    "v0-adam": (JUNE, 1e-6, True),
-    "rotmax8-v0": (JUNE, 1e-6, True),
-    "orders/jun-A-3": (JUNE, 1e-6, True),
-    "orders/jun-B-3": (JUNE, 1e-6, True),
-    "orders/eb5-A-2": (EB5, 5e-6, True),
-    "v1-adam-raw-params": (ONE_DAY, 1e-6, True),
-    "v1-adam": (JULY, 1e-6, False),
-    "orders/jul-A-3": (JULY, 1e-6, False),
-    "orders/17a-B-3": (JULY, 1e-6, None),
-    "v1-adam-past5": (AUGUST, 5e-6, False),
-    "v1-lbfgs": (AUGUST, 5e-6, False),
-    "rotmax8-v1": (AUGUST, 5e-6, False),
-    "alice": (AUGUST, 5e-6, False),
-    "orders/aug-B-3": (AUGUST, 5e-6, False),
-    "orders/aug-C-3": (AUGUST, 5e-6, False),
-    "orders/aug-lbfgs-B-1": (AUGUST, 5e-6, False),
-    "twin-adam.v0": (LATE, 1e-5, False),
-    "twin-adam.v1": (LATE, 1e-5, False),
-    "twin-lbfgs.v0": (LATE, 1e-5, False),
-    "twin-lbfgs.v1": (LATE, 1e-5, False),
-    "twin-ff48.v0": (LATE, 1e-5, False),
-    "twin-ff48.v1": (LATE, 1e-5, False),
+    "v0-adam": ("master-june", 1e-6),
+    "rotmax8-v0": ("master-june", 1e-6),
+    "orders/jun-A-3": ("master-june", 1e-6),
+    "orders/jun-B-3": ("master-june", 1e-6),
+    "truth/jun-default8": ("master-june", 1e-6),
+    "truth/jun-ctx-batch": ("master-june", 1e-6),
+    "orders/eb5-A-2": ("master-july", 5e-6),
+    "v1-adam-raw-params": ("branch-raw-june", 1e-6),
+    "truth/jun29-clip": ("branch-june", 1e-6),
+    "v1-adam": ("branch-july", 1e-6),
+    "orders/jul-A-3": ("branch-july", 1e-6),
+    "orders/17a-B-3": ("branch-rebased", 5e-6),
+    "truth/jul28-A": ("branch-rebased", 5e-6),
+    "v1-adam-past5": ("branch-august", 5e-6),
+    "v1-lbfgs": ("branch-august", 5e-6),
+    "rotmax8-v1": ("branch-august", 5e-6),
+    "alice": ("branch-august", 5e-6),
+    "orders/aug-B-3": ("branch-august", 5e-6),
+    "orders/aug-C-3": ("branch-august", 5e-6),
+    "orders/aug-lbfgs-B-1": ("branch-august", 5e-6),
+    "twin-adam.v0": ("compatibility", 1e-5),
+    "twin-adam.v1": ("compatibility", 1e-5),
+    "twin-lbfgs.v0": ("compatibility", 1e-5),
+    "twin-lbfgs.v1": ("compatibility", 1e-5),
+    "twin-ff48.v0": ("compatibility", 1e-5),
+    "twin-ff48.v1": ("compatibility", 1e-5),
 }
 # Files whose epsilon no byte shows, and that were written in the shorter of two times.
-MISTAKEN = {"orders/eb5-A-2", "v1-adam", "orders/jul-A-3"}
+MISTAKEN = {"orders/eb5-A-2", "truth/jul28-A"}
 NAMES = sorted(WRITTEN)
+ROWS = {writer.key: writer for writer in WRITERS}
 
 
-def evidence_of(name: str) -> Evidence:
+@cache
+def studied(name: str) -> Study:
+    """What the package concludes from a genuine file, without its modification date."""
     path = FIXTURES / f"{name}.ggcp"
-    model, optimizer = reference.read_model(path), reference.read_optimizer(path)
-    formula = -(-(2 * (4 * model.n_embd) // 3) // model.n_mult) * model.n_mult
-    layout, summed = optimizer.layout, WRITTEN[name][2]
-    return Evidence(layout, model.first_tensor, model.n_mult, model.n_ff, formula, summed)
+    with open_file(path) as file:
+        training = training_of(file)
+        return study(replace(training, evidence=training.evidence._replace(modified=None)))
 
 
 def test_the_table_has_every_whole_fixture() -> None:
     files = {str(path.relative_to(FIXTURES).with_suffix("")) for path in FIXTURES.rglob("*.ggcp")}
     assert {Path(name).as_posix() for name in files} == {*NAMES, "truncated-v0-lbfgs"}
+    known = {name: TRUTH[f"{name.removeprefix('truth/')}.ggcp"] for name in NAMES if name.startswith("truth/")}
+    assert {name: truth["eps"] for name, truth in known.items()} == {name: WRITTEN[name][1] for name in known}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_writer_of_a_genuine_file_remains(name: str) -> None:
-    written, rms_eps, summed = WRITTEN[name]
-    for evidence in (evidence_of(name), evidence_of(name)._replace(gradient_summed=None)):
-        conclusion = conclude(evidence)
-        writers = [writer for writer in conclusion.writers if writer.first <= written <= writer.last]
-        assert {writer.rms_eps for writer in writers} == {rms_eps}
-        assert conclusion.first <= written <= conclusion.last  # type: ignore[operator]
-        if summed is not None:
-            assert {writer.gradient for writer in writers} == {"sum" if summed else "mean"}
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_the_epsilon_of_a_genuine_file(name: str) -> None:
-    conclusion = conclude(evidence_of(name))
-    rms_eps = WRITTEN[name][1]
-    if name in MISTAKEN:
-        assert rms_eps in conclusion.rms_eps_alternatives
-        assert not conclusion.rms_eps_certain
-        assert "does not show which" in conclusion.rms_eps_reason
-    else:
+def test_nothing_is_stated_of_a_genuine_file_that_its_program_denies(name: str) -> None:
+    conclusion = studied(name).era
+    key, rms_eps = WRITTEN[name]
+    writer = ROWS[key]
+    assert writer in conclusion.writers
+    assert conclusion.first <= writer.first <= writer.last <= conclusion.last  # type: ignore[operator]
+    assert conclusion.gradient in {writer.gradient, None}
+    assert writer.loss in conclusion.losses
+    assert rms_eps in {conclusion.rms_eps, *conclusion.rms_eps_alternatives}
+    if conclusion.rms_eps_certain:
         assert conclusion.rms_eps == rms_eps
+    assert (conclusion.rms_eps == rms_eps) is (name not in MISTAKEN)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_modification_date_decides_what_is_open(name: str) -> None:
-    written, rms_eps, _ = WRITTEN[name]
-    conclusion = conclude(evidence_of(name)._replace(modified=written))
-    assert conclusion.rms_eps == rms_eps
-    if not conclusion.rms_eps_certain:
-        assert date_text(written) in conclusion.rms_eps_reason
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("twin")])
+def test_the_names_of_gguf_make_the_epsilon_certain(name: str) -> None:
+    conclusion = studied(name).era
+    assert [writer.key for writer in conclusion.writers] == ["compatibility"]
+    assert (conclusion.rms_eps, conclusion.rms_eps_certain, conclusion.rms_eps_alternatives) == (1e-5, True, ())
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("v0-adam", "master-june master-july master-august"),
+        ("v1-adam-raw-params", "branch-raw-june branch-raw-july"),
+        ("truth/jul28-A", "branch-june branch-july branch-rebased"),
+        ("orders/17a-B-3", "branch-june branch-july branch-rebased branch-august branch-last-day"),
+        ("alice", "branch-june branch-july branch-rebased branch-august branch-last-day"),
+    ],
+)
+def test_programs_that_no_byte_tells_apart_all_remain(name: str, keys: str) -> None:
+    assert [writer.key for writer in studied(name).era.writers] == keys.split()
+    assert not studied(name).era.rms_eps_certain
+    assert "costs 1e-4 to 9e-3" in studied(name).era.rms_eps_reason
+
+
+@pytest.mark.parametrize("key", ROWS)
+def test_a_modification_date_is_a_hint_at_each_program(key: str) -> None:
+    """It decides no more than what is likely, among the programs that fit the rest."""
+    writer = ROWS[key]
+    layout = writer.layouts[0] if writer.layouts else None
+    names = {"llama": "tok_embeddings.weight", "gguf": "token_embd.weight"}[writer.names]
+    evidence = Evidence(layout, None if layout is None else names, file_version=writer.file_version)
+    for day in (writer.first, writer.last):
+        conclusion = conclude(evidence._replace(modified=day))
+        assert conclusion.writers == conclude(evidence).writers
+        assert writer in conclusion.likely
+        assert all(likely.first <= day <= likely.last for likely in conclusion.likely)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_date_of_a_copy_changes_nothing(name: str) -> None:
-    evidence = evidence_of(name)
-    assert conclude(evidence._replace(modified=datetime.date(2025, 1, 1))) == conclude(evidence)
+    with open_file(FIXTURES / f"{name}.ggcp") as file:
+        evidence = training_of(file).evidence
+    copied = evidence._replace(modified=datetime.date(2025, 1, 1))
+    assert conclude(copied) == conclude(evidence._replace(modified=None))
 
 
-@pytest.mark.parametrize("name", ["v1-adam-raw-params", "twin-adam.v0", "twin-adam.v1", "twin-ff48.v0"])
-def test_the_epsilon_is_certain(name: str) -> None:
-    conclusion = conclude(evidence_of(name))
-    assert conclusion.rms_eps_certain
-    assert not conclusion.rms_eps_alternatives
+def test_clipped_sums_are_likely_where_every_gradient_had_a_length_of_1() -> None:
+    clipped, means = studied("truth/jun29-clip"), studied("truth/jul28-A")
+    assert [writer.key for writer in clipped.era.likely] == ["branch-june"]
+    assert clipped.era.losses == ("last rows", "mean")
+    assert "branch-june" not in {writer.key for writer in means.era.likely}
+    assert means.era.losses == ("mean", "last rows")
+    for found in (clipped, means):
+        assert (found.scale.gradient, found.scale.summed, found.scale.s) == (None, False, None)
+    assert "likely sums clipped to a length of 1" in clipped.scale.reason
 
 
-def test_summed_gradients_in_v1_mean_june() -> None:
-    conclusion = conclude(Evidence("v1", "tok_embeddings.weight", gradient_summed=True))
-    assert [writer.key for writer in conclusion.writers] == ["branch-june"]
-    assert (conclusion.rms_eps, conclusion.rms_eps_certain, conclusion.loss) == (1e-6, True, "last rows")
+def test_a_long_gradient_in_v1_is_of_no_known_program() -> None:
+    """The branch clipped its sums, so that this evidence is named and ignored."""
+    conclusion = conclude(Evidence("v1", "tok_embeddings.weight", long_gradient=True))
+    assert "ignored" in conclusion.evidence[-1][1]
+    assert conclusion.writers == conclude(Evidence("v1", "tok_embeddings.weight")).writers
+
+
+def test_losses_that_differ_are_no_constant() -> None:
+    open_ = Evidence("v1", "tok_embeddings.weight", order="B")
+    assert "constant" in conclude(open_).losses
+    assert "constant" not in conclude(open_._replace(losses_differ=True)).losses
 
 
 def test_v0_of_the_last_week_of_august() -> None:
@@ -152,25 +187,49 @@ def test_a_damaged_file_without_an_optimizer() -> None:
 
 
 def test_evidence_against_all_writers_is_ignored_and_named() -> None:
-    conclusion = conclude(Evidence("v0", "tok_embeddings.weight", gradient_summed=False))
+    conclusion = conclude(Evidence("v0", "tok_embeddings.weight", long_gradient=False))
     assert conclusion.writers == conclude(Evidence("v0", "tok_embeddings.weight")).writers
     assert "ignored" in conclusion.evidence[-1][1]
 
 
-def test_gguf_keeps_what_it_stores() -> None:
+def test_a_gguf_file_of_a_trainer_keeps_what_it_stores() -> None:
     stored = conclude(Evidence(file_version=0, rms_eps=3e-6))
     assert (stored.rms_eps, stored.rms_eps_certain, stored.rms_eps_alternatives) == (3e-6, True, ())
     assert conclude(Evidence(file_version=1)).rms_eps == 1e-5
-    assert stored.gradient is None  # a converter copies summed gradients too
     assert conclude(Evidence(file_version=1)).gradient == "mean"
 
 
-def test_the_times_of_each_program_follow_each_other() -> None:
-    for layouts in {writer.layouts for writer in WRITERS}:
-        times = [(writer.first, writer.last) for writer in WRITERS if writer.layouts == layouts]
+def test_the_epsilon_of_the_converter_of_2023_is_no_fact() -> None:
+    """It wrote 1e-5 into every file."""
+    conclusion = conclude(Evidence(file_version=0, converted=True, rms_eps=1e-5))
+    assert (conclusion.rms_eps, conclusion.rms_eps_certain) == (1e-5, False)
+    assert conclusion.rms_eps_alternatives == (1e-6, 5e-6)
+    assert {writer.key for writer in conclusion.writers} == {key for key in ROWS if not key.startswith("gguf")}
+    assert conclusion.gradient is None
+
+
+@pytest.mark.parametrize("name", ["v0-adam", "v1-adam", "alice", "twin-ff48.v1", "truth/jun29-clip"])
+def test_a_conversion_keeps_what_was_known(name: str, tmp_path: Path) -> None:
+    source, path = tmp_path / "x.ggcp", tmp_path / "x.gguf"
+    shutil.copyfile(FIXTURES / f"{name}.ggcp", source)
+    before = studied(name).era
+    convert(source, path, sync=False)
+    with open_file(path) as file:
+        after = study(training_of(file))
+    assert after.era.writers == before.writers
+    assert after.era.rms_eps_certain == before.rms_eps_certain
+    assert after.era.rms_eps_alternatives == before.rms_eps_alternatives
+    assert (after.order.order, after.order.certainty) == ("C", "proven")
+    if studied(name).scale.s:
+        assert (after.scale.gradient, after.scale.s) == ("mean", None)  # no doubt of its own divisor
+        assert f"divided m by {studied(name).scale.s}" in after.scale.reason
+
+
+def test_each_layout_of_one_program_has_times_that_follow_each_other() -> None:
+    for program, layouts in {(writer.program, writer.layouts) for writer in WRITERS}:
+        times = [(w.first, w.last) for w in WRITERS if (w.program, w.layouts) == (program, layouts)]
         assert all(first <= last for first, last in times)
-        for (_, last), (first, _) in pairwise(times):
-            assert first == last + datetime.timedelta(days=1)
+        assert all(last <= first for (_, last), (first, _) in pairwise(times))
 
 
 some_evidence = st.builds(
@@ -180,8 +239,12 @@ some_evidence = st.builds(
     n_mult=st.sampled_from([None, 256, 32]),
     n_ff=st.sampled_from([None, 48, 256]),
     n_ff_by_formula=st.sampled_from([None, 256]),
-    gradient_summed=st.sampled_from([None, True, False]),
-    order=st.sampled_from([None, "A", "B", "C"]),
+    long_gradient=st.sampled_from([None, True, False]),
+    square_length=st.sampled_from([None, 0.5, 1.0]),
+    losses_differ=st.sampled_from([None, True, False]),
+    converted=st.booleans(),
+    recorded=st.sampled_from([None, (), ("branch-july", "branch-june"), ("unheard-of",)]),
+    order=st.sampled_from([None, "A", "B", "C", "D"]),
     rms_eps=st.none(),
     file_version=st.sampled_from([None, None, 0, 1, 2]),
     modified=st.one_of(st.none(), st.dates(datetime.date(2023, 6, 1), datetime.date(2024, 8, 1))),
@@ -199,7 +262,7 @@ def test_conclusions_are_consistent(evidence: Evidence) -> None:
     assert json.loads(json.dumps(conclusion.as_dict()))["rms_eps"] == conclusion.rms_eps
 
 
-@given(some_evidence, st.sampled_from(["layout", "first_tensor", "n_ff", "gradient_summed", "modified"]))
+@given(some_evidence, st.sampled_from(["layout", "first_tensor", "n_ff", "long_gradient", "modified"]))
 @example(Evidence(first_tensor="tok_embeddings.weight", n_mult=256, n_ff=48, n_ff_by_formula=256), "first_tensor")
 def test_more_evidence_leaves_no_more_writers(evidence: Evidence, name: str) -> None:
     conclusion, with_less = conclude(evidence), conclude(evidence._replace(**{name: None}))
@@ -209,10 +272,8 @@ def test_more_evidence_leaves_no_more_writers(evidence: Evidence, name: str) -> 
 
 def test_the_help_text_has_the_dates_of_the_table() -> None:
     text = help_text_epsilon()
-    for key in ("master-june", "master-july", "branch-august"):
-        writer = next(writer for writer in WRITERS if writer.key == key)
-        assert date_text(writer.last) in text
-    assert all(f"{eps} " in text for eps in ("1e-6", "5e-6", "1e-5"))
+    for eps, times in (("1e-6", "13 June to 27 July"), ("5e-6", "25 July to 24 August"), ("1e-5", "21 to 28 August")):
+        assert f"{eps} ({times} 2023)" in text
 
 
 def test_times_in_words() -> None:

@@ -16,9 +16,9 @@ from ggcp_schema.mapping.losses import Losses, explain_losses
 from tests.helpers import FIXTURES
 from tests.mapping import reference
 
-JUNE = conclude(Evidence("v0", "tok_embeddings.weight", gradient_summed=True))
-BRANCH_JUNE = conclude(Evidence("v1", "tok_embeddings.weight", gradient_summed=True))
-AUGUST = conclude(Evidence("v1", "tok_embeddings.weight", gradient_summed=False))
+JUNE = conclude(Evidence("v0", "tok_embeddings.weight", long_gradient=True))
+BRANCH_JUNE = conclude(Evidence("v1-raw-params", "tok_embeddings.weight", long_gradient=True))
+AUGUST = conclude(Evidence("v1", "token_embd.weight"))
 OPEN = conclude(Evidence("v1", "tok_embeddings.weight"))
 LBFGS = ["v1-lbfgs", "twin-lbfgs.v0", "twin-lbfgs.v1", "orders/aug-lbfgs-B-1"]
 
@@ -29,7 +29,7 @@ def explain(name: str, *, summed: bool | None) -> Losses:
     numbers = optimizer.numbers
     whole: Any = {key: int(numbers[key]) for key in ("n_threads", "k") if key in numbers}
     return explain_losses(
-        conclude(Evidence(optimizer.layout, model.first_tensor, gradient_summed=summed)),
+        conclude(Evidence(optimizer.layout, model.first_tensor, long_gradient=summed)),
         optimizer=optimizer.type,
         fx_best=numbers["fx_best"],
         fx_prev=numbers.get("fx_prev"),
@@ -86,7 +86,7 @@ def test_k_counts_the_steps_of_lbfgs(name: str) -> None:
 def test_two_threads(name: str, each: float) -> None:
     losses = explain(name, summed=True)
     facts = losses.as_dict()
-    assert (losses.meaning, losses.divisor, facts["rough"]) == ("last rows", 2, True)
+    assert (losses.meanings, losses.divisor, facts["rough"]) == (("last rows",), 2, True)
     assert facts["best"] == pytest.approx(2 * each, abs=1e-4)
     assert facts["best_per_token"] == pytest.approx(each, abs=1e-4)
     assert abs(facts["previous_per_token"] - facts["untrained"]) < 0.05
@@ -102,8 +102,8 @@ def test_one_thread_needs_no_division() -> None:
 
 
 def test_mean_losses() -> None:
-    losses = explain("v1-adam", summed=False)
-    assert (losses.meaning, losses.divisor) == ("mean", 1)
+    losses = explain("twin-adam.v1", summed=False)
+    assert (losses.meanings, losses.divisor, losses.is_rough) == (("mean",), 1, False)
     assert "the mean over the tokens" in text_of(losses)
     assert losses.as_dict()["best_per_token"] == losses.best
 
@@ -117,7 +117,8 @@ def test_threads_that_are_not_stored() -> None:
 
 def test_a_meaning_that_is_open() -> None:
     losses = explain_losses(OPEN, optimizer="adam", fx_best=5.0, fx_prev=5.5)
-    assert losses.meaning is None
+    assert losses.meanings == ("mean", "last rows", "constant")
+    assert losses.as_dict()["meaning"] is None
     assert losses.as_dict()["previous_per_token"] is None
     assert "does not show which" in text_of(losses)
 

@@ -67,6 +67,8 @@ def test_twins_equal_what_the_trainer_itself_saved(path: Path, tmp_path: Path) -
     assert added == {
         HEAD_COUNT_KV: {"type": "UINT32", "value": heads},
         VOCAB_SIZE: {"type": "UINT32", "value": 320},
+        "ggcp.writers": {"type": "STRING", "value": "compatibility"},
+        "ggcp.rms_epsilon_certain": {"type": "BOOL", "value": True},
     }
 
 
@@ -89,15 +91,20 @@ def test_verbatim_allows_no_other_choice(tmp_path: Path) -> None:
 
 
 def scale_of(path: Path, order: str | None) -> int:
-    """Return s, if the bytes prove summed gradients: n_ctx times the least batch that the counts allow."""
+    """Return s, if the bytes prove summed gradients: of the batches that the counts allow, the likeliest."""
     found = independent_order.read(path)
-    if order is None or "v" not in found.state or independent_order.gradient_ratio(found, order) <= 1:
+    ratio = independent_order.gradient_ratio(found, order) if order is not None and "v" in found.state else 0
+    if ratio <= 1:
         return 1
     n_ctx, rest = divmod(found.train_tokens, found.train_samples)
     assert not rest
-    least = -(-found.train_samples // found.train_its)
-    n_batch = next(n for n in range(least, found.train_samples + 1) if found.train_samples % n == 0)
-    return n_ctx * n_batch
+    allowed = [
+        n_batch
+        for n_batch in range(1, found.train_samples + 1)
+        if found.train_samples % n_batch == 0
+        and found.train_its / (found.n_iter or 1) <= found.train_samples / n_batch <= found.train_its
+    ]
+    return n_ctx * min(allowed, key=lambda n_batch: abs(np.log(ratio / (n_ctx * n_batch) / 0.08)))
 
 
 def expected_vectors(path: Path) -> dict[str, np.ndarray]:
@@ -131,7 +138,7 @@ def test_the_scales_are_those_that_are_known() -> None:
         "eb5-A-2": 128,
         "jun-A-3": 128,
         "jun-B-3": 128,
-        "v0-adam": 64,
+        "v0-adam": 96,
         "v1-adam-raw-params": 64,
         "rotmax8-v0": 128,
     }
@@ -144,7 +151,11 @@ def test_what_was_done_is_recorded(tmp_path: Path) -> None:
     convert(FIXTURES / "orders/jun-B-3.ggcp", out, sync=False, force=True, n_batch=2)
     assert value(out, "ggcp.gradient_scale") == 64
     convert(FIXTURES / "alice.ggcp", out, sync=False, force=True)
-    assert not [key for key in read_gguf(out)["kv"] if key.startswith("ggcp.")]
+    assert value(out, "ggcp.writers") == "branch-june branch-july branch-rebased branch-august branch-last-day"
+    recorded = {key for key in read_gguf(out)["kv"] if key.startswith("ggcp.")}
+    assert recorded == {"ggcp.writers", "ggcp.rms_epsilon_certain"}
+    convert(FIXTURES / "v0-adam.ggcp", out, sync=False, force=True)
+    assert value(out, "ggcp.n_threads") == 2
 
 
 @pytest.mark.parametrize("order", ["A", "B", "C"])
@@ -177,21 +188,48 @@ def test_past_losses_as_many_as_parameters_are_not_reordered(tmp_path: Path) -> 
 # A new optimizer -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["v1-adam-past5", "v1-lbfgs", "orders/jun-A-3"])
+@pytest.mark.parametrize("name", ["v1-adam-past5", "orders/jun-A-3"])
 def test_a_fresh_optimizer_is_all_zeros(name: str, tmp_path: Path) -> None:
     path, out = FIXTURES / f"{name}.ggcp", tmp_path / "out.gguf"
     convert(path, out, fresh_optimizer=True, verify=True, sync=False)
     convert(path, tmp_path / "usual.gguf", sync=False)
     found, usual = data(out), data(tmp_path / "usual.gguf")
+    assert list(found) == list(usual)
     for tensor, values in usual.items():
         expected = np.zeros_like(values) if tensor.startswith("optimizer.") else values
         assert found[tensor].tobytes() == expected.tobytes(), tensor
     keys = read_gguf(out)["kv"]
     for key in ("training.iteration_count", "optimizer.iteration_count"):
         assert keys[key] == {"type": "UINT32", "value": 0}
-    if "lbfgs" in name:
-        assert keys["optimizer.just_initialized"]["value"] is True
     assert keys["training.sample_count"] == read_gguf(tmp_path / "usual.gguf")["kv"]["training.sample_count"]
+
+
+@pytest.mark.parametrize("name", ["v1-lbfgs", "twin-lbfgs.v0", "orders/aug-lbfgs-B-1"])
+def test_a_fresh_optimizer_of_l_bfgs_is_adam_s(name: str, tmp_path: Path) -> None:
+    """It has the keys and tensors that a fresh Adam has of the same model."""
+    path, adam = FIXTURES / f"{name}.ggcp", tmp_path / "adam.gguf"
+    convert(path, tmp_path / "out.gguf", fresh_optimizer=True, verify=True, sync=False)
+    convert(FIXTURES / "v1-adam-past5.ggcp", adam, fresh_optimizer=True, sync=False)
+    found, expected = read_gguf(tmp_path / "out.gguf"), read_gguf(adam)
+    state = {tensor["name"]: tensor for tensor in found["tensors"] if tensor["name"].startswith("optimizer.")}
+    n_params = found["kv"]["optimizer.parameter_count"]["value"]
+    assert [tensor["shape"] for tensor in state.values()][:2] == [[n_params], [n_params]]
+    assert list(state)[:2] == ["optimizer.adam.first_moments", "optimizer.adam.second_moments"]
+    types = {key: entry["type"] for key, entry in found["kv"].items() if key.startswith("optimizer.")}
+    assert types == {key: entry["type"] for key, entry in expected["kv"].items() if key.startswith("optimizer.")}
+    assert found["kv"]["optimizer.type"]["value"] == "adam"
+    assert all(not values.any() for tensor, values in data(tmp_path / "out.gguf").items() if tensor in state)
+
+
+def test_the_state_of_l_bfgs_is_converted_with_a_warning(tmp_path: Path) -> None:
+    plan = convert(FIXTURES / "v1-lbfgs.ggcp", tmp_path / "out.gguf", sync=False).plan
+    assert any("no trainer goes on from the state of L-BFGS" in finding.message for finding in plan.warnings)
+
+
+@pytest.mark.parametrize("choice", [{"order": "A"}, {"n_batch": 4}])
+def test_a_fresh_optimizer_has_no_order_and_no_scale(choice: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="a fresh optimizer has zeros"):
+        convert(GENUINE[0], tmp_path / "out.gguf", fresh_optimizer=True, **choice)
 
 
 # The epsilon and the rotation ------------------------------------------------------------------------------
@@ -274,8 +312,11 @@ def test_a_model_without_layers(tmp_path: Path) -> None:
 
 
 def test_names_in_the_checkpoint_do_not_matter(tmp_path: Path) -> None:
-    usual = converted(build_checkpoint(), tmp_path, rms_eps=1e-5).read_bytes()
-    odd = converted(build_checkpoint(name=lambda default: b"\x1b[31m\0"), tmp_path, rms_eps=1e-5).read_bytes()
+    """But for what they show of the program that wrote it."""
+    usual = read_gguf(converted(build_checkpoint(), tmp_path, rms_eps=1e-5))
+    odd = read_gguf(converted(build_checkpoint(name=lambda default: b"\x1b[31m\0"), tmp_path, rms_eps=1e-5))
+    for key in ("ggcp.writers", "ggcp.rms_epsilon_certain", "ggcp.n_threads"):
+        usual["kv"].pop(key, None)
     assert odd == usual
 
 
@@ -383,5 +424,5 @@ def test_an_order_that_the_bytes_disprove_is_reported(tmp_path: Path) -> None:
     plan = convert(source, out, order="A").plan
     assert any("the bytes prove C" in finding.message for finding in plan.warnings)
     assert plan.study is not None
-    assert "order C" in plan.rms_eps_reason
+    assert "in order C" in dict(plan.study.era.evidence).__str__()
     assert not convert(source, out, order="C", strict=True, force=True).plan.warnings

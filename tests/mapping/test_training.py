@@ -40,9 +40,9 @@ def test_ggcp_and_gguf_checkpoints_contain_the_same(version: int, big_endian: bo
     with open_file(ADAM) as ggcp, open_file(tmp_path / "x.gguf") as gguf:
         old, new = training_of(ggcp), training_of(gguf)
         assert contents(old) == contents(new)
-        assert (old.rms_eps, old.context_length, old.n_ctx) == (None, None, 32)
+        assert (old.rms_eps, old.context_length, old.context.tokens) == (None, None, 32)
         assert new.rms_eps == pytest.approx(1e-5)
-        assert (new.context_length, new.n_ctx) == (16, 16)
+        assert (new.context_length, new.context.tokens) == (16, 16)
         assert (old.evidence.file_version, new.evidence.file_version) == (None, version)
 
 
@@ -141,8 +141,12 @@ def test_conclusions_come_from_the_bytes_and_can_be_replaced(tmp_path: Path) -> 
         for n_batch in (0, -4, 1 << 31, 10**400):
             with pytest.raises(UsageError, match=r"a batch of .* samples is impossible"):
                 study(training, n_batch=n_batch)
-        with pytest.raises(UsageError, match="there is no order 'D'"):
-            study(training, order="D")
+        with pytest.raises(UsageError, match="there is no order 'E'"):
+            study(training, order="E")
+        doubts = study(training, order="D", n_batch=3).contradictions
+        assert "order D was stated, which no program is known to have written into such a file" in doubts[0]
+        assert "the bytes prove B" in doubts[1]
+        assert "a batch of 3 samples was stated; by the counts it is 4" in doubts[2]
 
 
 @pytest.mark.parametrize(("day", "eps"), [((2023, 7, 10), 1e-6), ((2023, 8, 14), 5e-6), ((2023, 8, 24), 1e-5)])
@@ -165,10 +169,10 @@ def test_a_modification_date_may_be_absurd(time: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("train", "n_ctx"), [((3, 12, 192), 16), ((3, 0, 192), None), ((3, 12, 193), None), ((3, 12, 0), 0)]
+    ("train", "n_ctx"), [((3, 12, 192), 16), ((3, 0, 192), None), ((3, 12, 193), None), ((3, 12, 0), None)]
 )
 def test_the_tokens_of_a_sample(train: tuple[int, int, int], n_ctx: int | None, tmp_path: Path) -> None:
     path = tmp_path / "x.ggcp"
     path.write_bytes(build_checkpoint(train=train))
     with open_file(path) as file:
-        assert training_of(file).n_ctx == n_ctx
+        assert training_of(file).context.tokens == n_ctx

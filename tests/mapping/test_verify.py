@@ -180,11 +180,16 @@ def change(entry: KeyValue) -> Any:
 
 def compared_keys() -> Iterator[str]:
     for entry in resume_entries():
-        if isinstance(entry, KeyValue) and entry.key not in (
-            "general.architecture",  # a writer knows no other
-            "llama.attention.layer_norm_rms_epsilon",
-            "llama.rope.dimension_count",  # compared by what it means
-        ):
+        if (
+            isinstance(entry, KeyValue)
+            and entry.key
+            not in (
+                "general.architecture",  # a writer knows no other
+                "llama.attention.layer_norm_rms_epsilon",
+                "llama.rope.dimension_count",  # compared by what it means
+            )
+            and not entry.key.startswith("ggcp.")
+        ):  # what `convert` recorded
             yield entry.key
 
 

@@ -257,6 +257,33 @@ def test_a_token_that_is_not_text_is_named_with_its_place(vocab: Path) -> None:
     assert caught.value.offset == HEADER + 3 * 9 + 12 + 4
 
 
+def test_a_vocabulary_of_characters_keeps_its_first_tokens(vocab: Path) -> None:
+    """The trainers took one with a space as token 0: its first tokens are no special ones."""
+    vocab.write_bytes(ggml_file("ggjt", 3, [b" ", b"a", b"b", b"c"]))
+    keys = {entry.key: entry.value for entry in read_vocabulary(vocab).keys}
+    assert keys["tokenizer.ggml.tokens"] == ["▁", "a", "b", "c"]
+    assert keys["tokenizer.ggml.token_type"] == [1, 1, 1, 1]
+    assert "tokenizer.ggml.unknown_token_id" not in keys
+    assert keys["tokenizer.ggml.bos_token_id"] == 1  # which began every sample
+
+
+@pytest.mark.parametrize("unknown", ["<unk>", " ⁇ "])
+def test_the_special_tokens_of_a_ggjt_file_are_recognised_by_their_texts(unknown: str, vocab: Path) -> None:
+    vocab.write_bytes(ggml_file("ggjt", 3, [unknown.encode(), b"", b"", b"\0", b"a"]))
+    keys = {entry.key: entry.value for entry in read_vocabulary(vocab).keys}
+    assert keys["tokenizer.ggml.tokens"] == ["<unk>", "<s>", "</s>", "<0x00>", "a"]
+    assert keys["tokenizer.ggml.token_type"] == [2, 3, 3, 6, 1]
+    assert keys["tokenizer.ggml.unknown_token_id"] == 0
+
+
+def test_the_vocabulary_of_a_gpt2_tokenizer_is_taken_as_it_is(vocab: Path) -> None:
+    merges = ("tokenizer.ggml.merges", ["a b"], "ARRAY")
+    write_gguf(vocab, [("tokenizer.ggml.model", "gpt2", "STRING"), TOKENS, merges])
+    keys = {entry.key: entry.value for entry in read_vocabulary(vocab).keys}
+    assert keys["tokenizer.ggml.model"] == "gpt2"
+    assert list(keys["tokenizer.ggml.merges"]) == ["a b"]
+
+
 def test_a_text_that_two_ggjt_tokens_have_is_named_with_its_place(vocab: Path) -> None:
     vocab.write_bytes(ggml_file("ggjt", 1, [b"", b"", b"", b" the", b"", b"", b" the"]))
     with pytest.raises(MalformedError, match=r"tokens\[6\]\.text .* found '▁the', .* token 3 too") as caught:
@@ -514,7 +541,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
         ([], "without a vocabulary"),
         ([MODEL], "without a vocabulary"),
         ([TOKENS], "without a vocabulary"),
-        ([("tokenizer.ggml.model", "gpt2", "STRING"), TOKENS], "its tokenizer is 'gpt2'"),
+        ([("tokenizer.ggml.model", "bert", "STRING"), TOKENS], "its tokenizer is 'bert'"),
     ],
 )
 def test_a_gguf_without_a_llama_vocabulary(keys: Keys, found: str, vocab: Path) -> None:
