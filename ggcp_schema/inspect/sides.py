@@ -26,13 +26,12 @@ from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.inspect.facts import Summary, facts
 from ggcp_schema.inspect.tensors import Listed, listing, model_of, moments, order_of
 from ggcp_schema.mapping.resume import KEYS, verbatim_recipe
-from ggcp_schema.mapping.rotation import FREQ_BASE, n_rot_of, stops_at_n_rot
+from ggcp_schema.mapping.rotation import FREQ_BASE, n_rot_of
 from ggcp_schema.mapping.scale import divided
 from ggcp_schema.mapping.training import training_of
 
 Floats = npt.NDArray[np.float32]
 
-MAX_FACTORS = 1 << 16  # values of rope_freqs.weight that are read
 GGML_FORMATS = frozenset({"ggjt", "ggmf", "ggml"})
 ROTATION = (names.ROPE_DIMENSION_COUNT, names.ROPE_FREQ_BASE, names.ROPE_FREQS)
 REQUIRED = frozenset(  # keys without which a trainer does not resume
@@ -278,16 +277,10 @@ def _n_rot(side: Side) -> int | None:
         return None
     if side.file.format.name != "gguf":
         return dimensions.value
-    factors: list[float] = []
-    freqs = side.items.get(names.ROPE_FREQS)
-    if freqs is not None:
-        if freqs.tensor.type not in ELEMENT_SIZES or freqs.tensor.n_elements > MAX_FACTORS:
-            return None
-        factors = [float(factor) for chunk in freqs.tensor.values() for factor in chunk]
     freq_base = FREQ_BASE if base is None else base.value
-    if stops_at_n_rot(factors) or not isinstance(freq_base, float):
+    if names.ROPE_FREQS in side.items or not isinstance(freq_base, float):
         return None
-    return n_rot_of(dimensions.value, freq_base, factors)
+    return n_rot_of(dimensions.value, freq_base)
 
 
 # The optimizer's vectors -----------------------------------------------------------------------------------

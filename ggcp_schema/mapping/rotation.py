@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Sequence
 
 from ggcp_schema.errors import UsageError
 
 FREQ_BASE = 10000.0  # of all trainers until 27 August 2023
-NO_ROTATION = 1e29  # rope_freqs.weight divides the angle; above this, what is left of it is none in float32
 
 
 def rope_entries(n_embd: int, n_head: int, n_rot: int, base: float = FREQ_BASE) -> tuple[int, float]:
@@ -44,48 +42,20 @@ def rope_entries(n_embd: int, n_head: int, n_rot: int, base: float = FREQ_BASE) 
         ) from None
 
 
-def n_rot_of(
-    dimension_count: int, freq_base: float | None = None, factors: Sequence[float] = (), base: float = FREQ_BASE
-) -> int | None:
+def n_rot_of(dimension_count: int, freq_base: float | None = None, base: float = FREQ_BASE) -> int | None:
     """Return the n_rot that a GGUF file's rotation was made from; None if it is no rotation of a trainer of 2023.
 
-    Understands what `rope_entries` gives, what the trainers themselves wrote (`dimension_count` n_rot, `freq_base` the
-    base or absent), and `factors`, the values of a `rope_freqs.weight` by which earlier versions of this package
-    stated n_rot.
+    Understands what `rope_entries` gives, and what the trainers themselves wrote (`dimension_count` n_rot, `freq_base`
+    the base or absent).
     """
     freq_base = base if freq_base is None else freq_base
     if dimension_count < 2 or dimension_count % 2 or not 1 < freq_base < math.inf:
         return None
-    if factors:
-        return _n_rot_of_factors(dimension_count, freq_base, factors, base)
     n_rot = round(dimension_count * math.log(base) / math.log(freq_base))
     if n_rot < 2 or n_rot % 2 or n_rot > dimension_count:
         return None
     exact = base ** (dimension_count / n_rot)
     return n_rot if math.isclose(freq_base, exact, rel_tol=1e-6) else None
-
-
-def _n_rot_of_factors(dimension_count: int, freq_base: float, factors: Sequence[float], base: float) -> int | None:
-    """Return the n_rot with which each pair that is rotated at all has the angle of the trainer."""
-    if len(factors) != dimension_count // 2:
-        return None
-    rotated = [factor for factor in factors if abs(factor) < NO_ROTATION]
-    if len(rotated) < len(factors):
-        n_rot = 2 * len(rotated)
-    elif len(factors) > 1 and factors[1] * freq_base ** (2 / dimension_count) > 1:
-        n_rot = round(2 * math.log(base) / math.log(factors[1] * freq_base ** (2 / dimension_count)))
-    else:
-        n_rot = dimension_count
-    if n_rot < 2 or n_rot % 2 or n_rot > dimension_count:
-        return None
-    angles = (freq_base ** (2 * i / dimension_count) * factor for i, factor in enumerate(rotated))
-    fits = all(math.isclose(angle, base ** (2 * i / n_rot), rel_tol=1e-5) for i, angle in enumerate(angles))
-    return n_rot if fits else None
-
-
-def stops_at_n_rot(factors: Sequence[float]) -> bool:
-    """Check if `rope_freqs.weight` leaves the dimensions after n_rot alone, which no trainer of 2023 did."""
-    return any(abs(factor) >= NO_ROTATION for factor in factors)
 
 
 def _float32(value: float) -> float:

@@ -22,7 +22,7 @@ from ggcp_schema.gguf.entries import Entry, KeyValue, Progress, key_values, tens
 from ggcp_schema.gguf.reader import GgufFile
 from ggcp_schema.mapping.model import hparam_keys, model_of, model_tensors
 from ggcp_schema.mapping.resume import Recipe, resume_entries, rotation_of, verbatim_recipe
-from ggcp_schema.mapping.rotation import FREQ_BASE, n_rot_of, stops_at_n_rot
+from ggcp_schema.mapping.rotation import FREQ_BASE, n_rot_of
 from ggcp_schema.mapping.training import Training, study, training_of
 
 RESUME, MODEL = "resume", "model"
@@ -185,7 +185,9 @@ def _in_words(recipe: Recipe) -> str:
 
 
 def _rotation_differences(ckpt: Checkpoint, gguf: GgufFile) -> Iterator[Difference]:
-    """Compare the rotation that the keys state with that of n_rot."""
+    """Compare the rotation that the file states with that of n_rot."""
+    if names.ROPE_FREQS in gguf.tensors:
+        yield Difference("tensor", names.ROPE_FREQS, "changes the rotation, which no trainer of 2023 did")
     count, base = gguf.value(names.ROPE_DIMENSION_COUNT), gguf.value(names.ROPE_FREQ_BASE, FREQ_BASE)
     hparams = ckpt.hparams
     if not isinstance(count, int) or not isinstance(base, float):
@@ -193,17 +195,8 @@ def _rotation_differences(ckpt: Checkpoint, gguf: GgufFile) -> Iterator[Differen
         message = f"has type {wrong.type}" if wrong else "is missing"
         yield Difference("key", wrong.key if wrong else names.ROPE_DIMENSION_COUNT, message)
         return
-    factors: list[float] = []
-    tensor = gguf.tensors.get(names.ROPE_FREQS)
-    if tensor is not None:
-        if tensor.type != "F32" or tensor.n_elements > hparams.n_embd:
-            yield Difference("tensor", names.ROPE_FREQS, f"is {tensor.type} {list(tensor.shape)}")
-            return
-        factors = [float(value) for value in tensor.array().ravel()]
-    if stops_at_n_rot(factors):
-        yield Difference("data", names.ROPE_FREQS, "stops the rotation at n_rot, which no trainer of 2023 did")
-    as_stored = count == hparams.n_rot and base == FREQ_BASE and not factors  # also of an impossible n_rot
-    if not as_stored and n_rot_of(count, base, factors) != hparams.n_rot:
+    as_stored = count == hparams.n_rot and base == FREQ_BASE  # also of an impossible n_rot
+    if not as_stored and n_rot_of(count, base) != hparams.n_rot:
         stated = f"{count} with {names.ROPE_FREQ_BASE} {base:g}"
         message = f"is {stated}, which is not the rotation of n_rot {hparams.n_rot}"
         yield Difference("key", names.ROPE_DIMENSION_COUNT, message)

@@ -297,7 +297,7 @@ def test_a_vocabulary_of_another_size_is_a_difference(tmp_path: Path) -> None:
         (8, 1e8, None),  # as `export` and `convert` state it
         (4, 1e4, None),  # as the trainers did
         (4, None, None),
-        (8, 1e4, [1.0, 10.0, 100.0, 1000.0]),  # by factors of each pair
+        (8, 1e8, [1.0, 1.0, 1.0, 1.0]),  # and changed by factors of each pair
     ],
 )
 def test_every_way_to_state_a_partial_rotation_is_understood(
@@ -322,7 +322,8 @@ def test_every_way_to_state_a_partial_rotation_is_understood(
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    assert list(map(str, verification_of(checkpoint, path).differences)) == []
+    changed = "tensor rope_freqs.weight changes the rotation, which no trainer of 2023 did"
+    assert list(map(str, verification_of(checkpoint, path).differences)) == ([changed] if factors else [])
     checkpoint.write_bytes(build_checkpoint(n_vocab=320, n_embd=16, n_head=2, n_rot=6))
     assert not verification_of(checkpoint, path).same
 
