@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
-from construct import Container, ListContainer
+from construct import Container
 
 from ggcp_schema.checkpoint.layout import piece_of
-from ggcp_schema.checkpoint.names import STATE, field_path, layer_and_name
+from ggcp_schema.checkpoint.names import STATE, field_path
 from ggcp_schema.checkpoint.oddities import oddities
 from ggcp_schema.checkpoint.order import OrderDecision, decide_order, stated_order
 from ggcp_schema.checkpoint.parts import Hparams, Layer, Optimizer, part_of
-from ggcp_schema.constructs import Field, LazyList, Steps, counted
+from ggcp_schema.constructs import Field, Steps, counted
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.file import File, Finding, parse_path, tensor_of, tensor_of_record
-from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.files.tensors import Columns, Tensors
-from ggcp_schema.schema import CHECKPOINT, LAYER
-from ggcp_schema.schema.tensor import declared_shape
+from ggcp_schema.files.tensors import Tensors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -90,8 +87,12 @@ class Checkpoint(File):
 
     @cached_property
     def layers(self) -> Sequence[Layer]:
-        """The layers. Each is made when it is asked for."""
-        return Layers(self._value("layers"), self.source)
+        """The layers. Those that are not whole are missing."""
+        return [
+            part_of(Layer, record, f"layers[{index}]", self.source)
+            for index, record in enumerate(self._value("layers"))
+            if "_size" in record
+        ]
 
     @cached_property
     def optimizer(self) -> Optimizer:
@@ -114,33 +115,20 @@ class Checkpoint(File):
         """The number of iterations that L-BFGS remembers."""
         return self.optimizer.lbfgs_m
 
-    @cached_property
-    def tensors(self) -> Tensors:
-        """All tensors by path, in file order; those after the damage are missing."""
-        columns = Columns()
-        for name, value in self.container.items():
-            if isinstance(value, LazyList):  # the layers, of which the whole ones were kept
-                columns.extend(value.kept.columns)
-                value = ListContainer(value.broken)  # noqa: PLW2901
-            for path, record in tensor_records(Container({name: value})):
-                if "_size" in record:
-                    columns.append(tensor_of_record(record, path, self.source))
-        return Tensors(columns, self._tensor_paths, self.source)
-
-    @cached_property
-    def _tensor_paths(self) -> TensorPaths:
-        return TensorPaths(len(self.container.get("layers") or ()), self.get("optimizer.state") or {})
+    def _tensors(self) -> Iterator[Tensor]:
+        for path, record in tensor_records(self.container):
+            if "_size" in record:
+                yield tensor_of_record(record, path, self.source)
 
     @cached_property
     def model_tensors(self) -> Tensors:
         """The tensors of the model by path, in file order."""
-        return self.tensors.first(self._tensor_paths.n_model)
+        return Tensors((path, tensor) for path, tensor in self.tensors.items() if not is_optimizer(path))
 
     @cached_property
     def state_tensors(self) -> Mapping[str, Tensor]:
         """The tensors of the optimizer's state by field name (`m`, `v`, …), in file order."""
-        paths = {name: f"{STATE}{name}" for name in self._tensor_paths.state}
-        return {name: self.tensors[path] for name, path in paths.items() if path in self.tensors}
+        return {path.removeprefix(STATE): tensor for path, tensor in self.tensors.items() if is_optimizer(path)}
 
     @property
     def n_params(self) -> int:
@@ -224,84 +212,9 @@ class Checkpoint(File):
         return f"<p>{title}</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-class Layers(Sequence[Layer]):
-    """The layers of a checkpoint. Those that are not whole are missing."""
-
-    def __init__(self, records: Sequence[Container], source: Source) -> None:
-        self.records, self.source = records, source
-        self.length = len(records) - (1 if records and "_size" not in records[-1] else 0)
-
-    def __len__(self) -> int:
-        return self.length
-
-    @overload
-    def __getitem__(self, index: int) -> Layer: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Layer]: ...
-    def __getitem__(self, index: int | slice) -> Layer | list[Layer]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(self.length))]
-        position = index + self.length if index < 0 else index
-        if not 0 <= position < self.length:
-            raise IndexError(f"there is no layer {index}: the model has {self.length}")
-        with self.source.parsing():
-            return part_of(Layer, self.records[position], f"layers[{position}]", self.source)
-
-
 def is_optimizer(path: str) -> bool:
     """Return True if the path is that of a field of the optimizer block."""
     return path.startswith("optimizer.")
-
-
-HEAD = tuple(name for name, field in CHECKPOINT.fields if name and declared_shape(field))
-PER_LAYER = tuple(name for name, field in LAYER.fields if name)
-
-
-class LayerTensors:
-    """The tensors of the whole layers, in `columns`: what is kept of the layers while they are parsed."""
-
-    def __init__(self, source: Source) -> None:
-        self.source, self.columns = source, Columns()
-
-    def add(self, layer: Container) -> None:
-        """Add the tensors of a layer."""
-        for name in PER_LAYER:
-            self.columns.append(tensor_of_record(layer[name], name, self.source))
-
-
-class TensorPaths(Sequence[str]):
-    """The paths of the tensors of a checkpoint, in file order. They are computed, not kept."""
-
-    def __init__(self, n_layer: int, state: Mapping[str, Any]) -> None:
-        self.n_layer, self.n_model = n_layer, len(HEAD) + n_layer * len(PER_LAYER)
-        self.state = [name for name, value in state.items() if is_record(value)]
-
-    def __len__(self) -> int:
-        return self.n_model + len(self.state)
-
-    @overload
-    def __getitem__(self, row: int) -> str: ...
-    @overload
-    def __getitem__(self, row: slice) -> list[str]: ...
-    def __getitem__(self, row: int | slice) -> str | list[str]:
-        if isinstance(row, slice):
-            return [self[i] for i in range(*row.indices(len(self)))]
-        if row >= self.n_model:
-            return f"{STATE}{self.state[row - self.n_model]}"
-        if row < len(HEAD):
-            return HEAD[row]
-        layer, place = divmod(row - len(HEAD), len(PER_LAYER))
-        return f"layers[{layer}].{PER_LAYER[place]}"
-
-    def index(self, path: str, start: int = 0, stop: int | None = None) -> int:
-        """Return the place of a path among the others. Raises `ValueError` if it is not the path of a tensor."""
-        layer, name = layer_and_name(path)
-        if layer is not None:
-            if layer >= self.n_layer:
-                raise ValueError(path)
-            return len(HEAD) + layer * len(PER_LAYER) + PER_LAYER.index(name)
-        field = path.removeprefix(STATE)
-        return HEAD.index(path) if field == path else self.n_model + self.state.index(field)
 
 
 def tensor_records(container: Container, path: str = "") -> Iterator[tuple[str, Container]]:

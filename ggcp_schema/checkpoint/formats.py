@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ggcp_schema.checkpoint.checkpoint import Checkpoint, LayerTensors
+from ggcp_schema.checkpoint.checkpoint import Checkpoint
 from ggcp_schema.checkpoint.extent import expected_size
 from ggcp_schema.checkpoint.ggml import GgmlFile
 from ggcp_schema.errors import NotACheckpointError
@@ -13,9 +13,7 @@ from ggcp_schema.files.source import Source
 from ggcp_schema.gguf.reader import GGUF_FORMAT
 from ggcp_schema.schema import CHECKPOINT, GGJT, GGMF, GGML
 
-GGCP_FORMAT = Format(
-    "ggcp", b"pcgg", CHECKPOINT, "ggcp checkpoint", Checkpoint, expected_size=expected_size, keep=LayerTensors
-)
+GGCP_FORMAT = Format("ggcp", b"pcgg", CHECKPOINT, "ggcp checkpoint", Checkpoint, expected_size=expected_size)
 FORMATS = {
     known.name: known
     for known in (

@@ -11,12 +11,11 @@ GGUF file, too, these names are used.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import accumulate, chain, islice
-from typing import TYPE_CHECKING, Literal, overload
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Literal
 
-from ggcp_schema.checkpoint.names import layer_and_name
 from ggcp_schema.errors import PathError, UnfitError, UsageError
 from ggcp_schema.files.tensor import Tensor
 
@@ -56,92 +55,48 @@ def known_order(order: str) -> Order:
     raise UsageError(f"there is no order {order!r}", f"The orders are {', '.join(ORDERS)}.")
 
 
-class Layout(Sequence[Piece]):
+class Layout(list[Piece]):
     """The parts of a flat vector in an order, from its first element to its last.
 
-    They are computed when they are asked for: a tensor has the same size in each layer. `counts` are the elements of
-    the tensors, by path outside of the layers, and by name in them. Raises `UsageError` if there is no such order.
+    `counts` are the elements of the tensors, by path outside of the layers, and by name in them. Raises `UsageError` if
+    there is no such order.
     """
 
     def __init__(self, order: str, counts: Mapping[str, int], n_layer: int) -> None:
-        self.n_layer = n_layer
-        self.n_params, self._length = 0, 0
-        self._runs: list[_Run] = []
-        for part in ORDERS[known_order(order)].split("; "):
-            head, _, names = part.partition(": ")
-            run = _Run(head, names.split() or [head], counts, n_layer, self.n_params, self._length)
-            self._runs.append(run)
-            self.n_params, self._length = run.start + run.turns * run.stride, run.first + run.turns * len(run.names)
+        self.n_params = 0
+        for path, name in _paths(order, n_layer):
+            self.append(Piece(path, self.n_params, counts[name]))
+            self.n_params += counts[name]
+        self._by_path = {piece.path: piece for piece in self}
 
     @classmethod
     def of(cls, order: str, model_tensors: Mapping[str, Tensor]) -> Layout:
         """Return the layout for a model's tensors. Raises `UnfitError` if they are not those of a whole model."""
         return cls(order, *element_counts(model_tensors))
 
-    def __len__(self) -> int:
-        return self._length
-
-    @overload
-    def __getitem__(self, index: int) -> Piece: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Piece]: ...
-    def __getitem__(self, index: int | slice) -> Piece | list[Piece]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(self._length))]
-        if index < 0:
-            index += self._length
-        run = self._runs[bisect_right(self._runs, index, key=lambda run: run.first) - 1]
-        turn, place = divmod(index - run.first, len(run.names))
-        if index < 0 or turn >= run.turns:
-            raise IndexError(index)
-        return run.piece(turn, place)
-
     def find(self, path: str) -> Piece | None:
         """Return the part that belongs to the tensor at a path; None if there is none."""
-        layer, name = layer_and_name(path)
-        run = next((run for run in self._runs if name in run.names and run.in_layers == (layer is not None)), None)
-        if run is None or (layer is not None and layer >= run.turns):
-            return None
-        return run.piece(run.turn_of(layer or 0), run.names.index(name))
+        return self._by_path.get(path)
 
     def index_at(self, element: int) -> int:
         """Return the index of the part that holds an element."""
-        run = self._runs[bisect_right(self._runs, element, key=lambda run: run.start) - 1]
-        turn, rest = divmod(element - run.start, run.stride)
-        return run.first + turn * len(run.names) + bisect_right(run.offsets, rest) - 1
+        return bisect_right(self, element, key=lambda piece: piece.start) - 1
 
     def starts(self) -> npt.NDArray[np.int64]:
         """Return the first elements of the parts that are not empty."""
         import numpy as np
 
-        found = []
-        for run in self._runs:
-            filled = [offset for offset, count in zip(run.offsets, run.counts, strict=True) if count]
-            turns = run.start + run.stride * np.arange(run.turns, dtype=np.int64)
-            found.append((turns[:, None] + np.array(filled, np.int64)).ravel())
-        return np.concatenate(found)
+        return np.array([piece.start for piece in self if piece.count], np.int64)
 
 
-class _Run:
-    """Tensors that take turns in each layer, or one outside of the layers; `first` is the index of the first part."""
-
-    def __init__(
-        self, head: str, names: list[str], counts: Mapping[str, int], n_layer: int, start: int, first: int
-    ) -> None:
-        self.names, self.start, self.first = names, start, first
-        self.in_layers, self.upwards = names != [head], head == "layers up"
-        self.turns = n_layer if self.in_layers else 1
-        self.counts = [counts[name] for name in names] if self.turns else [0] * len(names)
-        *self.offsets, self.stride = accumulate(self.counts, initial=0)
-
-    def turn_of(self, layer: int) -> int:
-        """Return which turn is that of a layer; and the reverse."""
-        return layer if self.upwards or not self.in_layers else self.turns - 1 - layer
-
-    def piece(self, turn: int, place: int) -> Piece:
-        """Return a tensor's part in a turn."""
-        path = f"layers[{self.turn_of(turn)}].{self.names[place]}" if self.in_layers else self.names[place]
-        return Piece(path, self.start + turn * self.stride + self.offsets[place], self.counts[place])
+def _paths(order: str, n_layer: int) -> Iterator[tuple[str, str]]:
+    """Yield the paths of the model's tensors in an order, each with its name in the layer."""
+    for part in ORDERS[known_order(order)].split("; "):
+        head, _, names = part.partition(": ")
+        if not names:
+            yield head, head
+        for layer in range(n_layer) if head == "layers up" else reversed(range(n_layer)):
+            yield from ((f"layers[{layer}].{name}", name) for name in names.split())
 
 
 def element_counts(model_tensors: Mapping[str, Tensor]) -> tuple[dict[str, int], int]:
@@ -199,16 +154,6 @@ def permuted_extents(
     column = _joined((piece.start * size, piece.count * size) for piece in found if piece is not None)
     starts = range(tensor.offset, tensor.offset + tensor.nbytes, n_params * size)
     return _joined((start + offset, length) for start in starts for offset, length in column)
-
-
-def reordered(
-    tensor: Tensor, from_order: str, to_order: str, model_tensors: Mapping[str, Tensor]
-) -> Iterator[memoryview]:
-    """Yield the bytes of a flat vector in `to_order`, in pieces that are good until the next is asked for.
-
-    The errors are those of `permuted_extents`.
-    """
-    return tensor.source.stream(permuted_extents(tensor, from_order, to_order, model_tensors))
 
 
 def _joined(extents: Iterator[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -2,8 +2,8 @@
 
 The classes with construct's names are drop-ins for construct's own, with these additions: an error has the field's path
 with list indices, its offset, what was expected and what was found, when parsing and when building; every size is
-checked against the file before anything is read; a `Const` may be an expression. `PaddingTo`, `PaddingUntil`,
-`Payload`, `LazyArray` and `Chars` are new. `Field` is the tree of a parsed file's fields with their places.
+checked against the file before anything is read; a `Const` may be an expression. `Payload`,
+`LazyArray` and `Chars` are new. `Field` is the tree of a parsed file's fields with their places.
 """
 
 from construct import Error
@@ -22,8 +22,6 @@ from ggcp_schema.constructs.fields import (
     Const,
     OneOf,
     Padding,
-    PaddingTo,
-    PaddingUntil,
     PascalString,
     Pass,
     Terminated,
@@ -51,9 +49,11 @@ from ggcp_schema.constructs.numbers import (
     Int64ub,
     Int64ul,
     NaN,
+    number,
 )
 from ggcp_schema.constructs.records import (
     Array,
+    EitherOrder,
     GreedyRange,
     If,
     IfThenElse,
@@ -74,6 +74,7 @@ __all__ = [
     "Const",
     "Counter",
     "DataGoneError",
+    "EitherOrder",
     "Error",
     "ErrorLog",
     "Extent",
@@ -107,8 +108,6 @@ __all__ = [
     "NaN",
     "OneOf",
     "Padding",
-    "PaddingTo",
-    "PaddingUntil",
     "PascalString",
     "Pass",
     "Payload",
@@ -124,6 +123,7 @@ __all__ = [
     "expression_tree",
     "format_path",
     "kind_of",
+    "number",
     "prod_",
     "root_field",
     "rule_text",

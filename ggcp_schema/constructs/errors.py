@@ -117,7 +117,10 @@ def report(error: FieldError, context: Container, *, found: Any = None, expected
     log: ErrorLog | None = context["_params"].get("errors")
     value = None if log is None else expected if log.repair and expected is not None else found
     if log is None or value is None:
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # its traceback refers to this frame
     if not log.complete:
         log.errors.append(error)
     return value

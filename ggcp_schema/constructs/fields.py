@@ -15,6 +15,8 @@ from ggcp_schema.constructs.expressions import compiled, expression_text
 from ggcp_schema.constructs.extents import Extent, skip
 from ggcp_schema.constructs.streams import CHUNK, read_exactly, stream_end
 
+MOST_READ = 1 << 16  # bytes of padding
+
 # Rules -----------------------------------------------------------------------------------------------------
 
 
@@ -62,9 +64,9 @@ class Const(construct.Const):
         found_words = f"{found:#x}" if is_magic and number_text(found).isdecimal() else number_text(found)
         if self.dynamic:
             words += f" ({expression_text(self.value)})"
-        error = FieldError(offset, words, found_words)
         usable = isinstance(found, int) and (self.tolerable is None or found in self.tolerable)
-        return report(error, context, found=found if usable else None, expected=expected)
+        kept = found if usable else None
+        return report(FieldError(offset, words, found_words), context, found=kept, expected=expected)
 
 
 class OneOf(Subconstruct):
@@ -98,10 +100,10 @@ class OneOf(Subconstruct):
         return self.subcon._build(obj, stream, context, path)
 
     def _report(self, value: Any, offset: int, context: Container) -> Any:
-        error = FieldError(offset, str(self), number_text(value))
         first = list(islice(self.valids, 2))
         sole = first[0] if len(first) == 1 else None
-        return report(error, context, found=None if self.critical else value, expected=sole)
+        kept = None if self.critical else value
+        return report(FieldError(offset, str(self), number_text(value)), context, found=kept, expected=sole)
 
 
 # Bytes and text --------------------------------------------------------------------------------------------
@@ -168,96 +170,67 @@ def recomputes(context: Container) -> bool:
     return bool(context["_params"].get("recompute"))
 
 
-class Padding(Bytes):
-    """Bytes without meaning. Unlike construct's, they are kept, so that they are built again; zero if not given."""
+class Padding(Construct):
+    """Padding. Unlike construct's, its bytes are kept and written back; zeros are written if none are given.
 
-    kind = "padding"
-
-    def __init__(self, length: Any) -> None:
-        super().__init__(length)
-        self.flagbuildnone = True
-
-    def _build(self, obj: Any, stream: IO[bytes], context: Container, path: str) -> Any:
-        return super()._build(bytes(self.length_of(context)) if obj is None else obj, stream, context, path)
-
-
-class PaddingTo(Construct):
-    """Bytes up to the next multiple of `modulus` of the stream's offset, which is not the offset in the record.
-
-    They are kept, so that they are built again; zero if not given. With `optional` the stream may end before or inside
-    the padding.
+    It is `size` bytes long, or ends at the next multiple of `multiple_of`, or at the offset `until`; give one of them,
+    which may be an expression. Offsets count from the start of the stream, not of the record. With `optional` the
+    stream may end before or inside the padding. Padding of more than 64 KiB is not read: it is parsed to an `Extent`.
     """
 
     kind = "padding"
 
-    def __init__(self, modulus: Any, *, optional: bool = False) -> None:
+    def __init__(self, size: Any = None, *, multiple_of: Any = None, until: Any = None, optional: bool = False) -> None:
         super().__init__()
-        self.modulus, self.modulus_of, self.optional = modulus, compiled(modulus), optional
         self.flagbuildnone = True
+        self.size, self.multiple_of, self.until, self.optional = size, multiple_of, until, optional
+        self.size_of, self.multiple_of_of, self.until_of = map(compiled, (size, multiple_of, until))
 
-    def _length(self, stream: IO[bytes], context: Container) -> int:
-        length: int = -stream.tell() % self.modulus_of(context)
+    def _length(self, here: int, context: Container) -> int:
+        length: int
+        if self.until is not None:
+            end = self.until_of(context)
+            if end < here:
+                expected = f"{expression_text(self.until)} to be at least {here}, the end of what precedes it"
+                raise FieldError(here, expected, str(end))
+            length = end - here
+        elif self.multiple_of is not None:
+            length = -here % self.multiple_of_of(context)
+        else:
+            length = self.size_of(context)
         return length
 
-    def _parse(self, stream: IO[bytes], context: Container, path: str) -> Any:
-        length = self._length(stream, context)
+    def _parse(self, stream: IO[bytes], context: Container, path: str) -> bytes | Extent:
+        here = stream.tell()
+        length = self._length(here, context)
         if self.optional:
-            length = min(length, stream_end(stream, context) - stream.tell())
-        return read_exactly(stream, length, context)
+            length = min(length, stream_end(stream, context) - here)
+        return read_exactly(stream, length, context) if length <= MOST_READ else skip(stream, length, context)
 
     def _build(self, obj: Any, stream: IO[bytes], context: Container, path: str) -> Any:
-        length = self._length(stream, context)
-        if obj is not None and not isinstance(obj, bytes | bytearray | memoryview):
+        length = self._length(stream.tell(), context)
+        if obj is not None and not isinstance(obj, bytes | bytearray | memoryview | Extent):
             raise FieldError(stream.tell(), f"{count_bytes(length)} of padding", repr(obj))
-        if obj is not None and (len(obj) > length or (len(obj) < length and not self.optional)):
+        size = length if obj is None else obj.nbytes if isinstance(obj, Extent) else len(obj)
+        if size > length or (size < length and not self.optional):
             if not recomputes(context):
-                found = f"{len(obj)} (omit it to get zeros)"
+                found = f"{size} (omit it to get zeros)"
                 raise FieldError(stream.tell(), f"{count_bytes(length)} of padding", found)
             obj = None
-        if obj is not None:
+        if isinstance(obj, Extent):
+            obj.copy_to(stream)
+        elif obj is not None:
             stream.write(obj)
-            return obj
-        for at in range(0, length, CHUNK):
-            stream.write(bytes(min(CHUNK, length - at)))
+        else:
+            for at in range(0, length, CHUNK):
+                stream.write(bytes(min(CHUNK, length - at)))
         return obj
 
     def _sizeof(self, context: Container, path: str) -> int:
-        raise construct.SizeofError("the size of padding depends on the offset in the stream", path=path)
-
-
-class PaddingUntil(PaddingTo):
-    """Bytes up to an offset of the stream, which is an expression of earlier fields.
-
-    More than 1 MiB of them is not read: it is parsed to an `Extent`.
-    """
-
-    def __init__(self, offset: Any) -> None:
-        super().__init__(offset)
-
-    def _length(self, stream: IO[bytes], context: Container) -> int:
-        wanted, here = self.modulus_of(context), stream.tell()
-        if wanted < here:
-            text = expression_text(self.modulus)
-            raise FieldError(here, f"{text} to be at least {here}, the end of what precedes it", str(wanted))
-        length: int = wanted - here
-        return length
-
-    def _parse(self, stream: IO[bytes], context: Container, path: str) -> Any:
-        length = self._length(stream, context)
-        if length <= CHUNK:
-            return read_exactly(stream, length, context)
-        return skip(stream, length, context)
-
-    def _build(self, obj: Any, stream: IO[bytes], context: Container, path: str) -> Any:
-        if not isinstance(obj, Extent):
-            return super()._build(obj, stream, context, path)
-        length = self._length(stream, context)
-        if obj.nbytes != length and recomputes(context):
-            return super()._build(None, stream, context, path)
-        if obj.nbytes != length:
-            raise FieldError(stream.tell(), f"{count_bytes(length)} of padding", str(obj.nbytes))
-        obj.copy_to(stream)
-        return obj
+        if self.size is None:
+            raise construct.SizeofError("the size of padding depends on the offset in the stream", path=path)
+        size: int = self.size_of(context)
+        return size
 
 
 # Values without bytes --------------------------------------------------------------------------------------
@@ -325,8 +298,8 @@ class _Terminated(Construct):
     def _parse(self, stream: IO[bytes], context: Container, path: str) -> None:
         offset, end = stream.tell(), stream_end(stream, context)
         if offset != end:
-            error = FieldError(offset, "the end of the file", counted(end - offset, "more byte"))
-            report(error, context, found=end)
+            found = counted(end - offset, "more byte")
+            report(FieldError(offset, "the end of the file", found), context, found=end)
 
     def _build(self, obj: Any, stream: IO[bytes], context: Container, path: str) -> None:
         return None

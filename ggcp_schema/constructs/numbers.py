@@ -145,3 +145,17 @@ Int16ub, Int16sb = FormatField(">", "H"), FormatField(">", "h")
 Int32ub, Int32sb = FormatField(">", "L"), FormatField(">", "l")
 Int64ub, Int64sb = FormatField(">", "Q"), FormatField(">", "q")
 Float32b, Float64b = FloatField(">", "f"), FloatField(">", "d")
+
+BY_ORDER = {
+    (field.kind, order): field
+    for order, fields in {
+        "little": (Int8ul, Int8sl, Int16ul, Int16sl, Int32ul, Int32sl, Int64ul, Int64sl, Float32l, Float64l),
+        "big": (Int8ul, Int8sl, Int16ub, Int16sb, Int32ub, Int32sb, Int64ub, Int64sb, Float32b, Float64b),
+    }.items()
+    for field in fields
+}
+
+
+def number(kind: str, order: str) -> FormatField:
+    """Return the field of a kind of number, such as `u32`, in a byte order: "little" or "big"."""
+    return BY_ORDER[kind, order]

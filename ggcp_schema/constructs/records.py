@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import IO, Any
 
@@ -45,7 +45,7 @@ def least_size(field: Construct) -> int:
     if isinstance(field, PascalString):
         return least_size(field.lengthfield)
     with suppress(SizeofError, KeyError, AttributeError, TypeError):
-        return int(field.sizeof())
+        return int(field._sizeof(Container(), ""))
     return 0
 
 
@@ -72,12 +72,28 @@ def static_construct(field: Construct) -> Construct | None:
     return None if isinstance(field, construct.IfThenElse | construct.Switch) else field
 
 
-def new_scope(struct: Construct, stream: IO[bytes] | None, context: Container, *, building: bool = False) -> Container:
-    """Return the context in which the fields of a Struct are parsed or built: construct's, in one call."""
-    scope = Container(
+class Scope(Container):
+    """The context of a Struct's fields, with the same keys as construct's.
+
+    The outermost is its own `_root`, without holding a reference to itself: that cycle would keep all values
+    until it is collected.
+    """
+
+    def __missing__(self, name: str) -> Any:
+        if name == "_root":
+            return self
+        raise KeyError(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return the value of a name, with which construct's own classes ask for the root."""
+        return self[name] if name == "_root" else super().get(name, default)
+
+
+def new_scope(struct: Construct, stream: IO[bytes] | None, context: Container, *, building: bool = False) -> Scope:
+    """Return the context for the fields of a Struct, with the same keys as construct's."""
+    scope = Scope(
         _=context,
         _params=context["_params"],
-        _root=context.get("_root"),
         _parsing=not building,
         _building=building,
         _sizing=False,
@@ -85,9 +101,15 @@ def new_scope(struct: Construct, stream: IO[bytes] | None, context: Container, *
         _io=stream,
         _index=context.get("_index"),
     )
-    if scope["_root"] is None:
-        scope["_root"] = scope
+    root = context.get("_root")
+    if root is not None and not getattr(struct, "is_root", False):
+        scope["_root"] = root
     return scope
+
+
+def outermost(params: Mapping[str, Any]) -> Container:
+    """Return the context around the outermost Struct. construct's is its own `_params`, and so a reference cycle."""
+    return Container({**params, "_params": Container(params)})
 
 
 class Struct(construct.Struct):
@@ -96,12 +118,23 @@ class Struct(construct.Struct):
     The container that it parses to has the offset of its first byte as `_offset` and its size as `_size`; the size is
     not there if an error ended the parse inside the Struct. Fields that the Struct does not have are an error when
     building. construct's `parsed` hooks and path strings are skipped, because they take longer than the parsing itself.
+
+    With `root` the Struct is the `_root` of the expressions in it, also where it is a field of another Struct.
     """
 
-    def __init__(self, *subcons: Construct, **subconskw: Construct) -> None:
-        super().__init__(*subcons, **subconskw)
+    def __init__(self, *subcons: Construct, root: bool = False) -> None:
+        super().__init__(*subcons)
+        self.is_root = root
         self.fields: list[tuple[str | None, Construct]] = [(field.name, unwrap(field)) for field in self.subcons]
         self.least_size: int = sum(least_size(field) for _, field in self.fields)
+
+    def parse_stream(self, stream: IO[bytes], **params: Any) -> Container:
+        """Parse a stream. Raises `FieldError` if it does not match the schema."""
+        return self._parse(stream, outermost(params), "")
+
+    def build_stream(self, obj: Any, stream: IO[bytes], **params: Any) -> None:
+        """Build a value into a stream. Raises `FieldError` if the schema does not allow it."""
+        self._build(obj, stream, outermost(params), "")
 
     def _parse(self, stream: IO[bytes], context: Container, path: str) -> Container:
         scope = new_scope(self, stream, context)
@@ -144,6 +177,33 @@ class Struct(construct.Struct):
             if name:
                 built[name] = scope[name] = value
         return built
+
+
+class EitherOrder(Struct):
+    """A Struct in either byte order: `little` or `big`, which differ only in that, and have a field `byte_order`.
+
+    `is_big` gets the first `HEAD` bytes.
+    """
+
+    HEAD = 64
+
+    def __init__(self, little: Struct, big: Struct, is_big: Callable[[bytes], bool]) -> None:
+        super().__init__(*little.subcons, root=little.is_root)
+        self.little, self.big, self.is_big = little, big, is_big
+
+    def of(self, value: Mapping[str, Any]) -> Struct:
+        """Return the Struct that parsed or builds a value."""
+        return self.big if value.get("byte_order") == "big" else self.little
+
+    def _parse(self, stream: IO[bytes], context: Container, path: str) -> Container:
+        here = stream.tell()
+        head = stream.read(self.HEAD)
+        stream.seek(here)
+        return (self.big if self.is_big(head) else self.little)._parse(stream, context, path)
+
+    def _build(self, obj: Any, stream: IO[bytes], context: Container, path: str) -> Container:
+        struct = self.of(obj) if isinstance(obj, Mapping) else self.little
+        return struct._build(obj, stream, context, path)
 
 
 def _foreign(error: Exception, stream: IO[bytes]) -> FieldError:

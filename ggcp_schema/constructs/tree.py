@@ -18,7 +18,17 @@ from ggcp_schema.constructs.errors import Step, Steps, format_path
 from ggcp_schema.constructs.extents import Extent
 from ggcp_schema.constructs.fields import PascalString
 from ggcp_schema.constructs.lazy import LazyList
-from ggcp_schema.constructs.records import Struct, chosen, docs_of, new_scope, rule_text, static_construct, static_size
+from ggcp_schema.constructs.records import (
+    EitherOrder,
+    Struct,
+    chosen,
+    docs_of,
+    new_scope,
+    outermost,
+    rule_text,
+    static_construct,
+    static_size,
+)
 
 BRANCHES = {Container, ListContainer, LazyList}  # the classes of the values that have fields in them
 
@@ -101,7 +111,7 @@ class Field:
 
     def _measure(self, value: Any) -> int:
         kind = type(value)
-        if kind is Extent or (kind is LazyList and value.is_whole):
+        if kind in {Extent, LazyList}:
             return int(value.nbytes)
         if kind is Container and "_size" in value:
             return int(value["_size"])
@@ -240,8 +250,9 @@ class Elements(Sequence[Field]):
 
 def root_field(schema: Struct, value: Container, **params: Any) -> Field:
     """Return the root of the fields of a container that `schema` has parsed, completely or up to an error."""
-    context = Container(**params, _root=value)
-    context["_params"] = context
+    if isinstance(schema, EitherOrder):
+        schema = schema.of(value)
+    context = outermost({**params, "_root": value})
     return Field(None, None, schema, value, value.get("_offset", 0), context)
 
 

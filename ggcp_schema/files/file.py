@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Iterator
-from functools import cached_property, partial
+from functools import cached_property
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
@@ -40,7 +40,7 @@ class Format(NamedTuple):
     """A file format: its name, the bytes that its files begin with, its schema, and what opens its files.
 
     `expected_size` returns the size that a truncated file had, from the values that were parsed; None if they do not
-    tell it. `keep` makes what `LazyArray` keeps of the file's records.
+    tell it.
     """
 
     name: str
@@ -50,7 +50,6 @@ class Format(NamedTuple):
     open: Callable[..., File]
     description: str = ""
     expected_size: Callable[[Container], int | None] = lambda container: None
-    keep: Callable[[Source], Any] | None = None
 
 
 class Finding(NamedTuple):
@@ -93,7 +92,7 @@ class File:
     @cached_property
     def tensors(self) -> Tensors:
         """All tensors by path, in file order; those after the damage are missing."""
-        return Tensors.of(self._tensors(), self.source)
+        return Tensors((tensor.path, tensor) for tensor in self._tensors())
 
     def _tensors(self) -> Iterator[Tensor]:
         raise NotImplementedError
@@ -240,7 +239,7 @@ def read_container(source: Source, format: Format, *, partial: bool) -> tuple[Co
     """
     try:
         with source.reading() as stream:
-            return _parse(format, source, stream), None
+            return _parse(format, stream), None
     except FieldError as error:
         damage = malformed(error, source, format)
         if not partial or isinstance(damage, NotACheckpointError):
@@ -310,9 +309,8 @@ def tensor_of_record(record: Container, path: str, source: Source, type: str = "
     return Tensor(path, name, tuple(record["ne"]), data.offset, data.nbytes, source, type, padding=padding)
 
 
-def _parse(format: Format, source: Source, stream: IO[bytes], **params: Any) -> Container:
-    keep = None if format.keep is None else partial(format.keep, source)
-    container: Container = format.schema.parse_stream(stream, lazy=True, keep=keep, **params)
+def _parse(format: Format, stream: IO[bytes], **params: Any) -> Container:
+    container: Container = format.schema.parse_stream(stream, **params)
     return container
 
 
@@ -323,7 +321,7 @@ def tolerant_parse(
     log = ErrorLog(repair=repair)
     with source.reading() as stream:
         try:
-            return _parse(format, source, stream, errors=log, **params), log, None
+            return _parse(format, stream, errors=log, **params), log, None
         except FieldError as error:
             return error.partial, log, error.with_traceback(None)  # whose frames hold all values
         finally:

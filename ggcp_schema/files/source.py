@@ -9,8 +9,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING
 
-from construct import StreamError
-
 from ggcp_schema.errors import FileError
 from ggcp_schema.files.magic import file_error, open_regular
 
@@ -62,8 +60,6 @@ class Source:
             if isinstance(error, FileError):
                 raise
             raise file_error(self.path, error) from error
-        except StreamError as error:
-            raise FileError(f"{self.path}: {error}") from error
 
     def read(self, offset: int, size: int) -> bytes:
         """Return `size` bytes from `offset`. Raises `FileError` if the file has become too short."""

@@ -8,7 +8,7 @@
 A TYPE is an object whose `kind` is one of
 
     u8 i8 u16 i16 u32 i32 u64 i64 f32 f64
-              a number; `size` in bytes, `byte_order` "little" or "big"
+              a number; `size` in bytes, `byte_order` "little" or "big", or an EXPRESSION that has one of these values
     bool      a byte that is 0 or 1
     char      text of `size` bytes (EXPRESSION), without a terminator
     bytes     `size` bytes
@@ -52,11 +52,11 @@ from construct.expr import BinExpr, FuncPath, Path, UniExpr
 from ggcp_schema.constructs import (
     Computed,
     Const,
+    EitherOrder,
     FormatField,
     GreedyRange,
     OneOf,
-    PaddingTo,
-    PaddingUntil,
+    Padding,
     PascalString,
     Payload,
     docs_of,
@@ -122,6 +122,9 @@ def reference(format: Format) -> dict[str, Any]:
 def type_tree(field: Construct) -> dict[str, Any]:  # noqa: PLR0911, PLR0912 - a return for each kind of construct
     """Return the TYPE of a construct: see the top of this module."""
     field = unwrap(field)
+    if isinstance(field, EitherOrder):
+        tree: dict[str, Any] = _in_either_order(type_tree(field.little), type_tree(field.big))
+        return tree
     if isinstance(field, construct.Struct):
         return {"kind": "struct", "fields": [_field_tree(declared) for declared in field.subcons]}
     if isinstance(field, construct.Array):
@@ -143,10 +146,12 @@ def type_tree(field: Construct) -> dict[str, Any]:  # noqa: PLR0911, PLR0912 - a
         return {"kind": field.kind, "size": field.length, "byte_order": order}
     if isinstance(field, PascalString):
         return {"kind": "string", "length": type_tree(field.lengthfield), "encoding": field.encoding}
-    if isinstance(field, PaddingUntil):
-        return {"kind": "padding", "until": _tree(field.modulus)}
-    if isinstance(field, PaddingTo):
-        return {"kind": "padding", "to_multiple_of": _tree(field.modulus), "optional": field.optional}
+    if isinstance(field, Padding) and field.until is not None:
+        return {"kind": "padding", "until": _tree(field.until)}
+    if isinstance(field, Padding) and field.multiple_of is not None:
+        return {"kind": "padding", "to_multiple_of": _tree(field.multiple_of), "optional": field.optional}
+    if isinstance(field, Padding):
+        return {"kind": "padding", "size": _tree(field.size)}
     if isinstance(field, construct.Bytes):
         return {"kind": kind_of(field), "size": _tree(field.length)}
     if isinstance(field, Payload):
@@ -157,14 +162,20 @@ def type_tree(field: Construct) -> dict[str, Any]:  # noqa: PLR0911, PLR0912 - a
     return {"kind": kind_of(field)}
 
 
+def _in_either_order(little: Any, big: Any) -> Any:
+    """Return the tree of a record of which there are two that differ only in the byte order."""
+    if isinstance(little, dict):
+        return {key: _in_either_order(value, big[key]) for key, value in little.items()}
+    if isinstance(little, list):
+        return [_in_either_order(*pair) for pair in zip(little, big, strict=True)]
+    return little if little == big else {"field": "_root.byte_order"}
+
+
 def _field_tree(declared: Construct) -> dict[str, Any]:
     return {"name": declared.name, "type": type_tree(declared), "docs": docs_of(declared)}
 
 
 def _with_rule(tree: dict[str, Any], added: dict[str, Any]) -> dict[str, Any]:
-    """Return a TYPE with a rule. A rule on a number of either byte order is one on each of its two cases."""
-    if tree["kind"] == "if":
-        return tree | {"then": _with_rule(tree["then"], added), "else": _with_rule(tree["else"], added)}
     return tree | added
 
 
@@ -200,7 +211,18 @@ def functions(format: Format) -> dict[str, str]:
     """Return the names of the functions of a record that the schema calls, with their docstrings."""
     found: dict[str, str] = {}
     for field in constructs_in(format.schema):
-        for name in ("func", "count", "modulus", "nbytes", "length", "condfunc", "keyfunc", "value"):
+        for name in (
+            "func",
+            "count",
+            "multiple_of",
+            "until",
+            "nbytes",
+            "size",
+            "length",
+            "condfunc",
+            "keyfunc",
+            "value",
+        ):
             expression = getattr(field, name, None)
             if is_function(expression):
                 found.setdefault(expression_text(expression), inspect.getdoc(expression) or "")

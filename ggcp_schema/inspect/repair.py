@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -73,8 +72,6 @@ def parse_past_errors(source: Source, format: Format) -> Parse:
         retries.append({"n_ff": n_ff_by_formula(hparams["n_embd"], hparams["n_mult"])})
     for params in retries:
         best = _better(best, source, format, **params)
-        if not gc.isenabled():  # as on the command line
-            gc.collect()  # the contexts of a parse are reference cycles, which hold its values
     return best
 
 

@@ -13,11 +13,10 @@ from construct.expr import BinExpr
 from ggcp_schema.constructs import (
     Computed,
     Const,
-    FormatField,
+    EitherOrder,
     GreedyRange,
     OneOf,
-    PaddingTo,
-    PaddingUntil,
+    Padding,
     PascalString,
     Pass,
     Payload,
@@ -31,7 +30,7 @@ from ggcp_schema.constructs import (
     unwrap,
 )
 from ggcp_schema.files.file import Format
-from ggcp_schema.inspect.reference import constructs_in, is_function
+from ggcp_schema.inspect.reference import is_function
 from ggcp_schema.schema.tensor import TENSOR, declared_shape
 
 NEGATED = {"==": "!=", "!=": "=="}
@@ -69,8 +68,8 @@ def sections(format: Format) -> list[Section]:
 
 def byte_order_text(format: Format) -> str:
     """Return what the reference says of the byte order."""
-    orders = {field.fmtstr[0] for field in constructs_in(format.schema) if isinstance(field, FormatField)}
-    return "All numbers are little-endian." if orders == {"<"} else "Numbers are in the byte order of the file."
+    either = isinstance(format.schema, EitherOrder)
+    return "Numbers are in the byte order of the file." if either else "All numbers are little-endian."
 
 
 def _record(title: str, path: str, record: Struct, around: tuple[object, ...]) -> Iterator[Section]:
@@ -165,10 +164,10 @@ def type_text(field: Construct) -> str:  # noqa: PLR0911 - a return for each kin
         return "derived"
     if isinstance(field, PascalString):
         return f"string, its length as {type_text(field.lengthfield)} first"
-    if isinstance(field, PaddingTo | Payload):
-        return kind_of(field)
     if isinstance(field, construct.Bytes):
         return f"{kind_of(field)} × {expression_text(field.length)}"
+    if isinstance(field, Padding) and field.size is not None:
+        return f"padding × {expression_text(field.size)}"
     if isinstance(field, construct.Subconstruct):
         return type_text(field.subcon)
     return kind_of(field)
@@ -189,10 +188,10 @@ def rule(field: Construct) -> str:  # noqa: PLR0911 - a return for each kind of 
         return " or ".join(texts)
     if isinstance(field, Computed):
         return f"= {_path_text(field.func)}" if not is_function(field.func) else f"= {expression_text(field.func)}()"
-    if isinstance(field, PaddingUntil):
-        return f"up to the offset {_call_text(field.modulus)}"
-    if isinstance(field, PaddingTo):
-        text = f"up to the next multiple of {_call_text(field.modulus)} of the offset in the file"
+    if isinstance(field, Padding) and field.until is not None:
+        return f"up to the offset {_call_text(field.until)}"
+    if isinstance(field, Padding) and field.multiple_of is not None:
+        text = f"up to the next multiple of {_call_text(field.multiple_of)} of the offset in the file"
         return f"{text}, or to its end" if field.optional else text
     if isinstance(field, Payload):
         return f"{_call_text(field.nbytes)} bytes"

@@ -25,7 +25,6 @@ from ggcp_schema.schema.tensor import declared_shape
 
 ALIGNMENT_KEY = "general.alignment"
 STATE = "optimizer.state."
-NAME_OFFSET = 12  # in a tensor record: n_dims, name_len, type and ne precede the name
 SQUARES = (
     "optimizer.state.g2",
     "optimizer.state.v",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from ggcp_schema.checkpoint import names
 from ggcp_schema.checkpoint.formats import open_file
 from ggcp_schema.checkpoint.ggml import GgmlFile
-from ggcp_schema.constructs import FieldError, LazyList
+from ggcp_schema.constructs import FieldError
 from ggcp_schema.errors import NotACheckpointError, UsageError
 from ggcp_schema.files.file import File, malformed
 from ggcp_schema.files.magic import HEAD, describe_head
@@ -125,11 +125,12 @@ def _checked(vocabulary: Vocabulary, locate: Locate) -> Vocabulary:
     return vocabulary
 
 
-def _items(file: File, path: str, values: LazyList) -> list[Any]:
+def _items(file: File, path: str, values: Sequence[Any]) -> list[Any]:
     """Return the elements of a list in the file. Raises `MalformedError` if they would need too much memory."""
-    if values.nbytes > MAX_BYTES:
+    field = file.find(path)
+    if field.size > MAX_BYTES:
         expected = f"at most {MAX_BYTES:,} bytes, more than any vocabulary needs"
-        raise damaged(file.path, path, values.offset, expected, f"{values.nbytes:,}")
+        raise damaged(file.path, path, field.offset, expected, f"{field.size:,}")
     try:
         with file.source.reading():
             return list(values)

@@ -1,6 +1,6 @@
 """The ggcp file: a checkpoint of llama.cpp's train-text-from-scratch (2023). All numbers are little-endian."""
 
-from ggcp_schema.constructs import Computed, Const, Int32ul, LazyArray, Struct, Terminated
+from ggcp_schema.constructs import Array, Computed, Const, Int32ul, Struct, Terminated
 from ggcp_schema.schema.inference import n_ff
 from ggcp_schema.schema.model import HPARAMS, LAYER, N_EMBD, N_LAYER, N_VOCAB
 from ggcp_schema.schema.optimizer import OPTIMIZER
@@ -17,7 +17,8 @@ CHECKPOINT = Struct(
     "norm" / Tensor(N_EMBD),
     "output" / Tensor(N_EMBD, N_VOCAB),
     "n_ff" / Computed(n_ff) * "width of the feed-forward layers: from the shape of layers[0].w1",
-    "layers" / LazyArray(N_LAYER, LAYER),
+    "layers" / Array(N_LAYER, LAYER),
     "optimizer" / OPTIMIZER * "starts right after the last tensor's data, unaligned",
     Terminated,
+    root=True,
 )

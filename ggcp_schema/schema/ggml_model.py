@@ -12,9 +12,8 @@ from ggcp_schema.constructs import (
     GreedyRange,
     IfThenElse,
     Int32ul,
-    LazyArray,
     OneOf,
-    PaddingTo,
+    Padding,
     Payload,
     Struct,
     this,
@@ -44,7 +43,7 @@ def tensor(types, *, aligned):
         "type" / OneOf(Int32ul, names_of(types)) * "ggml type",
         "ne" / Array(this.n_dims, Int32ul) * "shape in ggml order: the first number is the fastest-varying",
         "name" / Chars(this.name_len) * "no terminator",
-        *(["padding" / PaddingTo(ALIGNMENT)] if aligned else []),
+        *(["padding" / Padding(multiple_of=ALIGNMENT)] if aligned else []),
         "data" / Payload(nbytes) * "little-endian; quantized in blocks",
     )
 
@@ -53,8 +52,9 @@ GGML = Struct(
     "magic" / Const(0x67676D6C, Int32ul) * "on disk the bytes 'lmgg'",
     "hparams" / HPARAMS,
     "ftype" / Int32ul * "type of most weights",
-    "tokens" / LazyArray(N_VOCAB, UNSCORED_TOKEN),
+    "tokens" / Array(N_VOCAB, UNSCORED_TOKEN),
     "tensors" / GreedyRange(tensor(GGML_TYPES_UNTIL_V2, aligned=False)),
+    root=True,
 )
 
 GGMF = Struct(
@@ -62,8 +62,9 @@ GGMF = Struct(
     "version" / Const(1, Int32ul),
     "hparams" / HPARAMS,
     "ftype" / Int32ul * "type of most weights",
-    "tokens" / LazyArray(N_VOCAB, TOKEN),
+    "tokens" / Array(N_VOCAB, TOKEN),
     "tensors" / GreedyRange(tensor(GGML_TYPES_UNTIL_V2, aligned=False)),
+    root=True,
 )
 
 GGJT = Struct(
@@ -71,11 +72,12 @@ GGJT = Struct(
     "version" / OneOf(Int32ul, (1, 2, 3)) * "2 changed the order of quantized bits, 3 the width of their scales",
     "hparams" / HPARAMS,
     "ftype" / Int32ul * "type of most weights",
-    "tokens" / LazyArray(N_VOCAB, TOKEN),
+    "tokens" / Array(N_VOCAB, TOKEN),
     "tensors"
     / IfThenElse(
         this.version == 3,
         GreedyRange(tensor(GGML_TYPES, aligned=True)),
         GreedyRange(tensor(GGML_TYPES_UNTIL_V2, aligned=True)),
     ),
+    root=True,
 )

@@ -10,7 +10,7 @@ from ggcp_schema.constructs import (
     Const,
     Int32ul,
     OneOf,
-    PaddingTo,
+    Padding,
     Payload,
     Struct,
     Switch,
@@ -39,7 +39,7 @@ def Tensor(*ne, null_if_zero=False):  # noqa: N802 - named like the constructs b
         "type" / OneOf(Int32ul, F32) * "ggml type",
         "ne" / Array(this.n_dims, shape(ne)) * "shape in ggml order: the first number is the fastest-varying",
         "name" / Chars(this.name_len) * "no terminator",
-        "padding" / PaddingTo(ALIGNMENT) * "zero in files from the trainers",
+        "padding" / Padding(multiple_of=ALIGNMENT) * "zero in files from the trainers",
         "data" / Payload(4 * prod_(this.ne) * (this.n_dims != 0), ["<f"], shape=this.ne[::-1]) * "little-endian F32",
     )
 

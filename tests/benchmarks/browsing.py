@@ -1,4 +1,4 @@
-"""The browser, on a sparse checkpoint of 50 GB and on one of 200,000 tensors: the limits are those of `browse`."""
+"""The browser, on a sparse checkpoint of 50 GB and on one of 20,000 tensors: the limits are those of `browse`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.benchmarks.measure import Bench, Result, at_most
 
 FILES = {
     "50 GB": {"n_vocab": 8000, "n_embd": 8192, "n_layer": 5, "n_ff": 22016},
-    "200,000 tensors": {"n_vocab": 3, "n_embd": 2, "n_layer": 22222, "n_ff": 2},
+    "20,000 tensors": {"n_vocab": 3, "n_embd": 2, "n_layer": 2222, "n_ff": 2},
 }
 LIMITS = {
     "first paint": (browse.FIRST_PAINT, "s"),

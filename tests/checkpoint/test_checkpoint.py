@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import ggcp_schema
-from ggcp_schema import CHECKPOINT, FileError, PathError, TruncatedError, UsageError, open_checkpoint
+from ggcp_schema import CHECKPOINT, PathError, TruncatedError, UsageError, open_checkpoint
 from tests.builder import build_checkpoint
 from tests.helpers import FIXTURES, GENUINE, ORDERS, TRUNCATED
 
@@ -133,8 +133,6 @@ def test_an_unknown_name_says_what_there_is() -> None:
             ckpt.tensor("hparams")
         with pytest.raises(AttributeError, match="embd"):
             _ = ckpt.hparams.embd
-        with pytest.raises(IndexError, match="there is no layer 2: the model has 2"):
-            ckpt.layers[2]
 
 
 def test_layers_are_a_sequence() -> None:
@@ -144,21 +142,15 @@ def test_layers_are_a_sequence() -> None:
         assert list(ckpt.layers) == ckpt.layers[:] == [ckpt.layers[0], ckpt.layers[1]]
 
 
-def test_layers_can_be_asked_for_after_closing_unless_the_file_has_changed(tmp_path: Path) -> None:
+def test_what_was_parsed_outlives_the_file(tmp_path: Path) -> None:
     path = tmp_path / "moved.ggcp"
     path.write_bytes(PATH.read_bytes())
     with open_checkpoint(path) as ckpt:
         layer = ckpt.layers[1]
-    assert ckpt.layers[1] == layer
-    assert ckpt.find("layers[1].wq").offset < layer.wq.offset
-    os.utime(path, (1, 1))
-    for ask in (lambda: ckpt.layers[1], lambda: ckpt["layers[1].wq"], lambda: ckpt.get("layers[1].wq.ne")):
-        with pytest.raises(FileError, match=r"moved\.ggcp: the file has changed since it was parsed"):
-            ask()
     path.unlink()
-    with pytest.raises(FileError, match=r"moved\.ggcp: No such file"):
-        ckpt.layers[1]
-    assert ckpt.tensors["layers[1].wq"].offset == layer.wq.offset
+    assert ckpt.layers[1] == layer
+    assert ckpt["layers[1].wq"] == ckpt.tensors["layers[1].wq"] == layer.wq
+    assert ckpt.find("layers[1].wq").offset < layer.wq.offset
 
 
 def test_it_is_read_only() -> None:

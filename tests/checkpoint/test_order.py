@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from ggcp_schema.checkpoint import order as order_module
 from ggcp_schema.checkpoint.formats import open_file
-from ggcp_schema.checkpoint.layout import CHECKPOINT_ORDERS, FLAT_FIELDS, ORDERS, Order, reordered
+from ggcp_schema.checkpoint.layout import CHECKPOINT_ORDERS, FLAT_FIELDS, ORDERS, Order, permuted_extents
 from ggcp_schema.checkpoint.moments import parse_moments
 from ggcp_schema.checkpoint.order import OrderDecision, decide_order
+from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.mapping.training import order_of, training_of
 from tests.fuzz import orders
 from tests.mapping.flat_files import (
@@ -131,13 +132,18 @@ def test_a_sample_of_the_rows_proves_nothing(monkeypatch: pytest.MonkeyPatch, na
 # --- reordering -------------------------------------------------------------------------------------------------
 
 
+def reordered(tensor: Tensor, old: str, new: str, model: Mapping[str, Tensor]) -> bytes:
+    extents = permuted_extents(tensor, old, new, model)
+    return b"".join(bytes(piece) for piece in tensor.source.stream(extents))
+
+
 @pytest.mark.parametrize("new", ORDERS)
 @pytest.mark.parametrize("name", ["jun-B-3", "aug-lbfgs-B-1", "v1-adam", "twin-lbfgs.v1", "twin-adam.v0"])
 def test_reordered_bytes_are_those_of_the_independent_implementation(name: str, new: str) -> None:
     tensors, expected = opened(name), in_order(name, new)
     assert expected
     for field, values in expected.items():
-        found = b"".join(bytes(piece) for piece in reordered(tensors.state[field], DECIDED[name], new, tensors.model))
+        found = reordered(tensors.state[field], DECIDED[name], new, tensors.model)
         assert found == values.tobytes(), field
 
 
@@ -148,13 +154,13 @@ def test_after_reordering_the_new_order_is_found_and_the_way_back_is_exact(scrat
     state = {}
     for field in set(FLAT_FIELDS) & set(tensors.state):
         tensor = tensors.state[field]
-        data = b"".join(bytes(piece) for piece in reordered(tensor, old, new, tensors.model))
+        data = reordered(tensor, old, new, tensors.model)
         state[field] = np.frombuffer(data, "<f4").reshape(tensor.shape[::-1])
     moved = with_state(name, scratch, state)
     decision = decided(moved)
     assert (decision.order, decision.certainty) == (new, "proven")
     for field, tensor in moved.state.items():
-        back = b"".join(bytes(piece) for piece in reordered(tensor, new, old, moved.model))
+        back = reordered(tensor, new, old, moved.model)
         assert back == b"".join(bytes(piece) for piece in tensors.state[field].chunks()), field
 
 
@@ -165,7 +171,7 @@ def test_two_thousand_layers(scratch: Path) -> None:
     tensors = written(scratch, made_model(shapes, rng), {"m": np.sqrt(v), "v": v})
     assert decided(tensors).order == "B"
     sizes = {path: shape[0] * shape[1] for path, shape in shapes.items()}
-    found = b"".join(bytes(piece) for piece in reordered(tensors.state["v"], "B", "C", tensors.model))
+    found = reordered(tensors.state["v"], "B", "C", tensors.model)
     assert found == change_order(v, "B", "C", sizes).tobytes()
 
 

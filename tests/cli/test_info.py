@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shlex
 
 import pytest
+from construct import Container
 
 from tests.builder import build_checkpoint
 from tests.golden import assert_golden
@@ -208,3 +210,18 @@ def test_a_file_name_that_is_not_utf8(tmp_path):
         file.write(ADAM.read_bytes())
     result = run_cli("info", path, "--json", check=True)
     assert "$'" in json.loads(result.stdout)["next"][0]
+
+
+def test_what_is_kept_of_a_file_does_not_grow_with_the_number_of_files():
+    """Without garbage collection, which the command switches off."""
+
+    def containers(count):
+        gc.collect()
+        gc.disable()
+        try:
+            run_cli("info", *[FIXTURES / "v1-adam.ggcp", FIXTURES / "vocab.gguf"] * count, check=True)
+            return sum(isinstance(kept, Container) for kept in gc.get_objects())
+        finally:
+            gc.enable()
+
+    assert containers(1) == containers(4)

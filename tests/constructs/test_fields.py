@@ -35,8 +35,6 @@ from ggcp_schema.constructs import (
     Int32ul,
     OneOf,
     Padding,
-    PaddingTo,
-    PaddingUntil,
     PascalString,
     Pass,
     Payload,
@@ -174,7 +172,7 @@ def test_bytes_of_another_length_or_type_are_refused(value: object) -> None:
 
 
 def test_padding_counts_from_the_start_of_the_file_and_not_of_the_record() -> None:
-    inner = Struct("byte" / Int8ul, "padding" / PaddingTo(8), "end" / Int8ul)
+    inner = Struct("byte" / Int8ul, "padding" / Padding(multiple_of=8), "end" / Int8ul)
     outer = Struct("head" / Int32ul, "inner" / inner)
     # head 4 bytes, byte 1 → 5: 3 bytes up to 8, not the 7 that the inner record's own start would give
     parsed = outer.parse(b"HEAD" + b"a" + b"pad" + b"z")
@@ -182,13 +180,13 @@ def test_padding_counts_from_the_start_of_the_file_and_not_of_the_record() -> No
     assert outer.build(parsed) == b"HEADapadz"
 
 
-@pytest.mark.parametrize("field", [PaddingTo(4), Padding(3), PaddingUntil(lambda record: 4)])
+@pytest.mark.parametrize("field", [Padding(multiple_of=4), Padding(3), Padding(until=lambda record: 4)])
 def test_padding_that_is_not_given_is_zero(field: object) -> None:
     assert Struct("byte" / Int8ul, "padding" / field).build({"byte": 1}) == b"\x01\0\0\0"
 
 
 def test_padding_of_the_wrong_length_is_refused_when_building() -> None:
-    record = Struct("byte" / Int8ul, "padding" / PaddingTo(4))
+    record = Struct("byte" / Int8ul, "padding" / Padding(multiple_of=4))
     assert build_error(record, {"byte": 1, "padding": b"x"}) == (
         "padding at offset 1 (0x1): expected 3 bytes of padding, found 1 (omit it to get zeros)"
     )
@@ -197,33 +195,39 @@ def test_padding_of_the_wrong_length_is_refused_when_building() -> None:
 
 @pytest.mark.parametrize("data", [b"\1", b"\1\0\0", b"\1\0\0\0"])
 def test_optional_padding_may_end_early_and_is_built_back(data: bytes) -> None:
-    record = Struct("byte" / Int8ul, "padding" / PaddingTo(4, optional=True), Terminated)
+    record = Struct("byte" / Int8ul, "padding" / Padding(multiple_of=4, optional=True), Terminated)
     assert record.build(record.parse(data)) == data
 
 
 def test_a_huge_modulus_allocates_nothing() -> None:
     """BufferedReader.read would allocate what it is asked for."""
-    error = parse_error(Struct("byte" / Int8ul, "padding" / PaddingTo(1 << 60)), b"\1abc")
+    error = parse_error(Struct("byte" / Int8ul, "padding" / Padding(multiple_of=1 << 60)), b"\1abc")
     assert (error.offset, error.missing) == (1, (1 << 60) - 4)
-    assert Struct("byte" / Int8ul, "padding" / PaddingTo(1 << 60, optional=True)).parse(b"\1abc").padding == b"abc"
+    assert (
+        Struct("byte" / Int8ul, "padding" / Padding(multiple_of=1 << 60, optional=True)).parse(b"\1abc").padding
+        == b"abc"
+    )
 
 
 def test_padding_cannot_go_backwards() -> None:
-    record = Struct("offset" / Int32ul, "padding" / PaddingUntil(this.offset))
+    record = Struct("offset" / Int32ul, "padding" / Padding(until=this.offset))
     assert str(parse_error(record, b"\2\0\0\0")) == (
         "padding at offset 4 (0x4): expected offset to be at least 4, the end of what precedes it, found 2"
     )
 
 
 def test_a_large_gap_is_not_read_and_is_built_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fields, "CHUNK", 4)
-    record = Struct("offset" / Int32ul, "gap" / PaddingUntil(this.offset), "end" / Int8ul)
+    monkeypatch.setattr(fields, "MOST_READ", 4)
+    record = Struct("offset" / Int32ul, "gap" / Padding(until=this.offset), "end" / Int8ul)
     data = b"\x0a\0\0\0gap of.z"[:10] + b"z"
     parsed = record.parse(data)
     assert (parsed.gap.offset, parsed.gap.nbytes, parsed.end) == (4, 6, ord("z"))
     assert record.build(parsed) == data
     parsed.offset = 9
-    assert build_error(record, parsed) == "gap at offset 4 (0x4): expected 5 bytes of padding, found 6"
+    assert (
+        build_error(record, parsed)
+        == "gap at offset 4 (0x4): expected 5 bytes of padding, found 6 (omit it to get zeros)"
+    )
 
 
 # Data that is not read -------------------------------------------------------------------------------------

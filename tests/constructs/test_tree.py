@@ -23,7 +23,7 @@ from ggcp_schema.constructs import (
     Int32ul,
     LazyArray,
     OneOf,
-    PaddingTo,
+    Padding,
     PascalString,
     Payload,
     Struct,
@@ -36,7 +36,7 @@ from ggcp_schema.constructs import (
 ITEM = Struct(
     "n" / Int8ul * "how many numbers",
     "numbers" / Array(this.n, Switch(this._index, {0: Const(this._root.first, Int16ul)}, default=Int16ul)),
-    "padding" / PaddingTo(4),
+    "padding" / Padding(multiple_of=4),
     "data" / Payload(this.n),
 )
 FILE = Struct(

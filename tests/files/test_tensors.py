@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import tracemalloc
-from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 import pytest
-from construct import Container
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ggcp_schema.checkpoint.checkpoint import TensorPaths
 from ggcp_schema.checkpoint.formats import open_file
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.files.tensors import Columns, Tensors
+from ggcp_schema.files.tensors import Tensors
 from tests.helpers import FIXTURES
 
 SOURCE = cast("Source", None)  # nothing is read
@@ -40,41 +36,23 @@ def tensors_of_a_file(draw: st.DrawFn) -> list[Tensor]:
     return draw(st.permutations(found))
 
 
-@given(tensors_of_a_file(), st.integers(0, 9))
-def test_it_is_the_mapping_of_its_tensors(tensors: list[Tensor], count: int) -> None:
-    for table, rows in (
-        (Tensors.of(tensors, SOURCE), tensors),
-        (Tensors.of(tensors, SOURCE).first(count), tensors[:count]),
-    ):
-        expected = {tensor.path: tensor for tensor in rows}
-        assert dict(table) == dict(table.items()) == expected
-        assert list(table.values()) == list(expected.values())
-        assert (list(table), len(table)) == (list(expected), len(expected))
-        assert [path in table for path in ("t0", "t7", "u")] == [path in expected for path in ("t0", "t7", "u")]
-        assert table.get("u") is None
-        assert table.n_elements == sum(tensor.n_elements for tensor in rows)
-        assert table.nbytes == sum(tensor.nbytes for tensor in rows)
-        assert table.padding == sum(tensor.padding for tensor in rows)
-        assert table.types() == {kind: [row.type for row in rows].count(kind) for kind in {row.type for row in rows}}
-        assert list(table.in_file_order()) == sorted(rows, key=lambda tensor: tensor.offset)
+def table_of(tensors: list[Tensor]) -> Tensors:
+    return Tensors((tensor.path, tensor) for tensor in tensors)
 
 
-@given(tensors_of_a_file(), tensors_of_a_file())
-def test_columns_can_be_joined(first: list[Tensor], second: list[Tensor]) -> None:
-    columns, more = Columns(), Columns()
-    for tensor in first:
-        columns.append(tensor)
-    for tensor in second:
-        more.append(tensor)
-    columns.extend(more)
-    paths = [f"layers[{row}]" for row in range(len(first) + len(second))]
-    expected = [replace(tensor, path=path) for tensor, path in zip([*first, *second], paths, strict=True)]
-    assert list(Tensors(columns, paths, SOURCE).values()) == expected
+@given(tensors_of_a_file())
+def test_the_sums_are_those_of_its_tensors(tensors: list[Tensor]) -> None:
+    table = table_of(tensors)
+    assert table.n_elements == sum(tensor.n_elements for tensor in tensors)
+    assert table.nbytes == sum(tensor.nbytes for tensor in tensors)
+    assert table.padding == sum(tensor.padding for tensor in tensors)
+    assert table.types() == {kind: [row.type for row in tensors].count(kind) for kind in {row.type for row in tensors}}
+    assert list(table.in_file_order()) == sorted(tensors, key=lambda tensor: tensor.offset)
 
 
 @given(tensors_of_a_file(), st.data())
 def test_a_tensor_is_found_by_its_place(tensors: list[Tensor], data: st.DataObject) -> None:
-    table = Tensors.of(tensors, SOURCE)
+    table = table_of(tensors)
     filled = sorted((tensor for tensor in tensors if tensor.nbytes), key=lambda tensor: tensor.offset)
     size = max((tensor.offset + tensor.nbytes for tensor in tensors), default=0) + 5
     for at in range(size):
@@ -91,21 +69,6 @@ def test_a_tensor_is_found_by_its_place(tensors: list[Tensor], data: st.DataObje
     assert list(table.between(start, stop)) == found
 
 
-@given(
-    st.integers(0, 4), st.lists(st.sampled_from("xmv"), unique=True), st.text("layers[]0129.wqoptimzsa", max_size=12)
-)
-def test_the_paths_of_a_checkpoint_and_their_places_are_the_reverse_of_each_other(
-    n_layer: int, state: list[str], text: str
-) -> None:
-    paths = TensorPaths(n_layer, {name: Container(n_dims=0) for name in state})
-    assert [paths.index(path) for path in paths] == list(range(len(paths)))
-    assert paths[-1:] == [list(paths)[-1]]
-    unknown = ("layers[4].wq", "layers[00].wq", "layers[0].wx", "optimizer.state.pf", "layers[٣].wq", "layers[-1].wq")
-    for path in {text, *unknown} - set(paths):
-        with pytest.raises(ValueError):  # noqa: PT011 - what list.index raises
-            paths.index(path)
-
-
 @pytest.mark.parametrize("path", sorted(FIXTURES.glob("*.gg*")), ids=lambda path: path.name)
 def test_the_paths_lead_to_the_fields_of_the_tensors(path: Path) -> None:
     with open_file(path, partial=True) as file:
@@ -113,18 +76,3 @@ def test_the_paths_lead_to_the_fields_of_the_tensors(path: Path) -> None:
             field = file.find(name)
             data = field.child("data") or field
             assert (data.offset, data.size) == (tensor.offset, tensor.nbytes)
-
-
-def test_ten_thousand_take_no_memory_for_each_object() -> None:
-    tracemalloc.start()
-    try:
-        shapes = [(2, 3), (4,)]
-        paths = TensorPaths(1111, {})
-        columns = Columns()
-        for i in range(len(paths)):
-            columns.append(Tensor("", f"blk.{i}.weight", shapes[i % 2], 64 * i, 24, SOURCE))
-        table = Tensors(columns, paths, SOURCE)
-        assert sum(tensor.nbytes for tensor in table.values()) == table.nbytes == 24 * len(paths)
-        assert tracemalloc.get_traced_memory()[1] < 100 * len(paths)
-    finally:
-        tracemalloc.stop()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import struct
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -233,3 +235,16 @@ def test_another_kind_of_file(tmp_path: Path, data: bytes, message: str) -> None
 def test_a_file_that_does_not_exist(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="No such file"):
         open_gguf(tmp_path / "nothing.gguf")
+
+
+def test_the_padding_of_a_huge_alignment_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "sparse.gguf"
+    path.write_bytes(build_gguf([("general.alignment", U32, 1 << 31)], []))
+    os.truncate(path, 1 << 31)
+    tracemalloc.start()
+    try:
+        with open_gguf(path) as file:
+            assert file.find("end_padding").end == 1 << 31
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()

@@ -134,7 +134,7 @@ class JsonReader:
     def leaf(self, node, scope):
         kind = node["kind"]
         if kind in NUMBERS:
-            value = self.number(kind, node["byte_order"])
+            value = self.number(kind, self.evaluate(node["byte_order"], scope))
             return value, value
         if kind == "computed":
             here = self.at
@@ -156,9 +156,7 @@ class JsonReader:
         return raw, raw.decode("utf-8", "backslashreplace") if kind == "char" else raw.hex()
 
     def read_length(self, node, scope):
-        while node["kind"] == "if":
-            node = node["then" if self.evaluate(node["condition"], scope) else "else"]
-        return self.number(node["kind"], node["byte_order"])
+        return self.number(node["kind"], self.evaluate(node["byte_order"], scope))
 
     # The functions, from their descriptions in the reference
 
