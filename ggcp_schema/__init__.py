@@ -6,8 +6,6 @@ TYPE_CHECKING = False  # as typing's, which takes longer to import than the rest
 if TYPE_CHECKING:
     from typing import Any
 
-    from ggcp_schema.checkpoint.checkpoint import Checkpoint
-    from ggcp_schema.checkpoint.formats import FORMATS, open_checkpoint, open_file
     from ggcp_schema.errors import (
         FileError,
         GgcpError,
@@ -18,17 +16,19 @@ if TYPE_CHECKING:
         UnfitError,
         UsageError,
     )
-    from ggcp_schema.files.file import File
     from ggcp_schema.files.tensor import Tensor
+    from ggcp_schema.formats import FORMATS, open_checkpoint, open_file
+    from ggcp_schema.formats.file import File
+    from ggcp_schema.formats.ggcp.checkpoint import Checkpoint
     from ggcp_schema.mapping.convert import convert
     from ggcp_schema.mapping.export import export_model
     from ggcp_schema.schema import CHECKPOINT, GGUF
 
 _HOMES = {
     "CHECKPOINT": "schema",
-    "Checkpoint": "checkpoint.checkpoint",
-    "FORMATS": "checkpoint.formats",
-    "File": "files.file",
+    "Checkpoint": "formats.ggcp.checkpoint",
+    "FORMATS": "formats",
+    "File": "formats.file",
     "FileError": "errors",
     "GGUF": "schema",
     "GgcpError": "errors",
@@ -41,8 +41,8 @@ _HOMES = {
     "UsageError": "errors",
     "convert": "mapping.convert",
     "export_model": "mapping.export",
-    "open_checkpoint": "checkpoint.formats",
-    "open_file": "checkpoint.formats",
+    "open_checkpoint": "formats",
+    "open_file": "formats",
 }
 __all__ = [
     "CHECKPOINT",

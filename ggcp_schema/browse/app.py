@@ -24,7 +24,7 @@ from ggcp_schema.browse.screen import FileScreen, Reopen, own_keys
 from ggcp_schema.browse.single import BrowseScreen
 
 if TYPE_CHECKING:
-    from ggcp_schema.files.file import File
+    from ggcp_schema.formats.file import File
 
 SWITCH_INTERVAL = 0.0005  # seconds; Python's 0.005 lets work in the background delay each key several times
 

@@ -14,7 +14,7 @@ from textual.widget import Widget
 from ggcp_schema.browse.document import Document
 from ggcp_schema.browse.text import fit, number
 from ggcp_schema.inspect.text import count_text, escape
-from ggcp_schema.mapping.eras import epsilon_text
+from ggcp_schema.llama.eras import epsilon_text
 
 
 class TopBar(Widget):

@@ -14,8 +14,8 @@ from ggcp_schema.errors import GgcpError
 
 if TYPE_CHECKING:
     from ggcp_schema.constructs.tree import Field
-    from ggcp_schema.files.file import File
     from ggcp_schema.files.tensor import Tensor
+    from ggcp_schema.formats.file import File
     from ggcp_schema.inspect.facts import Summary
 
 MODEL, M, V, STATE, WASTE, PADDING, FIELDS, UNKNOWN = (

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from ggcp_schema.files.file import File
+    from ggcp_schema.formats.file import File
 
 PIECE = 1 << 18  # elements read at a time
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from ggcp_schema.constructs.tree import Field
-    from ggcp_schema.files.file import File
+    from ggcp_schema.formats.file import File
 
 NAMES = 18  # the least width of the column with the fields' names
 

@@ -9,8 +9,8 @@ from ggcp_schema.errors import GgcpError
 from ggcp_schema.inspect.tensors import listing, model_of, moments, order_of
 
 if TYPE_CHECKING:
-    from ggcp_schema.files.file import File
     from ggcp_schema.files.tensor import Tensor
+    from ggcp_schema.formats.file import File
 
 EMBEDDINGS = "tok_embeddings"  # its rows are those of tokens
 

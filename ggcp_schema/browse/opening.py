@@ -21,7 +21,7 @@ from ggcp_schema.browse.keys import HELP
 from ggcp_schema.inspect.text import escape
 
 if TYPE_CHECKING:
-    from ggcp_schema.files.file import File
+    from ggcp_schema.formats.file import File
 
 KEYS = (Key("?", "help", "help"), Key("q", "quit", "app.quit"))
 

@@ -16,7 +16,7 @@ from ggcp_schema.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ggcp_schema.files.file import File as OpenFile
+    from ggcp_schema.formats.file import File as OpenFile
 
 
 def browse(
@@ -36,8 +36,8 @@ def browse(
     """
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("browse needs a terminal", f"Run `ggcp-schema dump {file}` to print the fields.")
-    from ggcp_schema.checkpoint.formats import format_of
     from ggcp_schema.files.source import Source
+    from ggcp_schema.formats import format_of
 
     paths = [str(path) for path in (file, other) if path is not None]
     for path in paths:  # before the screen changes, refuse what is no file of a known format
@@ -65,7 +65,7 @@ def browse(
 
 def open_for_long(path: str) -> OpenFile:
     """Open a file; from then on garbage is collected, but for what the file consists of."""
-    from ggcp_schema.checkpoint.formats import open_file
+    from ggcp_schema.formats import open_file
 
     file = open_file(path, partial=True)
     gc.freeze()
@@ -82,7 +82,7 @@ def _end_by_exception() -> None:
 
 def token_texts(path: Path) -> Callable[[int], str]:
     """Return a function that gives the text of a token of a vocabulary file."""
-    from ggcp_schema.checkpoint.names import TOKENS
+    from ggcp_schema.llama.names import TOKENS
     from ggcp_schema.mapping.vocabulary import read_vocabulary
 
     entries = read_vocabulary(path).keys

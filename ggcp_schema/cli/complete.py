@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
-from ggcp_schema.checkpoint.formats import FORMATS, open_file
 from ggcp_schema.constructs import Field
-from ggcp_schema.files.file import File, parse_path
+from ggcp_schema.formats import FORMATS, open_file
+from ggcp_schema.formats.file import File, parse_path
 from ggcp_schema.inspect.paths import is_list
 
 FILE_ARGUMENTS = ("file", "files", "a", "checkpoint", "input")  # their names in the commands

@@ -10,15 +10,15 @@ from typing import Annotated
 
 import typer
 
-from ggcp_schema.checkpoint.formats import open_file
 from ggcp_schema.cli.options import DryRun, Force, Json, NoSync, Quiet, Strict, Verify
 from ggcp_schema.cli.output import echo, error_text, escape, json_text, print_json, progress, write
 from ggcp_schema.cli.report import echo_entries, echo_plan, echo_written, name_text, plan_as_dict
 from ggcp_schema.errors import FileError, GgcpError, UsageError
+from ggcp_schema.formats import open_file
 from ggcp_schema.inspect.text import count_text
+from ggcp_schema.llama.eras import help_text_epsilon
 from ggcp_schema.mapping import plan as plans
 from ggcp_schema.mapping.convert import plan_resume, resume_command
-from ggcp_schema.mapping.eras import help_text_epsilon
 
 SUFFIX = ".resume.gguf"
 SUFFIXES = {".ggcp", ".bin", ".gguf"}  # of checkpoints, which the output's name does not keep

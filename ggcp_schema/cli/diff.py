@@ -9,12 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
-from ggcp_schema.checkpoint.formats import open_file
 from ggcp_schema.cli.options import FILE_HELP, Json, Quiet, Width
 from ggcp_schema.cli.output import echo, escape, output_width, print_json, progress, raise_damage
 from ggcp_schema.cli.table import print_table
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.values import LISTS, same_value
+from ggcp_schema.formats import open_file
 from ggcp_schema.inspect.change import Change
 from ggcp_schema.inspect.diff import EQUAL, Comparison, FieldRow, TensorRow, compare, shared_bytes
 from ggcp_schema.inspect.sides import Operand, Value

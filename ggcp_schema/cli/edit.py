@@ -8,15 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
-from ggcp_schema.checkpoint.edit import changes, check, parse_assignment
-from ggcp_schema.checkpoint.edit import edit as write_edited
-from ggcp_schema.checkpoint.formats import open_file
 from ggcp_schema.cli.complete import complete_path
 from ggcp_schema.cli.options import DryRun, Force, Json, NoSync, Quiet
 from ggcp_schema.cli.output import echo, escape, print_json
 from ggcp_schema.cli.report import name_text
 from ggcp_schema.constructs import Field
 from ggcp_schema.files.atomic import check_output
+from ggcp_schema.formats import open_file
+from ggcp_schema.inspect.edit import changes, check, parse_assignment
+from ggcp_schema.inspect.edit import edit as write_edited
 from ggcp_schema.inspect.text import plain_text, size_text, value_text
 
 

@@ -10,14 +10,14 @@ from typing import Annotated
 
 import typer
 
-from ggcp_schema.checkpoint.formats import open_file
 from ggcp_schema.cli.options import DryRun, Force, Json, NoSync, Quiet, Strict, Verify
 from ggcp_schema.cli.output import echo, escape, print_json, progress
 from ggcp_schema.cli.report import echo_entries, echo_plan, echo_written, plan_as_dict
 from ggcp_schema.errors import UsageError
+from ggcp_schema.formats import open_file
 from ggcp_schema.inspect.text import count_text
+from ggcp_schema.llama.eras import help_text_epsilon
 from ggcp_schema.mapping import plan as plans
-from ggcp_schema.mapping.eras import help_text_epsilon
 from ggcp_schema.mapping.export import MissingError, plan_model
 from ggcp_schema.mapping.model import rescued
 

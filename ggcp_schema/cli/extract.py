@@ -15,15 +15,15 @@ import numpy.typing as npt
 import typer
 from numpy.lib import format as npy
 
-from ggcp_schema.checkpoint.formats import open_file
 from ggcp_schema.cli.complete import complete_tensor
 from ggcp_schema.cli.options import File, Force, Json, NoSync, Quiet
 from ggcp_schema.cli.output import echo, escape, print_json, progress, raise_damage
 from ggcp_schema.cli.tensors import Order
 from ggcp_schema.errors import FileError, UsageError
 from ggcp_schema.files.atomic import atomic_output, check_output
-from ggcp_schema.files.file import File as OpenFile
 from ggcp_schema.files.tensor import stream_values
+from ggcp_schema.formats import open_file
+from ggcp_schema.formats.file import File as OpenFile
 from ggcp_schema.inspect.damage import missing_tensors
 from ggcp_schema.inspect.plot import plot
 from ggcp_schema.inspect.tensors import Listed, select

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from ggcp_schema.checkpoint.formats import open_file
 from ggcp_schema.cli import options
 from ggcp_schema.cli.complete import complete_path
 from ggcp_schema.cli.output import escape, json_text, output_width, paint, raise_damage
 from ggcp_schema.cli.stream import echo, until_closed, write
 from ggcp_schema.files.source import Source
+from ggcp_schema.formats import open_file
 from ggcp_schema.inspect.paths import Piece, pieces, place, reading
 from ggcp_schema.inspect.text import count_text
 

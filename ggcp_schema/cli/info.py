@@ -9,14 +9,14 @@ from typing import Annotated, Any
 
 import typer
 
-from ggcp_schema.checkpoint.formats import open_file
 from ggcp_schema.cli.options import FILE_HELP, Json, Width
 from ggcp_schema.cli.output import echo, escape, json_text, output_width, paint, print_json, raise_damage
 from ggcp_schema.cli.table import print_table
 from ggcp_schema.errors import GgcpError, UsageError
+from ggcp_schema.formats import open_file
 from ggcp_schema.inspect.facts import Summary
 from ggcp_schema.inspect.summary import summarize, summary_lines
-from ggcp_schema.mapping.eras import epsilon_text
+from ggcp_schema.llama.eras import epsilon_text
 
 LABEL = 13  # columns before the text of a line
 NUMBERS = ("iterations", "samples", "loss", "epsilon")

@@ -9,7 +9,7 @@ from typing import Any
 from ggcp_schema.cli.output import echo, escape
 from ggcp_schema.gguf.entries import FileData, KeyValue, key_values, tensor_entries
 from ggcp_schema.inspect.text import count_text, shape_text, size_text
-from ggcp_schema.mapping.eras import epsilon_text
+from ggcp_schema.llama.eras import epsilon_text
 from ggcp_schema.mapping.plan import Plan, Written
 
 OPTIONS = {"order=": "--order ", "n_batch=": "--batch ", "A fresh optimizer": "--fresh-optimizer"}

@@ -10,11 +10,11 @@ from typing import Annotated
 
 import typer
 
-from ggcp_schema.checkpoint.formats import FORMATS
 from ggcp_schema.cli import options
 from ggcp_schema.cli.complete import complete_format
 from ggcp_schema.cli.output import echo, output_width, paint, print_json
 from ggcp_schema.errors import UsageError
+from ggcp_schema.formats import FORMATS
 from ggcp_schema.inspect.reference import notes, reference
 from ggcp_schema.inspect.sections import Section, byte_order_text, sections
 

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from ggcp_schema.checkpoint.formats import open_file
 from ggcp_schema.cli.complete import complete_tensor
 from ggcp_schema.cli.options import File, Json, Width
 from ggcp_schema.cli.output import echo, escape, paint, print_json_array, progress, raise_damage
 from ggcp_schema.cli.table import print_table
 from ggcp_schema.cli.tensors import Moments, Order
+from ggcp_schema.formats import open_file
 from ggcp_schema.inspect.stats import Stats, flags, measure, optimizer_facts
 from ggcp_schema.inspect.tensors import listing, moments, order_of, select
 from ggcp_schema.inspect.text import count_text

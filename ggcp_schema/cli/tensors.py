@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from ggcp_schema.checkpoint.formats import open_file
 from ggcp_schema.cli.options import File, Json, Width
 from ggcp_schema.cli.output import print_json_array, raise_damage
 from ggcp_schema.cli.table import print_table
+from ggcp_schema.formats import open_file
 from ggcp_schema.inspect.tensors import Listed, listing, moments, order_of
 from ggcp_schema.inspect.text import shape_text
 

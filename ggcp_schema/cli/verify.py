@@ -7,12 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from ggcp_schema.checkpoint.formats import open_checkpoint
 from ggcp_schema.cli.options import Json, Quiet
 from ggcp_schema.cli.output import echo, escape, paint, print_json, progress
-from ggcp_schema.gguf.reader import open_gguf
+from ggcp_schema.formats import open_checkpoint
+from ggcp_schema.formats.gguf.file import open_gguf
 from ggcp_schema.inspect.text import count_text
-from ggcp_schema.mapping.eras import epsilon_text
+from ggcp_schema.llama.eras import epsilon_text
 from ggcp_schema.mapping.verify import Verification
 from ggcp_schema.mapping.verify import verify as compare
 

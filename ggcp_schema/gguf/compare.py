@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from ggcp_schema.constructs import NaN
 from ggcp_schema.files.values import same_value
+from ggcp_schema.formats.gguf.file import GgufFile
 from ggcp_schema.gguf.entries import ALIGNMENT, KeyValue, Progress, TensorEntry, stored, tensor_data
-from ggcp_schema.gguf.reader import GgufFile
 
 MAX_SHOWN = 8  # elements of an array
 

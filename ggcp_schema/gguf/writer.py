@@ -12,6 +12,7 @@ from construct import ConstructError
 from ggcp_schema.constructs import NaN
 from ggcp_schema.errors import FileError, MalformedError
 from ggcp_schema.files.atomic import atomic_output
+from ggcp_schema.formats.gguf.file import open_gguf
 from ggcp_schema.gguf.compare import data_differences, extra_keys, key_differences, table_differences
 from ggcp_schema.gguf.entries import (
     ARCHITECTURE,
@@ -23,7 +24,6 @@ from ggcp_schema.gguf.entries import (
     tensor_data,
     tensor_entries,
 )
-from ggcp_schema.gguf.reader import open_gguf
 
 Inspect = Callable[[TensorEntry, memoryview], None]
 

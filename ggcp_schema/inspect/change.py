@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ggcp_schema.inspect.facts import Summary
-from ggcp_schema.mapping.eras import Loss
-from ggcp_schema.mapping.losses import Losses
+from ggcp_schema.llama.eras import Loss
+from ggcp_schema.llama.losses import Losses
 
 
 @dataclass(frozen=True)

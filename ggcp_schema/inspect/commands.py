@@ -9,8 +9,8 @@ from ggcp_schema.errors import UsageError
 from ggcp_schema.inspect.damage import Condition
 from ggcp_schema.inspect.facts import Summary
 from ggcp_schema.inspect.text import shell_word
-from ggcp_schema.mapping.eras import epsilon_text
-from ggcp_schema.mapping.rotation import rope_entries
+from ggcp_schema.llama.eras import epsilon_text
+from ggcp_schema.llama.rotation import rope_entries
 
 
 def next_commands(summary: Summary) -> Iterator[str]:

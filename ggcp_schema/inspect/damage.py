@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from ggcp_schema.checkpoint import names
-from ggcp_schema.checkpoint.extent import end_of_tensor, expected_sizes, state_schemas
-from ggcp_schema.checkpoint.names import STATE
 from ggcp_schema.constructs import Struct
 from ggcp_schema.errors import MalformedError, TruncatedError
-from ggcp_schema.files.file import File
 from ggcp_schema.files.tensor import Tensor
+from ggcp_schema.formats.file import File
+from ggcp_schema.formats.ggcp.extent import end_of_tensor, expected_sizes, state_schemas
 from ggcp_schema.inspect.tensors import STATE_SCHEMAS, Listed, listing, matching, model_of, split_moments, state_of
 from ggcp_schema.inspect.text import count_text, size_text
-from ggcp_schema.mapping.training import model_shapes
+from ggcp_schema.llama import names
+from ggcp_schema.llama.names import STATE
+from ggcp_schema.llama.training import model_shapes
 from ggcp_schema.schema.ggml import GGML_TYPES, data_size
 from ggcp_schema.schema.tensor import declared_shape
 

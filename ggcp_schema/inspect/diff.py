@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ggcp_schema.files.file import File
 from ggcp_schema.files.tensor import ELEMENT_SIZES
 from ggcp_schema.files.values import same_value
+from ggcp_schema.formats.file import File
 from ggcp_schema.inspect.change import Change, change_between
 from ggcp_schema.inspect.sides import Floats, Omission, Operand, Side, Value, sides
 from ggcp_schema.inspect.tensors import Listed

@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from ggcp_schema.checkpoint import names
-from ggcp_schema.checkpoint.checkpoint import is_optimizer
-from ggcp_schema.checkpoint.order import OrderDecision, floats
 from ggcp_schema.errors import MalformedError, UnfitError, UsageError
-from ggcp_schema.files.file import File, Finding
 from ggcp_schema.files.tensor import Tensor
+from ggcp_schema.formats.file import File, Finding
+from ggcp_schema.formats.ggcp.checkpoint import is_optimizer
 from ggcp_schema.inspect.damage import Condition
 from ggcp_schema.inspect.text import count_text
-from ggcp_schema.mapping.context import Context, context_of
-from ggcp_schema.mapping.eras import EraConclusion, conclude
-from ggcp_schema.mapping.losses import Losses, explain_losses
-from ggcp_schema.mapping.resume import KEYS, verbatim_recipe
-from ggcp_schema.mapping.rotation import FREQ_BASE, n_rot_of
-from ggcp_schema.mapping.scale import ScaleDecision
-from ggcp_schema.mapping.training import (
+from ggcp_schema.llama import names
+from ggcp_schema.llama.context import Context, context_of
+from ggcp_schema.llama.eras import EraConclusion, conclude
+from ggcp_schema.llama.losses import Losses, explain_losses
+from ggcp_schema.llama.order import OrderDecision, floats
+from ggcp_schema.llama.rotation import FREQ_BASE, n_rot_of
+from ggcp_schema.llama.scale import ScaleDecision
+from ggcp_schema.llama.training import (
     Study,
     Training,
     evidence_of,
@@ -27,6 +26,7 @@ from ggcp_schema.mapping.training import (
     study,
     training_of,
 )
+from ggcp_schema.mapping.resume import KEYS, verbatim_recipe
 from ggcp_schema.schema.inference import Inference, n_ff_by_formula
 
 Line = tuple[str, str]

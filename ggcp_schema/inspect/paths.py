@@ -13,15 +13,15 @@ from typing import Any
 
 from construct import ConstructError, ListContainer
 
-from ggcp_schema.checkpoint.layout import RESUME_ORDER, piece_of
-from ggcp_schema.checkpoint.moments import Moments, parse_moments
-from ggcp_schema.checkpoint.names import STATE, tensor_name
 from ggcp_schema.constructs import Extent, Field, LazyList
 from ggcp_schema.errors import FileError, UsageError
-from ggcp_schema.files.file import File
 from ggcp_schema.files.tensor import ELEMENT_SIZES, Tensor
+from ggcp_schema.formats.file import File
 from ggcp_schema.inspect.tensors import listing, model_of, order_of, state_of
 from ggcp_schema.inspect.text import count_text, element_type, shorten
+from ggcp_schema.llama.moments import Moments, parse_moments
+from ggcp_schema.llama.names import STATE, tensor_name
+from ggcp_schema.llama.parameters import RESUME_ORDER, piece_of
 
 LAST_INDEX = re.compile(r"(?P<stem>.+)\[(?P<index>[^\[\]]*)\]", re.DOTALL)
 INDEX = re.compile(r"-?\d{1,18}")

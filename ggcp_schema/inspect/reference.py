@@ -65,7 +65,7 @@ from ggcp_schema.constructs import (
     kind_of,
     unwrap,
 )
-from ggcp_schema.files.file import Format
+from ggcp_schema.formats.file import Format
 from ggcp_schema.schema.ggml import GgmlType
 
 NOTES = {

@@ -11,8 +11,8 @@ from typing import Any
 from construct import Container
 
 from ggcp_schema.constructs import FieldError
-from ggcp_schema.files.file import File, Format, add_file_missing, tolerant_parse
 from ggcp_schema.files.source import Source
+from ggcp_schema.formats.file import File, Format, add_file_missing, tolerant_parse
 from ggcp_schema.schema.inference import n_ff_by_formula
 
 

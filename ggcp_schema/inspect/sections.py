@@ -29,7 +29,7 @@ from ggcp_schema.constructs import (
     rule_text,
     unwrap,
 )
-from ggcp_schema.files.file import Format
+from ggcp_schema.formats.file import Format
 from ggcp_schema.inspect.reference import is_function
 from ggcp_schema.schema.tensor import TENSOR, declared_shape
 

@@ -15,20 +15,20 @@ import numpy as np
 import numpy.typing as npt
 from construct import Container
 
-from ggcp_schema.checkpoint import names
-from ggcp_schema.checkpoint.checkpoint import is_optimizer
-from ggcp_schema.checkpoint.layout import FLAT_FIELDS, RESUME_ORDER, permuted_extents
-from ggcp_schema.checkpoint.order import OrderDecision
 from ggcp_schema.constructs import Field
-from ggcp_schema.files.file import File
 from ggcp_schema.files.tensor import ELEMENT_SIZES, Tensor, decode, stream_values
+from ggcp_schema.formats.file import File
+from ggcp_schema.formats.ggcp.checkpoint import is_optimizer
 from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.inspect.facts import Summary, facts
 from ggcp_schema.inspect.tensors import Listed, listing, model_of, moments, order_of
+from ggcp_schema.llama import names
+from ggcp_schema.llama.order import OrderDecision
+from ggcp_schema.llama.parameters import FLAT_FIELDS, RESUME_ORDER, permuted_extents
+from ggcp_schema.llama.rotation import FREQ_BASE, n_rot_of
+from ggcp_schema.llama.scale import divided
+from ggcp_schema.llama.training import training_of
 from ggcp_schema.mapping.resume import KEYS, verbatim_recipe
-from ggcp_schema.mapping.rotation import FREQ_BASE, n_rot_of
-from ggcp_schema.mapping.scale import divided
-from ggcp_schema.mapping.training import training_of
 
 Floats = npt.NDArray[np.float32]
 

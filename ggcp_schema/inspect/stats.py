@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ggcp_schema.checkpoint import names
-from ggcp_schema.files.file import File
 from ggcp_schema.files.tensor import ELEMENT_SIZES, Tensor, stream_values
+from ggcp_schema.formats.file import File
 from ggcp_schema.inspect.tensors import Listed
+from ggcp_schema.llama import names
 
 Floats = npt.NDArray[np.float32]
 

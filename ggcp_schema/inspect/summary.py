@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ggcp_schema.checkpoint.order import OrderDecision
-from ggcp_schema.files.file import File
+from ggcp_schema.formats.file import File
 from ggcp_schema.inspect.commands import next_commands
 from ggcp_schema.inspect.damage import condition_of
 from ggcp_schema.inspect.facts import KINDS, Summary, facts
 from ggcp_schema.inspect.text import count_text, size_text
-from ggcp_schema.mapping.eras import EraConclusion, epsilon_text, join_words
+from ggcp_schema.llama.eras import EraConclusion, epsilon_text, join_words
+from ggcp_schema.llama.order import OrderDecision
 
 Line = tuple[str, str]
 

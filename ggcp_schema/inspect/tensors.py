@@ -9,17 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from ggcp_schema.checkpoint import names
-from ggcp_schema.checkpoint.checkpoint import Checkpoint
-from ggcp_schema.checkpoint.layout import CHECKPOINT_ORDERS, FLAT_FIELDS, ORDERS, Layout
-from ggcp_schema.checkpoint.moments import Moments
-from ggcp_schema.checkpoint.names import STATE
-from ggcp_schema.checkpoint.order import OrderDecision, decide_order, stated_order
 from ggcp_schema.errors import GgcpError, UsageError
-from ggcp_schema.files.file import File
 from ggcp_schema.files.tensor import ELEMENT_SIZES, Tensor
+from ggcp_schema.formats.file import File
+from ggcp_schema.formats.ggcp.checkpoint import Checkpoint
 from ggcp_schema.inspect.text import shell_word, value_text
-from ggcp_schema.mapping import training
+from ggcp_schema.llama import names, training
+from ggcp_schema.llama.moments import Moments
+from ggcp_schema.llama.names import STATE
+from ggcp_schema.llama.order import OrderDecision, decide_order, stated_order
+from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, FLAT_FIELDS, ORDERS, Layout
 from ggcp_schema.schema.inference import ADAM, LBFGS
 from ggcp_schema.schema.optimizer import ADAM_STATE_V0, LBFGS_STATE
 

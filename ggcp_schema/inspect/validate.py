@@ -9,16 +9,16 @@ from typing import Any, NamedTuple
 
 from construct import Container, ListContainer
 
-from ggcp_schema.checkpoint.extent import state_schemas
-from ggcp_schema.checkpoint.formats import format_of
-from ggcp_schema.checkpoint.names import ARCHITECTURE, LAYER_TENSORS, MODEL_TENSORS
-from ggcp_schema.checkpoint.oddities import MAX_NAME, not_finite, place_of, usual_names
 from ggcp_schema.constructs import Extent, Field, FieldError, LazyList, count_bytes, format_path
-from ggcp_schema.files.file import File
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import ELEMENT_SIZES, Tensor, stream_values
+from ggcp_schema.formats import format_of
+from ggcp_schema.formats.file import File
+from ggcp_schema.formats.ggcp.extent import state_schemas
+from ggcp_schema.formats.ggcp.oddities import MAX_NAME, not_finite, place_of, usual_names
 from ggcp_schema.inspect.repair import Parse, parse_past_errors
 from ggcp_schema.inspect.text import count_text, plain_text
+from ggcp_schema.llama.names import ARCHITECTURE, LAYER_TENSORS, MODEL_TENSORS
 from ggcp_schema.schema.ggml import GGML_TYPES, GGML_TYPES_UNTIL_V2, GgmlType
 from ggcp_schema.schema.inference import ADAM, LBFGS
 from ggcp_schema.schema.tensor import declared_shape

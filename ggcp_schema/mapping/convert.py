@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 
-from ggcp_schema.checkpoint.formats import open_file
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.atomic import check_output
-from ggcp_schema.files.file import File, Finding
+from ggcp_schema.formats import open_file
+from ggcp_schema.formats.file import File, Finding
 from ggcp_schema.gguf.entries import Progress
+from ggcp_schema.llama.training import Study, Training, study, training_of
 from ggcp_schema.mapping.model import rescued
 from ggcp_schema.mapping.notes import resume_notes
 from ggcp_schema.mapping.plan import Plan, Written, chosen_epsilon, write
 from ggcp_schema.mapping.resume import Recipe, record_of, resume_entries, rotation_of, verbatim_recipe
-from ggcp_schema.mapping.training import Study, Training, study, training_of
 from ggcp_schema.schema.inference import ADAM
 
 

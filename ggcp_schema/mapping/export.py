@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from ggcp_schema.checkpoint.checkpoint import is_optimizer
-from ggcp_schema.checkpoint.formats import open_file
 from ggcp_schema.errors import MalformedError, UsageError
 from ggcp_schema.files.atomic import check_output
-from ggcp_schema.files.file import File, Finding
+from ggcp_schema.formats import open_file
+from ggcp_schema.formats.file import File, Finding
+from ggcp_schema.formats.ggcp.checkpoint import is_optimizer
 from ggcp_schema.gguf.entries import Progress
-from ggcp_schema.mapping.eras import EraConclusion, conclude
+from ggcp_schema.llama.eras import EraConclusion, conclude
+from ggcp_schema.llama.training import study, training_of
 from ggcp_schema.mapping.model import Model, export_entries, model_of, rescued
 from ggcp_schema.mapping.notes import model_notes
 from ggcp_schema.mapping.plan import Plan, Written, chosen_epsilon, write
-from ggcp_schema.mapping.training import study, training_of
 from ggcp_schema.mapping.vocabulary import read_vocabulary, vocabulary_of
 
 

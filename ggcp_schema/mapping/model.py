@@ -7,18 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ggcp_schema.checkpoint import names
-from ggcp_schema.checkpoint.checkpoint import Checkpoint, is_optimizer
 from ggcp_schema.errors import GgcpError, UsageError
-from ggcp_schema.files.file import File
 from ggcp_schema.files.tensor import Tensor
+from ggcp_schema.formats.file import File
+from ggcp_schema.formats.ggcp.checkpoint import Checkpoint, is_optimizer
+from ggcp_schema.formats.gguf.file import GgufFile
 from ggcp_schema.gguf.entries import Entry, KeyValue, stored
-from ggcp_schema.gguf.reader import GgufFile
-from ggcp_schema.mapping.eras import Evidence
-from ggcp_schema.mapping.resume import checked_epsilon
-from ggcp_schema.mapping.rotation import FREQ_BASE, rope_entries
-from ggcp_schema.mapping.tokenizer import n_tokens
-from ggcp_schema.mapping.training import (
+from ggcp_schema.llama import names
+from ggcp_schema.llama.eras import Evidence
+from ggcp_schema.llama.rotation import FREQ_BASE, rope_entries
+from ggcp_schema.llama.tokenizer import n_tokens
+from ggcp_schema.llama.training import (
     CHECKPOINT_NEEDED,
     check_whole_model,
     evidence_of,
@@ -29,6 +28,7 @@ from ggcp_schema.mapping.training import (
     stored_context_length,
     stored_epsilon,
 )
+from ggcp_schema.mapping.resume import checked_epsilon
 
 
 @dataclass(frozen=True)

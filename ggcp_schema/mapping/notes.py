@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ggcp_schema.checkpoint.layout import RESUME_ORDER
-from ggcp_schema.mapping.scale import COSTS
+from ggcp_schema.llama.parameters import RESUME_ORDER
+from ggcp_schema.llama.scale import COSTS
 from ggcp_schema.schema.inference import ADAM
 
 if TYPE_CHECKING:
     from ggcp_schema.errors import MalformedError
+    from ggcp_schema.llama.training import Study, Training
     from ggcp_schema.mapping.model import Model
     from ggcp_schema.mapping.resume import Recipe
-    from ggcp_schema.mapping.training import Study, Training
     from ggcp_schema.mapping.vocabulary import Vocabulary
 
 

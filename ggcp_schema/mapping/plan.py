@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.atomic import check_output
-from ggcp_schema.files.file import File, Finding
+from ggcp_schema.formats.file import File, Finding
 from ggcp_schema.gguf.entries import Entry, Progress, TensorEntry, tensor_entries
 from ggcp_schema.gguf.writer import write_gguf
-from ggcp_schema.mapping.eras import EraConclusion
+from ggcp_schema.llama.eras import EraConclusion
+from ggcp_schema.llama.training import Study, Training
 from ggcp_schema.mapping.resume import Recipe, checked_epsilon
-from ggcp_schema.mapping.training import Study, Training
 
 if TYPE_CHECKING:
     from ggcp_schema.mapping.model import Model

@@ -7,18 +7,18 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
-from ggcp_schema.checkpoint import names
-from ggcp_schema.checkpoint.checkpoint import Checkpoint
-from ggcp_schema.checkpoint.layout import FLAT_FIELDS, RESUME_ORDER, permuted_extents
 from ggcp_schema.errors import UnfitError, UsageError
-from ggcp_schema.files.file import File
 from ggcp_schema.files.tensor import Tensor
+from ggcp_schema.formats.file import File
+from ggcp_schema.formats.ggcp.checkpoint import Checkpoint
+from ggcp_schema.formats.gguf.file import GgufFile
 from ggcp_schema.gguf.entries import INTEGERS, Entry, FileData, KeyValue, TensorEntry, Transform, Zeros, stored
-from ggcp_schema.gguf.reader import GgufFile
-from ggcp_schema.mapping.eras import DEFAULT_RMS_EPS, EraConclusion
-from ggcp_schema.mapping.rotation import FREQ_BASE, rope_entries
-from ggcp_schema.mapping.scale import divided
-from ggcp_schema.mapping.training import Training
+from ggcp_schema.llama import names
+from ggcp_schema.llama.eras import DEFAULT_RMS_EPS, EraConclusion
+from ggcp_schema.llama.parameters import FLAT_FIELDS, RESUME_ORDER, permuted_extents
+from ggcp_schema.llama.rotation import FREQ_BASE, rope_entries
+from ggcp_schema.llama.scale import divided
+from ggcp_schema.llama.training import Training
 from ggcp_schema.schema.inference import ADAM
 
 FRESH = {

@@ -6,10 +6,9 @@ from collections.abc import Collection, Iterator
 from math import isfinite
 from typing import NamedTuple
 
-from ggcp_schema.checkpoint import names
-from ggcp_schema.checkpoint.checkpoint import Checkpoint, is_optimizer
-from ggcp_schema.checkpoint.layout import ORDERS
 from ggcp_schema.errors import UsageError
+from ggcp_schema.formats.ggcp.checkpoint import Checkpoint, is_optimizer
+from ggcp_schema.formats.gguf.file import GgufFile
 from ggcp_schema.gguf.compare import (
     Difference,
     comparable,
@@ -19,11 +18,12 @@ from ggcp_schema.gguf.compare import (
     table_differences,
 )
 from ggcp_schema.gguf.entries import Entry, KeyValue, Progress, key_values, tensor_entries
-from ggcp_schema.gguf.reader import GgufFile
+from ggcp_schema.llama import names
+from ggcp_schema.llama.parameters import ORDERS
+from ggcp_schema.llama.rotation import FREQ_BASE, n_rot_of
+from ggcp_schema.llama.training import Training, study, training_of
 from ggcp_schema.mapping.model import hparam_keys, model_of, model_tensors
 from ggcp_schema.mapping.resume import Recipe, resume_entries, rotation_of, verbatim_recipe
-from ggcp_schema.mapping.rotation import FREQ_BASE, n_rot_of
-from ggcp_schema.mapping.training import Training, study, training_of
 
 RESUME, MODEL = "resume", "model"
 OPTIONAL_KEYS = (names.HEAD_COUNT_KV, names.VOCAB_SIZE, names.ROPE_SCALE_LINEAR)

@@ -8,18 +8,18 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from ggcp_schema.checkpoint import names
-from ggcp_schema.checkpoint.formats import open_file
-from ggcp_schema.checkpoint.ggml import GgmlFile
 from ggcp_schema.constructs import FieldError
 from ggcp_schema.errors import NotACheckpointError, UsageError
-from ggcp_schema.files.file import File, malformed
 from ggcp_schema.files.magic import HEAD, describe_head
 from ggcp_schema.files.source import Source
+from ggcp_schema.formats import open_file
+from ggcp_schema.formats.file import File, malformed
+from ggcp_schema.formats.ggml.file import GgmlFile
+from ggcp_schema.formats.gguf.file import GgufFile
+from ggcp_schema.formats.sentencepiece.model import begins_like_a_model, read_model
 from ggcp_schema.gguf.entries import KeyValue
-from ggcp_schema.gguf.reader import GgufFile
-from ggcp_schema.mapping.sentencepiece_model import begins_like_a_model, read_model
-from ggcp_schema.mapping.tokenizer import (
+from ggcp_schema.llama import names
+from ggcp_schema.llama.tokenizer import (
     ANOTHER,
     BYTE,
     CONTROL,

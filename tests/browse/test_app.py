@@ -30,9 +30,9 @@ from ggcp_schema.browse.picture import PictureView
 from ggcp_schema.browse.schema import Schema
 from ggcp_schema.browse.text import number as number_text
 from ggcp_schema.browse.values import Values
-from ggcp_schema.checkpoint.formats import open_file
 from ggcp_schema.errors import FileError
-from ggcp_schema.files.file import File
+from ggcp_schema.formats import open_file
+from ggcp_schema.formats.file import File
 from tests.browse.driver import SIZES, Browser, browse, in_turn
 from tests.helpers import FIXTURES, TRUNCATED
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ggcp_schema.browse.document import FIELDS, MODEL, PADDING, UNKNOWN, Document, M, Region, Usage, V, holders
-from ggcp_schema.checkpoint.formats import open_file
+from ggcp_schema.formats import open_file
 from tests.helpers import FIXTURES, GENUINE, TRUNCATED
 
 FILES = [*GENUINE, TRUNCATED, FIXTURES / "alice-vocab.gguf", FIXTURES / "vocab.ggjt"]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ggcp_schema.browse.hexlines import Layout, pieces
-from ggcp_schema.checkpoint.formats import open_file
+from ggcp_schema.formats import open_file
 from tests.helpers import FIXTURES, GENUINE, TRUNCATED
 
 SIZES = st.integers(1, 1 << 40)

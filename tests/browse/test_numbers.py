@@ -20,9 +20,9 @@ from ggcp_schema.browse.moments import find_moments
 from ggcp_schema.browse.picture import Matrix, Window, colour, pool
 from ggcp_schema.browse.text import bar, column, fit, number, short_size
 from ggcp_schema.browse.values import Table
-from ggcp_schema.checkpoint.formats import open_file
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
+from ggcp_schema.formats import open_file
 from tests.helpers import FIXTURES, ORDERS
 
 

@@ -15,7 +15,7 @@ from ggcp_schema.browse.document import Document
 from ggcp_schema.browse.hexview import HexView
 from ggcp_schema.browse.pair import ChangeList, PairScreen, compare, counterpart, signed
 from ggcp_schema.browse.tree import TreeView
-from ggcp_schema.checkpoint.formats import open_file
+from ggcp_schema.formats import open_file
 from tests.browse.driver import SIZES, Browser, browse
 from tests.helpers import FIXTURES, ORDERS, run_cli
 

@@ -14,8 +14,8 @@ from ggcp_schema.browse.document import Document
 from ggcp_schema.browse.findings import Place, next_place
 from ggcp_schema.browse.fuzzy import Query, search
 from ggcp_schema.browse.jobs import Cancelled
-from ggcp_schema.checkpoint.formats import open_file
 from ggcp_schema.errors import GgcpError
+from ggcp_schema.formats import open_file
 from tests.helpers import FIXTURES, TRUNCATED, run_cli
 
 ALICE = FIXTURES / "alice.ggcp"

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ggcp_schema.checkpoint.formats import open_file
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.files.tensors import Tensors
+from ggcp_schema.formats import open_file
 from tests.helpers import FIXTURES
 
 SOURCE = cast("Source", None)  # nothing is read

@@ -25,8 +25,8 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
-from ggcp_schema.checkpoint.formats import open_file
 from ggcp_schema.errors import GgcpError
+from ggcp_schema.formats import open_file
 from tests.fuzz import independent
 from tests.fuzz.mutate import Recipe
 from tests.fuzz.seeds import seed

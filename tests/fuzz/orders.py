@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ggcp_schema.checkpoint.layout import CHECKPOINT_ORDERS, ORDERS, Order
-from ggcp_schema.checkpoint.order import OrderDecision, decide_order
+from ggcp_schema.llama.order import OrderDecision, decide_order
+from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, ORDERS, Order
 from tests.mapping.flat_files import close_all, made_model, shapes_of, written
 from tests.mapping.independent_order import Vector, change_order, join, order_of_paths
 

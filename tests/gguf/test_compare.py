@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from ggcp_schema.constructs import NaN
 from ggcp_schema.files.source import Source
+from ggcp_schema.formats.gguf.file import GgufFile, open_gguf
 from ggcp_schema.gguf.compare import (
     Pieces,
     data_differences,
@@ -20,7 +21,6 @@ from ggcp_schema.gguf.compare import (
     table_differences,
 )
 from ggcp_schema.gguf.entries import FileData, KeyValue, TensorEntry, Zeros
-from ggcp_schema.gguf.reader import GgufFile, open_gguf
 from ggcp_schema.gguf.writer import write_gguf
 
 COUNT = 1_300_000

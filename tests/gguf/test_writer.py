@@ -18,9 +18,9 @@ from ggcp_schema.errors import FileError
 from ggcp_schema.files.atomic import ExistsError
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
+from ggcp_schema.formats.gguf.file import open_gguf
 from ggcp_schema.gguf import writer
 from ggcp_schema.gguf.entries import Entry, KeyValue, TensorEntry, Zeros, stored
-from ggcp_schema.gguf.reader import open_gguf
 from ggcp_schema.gguf.writer import write_gguf
 from ggcp_schema.schema import GGUF
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 
 from ggcp_schema import convert, open_file
-from ggcp_schema.checkpoint.layout import permuted_extents
 from ggcp_schema.inspect.tensors import select
-from ggcp_schema.mapping.training import training_of
+from ggcp_schema.llama.parameters import permuted_extents
+from ggcp_schema.llama.training import training_of
 from tests.helpers import FIXTURES, GENUINE, TRUNCATED
 from tests.inspect.comparing import ADAM, compared, converted, differing, exported, row_of
 from tests.samples import GGML_KINDS, sample

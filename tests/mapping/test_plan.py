@@ -15,14 +15,14 @@ import pytest
 from ggcp_schema import FileError, MalformedError, UsageError, convert, export_model, open_file
 from ggcp_schema.files.atomic import ExistsError
 from ggcp_schema.gguf.entries import key_values, tensor_entries
+from ggcp_schema.llama.eras import Evidence, conclude
 from ggcp_schema.mapping.convert import plan_resume, resume_command
-from ggcp_schema.mapping.eras import Evidence, conclude
 from ggcp_schema.mapping.export import MissingError, plan_model
 from ggcp_schema.mapping.plan import Plan, Written, chosen_epsilon, write
 from tests.builder import build_checkpoint
 from tests.helpers import FIXTURES, GENUINE, ORDERS, TRUNCATED
+from tests.llama.test_eras import MISTAKEN, WRITTEN
 from tests.mapping.gguf_files import data, read_gguf, value, write_as_trainer
-from tests.mapping.test_eras import MISTAKEN, WRITTEN
 
 VOCAB = FIXTURES / "vocab.gguf"
 ADAM = FIXTURES / "v1-adam.ggcp"

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from ggcp_schema import convert, export_model, open_checkpoint
-from ggcp_schema.checkpoint.names import tensor_name
 from ggcp_schema.errors import MalformedError
+from ggcp_schema.formats.gguf.file import open_gguf
 from ggcp_schema.gguf.entries import Entry, KeyValue, TensorEntry, Zeros
-from ggcp_schema.gguf.reader import open_gguf
 from ggcp_schema.gguf.writer import write_gguf
+from ggcp_schema.llama.names import tensor_name
 from ggcp_schema.mapping.convert import plan_resume
 from ggcp_schema.mapping.verify import Verification, verify
 from tests.builder import build_checkpoint

@@ -19,8 +19,8 @@ from gguf import GGUFValueType, GGUFWriter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ggcp_schema.checkpoint.formats import open_file
 from ggcp_schema.errors import FileError, GgcpError, MalformedError, TruncatedError, UsageError
+from ggcp_schema.formats import open_file
 from ggcp_schema.mapping import vocabulary as module
 from ggcp_schema.mapping.vocabulary import read_vocabulary, vocabulary_of
 from tests.helpers import FIXTURES

@@ -1,1 +1,0 @@
-"""Checkpoints and the other files of 2023 as typed objects, and what opens them."""

@@ -1,0 +1,1 @@
+"""ggcp checkpoints of llama.cpp's train-text-from-scratch."""

@@ -1,0 +1,234 @@
+"""A ggcp checkpoint as a program sees it: typed fields, and tensors that are read when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from construct import Container
+
+from ggcp_schema.constructs import Field, Steps, counted
+from ggcp_schema.errors import UsageError
+from ggcp_schema.files.tensor import Tensor
+from ggcp_schema.files.tensors import Tensors
+from ggcp_schema.formats.file import File, Finding, parse_path, tensor_of, tensor_of_record
+from ggcp_schema.formats.ggcp.oddities import oddities
+from ggcp_schema.formats.ggcp.parts import Hparams, Layer, Optimizer, part_of
+from ggcp_schema.llama.names import STATE, field_path
+from ggcp_schema.llama.order import OrderDecision, decide_order, stated_order
+from ggcp_schema.llama.parameters import piece_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+
+class Checkpoint(File):
+    """A ggcp checkpoint. The schema's fields are attributes: `ckpt.hparams.n_embd`, `ckpt.layers[0].wq`.
+
+    If the file is damaged, a part that is not whole raises the damage when it is asked for; `get(path)` returns None
+    for it instead.
+    """
+
+    def _value(self, name: str) -> Any:
+        if name not in self.container:
+            if self.damage is not None:
+                raise self.damage
+            raise AttributeError(name)
+        return self.container[name]
+
+    def _whole(self, name: str) -> Container:
+        """Return a record that was parsed to its end. Raises the damage if it was not."""
+        value: Container = self._value(name)
+        if "_size" not in value and self.damage is not None:
+            raise self.damage
+        return value
+
+    @property
+    def version(self) -> int:
+        """The version of the file: 0."""
+        return int(self._value("version"))
+
+    @property
+    def train_its(self) -> int:
+        """Iterations of the training, modulo 2**32."""
+        return int(self._value("train_its"))
+
+    @property
+    def train_samples(self) -> int:
+        """Samples seen, modulo 2**32."""
+        return int(self._value("train_samples"))
+
+    @property
+    def train_tokens(self) -> int:
+        """Tokens seen, modulo 2**32."""
+        return int(self._value("train_tokens"))
+
+    @cached_property
+    def hparams(self) -> Hparams:
+        """The hyper-parameters of the model."""
+        return part_of(Hparams, self._whole("hparams"), "hparams", self.source)
+
+    @property
+    def tok_embeddings(self) -> Tensor:
+        """The token embeddings, `[n_embd, n_vocab]`."""
+        return tensor_of_record(self._whole("tok_embeddings"), "tok_embeddings", self.source)
+
+    @property
+    def norm(self) -> Tensor:
+        """The weight of the last norm, `[n_embd]`."""
+        return tensor_of_record(self._whole("norm"), "norm", self.source)
+
+    @property
+    def output(self) -> Tensor:
+        """The output matrix, `[n_embd, n_vocab]`."""
+        return tensor_of_record(self._whole("output"), "output", self.source)
+
+    @cached_property
+    def layers(self) -> Sequence[Layer]:
+        """The layers. Those that are not whole are missing."""
+        return [
+            part_of(Layer, record, f"layers[{index}]", self.source)
+            for index, record in enumerate(self._value("layers"))
+            if "_size" in record
+        ]
+
+    @cached_property
+    def optimizer(self) -> Optimizer:
+        """The optimizer block."""
+        return part_of(Optimizer, self._whole("optimizer"), "optimizer", self.source)
+
+    @property
+    def n_ff(self) -> int | None:
+        """The width of the feed-forward layers, from the shape of w1; None if damage hides it."""
+        width: int | None = self.container.get("n_ff")
+        return width
+
+    @property
+    def past(self) -> int:
+        """The number of past losses that the optimizer keeps."""
+        return self.optimizer.past
+
+    @property
+    def lbfgs_m(self) -> int:
+        """The number of iterations that L-BFGS remembers."""
+        return self.optimizer.lbfgs_m
+
+    def _tensors(self) -> Iterator[Tensor]:
+        for path, record in tensor_records(self.container):
+            if "_size" in record:
+                yield tensor_of_record(record, path, self.source)
+
+    @cached_property
+    def model_tensors(self) -> Tensors:
+        """The tensors of the model by path, in file order."""
+        return Tensors((path, tensor) for path, tensor in self.tensors.items() if not is_optimizer(path))
+
+    @cached_property
+    def state_tensors(self) -> Mapping[str, Tensor]:
+        """The tensors of the optimizer's state by field name (`m`, `v`, …), in file order."""
+        return {path.removeprefix(STATE): tensor for path, tensor in self.tensors.items() if is_optimizer(path)}
+
+    @property
+    def n_params(self) -> int:
+        """The number of parameters: the elements of the model's tensors."""
+        return self.model_tensors.n_elements
+
+    @cached_property
+    def order(self) -> OrderDecision:
+        """The order of the parameters in the optimizer's flat vectors, as the bytes show it."""
+        return decide_order(self.model_tensors, self.state_tensors)
+
+    def moments(self, path: str, *, order: str | None = None) -> dict[str, npt.NDArray[np.float32]]:
+        """Return what the optimizer holds for one parameter, by state field: `m` and `v` for Adam.
+
+        `path` is that of a tensor of the model, `layers[0].wq`. The arrays are read-only views of its numpy shape;
+        those of lms and lmy have one dimension more, the steps remembered. `order` replaces the decision. Raises
+        `PathError` for an unknown path, `UsageError` if the order of the optimizer's vectors is not proven or stated.
+        """
+        decision = stated_order(order) if order else self.order
+        if decision.order is None or not decision.is_certain:
+            raise UsageError(
+                f"{self.path}: the order of the optimizer's vectors is {decision.certainty}: {decision.reason}",
+                "Pass order='A', 'B' or 'C' if you know it.",
+            )
+        piece = piece_of(decision.order, self.model_tensors, self.find(path).path)
+        shape = self.model_tensors[piece.path].shape[::-1]
+        found = {}
+        for name, tensor in self.state_tensors.items():
+            if tensor.shape[:1] == (self.n_params,):
+                columns = tensor.array().reshape(-1, self.n_params)[:, piece.start : piece.start + piece.count]
+                found[name] = columns.reshape(shape if len(tensor.shape) == 1 else (-1, *shape))
+        return found
+
+    def tensor(self, path: str) -> Tensor:
+        """Return the tensor at a path, `layers[0].wq`. Raises `PathError` if there is no such field."""
+        field = self.find(path)
+        tensor = tensor_of(field, self.source)
+        if tensor is None:
+            if self.damage is not None:
+                raise self.damage
+            raise UsageError(f"{field.path} is not a tensor")
+        return tensor
+
+    def tensor_of_data(self, field: Field) -> Tensor | None:
+        """Return the tensor whose data a field is, from its record: a table of all tensors is not needed."""
+        return tensor_of(field.parent, self.source) if field.size and field.parent is not None else None
+
+    def __getitem__(self, path: str) -> Any:
+        """Return a tensor, a record or a value by its path: `"layers[0].wq"`, `"optimizer.nx"`, `"norm.ne[0]"`."""
+        field = self.find(path)
+        return tensor_of(field, self.source) or field.value
+
+    def alias(self, name: str) -> Steps | None:
+        """Return the path of the tensor with that GGUF name, such as `blk.0.attn_q.weight`."""
+        path = field_path(name)
+        return None if path is None else parse_path(path)
+
+    @cached_property
+    def findings(self) -> tuple[Finding, ...]:
+        """What is odd but does not prevent reading, in file order: see `oddities`."""
+        return oddities(self.container, self.model_tensors)
+
+    def describe(self) -> str:
+        """Return what the checkpoint is, in a few words."""
+        if self.damage is not None:
+            return f"damaged, {counted(len(self.tensors), 'whole tensor')} before {self.damage.path}"
+        hparams, optimizer = self.hparams, self.optimizer
+        model = f"{counted(hparams.n_layer, 'layer')}, n_embd {hparams.n_embd}, n_vocab {hparams.n_vocab}"
+        return f"{model}, {self.n_params:,} parameters, {optimizer.type} at iteration {optimizer.iter:,}"
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return [*self.tensors, *self]
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        rows = [(tensor.path, str(list(tensor.shape)), tensor.nbytes, tensor.name) for tensor in self.tensors.values()]
+        head = "".join(f"<th>{title}</th>" for title in ("tensor", "shape (ggml order)", "bytes", "name in the file"))
+        body = "".join("<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
+        title = f"<b>{escape(self.path)}</b>: {escape(self.describe())}"
+        return f"<p>{title}</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def is_optimizer(path: str) -> bool:
+    """Return True if the path is that of a field of the optimizer block."""
+    return path.startswith("optimizer.")
+
+
+def tensor_records(container: Container, path: str = "") -> Iterator[tuple[str, Container]]:
+    """Yield the tensor records among the parsed values with their paths, in file order."""
+    for name, value in container.items():
+        if is_record(value):
+            yield f"{path}{name}", value
+        elif name == "layers":
+            for index, layer in enumerate(value):
+                yield from tensor_records(layer, f"{name}[{index}].")
+        elif isinstance(value, Container):
+            yield from tensor_records(value, f"{path}{name}.")
+
+
+def is_record(value: Any) -> bool:
+    """Return True if a parsed value is a tensor record."""
+    return isinstance(value, Container) and "n_dims" in value

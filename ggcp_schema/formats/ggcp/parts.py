@@ -1,0 +1,158 @@
+"""The parts of a checkpoint as typed, read-only records. The fields are named as in the schema."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, TypeVar
+
+from construct import Container
+
+from ggcp_schema.files.source import Source
+from ggcp_schema.files.tensor import Tensor
+from ggcp_schema.formats.file import tensor_of_record
+from ggcp_schema.schema.inference import Inference
+
+
+class Hparams(NamedTuple):
+    """The hyper-parameters of the model."""
+
+    n_vocab: int
+    n_embd: int
+    n_mult: int
+    n_head: int
+    n_layer: int
+    n_rot: int
+
+
+class Layer(NamedTuple):
+    """The tensors of a layer."""
+
+    attention_norm: Tensor
+    wq: Tensor
+    wk: Tensor
+    wv: Tensor
+    wo: Tensor
+    ffn_norm: Tensor
+    w1: Tensor
+    w2: Tensor
+    w3: Tensor
+
+
+class AdamParams(NamedTuple):
+    """The part of `ggml_opt_params` that belongs to Adam."""
+
+    n_iter: int
+    sched: float
+    decay: float
+    alpha: float
+    beta1: float
+    beta2: float
+    eps: float
+    eps_f: float
+    eps_g: float
+
+
+class LbfgsParams(NamedTuple):
+    """The part of `ggml_opt_params` that belongs to L-BFGS."""
+
+    m: int
+    n_iter: int
+    max_linesearch: int
+    eps: float
+    ftol: float
+    wolfe: float
+    min_step: float
+    max_step: float
+    linesearch: int
+
+
+class Params(NamedTuple):
+    """The C struct `ggml_opt_params`, which the layouts v0 and v1-raw-params store."""
+
+    type: int
+    n_threads: int
+    past: int
+    delta: float
+    max_no_improvement: int
+    print_forward_graph: int
+    print_backward_graph: int
+    padding: bytes
+    adam: AdamParams
+    lbfgs: LbfgsParams
+
+
+class AdamState(NamedTuple):
+    """Adam's state. x, g1, g2, mh and vh are None unless the layout is v0."""
+
+    m: Tensor
+    v: Tensor
+    pf: Tensor
+    fx_best: float
+    fx_prev: float
+    n_no_improvement: int
+    x: Tensor | None = None
+    g1: Tensor | None = None
+    g2: Tensor | None = None
+    mh: Tensor | None = None
+    vh: Tensor | None = None
+
+
+class LbfgsState(NamedTuple):
+    """The state of L-BFGS."""
+
+    x: Tensor
+    xp: Tensor
+    g: Tensor
+    gp: Tensor
+    d: Tensor
+    pf: Tensor
+    lmal: Tensor
+    lmys: Tensor
+    lms: Tensor
+    lmy: Tensor
+    fx_best: float
+    step: float
+    j: int
+    k: int
+    end: int
+    n_no_improvement: int
+
+
+class Optimizer(NamedTuple):
+    """The optimizer block. `params` is None and `inference` set if the layout is v1, else the reverse."""
+
+    version: int
+    layout: str
+    params: Params | None
+    past: int
+    lbfgs_m: int
+    nx: int
+    iter: int
+    just_initialized: int
+    inference: Inference | None
+    type: str
+    state: AdamState | LbfgsState
+
+
+NESTED: dict[str, Any] = {"params": Params, "adam": AdamParams, "lbfgs": LbfgsParams}
+Part = TypeVar("Part", Hparams, Layer, Optimizer)
+
+
+def part_of(kind: type[Part], container: Container, path: str, source: Source) -> Part:
+    """Return the parsed values of a whole record as its class. `path` is that of the record."""
+    return _part(kind, container, path, source)  # type: ignore[no-any-return]
+
+
+def _part(kind: Any, container: Container, path: str, source: Source) -> Any:
+    values = {}
+    for name in kind._fields:
+        value = container.get(name)
+        if isinstance(value, Container):
+            where = f"{path}.{name}"
+            if "ne" in value:
+                value = tensor_of_record(value, where, source)
+            elif name == "state":
+                value = _part(LbfgsState if "lmal" in value else AdamState, value, where, source)
+            else:
+                value = _part(NESTED[name], value, where, source)
+        values[name] = value
+    return kind(**values)

@@ -1,0 +1,148 @@
+"""A GGUF file: keys with their types, and tensors that are read when asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import Any
+
+from construct import Container
+
+from ggcp_schema.constructs import Steps, counted
+from ggcp_schema.files.source import Source
+from ggcp_schema.files.tensor import Tensor
+from ggcp_schema.formats.file import File, Finding, Format, open_source
+from ggcp_schema.gguf.entries import ALIGNMENT, KeyValue
+from ggcp_schema.schema import GGUF
+from ggcp_schema.schema.ggml import GGML_TYPES, data_size
+from ggcp_schema.schema.gguf import DEFAULT_ALIGNMENT, VALUE_TYPES
+
+ARRAY = 9
+
+
+class GgufFile(File):
+    """A GGUF file of version 2 or 3, in either byte order."""
+
+    @property
+    def byte_order(self) -> str:
+        """The byte order of numbers and data: "little" or "big"."""
+        return str(self.container.get("byte_order", "little"))
+
+    @cached_property
+    def keys(self) -> Mapping[str, KeyValue]:
+        """The keys with their types and values, in file order. A long array is read when its elements are asked for."""
+        return {
+            item["key"]: KeyValue(item["key"], *typed(item["value_type"], item["value"]))
+            for item in self.container.get("metadata_kv") or ()
+            if "_size" in item
+        }
+
+    def value(self, key: str, default: Any = None) -> Any:
+        """Return the value of a key; `default` if the file does not have the key."""
+        entry = self.keys.get(key)
+        return default if entry is None else entry.value
+
+    def _tensors(self) -> Iterator[Tensor]:
+        infos = self.container.get("tensor_infos") or ()
+        for info, data in zip(infos, self.container.get("tensor_data") or (), strict=False):
+            if "_size" in data:
+                extent = data["data"]
+                yield Tensor(
+                    info["name"],
+                    info["name"],
+                    tuple(info["dimensions"]) or (1,),
+                    extent.offset,
+                    extent.nbytes,
+                    self.source,
+                    GGML_TYPES[info["type"]].name,
+                    self.byte_order,
+                    extent.offset - data["_offset"],
+                )
+
+    @cached_property
+    def findings(self) -> tuple[Finding, ...]:
+        """What is odd but not wrong: keys and tensors that the file has twice, and an alignment that cannot be one."""
+        items = {"key": self.container.get("metadata_kv") or (), "name": self.container.get("tensor_infos") or ()}
+        found = []
+        alignment = self.value(ALIGNMENT, DEFAULT_ALIGNMENT)
+        if alignment != self.container.get("alignment", alignment):
+            found.append(Finding("alignment", f"{ALIGNMENT} is {alignment}, so {DEFAULT_ALIGNMENT} is used"))
+        for (field, records), place in zip(items.items(), ("metadata_kv", "tensor_infos"), strict=True):
+            seen: dict[str, int] = {}
+            for index, record in enumerate(records):
+                text = record.get(field)
+                if text is not None and seen.setdefault(text, index) != index:
+                    message = f"{text!r} is also the {field} of {place}[{seen[text]}]; llama.cpp refuses such a file"
+                    found.append(Finding(f"{place}[{index}].{field}", message))
+        return tuple(found)
+
+    @cached_property
+    def _places(self) -> dict[str, Steps]:
+        """The fields that keys and tensor names mean."""
+        places: dict[str, Steps] = {}
+        for index, item in enumerate(self.container.get("metadata_kv") or ()):
+            if "value" in item:
+                is_array = isinstance(item["value"], Container)
+                places[item["key"]] = ("metadata_kv", index, "value", *(["array"] if is_array else []))
+        for index, info in enumerate(self.container.get("tensor_infos") or ()):
+            if "name" in info:
+                places[info["name"]] = ("tensor_data", index, "data")
+        return places
+
+    def alias(self, name: str) -> Steps | None:
+        """Return the path of the value of a key, or of the data of a tensor; `KEY[3]` is an element of an array."""
+        if name in self._places:
+            return self._places[name]
+        head, bracket, index = name.removesuffix("]").rpartition("[")
+        if bracket and index.isdecimal() and head in self._places:
+            return (*self._places[head], int(index))
+        return None
+
+    def candidates(self) -> list[str]:
+        """Return the keys and tensor names, with which a misspelt one is compared."""
+        return [*list(self._places)[:1000], *super().candidates()]
+
+    def describe(self) -> str:
+        """Return what the file is, in a few words."""
+        if self.damage is not None:
+            return super().describe()
+        contents = f"{counted(len(self.keys), 'key')}, {counted(len(self.tensors), 'tensor')}"
+        return f"GGUF version {self.container['version']}, {contents}"
+
+
+def typed(value_type: int, value: Any) -> tuple[str, Any]:
+    """Return a value with its type in words: `UINT32`, or `ARRAY/STRING` for an array of strings."""
+    name = VALUE_TYPES[value_type]
+    if value_type == ARRAY:
+        return f"{name}/{VALUE_TYPES[value['type']]}", value["array"]
+    return name, value
+
+
+def expected_size(gguf: Container) -> int | None:
+    """Return the offset of the first byte after the last tensor, which the headers tell; None if they are not whole."""
+    if "data_start" not in gguf:
+        return None
+    start: int = gguf["data_start"]
+    infos = gguf["tensor_infos"]
+    ends = (info["offset"] + data_size(GGML_TYPES[info["type"]], info["dimensions"] or [1]) for info in infos)
+    return max((start + end for end in ends), default=start)
+
+
+GGUF_FORMAT = Format("gguf", b"GGUF", GGUF, "GGUF file", GgufFile, expected_size=expected_size)
+
+
+def open_gguf(path: str | os.PathLike[str], *, partial: bool = False) -> GgufFile:
+    """Open a GGUF file; use it in a `with` block, or close it.
+
+    Raises `FileError` if it cannot be read and `MalformedError` if it is damaged. With `partial`, a damaged file opens
+    with what precedes the damage.
+    """
+    source = Source(path)
+    try:
+        opened = open_source(source, GGUF_FORMAT, partial=partial)
+    except BaseException:
+        source.close()
+        raise
+    assert isinstance(opened, GgufFile)  # noqa: S101 - GGUF_FORMAT opens nothing else
+    return opened

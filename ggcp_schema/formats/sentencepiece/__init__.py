@@ -1,0 +1,1 @@
+"""sentencepiece's tokenizer.model files."""

@@ -1,0 +1,142 @@
+"""What the losses and counters that a checkpoint stores mean.
+
+Sources: the trainers of 13 June, 29 June, 3 July, 25 July and 14 August 2023, run with 1, 2 and 3 threads; the mean
+loss of a v0 file follows from its gradients.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from ggcp_schema.llama.eras import EraConclusion, Loss, join_words
+
+Line = tuple[str, str]
+
+
+class Losses(NamedTuple):
+    """The losses of a checkpoint, explained. Numbers are None if the file does not tell them.
+
+    Attributes:
+        meanings: what the losses may be, the likelier first: `mean`, `last rows` (each thread's loss of its last row,
+            summed over the threads) or `constant`; empty for a file of no known program.
+        best, previous: fx_best and fx_prev, as stored.
+        divisor: what a stored loss has to be divided by to be one token's: the number of threads, or 1.
+        past: the losses of the last iterations as stored, the oldest first.
+        untrained: the loss of a model that gives every token the same probability, ln(n_vocab).
+        steps: the steps that L-BFGS has made, k - 1.
+        lines: the explanation, each line with a label.
+    """
+
+    meanings: tuple[Loss, ...]
+    best: float
+    previous: float | None
+    divisor: int | None
+    past: tuple[float, ...]
+    untrained: float | None
+    steps: int | None
+    lines: tuple[Line, ...]
+
+    @property
+    def is_rough(self) -> bool:
+        """True unless the losses are certainly means."""
+        return self.meanings != ("mean",)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the numbers for JSON: as stored, and divided by the number of threads."""
+
+        def each(loss: float | None) -> float | None:
+            return None if loss is None or self.divisor is None else loss / self.divisor
+
+        return {
+            "meaning": self.meanings[0] if len(self.meanings) == 1 else None,
+            "meanings": list(self.meanings),
+            "rough": self.is_rough,
+            "best": self.best,
+            "previous": self.previous,
+            "best_per_token": each(self.best),
+            "previous_per_token": each(self.previous),
+            "past": list(self.past),
+            "untrained": self.untrained,
+            "lbfgs_steps": self.steps,
+            "explanation": [{"label": label, "text": text} for label, text in self.lines],
+        }
+
+
+def explain_losses(
+    conclusion: EraConclusion,
+    *,
+    optimizer: str,
+    fx_best: float,
+    fx_prev: float | None = None,
+    n_vocab: int | None = None,
+    n_threads: int | None = None,
+    iteration: int = 0,
+    train_its: int = 0,
+    k: int | None = None,
+    past: Sequence[float] = (),
+) -> Losses:
+    """Explain what a checkpoint stores of the loss.
+
+    `optimizer` is adam or lbfgs. `n_threads` is that of the params, which v1 does not store. `iteration` is the
+    optimizer's, `k` the one of L-BFGS. `past` is pf, a ring buffer in which iteration i stands at i modulo its length.
+    """
+    meanings = conclusion.losses
+    threads = n_threads if n_threads is not None and n_threads > 0 else None
+    divisors = {{"last rows": threads}.get(meaning, 1) for meaning in meanings}
+    divisor = divisors.pop() if len(divisors) == 1 else None
+    recent = _in_order(past, iteration) if optimizer == "adam" else tuple(past)
+    lines = [("loss", _values_text(fx_best, fx_prev, divisor)), ("loss is", _meanings_text(meanings, threads))]
+    if fx_prev is not None and fx_best > fx_prev:  # it is lowered only if max_no_improvement is above 0
+        best = "the loss at the start of the last run; it was not updated, although the previous loss is lower"
+    else:
+        best = "of the last run of iterations, not of the whole training"
+    lines.append(("best", best))
+    if recent:
+        lines.append(("past", f"{', '.join(map(_loss_text, recent))} (of the last iterations, the oldest first)"))
+    steps = max(k - 1, 0) if k is not None and optimizer == "lbfgs" else None
+    if steps is not None and not (iteration and train_its):
+        lines.append(("steps", f"{steps:,} (k is {k}); the trainers do not count the iterations of L-BFGS"))
+    untrained = math.log(n_vocab) if n_vocab else None
+    if untrained is not None:
+        text = f"{_loss_text(untrained)} = ln({n_vocab}), if the model gives every token the same probability"
+        lines.append(("untrained", text))
+    return Losses(meanings, fx_best, fx_prev, divisor, recent, untrained, steps, tuple(lines))
+
+
+def _values_text(best: float, previous: float | None, divisor: int | None) -> str:
+    def value(loss: float) -> str:
+        rough = f" / {divisor} threads = about {_loss_text(loss / divisor)}" if divisor and divisor > 1 else ""
+        return f"{_loss_text(loss)}{rough}"
+
+    return f"best {value(best)}" + ("" if previous is None else f", previous {value(previous)}")
+
+
+def _meanings_text(meanings: Sequence[Loss], threads: int | None) -> str:
+    """Describe what the losses may be. Only one meaning is certain."""
+    rows = "the loss of each thread's last token, summed over the threads"
+    if threads is None:
+        rows += ", of which the number is not stored"
+    else:
+        rows += f": a rough measure, from {threads} token{'' if threads == 1 else 's'} of the batch"
+    texts = {
+        "mean": "the mean over the tokens of a batch",
+        "last rows": rows,
+        "constant": "a number that says nothing of the model (14 August 2023, 18:44 to 20:56)",
+    }
+    if not meanings:
+        return "of no known program, so that its meaning is not known"
+    if len(meanings) == 1:
+        return texts[meanings[0]]
+    return f"{join_words(texts[meaning] for meaning in meanings)}; the file does not show which"
+
+
+def _in_order(past: Sequence[float], iteration: int) -> tuple[float, ...]:
+    """Return the losses of the ring buffer, the oldest first, without the places that were not reached."""
+    start = iteration % len(past) if past else 0
+    return (*past[start:], *past[:start])[max(len(past) - iteration, 0) :]
+
+
+def _loss_text(loss: float) -> str:
+    return f"{loss:.4f}"

@@ -1,0 +1,387 @@
+"""Decide in which order the optimizer's flat vectors hold the parameters.
+
+No file stores it, but the bytes may tell:
+
+1. x, the parameters that the optimizer worked on, equals the model's weights in the order of the last program.
+2. A token that never occurred has a row of zeros in v and m. Such a row lies in tok_embeddings; an order that puts one
+   elsewhere is excluded. Of a training whose order changed, only rows that are in tok_embeddings in both are left.
+3. A token that occurred long ago has a row of m that decayed to denormal numbers, in the order of the last program.
+4. `<s>` begins every sample, so its row is not zero. A GGUF file states its id.
+5. The moments of one tensor are of like size, so the right order explains them best, m's as well as v's.
+
+1 and 2 are proof if they leave one order, for a program that is known. The others only make an order likely: a
+tensor may be without a gradient for a long time too.
+
+Tensors are given as in `layout`.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
+
+from ggcp_schema.errors import UnfitError
+from ggcp_schema.files.tensor import Tensor, decode
+from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, Layout, Order, element_counts, known_order
+
+Certainty = Literal["proven", "likely", "undecidable", "stated"]
+
+# x and the sizes of the values are examined whole in vectors of at most EXAMINED values; of longer ones about that
+# many, in blocks of BLOCK. Rows of zeros are searched for in the whole vector if it has at most SEARCHED values.
+EXAMINED, BLOCK, SEARCHED = 1 << 20, 1 << 10, 1 << 28
+READ_AT_ONCE = 1 << 16  # values, which stay in the processor's cache
+SIZE = 4  # bytes of a value
+LEAST_NORMAL = 2.0**-126  # m of a token that no longer occurs decays to a few denormal units, not to zero
+
+# By how much the best order must surpass the second in log likelihood. Rows count as the independent observations.
+# In synthetic files whose tensors are all alike, a wrong order led by at most 2.5 (in rows).
+LEAST_GAP_PER_VALUE, LEAST_GAP_IN_ROWS = 0.005, 3.5
+HOW_LIKELY = "(right for 374 of 374 synthetic trainings; for 434 of 565 if their order had changed on the way)"
+
+
+class OrderDecision(NamedTuple):
+    """The order of a file's flat vectors, and how it is known.
+
+    Attributes:
+        order: A, B, C or D; None if it is undecidable.
+        certainty: "proven" by the bytes, only "likely", "undecidable", or "stated" by the user.
+        reason: the evidence, in words for a person; with a figure where the order is only likely.
+        refuted: for each order that the bytes exclude, how they do so.
+        harmless: True if all moments are zero, so that the vectors are the same in every order.
+    """
+
+    order: Order | None
+    certainty: Certainty
+    reason: str
+    refuted: Mapping[Order, str] = MappingProxyType({})
+    harmless: bool = False
+
+    @property
+    def is_certain(self) -> bool:
+        """True if the vectors may be reordered: the order is proven or stated."""
+        return self.certainty in {"proven", "stated"}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the attributes for JSON."""
+        return {
+            "order": self.order,
+            "certainty": self.certainty,
+            "reason": self.reason,
+            "refuted": dict(self.refuted),
+            "harmless": self.harmless,
+        }
+
+
+def stated_order(order: str) -> OrderDecision:
+    """Return the decision for an order that the user states. Raises `UsageError` if there is no such order."""
+    return OrderDecision(known_order(order), "stated", f"order {order} was stated")
+
+
+def decide_order(
+    model_tensors: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    orders: Collection[Order] = CHECKPOINT_ORDERS,
+    begin: int | None = None,
+) -> OrderDecision:
+    """Decide from the bytes in which order the flat vectors are.
+
+    `state` holds the optimizer's vectors by name; x, v, m and g are looked at, others are ignored. `orders` are those
+    that a program can have written into a file of this kind; `begin` is the id of the token that begins every sample,
+    if the file states it. Raises `FileError` if the file cannot be read.
+    """
+    try:
+        counts, n_layer = element_counts(model_tensors)
+    except UnfitError as error:
+        return _undecidable(error.message)
+    vectors = {name: state[name] for name in ("x", "v", "m", "g") if name in state}
+    layouts = {order: Layout(order, counts, n_layer) for order in orders}
+    if not n_layer:  # then A and D are the same, and B and C
+        layouts = {order: layout for order, layout in layouts.items() if order in "AC"}
+    n_params, n_embd = layouts["A"].n_params, counts["norm"]
+    if not vectors or not n_params:
+        return _undecidable("the file holds no vector of the optimizer")
+    for name, vector in vectors.items():
+        if vector.type != "F32":
+            return _undecidable(f"{name} is {vector.type}, not F32")
+        if vector.n_elements != n_params:
+            return _undecidable(f"{name} holds {vector.n_elements} values, but the model has {n_params} parameters")
+    evidence = _Evidence(model_tensors, vectors, layouts, n_embd)
+    for step in (
+        evidence.compare_weights,
+        evidence.search_zero_rows,
+        evidence.search_decayed_rows,
+        lambda: evidence.look_at_begin(begin),
+        evidence.compare_sizes,
+    ):
+        step()
+        if evidence.verdict is not None:
+            return evidence.verdict
+    return _undecidable(f"the file holds neither v nor g{evidence.note}")
+
+
+class _Evidence:
+    """What the bytes say of each order. `verdict` is None until a method has found the decision.
+
+    `layouts` holds the parts of each order that is still possible; `refuted` says how the others were excluded.
+    """
+
+    def __init__(
+        self,
+        model_tensors: Mapping[str, Tensor],
+        vectors: Mapping[str, Tensor],
+        layouts: Mapping[Order, Layout],
+        n_embd: int,
+    ) -> None:
+        self.model_tensors, self.vectors, self.n_embd = model_tensors, vectors, n_embd
+        self.layouts = dict(layouts)
+        self.embeddings = {order: _embeddings(layout, n_embd) for order, layout in layouts.items()}
+        self.name = "v" if "v" in vectors else "g"  # the vector whose rows and sizes tell the order
+        self.n_rows = layouts["A"].n_params // n_embd
+        self.refuted: dict[Order, str] = {}
+        self.verdict: OrderDecision | None = None
+        self.note = ""  # what a later decision should mention
+
+    def compare_weights(self) -> None:
+        """Compare x with the model's weights in every order, bit for bit."""
+        x = self.vectors.get("x")
+        if x is None:
+            return
+        differing = {}
+        for order, layout in self.layouts.items():
+            path = self._first_difference(x, layout)
+            if path is not None:
+                differing[order] = f"x differs from the weights of {path}"
+        if len(differing) == len(self.layouts):
+            self.note = "; x equals the model's weights in no order"
+            return
+        for order, how in differing.items():
+            self._refute(order, how)
+        if len(self.layouts) == 1:
+            extent = "" if x.n_elements <= EXAMINED else ", compared at places spread over all of it"
+            self._decide(next(iter(self.layouts)), "proven", f"x equals the model's weights bit for bit{extent}")
+        else:
+            self.note = f"; x equals the weights in the orders {' and '.join(self.layouts)}"
+
+    def _first_difference(self, x: Tensor, layout: Layout) -> str | None:
+        """Return the path of a tensor of the model from which x differs, None if there is none."""
+        for row, block in sampled_rows(x, self.n_embd):
+            start = at = row * self.n_embd
+            stop = start + len(block) // SIZE
+            index = layout.index_at(start)
+            while at < stop:
+                piece = layout[index]
+                end = min(stop, piece.start + piece.count)
+                weights = _bytes(self.model_tensors[piece.path], at - piece.start, end - piece.start)
+                if block[(at - start) * SIZE : (end - start) * SIZE] != weights:
+                    return piece.path
+                at, index = end, index + 1
+        return None
+
+    def search_zero_rows(self) -> None:
+        """Search for the rows of tokens that never occurred, and exclude the orders that have one elsewhere.
+
+        Such a row is zero in v and m. Where only v is zero, values were lost.
+        """
+        if self.name not in self.vectors:
+            return
+        found = self._search([name for name in (self.name, "m") if name in self.vectors], lambda row: not any(row))
+        if self.name == "v" and found.n_rows == self.n_rows:
+            self._decide(None, "undecidable", "all moments are zero, in whatever order", harmless=True)
+            return
+        for order, row in found.outside.items():
+            values = f"values {row * self.n_embd} to {(row + 1) * self.n_embd - 1} of {self.name}"
+            piece = self.layouts[order][self.layouts[order].index_at(row * self.n_embd)]
+            self._refute(order, f"{values} are zero, which in this order lie in {piece.path}")
+        rows = f"the rows of zeros in {self.name}, of tokens that did not occur,"
+        if not self.layouts:
+            reason = f"{self.name} has rows of zeros outside of tok_embeddings in every known order"
+            self._decide(None, "undecidable", reason)
+        elif found.n_rows and len(self.layouts) == 1:
+            whole = self.n_rows * self.n_embd <= SEARCHED
+            sample = "" if whole else "; only a sample of the rows was examined"
+            [order] = self.layouts
+            self._decide(order, "proven" if whole else "likely", f"{rows} all lie in tok_embeddings{sample}")
+        elif found.n_rows:
+            self.note += f"; {rows} lie in tok_embeddings in the orders {' and '.join(self.layouts)}"
+
+    def search_decayed_rows(self) -> None:
+        """Search for the rows of tokens that have not occurred for 900 iterations: m has only denormal numbers there.
+
+        A row of m that is all zero is no such row: where v is not zero, its values were lost.
+        """
+        if not {"v", "m"} <= self.vectors.keys():
+            return
+        found = self._search(["m"], _has_decayed)
+        fitting = [order for order in self.layouts if order not in found.outside]
+        if found.n_rows and len(fitting) == 1:
+            reason = f"{found.n_rows:,} rows of m, of tokens that had not occurred for long, all lie in tok_embeddings"
+            self._decide(fitting[0], "likely", reason)
+
+    def look_at_begin(self, begin: int | None) -> None:
+        """Exclude the orders in which the row of the token that begins every sample is zero."""
+        vectors = [self.vectors[name] for name in (self.name, "m") if name in self.vectors]
+        if begin is None or not vectors:
+            return
+        fitting = []
+        for order in self.layouts:
+            first = (self.embeddings[order].start + begin) * self.n_embd
+            rows = (floats(_bytes(vector, first, first + self.n_embd), vector.byte_order) for vector in vectors)
+            if begin < len(self.embeddings[order]) and any(map(any, rows)):
+                fitting.append(order)
+        if len(fitting) == 1:
+            reason = f"in the others, the row of token {begin}, which begins every sample, is zero in {self.name}"
+            self._decide(fitting[0], "likely", reason)
+
+    def compare_sizes(self) -> None:
+        """Take the order in which one Gaussian per tensor describes the logarithms of the values best.
+
+        m, which remembers only the last iterations, has to agree with v: in a training whose order changed it does not.
+        """
+        if self.name not in self.vectors:
+            return
+        order, lead = self._favourite(self.vectors[self.name])
+        recent = self._favourite(self.vectors["m"])[0] if "m" in self.vectors else order
+        if lead < 1:
+            reason = f"neither rows of zeros in {self.name} nor the sizes of its values tell the order"
+            self._decide(None, "undecidable", reason)
+        elif recent != order:
+            reason = f"the sizes of the values speak for order {order} in {self.name} and for {recent} in m"
+            self._decide(None, "undecidable", f"{reason}, as after a training whose order changed")
+        else:
+            reason = f"in this order the values of {self.name} differ least within each tensor"
+            self._decide(order, "likely", f"{reason}, by {lead:.1f} times the least lead that counts {HOW_LIKELY}")
+
+    def _favourite(self, vector: Tensor) -> tuple[Order | None, float]:
+        """Return the order of the highest likelihood, and its lead as a multiple of the least that counts."""
+        import numpy as np
+
+        if len(self.layouts) < 2:
+            return next(iter(self.layouts)), 0.0
+        starts = {order: layout.starts() // self.n_embd for order, layout in self.layouts.items()}
+        edges = np.unique(np.concatenate(list(starts.values())))
+        count, total, squares = np.zeros((3, edges.size))  # of the logarithms, between neighbouring edges
+        n_rows = 0
+        for first, data in sampled_rows(vector, self.n_embd):
+            block = decode(data, vector.type, vector.byte_order).reshape(-1, self.n_embd)
+            size = np.abs(block)
+            usable = (size >= LEAST_NORMAL) & np.isfinite(size)
+            logs = np.log(size, out=np.zeros_like(size), where=usable).astype(np.float64)
+            index = np.searchsorted(edges, np.arange(first, first + len(block)), side="right") - 1
+            count += np.bincount(index, usable.sum(axis=1), edges.size)
+            total += np.bincount(index, logs.sum(axis=1), edges.size)
+            squares += np.bincount(index, (logs * logs).sum(axis=1), edges.size)
+            n_rows += int(usable.any(axis=1).sum())
+        if not n_rows:
+            return None, 0.0
+        likelihoods: dict[Order, float] = {}
+        for order, rows in starts.items():
+            index = np.searchsorted(edges, rows)
+            n, mean, square = (np.add.reduceat(sums, index) for sums in (count, total, squares))
+            n, mean, square = n[n > 0], mean[n > 0] / n[n > 0], square[n > 0] / n[n > 0]
+            variance = np.maximum(square - mean * mean, 0)
+            # Add one pseudo-observation at distance 1, so that constant values do not have infinite likelihood.
+            likelihoods[order] = float(-0.5 * np.sum(n * np.log((n * variance + 1) / (n + 1))))
+        second, best = sorted(likelihoods, key=likelihoods.__getitem__)[-2:]
+        gap = (likelihoods[best] - likelihoods[second]) / float(count.sum())
+        least = max(LEAST_GAP_PER_VALUE, LEAST_GAP_IN_ROWS * len(self.model_tensors) ** 0.5 / n_rows)
+        return best, gap / least
+
+    def _search(self, names: list[str], matches: Callable[[array[float]], bool]) -> _Rows:
+        """Find the rows that match in each of these vectors, and for each order one of them outside tok_embeddings."""
+        vector, *others = (self.vectors[name] for name in names)
+        found = _Rows(0, {})
+        for first, block in sampled_rows(vector, self.n_embd, most=SEARCHED):
+            rows = _matching(block, vector.byte_order, self.n_embd, matches)
+            for other in others if rows else ():
+                data = _bytes(other, first * self.n_embd, first * self.n_embd + len(block) // SIZE)
+                rows = sorted({*rows} & {*_matching(data, other.byte_order, self.n_embd, matches)})
+            if not rows:
+                continue
+            found = found._replace(n_rows=found.n_rows + len(rows))
+            for order in self.layouts.keys() - found.outside.keys():
+                low, high = (edge - first for edge in (self.embeddings[order].start, self.embeddings[order].stop))
+                if rows[0] < low or rows[-1] >= high:
+                    found.outside[order] = first + next(row for row in rows if not low <= row < high)
+        return found
+
+    def _refute(self, order: Order, how: str) -> None:
+        del self.layouts[order]
+        self.refuted[order] = how
+
+    def _decide(self, order: Order | None, certainty: Certainty, reason: str, *, harmless: bool = False) -> None:
+        self.verdict = OrderDecision(order, certainty, reason + self.note, dict(sorted(self.refuted.items())), harmless)
+
+
+class _Rows(NamedTuple):
+    """How many rows were found, and the first of them outside of tok_embeddings, for each order that has one."""
+
+    n_rows: int
+    outside: dict[Order, int]
+
+
+def _matching(block: bytes, byte_order: str, n_embd: int, matches: Callable[[array[float]], bool]) -> Sequence[int]:
+    """Return the numbers of the rows in a block that match."""
+    values = floats(block, byte_order)
+    n_rows = len(values) // n_embd
+    if not block.strip(b"\0"):
+        return range(n_rows) if matches(values[:n_embd]) else ()
+    small = [row for row, value in enumerate(values[::n_embd]) if -LEAST_NORMAL < value < LEAST_NORMAL]
+    return [row for row in small if matches(values[row * n_embd : (row + 1) * n_embd])]
+
+
+def _has_decayed(row: array[float]) -> bool:
+    """Return True for values of which some are denormal numbers, and all others are zero."""
+    return any(row) and all(-LEAST_NORMAL < value < LEAST_NORMAL for value in row)
+
+
+def _embeddings(layout: Layout, n_embd: int) -> range:
+    """Return the rows of the vector that are tok_embeddings."""
+    piece = layout.find("tok_embeddings")
+    assert piece is not None  # noqa: S101 - every order has it
+    return range(piece.start // n_embd, (piece.start + piece.count) // n_embd)
+
+
+def sampled_rows(
+    vector: Tensor, n_embd: int, among: range | None = None, *, most: int | None = None
+) -> Iterator[tuple[int, bytes]]:
+    """Yield (number of the first row, bytes) for blocks of rows of n_embd values, evenly spread over the vector.
+
+    All rows come if they have no more than `most` values, EXAMINED by default. `among` limits the rows.
+    """
+    among = range(vector.n_elements // n_embd) if among is None else among
+    if len(among) * n_embd <= (EXAMINED if most is None else most):
+        yield from _rows(vector, n_embd, among.start, among.stop)
+        return
+    rows = max(1, BLOCK // n_embd)
+    blocks = max(2, EXAMINED // (rows * n_embd))
+    for block in range(blocks):
+        first = among.start + block * (len(among) - rows) // (blocks - 1)
+        yield from _rows(vector, n_embd, first, first + rows)
+
+
+def floats(data: bytes, byte_order: str) -> array[float]:
+    """Return F32 values in the byte order of a file as numbers."""
+    values = array("f", data)
+    if byte_order != sys.byteorder:
+        values.byteswap()
+    return values
+
+
+def _rows(vector: Tensor, n_embd: int, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
+    """Yield (number of the first row, bytes of the rows) from `start` to `stop`, about 256 KiB at a time."""
+    step = max(1, READ_AT_ONCE // n_embd)
+    for first in range(start, stop, step):
+        last = min(first + step, stop)
+        yield first, _bytes(vector, first * n_embd, last * n_embd)
+
+
+def _bytes(tensor: Tensor, start: int, stop: int) -> bytes:
+    """Return the bytes of the elements from `start` to `stop`, few enough for memory."""
+    return tensor.source.read(tensor.offset + start * SIZE, (stop - start) * SIZE)
+
+
+def _undecidable(reason: str) -> OrderDecision:
+    return OrderDecision(None, "undecidable", reason)

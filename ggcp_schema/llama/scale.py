@@ -1,0 +1,249 @@
+"""The scale of Adam's moments: whether the trainer summed gradients over the tokens of a batch, and over how many.
+
+Until July 2023 (the pull request's branch) and 28 August 2023 (llama.cpp) the gradient was the sum over the
+s = n_ctx × n_batch tokens of a batch. Since then it is their mean, also in the trainers that resume. A sum makes m too
+large by s and v by s². From 15 June to 2 July the branch clipped the sum to a length of 1: such moments are short, and
+no number of tokens divides them.
+
+The bytes show a sum, because the mean gradient of `output` cannot be longer than a known bound: each token adds the
+outer product of a vector no longer than √2, the difference of two distributions, and one no longer than
+√n_embd × max|norm|. How many times longer it is also tells roughly how many tokens were summed.
+
+The vectors of L-BFGS are left as they are: nothing is known of what a sum does to a run that is resumed from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import isqrt, log, sqrt
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ggcp_schema.llama.eras import Gradient, is_clipped, join_words
+from ggcp_schema.llama.order import floats, sampled_rows
+from ggcp_schema.llama.parameters import piece_of
+
+if TYPE_CHECKING:
+    from ggcp_schema.files.tensor import Tensor
+
+BETA2 = 0.999  # of Adam, in all trainers
+SUM_ABOVE = 1.0  # times the greatest length of a mean
+MEAN_BELOW = 0.2  # 0.004 to 0.17 in files known to hold means. Long training may bring sums below 1.
+# The ratio of a sum divided by its tokens, in 22 files with known batches: one estimate and the usual bounds.
+RATIO_PER_TOKEN, LEAST_PER_TOKEN, MOST_PER_TOKEN = 0.08, 0.033, 0.107
+MOST_COUNT = 1 << 32  # samples whose divisors are looked at; the trainers of ggcp files counted to this
+
+COSTS = (
+    "In a test of 1,000 more iterations the mean loss was 2.74 after dividing by the true number, 3.25 to 3.26 after "
+    "dividing by a much smaller one or none, and 2.64 with a fresh optimizer."
+)
+
+
+class Counts(NamedTuple):
+    """What a file counts, and what the user says of it.
+
+    Attributes:
+        train_its, train_samples: of the whole training.
+        n_ctx: the tokens of a sample, None if it is not known.
+        n_iter: the iterations per batch, `adam.n_iter`, which v1 files do not store.
+        n_batch: the samples of a batch, if the user states them.
+    """
+
+    train_its: int = 0
+    train_samples: int = 0
+    n_ctx: int | None = None
+    n_iter: int | None = None
+    n_batch: int | None = None
+
+
+class ScaleDecision(NamedTuple):
+    """Whether m and v are of summed gradients, and by what they are to be divided.
+
+    Attributes:
+        gradient: how it was computed, by the bytes or as by all programs that may have written the file; None if
+            neither tells. Only sums are divided.
+        reason: the evidence, in words for a person.
+        s: the tokens of a batch, n_ctx × n_batch, by which m is too large; None unless summed and known.
+        s_range: the usual bounds of s, if it is an estimate.
+        n_ctx: tokens of a sample, as far as it is known.
+        n_batch: samples of a batch, as stated or estimated; None unless summed.
+        assumed: True if s is an estimate.
+        ratio: the length of output's gradient in units of the greatest length of a mean; None if it cannot be computed.
+        contradiction: why the stated batch does not fit; empty if it does.
+    """
+
+    gradient: Gradient | None
+    reason: str
+    s: int | None = None
+    s_range: tuple[int, int] | None = None
+    n_ctx: int | None = None
+    n_batch: int | None = None
+    assumed: bool = False
+    ratio: float | None = None
+    contradiction: str = ""
+
+    @property
+    def summed(self) -> bool:
+        """True if m and v are known to be of sums that were not clipped."""
+        return self.gradient == "sum"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the attributes for JSON."""
+        return {**self._asdict(), "summed": self.summed}
+
+
+def decide_scale(
+    ratio: float | None, gradient: Gradient | None, counts: Counts, square_length: float | None = None
+) -> ScaleDecision:
+    """Decide whether gradients were summed, and over how many tokens.
+
+    `ratio` and `square_length` are those of `gradient_ratio` and `mean_square_length`, None if they cannot be computed;
+    `gradient` is how all programs that may have written the file computed it, None if they differ. The batch is what
+    the user states, or else the one that fits the ratio best among those that the counts allow. The counts set bounds
+    only if context and batch never changed.
+    """
+    known = ScaleDecision(gradient, "", n_ctx=counts.n_ctx, ratio=ratio)
+    measured = "" if ratio is None else f": output's gradient is {ratio:.2g} times as long as a mean can be"
+    if gradient == "sum" or (ratio or 0) > SUM_ABOVE:
+        return _of_sums(f"gradients were summed over the tokens of a batch{measured}", known, counts)
+    if gradient == "clipped sum":
+        reason = "gradients were summed, and the sums clipped to a length of 1"
+    elif gradient == "mean":
+        reason = f"gradients are means{measured}"
+    elif square_length is not None and is_clipped(square_length):
+        reason = "gradients are likely sums clipped to a length of 1: their squared lengths average 1.0000"
+    elif is_long(ratio) is False:
+        reason = f"gradients are means, or else sums clipped to a length of 1{measured}"
+    else:
+        reason = f"it is not clear whether gradients are means or sums{measured}"
+    stated = counts.n_batch is not None
+    contradiction = f"a batch was stated, but m and v are copied as they are: {reason}" if stated else ""
+    return known._replace(reason=reason, contradiction=contradiction)
+
+
+def _of_sums(reason: str, known: ScaleDecision, counts: Counts) -> ScaleDecision:
+    known = known._replace(gradient="sum", reason=reason, n_batch=counts.n_batch)
+    batches = possible_batches(counts.train_samples, counts.train_its, counts.n_iter)
+    if counts.n_batch is not None:
+        return _stated(known, counts.n_batch, batches)
+    if known.n_ctx is not None and len(batches) == 1:
+        s = known.n_ctx * batches[0]
+        text = f"{s:,} tokens, {batches[0]:,} × {known.n_ctx:,}, if context and batch never changed"
+        return known._replace(reason=f"{reason}; {text}", s=s, n_batch=batches[0])
+    if known.ratio is None:
+        return known
+    tokens = known.ratio / RATIO_PER_TOKEN
+    if known.n_ctx is None:
+        return _estimated(known, max(1, round(tokens)))
+    choices = [known.n_ctx * batch for batch in batches] or [max(1, round(tokens / known.n_ctx)) * known.n_ctx]
+    s = min(choices, key=lambda choice: abs(log(choice / tokens)))
+    return _estimated(known._replace(n_batch=s // known.n_ctx), s)
+
+
+def _stated(known: ScaleDecision, n_batch: int, batches: list[int]) -> ScaleDecision:
+    """Return the decision for a batch that the user states."""
+    stated = f"a batch of {n_batch:,} samples was stated"
+    if known.n_ctx is None:
+        return known._replace(contradiction=f"{stated}, but the tokens of a sample are not known: nothing is divided")
+    s = n_batch * known.n_ctx
+    doubt = ""
+    if batches and n_batch not in batches:
+        allowed = join_words(f"{batch:,}" for batch in batches)
+        doubt = f"{stated}; by the counts it is {allowed}, if context and batch never changed"
+    elif known.ratio is not None and not LEAST_PER_TOKEN / 4 <= known.ratio / s <= MOST_PER_TOKEN * 4:
+        least, most = (max(1, round(known.ratio / per_token)) for per_token in (MOST_PER_TOKEN, LEAST_PER_TOKEN))
+        doubt = f"{stated}, of {s:,} tokens; the length of the gradient suggests {least:,} to {most:,}"
+    reason = f"{known.reason}; {s:,} tokens, {n_batch:,} × {known.n_ctx:,}, as stated"
+    return known._replace(reason=reason, s=s, contradiction=doubt)
+
+
+def _estimated(known: ScaleDecision, s: int) -> ScaleDecision:
+    """Return the decision for an estimate of s."""
+    ratio = known.ratio or 0.0
+    least, most = (max(1, round(ratio / per_token)) for per_token in (MOST_PER_TOKEN, LEAST_PER_TOKEN))
+    s_range = min(least, s), max(most, s)
+    samples = ""
+    if known.n_batch is not None:
+        samples = f", {known.n_batch:,} × {known.n_ctx:,} by the counts if context and batch never changed"
+    text = f"about {s:,} tokens{samples}; that length suggests {s_range[0]:,} to {s_range[1]:,}"
+    return known._replace(reason=f"{known.reason}; {text}", s=s, s_range=s_range, assumed=True)
+
+
+def is_long(ratio: float | None) -> bool | None:
+    """Return True if the gradient is longer than a mean can be, False if it is much shorter; None if it is neither."""
+    return None if ratio is None or MEAN_BELOW <= ratio <= SUM_ABOVE else ratio > SUM_ABOVE
+
+
+def gradient_ratio(model_tensors: Mapping[str, Tensor], v: Tensor, order: str, iterations: int) -> float | None:
+    """Return the length of output's gradient in units of the greatest length of a mean over tokens.
+
+    The squared length is the sum of v over output, without Adam's bias towards 0, averaged over the last iterations.
+    None if there was no iteration, or the values are zero or not finite.
+    """
+    output, norm = piece_of(order, model_tensors, "output"), model_tensors["norm"]
+    n_embd = norm.n_elements
+    if iterations <= 0 or not output.count:
+        return None
+    rows = range(output.start // n_embd, (output.start + output.count) // n_embd)
+    total, examined = 0.0, 0
+    for _, block in sampled_rows(v, n_embd, rows):
+        values = floats(block, v.byte_order)
+        total, examined = total + sum(values), examined + len(values)
+    largest = max(max(map(abs, floats(block, norm.byte_order))) for _, block in sampled_rows(norm, n_embd))
+    square = total * output.count / examined / (1 - BETA2**iterations) / (2 * n_embd)
+    if not (0 < square < float("inf") and 0 < largest < float("inf")):
+        return None
+    return sqrt(square) / largest
+
+
+def mean_square_length(v: Tensor, iterations: int) -> float | None:
+    """Return the square of the length of the whole gradient, averaged as v is; None if there was no iteration.
+
+    The sum of v is that average times Adam's bias towards 0. All of v is read.
+    """
+    if iterations <= 0 or v.type != "F32":
+        return None
+    if v.n_elements <= 1 << 20:
+        total = sum(sum(floats(bytes(chunk), v.byte_order)) for chunk in v.chunks())
+    else:
+        import numpy as np
+
+        total = float(sum(values.sum(dtype=np.float64) for values in v.values()))
+    return total / (1 - BETA2**iterations)
+
+
+def possible_batches(train_samples: int, train_its: int, n_iter: int | None = None) -> list[int]:
+    """Return the numbers of samples of a batch that the counts allow, ascending; none if they contradict each other.
+
+    train_samples is a multiple of the batch, and the number of batches lies between train_its / n_iter and train_its,
+    if the batch never changed. Counts contradict each other after a wrap at 2**32.
+    """
+    if not 0 < train_samples < MOST_COUNT or train_its < 1:
+        return []
+    small = [number for number in range(1, isqrt(train_samples) + 1) if not train_samples % number]
+    divisors = sorted({*small, *(train_samples // number for number in small)})
+    return [
+        number
+        for number in divisors
+        if number * train_its >= train_samples
+        and (not n_iter or n_iter < 1 or number * train_its <= train_samples * n_iter)
+    ]
+
+
+def divided(data: bytes | memoryview, divisor: int) -> memoryview:
+    """Return little-endian float32 values divided by a number, as bytes.
+
+    Each value is divided in float32, by the divisor rounded to float32, and so depends on nothing but these two: a
+    vector may be divided in any pieces, and on any machine the bits are the same. A comparison of a converted vector
+    with its checkpoint applies this function to the checkpoint's bytes and expects the same bits, of every value.
+    The way back is not exact: the product of a quotient and the divisor is the value if the divisor is a power of two
+    and nothing underflows; otherwise it is the value or a neighbour.
+    """
+    import numpy as np
+
+    if divisor == 1:
+        return memoryview(data)
+    values = np.frombuffer(data, "<f4")
+    quotients = np.empty_like(values)
+    with np.errstate(all="ignore"):
+        np.divide(values, np.float32(divisor), out=quotients)
+    return quotients.data.cast("B")

@@ -1,0 +1,175 @@
+"""What all open files have in common: fields by path and by place, with suggestions for paths that do not exist."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ggcp_schema import FORMATS, File, GgcpError, NotACheckpointError, PathError, UsageError, open_file
+from ggcp_schema.formats.file import parse_path
+from tests.builder import build_checkpoint, build_ggml, build_gguf
+from tests.helpers import FIXTURES, GENUINE, TRUNCATED
+
+PATH = FIXTURES / "v1-adam.ggcp"
+SMALL = {
+    "ggcp": build_checkpoint(past=2),
+    "gguf": build_gguf([("general.architecture", 8, "llama")], [("t", (2,), 0, bytes(8))]),
+    "ggjt": build_ggml(b"tjgg", 3, tensors=[("t", (2,), 0, bytes(8))]),
+    "ggmf": build_ggml(b"fmgg", 1, tensors=[("t", (2,), 0, bytes(8))]),
+    "ggml": build_ggml(b"lmgg", None, tensors=[("t", (2,), 0, bytes(8))]),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_each_format_opens_its_files(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(SMALL[name])
+    with open_file(path) as file:
+        assert isinstance(file, File)
+        assert (file.format.name, file.size, file.path, file.damage) == (name, len(SMALL[name]), str(path), None)
+        assert next(leaf.path for leaf in file.root.leaves()) == "magic"
+        assert file.tensors
+        for tensor in file.tensors.values():
+            leaf = file.at(tensor.offset)
+            assert leaf is not None
+            assert (leaf.type, leaf.offset, leaf.size) == ("data", tensor.offset, tensor.nbytes)
+        assert file.describe() in repr(file)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_cut_file_of_each_format_says_that_it_is_damaged(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(SMALL[name][:60])
+    with open_file(path, partial=True) as file:
+        assert file.damage is not None
+        assert "damaged" in file.describe()
+        with pytest.raises(GgcpError) as caught:
+            file.find("no such field")
+        assert caught.value is file.damage  # what is not there may lie after the damage
+        assert file.get("no such field", 7) == 7
+
+
+@pytest.mark.parametrize(
+    ("path", "steps"),
+    [
+        ("layers[1].wq.ne[0]", ("layers", 1, "wq", "ne", 0)),
+        ("norm", ("norm",)),
+        ("[3]", (3,)),
+        ("a b.c-d", ("a b", "c-d")),
+        ("layers[-1]", None),
+        ("norm.data[-]", None),
+        ("layers[", None),
+        ("layers]", None),
+        ("a..b", None),
+        ("a.", None),
+        ("layers[x]", None),
+        ("layers[" + "9" * 5000 + "]", None),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_the_steps_of_a_path(path: str, steps: tuple[str | int, ...] | None) -> None:
+    assert parse_path(path) == steps
+
+
+@given(st.text(max_size=30) | st.text("layers[]0.wq-", max_size=30))
+def test_any_text_is_a_field_or_a_path_error(text: str) -> None:
+    with open_file(PATH) as file:
+        if text in file:
+            steps = file.find(text).steps
+            assert text in {"", "file"} or steps in {parse_path(text), file.alias(text)}
+        else:
+            with pytest.raises(PathError) as caught:
+                file.find(text)
+            assert repr(text) in caught.value.message
+
+
+def test_a_path_error_is_a_key_error_and_names_the_nearest() -> None:
+    with open_file(PATH) as file:
+        with pytest.raises(KeyError) as caught:
+            file.find("hparams.n_emb")
+        assert isinstance(caught.value, UsageError)
+        assert str(caught.value).startswith(f"{PATH} has no field 'hparams.n_emb'\nDid you mean hparams.n_embd, ")
+        for wrong, right in (
+            ("n_layer", "hparams.n_layer"),
+            ("layers[0].wqq", "layers[0].wq"),
+            ("optimizer.n_x", "optimizer.nx"),
+            ("Norm", "norm"),
+        ):
+            with pytest.raises(PathError, match=rf"Did you mean .*{right.replace('[', '.').replace(']', '.')}"):
+                file.find(wrong)
+        with pytest.raises(PathError, match=r"Run `ggcp-schema dump .*` to list all fields"):
+            file.find("zzzzzzzz")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "hint"),
+    [
+        ("wq.data", "Did you mean layers[0].wq.data?"),
+        ("NE[0]", "Did you mean tok_embeddings.ne[0], norm.ne[0]"),
+        ("layers[2]", "layers has 2 elements, [0] to [1]."),
+        ("layers[99].wq.data", "layers has 2 elements, [0] to [1]."),
+        ("layers[1].wq.ne[2]", "layers[1].wq.ne has 2 elements, [0] to [1]."),
+        ("layers[1].wx[2]", "Did you mean layers[0].w"),
+        ("norm[0]", "Did you mean norm"),
+        ("optimizer.state.pf.ne[0]", "optimizer.state.pf.ne has 0 elements."),
+    ],
+)
+def test_the_hint_names_paths_with_that_ending_or_the_size_of_the_list(wrong: str, hint: str) -> None:
+    with open_file(PATH) as file, pytest.raises(PathError) as caught:
+        file.find(wrong)
+    assert caught.value.hint.startswith(hint)
+
+
+def test_fields_by_place() -> None:
+    with open_file(PATH) as file:
+        assert file.at(0).path == "magic"
+        assert file.at(file.size - 1).path == "optimizer.state.n_no_improvement"
+        assert file.at(file.size) is None
+        assert file.at(-1) is None
+    with open_file(TRUNCATED, partial=True) as file:
+        assert file.at(file.size - 1).path == "layers[0].w3.name"
+
+
+def test_the_whole_file_is_a_field_too() -> None:
+    with open_file(PATH) as file:
+        for name in ("", "file"):
+            assert (file.find(name).offset, file.find(name).size) == (0, file.size)
+
+
+def test_names_of_fields_and_whether_they_are_there() -> None:
+    with open_file(PATH) as file:
+        names = ["magic", "version", "train_its", "train_samples", "train_tokens", "hparams", "tok_embeddings", "norm"]
+        assert list(file) == [*names, "output", "n_ff", "layers", "optimizer"]
+        assert "norm" in file
+        assert "layers[1].wq.ne[1]" in file
+        assert "blk.1.attn_q.weight" in file
+        assert "norn" not in file
+        assert 3 not in file
+        assert (file.get("optimizer.nx"), file.get("optimizer.n_x"), file.get("optimizer.params", "none")) == (
+            16976,
+            None,
+            "none",
+        )
+
+
+def test_nothing_stays_open_after_an_error(tmp_path: Path) -> None:
+    (tmp_path / "bad").write_bytes(b"?")
+    before = os.listdir("/proc/self/fd")
+    for partial in (False, True):
+        with pytest.raises(NotACheckpointError):
+            open_file(tmp_path / "bad", partial=partial)
+    with pytest.raises(GgcpError):
+        open_file(TRUNCATED)
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_files_can_be_closed_twice_and_their_fields_stay() -> None:
+    for path in GENUINE[:2]:
+        file = open_file(path)
+        file.close()
+        file.close()
+        assert file.find("hparams.n_embd").value > 0
