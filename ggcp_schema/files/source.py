@@ -7,7 +7,8 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING
+from itertools import chain
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 from ggcp_schema.errors import FileError
 from ggcp_schema.files.magic import file_error, open_regular
@@ -19,6 +20,41 @@ if TYPE_CHECKING:
 CHUNK = 1 << 21  # bytes read at a time
 READ_AHEAD = 2  # chunks
 READ_AHEAD_FROM = 64  # chunks: for fewer, starting the thread takes longer than it saves
+
+
+class Rows(NamedTuple):
+    """Rows of `size` bytes in a file, each `stride` bytes after the one before; a single one is an (offset, size)."""
+
+    offset: int
+    size: int
+    n_rows: int = 1
+    stride: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the rows."""
+        return self.size * self.n_rows
+
+    @property
+    def is_dense(self) -> bool:
+        """True if it is faster to read what lies between the rows too than to read each row alone."""
+        return self.stride <= 4 * self.size
+
+    @property
+    def buffered(self) -> int:
+        """The bytes of memory that reading the rows takes."""
+        return (self.n_rows - 1) * self.stride + self.size if self.is_dense else self.nbytes
+
+    def chunks(self) -> Iterator[Rows]:
+        """Yield the rows in parts for which a buffer of `CHUNK` bytes is enough."""
+        offset, size, n_rows, stride = self
+        if n_rows > 1 and 0 < size <= CHUNK:
+            step = max(1, CHUNK // (stride if self.is_dense else size))
+            for row in range(0, n_rows, step):
+                yield Rows(offset + row * stride, size, min(step, n_rows - row), stride)
+        else:
+            for start in (offset + row * stride for row in range(n_rows)):
+                yield from (Rows(start + at, min(CHUNK, size - at)) for at in range(0, size, CHUNK))
 
 
 class Source:
@@ -89,34 +125,42 @@ class Source:
         buffer[: len(data)] = data
         return len(data)
 
-    def stream(self, extents: Sequence[tuple[int, int]]) -> Iterator[memoryview]:
-        """Yield the bytes of these (offset, size) extents, in order, in chunks of at most 2 MiB of one extent each.
+    def stream(self, extents: Sequence[tuple[int, int] | Rows]) -> Iterator[memoryview]:
+        """Yield the bytes of these extents, in order, in chunks of at most 2 MiB of one extent each.
 
+        An extent is (offset, size), or `Rows`, of which a chunk holds whole ones unless one row is larger than a chunk.
         While the caller works on one chunk the next two are read, which makes copying as fast as `cp`. A yielded chunk
         is only valid until the next one is requested, because the buffers are reused.
         """
-        chunks = (
-            (at, min(CHUNK, start + size - at)) for start, size in extents for at in range(start, start + size, CHUNK)
-        )
-        if sum(-(-size // CHUNK) for _, size in extents) < READ_AHEAD_FROM:
-            for offset, size in chunks:
-                yield self._read(memoryview(bytearray(size)), offset)
+        rows = [Rows(*extent) for extent in extents]
+        chunks = chain.from_iterable(extent.chunks() for extent in rows)
+        if sum(-(-extent.nbytes // CHUNK) for extent in rows) < READ_AHEAD_FROM:
+            for chunk in chunks:
+                yield self._read(memoryview(bytearray(chunk.buffered)), chunk)
             return
         from concurrent.futures import Future, ThreadPoolExecutor
 
         buffers = [memoryview(bytearray(CHUNK)) for _ in range(READ_AHEAD + 1)]
         ahead: deque[Future[memoryview]] = deque()
         with ThreadPoolExecutor(max_workers=1) as reader:
-            for turn, (offset, size) in enumerate(chunks):
-                ahead.append(reader.submit(self._read, buffers[turn % len(buffers)][:size], offset))
+            for turn, chunk in enumerate(chunks):
+                ahead.append(reader.submit(self._read, buffers[turn % len(buffers)], chunk))
                 if len(ahead) == len(buffers):
                     yield ahead.popleft().result()
             while ahead:
                 yield ahead.popleft().result()
 
-    def _read(self, buffer: memoryview, offset: int) -> memoryview:
-        self.read_into(buffer, offset)
-        return buffer
+    def _read(self, buffer: memoryview, chunk: Rows) -> memoryview:
+        """Read a chunk into the buffer and return that part of it; rows close to each other are read at once."""
+        offset, size, n_rows, stride = chunk
+        if chunk.is_dense:
+            self.read_into(buffer[: chunk.buffered], offset)
+            for row in range(1, n_rows):
+                buffer[row * size : (row + 1) * size] = buffer[row * stride : row * stride + size]
+        else:
+            for row in range(n_rows):
+                self.read_into(buffer[row * size : (row + 1) * size], offset + row * stride)
+        return buffer[: chunk.nbytes]
 
     def map(self, offset: int, nbytes: int) -> npt.NDArray[np.float32]:
         """Return a read-only view of little-endian float32 data. Raises `FileError` if the file is too short now."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ggcp_schema import FileError
 from ggcp_schema.files import source as module
-from ggcp_schema.files.source import Source
+from ggcp_schema.files.source import Rows, Source
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +49,24 @@ def test_pieces_cover_the_extents_exactly(
     assert [len(piece) for piece in pieces] == [
         min(chunk, size - at) for _, size in extents for at in range(0, size, chunk)
     ]
+
+
+@given(
+    extents=st.lists(st.builds(Rows, *(st.integers(0, most) for most in (200, 12, 6, 20))), max_size=8),
+    chunk=st.integers(1, 40),
+    read_ahead_from=st.integers(1, 20),
+)
+def test_rows_that_lie_apart_are_joined(numbers: Path, extents: list[Rows], chunk: int, read_ahead_from: int) -> None:
+    data, source = numbers.read_bytes(), Source(numbers)
+    extents = [rows if rows.stride >= rows.size else rows._replace(stride=rows.size) for rows in extents]
+    starts = [(rows.offset + row * rows.stride, rows.size) for rows in extents for row in range(rows.n_rows)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "CHUNK", chunk)
+        patch.setattr(module, "READ_AHEAD_FROM", read_ahead_from)
+        pieces = [bytes(piece) for piece in source.stream(extents)]
+    source.close()
+    assert b"".join(pieces) == b"".join(data[start : start + size] for start, size in starts)
+    assert max(map(len, pieces), default=0) <= chunk
 
 
 def test_without_preadv_the_same_file_is_read_after_chdir(
