@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +19,7 @@ from ggcp_schema.cli.options import File, Force, Json, NoSync, Quiet
 from ggcp_schema.cli.output import echo, escape, print_json, progress, raise_damage
 from ggcp_schema.cli.tensors import Order
 from ggcp_schema.errors import FileError, UsageError
+from ggcp_schema.files import safetensors
 from ggcp_schema.files.atomic import atomic_output, check_output
 from ggcp_schema.files.tensor import stream_values
 from ggcp_schema.formats import open_file
@@ -211,8 +211,7 @@ def write_npy(place: str, items: Sequence[Listed], data: Iterator[Floats]) -> No
 def write_safetensors(place: str, items: Sequence[Listed], data: Iterator[Floats]) -> None:
     """Write tensors by name as .safetensors.
 
-    The safetensors package writes only from memory, so this writes the file as its specification says, and the
-    package then reads its header. Raises `UsageError` if the package is missing.
+    The safetensors package then reads the header. Raises `UsageError` if the package is missing.
     """
     try:
         from safetensors import SafetensorError, safe_open
@@ -221,22 +220,15 @@ def write_safetensors(place: str, items: Sequence[Listed], data: Iterator[Floats
         raise UsageError("writing .safetensors needs the safetensors package", hint) from error
 
     source = os.path.basename(os.fsencode(items[0].tensor.source.path)).decode("utf-8", "replace")
-    header: dict[str, object] = {"__metadata__": {"format": "np", "source": source}}
-    end = 0
-    for item in items:
-        start, end = end, end + 4 * item.tensor.n_elements
-        header[item.name] = {"dtype": "F32", "shape": item.tensor.shape[::-1], "data_offsets": [start, end]}
-    with open(place, "wb") as file:
-        text = json.dumps(header).encode()
-        text += b" " * (-len(text) % 8)
-        file.write(len(text).to_bytes(8, "little") + text)
-        file.writelines(values.astype("<f4", copy=False).data for values in data)
+    listed = [(item.name, "F32", item.tensor.shape[::-1]) for item in items]
+    chunks = (values.astype("<f4", copy=False).data for values in data)
+    safetensors.write_safetensors(place, listed, chunks, {"format": "np", "source": source})
     try:
         with safe_open(place, framework="np") as written:
             found = {name: tuple(written.get_slice(name).get_shape()) for name in written.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise FileError(f"verification failed: {error}", "The output was discarded.") from error
-    if found != {item.name: item.tensor.shape[::-1] for item in items}:
+    if found != {name: shape for name, _, shape in listed}:
         raise FileError("verification failed: the written file lists different tensors", "The output was discarded.")
 
 

@@ -1,0 +1,82 @@
+"""config.json and generation_config.json, as transformers 4 and 5 both read them."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+TORCH_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+def model_config(
+    *,
+    n_vocab: int,
+    n_embd: int,
+    n_head: int,
+    n_layer: int,
+    n_ff: int,
+    rope_theta: float,
+    rms_eps: float,
+    context_length: int,
+    ids: Mapping[str, int],
+    n_head_kv: int | None = None,
+    rope_factor: float = 1.0,
+    dtype: str = "F32",
+) -> dict[str, Any]:
+    """Return config.json of a LlamaForCausalLM.
+
+    `rope_theta` is the base of RoPE's frequencies, to which a partial rotation is converted as for GGUF, `rope_factor`
+    what positions are divided by, `context_length` in tokens, and `ids` those of the tokens bos and eos.
+
+    transformers 5 reads `rope_parameters` and `dtype`; transformers 4 ignores these without a word and reads
+    `rope_theta`, `rope_scaling` and `torch_dtype`. Both versions read their own key when all are there.
+    """
+    theta = shortest(rope_theta)
+    linear = {"rope_type": "linear", "factor": shortest(rope_factor)}
+    is_scaled = rope_factor != 1
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": n_vocab,
+        "hidden_size": n_embd,
+        "intermediate_size": n_ff,
+        "num_hidden_layers": n_layer,
+        "num_attention_heads": n_head,
+        "num_key_value_heads": n_head_kv or n_head,
+        "head_dim": n_embd // n_head,
+        "hidden_act": "silu",
+        "max_position_embeddings": context_length,
+        "rms_norm_eps": shortest(rms_eps),
+        "rope_theta": theta,
+        **({"rope_scaling": linear} if is_scaled else {}),
+        "rope_parameters": (linear if is_scaled else {"rope_type": "default"}) | {"rope_theta": theta},
+        "attention_bias": False,
+        "mlp_bias": False,
+        "attention_dropout": 0.0,
+        "tie_word_embeddings": False,
+        "bos_token_id": ids.get("bos"),
+        "eos_token_id": ids.get("eos"),
+        "pad_token_id": None,
+        "torch_dtype": TORCH_DTYPES[dtype],
+        "dtype": TORCH_DTYPES[dtype],
+        "use_cache": True,
+    }
+
+
+def generation_config(ids: Mapping[str, int]) -> dict[str, Any]:
+    """Return generation_config.json: the ids of the tokens bos and eos, as far as there are any."""
+    return {f"{name}_token_id": ids[name] for name in ("bos", "eos") if name in ids}
+
+
+def json_text(value: Mapping[str, Any]) -> str:
+    """Return the text of a JSON file."""
+    return json.dumps(value, ensure_ascii=False, indent=2) + "\n"
+
+
+def shortest(value: float) -> float:
+    """Return the number with the fewest decimal digits that is the same float32: 1e-05 for 9.999999747378752e-06."""
+    packed = struct.pack("<f", value)
+    texts = (f"{value:.{digits}g}" for digits in range(1, 10))
+    return next((float(text) for text in texts if struct.pack("<f", float(text)) == packed), value)

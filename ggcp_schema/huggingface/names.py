@@ -1,0 +1,41 @@
+"""The names by which transformers' LlamaForCausalLM knows the parameters of a model."""
+
+from __future__ import annotations
+
+from ggcp_schema.checkpoint.names import layer_and_name
+
+# In the order of `named_parameters()`.
+EMBEDDINGS = {"tok_embeddings": "model.embed_tokens"}
+LAYER = {
+    "wq": "self_attn.q_proj",
+    "wk": "self_attn.k_proj",
+    "wv": "self_attn.v_proj",
+    "wo": "self_attn.o_proj",
+    "w1": "mlp.gate_proj",
+    "w3": "mlp.up_proj",
+    "w2": "mlp.down_proj",
+    "attention_norm": "input_layernorm",
+    "ffn_norm": "post_attention_layernorm",
+}
+HEAD = {"norm": "model.norm", "output": "lm_head"}
+
+ROTATED = ("wq", "wk")
+"""The matrices whose rows are in another order in transformers: see `rotation`."""
+
+
+def parameter_names(n_layer: int) -> dict[str, str]:
+    """Return transformers' names by ggcp path, in the order of `named_parameters()`.
+
+    `layers[0].wq` is `model.layers.0.self_attn.q_proj.weight`.
+    """
+    layers = {
+        f"layers[{layer}].{path}": f"model.layers.{layer}.{name}"
+        for layer in range(n_layer)
+        for path, name in LAYER.items()
+    }
+    return {path: f"{name}.weight" for path, name in (EMBEDDINGS | layers | HEAD).items()}
+
+
+def is_rotated(path: str) -> bool:
+    """Check if a tensor, given by its ggcp path, is a matrix whose rows transformers has in another order."""
+    return layer_and_name(path)[1] in ROTATED

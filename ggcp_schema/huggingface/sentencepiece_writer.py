@@ -1,0 +1,83 @@
+"""Write tokenizer.model: a sentencepiece model, the protobuf message ModelProto of sentencepiece_model.proto.
+
+llama.cpp's converter takes tokens, scores and types from it; without it every score becomes -1000. The model tokenizes
+text as llama.cpp does: BPE by score, unknown characters as bytes, a space before the text, no normalization.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+
+from ggcp_schema.huggingface.tokenizer import token_texts
+from ggcp_schema.mapping.sentencepiece_model import (
+    ADD_DUMMY_PREFIX,
+    BYTES,
+    FIXED32,
+    MODEL_TYPE,
+    MODEL_TYPES,
+    NORMALIZER_SPEC,
+    PIECE,
+    PIECES,
+    REMOVE_EXTRA_WHITESPACES,
+    SCORE,
+    TRAINER_SPEC,
+    TYPE,
+    VARINT,
+)
+from ggcp_schema.mapping.tokenizer import BYTE, NORMAL, UNDEFINED, Token
+
+VOCAB_SIZE, BYTE_FALLBACK = 4, 35  # fields of the trainer_spec, as the next two
+SPECIAL_IDS = {"unknown": 40, "bos": 41, "eos": 42, "padding": 43}
+SPECIAL_PIECES = {"unknown": 45, "bos": 46, "eos": 47, "padding": 48}
+NAME, ESCAPE_WHITESPACES = 1, 5  # fields of the normalizer_spec
+
+
+def sentencepiece_model(tokens: Sequence[Token], ids: Mapping[str, int]) -> bytes:
+    """Return tokenizer.model for llama.cpp's tokens by id; `ids` are those of the special tokens.
+
+    sentencepiece loads it if just one token is of the type UNKNOWN and, if there are tokens of the type BYTE, there are
+    all 256. A token of llama.cpp's type UNDEFINED becomes a normal one.
+    """
+    texts = token_texts(tokens)
+    pieces = (_piece(text, token) for text, token in zip(texts, tokens))
+    trainer = [
+        _number(MODEL_TYPE, next(number for number, name in MODEL_TYPES.items() if name == "bpe")),
+        _number(VOCAB_SIZE, len(tokens)),
+        _number(BYTE_FALLBACK, any(token.type == BYTE for token in tokens)),
+        *(_number(field, ids.get(name, -1)) for name, field in SPECIAL_IDS.items()),
+        *(_bytes(field, texts[ids[name]].encode()) for name, field in SPECIAL_PIECES.items() if name in ids),
+    ]
+    normalizer = [
+        _bytes(NAME, b"identity"),
+        _number(ADD_DUMMY_PREFIX, 1),
+        _number(REMOVE_EXTRA_WHITESPACES, 0),
+        _number(ESCAPE_WHITESPACES, 1),
+    ]
+    specs = (TRAINER_SPEC, b"".join(trainer)), (NORMALIZER_SPEC, b"".join(normalizer))
+    return b"".join([*(_bytes(PIECES, piece) for piece in pieces), *(_bytes(*spec) for spec in specs)])
+
+
+def _piece(text: str, token: Token) -> bytes:
+    score = _varint(SCORE << 3 | FIXED32) + struct.pack("<f", token.score)
+    return _bytes(PIECE, text.encode()) + score + _number(TYPE, NORMAL if token.type == UNDEFINED else token.type)
+
+
+def _bytes(field: int, data: bytes) -> bytes:
+    """Return a protobuf field of text, bytes, or a message."""
+    return _varint(field << 3 | BYTES) + _varint(len(data)) + data
+
+
+def _number(field: int, value: int) -> bytes:
+    """Return a protobuf field of an integer."""
+    return _varint(field << 3 | VARINT) + _varint(value)
+
+
+def _varint(value: int) -> bytes:
+    """Return a protobuf varint; a negative number is one of 64 bits."""
+    value &= (1 << 64) - 1
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])

@@ -1,0 +1,153 @@
+"""The tensors of a model folder: the weights, and Adam's moments, as places in the input. Nothing is read here."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from itertools import groupby
+from math import prod
+from typing import NamedTuple
+
+from ggcp_schema.checkpoint.layout import Layout
+from ggcp_schema.checkpoint.names import layer_and_name
+from ggcp_schema.errors import UsageError
+from ggcp_schema.files.safetensors import DTYPES
+from ggcp_schema.files.source import Rows, Source
+from ggcp_schema.files.tensor import ELEMENT_SIZES, LITTLE, Tensor, decode
+from ggcp_schema.huggingface.names import is_rotated, parameter_names
+from ggcp_schema.huggingface.rotation import halves
+from ggcp_schema.mapping.scale import divided
+
+MOMENTS = {"m": "exp_avg", "v": "exp_avg_sq"}
+"""torch's names of Adam's moments, by the names of the trainers."""
+
+
+class Stored(NamedTuple):
+    """Data in a file: the extents, joined in this order, of which `transform` converts each chunk if it is not None."""
+
+    source: Source
+    extents: tuple[Rows, ...]
+    transform: Callable[[memoryview], memoryview] | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes to be read."""
+        return sum(extent.nbytes for extent in self.extents)
+
+
+class HfTensor(NamedTuple):
+    """A tensor of a safetensors file: its name, element type, shape in numpy's order, and little-endian data."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    data: Stored | bytes
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the tensor in the output."""
+        return prod(self.shape) * DTYPES[self.dtype]
+
+
+def weight_tensors(
+    tensors: Mapping[str, Tensor], *, n_head: int, n_head_kv: int | None = None, dtype: str = "F32"
+) -> list[HfTensor]:
+    """Return a model's weights by transformers' names, in the order of `named_parameters()`.
+
+    `tensors` are those of a whole model by ggcp path, and `dtype` is F32, F16 or BF16. Raises `UsageError` for another
+    `dtype`, or a tensor whose elements cannot be read.
+    """
+    if dtype not in ELEMENT_SIZES:
+        raise UsageError(f"there is no element type {dtype!r}", f"Use {', '.join(ELEMENT_SIZES)}.")
+    heads = {"wq": n_head, "wk": n_head_kv or n_head}
+    found = []
+    for path, name in parameter_names(layer_count(tensors)).items():
+        tensor = tensors[path]
+        tensor.check_readable()
+        extents = _extents(path, tensor.offset, tensor.nbytes, tensor.shape, heads)
+        as_it_is = tensor.type == dtype and tensor.byte_order == LITTLE
+        transform = None if as_it_is else partial(_converted, tensor.type, tensor.byte_order, dtype, 1)
+        found.append(HfTensor(name, dtype, tensor.shape[::-1], Stored(tensor.source, extents, transform)))
+    return found
+
+
+def moment_tensors(
+    tensors: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    *,
+    order: str,
+    scale: int = 1,
+    step: int,
+    n_head: int,
+    n_head_kv: int | None = None,
+) -> list[HfTensor]:
+    """Return Adam's moments of each parameter as torch has them, and `step`, the count of iterations.
+
+    They are `exp_avg.NAME`, which is m divided by `scale`, and `exp_avg_sq.NAME`, v divided by its square. `tensors`
+    are a model's by ggcp path; `state` has the flat vectors m and v, whose parameters are in that order. Raises
+    `UsageError` for an unknown order, `UnfitError` if the tensors are not those of a whole model.
+    """
+    layout = Layout.of(order, tensors)
+    heads = {"wq": n_head, "wk": n_head_kv or n_head}
+    found = []
+    for power, (field, prefix) in enumerate(MOMENTS.items(), 1):
+        vector, divisor = state[field], scale**power
+        is_stored_so = divisor == 1 and vector.byte_order == LITTLE
+        transform = None if is_stored_so else partial(_converted, "F32", vector.byte_order, "F32", divisor)
+        for path, name in parameter_names(layout.n_layer).items():
+            piece, shape = layout.find(path), tensors[path].shape
+            assert piece is not None  # noqa: S101 - the layout is that of these tensors
+            extents = _extents(path, vector.offset + 4 * piece.start, 4 * piece.count, shape, heads)
+            found.append(HfTensor(f"{prefix}.{name}", "F32", shape[::-1], Stored(vector.source, extents, transform)))
+    return [*found, HfTensor("step", "F32", (), struct.pack("<f", step))]
+
+
+def layer_count(tensors: Mapping[str, Tensor]) -> int:
+    """Return the number of layers of a model whose tensors are given by ggcp path."""
+    return sum(layer_and_name(path)[1] == "wq" for path in tensors)
+
+
+def tensor_data(tensors: Iterable[HfTensor]) -> Iterator[memoryview]:
+    """Yield the data of the tensors one after another, in constant memory.
+
+    Files are read ahead. A chunk is only valid until the next one is requested.
+    """
+    for source, group in groupby(
+        tensors, key=lambda tensor: tensor.data.source if isinstance(tensor.data, Stored) else None
+    ):
+        if source is None:
+            yield from (memoryview(tensor.data) for tensor in group if isinstance(tensor.data, bytes))
+            continue
+        run = [tensor.data for tensor in group if isinstance(tensor.data, Stored)]
+        chunks = source.stream([extent for data in run for extent in data.extents])
+        for data in run:
+            left = data.nbytes
+            while left:
+                chunk = next(chunks)
+                left -= len(chunk)
+                yield data.transform(chunk) if data.transform else chunk
+
+
+def _extents(path: str, offset: int, nbytes: int, shape: tuple[int, ...], heads: Mapping[str, int]) -> tuple[Rows, ...]:
+    """Return where the elements of a parameter lie, in the order of transformers; `offset` is that of the first."""
+    if not nbytes:
+        return ()
+    if not is_rotated(path):
+        return (Rows(offset, nbytes),)
+    return halves(offset, nbytes // shape[1], shape[1], heads[layer_and_name(path)[1]])
+
+
+def _converted(type: str, byte_order: str, dtype: str, divisor: int, chunk: memoryview) -> memoryview:
+    """Return elements of that type as little-endian `dtype`, divided in float32; NaN stays NaN, F16 may overflow."""
+    import numpy as np
+
+    values = decode(chunk, type, byte_order).astype("<f4", copy=False)
+    if dtype == "F32":
+        return divided(values.data.cast("B"), divisor)
+    if dtype == "F16":
+        with np.errstate(over="ignore"):
+            return values.astype("<f2").data.cast("B")
+    bits = values.view(np.uint32)
+    rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16  # to the nearest, of two the even one
+    return np.where(np.isnan(values), bits >> 16 | 0x40, rounded).astype("<u2").data.cast("B")
