@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -37,7 +38,9 @@ def model_card(
         name=_line(name) or "A Llama model",
         rows=rows,
         notes=f"\n{listed}" if listed else "",
-        generate=GENERATE.format(prompt=prompt, new_tokens=max(1, min(NEW_TOKENS, context_length // 2))),
+        generate=GENERATE.format(
+            prompt=json.dumps(prompt, ensure_ascii=False), new_tokens=max(1, min(NEW_TOKENS, context_length // 2))
+        ),
         optimizer=WITH_MOMENTS if has_moments else WITHOUT_MOMENTS,
         train=TRAIN.format(
             context_length=context_length,
@@ -94,7 +97,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained(".")
 model = AutoModelForCausalLM.from_pretrained(".")
-inputs = tokenizer({prompt!r}, return_tensors="pt")
+inputs = tokenizer({prompt}, return_tensors="pt")
 outputs = model.generate(**inputs, max_new_tokens={new_tokens}, do_sample=False, pad_token_id=tokenizer.unk_token_id)
 print(tokenizer.decode(outputs[0], skip_special_tokens=True))
 """

@@ -38,6 +38,22 @@ def tokenizer_keys(tokens: Sequence[Token], ids: dict[str, int]) -> list[KeyValu
     ]
 
 
+def tokens_and_ids(keys: Sequence[KeyValue]) -> tuple[list[Token], dict[str, int]]:
+    """Return the tokens that these keys describe, and the ids of the special ones, as `bos`: what llama.cpp reads.
+
+    Without scores all are 0, and without types all tokens are normal. Where the ids of unknown, bos and eos are not
+    stated they are 0, 1 and 2, if there are so many tokens.
+    """
+    values = {entry.key: entry.value for entry in keys}
+    texts = values.get(names.TOKENS, [])
+    scores = values.get(names.TOKEN_SCORES, [0.0] * len(texts))
+    types = values.get(names.TOKEN_TYPES, [NORMAL] * len(texts))
+    ids = {name: index for index, name in enumerate(("unknown", "bos", "eos")) if index < len(texts)}
+    prefix, suffix = names.TOKEN_ID.split("{}")
+    ids |= {key.removeprefix(prefix).removesuffix(suffix): value for key, value in values.items() if is_id(key)}
+    return list(map(Token, texts, scores, types)), ids
+
+
 def n_tokens(keys: Sequence[KeyValue]) -> int:
     """Return the number of tokens that these tokenizer keys describe."""
     return next((len(entry.value) for entry in keys if entry.key == names.TOKENS), 0)

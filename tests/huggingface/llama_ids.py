@@ -1,0 +1,48 @@
+"""The ids that present-day llama.cpp gives to texts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ANSWER = "answer: "
+
+
+def token_ids(model: Path, texts: Sequence[str], *, parse_special: bool) -> list[list[int]]:
+    """Return the ids of each text, with the token bos; texts of special tokens are these if `parse_special`."""
+    job = json.dumps([str(model), list(texts), parse_special])
+    result = subprocess.run(
+        [sys.executable, __file__], input=job, capture_output=True, encoding="utf-8", timeout=300, check=False
+    )
+    answer = next((line for line in result.stdout.splitlines() if line.startswith(ANSWER)), None)
+    assert answer, result.stderr
+    ids: list[list[int]] = json.loads(answer.removeprefix(ANSWER))
+    return ids
+
+
+def _main(model: str, texts: list[str], parse_special: bool) -> None:
+    from http.client import HTTPConnection
+    from urllib.parse import urlsplit
+
+    import xllamacpp  # type: ignore[import-untyped,unused-ignore]
+
+    params = xllamacpp.CommonParams()
+    params.model.path = model
+    params.warmup = params.fit_params = False
+    params.n_parallel = params.cpuparams.n_threads = 1
+    params.verbosity = 1
+    server = xllamacpp.Server(params)
+    connection = HTTPConnection(urlsplit(server.listening_address).netloc, timeout=60)
+    found = []
+    for text in texts:
+        body = json.dumps({"content": text, "add_special": True, "parse_special": parse_special})
+        connection.request("POST", "/tokenize", body)
+        found.append(json.load(connection.getresponse())["tokens"])
+    print(ANSWER, json.dumps(found), sep="", flush=True)
+
+
+if __name__ == "__main__":
+    _main(*json.load(sys.stdin))

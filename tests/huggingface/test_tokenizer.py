@@ -1,0 +1,254 @@
+"""tokenizer.json and tokenizer.model give texts the ids that llama.cpp gives them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sentencepiece import SentencePieceProcessor
+from tokenizers import Tokenizer
+
+from ggcp_schema import export_model
+from ggcp_schema.huggingface.config import json_text
+from ggcp_schema.huggingface.sentencepiece_writer import sentencepiece_model
+from ggcp_schema.huggingface.tokenizer import (
+    EQUAL_SCORES,
+    UNKNOWN_CHARACTER,
+    inexpressible,
+    tokenizer_config,
+    tokenizer_json,
+)
+from ggcp_schema.mapping.tokenizer import Token, tokens_and_ids
+from ggcp_schema.mapping.vocabulary import read_vocabulary
+from tests.builder import build_checkpoint
+from tests.helpers import FIXTURES
+from tests.huggingface.llama_ids import token_ids
+from tests.huggingface.texts import SPECIAL, texts
+from tests.mapping import llama
+from tests.vocabularies import ggml_file, make, raw_text, tokenizer_keys, write_gguf
+
+needs_llama = pytest.mark.skipif(not llama.HAS_WHEEL, reason="xllamacpp has wheels for Linux x86-64 alone")
+
+SOURCES = {
+    "alice": ["alice-vocab.gguf", "alice-vocab.ggjt", "alice-tokenizer.model"],
+    "toy": ["vocab.ggjt", "ggjt2", "sentencepiece"],
+}
+NAMES = [*SOURCES["alice"], *SOURCES["toy"], "vocab.gguf"]  # which has user-defined tokens, as no other can have
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("vocabularies")
+
+
+def source(name: str, folder: Path) -> Path:
+    """Return the vocabulary of that name as a file."""
+    if (FIXTURES / name).exists():
+        return FIXTURES / name
+    path = folder / name
+    path.write_bytes(make(name))
+    return path
+
+
+def read(path: Path) -> tuple[list[Token], dict[str, int]]:
+    return tokens_and_ids(read_vocabulary(path).keys)
+
+
+def fast(tokens: list[Token], ids: dict[str, int]) -> Tokenizer:
+    return Tokenizer.from_str(json.dumps(tokenizer_json(tokens, ids)))
+
+
+def by_llama(vocab: Path, strings: list[str], folder: Path, *, parse_special: bool) -> list[list[int]]:
+    """Return llama.cpp's ids, with this vocabulary in a model of no use."""
+    tokens, _ = read(vocab)
+    checkpoint, model = folder / "model.ggcp", folder / "model.gguf"
+    checkpoint.write_bytes(build_checkpoint(n_vocab=len(tokens)))
+    export_model(checkpoint, model, vocab=vocab, context_length=64, force=True)
+    return token_ids(model, strings, parse_special=parse_special)
+
+
+def with_texts(keys: dict[str, tuple[str, Any]], texts: dict[int, str]) -> list[tuple[str, Any, str]]:
+    """Return the keys with other texts of some tokens."""
+    kind, old = keys["tokenizer.ggml.tokens"]
+    changed = keys | {"tokenizer.ggml.tokens": (kind, [texts.get(index, text) for index, text in enumerate(old)])}
+    return [(name, value, types) for name, (types, value) in changed.items()]
+
+
+def differing(strings: list[str], found: list[list[int]], expected: list[list[int]]) -> list[str]:
+    return [text for text, one, other in zip(strings, found, expected, strict=True) if one != other]
+
+
+# The same ids as llama.cpp ---------------------------------------------------------------------------------
+
+
+@needs_llama
+@pytest.mark.parametrize("name", NAMES)
+def test_tokenizers_gives_the_ids_of_llama_cpp(name: str, folder: Path) -> None:
+    vocab = source(name, folder)
+    tokens, ids = read(vocab)
+    assert not inexpressible(tokens)
+    strings, tokenizer = [*texts(), *SPECIAL], fast(tokens, ids)
+    assert len(strings) >= 1000
+    for as_text in (False, True):
+        tokenizer.encode_special_tokens = as_text
+        found = [tokenizer.encode(text).ids for text in strings]
+        expected = by_llama(vocab, strings, folder, parse_special=not as_text)
+        assert differing(strings, found, expected) == []
+
+
+@needs_llama
+@pytest.mark.parametrize("name", NAMES)
+def test_sentencepiece_gives_the_ids_of_llama_cpp(name: str, folder: Path) -> None:
+    vocab = source(name, folder)
+    processor = SentencePieceProcessor(model_proto=sentencepiece_model(*read(vocab)))
+    strings = [*texts(), *SPECIAL]
+    found = [processor.encode(text, add_bos=True) for text in strings]
+    assert differing(strings, found, by_llama(vocab, strings, folder, parse_special=False)) == []
+
+
+@needs_llama
+def test_user_defined_tokens(folder: Path) -> None:
+    """They are cut out of a text first, also where their characters could be joined otherwise."""
+    vocab, keys = folder / "user-defined.gguf", tokenizer_keys()
+    changed = {309: "  ", 310: "hat", 311: "<|x|>", 312: "é", 313: "\n\n"}
+    assert set(keys["tokenizer.ggml.token_type"][1][309:]) == {4}
+    write_gguf(vocab, with_texts(keys, changed))
+    tokens, ids = read(vocab)
+    strings = [*texts(), *SPECIAL, "<|x|>", "a<|x|> b", " <|x|>the  the\n\nthe", "the<s>the", "<|x|><|x|>"]
+    tokenizer = fast(tokens, ids)
+    for as_text in (False, True):
+        tokenizer.encode_special_tokens = as_text
+        found = [tokenizer.encode(text).ids for text in strings]
+        assert differing(strings, found, by_llama(vocab, strings, folder, parse_special=not as_text)) == []
+    config = tokenizer_config(tokens, ids, context_length=64)
+    listed = {int(index): token["content"] for index, token in config["added_tokens_decoder"].items()}
+    assert listed == {index: token.text for index, token in enumerate(tokens) if index >= 309}
+    assert not any(token["special"] or token["normalized"] for token in config["added_tokens_decoder"].values())
+
+
+@needs_llama
+def test_control_another_order_of_merges_is_noticed(folder: Path) -> None:
+    vocab = FIXTURES / "alice-vocab.gguf"
+    tokens, ids = read(vocab)
+    value = tokenizer_json(tokens, ids)
+    value["model"]["merges"].reverse()
+    tokenizer, strings = Tokenizer.from_str(json.dumps(value)), texts()
+    found = [tokenizer.encode(text).ids for text in strings]
+    assert len(differing(strings, found, by_llama(vocab, strings, folder, parse_special=True))) > 100
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_decoding_gives_the_text_again(name: str, folder: Path) -> None:
+    tokenizer = fast(*read(source(name, folder)))
+    strings = [text for text in texts() if "▁" not in text]
+    assert [tokenizer.decode(tokenizer.encode(text).ids) for text in strings] == strings
+
+
+# One vocabulary, three kinds of files ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("names", SOURCES.values(), ids=SOURCES)
+def test_the_three_sources_of_a_vocabulary_give_the_same_files(names: list[str], folder: Path) -> None:
+    made = {
+        (json_text(tokenizer_json(*vocabulary)), sentencepiece_model(*vocabulary))
+        for vocabulary in (read(source(name, folder)) for name in names)
+    }
+    assert len(made) == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tokenizer_model_has_the_tokens_of_its_source(name: str, folder: Path) -> None:
+    tokens, ids = read(source(name, folder))
+    path = folder / "rebuilt.model"
+    path.write_bytes(sentencepiece_model(tokens, ids))
+    normal = [token._replace(type=1) if token.type == 4 else token for token in tokens]  # as gguf reads them
+    assert read(path)[0] == normal
+    assert read(path)[1].items() >= ids.items()
+    processor = SentencePieceProcessor(model_file=str(path))
+    for index, token in enumerate(tokens):
+        assert (processor.id_to_piece(index), processor.get_score(index)) == token[:2]
+        kinds = {2: processor.is_unknown, 3: processor.is_control, 5: processor.is_unused, 6: processor.is_byte}
+        assert [kind for kind, holds in kinds.items() if holds(index)] == ([token.type] if token.type in kinds else [])
+    assert (processor.unk_id(), processor.bos_id(), processor.eos_id()) == (ids["unknown"], ids["bos"], ids["eos"])
+    assert read_vocabulary(path).note == ""
+
+
+# What tokenizer.json cannot say ----------------------------------------------------------------------------
+
+
+@needs_llama
+def test_equal_scores_are_said_and_make_a_difference(folder: Path) -> None:
+    vocab = folder / "ggml"
+    known, _ = read(FIXTURES / "alice-vocab.ggjt")
+    vocab.write_bytes(ggml_file("ggml", None, [raw_text(token.text, token.type) for token in known]))
+    tokens, ids = read(vocab)
+    assert inexpressible(tokens) == [EQUAL_SCORES]
+    tokenizer, strings = fast(tokens, ids), texts()
+    found = [tokenizer.encode(text).ids for text in strings]
+    assert differing(strings, found, by_llama(vocab, strings, folder, parse_special=True))
+
+
+@needs_llama
+def test_a_character_that_is_no_token_is_said_and_makes_a_difference(folder: Path) -> None:
+    vocab, keys = folder / "character.gguf", tokenizer_keys()
+    write_gguf(vocab, with_texts(keys, {308: "éé"}))
+    assert keys["tokenizer.ggml.token_type"][1][308] == 1
+    tokens, ids = read(vocab)
+    assert inexpressible(tokens) == [UNKNOWN_CHARACTER]
+    strings = ["éé", "café"]
+    found = [fast(tokens, ids).encode(text).ids for text in strings]
+    expected = by_llama(vocab, strings, folder, parse_special=True)
+    assert 308 in expected[0]
+    assert differing(strings, found, expected) == ["éé"]
+
+
+BYTES = [Token(f"<0x{byte:02X}>", 0.0, 6) for byte in range(256)]
+SPECIALS = [Token("<unk>", 0.0, 2), Token("<s>", 0.0, 3), Token("</s>", 0.0, 3)]
+IDS = {"unknown": 0, "bos": 1, "eos": 2}
+
+
+@st.composite
+def vocabularies(draw: Callable[..., object]) -> list[Token]:
+    """Vocabularies of a few letters, in which tokens are joined in many ways."""
+    words = draw(st.lists(st.text("abc▁é", min_size=2, max_size=5), max_size=14, unique=True))
+    scores = draw(st.lists(st.integers(-20, 20), min_size=len(words), max_size=len(words)))
+    letters = draw(st.sampled_from(["abc▁é", "abc▁", "ab▁"]))
+    pieces = [(letter, -100.0 - index) for index, letter in enumerate(letters)] + list(zip(words, map(float, scores)))
+    return [*SPECIALS, *BYTES, *(Token(text, score, 1) for text, score in pieces)]
+
+
+def spm_ids(tokens: list[Token], text: str) -> list[int]:
+    """Return what llama.cpp does: join the neighbours with the highest score, of equal ones the leftmost."""
+    ids = {token.text: index for index, token in enumerate(tokens)}
+    pieces = list(f"▁{text}".replace(" ", "▁")) if text else []
+    while True:
+        unions = [(tokens[ids[a + b]].score, -at) for at, (a, b) in enumerate(pairwise(pieces)) if a + b in ids]
+        if not unions:
+            break
+        at = -max(unions)[1]
+        pieces[at : at + 2] = [pieces[at] + pieces[at + 1]]
+    return [
+        index
+        for piece in pieces
+        for index in ([ids[piece]] if piece in ids else [ids[f"<0x{byte:02X}>"] for byte in piece.encode()])
+    ]
+
+
+@given(tokens=vocabularies(), strings=st.lists(st.text("abc é", max_size=12), min_size=1, max_size=20))
+def test_where_nothing_is_said_any_text_has_the_ids_of_llama_cpp(tokens: list[Token], strings: list[str]) -> None:
+    if not inexpressible(tokens):
+        tokenizer = fast(tokens, IDS)
+        assert [tokenizer.encode(text).ids for text in strings] == [[1, *spm_ids(tokens, text)] for text in strings]
+
+
+def test_the_property_s_account_of_llama_cpp_is_right(folder: Path) -> None:
+    tokens, _ = read(FIXTURES / "alice-vocab.gguf")
+    strings = [text for text in texts() if text]
+    expected = by_llama(FIXTURES / "alice-vocab.gguf", strings, folder, parse_special=False)
+    assert differing(strings, [[1, *spm_ids(tokens, text)] for text in strings], expected) == []
