@@ -139,7 +139,7 @@ import shutil
 texts = ["Your own texts."] * 16
 tokenizer = AutoTokenizer.from_pretrained(".")
 tokenizer.pad_token = tokenizer.unk_token  # the model has none of its own
-model = AutoModelForCausalLM.from_pretrained(".")
+model = AutoModelForCausalLM.from_pretrained(".", dtype="float32")
 trainer = Trainer(
     model=model,
     args=TrainingArguments("trained", learning_rate=4e-4, per_device_train_batch_size=8, report_to="none"),
