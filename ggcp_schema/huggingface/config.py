@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Mapping
 from typing import Any
 
@@ -77,6 +76,6 @@ def json_text(value: Mapping[str, Any]) -> str:
 
 def shortest(value: float) -> float:
     """Return the number with the fewest decimal digits that is the same float32: 1e-05 for 9.999999747378752e-06."""
-    packed = struct.pack("<f", value)
-    texts = (f"{value:.{digits}g}" for digits in range(1, 10))
-    return next((float(text) for text in texts if struct.pack("<f", float(text)) == packed), value)
+    import numpy as np
+
+    return float(str(np.float32(value)))

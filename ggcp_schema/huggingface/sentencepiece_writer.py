@@ -7,9 +7,9 @@ text as llama.cpp does: BPE by score, unknown characters as bytes, a space befor
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections import Counter
 
-from ggcp_schema.huggingface.tokenizer import token_texts
+from ggcp_schema.errors import UsageError
 from ggcp_schema.mapping.sentencepiece_model import (
     ADD_DUMMY_PREFIX,
     BYTES,
@@ -25,32 +25,42 @@ from ggcp_schema.mapping.sentencepiece_model import (
     TYPE,
     VARINT,
 )
-from ggcp_schema.mapping.tokenizer import BYTE, NORMAL, UNDEFINED, Token
+from ggcp_schema.mapping.tokenizer import ANOTHER, BYTE, NORMAL, UNDEFINED, UNKNOWN, SpmTokenizer, Token
 
 VOCAB_SIZE, BYTE_FALLBACK = 4, 35  # fields of the trainer_spec, as the next two
 SPECIAL_IDS = {"unknown": 40, "bos": 41, "eos": 42, "padding": 43}
 SPECIAL_PIECES = {"unknown": 45, "bos": 46, "eos": 47, "padding": 48}
+N_BYTES = 256
 NAME, ESCAPE_WHITESPACES = 1, 5  # fields of the normalizer_spec
 
 
-def sentencepiece_model(tokens: Sequence[Token], ids: Mapping[str, int]) -> bytes:
-    """Return tokenizer.model for llama.cpp's tokens by id; `ids` are those of the special tokens.
+def sentencepiece_model(spm: SpmTokenizer) -> bytes:
+    """Return tokenizer.model. A token of llama.cpp's type UNDEFINED becomes a normal one.
 
-    sentencepiece loads it if just one token is of the type UNKNOWN and, if there are tokens of the type BYTE, there are
-    all 256. A token of llama.cpp's type UNDEFINED becomes a normal one.
+    Raises `UsageError` if sentencepiece could not load the model.
     """
-    texts = token_texts(tokens)
-    pieces = (_piece(text, token) for text, token in zip(texts, tokens))
+    counts = Counter(token.type for token in spm.tokens)
+    if counts[BYTE] not in (0, N_BYTES):
+        found = f"{counts[BYTE]} tokens of the type byte, but a sentencepiece model has all {N_BYTES} or none"
+        raise UsageError(f"the vocabulary has {found}", ANOTHER)
+    if counts[UNKNOWN] > 1 or counts[UNKNOWN] + counts[BYTE] == 0:
+        found = f"{counts[UNKNOWN]} tokens of the type unknown, but a sentencepiece model has 1"
+        raise UsageError(f"the vocabulary has {found}", ANOTHER)
+    pieces = (_piece(text, token) for text, token in zip(spm.texts, spm.tokens))
     trainer = [
         _number(MODEL_TYPE, next(number for number, name in MODEL_TYPES.items() if name == "bpe")),
-        _number(VOCAB_SIZE, len(tokens)),
-        _number(BYTE_FALLBACK, any(token.type == BYTE for token in tokens)),
-        *(_number(field, ids.get(name, -1)) for name, field in SPECIAL_IDS.items()),
-        *(_bytes(field, texts[ids[name]].encode()) for name, field in SPECIAL_PIECES.items() if name in ids),
+        _number(VOCAB_SIZE, len(spm.tokens)),
+        _number(BYTE_FALLBACK, counts[BYTE] > 0),
+        *(_number(field, spm.ids.get(name, -1)) for name, field in SPECIAL_IDS.items()),
+        *(
+            _bytes(field, spm.texts[spm.ids[name]].encode())
+            for name, field in SPECIAL_PIECES.items()
+            if name in spm.ids
+        ),
     ]
     normalizer = [
         _bytes(NAME, b"identity"),
-        _number(ADD_DUMMY_PREFIX, 1),
+        _number(ADD_DUMMY_PREFIX, spm.add_space_prefix),
         _number(REMOVE_EXTRA_WHITESPACES, 0),
         _number(ESCAPE_WHITESPACES, 1),
     ]

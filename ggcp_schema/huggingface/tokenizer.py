@@ -7,10 +7,10 @@ then adds no `▁` before a text that begins with a space.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator
 from typing import Any
 
-from ggcp_schema.mapping.tokenizer import CONTROL, UNKNOWN, USER_DEFINED, Token
+from ggcp_schema.mapping.tokenizer import CONTROL, UNKNOWN, USER_DEFINED, SpmTokenizer
 
 SPACE = "▁"
 SPECIAL_TOKENS = {"bos": "bos_token", "eos": "eos_token", "unknown": "unk_token"}
@@ -25,34 +25,32 @@ UNKNOWN_CHARACTER = (
 )
 
 
-def tokenizer_json(tokens: Sequence[Token], ids: Mapping[str, int], *, add_bos: bool = True) -> dict[str, Any]:
-    """Return tokenizer.json for llama.cpp's tokens by id; `ids` are those of the special tokens, bos and unknown.
-
-    What it cannot express is said by `inexpressible`.
-    """
-    texts = token_texts(tokens)
-    unknown = ids.get("unknown")
+def tokenizer_json(spm: SpmTokenizer) -> dict[str, Any]:
+    """Return tokenizer.json. What it cannot express is said by `inexpressible`."""
+    texts, unknown = spm.texts, spm.ids.get("unknown")
+    prepend = {"type": "Prepend", "prepend": SPACE}
+    strip = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [_added(texts[index], token) | {"id": index} for index, token in _added_tokens(tokens)],
+        "added_tokens": [{"id": index, **added} for index, added in _added_tokens(spm)],
         "normalizer": {
             "type": "Sequence",
             "normalizers": [
-                {"type": "Prepend", "prepend": SPACE},
+                *([prepend] if spm.add_space_prefix else []),
                 {"type": "Replace", "pattern": {"String": " "}, "content": SPACE},
             ],
         },
         "pre_tokenizer": None,
-        "post_processor": _template(texts[ids["bos"]], ids["bos"]) if add_bos and "bos" in ids else None,
+        "post_processor": _template(spm),
         "decoder": {
             "type": "Sequence",
             "decoders": [
                 {"type": "Replace", "pattern": {"String": SPACE}, "content": " "},
                 {"type": "ByteFallback"},
                 {"type": "Fuse"},
-                {"type": "Strip", "content": " ", "start": 1, "stop": 0},
+                *([strip] if spm.add_space_prefix else []),
             ],
         },
         "model": {
@@ -65,23 +63,21 @@ def tokenizer_json(tokens: Sequence[Token], ids: Mapping[str, int], *, add_bos: 
             "byte_fallback": True,
             "ignore_merges": False,
             "vocab": {text: index for index, text in enumerate(texts)},
-            "merges": merges(tokens),
+            "merges": _merges(spm),
         },
     }
 
 
-def tokenizer_config(tokens: Sequence[Token], ids: Mapping[str, int], *, context_length: int) -> dict[str, Any]:
-    """Return tokenizer_config.json.
+def tokenizer_config(spm: SpmTokenizer, context_length: int) -> dict[str, Any]:
+    """Return tokenizer_config.json; `context_length` is in tokens.
 
     User-defined tokens are listed, and no others: with them llama.cpp's converter gives each token its type again.
     """
-    texts = token_texts(tokens)
-    user_defined = {
-        str(index): _added(texts[index], token) for index, token in _added_tokens(tokens) if token.type == USER_DEFINED
-    }
+    texts = spm.texts
+    user_defined = {str(index): added for index, added in _added_tokens(spm) if not added["special"]}
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        **{key: texts[ids[name]] for name, key in SPECIAL_TOKENS.items() if name in ids},
+        **{key: texts[spm.ids[name]] for name, key in SPECIAL_TOKENS.items() if name in spm.ids},
         **({"added_tokens_decoder": user_defined} if user_defined else {}),
         "clean_up_tokenization_spaces": False,
         "model_input_names": ["input_ids", "attention_mask"],
@@ -89,10 +85,10 @@ def tokenizer_config(tokens: Sequence[Token], ids: Mapping[str, int], *, context
     }
 
 
-def inexpressible(tokens: Sequence[Token]) -> list[str]:
+def inexpressible(spm: SpmTokenizer) -> list[str]:
     """Return why tokenizer.json cannot tokenize all text as llama.cpp does, in words; nothing if it can."""
-    known = set(token_texts(tokens))
-    joined = [token for token in tokens if len(token.text) > 1 and token.type != USER_DEFINED]
+    known = set(spm.texts)
+    joined = [token for token in spm.tokens if len(token.text) > 1 and token.type != USER_DEFINED]
     scores = Counter(token.score for token in joined if next(_splits(token.text, known), None))
     reasons = {
         EQUAL_SCORES: any(count > 1 for count in scores.values()),
@@ -101,20 +97,20 @@ def inexpressible(tokens: Sequence[Token]) -> list[str]:
     return [reason for reason, holds in reasons.items() if holds]
 
 
-def _joins_unknown(text: str, known: set[str]) -> bool:
+def _joins_unknown(text: str, known: Container[str]) -> bool:
     """Check if llama.cpp can join this text from two parts of which one is a character that is no token."""
     parts = ((text[0], text[1:]), (text[-1], text[:-1]))
     return any(one not in known and (rest in known or len(rest) == 1) for one, rest in parts)
 
 
-def merges(tokens: Sequence[Token]) -> list[tuple[str, str]]:
+def _merges(spm: SpmTokenizer) -> list[tuple[str, str]]:
     """Return the pairs of tokens that are joined, the first ones first: by descending score of the token they make.
 
-    Pairs that make the same token, and tokens of the same score, are ordered by their ids.
+    Tokens of the same score, and the pairs that make the same token, are ordered by their ids.
     """
-    texts = token_texts(tokens)
+    texts = spm.texts
     ids = {text: index for index, text in enumerate(texts)}
-    order = sorted(range(len(texts)), key=lambda index: (-tokens[index].score, index))
+    order = sorted(range(len(texts)), key=lambda index: (-spm.tokens[index].score, index))
     return [
         pair
         for index in order
@@ -122,45 +118,51 @@ def merges(tokens: Sequence[Token]) -> list[tuple[str, str]]:
     ]
 
 
-def _splits(text: str, known: Mapping[str, int] | set[str]) -> Iterator[tuple[str, str]]:
+def _splits(text: str, known: Container[str]) -> Iterator[tuple[str, str]]:
     """Yield the pairs of tokens that make a text."""
     for at in range(1, len(text)):
         if text[:at] in known and text[at:] in known:
             yield text[:at], text[at:]
 
 
-def token_texts(tokens: Sequence[Token]) -> list[str]:
-    """Return the texts by id. Those of tokens without a text are made up as in llama.cpp."""
-    return [token.text or f"[EMPTY_{index}]" for index, token in enumerate(tokens)]
-
-
-def _added_tokens(tokens: Sequence[Token]) -> Iterator[tuple[int, Token]]:
-    """Yield the tokens, with their ids, that are cut out of a text before it is tokenized."""
-    for index, token in enumerate(tokens):
+def _added_tokens(spm: SpmTokenizer) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the tokens, with their ids, that are cut out of a text before the rest is tokenized."""
+    for index, (text, token) in enumerate(zip(spm.texts, spm.tokens)):
         if token.type in (UNKNOWN, CONTROL, USER_DEFINED):
-            yield index, token
+            yield (
+                index,
+                {
+                    "content": text,
+                    "single_word": False,
+                    "lstrip": False,
+                    "rstrip": False,
+                    "normalized": False,
+                    "special": token.type != USER_DEFINED,
+                },
+            )
 
 
-def _added(text: str, token: Token) -> dict[str, Any]:
-    return {
-        "content": text,
-        "single_word": False,
-        "lstrip": False,
-        "rstrip": False,
-        "normalized": False,
-        "special": token.type != USER_DEFINED,
-    }
+def _template(spm: SpmTokenizer) -> dict[str, Any] | None:
+    """Return the post-processor that adds the tokens bos and eos to each text; None if there is nothing to add."""
+    before, after = (
+        {spm.texts[spm.ids[name]]: spm.ids[name]} if added and name in spm.ids else {}
+        for name, added in (("bos", spm.add_bos), ("eos", spm.add_eos))
+    )
 
+    def parts(text: str, number: int) -> list[dict[str, Any]]:
+        return [
+            *({"SpecialToken": {"id": token, "type_id": number}} for token in before),
+            {"Sequence": {"id": text, "type_id": number}},
+            *({"SpecialToken": {"id": token, "type_id": number}} for token in after),
+        ]
 
-def _template(text: str, index: int) -> dict[str, Any]:
-    """Return the post-processor that begins each text with the token bos."""
-
-    def begun(name: str, number: int) -> list[dict[str, Any]]:
-        return [{"SpecialToken": {"id": text, "type_id": number}}, {"Sequence": {"id": name, "type_id": number}}]
-
+    if not before | after:
+        return None
     return {
         "type": "TemplateProcessing",
-        "single": begun("A", 0),
-        "pair": begun("A", 0) + begun("B", 1),
-        "special_tokens": {text: {"id": text, "ids": [index], "tokens": [text]}},
+        "single": parts("A", 0),
+        "pair": parts("A", 0) + parts("B", 1),
+        "special_tokens": {
+            token: {"id": token, "ids": [index], "tokens": [token]} for token, index in (before | after).items()
+        },
     }

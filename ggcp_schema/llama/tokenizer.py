@@ -38,20 +38,36 @@ def tokenizer_keys(tokens: Sequence[Token], ids: dict[str, int]) -> list[KeyValu
     ]
 
 
-def tokens_and_ids(keys: Sequence[KeyValue]) -> tuple[list[Token], dict[str, int]]:
-    """Return the tokens that these keys describe, and the ids of the special ones, as `bos`: what llama.cpp reads.
+class SpmTokenizer(NamedTuple):
+    """How llama.cpp tokenizes text: the tokens by id, the ids of special ones (as `bos`), what is added to a text."""
+
+    tokens: list[Token]
+    ids: dict[str, int]
+    add_bos: bool = True
+    add_eos: bool = False
+    add_space_prefix: bool = True
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts by id. As in llama.cpp, tokens without a text have one made up."""
+        return [token.text or f"[EMPTY_{index}]" for index, token in enumerate(self.tokens)]
+
+
+def spm_tokenizer(keys: Sequence[KeyValue]) -> SpmTokenizer:
+    """Return what llama.cpp reads from these keys.
 
     Without scores all are 0, and without types all tokens are normal. Where the ids of unknown, bos and eos are not
     stated they are 0, 1 and 2, if there are so many tokens.
     """
     values = {entry.key: entry.value for entry in keys}
+    added = {name: values[key] for name, key in names.ADDED.items() if key in values}
     texts = values.get(names.TOKENS, [])
     scores = values.get(names.TOKEN_SCORES, [0.0] * len(texts))
     types = values.get(names.TOKEN_TYPES, [NORMAL] * len(texts))
     ids = {name: index for index, name in enumerate(("unknown", "bos", "eos")) if index < len(texts)}
     prefix, suffix = names.TOKEN_ID.split("{}")
     ids |= {key.removeprefix(prefix).removesuffix(suffix): value for key, value in values.items() if is_id(key)}
-    return list(map(Token, texts, scores, types)), ids
+    return SpmTokenizer(list(map(Token, texts, scores, types)), ids, **added)
 
 
 def n_tokens(keys: Sequence[KeyValue]) -> int:

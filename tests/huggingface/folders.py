@@ -15,7 +15,7 @@ from ggcp_schema.huggingface.sentencepiece_writer import sentencepiece_model
 from ggcp_schema.huggingface.tensors import HfTensor, moment_tensors, tensor_data, weight_tensors
 from ggcp_schema.huggingface.tokenizer import tokenizer_config, tokenizer_json
 from ggcp_schema.mapping.export import plan_model
-from ggcp_schema.mapping.tokenizer import Token, tokens_and_ids
+from ggcp_schema.mapping.tokenizer import SpmTokenizer, spm_tokenizer
 from ggcp_schema.mapping.training import study, training_of
 from ggcp_schema.mapping.vocabulary import read_vocabulary
 from tests.helpers import FIXTURES
@@ -37,6 +37,7 @@ def write_folder(
     rms_eps: float | None = None,
     context_length: int = CONTEXT,
     dtype: str = "F32",
+    rope_factor: float = 1.0,
     order: str | None = None,
     prompt: str = "Once upon a time",
 ) -> float:
@@ -47,7 +48,7 @@ def write_folder(
         plan = plan_model(file, vocab=vocab, context_length=context_length, rms_eps=rms_eps)
         training, model = training_of(file), plan.model
         assert model is not None
-        tokens, ids = tokens_and_ids(read_vocabulary(vocab).keys)
+        spm = spm_tokenizer(read_vocabulary(vocab).keys)
         config = model_config(
             n_vocab=model.n_vocab,
             n_embd=model.n_embd,
@@ -57,8 +58,9 @@ def write_folder(
             rope_theta=model.rotation[1],
             rms_eps=plan.rms_eps,
             context_length=context_length,
-            ids=ids,
+            ids=spm.ids,
             dtype=dtype,
+            rope_factor=rope_factor,
         )
         _write(folder / "model.safetensors", weight_tensors(training.model, n_head=model.n_head, dtype=dtype))
         decided = study(training, order=order)
@@ -73,7 +75,7 @@ def write_folder(
                 n_head=model.n_head,
             )
             _write(folder / "optimizer.safetensors", moments)
-    write_tokenizer(folder, tokens, ids, context_length)
+    write_tokenizer(folder, spm, context_length)
     card = model_card(
         name=checkpoint.stem,
         facts=[Fact("iterations", str(training.train_its), "counted by the trainer")],
@@ -83,19 +85,19 @@ def write_folder(
     )
     for name, text in (
         ("config.json", json_text(config)),
-        ("generation_config.json", json_text(generation_config(ids))),
+        ("generation_config.json", json_text(generation_config(spm.ids))),
         ("README.md", card),
     ):
         (folder / name).write_text(text, "utf-8")
     return plan.rms_eps
 
 
-def write_tokenizer(folder: Path, tokens: list[Token], ids: dict[str, int], context_length: int = CONTEXT) -> None:
+def write_tokenizer(folder: Path, spm: SpmTokenizer, context_length: int = CONTEXT) -> None:
     """Write tokenizer.json, tokenizer_config.json and tokenizer.model."""
-    (folder / "tokenizer.json").write_text(json_text(tokenizer_json(tokens, ids)), "utf-8")
-    config = tokenizer_config(tokens, ids, context_length=context_length)
+    (folder / "tokenizer.json").write_text(json_text(tokenizer_json(spm)), "utf-8")
+    config = tokenizer_config(spm, context_length)
     (folder / "tokenizer_config.json").write_text(json_text(config), "utf-8")
-    (folder / "tokenizer.model").write_bytes(sentencepiece_model(tokens, ids))
+    (folder / "tokenizer.model").write_bytes(sentencepiece_model(spm))
 
 
 def _write(path: Path, tensors: list[HfTensor]) -> None:

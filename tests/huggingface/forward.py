@@ -19,12 +19,14 @@ Array = npt.NDArray[np.float64]
 def log_probabilities(folder: Path, tokens: Sequence[int]) -> Array:
     """Return the log probability of every token after each prefix of `tokens`: [prefix, token]."""
     config = json.loads((folder / "config.json").read_text("utf-8"))
-    assert config["rope_parameters"] == {"rope_type": "default", "rope_theta": config["rope_theta"]}
+    rope = dict(config["rope_parameters"])
+    assert rope.pop("rope_theta") == config["rope_theta"]
+    assert rope == config.get("rope_scaling", {"rope_type": "default"})
     w = {name: values.astype(np.float64) for name, values in load_file(folder / "model.safetensors").items()}
     n_head, size, count = config["num_attention_heads"], config["head_dim"], len(tokens)
     n_head_kv = config["num_key_value_heads"]
     frequencies = config["rope_theta"] ** (-np.arange(0, size, 2) / size)
-    angles = np.arange(count)[:, None] * np.concatenate([frequencies, frequencies])
+    angles = np.arange(count)[:, None] / rope.get("factor", 1) * np.concatenate([frequencies, frequencies])
     future = np.triu(np.full((count, count), -np.inf), 1)
 
     def norm(x: Array, weight: str) -> Array:

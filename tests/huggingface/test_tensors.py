@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tracemalloc
 from pathlib import Path
 
@@ -169,6 +170,20 @@ def test_the_way_back_gives_the_rows_bit_for_bit(
         assert there == in_halves(rows, n_head).tobytes()
         path.write_bytes(bytes(offset) + there)
         assert gathered(path, pairs(offset, 2 * n_in, n_rows, n_head)) == rows.tobytes()
+
+
+def test_the_way_back_from_a_folder_gives_the_checkpoint_s_matrices(tmp_path: Path) -> None:
+    write_folder(tmp_path, ALICE)
+    path, model = tmp_path / "model.safetensors", reference.read_model(ALICE)
+    raw = path.read_bytes()
+    size = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8 : 8 + size])
+    for name, hf in reference_names(model.n_layer).items():
+        if name.startswith(("wq.", "wk.")):
+            start, end = header[hf]["data_offsets"]
+            rows = pairs(8 + size + start, (end - start) // model.n_embd, model.n_embd, model.n_head)
+            assert gathered(path, rows) == model.weights[name].astype("<f4").tobytes()
+            assert gathered(path, rows) != raw[8 + size + start : 8 + size + end]
 
 
 def gathered(path: Path, extents: tuple) -> bytes:

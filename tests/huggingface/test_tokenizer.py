@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from sentencepiece import SentencePieceProcessor
 from tokenizers import Tokenizer
 
-from ggcp_schema import export_model
+from ggcp_schema import UsageError, export_model
+from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.huggingface.config import json_text
 from ggcp_schema.huggingface.sentencepiece_writer import sentencepiece_model
 from ggcp_schema.huggingface.tokenizer import (
@@ -24,7 +25,7 @@ from ggcp_schema.huggingface.tokenizer import (
     tokenizer_config,
     tokenizer_json,
 )
-from ggcp_schema.mapping.tokenizer import Token, tokens_and_ids
+from ggcp_schema.mapping.tokenizer import SpmTokenizer, Token, spm_tokenizer
 from ggcp_schema.mapping.vocabulary import read_vocabulary
 from tests.builder import build_checkpoint
 from tests.helpers import FIXTURES
@@ -32,6 +33,7 @@ from tests.huggingface.llama_ids import token_ids
 from tests.huggingface.texts import SPECIAL, texts
 from tests.mapping import llama
 from tests.vocabularies import ggml_file, make, raw_text, tokenizer_keys, write_gguf
+from tests.vocabularies import sentencepiece_model as by_bytes
 
 needs_llama = pytest.mark.skipif(not llama.HAS_WHEEL, reason="xllamacpp has wheels for Linux x86-64 alone")
 
@@ -56,17 +58,17 @@ def source(name: str, folder: Path) -> Path:
     return path
 
 
-def read(path: Path) -> tuple[list[Token], dict[str, int]]:
-    return tokens_and_ids(read_vocabulary(path).keys)
+def read(path: Path) -> SpmTokenizer:
+    return spm_tokenizer(read_vocabulary(path).keys)
 
 
-def fast(tokens: list[Token], ids: dict[str, int]) -> Tokenizer:
-    return Tokenizer.from_str(json.dumps(tokenizer_json(tokens, ids)))
+def fast(spm: SpmTokenizer) -> Tokenizer:
+    return Tokenizer.from_str(json.dumps(tokenizer_json(spm)))
 
 
 def by_llama(vocab: Path, strings: list[str], folder: Path, *, parse_special: bool) -> list[list[int]]:
     """Return llama.cpp's ids, with this vocabulary in a model of no use."""
-    tokens, _ = read(vocab)
+    tokens = read(vocab).tokens
     checkpoint, model = folder / "model.ggcp", folder / "model.gguf"
     checkpoint.write_bytes(build_checkpoint(n_vocab=len(tokens)))
     export_model(checkpoint, model, vocab=vocab, context_length=64, force=True)
@@ -91,9 +93,9 @@ def differing(strings: list[str], found: list[list[int]], expected: list[list[in
 @pytest.mark.parametrize("name", NAMES)
 def test_tokenizers_gives_the_ids_of_llama_cpp(name: str, folder: Path) -> None:
     vocab = source(name, folder)
-    tokens, ids = read(vocab)
-    assert not inexpressible(tokens)
-    strings, tokenizer = [*texts(), *SPECIAL], fast(tokens, ids)
+    spm = read(vocab)
+    assert not inexpressible(spm)
+    strings, tokenizer = [*texts(), *SPECIAL], fast(spm)
     assert len(strings) >= 1000
     for as_text in (False, True):
         tokenizer.encode_special_tokens = as_text
@@ -106,7 +108,7 @@ def test_tokenizers_gives_the_ids_of_llama_cpp(name: str, folder: Path) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_sentencepiece_gives_the_ids_of_llama_cpp(name: str, folder: Path) -> None:
     vocab = source(name, folder)
-    processor = SentencePieceProcessor(model_proto=sentencepiece_model(*read(vocab)))
+    processor = SentencePieceProcessor(model_proto=sentencepiece_model(read(vocab)))
     strings = [*texts(), *SPECIAL]
     found = [processor.encode(text, add_bos=True) for text in strings]
     assert differing(strings, found, by_llama(vocab, strings, folder, parse_special=False)) == []
@@ -119,24 +121,39 @@ def test_user_defined_tokens(folder: Path) -> None:
     changed = {309: "  ", 310: "hat", 311: "<|x|>", 312: "é", 313: "\n\n"}
     assert set(keys["tokenizer.ggml.token_type"][1][309:]) == {4}
     write_gguf(vocab, with_texts(keys, changed))
-    tokens, ids = read(vocab)
+    spm = read(vocab)
     strings = [*texts(), *SPECIAL, "<|x|>", "a<|x|> b", " <|x|>the  the\n\nthe", "the<s>the", "<|x|><|x|>"]
-    tokenizer = fast(tokens, ids)
+    tokenizer = fast(spm)
     for as_text in (False, True):
         tokenizer.encode_special_tokens = as_text
         found = [tokenizer.encode(text).ids for text in strings]
         assert differing(strings, found, by_llama(vocab, strings, folder, parse_special=not as_text)) == []
-    config = tokenizer_config(tokens, ids, context_length=64)
+    config = tokenizer_config(spm, 64)
     listed = {int(index): token["content"] for index, token in config["added_tokens_decoder"].items()}
-    assert listed == {index: token.text for index, token in enumerate(tokens) if index >= 309}
+    assert listed == {index: token.text for index, token in enumerate(spm.tokens) if index >= 309}
     assert not any(token["special"] or token["normalized"] for token in config["added_tokens_decoder"].values())
+
+
+@needs_llama
+@pytest.mark.parametrize("added", [{"bos_token": False}, {"eos_token": True}, {"space_prefix": False}], ids=str)
+def test_what_llama_cpp_adds_to_a_text(added: dict[str, bool], folder: Path) -> None:
+    vocab, keys = folder / "adds.gguf", tokenizer_keys("alice-vocab.gguf")
+    changed = keys | {f"tokenizer.ggml.add_{name}": ("BOOL", value) for name, value in added.items()}
+    write_gguf(vocab, [(name, value, kind) for name, (kind, value) in changed.items()])
+    spm, strings = read(vocab), texts()
+    assert spm != read(FIXTURES / "alice-vocab.gguf")
+    tokenizer = fast(spm)
+    found = [tokenizer.encode(text).ids for text in strings]
+    assert differing(strings, found, by_llama(vocab, strings, folder, parse_special=True)) == []
+    if "space_prefix" in added:
+        processor = SentencePieceProcessor(model_proto=sentencepiece_model(spm))
+        assert differing(strings, [processor.encode(text, add_bos=True) for text in strings], found) == []
 
 
 @needs_llama
 def test_control_another_order_of_merges_is_noticed(folder: Path) -> None:
     vocab = FIXTURES / "alice-vocab.gguf"
-    tokens, ids = read(vocab)
-    value = tokenizer_json(tokens, ids)
+    value = tokenizer_json(read(vocab))
     value["model"]["merges"].reverse()
     tokenizer, strings = Tokenizer.from_str(json.dumps(value)), texts()
     found = [tokenizer.encode(text).ids for text in strings]
@@ -145,7 +162,7 @@ def test_control_another_order_of_merges_is_noticed(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_decoding_gives_the_text_again(name: str, folder: Path) -> None:
-    tokenizer = fast(*read(source(name, folder)))
+    tokenizer = fast(read(source(name, folder)))
     strings = [text for text in texts() if "▁" not in text]
     assert [tokenizer.decode(tokenizer.encode(text).ids) for text in strings] == strings
 
@@ -156,20 +173,20 @@ def test_decoding_gives_the_text_again(name: str, folder: Path) -> None:
 @pytest.mark.parametrize("names", SOURCES.values(), ids=SOURCES)
 def test_the_three_sources_of_a_vocabulary_give_the_same_files(names: list[str], folder: Path) -> None:
     made = {
-        (json_text(tokenizer_json(*vocabulary)), sentencepiece_model(*vocabulary))
-        for vocabulary in (read(source(name, folder)) for name in names)
+        (json_text(tokenizer_json(spm)), sentencepiece_model(spm))
+        for spm in (read(source(name, folder)) for name in names)
     }
     assert len(made) == 1
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_tokenizer_model_has_the_tokens_of_its_source(name: str, folder: Path) -> None:
-    tokens, ids = read(source(name, folder))
+    spm = read(source(name, folder))
+    tokens, ids = spm.tokens, spm.ids
     path = folder / "rebuilt.model"
-    path.write_bytes(sentencepiece_model(tokens, ids))
+    path.write_bytes(sentencepiece_model(spm))
     normal = [token._replace(type=1) if token.type == 4 else token for token in tokens]  # as gguf reads them
-    assert read(path)[0] == normal
-    assert read(path)[1].items() >= ids.items()
+    assert read(path) == spm._replace(tokens=normal)
     processor = SentencePieceProcessor(model_file=str(path))
     for index, token in enumerate(tokens):
         assert (processor.id_to_piece(index), processor.get_score(index)) == token[:2]
@@ -185,11 +202,11 @@ def test_tokenizer_model_has_the_tokens_of_its_source(name: str, folder: Path) -
 @needs_llama
 def test_equal_scores_are_said_and_make_a_difference(folder: Path) -> None:
     vocab = folder / "ggml"
-    known, _ = read(FIXTURES / "alice-vocab.ggjt")
+    known = read(FIXTURES / "alice-vocab.ggjt").tokens
     vocab.write_bytes(ggml_file("ggml", None, [raw_text(token.text, token.type) for token in known]))
-    tokens, ids = read(vocab)
-    assert inexpressible(tokens) == [EQUAL_SCORES]
-    tokenizer, strings = fast(tokens, ids), texts()
+    spm = read(vocab)
+    assert inexpressible(spm) == [EQUAL_SCORES]
+    tokenizer, strings = fast(spm), texts()
     found = [tokenizer.encode(text).ids for text in strings]
     assert differing(strings, found, by_llama(vocab, strings, folder, parse_special=True))
 
@@ -199,18 +216,41 @@ def test_a_character_that_is_no_token_is_said_and_makes_a_difference(folder: Pat
     vocab, keys = folder / "character.gguf", tokenizer_keys()
     write_gguf(vocab, with_texts(keys, {308: "éé"}))
     assert keys["tokenizer.ggml.token_type"][1][308] == 1
-    tokens, ids = read(vocab)
-    assert inexpressible(tokens) == [UNKNOWN_CHARACTER]
+    spm = read(vocab)
+    assert inexpressible(spm) == [UNKNOWN_CHARACTER]
     strings = ["éé", "café"]
-    found = [fast(tokens, ids).encode(text).ids for text in strings]
+    found = [fast(spm).encode(text).ids for text in strings]
     expected = by_llama(vocab, strings, folder, parse_special=True)
     assert 308 in expected[0]
     assert differing(strings, found, expected) == ["éé"]
 
 
+@pytest.mark.parametrize(
+    ("types", "found"),
+    [
+        (dict.fromkeys([0, *range(3, 259)], 1), "0 tokens of the type unknown"),
+        ({1: 2}, "2 tokens of the type unknown"),
+        ({3: 1}, "255 tokens of the type byte"),
+    ],
+)
+def test_what_sentencepiece_would_not_load_is_refused(types: dict[int, int], found: str) -> None:
+    spm = read(FIXTURES / "alice-vocab.gguf")
+    tokens = [token._replace(type=types.get(index, token.type)) for index, token in enumerate(spm.tokens)]
+    with pytest.raises(UsageError, match=found):
+        sentencepiece_model(spm._replace(tokens=tokens))
+    with pytest.raises(RuntimeError):  # sentencepiece's own words about such a model
+        SentencePieceProcessor(model_proto=by_bytes(tokens))
+
+
+def test_a_vocabulary_of_a_few_keys_is_what_llama_cpp_takes_it_for() -> None:
+    texts = ["<unk>", "", "b"]
+    spm = spm_tokenizer([KeyValue("tokenizer.ggml.tokens", "ARRAY/STRING", texts)])
+    assert spm == SpmTokenizer([Token(text, 0.0, 1) for text in texts], {"unknown": 0, "bos": 1, "eos": 2})
+    assert list(tokenizer_json(spm)["model"]["vocab"]) == ["<unk>", "[EMPTY_1]", "b"]
+
+
 BYTES = [Token(f"<0x{byte:02X}>", 0.0, 6) for byte in range(256)]
 SPECIALS = [Token("<unk>", 0.0, 2), Token("<s>", 0.0, 3), Token("</s>", 0.0, 3)]
-IDS = {"unknown": 0, "bos": 1, "eos": 2}
 
 
 @st.composite
@@ -242,13 +282,14 @@ def spm_ids(tokens: list[Token], text: str) -> list[int]:
 
 @given(tokens=vocabularies(), strings=st.lists(st.text("abc é", max_size=12), min_size=1, max_size=20))
 def test_where_nothing_is_said_any_text_has_the_ids_of_llama_cpp(tokens: list[Token], strings: list[str]) -> None:
-    if not inexpressible(tokens):
-        tokenizer = fast(tokens, IDS)
+    spm = SpmTokenizer(tokens, {"unknown": 0, "bos": 1, "eos": 2})
+    if not inexpressible(spm):
+        tokenizer = fast(spm)
         assert [tokenizer.encode(text).ids for text in strings] == [[1, *spm_ids(tokens, text)] for text in strings]
 
 
 def test_the_property_s_account_of_llama_cpp_is_right(folder: Path) -> None:
-    tokens, _ = read(FIXTURES / "alice-vocab.gguf")
+    tokens = read(FIXTURES / "alice-vocab.gguf").tokens
     strings = [text for text in texts() if text]
     expected = by_llama(FIXTURES / "alice-vocab.gguf", strings, folder, parse_special=False)
     assert differing(strings, [[1, *spm_ids(tokens, text)] for text in strings], expected) == []
