@@ -67,7 +67,7 @@ pipeline_tag: text-generation
 
 # {name}
 
-A Llama model that llama.cpp's train-text-from-scratch trained, written by ggcp-schema for transformers 4 and 5.
+A Llama model, written by ggcp-schema for transformers 4 and 5.
 
 | | | |
 |---|---|---|
@@ -107,7 +107,7 @@ WITH_MOMENTS = """\
 them training goes on where it stopped; a new optimizer needs some tens of steps for that. The learning rate and the
 weight decay are those of `TrainingArguments`."""
 
-WITHOUT_MOMENTS = "The state of the trainer's optimizer is not here, so training begins with a new one."
+WITHOUT_MOMENTS = "The state of an optimizer is not here, so training begins with a new one."
 
 LOAD_MOMENTS = '''
 def load_moments(optimizer, model):

@@ -7,7 +7,7 @@ then adds no `▁` before a text that begins with a space.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from typing import Any
 
 from ggcp_schema.mapping.tokenizer import CONTROL, UNKNOWN, USER_DEFINED, SpmTokenizer
@@ -22,6 +22,10 @@ EQUAL_SCORES = (
 UNKNOWN_CHARACTER = (
     "a token has a character that is no token of its own: llama.cpp can join it, and the BPE of tokenizer.json splits "
     "it into bytes before it joins anything"
+)
+OVERLAPPING = (
+    "special or user-defined tokens overlap: where one begins inside another, llama.cpp takes the longest out of the "
+    "text first, and tokenizer.json the leftmost"
 )
 
 
@@ -93,6 +97,7 @@ def inexpressible(spm: SpmTokenizer) -> list[str]:
     reasons = {
         EQUAL_SCORES: any(count > 1 for count in scores.values()),
         UNKNOWN_CHARACTER: any(_joins_unknown(token.text, known) for token in joined),
+        OVERLAPPING: _overlap([added["content"] for _, added in _added_tokens(spm)]),
     }
     return [reason for reason, holds in reasons.items() if holds]
 
@@ -101,6 +106,20 @@ def _joins_unknown(text: str, known: Container[str]) -> bool:
     """Check if llama.cpp can join this text from two parts of which one is a character that is no token."""
     parts = ((text[0], text[1:]), (text[-1], text[:-1]))
     return any(one not in known and (rest in known or len(rest) == 1) for one, rest in parts)
+
+
+def _overlap(texts: Sequence[str]) -> bool:
+    """Check if one of the texts can begin inside another that is not longer, and not where that one begins as well."""
+    beginnings: dict[str, list[str]] = {}
+    for text in texts:
+        for end in range(1, len(text)):
+            beginnings.setdefault(text[:end], []).append(text)
+    return any(
+        len(other) >= len(text) and not (text[:at] + other).startswith(other)
+        for text in texts
+        for at in range(1, len(text))
+        for other in beginnings.get(text[at:], ())
+    )
 
 
 def _merges(spm: SpmTokenizer) -> list[tuple[str, str]]:

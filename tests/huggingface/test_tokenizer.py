@@ -20,12 +20,13 @@ from ggcp_schema.huggingface.config import json_text
 from ggcp_schema.huggingface.sentencepiece_writer import sentencepiece_model
 from ggcp_schema.huggingface.tokenizer import (
     EQUAL_SCORES,
+    OVERLAPPING,
     UNKNOWN_CHARACTER,
     inexpressible,
     tokenizer_config,
     tokenizer_json,
 )
-from ggcp_schema.mapping.tokenizer import SpmTokenizer, Token, spm_tokenizer
+from ggcp_schema.mapping.tokenizer import USER_DEFINED, SpmTokenizer, Token, spm_tokenizer
 from ggcp_schema.mapping.vocabulary import read_vocabulary
 from tests.builder import build_checkpoint
 from tests.helpers import FIXTURES
@@ -122,6 +123,7 @@ def test_user_defined_tokens(folder: Path) -> None:
     assert set(keys["tokenizer.ggml.token_type"][1][309:]) == {4}
     write_gguf(vocab, with_texts(keys, changed))
     spm = read(vocab)
+    assert not inexpressible(spm)
     strings = [*texts(), *SPECIAL, "<|x|>", "a<|x|> b", " <|x|>the  the\n\nthe", "the<s>the", "<|x|><|x|>"]
     tokenizer = fast(spm)
     for as_text in (False, True):
@@ -225,6 +227,16 @@ def test_a_character_that_is_no_token_is_said_and_makes_a_difference(folder: Pat
     assert differing(strings, found, expected) == ["éé"]
 
 
+@needs_llama
+def test_user_defined_tokens_that_overlap_are_said_and_make_a_difference(folder: Path) -> None:
+    vocab = folder / "overlap.gguf"
+    write_gguf(vocab, with_texts(tokenizer_keys(), {309: "hat", 310: "ates"}))
+    spm, strings = read(vocab), ["hat", "ates", "hates"]
+    assert inexpressible(spm) == [OVERLAPPING]
+    found = [fast(spm).encode(text).ids for text in strings]
+    assert differing(strings, found, by_llama(vocab, strings, folder, parse_special=True)) == ["hates"]
+
+
 @pytest.mark.parametrize(
     ("types", "found"),
     [
@@ -260,11 +272,33 @@ def vocabularies(draw: Callable[..., object]) -> list[Token]:
     scores = draw(st.lists(st.integers(-20, 20), min_size=len(words), max_size=len(words)))
     letters = draw(st.sampled_from(["abc▁é", "abc▁", "ab▁"]))
     pieces = [(letter, -100.0 - index) for index, letter in enumerate(letters)] + list(zip(words, map(float, scores)))
-    return [*SPECIALS, *BYTES, *(Token(text, score, 1) for text, score in pieces)]
+    cut = draw(st.lists(st.text("ab ", min_size=1, max_size=4), max_size=3, unique=True))
+    return [
+        *SPECIALS,
+        *BYTES,
+        *(Token(text, score, 1) for text, score in pieces),
+        *(Token(text, 0.0, USER_DEFINED) for text in cut if text not in dict(pieces)),
+    ]
 
 
 def spm_ids(tokens: list[Token], text: str) -> list[int]:
-    """Return what llama.cpp does: join the neighbours with the highest score, of equal ones the leftmost."""
+    """Return what llama.cpp does: take the user-defined tokens out of the text, the longest first, join the rest."""
+    cut = [index for index, token in enumerate(tokens) if token.type == USER_DEFINED]
+    parts: list[str | int] = [text]
+    for index in sorted(cut, key=lambda index: -len(tokens[index].text)):
+        parts = [new for part in parts for new in without(part, tokens[index].text, index)]
+    return [index for part in parts for index in ([part] if isinstance(part, int) else joined(tokens, part))]
+
+
+def without(part: str | int, token: str, index: int) -> list[str | int]:
+    if isinstance(part, int):
+        return [part]
+    first, *others = part.split(token)
+    return [first, *(new for other in others for new in (index, other))]
+
+
+def joined(tokens: list[Token], text: str) -> list[int]:
+    """Join the neighbours that make the token with the highest score, of equal ones the leftmost."""
     ids = {token.text: index for index, token in enumerate(tokens)}
     pieces = list(f"▁{text}".replace(" ", "▁")) if text else []
     while True:
