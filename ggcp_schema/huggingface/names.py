@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ggcp_schema.checkpoint.names import layer_and_name
+from ggcp_schema.llama.names import layer_and_name
 
 # In the order of `named_parameters()`.
 EMBEDDINGS = {"tok_embeddings": "model.embed_tokens"}

@@ -10,7 +10,7 @@ import struct
 from collections import Counter
 
 from ggcp_schema.errors import UsageError
-from ggcp_schema.mapping.sentencepiece_model import (
+from ggcp_schema.formats.sentencepiece.model import (
     ADD_DUMMY_PREFIX,
     BYTES,
     FIXED32,
@@ -25,7 +25,7 @@ from ggcp_schema.mapping.sentencepiece_model import (
     TYPE,
     VARINT,
 )
-from ggcp_schema.mapping.tokenizer import ANOTHER, BYTE, NORMAL, UNDEFINED, UNKNOWN, SpmTokenizer, Token
+from ggcp_schema.llama.tokenizer import ANOTHER, BYTE, NORMAL, UNDEFINED, UNKNOWN, SpmTokenizer, Token
 
 VOCAB_SIZE, BYTE_FALLBACK = 4, 35  # fields of the trainer_spec, as the next two
 SPECIAL_IDS = {"unknown": 40, "bos": 41, "eos": 42, "padding": 43}

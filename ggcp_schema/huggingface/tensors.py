@@ -9,15 +9,15 @@ from itertools import groupby
 from math import prod
 from typing import NamedTuple
 
-from ggcp_schema.checkpoint.layout import Layout
-from ggcp_schema.checkpoint.names import layer_and_name
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.safetensors import DTYPES
 from ggcp_schema.files.source import Rows, Source
 from ggcp_schema.files.tensor import ELEMENT_SIZES, LITTLE, Tensor, decode
 from ggcp_schema.huggingface.names import is_rotated, parameter_names
 from ggcp_schema.huggingface.rotation import halves
-from ggcp_schema.mapping.scale import divided
+from ggcp_schema.llama.names import layer_and_name
+from ggcp_schema.llama.parameters import Layout
+from ggcp_schema.llama.scale import divided
 
 MOMENTS = {"m": "exp_avg", "v": "exp_avg_sq"}
 """torch's names of Adam's moments, by the names of the trainers."""
@@ -95,7 +95,7 @@ def moment_tensors(
         vector, divisor = state[field], scale**power
         is_stored_so = divisor == 1 and vector.byte_order == LITTLE
         transform = None if is_stored_so else partial(_converted, "F32", vector.byte_order, "F32", divisor)
-        for path, name in parameter_names(layout.n_layer).items():
+        for path, name in parameter_names(layer_count(tensors)).items():
             piece, shape = layout.find(path), tensors[path].shape
             assert piece is not None  # noqa: S101 - the layout is that of these tensors
             extents = _extents(path, vector.offset + 4 * piece.start, 4 * piece.count, shape, heads)

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Container, Iterator, Sequence
 from typing import Any
 
-from ggcp_schema.mapping.tokenizer import CONTROL, UNKNOWN, USER_DEFINED, SpmTokenizer
+from ggcp_schema.llama.tokenizer import CONTROL, UNKNOWN, USER_DEFINED, SpmTokenizer
 
 SPACE = "▁"
 SPECIAL_TOKENS = {"bos": "bos_token", "eos": "eos_token", "unknown": "unk_token"}

@@ -14,9 +14,9 @@ from ggcp_schema.huggingface.config import generation_config, json_text, model_c
 from ggcp_schema.huggingface.sentencepiece_writer import sentencepiece_model
 from ggcp_schema.huggingface.tensors import HfTensor, moment_tensors, tensor_data, weight_tensors
 from ggcp_schema.huggingface.tokenizer import tokenizer_config, tokenizer_json
+from ggcp_schema.llama.tokenizer import SpmTokenizer, spm_tokenizer
+from ggcp_schema.llama.training import study, training_of
 from ggcp_schema.mapping.export import plan_model
-from ggcp_schema.mapping.tokenizer import SpmTokenizer, spm_tokenizer
-from ggcp_schema.mapping.training import study, training_of
 from ggcp_schema.mapping.vocabulary import read_vocabulary
 from tests.helpers import FIXTURES
 

@@ -17,7 +17,7 @@ from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.huggingface.rotation import halves, pairs
 from ggcp_schema.huggingface.tensors import moment_tensors, tensor_data, weight_tensors
-from ggcp_schema.mapping.training import training_of
+from ggcp_schema.llama.training import training_of
 from tests.builder import build_checkpoint
 from tests.helpers import FIXTURES, GENUINE, ORDERS
 from tests.huggingface import forward

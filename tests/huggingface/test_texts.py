@@ -17,7 +17,7 @@ from ggcp_schema.files.safetensors import write_safetensors
 from ggcp_schema.huggingface.card import Fact, model_card
 from ggcp_schema.huggingface.config import model_config, shortest
 from ggcp_schema.huggingface.tensors import tensor_data, weight_tensors
-from ggcp_schema.mapping.training import training_of
+from ggcp_schema.llama.training import training_of
 from tests.huggingface.folders import ALICE, programs, read_json, write_folder
 
 SHAPE = {"n_vocab": 320, "n_embd": 32, "n_head": 2, "n_layer": 2, "n_ff": 96, "context_length": 64}

@@ -26,7 +26,7 @@ from ggcp_schema.huggingface.tokenizer import (
     tokenizer_config,
     tokenizer_json,
 )
-from ggcp_schema.mapping.tokenizer import USER_DEFINED, SpmTokenizer, Token, spm_tokenizer
+from ggcp_schema.llama.tokenizer import USER_DEFINED, SpmTokenizer, Token, spm_tokenizer
 from ggcp_schema.mapping.vocabulary import read_vocabulary
 from tests.builder import build_checkpoint
 from tests.helpers import FIXTURES
