@@ -150,7 +150,7 @@ class Inference(NamedTuple):
 
 def optimizer_type(optimizer: Container) -> str | None:
     """Return the stored type, or the inferred one."""
-    if optimizer["params"] is not None:
+    if optimizer.get("params") is not None:
         return TYPES[optimizer["params"]["type"]]
     if not optimizer["_building"]:
         inference: Inference = optimizer["inference"]

@@ -52,18 +52,28 @@ class Run:
 
 
 def run(
-    model: Path, prompt: Sequence[int] | str, prefixes: Sequence[int] | None = None, n_greedy: int = N_GREEDY
+    model: Path,
+    prompt: Sequence[int] | str,
+    prefixes: Sequence[int] | None = None,
+    n_greedy: int = N_GREEDY,
+    adapter: Path | None = None,
 ) -> Run:
     """Run the model with an F32 cache and without flash attention. Raises `RefusedError`.
 
     A prompt that is text is split into tokens by llama.cpp. `prefixes` are the numbers of tokens of the prompt after
-    which the probabilities are computed; None for all.
+    which the probabilities are computed; None for all. `adapter` is a LoRA adapter, which has the scale 1.
     """
     import numpy as np  # not at the top, because the other process does without it
 
     process, log = _process()
     before = os.fstat(log.fileno()).st_size
-    job = [os.fspath(model), prompt if isinstance(prompt, str) else list(prompt), prefixes and list(prefixes), n_greedy]
+    job = [
+        os.fspath(model),
+        prompt if isinstance(prompt, str) else list(prompt),
+        prefixes and list(prefixes),
+        n_greedy,
+        adapter and os.fspath(adapter),
+    ]
     assert process.stdin
     assert process.stdout
     process.stdin.write(json.dumps(job) + "\n")
@@ -111,11 +121,15 @@ def _end() -> None:
             pass
 
 
-def _main(model: str, prompt: list[int] | str, prefixes: list[int] | None, n_greedy: int) -> None:
+def _main(
+    model: str, prompt: list[int] | str, prefixes: list[int] | None, n_greedy: int, adapter: str | None
+) -> None:
     import xllamacpp  # type: ignore[import-untyped,unused-ignore]
 
     params = xllamacpp.CommonParams()
     params.model.path = model
+    if adapter:
+        params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(adapter, 1.0)]
     params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
     params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     params.cpuparams.n_threads = 1

@@ -1,0 +1,11 @@
+"""llama.cpp's LoRA files of 2023: ggla, an adapter, and ggcl, a checkpoint of finetune."""
+
+from ggcp_schema.files.file import Format
+from ggcp_schema.formats.lora.files import GgclFile, GglaFile
+from ggcp_schema.formats.lora.ggcl import GGCL
+from ggcp_schema.formats.lora.ggla import GGLA
+
+FORMATS = (
+    Format("ggla", b"algg", GGLA, "ggla LoRA adapter", GglaFile),
+    Format("ggcl", b"lcgg", GGCL, "ggcl LoRA checkpoint", GgclFile),
+)

@@ -1,0 +1,109 @@
+"""Files with a LoRA adapter in them: ggla, ggcl, and the GGUF checkpoints of finetune."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from construct import Container
+
+from ggcp_schema.checkpoint import names
+from ggcp_schema.constructs import Steps, counted
+from ggcp_schema.errors import UsageError
+from ggcp_schema.files.file import File, tensor_of_record
+from ggcp_schema.files.tensor import Tensor
+from ggcp_schema.formats.lora.ggla import TYPES
+from ggcp_schema.gguf.reader import GgufFile
+from ggcp_schema.llama.adapter import SCRIPT, Adapter, checked_pair, pairs_of
+
+FINETUNE_LORA = "finetune_lora"  # training.type
+STATE = "optimizer."
+
+
+class GglaFile(File):
+    """A ggla file. The path of a tensor is its name."""
+
+    def _tensors(self) -> Iterator[Tensor]:
+        for record in self.container.get("tensors") or ():
+            if "_size" in record:
+                name = record["name"].decode("utf-8", "backslashreplace")
+                yield tensor_of_record(record, name, self.source, TYPES[record["type"]].name)
+
+    def alias(self, name: str) -> Steps | None:
+        """Return the path of the tensor of that name."""
+        for index, record in enumerate(self.container.get("tensors") or ()):
+            if record.get("name") == name.encode():
+                return ("tensors", index)
+        return None
+
+    def adapter(self) -> Adapter:
+        """Return the adapter, whose scale is `alpha / r`. Raises the damage of a damaged file.
+
+        Raises `UsageError` if r is 0, or it is the adapter of another architecture.
+        """
+        if self.damage is not None:
+            raise self.damage
+        r, alpha = self.container["r"], self.container["alpha"]
+        if not r:
+            raise UsageError(f"{self.path}: r is 0, so the scale alpha / r cannot be told", "State the scale.")
+        adapter = Adapter(self.path, pairs_of(self.path, self.tensors.values()), alpha / r, r, alpha)
+        return replace(adapter, hf_rows=adapter.writer == SCRIPT)
+
+    def describe(self) -> str:
+        """Return what the file is, in a few words."""
+        if self.damage is not None:
+            return super().describe()
+        return f"ggla LoRA adapter with {counted(len(self.tensors), 'tensor')}"
+
+
+class GgclFile(File):
+    """A ggcl checkpoint. The path of a tensor is that of its field: `layers[0].wq_a`, `optimizer.state.m`."""
+
+    def _tensors(self) -> Iterator[Tensor]:
+        def within(value: Any, path: str) -> Iterator[Tensor]:
+            if isinstance(value, list):
+                for index, item in enumerate(value):
+                    yield from within(item, f"{path}[{index}]")
+            elif isinstance(value, Container) and "ne" in value:
+                if "_size" in value:
+                    yield tensor_of_record(value, path, self.source)
+            elif isinstance(value, Container):
+                for name, item in value.items():
+                    yield from within(item, f"{path}.{name}" if path else name)
+
+        return within(self.container, "")
+
+    def adapter(self) -> Adapter:
+        """Return the adapter. Raises the damage of a damaged file."""
+        if self.damage is not None:
+            raise self.damage
+        parts = {path: tensor for path, tensor in self.tensors.items() if not path.startswith(STATE)}
+        paths = [path.removesuffix("_a") for path in parts if path.endswith("_a")]
+        return Adapter(
+            self.path, {path: checked_pair(self.path, path, parts[f"{path}_a"], parts[f"{path}_b"]) for path in paths}
+        )
+
+    def describe(self) -> str:
+        """Return what the file is, in a few words."""
+        if self.damage is not None:
+            return super().describe()
+        return f"ggcl checkpoint of {counted(len(self.container['layers']), 'layer')}"
+
+
+def adapter_in_gguf(gguf: GgufFile) -> Adapter:
+    """Return the adapter in a GGUF checkpoint of finetune. Raises the damage of a damaged file.
+
+    Raises `UsageError` if the file is something else.
+    """
+    if gguf.damage is not None:
+        raise gguf.damage
+    kind = gguf.value(names.TRAINING_TYPE)
+    if kind != FINETUNE_LORA:
+        raise UsageError(
+            f"{gguf.path}: {names.TRAINING_TYPE} is {'missing' if kind is None else repr(kind)[:40]}, "
+            f"expected {FINETUNE_LORA!r}",
+            "Pass a checkpoint of llama.cpp's finetune, a ggcl checkpoint or a ggla adapter.",
+        )
+    tensors = (tensor for name, tensor in gguf.tensors.items() if not name.startswith(STATE))
+    return Adapter(gguf.path, pairs_of(gguf.path, tensors))

@@ -1,0 +1,83 @@
+"""The ggcl file: a LoRA checkpoint of llama.cpp's finetune (16 to 29 August 2023). All numbers are little-endian.
+
+The rank is chosen for each kind of tensor. The trained function is W + B·A, without a factor.
+"""
+
+from ggcp_schema.constructs import (
+    Array,
+    Computed,
+    Const,
+    Error,
+    Int32sl,
+    Int32ul,
+    Int64sl,
+    OneOf,
+    Struct,
+    Switch,
+    Terminated,
+    this,
+)
+from ggcp_schema.schema.inference import ADAM, LBFGS, infer_optimizer_type, optimizer_type, shapes_ahead
+from ggcp_schema.schema.model import HPARAMS, N_EMBD, N_FF, N_LAYER, N_VOCAB
+from ggcp_schema.schema.optimizer import ADAM_STATE, LBFGS_STATE, SIZE
+from ggcp_schema.schema.tensor import Tensor
+
+LAYER_RANKS = ("attention_norm", "wq", "wk", "wv", "wo", "ffn_norm", "w1", "w2", "w3")
+MODEL_RANKS = ("tok_embeddings", "norm", "output")
+BEFORE_W1_B = 13  # tensors of a layer that precede w1_b
+
+
+def pair(name, n_in, n_out):
+    """Return the two tensors that are added to a tensor of n_out rows of n_in numbers as their product."""
+    rank = getattr(this._root.n_rank, name)
+    return f"{name}_a" / Tensor(rank, n_in), f"{name}_b" / Tensor(rank, n_out)
+
+
+def n_ff(ggcl):
+    """Return the width of the feed-forward layers: the second dimension of layers[0].w1_b; None if there is none."""
+    if ggcl["_building"]:
+        return next((layer["w1_b"]["ne"][1] for layer in ggcl["layers"]), None)
+    shape = shapes_ahead(ggcl["_io"], BEFORE_W1_B + 1)[-1] if ggcl["hparams"]["n_layer"] else None
+    return shape[1] if shape is not None and len(shape) == 2 else None
+
+
+LAYER = Struct(
+    *pair("attention_norm", N_EMBD, 1),
+    *pair("wq", N_EMBD, N_EMBD),
+    *pair("wk", N_EMBD, N_EMBD),
+    *pair("wv", N_EMBD, N_EMBD),
+    *pair("wo", N_EMBD, N_EMBD),
+    *pair("ffn_norm", N_EMBD, 1),
+    *pair("w1", N_EMBD, N_FF),
+    *pair("w2", N_FF, N_EMBD),
+    *pair("w3", N_EMBD, N_FF),
+)
+
+OPTIMIZER = Struct(
+    "version" / Const(1, Int32ul),
+    "past" / Int32ul * "past losses kept",
+    "lbfgs_m" / Int32ul * "0 in Adam files",
+    "nx" / OneOf(Int64sl, SIZE) * "number of parameters: the elements of all the adapter's tensors",
+    "iter" / Int32sl * "iterations of the optimizer; 0 with L-BFGS, which counts in state.k",
+    "just_initialized" / OneOf(Int32ul, (0, 1), critical=False),
+    "inference" / Computed(infer_optimizer_type) * "the type is not stored: how it was found",
+    "type" / Computed(optimizer_type) * "adam or lbfgs",
+    "state" / Switch(this.type, {ADAM: ADAM_STATE, LBFGS: LBFGS_STATE}, default=Error),
+)
+
+GGCL = Struct(
+    "magic" / Const(0x6767636C, Int32ul) * "on disk the bytes 'lcgg'",
+    "version" / Const(0, Int32ul) * "the only version ever written",
+    "train_its" / Int32ul * "iterations; wraps at 2**32",
+    "train_samples" / Int32ul * "samples seen; wraps at 2**32",
+    "train_tokens" / Int32ul * "tokens seen; wraps at 2**32",
+    "hparams" / HPARAMS * "of the base model",
+    "n_rank" / Struct(*(name / Int32ul for name in (*LAYER_RANKS, *MODEL_RANKS))) * "rank of each kind of tensor",
+    *pair("tok_embeddings", N_EMBD, N_VOCAB),
+    *pair("norm", N_EMBD, 1),
+    *pair("output", N_EMBD, N_VOCAB),
+    "n_ff" / Computed(n_ff) * "width of the feed-forward layers: from the shape of layers[0].w1_b",
+    "layers" / Array(N_LAYER, LAYER),
+    "optimizer" / OPTIMIZER * "starts right after the last tensor's data, unaligned",
+    Terminated,
+)

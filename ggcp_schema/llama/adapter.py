@@ -1,0 +1,241 @@
+"""A LoRA adapter: pairs of small matrices whose products are added to the tensors of a base model.
+
+llama.cpp's finetune trains all tensors of a model, the embeddings and the norms too, and writes F32 pairs for all of
+them. convert-lora-to-ggml.py wrote the pairs of a PEFT adapter, never one of a norm, which PEFT cannot have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ggcp_schema.checkpoint.names import LAYER_TENSORS, MODEL_TENSORS, field_path, layer_and_name, llama_field_path
+from ggcp_schema.errors import MalformedError, UsageError
+from ggcp_schema.files.tensor import Tensor
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Factor = npt.NDArray[np.float32]
+
+FINETUNE = "llama.cpp's finetune"
+SCRIPT = "convert-lora-to-ggml.py"
+
+NORMS = ("norm", "attention_norm", "ffn_norm")
+PARTS = {"loraA": "a", "loraB": "b", "lora_a": "a", "lora_b": "b"}  # how the name of a tensor ends
+
+
+class Pair(NamedTuple):
+    """The tensors A, [r, n_in], and B, [r, n_out], in ggml order; B of a norm is [r, 1] or [r].
+
+    Added to the base is `scale * B @ A.T` in numpy's order, where A is (n_in, r) and B (n_out, r).
+    """
+
+    a: Tensor
+    b: Tensor
+
+    @property
+    def rank(self) -> int:
+        return self.a.shape[0]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The shape of the product, in ggml order; that of a norm is [n_in, 1]."""
+        return self.a.shape[1], self.b.shape[1] if len(self.b.shape) == 2 else 1
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A LoRA adapter.
+
+    Attributes:
+        path: the file.
+        pairs: by the ggcp path of the tensor in the base model (`layers[0].wq`), in file order.
+        scale: what each product is multiplied by, whatever the pair's rank.
+        r, alpha: as a ggla file states them; None in a checkpoint.
+        hf_rows: True if B of wq and wk has its rows in the order in which PEFT trained them, that of Hugging Face's
+            models. convert-lora-to-ggml.py did not reorder them as the converters of models did, so that llama.cpp
+            computed something else; with False they are taken as llama.cpp took them.
+    """
+
+    path: str
+    pairs: Mapping[str, Pair]
+    scale: float = 1.0
+    r: int | None = None
+    alpha: int | None = None
+    hf_rows: bool = False
+
+    @property
+    def n_layer(self) -> int:
+        """The number of layers up to the last that has a pair."""
+        return 1 + max((layer for path in self.pairs if (layer := layer_and_name(path)[0]) is not None), default=-1)
+
+    @property
+    def norms(self) -> list[str]:
+        """The paths of the norms that have a pair."""
+        return [path for path in self.pairs if is_norm(path)]
+
+    @property
+    def matrices(self) -> list[str]:
+        """The paths of all others."""
+        return [path for path in self.pairs if not is_norm(path)]
+
+    @property
+    def ranks(self) -> dict[str, list[int]]:
+        """The ranks that occur, by the name of the tensor without its layer, in file order."""
+        ranks: dict[str, set[int]] = {}
+        for path, pair in self.pairs.items():
+            ranks.setdefault(layer_and_name(path)[1], set()).add(pair.rank)
+        return {name: sorted(found) for name, found in ranks.items()}
+
+    @property
+    def writer(self) -> str | None:
+        """`FINETUNE` if the file has an F32 pair for every tensor, `SCRIPT` if for no norm; else None."""
+        types = {tensor.type for pair in self.pairs.values() for tensor in pair}
+        if len(self.pairs) == len(MODEL_TENSORS) + len(LAYER_TENSORS) * self.n_layer and types == {"F32"}:
+            return FINETUNE
+        return None if self.norms else SCRIPT
+
+    def factors(self, path: str, heads: Heads, *, hf_rows: bool = False) -> tuple[Factor, Factor]:
+        """Return A, (n_in, r), and B, (n_out, r), as float32, with the rows of wq and wk in that order."""
+        pair = self.pairs[path]
+        a, b = pair.a.array().reshape(-1, pair.rank), pair.b.array().reshape(-1, pair.rank)
+        if hf_rows != self.hf_rows and (n_head := heads.of(path)):
+            order = hf_order(len(b), n_head)
+            b = b[order if hf_rows else order.argsort()]
+        return a, b
+
+    def product(self, path: str, heads: Heads) -> npt.NDArray[np.float64]:
+        """Return what is added to a tensor, in numpy's order of dimensions; a norm's is a vector."""
+        a, b = (factor.astype("f8") for factor in self.factors(path, heads))
+        whole: npt.NDArray[np.float64] = self.scale * (b @ a.T)
+        return whole[0] if is_norm(path) else whole
+
+
+class Heads(NamedTuple):
+    """The heads of the base model's attention: `kv` is fewer than `q` if queries are grouped."""
+
+    q: int
+    kv: int
+
+    def of(self, path: str) -> int | None:
+        """Return the heads of which a tensor has the rows that RoPE pairs; None if it has no such rows."""
+        return {"wq": self.q, "wk": self.kv}.get(layer_and_name(path)[1])
+
+
+class Base(NamedTuple):
+    """A base model: its file, its tensors by ggcp path in file order, and its heads."""
+
+    path: str
+    tensors: Mapping[str, Tensor]
+    heads: Heads
+
+
+def is_norm(path: str) -> bool:
+    """Return whether the path is that of a norm."""
+    return layer_and_name(path)[1] in NORMS
+
+
+def hf_order(n_rows: int, n_head: int) -> npt.NDArray[np.intp]:
+    """Return the row of a GGUF model's wq or wk at each row of Hugging Face's.
+
+    RoPE turns rows 2i and 2i + 1 of a head in GGUF, i and i + half in Hugging Face. Raises `UsageError` if the heads
+    have no halves.
+    """
+    import numpy as np
+
+    if n_head < 1 or n_rows % (2 * n_head):
+        raise UsageError(f"{n_rows} rows of wq or wk are not {n_head} heads of an even size")
+    order: npt.NDArray[np.intp] = np.arange(n_rows).reshape(n_head, -1, 2).swapaxes(1, 2).ravel()
+    return order
+
+
+# Reading ---------------------------------------------------------------------------------------------------
+
+
+def pairs_of(file: str, tensors: Iterable[Tensor]) -> dict[str, Pair]:
+    """Return the pairs of tensors by the ggcp path of what they belong to, from the names that the file stores.
+
+    Understood are the names of both generations (`layers.0.attention.wq.weight.loraA`, `blk.0.attn_q.weight.loraA`) and
+    those of GGUF checkpoints (`blk.0.attn_q.weight.lora_a`). Raises `UsageError` for a tensor of no llama model,
+    `MalformedError` if tensors do not make up pairs.
+    """
+    found: dict[str, dict[str, Tensor]] = {}
+    for tensor in tensors:
+        name, _, end = tensor.name.rpartition(".")
+        path = field_path(name) or llama_field_path(name) if name.endswith(".weight") else None
+        if path is None or end not in PARTS:
+            raise UsageError(
+                f"{file}: {tensor.name!r} is no part of an adapter of a llama model",
+                "Adapters of other architectures cannot be converted.",
+            )
+        if found.setdefault(path, {}).setdefault(PARTS[end], tensor) is not tensor:
+            raise _odd(file, tensor, "one tensor of that name", "two")
+    return {path: _pair(file, path, parts) for path, parts in found.items()}
+
+
+def _pair(file: str, path: str, parts: Mapping[str, Tensor]) -> Pair:
+    missing = {"a", "b"} - set(parts)
+    if missing:
+        (part,) = parts.values()
+        raise _odd(file, part, "tensors A and B", f"no tensor {missing.pop().upper()}")
+    return checked_pair(file, path, parts["a"], parts["b"])
+
+
+def checked_pair(file: str, path: str, a: Tensor, b: Tensor) -> Pair:
+    """Return a pair whose shapes go together. Raises `MalformedError`."""
+    if len(a.shape) != 2 or not a.n_elements:
+        raise _odd(file, a, "two dimensions, [r, n_in]", str(list(a.shape)))
+    r = a.shape[0]
+    ok = b.shape in ((r,), (r, 1)) if is_norm(path) else len(b.shape) == 2 and b.shape[0] == r and b.n_elements
+    if not ok:
+        raise _odd(file, b, f"[{r}, {1 if is_norm(path) else 'n_out'}]", str(list(b.shape)))
+    return Pair(a, b)
+
+
+def _odd(file: str, tensor: Tensor, expected: str, found: str) -> MalformedError:
+    return MalformedError(
+        f"{file}: tensor {tensor.name or tensor.path}: expected {expected}, found {found}",
+        "Without it the adapter cannot be used. Look for another copy of the file.",
+        path=tensor.path,
+        offset=tensor.offset,
+        expected=expected,
+        found=found,
+    )
+
+
+def by_path(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of a llama model by ggcp path, in file order. Others are left out."""
+    paths = ((field_path(tensor.name) or llama_field_path(tensor.name), tensor) for tensor in tensors.values())
+    return {path: tensor for path, tensor in paths if path is not None and not path.startswith("optimizer.")}
+
+
+# Fitting ---------------------------------------------------------------------------------------------------
+
+
+def fit(adapter: Adapter, base: Base) -> None:
+    """Check that a base model has a tensor of the right shape for each pair, and that finetune's has no others.
+
+    Raises `UsageError`, which names the first that does not fit. No data is read.
+    """
+
+    def unfit(path: str, has: str, wants: str) -> UsageError:
+        message = f"{adapter.path} does not fit {base.path}: {path} of the adapter is {wants}, of the base {has}"
+        return UsageError(message, "Pass the model that was finetuned, or one made from it.")
+
+    for path, pair in adapter.pairs.items():
+        tensor = base.tensors.get(path)
+        has: list[Any] = [] if tensor is None else list(tensor.shape)
+        wants = list(pair.shape[: 1 if is_norm(path) else 2])
+        if has != wants:
+            raise unfit(path, str(has) if tensor else "missing", str(wants))
+    if adapter.writer == FINETUNE:
+        for path in base.tensors:
+            if path not in adapter.pairs:
+                raise unfit(path, str(list(base.tensors[path].shape)), "missing")
+    if adapter.hf_rows:
+        for path in adapter.pairs:
+            if n_head := base.heads.of(path):
+                hf_order(adapter.pairs[path].shape[1], n_head)

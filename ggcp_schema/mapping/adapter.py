@@ -1,0 +1,124 @@
+"""A LoRA adapter of 2023 as the GGUF adapter that present-day llama.cpp takes, and the base with its norms.
+
+llama.cpp multiplies a pair by alpha divided by the pair's own rank, and by 1 if alpha is 0; so alpha is 0 here, and B
+is multiplied by the scale. It accepts pairs of norms and ignores them, so they are left out: they can be added to the
+norms of the base, which are F32 in quantized models too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+from ggcp_schema.checkpoint import names
+from ggcp_schema.errors import UsageError
+from ggcp_schema.files.tensor import LITTLE
+from ggcp_schema.gguf.entries import KeyValue
+from ggcp_schema.llama.adapter import Adapter, Base
+from ggcp_schema.schema.ggml import GGML_TYPES, data_size
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+SIZES = {known.name: known for known in GGML_TYPES.values()}
+
+
+class Computed(NamedTuple):
+    """A tensor that is computed when it is written.
+
+    `shape` is in ggml order, `type` ggml's name; `chunks` yields the little-endian data, row after row.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    type: str
+    chunks: Callable[[], Iterator[bytes]]
+
+    @property
+    def nbytes(self) -> int:
+        return data_size(SIZES[self.type], list(self.shape))
+
+
+def small(name: str, shape: tuple[int, ...], values: Callable[[], npt.NDArray[np.floating]]) -> Computed:
+    """Return an F32 tensor whose values are computed at once; `shape` is in ggml order."""
+
+    def chunks() -> Iterator[bytes]:
+        import numpy as np
+
+        with np.errstate(over="ignore"):  # the result is infinite
+            yield values().astype("<f4").tobytes()
+
+    return Computed(name, shape, "F32", chunks)
+
+
+def adapter_keys() -> list[KeyValue]:
+    """Return the keys of a GGUF adapter."""
+    return [
+        KeyValue(names.ARCHITECTURE, "STRING", "llama"),
+        KeyValue("general.type", "STRING", "adapter"),
+        KeyValue("adapter.type", "STRING", "lora"),
+        KeyValue("adapter.lora.alpha", "FLOAT32", 0.0),
+    ]
+
+
+def adapter_tensors(adapter: Adapter, base: Base) -> list[Computed]:
+    """Return the tensors of a GGUF adapter, two for each pair but those of norms. The adapter must fit the base.
+
+    `lora_a` is A transposed, [n_in, r], and `lora_b` is B, [r, n_out]. The embeddings, of which rows are looked up,
+    have them exchanged and neither transposed.
+    """
+    tensors = []
+    for path in adapter.matrices:
+        name, pair = names.tensor_name(path), adapter.pairs[path]
+        n_in, n_out = pair.shape
+        a, b = partial(_a, adapter, base, path), partial(_b, adapter, base, path)
+        if path == "tok_embeddings":
+            tensors.append(small(f"{name}.lora_a", (pair.rank, n_out), b))
+            tensors.append(small(f"{name}.lora_b", (pair.rank, n_in), a))
+        else:
+            tensors.append(small(f"{name}.lora_a", (n_in, pair.rank), lambda a=a: a().T))  # type: ignore[misc]
+            tensors.append(small(f"{name}.lora_b", (pair.rank, n_out), b))
+    return tensors
+
+
+def _a(adapter: Adapter, base: Base, path: str) -> npt.NDArray[np.float32]:
+    return adapter.factors(path, base.heads)[0]
+
+
+def _b(adapter: Adapter, base: Base, path: str) -> npt.NDArray[np.floating]:
+    b = adapter.factors(path, base.heads)[1]
+    return b if adapter.scale == 1 else b.astype("f8") * adapter.scale
+
+
+class Patch(NamedTuple):
+    """Bytes that replace others in a copy of a file."""
+
+    path: str
+    offset: int
+    data: bytes
+
+
+def patched_norms(adapter: Adapter, base: Base) -> list[Patch]:
+    """Return the data of the base's norms with those of the adapter added, in the type and byte order they have.
+
+    Raises `UsageError` if a norm is not F32.
+    """
+    return [
+        Patch(path, tensor.offset, new_norm(adapter, base, path).astype(f"{_mark(tensor.byte_order)}f4").tobytes())
+        for path in adapter.norms
+        if (tensor := base.tensors[path])
+    ]
+
+
+def new_norm(adapter: Adapter, base: Base, path: str) -> npt.NDArray[np.floating]:
+    """Return a norm of the base with that of the adapter added. Raises `UsageError` if it is not F32."""
+    tensor = base.tensors[path]
+    if tensor.type != "F32":
+        raise UsageError(f"{base.path}: {tensor.name} is {tensor.type}, expected F32, as llama.cpp requires of a norm")
+    return tensor.array().astype("f8") + adapter.product(path, base.heads)
+
+
+def _mark(byte_order: str) -> str:
+    return "<" if byte_order == LITTLE else ">"

@@ -1,0 +1,101 @@
+"""The tensors of a base model with a LoRA adapter added."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ggcp_schema.checkpoint import names
+from ggcp_schema.errors import UsageError
+from ggcp_schema.files.source import CHUNK
+from ggcp_schema.files.tensor import ELEMENT_SIZES, LITTLE, Tensor, decode
+from ggcp_schema.llama.adapter import Adapter, Base, hf_order
+from ggcp_schema.mapping.adapter import SIZES, Computed
+from ggcp_schema.schema.ggml import data_size
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+
+def merged(adapter: Adapter, base: Base, *, type: str | None = None, hf_rows: bool = False) -> dict[str, Computed]:
+    """Return the tensors of the base that have a pair, with it added, by path in the base's order.
+
+    They are computed in float64, a few rows at a time, and rounded to `type`, or to the type they have in the base.
+    With `hf_rows` the rows of wq and wk are in Hugging Face's order. The adapter must fit the base. Raises `UsageError`
+    if gguf cannot write one of the types, as Q4_K, before anything is read.
+    """
+    for path, tensor in base.tensors.items():
+        if path in adapter.pairs:
+            check_types(base, tensor, type or tensor.type)
+    return {
+        path: _merged(adapter, base, path, type or tensor.type, hf_rows=hf_rows)
+        for path, tensor in base.tensors.items()
+        if path in adapter.pairs
+    }
+
+
+def check_types(base: Base, tensor: Tensor, type: str) -> None:
+    """Check that a tensor can be read, and written as `type`. Raises `UsageError`."""
+    name = f"{base.path}: {tensor.name}"
+    size = data_size(SIZES[tensor.type], list(tensor.shape)) if tensor.type in SIZES else None
+    if tensor.nbytes != size or (tensor.byte_order != LITTLE and tensor.type not in ELEMENT_SIZES):
+        raise UsageError(f"{name} is {tensor.type} of a kind that cannot be read", "Pass a model in GGUF.")
+    if type in ("F32", "F16"):
+        return
+    import numpy as np
+    from gguf import GGMLQuantizationType
+    from gguf.quants import quantize
+
+    try:
+        quantize(np.zeros((1, SIZES[type].block_size), np.float32), GGMLQuantizationType[type])
+    except NotImplementedError as error:
+        raise UsageError(
+            f"{name} is {type}, which cannot be written, so the adapter cannot be merged into this model",
+            "Make an adapter for it instead, which goes with a model of any type.",
+        ) from error
+
+
+def _merged(adapter: Adapter, base: Base, path: str, type: str, *, hf_rows: bool) -> Computed:
+    tensor = base.tensors[path]
+    n_head = base.heads.of(path) if hf_rows else None
+
+    def chunks() -> Iterator[bytes]:
+        a, b = (factor.astype("f8") for factor in adapter.factors(path, base.heads))
+        b *= adapter.scale
+        head_size = len(b) // n_head if n_head else 1
+        step = max(1, CHUNK // (8 * len(a) * head_size)) * head_size  # whole heads, whose rows change places
+        for start in range(0, len(b), step):
+            rows = read_rows(tensor, start, min(start + step, len(b))) + b[start : start + step] @ a.T
+            yield encode(rows[hf_order(len(rows), len(rows) // head_size)] if n_head else rows, type)
+
+    return Computed(str(names.tensor_name(path)), tensor.shape, type, chunks)
+
+
+def read_rows(tensor: Tensor, start: int, stop: int) -> npt.NDArray[np.float32]:
+    """Return rows of a tensor of any type, [row, column]; a vector is one row."""
+    n_rows = tensor.n_elements // tensor.shape[0]
+    size = tensor.nbytes // n_rows
+    data = tensor.source.read(tensor.offset + start * size, (stop - start) * size)
+    if tensor.type in ELEMENT_SIZES:
+        return decode(data, tensor.type, tensor.byte_order).reshape(stop - start, -1)
+    import numpy as np
+    from gguf import GGMLQuantizationType
+    from gguf.quants import dequantize
+
+    blocks = np.frombuffer(data, np.uint8).reshape(stop - start, -1)
+    rows: npt.NDArray[np.float32] = dequantize(blocks, GGMLQuantizationType[tensor.type])
+    return rows
+
+
+def encode(rows: npt.NDArray[np.float64], type: str) -> bytes:
+    """Return the little-endian data of rows as `type`."""
+    import numpy as np
+
+    with np.errstate(over="ignore"):  # the result is infinite
+        if type in ("F32", "F16"):
+            return rows.astype("<f4" if type == "F32" else "<f2").tobytes()
+        from gguf import GGMLQuantizationType
+        from gguf.quants import quantize
+
+        return bytes(quantize(rows.astype(np.float32), GGMLQuantizationType[type]).tobytes())

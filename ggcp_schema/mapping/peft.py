@@ -1,0 +1,106 @@
+"""A LoRA adapter of 2023 as a folder for Hugging Face's PEFT: `adapter_config.json`, `adapter_model.safetensors`.
+
+All pairs get one rank, for which smaller ones are padded with zeros: llama.cpp's converter and vLLM know no others.
+PEFT has no pairs of norms, but saves whole tensors; those two do not take these, so the norms can be left to the base.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ggcp_schema.checkpoint.names import layer_and_name
+from ggcp_schema.errors import UsageError
+from ggcp_schema.llama.adapter import Adapter, Base
+from ggcp_schema.mapping.adapter import Computed, new_norm, small
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+PREFIX = "base_model.model."
+MODEL = {"tok_embeddings": "model.embed_tokens", "norm": "model.norm", "output": "lm_head"}
+LAYER = {
+    "attention_norm": "input_layernorm",
+    "wq": "self_attn.q_proj",
+    "wk": "self_attn.k_proj",
+    "wv": "self_attn.v_proj",
+    "wo": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "w1": "mlp.gate_proj",
+    "w2": "mlp.down_proj",
+    "w3": "mlp.up_proj",
+}
+
+
+def hf_name(path: str) -> str:
+    """Return the name of a tensor's module in Hugging Face's models: `lm_head`, `model.layers.0.self_attn.q_proj`."""
+    layer, name = layer_and_name(path)
+    return MODEL[name] if layer is None else f"model.layers.{layer}.{LAYER[name]}"
+
+
+def peft_config(adapter: Adapter, base: Base, base_name: str, *, norms: bool) -> dict[str, Any]:
+    """Return `adapter_config.json`: the keys that PEFT, llama.cpp's converter and vLLM need, and no others.
+
+    `base_name` is a folder or the name of a model on Hugging Face's hub. `norms` tells if the norms are saved as whole
+    tensors. Raises `UsageError` if the adapter has pairs of norms alone.
+    """
+    alpha = adapter.scale * rank(adapter)
+    return {
+        "base_model_name_or_path": base_name,
+        "lora_alpha": int(alpha) if alpha == int(alpha) else alpha,
+        **({"modules_to_save": _modules(adapter.norms, base)} if norms and adapter.norms else {}),
+        "peft_type": "LORA",
+        "r": rank(adapter),
+        "target_modules": _modules(adapter.matrices, base),
+        "task_type": "CAUSAL_LM",
+    }
+
+
+def _modules(paths: Iterable[str], base: Base) -> list[str]:
+    """Return the names by which PEFT finds the modules: `q_proj` if all layers of the base have a pair for theirs."""
+    chosen = set(paths)
+    names = {layer_and_name(path)[1] for path in chosen}
+    whole = {name for name in names if all(path in chosen for path in base.tensors if layer_and_name(path)[1] == name)}
+    return sorted(
+        {hf_name(path).rpartition(".")[2] if layer_and_name(path)[1] in whole else hf_name(path) for path in chosen}
+    )
+
+
+def rank(adapter: Adapter) -> int:
+    """Return the rank of all pairs: the largest. Raises `UsageError` if there is none."""
+    if not adapter.matrices:
+        raise UsageError(f"{adapter.path}: the adapter has no pair but those of norms, so it cannot be one for PEFT")
+    return max(adapter.pairs[path].rank for path in adapter.matrices)
+
+
+def peft_tensors(adapter: Adapter, base: Base, *, norms: bool) -> list[Computed]:
+    """Return the tensors of `adapter_model.safetensors`; shapes are in ggml order, the reverse of safetensors'.
+
+    `lora_A` is A transposed and `lora_B` is B, whose rows of q and k are in Hugging Face's order. Those of the
+    embeddings are B transposed and A. With `norms` the norms follow, with those of the base. The adapter must fit.
+    """
+    r, tensors = rank(adapter), []
+    for path in adapter.matrices:
+        name, (n_in, n_out) = f"{PREFIX}{hf_name(path)}", adapter.pairs[path].shape
+        a, b = (partial(_padded, adapter, base, path, factor, r) for factor in (0, 1))
+        if path == "tok_embeddings":
+            tensors.append(small(f"{name}.lora_embedding_A", (n_out, r), lambda b=b: b().T))  # type: ignore[misc]
+            tensors.append(small(f"{name}.lora_embedding_B", (r, n_in), a))
+        else:
+            tensors.append(small(f"{name}.lora_A.weight", (n_in, r), lambda a=a: a().T))  # type: ignore[misc]
+            tensors.append(small(f"{name}.lora_B.weight", (r, n_out), b))
+    return [*tensors, *(_norms(adapter, base) if norms else ())]
+
+
+def _padded(adapter: Adapter, base: Base, path: str, factor: int, r: int) -> npt.NDArray[np.float32]:
+    import numpy as np
+
+    values = adapter.factors(path, base.heads, hf_rows=True)[factor]
+    return np.pad(values, ((0, 0), (0, r - values.shape[1])))
+
+
+def _norms(adapter: Adapter, base: Base) -> Iterator[Computed]:
+    for path in adapter.norms:
+        yield small(f"{PREFIX}{hf_name(path)}.weight", base.tensors[path].shape, partial(new_norm, adapter, base, path))

@@ -1,0 +1,133 @@
+"""The genuine LoRA files, opened, and outputs written by gguf's own writer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType, GGUFWriter
+
+from ggcp_schema import open_file
+from ggcp_schema.files.file import File, open_source
+from ggcp_schema.files.source import Source
+from ggcp_schema.formats.lora import FORMATS
+from ggcp_schema.formats.lora.files import GgclFile, GglaFile, adapter_in_gguf
+from ggcp_schema.gguf.entries import KeyValue
+from ggcp_schema.gguf.reader import open_gguf
+from ggcp_schema.llama.adapter import Adapter, Base
+from ggcp_schema.mapping.adapter import Computed, adapter_keys, adapter_tensors, patched_norms
+from ggcp_schema.mapping.base import base_of
+from tests.helpers import FIXTURES
+
+FOLDER = FIXTURES / "lora"
+GGLA = sorted(FOLDER.glob("*.ggla"))
+GGCL = sorted(FOLDER.glob("*.ggcl"))
+CHECKPOINTS = sorted(FOLDER.glob("*.checkpoint.gguf"))
+EVERY = [*GGLA, *GGCL, *CHECKPOINTS]
+BASE = FOLDER / "base.gguf"
+PEFT = FOLDER / "peft-layers-names.ggla"
+
+
+def stem(path: Path) -> str:
+    return path.name.split(".")[0]
+
+
+@contextmanager
+def opened(path: Path, *, partial: bool = False) -> Iterator[File]:
+    source = Source(path)
+    head = source.read(0, 4)
+    known = next(known for known in FORMATS if known.magic == head)
+    with open_source(source, known, partial=partial) as file:
+        yield file
+
+
+@contextmanager
+def adapter_of(path: Path) -> Iterator[Adapter]:
+    if path.suffix == ".gguf":
+        with open_gguf(path) as gguf:
+            yield adapter_in_gguf(gguf)
+        return
+    with opened(path) as file:
+        assert isinstance(file, GglaFile | GgclFile)
+        yield file.adapter()
+
+
+@contextmanager
+def base_in(path: Path = BASE) -> Iterator[Base]:
+    with open_file(path) as file:
+        yield base_of(file)
+
+
+def expected(path: Path) -> dict[str, np.ndarray]:
+    """Return the log probabilities that were computed for the adapter, which a checkpoint shares with the ggla."""
+    with np.load(FOLDER / f"{stem(path)}.ggla.logprobs.npz") as stored:
+        return dict(stored)
+
+
+def array(tensor: Computed) -> np.ndarray:
+    """Return the values of an F32 or F16 tensor, in numpy's order of dimensions."""
+    data = b"".join(tensor.chunks())
+    assert len(data) == tensor.nbytes
+    return np.frombuffer(data, "<f4" if tensor.type == "F32" else "<f2").reshape(tensor.shape[::-1])
+
+
+def write(path: Path, keys: Iterable[KeyValue], tensors: Iterable[Computed]) -> Path:
+    """Write tensors of any type with gguf's own writer."""
+    writer = GGUFWriter(path, "llama")
+    for entry in keys:
+        kind, _, item = entry.type.partition("/")
+        if entry.key != "general.architecture":
+            value = list(entry.value) if item else entry.value
+            writer.add_key_value(entry.key, value, GGUFValueType[kind], sub_type=GGUFValueType[item] if item else None)
+    for tensor in tensors:
+        kind = GGMLQuantizationType[tensor.type]
+        if tensor.type in ("F32", "F16"):
+            writer.add_tensor(tensor.name, array(tensor))
+        else:
+            data = np.frombuffer(b"".join(tensor.chunks()), np.uint8)
+            writer.add_tensor(tensor.name, data.reshape(tensor.shape[1], -1), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def write_adapter(path: Path, adapter: Adapter, base: Base) -> Path:
+    return write(path, adapter_keys(), adapter_tensors(adapter, base))
+
+
+def write_patched(path: Path, adapter: Adapter, base: Base) -> Path:
+    content = bytearray(Path(base.path).read_bytes())
+    for patch in patched_norms(adapter, base):
+        content[patch.offset : patch.offset + len(patch.data)] = patch.data
+    path.write_bytes(content)
+    return path
+
+
+def write_model(path: Path, base: Path, tensors: dict[str, Computed]) -> Path:
+    """Write the base again, with some tensors replaced, by GGUF name."""
+    with open_gguf(base) as gguf:
+        keys = list(gguf.keys.values())
+        return write(path, keys, [tensors.get(name) or same(name, base) for name in gguf.tensors])
+
+
+def same(name: str, path: Path) -> Computed:
+    tensor = next(tensor for tensor in GGUFReader(path).tensors if tensor.name == name)
+    shape = tuple(int(length) for length in tensor.shape)
+    return Computed(name, shape, tensor.tensor_type.name, lambda: iter([tensor.data.tobytes()]))
+
+
+def quantized(path: Path, kind: str, source: Path = BASE) -> Path:
+    """Write the base with its matrices quantized by gguf."""
+    from gguf.quants import quantize
+
+    tensors = {}
+    for tensor in GGUFReader(source).tensors:
+        if len(tensor.shape) == 2:
+            data = quantize(tensor.data, GGMLQuantizationType[kind]).tobytes()
+            shape = tuple(int(length) for length in tensor.shape)
+            tensors[tensor.name] = Computed(tensor.name, shape, kind, lambda data=data: iter([data]))  # type: ignore[misc]
+    return write_model(path, source, tensors)
