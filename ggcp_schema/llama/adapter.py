@@ -165,7 +165,7 @@ def pairs_of(file: str, tensors: Iterable[Tensor]) -> dict[str, Pair]:
     found: dict[str, dict[str, Tensor]] = {}
     for tensor in tensors:
         name, _, end = tensor.name.rpartition(".")
-        path = field_path(name) or llama_field_path(name) if name.endswith(".weight") else None
+        path = model_path(name)
         if path is None or end not in PARTS:
             raise UsageError(
                 f"{file}: {tensor.name!r} is no part of an adapter of a llama model",
@@ -208,8 +208,14 @@ def _odd(file: str, tensor: Tensor, expected: str, found: str) -> MalformedError
 
 def by_path(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors of a llama model by ggcp path, in file order. Others are left out."""
-    paths = ((field_path(tensor.name) or llama_field_path(tensor.name), tensor) for tensor in tensors.values())
-    return {path: tensor for path, tensor in paths if path is not None and not path.startswith("optimizer.")}
+    paths = ((model_path(tensor.name), tensor) for tensor in tensors.values())
+    return {path: tensor for path, tensor in paths if path is not None}
+
+
+def model_path(name: str) -> str | None:
+    """Return the ggcp path of a model's tensor from its name of either generation; None if it is no such tensor."""
+    path = field_path(name) or llama_field_path(name) if name.endswith(".weight") else None
+    return path if path in MODEL_TENSORS or (path and layer_and_name(path)[0] is not None) else None
 
 
 # Fitting ---------------------------------------------------------------------------------------------------

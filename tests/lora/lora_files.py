@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType, GGUFWriter
@@ -36,22 +38,22 @@ def stem(path: Path) -> str:
 
 @contextmanager
 def opened(path: Path, *, partial: bool = False) -> Iterator[File]:
-    source = Source(path)
-    head = source.read(0, 4)
-    known = next(known for known in FORMATS if known.magic == head)
-    with open_source(source, known, partial=partial) as file:
-        yield file
+    with closing(Source(path)) as source:
+        head = source.read(0, 4)
+        known = next(known for known in FORMATS if known.magic == head)
+        yield open_source(source, known, partial=partial)
 
 
 @contextmanager
-def adapter_of(path: Path) -> Iterator[Adapter]:
+def adapter_of(path: Path, **changes: Any) -> Iterator[Adapter]:
+    """Yield the adapter in a file, with other values for some of its attributes."""
     if path.suffix == ".gguf":
         with open_gguf(path) as gguf:
-            yield adapter_in_gguf(gguf)
+            yield replace(adapter_in_gguf(gguf), **changes)
         return
     with opened(path) as file:
         assert isinstance(file, GglaFile | GgclFile)
-        yield file.adapter()
+        yield replace(file.adapter(), **changes)
 
 
 @contextmanager

@@ -121,9 +121,7 @@ def _end() -> None:
             pass
 
 
-def _main(
-    model: str, prompt: list[int] | str, prefixes: list[int] | None, n_greedy: int, adapter: str | None
-) -> None:
+def _main(model: str, prompt: list[int] | str, prefixes: list[int] | None, n_greedy: int, adapter: str | None) -> None:
     import xllamacpp  # type: ignore[import-untyped,unused-ignore]
 
     params = xllamacpp.CommonParams()

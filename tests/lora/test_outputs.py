@@ -1,0 +1,328 @@
+"""What is written of an adapter: for llama.cpp, for PEFT, and merged into its base."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gguf import GGMLQuantizationType, GGUFReader
+from gguf.quants import dequantize, quantize
+
+from ggcp_schema import UsageError, open_file
+from ggcp_schema.gguf.reader import open_gguf
+from ggcp_schema.llama.adapter import Adapter, Base, Heads
+from ggcp_schema.mapping import merged as merging
+from ggcp_schema.mapping.adapter import adapter_keys, adapter_tensors, patched_norms
+from ggcp_schema.mapping.base import base_of
+from ggcp_schema.mapping.merged import merged
+from ggcp_schema.mapping.peft import peft_config, peft_tensors
+from tests.lora import independent
+from tests.lora.lora_files import (
+    BASE,
+    EVERY,
+    FOLDER,
+    GGLA,
+    PEFT,
+    adapter_of,
+    array,
+    base_in,
+    quantized,
+    same,
+    stem,
+    write_model,
+    write_patched,
+)
+
+RTOL = 1e-6  # of the largest value of a product
+
+
+def ids(path: Path) -> str:
+    return path.name
+
+
+# For llama.cpp ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", EVERY, ids=ids)
+def test_the_adapter_is_exactly_the_expected_one(path: Path) -> None:
+    expected = json.loads((FOLDER / f"{stem(path)}.ggla.adapter.json").read_text())
+    with adapter_of(path, hf_rows=False) as adapter, base_in() as base:
+        keys = {key.key: {"type": key.type, "value": key.value} for key in adapter_keys()}
+        tensors = [
+            {
+                "name": tensor.name,
+                "shape": list(tensor.shape),
+                "dtype": tensor.type,
+                "sha256": hashlib.sha256(b"".join(tensor.chunks())).hexdigest(),
+            }
+            for tensor in adapter_tensors(adapter, base)
+        ]
+    assert {"kv": keys, "tensors": tensors} == expected
+
+
+@pytest.mark.parametrize("path", EVERY, ids=ids)
+def test_a_patched_base_differs_in_the_norms_alone(path: Path, tmp_path: Path) -> None:
+    lora, before = independent.read(path), independent.weights(BASE)
+    with adapter_of(path) as adapter, base_in() as base:
+        write_patched(tmp_path / "new.gguf", adapter, base)
+    for name, found in independent.weights(tmp_path / "new.gguf").items():
+        wanted = before[name]
+        if "norm" in name and name in lora.a:
+            wanted = (wanted + lora.product(name)[0]).astype("f4")
+        assert np.array_equal(found, wanted)
+    old, new = (np.frombuffer(file.read_bytes(), "u1") for file in (BASE, tmp_path / "new.gguf"))
+    assert len(old) == len(new)
+    assert 0 < np.count_nonzero(old != new) <= 5 * 32 * 4 or path == PEFT
+
+
+def test_a_norm_that_is_not_f32_cannot_be_patched() -> None:
+    with adapter_of(GGLA[0]) as adapter, base_in() as base:
+        halves = base._replace(tensors=base.tensors | {"norm": replace(base.tensors["norm"], type="F16")})
+        with pytest.raises(UsageError, match="is F16, expected F32"):
+            patched_norms(adapter, halves)
+
+
+# For PEFT --------------------------------------------------------------------------------------------------
+
+HF = {
+    "tok_embeddings": "model.embed_tokens",
+    "norm": "model.norm",
+    "output": "lm_head",
+    "attention_norm": "model.layers.{}.input_layernorm",
+    "wq": "model.layers.{}.self_attn.q_proj",
+    "wk": "model.layers.{}.self_attn.k_proj",
+    "wv": "model.layers.{}.self_attn.v_proj",
+    "wo": "model.layers.{}.self_attn.o_proj",
+    "ffn_norm": "model.layers.{}.post_attention_layernorm",
+    "w1": "model.layers.{}.mlp.gate_proj",
+    "w2": "model.layers.{}.mlp.down_proj",
+    "w3": "model.layers.{}.mlp.up_proj",
+}
+
+
+def module(name: str) -> str:
+    kind, _, layer = name.partition(".")
+    return f"base_model.model.{HF[kind].format(layer)}"
+
+
+def rotate_half_rows(values: np.ndarray, n_head: int) -> np.ndarray:
+    """Return rows that RoPE pairs as neighbours in the order in which it pairs the halves of a head."""
+    size = len(values) // n_head
+    rows = [head * size + 2 * i + side for head in range(n_head) for side in (0, 1) for i in range(size // 2)]
+    return values[rows]
+
+
+def products(adapter: Adapter, base: Base, *, norms: bool) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Return the products by PEFT's conventions, and the whole tensors, by module."""
+    config = peft_config(adapter, base, "base", norms=norms)
+    stored = {tensor.name: array(tensor) for tensor in peft_tensors(adapter, base, norms=norms)}
+    scale, found = config["lora_alpha"] / config["r"], {}
+    for name in [name for name in stored if ".lora_A" in name or "_embedding_A" in name]:
+        a, b = stored.pop(name).astype("f8"), stored.pop(name.replace("_A", "_B")).astype("f8")
+        assert a.shape[0] == b.shape[1] == config["r"]
+        head, _, kind = name.partition(".lora_")
+        found[head] = scale * (b @ a).T if kind == "embedding_A" else scale * b @ a
+    return found, {name.removesuffix(".weight"): values for name, values in stored.items()}
+
+
+@pytest.mark.parametrize("path", EVERY, ids=ids)
+@pytest.mark.parametrize("verbatim", [False, True])
+def test_the_products_of_peft_are_those_of_the_file(path: Path, verbatim: bool) -> None:
+    lora, before = independent.read(path), independent.weights(BASE)
+    with adapter_of(path, **({"hf_rows": False} if verbatim else {})) as adapter, base_in() as base:
+        found, whole = products(adapter, base, norms=True)
+    reorders = verbatim or path != PEFT
+    for name in lora.a:
+        wanted = lora.product(name)
+        if "norm" in name:
+            assert np.array_equal(whole.pop(module(name)), (before[name] + wanted[0]).astype("f4"))
+            continue
+        if name.startswith(("wq", "wk")) and reorders:
+            wanted = rotate_half_rows(wanted, 4)
+        assert np.abs(found.pop(module(name)) - wanted).max() <= RTOL * np.abs(wanted).max()
+    assert not found
+    assert not whole
+
+
+def test_control_rows_in_the_order_of_gguf_are_found() -> None:
+    """They change log probabilities by 0.09 only."""
+    lora = independent.read(GGLA[0])
+    with adapter_of(GGLA[0], hf_rows=True) as adapter, base_in() as base:
+        found, _ = products(adapter, base, norms=False)
+    wanted = rotate_half_rows(lora.product("wq.0"), 4)
+    assert np.abs(found[module("wq.0")] - wanted).max() > 0.1 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("norms", [False, True])
+def test_the_config_of_a_finetune(norms: bool) -> None:
+    with adapter_of(FOLDER / "lbfgs.ggla", scale=1.125) as adapter, base_in() as base:
+        config = peft_config(adapter, base, "models/base", norms=norms)
+    saved = {"modules_to_save": ["input_layernorm", "norm", "post_attention_layernorm"]} if norms else {}
+    assert config == {
+        "base_model_name_or_path": "models/base",
+        "lora_alpha": 4.5,
+        **saved,
+        "peft_type": "LORA",
+        "r": 4,
+        "target_modules": [
+            *("down_proj", "embed_tokens", "gate_proj", "k_proj", "lm_head"),
+            *("o_proj", "q_proj", "up_proj", "v_proj"),
+        ],
+        "task_type": "CAUSAL_LM",
+    }
+    json.dumps(config)
+
+
+def test_the_config_of_an_adapter_of_some_modules() -> None:
+    with adapter_of(PEFT) as adapter, base_in() as base:
+        config = peft_config(adapter, base, "base", norms=True)
+        assert (config["r"], config["lora_alpha"]) == (4, 16)
+        assert "modules_to_save" not in config
+        assert config["target_modules"] == ["down_proj", "q_proj", "v_proj"]
+        first = replace(adapter, pairs={name: pair for name, pair in adapter.pairs.items() if name != "layers[1].wv"})
+        assert peft_config(first, base, "base", norms=True)["target_modules"] == [
+            "down_proj",
+            "model.layers.0.self_attn.v_proj",
+            "q_proj",
+        ]
+
+
+def test_smaller_ranks_are_padded_with_zeros() -> None:
+    lora = independent.read(FOLDER / "lbfgs.ggla")
+    with adapter_of(FOLDER / "lbfgs.ggla") as adapter, base_in() as base:
+        stored = {tensor.name: array(tensor) for tensor in peft_tensors(adapter, base, norms=False)}
+    a = stored[f"{module('w1.0')}.lora_A.weight"]
+    assert a.shape == (4, 32)
+    assert np.array_equal(a[:1], lora.a["w1.0"].T)
+    assert not a[1:].any()
+    assert not any("norm" in name for name in stored)
+
+
+def test_an_adapter_of_norms_alone_is_none_for_peft() -> None:
+    with adapter_of(GGLA[0]) as adapter, base_in() as base:
+        norms = replace(adapter, pairs={name: adapter.pairs[name] for name in adapter.norms})
+        with pytest.raises(UsageError, match="no pair but those of norms"):
+            peft_config(norms, base, "base", norms=True)
+
+
+# Merged ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["twin-adam", "feb2024-adam"])
+def test_a_merge_by_export_lora(name: str) -> None:
+    """It computed in float32, in another order."""
+    wanted = {tensor.name: np.array(tensor.data) for tensor in GGUFReader(FOLDER / f"{name}.merged.gguf").tensors}
+    with adapter_of(FOLDER / f"{name}.ggla") as adapter, base_in() as base:
+        found = {tensor.name: array(tensor) for tensor in merged(adapter, base).values()}
+    assert set(found) == set(wanted)
+    for key, values in wanted.items():
+        assert found[key].shape == values.shape
+        assert np.abs(found[key] - values).max() <= 3e-7 * np.abs(values).max()
+
+
+@pytest.mark.parametrize("path", [FOLDER / "lbfgs.ggla", PEFT], ids=ids)
+def test_merged_in_f32_each_value_is_the_nearest(path: Path) -> None:
+    lora = independent.read(path)
+    wanted = independent.with_adapter(independent.weights(BASE), lora)
+    with adapter_of(path, hf_rows=False) as adapter, base_in() as base:
+        found = merged(adapter, base)
+        assert list(found) == [name for name in base.tensors if name in adapter.pairs]
+        for tensor in found.values():
+            name = independent.plain_name(tensor.name.removesuffix(".weight"))
+            values = wanted[name].astype("f4")
+            assert np.abs(array(tensor) - values).max() <= 1.2e-7 * np.abs(values).max()
+
+
+@pytest.mark.parametrize("kind", ["F16", "BF16", "Q8_0", "Q5_1", "Q4_0"])
+def test_merged_into_a_base_of_another_type(kind: str, tmp_path: Path) -> None:
+    """It is what gguf makes of the sum of the base's values and the product."""
+    lora, base_path = independent.read(GGLA[0]), quantized(tmp_path / "base.gguf", kind)
+    kind_of = GGMLQuantizationType[kind]
+    with adapter_of(GGLA[0]) as adapter, base_in(base_path) as base:
+        write_model(
+            tmp_path / "new.gguf", base_path, {tensor.name: tensor for tensor in merged(adapter, base).values()}
+        )
+    old = {tensor.name: tensor for tensor in GGUFReader(base_path).tensors}
+    for tensor in GGUFReader(tmp_path / "new.gguf").tensors:
+        before = old[tensor.name]
+        assert tensor.tensor_type == before.tensor_type
+        name = independent.plain_name(tensor.name.removesuffix(".weight"))
+        if "norm" in name:
+            continue
+        values = dequantize(before.data, kind_of).astype("f8") + lora.product(name)
+        wanted = quantize(values.astype("f4"), kind_of)
+        assert np.mean(np.asarray(tensor.data).view("u1") != wanted.view("u1")) < 1e-3  # values at the middle of two
+        error = np.abs(dequantize(tensor.data, kind_of) - values).max()
+        assert error <= np.abs(dequantize(wanted, kind_of) - values).max() * 1.0001
+
+
+def test_merged_for_hugging_face_in_its_order_of_rows() -> None:
+    wanted = independent.with_adapter(independent.weights(BASE), independent.read(GGLA[0]))
+    with adapter_of(GGLA[0]) as adapter, base_in() as base:
+        for heads in (4, 2):
+            for path, tensor in merged(adapter, base._replace(heads=Heads(4, heads)), type="F32", hf_rows=True).items():
+                name = independent.plain_name(tensor.name.removesuffix(".weight"))
+                rows = {"wq": 4, "wk": heads}.get(path.rpartition(".")[2])
+                values = rotate_half_rows(wanted[name], rows) if rows else wanted[name]
+                assert np.abs(array(tensor) - values).max() <= 1.2e-7 * np.abs(values).max()
+
+
+@pytest.mark.parametrize("hf_rows", [False, True])
+def test_the_size_of_the_chunks_changes_nothing(hf_rows: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    with adapter_of(GGLA[0]) as adapter, base_in() as base:
+        whole = {path: b"".join(tensor.chunks()) for path, tensor in merged(adapter, base, hf_rows=hf_rows).items()}
+        monkeypatch.setattr(merging, "CHUNK", 3 * 8 * 32)
+        for path, tensor in merged(adapter, base, hf_rows=hf_rows).items():
+            chunks = list(tensor.chunks())
+            assert len(chunks) > 1 or "norm" in path
+            found = np.frombuffer(b"".join(chunks), "<f4")
+            wanted = np.frombuffer(whole[path], "<f4")
+            assert np.abs(found - wanted).max() <= 1.2e-7 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("kind", ["Q4_K", "Q6_K", "IQ4_XS"])
+def test_types_that_gguf_cannot_write_are_refused_and_the_adapter_is_named(kind: str) -> None:
+    with adapter_of(GGLA[0]) as adapter, base_in() as base:
+        size = {"Q4_K": 144, "Q6_K": 210, "IQ4_XS": 136}[kind]
+        tensor = replace(base.tensors["output"], shape=(256, 2), nbytes=2 * size, type=kind)
+        with pytest.raises(UsageError, match=f"is {kind}, which cannot be written") as error:
+            merged(adapter, base._replace(tensors=base.tensors | {"output": tensor}))
+        assert "Make an adapter" in str(error.value)
+
+
+def test_blocks_of_an_older_layout_are_refused() -> None:
+    with adapter_of(GGLA[0]) as adapter, base_in() as base:
+        tensor = replace(base.tensors["output"], nbytes=320 * 20, type="Q4_0")
+        with pytest.raises(UsageError, match="is Q4_0 of a kind that cannot be read"):
+            merged(adapter, base._replace(tensors=base.tensors | {"output": tensor}))
+
+
+def test_no_data_is_read_before_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    with adapter_of(GGLA[0]) as adapter, base_in() as base:
+        for owner in {tensor.source for tensor in (base.tensors["norm"], adapter.pairs["norm"].a)}:
+            monkeypatch.setattr(owner, "read", None)
+            monkeypatch.setattr(owner, "map", None)
+        assert len(adapter_tensors(adapter, base)) == 32
+        assert len(peft_tensors(adapter, base, norms=True)) == 37
+        assert len(merged(adapter, base)) == 21
+
+
+def test_a_base_in_ggjt_gives_the_same(tmp_path: Path) -> None:
+    with adapter_of(GGLA[0]) as adapter, base_in() as base, open_file(FOLDER / "base.ggjt") as ggjt:
+        other = base_of(ggjt)
+        found, wanted = merged(adapter, other), merged(adapter, base)
+        assert set(found) == set(wanted)
+        for path, tensor in wanted.items():
+            assert found[path].name == tensor.name
+            assert np.array_equal(array(found[path]), array(tensor))
+
+
+def test_the_helper_copies_what_is_not_replaced(tmp_path: Path) -> None:
+    write_model(tmp_path / "same.gguf", BASE, {})
+    with open_gguf(tmp_path / "same.gguf") as found, open_gguf(BASE) as wanted:
+        assert list(found.keys.values()) == list(wanted.keys.values())
+        assert all(np.array_equal(found.tensors[name].array(), array(same(name, BASE))) for name in wanted.tensors)
