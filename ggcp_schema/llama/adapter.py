@@ -6,6 +6,7 @@ them. convert-lora-to-ggml.py wrote the pairs of a PEFT adapter, never one of a 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -48,7 +49,7 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True)
 class Adapter:
-    """A LoRA adapter.
+    """A LoRA adapter. Raises `UsageError` if the scale is no finite number.
 
     Attributes:
         path: the file.
@@ -66,6 +67,10 @@ class Adapter:
     r: int | None = None
     alpha: int | None = None
     hf_rows: bool = False
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.scale):
+            raise UsageError(f"{self.path}: the scale of an adapter must be a finite number, got {self.scale}")
 
     @property
     def n_layer(self) -> int:
@@ -109,9 +114,17 @@ class Adapter:
 
     def product(self, path: str, heads: Heads) -> npt.NDArray[np.float64]:
         """Return what is added to a tensor, in numpy's order of dimensions; a norm's is a vector."""
-        a, b = (factor.astype("f8") for factor in self.factors(path, heads))
-        whole: npt.NDArray[np.float64] = self.scale * (b @ a.T)
+        whole = product(*self.factors(path, heads), self.scale)
         return whole[0] if is_norm(path) else whole
+
+
+def product(a: Factor, b: Factor, scale: float) -> npt.NDArray[np.float64]:
+    """Return `scale * b @ a.T`, computed in float64."""
+    import numpy as np
+
+    with np.errstate(invalid="ignore"):  # factors that are infinite give NaN
+        whole: npt.NDArray[np.float64] = scale * (b.astype("f8") @ a.astype("f8").T)
+    return whole
 
 
 class Heads(NamedTuple):

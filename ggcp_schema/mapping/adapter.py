@@ -48,7 +48,8 @@ def small(name: str, shape: tuple[int, ...], values: Callable[[], npt.NDArray[np
         import numpy as np
 
         with np.errstate(over="ignore"):  # the result is infinite
-            yield values().astype("<f4").tobytes()
+            data = values().astype("<f4").tobytes()
+        yield data
 
     return Computed(name, shape, "F32", chunks)
 

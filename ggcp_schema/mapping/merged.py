@@ -9,7 +9,7 @@ from ggcp_schema.checkpoint import names
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.source import CHUNK
 from ggcp_schema.files.tensor import ELEMENT_SIZES, LITTLE, Tensor, decode
-from ggcp_schema.llama.adapter import Adapter, Base, hf_order
+from ggcp_schema.llama.adapter import Adapter, Base, hf_order, product
 from ggcp_schema.mapping.adapter import SIZES, Computed
 from ggcp_schema.schema.ggml import data_size
 
@@ -61,12 +61,12 @@ def _merged(adapter: Adapter, base: Base, path: str, type: str, *, hf_rows: bool
     n_head = base.heads.of(path) if hf_rows else None
 
     def chunks() -> Iterator[bytes]:
-        a, b = (factor.astype("f8") for factor in adapter.factors(path, base.heads))
-        b *= adapter.scale
+        a, b = adapter.factors(path, base.heads)
         head_size = len(b) // n_head if n_head else 1
         step = max(1, CHUNK // (8 * len(a) * head_size)) * head_size  # whole heads, whose rows change places
         for start in range(0, len(b), step):
-            rows = read_rows(tensor, start, min(start + step, len(b))) + b[start : start + step] @ a.T
+            rows = product(a, b[start : start + step], adapter.scale)
+            rows += read_rows(tensor, start, start + len(rows))
             yield encode(rows[hf_order(len(rows), len(rows) // head_size)] if n_head else rows, type)
 
     return Computed(str(names.tensor_name(path)), tensor.shape, type, chunks)

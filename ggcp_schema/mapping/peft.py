@@ -6,8 +6,10 @@ PEFT has no pairs of norms, but saves whole tensors; those two do not take these
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ggcp_schema.checkpoint.names import layer_and_name
@@ -104,3 +106,41 @@ def _padded(adapter: Adapter, base: Base, path: str, factor: int, r: int) -> npt
 def _norms(adapter: Adapter, base: Base) -> Iterator[Computed]:
     for path in adapter.norms:
         yield small(f"{PREFIX}{hf_name(path)}.weight", base.tensors[path].shape, partial(new_norm, adapter, base, path))
+
+
+def peft_card(adapter: Adapter, base_name: str, *, norms: str) -> str:
+    """Return README.md. `norms` says where those of the adapter are: "saved", in the "base", or "none"."""
+    told = {
+        "saved": "Its norms are saved as whole tensors, so that it fits this base alone.",
+        "base": "The norms that were trained are in the base model, without which it is not the finetune.",
+        "none": "The norms that were trained are left out, so that it is not the whole finetune.",
+    }
+    return CARD.format(
+        base=json.dumps(base_name, ensure_ascii=False),
+        file=Path(adapter.path).name,
+        writer=f", written by {adapter.writer}" if adapter.writer else "",
+        norms=told[norms] if adapter.norms else "It changes no norms.",
+    )
+
+
+CARD = """\
+---
+base_model: {base}
+library_name: peft
+pipeline_tag: text-generation
+---
+
+# LoRA adapter
+
+Made from `{file}`{writer}. {norms}
+
+```python
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+model = AutoModelForCausalLM.from_pretrained({base})
+model = PeftModel.from_pretrained(model, ".")  # this folder
+```
+
+To go on training it, pass `is_trainable=True`; `model.merge_and_unload()` returns one model.
+"""

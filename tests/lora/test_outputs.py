@@ -311,6 +311,18 @@ def test_no_data_is_read_before_it_is_asked_for(monkeypatch: pytest.MonkeyPatch)
         assert len(merged(adapter, base)) == 21
 
 
+@pytest.mark.filterwarnings("error")
+def test_values_that_are_infinite_give_no_warning(tmp_path: Path) -> None:
+    content = bytearray(PEFT.read_bytes())
+    _, values, end = independent.read_record(content, 16)
+    content[end - values.nbytes : end] = np.full(values.size, np.inf, "<f2").tobytes()
+    (tmp_path / "infinite.ggla").write_bytes(content)
+    with adapter_of(tmp_path / "infinite.ggla", scale=1e300) as adapter, base_in() as base:
+        assert not np.isfinite(array(merged(adapter, base)["layers[0].wq"])).any()
+        assert np.isinf(array(adapter_tensors(adapter, base)[3])).any()
+        assert array(peft_tensors(adapter, base, norms=True)[0]).shape == (4, 32)
+
+
 def test_a_base_in_ggjt_gives_the_same(tmp_path: Path) -> None:
     with adapter_of(GGLA[0]) as adapter, base_in() as base, open_file(FOLDER / "base.ggjt") as ggjt:
         other = base_of(ggjt)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import io
 import struct
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from ggcp_schema import MalformedError, TruncatedError
+from ggcp_schema import GgcpError, MalformedError, TruncatedError
 from ggcp_schema.formats.lora import FORMATS
 from ggcp_schema.formats.lora.ggcl import GGCL as GGCL_PAGE
 from ggcp_schema.formats.lora.ggla import GGLA as GGLA_PAGE
@@ -142,3 +146,21 @@ def test_each_format_has_its_magic() -> None:
     assert [known.magic for known in FORMATS] == [b"algg", b"lcgg"]
     assert {path.read_bytes()[:4] for path in GGLA} == {b"algg"}
     assert {path.read_bytes()[:4] for path in GGCL} == {b"lcgg"}
+
+
+@given(st.data())
+def test_no_change_of_a_file_is_more_than_damage(data: st.DataObject) -> None:
+    """Whatever is written over a few bytes, the file is refused or has tensors, and perhaps an adapter."""
+    path = data.draw(st.sampled_from([*GGLA, *GGCL[:1]]))
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, 4000 if path.suffix == ".ggla" else 40_000))
+        new = data.draw(st.binary(min_size=1, max_size=8))
+        content[at : at + len(new)] = new
+    with TemporaryDirectory() as folder:
+        changed = Path(folder) / "changed"
+        changed.write_bytes(path.read_bytes()[:4] + content[4:])
+        with suppress(GgcpError), opened(changed, partial=True) as file:
+            assert all(tensor.offset + tensor.nbytes <= file.size for tensor in file.tensors.values())
+            file.describe()
+            file.adapter()  # type: ignore[attr-defined]

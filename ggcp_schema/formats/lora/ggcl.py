@@ -33,7 +33,7 @@ def pair(name, n_in, n_out):
     return f"{name}_a" / Tensor(rank, n_in), f"{name}_b" / Tensor(rank, n_out)
 
 
-def n_ff(ggcl):
+def n_ff_of_w1_b(ggcl):
     """Return the width of the feed-forward layers: the second dimension of layers[0].w1_b; None if there is none."""
     if ggcl["_building"]:
         return next((layer["w1_b"]["ne"][1] for layer in ggcl["layers"]), None)
@@ -76,7 +76,7 @@ GGCL = Struct(
     *pair("tok_embeddings", N_EMBD, N_VOCAB),
     *pair("norm", N_EMBD, 1),
     *pair("output", N_EMBD, N_VOCAB),
-    "n_ff" / Computed(n_ff) * "width of the feed-forward layers: from the shape of layers[0].w1_b",
+    "n_ff" / Computed(n_ff_of_w1_b) * "width of the feed-forward layers: from the shape of layers[0].w1_b",
     "layers" / Array(N_LAYER, LAYER),
     "optimizer" / OPTIMIZER * "starts right after the last tensor's data, unaligned",
     Terminated,
