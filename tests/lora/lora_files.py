@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import struct
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from ggcp_schema.llama.adapter import Adapter, Base
 from ggcp_schema.mapping.adapter import Computed, adapter_keys, adapter_tensors, patched_norms
 from ggcp_schema.mapping.base import base_of
 from tests.helpers import FIXTURES
+from tests.lora import independent
 
 FOLDER = FIXTURES / "lora"
 GGLA = sorted(FOLDER.glob("*.ggla"))
@@ -133,3 +135,58 @@ def quantized(path: Path, kind: str, source: Path = BASE) -> Path:
             shape = tuple(int(length) for length in tensor.shape)
             tensors[tensor.name] = Computed(tensor.name, shape, kind, lambda data=data: iter([data]))  # type: ignore[misc]
     return write_model(path, source, tensors)
+
+
+# Made up ---------------------------------------------------------------------------------------------------
+
+Shapes = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+def ggla(pairs: Mapping[str, Shapes], r: int = 2, alpha: int = 2) -> bytes:
+    """Return a file with pairs of such shapes, in ggml order, by name."""
+    out = bytearray(struct.pack("<4sI2i", b"algg", 1, r, alpha))
+    for name, shapes in pairs.items():
+        for part, shape in zip("AB", shapes, strict=True):
+            if shape:
+                label = f"{name}.weight.lora{part}".encode()
+                out += struct.pack(f"<3I{len(shape)}I", len(shape), len(label), 0, *shape) + label
+                out += bytes(-len(out) % 32) + np.ones(int(np.prod(shape)), "<f4").tobytes()
+    return bytes(out)
+
+
+def write_grouped_base(path: Path) -> Path:
+    """Write the base with two heads of keys and values for its four of queries."""
+    tensors = {}
+    for tensor in GGUFReader(BASE).tensors:
+        if tensor.name.endswith(("attn_k.weight", "attn_v.weight")):
+            data = tensor.data[:16].tobytes()
+            tensors[tensor.name] = Computed(tensor.name, (32, 16), "F32", lambda data=data: iter([data]))  # type: ignore[misc]
+    write_model(path, BASE, tensors)
+    heads = GGUFReader(path, "r+").fields["llama.attention.head_count_kv"]
+    heads.parts[heads.data[0]][:] = 2
+    return path
+
+
+def write_grouped_lora(path: Path, *, by_script: bool) -> Path:
+    """Write a ggla of random numbers for that base, with ranks 1 to 4, r 4 and alpha 6."""
+
+    def layer(i: int) -> dict[str, Shapes]:
+        matrices = {"attn_q": (32, 32), "attn_k": (32, 16), "attn_v": (32, 16), "attn_output": (32, 32)}
+        matrices |= {"ffn_gate": (32, 96), "ffn_down": (96, 32), "ffn_up": (32, 96)}
+        pairs: dict[str, Shapes] = {f"blk.{i}.{name}": ((3, a), (3, b)) for name, (a, b) in matrices.items()}
+        norms: dict[str, Shapes] = {f"blk.{i}.{name}": ((1, 32), (1,)) for name in ("attn_norm", "ffn_norm")}
+        return pairs if by_script else pairs | norms
+
+    model: dict[str, Shapes] = {
+        "token_embd": ((2, 32), (2, 320)),
+        "output_norm": ((1, 32), (1,)),
+        "output": ((4, 32), (4, 320)),
+    }
+    shapes = layer(0) | layer(1) | ({} if by_script else model)
+    content, rng, at = bytearray(ggla(shapes, r=4, alpha=6)), np.random.default_rng(3), 16
+    while at < len(content):
+        _, values, end = independent.read_record(bytes(content), at)
+        content[end - values.nbytes : end] = (rng.standard_normal(values.size) * 0.2).astype("<f4").tobytes()
+        at = end
+    path.write_bytes(content)
+    return path

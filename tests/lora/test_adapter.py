@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +18,20 @@ from ggcp_schema.gguf.writer import write_gguf
 from ggcp_schema.llama.adapter import FINETUNE, SCRIPT, Base, Heads, fit, hf_order
 from tests.builder import build_checkpoint
 from tests.lora import independent
-from tests.lora.lora_files import BASE, CHECKPOINTS, EVERY, FOLDER, GGCL, GGLA, PEFT, adapter_of, base_in, opened, stem
+from tests.lora.lora_files import (
+    BASE,
+    CHECKPOINTS,
+    EVERY,
+    FOLDER,
+    GGCL,
+    GGLA,
+    PEFT,
+    adapter_of,
+    base_in,
+    ggla,
+    opened,
+    stem,
+)
 from tests.mapping.gguf_files import read_gguf
 
 HEADS = Heads(4, 4)
@@ -33,18 +45,6 @@ def plain(path: str) -> str:
     """Return `wq.0` for `layers[0].wq`."""
     layer, _, name = path.removeprefix("layers[").partition("].")
     return f"{name}.{layer}" if name else path
-
-
-def ggla(pairs: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]], r: int = 2, alpha: int = 2) -> bytes:
-    """Return a file with pairs of such shapes, in ggml order, by name."""
-    out = bytearray(struct.pack("<4sI2i", b"algg", 1, r, alpha))
-    for name, shapes in pairs.items():
-        for part, shape in zip("AB", shapes, strict=True):
-            if shape:
-                label = f"{name}.weight.lora{part}".encode()
-                out += struct.pack(f"<3I{len(shape)}I", len(shape), len(label), 0, *shape) + label
-                out += bytes(-len(out) % 32) + np.ones(int(np.prod(shape)), "<f4").tobytes()
-    return bytes(out)
 
 
 # Reading ---------------------------------------------------------------------------------------------------

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gguf import GGUFReader
 
 from ggcp_schema.llama.adapter import Adapter, Base, fit
-from ggcp_schema.mapping.adapter import Computed, adapter_keys, adapter_tensors, small
+from ggcp_schema.mapping.adapter import adapter_keys, adapter_tensors, small
 from ggcp_schema.mapping.merged import merged
 from tests.lora import independent
 from tests.lora.lora_files import (
@@ -25,10 +24,11 @@ from tests.lora.lora_files import (
     quantized,
     write,
     write_adapter,
+    write_grouped_base,
+    write_grouped_lora,
     write_model,
     write_patched,
 )
-from tests.lora.test_adapter import ggla
 from tests.mapping import llama
 
 pytestmark = pytest.mark.skipif(not llama.HAS_WHEEL, reason="xllamacpp has wheels for Linux x86-64 alone")
@@ -135,45 +135,10 @@ def test_a_file_made_from_peft_computes_what_had_been_trained(tmp_path: Path) ->
 # Grouped queries -------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def grouped(tmp_path: Path) -> Path:
-    """Write the base with two heads of keys and values for its four of queries."""
-    tensors = {}
-    for tensor in GGUFReader(BASE).tensors:
-        if tensor.name.endswith(("attn_k.weight", "attn_v.weight")):
-            data = tensor.data[:16].tobytes()
-            tensors[tensor.name] = Computed(tensor.name, (32, 16), "F32", lambda data=data: iter([data]))  # type: ignore[misc]
-    path = write_model(tmp_path / "grouped.gguf", BASE, tensors)
-    heads = GGUFReader(path, "r+").fields["llama.attention.head_count_kv"]
-    heads.parts[heads.data[0]][:] = 2
-    return path
-
-
-def drawn(content: bytes, pairs: int) -> bytes:
-    """Return the file with random numbers in place of its data."""
-    raw, rng, at = bytearray(content), np.random.default_rng(3), 16
-    for _ in range(2 * pairs):
-        _, values, end = independent.read_record(bytes(raw), at)
-        raw[end - values.nbytes : end] = (rng.standard_normal(values.size) * 0.2).astype("<f4").tobytes()
-        at = end
-    return bytes(raw)
-
-
 @pytest.mark.parametrize("by_script", [False, True])
-def test_grouped_queries(by_script: bool, grouped: Path, tmp_path: Path) -> None:
-    def layer(i: int) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
-        matrices = {"attn_q": (32, 32), "attn_k": (32, 16), "attn_v": (32, 16), "attn_output": (32, 32)}
-        matrices |= {"ffn_gate": (32, 96), "ffn_down": (96, 32), "ffn_up": (32, 96)}
-        pairs = {f"blk.{i}.{name}": ((3, n_in), (3, n_out)) for name, (n_in, n_out) in matrices.items()}
-        norms = {f"blk.{i}.{name}": ((1, 32), (1,)) for name in ("attn_norm", "ffn_norm")}
-        return pairs if by_script else pairs | norms
-
-    shapes = layer(0) | layer(1)
-    if not by_script:
-        model = {"token_embd": ((2, 32), (2, 320)), "output_norm": ((1, 32), (1,)), "output": ((4, 32), (4, 320))}
-        shapes = model | shapes
-    path = tmp_path / "grouped.ggla"
-    path.write_bytes(drawn(ggla(shapes, r=4, alpha=6), len(shapes)))
+def test_grouped_queries(by_script: bool, tmp_path: Path) -> None:
+    grouped = write_grouped_base(tmp_path / "base.gguf")
+    path = write_grouped_lora(tmp_path / "grouped.ggla", by_script=by_script)
     lora = independent.read(path)
     if by_script:
         for name in lora.b:

@@ -13,6 +13,7 @@ from gguf import GGMLQuantizationType, GGUFReader
 from gguf.quants import dequantize, quantize
 
 from ggcp_schema import UsageError, open_file
+from ggcp_schema.checkpoint.edit import Change, edit
 from ggcp_schema.gguf.reader import open_gguf
 from ggcp_schema.llama.adapter import Adapter, Base, Heads
 from ggcp_schema.mapping import merged as merging
@@ -33,6 +34,8 @@ from tests.lora.lora_files import (
     quantized,
     same,
     stem,
+    write_grouped_base,
+    write_grouped_lora,
     write_model,
     write_patched,
 )
@@ -74,6 +77,15 @@ def test_a_patched_base_differs_in_the_norms_alone(path: Path, tmp_path: Path) -
         if "norm" in name and name in lora.a:
             wanted = (wanted + lora.product(name)[0]).astype("f4")
         assert np.array_equal(found, wanted)
+    if path != PEFT:
+        with adapter_of(path) as adapter, open_gguf(BASE) as gguf:
+            base = base_of(gguf)
+            changes = [
+                Change(gguf.find(base.tensors[patch.path].name), memoryview(patch.data))
+                for patch in patched_norms(adapter, base)
+            ]
+            edit(gguf, tmp_path / "edited.gguf", changes)
+        assert (tmp_path / "edited.gguf").read_bytes() == (tmp_path / "new.gguf").read_bytes()
     old, new = (np.frombuffer(file.read_bytes(), "u1") for file in (BASE, tmp_path / "new.gguf"))
     assert len(old) == len(new)
     assert 0 < np.count_nonzero(old != new) <= 5 * 32 * 4 or path == PEFT
@@ -146,6 +158,19 @@ def test_the_products_of_peft_are_those_of_the_file(path: Path, verbatim: bool) 
         assert np.abs(found.pop(module(name)) - wanted).max() <= RTOL * np.abs(wanted).max()
     assert not found
     assert not whole
+
+
+@pytest.mark.parametrize("by_script", [False, True])
+def test_the_rows_of_k_are_those_of_its_own_heads(by_script: bool, tmp_path: Path) -> None:
+    path, grouped = tmp_path / "grouped.ggla", write_grouped_base(tmp_path / "base.gguf")
+    lora = independent.read(write_grouped_lora(path, by_script=by_script))
+    with adapter_of(path) as adapter, base_in(grouped) as base:
+        found, _ = products(adapter, base, norms=False)
+    for kind, heads in (("wq", 4), ("wk", 2)):
+        for layer in (0, 1):
+            wanted = lora.product(f"{kind}.{layer}")
+            wanted = wanted if by_script else rotate_half_rows(wanted, heads)
+            assert np.abs(found[module(f"{kind}.{layer}")] - wanted).max() <= RTOL * np.abs(wanted).max()
 
 
 def test_control_rows_in_the_order_of_gguf_are_found() -> None:

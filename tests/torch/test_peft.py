@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,23 @@ from ggcp_schema.mapping.adapter import Computed, new_norm
 from ggcp_schema.mapping.merged import merged
 from ggcp_schema.mapping.peft import hf_name, peft_config, peft_tensors
 from tests.lora import independent
-from tests.lora.lora_files import BASE, EVERY, FOLDER, PEFT, adapter_of, array, base_in, expected
+from tests.lora.lora_files import (
+    BASE,
+    EVERY,
+    FOLDER,
+    PEFT,
+    adapter_of,
+    array,
+    base_in,
+    expected,
+    write_grouped_base,
+    write_grouped_lora,
+)
 from tests.lora.test_outputs import HF, rotate_half_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # by peft
 
+TOKENS = [1, 259, 279, 262, 68, 300, 290, 5, 44]
 TOLERANCE = 1e-5  # of log probabilities
 
 
@@ -32,6 +45,10 @@ def ids(path: Path) -> str:
 
 @pytest.fixture(scope="module")
 def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_base(tmp_path_factory.mktemp("base"), BASE, 4)
+
+
+def write_base(folder: Path, gguf: Path, n_head_kv: int) -> Path:
     """Save the base as transformers does."""
     config = LlamaConfig(
         vocab_size=320,
@@ -39,16 +56,17 @@ def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         intermediate_size=96,
         num_hidden_layers=2,
         num_attention_heads=4,
+        num_key_value_heads=n_head_kv,
         rms_norm_eps=1e-5,
         max_position_embeddings=16,
     )
     model = LlamaForCausalLM(config)
     state = model.state_dict()
-    for name, values in independent.weights(BASE).items():
+    for name, values in independent.weights(gguf).items():
         kind, _, layer = name.partition(".")
-        rows = rotate_half_rows(values, 4) if kind in ("wq", "wk") else values
+        heads = {"wq": 4, "wk": n_head_kv}.get(kind)
+        rows = rotate_half_rows(values, heads) if heads else values
         state[f"{HF[kind].format(layer)}.weight"].copy_(torch.from_numpy(rows.astype("f4")))
-    folder = tmp_path_factory.mktemp("base")
     model.save_pretrained(folder)
     return folder
 
@@ -66,9 +84,18 @@ def save(path: Path, tensors: Iterable[Computed]) -> None:
 
 def worst(model: torch.nn.Module, path: Path, which: str = "all") -> float:
     known = expected(path)
+    return difference(model, known["tokens"].tolist(), known[which])
+
+
+def difference(model: torch.nn.Module, tokens: list[int], wanted: independent.Array) -> float:
     with torch.no_grad():
-        logits = model.eval()(torch.from_numpy(known["tokens"])[None]).logits[0].double()
-    return float(np.abs(torch.log_softmax(logits, -1).numpy() - known[which]).max())
+        logits = model.eval()(torch.tensor([tokens])).logits[0].double()
+    return float(np.abs(torch.log_softmax(logits, -1).numpy() - wanted).max())
+
+
+def from_halves(b: np.ndarray, n_head: int) -> np.ndarray:
+    """Return rows in Hugging Face's order in that of GGUF."""
+    return b.reshape(n_head, 2, len(b) // n_head // 2, -1).swapaxes(1, 2).reshape(b.shape)
 
 
 def load(base: Path) -> LlamaForCausalLM:
@@ -123,18 +150,52 @@ def test_merged_into_the_folder_of_the_base(path: Path, base_folder: Path) -> No
 def test_a_file_made_from_peft_goes_back_as_it_was_trained(base_folder: Path, tmp_path: Path) -> None:
     """The expectation is what llama.cpp of 2023 computed, which was something else."""
     lora, w = independent.read(PEFT), independent.weights(BASE)
-    for name in lora.b:
-        if name.startswith("wq"):
-            lora.b[name] = lora.b[name].reshape(4, 2, 4, -1).swapaxes(1, 2).reshape(32, -1)
+    lora.b = {name: b if name[:2] != "wq" else from_halves(b, 4) for name, b in lora.b.items()}
     with adapter_of(PEFT) as adapter, base_in() as base:
         folder = write_peft(tmp_path / "peft", adapter, base, base_folder)
     model = PeftModel.from_pretrained(load(base_folder), folder)
-    known = expected(PEFT)
-    trained = independent.log_probabilities(independent.with_adapter(w, lora), known["tokens"].tolist(), 4, 4)
-    with torch.no_grad():
-        found = torch.log_softmax(model(torch.from_numpy(known["tokens"])[None]).logits[0].double(), -1).numpy()
-    assert np.abs(found - trained).max() <= TOLERANCE
+    trained = independent.log_probabilities(independent.with_adapter(w, lora), TOKENS, 4, 4)
+    assert difference(model, TOKENS, trained) <= TOLERANCE
     assert worst(model, PEFT) > 0.1
+
+
+def test_another_scale_and_ranks_that_differ(base_folder: Path, tmp_path: Path) -> None:
+    lora = independent.read(FOLDER / "lbfgs.ggla")
+    lora.scale = 1.125
+    wanted = independent.log_probabilities(independent.with_adapter(independent.weights(BASE), lora), TOKENS, 4, 4)
+    with adapter_of(FOLDER / "lbfgs.ggla", scale=1.125) as adapter, base_in() as base:
+        folder = write_peft(tmp_path / "peft", adapter, base, base_folder)
+    assert difference(PeftModel.from_pretrained(load(base_folder), folder), TOKENS, wanted) <= TOLERANCE
+
+
+def test_modules_that_only_some_layers_have(base_folder: Path, tmp_path: Path) -> None:
+    lora = independent.read(PEFT)
+    del lora.a["wv.1"], lora.b["wv.1"]
+    lora.b = {name: b if name[:2] != "wq" else from_halves(b, 4) for name, b in lora.b.items()}
+    wanted = independent.log_probabilities(independent.with_adapter(independent.weights(BASE), lora), TOKENS, 4, 4)
+    with adapter_of(PEFT) as adapter, base_in() as base:
+        some = replace(adapter, pairs={name: pair for name, pair in adapter.pairs.items() if name != "layers[1].wv"})
+        folder = write_peft(tmp_path / "peft", some, base, base_folder)
+    model = PeftModel.from_pretrained(load(base_folder), folder)
+    assert sum("v_proj.lora_A" in name for name, _ in model.named_parameters()) == 1
+    assert difference(model, TOKENS, wanted) <= TOLERANCE
+
+
+@pytest.mark.parametrize("by_script", [False, True])
+def test_grouped_queries(by_script: bool, tmp_path: Path) -> None:
+    gguf = write_grouped_base(tmp_path / "base.gguf")
+    path = write_grouped_lora(tmp_path / "grouped.ggla", by_script=by_script)
+    lora = independent.read(path)
+    if by_script:
+        for name, heads in [("wq", 4), ("wk", 2)]:
+            for layer in (0, 1):
+                lora.b[f"{name}.{layer}"] = from_halves(lora.b[f"{name}.{layer}"], heads)
+    w = independent.with_adapter(independent.weights(gguf), lora)
+    wanted = independent.log_probabilities(w, TOKENS, n_head=4, n_head_kv=2)
+    folder = write_base(tmp_path / "base", gguf, 2)
+    with adapter_of(path) as adapter, base_in(gguf) as base:
+        peft = write_peft(tmp_path / "peft", adapter, base, folder)
+    assert difference(PeftModel.from_pretrained(load(folder), peft), TOKENS, wanted) <= TOLERANCE
 
 
 @pytest.mark.parametrize("name", ["lbfgs.ggla", "feb2024-adam.ggla"])
