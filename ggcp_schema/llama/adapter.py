@@ -254,7 +254,6 @@ def fit(adapter: Adapter, base: Base) -> None:
         for path in base.tensors:
             if path not in adapter.pairs:
                 raise unfit(path, str(list(base.tensors[path].shape)), "missing")
-    if adapter.hf_rows:
-        for path in adapter.pairs:
-            if n_head := base.heads.of(path):
-                hf_order(adapter.pairs[path].shape[1], n_head)
+    for path, pair in adapter.pairs.items():
+        if n_head := base.heads.of(path):
+            hf_order(pair.shape[1], n_head)

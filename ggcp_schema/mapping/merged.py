@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from ggcp_schema.checkpoint import names
 from ggcp_schema.errors import UsageError
@@ -37,23 +38,38 @@ def merged(adapter: Adapter, base: Base, *, type: str | None = None, hf_rows: bo
 
 def check_types(base: Base, tensor: Tensor, type: str) -> None:
     """Check that a tensor can be read, and written as `type`. Raises `UsageError`."""
-    name = f"{base.path}: {tensor.name}"
-    size = data_size(SIZES[tensor.type], list(tensor.shape)) if tensor.type in SIZES else None
-    if tensor.nbytes != size or (tensor.byte_order != LITTLE and tensor.type not in ELEMENT_SIZES):
-        raise UsageError(f"{name} is {tensor.type} of a kind that cannot be read", "Pass a model in GGUF.")
-    if type in ("F32", "F16"):
-        return
     import numpy as np
-    from gguf import GGMLQuantizationType
-    from gguf.quants import quantize
 
-    try:
-        quantize(np.zeros((1, SIZES[type].block_size), np.float32), GGMLQuantizationType[type])
-    except NotImplementedError as error:
+    name = f"{base.path}: {tensor.name}"
+    if not _is_readable(tensor):
+        raise UsageError(f"{name} is {tensor.type} of a kind that cannot be read", "Pass a model in GGUF.")
+    if not _is_done(partial(encode, np.zeros((1, SIZES[type].block_size)), type)):
         raise UsageError(
             f"{name} is {type}, which cannot be written, so the adapter cannot be merged into this model",
             "Make an adapter for it instead, which goes with a model of any type.",
-        ) from error
+        )
+
+
+def _is_readable(tensor: Tensor) -> bool:
+    """Return whether the rows of a tensor can be read: ggml's older blocks and big-endian ones cannot."""
+    import numpy as np
+
+    known = SIZES.get(tensor.type)
+    if known is None or tensor.shape[0] % known.block_size or tensor.nbytes != data_size(known, list(tensor.shape)):
+        return False
+    if tensor.type in ELEMENT_SIZES:
+        return True
+    zeros = np.zeros((1, known.type_size), np.uint8)
+    return tensor.byte_order == LITTLE and _is_done(partial(dequantized, zeros, tensor.type))
+
+
+def _is_done(convert: Callable[[], Any]) -> bool:
+    """Return whether gguf can convert this type."""
+    try:
+        convert()
+    except (NotImplementedError, KeyError):  # a KeyError for a type that the installed gguf does not know
+        return False
+    return True
 
 
 def _merged(adapter: Adapter, base: Base, path: str, type: str, *, hf_rows: bool) -> Computed:
@@ -74,25 +90,29 @@ def _merged(adapter: Adapter, base: Base, path: str, type: str, *, hf_rows: bool
 
 def read_rows(tensor: Tensor, start: int, stop: int) -> npt.NDArray[np.float32]:
     """Return rows of a tensor of any type, [row, column]; a vector is one row."""
-    n_rows = tensor.n_elements // tensor.shape[0]
-    size = tensor.nbytes // n_rows
+    import numpy as np
+
+    size = tensor.nbytes * tensor.shape[0] // tensor.n_elements
     data = tensor.source.read(tensor.offset + start * size, (stop - start) * size)
     if tensor.type in ELEMENT_SIZES:
         return decode(data, tensor.type, tensor.byte_order).reshape(stop - start, -1)
-    import numpy as np
+    return dequantized(np.frombuffer(data, np.uint8).reshape(stop - start, -1), tensor.type)
+
+
+def dequantized(blocks: npt.NDArray[np.uint8], type: str) -> npt.NDArray[np.float32]:
+    """Return rows of blocks as float32. Raises `NotImplementedError` or `KeyError` if gguf does not know the type."""
     from gguf import GGMLQuantizationType
     from gguf.quants import dequantize
 
-    blocks = np.frombuffer(data, np.uint8).reshape(stop - start, -1)
-    rows: npt.NDArray[np.float32] = dequantize(blocks, GGMLQuantizationType[tensor.type])
+    rows: npt.NDArray[np.float32] = dequantize(blocks, GGMLQuantizationType[type])
     return rows
 
 
 def encode(rows: npt.NDArray[np.float64], type: str) -> bytes:
-    """Return the little-endian data of rows as `type`."""
+    """Return the little-endian data of rows as `type`. The exceptions are those of `dequantized`."""
     import numpy as np
 
-    with np.errstate(over="ignore"):  # the result is infinite
+    with np.errstate(all="ignore"):  # what is out of range becomes infinite
         if type in ("F32", "F16"):
             return rows.astype("<f4" if type == "F32" else "<f2").tobytes()
         from gguf import GGMLQuantizationType

@@ -1,15 +1,19 @@
-"""What is said of an adapter."""
+"""What is said of an adapter, and what is chosen when it is written."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ggcp_schema import UsageError
-from ggcp_schema.inspect.adapter import adapter_facts
+from ggcp_schema.llama.adapter_facts import adapter_facts
+from ggcp_schema.mapping.adapter_choices import Norms, Target, choice_notes, chosen, norms_of
 from ggcp_schema.mapping.peft import peft_card
-from tests.lora.lora_files import FOLDER, PEFT, adapter_of
+from tests.lora.lora_files import FOLDER, PEFT, adapter_of, base_in, quantized
+
+FINETUNED = FOLDER / "adam.ggla"
 
 
 def told(path: Path, **changes: float) -> dict[str, str]:
@@ -55,3 +59,67 @@ def test_the_card_says_where_the_norms_are(norms: str, said: str) -> None:
         assert 'base_model: "models/\\"base\\""' in card
         assert "Made from `adam.ggla`, written by llama.cpp's finetune." in card
         assert "It changes no norms." in peft_card(script, "base", norms=norms)
+
+
+# Choices ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "target", "patched_base", "ignore", "norms"),
+    [
+        (FINETUNED, "adapter", True, False, "base"),
+        (FINETUNED, "adapter", False, True, "ignored"),
+        (FINETUNED, "peft", False, False, "saved"),
+        (FINETUNED, "peft", True, False, "base"),
+        (FINETUNED, "peft", False, True, "ignored"),
+        (FINETUNED, "gguf", False, False, "merged"),
+        (FINETUNED, "hf", False, False, "merged"),
+        (PEFT, "adapter", False, False, "none"),
+        (PEFT, "adapter", False, True, "none"),
+        (PEFT, "gguf", False, False, "none"),
+    ],
+)
+def test_where_the_norms_go(path: Path, target: Target, patched_base: bool, ignore: bool, norms: Norms) -> None:
+    with adapter_of(path) as adapter:
+        assert norms_of(adapter, target, patched_base=patched_base, ignore=ignore) == norms
+
+
+@pytest.mark.parametrize(
+    ("path", "target", "patched_base", "ignore", "said"),
+    [
+        (FINETUNED, "adapter", False, False, "trained norms, which llama.cpp ignores"),
+        (FINETUNED, "adapter", True, True, "they are to be ignored"),
+        (FINETUNED, "gguf", True, False, "the output is the whole model"),
+        (FINETUNED, "hf", False, True, "not ignored when an adapter is merged"),
+        (PEFT, "adapter", True, False, "there are none"),
+    ],
+)
+def test_norms_are_not_lost_without_a_word(
+    path: Path, target: Target, patched_base: bool, ignore: bool, said: str
+) -> None:
+    with adapter_of(path) as adapter, pytest.raises(UsageError, match=said):
+        norms_of(adapter, target, patched_base=patched_base, ignore=ignore)
+
+
+def test_the_scale_and_the_rows_that_are_chosen() -> None:
+    with adapter_of(PEFT) as script, adapter_of(FINETUNED) as finetune, base_in() as base:
+        assert (chosen(script, base).scale, chosen(script, base).hf_rows) == (4, True)
+        assert (chosen(script, base, scale=0.5, verbatim=True)) == replace(script, scale=0.5, hf_rows=False)
+        assert chosen(finetune, base, scale=0.0).scale == 0
+        with pytest.raises(UsageError, match="nothing that llama"):
+            chosen(finetune, base, verbatim=True)
+        with pytest.raises(UsageError, match="does not fit"):
+            chosen(finetune, base._replace(tensors={}))
+
+
+def test_what_a_choice_costs_is_said(tmp_path: Path) -> None:
+    with adapter_of(FINETUNED, alpha=6, scale=1.5) as adapter, adapter_of(PEFT) as script:
+        with base_in(quantized(tmp_path / "base.gguf", "Q4_0")) as base:
+            merged = choice_notes(adapter, base, "gguf", "merged")
+            assert [note.label for note in merged] == ["scale", "rounded to Q4_0 again"]
+            assert "twice" in merged[1].value
+            assert choice_notes(adapter, base, "adapter", "ignored")[1].reason.startswith("without them")
+            assert [note.value for note in choice_notes(script, base, "peft", "none")] == ["as PEFT trained them"]
+        with base_in() as base:
+            stated = choice_notes(replace(adapter, scale=1.0), base, "gguf", "merged")
+            assert [note.reason for note in stated] == ["stated; the file says alpha 6 / r 4"]

@@ -22,6 +22,11 @@ def adapter_facts(adapter: Adapter) -> list[Fact]:
     return list(_facts(adapter))
 
 
+def reordered(adapter: Adapter) -> bool:
+    """Return whether rows of the adapter are in Hugging Face's order, in which llama.cpp of 2023 did not take them."""
+    return adapter.hf_rows and any(path.endswith((".wq", ".wk")) for path in adapter.pairs)
+
+
 def _facts(adapter: Adapter) -> Iterator[Fact]:
     why = {
         FINETUNE: f"F32 pairs for all tensors of {counted(adapter.n_layer, 'layer')}, the norms too",
@@ -37,7 +42,7 @@ def _facts(adapter: Adapter) -> Iterator[Fact]:
         yield Fact("trained with scale", "1", "finetune used alpha and r for nothing but the header of this file")
     if adapter.norms:
         yield Fact("norms", "trained", "llama.cpp ignores them in an adapter, so the base needs them")
-    if adapter.hf_rows and any(path.endswith((".wq", ".wk")) for path in adapter.pairs):
+    if reordered(adapter):
         yield Fact("rows of wq, wk", "as PEFT trained them", "llama.cpp of 2023 took them for rows in its own order")
 
 
