@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ggcp_schema.checkpoint.names import LAYER_TENSORS, MODEL_TENSORS, field_path, layer_and_name, llama_field_path
 from ggcp_schema.errors import MalformedError, UsageError
 from ggcp_schema.files.tensor import Tensor
+from ggcp_schema.llama.names import LAYER_TENSORS, MODEL_TENSORS, field_path, layer_and_name, llama_field_path
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from ggcp_schema.checkpoint import names
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.tensor import LITTLE
 from ggcp_schema.gguf.entries import KeyValue
+from ggcp_schema.llama import names
 from ggcp_schema.llama.adapter import Adapter, Base
 from ggcp_schema.schema.ggml import GGML_TYPES, data_size
 

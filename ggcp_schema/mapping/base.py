@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ggcp_schema.checkpoint import names
-from ggcp_schema.checkpoint.checkpoint import Checkpoint
-from ggcp_schema.checkpoint.ggml import GgmlFile
 from ggcp_schema.errors import UsageError
-from ggcp_schema.files.file import File
-from ggcp_schema.gguf.reader import GgufFile
+from ggcp_schema.formats.file import File
+from ggcp_schema.formats.ggcp.checkpoint import Checkpoint
+from ggcp_schema.formats.ggml.file import GgmlFile
+from ggcp_schema.formats.gguf.file import GgufFile
+from ggcp_schema.llama import names
 from ggcp_schema.llama.adapter import Base, Heads, by_path
 
 

@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ggcp_schema.checkpoint.names import layer_and_name
 from ggcp_schema.errors import UsageError
 from ggcp_schema.llama.adapter import Adapter, Base
+from ggcp_schema.llama.names import layer_and_name
 from ggcp_schema.mapping.adapter import Computed, new_norm, small
 
 if TYPE_CHECKING:

@@ -13,12 +13,12 @@ import numpy as np
 from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType, GGUFWriter
 
 from ggcp_schema import open_file
-from ggcp_schema.files.file import File, open_source
 from ggcp_schema.files.source import Source
+from ggcp_schema.formats.file import File, open_source
+from ggcp_schema.formats.gguf.file import open_gguf
 from ggcp_schema.formats.lora import FORMATS
 from ggcp_schema.formats.lora.files import GgclFile, GglaFile, adapter_in_gguf
 from ggcp_schema.gguf.entries import KeyValue
-from ggcp_schema.gguf.reader import open_gguf
 from ggcp_schema.llama.adapter import Adapter, Base
 from ggcp_schema.mapping.adapter import Computed, adapter_keys, adapter_tensors, patched_norms
 from ggcp_schema.mapping.base import base_of

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from ggcp_schema import MalformedError, UnfitError, UsageError, open_file
+from ggcp_schema.formats.gguf.file import open_gguf
 from ggcp_schema.formats.lora.files import GgclFile, adapter_in_gguf
 from ggcp_schema.formats.lora.resume import resume_entries
-from ggcp_schema.gguf.reader import open_gguf
 from ggcp_schema.gguf.writer import write_gguf
 from ggcp_schema.llama.adapter import FINETUNE, SCRIPT, Base, Heads, fit, hf_order
 from tests.builder import build_checkpoint

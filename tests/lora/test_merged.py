@@ -12,7 +12,7 @@ from gguf import GGMLQuantizationType, GGUFReader
 from gguf.quants import dequantize, quantize
 
 from ggcp_schema import UsageError, open_file
-from ggcp_schema.gguf.reader import open_gguf
+from ggcp_schema.formats.gguf.file import open_gguf
 from ggcp_schema.llama.adapter import Heads
 from ggcp_schema.mapping import merged as merging
 from ggcp_schema.mapping.adapter import adapter_tensors

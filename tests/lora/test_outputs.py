@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from ggcp_schema import UsageError
-from ggcp_schema.checkpoint.edit import Change, edit
-from ggcp_schema.gguf.reader import open_gguf
+from ggcp_schema.formats.gguf.file import open_gguf
+from ggcp_schema.inspect.edit import Change, edit
 from ggcp_schema.llama.adapter import Adapter, Base
 from ggcp_schema.mapping.adapter import adapter_keys, adapter_tensors, patched_norms
 from ggcp_schema.mapping.base import base_of

@@ -1,6 +1,6 @@
 """llama.cpp's LoRA files of 2023: ggla, an adapter, and ggcl, a checkpoint of finetune."""
 
-from ggcp_schema.files.file import Format
+from ggcp_schema.formats.file import Format
 from ggcp_schema.formats.lora.files import GgclFile, GglaFile
 from ggcp_schema.formats.lora.ggcl import GGCL
 from ggcp_schema.formats.lora.ggla import GGLA

@@ -8,13 +8,13 @@ from typing import Any
 
 from construct import Container
 
-from ggcp_schema.checkpoint import names
 from ggcp_schema.constructs import Steps, counted
 from ggcp_schema.errors import UsageError
-from ggcp_schema.files.file import File, tensor_of_record
 from ggcp_schema.files.tensor import Tensor
+from ggcp_schema.formats.file import File, tensor_of_record
+from ggcp_schema.formats.gguf.file import GgufFile
 from ggcp_schema.formats.lora.ggla import TYPES
-from ggcp_schema.gguf.reader import GgufFile
+from ggcp_schema.llama import names
 from ggcp_schema.llama.adapter import SCRIPT, Adapter, checked_pair, pairs_of
 
 FINETUNE_LORA = "finetune_lora"  # training.type

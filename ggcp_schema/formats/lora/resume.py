@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ggcp_schema.checkpoint import names
 from ggcp_schema.errors import UnfitError, UsageError
 from ggcp_schema.formats.lora.files import FINETUNE_LORA, STATE, GgclFile
 from ggcp_schema.gguf.entries import Entry, KeyValue, TensorEntry, stored
+from ggcp_schema.llama import names
 from ggcp_schema.schema.inference import ADAM
 
 RMS_EPSILON = 1e-5  # of finetune, and what the converter wrote
