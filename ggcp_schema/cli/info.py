@@ -40,7 +40,7 @@ def info(
 
     JSON keys: file, format, kind, size, version, layout, writer, era, rms_eps, train_its, train_samples, train_tokens,
     n_ctx, context, loss, optimizer, order, scale, hparams, n_ff, n_ff_source, n_params, tensor_types, n_tokens, bytes,
-    findings, damage, condition, next. A file that cannot be read has only file and error.
+    details, findings, damage, condition, next. A file that cannot be read has only file and error.
 
     Exit code 0: every file is whole, 2: one cannot be read, 4: one is damaged or of an unknown format; the highest
     of all files counts.

@@ -15,8 +15,9 @@ from ggcp_schema.cli.options import FILE_HELP, Json, Quiet
 from ggcp_schema.cli.output import echo, escape, paint, print_json, print_json_array, progress
 from ggcp_schema.errors import GgcpError, NotACheckpointError
 from ggcp_schema.files.source import Source
+from ggcp_schema.formats.rules import Oddity, Problem
 from ggcp_schema.inspect.text import count_text
-from ggcp_schema.inspect.validate import Oddity, Problem, Report, odd_values
+from ggcp_schema.inspect.validate import Report, odd_values
 from ggcp_schema.inspect.validate import validate as check
 
 EXIT_CODES = {"valid": 0, "invalid": 1, "unreadable": 2, "damaged": 4, "unknown": 4}
@@ -114,7 +115,7 @@ def show(report: Report, warnings: list[Oddity], verdict: str, *, data: bool) ->
         echo(f"{paint('error:', 'red')} {place(error)}: {escape(error.message)}")
     for warning in warnings:
         echo(f"{paint('warning:', 'yellow')} {place(warning)}: {escape(warning.message)}")
-    noun = "record" if report.file.format.name == "ggcp" else "tensor"
+    noun = "tensor"
     if report.expected is None:
         checked = f"{count_text(report.checked, noun)} (the damage hides how many there are)"
     elif report.expected == 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
@@ -22,17 +22,35 @@ from ggcp_schema.constructs import (
     format_path,
     root_field,
 )
-from ggcp_schema.errors import GgcpError, MalformedError, NotACheckpointError, PathError, TruncatedError
+from ggcp_schema.errors import (
+    GgcpError,
+    MalformedError,
+    NotACheckpointError,
+    PathError,
+    TruncatedError,
+    UsageError,
+)
 from ggcp_schema.files.magic import describe_head
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.files.tensors import Tensors
+from ggcp_schema.formats.rules import Rules
+from ggcp_schema.llama.parameters import ORDERS, Order
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from ggcp_schema.formats.parsing import Parse
+    from ggcp_schema.gguf.entries import KeyValue
+    from ggcp_schema.llama.adapter import Adapter
+    from ggcp_schema.llama.eras import Evidence
+    from ggcp_schema.llama.training import Training
+    from ggcp_schema.mapping.model import Model
+    from ggcp_schema.mapping.vocabulary import Vocabulary
+
 STEP = re.compile(r"\.?([^.\[\]]+)|\[(\d{1,18})\]")
 SUGGESTIONS = 3
+CHECKPOINT_NEEDED = "Pass a checkpoint of train-text-from-scratch: a ggcp file, or a GGUF file made from one."
 MAX_CANDIDATES = 2000  # names compared with a misspelt path
 
 
@@ -95,17 +113,108 @@ class File:
         return Tensors((tensor.path, tensor) for tensor in self._tensors())
 
     def _tensors(self) -> Iterator[Tensor]:
-        raise NotImplementedError
+        return iter(())
 
     def tensor_of_data(self, field: Field) -> Tensor | None:
         """Return the tensor whose data a field is; None for a NULL tensor and for one without elements."""
         tensor = self.tensors.at(field.offset) if field.size else None
         return tensor if tensor is not None and tensor.offset == field.offset else None
 
+    # What a view shows of the file, and its meanings; the defaults follow from the schema alone.
+
+    @property
+    def kind(self) -> str:
+        """What the file is, as a stable word: the name of its format, or a more exact one."""
+        return self.format.name
+
+    @property
+    def what(self) -> str:
+        """What the file is, in words."""
+        return self.format.title
+
+    @property
+    def short(self) -> str:
+        """What the file is, in one or two words."""
+        return self.format.title
+
     @property
     def findings(self) -> tuple[Finding, ...]:
         """What is odd but not wrong."""
         return ()
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the file states of itself: values for the fields of `inspect.facts.Summary`, by their names."""
+        scalars = (field for field in self.root.children() if field.is_leaf and isinstance(field.value, int | float))
+        return {"details": tuple((field.name, str(field.value)) for field in scalars)}
+
+    def training(self) -> Training:
+        """Return the state of a training. Raises `UsageError` if the file has none, the damage if it is not whole."""
+        raise self._lacks("not a checkpoint")
+
+    def model(self) -> Model:
+        """Return the model. Raises `UsageError` if the file has none, the damage if it is not whole."""
+        raise self._lacks("not a checkpoint")
+
+    def vocabulary(self) -> Vocabulary:
+        """Return the vocabulary. Raises `UsageError` if the file has none, the damage if it is not whole."""
+        raise self._lacks("which contains no vocabulary", "Pass a file with a vocabulary.")
+
+    def adapter(self) -> Adapter:
+        """Return the LoRA adapter. Raises `UsageError` if the file has none, the damage if it is not whole."""
+        raise self._lacks("which contains no adapter", "Pass a ggla adapter, or a checkpoint of llama.cpp's finetune.")
+
+    def evidence(self) -> Evidence | None:
+        """Return what the file shows of the program that wrote it; None if it is no checkpoint."""
+        return None
+
+    @property
+    def orders(self) -> tuple[Order, ...]:
+        """The orders that a program can have written the flat vectors of an optimizer in."""
+        return tuple(ORDERS)
+
+    @property
+    def key_values(self) -> Mapping[str, KeyValue]:
+        """The GGUF keys that the file has."""
+        return {}
+
+    def names_of(self, tensor: Tensor) -> tuple[str | None, str | None, str | None]:
+        """Return the path of a tensor in ggcp files, its name in GGUF files, and the type of the optimizer.
+
+        Each is None if there is none; the last for a tensor of a model.
+        """
+        return None, None, None
+
+    def compares_by_field(self, other: File) -> bool:
+        """Return True if the fields of the two files mean the same; if not, what they become in GGUF is compared."""
+        return self.format is other.format
+
+    # What damage leaves.
+
+    def rules(self, parse: Parse) -> Rules:
+        """Return what breaks a rule that the schema does not state, and what is odd."""
+        return Rules(len(self.tensors), None, [], [])
+
+    def retries(self) -> list[dict[str, Any]]:
+        """Return the parameters of the parses to try, with expected values in place of wrong ones, after errors."""
+        return []
+
+    def expected_tensors(self) -> list[str] | None:
+        """Return the ggcp paths of the tensors that the whole file had, or else their names; None if it is not known.
+
+        If the type of the optimizer is not known, those of all types are returned.
+        """
+        return None
+
+    def whole_sizes(self) -> dict[str, int]:
+        """Return the sizes in bytes that the whole file can have had, by the type of the optimizer."""
+        return {}
+
+    def least_size(self) -> int | None:
+        """Return the size at which the model ends, if no size of the whole file is known."""
+        return None
+
+    def _lacks(self, what: str, hint: str = CHECKPOINT_NEEDED) -> GgcpError:
+        return self.damage or UsageError(f"{self.path} is a {self.format.title}, {what}", hint)
 
     def find(self, path: str) -> Field:
         """Return the field at a path: `layers[0].wq`, `optimizer.nx`, `norm.ne[0]`; the empty path is the whole file.

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from ggcp_schema.constructs import Struct
 from ggcp_schema.errors import MalformedError, TruncatedError
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import File
-from ggcp_schema.formats.ggcp.extent import end_of_tensor, expected_sizes, state_schemas
-from ggcp_schema.inspect.tensors import STATE_SCHEMAS, Listed, listing, matching, model_of, split_moments, state_of
+from ggcp_schema.inspect.tensors import Listed, listing, matching, model_of, split_moments, state_of
 from ggcp_schema.inspect.text import count_text, size_text
 from ggcp_schema.llama import names
 from ggcp_schema.llama.names import STATE
-from ggcp_schema.llama.training import model_shapes
-from ggcp_schema.schema.ggml import GGML_TYPES, data_size
-from ggcp_schema.schema.tensor import declared_shape
 
 Line = tuple[str, str]
-LEAST_LAYER = 9 * 12  # bytes: the headers of nine tensors
-PLAUSIBLE_LAYERS = 1000  # a larger n_layer is taken for damaged, unless the file could hold as many
 
 
 class Condition(NamedTuple):
@@ -130,8 +123,8 @@ def condition_of(file: File) -> Condition | None:
         return None
     items = listing(file)
     model = model_of(items)
-    sizes = WHOLE_SIZES[file.format.name](file)
-    expected = expected_tensors(file)
+    sizes = file.whole_sizes()
+    expected = file.expected_tensors()
     total = None if expected is None else sum(not path.startswith(STATE) for path in expected)
     return Condition(
         damage=file.damage,
@@ -142,41 +135,8 @@ def condition_of(file: File) -> Condition | None:
         state=tuple(state_of(items)),
         cut=_cut(file),
         whole_sizes=sizes,
-        least_size=None if sizes or file.format.name != "ggcp" else _model_end(file),
+        least_size=None if sizes else file.least_size(),
     )
-
-
-def expected_tensors(file: File) -> list[str] | None:
-    """Return the ggcp paths of the tensors that the whole file had; None if that cannot be known.
-
-    A tensor of a GGUF file that has no ggcp path is given by its name. If the type of the optimizer is not known, the
-    tensors of all types are returned.
-    """
-    return EXPECTED[file.format.name](file)
-
-
-def _expected_in_checkpoint(file: File) -> list[str] | None:
-    shapes = _model_shapes(file)
-    if shapes is None:
-        return None
-    fields = {
-        name: None for schema in _state_schemas(file).values() for name, field in schema.fields if declared_shape(field)
-    }
-    return [*shapes, *(f"{STATE}{name}" for name in fields)]
-
-
-def _state_schemas(file: File) -> dict[str, Struct]:
-    """Return the schemas that the state can have, by the type of the optimizer."""
-    optimizer = file.get("optimizer") or {}
-    return state_schemas(optimizer) if "type" in optimizer else STATE_SCHEMAS
-
-
-def _expected_in_gguf(file: File) -> list[str] | None:
-    infos = file.get("tensor_infos") or ()
-    found = [info["name"] for info in infos if "_size" in info]
-    if len(found) != file.get("tensor_count"):
-        return None
-    return [names.field_path(name) or name for name in found]
 
 
 def missing_tensors(file: File, pattern: str) -> list[str]:
@@ -187,7 +147,7 @@ def missing_tensors(file: File, pattern: str) -> list[str]:
     items = listing(file)
     if any(pattern in item.names for item in items):
         return []
-    expected = expected_tensors(file)
+    expected = file.expected_tensors()
     if expected is None:
         return ["..."]
     kind = file.get("optimizer.type")
@@ -200,74 +160,9 @@ def missing_tensors(file: File, pattern: str) -> list[str]:
     return [item.name for item in found if item.name not in whole]
 
 
-def _unknown(file: File) -> list[str] | None:
-    return None
-
-
-EXPECTED: dict[str, Callable[[File], list[str] | None]] = {
-    "ggcp": _expected_in_checkpoint,
-    "gguf": _expected_in_gguf,
-    "ggjt": _unknown,
-    "ggmf": _unknown,
-    "ggml": _unknown,
-}
-
-
-def _model_shapes(file: File) -> dict[str, tuple[int, ...]] | None:
-    hparams = file.get("hparams") or {}
-    if "n_rot" not in hparams or hparams["n_layer"] > max(PLAUSIBLE_LAYERS, file.size // LEAST_LAYER):
-        return None
-    return model_shapes(hparams["n_vocab"], hparams["n_embd"], hparams["n_layer"], file.get("n_ff") or 0)
-
-
 def _cut(file: File) -> tuple[str, int, int] | None:
     """Return the path of the tensor whose data the file ends in, the bytes it lacks, and those it should have."""
     damage = file.damage
     if not isinstance(damage, TruncatedError) or not damage.path.endswith(".data"):
         return None
     return damage.path.removesuffix(".data"), damage.missing, damage.missing + file.size - damage.offset
-
-
-# Sizes of whole files --------------------------------------------------------------------------------------
-
-
-def _sizes_of_checkpoint(file: File) -> dict[str, int]:
-    return expected_sizes(file.container)
-
-
-def _model_end(file: File) -> int | None:
-    """Return the offset of the first byte after the model; None if n_ff or the length of the names is unknown."""
-    shapes = _model_shapes(file)
-    name_of = NAMES.get(file.get("tok_embeddings.name"))
-    if shapes is None or name_of is None:
-        return None
-    if name_of is not names.llama_name and len(file.get("layers[0].w1.ne") or ()) < 2:
-        return None  # n_ff by n_mult is right only in files with llama's names
-    at = file.find("hparams").end
-    for path, shape in shapes.items():
-        at = end_of_tensor(at, shape, len(name_of(path) or ""))
-    return at
-
-
-NAMES = {b"tok_embeddings.weight": names.llama_name, b"token_embd.weight": names.tensor_name}  # by the first tensor's
-
-
-def _size_of_gguf(file: File) -> dict[str, int]:
-    infos, start = file.get("tensor_infos") or (), file.get("data_start")
-    if start is None or not infos:
-        return {}
-    ends = (info["offset"] + data_size(GGML_TYPES[info["type"]], info["dimensions"] or [1]) for info in infos)
-    return {str(file.get(names.OPTIMIZER_TYPE, "")): start + max(ends)}
-
-
-def _no_sizes(file: File) -> dict[str, int]:
-    return {}
-
-
-WHOLE_SIZES: dict[str, Callable[[File], dict[str, int]]] = {
-    "ggcp": _sizes_of_checkpoint,
-    "gguf": _size_of_gguf,
-    "ggjt": _no_sizes,
-    "ggmf": _no_sizes,
-    "ggml": _no_sizes,
-}

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from construct import Container
 
 from ggcp_schema.constructs import Field
+from ggcp_schema.errors import UsageError
 from ggcp_schema.files.tensor import ELEMENT_SIZES, Tensor, decode, stream_values
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.ggcp.checkpoint import is_optimizer
@@ -27,12 +28,10 @@ from ggcp_schema.llama.order import OrderDecision
 from ggcp_schema.llama.parameters import FLAT_FIELDS, RESUME_ORDER, permuted_extents
 from ggcp_schema.llama.rotation import FREQ_BASE, n_rot_of
 from ggcp_schema.llama.scale import divided
-from ggcp_schema.llama.training import training_of
 from ggcp_schema.mapping.resume import KEYS, verbatim_recipe
 
 Floats = npt.NDArray[np.float32]
 
-GGML_FORMATS = frozenset({"ggjt", "ggmf", "ggml"})
 ROTATION = (names.ROPE_DIMENSION_COUNT, names.ROPE_FREQ_BASE, names.ROPE_FREQS)
 REQUIRED = frozenset(  # keys without which a trainer does not resume
     {
@@ -135,7 +134,7 @@ def sides(a: File, b: File) -> tuple[Side, Side, list[str]]:
 
     Raises `UnfitError` if a count of a checkpoint is out of range for its GGUF type.
     """
-    by_path = _same_layout(a, b)
+    by_path = a.compares_by_field(b)
     build = _by_path if by_path else _by_gguf_name
     left, right = build(a, "A"), build(b, "B")
     if not by_path:
@@ -145,17 +144,9 @@ def sides(a: File, b: File) -> tuple[Side, Side, list[str]]:
         if side.file.damage is not None:
             hidden = [name for name in other.names if name not in side.fields and name not in side.tensors]
             other.omit(hidden, f"hidden by {side.label}'s damage")
-    scaled = not by_path and "ggcp" in (a.format.name, b.format.name)  # then both count as checkpoints to resume from
+    scaled = not by_path and not (a.key_values and b.key_values)  # then both count as checkpoints to resume from
     notes = _split_vectors(left, right, by_path=by_path, scaled=scaled)
     return left, right, notes
-
-
-def _same_layout(a: File, b: File) -> bool:
-    """Return whether the files can be compared field by field. Before the optimizer there is only one layout."""
-    if {a.format.name, b.format.name} <= GGML_FORMATS:
-        return True
-    layouts = {file.get("optimizer.layout") for file in (a, b)} - {None}
-    return a.format.name == b.format.name == "ggcp" and len(layouts) < 2
 
 
 def _by_path(file: File, label: str) -> Side:
@@ -190,7 +181,7 @@ def _values(tensor: Tensor, divisor: int) -> Iterator[Any]:
 
 
 def _by_gguf_name(file: File, label: str) -> Side:
-    side = Side(label, file, facts(file), KEY_READERS[file.format.name](file), {}, {})
+    side = Side(label, file, facts(file), _keys(file), {}, {})
     for item in listing(file):
         if item.gguf_name:
             side.tensors[item.gguf_name] = _operand(item.tensor)
@@ -200,46 +191,23 @@ def _by_gguf_name(file: File, label: str) -> Side:
     return side
 
 
-def _keys_of_checkpoint(file: File) -> dict[str, Value]:
-    """Return the keys that the checkpoint gets in GGUF, except the epsilon; none if it is damaged."""
-    if file.damage is not None:
-        return {}
-    training = training_of(file)
-    keys = KEYS[file.format.name](file, training, verbatim_recipe(training))
-    return _fields_of_keys(entry for entry in keys if entry.key != names.RMS_EPSILON)
-
-
-def _keys_of_gguf(file: Any) -> dict[str, Value]:
-    return _fields_of_keys(file.keys.values())
-
-
-def _fields_of_keys(keys: Iterable[KeyValue]) -> dict[str, Value]:
+def _keys(file: File) -> dict[str, Value]:
+    """Return the keys that the file has, or gets in GGUF, except the epsilon; none if it is damaged."""
+    keys: Iterable[KeyValue] = file.key_values.values()
+    if not keys and file.damage is None:
+        try:
+            training = file.training()
+        except UsageError:
+            return {}
+        keys = KEYS[file.format.name](file, training, verbatim_recipe(training))
+        keys = [entry for entry in keys if entry.key != names.RMS_EPSILON]
     return {entry.key: Value(entry.type, entry.value) for entry in keys}
-
-
-def _keys_of_ggml(file: File) -> dict[str, Value]:
-    counts = {
-        names.VOCAB_SIZE: "n_vocab",
-        names.EMBEDDING_LENGTH: "n_embd",
-        names.HEAD_COUNT: "n_head",
-        names.BLOCK_COUNT: "n_layer",
-        names.ROPE_DIMENSION_COUNT: "n_rot",
-    }
-    hparams = file.get("hparams") or {}
-    return {key: Value("UINT32", hparams[name]) for key, name in counts.items() if name in hparams}
-
-
-KEY_READERS: dict[str, Callable[[Any], dict[str, Value]]] = {
-    "ggcp": _keys_of_checkpoint,
-    "gguf": _keys_of_gguf,
-    **dict.fromkeys(GGML_FORMATS, _keys_of_ggml),
-}
 
 
 def _share_keys(left: Side, right: Side) -> None:
     """Leave out what only one of the files can have."""
     for side, other in ((left, right), (right, left)):
-        if side.file.format.name != "gguf" and names.RMS_EPSILON in other.fields:
+        if names.RMS_EPSILON not in side.fields and names.RMS_EPSILON in other.fields:
             other.omit([names.RMS_EPSILON], f"no {side.file.format.name} file stores it")
     models = [side for side in (left, right) if side.summary.optimizer is None]
     if len(models) == 1:
@@ -275,7 +243,7 @@ def _n_rot(side: Side) -> int | None:
     dimensions, base = (side.fields.get(name) for name in (names.ROPE_DIMENSION_COUNT, names.ROPE_FREQ_BASE))
     if dimensions is None or not isinstance(dimensions.value, int):
         return None
-    if side.file.format.name != "gguf":
+    if base is None and names.ROPE_FREQS not in side.items:
         return dimensions.value
     freq_base = FREQ_BASE if base is None else base.value
     if names.ROPE_FREQS in side.items or not isinstance(freq_base, float):

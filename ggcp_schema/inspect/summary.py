@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ggcp_schema.formats.file import File
 from ggcp_schema.inspect.commands import next_commands
 from ggcp_schema.inspect.damage import condition_of
-from ggcp_schema.inspect.facts import KINDS, Summary, facts
+from ggcp_schema.inspect.facts import Summary, facts
 from ggcp_schema.inspect.text import count_text, size_text
 from ggcp_schema.llama.eras import EraConclusion, epsilon_text, join_words
 from ggcp_schema.llama.order import OrderDecision
@@ -32,26 +32,19 @@ def summary_lines(summary: Summary) -> list[Line]:
 
 def _lines(summary: Summary) -> Iterator[Line]:
     yield "file", summary.file
-    yield "what", ", ".join([_kind_text(summary), size_text(summary.size)])
+    yield "what", f"{summary.what}, {size_text(summary.size)}"
     if summary.condition is not None:
         yield from summary.condition.lines()
     if summary.era is not None:
         yield "written by", summary.era.writer_text
         yield "because", "; ".join(_evidence_text(summary.era))
+    yield from summary.details
     yield from _training_lines(summary)
     yield from _model_lines(summary)
     for finding in summary.findings:
         yield "note", f"{finding.path}: {finding.message}"
     for command in summary.next:
         yield "next", command
-
-
-def _kind_text(summary: Summary) -> str:
-    text = KINDS[summary.kind]
-    if summary.kind.startswith("ggml-"):
-        version = "" if summary.version is None else f" version {summary.version}"
-        return f"{summary.format}{version}, {text}"
-    return f"{text}, optimizer block {summary.layout}" if summary.layout else text
 
 
 def _evidence_text(era: EraConclusion) -> Iterator[str]:

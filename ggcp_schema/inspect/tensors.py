@@ -12,17 +12,17 @@ from typing import Any, NamedTuple
 from ggcp_schema.errors import GgcpError, UsageError
 from ggcp_schema.files.tensor import ELEMENT_SIZES, Tensor
 from ggcp_schema.formats.file import File
-from ggcp_schema.formats.ggcp.checkpoint import Checkpoint
 from ggcp_schema.inspect.text import shell_word, value_text
 from ggcp_schema.llama import names, training
 from ggcp_schema.llama.moments import Moments
 from ggcp_schema.llama.names import STATE
 from ggcp_schema.llama.order import OrderDecision, decide_order, stated_order
-from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, FLAT_FIELDS, ORDERS, Layout
+from ggcp_schema.llama.parameters import FLAT_FIELDS, Layout
 from ggcp_schema.schema.inference import ADAM, LBFGS
 from ggcp_schema.schema.optimizer import ADAM_STATE_V0, LBFGS_STATE
 
 STATE_SCHEMAS = {ADAM: ADAM_STATE_V0, LBFGS: LBFGS_STATE}  # ADAM_STATE_V0 has all fields that other layouts have
+MODEL = "model"  # the role of all tensors that are not of an optimizer
 
 
 class Listed(NamedTuple):
@@ -82,46 +82,21 @@ def listing(file: File) -> list[Listed]:
 
 def lister(file: File) -> Callable[[Tensor], Listed]:
     """Return the function that gives a tensor of the file as it is listed."""
-    return LISTERS[file.format.name](file)
-
-
-def _of_checkpoint(file: File) -> Callable[[Tensor], Listed]:
-    optimizer = file.get("optimizer.type")
 
     def listed(tensor: Tensor) -> Listed:
-        path = tensor.path
-        name, role = names.tensor_name(path, optimizer), _role(path, optimizer)
-        if name is None:
+        path, name, optimizer = file.names_of(tensor)
+        role = _role(path or "", optimizer)
+        if role != MODEL and name is None:
             role += ", not converted"
-        return Listed(tensor, path, None if tensor.is_null else name, role)
+        return Listed(tensor, path, name, role)
 
     return listed
-
-
-def _of_gguf(file: File) -> Callable[[Tensor], Listed]:
-    def listed(tensor: Tensor) -> Listed:
-        path = names.field_path(tensor.path)
-        optimizer = tensor.path.split(".")[1] if path and path.startswith(STATE) else None
-        return Listed(tensor, path, tensor.path, _role(path or "", optimizer))
-
-    return listed
-
-
-def _of_ggml(file: File) -> Callable[[Tensor], Listed]:
-    def listed(tensor: Tensor) -> Listed:
-        path = names.field_path(tensor.path) or names.llama_field_path(tensor.path)
-        return Listed(tensor, path, path and names.tensor_name(path), "model")
-
-    return listed
-
-
-LISTERS = {"ggcp": _of_checkpoint, "gguf": _of_gguf, "ggjt": _of_ggml, "ggmf": _of_ggml, "ggml": _of_ggml}
 
 
 def _role(path: str, optimizer: str | None) -> str:
     """Return `model`; or the optimizer, the schema's note on the field, and its name: `adam first moments (m)`."""
     if optimizer not in STATE_SCHEMAS or not path.startswith(STATE):
-        return "model"
+        return MODEL
     name = path.removeprefix(STATE)
     note = next(field.docs for field in STATE_SCHEMAS[optimizer].subcons if field.name == name)
     return f"{optimizer} {note} ({name})"
@@ -148,13 +123,13 @@ def order_of(file: File, items: Sequence[Listed], order: str | None = None) -> O
     if order is not None:
         return stated_order(order)
     try:
-        return training.order_of(training.training_of(file))
+        return training.order_of(file.training())
     except GgcpError:  # damaged, or not a whole checkpoint: these tensors may tell the order all the same
         model, state = model_of(items), state_of(items)
     other = next((tensor for tensor in (*model.values(), *state.values()) if tensor.type != "F32"), None)
     if other is not None:
         return OrderDecision(None, "undecidable", f"{other.path} is {other.type}, not F32")
-    return decide_order(model, state, CHECKPOINT_ORDERS if isinstance(file, Checkpoint) else tuple(ORDERS))
+    return decide_order(model, state, file.orders)
 
 
 def moments(

@@ -7,8 +7,7 @@ flat vectors, and the scale of the gradients.
 from __future__ import annotations
 
 import datetime
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -16,18 +15,13 @@ from typing import Any, NamedTuple
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.formats.file import File
-from ggcp_schema.formats.ggcp.checkpoint import Checkpoint
-from ggcp_schema.formats.gguf.file import GgufFile
-from ggcp_schema.llama import names
 from ggcp_schema.llama.context import Context, context_of
 from ggcp_schema.llama.eras import EraConclusion, Evidence, Gradient, conclude
 from ggcp_schema.llama.order import OrderDecision, decide_order, stated_order
-from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, FLAT_FIELDS, ORDERS, RESUME_ORDER, Order
-from ggcp_schema.llama.rotation import FREQ_BASE
+from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, FLAT_FIELDS, RESUME_ORDER, Order
 from ggcp_schema.llama.scale import Counts, ScaleDecision, decide_scale, gradient_ratio, is_long, mean_square_length
 from ggcp_schema.schema import CHECKPOINT, LAYER
-from ggcp_schema.schema.inference import ADAM, LBFGS, n_ff_by_formula
+from ggcp_schema.schema.inference import ADAM
 from ggcp_schema.schema.tensor import declared_shape
 
 BATCHES = range(1, 1 << 31)  # a C int
@@ -181,224 +175,12 @@ def _check_lengths(training: Training) -> None:
             raise UsageError(f"{training.path}: {found}", "Do not state an order, to copy the values as they are.")
 
 
-def training_of(file: File) -> Training:
-    """Return the training state in a ggcp checkpoint, or in a GGUF checkpoint by this package or by a trainer.
-
-    Raises `UsageError` if the file is no checkpoint of a whole model, `MalformedError` if it is damaged.
-    """
-    if file.damage is not None:
-        raise file.damage
-    read = READERS.get(file.format.name)
-    if read is None:
-        raise UsageError(f"{file.path} is a {file.format.title}, not a checkpoint", CHECKPOINT_NEEDED)
-    return read(file)
-
-
-CHECKPOINT_NEEDED = "Pass a checkpoint of train-text-from-scratch: a ggcp file, or a GGUF file made from one."
-
-
-def evidence_of(ckpt: Checkpoint) -> Evidence:
-    """Return what a ggcp file shows of its writer. Damage may hide some of it."""
-    hparams = ckpt.get("hparams") or {}
-    name = ckpt.get("tok_embeddings.name")
-    formula = n_ff_by_formula(hparams["n_embd"], hparams["n_mult"]) if "n_mult" in hparams else None
-    losses = (ckpt.get("optimizer.state.fx_best"), ckpt.get("optimizer.state.fx_prev"))
-    return Evidence(
-        layout=ckpt.get("optimizer.layout"),
-        first_tensor=None if name is None else name.decode("utf-8", "backslashreplace"),
-        n_mult=hparams.get("n_mult"),
-        n_ff=ckpt.n_ff,
-        n_ff_by_formula=formula,
-        losses_differ=None if None in losses else losses[0] != losses[1],
-        modified=modification_date(ckpt.source),
-    )
-
-
 def modification_date(source: Source) -> datetime.date | None:
     """Return the day on which the file was last modified, in UTC; None for a year after 9999."""
     try:
         return datetime.datetime.fromtimestamp(source.modified, datetime.timezone.utc).date()
     except (OverflowError, ValueError, OSError):
         return None
-
-
-def _of_checkpoint(ckpt: Checkpoint) -> Training:
-    hparams, optimizer = ckpt.hparams, ckpt.optimizer
-    is_adam = optimizer.type == ADAM
-    return Training(
-        path=ckpt.path,
-        source=ckpt.source,
-        n_vocab=hparams.n_vocab,
-        n_embd=hparams.n_embd,
-        n_head=hparams.n_head,
-        n_layer=hparams.n_layer,
-        n_ff=ckpt.n_ff or 0,
-        n_rot=hparams.n_rot,
-        freq_base=FREQ_BASE,
-        model=ckpt.model_tensors,
-        state={name: tensor for name, tensor in ckpt.state_tensors.items() if not tensor.is_null},
-        optimizer=optimizer.type,
-        train_its=ckpt.train_its,
-        train_samples=ckpt.train_samples,
-        train_tokens=ckpt.train_tokens,
-        iteration=optimizer.iter,
-        past=optimizer.past,
-        n_iter=optimizer.params.adam.n_iter if optimizer.params and is_adam else None,
-        rms_eps=None,
-        context_length=None,
-        evidence=evidence_of(ckpt),
-        n_threads=optimizer.params.n_threads if optimizer.params else None,
-    )
-
-
-def _of_gguf(gguf: GgufFile) -> Training:
-    check_whole_model(gguf)
-    optimizer = gguf.value(names.OPTIMIZER_TYPE)
-    if gguf.value(names.TRAINING_TYPE) is None and optimizer is None:
-        raise UsageError(f"{gguf.path} is a GGUF file without a training state", CHECKPOINT_NEEDED)
-    if optimizer not in (ADAM, LBFGS):
-        message = f"{gguf.path}: {names.OPTIMIZER_TYPE} is {_stated(optimizer)}, expected '{ADAM}' or '{LBFGS}'"
-        raise UsageError(message, CHECKPOINT_NEEDED)
-    model = model_tensors_of(gguf)
-    state = {}
-    for name, tensor in gguf.tensors.items():
-        if name.startswith(f"optimizer.{optimizer}."):
-            path = names.field_path(name)
-            if path is not None:
-                state[path.removeprefix(names.STATE)] = tensor
-    n_embd, n_head = integer(gguf, names.EMBEDDING_LENGTH), integer(gguf, names.HEAD_COUNT)
-    return Training(
-        path=gguf.path,
-        source=gguf.source,
-        n_vocab=model["tok_embeddings"].shape[-1],
-        n_embd=n_embd,
-        n_head=n_head,
-        n_layer=integer(gguf, names.BLOCK_COUNT),
-        n_ff=integer(gguf, names.FEED_FORWARD_LENGTH),
-        n_rot=integer(gguf, names.ROPE_DIMENSION_COUNT, n_embd // n_head if n_head else 0),
-        freq_base=real(gguf, names.ROPE_FREQ_BASE, FREQ_BASE),
-        model=model,
-        state=state,
-        optimizer=optimizer,
-        train_its=integer(gguf, names.TRAINING_ITERATION_COUNT, 0),
-        train_samples=integer(gguf, names.TRAINING_SAMPLE_COUNT, 0),
-        train_tokens=integer(gguf, names.TRAINING_TOKEN_COUNT, 0),
-        iteration=integer(gguf, names.OPTIMIZER_ITERATION_COUNT, 0),
-        past=integer(gguf, names.OPTIMIZER_PAST_COUNT, 0),
-        n_iter=None,
-        rms_eps=stored_epsilon(gguf),
-        context_length=stored_context_length(gguf),
-        evidence=evidence_of_gguf(gguf),
-        orders=orders_of_gguf(gguf),
-        begin=_begin(gguf),
-        n_threads=_count(gguf, names.CONVERTED_THREADS),
-        divided=_count(gguf, names.CONVERTED_SCALE),
-        reordered=names.CONVERTED_FROM_ORDER in gguf.keys,
-    )
-
-
-def orders_of_gguf(gguf: GgufFile) -> tuple[Order, ...]:
-    """Return the orders that the flat vectors of a GGUF checkpoint can have.
-
-    Order D is that of programs from November 2023 on, which wrote `training.file_version` 1.
-    """
-    return CHECKPOINT_ORDERS if gguf.value(names.TRAINING_FILE_VERSION) == 0 else tuple(ORDERS)
-
-
-def _begin(gguf: GgufFile) -> int | None:
-    """Return the id of `<s>`, if the file states a llama tokenizer: it begins every sample."""
-    if gguf.value(names.TOKENIZER_MODEL) != "llama":
-        return None
-    return _count(gguf, names.TOKEN_ID.format("bos"))
-
-
-def _count(gguf: GgufFile, key: str) -> int | None:
-    value = gguf.value(key)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
-
-
-def evidence_of_gguf(gguf: GgufFile) -> Evidence:
-    """Return what a GGUF checkpoint shows of its writer.
-
-    A file that a trainer saved has a context length; one that was converted from a ggcp file has none.
-    """
-    version = _count(gguf, names.TRAINING_FILE_VERSION)
-    recorded = gguf.value(names.CONVERTED_WRITERS)
-    certain = gguf.value(names.CONVERTED_EPSILON_CERTAIN)
-    return Evidence(
-        file_version=version,
-        converted=version == 0 and names.CONTEXT_LENGTH not in gguf.keys,
-        recorded=tuple(recorded.split()) if isinstance(recorded, str) else None,
-        rms_eps=stored_epsilon(gguf),
-        rms_eps_certain=certain if isinstance(certain, bool) else None,
-        modified=modification_date(gguf.source),
-    )
-
-
-def stored_epsilon(gguf: GgufFile) -> float | None:
-    """Return the epsilon of the RMS norm that a GGUF file states; None if it states none."""
-    value = gguf.value(names.RMS_EPSILON)
-    return value if isinstance(value, float) else None
-
-
-def stored_context_length(gguf: GgufFile) -> int | None:
-    """Return the context length in tokens that a GGUF file states; None if it states none."""
-    value = gguf.value(names.CONTEXT_LENGTH)
-    return value if isinstance(value, int) and value > 0 else None
-
-
-def integer(gguf: GgufFile, key: str, default: int | None = None) -> int:
-    """Return the value of a key that is a count. Raises `UsageError` if it is missing or none."""
-    value = gguf.value(key, default)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise UsageError(f"{gguf.path}: {key} is {_stated(value)}, expected a count", CHECKPOINT_NEEDED)
-    return value
-
-
-def real(gguf: GgufFile, key: str, default: float) -> float:
-    """Return the value of a key that is a finite number. Raises `UsageError` if it is none."""
-    value = gguf.value(key, default)
-    if not isinstance(value, float) or not math.isfinite(value):
-        raise UsageError(f"{gguf.path}: {key} is {_stated(value)}, expected a number", CHECKPOINT_NEEDED)
-    return value
-
-
-def _stated(value: Any) -> str:
-    return "missing" if value is None else repr(value)[:40]
-
-
-def check_whole_model(gguf: GgufFile) -> None:
-    """Check that a GGUF file is of the llama architecture, and not a checkpoint of finetune. Raises `UsageError`."""
-    architecture = gguf.value(names.ARCHITECTURE)
-    if architecture != "llama":
-        message = f"{gguf.path}: {names.ARCHITECTURE} is {_stated(architecture)}, expected 'llama'"
-        raise UsageError(message, CHECKPOINT_NEEDED)
-    kind = gguf.value(names.TRAINING_TYPE, names.TRAIN_MODEL)
-    if kind != names.TRAIN_MODEL:
-        what = "a checkpoint of llama.cpp's finetune: it contains a LoRA adapter, not a whole model"
-        raise UsageError(f"{gguf.path} ({names.TRAINING_TYPE} {_stated(kind)}) is {what}", CHECKPOINT_NEEDED)
-
-
-def model_tensors_of(gguf: GgufFile) -> dict[str, Tensor]:
-    """Return the tensors of a llama model by ggcp path. Raises `UsageError` if one is missing or of a wrong shape."""
-    n_embd, n_layer, n_ff = (
-        integer(gguf, key) for key in (names.EMBEDDING_LENGTH, names.BLOCK_COUNT, names.FEED_FORWARD_LENGTH)
-    )
-    embeddings = gguf.tensors.get(str(names.tensor_name("tok_embeddings")))
-    n_vocab = embeddings.shape[-1] if embeddings else 0
-    tensors = {}
-    # A false n_layer costs no more than a layer for each tensor: the first that is missing ends the search.
-    for path, shape in model_shapes(n_vocab, n_embd, min(n_layer, len(gguf.tensors)), n_ff).items():
-        name = str(names.tensor_name(path))
-        tensor = gguf.tensors.get(name)
-        if tensor is None or (tensor.type, tensor.shape) != ("F32", shape):
-            found = f"{tensor.type} {list(tensor.shape)}" if tensor else "none"
-            raise UsageError(
-                f"{gguf.path}: tensor {name}: expected F32 {list(shape)}, found {found}",
-                "Pass a checkpoint that contains a complete llama model.",
-            )
-        tensors[path] = tensor
-    return tensors
 
 
 def model_shapes(n_vocab: int, n_embd: int, n_layer: int, n_ff: int) -> dict[str, tuple[int, ...]]:
@@ -411,6 +193,3 @@ def model_shapes(n_vocab: int, n_embd: int, n_layer: int, n_ff: int) -> dict[str
             if shape:
                 shapes[f"{prefix}{name}"] = tuple(int(length({"_root": root})) for length in shape)
     return shapes
-
-
-READERS: dict[str, Callable[[Any], Training]] = {"ggcp": _of_checkpoint, "gguf": _of_gguf}

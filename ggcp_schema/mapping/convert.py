@@ -10,7 +10,7 @@ from ggcp_schema.files.atomic import check_output
 from ggcp_schema.formats import open_file
 from ggcp_schema.formats.file import File, Finding
 from ggcp_schema.gguf.entries import Progress
-from ggcp_schema.llama.training import Study, Training, study, training_of
+from ggcp_schema.llama.training import Study, Training, study
 from ggcp_schema.mapping.model import rescued
 from ggcp_schema.mapping.notes import resume_notes
 from ggcp_schema.mapping.plan import Plan, Written, chosen_epsilon, write
@@ -34,7 +34,7 @@ def plan_resume(
     """
     if file.damage is not None:
         raise rescued(file, "`ggcp-schema export --partial` exports it.")
-    training = training_of(file)
+    training = file.training()
     if verbatim:
         if fresh_optimizer or any(value is not None for value in (rms_eps, order, n_batch)):
             raise UsageError(

@@ -12,7 +12,7 @@ from ggcp_schema.formats.file import File, Finding
 from ggcp_schema.formats.ggcp.checkpoint import is_optimizer
 from ggcp_schema.gguf.entries import Progress
 from ggcp_schema.llama.eras import EraConclusion, conclude
-from ggcp_schema.llama.training import study, training_of
+from ggcp_schema.llama.training import study
 from ggcp_schema.mapping.model import Model, export_entries, model_of, rescued
 from ggcp_schema.mapping.notes import model_notes
 from ggcp_schema.mapping.plan import Plan, Written, chosen_epsilon, write
@@ -87,7 +87,7 @@ def _left_out(file: File, model: Model) -> Iterator[Finding]:
 def _era(file: File, model: Model) -> EraConclusion:
     """Return the era of a model, by the optimizer's state too if that is whole."""
     try:
-        return study(training_of(file)).era
+        return study(file.training()).era
     except (MalformedError, UsageError):  # a damaged optimizer, or a model without one
         return conclude(model.evidence)
 

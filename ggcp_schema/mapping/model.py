@@ -9,18 +9,12 @@ from typing import Any
 
 from ggcp_schema.errors import GgcpError, UsageError
 from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.formats.file import File
+from ggcp_schema.formats.file import CHECKPOINT_NEEDED, File
 from ggcp_schema.formats.ggcp.checkpoint import Checkpoint, is_optimizer
+from ggcp_schema.formats.ggcp.training import evidence_of
 from ggcp_schema.formats.gguf.file import GgufFile
-from ggcp_schema.gguf.entries import Entry, KeyValue, stored
-from ggcp_schema.llama import names
-from ggcp_schema.llama.eras import Evidence
-from ggcp_schema.llama.rotation import FREQ_BASE, rope_entries
-from ggcp_schema.llama.tokenizer import n_tokens
-from ggcp_schema.llama.training import (
-    CHECKPOINT_NEEDED,
+from ggcp_schema.formats.gguf.training import (
     check_whole_model,
-    evidence_of,
     evidence_of_gguf,
     integer,
     model_tensors_of,
@@ -28,6 +22,11 @@ from ggcp_schema.llama.training import (
     stored_context_length,
     stored_epsilon,
 )
+from ggcp_schema.gguf.entries import Entry, KeyValue, stored
+from ggcp_schema.llama import names
+from ggcp_schema.llama.eras import Evidence
+from ggcp_schema.llama.rotation import FREQ_BASE, rope_entries
+from ggcp_schema.llama.tokenizer import n_tokens
 from ggcp_schema.mapping.resume import checked_epsilon
 
 

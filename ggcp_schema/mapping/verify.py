@@ -21,7 +21,7 @@ from ggcp_schema.gguf.entries import Entry, KeyValue, Progress, key_values, tens
 from ggcp_schema.llama import names
 from ggcp_schema.llama.parameters import ORDERS
 from ggcp_schema.llama.rotation import FREQ_BASE, n_rot_of
-from ggcp_schema.llama.training import Training, study, training_of
+from ggcp_schema.llama.training import Training, study
 from ggcp_schema.mapping.model import hparam_keys, model_of, model_tensors
 from ggcp_schema.mapping.resume import Recipe, resume_entries, rotation_of, verbatim_recipe
 
@@ -90,7 +90,7 @@ def verify(ckpt: Checkpoint, gguf: GgufFile, progress: Progress | None = None) -
     kind = kind_of(gguf)
     entries: list[Entry]
     if kind == RESUME:
-        training = training_of(ckpt)
+        training = ckpt.training()
         recipe = recipe_of(ckpt, training, gguf)
         entries, optimizer = resume_entries(ckpt, training, recipe), _in_words(recipe)
     else:

@@ -29,7 +29,7 @@ ALL_KEYS = [
         "n_ff_source",
         "n_params",
     ),
-    *("tensor_types", "n_tokens", "bytes", "findings", "damage", "condition", "next"),
+    *("tensor_types", "n_tokens", "bytes", "details", "findings", "damage", "condition", "next"),
 ]
 OTHERS = ["orders/jun-A-3.ggcp", "orders/17a-B-3.ggcp", "vocab.gguf", "vocab.ggjt"]
 

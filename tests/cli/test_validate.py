@@ -38,7 +38,7 @@ def test_what_a_person_sees_of_a_valid_file() -> None:
     assert result.stdout == (
         "warning: hparams.n_mult at offset 28 (0x1c): "
         "n_ff is 48 according to w1, but 256 according to n_embd and n_mult (256)\n"
-        "valid: twin-ff48.v1.ggcp: no errors, 1 warning; checked 24 of 24 records, 199 fields\n"
+        "valid: twin-ff48.v1.ggcp: no errors, 1 warning; checked 24 of 24 tensors, 199 fields\n"
     )
 
 
@@ -49,7 +49,7 @@ def test_what_a_person_sees_of_a_damaged_file() -> None:
         "error: layers[0].w3.padding at offset 52147 (0xcbb3): "
         "expected 13 bytes, found 0 before the end of the file: the file is at least 13 bytes too short\n"
         "damaged: truncated-v0-lbfgs.ggcp: 1 error, no warnings; "
-        "checked 11 records (the damage hides how many there are), 102 fields\n"
+        "checked 11 tensors (the damage hides how many there are), 102 fields\n"
     )
 
 
@@ -59,7 +59,7 @@ def test_what_a_person_sees_of_an_invalid_file(invalid: Path) -> None:
     assert result.stdout.splitlines() == [
         "error: norm.type at offset 184 (0xb8): expected 0 (F32), found 1",
         "warning: norm.padding at offset 203 (0xcb): 1 of 21 bytes of padding is not zero",
-        "invalid: invalid.ggcp: 1 error, 1 warning; checked 15 of 15 records, 127 fields",
+        "invalid: invalid.ggcp: 1 error, 1 warning; checked 15 of 15 tensors, 127 fields",
     ]
 
 

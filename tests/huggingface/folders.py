@@ -15,7 +15,7 @@ from ggcp_schema.huggingface.sentencepiece_writer import sentencepiece_model
 from ggcp_schema.huggingface.tensors import HfTensor, moment_tensors, tensor_data, weight_tensors
 from ggcp_schema.huggingface.tokenizer import tokenizer_config, tokenizer_json
 from ggcp_schema.llama.tokenizer import SpmTokenizer, spm_tokenizer
-from ggcp_schema.llama.training import study, training_of
+from ggcp_schema.llama.training import study
 from ggcp_schema.mapping.export import plan_model
 from ggcp_schema.mapping.vocabulary import read_vocabulary
 from tests.helpers import FIXTURES
@@ -46,7 +46,7 @@ def write_folder(
     vocab = vocab or vocabulary_for(checkpoint)
     with open_file(checkpoint) as file:
         plan = plan_model(file, vocab=vocab, context_length=context_length, rms_eps=rms_eps)
-        training, model = training_of(file), plan.model
+        training, model = file.training(), plan.model
         assert model is not None
         spm = spm_tokenizer(read_vocabulary(vocab).keys)
         config = model_config(

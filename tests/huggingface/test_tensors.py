@@ -17,7 +17,6 @@ from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.huggingface.rotation import halves, pairs
 from ggcp_schema.huggingface.tensors import moment_tensors, tensor_data, weight_tensors
-from ggcp_schema.llama.training import training_of
 from tests.builder import build_checkpoint
 from tests.helpers import FIXTURES, GENUINE, ORDERS
 from tests.huggingface import forward
@@ -226,7 +225,7 @@ def test_every_moment_is_there_by_the_name_of_its_parameter(path: Path, order: s
     raw = independent_order.read(path)
     n_head = reference.read_model(path).n_head
     with open_file(path) as file:
-        training = training_of(file)
+        training = file.training()
         tensors = moment_tensors(
             training.model, training.state, order=order, scale=scale, step=training.iteration, n_head=n_head
         )
@@ -268,7 +267,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     shape = {"n_vocab": 4, "n_embd": 2048, "n_mult": 32, "n_ff": 32, "n_head": 1, "n_rot": 2048}
     path.write_bytes(build_checkpoint(**shape, data=lambda count: np.zeros(count, np.float32)))
     with open_file(path) as file:
-        training = training_of(file)
+        training = file.training()
         tensors = [
             *weight_tensors(training.model, n_head=1),
             *moment_tensors(training.model, training.state, order="C", step=3, n_head=1),

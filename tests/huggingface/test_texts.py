@@ -17,7 +17,6 @@ from ggcp_schema.files.safetensors import write_safetensors
 from ggcp_schema.huggingface.card import Fact, model_card
 from ggcp_schema.huggingface.config import model_config, shortest
 from ggcp_schema.huggingface.tensors import tensor_data, weight_tensors
-from ggcp_schema.llama.training import training_of
 from tests.huggingface.folders import ALICE, programs, read_json, write_folder
 
 SHAPE = {"n_vocab": 320, "n_embd": 32, "n_head": 2, "n_layer": 2, "n_ff": 96, "context_length": 64}
@@ -104,7 +103,7 @@ def test_data_of_another_size_is_an_error(size: int, tmp_path: Path) -> None:
 def test_the_size_of_the_output_is_known_before(dtype: str, tmp_path: Path) -> None:
     write_folder(tmp_path, ALICE, dtype=dtype)
     with open_file(ALICE) as file:
-        tensors = weight_tensors(training_of(file).model, n_head=4, dtype=dtype)
+        tensors = weight_tensors(file.training().model, n_head=4, dtype=dtype)
         assert sum(map(len, map(bytes, tensor_data(tensors)))) == sum(tensor.nbytes for tensor in tensors)
     raw = (tmp_path / "model.safetensors").read_bytes()
     start = 8 + int.from_bytes(raw[:8], "little")

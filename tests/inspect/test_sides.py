@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from ggcp_schema import convert, open_file
 from ggcp_schema.inspect.tensors import select
 from ggcp_schema.llama.parameters import permuted_extents
-from ggcp_schema.llama.training import training_of
 from tests.helpers import FIXTURES, GENUINE, TRUNCATED
 from tests.inspect.comparing import ADAM, compared, converted, differing, exported, row_of
 from tests.samples import GGML_KINDS, sample
@@ -141,7 +140,7 @@ def test_one_training_in_two_orders_is_equal_by_parameter(stated, tmp_path):
     one, other = converted(JUNE, tmp_path), tmp_path / "other.gguf"
     data = bytearray(one.read_bytes())
     with open_file(one) as file:
-        training = training_of(file)
+        training = file.training()
         for vector in training.vectors.values():
             extents = permuted_extents(vector, "C", stated, training.model)
             moved = b"".join(bytes(file.source.read(offset, size)) for offset, size in extents)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from ggcp_schema import convert, open_file
 from ggcp_schema.llama.eras import DEFAULT_RMS_EPS, WRITERS, Evidence, conclude, help_text_epsilon, period_text
-from ggcp_schema.llama.training import Study, study, training_of
+from ggcp_schema.llama.training import Study, study
 from tests.helpers import FIXTURES
 
 FLAGS = json.loads((FIXTURES / "orders/orders.json").read_text())
@@ -62,7 +62,7 @@ def studied(name: str) -> Study:
     """What the package concludes from a genuine file, without its modification date."""
     path = FIXTURES / f"{name}.ggcp"
     with open_file(path) as file:
-        training = training_of(file)
+        training = file.training()
         return study(replace(training, evidence=training.evidence._replace(modified=None)))
 
 
@@ -128,7 +128,7 @@ def test_a_modification_date_is_a_hint_at_each_program(key: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_date_of_a_copy_changes_nothing(name: str) -> None:
     with open_file(FIXTURES / f"{name}.ggcp") as file:
-        evidence = training_of(file).evidence
+        evidence = file.training().evidence
     copied = evidence._replace(modified=datetime.date(2025, 1, 1))
     assert conclude(copied) == conclude(evidence._replace(modified=None))
 
@@ -215,7 +215,7 @@ def test_a_conversion_keeps_what_was_known(name: str, tmp_path: Path) -> None:
     before = studied(name).era
     convert(source, path, sync=False)
     with open_file(path) as file:
-        after = study(training_of(file))
+        after = study(file.training())
     assert after.era.writers == before.writers
     assert after.era.rms_eps_certain == before.rms_eps_certain
     assert after.era.rms_eps_alternatives == before.rms_eps_alternatives

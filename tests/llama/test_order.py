@@ -19,7 +19,7 @@ from ggcp_schema.llama import order as order_module
 from ggcp_schema.llama.moments import parse_moments
 from ggcp_schema.llama.order import OrderDecision, decide_order
 from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, FLAT_FIELDS, ORDERS, Order, permuted_extents
-from ggcp_schema.llama.training import order_of, training_of
+from ggcp_schema.llama.training import order_of
 from tests.fuzz import orders
 from tests.mapping.flat_files import (
     DECIDED,
@@ -378,7 +378,7 @@ def test_lost_values_of_v_are_not_tokens_that_never_occurred(scratch: Path) -> N
 def test_a_training_whose_order_changed(scratch: Path) -> None:
     """By llama.cpp of 28 August 2023 in order B, then by that of July 2024 in order C."""
     with open_file(FIXTURES / "truth/aug28-B-then-jul24-C.gguf") as file:
-        training = training_of(file)
+        training = file.training()
         decision = order_of(training)
         assert (decision.order, decision.certainty) == ("C", "likely")
         assert "16 rows of m, of tokens that had not occurred for long" in decision.reason

@@ -23,7 +23,7 @@ from ggcp_schema.llama.scale import (
     mean_square_length,
     possible_batches,
 )
-from ggcp_schema.llama.training import study, training_of
+from ggcp_schema.llama.training import study
 from tests.mapping import independent_order
 from tests.mapping.flat_files import (
     DECIDED,
@@ -61,7 +61,7 @@ def _closed() -> Iterator[None]:
 def studied(name: str, **options: Any) -> ScaleDecision:
     """The decision for a genuine file, by all that it shows."""
     with open_file(genuine(name)) as file:
-        return study(training_of(file), **options).scale
+        return study(file.training(), **options).scale
 
 
 def ratio_of(tensors: Tensors, name: str, order: str | None = None) -> float | None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ggcp_schema import MalformedError, UsageError, convert, open_checkpoint, open_file
-from ggcp_schema.llama.training import Training, model_shapes, study, training_of
+from ggcp_schema.llama.training import Training, model_shapes, study
 from tests.builder import build_checkpoint
 from tests.helpers import FIXTURES, GENUINE, ORDERS, TRUNCATED
 from tests.mapping import independent_order
@@ -38,7 +38,7 @@ def contents(training: Training) -> dict[str, Any]:
 def test_ggcp_and_gguf_checkpoints_contain_the_same(version: int, big_endian: bool, tmp_path: Path) -> None:
     of_trainer(tmp_path / "x.gguf", version=version, big_endian=big_endian)
     with open_file(ADAM) as ggcp, open_file(tmp_path / "x.gguf") as gguf:
-        old, new = training_of(ggcp), training_of(gguf)
+        old, new = ggcp.training(), gguf.training()
         assert contents(old) == contents(new)
         assert (old.rms_eps, old.context_length, old.context.tokens) == (None, None, 32)
         assert new.rms_eps == pytest.approx(1e-5)
@@ -50,7 +50,7 @@ def test_ggcp_and_gguf_checkpoints_contain_the_same(version: int, big_endian: bo
 def test_the_values_are_those_of_an_independent_reader(path: Path) -> None:
     found = independent_order.read(path)
     with open_file(path) as file:
-        training = training_of(file)
+        training = file.training()
         for name in ("train_its", "train_samples", "train_tokens", "n_vocab", "n_embd", "n_layer"):
             assert getattr(training, name) == getattr(found, name), name
         assert training.iteration == found.iterations
@@ -101,7 +101,7 @@ def test_gguf_files_that_are_no_checkpoint_of_a_whole_model(
 ) -> None:
     path = of_trainer(tmp_path / "x.gguf", changes=changes, without=without)
     with open_file(path) as file, pytest.raises(UsageError) as caught:
-        training_of(file)
+        file.training()
     assert str(path) in caught.value.message
     assert message in caught.value.message
     assert "Pass a checkpoint" in caught.value.hint
@@ -121,9 +121,9 @@ def test_other_formats_and_damaged_files() -> None:
         open_file(FIXTURES / "vocab.ggjt") as file,
         pytest.raises(UsageError, match="is a ggjt file, not a checkpoint"),
     ):
-        training_of(file)
+        file.training()
     with open_file(TRUNCATED, partial=True) as file, pytest.raises(MalformedError):
-        training_of(file)
+        file.training()
 
 
 # What is concluded -----------------------------------------------------------------------------------------
@@ -131,7 +131,7 @@ def test_other_formats_and_damaged_files() -> None:
 
 def test_conclusions_come_from_the_bytes_and_can_be_replaced(tmp_path: Path) -> None:
     with open_file(FIXTURES / "orders/jun-B-3.ggcp") as file:
-        training = training_of(file)
+        training = file.training()
         found = study(training)
         assert (found.order.order, found.order.certainty, found.scale.s) == ("B", "proven", 128)
         assert found.era.gradient == "sum"
@@ -156,7 +156,7 @@ def test_the_modification_date_is_a_hint(day: tuple[int, int, int], eps: float, 
     time = datetime.datetime(*day, 12, tzinfo=datetime.timezone.utc).timestamp()
     os.utime(path, (time, time))
     with open_file(path) as file:
-        assert study(training_of(file)).era.rms_eps == eps
+        assert study(file.training()).era.rms_eps == eps
 
 
 @pytest.mark.parametrize("time", [-(10**10), 0, 10**13])
@@ -165,7 +165,7 @@ def test_a_modification_date_may_be_absurd(time: int, tmp_path: Path) -> None:
     path.write_bytes(build_checkpoint())
     os.utime(path, (time, time))
     with open_file(path) as file:
-        assert study(training_of(file)).era.writers
+        assert study(file.training()).era.writers
 
 
 @pytest.mark.parametrize(
@@ -175,4 +175,4 @@ def test_the_tokens_of_a_sample(train: tuple[int, int, int], n_ctx: int | None, 
     path = tmp_path / "x.ggcp"
     path.write_bytes(build_checkpoint(train=train))
     with open_file(path) as file:
-        assert training_of(file).context.tokens == n_ctx
+        assert file.training().context.tokens == n_ctx

@@ -15,13 +15,19 @@ from ggcp_schema.files.tensors import Tensors
 from ggcp_schema.formats.file import File, Finding, parse_path, tensor_of, tensor_of_record
 from ggcp_schema.formats.ggcp.oddities import oddities
 from ggcp_schema.formats.ggcp.parts import Hparams, Layer, Optimizer, part_of
-from ggcp_schema.llama.names import STATE, field_path
+from ggcp_schema.llama.names import STATE, field_path, tensor_name
 from ggcp_schema.llama.order import OrderDecision, decide_order, stated_order
-from ggcp_schema.llama.parameters import piece_of
+from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, Order, piece_of
+from ggcp_schema.schema.inference import n_ff_by_formula
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+    from ggcp_schema.formats.parsing import Parse
+    from ggcp_schema.formats.rules import Rules
+    from ggcp_schema.llama.eras import Evidence
+    from ggcp_schema.llama.training import Training
 
 
 class Checkpoint(File):
@@ -190,6 +196,82 @@ class Checkpoint(File):
     def findings(self) -> tuple[Finding, ...]:
         """What is odd but does not prevent reading, in file order: see `oddities`."""
         return oddities(self.container, self.model_tensors)
+
+    @property
+    def what(self) -> str:
+        """What the file is, in words."""
+        layout = self.get("optimizer.layout")
+        return "ggcp training checkpoint" + (f", optimizer block {layout}" if layout else "")
+
+    @property
+    def short(self) -> str:
+        """What the file is, in a word."""
+        return "checkpoint"
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the file states of itself."""
+        from ggcp_schema.formats.ggcp.facts import facts_of
+
+        return facts_of(self)
+
+    def training(self) -> Training:
+        """Return the state of the training. Raises the damage of a damaged file."""
+        from ggcp_schema.formats.ggcp.training import training_of_checkpoint
+
+        return training_of_checkpoint(self)
+
+    def evidence(self) -> Evidence:
+        """Return what the file shows of its writer. Damage may hide some of it."""
+        from ggcp_schema.formats.ggcp.training import evidence_of
+
+        return evidence_of(self)
+
+    @property
+    def orders(self) -> tuple[Order, ...]:
+        """The orders that a program can have written the flat vectors of an optimizer in."""
+        return CHECKPOINT_ORDERS
+
+    def names_of(self, tensor: Tensor) -> tuple[str | None, str | None, str | None]:
+        """Return the tensor's path, its name in GGUF files, and the type of the optimizer."""
+        optimizer = self.get("optimizer.type")
+        name = None if tensor.is_null else tensor_name(tensor.path, optimizer)
+        return tensor.path, name, optimizer
+
+    def compares_by_field(self, other: File) -> bool:
+        """Return True for another checkpoint of the same layout. Before the optimizer there is only one."""
+        layouts = {file.get("optimizer.layout") for file in (self, other)} - {None}
+        return isinstance(other, Checkpoint) and len(layouts) < 2
+
+    def rules(self, parse: Parse) -> Rules:
+        """Return what breaks a rule that the schema does not state, and what is odd."""
+        from ggcp_schema.formats.ggcp.rules import checkpoint_rules
+
+        return checkpoint_rules(parse)
+
+    def retries(self) -> list[dict[str, Any]]:
+        """Return the parameters of the parses to try: also with n_ff by n_mult, since the record of w1 may be wrong."""
+        hparams = self.container.get("hparams") or {}
+        if not hparams.get("n_mult"):
+            return [{}]
+        return [{}, {"n_ff": n_ff_by_formula(hparams["n_embd"], hparams["n_mult"])}]
+
+    def expected_tensors(self) -> list[str] | None:
+        """Return the paths of the tensors that the whole file had; None if that cannot be known."""
+        from ggcp_schema.formats.ggcp.extent import expected_tensors
+
+        return expected_tensors(self)
+
+    def whole_sizes(self) -> dict[str, int]:
+        """Return the sizes in bytes that the whole file can have had, by the type of the optimizer."""
+        from ggcp_schema.formats.ggcp.extent import expected_sizes
+
+        return expected_sizes(self.container)
+
+    def least_size(self) -> int | None:
+        """Return the offset of the first byte after the model."""
+        from ggcp_schema.formats.ggcp.extent import model_end
+
+        return model_end(self)
 
     def describe(self) -> str:
         """Return what the checkpoint is, in a few words."""

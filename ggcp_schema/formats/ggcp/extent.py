@@ -1,4 +1,4 @@
-"""The size that a truncated checkpoint had when it was whole."""
+"""What a damaged checkpoint had when it was whole: its size, and its tensors."""
 
 from __future__ import annotations
 
@@ -7,12 +7,19 @@ from collections.abc import Sequence
 from construct import Container
 
 from ggcp_schema.constructs import Struct, compiled
+from ggcp_schema.formats.file import File
+from ggcp_schema.llama import names
+from ggcp_schema.llama.training import model_shapes
 from ggcp_schema.schema.ggml import GGML_TYPES, data_size
 from ggcp_schema.schema.inference import ADAM, LBFGS, V0
 from ggcp_schema.schema.optimizer import ADAM_STATE, ADAM_STATE_V0, LBFGS_STATE
 from ggcp_schema.schema.tensor import ALIGNMENT, declared_shape
 
 LENGTHS = range(1 << 32)  # what a field of `ne` can hold
+LEAST_LAYER = 9 * 12  # bytes: the headers of nine tensors
+PLAUSIBLE_LAYERS = 1000  # a larger n_layer is taken for damaged, unless the file could hold as many
+STATE_SCHEMAS = {ADAM: ADAM_STATE_V0, LBFGS: LBFGS_STATE}  # ADAM_STATE_V0 has all fields that other layouts have
+NAMES = {b"tok_embeddings.weight": names.llama_name, b"token_embd.weight": names.tensor_name}  # by the first tensor's
 
 
 def expected_size(checkpoint: Container) -> int | None:
@@ -75,3 +82,38 @@ def end_of_tensor(start: int, shape: Sequence[int], name_len: int = 0) -> int:
     """Return the offset of the first byte after a tensor record that begins at `start`."""
     header = start + 12 + 4 * len(shape) + name_len
     return header + -header % ALIGNMENT + data_size(GGML_TYPES[0], list(shape))
+
+
+def expected_tensors(file: File) -> list[str] | None:
+    """Return the paths of the tensors that the whole file had; None if that cannot be known.
+
+    If the type of the optimizer is not known, the tensors of all types are returned.
+    """
+    shapes = _model_shapes(file)
+    if shapes is None:
+        return None
+    optimizer = file.get("optimizer") or {}
+    schemas = state_schemas(optimizer) if "type" in optimizer else STATE_SCHEMAS
+    fields = {name: None for schema in schemas.values() for name, field in schema.fields if declared_shape(field)}
+    return [*shapes, *(f"{names.STATE}{name}" for name in fields)]
+
+
+def _model_shapes(file: File) -> dict[str, tuple[int, ...]] | None:
+    hparams = file.get("hparams") or {}
+    if "n_rot" not in hparams or hparams["n_layer"] > max(PLAUSIBLE_LAYERS, file.size // LEAST_LAYER):
+        return None
+    return model_shapes(hparams["n_vocab"], hparams["n_embd"], hparams["n_layer"], file.get("n_ff") or 0)
+
+
+def model_end(file: File) -> int | None:
+    """Return the offset of the first byte after the model; None if n_ff or the length of the names is unknown."""
+    shapes = _model_shapes(file)
+    name_of = NAMES.get(file.get("tok_embeddings.name"))
+    if shapes is None or name_of is None:
+        return None
+    if name_of is not names.llama_name and len(file.get("layers[0].w1.ne") or ()) < 2:
+        return None  # n_ff by n_mult is right only in files with llama's names
+    at = file.find("hparams").end
+    for path, shape in shapes.items():
+        at = end_of_tensor(at, shape, len(name_of(path) or ""))
+    return at

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from ggcp_schema.constructs import Steps, counted
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import File, tensor_of_record
 from ggcp_schema.formats.ggcp.parts import Hparams, part_of
+from ggcp_schema.llama import names
 from ggcp_schema.schema.ggml import GGML_TYPES, GGML_TYPES_UNTIL_V2
+
+if TYPE_CHECKING:
+    from ggcp_schema.formats.parsing import Parse
+    from ggcp_schema.formats.rules import Rules
+    from ggcp_schema.gguf.entries import KeyValue
+
+KEYS = {
+    names.VOCAB_SIZE: "n_vocab",
+    names.EMBEDDING_LENGTH: "n_embd",
+    names.HEAD_COUNT: "n_head",
+    names.BLOCK_COUNT: "n_layer",
+    names.ROPE_DIMENSION_COUNT: "n_rot",
+}
+"""The hyper-parameters that are GGUF keys."""
 
 
 class GgmlFile(File):
@@ -43,6 +59,64 @@ class GgmlFile(File):
         """Return the path of the tensor of that name."""
         index = self._indices.get(name)
         return None if index is None else ("tensors", index)
+
+    @property
+    def kind(self) -> str:
+        """What the file is, as a stable word."""
+        return "ggml-model" if self.tensors else "ggml-vocabulary"
+
+    @property
+    def what(self) -> str:
+        """What the file is, in words."""
+        version = self.get("version")
+        what = "model of 2023" if self.tensors else "vocabulary of 2023, without a model"
+        return f"{self.format.name}{'' if version is None else f' version {version}'}, {what}"
+
+    @property
+    def short(self) -> str:
+        """What the file is, in two words."""
+        return f"{self.format.name} {'model' if self.tensors else 'vocabulary'}"
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the file states of itself."""
+        tensors, tokens = self.tensors, self.get("tokens")
+        data, padding = tensors.nbytes, tensors.padding
+        w1 = next((tensor for name, tensor in tensors.items() if name.endswith("feed_forward.w1.weight")), None)
+        hparams = self.get("hparams") or {}
+        return {
+            "version": self.get("version"),
+            "hparams": {name: value for name, value in hparams.items() if not name.startswith("_")} or None,
+            "n_ff": w1.shape[1] if w1 is not None and len(w1.shape) == 2 else None,
+            "n_ff_source": None if w1 is None else "by the shape of w1",
+            "n_params": tensors.n_elements or None,
+            "n_tokens": None if tokens is None else len(tokens),
+            "bytes": {"model": data, "optimizer": 0, "waste": padding, "headers": self.size - data - padding}
+            if self.damage is None
+            else None,
+        }
+
+    def names_of(self, tensor: Tensor) -> tuple[str | None, str | None, str | None]:
+        """Return the tensor's path in ggcp files, and its name in GGUF files."""
+        path = names.field_path(tensor.path) or names.llama_field_path(tensor.path)
+        return path, path and names.tensor_name(path), None
+
+    @property
+    def key_values(self) -> Mapping[str, KeyValue]:
+        """The GGUF keys that the hyper-parameters mean."""
+        from ggcp_schema.gguf.entries import KeyValue
+
+        hparams = self.get("hparams") or {}
+        return {key: KeyValue(key, "UINT32", hparams[name]) for key, name in KEYS.items() if name in hparams}
+
+    def compares_by_field(self, other: File) -> bool:
+        """Return True for another file of these formats, which differ little."""
+        return isinstance(other, GgmlFile)
+
+    def rules(self, parse: Parse) -> Rules:
+        """Return what breaks a rule that the schema does not state, and what is odd."""
+        from ggcp_schema.formats.ggml.rules import ggml_rules
+
+        return ggml_rules(parse)
 
     def describe(self) -> str:
         """Return what the file is, in a few words."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from construct import Container
 
@@ -14,11 +14,20 @@ from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import File, Finding, Format, open_source
 from ggcp_schema.gguf.entries import ALIGNMENT, KeyValue
+from ggcp_schema.llama.names import STATE, field_path
 from ggcp_schema.schema import GGUF
 from ggcp_schema.schema.ggml import GGML_TYPES, data_size
 from ggcp_schema.schema.gguf import DEFAULT_ALIGNMENT, VALUE_TYPES
 
 ARRAY = 9
+
+
+if TYPE_CHECKING:
+    from ggcp_schema.formats.parsing import Parse
+    from ggcp_schema.formats.rules import Rules
+    from ggcp_schema.llama.eras import Evidence
+    from ggcp_schema.llama.parameters import Order
+    from ggcp_schema.llama.training import Training
 
 
 class GgufFile(File):
@@ -102,6 +111,86 @@ class GgufFile(File):
     def candidates(self) -> list[str]:
         """Return the keys and tensor names, with which a misspelt one is compared."""
         return [*list(self._places)[:1000], *super().candidates()]
+
+    @cached_property
+    def kind(self) -> str:
+        """What the file is, as a stable word."""
+        from ggcp_schema.formats.gguf.facts import kind_of
+
+        return kind_of(self)
+
+    @property
+    def what(self) -> str:
+        """What the file is, in words."""
+        from ggcp_schema.formats.gguf.facts import KINDS
+
+        return KINDS[self.kind][0]
+
+    @property
+    def short(self) -> str:
+        """What the file is, in two words."""
+        from ggcp_schema.formats.gguf.facts import KINDS
+
+        return KINDS[self.kind][1]
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the file states of itself."""
+        from ggcp_schema.formats.gguf.facts import facts_of
+
+        return facts_of(self)
+
+    def training(self) -> Training:
+        """Return the state of a training. Raises the damage of a damaged file, `UsageError` if there is none."""
+        from ggcp_schema.formats.gguf.training import training_of_gguf
+
+        return training_of_gguf(self)
+
+    def evidence(self) -> Evidence | None:
+        """Return what a checkpoint shows of its writer."""
+        from ggcp_schema.formats.gguf.training import evidence_of_gguf
+
+        return evidence_of_gguf(self) if self.kind == "gguf-resume" else None
+
+    @property
+    def orders(self) -> tuple[Order, ...]:
+        """The orders that a program can have written the flat vectors of an optimizer in."""
+        from ggcp_schema.formats.gguf.training import orders_of_gguf
+
+        return orders_of_gguf(self)
+
+    @property
+    def key_values(self) -> Mapping[str, KeyValue]:
+        """The keys."""
+        return self.keys
+
+    def names_of(self, tensor: Tensor) -> tuple[str | None, str | None, str | None]:
+        """Return the tensor's path in ggcp files, its name, and the type of the optimizer."""
+        path = field_path(tensor.path)
+        optimizer = tensor.path.split(".")[1] if path and path.startswith(STATE) else None
+        return path, tensor.path, optimizer
+
+    def compares_by_field(self, other: File) -> bool:
+        """Return False: keys and tensors are compared, wherever they stand."""
+        return False
+
+    def rules(self, parse: Parse) -> Rules:
+        """Return what breaks a rule that the schema does not state, and what is odd."""
+        from ggcp_schema.formats.gguf.rules import gguf_rules
+
+        return gguf_rules(parse)
+
+    def expected_tensors(self) -> list[str] | None:
+        """Return the ggcp paths or the names of the tensors that the whole file had, which its table tells."""
+        infos = self.get("tensor_infos") or ()
+        found = [info["name"] for info in infos if "_size" in info]
+        if len(found) != self.get("tensor_count"):
+            return None
+        return [field_path(name) or name for name in found]
+
+    def whole_sizes(self) -> dict[str, int]:
+        """Return the size in bytes that the whole file had, by the type of the optimizer."""
+        size = expected_size(self.container) if self.container.get("tensor_infos") else None
+        return {} if size is None else {str(self.get("optimizer.type", "")): size}
 
     def describe(self) -> str:
         """Return what the file is, in a few words."""

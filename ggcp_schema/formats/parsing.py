@@ -13,7 +13,6 @@ from construct import Container
 from ggcp_schema.constructs import FieldError
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import File, Format, add_file_missing, tolerant_parse
-from ggcp_schema.schema.inference import n_ff_by_formula
 
 
 @dataclass(frozen=True)
@@ -64,14 +63,9 @@ def parse_past_errors(source: Source, format: Format) -> Parse:
     retry with the expected values, and keep the attempt with the fewest errors.
     """
     best = _attempt(source, format)
-    if not any(best.badness) or format.name != "ggcp":
-        return best
-    retries: list[dict[str, Any]] = [{}]
-    hparams = best.container.get("hparams") or {}
-    if hparams.get("n_mult"):  # the first record that states n_ff may be the wrong one
-        retries.append({"n_ff": n_ff_by_formula(hparams["n_embd"], hparams["n_mult"])})
-    for params in retries:
-        best = _better(best, source, format, **params)
+    if any(best.badness):
+        for params in best.file.retries():
+            best = _better(best, source, format, **params)
     return best
 
 

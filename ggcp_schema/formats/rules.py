@@ -1,0 +1,86 @@
+"""What breaks a rule of a format, and what is odd: the common vocabulary of all formats' rules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from construct import Container
+
+from ggcp_schema.constructs import Extent, Field, FieldError, count_bytes
+from ggcp_schema.schema.ggml import GgmlType
+
+
+class Problem(NamedTuple):
+    """A rule of the format that the file breaks.
+
+    `missing` is the number of bytes that the field lacks, and `file_missing` those that the whole file lacks; None if
+    the file is not too short, or if that is not known.
+    """
+
+    path: str
+    offset: int
+    expected: str
+    found: str
+    missing: int | None = None
+    file_missing: int | None = None
+
+    @property
+    def message(self) -> str:
+        """What was expected and what was found."""
+        error = FieldError(self.offset, self.expected, self.found, missing=self.missing)
+        error.file_missing = self.file_missing
+        return error.message
+
+
+class Oddity(NamedTuple):
+    """Something that the format allows, but that is unusual or harmful."""
+
+    path: str
+    offset: int
+    message: str
+
+
+class Rules(NamedTuple):
+    """What the rules of a format find that its schema does not state, and the numbers of tensors."""
+
+    checked: int
+    expected: int | None
+    errors: list[Problem]
+    warnings: list[Oddity]
+
+
+def odd_padding(path: str, padding: bytes | Extent, end: int) -> Iterator[Oddity]:
+    """Yield a warning if padding that ends at the offset `end` is not zero."""
+    if isinstance(padding, bytes) and padding.strip(b"\0"):
+        size = len(padding)
+        dirty = size - padding.count(0)
+        verb = "is" if dirty == 1 else "are"
+        yield Oddity(path, end - size, f"{dirty} of {count_bytes(size)} of padding {verb} not zero")
+
+
+def repeated(path: str, name: str, records: Sequence[Container]) -> Iterator[Problem]:
+    """Yield an error for each record with a name that an earlier one has."""
+    seen: set[Any] = set()
+    for index, record in enumerate(records):
+        if record[name] in seen:
+            text = record[name] if isinstance(record[name], str) else record[name].decode("utf-8", "backslashreplace")
+            yield Problem(f"{path}[{index}].{name}", record["_offset"], "a name that is not used before", repr(text))
+        seen.add(record[name])
+
+
+def broken_rows(
+    path: str, name: str, records: Sequence[Container], types: dict[int, GgmlType], root: Field
+) -> Iterator[Problem]:
+    """Yield an error for each quantized tensor whose rows are not a whole number of blocks."""
+    for index, record in enumerate(records):
+        kind, shape = types[record["type"]], record[name]
+        if shape and shape[0] % kind.block_size:
+            field = root.find((path, index, name, 0))
+            yield broken_field(field, f"a multiple of {kind.block_size} (the block size of {kind.name})", str(shape[0]))
+
+
+def broken_field(field: Field | None, expected: str, found: str) -> Problem:
+    """Return an error for the value of a field that was parsed."""
+    assert field is not None  # noqa: S101 - the record was parsed
+    return Problem(field.path, field.offset, expected, found)
