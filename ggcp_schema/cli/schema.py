@@ -13,9 +13,10 @@ import typer
 from ggcp_schema.cli import options
 from ggcp_schema.cli.complete import complete_format
 from ggcp_schema.cli.output import echo, output_width, paint, print_json
+from ggcp_schema.constructs import reference_of
 from ggcp_schema.errors import UsageError
 from ggcp_schema.formats import FORMATS
-from ggcp_schema.inspect.reference import notes, reference
+from ggcp_schema.inspect.reference import functions, reference
 from ggcp_schema.inspect.sections import Section, byte_order_text, sections
 
 LEAST_WORDS = 20  # characters for rules and notes
@@ -66,7 +67,7 @@ def schema(
             markdown(section)
         else:
             text(section, columns)
-    for title, words in notes(chosen):
+    for title, words in functions(reference_of(chosen.schema)).items():
         echo(f"\n## {title}()\n" if marked else f"\n{paint(f'{title}()', 'cyan', bold=True)}\n")
         echo(words if marked or columns is None else filled(words, columns))
 

@@ -2,12 +2,14 @@
 
 The classes with construct's names are drop-ins for construct's own, with these additions: an error has the field's path
 with list indices, its offset, what was expected and what was found, when parsing and when building; every size is
-checked against the file before anything is read; a `Const` may be an expression. `Payload`,
-`LazyArray` and `Chars` are new. `Field` is the tree of a parsed file's fields with their places.
+checked against the file before anything is read; a `Const` may be an expression; each describes itself in data. Hooks
+(`field * function`) are refused, and `compile()` gains no speed. `Payload`, `LazyArray`, `Chars` and `EitherOrder` are
+new. `Field` is the tree of a parsed file's fields with their places.
 """
 
 from construct import Error
 
+from ggcp_schema.constructs.described import Node, docs_of, nodes, reference_of, rule_text, unwrap
 from ggcp_schema.constructs.errors import DataGoneError, ErrorLog, FieldError, Steps, count_bytes, counted, format_path
 from ggcp_schema.constructs.expressions import compiled, expression_text, expression_tree, prod_, this
 from ggcp_schema.constructs.extents import (
@@ -59,75 +61,6 @@ from ggcp_schema.constructs.records import (
     IfThenElse,
     Struct,
     Switch,
-    docs_of,
-    rule_text,
-    unwrap,
 )
 from ggcp_schema.constructs.streams import stream_end
 from ggcp_schema.constructs.tree import Field, kind_of, root_field
-
-__all__ = [
-    "Array",
-    "Bytes",
-    "Chars",
-    "Computed",
-    "Const",
-    "Counter",
-    "DataGoneError",
-    "EitherOrder",
-    "Error",
-    "ErrorLog",
-    "Extent",
-    "Field",
-    "FieldError",
-    "Flag",
-    "Float32b",
-    "Float32l",
-    "Float64b",
-    "Float64l",
-    "FormatField",
-    "GreedyRange",
-    "If",
-    "IfThenElse",
-    "Int8sl",
-    "Int8ul",
-    "Int16sb",
-    "Int16sl",
-    "Int16ub",
-    "Int16ul",
-    "Int32sb",
-    "Int32sl",
-    "Int32ub",
-    "Int32ul",
-    "Int64sb",
-    "Int64sl",
-    "Int64ub",
-    "Int64ul",
-    "LazyArray",
-    "LazyList",
-    "NaN",
-    "OneOf",
-    "Padding",
-    "PascalString",
-    "Pass",
-    "Payload",
-    "Steps",
-    "Struct",
-    "Switch",
-    "Terminated",
-    "compiled",
-    "count_bytes",
-    "counted",
-    "docs_of",
-    "expression_text",
-    "expression_tree",
-    "format_path",
-    "kind_of",
-    "number",
-    "prod_",
-    "root_field",
-    "rule_text",
-    "stream_end",
-    "this",
-    "unwrap",
-]

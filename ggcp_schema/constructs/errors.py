@@ -32,7 +32,7 @@ class FieldError(ConstructError):
         self.partial: Any = None
 
     def within(self, step: Step | None, around: Container | ListContainer | None = None) -> FieldError:
-        """Return this error after adding the step, and the values parsed so far, of the enclosing Struct or Array."""
+        """Add the enclosing Struct's or Array's step and the values it has parsed so far, and return this error."""
         if step is not None:
             self.steps.insert(0, step)
         if around is not None:
@@ -95,16 +95,21 @@ def too_short(offset: int, wanted: int, available: int) -> FieldError:
     return FieldError(offset, count_bytes(wanted), found, missing=wanted - available)
 
 
+def negative(offset: int, length: int) -> FieldError:
+    """Return the error for a field at `offset` whose length is negative."""
+    return FieldError(offset, "a length of at least 0", str(length))
+
+
 class ErrorLog:
     """Collects the errors of a tolerant parse: `parse_stream(stream, errors=ErrorLog())`.
 
-    The parse continues after a wrong value where that is possible, with the value found; or, with `repair`, with the
-    expected value where there is exactly one. `errors` are in file order and have no paths: the offset tells the field.
-    When the parse has ended, the caller sets `complete`: elements that are parsed again later add no more errors.
+    After a wrong value the parse goes on, if possible, with the value found, or with the expected value if `repair` is
+    set and there is only one. `errors` are in file order and have no paths: the offset identifies the
+    field.
     """
 
     def __init__(self, *, repair: bool = False) -> None:
-        self.repair, self.complete = repair, False
+        self.repair = repair
         self.errors: list[FieldError] = []
 
 
@@ -121,6 +126,5 @@ def report(error: FieldError, context: Container, *, found: Any = None, expected
             raise error
         finally:
             del error  # its traceback refers to this frame
-    if not log.complete:
-        log.errors.append(error)
+    log.errors.append(error)
     return value

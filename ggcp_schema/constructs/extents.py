@@ -6,14 +6,15 @@ import io
 import os
 import sys
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import IO, Any
 
 from construct import Construct, Container
 
-from ggcp_schema.constructs.errors import DataGoneError, FieldError, count_bytes, too_short
-from ggcp_schema.constructs.expressions import compiled
+from ggcp_schema.constructs.described import Described, Node
+from ggcp_schema.constructs.errors import DataGoneError, FieldError, count_bytes, negative, too_short
+from ggcp_schema.constructs.expressions import compiled, expression_tree
 from ggcp_schema.constructs.streams import CHUNK, stream_end
 
 BYTE_FORMATS = ("B", "b", "c")
@@ -29,10 +30,21 @@ class Origin:
 
     def __init__(self, stream: IO[bytes]) -> None:
         name = getattr(stream, "name", None)
-        self.stream = stream
+        self.stream: IO[bytes] | None = stream
         self.path = os.path.abspath(os.fsdecode(name)) if isinstance(name, str | bytes) else None
         self.stamp = _stamp(stream)
         self._lock = threading.RLock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.path is None:
+            raise TypeError("data that was not read, of a stream that is not a file, cannot be pickled")
+        return Origin._reopened, (self.path, self.stamp)
+
+    @classmethod
+    def _reopened(cls, path: str, stamp: tuple[int, int] | None) -> Origin:
+        origin = object.__new__(cls)
+        origin.stream, origin.path, origin.stamp, origin._lock = None, path, stamp, threading.RLock()
+        return origin
 
     @classmethod
     def of(cls, stream: IO[bytes], context: Container) -> Origin:
@@ -45,12 +57,12 @@ class Origin:
 
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:
-        """Yield a stream with the parsed bytes, for this thread alone and not for long.
+        """Yield the stream, locked for this thread. Keep it only briefly.
 
         Raises `DataGoneError` if there is none, or if it has changed.
         """
         with self._lock:
-            if not self.stream.closed:
+            if self.stream is not None and not self.stream.closed:
                 self._check_unchanged(self.stream)
                 here = self.stream.tell()  # in the middle of a parse if a field is computed from earlier ones
                 try:
@@ -141,30 +153,38 @@ class Counter(io.RawIOBase):
 
 def skip(stream: IO[bytes], nbytes: int, context: Container) -> Extent:
     """Skip `nbytes` of the stream and return where they lie. Raises `FieldError` if the stream ends first."""
-    end = stream_end(stream, context)
-    if nbytes <= end:  # a larger number may be too large for `seek`
-        stop = stream.seek(nbytes, io.SEEK_CUR)
-        if stop <= end:
-            return Extent(stop - nbytes, nbytes, Origin.of(stream, context))
-        offset = stop - nbytes
-    else:
-        offset = stream.tell()
-    raise too_short(offset, nbytes, end - offset)
+    here, available = stream.tell(), stream_end(stream, context) - stream.tell()
+    if nbytes < 0:
+        raise negative(here, nbytes)
+    if nbytes > available:
+        raise too_short(here, nbytes, available)
+    stream.seek(here + nbytes)
+    return Extent(here, nbytes, Origin.of(stream, context))
 
 
-class Payload(Construct):
+class Payload(Described, Construct):
     """Data that is skipped while parsing, and parsed to its `Extent`. Builds from an `Extent` or a buffer.
 
     The buffer holds bytes, or elements of one of `formats`, which are those of `struct` ("<f"). If it has more than one
-    dimension, they must be those of `shape`, an expression.
+    dimension, they must be those of `shape`, an expression. `types` is the table of element types, by number, that the
+    expression `nbytes` refers to, for the reference.
     """
 
     kind = "data"
 
-    def __init__(self, nbytes: Any, formats: Collection[str] = (), shape: Any = None) -> None:
+    def __init__(
+        self, nbytes: Any, formats: Collection[str] = (), shape: Any = None, types: Mapping[int, Any] | None = None
+    ) -> None:
         super().__init__()
+        self.types = types
         self.nbytes, self.nbytes_of, self.formats = nbytes, compiled(nbytes), formats
         self.shape_of = compiled(shape)
+
+    def reference(self) -> Node:
+        node: Node = {"kind": "data", "size": expression_tree(self.nbytes)}
+        if self.types:
+            node["element_types"] = {str(number): kind._asdict() for number, kind in self.types.items()}
+        return node
 
     def _parse(self, stream: IO[bytes], context: Container, path: str) -> Extent:
         return skip(stream, self.nbytes_of(context), context)

@@ -10,8 +10,9 @@ from typing import IO, Any
 import construct
 from construct import Construct, Container, Subconstruct
 
+from ggcp_schema.constructs.described import Described, Node, number_text, reference_of, rule_text
 from ggcp_schema.constructs.errors import FieldError, count_bytes, counted, report
-from ggcp_schema.constructs.expressions import compiled, expression_text
+from ggcp_schema.constructs.expressions import compiled, expression_text, expression_tree
 from ggcp_schema.constructs.extents import Extent, skip
 from ggcp_schema.constructs.streams import CHUNK, read_exactly, stream_end
 
@@ -20,21 +21,10 @@ MOST_READ = 1 << 16  # bytes of padding
 # Rules -----------------------------------------------------------------------------------------------------
 
 
-def number_text(value: Any) -> str:
-    """Return a value for a message: magic numbers in hex with their characters, `0x67676370 ('ggcp')`."""
-    if not isinstance(value, int):
-        return repr(value) if isinstance(value, bytes) else str(value)
-    if abs(value) < 1 << 24:
-        return str(int(value))  # a bool, the value of a condition, as a number
-    text = value.to_bytes((value.bit_length() + 7) // 8, "big") if value > 0 else b""
-    letters = len(text) == 4 and all(32 < byte < 127 for byte in text)
-    return f"{value:#x} ({text.decode()!r})" if letters else str(value)
-
-
-class Const(construct.Const):
+class Const(Described, construct.Const):
     """A field that must hold a value: a constant, or the value of an expression of earlier fields.
 
-    `tolerable` limits the wrong numbers with which a tolerant parse may continue.
+    `tolerable` is the range of wrong numbers that a tolerant parse may keep.
     """
 
     def __init__(self, value: Any, subcon: Construct | None = None, *, tolerable: range | None = None) -> None:
@@ -44,6 +34,9 @@ class Const(construct.Const):
         self.flagbuildnone = True
         self.tolerable = tolerable
         self.dynamic, self.value_of = callable(value), compiled(value)
+
+    def reference(self) -> Node:
+        return reference_of(self.subcon) | {"equals": expression_tree(self.value)}
 
     def _parse(self, stream: IO[bytes], context: Container, path: str) -> Any:
         found = self.subcon._parse(stream, context, path)
@@ -69,7 +62,7 @@ class Const(construct.Const):
         return report(FieldError(offset, words, found_words), context, found=kept, expected=expected)
 
 
-class OneOf(Subconstruct):
+class OneOf(Described, Subconstruct):
     """A number that must be among `valids`: a collection, or a mapping from the valid numbers to their meaning.
 
     `critical=False` means that later fields do not depend on the value, so that a tolerant parse may keep a wrong one.
@@ -81,12 +74,15 @@ class OneOf(Subconstruct):
         super().__init__(subcon)
         self.valids, self.critical = valids, critical
 
-    def __str__(self) -> str:
+    def reference(self) -> Node:
+        return reference_of(self.subcon) | self._rule()
+
+    def _rule(self) -> Node:
         if isinstance(self.valids, range):
-            return f"{self.valids.start} to {self.valids.stop - 1}"
-        meanings = self.valids if isinstance(self.valids, Mapping) else dict.fromkeys(self.valids, "")
-        texts = [f"{value} ({meaning})" if meaning else str(value) for value, meaning in meanings.items()]
-        return " or ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
+            return {"range": [self.valids.start, self.valids.stop - 1]}
+        if isinstance(self.valids, Mapping):
+            return {"names": {str(value): meaning for value, meaning in self.valids.items()}}
+        return {"one_of": list(self.valids)}
 
     def _parse(self, stream: IO[bytes], context: Container, path: str) -> Any:
         value = self.subcon._parse(stream, context, path)
@@ -103,13 +99,15 @@ class OneOf(Subconstruct):
         first = list(islice(self.valids, 2))
         sole = first[0] if len(first) == 1 else None
         kept = None if self.critical else value
-        return report(FieldError(offset, str(self), number_text(value)), context, found=kept, expected=sole)
+        return report(
+            FieldError(offset, rule_text(self._rule()), number_text(value)), context, found=kept, expected=sole
+        )
 
 
 # Bytes and text --------------------------------------------------------------------------------------------
 
 
-class Bytes(construct.Bytes):
+class Bytes(Described, construct.Bytes):
     """A number of bytes, which may be an expression."""
 
     kind = "bytes"
@@ -117,6 +115,9 @@ class Bytes(construct.Bytes):
     def __init__(self, length: Any) -> None:
         super().__init__(length)
         self.length_of = compiled(length)
+
+    def reference(self) -> Node:
+        return {"kind": self.kind, "size": expression_tree(self.length)}
 
     def _parse(self, stream: IO[bytes], context: Container, path: str) -> bytes:
         return read_exactly(stream, self.length_of(context), context)
@@ -137,8 +138,8 @@ class Chars(Bytes):
     kind = "char"
 
 
-class PascalString(Construct):
-    """Text that follows its length in bytes. Bytes that are not valid UTF-8 become surrogates, and are built again.
+class PascalString(Described, Construct):
+    """Text preceded by its length in bytes. Invalid UTF-8 is kept as surrogate escapes and written back unchanged.
 
     A length above `longest` is an error, so that a wrong one does not fill the memory.
     """
@@ -148,6 +149,9 @@ class PascalString(Construct):
     def __init__(self, lengthfield: Construct, encoding: str = "utf-8", *, longest: int = sys.maxsize) -> None:
         super().__init__()
         self.lengthfield, self.encoding, self.longest = lengthfield, encoding, longest
+
+    def reference(self) -> Node:
+        return {"kind": "string", "length": reference_of(self.lengthfield), "encoding": self.encoding}
 
     def _parse(self, stream: IO[bytes], context: Container, path: str) -> str:
         offset = stream.tell()
@@ -170,7 +174,7 @@ def recomputes(context: Container) -> bool:
     return bool(context["_params"].get("recompute"))
 
 
-class Padding(Construct):
+class Padding(Described, Construct):
     """Padding. Unlike construct's, its bytes are kept and written back; zeros are written if none are given.
 
     It is `size` bytes long, or ends at the next multiple of `multiple_of`, or at the offset `until`; give one of them,
@@ -185,6 +189,14 @@ class Padding(Construct):
         self.flagbuildnone = True
         self.size, self.multiple_of, self.until, self.optional = size, multiple_of, until, optional
         self.size_of, self.multiple_of_of, self.until_of = map(compiled, (size, multiple_of, until))
+
+    def reference(self) -> Node:
+        if self.until is not None:
+            return {"kind": "padding", "until": expression_tree(self.until)}
+        if self.multiple_of is not None:
+            multiple = expression_tree(self.multiple_of)
+            return {"kind": "padding", "to_multiple_of": multiple, "optional": self.optional}
+        return {"kind": "padding", "size": expression_tree(self.size)}
 
     def _length(self, here: int, context: Container) -> int:
         length: int
@@ -236,7 +248,7 @@ class Padding(Construct):
 # Values without bytes --------------------------------------------------------------------------------------
 
 
-class Computed(construct.Computed):
+class Computed(Described, construct.Computed):
     """A computed value that occupies no bytes: a constant, an expression, or a function of the context.
 
     The function may look ahead in `context._io`, whose position is restored. When building, the value is computed
@@ -248,6 +260,9 @@ class Computed(construct.Computed):
     def __init__(self, func: Any) -> None:
         super().__init__(func)
         self.value_of = compiled(func)
+
+    def reference(self) -> Node:
+        return {"kind": "computed", "value": expression_tree(self.func)}
 
     def _parse(self, stream: IO[bytes], context: Container, path: str) -> Any:
         here = stream.tell()
@@ -263,8 +278,8 @@ class Computed(construct.Computed):
         return value
 
 
-class _Pass(Construct):
-    """No bytes, and no value: unlike construct's, it is an error to build it from one."""
+class _Pass(Described, Construct):
+    """A field without bytes or value. Unlike construct's, building it from a value is an error."""
 
     kind = "nothing"
 
@@ -286,7 +301,7 @@ class _Pass(Construct):
 Pass = _Pass()
 
 
-class _Terminated(Construct):
+class _Terminated(Described, Construct):
     """The end of the stream: nothing may follow."""
 
     kind = "end"

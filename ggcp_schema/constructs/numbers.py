@@ -1,4 +1,4 @@
-"""Numbers of fixed size, which are built again bit for bit."""
+"""Numbers of fixed size, which are written back bit for bit."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import IO, Any, Literal
 import construct
 from construct import Container, ListContainer
 
+from ggcp_schema.constructs.described import Described, Node
 from ggcp_schema.constructs.errors import FieldError, too_short
 from ggcp_schema.constructs.streams import CHUNK
 
@@ -18,13 +19,20 @@ KINDS = dict(
 )
 
 
-class FormatField(construct.FormatField):
+class FormatField(Described, construct.FormatField):
     """A fixed-size number. `kind` is its name in the reference, such as `u32`."""
 
     def __init__(self, endianity: str, format: str) -> None:
         super().__init__(endianity, format)
         self.kind = KINDS[format]
         self.packer = struct.Struct(endianity + format)
+        self.order: Literal["little", "big"] = "little" if endianity == "<" else "big"
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        return number, (self.kind, self.order)
+
+    def reference(self) -> Node:
+        return {"kind": self.kind, "size": self.length, "byte_order": self.order}
 
     def _parse(self, stream: IO[bytes], context: Container, path: str) -> Any:
         data = stream.read(self.length)
@@ -45,12 +53,12 @@ class FormatField(construct.FormatField):
         return [value for (value,) in self.packer.iter_unpack(data)]
 
     def skip_all(self, stream: IO[bytes], count: int) -> None:
-        """Move to the end of `count` numbers, after checking them if not all values are valid."""
+        """Skip `count` numbers; check them first if the type has invalid values."""
         stream.seek(count * self.length, io.SEEK_CUR)
 
 
 class NaN(float):
-    """A NaN with its bits, which a Python float does not keep: the conversion sets the quiet bit.
+    """A NaN that keeps its bits. Converting to a Python float would set the quiet bit.
 
     NaNs are equal if their bits are.
     """
@@ -76,11 +84,7 @@ class NaN(float):
 
 
 class FloatField(FormatField):
-    """An IEEE 754 number that is built again bit for bit: a NaN is parsed to a `NaN`."""
-
-    def __init__(self, endianity: str, format: str) -> None:
-        super().__init__(endianity, format)
-        self.order: Literal["little", "big"] = "little" if endianity == "<" else "big"
+    """An IEEE 754 number that is written back bit for bit: a NaN is parsed to a `NaN`."""
 
     def _parse(self, stream: IO[bytes], context: Container, path: str) -> Any:
         data = stream.read(self.length)
@@ -110,6 +114,9 @@ class _Flag(FormatField):
     def __init__(self) -> None:
         super().__init__("<", "B")
         self.kind = "bool"
+
+    def __reduce__(self) -> str:
+        return "Flag"
 
     def _parse(self, stream: IO[bytes], context: Container, path: str) -> bool:
         value: int = super()._parse(stream, context, path)

@@ -7,29 +7,26 @@ from contextlib import suppress
 from typing import IO, Any
 
 import construct
-from construct import Construct, ConstructError, Container, ListContainer, Renamed, SizeofError, evaluate
+from construct import (
+    Construct,
+    ConstructError,
+    Container,
+    ListContainer,
+    Renamed,
+    SizeofError,
+    StopFieldError,
+    evaluate,
+)
 
-from ggcp_schema.constructs.errors import DataGoneError, FieldError, count_bytes, counted
-from ggcp_schema.constructs.expressions import compiled, expression_text
-from ggcp_schema.constructs.fields import Const, OneOf, PascalString, Pass, number_text
+from ggcp_schema.constructs.described import Described, Node, docs_of, reference_of, unwrap
+from ggcp_schema.constructs.errors import FieldError, count_bytes, counted
+from ggcp_schema.constructs.expressions import compiled, expression_text, expression_tree
+from ggcp_schema.constructs.fields import Const, OneOf, PascalString, Pass
 from ggcp_schema.constructs.numbers import FormatField
 from ggcp_schema.constructs.streams import SMALL, stream_end
 
-
-def unwrap(field: Construct) -> Construct:
-    """Return the construct without the `Renamed` wrappers that `"name" / field * "docs"` adds."""
-    while isinstance(field, Renamed):
-        field = field.subcon
-    return field
-
-
-def docs_of(field: Construct) -> str:
-    """Return the note on a field: the nearest `* "docs"` among its `Renamed` wrappers; empty if there is none."""
-    while isinstance(field, Renamed):
-        if field.docs:
-            return str(field.docs)
-        field = field.subcon
-    return str(getattr(field, "docs", "") or "")
+# What construct's classes and the functions of a schema raise; a FieldError of it has the path and the offset.
+FOREIGN = (ConstructError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError)
 
 
 def least_size(field: Construct) -> int:
@@ -50,7 +47,7 @@ def least_size(field: Construct) -> int:
 
 
 def static_size(field: Construct) -> int | None:
-    """Return the size of a field that has the same in every file; None if it may differ, and for computed values."""
+    """Return the size of a field if it is the same in every file; None if it varies or the field is computed."""
     field = unwrap(field)
     if isinstance(field, FormatField):
         return int(field.length)
@@ -112,7 +109,7 @@ def outermost(params: Mapping[str, Any]) -> Container:
     return Container({**params, "_params": Container(params)})
 
 
-class Struct(construct.Struct):
+class Struct(Described, construct.Struct):
     """A Struct whose errors have the path and the offset of the field, when parsing and when building.
 
     The container that it parses to has the offset of its first byte as `_offset` and its size as `_size`; the size is
@@ -120,13 +117,18 @@ class Struct(construct.Struct):
     building. construct's `parsed` hooks and path strings are skipped, because they take longer than the parsing itself.
 
     With `root` the Struct is the `_root` of the expressions in it, also where it is a field of another Struct.
+    `type_name` is its name in the reference.
     """
 
-    def __init__(self, *subcons: Construct, root: bool = False) -> None:
+    def __init__(self, *subcons: Construct, root: bool = False, type_name: str | None = None) -> None:
         super().__init__(*subcons)
-        self.is_root = root
+        self.is_root, self.type_name = root, type_name
         self.fields: list[tuple[str | None, Construct]] = [(field.name, unwrap(field)) for field in self.subcons]
         self.least_size: int = sum(least_size(field) for _, field in self.fields)
+
+    def reference(self) -> Node:
+        fields = [{"name": f.name, "type": reference_of(f), "docs": docs_of(f)} for f in self.subcons]
+        return {"kind": "struct", "name": self.type_name, "fields": fields}
 
     def parse_stream(self, stream: IO[bytes], **params: Any) -> Container:
         """Parse a stream. Raises `FieldError` if it does not match the schema."""
@@ -144,7 +146,11 @@ class Struct(construct.Struct):
                 value = field._parse(stream, scope, path)
             except FieldError as error:
                 raise error.within(name, obj) from None
-            except ConstructError as error:
+            except StopFieldError:
+                break
+            except OSError:
+                raise
+            except FOREIGN as error:
                 raise _foreign(error, stream).within(name, obj) from error
             if name:
                 obj[name] = scope[name] = value
@@ -170,9 +176,11 @@ class Struct(construct.Struct):
                 value = field._build(obj.get(name), stream, scope, path)
             except FieldError as error:
                 raise error.within(name) from None
-            except DataGoneError:
+            except StopFieldError:
+                break
+            except OSError:
                 raise
-            except (ConstructError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
+            except FOREIGN as error:
                 raise _foreign(error, stream).within(name) from error
             if name:
                 built[name] = scope[name] = value
@@ -188,8 +196,12 @@ class EitherOrder(Struct):
     HEAD = 64
 
     def __init__(self, little: Struct, big: Struct, is_big: Callable[[bytes], bool]) -> None:
-        super().__init__(*little.subcons, root=little.is_root)
+        super().__init__(*little.subcons, root=little.is_root, type_name=little.type_name)
         self.little, self.big, self.is_big = little, big, is_big
+
+    def reference(self) -> Node:
+        node: Node = _merged(self.little.reference(), self.big.reference())
+        return node
 
     def of(self, value: Mapping[str, Any]) -> Struct:
         """Return the Struct that parsed or builds a value."""
@@ -206,12 +218,21 @@ class EitherOrder(Struct):
         return struct._build(obj, stream, context, path)
 
 
+def _merged(little: Any, big: Any) -> Any:
+    """Return the description of two records that differ only in the byte order, with an expression for it."""
+    if isinstance(little, dict):
+        return {key: _merged(value, big[key]) for key, value in little.items()}
+    if isinstance(little, list):
+        return [_merged(*pair) for pair in zip(little, big, strict=True)]
+    return little if little == big else {"field": "_root.byte_order"}
+
+
 def _foreign(error: Exception, stream: IO[bytes]) -> FieldError:
     """Return a FieldError for an error of a class that is not from this package."""
     return FieldError(stream.tell(), "a valid field", f"{type(error).__name__}: {str(error).splitlines()[-1]}")
 
 
-class Array(construct.Array):
+class Array(Described, construct.Array):
     """An Array whose errors have the index of the element.
 
     A count that the file cannot hold is an error before the first element is parsed.
@@ -221,6 +242,10 @@ class Array(construct.Array):
         super().__init__(count, unwrap(subcon))
         self.count_of, self.least_size = compiled(count), least_size(subcon)
         self.element_size = static_size(subcon)
+
+    def reference(self) -> Node:
+        count = None if self.count is None else expression_tree(self.count)
+        return {"kind": "array", "count": count, "of": reference_of(self.subcon)}
 
     def _counted(self, stream: IO[bytes], context: Container) -> int:
         count: int = self.count_of(context)
@@ -265,7 +290,7 @@ class Array(construct.Array):
 
 
 class GreedyRange(Array):
-    """Elements up to the end of the stream. Unlike construct's, it does not hide an error in an element."""
+    """Elements up to the end of the stream, or to a `StopIf`. Unlike construct's, it hides no element's error."""
 
     def __init__(self, subcon: Construct) -> None:
         super().__init__(None, subcon)
@@ -277,6 +302,8 @@ class GreedyRange(Array):
             context["_index"] = len(items)
             try:
                 items.append(self.subcon._parse(stream, context, path))
+            except StopFieldError:
+                break
             except FieldError as error:
                 raise error.within(len(items), items) from None
         return items
@@ -299,13 +326,18 @@ def chosen(field: Construct, context: Container) -> Construct:
             return field
 
 
-class Switch(construct.Switch):
+class Switch(Described, construct.Switch):
     """A Switch without construct's calls of `parsed` hooks. Give `default=Error` so that an unknown key is an error."""
 
     def __init__(self, keyfunc: Any, cases: Mapping[Any, Construct], default: Construct | None = None) -> None:
         super().__init__(keyfunc, {key: unwrap(case) for key, case in cases.items()}, default)
         self.flagbuildnone = all(case.flagbuildnone for case in self.cases.values())
         self.key_of = compiled(keyfunc)
+
+    def reference(self) -> Node:
+        cases = [{"key": key, "type": reference_of(case)} for key, case in self.cases.items()]
+        default = None if self.default is construct.Error else reference_of(self.default)
+        return {"kind": "switch", "on": expression_tree(self.keyfunc), "cases": cases, "default": default}
 
     def _parse(self, stream: IO[bytes], context: Container, path: str) -> Any:
         return self._case(stream, context)._parse(stream, context, path)
@@ -322,12 +354,16 @@ class Switch(construct.Switch):
         return case
 
 
-class IfThenElse(construct.IfThenElse):
+class IfThenElse(Described, construct.IfThenElse):
     """One field or another, without construct's calls of `parsed` hooks."""
 
     def __init__(self, condfunc: Any, thensubcon: Construct, elsesubcon: Construct) -> None:
         super().__init__(condfunc, unwrap(thensubcon), unwrap(elsesubcon))
         self.condition_of = compiled(condfunc)
+
+    def reference(self) -> Node:
+        then, otherwise = reference_of(self.thensubcon), reference_of(self.elsesubcon)
+        return {"kind": "if", "condition": expression_tree(self.condfunc), "then": then, "else": otherwise}
 
     def _parse(self, stream: IO[bytes], context: Container, path: str) -> Any:
         case = self.thensubcon if self.condition_of(context) else self.elsesubcon
@@ -343,11 +379,3 @@ def If(condfunc: Any, subcon: Construct) -> IfThenElse:  # noqa: N802 - construc
     field = IfThenElse(condfunc, subcon, Pass)
     field.flagbuildnone = True
     return field
-
-
-def rule_text(field: Construct) -> str:
-    """Return the rule that a value must follow, in words; empty if any value is valid."""
-    field = unwrap(field)
-    if isinstance(field, Const):
-        return expression_text(field.value) if field.dynamic else number_text(field.value)
-    return str(field) if isinstance(field, OneOf) else ""

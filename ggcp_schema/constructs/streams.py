@@ -7,7 +7,7 @@ from typing import IO
 
 from construct import Container
 
-from ggcp_schema.constructs.errors import too_short
+from ggcp_schema.constructs.errors import negative, too_short
 
 CHUNK = 1 << 20  # bytes that are read or written at a time
 SMALL = 64  # bytes that are read without measuring the stream first
@@ -18,7 +18,8 @@ def stream_end(stream: IO[bytes], context: Container) -> int:
     params = context["_params"]
     if "_end" not in params:
         here = stream.tell()
-        params["_end"] = stream.seek(0, io.SEEK_END)
+        stream.seek(0, io.SEEK_END)  # of an mmap, it returns None before Python 3.13
+        params["_end"] = stream.tell()
         stream.seek(here)
     end: int = params["_end"]
     return end
@@ -27,8 +28,10 @@ def stream_end(stream: IO[bytes], context: Container) -> int:
 def read_exactly(stream: IO[bytes], length: int, context: Container) -> bytes:
     """Read `length` bytes. A length is checked against the size of the stream before anything is allocated.
 
-    Raises `FieldError` if the stream ends first.
+    Raises `FieldError` if the stream ends first, or if the length is negative.
     """
+    if length < 0:
+        raise negative(stream.tell(), length)
     if length > SMALL:
         available = stream_end(stream, context) - stream.tell()
         if length > available:

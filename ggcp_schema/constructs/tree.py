@@ -14,6 +14,7 @@ from typing import Any, overload
 import construct
 from construct import Construct, Container, ListContainer
 
+from ggcp_schema.constructs.described import docs_of, reference_of, rule_text
 from ggcp_schema.constructs.errors import Step, Steps, format_path
 from ggcp_schema.constructs.extents import Extent
 from ggcp_schema.constructs.fields import PascalString
@@ -22,10 +23,8 @@ from ggcp_schema.constructs.records import (
     EitherOrder,
     Struct,
     chosen,
-    docs_of,
     new_scope,
     outermost,
-    rule_text,
     static_construct,
     static_size,
 )
@@ -97,13 +96,13 @@ class Field:
     @property
     def rule(self) -> str:
         """What the schema requires of the value, in words; empty if any value is valid."""
-        return rule_text(self.construct)
+        return rule_text(reference_of(self.construct))
 
     def children(self) -> Sequence[Field]:
         """Return the fields in this one, in file order; a leaf has none.
 
-        They are computed at each call, and those of a list when they are asked for: fields that know their parents and
-        were known by them would be reference cycles, which hold their memory until they are collected.
+        The children are computed on each call (those of a list on access). Storing them would create reference cycles
+        with their parents.
         """
         if type(self.value) is Container:
             return list(self._fields(self.value))
@@ -258,7 +257,7 @@ def root_field(schema: Struct, value: Container, **params: Any) -> Field:
 
 @cache
 def members(struct: Construct) -> list[tuple[Construct, str | None, Construct | None, int | None]]:
-    """Return the fields of a Struct with their names, and their construct and size as far as these are always the same.
+    """Return the fields of a Struct with their names, and with their construct and size if these never vary.
 
     It may be construct's own Struct.
     """

@@ -433,5 +433,3 @@ def tolerant_parse(
             return _parse(format, stream, errors=log, **params), log, None
         except FieldError as error:
             return error.partial, log, error.with_traceback(None)  # whose frames hold all values
-        finally:
-            log.complete = True

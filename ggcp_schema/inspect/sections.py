@@ -2,36 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import construct
-from construct import Construct
-from construct.expr import BinExpr
-
-from ggcp_schema.constructs import (
-    Computed,
-    Const,
-    EitherOrder,
-    GreedyRange,
-    OneOf,
-    Padding,
-    PascalString,
-    Pass,
-    Payload,
-    Struct,
-    Terminated,
-    docs_of,
-    expression_text,
-    expression_tree,
-    kind_of,
-    rule_text,
-    unwrap,
-)
+from ggcp_schema.constructs import Node, expression_text, nodes, reference_of, rule_text
 from ggcp_schema.formats.file import Format
-from ggcp_schema.inspect.reference import is_function
-from ggcp_schema.schema.tensor import TENSOR, declared_shape
+from ggcp_schema.schema.tensor import TENSOR
 
 NEGATED = {"==": "!=", "!=": "=="}
 
@@ -60,162 +37,131 @@ class Section:
 
 def sections(format: Format) -> list[Section]:
     """Return the records of the format: the file, each record in it once, then the tensor record if it has one."""
-    found = list(_record("file", "", format.schema, ()))
-    if any(row.type.startswith("tensor ") for section in found for row in section.rows):
-        found += _record("tensor", "tensor", TENSOR, ())
+    root = reference_of(format.schema)
+    found = list(_record("file", "", root, ()))
+    if any(node.get("shape") for node in nodes(root)):
+        found += _record("tensor", "tensor", TENSOR.reference(), ())
     return found
 
 
 def byte_order_text(format: Format) -> str:
     """Return what the reference says of the byte order."""
-    either = isinstance(format.schema, EitherOrder)
-    return "Numbers are in the byte order of the file." if either else "All numbers are little-endian."
+    orders = [node["byte_order"] for node in nodes(reference_of(format.schema)) if "byte_order" in node]
+    little = all(order == "little" for order in orders)
+    return "All numbers are little-endian." if little else "Numbers are in the byte order of the file."
 
 
-def _record(title: str, path: str, record: Struct, around: tuple[object, ...]) -> Iterator[Section]:
+def _record(title: str, path: str, record: Node, around: tuple[object, ...]) -> Iterator[Section]:
     """Yield the section of a record, then those of the records in it. `around` are the records around it."""
     rows: list[Row] = []
-    inner: list[tuple[str, Construct]] = []
-    for declared in record.subcons:
-        field = unwrap(declared)
-        name = declared.name or "(end of file)"
-        condition = ""
-        if isinstance(field, construct.IfThenElse) and field.elsesubcon is Pass:
-            condition = expression_text(field.condfunc)
-            field = unwrap(field.thensubcon)
-        rows.append(Row(name, type_text(field), condition, rule(field), docs_of(declared)))
-        inner.append((f"{path}.{name}".removeprefix("."), field))
+    inner: list[tuple[str, Node]] = []
+    for field in record["fields"]:
+        node, name, condition = field["type"], field["name"] or "(end of file)", ""
+        if node["kind"] == "if" and node["else"]["kind"] == "nothing":
+            condition, node = expression_text(node["condition"]), node["then"]
+        rows.append(Row(name, type_text(node), condition, rule(node), field["docs"]))
+        inner.append((f"{path}.{name}".removeprefix("."), node))
     section = Section(title, tuple(rows))
     if section.rows in around:  # a record in itself, such as an array of arrays
         return
     yield section
-    for where, field in inner:
-        yield from _inside(where, (), field, record, (*around, section.rows))
+    for where, node in inner:
+        yield from _inside(where, (), node, record, (*around, section.rows))
 
 
 def _inside(
-    path: str, conditions: tuple[str, ...], field: Construct, record: Struct, around: tuple[object, ...]
+    path: str, conditions: tuple[str, ...], node: Node, record: Node, around: tuple[object, ...]
 ) -> Iterator[Section]:
     """Yield the sections of the records in a field of a record."""
-    field = unwrap(field)
     title = f"{path} ({', '.join(conditions)})" if conditions else path
-    if isinstance(field, construct.Struct):
-        if not shape_of(field):
-            yield from _record(title, path, field, around)
-    elif isinstance(field, construct.Array):
-        yield from _inside(f"{path}[i]", conditions, field.subcon, record, around)
-    elif isinstance(field, construct.IfThenElse):
-        if type_text(field) in ("record", f"record × {_count(field.thensubcon)}"):
-            text = expression_text(field.condfunc)
-            yield from _inside(path, (*conditions, text), field.thensubcon, record, around)
-            yield from _inside(path, (*conditions, negated(field.condfunc)), field.elsesubcon, record, around)
-    elif isinstance(field, construct.Switch) and type_text(field).startswith("by "):
-        yield from _cases(path, conditions, field, record, around)
+    if node["kind"] == "struct":
+        if not node.get("shape"):
+            yield from _record(title, path, node, around)
+    elif node["kind"] == "array":
+        yield from _inside(f"{path}[i]", conditions, node["of"], record, around)
+    elif node["kind"] == "if":
+        if type_text(node) in ("record", f"record × {_count(node['then'])}"):
+            text = expression_text(node["condition"])
+            yield from _inside(path, (*conditions, text), node["then"], record, around)
+            yield from _inside(path, (*conditions, negated(node["condition"])), node["else"], record, around)
+    elif node["kind"] == "switch" and type_text(node).startswith("by "):
+        yield from _cases(path, conditions, node, record, around)
 
 
 def _cases(
-    path: str, conditions: tuple[str, ...], switch: construct.Switch, record: Struct, around: tuple[object, ...]
+    path: str, conditions: tuple[str, ...], switch: Node, record: Node, around: tuple[object, ...]
 ) -> Iterator[Section]:
     """Yield the cases of a switch as a section if some are values, then the sections of the cases that are records."""
-    key = expression_text(switch.keyfunc)
-    meanings = _meanings(record, key)
-    if any(type_text(case) != "record" for case in switch.cases.values()):
+    key, cases = expression_text(switch["on"]), [(case["key"], case["type"]) for case in switch["cases"]]
+    meanings: dict[str, str] = next(
+        (field["type"].get("names", {}) for field in record["fields"] if field["name"] == key), {}
+    )
+    if any(type_text(case) != "record" for _, case in cases):
         rows = [
-            Row(str(value), type_text(case), rule=rule(case), note=meanings.get(value, ""))
-            for value, case in switch.cases.items()
+            Row(str(value), type_text(case), rule=rule(case), note=meanings.get(str(value), ""))
+            for value, case in cases
         ]
         if tuple(rows) not in around:
             yield Section(f"{path}, by {key}", tuple(rows))
-    for value, case in switch.cases.items():
+    for value, case in cases:
         yield from _inside(path, (*conditions, f"{key} == {value!r}"), case, record, around)
 
 
-def _meanings(record: Struct, name: str) -> Mapping[Any, str]:
-    """Return what the values of that field of the record mean."""
-    field = next((unwrap(field) for field in record.subcons if field.name == name), None)
-    return field.valids if isinstance(field, OneOf) and isinstance(field.valids, Mapping) else {}
-
-
-def negated(expression: Any) -> str:
+def negated(expression: Node) -> str:
     """Return the text of the opposite of a condition."""
-    text = expression_text(expression)
-    if isinstance(expression, BinExpr):
-        for sign, opposite in NEGATED.items():
-            if f" {sign} " in text:
-                return text.replace(f" {sign} ", f" {opposite} ", 1)
-    return f"not ({text})"
+    opposite = NEGATED.get(expression.get("op", ""))
+    return (
+        f"not ({expression_text(expression)})" if opposite is None else expression_text(expression | {"op": opposite})
+    )
 
 
-def type_text(field: Construct) -> str:  # noqa: PLR0911 - a return for each kind of construct
+def type_text(node: Node) -> str:  # noqa: PLR0911 - a return for each kind
     """Return the type in the reference's words: `u32`, `tensor [n_embd]`, `record × n_layer`."""
-    field = unwrap(field)
-    if isinstance(field, construct.IfThenElse):
-        then, otherwise = type_text(field.thensubcon), type_text(field.elsesubcon)
-        return then if then == otherwise else f"{then} if {expression_text(field.condfunc)}, else {otherwise}"
-    if isinstance(field, construct.Switch):
-        texts = {type_text(case) for case in field.cases.values()}
-        return texts.pop() if len(texts) == 1 and "record" not in texts else f"by {expression_text(field.keyfunc)}"
-    if isinstance(field, construct.Array):
-        return f"{type_text(field.subcon)} × {_count(field)}"
-    if isinstance(field, construct.Struct):
-        shape = shape_of(field)
-        return f"tensor [{', '.join(shape)}]{_null_text(field)}" if shape else "record"
-    if isinstance(field, Computed):
-        return "derived"
-    if isinstance(field, PascalString):
-        return f"string, its length as {type_text(field.lengthfield)} first"
-    if isinstance(field, construct.Bytes):
-        return f"{kind_of(field)} × {expression_text(field.length)}"
-    if isinstance(field, Padding) and field.size is not None:
-        return f"padding × {expression_text(field.size)}"
-    if isinstance(field, construct.Subconstruct):
-        return type_text(field.subcon)
-    return kind_of(field)
+    kind: str = node["kind"]
+    if kind == "if":
+        then, otherwise = type_text(node["then"]), type_text(node["else"])
+        return then if then == otherwise else f"{then} if {expression_text(node['condition'])}, else {otherwise}"
+    if kind == "switch":
+        texts = {type_text(case["type"]) for case in node["cases"]}
+        return texts.pop() if len(texts) == 1 and "record" not in texts else f"by {expression_text(node['on'])}"
+    if kind == "array":
+        return f"{type_text(node['of'])} × {_count(node)}"
+    if kind == "struct":
+        shape = [expression_text(length) for length in node.get("shape") or ()]
+        null = f", or NULL if {shape[0]} == 0" if node.get("null_if_zero") else ""
+        return f"tensor [{', '.join(shape)}]{null}" if shape else "record"
+    if kind == "string":
+        return f"string, its length as {type_text(node['length'])} first"
+    if kind in {"bytes", "char", "padding"} and "size" in node:
+        return f"{kind} × {expression_text(node['size'])}"
+    return "derived" if kind == "computed" else kind
 
 
-def _count(field: Construct) -> str:
-    field = unwrap(field)
-    if isinstance(field, GreedyRange):
-        return "any number"
-    return expression_text(field.count) if isinstance(field, construct.Array) else ""
+def _count(node: Node) -> str:
+    if node["kind"] != "array":
+        return ""
+    return "any number" if node["count"] is None else expression_text(node["count"])
 
 
-def rule(field: Construct) -> str:  # noqa: PLR0911 - a return for each kind of construct
+def rule(node: Node) -> str:
     """Return what the value must be, or how it is computed; empty if there is nothing to say."""
-    field = unwrap(field)
-    if isinstance(field, construct.IfThenElse):
-        texts = list(dict.fromkeys(filter(None, (rule(field.thensubcon), rule(field.elsesubcon)))))
+    kind = node["kind"]
+    if kind == "if":
+        texts = list(dict.fromkeys(filter(None, (rule(node["then"]), rule(node["else"])))))
         return " or ".join(texts)
-    if isinstance(field, Computed):
-        return f"= {_path_text(field.func)}" if not is_function(field.func) else f"= {expression_text(field.func)}()"
-    if isinstance(field, Padding) and field.until is not None:
-        return f"up to the offset {_call_text(field.until)}"
-    if isinstance(field, Padding) and field.multiple_of is not None:
-        text = f"up to the next multiple of {_call_text(field.multiple_of)} of the offset in the file"
-        return f"{text}, or to its end" if field.optional else text
-    if isinstance(field, Payload):
-        return f"{_call_text(field.nbytes)} bytes"
-    if field is Terminated:
-        return "nothing may follow"
-    return rule_text(field)
+    if kind == "computed":
+        value = node["value"]
+        return f"= {value['field'] if isinstance(value, dict) and 'field' in value else _call_text(value)}"
+    if "until" in node:
+        return f"up to the offset {_call_text(node['until'])}"
+    if "to_multiple_of" in node:
+        text = f"up to the next multiple of {_call_text(node['to_multiple_of'])} of the offset in the file"
+        return f"{text}, or to its end" if node["optional"] else text
+    if kind == "data":
+        return f"{_call_text(node['size'])} bytes"
+    return "nothing may follow" if kind == "end" else rule_text(node)
 
 
 def _call_text(expression: Any) -> str:
     text = expression_text(expression)
-    return f"{text}()" if is_function(expression) else text
-
-
-def _path_text(expression: Any) -> str:
-    """Return an expression with its path in full: `params.past`, where `expression_text` gives `past`."""
-    tree = expression_tree(expression)
-    return str(tree["field"]) if isinstance(tree, dict) and "field" in tree else expression_text(expression)
-
-
-def shape_of(record: Construct) -> list[str]:
-    """Return the shape that the schema requires of a tensor record, in ggml order; empty for other records."""
-    return [expression_text(length) for length in declared_shape(record) or ()]
-
-
-def _null_text(record: Construct) -> str:
-    n_dims = next(unwrap(field) for field in record.subcons if field.name == "n_dims")
-    return f", or NULL if {shape_of(record)[0]} == 0" if isinstance(n_dims, Const) and n_dims.dynamic else ""
+    return f"{text}()" if isinstance(expression, dict) and "note" in expression else text

@@ -11,7 +11,7 @@ from typing import Any
 from construct import Container
 
 from ggcp_schema.constructs import Const, Extent, Field, LazyList, OneOf
-from ggcp_schema.constructs.fields import number_text
+from ggcp_schema.constructs.described import number_text
 
 MAX_HEX = 64  # bytes of a bytes value that are shown
 MAX_ITEMS = 8  # elements of a list that are shown

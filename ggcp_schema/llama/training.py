@@ -22,7 +22,7 @@ from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, FLAT_FIELDS, RESUME_
 from ggcp_schema.llama.scale import Counts, ScaleDecision, decide_scale, gradient_ratio, is_long, mean_square_length
 from ggcp_schema.schema import CHECKPOINT, LAYER
 from ggcp_schema.schema.inference import ADAM
-from ggcp_schema.schema.tensor import declared_shape
+from ggcp_schema.schema.tensor import Tensor as TensorRecord
 
 BATCHES = range(1, 1 << 31)  # a C int
 
@@ -189,7 +189,6 @@ def model_shapes(n_vocab: int, n_embd: int, n_layer: int, n_ff: int) -> dict[str
     shapes = {}
     for prefix, record in (("", CHECKPOINT), *((f"layers[{layer}].", LAYER) for layer in range(n_layer))):
         for name, field in record.fields:
-            shape = declared_shape(field)
-            if shape:
-                shapes[f"{prefix}{name}"] = tuple(int(length({"_root": root})) for length in shape)
+            if isinstance(field, TensorRecord):
+                shapes[f"{prefix}{name}"] = tuple(field.shape_in({"_root": root}))
     return shapes

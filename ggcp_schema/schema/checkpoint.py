@@ -21,4 +21,5 @@ CHECKPOINT = Struct(
     "optimizer" / OPTIMIZER * "starts right after the last tensor's data, unaligned",
     Terminated,
     root=True,
+    type_name="checkpoint",
 )

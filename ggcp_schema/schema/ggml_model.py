@@ -26,15 +26,19 @@ TEXT = (
     "len" / OneOf(Int32ul, NAME_LENGTHS),
     "text" / Chars(this.len) * "no terminator; a space stands for sentencepiece's ▁",
 )
-TOKEN = Struct(*TEXT, "score" / Float32l * "of sentencepiece: the highest is merged first")
-UNSCORED_TOKEN = Struct(*TEXT)
+TOKEN = Struct(*TEXT, "score" / Float32l * "of sentencepiece: the highest is merged first", type_name="token")
+UNSCORED_TOKEN = Struct(*TEXT, type_name="unscored_token")
 
 
 def tensor(types, *, aligned):
     """Return the record of a tensor whose element type is one of `types`; `aligned` if padding precedes the data."""
 
     def nbytes(record):
-        """Return the size of the data, from the element type and the shape."""
+        """Return the size of a tensor's data, from its element type and its dimensions ne.
+
+        With blocks of block_size elements that take type_size bytes each, it is `ceil(ne[0] / block_size) * type_size *
+        prod(ne[1:])`.
+        """
         return data_size(types[record["type"]], record["ne"])
 
     return Struct(
@@ -44,7 +48,8 @@ def tensor(types, *, aligned):
         "ne" / Array(this.n_dims, Int32ul) * "shape in ggml order: the first number is the fastest-varying",
         "name" / Chars(this.name_len) * "no terminator",
         *(["padding" / Padding(multiple_of=ALIGNMENT)] if aligned else []),
-        "data" / Payload(nbytes) * "little-endian; quantized in blocks",
+        "data" / Payload(nbytes, types=types) * "little-endian; quantized in blocks",
+        type_name="tensor" if types is GGML_TYPES else "tensor_until_v2",
     )
 
 
@@ -55,6 +60,7 @@ GGML = Struct(
     "tokens" / Array(N_VOCAB, UNSCORED_TOKEN),
     "tensors" / GreedyRange(tensor(GGML_TYPES_UNTIL_V2, aligned=False)),
     root=True,
+    type_name="ggml",
 )
 
 GGMF = Struct(
@@ -65,6 +71,7 @@ GGMF = Struct(
     "tokens" / Array(N_VOCAB, TOKEN),
     "tensors" / GreedyRange(tensor(GGML_TYPES_UNTIL_V2, aligned=False)),
     root=True,
+    type_name="ggmf",
 )
 
 GGJT = Struct(
@@ -80,4 +87,5 @@ GGJT = Struct(
         GreedyRange(tensor(GGML_TYPES_UNTIL_V2, aligned=True)),
     ),
     root=True,
+    type_name="ggjt",
 )

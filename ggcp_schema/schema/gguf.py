@@ -45,25 +45,29 @@ VALUE_TYPES = {
 
 
 def alignment(gguf):
-    """Return the value of `general.alignment`, or 32."""
+    """Return the value of the key general.alignment, or 32 if the file does not have it."""
     values = (item["value"] for item in gguf["metadata_kv"] if item["key"] == "general.alignment")
     value = next(values, DEFAULT_ALIGNMENT)
     return value if isinstance(value, int) and value > 0 else DEFAULT_ALIGNMENT
 
 
 def data_start(gguf):
-    """Return the offset of the first byte after the padding, from which the offsets of tensors count."""
+    """Return the offset in the file of the first byte after the padding, from which the offsets of tensors count."""
     return gguf["_io"].tell()
 
 
 def tensor_offset(tensor):
-    """Return the offset of the tensor's data in the file."""
+    """Return the offset of a tensor's data in the file: data_start + tensor_infos[i].offset, i being its index."""
     root = tensor["_root"]
     return root["data_start"] + root["tensor_infos"][tensor["_index"]]["offset"]
 
 
 def tensor_nbytes(tensor):
-    """Return the size of the tensor's data, from its type and dimensions."""
+    """Return the size of the data of the tensor with the index i, whose dimensions and type are in tensor_infos[i].
+
+    With blocks of block_size elements that take type_size bytes each, and the dimensions ne, it is `ceil(ne[0] /
+    block_size) * type_size * prod(ne[1:])`. A tensor without dimensions is a single number.
+    """
     info = tensor["_root"]["tensor_infos"][tensor["_index"]]
     return data_size(GGML_TYPES[info["type"]], info["dimensions"] or [1])
 
@@ -78,7 +82,11 @@ def gguf(order):
     del scalars[9]
 
     def byte_order(gguf):
-        """Return `big` if the low half of the version, which follows, is zero in little-endian; else `little`."""
+        """Return the byte order of all numbers of the file, and of the elements of its tensors.
+
+        It is big if the low half of the version, the 4 bytes that follow, is zero when it is read as a little-endian
+        number, else little.
+        """
         return order
 
     def array(nesting):
@@ -88,12 +96,14 @@ def gguf(order):
             "type" / OneOf(u32, VALUE_TYPES),
             "len" / u64,
             "array" / LazyArray(this.len, Switch(this.type, {**scalars, **arrays}, default=Error)),
+            type_name="array",
         )
 
     metadata_kv = Struct(
         "key" / key,
         "value_type" / OneOf(u32, VALUE_TYPES),
         "value" / Switch(this.value_type, {**scalars, 9: array(MAX_NESTING)}, default=Error),
+        type_name="metadata_kv",
     )
 
     tensor_info = Struct(
@@ -102,11 +112,13 @@ def gguf(order):
         "dimensions" / Array(this.n_dimensions, u64) * "in ggml order: the first is the fastest-varying",
         "type" / OneOf(u32, names_of(GGML_TYPES)) * "ggml type",
         "offset" / u64 * "of the data, from the end of the padding; a multiple of the alignment",
+        type_name="tensor_info",
     )
 
     tensor_data = Struct(
         "padding" / Padding(until=tensor_offset),
-        "data" / Payload(tensor_nbytes),
+        "data" / Payload(tensor_nbytes, types=GGML_TYPES),
+        type_name="tensor_data",
     )
 
     return Struct(
@@ -124,6 +136,7 @@ def gguf(order):
         "end_padding" / Padding(multiple_of=this.alignment, optional=True),
         Terminated,
         root=True,
+        type_name="gguf",
     )
 
 

@@ -25,7 +25,10 @@ BEFORE_W1 = 6  # tensors of a layer that precede w1
 def n_ff(checkpoint: Container) -> int | None:
     """Return the width of the feed-forward layers: the second dimension of layers[0].w1.
 
-    A model without layers has the width that n_embd and n_mult give.
+    It lies ahead: after the headers and the data of 6 tensors. For a model without layers the width is computed from
+    its hyper-parameters: `n_ff = ceil((2 * (4 * n_embd) // 3) / n_mult) * n_mult`, in integers, or none if n_mult is 0.
+    The trainers up to 24 August 2023 followed this formula. A later writer stored n_mult 256 whatever the width was, so
+    the shape of w1 counts.
     """
     forced: int | None = checkpoint["_params"].get("n_ff")
     if forced is not None:
@@ -51,10 +54,7 @@ def _w1_ahead(checkpoint: Container) -> int | None:
 
 
 def n_ff_by_formula(n_embd: int, n_mult: int) -> int | None:
-    """Return `ceil((2 * (4 * n_embd) // 3) / n_mult) * n_mult`, in integers; None if n_mult is 0.
-
-    Trainers up to 24 August 2023 used this formula. A later writer stored n_mult 256 whatever the width was.
-    """
+    """Return the width that the hyper-parameters give, in integers; None if n_mult is 0: see `n_ff`."""
     return -(-(2 * (4 * n_embd) // 3) // n_mult) * n_mult if n_mult else None
 
 
@@ -74,11 +74,12 @@ FIRST_TENSOR = Struct(
 
 
 def optimizer_layout(optimizer: Container) -> str:
-    """Return the layout of the optimizer block, whose version has just been parsed.
+    """Return the layout of the optimizer block, whose version has just been parsed: v0, v1 or v1-raw-params.
 
-    Version 0 is v0. Version 1 is v1 if its first tensor, of shape `[nx]`, begins 24 bytes after the version. It is
-    v1-raw-params if that tensor begins after the 96 bytes of params and 16 more. For a truncated file, prefer the
-    layout with the fewest contradictions.
+    Version 0 is v0. In version 1, nx, iter, just_initialized and a tensor of the shape [nx] begin 8 bytes from here in
+    v1, and 96 bytes from here in v1-raw-params. The file contradicts a layout if just_initialized would be neither 0
+    nor 1, the tensor's n_dims not 1, or its ne[0] not nx. The layout is v1-raw-params if the file contradicts v1 and
+    not v1-raw-params; otherwise it is v1.
     """
     if optimizer["version"] == 0:
         return V0
@@ -149,7 +150,10 @@ class Inference(NamedTuple):
 
 
 def optimizer_type(optimizer: Container) -> str | None:
-    """Return the stored type, or the inferred one."""
+    """Return the type of the optimizer: adam or lbfgs.
+
+    v0 and v1-raw-params store it as params.type. In v1 it is inferred: see infer_optimizer_type.
+    """
     if optimizer.get("params") is not None:
         return TYPES[optimizer["params"]["type"]]
     if not optimizer["_building"]:
@@ -161,7 +165,17 @@ def optimizer_type(optimizer: Container) -> str | None:
 
 
 def infer_optimizer_type(optimizer: Container) -> Inference | None:
-    """Infer the type of a v1 optimizer whose state begins at the position of the stream."""
+    """Infer the type of the optimizer, which v1 does not store.
+
+    Let `remaining` be the number of bytes from here, the beginning of the state, to the end of the file, and
+    `bound(ne) = 12 + 8 * n_dims + 48 + 31 + 4 * prod(ne)` the format author's upper bound on a tensor record. The state
+    has at most these sizes, in which the last summand counts only if past > 0:
+      Adam    `12 + 2 * bound([nx])` + `bound([past])`
+      L-BFGS  `24 + 5 * bound([nx]) + bound([past]) + 2 * bound([lbfgs_m]) + 2 * bound([nx, lbfgs_m])` + `bound([past])`
+    By size it is Adam if remaining is nearer to the first number, else L-BFGS. By the records it is Adam if the third
+    tensor ahead has the shape [past], or is NULL if past is 0, and L-BFGS if it has the shape [nx]; if the two shapes
+    are equal, it is L-BFGS if a fourth tensor of shape [nx] follows. The records decide unless they are inconclusive.
+    """
     if optimizer["_building"]:
         given: Inference | None = optimizer.get("inference")
         return given
@@ -174,13 +188,9 @@ def infer_optimizer_type(optimizer: Container) -> Inference | None:
 def infer_type(
     remaining: int, nx: int, past: int, lbfgs_m: int, third: Shape | None, fourth: Shape | None = None
 ) -> Inference:
-    """Return the optimizer's type in a v1 file, and how it was found.
+    """Return the optimizer's type in a v1 file, and how it was found: see `infer_optimizer_type`.
 
-    By size it is Adam if `|remaining - adam_bound| < |remaining - lbfgs_bound|`, else L-BFGS; `remaining` is the number
-    of bytes from the end of the fixed fields to the end of the file. By the records it is Adam if the third tensor is
-    `[past]` or NULL, L-BFGS if it is `[nx]`; where both are the same, L-BFGS if a fourth tensor `[nx]` follows. The
-    records decide unless they are inconclusive. `third` and `fourth` are the shapes of these tensors, `[]` for NULL,
-    None if the file ends before them.
+    `third` and `fourth` are the shapes of these tensors of the state: `[]` for NULL, None if the file ends before them.
     """
     adam, lbfgs = adam_bound(nx, past), lbfgs_bound(nx, past, lbfgs_m)
     by_size = ADAM if abs(remaining - adam) < abs(remaining - lbfgs) else LBFGS
@@ -194,19 +204,16 @@ def infer_type(
 
 
 def record_bound(*ne: int) -> int:
-    """Return `12 + 8 * n_dims + 48 + 31 + 4 * prod(ne)`: the format author's upper bound on a record, in bytes."""
+    """Return the format author's upper bound on the size of a tensor record, in bytes."""
     return 12 + 8 * len(ne) + 48 + 31 + 4 * prod(ne)
 
 
 def adam_bound(nx: int, past: int) -> int:
-    """Return an upper bound on the v1 Adam state in bytes: `12 + bound(m) + bound(v)`, and `bound(pf)` if past > 0."""
+    """Return the format author's upper bound on the size of Adam's state in a v1 file, in bytes."""
     return 12 + 2 * record_bound(nx) + (record_bound(past) if past > 0 else 0)
 
 
 def lbfgs_bound(nx: int, past: int, lbfgs_m: int) -> int:
-    """Return the format author's upper bound on the L-BFGS state in bytes.
-
-    It is `24 + bound(x, xp, g, gp, d, pf, lmal, lmys, lms, lmy)`, and `bound(pf)` a second time if past > 0.
-    """
+    """Return the format author's upper bound on the size of L-BFGS's state in a v1 file, in bytes."""
     state = 5 * record_bound(nx) + 2 * record_bound(lbfgs_m) + 2 * record_bound(nx, lbfgs_m)
     return 24 + state + record_bound(past) * (2 if past > 0 else 1)

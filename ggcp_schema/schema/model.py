@@ -15,6 +15,7 @@ HPARAMS = Struct(
     "n_head" / Int32ul * "attention heads",
     "n_layer" / Int32ul * "transformer layers",
     "n_rot" / Int32ul * "sets the frequencies of RoPE: pair i turns by 10000**(-2i / n_rot) at each position",
+    type_name="hparams",
 )
 
 LAYER = Struct(
@@ -27,4 +28,5 @@ LAYER = Struct(
     "w1" / Tensor(N_EMBD, N_FF) * "defines n_ff in the first layer; all other w1, w2 and w3 must match",
     "w2" / Tensor(N_FF, N_EMBD),
     "w3" / Tensor(N_EMBD, N_FF),
+    type_name="layer",
 )

@@ -48,6 +48,7 @@ ADAM_PARAMS = Struct(
     "eps" / Float32l,
     "eps_f" / Float32l,
     "eps_g" / Float32l,
+    type_name="adam_params",
 )
 
 LBFGS_PARAMS = Struct(
@@ -60,6 +61,7 @@ LBFGS_PARAMS = Struct(
     "min_step" / Float32l,
     "max_step" / Float32l,
     "linesearch" / Int32sl * "uninitialised memory in some files",
+    type_name="lbfgs_params",
 )
 
 PARAMS = Struct(
@@ -73,6 +75,7 @@ PARAMS = Struct(
     "padding" / Padding(2) * "of the C struct; may hold anything",
     "adam" / ADAM_PARAMS * "uninitialised memory in some L-BFGS files",
     "lbfgs" / LBFGS_PARAMS * "uninitialised memory in some Adam files",
+    type_name="params",
 )
 
 ADAM_STATE_V0 = Struct(
@@ -87,6 +90,7 @@ ADAM_STATE_V0 = Struct(
     "fx_best" / Float32l * "best loss of the last run of iterations",
     "fx_prev" / Float32l * "previous loss",
     "n_no_improvement" / Int32sl,
+    type_name="adam_state_v0",
 )
 
 ADAM_STATE = Struct(
@@ -96,6 +100,7 @@ ADAM_STATE = Struct(
     "fx_best" / Float32l * "best loss of the last run of iterations",
     "fx_prev" / Float32l * "previous loss",
     "n_no_improvement" / Int32sl,
+    type_name="adam_state",
 )
 
 LBFGS_STATE = Struct(
@@ -115,6 +120,7 @@ LBFGS_STATE = Struct(
     "k" / Int32sl * "line search: the number of steps so far",
     "end" / Int32sl * "line search",
     "n_no_improvement" / Int32sl,
+    type_name="lbfgs_state",
 )
 
 OPTIMIZER = Struct(
@@ -136,4 +142,5 @@ OPTIMIZER = Struct(
         {ADAM: IfThenElse(this.layout == V0, ADAM_STATE_V0, ADAM_STATE), LBFGS: LBFGS_STATE},
         default=Error,
     ),
+    type_name="optimizer",
 )

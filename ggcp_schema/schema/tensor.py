@@ -1,60 +1,68 @@
 """The tensor record: a header, padding up to a multiple of 32 of the file offset, and the data."""
 
+from collections.abc import Mapping
 from typing import Any
-
-from construct import Construct
 
 from ggcp_schema.constructs import (
     Array,
     Chars,
     Const,
     Int32ul,
+    Node,
     OneOf,
     Padding,
     Payload,
     Struct,
     Switch,
+    compiled,
+    expression_tree,
     prod_,
     this,
 )
 
 ALIGNMENT = 32
 MAX_DIMS = 4
-NAME_LENGTHS = range(1 << 16)  # ggml's names have fewer than 64 bytes; the bound keeps a wrong length out of the memory
+NAME_LENGTHS = range(1 << 16)  # ggml's names have fewer than 64 bytes; the limit keeps a wrong length out of the memory
 F32 = {0: "F32"}
 
 
-def Tensor(*ne, null_if_zero=False):  # noqa: N802 - named like the constructs beside which it stands
-    """Return the record of a tensor of this shape; of any shape if none is given.
+class Tensor(Struct):
+    """The record of a tensor of this shape; of any shape if none is given.
 
-    The shape is in ggml order: the first number is the fastest-varying. With `null_if_zero`, a vector of length 0 is a
-    NULL: a record without dimensions and without data.
+    `shape` holds expressions, in ggml order: the first number is the fastest-varying. With `null_if_zero`, a vector of
+    length 0 is stored as a NULL: a record without dimensions and without data.
     """
-    n_dims = Const(ne[0] != 0 if null_if_zero else len(ne), Int32ul, tolerable=range(MAX_DIMS + 1))
-    return Struct(
-        "n_dims"
-        / (n_dims if ne else OneOf(Int32ul, range(MAX_DIMS + 1)))
-        * "0 for a NULL: the program had no such tensor",
-        "name_len" / OneOf(Int32ul, NAME_LENGTHS) * "0 for the optimizer's tensors",
-        "type" / OneOf(Int32ul, F32) * "ggml type",
-        "ne" / Array(this.n_dims, shape(ne)) * "shape in ggml order: the first number is the fastest-varying",
-        "name" / Chars(this.name_len) * "no terminator",
-        "padding" / Padding(multiple_of=ALIGNMENT) * "zero in files from the trainers",
-        "data" / Payload(4 * prod_(this.ne) * (this.n_dims != 0), ["<f"], shape=this.ne[::-1]) * "little-endian F32",
-    )
 
+    def __init__(self, *shape: Any, null_if_zero: bool = False) -> None:
+        self.shape, self.null_if_zero = shape, null_if_zero
+        n_dims = Const(shape[0] != 0 if null_if_zero else len(shape), Int32ul, tolerable=range(MAX_DIMS + 1))
+        length = Switch(this._index, {i: Const(n, Int32ul) for i, n in enumerate(shape)}, default=Int32ul)
+        super().__init__(
+            "n_dims"
+            / (n_dims if shape else OneOf(Int32ul, range(MAX_DIMS + 1)))
+            * "0 for a NULL: the program had no such tensor",
+            "name_len" / OneOf(Int32ul, NAME_LENGTHS) * "0 for the optimizer's tensors",
+            "type" / OneOf(Int32ul, F32) * "ggml type",
+            "ne"
+            / Array(this.n_dims, length if shape else Int32ul)
+            * "shape in ggml order: the first number is the fastest-varying",
+            "name" / Chars(this.name_len) * "no terminator",
+            "padding" / Padding(multiple_of=ALIGNMENT) * "zero in files from the trainers",
+            "data"
+            / Payload(4 * prod_(this.ne) * (this.n_dims != 0), ["<f"], shape=this.ne[::-1])
+            * "little-endian F32",
+            type_name="tensor",
+        )
 
-def shape(ne):
-    """Return the construct of an element of `ne`: the dimension of that index, which earlier fields tell."""
-    dimensions = {index: Const(length, Int32ul) for index, length in enumerate(ne)}
-    return Switch(this._index, dimensions, default=Int32ul) if dimensions else Int32ul
+    def reference(self) -> Node:
+        """Return the description of the record, with the `shape` that it must have, and if it may be a NULL instead."""
+        shape = [expression_tree(length) for length in self.shape] or None
+        return super().reference() | {"shape": shape, "null_if_zero": self.null_if_zero}
 
-
-def declared_shape(record: Construct) -> tuple[Any, ...] | None:
-    """Return the expressions of a tensor record's shape, in ggml order; None if the construct is not such a record."""
-    ne = dict(record.fields).get("ne") if isinstance(record, Struct) else None
-    dimensions = getattr(getattr(ne, "subcon", None), "cases", None)
-    return tuple(field.value for field in dimensions.values()) if dimensions else None
+    def shape_in(self, context: Mapping[str, Any]) -> list[int]:
+        """Return the shape that the record must have in a context, which holds earlier fields; `[]` for a NULL."""
+        shape = [int(compiled(length)(context)) for length in self.shape]
+        return [] if self.null_if_zero and shape == [0] else shape
 
 
 TENSOR = Tensor()

@@ -14,6 +14,7 @@ CONTEXT["_root"] = CONTEXT
 
 
 def double(context: Container) -> int:
+    """Twice n."""
     return 2 * context["n"]
 
 
@@ -34,7 +35,7 @@ def double(context: Container) -> int:
         (len_(this.ne), 2, "len(ne)", {"function": "len", "args": [{"field": "ne"}]}),
         (-this.n, -3, "- n", {"op": "-", "args": [{"field": "n"}]}),
         (this.n != 0, True, "n != 0", {"op": "!=", "args": [{"field": "n"}, 0]}),
-        (double, 6, "double", {"function": "double"}),
+        (double, 6, "double", {"function": "double", "note": "Twice n."}),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -7,6 +7,7 @@ import gc
 import io
 import struct
 import tracemalloc
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from ggcp_schema.constructs import (
     Array,
+    Bytes,
     Computed,
     Const,
     DataGoneError,
@@ -383,3 +385,42 @@ def test_a_plain_field_that_fails_gets_a_path() -> None:
     error = parse_error(record, b"\0\1\2\3\4\5")
     assert error.steps == ["items", 1, "plain"]
     assert error.found.startswith("StreamError: ")
+
+
+# construct's ways ------------------------------------------------------------------------------------------
+
+
+def test_stop_if_ends_a_record_and_a_list() -> None:
+    record = Struct("n" / Int8ul, construct.StopIf(this.n == 0), "more" / Int8ul)
+    assert record.parse(b"\0") == {"n": 0}
+    assert record.parse(b"\1\2") == {"n": 1, "more": 2}
+    assert record.build({"n": 0}) == b"\0"
+    stop = construct.StopIf(this._index == 1)
+    assert GreedyRange(construct.FocusedSeq("n", "n" / Int8ul, stop)).parse(b"\1\2\3") == [1]
+
+
+def test_a_hook_that_would_not_be_called_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"n has a hook \(field \* function\), which is never called"):
+        Struct("n" / Int8ul * print)
+
+
+@pytest.mark.parametrize("length", [this.n - 5, this.unknown, lambda context: context["n"] / 0, lambda context: None])
+@pytest.mark.parametrize("kind", [Bytes, Payload, Padding, lambda length: Array(length, Int8ul)])
+def test_an_expression_that_fails_is_an_error_with_a_path(kind: Callable[[object], object], length: object) -> None:
+    error = parse_error(Struct("inner" / Struct("n" / Int8ul, "field" / kind(length))), b"\1abcdefgh")
+    assert (error.steps, error.offset) == (["inner", "field"], 1)
+
+
+@pytest.mark.parametrize("kind", [Bytes, Payload, Padding])
+def test_a_negative_length_reads_nothing(kind: type) -> None:
+    error = parse_error(Struct("n" / Int8ul, "field" / kind(this.n - 5)), b"\1abcdefgh")
+    assert error.message == "expected a length of at least 0, found -4"
+
+
+def test_compiling_changes_nothing() -> None:
+    assert RECORD.compile().parse(BYTES) == RECORD.parse(BYTES)
+    assert RECORD.compile().build(RECORD.parse(BYTES)) == BYTES
+    outer = construct.Struct("head" / construct.Byte, "record" / ITEM).compile()
+    assert outer.parse(b"\1\2").record == {"kind": 2}
+    with pytest.raises(FieldError, match="expected 1"):
+        outer.parse(b"\1\3")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import io
 import math
+import mmap
+import pickle
 import random
 import struct
 from pathlib import Path
@@ -14,10 +16,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from ggcp_schema.constructs import Extent, Field, FieldError, root_field
-from ggcp_schema.schema import CHECKPOINT
+from ggcp_schema.constructs import Bytes, Extent, Field, FieldError, Struct, root_field
+from ggcp_schema.schema import CHECKPOINT, GGUF
 from tests.builder import build_checkpoint
-from tests.helpers import GENUINE, ORDERS
+from tests.helpers import FIXTURES, GENUINE, ORDERS
 from tests.strategies import KINDS, SIGNALLING_NAN, Built, checkpoints
 
 NUMBERS = {"u8": "<B", "u32": "<I", "i32": "<i", "i64": "<q", "f32": "<f"}
@@ -371,3 +373,33 @@ def test_without_layers_the_width_follows_from_n_mult_if_it_can() -> None:
 def test_parsing_twice_does_not_remember_the_first_file() -> None:
     for n_ff in (7, 8):
         assert CHECKPOINT.parse(build_checkpoint(n_ff=n_ff)).layers[0].w1.ne == [4, n_ff]
+
+
+# As a construct --------------------------------------------------------------------------------------------
+
+PAGES = [(CHECKPOINT, GENUINE[0]), (CHECKPOINT, FIXTURES / "v1-lbfgs.ggcp"), (GGUF, FIXTURES / "vocab.gguf")]
+
+
+@pytest.mark.parametrize(("page", "path"), PAGES, ids=str)
+def test_a_page_is_a_construct_like_others(page: Struct, path: Path) -> None:
+    """It can be a field, be compiled, and parse mapped memory."""
+    data = path.read_bytes()
+    parsed = page.parse(data)
+    outer = Struct("file" / page, "after" / Bytes(0))
+    assert outer.parse(data).file == parsed
+    assert outer.build({"file": outer.parse(data).file, "after": b""}) == data
+    assert page.compile().parse(data) == parsed
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        found = page.parse_stream(mapped)
+        assert found == parsed
+        assert page.build(found) == data
+
+
+@pytest.mark.parametrize(("page", "path"), PAGES, ids=str)
+def test_what_was_parsed_from_a_file_can_be_pickled(page: Struct, path: Path) -> None:
+    parsed = page.parse_file(path)
+    copied = pickle.loads(pickle.dumps(parsed))  # noqa: S301
+    assert copied == parsed
+    assert page.build(copied) == path.read_bytes()
+    with pytest.raises(TypeError, match="of a stream that is not a file, cannot be pickled"):
+        pickle.dumps(page.parse(path.read_bytes()))

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from construct import Container
 
-from ggcp_schema.constructs import Struct, compiled
+from ggcp_schema.constructs import Struct
 from ggcp_schema.formats.file import File
 from ggcp_schema.llama import names
 from ggcp_schema.llama.training import model_shapes
 from ggcp_schema.schema.ggml import GGML_TYPES, data_size
 from ggcp_schema.schema.inference import ADAM, LBFGS, V0
 from ggcp_schema.schema.optimizer import ADAM_STATE, ADAM_STATE_V0, LBFGS_STATE
-from ggcp_schema.schema.tensor import ALIGNMENT, declared_shape
+from ggcp_schema.schema.tensor import ALIGNMENT, Tensor
 
 LENGTHS = range(1 << 32)  # what a field of `ne` can hold
 LEAST_LAYER = 9 * 12  # bytes: the headers of nine tensors
@@ -64,14 +64,13 @@ def _end_of_state(optimizer: Container, schema: Struct) -> int | None:
     scope = {"_": {"_": optimizer}}
     at: int = state["_offset"]
     for name, field in schema.fields:
-        record, lengths = state.get(name), declared_shape(field)
+        record = state.get(name)
         if isinstance(record, Container) and "_size" in record:
             at += record["_size"]
-        elif lengths is None:
+        elif not isinstance(field, Tensor):
             at += field.sizeof()
         else:
-            n_dims = compiled(dict(field.fields)["n_dims"].value)(scope)
-            shape = [compiled(length)(scope) for length in lengths[:n_dims]]
+            shape = field.shape_in(scope)
             if not all(length in LENGTHS for length in shape):
                 return None
             at = end_of_tensor(at, shape)
@@ -94,7 +93,7 @@ def expected_tensors(file: File) -> list[str] | None:
         return None
     optimizer = file.get("optimizer") or {}
     schemas = state_schemas(optimizer) if "type" in optimizer else STATE_SCHEMAS
-    fields = {name: None for schema in schemas.values() for name, field in schema.fields if declared_shape(field)}
+    fields = {name: None for schema in schemas.values() for name, field in schema.fields if isinstance(field, Tensor)}
     return [*shapes, *(f"{names.STATE}{name}" for name in fields)]
 
 

@@ -11,7 +11,7 @@ from ggcp_schema.formats.ggcp.oddities import MAX_NAME, not_finite, place_of, us
 from ggcp_schema.formats.rules import Oddity, Rules, odd_padding
 from ggcp_schema.llama.names import LAYER_TENSORS, MODEL_TENSORS, STATE
 from ggcp_schema.schema.inference import ADAM, LBFGS
-from ggcp_schema.schema.tensor import declared_shape
+from ggcp_schema.schema.tensor import Tensor
 
 if TYPE_CHECKING:
     from ggcp_schema.formats.file import File
@@ -34,7 +34,7 @@ def _expected_records(parse: Parse) -> int | None:
         return None
     state = schemas.get(optimizer["type"], next(iter(schemas.values())))
     layers = len(LAYER_TENSORS) * int(parse.container["hparams"]["n_layer"])
-    return len(MODEL_TENSORS) + layers + sum(declared_shape(field) is not None for _, field in state.fields)
+    return len(MODEL_TENSORS) + layers + sum(isinstance(field, Tensor) for _, field in state.fields)
 
 
 def _findings(parse: Parse) -> Iterator[Oddity]:
