@@ -9,7 +9,8 @@ new. `Field` is the tree of a parsed file's fields with their places.
 
 from construct import Error
 
-from ggcp_schema.constructs.described import Node, docs_of, nodes, reference_of, rule_text, unwrap
+from ggcp_schema.constructs.conditions import If, IfThenElse, Switch
+from ggcp_schema.constructs.described import Node, nodes, reference_of, rule_text
 from ggcp_schema.constructs.errors import DataGoneError, ErrorLog, FieldError, Steps, count_bytes, counted, format_path
 from ggcp_schema.constructs.expressions import compiled, expression_text, expression_tree, prod_, this
 from ggcp_schema.constructs.extents import (
@@ -57,10 +58,7 @@ from ggcp_schema.constructs.records import (
     Array,
     EitherOrder,
     GreedyRange,
-    If,
-    IfThenElse,
     Struct,
-    Switch,
 )
 from ggcp_schema.constructs.streams import stream_end
 from ggcp_schema.constructs.tree import Field, kind_of, root_field

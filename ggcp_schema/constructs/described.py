@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NoReturn
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from typing import Any, NamedTuple, NoReturn
 
-from construct import Construct, Renamed
+from construct import Construct, Container, Error, Renamed, SizeofError
 
 from ggcp_schema.constructs.expressions import expression_text
 
 Node = dict[str, Any]
 """A description as JSON data. `inspect/reference.py` documents its keys."""
+
+
+class Sizes(NamedTuple):
+    """What the schema alone says of the size of a field.
+
+    `least` is the least number of bytes that it can occupy, so that impossible counts are found early. `fixed` is its
+    size if it is the same in every file; None if it varies or the field is computed.
+    """
+
+    least: int
+    fixed: int | None = None
+
+    @classmethod
+    def of_either(cls, cases: Iterable[Construct]) -> Sizes:
+        """Return the sizes of a field that is one of these, whichever the file has."""
+        sizes = [sizes_of(case) for case in cases if case is not Error]
+        fixed = {size.fixed for size in sizes}
+        return cls(min(size.least for size in sizes), fixed.pop() if len(fixed) == 1 else None)
 
 
 class Described:
@@ -25,6 +44,10 @@ class Described:
     def reference(self) -> Node:
         """Return the description of what this construct parses."""
         return {"kind": self.kind}
+
+    def sizes(self) -> Sizes:
+        """Return what is known of the size without a file."""
+        return _least_by_construct(self)
 
     def _emitparse(self, code: Any) -> NoReturn:
         raise NotImplementedError
@@ -58,6 +81,19 @@ def reference_of(field: Construct) -> Node:
     """Return the description of a construct. One of construct's own has only its class's name as its kind."""
     field = unwrap(field)
     return field.reference() if isinstance(field, Described) else {"kind": type(field).__name__}
+
+
+def sizes_of(field: Construct) -> Sizes:
+    """Return what the schema alone says of the size of a field."""
+    field = unwrap(field)
+    return field.sizes() if isinstance(field, Described) else _least_by_construct(field)
+
+
+def _least_by_construct(field: Any) -> Sizes:
+    """Return the size that construct's `sizeof` gives without a context, as the least; 0 if it needs one."""
+    with suppress(SizeofError, KeyError, AttributeError, TypeError):
+        return Sizes(int(field._sizeof(Container(), "")))
+    return Sizes(0)
 
 
 def nodes(node: Any) -> Iterator[Node]:

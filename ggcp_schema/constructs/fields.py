@@ -10,7 +10,7 @@ from typing import IO, Any
 import construct
 from construct import Construct, Container, Subconstruct
 
-from ggcp_schema.constructs.described import Described, Node, number_text, reference_of, rule_text
+from ggcp_schema.constructs.described import Described, Node, Sizes, number_text, reference_of, rule_text, sizes_of
 from ggcp_schema.constructs.errors import FieldError, count_bytes, counted, report
 from ggcp_schema.constructs.expressions import compiled, expression_text, expression_tree
 from ggcp_schema.constructs.extents import Extent, skip
@@ -37,6 +37,9 @@ class Const(Described, construct.Const):
 
     def reference(self) -> Node:
         return reference_of(self.subcon) | {"equals": expression_tree(self.value)}
+
+    def sizes(self) -> Sizes:
+        return sizes_of(self.subcon)
 
     def _parse(self, stream: IO[bytes], context: Container, path: str) -> Any:
         found = self.subcon._parse(stream, context, path)
@@ -76,6 +79,9 @@ class OneOf(Described, Subconstruct):
 
     def reference(self) -> Node:
         return reference_of(self.subcon) | self._rule()
+
+    def sizes(self) -> Sizes:
+        return sizes_of(self.subcon)
 
     def _rule(self) -> Node:
         if isinstance(self.valids, range):
@@ -152,6 +158,9 @@ class PascalString(Described, Construct):
 
     def reference(self) -> Node:
         return {"kind": "string", "length": reference_of(self.lengthfield), "encoding": self.encoding}
+
+    def sizes(self) -> Sizes:
+        return Sizes(sizes_of(self.lengthfield).least)
 
     def _parse(self, stream: IO[bytes], context: Container, path: str) -> str:
         offset = stream.tell()

@@ -9,11 +9,12 @@ from typing import IO, Any
 
 from construct import Construct, Container
 
+from ggcp_schema.constructs.conditions import chosen
 from ggcp_schema.constructs.errors import DataGoneError, FieldError, counted, too_short
 from ggcp_schema.constructs.extents import Extent, Origin
 from ggcp_schema.constructs.fields import PascalString
 from ggcp_schema.constructs.numbers import FormatField
-from ggcp_schema.constructs.records import Array, chosen
+from ggcp_schema.constructs.records import Array
 from ggcp_schema.constructs.streams import stream_end
 
 SPACING = 512  # bytes: the place of one element in about so many is noted

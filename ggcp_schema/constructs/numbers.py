@@ -10,7 +10,7 @@ from typing import IO, Any, Literal
 import construct
 from construct import Container, ListContainer
 
-from ggcp_schema.constructs.described import Described, Node
+from ggcp_schema.constructs.described import Described, Node, Sizes
 from ggcp_schema.constructs.errors import FieldError, too_short
 from ggcp_schema.constructs.streams import CHUNK
 
@@ -33,6 +33,9 @@ class FormatField(Described, construct.FormatField):
 
     def reference(self) -> Node:
         return {"kind": self.kind, "size": self.length, "byte_order": self.order}
+
+    def sizes(self) -> Sizes:
+        return Sizes(self.length, self.length)
 
     def _parse(self, stream: IO[bytes], context: Container, path: str) -> Any:
         data = stream.read(self.length)

@@ -1,9 +1,8 @@
-"""Composite fields: structs, arrays and conditionals."""
+"""Composite fields: structs and arrays."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import IO, Any
 
 import construct
@@ -12,61 +11,17 @@ from construct import (
     ConstructError,
     Container,
     ListContainer,
-    Renamed,
-    SizeofError,
     StopFieldError,
-    evaluate,
 )
 
-from ggcp_schema.constructs.described import Described, Node, docs_of, reference_of, unwrap
+from ggcp_schema.constructs.conditions import chosen
+from ggcp_schema.constructs.described import Described, Node, Sizes, docs_of, reference_of, sizes_of, unwrap
 from ggcp_schema.constructs.errors import FieldError, count_bytes, counted
 from ggcp_schema.constructs.expressions import compiled, expression_text, expression_tree
-from ggcp_schema.constructs.fields import Const, OneOf, PascalString, Pass
-from ggcp_schema.constructs.numbers import FormatField
 from ggcp_schema.constructs.streams import SMALL, stream_end
 
 # What construct's classes and the functions of a schema raise; a FieldError of it has the path and the offset.
 FOREIGN = (ConstructError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError)
-
-
-def least_size(field: Construct) -> int:
-    """Return the least number of bytes that a field can occupy, so that impossible counts are found early."""
-    field = unwrap(field)
-    if isinstance(field, Struct):
-        return field.least_size
-    if isinstance(field, construct.IfThenElse):
-        return min(least_size(field.thensubcon), least_size(field.elsesubcon))
-    if isinstance(field, construct.Switch):
-        cases = [*field.cases.values(), field.default]
-        return min(least_size(case) for case in cases if case is not construct.Error)
-    if isinstance(field, PascalString):
-        return least_size(field.lengthfield)
-    with suppress(SizeofError, KeyError, AttributeError, TypeError):
-        return int(field._sizeof(Container(), ""))
-    return 0
-
-
-def static_size(field: Construct) -> int | None:
-    """Return the size of a field if it is the same in every file; None if it varies or the field is computed."""
-    field = unwrap(field)
-    if isinstance(field, FormatField):
-        return int(field.length)
-    if isinstance(field, Const | OneOf):
-        return static_size(field.subcon)
-    if isinstance(field, construct.IfThenElse):
-        cases = [field.thensubcon, field.elsesubcon]
-    elif isinstance(field, construct.Switch):
-        cases = [case for case in (*field.cases.values(), field.default) if case is not construct.Error]
-    else:
-        return None
-    sizes = set(map(static_size, cases))
-    return sizes.pop() if len(sizes) == 1 else None
-
-
-def static_construct(field: Construct) -> Construct | None:
-    """Return the construct without wrappers; None if it depends on a condition."""
-    field = unwrap(field)
-    return None if isinstance(field, construct.IfThenElse | construct.Switch) else field
 
 
 class Scope(Container):
@@ -124,7 +79,10 @@ class Struct(Described, construct.Struct):
         super().__init__(*subcons)
         self.is_root, self.type_name = root, type_name
         self.fields: list[tuple[str | None, Construct]] = [(field.name, unwrap(field)) for field in self.subcons]
-        self.least_size: int = sum(least_size(field) for _, field in self.fields)
+        self._least = sum(sizes_of(field).least for _, field in self.fields)
+
+    def sizes(self) -> Sizes:
+        return Sizes(self._least)
 
     def reference(self) -> Node:
         fields = [{"name": f.name, "type": reference_of(f), "docs": docs_of(f)} for f in self.subcons]
@@ -240,8 +198,7 @@ class Array(Described, construct.Array):
 
     def __init__(self, count: Any, subcon: Construct) -> None:
         super().__init__(count, unwrap(subcon))
-        self.count_of, self.least_size = compiled(count), least_size(subcon)
-        self.element_size = static_size(subcon)
+        self.count_of, self.element_size = compiled(count), sizes_of(subcon).fixed
 
     def reference(self) -> Node:
         count = None if self.count is None else expression_tree(self.count)
@@ -255,7 +212,7 @@ class Array(Described, construct.Array):
 
     def _check_count(self, count: int, stream: IO[bytes], context: Container) -> None:
         end, here = stream_end(stream, context), stream.tell()
-        size = least_size(chosen(self.subcon, context))
+        size = sizes_of(chosen(self.subcon, context)).least
         if count < 0 or count * size > end - here:
             most = max(0, end - here) // max(1, size)
             text = expression_text(self.count) if callable(self.count) else "the count"
@@ -311,71 +268,3 @@ class GreedyRange(Array):
     def _build(self, obj: Any, stream: IO[bytes], context: Container, path: str) -> Any:
         self._build_items(obj or (), stream, context, path)
         return obj
-
-
-def chosen(field: Construct, context: Container) -> Construct:
-    """Return the construct that is used in this context: the case of a Switch or an If, without wrappers."""
-    while True:
-        if isinstance(field, Renamed):
-            field = field.subcon
-        elif isinstance(field, construct.IfThenElse):
-            field = field.thensubcon if evaluate(field.condfunc, context) else field.elsesubcon
-        elif isinstance(field, construct.Switch):
-            field = field.cases.get(evaluate(field.keyfunc, context), field.default)
-        else:
-            return field
-
-
-class Switch(Described, construct.Switch):
-    """A Switch without construct's calls of `parsed` hooks. Give `default=Error` so that an unknown key is an error."""
-
-    def __init__(self, keyfunc: Any, cases: Mapping[Any, Construct], default: Construct | None = None) -> None:
-        super().__init__(keyfunc, {key: unwrap(case) for key, case in cases.items()}, default)
-        self.flagbuildnone = all(case.flagbuildnone for case in self.cases.values())
-        self.key_of = compiled(keyfunc)
-
-    def reference(self) -> Node:
-        cases = [{"key": key, "type": reference_of(case)} for key, case in self.cases.items()]
-        default = None if self.default is construct.Error else reference_of(self.default)
-        return {"kind": "switch", "on": expression_tree(self.keyfunc), "cases": cases, "default": default}
-
-    def _parse(self, stream: IO[bytes], context: Container, path: str) -> Any:
-        return self._case(stream, context)._parse(stream, context, path)
-
-    def _build(self, obj: Any, stream: IO[bytes], context: Container, path: str) -> Any:
-        return self._case(stream, context)._build(obj, stream, context, path)
-
-    def _case(self, stream: IO[bytes], context: Container) -> Construct:
-        key = self.key_of(context)
-        case = self.cases.get(key, self.default)
-        if case is construct.Error:
-            valid = " or ".join(map(str, self.cases))
-            raise FieldError(stream.tell(), f"{expression_text(self.keyfunc)} to be {valid}", str(key))
-        return case
-
-
-class IfThenElse(Described, construct.IfThenElse):
-    """One field or another, without construct's calls of `parsed` hooks."""
-
-    def __init__(self, condfunc: Any, thensubcon: Construct, elsesubcon: Construct) -> None:
-        super().__init__(condfunc, unwrap(thensubcon), unwrap(elsesubcon))
-        self.condition_of = compiled(condfunc)
-
-    def reference(self) -> Node:
-        then, otherwise = reference_of(self.thensubcon), reference_of(self.elsesubcon)
-        return {"kind": "if", "condition": expression_tree(self.condfunc), "then": then, "else": otherwise}
-
-    def _parse(self, stream: IO[bytes], context: Container, path: str) -> Any:
-        case = self.thensubcon if self.condition_of(context) else self.elsesubcon
-        return case._parse(stream, context, path)
-
-    def _build(self, obj: Any, stream: IO[bytes], context: Container, path: str) -> Any:
-        case = self.thensubcon if self.condition_of(context) else self.elsesubcon
-        return case._build(obj, stream, context, path)
-
-
-def If(condfunc: Any, subcon: Construct) -> IfThenElse:  # noqa: N802 - construct's name
-    """Return a field that is there only under a condition; otherwise it occupies no bytes and is None."""
-    field = IfThenElse(condfunc, subcon, Pass)
-    field.flagbuildnone = True
-    return field

@@ -14,20 +14,13 @@ from typing import Any, overload
 import construct
 from construct import Construct, Container, ListContainer
 
-from ggcp_schema.constructs.described import docs_of, reference_of, rule_text
+from ggcp_schema.constructs.conditions import chosen, static_construct
+from ggcp_schema.constructs.described import docs_of, reference_of, rule_text, sizes_of
 from ggcp_schema.constructs.errors import Step, Steps, format_path
 from ggcp_schema.constructs.extents import Extent
 from ggcp_schema.constructs.fields import PascalString
 from ggcp_schema.constructs.lazy import LazyList
-from ggcp_schema.constructs.records import (
-    EitherOrder,
-    Struct,
-    chosen,
-    new_scope,
-    outermost,
-    static_construct,
-    static_size,
-)
+from ggcp_schema.constructs.records import EitherOrder, Struct, new_scope, outermost
 
 BRANCHES = {Container, ListContainer, LazyList}  # the classes of the values that have fields in them
 
@@ -261,7 +254,7 @@ def members(struct: Construct) -> list[tuple[Construct, str | None, Construct | 
 
     It may be construct's own Struct.
     """
-    return [(field, field.name, static_construct(field), static_size(field)) for field in struct.subcons]
+    return [(field, field.name, static_construct(field), sizes_of(field).fixed) for field in struct.subcons]
 
 
 def kind_of(field: Construct) -> str:

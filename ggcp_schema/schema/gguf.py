@@ -22,6 +22,7 @@ from ggcp_schema.constructs import (
 from ggcp_schema.schema.ggml import GGML_TYPES, data_size, names_of
 
 LITTLE, BIG = "little", "big"
+NUMBERS = ("u8", "i8", "u16", "i16", "u32", "i32", "f32", "u64", "i64", "f64")
 VERSIONS = (2, 3)
 DEFAULT_ALIGNMENT = 32
 MAX_DIMS = 4
@@ -74,12 +75,9 @@ def tensor_nbytes(tensor):
 
 def gguf(order):
     """Return the page of a file whose numbers have a byte order: `LITTLE` or `BIG`."""
-    u16, i16, u32, i32, u64, i64 = (number(kind, order) for kind in ("u16", "i16", "u32", "i32", "u64", "i64"))
-    f32, f64 = number("f32", order), number("f64", order)
+    u8, i8, u16, i16, u32, i32, f32, u64, i64, f64 = (number(kind, order) for kind in NUMBERS)
     key, string = PascalString(u64, longest=(1 << 16) - 1), PascalString(u64, longest=1 << 24)
-    u8, i8 = number("u8", order), number("i8", order)
-    scalars = dict(enumerate((u8, i8, u16, i16, u32, i32, f32, Flag, string, None, u64, i64, f64)))
-    del scalars[9]
+    scalars = {0: u8, 1: i8, 2: u16, 3: i16, 4: u32, 5: i32, 6: f32, 7: Flag, 8: string, 10: u64, 11: i64, 12: f64}
 
     def byte_order(gguf):
         """Return the byte order of all numbers of the file, and of the elements of its tensors.
