@@ -49,7 +49,7 @@ def tensor(types, *, aligned):
         "name" / Chars(this.name_len) * "no terminator",
         *(["padding" / Padding(multiple_of=ALIGNMENT)] if aligned else []),
         "data" / Payload(nbytes, types=types) * "little-endian; quantized in blocks",
-        type_name="tensor" if types is GGML_TYPES else "tensor_until_v2",
+        type_name="tensor_until_v2" if types is GGML_TYPES_UNTIL_V2 else "tensor",
     )
 
 

@@ -51,6 +51,7 @@ LAYER = Struct(
     *pair("w1", N_EMBD, N_FF),
     *pair("w2", N_FF, N_EMBD),
     *pair("w3", N_EMBD, N_FF),
+    type_name="layer",
 )
 
 OPTIMIZER = Struct(
@@ -63,7 +64,10 @@ OPTIMIZER = Struct(
     "inference" / Computed(infer_optimizer_type) * "the type is not stored: how it was found",
     "type" / Computed(optimizer_type) * "adam or lbfgs",
     "state" / Switch(this.type, {ADAM: ADAM_STATE, LBFGS: LBFGS_STATE}, default=Error),
+    type_name="optimizer",
 )
+
+RANKS = Struct(*(name / Int32ul for name in (*LAYER_RANKS, *MODEL_RANKS)), type_name="ranks")
 
 GGCL = Struct(
     "magic" / Const(0x6767636C, Int32ul) * "on disk the bytes 'lcgg'",
@@ -72,7 +76,7 @@ GGCL = Struct(
     "train_samples" / Int32ul * "samples seen; wraps at 2**32",
     "train_tokens" / Int32ul * "tokens seen; wraps at 2**32",
     "hparams" / HPARAMS * "of the base model",
-    "n_rank" / Struct(*(name / Int32ul for name in (*LAYER_RANKS, *MODEL_RANKS))) * "rank of each kind of tensor",
+    "n_rank" / RANKS * "rank of each kind of tensor",
     *pair("tok_embeddings", N_EMBD, N_VOCAB),
     *pair("norm", N_EMBD, 1),
     *pair("output", N_EMBD, N_VOCAB),
@@ -80,4 +84,6 @@ GGCL = Struct(
     "layers" / Array(N_LAYER, LAYER),
     "optimizer" / OPTIMIZER * "starts right after the last tensor's data, unaligned",
     Terminated,
+    root=True,
+    type_name="ggcl",
 )

@@ -17,4 +17,6 @@ GGLA = Struct(
     "r" / Int32sl * "rank; a tensor may have another",
     "alpha" / Int32sl * "llama.cpp multiplied each product of B and A by alpha / r, whatever the tensor's own rank",
     "tensors" / GreedyRange(tensor(TYPES, aligned=True)) * "to the end of the file",
+    root=True,
+    type_name="ggla",
 )
