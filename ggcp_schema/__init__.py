@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     )
     from ggcp_schema.files.tensor import Tensor
     from ggcp_schema.formats import FORMATS, open_checkpoint, open_file
-    from ggcp_schema.formats.file import File
+    from ggcp_schema.formats.file import File, Format
     from ggcp_schema.formats.ggcp.checkpoint import Checkpoint
     from ggcp_schema.mapping.convert import convert
     from ggcp_schema.mapping.export import export_model
@@ -30,6 +30,7 @@ _HOMES = {
     "FORMATS": "formats",
     "File": "formats.file",
     "FileError": "errors",
+    "Format": "formats.file",
     "GGUF": "schema",
     "GgcpError": "errors",
     "MalformedError": "errors",
@@ -51,6 +52,7 @@ __all__ = [
     "Checkpoint",
     "File",
     "FileError",
+    "Format",
     "GgcpError",
     "MalformedError",
     "NotACheckpointError",

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any
 
 from ggcp_schema.constructs import Field
-from ggcp_schema.formats import FORMATS, open_file
+from ggcp_schema.formats import known_formats, open_file
 from ggcp_schema.formats.file import File, parse_path
 from ggcp_schema.inspect.paths import is_list
 
@@ -30,7 +30,7 @@ def complete_tensor(ctx: Any, incomplete: str) -> list[str]:
 
 def complete_format(ctx: Any, incomplete: str) -> list[str]:
     """Propose the names of the file formats."""
-    return [name for name in FORMATS if name.startswith(incomplete)]
+    return [name for name in known_formats() if name.startswith(incomplete)]
 
 
 def _complete(ctx: Any, propose: Callable[[File], Iterable[str]]) -> list[str]:

@@ -15,7 +15,7 @@ from ggcp_schema.cli.complete import complete_format
 from ggcp_schema.cli.output import echo, output_width, paint, print_json
 from ggcp_schema.constructs import reference_of
 from ggcp_schema.errors import UsageError
-from ggcp_schema.formats import FORMATS
+from ggcp_schema.formats import FORMATS, known_formats
 from ggcp_schema.inspect.reference import functions, reference
 from ggcp_schema.inspect.sections import Section, byte_order_text, sections
 
@@ -47,11 +47,12 @@ def schema(
 
     Example: ggcp-schema schema gguf --format markdown
     """
-    chosen = FORMATS.get(name.lower())
+    formats = known_formats()
+    chosen = formats.get(name.lower())
     if chosen is None:
-        near = difflib.get_close_matches(name.lower(), FORMATS, n=1)
+        near = difflib.get_close_matches(name.lower(), formats, n=1)
         hint = f"Did you mean {near[0]}? " if near else ""
-        raise UsageError(f"there is no format {name!r}", f"{hint}The formats are {', '.join(FORMATS)}.")
+        raise UsageError(f"there is no format {name!r}", f"{hint}The formats are {', '.join(formats)}.")
     if as_json or format is Output.json:
         print_json(reference(chosen))
         return

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from functools import cache
+from itertools import chain
 
-from ggcp_schema.errors import NotACheckpointError
+from ggcp_schema.errors import NotACheckpointError, UsageError
+from ggcp_schema.files.magic import HEAD
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import File, Format, not_a_checkpoint, open_source
 from ggcp_schema.formats.ggcp.checkpoint import Checkpoint
 from ggcp_schema.formats.ggcp.extent import expected_size
-from ggcp_schema.formats.ggml.file import GgmlFile
+from ggcp_schema.formats.ggml.file import GGML_FORMATS
 from ggcp_schema.formats.gguf.file import GGUF_FORMAT
-from ggcp_schema.schema import CHECKPOINT, GGJT, GGMF, GGML
+from ggcp_schema.formats.lora import LORA_FORMATS
+from ggcp_schema.schema import CHECKPOINT
 
 GGCP_FORMAT = Format("ggcp", b"pcgg", CHECKPOINT, "ggcp checkpoint", Checkpoint, expected_size=expected_size)
 FORMATS = {
@@ -19,12 +24,35 @@ FORMATS = {
     for known in (
         GGCP_FORMAT,
         GGUF_FORMAT,
-        Format("ggjt", b"tjgg", GGJT, "ggjt file", GgmlFile),
-        Format("ggmf", b"fmgg", GGMF, "ggmf file", GgmlFile),
-        Format("ggml", b"lmgg", GGML, "ggml file", GgmlFile),
+        *GGML_FORMATS,
+        *LORA_FORMATS,
     )
 }
-"""The formats by name. To add one, write a schema page and add a line here."""
+"""The formats that this package has, by name. To add one, write its folder and add a line here."""
+
+GROUP = "ggcp_schema.formats"
+"""The group of entry points by which other packages add formats: each is a `Format`."""
+
+
+@cache
+def known_formats() -> dict[str, Format]:
+    """Return the formats of this package, and those that other packages have as entry points, by name.
+
+    Raises `UsageError` for an entry point that is no format.
+    """
+    from importlib.metadata import entry_points
+
+    found = dict(FORMATS)
+    for entry in entry_points(group=GROUP):
+        try:
+            loaded = entry.load()
+        except Exception as error:  # another package may fail in any way
+            message = f"the format {entry.name!r} ({entry.value}) cannot be loaded: {error}"
+            raise UsageError(message, "Mend or uninstall the package that has it.") from error
+        if not isinstance(loaded, Format):
+            raise UsageError(f"the entry point {entry.name!r} ({entry.value}) is no Format, but {loaded!r:.40}")
+        found.setdefault(loaded.name, loaded)
+    return found
 
 
 def open_file(path: str | os.PathLike[str], *, partial: bool = False) -> File:
@@ -58,10 +86,11 @@ def _open(path: str | os.PathLike[str], format: Format | None, partial: bool) ->
 
 def format_of(source: Source) -> Format:
     """Return the format of an open file. Raises `NotACheckpointError` if it is unknown."""
-    head = source.read(0, min(4, source.size))
-    for known in FORMATS.values():
-        if head == known.magic:
+    head = source.read(0, min(HEAD, source.size))
+    for known in chain(FORMATS.values(), _others()):
+        if head.startswith(known.magic):
             return known
+    head = head[:4]
     raise NotACheckpointError(
         f"{source.path}: unknown file format; it begins with the bytes {head.hex(' ') or '(none)'}",
         not_a_checkpoint(source),
@@ -70,3 +99,8 @@ def format_of(source: Source) -> Format:
         expected="a known magic number",
         found=head.hex(" ") or "the end of the file",
     )
+
+
+def _others() -> Iterator[Format]:
+    """Yield the formats of other packages; they are looked for only if no format of this package fits."""
+    yield from (known for name, known in known_formats().items() if name not in FORMATS)

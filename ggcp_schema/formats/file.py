@@ -55,7 +55,9 @@ MAX_CANDIDATES = 2000  # names compared with a misspelt path
 
 
 class Format(NamedTuple):
-    """A file format: its name, the bytes that its files begin with, its schema, and what opens its files.
+    """A file format: its name, the bytes that its files begin with, its schema, a title, and the class of its files.
+
+    Without a class its files are `File`, which shows the fields and knows nothing of their meaning.
 
     `expected_size` returns the size that a truncated file had, from the values that were parsed; None if they do not
     tell it.
@@ -65,7 +67,7 @@ class Format(NamedTuple):
     magic: bytes
     schema: Struct
     title: str
-    open: Callable[..., File]
+    file_class: type[File] | None = None
     description: str = ""
     expected_size: Callable[[Container], int | None] = lambda container: None
 
@@ -359,7 +361,7 @@ def read_container(source: Source, format: Format, *, partial: bool) -> tuple[Co
 def open_source(source: Source, format: Format, *, partial: bool) -> File:
     """Parse a file and return it as the class of its format. The exceptions are those of `read_container`."""
     container, damage = read_container(source, format, partial=partial)
-    return format.open(source, format, container, damage)
+    return (format.file_class or File)(source, format, container, damage)
 
 
 def malformed(error: FieldError, source: Source, format: Format) -> MalformedError:

@@ -79,4 +79,5 @@ def _attempt(source: Source, format: Format, **params: Any) -> Parse:
     container, log, damage = tolerant_parse(source, format, **params)
     if damage is not None:
         add_file_missing(damage, source, format)
-    return Parse(format.open(source, format, container, None), log.errors, damage)
+    file = (format.file_class or File)(source, format, container, None)
+    return Parse(file, log.errors, damage)

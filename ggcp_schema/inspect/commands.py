@@ -19,12 +19,12 @@ def next_commands(summary: Summary) -> Iterator[str]:
     yield f"ggcp-schema browse {path}"
     if summary.condition is not None:
         yield from _commands_for_damaged(summary, summary.condition)
-    elif summary.kind in ("ggcp", "gguf-resume"):
+    elif summary.era is not None:
         if _gains_by_conversion(summary) and not any(finding.path == "convert" for finding in summary.findings):
             yield f"ggcp-schema convert {path} {_output(summary, '.resume.gguf')}{_epsilon(summary)}"
         if _can_be_exported(summary):
             yield _export(summary)
-    elif summary.kind in ("gguf-vocabulary", "ggml-vocabulary"):
+    elif summary.n_tokens and not summary.n_params:
         yield f"ggcp-schema export CHECKPOINT MODEL.gguf --vocab {path} --context-length N"
     elif summary.tensor_types:
         yield f"ggcp-schema stats {path}"
@@ -34,13 +34,13 @@ def _gains_by_conversion(summary: Summary) -> bool:
     """Check for a ggcp file, or a GGUF checkpoint whose vectors are in another order or of summed gradients."""
     order, scale = summary.order, summary.scale
     wrong_order = order is not None and order.is_certain and order.order != "C" and not order.harmless
-    return summary.kind == "ggcp" or wrong_order or bool(scale and scale.summed)
+    return summary.layout is not None or wrong_order or bool(scale and scale.summed)
 
 
 def _commands_for_damaged(summary: Summary, condition: Condition) -> Iterator[str]:
     path = shell_word(summary.file)
     yield f"ggcp-schema validate {path}"
-    if summary.kind in ("ggcp", "gguf-resume") and condition.model_is_whole and _can_be_exported(summary):
+    if summary.era is not None and condition.model_is_whole and _can_be_exported(summary):
         yield _export(summary, " --partial")
     elif summary.tensor_types:
         yield f"ggcp-schema extract {path} '*' {_output(summary, '.safetensors')} --partial"

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from ggcp_schema.constructs import Steps, counted
 from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.formats.file import File, tensor_of_record
+from ggcp_schema.formats.file import File, Format, tensor_of_record
 from ggcp_schema.formats.ggcp.parts import Hparams, part_of
 from ggcp_schema.llama import names
+from ggcp_schema.schema import GGJT, GGMF, GGML
 from ggcp_schema.schema.ggml import GGML_TYPES, GGML_TYPES_UNTIL_V2
 
 if TYPE_CHECKING:
@@ -124,3 +125,10 @@ class GgmlFile(File):
             return super().describe()
         kind = f"model with {counted(len(self.tensors), 'tensor')}" if self.tensors else "vocabulary"
         return f"{self.format.name} {kind} of {counted(self.hparams.n_vocab, 'token')}"
+
+
+GGML_FORMATS = (
+    Format("ggjt", b"tjgg", GGJT, "ggjt file", GgmlFile),
+    Format("ggmf", b"fmgg", GGMF, "ggmf file", GgmlFile),
+    Format("ggml", b"lmgg", GGML, "ggml file", GgmlFile),
+)

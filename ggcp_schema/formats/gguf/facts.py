@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ggcp_schema.errors import GgcpError
 from ggcp_schema.formats.ggcp.checkpoint import is_optimizer
 from ggcp_schema.llama import names
 from ggcp_schema.llama.rotation import FREQ_BASE, n_rot_of
@@ -67,6 +68,7 @@ def facts_of(gguf: GgufFile) -> dict[str, Any]:
     kind = keys.text(names.OPTIMIZER_TYPE)
     best = keys.real(f"optimizer.{kind}.best_loss")
     return {
+        "details": _adapter(gguf),
         "version": gguf.get("version"),
         "train_its": keys.integer(names.TRAINING_ITERATION_COUNT),
         "train_samples": keys.integer(names.TRAINING_SAMPLE_COUNT),
@@ -101,6 +103,18 @@ def facts_of(gguf: GgufFile) -> dict[str, Any]:
             "pf": gguf.tensors.get(str(names.tensor_name("optimizer.state.pf", kind))),
         },
     }
+
+
+def _adapter(gguf: GgufFile) -> tuple[tuple[str, str], ...]:
+    """Return what is known of the adapter of a checkpoint of finetune; nothing of other files."""
+    if gguf.kind != "gguf-finetune":
+        return ()
+    from ggcp_schema.formats.lora.files import details_of
+
+    try:
+        return details_of(gguf.adapter())
+    except GgcpError:  # damaged, or not all of it is there
+        return ()
 
 
 def kind_of(gguf: GgufFile) -> str:

@@ -25,6 +25,7 @@ ARRAY = 9
 if TYPE_CHECKING:
     from ggcp_schema.formats.parsing import Parse
     from ggcp_schema.formats.rules import Rules
+    from ggcp_schema.llama.adapter import Adapter
     from ggcp_schema.llama.eras import Evidence
     from ggcp_schema.llama.parameters import Order
     from ggcp_schema.llama.training import Training
@@ -138,6 +139,12 @@ class GgufFile(File):
         from ggcp_schema.formats.gguf.facts import facts_of
 
         return facts_of(self)
+
+    def adapter(self) -> Adapter:
+        """Return the adapter in a checkpoint of finetune. Raises the damage of a damaged file, or `UsageError`."""
+        from ggcp_schema.formats.lora.files import adapter_in_gguf
+
+        return adapter_in_gguf(self)
 
     def training(self) -> Training:
         """Return the state of a training. Raises the damage of a damaged file, `UsageError` if there is none."""

@@ -9,7 +9,7 @@ from typing import Any
 from construct import Container
 
 from ggcp_schema.constructs import Steps, counted
-from ggcp_schema.errors import UsageError
+from ggcp_schema.errors import GgcpError, UsageError
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import File, tensor_of_record
 from ggcp_schema.formats.gguf.file import GgufFile
@@ -21,7 +21,33 @@ FINETUNE_LORA = "finetune_lora"  # training.type
 STATE = "optimizer."
 
 
-class GglaFile(File):
+class LoraFile(File):
+    """A file whose only meaning is an adapter."""
+
+    @property
+    def what(self) -> str:
+        """What the file is, in words."""
+        return self.format.title
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the file states of itself, and what is known of its adapter."""
+        try:
+            adapter = self.adapter()
+        except GgcpError:  # damaged, or no adapter of a llama model
+            return super().facts()
+        return {"details": details_of(adapter)}
+
+
+def details_of(adapter: Adapter) -> tuple[tuple[str, str], ...]:
+    """Return the facts about an adapter as lines with labels."""
+    from ggcp_schema.llama.adapter_facts import adapter_facts
+
+    return tuple(
+        (fact.label, f"{fact.value} ({fact.reason})" if fact.reason else fact.value) for fact in adapter_facts(adapter)
+    )
+
+
+class GglaFile(LoraFile):
     """A ggla file. The path of a tensor is its name."""
 
     def _tensors(self) -> Iterator[Tensor]:
@@ -57,7 +83,7 @@ class GglaFile(File):
         return f"ggla LoRA adapter with {counted(len(self.tensors), 'tensor')}"
 
 
-class GgclFile(File):
+class GgclFile(LoraFile):
     """A ggcl checkpoint. The path of a tensor is that of its field: `layers[0].wq_a`, `optimizer.state.m`."""
 
     def _tensors(self) -> Iterator[Tensor]:
@@ -83,6 +109,17 @@ class GgclFile(File):
         return Adapter(
             self.path, {path: checked_pair(self.path, path, parts[f"{path}_a"], parts[f"{path}_b"]) for path in paths}
         )
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the file states of itself, and what is known of its adapter."""
+        optimizer = self.get("optimizer") or {}
+        counts = {name: self.get(name) for name in ("version", "train_its", "train_samples", "train_tokens")}
+        hparams = {name: value for name, value in (self.get("hparams") or {}).items() if not name.startswith("_")}
+        state = {
+            name: optimizer.get(field)
+            for name, field in {"type": "type", "inference": "inference", "iter": "iter", "n_params": "nx"}.items()
+        }
+        return {**super().facts(), **counts, "hparams": hparams or None, "optimizer": state}
 
     def describe(self) -> str:
         """Return what the file is, in a few words."""

@@ -1,0 +1,142 @@
+"""Formats of other packages: the block of docs/FORMATS.md, installed as it stands, works in every command."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from tests.browse.driver import Browser, browse
+
+ROOT = Path(__file__).resolve().parents[2]
+
+PAGE = (ROOT / "docs/FORMATS.md").read_text("utf-8")
+ENTRY_POINT = 'toy = "toy_format:FORMAT"'
+
+COMMANDS = {  # each with the exit codes for a whole file and a damaged one
+    ("info", "FILE"): (0, 4),
+    ("dump", "FILE"): (0, 4),
+    ("get", "FILE", "count"): (0, 4),
+    ("get", "FILE", "values[2]"): (0, 4),
+    ("hex", "FILE", "0:16"): (0, 4),
+    ("hex", "FILE", "kind"): (0, 4),
+    ("tensors", "FILE"): (0, 4),
+    ("stats", "FILE"): (0, 4),
+    ("validate", "FILE"): (0, 4),
+    ("validate", "--data", "FILE"): (0, 4),
+    ("diff", "FILE", "FILE"): (0, 4),
+    ("edit", "FILE", "out.toy", "kind=0"): (0, 4),
+    ("extract", "FILE", "*", "out.safetensors"): (2, 4),
+    ("convert", "FILE", "out.gguf"): (2, 4),
+    ("export", "FILE", "out.gguf", "--vocab", "FILE", "--context-length", "8"): (2, 4),
+    ("schema", "toy"): (0, 0),
+    ("schema", "toy", "--format", "json"): (0, 0),
+}
+
+
+def block(language: str) -> str:
+    """The first block of the page in a language."""
+    found = re.search(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    assert found
+    return found[1]
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page's module with its entry point, as pip lays a package out."""
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "toy_format.py").write_text(block("python"), "utf-8")
+    group, entry = block("toml").splitlines()
+    assert entry == ENTRY_POINT
+    info = folder / "toy_format-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toy-format\nVersion: 1.0\n")
+    name = re.search(r'entry-points\."(.*)"', group)
+    assert name
+    (info / "entry_points.txt").write_text(f"[{name[1]}]\n{entry.replace(chr(34), '')}\n")
+    return folder
+
+
+def loaded(package: Path) -> Any:
+    spec = spec_from_file_location("toy_format", package / "toy_format.py")
+    assert spec
+    assert spec.loader
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def sample(package: Path) -> bytes:
+    return bytes(loaded(package).SAMPLE)
+
+
+def run(package: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(package), str(ROOT)])}
+    command = [sys.executable, "-m", "ggcp_schema", *arguments]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_a_page_of_fifteen_lines_is_enough() -> None:
+    assert len([line for line in block("python").splitlines() if line.strip()]) <= 16
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("damage", ["whole", "cut", "changed"])
+def test_every_command_works(command: tuple[str, ...], damage: str, package: Path, tmp_path: Path) -> None:
+    data = sample(package)
+    content = {"whole": data, "cut": data[:-2], "changed": data[:8] + b"\xff\xff" + data[10:]}[damage]
+    (tmp_path / "x.toy").write_bytes(content)
+    result = run(package, *("x.toy" if word == "FILE" else word for word in command), cwd=tmp_path)
+    whole, broken = COMMANDS[command]
+    assert "Traceback" not in result.stderr
+    assert result.returncode == (whole if damage == "whole" else broken), result.stderr
+    assert result.stdout.strip() or result.stderr.startswith("ggcp-schema: ")
+    if result.returncode:
+        assert "out.toy" not in os.listdir(tmp_path)
+        assert len(result.stderr.strip().splitlines()) <= 2
+
+
+def test_what_is_shown_is_useful(package: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.toy").write_bytes(sample(package))
+    text = run(package, "info", "x.toy", cwd=tmp_path).stdout
+    assert "toy file, 24 bytes" in text
+    assert re.search(r"^count +3$", text, re.MULTILINE)
+    assert run(package, "get", "x.toy", "values[1]", cwd=tmp_path).stdout == "2.0\n"
+    document = json.loads(run(package, "dump", "x.toy", "--json", cwd=tmp_path).stdout)
+    assert [field["path"] for field in document][:3] == ["magic", "kind", "count"]
+    assert "what the values are" in run(package, "schema", "toy", cwd=tmp_path).stdout
+    run(package, "edit", "x.toy", "y.toy", "values[0]=5", cwd=tmp_path)
+    assert run(package, "get", "y.toy", "values[0]", cwd=tmp_path).stdout == "5.0\n"
+
+
+def test_an_entry_point_that_cannot_be_loaded_is_named(package: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.toy").write_bytes(sample(package))
+    (package / "toy_format.py").rename(package / "gone.py")
+    try:
+        result = run(package, "info", "x.toy", cwd=tmp_path)
+    finally:
+        (package / "gone.py").rename(package / "toy_format.py")
+    assert result.returncode == 2
+    assert "the format 'toy' (toy_format:FORMAT) cannot be loaded" in result.stderr
+
+
+def test_the_browser_shows_it(package: Path, tmp_path: Path) -> None:
+    data = sample(package)
+    for name, content in (("whole", data), ("cut", data[:-2]), ("changed", data[:8] + b"\xff\xff" + data[10:])):
+        (tmp_path / name).write_bytes(content)
+
+        async def script(browser: Browser) -> None:
+            assert browser.path in {"magic", "count", "values[1]"}  # a damaged file opens where the damage begins
+            for key in ("down", "tab", "down", "2", "3", "4", "5"):
+                await browser.press(key)
+
+        with mock.patch("ggcp_schema.formats._others", return_value=[loaded(package).FORMAT]):
+            browse(tmp_path / name, script=script)
