@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from ggcp_schema.formats import FORMATS, open_checkpoint, open_file
     from ggcp_schema.formats.file import File, Format
     from ggcp_schema.formats.ggcp.checkpoint import Checkpoint
-    from ggcp_schema.mapping.convert import convert
-    from ggcp_schema.mapping.export import export_model
+    from ggcp_schema.mapping.targets import convert, export_model
     from ggcp_schema.schema import CHECKPOINT, GGUF
 
 _HOMES = {
@@ -40,8 +39,8 @@ _HOMES = {
     "TruncatedError": "errors",
     "UnfitError": "errors",
     "UsageError": "errors",
-    "convert": "mapping.convert",
-    "export_model": "mapping.export",
+    "convert": "mapping.targets",
+    "export_model": "mapping.targets",
     "open_checkpoint": "formats",
     "open_file": "formats",
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -11,14 +10,14 @@ from typing import Annotated
 import typer
 
 from ggcp_schema.cli.options import DryRun, Force, Json, NoSync, Quiet, Strict, Verify
-from ggcp_schema.cli.output import echo, error_text, escape, json_text, print_json, progress, write
-from ggcp_schema.cli.report import echo_entries, echo_plan, echo_written, name_text, plan_as_dict
+from ggcp_schema.cli.output import echo, error_text, json_text, print_json, write
+from ggcp_schema.cli.report import carry_out, echo_parts, echo_plan, echo_written, name_text, plan_as_dict
 from ggcp_schema.errors import FileError, GgcpError, UsageError
+from ggcp_schema.files.output import WriteOptions
 from ggcp_schema.formats import open_file
 from ggcp_schema.inspect.text import count_text
 from ggcp_schema.llama.eras import help_text_epsilon
-from ggcp_schema.mapping import plan as plans
-from ggcp_schema.mapping.convert import plan_resume, resume_command
+from ggcp_schema.mapping.convert import plan_resume
 
 SUFFIX = ".resume.gguf"
 SUFFIXES = {".ggcp", ".bin", ".gguf"}  # of checkpoints, which the output's name does not keep
@@ -81,6 +80,7 @@ def convert(
 
     Example: ggcp-schema convert checkpoint.bin resume.gguf --verify
     """
+    options = WriteOptions(strict, force, verify, sync=not no_sync)
 
     def one(source: Path, output: Path, what: str) -> None:
         with open_file(source, partial=True) as file:
@@ -88,24 +88,16 @@ def convert(
                 file, rms_eps=rms_eps, order=order, n_batch=batch, fresh_optimizer=fresh, verbatim=verbatim
             )
             is_new = into is not None and not into.exists()  # as in a dry run
-            plans.check(plan, None if is_new else output, strict=strict, force=force or dry_run)
-            written = None
-            if not dry_run:
-                with progress(plan.nbytes * (2 if verify else 1), what, quiet=quiet) as advance:
-                    written = plans.write(
-                        plan, output, strict=strict, force=force, verify=verify, sync=not no_sync, progress=advance
-                    )
+            written = carry_out(plan, output, options, what, dry_run=dry_run, quiet=quiet, is_new=is_new)
             if as_json:
                 document = plan_as_dict(plan, output, written)
                 print_json(document) if into is None else write(json_text(document) + "\n")
             elif written and not quiet:
                 echo_plan(plan)
                 echo_written(written, output, verified=verify)
-                command = shlex.join(resume_command(plan, os.fsdecode(output)))
-                echo(f"resume with llama.cpp of before 25 July 2024: {escape(command)}")
             elif not quiet:
                 echo_plan(plan)
-                echo_entries(plan, output)
+                echo_parts(plan, output)
 
     if into is not None:
         convert_all(files, into, one, quiet=quiet or as_json, dry_run=dry_run)

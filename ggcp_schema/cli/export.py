@@ -1,8 +1,7 @@
-"""`export`: the model of a checkpoint becomes a GGUF file that llama.cpp runs."""
+"""`export`: the model of a file becomes one that present-day programs run."""
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -11,22 +10,27 @@ from typing import Annotated
 import typer
 
 from ggcp_schema.cli.options import DryRun, Force, Json, NoSync, Quiet, Strict, Verify
-from ggcp_schema.cli.output import echo, escape, print_json, progress
-from ggcp_schema.cli.report import echo_entries, echo_plan, echo_written, plan_as_dict
+from ggcp_schema.cli.output import print_json
+from ggcp_schema.cli.report import carry_out, echo_parts, echo_plan, echo_written, plan_as_dict
 from ggcp_schema.errors import UsageError
+from ggcp_schema.files.output import WriteOptions
 from ggcp_schema.formats import open_file
-from ggcp_schema.inspect.text import count_text
 from ggcp_schema.llama.eras import help_text_epsilon
-from ggcp_schema.mapping import plan as plans
-from ggcp_schema.mapping.export import MissingError, plan_model
+from ggcp_schema.mapping.export import GGUF, MissingError
 from ggcp_schema.mapping.model import rescued
+from ggcp_schema.mapping.targets import EXPORTS, export_target
 
 OPTIONS = {"vocab": "--vocab", "context_length": "--context-length"}
 
 
 def export(
-    input: Annotated[Path, typer.Argument(metavar="INPUT", help="A checkpoint, ggcp or GGUF.")],
-    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The GGUF file to write.")],
+    input: Annotated[
+        Path, typer.Argument(metavar="INPUT", help="A checkpoint, ggcp or GGUF; or a model, GGUF, ggjt, ggmf or ggml.")
+    ],
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The file to write.")],
+    to: Annotated[
+        str, typer.Option("--to", metavar="|".join(EXPORTS), help="What to make of the model.", show_default=True)
+    ] = GGUF,
     vocab: Annotated[
         Path | None,
         typer.Option(
@@ -66,48 +70,31 @@ def export(
     """Export the model of a checkpoint as GGUF, to run it in llama.cpp.
 
     The vocabulary and the context length are not stored in ggcp files; a GGUF checkpoint that a trainer saved contains
-    both. To resume training, use `convert`.
+    both. A model in GGUF, ggjt, ggmf or ggml is exported too: its tensors keep their types, and a ggjt, ggmf or ggml
+    file contains the vocabulary. To resume training, use `convert`.
 
     JSON keys: those of `convert`, and vocabulary {path, kind, tokens, note}.
 
     Example: ggcp-schema export checkpoint.bin model.gguf --vocab ggml-vocab.bin --ctx 128
     """
+    target = export_target(to)
+    options = WriteOptions(strict, force, verify, sync=not no_sync)
     with open_file(input, partial=True) as file:
         if file.damage is not None and not partial:
             command = ["ggcp-schema", "export", "--partial", *sys.argv[sys.argv.index("export") + 1 :]]
             raise rescued(file, f"Run: {shlex.join(command)}")
         try:
-            plan = plan_model(
+            plan = target.plan(
                 file, vocab=vocab, context_length=context_length, rms_eps=rms_eps, name=name, partial=partial
             )
         except MissingError as error:
             raise UsageError(f"Missing option {OPTIONS[error.parameter]}: {error.message}", error.hint) from error
-        plans.check(plan, output, strict=strict, force=force or dry_run)
-        vocabulary = plan.vocabulary
-        assert vocabulary is not None  # noqa: S101 - a model plan has one
-        written = None
-        if not dry_run:
-            with progress(plan.nbytes * (2 if verify else 1), "Exporting", quiet=quiet) as advance:
-                written = plans.write(
-                    plan, output, strict=strict, force=force, verify=verify, sync=not no_sync, progress=advance
-                )
+        written = carry_out(plan, output, options, "Exporting", dry_run=dry_run, quiet=quiet)
         if as_json:
-            described = {
-                "path": vocabulary.path,
-                "kind": vocabulary.kind,
-                "tokens": vocabulary.n_tokens,
-                "note": vocabulary.note or None,
-            }
-            print_json({**plan_as_dict(plan, output, written), "vocabulary": described})
-            return
-        if quiet:
-            return
-        echo_plan(plan)
-        tokens = count_text(vocabulary.n_tokens, "token")
-        echo(f"vocabulary: {escape(vocabulary.path)}, {escape(vocabulary.kind)}, {tokens}")
-        if written:
-            echo_written(written, output, verified=verify)
-            command = ["llama-completion", "-m", os.fsdecode(output), "-p", "Once upon a time"]
-            echo(f"run: {escape(shlex.join(command))}")
-        else:
-            echo_entries(plan, output)
+            print_json({**plan_as_dict(plan, output, written), "vocabulary": plan.fact("vocabulary").value})
+        elif not quiet:
+            echo_plan(plan)
+            if written:
+                echo_written(written, output, verified=verify)
+            else:
+                echo_parts(plan, output)

@@ -1,58 +1,105 @@
-"""What `convert`, `export` and `edit` print about the file that they write, or would write."""
+"""What `convert`, `export` and `edit` print about the output that they write, or would write."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ggcp_schema.cli.output import echo, escape
-from ggcp_schema.gguf.entries import FileData, KeyValue, key_values, tensor_entries
+from ggcp_schema.cli.output import echo, escape, progress
+from ggcp_schema.files.output import WHOLE, WriteOptions
+from ggcp_schema.files.pieces import FileData
+from ggcp_schema.gguf.entries import KeyValue
+from ggcp_schema.gguf.writer import Gguf
 from ggcp_schema.inspect.text import count_text, shape_text, size_text
-from ggcp_schema.llama.eras import epsilon_text
-from ggcp_schema.mapping.plan import Plan, Written
+from ggcp_schema.mapping.plan import Fact, Plan, Written, check, write
+from ggcp_schema.mapping.targets import TARGETS
 
-OPTIONS = {"order=": "--order ", "n_batch=": "--batch ", "A fresh optimizer": "--fresh-optimizer"}
-"""Parameters of the Python API that notes mention, with the options of the command line."""
+OPTIONS = {"n_batch": "--batch"}
+"""The options of the command line whose names are not those of the API's parameters."""
+
+
+def carry_out(
+    plan: Plan,
+    output: Path,
+    options: WriteOptions,
+    what: str,
+    *,
+    dry_run: bool,
+    quiet: bool,
+    is_new: bool = False,
+) -> Written | None:
+    """Check a plan and, unless in a `dry_run`, write it with a bar of progress.
+
+    `is_new` says that the folder of the output does not exist yet, so that there is nothing to check.
+    """
+    check(plan, None if is_new else output, replace(options, force=options.force or dry_run))
+    if dry_run:
+        return None
+    with progress(plan.nbytes * (2 if options.verify else 1), what, quiet=quiet) as advance:
+        return write(plan, output, replace(options, progress=advance))
 
 
 def echo_plan(plan: Plan) -> None:
     """Print what the input is, what is changed and on what evidence, a line each."""
     file = plan.file
     echo(f"{escape(file.path)}: {escape(file.describe())}, {size_text(file.size)}")
-    echo(f"epsilon: {epsilon_text(plan.rms_eps)} ({plan.rms_eps_reason})")
-    for note in plan.notes:
-        echo(escape(with_options(note)))
+    for fact in plan.facts:
+        echo(escape(sentence(fact)))
     for finding in plan.warnings:
         echo(f"note: {finding.path}: {escape(finding.message)}")
 
 
-def with_options(note: str) -> str:
-    """Return a note of a plan with the options of the command line in place of the API's parameters."""
-    for parameter, option in OPTIONS.items():
-        note = note.replace(parameter, option)
-    return note
+def sentence(fact: Fact) -> str:
+    """Return a fact in words, with the option of the command line that would replace it."""
+    state = ""
+    if fact.remedy:
+        parameter, values = fact.remedy
+        option = OPTIONS.get(parameter, "--" + parameter.replace("_", "-"))
+        state = f"f you know {'the ' + fact.label if fact.text else 'it'}, state it: {option} {values}"
+    if not fact.text:
+        return f"{fact.label}: i{state}. {fact.effect}"
+    reason, effect = f" ({fact.reason})" if fact.reason else "", f"; {fact.effect}" if fact.effect else ""
+    return f"{fact.label}: {fact.text}{reason}{effect}" + (f". I{state}" if state else "")
 
 
-def echo_entries(plan: Plan, output: Path) -> None:
+def echo_parts(plan: Plan, output: Path) -> None:
     """Print everything that would be written."""
-    keys, tensors = key_values(plan.entries), tensor_entries(plan.entries)
-    echo(f"would write {name_text(output)}: {count_text(len(keys), 'key')}, {count_text(len(tensors), 'tensor')}")
-    for entry in keys:
-        value = f"[{count_text(len(entry.value), 'element')}]" if entry.type.startswith("ARRAY") else str(entry.value)
-        echo(f"  {escape(entry.key)} {entry.type} {escape(value)}")
-    for tensor in tensors:
-        echo(f"  {escape(tensor.name)} F32 {shape_text(tensor.shape)} {count_text(tensor.nbytes, 'byte')}")
+    echo(f"would write {name_text(output)}: {counts(plan)}")
+    for name, content in plan.parts.items():
+        if name != WHOLE:
+            echo(f"  {escape(name)}: {count_text(content.nbytes, 'byte')} of data")
+        for entry in content.keys if isinstance(content, Gguf) else ():
+            is_array = entry.type.startswith("ARRAY")
+            value = f"[{count_text(len(entry.value), 'element')}]" if is_array else str(entry.value)
+            echo(f"  {escape(entry.key)} {entry.type} {escape(value)}")
+        for tensor in content.tensors:
+            shape, size = shape_text(tensor.shape), count_text(tensor.nbytes, "byte")
+            echo(f"  {escape(tensor.name)} {tensor.type} {shape} {size}")
+
+
+def counts(plan: Plan) -> str:
+    """Return how many keys, or files, and tensors an output has, in words."""
+    n_tensors = count_text(len(plan.tensors), "tensor")
+    first = count_text(len(keys_of(plan)), "key") if WHOLE in plan.parts else count_text(len(plan.parts), "file")
+    return f"{first}, {n_tensors}"
+
+
+def keys_of(plan: Plan) -> Sequence[KeyValue]:
+    """Return the keys of all GGUF files of an output."""
+    return [entry for content in plan.parts.values() if isinstance(content, Gguf) for entry in content.keys]
 
 
 def echo_written(written: Written, output: Path, *, verified: bool) -> None:
-    """Print what was written."""
-    keys, tensors = key_values(written.plan.entries), tensor_entries(written.plan.entries)
+    """Print what was written, and the commands that use it."""
     for name, count in written.not_finite.items():
         echo(f"note: {escape(name)}: {count_text(count, 'value')} {'is' if count == 1 else 'are'} NaN or infinite")
     compared = ", every byte compared" if verified else ""
-    parts = f"{count_text(len(keys), 'key')}, {count_text(len(tensors), 'tensor')}, {size_text(written.size)}"
-    echo(f"wrote {name_text(output)}: {parts}{compared}")
+    echo(f"wrote {name_text(output)}: {counts(written.plan)}, {size_text(written.size)}{compared}")
+    for command in written.plan.next:
+        echo(f"{command.purpose}: {escape(command.line(output))}")
 
 
 def name_text(path: Path) -> str:
@@ -62,25 +109,26 @@ def name_text(path: Path) -> str:
 
 def plan_as_dict(plan: Plan, output: Path, written: Written | None) -> dict[str, Any]:
     """Return the plan for JSON: `size` is null and `written` false where nothing was written."""
+    epsilon = plan.fact("epsilon")
     return {
         "input": plan.file.path,
         "output": os.fsdecode(output),
-        "kind": plan.kind,
-        "rms_eps": plan.rms_eps,
-        "rms_eps_reason": plan.rms_eps_reason,
-        "notes": [with_options(note) for note in plan.notes],
+        "kind": TARGETS[plan.target].kind,
+        "rms_eps": epsilon.value,
+        "rms_eps_reason": epsilon.reason,
+        "notes": [sentence(fact) for fact in plan.facts if fact.value is None],
         "findings": [{"path": finding.path, "message": finding.message} for finding in plan.warnings],
         "conclusions": plan.study.as_dict() if plan.study else None,
-        "keys": [key_as_dict(entry) for entry in key_values(plan.entries)],
+        "keys": [key_as_dict(entry) for entry in keys_of(plan)],
         "tensors": [
             {
                 "name": entry.name,
                 "shape": list(entry.shape),
-                "type": "F32",
+                "type": entry.type,
                 "nbytes": entry.nbytes,
                 "source": entry.data.path if isinstance(entry.data, FileData) else None,
             }
-            for entry in tensor_entries(plan.entries)
+            for entry in plan.tensors
         ],
         "written": written is not None,
         "size": written.size if written else None,

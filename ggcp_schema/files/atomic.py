@@ -18,7 +18,7 @@ except ImportError:  # Windows, where a file that a process has open cannot be r
 
 NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS}  # what such filesystems answer
 
-_current: _Output | None = None  # these two are for `abandon_output`
+_current: Output | None = None  # these two are for `abandon_output`
 _written: list[str] = []
 
 
@@ -75,8 +75,15 @@ def atomic_output(path: str | os.PathLike[str], *, overwrite: bool, sync: bool =
 
     Raises `ExistsError` if the file exists and `overwrite` is false, and `FileError` if it cannot be written.
     """
+    with published(Output(os.fspath(path)), overwrite=overwrite, sync=sync) as place:
+        yield place
+
+
+@contextmanager
+def published(output: Output, *, overwrite: bool, sync: bool) -> Iterator[str]:
+    """Create an output, yield the path to write to, and publish it; see `atomic_output`."""
     global _current  # noqa: PLW0603
-    output = _current = _Output(os.fspath(path))
+    _current = output
     try:
         try:
             output.create()
@@ -111,7 +118,7 @@ def abandon_output() -> list[str]:
     return list(written)
 
 
-class _Output:
+class Output:
     """An output from the creation of the file until it has its name.
 
     The file is created without a name where the system can do that (O_TMPFILE), otherwise as a temporary file
@@ -218,14 +225,22 @@ class _Output:
             path = os.path.join(self.folder, name)
             with suppress(OSError):  # locked by a living writer, or another user's
                 if fcntl is None:
-                    os.unlink(path)
+                    self._put_away(path)
                     continue
-                fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+                fd = self._open_left(path)
                 try:
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    os.unlink(path)
+                    self._put_away(path)
                 finally:
                     os.close(fd)
+
+    def _open_left(self, path: str) -> int:
+        """Open what a killed process has left, to lock it."""
+        return os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+    def _put_away(self, path: str) -> None:
+        """Remove what a killed process has left."""
+        os.unlink(path)
 
     def _link(self, path: str) -> None:
         """Give the file a name that does not exist. Raises `FileExistsError`."""

@@ -16,6 +16,8 @@ DESCRIPTIONS = {
     b"tjgg": "a ggjt model or vocabulary file (llama.cpp of April to August 2023)",
     b"fmgg": "a ggmf model or vocabulary file (llama.cpp of March 2023)",
     b"lmgg": "an unversioned ggml model or vocabulary file (llama.cpp before 25 March 2023)",
+    b"algg": "a ggla LoRA adapter (llama.cpp's finetune or convert-lora, 2023)",
+    b"lcgg": "a ggcl LoRA training checkpoint (llama.cpp's finetune, 2023)",
 }
 ARCHIVES = {
     b"PK\x03\x04": ("a zip archive", "Unpack it with `unzip FILE`; a PyTorch checkpoint is a zip archive too."),

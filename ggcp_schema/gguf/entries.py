@@ -1,21 +1,14 @@
-"""The keys and tensors of a GGUF file, as plain data. Nothing here writes."""
+"""The keys of a GGUF file, as plain data. Nothing here writes."""
 
 from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any
 
 from ggcp_schema.constructs import NaN
-from ggcp_schema.errors import UnfitError, UsageError
-from ggcp_schema.files.source import CHUNK, Source
-from ggcp_schema.files.tensor import BIG, Tensor
-
-Progress = Callable[[int], None]
-Transform = Callable[[memoryview], memoryview]
+from ggcp_schema.errors import UnfitError
 
 ARCHITECTURE = "general.architecture"
 ALIGNMENT = "general.alignment"
@@ -56,107 +49,6 @@ class KeyValue:
             )
         if self.type == "FLOAT32":
             object.__setattr__(self, "value", to_float32(self.value))
-
-
-class FileData(NamedTuple):
-    """Data that lies in a file: `extents` are (offset, size) in bytes, joined in this order.
-
-    `transform` changes each chunk, but not its size; None copies. `path` is the path of the tensor the data is from.
-    """
-
-    path: str
-    source: Source
-    extents: tuple[tuple[int, int], ...]
-    transform: Transform | None = None
-
-    @property
-    def nbytes(self) -> int:
-        return sum(size for _, size in self.extents)
-
-
-class Zeros(NamedTuple):
-    """Data of `nbytes` zero bytes."""
-
-    nbytes: int
-
-
-class TensorEntry(NamedTuple):
-    """An F32 tensor: its GGUF name, its shape in ggml order, and where its little-endian data comes from."""
-
-    name: str
-    shape: tuple[int, ...]
-    data: FileData | Zeros
-
-    @property
-    def nbytes(self) -> int:
-        return self.data.nbytes
-
-
-Entry = KeyValue | TensorEntry
-
-
-def stored(name: str, tensor: Tensor) -> TensorEntry:
-    """Return the entry of an F32 tensor that is copied as it is; from big-endian data its bytes are swapped.
-
-    Raises `UsageError` if the tensor is not F32.
-    """
-    if tensor.type != "F32":
-        message = f"{tensor.source.path}: tensor {tensor.path} is {tensor.type}; only F32 tensors can be copied"
-        raise UsageError(message, "The trainers' checkpoints contain no others.")
-    extents = ((tensor.offset, tensor.nbytes),) if tensor.nbytes else ()
-    transform = swapped if tensor.byte_order == BIG else None
-    return TensorEntry(name, tensor.shape, FileData(tensor.path, tensor.source, extents, transform))
-
-
-def swapped(chunk: memoryview) -> memoryview:
-    """Return 4-byte elements with the order of their bytes reversed."""
-    import numpy as np
-
-    elements: memoryview = np.frombuffer(chunk, "<u4").byteswap().data
-    return elements.cast("B")
-
-
-def key_values(entries: Sequence[Entry]) -> list[KeyValue]:
-    """Return the key-values among the entries."""
-    return [entry for entry in entries if isinstance(entry, KeyValue)]
-
-
-def tensor_entries(entries: Sequence[Entry]) -> list[TensorEntry]:
-    """Return the tensors among the entries."""
-    return [entry for entry in entries if isinstance(entry, TensorEntry)]
-
-
-def sources(entries: Sequence[Entry]) -> list[Source]:
-    """Return the files that the tensors' data comes from, each once."""
-    found = {
-        id(entry.data.source): entry.data.source
-        for entry in tensor_entries(entries)
-        if isinstance(entry.data, FileData)
-    }
-    return list(found.values())
-
-
-def tensor_data(entries: Sequence[TensorEntry]) -> Iterator[memoryview]:
-    """Yield the data of the tensors one after another, in chunks of at most 2 MiB of one tensor each.
-
-    Files are read ahead. A chunk is only valid until the next one is requested.
-    """
-    for source, group in groupby(
-        entries, key=lambda entry: entry.data.source if isinstance(entry.data, FileData) else None
-    ):
-        run = list(group)
-        if source is None:
-            zeros = memoryview(bytes(min(CHUNK, max((entry.nbytes for entry in run), default=0))))
-            yield from (zeros[: min(CHUNK, entry.nbytes - at)] for entry in run for at in range(0, entry.nbytes, CHUNK))
-            continue
-        data = [entry.data for entry in run if isinstance(entry.data, FileData)]
-        chunks = source.stream([extent for item in data for extent in item.extents])
-        for item in data:
-            left = item.nbytes
-            while left:
-                chunk = next(chunks)
-                left -= len(chunk)
-                yield item.transform(chunk) if item.transform else chunk
 
 
 def to_float32(value: float) -> float:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
-from itertools import groupby
-from math import prod
-from typing import NamedTuple
 
 from ggcp_schema.errors import UsageError
-from ggcp_schema.files.safetensors import DTYPES
-from ggcp_schema.files.source import Rows, Source
+from ggcp_schema.files.pieces import Computed, FileData, TensorEntry
+from ggcp_schema.files.source import Rows
 from ggcp_schema.files.tensor import ELEMENT_SIZES, LITTLE, Tensor, decode
 from ggcp_schema.huggingface.names import is_rotated, parameter_names
 from ggcp_schema.huggingface.rotation import halves
@@ -23,36 +20,9 @@ MOMENTS = {"m": "exp_avg", "v": "exp_avg_sq"}
 """torch's names of Adam's moments, by the names of the trainers."""
 
 
-class Stored(NamedTuple):
-    """Data in a file: the extents, joined in this order, of which `transform` converts each chunk if it is not None."""
-
-    source: Source
-    extents: tuple[Rows, ...]
-    transform: Callable[[memoryview], memoryview] | None = None
-
-    @property
-    def nbytes(self) -> int:
-        """The bytes to be read."""
-        return sum(extent.nbytes for extent in self.extents)
-
-
-class HfTensor(NamedTuple):
-    """A tensor of a safetensors file: its name, element type, shape in numpy's order, and little-endian data."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    data: Stored | bytes
-
-    @property
-    def nbytes(self) -> int:
-        """The bytes of the tensor in the output."""
-        return prod(self.shape) * DTYPES[self.dtype]
-
-
 def weight_tensors(
     tensors: Mapping[str, Tensor], *, n_head: int, n_head_kv: int | None = None, dtype: str = "F32"
-) -> list[HfTensor]:
+) -> list[TensorEntry]:
     """Return a model's weights by transformers' names, in the order of `named_parameters()`.
 
     `tensors` are those of a whole model by ggcp path, and `dtype` is F32, F16 or BF16. Raises `UsageError` for another
@@ -68,7 +38,7 @@ def weight_tensors(
         extents = _extents(path, tensor.offset, tensor.nbytes, tensor.shape, heads)
         as_it_is = tensor.type == dtype and tensor.byte_order == LITTLE
         transform = None if as_it_is else partial(_converted, tensor.type, tensor.byte_order, dtype, 1)
-        found.append(HfTensor(name, dtype, tensor.shape[::-1], Stored(tensor.source, extents, transform)))
+        found.append(TensorEntry(name, tensor.shape, FileData(path, tensor.source, extents, transform), dtype))
     return found
 
 
@@ -81,7 +51,7 @@ def moment_tensors(
     step: int,
     n_head: int,
     n_head_kv: int | None = None,
-) -> list[HfTensor]:
+) -> list[TensorEntry]:
     """Return Adam's moments of each parameter as torch has them, and `step`, the count of iterations.
 
     They are `exp_avg.NAME`, which is m divided by `scale`, and `exp_avg_sq.NAME`, v divided by its square. `tensors`
@@ -99,34 +69,14 @@ def moment_tensors(
             piece, shape = layout.find(path), tensors[path].shape
             assert piece is not None  # noqa: S101 - the layout is that of these tensors
             extents = _extents(path, vector.offset + 4 * piece.start, 4 * piece.count, shape, heads)
-            found.append(HfTensor(f"{prefix}.{name}", "F32", shape[::-1], Stored(vector.source, extents, transform)))
-    return [*found, HfTensor("step", "F32", (), struct.pack("<f", step))]
+            data = FileData(vector.path, vector.source, extents, transform)
+            found.append(TensorEntry(f"{prefix}.{name}", shape, data))
+    return [*found, TensorEntry("step", (), Computed(lambda: [struct.pack("<f", step)]))]
 
 
 def layer_count(tensors: Mapping[str, Tensor]) -> int:
     """Return the number of layers of a model whose tensors are given by ggcp path."""
     return sum(layer_and_name(path)[1] == "wq" for path in tensors)
-
-
-def tensor_data(tensors: Iterable[HfTensor]) -> Iterator[memoryview]:
-    """Yield the data of the tensors one after another, in constant memory.
-
-    Files are read ahead. A chunk is only valid until the next one is requested.
-    """
-    for source, group in groupby(
-        tensors, key=lambda tensor: tensor.data.source if isinstance(tensor.data, Stored) else None
-    ):
-        if source is None:
-            yield from (memoryview(tensor.data) for tensor in group if isinstance(tensor.data, bytes))
-            continue
-        run = [tensor.data for tensor in group if isinstance(tensor.data, Stored)]
-        chunks = source.stream([extent for data in run for extent in data.extents])
-        for data in run:
-            left = data.nbytes
-            while left:
-                chunk = next(chunks)
-                left -= len(chunk)
-                yield data.transform(chunk) if data.transform else chunk
 
 
 def _extents(path: str, offset: int, nbytes: int, shape: tuple[int, ...], heads: Mapping[str, int]) -> tuple[Rows, ...]:

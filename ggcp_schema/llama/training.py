@@ -7,7 +7,7 @@ flat vectors, and the scale of the gradients.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -181,6 +181,36 @@ def modification_date(source: Source) -> datetime.date | None:
         return datetime.datetime.fromtimestamp(source.modified, datetime.timezone.utc).date()
     except (OverflowError, ValueError, OSError):
         return None
+
+
+def whole_model(
+    file: str,
+    tensors: Mapping[str, Tensor],
+    name_of: Callable[[str], str | None],
+    n_vocab: int,
+    n_embd: int,
+    n_layer: int,
+    n_ff: int,
+    *,
+    any_type: bool = False,
+) -> dict[str, Tensor]:
+    """Return the tensors of a llama model of these sizes by ggcp path; `name_of` gives the name of a path in the file.
+
+    Raises `UsageError` if one is missing, of a wrong shape, or not F32, unless it may be of `any_type`.
+    """
+    found = {}
+    # A false n_layer costs no more than a layer for each tensor: the first that is missing ends the search.
+    for path, shape in model_shapes(n_vocab, n_embd, min(n_layer, len(tensors)), n_ff).items():
+        name = str(name_of(path))
+        tensor = tensors.get(name)
+        if tensor is None or tensor.shape != shape or not (any_type or tensor.type == "F32"):
+            instead = f"{tensor.type} {list(tensor.shape)}" if tensor else "none"
+            raise UsageError(
+                f"{file}: tensor {name}: expected {'' if any_type else 'F32 '}{list(shape)}, found {instead}",
+                "Pass a checkpoint that contains a complete llama model.",
+            )
+        found[path] = tensor
+    return found
 
 
 def model_shapes(n_vocab: int, n_embd: int, n_layer: int, n_ff: int) -> dict[str, tuple[int, ...]]:

@@ -12,36 +12,18 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from ggcp_schema.errors import UsageError
+from ggcp_schema.files.pieces import Computed, TensorEntry
 from ggcp_schema.files.tensor import LITTLE
 from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.llama import names
 from ggcp_schema.llama.adapter import Adapter, Base
-from ggcp_schema.schema.ggml import GGML_TYPES, data_size
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-SIZES = {known.name: known for known in GGML_TYPES.values()}
 
-
-class Computed(NamedTuple):
-    """A tensor that is computed when it is written.
-
-    `shape` is in ggml order, `type` ggml's name; `chunks` yields the little-endian data, row after row.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    type: str
-    chunks: Callable[[], Iterator[bytes]]
-
-    @property
-    def nbytes(self) -> int:
-        return data_size(SIZES[self.type], list(self.shape))
-
-
-def small(name: str, shape: tuple[int, ...], values: Callable[[], npt.NDArray[np.floating]]) -> Computed:
+def small(name: str, shape: tuple[int, ...], values: Callable[[], npt.NDArray[np.floating]]) -> TensorEntry:
     """Return an F32 tensor whose values are computed at once; `shape` is in ggml order."""
 
     def chunks() -> Iterator[bytes]:
@@ -51,7 +33,7 @@ def small(name: str, shape: tuple[int, ...], values: Callable[[], npt.NDArray[np
             data = values().astype("<f4").tobytes()
         yield data
 
-    return Computed(name, shape, "F32", chunks)
+    return TensorEntry(name, shape, Computed(chunks))
 
 
 def adapter_keys() -> list[KeyValue]:
@@ -64,7 +46,7 @@ def adapter_keys() -> list[KeyValue]:
     ]
 
 
-def adapter_tensors(adapter: Adapter, base: Base) -> list[Computed]:
+def adapter_tensors(adapter: Adapter, base: Base) -> list[TensorEntry]:
     """Return the tensors of a GGUF adapter, two for each pair but those of norms. The adapter must fit the base.
 
     `lora_a` is A transposed, [n_in, r], and `lora_b` is B, [r, n_out]. The embeddings, of which rows are looked up,

@@ -6,16 +6,16 @@ import os
 from collections.abc import Iterable, Iterator
 
 from ggcp_schema.errors import UsageError
-from ggcp_schema.files.atomic import check_output
-from ggcp_schema.formats import open_file
+from ggcp_schema.files.output import WHOLE
 from ggcp_schema.formats.file import File, Finding
-from ggcp_schema.gguf.entries import Progress
 from ggcp_schema.llama.training import Study, Training, study
 from ggcp_schema.mapping.model import rescued
-from ggcp_schema.mapping.notes import resume_notes
-from ggcp_schema.mapping.plan import Plan, Written, chosen_epsilon, write
-from ggcp_schema.mapping.resume import Recipe, record_of, resume_entries, rotation_of, verbatim_recipe
+from ggcp_schema.mapping.notes import resume_facts
+from ggcp_schema.mapping.plan import OUTPUT, Command, Fact, Plan, epsilon_fact, epsilon_of
+from ggcp_schema.mapping.resume import Recipe, record_of, resume_content, rotation_of, verbatim_recipe
 from ggcp_schema.schema.inference import ADAM
+
+RESUME = "resume"
 
 
 def plan_resume(
@@ -48,11 +48,11 @@ def plan_resume(
             "Omit the order and the batch, or the request for a fresh optimizer.",
         )
     conclusions = study(training, order=order, n_batch=n_batch)
-    eps, reason = chosen_epsilon(rms_eps, training.rms_eps, conclusions.era)
+    epsilon = epsilon_of(rms_eps, training.rms_eps, conclusions.era)
     scale = conclusions.scale.s if conclusions.scale.summed and not fresh_optimizer else None
     rotation, problem = _rotation(training)
     recipe = Recipe(
-        eps,
+        epsilon.value,
         conclusions.order.order if conclusions.order.is_certain else None,
         scale or 1,
         rotation,
@@ -60,17 +60,14 @@ def plan_resume(
         record=record_of(training, conclusions.era, certain=rms_eps is None and conclusions.era.rms_eps_certain),
     )
     return Plan(
-        kind="resume",
+        target=RESUME,
         file=file,
         inputs=(file.path,),
-        entries=resume_entries(file, training, recipe),
-        rms_eps=eps,
-        rms_eps_reason=reason,
-        notes=tuple(resume_notes(training, conclusions, recipe, problem)),
+        parts={WHOLE: resume_content(file, training, recipe)},
+        facts=(epsilon, *resume_facts(training, conclusions, recipe, problem)),
         warnings=_warnings(file, problem, _doubts(training, conclusions, fresh=fresh_optimizer)),
-        training=training,
+        next=(resume_command(training),),
         study=conclusions,
-        recipe=recipe,
     )
 
 
@@ -79,16 +76,16 @@ def _plan_verbatim(file: File, training: Training) -> Plan:
         raise UsageError(f"{file.path} is a {file.format.title}; the converter of 2023 read only ggcp checkpoints")
     recipe = verbatim_recipe(training)
     return Plan(
-        kind="resume",
+        target=RESUME,
         file=file,
         inputs=(file.path,),
-        entries=resume_entries(file, training, recipe),
-        rms_eps=recipe.rms_eps,
-        rms_eps_reason="the converter of 2023 always wrote it",
-        notes=("verbatim: the optimizer's vectors and n_rot are copied as they are",),
+        parts={WHOLE: resume_content(file, training, recipe)},
+        facts=(
+            epsilon_fact(recipe.rms_eps, "the converter of 2023 always wrote it"),
+            Fact("verbatim", "the optimizer's vectors and n_rot are copied as they are"),
+        ),
         warnings=file.findings,
-        training=training,
-        recipe=recipe,
+        next=(resume_command(training),),
     )
 
 
@@ -122,51 +119,8 @@ def _warnings(file: File, problem: str, doubts: Iterable[str]) -> tuple[Finding,
     return tuple(findings)
 
 
-def convert(
-    source: str | os.PathLike[str],
-    output: str | os.PathLike[str],
-    *,
-    rms_eps: float | None = None,
-    order: str | None = None,
-    n_batch: int | None = None,
-    fresh_optimizer: bool = False,
-    verbatim: bool = False,
-    strict: bool = False,
-    force: bool = False,
-    verify: bool = False,
-    sync: bool = True,
-    progress: Progress | None = None,
-) -> Written:
-    """Convert the checkpoint at `source`, ggcp or GGUF, to a GGUF checkpoint from which training can be resumed.
-
-    Parameters:
-        rms_eps: the epsilon of the RMS norm. None takes the one that the file stores or its era used.
-        order: the order of the flat vectors (A, B, C or D) if you know it. None decides from the bytes, and changes the
-            order only if it is proven.
-        n_batch: the samples of a batch, by which summed gradients are scaled. None estimates it from the counts.
-        fresh_optimizer: write zeros for the optimizer's state, and iteration counts of 0.
-        verbatim: write what the converter of 2023 wrote.
-        strict: refuse a file with findings, and tensors with NaN or infinite values.
-        force: overwrite an existing output.
-        verify: compare every byte with the checkpoint before the output gets its name.
-        sync: wait until the output is on the disk.
-        progress: called with the number of bytes just copied or compared.
-
-    Raises `MalformedError` if the checkpoint is damaged, `UsageError` if it contains no training state, `UnfitError` if
-    GGUF cannot store one of its numbers, `FileError` if a file cannot be read or written.
-    """
-    check_output(output, (source,), overwrite=force)
-    with open_file(source, partial=True) as file:
-        plan = plan_resume(
-            file, rms_eps=rms_eps, order=order, n_batch=n_batch, fresh_optimizer=fresh_optimizer, verbatim=verbatim
-        )
-        return write(plan, output, strict=strict, force=force, verify=verify, sync=sync, progress=progress)
-
-
-def resume_command(plan: Plan, output: str) -> list[str]:
-    """Return the command of the last trainer, that of July 2024, that resumes from the output of a resume plan."""
-    assert plan.training is not None  # noqa: S101 - a resume plan has one
-    training = plan.training
+def resume_command(training: Training) -> Command:
+    """Return the command of the last trainer, that of July 2024, that resumes from the output."""
     numbers = {
         "--threads": os.cpu_count(),  # by default 6, which hardly move on fewer cores
         "--ctx": training.context.tokens,
@@ -176,10 +130,11 @@ def resume_command(plan: Plan, output: str) -> list[str]:
         "--ff": training.n_ff,
         "--opt-past": training.past,  # it refuses a checkpoint with another number
     }
-    return [
+    words = (
         "llama-train-text-from-scratch",
-        *("--checkpoint-in", output, "--checkpoint-out", "chk-LATEST.gguf", "--model-out", "model.gguf"),
+        *("--checkpoint-in", OUTPUT, "--checkpoint-out", "chk-LATEST.gguf", "--model-out", "model.gguf"),
         *("--vocab-model", "VOCABULARY.gguf", "--train-data", "TEXT"),
         *(word for option, number in numbers.items() if number for word in (option, str(number))),
         *("--no-flash", "--use-checkpointing"),
-    ]
+    )
+    return Command("resume with llama.cpp of before 25 July 2024", words)

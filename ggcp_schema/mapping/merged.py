@@ -7,11 +7,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ggcp_schema.errors import UsageError
+from ggcp_schema.files.pieces import TYPES, Computed, TensorEntry
 from ggcp_schema.files.source import CHUNK
 from ggcp_schema.files.tensor import ELEMENT_SIZES, LITTLE, Tensor, decode
 from ggcp_schema.llama import names
 from ggcp_schema.llama.adapter import Adapter, Base, hf_order, product
-from ggcp_schema.mapping.adapter import SIZES, Computed
 from ggcp_schema.schema.ggml import data_size
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 
-def merged(adapter: Adapter, base: Base, *, type: str | None = None, hf_rows: bool = False) -> dict[str, Computed]:
+def merged(adapter: Adapter, base: Base, *, type: str | None = None, hf_rows: bool = False) -> dict[str, TensorEntry]:
     """Return the tensors of the base that have a pair, with it added, by path in the base's order.
 
     They are computed in float64, a few rows at a time, and rounded to `type`, or to the type they have in the base.
@@ -43,7 +43,7 @@ def check_types(base: Base, tensor: Tensor, type: str) -> None:
     name = f"{base.path}: {tensor.name}"
     if not _is_readable(tensor):
         raise UsageError(f"{name} is {tensor.type} of a kind that cannot be read", "Pass a model in GGUF.")
-    if not _is_done(partial(encode, np.zeros((1, SIZES[type].block_size)), type)):
+    if not _is_done(partial(encode, np.zeros((1, TYPES[type].block_size)), type)):
         raise UsageError(
             f"{name} is {type}, which cannot be written, so the adapter cannot be merged into this model",
             "Make an adapter for it instead, which goes with a model of any type.",
@@ -54,7 +54,7 @@ def _is_readable(tensor: Tensor) -> bool:
     """Return whether the rows of a tensor can be read: ggml's older blocks and big-endian ones cannot."""
     import numpy as np
 
-    known = SIZES.get(tensor.type)
+    known = TYPES.get(tensor.type)
     if known is None or tensor.shape[0] % known.block_size or tensor.nbytes != data_size(known, list(tensor.shape)):
         return False
     if tensor.type in ELEMENT_SIZES:
@@ -72,7 +72,7 @@ def _is_done(convert: Callable[[], Any]) -> bool:
     return True
 
 
-def _merged(adapter: Adapter, base: Base, path: str, type: str, *, hf_rows: bool) -> Computed:
+def _merged(adapter: Adapter, base: Base, path: str, type: str, *, hf_rows: bool) -> TensorEntry:
     tensor = base.tensors[path]
     n_head = base.heads.of(path) if hf_rows else None
 
@@ -85,7 +85,8 @@ def _merged(adapter: Adapter, base: Base, path: str, type: str, *, hf_rows: bool
             rows += read_rows(tensor, start, start + len(rows))
             yield encode(rows[hf_order(len(rows), len(rows) // head_size)] if n_head else rows, type)
 
-    return Computed(str(names.tensor_name(path)), tensor.shape, type, chunks)
+    sources = (adapter.pairs[path].a.source, tensor.source)
+    return TensorEntry(str(names.tensor_name(path)), tensor.shape, Computed(chunks, sources), type)
 
 
 def read_rows(tensor: Tensor, start: int, stop: int) -> npt.NDArray[np.float32]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ggcp_schema.errors import GgcpError, UsageError
+from ggcp_schema.files.pieces import TensorEntry, stored
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import CHECKPOINT_NEEDED, File
 from ggcp_schema.formats.ggcp.checkpoint import Checkpoint, is_optimizer
 from ggcp_schema.formats.ggcp.training import evidence_of
+from ggcp_schema.formats.ggml.file import GgmlFile
 from ggcp_schema.formats.gguf.file import GgufFile
 from ggcp_schema.formats.gguf.training import (
     check_whole_model,
@@ -22,12 +24,15 @@ from ggcp_schema.formats.gguf.training import (
     stored_context_length,
     stored_epsilon,
 )
-from ggcp_schema.gguf.entries import Entry, KeyValue, stored
+from ggcp_schema.gguf.entries import KeyValue
+from ggcp_schema.gguf.writer import Gguf
 from ggcp_schema.llama import names
 from ggcp_schema.llama.eras import Evidence
 from ggcp_schema.llama.rotation import FREQ_BASE, rope_entries
 from ggcp_schema.llama.tokenizer import n_tokens
-from ggcp_schema.mapping.resume import checked_epsilon
+from ggcp_schema.llama.training import modification_date, whole_model
+from ggcp_schema.mapping.resume import checked_epsilon, is_copied
+from ggcp_schema.schema.inference import n_ff_by_formula
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,9 @@ class Model:
         rms_eps: the epsilon of the RMS norm, if the file stores it.
         has_vocabulary: True if the file contains one.
         context_length: in tokens, if the file stores it.
+        file_type: the number for the type of most weights.
+        name: the name that a model file stores.
+        kept: the other keys of a model file, which the output has too.
     """
 
     path: str
@@ -58,6 +66,9 @@ class Model:
     rms_eps: float | None = None
     has_vocabulary: bool = False
     context_length: int | None = None
+    file_type: int = 0
+    name: str | None = None
+    kept: tuple[KeyValue, ...] = ()
 
     def __post_init__(self) -> None:
         try:
@@ -82,10 +93,10 @@ class Model:
 
 
 def model_of(file: File) -> Model:
-    """Return the model in a ggcp checkpoint, or in a GGUF checkpoint by this package or by a trainer.
+    """Return the model in a checkpoint, ggcp or GGUF, or in a model file, GGUF, ggjt, ggmf or ggml.
 
     A damaged file will do if the model is whole; otherwise its damage is raised, which says how much is. Raises
-    `UsageError` if the file contains no model that llama.cpp could run, or is a model already.
+    `UsageError` if the file contains no model that llama.cpp could run.
     """
     read = READERS.get(file.format.name)
     if read is None:
@@ -146,11 +157,11 @@ def _of_gguf(gguf: GgufFile) -> Model:
 def _of_whole_gguf(gguf: GgufFile) -> Model:
     check_whole_model(gguf)
     is_checkpoint = names.TRAINING_TYPE in gguf.keys or names.OPTIMIZER_TYPE in gguf.keys
-    if names.TOKENS in gguf.keys and not is_checkpoint:
-        if not gguf.container.get("tensor_count"):
-            raise UsageError(f"{gguf.path} is a vocabulary", CHECKPOINT_NEEDED)
-        raise UsageError(f"{gguf.path} already is a model", "llama.cpp can run it as it is.")
-    tensors = model_tensors_of(gguf)
+    if names.TOKENS in gguf.keys and not gguf.container.get("tensor_count"):
+        raise UsageError(f"{gguf.path} is a vocabulary", CHECKPOINT_NEEDED)
+    tensors = model_tensors_of(gguf, any_type=not is_checkpoint)
+    if not is_checkpoint:
+        _check_no_others(gguf, tensors.values())
     n_embd, n_head = integer(gguf, names.EMBEDDING_LENGTH), integer(gguf, names.HEAD_COUNT)
     return Model(
         path=gguf.path,
@@ -167,24 +178,96 @@ def _of_whole_gguf(gguf: GgufFile) -> Model:
         rms_eps=stored_epsilon(gguf),
         has_vocabulary=names.TOKENS in gguf.keys,
         context_length=stored_context_length(gguf),
+        **({} if is_checkpoint else _kept_of(gguf)),
     )
 
 
-READERS: dict[str, Callable[[Any], Model]] = {"ggcp": _of_checkpoint, "gguf": _of_gguf}
+def _kept_of(gguf: GgufFile) -> dict[str, Any]:
+    """Return what a model file states beyond its hyper-parameters; the tokenizer is not among it."""
+    name, file_type = gguf.value(names.NAME), gguf.value(names.FILE_TYPE)
+    others = (entry for key, entry in gguf.keys.items() if not key.startswith(names.TOKENIZER))
+    return {
+        "name": name if isinstance(name, str) else None,
+        "file_type": file_type if isinstance(file_type, int) and 0 <= file_type < 1 << 32 else 0,
+        "kept": tuple(entry for entry in others if is_copied(gguf, entry)),
+    }
 
 
-def export_entries(
+def _check_no_others(file: File, tensors: Collection[Tensor]) -> None:
+    """Check that a model has no tensors but these: without the others it would be another model."""
+    known = {tensor.path for tensor in tensors}
+    for name in file.tensors:
+        if name not in known:
+            raise UsageError(f"{file.path}: tensor {name} is none of a llama model as the trainers wrote it", EXPORTED)
+
+
+EXPORTED = "Only models with the tensors of the trainers' models are exported."
+
+
+def _of_ggml(file: GgmlFile) -> Model:
+    """Return the model of a file before GGUF, whose quantized tensors must be of a type that GGUF stores alike."""
+    hparams = file.hparams
+    _check_count(file, len(file.tensors), 3 + 9 * hparams.n_layer)
+    if not file.tensors:
+        raise UsageError(f"{file.path} is a vocabulary", CHECKPOINT_NEEDED)
+    w1 = file.tensors.get(str(names.llama_name("layers[0].w1")))
+    n_ff = w1.shape[-1] if w1 else 0
+    tensors = whole_model(
+        file.path, file.tensors, names.llama_name, hparams.n_vocab, hparams.n_embd, hparams.n_layer, n_ff, any_type=True
+    )
+    _check_no_others(file, tensors.values())
+    for tensor in tensors.values():
+        if tensor.type not in file.types_of_gguf:
+            version = f" version {file.container['version']}" if "version" in file.container else ""
+            raise UsageError(
+                f"{file.path}: tensor {tensor.name} is {tensor.type} as {file.format.name}{version} stores it; "
+                "GGUF's blocks of this type are different ones, or it has none",
+                "Quantize the model again from the file with F16 or F32 weights that this one was made from.",
+            )
+    is_f32 = all(tensor.type == "F32" for tensor in tensors.values())
+    return Model(
+        path=file.path,
+        n_vocab=hparams.n_vocab,
+        n_embd=hparams.n_embd,
+        n_head=hparams.n_head,
+        n_layer=hparams.n_layer,
+        n_ff=n_ff,
+        n_rot=hparams.n_rot,
+        tensors={str(names.tensor_name(path)): tensor for path, tensor in tensors.items()},
+        evidence=Evidence(
+            first_tensor=next(iter(file.tensors)),
+            n_mult=hparams.n_mult,
+            n_ff=n_ff,
+            n_ff_by_formula=n_ff_by_formula(hparams.n_embd, hparams.n_mult),
+            modified=modification_date(file.source),
+        ),
+        has_vocabulary=True,
+        file_type=0 if is_f32 else file.container["ftype"],
+    )
+
+
+READERS: dict[str, Callable[[Any], Model]] = {
+    "ggcp": _of_checkpoint,
+    "gguf": _of_gguf,
+    "ggjt": _of_ggml,
+    "ggmf": _of_ggml,
+    "ggml": _of_ggml,
+}
+
+
+def model_content(
     model: Model,
     vocabulary: Sequence[KeyValue],
     *,
     context_length: int,
     rms_eps: float,
     name: str | None = None,
-) -> list[Entry]:
+) -> Gguf:
     """Return the keys and tensors of a model that llama.cpp runs, without the state of the training.
 
-    `vocabulary` is the tokenizer's keys, `context_length` in tokens. Without `name` it is the file's. Raises
-    `UsageError` if the vocabulary has another size than the model's, or a number is impossible.
+    `vocabulary` is the tokenizer's keys, `context_length` in tokens. If `name` is None, the model gets the name that
+    its file stores, or else that of the file. Raises `UsageError` if the vocabulary has another size than the model's,
+    or a number is impossible.
     """
     found = n_tokens(vocabulary)
     if found != model.n_vocab:
@@ -192,13 +275,16 @@ def export_entries(
             f"the vocabulary has {found} tokens; the model {model.path} was trained with {model.n_vocab}",
             "Use the file that was the trainer's --vocab-model, or one with the same vocabulary.",
         )
-    return [
+    if name is None:
+        name = Path(model.path).stem if model.name is None else model.name
+    keys = [
         *hparam_keys(model, context_length),
         KeyValue(names.RMS_EPSILON, "FLOAT32", checked_epsilon(rms_eps)),
-        *_general_keys(model, Path(model.path).stem if name is None else name),
+        *_general_keys(model, name),
         *vocabulary,
-        *model_tensors(model),
     ]
+    written = {entry.key for entry in keys} | {names.NAME}
+    return Gguf([*keys, *(entry for entry in model.kept if entry.key not in written)], model_tensors(model))
 
 
 def hparam_keys(model: Model, context_length: int | None = None) -> list[KeyValue]:
@@ -218,7 +304,7 @@ def hparam_keys(model: Model, context_length: int | None = None) -> list[KeyValu
     }
     return [
         KeyValue(names.ARCHITECTURE, "STRING", "llama"),
-        KeyValue(names.FILE_TYPE, "UINT32", 0),
+        KeyValue(names.FILE_TYPE, "UINT32", model.file_type),
         *(KeyValue(key, "UINT32", count) for key, count in counts.items() if count is not None),
         KeyValue(names.ROPE_FREQ_BASE, "FLOAT32", freq_base),
         KeyValue(names.ROPE_SCALE_LINEAR, "FLOAT32", model.freq_scale),
@@ -237,6 +323,6 @@ def _general_keys(model: Model, name: str) -> list[KeyValue]:
     ]
 
 
-def model_tensors(model: Model) -> list[Entry]:
+def model_tensors(model: Model) -> list[TensorEntry]:
     """Return the model's tensors."""
     return [stored(name, tensor) for name, tensor in model.tensors.items()]

@@ -1,4 +1,4 @@
-"""What a plan says it changes and on what evidence: one sentence each, in words for a person."""
+"""What a plan says it changes and on what evidence, in words for a person."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ggcp_schema.llama.parameters import RESUME_ORDER
 from ggcp_schema.llama.scale import COSTS
+from ggcp_schema.mapping.plan import Fact, Remedy
 from ggcp_schema.schema.inference import ADAM
 
 if TYPE_CHECKING:
@@ -16,64 +17,69 @@ if TYPE_CHECKING:
     from ggcp_schema.mapping.resume import Recipe
     from ggcp_schema.mapping.vocabulary import Vocabulary
 
+AS_THEY_ARE = "m and v are copied as they are"
 
-def resume_notes(training: Training, conclusions: Study, recipe: Recipe, problem: str) -> Iterator[str]:
+
+def resume_facts(training: Training, conclusions: Study, recipe: Recipe, problem: str) -> Iterator[Fact]:
     """Yield what is changed in a checkpoint to resume from. `problem` is why its rotation stays as it is stored."""
     scale = conclusions.scale
     if recipe.fresh:
         adam = "" if training.optimizer == ADAM else " Adam, which replaces L-BFGS,"
-        yield f"optimizer: written as one that has not started yet,{adam} with zeros and iteration counts of 0"
+        yield Fact("optimizer", f"written as one that has not started yet,{adam} with zeros and iteration counts of 0")
     else:
-        yield _order_note(conclusions, recipe)
+        yield _order_fact(conclusions, recipe)
         if scale.summed:
-            change = "m and v are copied as they are"
-            if recipe.scale != 1:
-                change = f"m is divided by {recipe.scale:,}, v by its square"
-            yield f"scale: {scale.reason}; {change}"
+            divided = f"m is divided by {recipe.scale:,}, v by its square"
+            yield Fact("scale", scale.reason, effect=divided if recipe.scale != 1 else AS_THEY_ARE)
             if scale.assumed or scale.s is None:
-                yield f"batch: if you know it, state it: n_batch=N. {COSTS}"
+                yield Fact("batch", effect=COSTS, remedy=Remedy("n_batch", "N"))
         elif scale.gradient != "mean" and training.optimizer == ADAM:
-            yield f"scale: {scale.reason}; m and v are copied as they are"
+            yield Fact("scale", scale.reason, effect=AS_THEY_ARE)
     if problem:
-        yield f"rotation: {problem}; n_rot {training.n_rot} is kept as it is"
+        yield Fact("rotation", problem, effect=f"n_rot {training.n_rot} is kept as it is")
     else:
-        yield from _rotation_note(training.n_rot, *recipe.rotation)
+        yield from _rotation_fact(training.n_rot, *recipe.rotation)
 
 
-def model_notes(
+def model_facts(
     model: Model, vocabulary: Vocabulary, damage: MalformedError | None, context_length: int | None
-) -> Iterator[str]:
+) -> Iterator[Fact]:
     """Yield where the parts of a model are from; `context_length` is the one that the user states."""
     if damage is not None:
-        yield f"damaged: only the model was read; lost: {damage.path} and what follows it"
+        yield Fact("damaged", f"only the model was read; lost: {damage.path} and what follows it")
     if context_length is None:
-        yield f"context length: {model.context_length} tokens (stored in the file)"
+        yield Fact("context length", f"{model.context_length} tokens", "stored in the file")
     else:
-        yield f"context length: {context_length} tokens (stated by the user)"
-    yield from _rotation_note(model.n_rot, *model.rotation)
+        yield Fact("context length", f"{context_length} tokens", "stated by the user")
+    yield from _rotation_fact(model.n_rot, *model.rotation)
+    described = {
+        "path": vocabulary.path,
+        "kind": vocabulary.kind,
+        "tokens": vocabulary.n_tokens,
+        "note": vocabulary.note or None,
+    }
+    n_tokens = f"{vocabulary.n_tokens:,} token{'s' if vocabulary.n_tokens != 1 else ''}"
+    yield Fact("vocabulary", f"{vocabulary.path}, {vocabulary.kind}, {n_tokens}", value=described)
     if vocabulary.note:
-        yield f"vocabulary: {vocabulary.note}"
+        yield Fact("vocabulary", vocabulary.note)
 
 
-def _order_note(conclusions: Study, recipe: Recipe) -> str:
+def _order_fact(conclusions: Study, recipe: Recipe) -> Fact:
     order = conclusions.order
     if recipe.permutes:
         change = f"from order {order.order} to order {RESUME_ORDER}"
-        return f"order: the optimizer's vectors are rewritten {change} ({order.reason})"
+        return Fact("order", f"the optimizer's vectors are rewritten {change}", order.reason)
     if order.is_certain:
-        return f"order: the optimizer's vectors are in order {RESUME_ORDER} already ({order.reason})"
+        return Fact("order", f"the optimizer's vectors are in order {RESUME_ORDER} already", order.reason)
+    copied = "the optimizer's vectors are copied as they are"
     if order.harmless:
-        return f"order: the optimizer's vectors are copied as they are ({order.reason})"
+        return Fact("order", copied, order.reason)
     known = f"likely {order.order}" if order.order else "unknown"
-    return (
-        f"order: {known} ({order.reason}); the optimizer's vectors are copied as they are. "
-        "If you know the order, state it: order=A, B or C"
-    )
+    return Fact("order", known, order.reason, copied, Remedy("order", "A, B or C"))
 
 
-def _rotation_note(n_rot: int, dimension_count: int, freq_base: float | None) -> Iterator[str]:
+def _rotation_fact(n_rot: int, dimension_count: int, freq_base: float | None) -> Iterator[Fact]:
     if n_rot != dimension_count:
-        yield (
-            f"rotation: n_rot {n_rot} of heads of {dimension_count} dimensions is written as "
-            f"rope.dimension_count {dimension_count} and rope.freq_base {freq_base:g}"
-        )
+        heads = f"n_rot {n_rot} of heads of {dimension_count} dimensions"
+        keys = f"rope.dimension_count {dimension_count} and rope.freq_base {freq_base:g}"
+        yield Fact("rotation", f"{heads} is written as {keys}")

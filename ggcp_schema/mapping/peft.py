@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ggcp_schema.errors import UsageError
+from ggcp_schema.files.pieces import TensorEntry
 from ggcp_schema.llama.adapter import Adapter, Base
 from ggcp_schema.llama.names import layer_and_name
-from ggcp_schema.mapping.adapter import Computed, new_norm, small
+from ggcp_schema.mapping.adapter import new_norm, small
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,7 +78,7 @@ def rank(adapter: Adapter) -> int:
     return max(adapter.pairs[path].rank for path in adapter.matrices)
 
 
-def peft_tensors(adapter: Adapter, base: Base, *, norms: bool) -> list[Computed]:
+def peft_tensors(adapter: Adapter, base: Base, *, norms: bool) -> list[TensorEntry]:
     """Return the tensors of `adapter_model.safetensors`; shapes are in ggml order, the reverse of safetensors'.
 
     `lora_A` is A transposed and `lora_B` is B, whose rows of q and k are in Hugging Face's order. Those of the
@@ -103,7 +104,7 @@ def _padded(adapter: Adapter, base: Base, path: str, factor: int, r: int) -> npt
     return np.pad(values, ((0, 0), (0, r - values.shape[1])))
 
 
-def _norms(adapter: Adapter, base: Base) -> Iterator[Computed]:
+def _norms(adapter: Adapter, base: Base) -> Iterator[TensorEntry]:
     for path in adapter.norms:
         yield small(f"{PREFIX}{hf_name(path)}.weight", base.tensors[path].shape, partial(new_norm, adapter, base, path))
 

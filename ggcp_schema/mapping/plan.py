@@ -1,66 +1,108 @@
-"""From a file to a file: the plan that the command line and the Python API share.
+"""From a file to a file or a folder: the plan that the command line and the Python API share.
 
-A plan is made from an open file, and says everything about the output before anything is written: its entries, what was
-changed and on what evidence. `convert` and `export` make plans; `write` carries one out.
+A plan is made from an open file, and says everything about the output before anything is written: its contents, what
+was changed and on what evidence. `mapping.targets` lists what makes plans; `write` carries one out.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from ggcp_schema.errors import UsageError
-from ggcp_schema.files.atomic import check_output
+from ggcp_schema.files.output import Parts, WriteOptions, check_parts, write_parts
+from ggcp_schema.files.pieces import TensorEntry
+from ggcp_schema.files.tensor import ELEMENT_SIZES, LITTLE, decode
 from ggcp_schema.formats.file import File, Finding
-from ggcp_schema.gguf.entries import Entry, Progress, TensorEntry, tensor_entries
-from ggcp_schema.gguf.writer import write_gguf
-from ggcp_schema.llama.eras import EraConclusion
-from ggcp_schema.llama.training import Study, Training
-from ggcp_schema.mapping.resume import Recipe, checked_epsilon
+from ggcp_schema.llama.eras import EraConclusion, epsilon_text
+from ggcp_schema.llama.training import Study
+from ggcp_schema.mapping.resume import checked_epsilon
 
-if TYPE_CHECKING:
-    from ggcp_schema.mapping.model import Model
-    from ggcp_schema.mapping.vocabulary import Vocabulary
+OUTPUT = "{output}"
+"""Stands for the name of the output in the words of a command."""
 
 
-class Plan(NamedTuple):
+class Remedy(NamedTuple):
+    """What a person who knows better can state: a parameter of the Python API, and its values in words."""
+
+    parameter: str
+    values: str
+
+
+class Fact(NamedTuple):
+    """Something that was decided about the output, in words.
+
+    Attributes:
+        label: what it is about: epsilon, order, scale, …
+        text: what was found or is written; empty if only a remedy is offered.
+        reason: on what evidence, or where it is from; empty if `text` says it.
+        effect: what follows for the output; empty if `text` says it.
+        remedy: what would replace the decision.
+        value: the same for programs, where the JSON of a command has a key of its own for it.
+    """
+
+    label: str
+    text: str = ""
+    reason: str = ""
+    effect: str = ""
+    remedy: Remedy | None = None
+    value: Any = None
+
+
+class Command(NamedTuple):
+    """A command to run next, and what for. `OUTPUT` among its words stands for the name of the output."""
+
+    purpose: str
+    words: tuple[str, ...]
+
+    def line(self, output: str | os.PathLike[str]) -> str:
+        """Return the command for a shell."""
+        return shlex.join(os.fsdecode(output) if word == OUTPUT else word for word in self.words)
+
+
+@dataclass(frozen=True)
+class Plan:
     """What will be written, and why.
 
     Attributes:
-        kind: "resume", a checkpoint to resume from, or "model", to be run.
+        target: the name of what is made: a key of `TARGETS`.
         file: the input. It is open while the plan is carried out.
         inputs: the paths of all inputs, which the output must not replace.
-        entries: the keys and tensors of the output, in file order.
-        rms_eps: the epsilon of the RMS norm.
-        rms_eps_reason: where the epsilon is from, in words.
-        notes: what is changed and on what evidence, one sentence each, in words for a person.
+        parts: the contents: of a file, by an empty name, or of the files of a folder, by their names.
+        facts: what was decided and on what evidence.
         warnings: what is odd in the input; `strict` refuses it.
-        training: the training state that is written; None in the plan of a model.
+        next: the commands that use the output.
         study: what was concluded from the training state; None if that was not needed.
-        recipe: how the training state is written; None in the plan of a model.
-        model: the model that is written; None in the plan of a checkpoint.
-        vocabulary: that of the model; None in the plan of a checkpoint.
     """
 
-    kind: Literal["resume", "model"]
+    target: str
     file: File
-    inputs: tuple[str | os.PathLike[str], ...]
-    entries: Sequence[Entry]
-    rms_eps: float
-    rms_eps_reason: str
-    notes: tuple[str, ...] = ()
+    inputs: tuple[str, ...]
+    parts: Parts
+    facts: tuple[Fact, ...] = ()
     warnings: tuple[Finding, ...] = ()
-    training: Training | None = None
+    next: tuple[Command, ...] = ()
     study: Study | None = None
-    recipe: Recipe | None = None
-    model: Model | None = None
-    vocabulary: Vocabulary | None = None
 
     @property
     def nbytes(self) -> int:
-        """The bytes of tensor data that will be written."""
-        return sum(entry.nbytes for entry in tensor_entries(self.entries))
+        """The bytes of data that will be written."""
+        return sum(content.nbytes for content in self.parts.values())
+
+    @property
+    def tensors(self) -> Sequence[TensorEntry]:
+        """The tensors of all parts."""
+        return [tensor for content in self.parts.values() for tensor in content.tensors]
+
+    def fact(self, label: str) -> Fact:
+        """Return the first fact with that label. Raises `KeyError` if there is none."""
+        for fact in self.facts:
+            if fact.label == label:
+                return fact
+        raise KeyError(label)
 
 
 class Written(NamedTuple):
@@ -69,7 +111,8 @@ class Written(NamedTuple):
     Attributes:
         plan: the plan that was carried out. Its file is closed.
         size: the size of the output in bytes.
-        not_finite: the number of NaN and infinite values by the GGUF name of the tensor that has them.
+        not_finite: the number of NaN and infinite values by the name of the tensor that has them; quantized tensors
+            are not examined.
     """
 
     plan: Plan
@@ -77,40 +120,34 @@ class Written(NamedTuple):
     not_finite: dict[str, int]
 
 
-def chosen_epsilon(stated: float | None, stored: float | None, era: EraConclusion) -> tuple[float, str]:
+def epsilon_of(stated: float | None, stored: float | None, era: EraConclusion) -> Fact:
     """Return the epsilon of the RMS norm and where it is from: stated by the user, stored, or of the era."""
+    value, reason = era.rms_eps, era.rms_eps_reason
     if stated is not None:
-        return checked_epsilon(stated), "stated by the user"
-    if stored is not None:
-        return checked_epsilon(stored), "stored in the file"
-    return era.rms_eps, era.rms_eps_reason
+        value, reason = checked_epsilon(stated), "stated by the user"
+    elif stored is not None:
+        value, reason = checked_epsilon(stored), "stored in the file"
+    return epsilon_fact(value, reason)
 
 
-def write(
-    plan: Plan,
-    output: str | os.PathLike[str],
-    *,
-    strict: bool = False,
-    force: bool = False,
-    verify: bool = False,
-    sync: bool = True,
-    progress: Progress | None = None,
-) -> Written:
-    """Write what is planned, completely or not at all. The parameters are those of `convert`."""
-    check(plan, output, strict=strict, force=force)
+def epsilon_fact(value: float, reason: str) -> Fact:
+    """Return the epsilon of the RMS norm as a fact."""
+    return Fact("epsilon", epsilon_text(value), reason, value=value)
+
+
+def write(plan: Plan, output: str | os.PathLike[str], options: WriteOptions = WriteOptions()) -> Written:  # noqa: B008
+    """Write what is planned, completely or not at all. Raises `FileError`, or `UsageError` as `check` does."""
+    check(plan, output, options)
     not_finite: dict[str, int] = {}
-    inspect = _FiniteCheck(plan, not_finite, strict=strict)
-    size = write_gguf(
-        output, plan.entries, overwrite=force, verify=verify, sync=sync, progress=progress, inspect=inspect
-    )
+    size = write_parts(output, plan.parts, options, _FiniteCheck(plan, not_finite, strict=options.strict))
     return Written(plan, size, not_finite)
 
 
-def check(plan: Plan, output: str | os.PathLike[str] | None, *, strict: bool, force: bool) -> None:
+def check(plan: Plan, output: str | os.PathLike[str] | None, options: WriteOptions) -> None:
     """Check the output unless it is None, and with `strict` the findings. Raises `FileError`, or `UsageError`."""
     if output is not None:
-        check_output(output, plan.inputs, overwrite=force)
-    if strict and plan.warnings:
+        check_parts(output, plan.inputs, plan.parts, overwrite=options.force)
+    if options.strict and plan.warnings:
         finding = plan.warnings[0]
         raise refused(plan, f"{finding.path}: {finding.message}")
 
@@ -131,7 +168,9 @@ class _FiniteCheck:
     def __call__(self, entry: TensorEntry, chunk: memoryview) -> None:
         import numpy as np
 
-        finite = np.isfinite(np.frombuffer(chunk, "<f4"))
+        if entry.type not in ELEMENT_SIZES:
+            return
+        finite = np.isfinite(decode(chunk, entry.type, LITTLE))
         if finite.all():
             return
         if self.strict:

@@ -8,11 +8,13 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ggcp_schema.errors import UnfitError, UsageError
+from ggcp_schema.files.pieces import FileData, TensorEntry, Transform, Zeros, stored
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.ggcp.checkpoint import Checkpoint
 from ggcp_schema.formats.gguf.file import GgufFile
-from ggcp_schema.gguf.entries import INTEGERS, Entry, FileData, KeyValue, TensorEntry, Transform, Zeros, stored
+from ggcp_schema.gguf.entries import INTEGERS, KeyValue
+from ggcp_schema.gguf.writer import Gguf
 from ggcp_schema.llama import names
 from ggcp_schema.llama.eras import DEFAULT_RMS_EPS, EraConclusion
 from ggcp_schema.llama.parameters import FLAT_FIELDS, RESUME_ORDER, permuted_extents
@@ -98,7 +100,7 @@ def checked_epsilon(rms_eps: float) -> float:
     return rms_eps
 
 
-def resume_entries(file: File, training: Training, recipe: Recipe) -> list[Entry]:
+def resume_content(file: File, training: Training, recipe: Recipe) -> Gguf:
     """Return the keys and tensors of the resume checkpoint, in the order in which the trainer wrote them.
 
     A GGUF checkpoint keeps its own keys, and the order of its tensors. Raises `UnfitError` if a count is out of range
@@ -111,7 +113,7 @@ def resume_entries(file: File, training: Training, recipe: Recipe) -> list[Entry
         raise UnfitError(f"{file.path}: {error.message}", error.hint) from error
     if recipe.fresh:
         keys = [*_fresh_keys(keys)]
-    return [*keys, *_tensors(file, training, recipe)]
+    return Gguf(keys, [*_tensors(file, training, recipe)])
 
 
 def _fresh_keys(keys: Iterable[KeyValue]) -> Iterator[KeyValue]:
@@ -219,11 +221,11 @@ def _gguf_keys(gguf: GgufFile, training: Training, recipe: Recipe) -> list[KeyVa
     if freq_base is not None:
         changed[names.ROPE_FREQ_BASE] = KeyValue(names.ROPE_FREQ_BASE, "FLOAT32", freq_base)
     changed |= {entry.key: entry for entry in _record_of(recipe)}
-    kept = [changed.pop(key, entry) for key, entry in gguf.keys.items() if _is_copied(gguf, entry)]
+    kept = [changed.pop(key, entry) for key, entry in gguf.keys.items() if is_copied(gguf, entry)]
     return [*kept, *changed.values()]
 
 
-def _is_copied(gguf: GgufFile, entry: KeyValue) -> bool:
+def is_copied(gguf: GgufFile, entry: KeyValue) -> bool:
     """Return False for the alignment, which the output has its own of, and for empty arrays, which gguf cannot write.
 
     Raises `UsageError` for an array of arrays, which no trainer wrote.
@@ -253,7 +255,7 @@ def _tensors(file: File, training: Training, recipe: Recipe) -> Iterator[TensorE
         for field, count in {"m": training.n_params, "v": training.n_params, "pf": training.past}.items():
             if count:
                 name = str(names.tensor_name(f"{names.STATE}{field}", ADAM))
-                yield TensorEntry(name, (count,), Zeros(4 * count))
+                yield TensorEntry(name, (count,), Zeros())
 
 
 def _changed(entry: TensorEntry, tensor: Tensor, field: str, training: Training, recipe: Recipe) -> TensorEntry:

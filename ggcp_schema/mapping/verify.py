@@ -7,23 +7,19 @@ from math import isfinite
 from typing import NamedTuple
 
 from ggcp_schema.errors import UsageError
+from ggcp_schema.files.compare import Difference, comparable, data_differences, table_differences
+from ggcp_schema.files.pieces import Progress
 from ggcp_schema.formats.ggcp.checkpoint import Checkpoint, is_optimizer
 from ggcp_schema.formats.gguf.file import GgufFile
-from ggcp_schema.gguf.compare import (
-    Difference,
-    comparable,
-    data_differences,
-    extra_keys,
-    key_differences,
-    table_differences,
-)
-from ggcp_schema.gguf.entries import Entry, KeyValue, Progress, key_values, tensor_entries
+from ggcp_schema.gguf.compare import extra_keys, key_differences
+from ggcp_schema.gguf.entries import KeyValue
+from ggcp_schema.gguf.writer import Gguf
 from ggcp_schema.llama import names
 from ggcp_schema.llama.parameters import ORDERS
 from ggcp_schema.llama.rotation import FREQ_BASE, n_rot_of
 from ggcp_schema.llama.training import Training, study
 from ggcp_schema.mapping.model import hparam_keys, model_of, model_tensors
-from ggcp_schema.mapping.resume import Recipe, resume_entries, rotation_of, verbatim_recipe
+from ggcp_schema.mapping.resume import Recipe, resume_content, rotation_of, verbatim_recipe
 
 RESUME, MODEL = "resume", "model"
 OPTIONAL_KEYS = (names.HEAD_COUNT_KV, names.VOCAB_SIZE, names.ROPE_SCALE_LINEAR)
@@ -88,21 +84,20 @@ def verify(ckpt: Checkpoint, gguf: GgufFile, progress: Progress | None = None) -
     `UsageError` if no such file can be made from the checkpoint.
     """
     kind = kind_of(gguf)
-    entries: list[Entry]
     if kind == RESUME:
         training = ckpt.training()
         recipe = recipe_of(ckpt, training, gguf)
-        entries, optimizer = resume_entries(ckpt, training, recipe), _in_words(recipe)
+        content, optimizer = resume_content(ckpt, training, recipe), _in_words(recipe)
     else:
         model = model_of(ckpt)
-        entries, optimizer = [*hparam_keys(model), *model_tensors(model)], ""
+        content, optimizer = Gguf(hparam_keys(model), model_tensors(model)), ""
     expected = [
         entry
-        for entry in key_values(entries)
+        for entry in content.keys
         if entry.key not in (*SEPARATE_KEYS, *RECORD_KEYS)
         and (entry.key in gguf.keys or entry.key not in OPTIONAL_KEYS)
     ]
-    tensors = tensor_entries(entries)
+    tensors = content.tensors
     n_params = sum(
         tensor.n_elements
         for name, tensor in gguf.tensors.items()
@@ -115,12 +110,12 @@ def verify(ckpt: Checkpoint, gguf: GgufFile, progress: Progress | None = None) -
         *_rotation_differences(ckpt, gguf),
         *wrong_epsilon,
         *_vocabulary_differences(ckpt, gguf, required=kind == MODEL),
-        *(item for item in table_differences(gguf, tensors) if item.name != names.ROPE_FREQS),
+        *(item for item in table_differences(gguf.tensors, tensors) if item.name != names.ROPE_FREQS),
     ]
     if n_params != ckpt.n_params:
         found.append(Difference("file", "", f"has {n_params} parameters, expected {ckpt.n_params}"))
-    found += data_differences(gguf, tensors, progress)
-    compared = comparable(gguf, tensors)
+    found += data_differences(gguf.tensors, tensors, progress)
+    compared = comparable(gguf.tensors, tensors)
     extra = extra_keys(gguf, expected)
     return Verification(
         kind,
@@ -172,9 +167,8 @@ def _rotation_keys(training: Training) -> tuple[int, float | None]:
 
 def _agrees(ckpt: Checkpoint, training: Training, gguf: GgufFile, recipe: Recipe) -> bool:
     """Return True if no vector of the optimizer's state differs from what the recipe gives."""
-    entries = tensor_entries(resume_entries(ckpt, training, recipe))
-    vectors = [entry for entry in entries if is_optimizer(entry.name)]
-    return next(data_differences(gguf, vectors), None) is None
+    vectors = [entry for entry in resume_content(ckpt, training, recipe).tensors if is_optimizer(entry.name)]
+    return next(data_differences(gguf.tensors, vectors), None) is None
 
 
 def _in_words(recipe: Recipe) -> str:

@@ -65,6 +65,17 @@ GGML_TYPES_UNTIL_V2 = {
 }
 """The types until ggjt version 2 (12 May 2023), whose scales were float32. Version 3 made them half as wide."""
 
+UNQUANTIZED = frozenset({"F32", "F16"})
+TYPES_OF_GGUF = {
+    2: UNQUANTIZED | {"Q5_0", "Q5_1"},
+    3: frozenset(kind.name for kind in GGML_TYPES.values()),
+}
+"""The types whose data is laid out as in GGUF, by the version of ggjt; before version 2 only unquantized ones.
+
+Version 2 (12 May 2023) changed the order of the bits in Q4_0, Q4_1, Q5_0 and Q5_1, version 3 (19 May 2023) the width of
+the scales in Q4_0, Q4_1 and Q8_0. GGUF took over the blocks of version 3.
+"""
+
 
 def names_of(types: dict[int, GgmlType]) -> dict[int, str]:
     """Return the names of the types by number."""

@@ -23,7 +23,7 @@ def complete(*words):
 def test_commands_and_formats():
     assert complete("du") == ["dump"]
     assert {"info", "dump", "schema"} <= set(complete(""))
-    assert complete("schema", "gg") == ["ggcp", "gguf", "ggjt", "ggmf", "ggml"]
+    assert complete("schema", "gg") == ["ggcp", "gguf", "ggjt", "ggmf", "ggml", "ggla", "ggcl"]
     assert complete("schema", "x") == []
 
 

@@ -73,7 +73,7 @@ def cut(tmp_path: Path) -> Path:
 def test_the_summary(out: Path) -> None:
     result = run_cli("export", FF48, out, "--vocab", FIXTURES / "vocab.ggjt", "--ctx", "16", "--verify", check=True)
     assert result.stderr == ""
-    source, epsilon, context, note, vocabulary, wrote, run = result.stdout.splitlines()
+    source, epsilon, context, vocabulary, note, wrote, run = result.stdout.splitlines()
     assert source.startswith(f"{FF48}: 2 layers, n_embd 16, n_vocab 320, 16,976 parameters, adam at iteration 6, ")
     assert epsilon.startswith("epsilon: 1e-5 (")
     assert context == "context length: 16 tokens (stated by the user)"
@@ -282,7 +282,7 @@ def test_a_model_that_is_not_whole_is_never_exported(option: tuple[str, ...], ou
             ["the vocabulary has 768 tokens; the model v1-adam.ggcp was trained with 320", "--vocab-model"],
         ),
         (VOCAB.name, ["--vocab", VOCAB.name, "--ctx", "16"], 2, ["vocab.gguf is a vocabulary"]),
-        ("vocab.ggjt", ["--vocab", VOCAB.name, "--ctx", "16"], 2, ["vocab.ggjt is a ggjt", "not a checkpoint"]),
+        ("vocab.ggjt", ["--vocab", VOCAB.name, "--ctx", "16"], 2, ["vocab.ggjt is a vocabulary"]),
         ("none.ggcp", ["--vocab", VOCAB.name, "--ctx", "16"], 2, ["none.ggcp: No such file"]),
     ],
 )
@@ -309,9 +309,10 @@ def test_a_model_that_llama_cpp_cannot_run(
     assert not out.exists()
 
 
-def test_a_model_already(tmp_path: Path, out: Path) -> None:
-    run_cli("export", ADAM, out, *COMMON, check=True)
-    assert_refused(run_cli("export", out, tmp_path / "again", *COMMON), 2, f"{out} already is a model")
+def test_an_unknown_target(out: Path) -> None:
+    run_cli("export", ADAM, out, *COMMON, "--to", "gguf", check=True)
+    refused = run_cli("export", ADAM, out, *COMMON, "--to", "resume", "--force")
+    assert_refused(refused, 2, "'resume' is not among what can be exported to", "Choose from: gguf")
 
 
 def test_outputs_that_are_refused(tmp_path: Path, five: Path) -> None:

@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 
 from ggcp_schema.errors import FileError
 from ggcp_schema.files.atomic import ExistsError
+from ggcp_schema.files.pieces import TensorEntry, Zeros, stored
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.gguf.file import open_gguf
-from ggcp_schema.gguf import writer
-from ggcp_schema.gguf.entries import Entry, KeyValue, TensorEntry, Zeros, stored
-from ggcp_schema.gguf.writer import write_gguf
+from ggcp_schema.gguf.entries import KeyValue
+from ggcp_schema.gguf.writer import Gguf
 from ggcp_schema.schema import GGUF
+from tests.writing import Entry, write_gguf
 
 LLAMA = KeyValue("general.architecture", "STRING", "llama")
 INTEGERS = {"UINT8": (8, 0), "INT8": (8, 1), "UINT32": (32, 0), "INT32": (32, 1), "UINT64": (64, 0), "INT64": (64, 1)}
@@ -81,7 +82,7 @@ def test_gguf_s_reader_finds_what_was_written(
         *(stored(name, Tensor(name, "", tuple(shape), 0, sizes[name], numbers)) for name, shape in shapes.items()),
     ]
     out = tmp_path / "out"
-    assert write_gguf(out, entries, overwrite=True, verify=True, sync=False) == out.stat().st_size
+    assert write_gguf(out, entries, force=True, verify=True, sync=False) == out.stat().st_size
     reader = GGUFReader(out)
     found = {key: field for key, field in reader.fields.items() if not key.startswith("GGUF.")}
     assert list(found) == ["general.architecture", *keys]
@@ -98,7 +99,7 @@ def test_text_that_is_not_utf_8_and_nan_bits_are_written_as_they_are(tmp_path: P
     """As a GGUF checkpoint may contain them."""
     odd, out = "a\udcff\udcfe", tmp_path / "out"
     texts = [KeyValue("x.\udc80", "STRING", odd), KeyValue("y", "ARRAY/STRING", ["b", odd])]
-    write_gguf(out, [LLAMA, *texts, TensorEntry("t\udcff", (2,), Zeros(8))], sync=False)
+    write_gguf(out, [LLAMA, *texts, TensorEntry("t\udcff", (2,), Zeros())], sync=False)
     with open_gguf(out) as gguf:
         assert [gguf.value("x.\udc80"), list(gguf.value("y"))] == [odd, ["b", odd]]
         assert list(gguf.tensors) == ["t\udcff"]
@@ -148,14 +149,14 @@ Damage = Callable[[IO[bytes]], None]
 
 def damaged(monkeypatch: pytest.MonkeyPatch, damage: Damage) -> None:
     """Damage the output between writing it and reading it back."""
-    write = writer._write
+    write = Gguf.write
 
-    def and_damage(place: str, *rest: Any) -> None:
-        write(place, *rest)
+    def and_damage(content: Gguf, place: str, **options: Any) -> None:
+        write(content, place, **options)
         with open(place, "r+b") as file:
             damage(file)
 
-    monkeypatch.setattr(writer, "_write", and_damage)
+    monkeypatch.setattr(Gguf, "write", and_damage)
 
 
 def flip(place: int) -> Damage:
@@ -189,7 +190,7 @@ def test_verify_finds_a_single_wrong_bit(
         out.write_bytes(b"old")
     damaged(monkeypatch, flip(-25))  # 24 bytes of padding follow the 200 bytes of the last tensor
     with pytest.raises(FileError) as caught:
-        write_gguf(out, simple(numbers), verify=True, overwrite=True)
+        write_gguf(out, simple(numbers), verify=True, force=True)
     assert "tensor norm.weight data: 1 of 50 elements differs; it is element 49" in caught.value.message
     assert "The output was discarded." in caught.value.hint
     assert sorted(os.listdir(tmp_path)) == (["numbers", "out"] if existing else ["numbers"])

@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from ggcp_schema import open_file
-from ggcp_schema.files.safetensors import write_safetensors
+from ggcp_schema.files.contents import Safetensors
+from ggcp_schema.files.pieces import TensorEntry
 from ggcp_schema.huggingface.card import Fact, model_card
 from ggcp_schema.huggingface.config import generation_config, json_text, model_config
 from ggcp_schema.huggingface.sentencepiece_writer import sentencepiece_model
-from ggcp_schema.huggingface.tensors import HfTensor, moment_tensors, tensor_data, weight_tensors
+from ggcp_schema.huggingface.tensors import moment_tensors, weight_tensors
 from ggcp_schema.huggingface.tokenizer import tokenizer_config, tokenizer_json
 from ggcp_schema.llama.tokenizer import SpmTokenizer, spm_tokenizer
 from ggcp_schema.llama.training import study
 from ggcp_schema.mapping.export import plan_model
+from ggcp_schema.mapping.model import model_of
 from ggcp_schema.mapping.vocabulary import read_vocabulary
 from tests.helpers import FIXTURES
 
@@ -46,8 +48,8 @@ def write_folder(
     vocab = vocab or vocabulary_for(checkpoint)
     with open_file(checkpoint) as file:
         plan = plan_model(file, vocab=vocab, context_length=context_length, rms_eps=rms_eps)
-        training, model = file.training(), plan.model
-        assert model is not None
+        epsilon: float = plan.fact("epsilon").value
+        training, model = file.training(), model_of(file)
         spm = spm_tokenizer(read_vocabulary(vocab).keys)
         config = model_config(
             n_vocab=model.n_vocab,
@@ -56,7 +58,7 @@ def write_folder(
             n_layer=model.n_layer,
             n_ff=model.n_ff,
             rope_theta=model.rotation[1],
-            rms_eps=plan.rms_eps,
+            rms_eps=epsilon,
             context_length=context_length,
             ids=spm.ids,
             dtype=dtype,
@@ -89,7 +91,7 @@ def write_folder(
         ("README.md", card),
     ):
         (folder / name).write_text(text, "utf-8")
-    return plan.rms_eps
+    return epsilon
 
 
 def write_tokenizer(folder: Path, spm: SpmTokenizer, context_length: int = CONTEXT) -> None:
@@ -100,8 +102,8 @@ def write_tokenizer(folder: Path, spm: SpmTokenizer, context_length: int = CONTE
     (folder / "tokenizer.model").write_bytes(sentencepiece_model(spm))
 
 
-def _write(path: Path, tensors: list[HfTensor]) -> None:
-    write_safetensors(path, [tensor[:3] for tensor in tensors], tensor_data(tensors), {"format": "pt"})
+def _write(path: Path, tensors: list[TensorEntry]) -> None:
+    Safetensors({"format": "pt"}, tensors).write(str(path))
 
 
 def read_json(path: Path) -> dict[str, Any]:

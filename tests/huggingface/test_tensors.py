@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from ggcp_schema import UsageError, open_file
+from ggcp_schema.files.pieces import tensor_data
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.huggingface.rotation import halves, pairs
-from ggcp_schema.huggingface.tensors import moment_tensors, tensor_data, weight_tensors
+from ggcp_schema.huggingface.tensors import moment_tensors, weight_tensors
 from tests.builder import build_checkpoint
 from tests.helpers import FIXTURES, GENUINE, ORDERS
 from tests.huggingface import forward

@@ -13,6 +13,7 @@ import numpy as np
 from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType, GGUFWriter
 
 from ggcp_schema import open_file
+from ggcp_schema.files.pieces import Computed, TensorEntry
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import File, open_source
 from ggcp_schema.formats.gguf.file import open_gguf
@@ -20,7 +21,7 @@ from ggcp_schema.formats.lora import LORA_FORMATS as FORMATS
 from ggcp_schema.formats.lora.files import GgclFile, GglaFile, adapter_in_gguf
 from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.llama.adapter import Adapter, Base
-from ggcp_schema.mapping.adapter import Computed, adapter_keys, adapter_tensors, patched_norms
+from ggcp_schema.mapping.adapter import adapter_keys, adapter_tensors, patched_norms
 from ggcp_schema.mapping.base import base_of
 from tests.helpers import FIXTURES
 from tests.lora import independent
@@ -70,14 +71,14 @@ def expected(path: Path) -> dict[str, np.ndarray]:
         return dict(stored)
 
 
-def array(tensor: Computed) -> np.ndarray:
+def array(tensor: TensorEntry) -> np.ndarray:
     """Return the values of an F32 or F16 tensor, in numpy's order of dimensions."""
     data = b"".join(tensor.chunks())
     assert len(data) == tensor.nbytes
     return np.frombuffer(data, "<f4" if tensor.type == "F32" else "<f2").reshape(tensor.shape[::-1])
 
 
-def write(path: Path, keys: Iterable[KeyValue], tensors: Iterable[Computed]) -> Path:
+def write(path: Path, keys: Iterable[KeyValue], tensors: Iterable[TensorEntry]) -> Path:
     """Write tensors of any type with gguf's own writer."""
     writer = GGUFWriter(path, "llama")
     for entry in keys:
@@ -111,17 +112,17 @@ def write_patched(path: Path, adapter: Adapter, base: Base) -> Path:
     return path
 
 
-def write_model(path: Path, base: Path, tensors: dict[str, Computed]) -> Path:
+def write_model(path: Path, base: Path, tensors: dict[str, TensorEntry]) -> Path:
     """Write the base again, with some tensors replaced, by GGUF name."""
     with open_gguf(base) as gguf:
         keys = list(gguf.keys.values())
         return write(path, keys, [tensors.get(name) or same(name, base) for name in gguf.tensors])
 
 
-def same(name: str, path: Path) -> Computed:
+def same(name: str, path: Path) -> TensorEntry:
     tensor = next(tensor for tensor in GGUFReader(path).tensors if tensor.name == name)
     shape = tuple(int(length) for length in tensor.shape)
-    return Computed(name, shape, tensor.tensor_type.name, lambda: iter([tensor.data.tobytes()]))
+    return TensorEntry(name, shape, Computed(lambda: [tensor.data.tobytes()]), tensor.tensor_type.name)
 
 
 def quantized(path: Path, kind: str, source: Path = BASE) -> Path:
@@ -133,7 +134,7 @@ def quantized(path: Path, kind: str, source: Path = BASE) -> Path:
         if len(tensor.shape) == 2:
             data = quantize(tensor.data, GGMLQuantizationType[kind]).tobytes()
             shape = tuple(int(length) for length in tensor.shape)
-            tensors[tensor.name] = Computed(tensor.name, shape, kind, lambda data=data: iter([data]))  # type: ignore[misc]
+            tensors[tensor.name] = TensorEntry(tensor.name, shape, Computed(lambda data=data: iter([data])), kind)  # type: ignore[misc]
     return write_model(path, source, tensors)
 
 
@@ -160,7 +161,7 @@ def write_grouped_base(path: Path) -> Path:
     for tensor in GGUFReader(BASE).tensors:
         if tensor.name.endswith(("attn_k.weight", "attn_v.weight")):
             data = tensor.data[:16].tobytes()
-            tensors[tensor.name] = Computed(tensor.name, (32, 16), "F32", lambda data=data: iter([data]))  # type: ignore[misc]
+            tensors[tensor.name] = TensorEntry(tensor.name, (32, 16), Computed(lambda data=data: iter([data])), "F32")  # type: ignore[misc]
     write_model(path, BASE, tensors)
     heads = GGUFReader(path, "r+").fields["llama.attention.head_count_kv"]
     heads.parts[heads.data[0]][:] = 2

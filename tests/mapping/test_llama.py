@@ -12,8 +12,7 @@ import pytest
 from gguf import GGUFReader
 
 from ggcp_schema import File, convert, export_model, open_file
-from ggcp_schema.gguf.entries import Entry, KeyValue, tensor_entries
-from ggcp_schema.gguf.writer import write_gguf
+from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.mapping.convert import plan_resume
 from ggcp_schema.mapping.export import plan_model
 from tests.builder import build_checkpoint
@@ -21,6 +20,7 @@ from tests.helpers import FIXTURES, GENUINE, ORDERS
 from tests.mapping import llama, reference
 from tests.mapping.gguf_files import write_as_trainer
 from tests.vocabularies import KINDS, make, tokens
+from tests.writing import Entry, entries_of, write_gguf
 
 pytestmark = pytest.mark.skipif(not llama.HAS_WHEEL, reason="xllamacpp has wheels for Linux x86-64 alone")
 
@@ -45,7 +45,8 @@ def export(source: Path, model: Path, context_length: int = CONTEXT, rms_eps: fl
     """Export the checkpoint with the vocabulary it was trained on; return the epsilon that was written."""
     vocab = FIXTURES / ("alice-vocab.gguf" if source == ALICE else "vocab.gguf")
     written = export_model(source, model, vocab=vocab, context_length=context_length, rms_eps=rms_eps, force=True)
-    return written.plan.rms_eps
+    epsilon: float = written.plan.fact("epsilon").value
+    return epsilon
 
 
 def largest_difference(ran: llama.Run, expected: reference.Array) -> float:
@@ -202,7 +203,7 @@ def test_a_resume_checkpoint_exports_to_the_same_model(name: str, tmp_path: Path
 def test_a_checkpoint_saved_by_a_trainer_needs_neither_vocabulary_nor_context(tmp_path: Path, model: Path) -> None:
     path = FIXTURES / "v1-adam.ggcp"
     saved = write_as_trainer(tmp_path / "saved.gguf", path)
-    assert_computes_as(path, model, export_model(saved, model).plan.rms_eps)
+    assert_computes_as(path, model, export_model(saved, model).plan.fact("epsilon").value)
 
 
 # What llama.cpp refuses: the reasons for what export leaves out and checks ---------------------------------
@@ -217,8 +218,7 @@ def test_control_a_resume_checkpoint_is_refused(tmp_path: Path) -> None:
 
 def test_control_the_optimizer_s_tensors_are_refused(model: Path) -> None:
     with open_file(FIXTURES / "v1-adam.ggcp") as file:
-        resume = tensor_entries(plan_resume(file).entries)
-        state = [entry for entry in resume if entry.name.startswith("optimizer.")]
+        state = [entry for entry in plan_resume(file).tensors if entry.name.startswith("optimizer.")]
         assert state
         write_gguf(model, [*model_entries(file), *state])
     with pytest.raises(llama.RefusedError, match="wrong number of tensors"):
@@ -238,4 +238,4 @@ def test_control_two_tokens_of_one_text_are_refused(model: Path) -> None:
 
 def model_entries(file: File) -> list[Entry]:
     """Return what `export` writes."""
-    return list(plan_model(file, vocab=FIXTURES / "vocab.gguf", context_length=CONTEXT).entries)
+    return entries_of(plan_model(file, vocab=FIXTURES / "vocab.gguf", context_length=CONTEXT))

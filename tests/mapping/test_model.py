@@ -89,8 +89,8 @@ def test_the_epsilon_is_what_is_stated_or_stored_or_of_the_era(tmp_path: Path, o
         written = export_model(source, out, vocab=VOCAB, context_length=16, rms_eps=stated, force=True)
         stored = value(out, "llama.attention.layer_norm_rms_epsilon")
         assert np.float32(stored) == np.float32(expected)
-        assert np.float32(written.plan.rms_eps) == np.float32(expected)
-        assert written.plan.rms_eps_reason
+        assert np.float32(written.plan.fact("epsilon").value) == np.float32(expected)
+        assert written.plan.fact("epsilon").reason
 
 
 @pytest.mark.parametrize("by", ["ggcp", "resume"])
@@ -162,12 +162,6 @@ def test_a_vocabulary_of_another_size(five: Path, out: Path) -> None:
     assert "--vocab-model" in caught.value.hint
 
 
-def test_an_exported_model_is_a_model_already(tmp_path: Path, out: Path) -> None:
-    export_model(FIXTURES / "v1-adam.ggcp", out, vocab=VOCAB, context_length=16)
-    with pytest.raises(UsageError, match="already"):
-        export_model(out, tmp_path / "again.gguf", vocab=VOCAB, context_length=16)
-
-
 @pytest.mark.parametrize(
     "missing",
     [
@@ -224,7 +218,7 @@ def test_the_model_of_a_file_whose_optimizer_is_cut(tmp_path: Path, out: Path) -
             cut, out, vocab=VOCAB, context_length=16, name="x", rms_eps=1e-6, partial=True, force=True
         )
         assert out.read_bytes() == whole.read_bytes()
-        assert any("lost" in note for note in written.plan.notes)
+        assert "lost" in written.plan.fact("damaged").text
     cut.write_bytes(content + b"more")
     export_model(cut, out, vocab=VOCAB, context_length=16, name="x", rms_eps=1e-6, partial=True, force=True)
     assert out.read_bytes() == whole.read_bytes()
@@ -253,8 +247,7 @@ def test_a_checkpoint_that_a_trainer_saved_is_exported_with_its_own_vocabulary(
     source = FIXTURES / "v1-adam.ggcp"
     saved = write_as_trainer(tmp_path / "saved.gguf", source, version=version, big_endian=big_endian)
     written = export_model(saved, out)
-    assert written.plan.vocabulary is not None
-    assert written.plan.vocabulary.n_tokens == 320
+    assert written.plan.fact("vocabulary").value["tokens"] == 320
     assert value(out, "llama.context_length") == 16
     weights = {tensor_name(path): tensor.data for path, tensor in independent_order.read(source).model.items()}
     found = data(out)
@@ -317,6 +310,6 @@ def test_a_vocabulary_is_no_model(out: Path) -> None:
 def test_a_plan_says_everything_before_anything_is_written(path: Path, out: Path) -> None:
     with open_file(path) as file:
         plan = plan_model(file, vocab=vocabulary_of(path), context_length=16)
-        assert plan.nbytes == sum(entry.nbytes for entry in plan.entries if not hasattr(entry, "key"))
-        assert plan.kind == "model"
+        assert plan.nbytes == sum(tensor.nbytes for tensor in plan.tensors)
+        assert plan.target == "gguf"
     assert not out.exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import struct
 from itertools import pairwise
@@ -13,16 +14,18 @@ import numpy as np
 import pytest
 
 from ggcp_schema import FileError, MalformedError, UsageError, convert, export_model, open_file
+from ggcp_schema.cli.report import sentence
 from ggcp_schema.files.atomic import ExistsError
-from ggcp_schema.gguf.entries import key_values, tensor_entries
+from ggcp_schema.files.output import WriteOptions
 from ggcp_schema.llama.eras import Evidence, conclude
-from ggcp_schema.mapping.convert import plan_resume, resume_command
+from ggcp_schema.mapping.convert import plan_resume
 from ggcp_schema.mapping.export import MissingError, plan_model
-from ggcp_schema.mapping.plan import Plan, Written, chosen_epsilon, write
+from ggcp_schema.mapping.plan import Plan, Written, epsilon_of, write
 from tests.builder import build_checkpoint
 from tests.helpers import FIXTURES, GENUINE, ORDERS, TRUNCATED
 from tests.llama.test_eras import MISTAKEN, WRITTEN
 from tests.mapping.gguf_files import data, read_gguf, value, write_as_trainer
+from tests.writing import content_of
 
 VOCAB = FIXTURES / "vocab.gguf"
 ADAM = FIXTURES / "v1-adam.ggcp"
@@ -35,8 +38,8 @@ def plan_of(path: Path, **options: Any) -> Plan:
 
 
 def notes(plan: Plan) -> dict[str, str]:
-    """Return the notes by their first word."""
-    return {label: text for label, _, text in (note.partition(": ") for note in plan.notes)}
+    """Return what is said of each fact but the epsilon."""
+    return {fact.label: sentence(fact) for fact in plan.facts if fact.label != "epsilon"}
 
 
 # What a plan says ------------------------------------------------------------------------------------------
@@ -46,15 +49,15 @@ def notes(plan: Plan) -> dict[str, str]:
 def test_the_plan_is_what_is_then_written(path: Path, tmp_path: Path) -> None:
     with open_file(path) as file:
         plan = plan_resume(file)
-        written = write(plan, tmp_path / "out.gguf", sync=False)
+        written = write(plan, tmp_path / "out.gguf", WriteOptions(sync=False))
     assert isinstance(written, Written)
     assert (written.plan, written.not_finite) == (plan, {})
     assert written.size == (tmp_path / "out.gguf").stat().st_size
     found = read_gguf(tmp_path / "out.gguf")
-    assert [entry.key for entry in key_values(plan.entries)] == list(found["kv"])
-    assert [entry.name for entry in tensor_entries(plan.entries)] == [tensor["name"] for tensor in found["tensors"]]
+    assert [entry.key for entry in content_of(plan).keys] == list(found["kv"])
+    assert [entry.name for entry in plan.tensors] == [tensor["name"] for tensor in found["tensors"]]
     assert plan.nbytes == sum(values.nbytes for values in data(tmp_path / "out.gguf").values())
-    assert (plan.kind, plan.inputs) == ("resume", (str(path),))
+    assert (plan.target, plan.inputs) == ("resume", (str(path),))
 
 
 @pytest.mark.parametrize("name", sorted(WRITTEN))
@@ -63,24 +66,24 @@ def test_the_epsilon_is_that_of_the_era(name: str, tmp_path: Path) -> None:
     path, expected = tmp_path / "x.ggcp", WRITTEN[name][1]
     shutil.copyfile(FIXTURES / f"{name}.ggcp", path)
     plan = plan_of(path)
-    if name in MISTAKEN and plan.rms_eps != expected:
-        assert "most days" in plan.rms_eps_reason or "fewest options" in plan.rms_eps_reason
+    if name in MISTAKEN and plan.fact("epsilon").value != expected:
+        assert "most days" in plan.fact("epsilon").reason or "fewest options" in plan.fact("epsilon").reason
     else:
-        assert plan.rms_eps == expected
+        assert plan.fact("epsilon").value == expected
     with open_file(path) as file:
         vocab = FIXTURES / ("alice-vocab.gguf" if name == "alice" else "vocab.gguf")
         model = plan_model(file, vocab=vocab, context_length=16)
-    assert (model.rms_eps, model.rms_eps_reason) == (plan.rms_eps, plan.rms_eps_reason)
+    assert model.fact("epsilon") == plan.fact("epsilon")
 
 
 def test_an_epsilon_that_is_stated_or_stored_comes_first() -> None:
     era = conclude(Evidence("v0", "tok_embeddings.weight"))
-    assert chosen_epsilon(2e-6, 3e-6, era) == (2e-6, "stated by the user")
-    assert chosen_epsilon(None, 3e-6, era) == (3e-6, "stored in the file")
-    assert chosen_epsilon(None, None, era) == (era.rms_eps, era.rms_eps_reason)
-    assert chosen_epsilon(None, None, conclude(Evidence("v0", "x")))[0] == 1e-5
+    assert epsilon_of(2e-6, 3e-6, era)[:3] == ("epsilon", "2e-6", "stated by the user")
+    assert epsilon_of(None, 3e-6, era)[:3] == ("epsilon", "3e-6", "stored in the file")
+    assert epsilon_of(None, None, era)[2:] == (era.rms_eps_reason, "", None, era.rms_eps)
+    assert epsilon_of(None, None, conclude(Evidence("v0", "x"))).value == 1e-5
     with pytest.raises(UsageError, match="RMS epsilon must be between"):
-        chosen_epsilon(None, 0.0, era)
+        epsilon_of(None, 0.0, era)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +99,7 @@ def test_an_epsilon_that_is_stated_or_stored_comes_first() -> None:
             },
         ),
         ("orders/aug-C-3", {}, {"order": "are in order C already (the rows of zeros in v"}),
-        ("orders/17a-B-3", {}, {"order": "copied as they are. If you know the order, state it: order="}),
+        ("orders/17a-B-3", {}, {"order": "copied as they are. If you know the order, state it: --order A"}),
         ("orders/17a-B-3", {"order": "C"}, {"order": "are in order C already (order C was stated)"}),
         ("rotmax8-v1", {}, {"rotation": "n_rot 8 of heads of 16 dimensions is written as rope.dimension_count 16"}),
         ("orders/jun-B-3", {"fresh_optimizer": True}, {"optimizer": "has not started yet"}),
@@ -124,11 +127,16 @@ def test_sums_over_samples_of_an_unknown_length_are_divided_by_an_estimate(tmp_p
     path.write_bytes(content)
     written = convert(path, tmp_path / "out.gguf", sync=False)
     assert "about 98 tokens; that length suggests 74 to 239; m is divided by 98" in notes(written.plan)["scale"]
-    assert "state it: n_batch=N" in notes(written.plan)["batch"]
+    assert "state it: --batch N" in notes(written.plan)["batch"]
     assert value(tmp_path / "out.gguf", "ggcp.gradient_scale") == 98
 
 
 # The command that resumes ----------------------------------------------------------------------------------
+
+
+def resume_command(plan: Plan, output: str) -> list[str]:
+    (command,) = plan.next
+    return shlex.split(command.line(output))
 
 
 def options_of(command: list[str]) -> dict[str, str]:

@@ -281,7 +281,7 @@ def test_a_rotation_that_gguf_cannot_state_is_kept_and_reported(
         options["n_rot"],
         None,
     )
-    assert any(note.startswith("rotation:") and why in note for note in written.plan.notes)
+    assert why in written.plan.fact("rotation").text
     assert {finding.path for finding in written.plan.warnings} & {"hparams.n_rot", "hparams.n_head"}
     with pytest.raises(UsageError, match=r"hparams\.n_"):
         convert(tmp_path / "in.ggcp", tmp_path / "out.gguf", force=True, strict=True)

@@ -14,14 +14,15 @@ import pytest
 
 from ggcp_schema import convert, export_model, open_checkpoint
 from ggcp_schema.errors import MalformedError
+from ggcp_schema.files.pieces import TensorEntry, Zeros
 from ggcp_schema.formats.gguf.file import open_gguf
-from ggcp_schema.gguf.entries import Entry, KeyValue, TensorEntry, Zeros
-from ggcp_schema.gguf.writer import write_gguf
+from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.llama.names import tensor_name
 from ggcp_schema.mapping.convert import plan_resume
 from ggcp_schema.mapping.verify import Verification, verify
 from tests.builder import build_checkpoint
 from tests.helpers import FIXTURES, GENUINE, ORDERS, expected_model, expected_resume
+from tests.writing import Entry, entries_of, write_gguf
 
 CHECKPOINT = FIXTURES / "v1-adam-past5.ggcp"
 EXPECTED = [path for path in GENUINE if (FIXTURES / f"{path.name.split('.')[0]}.resume.json").exists()]
@@ -36,13 +37,13 @@ def verification_of(checkpoint: Path, path: Path) -> Verification:
 
 def resume_entries(checkpoint: Path = CHECKPOINT) -> list[Entry]:
     with open_checkpoint(checkpoint) as ckpt:
-        return list(plan_resume(ckpt).entries)
+        return entries_of(plan_resume(ckpt))
 
 
 def edited(path: Path, edit: Edit, checkpoint: Path = CHECKPOINT) -> Verification:
     """Return the result for a resume file that was written with other entries than it should have."""
     with open_checkpoint(checkpoint) as ckpt:
-        write_gguf(path, edit(list(plan_resume(ckpt).entries)), overwrite=True, sync=False)
+        write_gguf(path, edit(entries_of(plan_resume(ckpt))), force=True, sync=False)
     return verification_of(checkpoint, path)
 
 
@@ -247,7 +248,7 @@ def test_keys_more_do_no_harm_and_are_told(tmp_path: Path) -> None:
 
 def test_tensors_more_or_missing_or_renamed_or_of_another_shape(tmp_path: Path) -> None:
     path = tmp_path / "x.gguf"
-    extra = TensorEntry("blk.0.attn_q.bias", (3,), Zeros(12))
+    extra = TensorEntry("blk.0.attn_q.bias", (3,), Zeros())
     assert names(edited(path, lambda entries: [*entries, extra])) == [("tensor", "blk.0.attn_q.bias")]
     result = edited(path, lambda entries: entries[:-1])
     assert names(result) == [("tensor", "optimizer.adam.past_loss_values")]

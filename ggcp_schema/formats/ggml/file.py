@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from ggcp_schema.formats.file import File, Format, tensor_of_record
 from ggcp_schema.formats.ggcp.parts import Hparams, part_of
 from ggcp_schema.llama import names
 from ggcp_schema.schema import GGJT, GGMF, GGML
-from ggcp_schema.schema.ggml import GGML_TYPES, GGML_TYPES_UNTIL_V2
+from ggcp_schema.schema.ggml import GGML_TYPES, GGML_TYPES_UNTIL_V2, TYPES_OF_GGUF, UNQUANTIZED
 
 if TYPE_CHECKING:
     from ggcp_schema.formats.parsing import Parse
@@ -40,6 +40,11 @@ class GgmlFile(File):
             assert self.damage is not None  # noqa: S101 - a whole file has them
             raise self.damage
         return part_of(Hparams, value, "hparams", self.source)
+
+    @property
+    def types_of_gguf(self) -> Collection[str]:
+        """The element types of this version whose data GGUF stores alike."""
+        return TYPES_OF_GGUF.get(self.container.get("version", 0), UNQUANTIZED)
 
     def _tensors(self) -> Iterator[Tensor]:
         for _, tensor in self._with_indices():

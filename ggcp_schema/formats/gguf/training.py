@@ -12,7 +12,7 @@ from ggcp_schema.llama import names
 from ggcp_schema.llama.eras import Evidence
 from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, ORDERS, Order
 from ggcp_schema.llama.rotation import FREQ_BASE
-from ggcp_schema.llama.training import Training, model_shapes, modification_date
+from ggcp_schema.llama.training import Training, modification_date, whole_model
 from ggcp_schema.schema.inference import ADAM, LBFGS
 
 if TYPE_CHECKING:
@@ -150,23 +150,11 @@ def check_whole_model(gguf: GgufFile) -> None:
         raise UsageError(f"{gguf.path} ({names.TRAINING_TYPE} {_stated(kind)}) is {what}", CHECKPOINT_NEEDED)
 
 
-def model_tensors_of(gguf: GgufFile) -> dict[str, Tensor]:
-    """Return the tensors of a llama model by ggcp path. Raises `UsageError` if one is missing or of a wrong shape."""
+def model_tensors_of(gguf: GgufFile, *, any_type: bool = False) -> dict[str, Tensor]:
+    """Return the tensors of a llama model by ggcp path. Raises `UsageError` as `whole_model` does."""
     n_embd, n_layer, n_ff = (
         integer(gguf, key) for key in (names.EMBEDDING_LENGTH, names.BLOCK_COUNT, names.FEED_FORWARD_LENGTH)
     )
     embeddings = gguf.tensors.get(str(names.tensor_name("tok_embeddings")))
     n_vocab = embeddings.shape[-1] if embeddings else 0
-    tensors = {}
-    # A false n_layer costs no more than a layer for each tensor: the first that is missing ends the search.
-    for path, shape in model_shapes(n_vocab, n_embd, min(n_layer, len(gguf.tensors)), n_ff).items():
-        name = str(names.tensor_name(path))
-        tensor = gguf.tensors.get(name)
-        if tensor is None or (tensor.type, tensor.shape) != ("F32", shape):
-            found = f"{tensor.type} {list(tensor.shape)}" if tensor else "none"
-            raise UsageError(
-                f"{gguf.path}: tensor {name}: expected F32 {list(shape)}, found {found}",
-                "Pass a checkpoint that contains a complete llama model.",
-            )
-        tensors[path] = tensor
-    return tensors
+    return whole_model(gguf.path, gguf.tensors, names.tensor_name, n_vocab, n_embd, n_layer, n_ff, any_type=any_type)

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ggcp_schema.errors import UnfitError, UsageError
+from ggcp_schema.files.pieces import TensorEntry, stored
 from ggcp_schema.formats.lora.files import FINETUNE_LORA, STATE, GgclFile
-from ggcp_schema.gguf.entries import Entry, KeyValue, TensorEntry, stored
+from ggcp_schema.gguf.entries import KeyValue
+from ggcp_schema.gguf.writer import Gguf
 from ggcp_schema.llama import names
 from ggcp_schema.schema.inference import ADAM
 
@@ -52,7 +54,7 @@ LBFGS_STATE = (
 )
 
 
-def resume_entries(ggcl: GgclFile) -> list[Entry]:
+def resume_content(ggcl: GgclFile) -> Gguf:
     """Return the keys and tensors of the checkpoint. Raises the damage of a damaged file.
 
     Raises `UnfitError` if a count is out of range for its GGUF type, `UsageError` if the model has no layers.
@@ -63,7 +65,7 @@ def resume_entries(ggcl: GgclFile) -> list[Entry]:
     optimizer = str(ggcl.get("optimizer.type"))
     state = ADAM_STATE if optimizer == ADAM else LBFGS_STATE
     try:
-        return [
+        keys = [
             KeyValue(names.ARCHITECTURE, "STRING", "llama"),
             KeyValue(names.FILE_TYPE, "UINT32", 0),
             KeyValue(names.RMS_EPSILON, "FLOAT32", RMS_EPSILON),
@@ -74,15 +76,15 @@ def resume_entries(ggcl: GgclFile) -> list[Entry]:
             KeyValue(names.OPTIMIZER_FILE_VERSION, "UINT32", 0),
             *_keys(ggcl, OPTIMIZER),
             *_keys(ggcl, state),
-            *(
-                stored(f"{names.tensor_name(path)}.lora_{part}", tensor)
-                for path, pair in adapter.pairs.items()
-                for part, tensor in pair._asdict().items()
-            ),
-            *_optimizer_tensors(ggcl, optimizer),
         ]
     except UnfitError as error:
         raise UnfitError(f"{ggcl.path}: {error.message}", error.hint) from error
+    pairs = (
+        stored(f"{names.tensor_name(path)}.lora_{part}", tensor)
+        for path, pair in adapter.pairs.items()
+        for part, tensor in pair._asdict().items()
+    )
+    return Gguf(keys, [*pairs, *_optimizer_tensors(ggcl, optimizer)])
 
 
 def _keys(ggcl: GgclFile, table: tuple[tuple[str, str, str], ...]) -> Iterator[KeyValue]:

@@ -1,0 +1,97 @@
+"""Compare the tensors of a file with those that it should contain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from ggcp_schema.files.pieces import Progress, TensorEntry, stored, tensor_data
+from ggcp_schema.files.tensor import ELEMENT_SIZES, Tensor
+
+
+class Difference(NamedTuple):
+    """A difference: `kind` is key, tensor (its presence, type or shape), data, or file."""
+
+    kind: str
+    name: str
+    message: str
+
+    def __str__(self) -> str:
+        subject = {"key": self.name, "file": "the file"}.get(self.kind, f"tensor {self.name}")
+        return f"{subject} {self.message}"
+
+
+def table_differences(found: Mapping[str, Tensor], expected: Sequence[TensorEntry]) -> Iterator[Difference]:
+    """Compare the names, types and shapes of the tensors."""
+    names = {entry.name for entry in expected}
+    for entry in expected:
+        if entry.name not in found:
+            yield Difference("tensor", entry.name, "is missing")
+    for name in found:
+        if name not in names:
+            yield Difference("tensor", name, "is not in the checkpoint")
+    for entry in expected:
+        tensor = found.get(entry.name)
+        if tensor is not None and not _alike(tensor, entry):
+            message = f"is {tensor.type} {list(tensor.shape)}, expected {entry.type} {list(entry.shape)}"
+            yield Difference("tensor", entry.name, message)
+
+
+def comparable(found: Mapping[str, Tensor], expected: Sequence[TensorEntry]) -> list[TensorEntry]:
+    """Return the entries whose tensors the file has with the same type and shape."""
+    return [entry for entry in expected if entry.name in found and _alike(found[entry.name], entry)]
+
+
+def _alike(tensor: Tensor, entry: TensorEntry) -> bool:
+    return (tensor.type, tensor.shape) == (entry.type, entry.shape)
+
+
+def data_differences(
+    found: Mapping[str, Tensor], expected: Sequence[TensorEntry], progress: Progress | None = None
+) -> Iterator[Difference]:
+    """Compare every bit of the tensors' data, in constant memory. Incomparable tensors are skipped.
+
+    Quantized tensors are compared byte by byte, others number by number. `progress` is called with the number of bytes
+    just compared.
+    """
+    import numpy as np
+
+    both = comparable(found, expected)
+    written = Pieces(tensor_data([stored(entry.name, found[entry.name]) for entry in both]))
+    original = Pieces(tensor_data(both))
+    for entry in both:
+        width = ELEMENT_SIZES.get(entry.type, 1)
+        at = count = first = 0
+        while at < entry.nbytes:
+            size = min(original.available(), written.available())
+            is_, wanted = (np.frombuffer(pieces.take(size), f"<u{width}") for pieces in (written, original))
+            if not np.array_equal(is_, wanted):
+                wrong = np.flatnonzero(is_ != wanted)
+                first = first if count else at // width + int(wrong[0])
+                count += len(wrong)
+            at += size
+            if progress:
+                progress(size)
+        if count:
+            unit = "element" if entry.type in ELEMENT_SIZES else "byte"
+            verb = "differs; it" if count == 1 else "differ; the first"
+            message = f"{count} of {entry.nbytes // width} {unit}s {verb} is {unit} {first}"
+            yield Difference("data", entry.name, f"data: {message}")
+
+
+class Pieces:
+    """Chunks of bytes, taken in sizes that the caller chooses. Each part is only valid until the next is taken."""
+
+    def __init__(self, chunks: Iterator[memoryview]) -> None:
+        self.chunks, self.rest = chunks, memoryview(b"")
+
+    def available(self) -> int:
+        """Return how many bytes can be taken at once."""
+        while not len(self.rest):
+            self.rest = next(self.chunks)
+        return len(self.rest)
+
+    def take(self, size: int) -> memoryview:
+        """Return the next `size` bytes, which must be available."""
+        part, self.rest = self.rest[:size], self.rest[size:]
+        return part

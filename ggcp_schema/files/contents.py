@@ -1,0 +1,150 @@
+"""What a file can be filled with: text, bytes, or tensors in the layout of safetensors. For GGUF see `gguf.writer`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import IO, Protocol
+
+from ggcp_schema.errors import UnfitError
+from ggcp_schema.files.compare import data_differences
+from ggcp_schema.files.pieces import Progress, TensorEntry, tensor_data
+from ggcp_schema.files.safetensors import DTYPES, header
+from ggcp_schema.files.source import Source
+from ggcp_schema.files.tensor import Tensor
+
+Inspect = Callable[[TensorEntry, memoryview], None]
+
+
+class Content(Protocol):
+    """The whole content of a file that is to be written."""
+
+    @property
+    def tensors(self) -> Sequence[TensorEntry]:
+        """The tensors, in the order in which their data is written."""
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of data that will be written, which are nearly all of the file: for a bar of progress."""
+
+    def write(self, place: str, *, progress: Progress | None = None, inspect: Inspect | None = None) -> None:
+        """Write the file in constant memory. An existing one is overwritten.
+
+        `progress` is called with the number of bytes just written, `inspect` with each chunk of a tensor's data.
+        """
+
+    def differences(self, place: str, *, data: bool, progress: Progress | None = None) -> Iterator[str]:
+        """Yield how a file differs from this content. Data of tensors is only compared with `data`."""
+
+
+@dataclass(frozen=True)
+class Blob:
+    """Bytes."""
+
+    data: bytes
+
+    tensors: tuple[TensorEntry, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        return len(self.data)
+
+    def write(self, place: str, *, progress: Progress | None = None, inspect: Inspect | None = None) -> None:
+        with open(place, "wb") as file:
+            file.write(self.data)
+        if progress:
+            progress(len(self.data))
+
+    def differences(self, place: str, *, data: bool, progress: Progress | None = None) -> Iterator[str]:
+        with open(place, "rb") as file:
+            if file.read(len(self.data) + 1) != self.data:
+                yield f"it does not contain the {len(self.data)} bytes that were written"
+        if data and progress:
+            progress(len(self.data))
+
+
+class Text(Blob):
+    """Text, written as UTF-8."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text.encode())
+
+    @property
+    def text(self) -> str:
+        return self.data.decode()
+
+
+@dataclass(frozen=True)
+class Safetensors:
+    """A safetensors file: the length of the header (UINT64), the header (JSON), the data, all little-endian.
+
+    Shapes in the header are those of numpy, in which the last number is the fastest-varying. Raises `UnfitError` for a
+    tensor of a type that safetensors does not have, or for two of the same name.
+    """
+
+    metadata: Mapping[str, str]
+    tensors: Sequence[TensorEntry]
+
+    def __post_init__(self) -> None:
+        names = set()
+        for tensor in self.tensors:
+            if tensor.type not in DTYPES:
+                raise UnfitError(
+                    f"tensor {tensor.name} is {tensor.type}, but safetensors files get {', '.join(DTYPES)} only"
+                )
+            if tensor.name in names or tensor.name == "__metadata__":
+                raise UnfitError(f"a safetensors file cannot have two entries named {tensor.name}")
+            names.add(tensor.name)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self.tensors)
+
+    def header(self) -> bytes:
+        """Return what precedes the data."""
+        return header([(tensor.name, tensor.type, tensor.shape[::-1]) for tensor in self.tensors], self.metadata)[0]
+
+    def write(self, place: str, *, progress: Progress | None = None, inspect: Inspect | None = None) -> None:
+        with open(place, "wb") as file:
+            file.write(self.header())
+            data = tensor_data(self.tensors)
+            for tensor in self.tensors:
+                copy(tensor, data, file, progress, inspect)
+
+    def differences(self, place: str, *, data: bool, progress: Progress | None = None) -> Iterator[str]:
+        header = self.header()
+        source = Source(place)
+        try:
+            if source.size != len(header) + self.nbytes:
+                yield f"it has {source.size} bytes, expected {len(header) + self.nbytes}"
+            elif source.read(0, len(header)) != header:
+                yield "the header is another one"
+            elif data:
+                found, at = {}, len(header)
+                for entry in self.tensors:
+                    found[entry.name] = Tensor(
+                        entry.name, entry.name, entry.shape, at, entry.nbytes, source, entry.type
+                    )
+                    at += entry.nbytes
+                yield from map(str, data_differences(found, self.tensors, progress))
+        finally:
+            source.close()
+
+
+def copy(
+    tensor: TensorEntry,
+    data: Iterator[memoryview],
+    file: IO[bytes],
+    progress: Progress | None,
+    inspect: Inspect | None,
+) -> None:
+    """Write the next tensor of `data`, which is that of several tensors one after another."""
+    left = tensor.nbytes
+    while left:
+        chunk = next(data)
+        if inspect:
+            inspect(tensor, chunk)
+        file.write(chunk)
+        left -= len(chunk)
+        if progress:
+            progress(len(chunk))

@@ -1,0 +1,90 @@
+"""Write a file or a folder, whole or not at all, and read it back before it gets its name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from construct import ConstructError
+
+from ggcp_schema.errors import FileError
+from ggcp_schema.files.atomic import atomic_output, check_output
+from ggcp_schema.files.atomic_folder import atomic_folder, check_folder
+from ggcp_schema.files.contents import Content, Inspect
+from ggcp_schema.files.pieces import Progress, sources
+
+Parts = Mapping[str, Content]
+"""What is written: the contents by file name, or of the one file that is the output if the name is empty."""
+
+WHOLE = ""
+
+
+@dataclass(frozen=True)
+class WriteOptions:
+    """How an output is written.
+
+    Attributes:
+        strict: refuse an input with findings, and tensors with NaN or infinite values.
+        force: replace an existing output.
+        verify: compare every byte with the input before the output gets its name.
+        sync: wait until the output is on the disk.
+        progress: called with the number of bytes just copied or compared.
+    """
+
+    strict: bool = False
+    force: bool = False
+    verify: bool = False
+    sync: bool = True
+    progress: Progress | None = None
+
+
+def check_parts(
+    output: str | os.PathLike[str], inputs: tuple[str | os.PathLike[str], ...], parts: Parts, *, overwrite: bool
+) -> None:
+    """Check that the parts can be written to `output`, before any work is done. Raises `FileError`."""
+    if WHOLE in parts:
+        check_output(output, inputs, overwrite=overwrite)
+    else:
+        check_folder(output, inputs, parts.keys(), overwrite=overwrite)
+
+
+def write_parts(
+    output: str | os.PathLike[str], parts: Parts, options: WriteOptions, inspect: Inspect | None = None
+) -> int:
+    """Write a file or a folder, completely or not at all, and return its size in bytes.
+
+    Data is streamed in constant memory. Before the output gets its name, each file is opened again and what precedes
+    its data is compared with the content; with `verify` every byte of data as well. The files that the data comes from
+    must not have changed meanwhile. `inspect` is called with each chunk of a tensor's data. Raises `FileError`.
+    """
+    with _places(output, parts, options) as places:
+        try:
+            for name, content in parts.items():
+                content.write(places[name], progress=options.progress, inspect=inspect)
+            for source in sources([tensor for content in parts.values() for tensor in content.tensors]):
+                source.check_unchanged()
+            for name, content in parts.items():
+                found = content.differences(places[name], data=options.verify, progress=options.progress)
+                difference = next(found, None)
+                if difference:
+                    raise FileError(
+                        f"{os.path.join(os.fsdecode(output), name) if name else os.fsdecode(output)}: "
+                        f"verification failed: {difference}",
+                        "The output was discarded. Either the disk is failing or another program modified the input.",
+                    )
+        except ConstructError as error:  # an array of the input is read again, and the file has changed
+            raise FileError(f"{os.fsdecode(output)} was not written: {error}", "Try again.") from error
+        return sum(os.stat(place).st_size for place in places.values())
+
+
+@contextmanager
+def _places(output: str | os.PathLike[str], parts: Parts, options: WriteOptions) -> Iterator[dict[str, str]]:
+    """Yield the path to write each part to."""
+    if WHOLE in parts:
+        with atomic_output(output, overwrite=options.force, sync=options.sync) as place:
+            yield {WHOLE: place}
+        return
+    with atomic_folder(output, parts.keys(), overwrite=options.force, sync=options.sync) as folder:
+        yield {name: os.path.join(folder, name) for name in parts}

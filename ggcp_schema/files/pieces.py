@@ -1,0 +1,143 @@
+"""The tensors of an output: their names, types and shapes, and where their bytes come from. Nothing here writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+from ggcp_schema.errors import UsageError
+from ggcp_schema.files.source import CHUNK, Rows, Source
+from ggcp_schema.files.tensor import BIG, ELEMENT_SIZES, Tensor
+from ggcp_schema.schema.ggml import GGML_TYPES, data_size
+
+Progress = Callable[[int], None]
+Transform = Callable[[memoryview], memoryview]
+TYPES = {kind.name: kind for kind in GGML_TYPES.values()}
+
+
+class FileData(NamedTuple):
+    """Data that lies in a file: `extents` as those of `Source.stream`, joined in this order.
+
+    `transform` converts each chunk; None copies. `path` is the path of the tensor the data is from.
+    """
+
+    path: str
+    source: Source
+    extents: tuple[tuple[int, int] | Rows, ...]
+    transform: Transform | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes that are read."""
+        return sum(Rows(*extent).nbytes for extent in self.extents)
+
+
+class Computed(NamedTuple):
+    """Data that `chunks` yields when it is needed. `sources` are the files that it reads."""
+
+    chunks: Callable[[], Iterable[bytes | memoryview]]
+    sources: tuple[Source, ...] = ()
+
+
+class Zeros(NamedTuple):
+    """Data that is zero bytes."""
+
+
+class TensorEntry(NamedTuple):
+    """A tensor: its name, its shape in ggml order, where its little-endian data comes from, and its element type.
+
+    The shape of a single number is `()`. The type is named as ggml does.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    data: FileData | Computed | Zeros
+    type: str = "F32"
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the data."""
+        return data_size(TYPES[self.type], [*self.shape] or [1])
+
+    def chunks(self) -> Iterator[memoryview]:
+        """Yield the data, as `tensor_data` does."""
+        return tensor_data([self])
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The files that the data comes from."""
+        if isinstance(self.data, Zeros):
+            return ()
+        return (self.data.source,) if isinstance(self.data, FileData) else self.data.sources
+
+
+def stored(name: str, tensor: Tensor) -> TensorEntry:
+    """Return the entry of a tensor that is copied as it is; from big-endian data the bytes of its numbers are swapped.
+
+    Raises `UsageError` for big-endian data of a quantized type.
+    """
+    transform = None
+    if tensor.byte_order == BIG:
+        if tensor.type not in ELEMENT_SIZES:
+            message = f"{tensor.source.path}: tensor {tensor.path} is big-endian {tensor.type}, which cannot be copied"
+            raise UsageError(message, f"Of big-endian files, only {', '.join(ELEMENT_SIZES)} tensors can be copied.")
+        transform = {4: swapped, 2: swapped_halves}[ELEMENT_SIZES[tensor.type]]
+    extents = ((tensor.offset, tensor.nbytes),) if tensor.nbytes else ()
+    return TensorEntry(name, tensor.shape, FileData(tensor.path, tensor.source, extents, transform), tensor.type)
+
+
+def swapped(chunk: memoryview, element: str = "<u4") -> memoryview:
+    """Return 4-byte elements with the order of their bytes reversed."""
+    import numpy as np
+
+    elements: memoryview = np.frombuffer(chunk, element).byteswap().data
+    return elements.cast("B")
+
+
+def swapped_halves(chunk: memoryview) -> memoryview:
+    """Return 2-byte elements with the order of their bytes reversed."""
+    return swapped(chunk, "<u2")
+
+
+def sources(tensors: Sequence[TensorEntry]) -> list[Source]:
+    """Return the files that the tensors' data comes from, each once."""
+    return list({id(source): source for tensor in tensors for source in tensor.sources}.values())
+
+
+def tensor_data(tensors: Sequence[TensorEntry]) -> Iterator[memoryview]:
+    """Yield the data of the tensors one after another, in chunks of at most 2 MiB of one tensor each.
+
+    Files are read ahead. A chunk is only valid until the next one is requested.
+    """
+    for source, group in groupby(
+        tensors, key=lambda entry: entry.data.source if isinstance(entry.data, FileData) else None
+    ):
+        run = list(group)
+        if source is None:
+            for entry in run:
+                yield from _made(entry)
+            continue
+        data = [entry.data for entry in run if isinstance(entry.data, FileData)]
+        chunks = source.stream([extent for item in data for extent in item.extents])
+        for item in data:
+            left = item.nbytes
+            while left:
+                chunk = next(chunks)
+                left -= len(chunk)
+                yield item.transform(chunk) if item.transform else chunk
+
+
+def _made(entry: TensorEntry) -> Iterator[memoryview]:
+    """Yield data that does not lie in a file."""
+    if isinstance(entry.data, Computed):
+        made = 0
+        for whole in entry.data.chunks():
+            view = memoryview(whole).cast("B")
+            made += len(view)
+            yield from (view[at : at + CHUNK] for at in range(0, len(view), CHUNK))
+        if made != entry.nbytes:
+            raise ValueError(f"{entry.name} has {entry.nbytes} bytes, but {made} were computed")
+    else:
+        zeros = memoryview(bytes(min(CHUNK, entry.nbytes)))
+        yield from (zeros[: min(CHUNK, entry.nbytes - at)] for at in range(0, entry.nbytes, CHUNK))

@@ -1,0 +1,128 @@
+"""What can be made of a file, and the functions of the Python API that make it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ggcp_schema.errors import UsageError
+from ggcp_schema.files.output import WriteOptions
+from ggcp_schema.files.pieces import Progress
+from ggcp_schema.formats import open_file
+from ggcp_schema.mapping.convert import RESUME, plan_resume
+from ggcp_schema.mapping.export import GGUF, plan_model
+from ggcp_schema.mapping.plan import Plan, Written, write
+
+
+class Target(NamedTuple):
+    """Something that can be made of a file.
+
+    Attributes:
+        name: its name in the command line.
+        kind: what it contains, in JSON: resume or model.
+        title: what it is, in words.
+        plan: returns its plan. Those of the targets of `export` have the parameters of `plan_model`.
+    """
+
+    name: str
+    kind: str
+    title: str
+    plan: Callable[..., Plan]
+
+
+EXPORTS = {target.name: target for target in (Target(GGUF, "model", "a GGUF model for llama.cpp", plan_model),)}
+"""What `export` makes."""
+
+TARGETS = {RESUME: Target(RESUME, "resume", "a GGUF checkpoint to resume from", plan_resume), **EXPORTS}
+"""All that can be made, by name."""
+
+
+def export_target(name: str) -> Target:
+    """Return the target of `export` with that name. Raises `UsageError`."""
+    if name not in EXPORTS:
+        raise UsageError(f"{name!r} is not among what can be exported to", f"Choose from: {', '.join(EXPORTS)}.")
+    return EXPORTS[name]
+
+
+def convert(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    rms_eps: float | None = None,
+    order: str | None = None,
+    n_batch: int | None = None,
+    fresh_optimizer: bool = False,
+    verbatim: bool = False,
+    strict: bool = False,
+    force: bool = False,
+    verify: bool = False,
+    sync: bool = True,
+    progress: Progress | None = None,
+) -> Written:
+    """Convert the checkpoint at `source`, ggcp or GGUF, to a GGUF checkpoint from which training can be resumed.
+
+    Parameters:
+        rms_eps: the epsilon of the RMS norm. None takes the one that the file stores or its era used.
+        order: the order of the flat vectors (A, B, C or D) if you know it. None decides from the bytes, and changes the
+            order only if it is proven.
+        n_batch: the samples of a batch, by which summed gradients are scaled. None estimates it from the counts.
+        fresh_optimizer: write zeros for the optimizer's state, and iteration counts of 0.
+        verbatim: write what the converter of 2023 wrote.
+        strict: refuse a file with findings, and tensors with NaN or infinite values.
+        force: overwrite an existing output.
+        verify: compare every byte with the checkpoint before the output gets its name.
+        sync: wait until the output is on the disk.
+        progress: called with the number of bytes just copied or compared.
+
+    Raises `MalformedError` if the checkpoint is damaged, `UsageError` if it contains no training state, `UnfitError` if
+    GGUF cannot store one of its numbers, `FileError` if a file cannot be read or written.
+    """
+    options = WriteOptions(strict, force, verify, sync, progress)
+    with open_file(source, partial=True) as file:
+        plan = plan_resume(
+            file, rms_eps=rms_eps, order=order, n_batch=n_batch, fresh_optimizer=fresh_optimizer, verbatim=verbatim
+        )
+        return write(plan, output, options)
+
+
+def export_model(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    to: str = "gguf",
+    vocab: str | os.PathLike[str] | None = None,
+    context_length: int | None = None,
+    rms_eps: float | None = None,
+    name: str | None = None,
+    partial: bool = False,
+    strict: bool = False,
+    force: bool = False,
+    verify: bool = False,
+    sync: bool = True,
+    progress: Progress | None = None,
+) -> Written:
+    """Export the model in the file at `source`, as one that present-day programs run.
+
+    The file is a checkpoint, ggcp or GGUF, or a model, GGUF, ggjt, ggmf or ggml.
+
+    Parameters:
+        to: what to make of it, a name in `EXPORTS`: gguf, for llama.cpp.
+        vocab: a llama GGUF, a ggjt, ggmf or ggml file of 2023, or a sentencepiece model. None takes the vocabulary that
+            the file itself contains.
+        context_length: in tokens. None takes the one that a GGUF file stores; the other formats store none.
+        rms_eps: the epsilon of the RMS norm. None takes the one that the file stores or its era used.
+        name: the model's name; None takes the one that a GGUF model stores, or else that of the file, and an empty one
+            writes none.
+        partial: accept a damaged file if all tensors of the model are whole.
+
+    The other parameters are those of `convert`. Raises `MalformedError` if a file is damaged, `UsageError` if the files
+    do not go together, `FileError` if a file cannot be read or written.
+    """
+    options = WriteOptions(strict, force, verify, sync, progress)
+    target = export_target(to)
+    with open_file(source, partial=True) as file:
+        plan = target.plan(
+            file, vocab=vocab, context_length=context_length, rms_eps=rms_eps, name=name, partial=partial
+        )
+        return write(plan, output, options)
