@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from typing_extensions import Self
+
 
 class GgcpError(Exception):
     """The base of all exceptions of this package.
@@ -19,6 +25,28 @@ class GgcpError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (type(self), self.args, self.__dict__)
+
+    def again(self) -> Self:
+        """Return a copy to raise. An exception that is raised again itself keeps the traceback of each time."""
+        error: Self = _restored(type(self), self.args, self.__dict__)
+        return error
+
+    def with_hint(self, hint: str, option: str = "") -> Self:
+        """Return a copy with another hint."""
+        error = self.again()
+        error.hint, error.option = hint, option
+        return error
+
+
+def _restored(kind: type[Any], args: tuple[Any, ...], state: dict[str, Any]) -> Any:
+    """Return an exception with these attributes. The parameters of `__init__` need not be among its `args`."""
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
 
 
 class FileError(GgcpError, OSError):

@@ -125,8 +125,7 @@ def _check_missing(opened: OpenFile, pattern: str, output: str, *, partial: bool
     if not partial:
         more = f" and {len(missing) - MAX_NAMES} more" if len(missing) > MAX_NAMES else ""
         lost = "tensors may be missing" if missing == ["..."] else f"{', '.join(missing[:MAX_NAMES])}{more} missing"
-        damage.hint = f"Nothing was written: {lost}. Use --partial to write the tensors that are whole."
-        raise damage
+        raise damage.with_hint(f"Nothing was written: {lost}. Use --partial to write the tensors that are whole.")
     if not is_folder and os.path.lexists(output):
         raise FileError(f"{output} already exists, and is not replaced by a part of it", "Choose another name.")
 

@@ -259,7 +259,7 @@ class File:
     def unknown_path(self, path: str) -> GgcpError:
         """Return the error for a path that does not exist: the damage that may hide it, or the nearest that do."""
         if self.damage is not None:
-            return self.damage
+            return self.damage.again()
         message = f"{self.path} has no field {path!r}"
         if (hint := self._out_of_range(path)) or (near := self.suggestions(path)):
             return PathError(message, hint or f"Did you mean {', '.join(near)}?")

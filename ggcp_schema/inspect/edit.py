@@ -192,7 +192,7 @@ def check(file: File, wanted: Sequence[Change]) -> int:
 def changed(file: File, wanted: Sequence[Change]) -> Container:
     """Return the parsed values of a file with the changes. The file's own values stay as they are."""
     if file.damage is not None:
-        raise file.damage
+        raise file.damage.again()
     container = _copy(file.container)
     for field, value in wanted:
         record = container

@@ -219,7 +219,7 @@ def _part(file: File, path: str, sequence: Elements, stem: str, index: str) -> V
         return sequence.values(path, start, max(start, stop))
     if INDEX.fullmatch(index) is None or not -count <= int(index) < count:
         if file.damage is not None and sequence.truncated:
-            raise file.damage
+            raise file.damage.again()
         raise UsageError(
             f"{stem} has no element [{shorten(index, MAX_QUOTED)}]",
             f"It has {count_text(count, 'element')}." + (" Give [i] or [a:b]; [-1] is the last." if count else ""),

@@ -14,7 +14,7 @@ from ggcp_schema.llama.adapter import Base, Heads, by_path
 def base_of(file: File) -> Base:
     """Return the model in a file. Raises the damage of a damaged file, and `UsageError` if there is no llama model."""
     if file.damage is not None:
-        raise file.damage
+        raise file.damage.again()
     if isinstance(file, Checkpoint):
         heads = Heads(file.hparams.n_head, file.hparams.n_head)
         return Base(file.path, dict(file.model_tensors), heads)

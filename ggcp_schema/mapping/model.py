@@ -100,7 +100,9 @@ def model_of(file: File) -> Model:
     """
     read = READERS.get(file.format.name)
     if read is None:
-        raise file.damage or UsageError(f"{file.path} is a {file.format.title}, not a checkpoint", CHECKPOINT_NEEDED)
+        if file.damage is not None:
+            raise file.damage.again()
+        raise UsageError(f"{file.path} is a {file.format.title}, not a checkpoint", CHECKPOINT_NEEDED)
     return read(file)
 
 
@@ -111,9 +113,7 @@ def rescued(file: File, remedy: str) -> GgcpError:
     except GgcpError as error:
         return error
     assert file.damage is not None  # noqa: S101 - the caller has looked
-    file.damage.hint = f"All tensors of the model are whole. {remedy}"
-    file.damage.option = "partial"
-    return file.damage
+    return file.damage.with_hint(f"All tensors of the model are whole. {remedy}", "partial")
 
 
 def _of_checkpoint(ckpt: Checkpoint) -> Model:
@@ -135,11 +135,10 @@ def _of_checkpoint(ckpt: Checkpoint) -> Model:
 def _check_count(file: File, whole: int, total: int) -> None:
     """Check that all tensors of the model are whole. Raises the damage of the file, which is why they are not."""
     if whole < total and file.damage is not None:
-        file.damage.hint = (
+        raise file.damage.with_hint(
             f"The model is not whole: the file has {whole:,} of its {total:,} tensors, "
             "which `ggcp-schema extract --partial` can save."
         )
-        raise file.damage
 
 
 def _of_gguf(gguf: GgufFile) -> Model:
@@ -149,7 +148,7 @@ def _of_gguf(gguf: GgufFile) -> Model:
         if gguf.damage is not None:
             n_layer = gguf.value(names.BLOCK_COUNT)
             if not isinstance(n_layer, int):
-                raise gguf.damage from None
+                raise gguf.damage.again() from None
             _check_count(gguf, sum(not is_optimizer(name) for name in gguf.tensors), 3 + 9 * n_layer)
         raise
 

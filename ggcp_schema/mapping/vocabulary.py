@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ggcp_schema.constructs import FieldError
-from ggcp_schema.errors import NotACheckpointError, UsageError
+from ggcp_schema.errors import MalformedError, NotACheckpointError, UsageError
 from ggcp_schema.files.magic import HEAD, describe_head
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats import open_file
@@ -87,9 +87,10 @@ def read_vocabulary(path: str | os.PathLike[str]) -> Vocabulary:
     except NotACheckpointError as error:
         raise _not_a_vocabulary(os.fsdecode(path), head) from error
     with file:
-        if file.damage is not None:
-            file.damage.hint = ANOTHER
-        vocabulary = vocabulary_of(file)
+        try:
+            vocabulary = vocabulary_of(file)
+        except MalformedError as error:
+            raise error.with_hint(ANOTHER) from error
         file.source.check_unchanged()
         return vocabulary
 
@@ -104,7 +105,7 @@ def vocabulary_of(file: File) -> Vocabulary:
     if read is None:
         raise UsageError(f"{file.path} is a {file.format.title}, which contains no vocabulary", ACCEPTED)
     if file.damage is not None and file.damage.path.partition("[")[0] not in AFTER_VOCABULARY:
-        raise file.damage
+        raise file.damage.again()
     return read(file)
 
 

@@ -200,7 +200,7 @@ def test_partial_opens_what_is_left_of_a_damaged_file() -> None:
         ):
             with pytest.raises(TruncatedError) as caught:
                 use()
-            assert caught.value is ckpt.damage
+            assert str(caught.value) == str(ckpt.damage)
         assert ckpt.get("optimizer.layout") is None
         assert ckpt.n_ff == 48
 

@@ -40,7 +40,7 @@ class Checkpoint(File):
     def _value(self, name: str) -> Any:
         if name not in self.container:
             if self.damage is not None:
-                raise self.damage
+                raise self.damage.again()
             raise AttributeError(name)
         return self.container[name]
 
@@ -48,7 +48,7 @@ class Checkpoint(File):
         """Return a record that was parsed to its end. Raises the damage if it was not."""
         value: Container = self._value(name)
         if "_size" not in value and self.damage is not None:
-            raise self.damage
+            raise self.damage.again()
         return value
 
     @property
@@ -174,7 +174,7 @@ class Checkpoint(File):
         tensor = tensor_of(field, self.source)
         if tensor is None:
             if self.damage is not None:
-                raise self.damage
+                raise self.damage.again()
             raise UsageError(f"{field.path} is not a tensor")
         return tensor
 

@@ -38,7 +38,7 @@ class GgmlFile(File):
         value = self.container.get("hparams")
         if value is None or "_size" not in value:
             assert self.damage is not None  # noqa: S101 - a whole file has them
-            raise self.damage
+            raise self.damage.again()
         return part_of(Hparams, value, "hparams", self.source)
 
     @property

@@ -69,7 +69,7 @@ class GglaFile(LoraFile):
         Raises `UsageError` if r is 0, or it is the adapter of another architecture.
         """
         if self.damage is not None:
-            raise self.damage
+            raise self.damage.again()
         r, alpha = self.container["r"], self.container["alpha"]
         if not r:
             raise UsageError(f"{self.path}: r is 0, so the scale alpha / r cannot be told", "State the scale.")
@@ -103,7 +103,7 @@ class GgclFile(LoraFile):
     def adapter(self) -> Adapter:
         """Return the adapter. Raises the damage of a damaged file."""
         if self.damage is not None:
-            raise self.damage
+            raise self.damage.again()
         parts = {path: tensor for path, tensor in self.tensors.items() if not path.startswith(STATE)}
         paths = [path.removesuffix("_a") for path in parts if path.endswith("_a")]
         return Adapter(
@@ -134,7 +134,7 @@ def adapter_in_gguf(gguf: GgufFile) -> Adapter:
     Raises `UsageError` if the file is something else.
     """
     if gguf.damage is not None:
-        raise gguf.damage
+        raise gguf.damage.again()
     kind = gguf.value(names.TRAINING_TYPE)
     if kind != FINETUNE_LORA:
         raise UsageError(
