@@ -63,18 +63,19 @@ class FormatField(Described, construct.FormatField):
 class NaN(float):
     """A NaN that keeps its bits. Converting to a Python float would set the quiet bit.
 
-    NaNs are equal if their bits are.
+    `size` is that of the number in bytes, 4 or 8. NaNs are equal if their bits are.
     """
 
     bits: int
+    size: int
 
-    def __new__(cls, bits: int) -> NaN:
+    def __new__(cls, bits: int, size: int = 4) -> NaN:
         self = super().__new__(cls, "nan")
-        self.bits = bits
+        self.bits, self.size = bits, size
         return self
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, NaN) and self.bits == other.bits
+        return isinstance(other, NaN) and (self.bits, self.size) == (other.bits, other.size)
 
     def __ne__(self, other: object) -> bool:
         return not self == other
@@ -82,8 +83,8 @@ class NaN(float):
     def __hash__(self) -> int:
         return hash(self.bits)
 
-    def __reduce__(self) -> tuple[type[NaN], tuple[int]]:
-        return NaN, (self.bits,)
+    def __reduce__(self) -> tuple[type[NaN], tuple[int, int]]:
+        return NaN, (self.bits, self.size)
 
 
 class FloatField(FormatField):
@@ -95,7 +96,7 @@ class FloatField(FormatField):
             value = self.packer.unpack(data)[0]
         except struct.error:
             raise too_short(stream.tell() - len(data), self.length, len(data)) from None
-        return NaN(int.from_bytes(data, self.order)) if isnan(value) else value
+        return NaN(int.from_bytes(data, self.order), self.length) if isnan(value) else value
 
     def _build(self, obj: Any, stream: IO[bytes], context: Container, path: str) -> Any:
         if isinstance(obj, NaN):

@@ -27,7 +27,7 @@ def same_value(a: Any, b: Any, *, rtol: float = 0.0, atol: float = 0.0) -> bool:
         )
     if isinstance(a, float) and isinstance(b, float):
         if math.isnan(a) or math.isnan(b):
-            return math.isnan(a) and math.isnan(b) and _nan_bits(a) == _nan_bits(b)
+            return math.isnan(a) and math.isnan(b) and _nan(a, b) == _nan(b, a)
         return a == b or (math.isfinite(a) and math.isfinite(b) and abs(a - b) <= atol + rtol * abs(b))
     return type(a) is type(b) and bool(a == b)
 
@@ -37,6 +37,9 @@ def _fields(record: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in record.items() if not name.startswith("_")}
 
 
-def _nan_bits(value: float) -> int:
-    """Return the bits of a NaN; a plain Python NaN counts as the float32 that it is written as."""
-    return value.bits if isinstance(value, NaN) else int.from_bytes(struct.pack("<f", value), "little")
+def _nan(value: float, other: float) -> NaN:
+    """Return a NaN with its bits; a plain Python NaN has those with which it is written in the size of the other."""
+    if isinstance(value, NaN):
+        return value
+    size = other.size if isinstance(other, NaN) else 4
+    return NaN(int.from_bytes(struct.pack("<f" if size == 4 else "<d", value), "little"), size)

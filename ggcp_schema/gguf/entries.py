@@ -51,13 +51,18 @@ class KeyValue:
             object.__setattr__(self, "value", to_float32(self.value))
 
 
+def quieted(value: float) -> float:
+    """Return the number; a signalling NaN of 4 bytes as a quiet one, as which it is packed from a Python float."""
+    return NaN(value.bits | QUIET) if isinstance(value, NaN) and value.size == 4 else value
+
+
 def to_float32(value: float) -> float:
     """Return the nearest float32, as a Python float. Raises `UnfitError` if there is none.
 
-    A NaN keeps its bits, except that it becomes a quiet one: a conversion between float types does that too.
+    A NaN keeps its bits, except that it becomes a quiet one: see `quieted`.
     """
     if isinstance(value, NaN):
-        return NaN(value.bits | QUIET)
+        return quieted(value)
     if not math.isfinite(value):
         return value
     try:

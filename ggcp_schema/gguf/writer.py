@@ -15,7 +15,7 @@ from ggcp_schema.files.contents import Inspect, copy
 from ggcp_schema.files.pieces import Progress, TensorEntry, tensor_data
 from ggcp_schema.formats.gguf.file import open_gguf
 from ggcp_schema.gguf.compare import extra_keys, key_differences
-from ggcp_schema.gguf.entries import ARCHITECTURE, KeyValue
+from ggcp_schema.gguf.entries import ARCHITECTURE, QUIET, KeyValue
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,16 @@ def packable(value: Any) -> Any:
     if isinstance(value, str):
         return value.encode("utf-8", "surrogateescape")
     if isinstance(value, NaN):
-        sign, payload = value.bits >> 31, value.bits & ((1 << 23) - 1)
-        return struct.unpack("<d", (sign << 63 | 0x7FF << 52 | payload << 29).to_bytes(8, "little"))[0]
+        return struct.unpack("<d", _bits_of_double(value).to_bytes(8, "little"))[0]
     return value
+
+
+def _bits_of_double(value: NaN) -> int:
+    """Return the bits of the double that is packed to this NaN."""
+    if value.size == 8:
+        return value.bits
+    sign, payload = value.bits >> 31, (value.bits | QUIET) & ((1 << 23) - 1)
+    return sign << 63 | 0x7FF << 52 | payload << 29
 
 
 class _Elements(Sequence[Any]):

@@ -25,6 +25,7 @@ KEYS = [
     KeyValue("a", "UINT32", 7),
     KeyValue("b", "FLOAT32", NaN(0x7FC00001)),
     KeyValue("c", "ARRAY/STRING", ["x", "y"]),
+    KeyValue("e", "ARRAY/FLOAT32", [1.0, NaN(0x7FC00001)]),
 ]
 
 
@@ -63,6 +64,10 @@ def test_equal_files_have_no_differences(places: tuple[GgufFile, Source]) -> Non
         (KeyValue("a", "UINT64", 7), "a has type UINT32, expected UINT64"),
         (KeyValue("d", "UINT32", 7), "d is missing"),
         (KeyValue("b", "FLOAT32", NaN(0x7FC00002)), "b is NaN (0x7fc00001), expected NaN (0x7fc00002)"),
+        (
+            KeyValue("e", "ARRAY/FLOAT32", [1.0, NaN(0x7FC00002)]),
+            "e is [1.0, NaN (0x7fc00001)], expected [1.0, NaN (0x7fc00002)]",
+        ),
         (KeyValue("c", "ARRAY/STRING", ["x"] * 9), "c is ['x', 'y'], expected an array of 9"),
         (KeyValue("c", "ARRAY/STRING", ["x", "z"]), "c is ['x', 'y'], expected ['x', 'z']"),
     ],
@@ -74,7 +79,7 @@ def test_keys(places: tuple[GgufFile, Source], key: KeyValue, message: str) -> N
 
 
 def test_extra_keys_are_in_file_order(places: tuple[GgufFile, Source]) -> None:
-    assert extra_keys(places[0], KEYS[:1]) == ["a", "b", "c"]
+    assert extra_keys(places[0], KEYS[:1]) == ["a", "b", "c", "e"]
 
 
 def test_tables(places: tuple[GgufFile, Source]) -> None:
