@@ -164,6 +164,8 @@ class Source:
 
     def map(self, offset: int, nbytes: int) -> npt.NDArray[np.float32]:
         """Return a read-only view of little-endian float32 data. Raises `FileError` if the file is too short now."""
+        import mmap
+
         import numpy as np
 
         self.check_open()
@@ -173,10 +175,14 @@ class Source:
             empty = np.empty(0, "<f4")
             empty.flags.writeable = False
             return empty
+        start = offset - offset % mmap.ALLOCATIONGRANULARITY
         try:
-            return np.memmap(self.file, dtype="<f4", mode="r", offset=offset, shape=(nbytes // 4,))
-        except OSError as error:
+            with self._lock:  # on Windows mmap moves the position of the descriptor
+                descriptor = (self._reader or self.file).fileno()
+                mapped = mmap.mmap(descriptor, offset + nbytes - start, access=mmap.ACCESS_READ, offset=start)
+        except (OSError, ValueError) as error:
             raise file_error(self.path, error) from error
+        return np.frombuffer(mapped, "<f4", nbytes // 4, offset - start)
 
     def check_open(self) -> None:
         """Check that the file was not closed. Raises `FileError`."""

@@ -158,6 +158,24 @@ def test_a_file_that_changed_is_noticed(tmp_path: Path, change: object) -> None:
         source.check_unchanged()
 
 
+@pytest.mark.parametrize("windows", [False, True])
+@pytest.mark.parametrize("offset", [0, 4, 4092, 1 << 16, (1 << 16) + 8])
+def test_a_map_leaves_the_position_of_the_parser(offset: int, windows: bool, tmp_path: Path) -> None:
+    """Which may be at work in another thread."""
+    numbers = np.arange(20_000, dtype="<f4")
+    numbers.tofile(tmp_path / "file")
+    with pytest.MonkeyPatch.context() as patch:
+        if windows:
+            without_preadv(patch)
+        source = Source(tmp_path / "file")
+        source.file.seek(12)
+        array = source.map(offset, 100)
+        assert source.file.read(4) == numbers[3:4].tobytes()
+        source.close()
+    assert array.tobytes() == numbers[offset // 4 : offset // 4 + 25].tobytes()
+    assert not array.flags.writeable
+
+
 def test_an_array_of_a_file_that_shrank_is_refused(tmp_path: Path) -> None:
     """Reading a map beyond the end of its file would end the process."""
     path = tmp_path / "file"
