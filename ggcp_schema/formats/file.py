@@ -253,8 +253,17 @@ class File:
     def __contains__(self, path: object) -> bool:
         return isinstance(path, str) and self._field(path) is not None
 
+    def __getitem__(self, path: str) -> Any:
+        """Return a tensor by its path or name, or the value of the field at a path. Raises `PathError`."""
+        tensor = self.tensors.get(path)
+        return self.find(path).value if tensor is None else tensor
+
     def __iter__(self) -> Iterator[str]:
         return (field.path for field in self.root.children())
+
+    def keys(self) -> list[str]:
+        """Return the paths of the fields at the top, which `dict(file)` asks for."""
+        return list(self)
 
     def unknown_path(self, path: str) -> GgcpError:
         """Return the error for a path that does not exist: the damage that may hide it, or the nearest that do."""

@@ -17,7 +17,7 @@ MAX_SHOWN = 8  # elements of an array
 def key_differences(gguf: GgufFile, expected: Iterable[KeyValue]) -> Iterator[Difference]:
     """Compare keys, types and values. Keys beyond those expected are not reported: see `extra_keys`."""
     for entry in expected:
-        found = gguf.keys.get(entry.key)
+        found = gguf.key_values.get(entry.key)
         if found is None:
             yield Difference("key", entry.key, "is missing")
         elif found.type != entry.type:
@@ -44,4 +44,4 @@ def _shown(value: Any) -> str:
 def extra_keys(gguf: GgufFile, expected: Iterable[KeyValue]) -> list[str]:
     """Return the keys of the file that are not among those expected, in file order."""
     known = {entry.key for entry in expected} | {ALIGNMENT}
-    return [key for key in gguf.keys if key not in known]
+    return [key for key in gguf.key_values if key not in known]

@@ -155,8 +155,8 @@ def _of_gguf(gguf: GgufFile) -> Model:
 
 def _of_whole_gguf(gguf: GgufFile) -> Model:
     check_whole_model(gguf)
-    is_checkpoint = names.TRAINING_TYPE in gguf.keys or names.OPTIMIZER_TYPE in gguf.keys
-    if names.TOKENS in gguf.keys and not gguf.container.get("tensor_count"):
+    is_checkpoint = names.TRAINING_TYPE in gguf.key_values or names.OPTIMIZER_TYPE in gguf.key_values
+    if names.TOKENS in gguf.key_values and not gguf.container.get("tensor_count"):
         raise UsageError(f"{gguf.path} is a vocabulary", CHECKPOINT_NEEDED)
     tensors = model_tensors_of(gguf, any_type=not is_checkpoint)
     if not is_checkpoint:
@@ -175,7 +175,7 @@ def _of_whole_gguf(gguf: GgufFile) -> Model:
         freq_base=real(gguf, names.ROPE_FREQ_BASE, FREQ_BASE),
         freq_scale=real(gguf, names.ROPE_SCALE_LINEAR, 1.0),
         rms_eps=stored_epsilon(gguf),
-        has_vocabulary=names.TOKENS in gguf.keys,
+        has_vocabulary=names.TOKENS in gguf.key_values,
         context_length=stored_context_length(gguf),
         **({} if is_checkpoint else _kept_of(gguf)),
     )
@@ -184,7 +184,7 @@ def _of_whole_gguf(gguf: GgufFile) -> Model:
 def _kept_of(gguf: GgufFile) -> dict[str, Any]:
     """Return what a model file states beyond its hyper-parameters; the tokenizer is not among it."""
     name, file_type = gguf.value(names.NAME), gguf.value(names.FILE_TYPE)
-    others = (entry for key, entry in gguf.keys.items() if not key.startswith(names.TOKENIZER))
+    others = (entry for key, entry in gguf.key_values.items() if not key.startswith(names.TOKENIZER))
     return {
         "name": name if isinstance(name, str) else None,
         "file_type": file_type if isinstance(file_type, int) and 0 <= file_type < 1 << 32 else 0,

@@ -221,7 +221,7 @@ def _gguf_keys(gguf: GgufFile, training: Training, recipe: Recipe) -> list[KeyVa
     if freq_base is not None:
         changed[names.ROPE_FREQ_BASE] = KeyValue(names.ROPE_FREQ_BASE, "FLOAT32", freq_base)
     changed |= {entry.key: entry for entry in _record_of(recipe)}
-    kept = [changed.pop(key, entry) for key, entry in gguf.keys.items() if is_copied(gguf, entry)]
+    kept = [changed.pop(key, entry) for key, entry in gguf.key_values.items() if is_copied(gguf, entry)]
     return [*kept, *changed.values()]
 
 

@@ -95,7 +95,7 @@ def verify(ckpt: Checkpoint, gguf: GgufFile, progress: Progress | None = None) -
         entry
         for entry in content.keys
         if entry.key not in (*SEPARATE_KEYS, *RECORD_KEYS)
-        and (entry.key in gguf.keys or entry.key not in OPTIONAL_KEYS)
+        and (entry.key in gguf.key_values or entry.key not in OPTIONAL_KEYS)
     ]
     tensors = content.tensors
     n_params = sum(
@@ -103,7 +103,7 @@ def verify(ckpt: Checkpoint, gguf: GgufFile, progress: Progress | None = None) -
         for name, tensor in gguf.tensors.items()
         if names.field_path(name) is not None and not is_optimizer(name)
     )
-    epsilon = gguf.keys.get(names.RMS_EPSILON)
+    epsilon = gguf.key_values.get(names.RMS_EPSILON)
     wrong_epsilon = [*_epsilon_differences(epsilon)]
     found = [
         *key_differences(gguf, expected),
@@ -119,7 +119,7 @@ def verify(ckpt: Checkpoint, gguf: GgufFile, progress: Progress | None = None) -
     extra = extra_keys(gguf, expected)
     return Verification(
         kind,
-        sum(entry.key in gguf.keys for entry in expected) + (names.ROPE_DIMENSION_COUNT in gguf.keys),
+        sum(entry.key in gguf.key_values for entry in expected) + (names.ROPE_DIMENSION_COUNT in gguf.key_values),
         len(compared),
         sum(tensor.nbytes for tensor in compared),
         n_params,
@@ -132,7 +132,7 @@ def verify(ckpt: Checkpoint, gguf: GgufFile, progress: Progress | None = None) -
 
 def kind_of(gguf: GgufFile) -> str:
     """Return whether the file is one to resume training from, or a model."""
-    training = names.TRAINING_TYPE in gguf.keys or names.OPTIMIZER_TYPE in gguf.keys
+    training = names.TRAINING_TYPE in gguf.key_values or names.OPTIMIZER_TYPE in gguf.key_values
     return RESUME if training or any(is_optimizer(name) for name in gguf.tensors) else MODEL
 
 
@@ -185,7 +185,7 @@ def _rotation_differences(ckpt: Checkpoint, gguf: GgufFile) -> Iterator[Differen
     count, base = gguf.value(names.ROPE_DIMENSION_COUNT), gguf.value(names.ROPE_FREQ_BASE, FREQ_BASE)
     hparams = ckpt.hparams
     if not isinstance(count, int) or not isinstance(base, float):
-        wrong = gguf.keys.get(names.ROPE_FREQ_BASE if isinstance(count, int) else names.ROPE_DIMENSION_COUNT)
+        wrong = gguf.key_values.get(names.ROPE_FREQ_BASE if isinstance(count, int) else names.ROPE_DIMENSION_COUNT)
         message = f"has type {wrong.type}" if wrong else "is missing"
         yield Difference("key", wrong.key if wrong else names.ROPE_DIMENSION_COUNT, message)
         return
@@ -206,7 +206,7 @@ def _epsilon_differences(entry: KeyValue | None) -> Iterator[Difference]:
 
 
 def _vocabulary_differences(ckpt: Checkpoint, gguf: GgufFile, *, required: bool) -> Iterator[Difference]:
-    tokens = gguf.keys.get(names.TOKENS)
+    tokens = gguf.key_values.get(names.TOKENS)
     n_vocab = ckpt.hparams.n_vocab
     if tokens is None:
         if required:

@@ -144,8 +144,8 @@ def _items(file: File, path: str, values: Sequence[Any]) -> list[Any]:
 
 def _of_gguf(gguf: GgufFile) -> Vocabulary:
     """Return the tokenizer keys with their types; without empty lists, and ids that stand for "no such token"."""
-    model = gguf.keys.get(names.TOKENIZER_MODEL)
-    if model is None or names.TOKENS not in gguf.keys:
+    model = gguf.key_values.get(names.TOKENIZER_MODEL)
+    if model is None or names.TOKENS not in gguf.key_values:
         raise UsageError(f"{gguf.path} is a GGUF file without a vocabulary", ACCEPTED)
     if model.type == "STRING" and model.value not in MODELS:
         message = f"its tokenizer is {shown(model.value)}; the trainers supported llama (sentencepiece) and gpt2"
@@ -156,7 +156,7 @@ def _of_gguf(gguf: GgufFile) -> Vocabulary:
         return path, gguf.find(path).offset
 
     keys = []
-    for key, entry in gguf.keys.items():
+    for key, entry in gguf.key_values.items():
         if key.startswith(names.TOKENIZER):
             expected = _type_of(key)
             if expected and entry.type != expected:

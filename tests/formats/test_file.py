@@ -174,3 +174,15 @@ def test_files_can_be_closed_twice_and_their_fields_stay() -> None:
         file.close()
         file.close()
         assert file.find("hparams.n_embd").value > 0
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_file_is_a_mapping_of_its_fields(name: str, tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(SMALL[name])
+    with open_file(tmp_path / "x") as file:
+        assert dict(file).keys() == set(file)
+        assert all(file[path] == file.get(path) for path in file if path not in file.tensors)
+        for path, tensor in file.tensors.items():
+            assert file[path] is tensor or file[path] == tensor
+        with pytest.raises(PathError):
+            file["nowhere"]

@@ -31,7 +31,7 @@ def assert_agrees(path: Path) -> None:
     reader = GGUFReader(path)
     fields = [field for name, field in reader.fields.items() if not name.startswith("GGUF.")]
     with open_gguf(path) as file:
-        assert [(entry.key, entry.type) for entry in file.keys.values()] == [
+        assert [(entry.key, entry.type) for entry in file.key_values.values()] == [
             (field.name, "/".join(kind.name for kind in field.types)) for field in fields if len(field.types) < 3
         ]
         for field in fields:
@@ -134,7 +134,7 @@ def test_any_file_agrees(built: BuiltGguf, tmp_path_factory: pytest.TempPathFact
     path = tmp_path_factory.getbasetemp() / "any.gguf"
     path.write_bytes(built.data)
     with open_gguf(path) as file:
-        assert list(file.keys) == list(built.keys)
+        assert list(file.key_values) == list(built.keys)
         assert file.expected_size is not None
         assert file.expected_size <= len(built.data) < file.expected_size + alignment
     empty = any(kind == ARRAY and not value[1] for kind, value in built.keys.values())
@@ -206,7 +206,7 @@ def test_a_cut_file_opens_partially_with_what_is_whole(file: Path) -> None:
             open_gguf(file)
         with open_gguf(file, partial=True) as opened:
             assert isinstance(opened.damage, MalformedError)
-            assert set(opened.keys) <= {"general.architecture", "list", "n[0]"}
+            assert set(opened.key_values) <= {"general.architecture", "list", "n[0]"}
             assert all(tensor.offset + tensor.nbytes <= size for tensor in opened.tensors.values())
             for leaf in opened.root.leaves():
                 assert leaf.end == places[leaf.path]

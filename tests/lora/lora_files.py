@@ -115,7 +115,7 @@ def write_patched(path: Path, adapter: Adapter, base: Base) -> Path:
 def write_model(path: Path, base: Path, tensors: dict[str, TensorEntry]) -> Path:
     """Write the base again, with some tensors replaced, by GGUF name."""
     with open_gguf(base) as gguf:
-        keys = list(gguf.keys.values())
+        keys = list(gguf.key_values.values())
         return write(path, keys, [tensors.get(name) or same(name, base) for name in gguf.tensors])
 
 

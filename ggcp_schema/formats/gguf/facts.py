@@ -53,7 +53,7 @@ class Keys:
 
     def length(self, key: str) -> int | None:
         """Return the length of an array."""
-        entry = self.gguf.keys.get(key)
+        entry = self.gguf.key_values.get(key)
         return len(entry.value) if entry is not None and entry.type.startswith("ARRAY/") else None
 
 
@@ -125,10 +125,10 @@ def kind_of(gguf: GgufFile) -> str:
         return "gguf-finetune"
     if kind or optimizer:
         return "gguf-resume"
-    has_tokens = names.TOKENS in gguf.keys
+    has_tokens = names.TOKENS in gguf.key_values
     if not gguf.get("tensor_count"):
         return "gguf-vocabulary" if has_tokens else "gguf"
-    return "gguf-model" if has_tokens or names.CONTEXT_LENGTH in gguf.keys else "gguf"
+    return "gguf-model" if has_tokens or names.CONTEXT_LENGTH in gguf.key_values else "gguf"
 
 
 def _hparams_of(gguf: GgufFile, keys: Keys) -> dict[str, int | None] | None:

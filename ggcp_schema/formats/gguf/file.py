@@ -40,7 +40,7 @@ class GgufFile(File):
         return str(self.container.get("byte_order", "little"))
 
     @cached_property
-    def keys(self) -> Mapping[str, KeyValue]:
+    def key_values(self) -> Mapping[str, KeyValue]:
         """The keys with their types and values, in file order. A long array is read when its elements are asked for."""
         return {
             item["key"]: KeyValue(item["key"], *typed(item["value_type"], item["value"]))
@@ -50,7 +50,7 @@ class GgufFile(File):
 
     def value(self, key: str, default: Any = None) -> Any:
         """Return the value of a key; `default` if the file does not have the key."""
-        entry = self.keys.get(key)
+        entry = self.key_values.get(key)
         return default if entry is None else entry.value
 
     def _tensors(self) -> Iterator[Tensor]:
@@ -165,11 +165,6 @@ class GgufFile(File):
 
         return orders_of_gguf(self)
 
-    @property
-    def key_values(self) -> Mapping[str, KeyValue]:
-        """The keys."""
-        return self.keys
-
     def names_of(self, tensor: Tensor) -> tuple[str | None, str | None, str | None]:
         """Return the tensor's path in ggcp files, its name, and the type of the optimizer."""
         path = field_path(tensor.path)
@@ -203,7 +198,7 @@ class GgufFile(File):
         """Return what the file is, in a few words."""
         if self.damage is not None:
             return super().describe()
-        contents = f"{counted(len(self.keys), 'key')}, {counted(len(self.tensors), 'tensor')}"
+        contents = f"{counted(len(self.key_values), 'key')}, {counted(len(self.tensors), 'tensor')}"
         return f"GGUF version {self.container['version']}, {contents}"
 
 

@@ -64,7 +64,7 @@ def training_of_gguf(gguf: GgufFile) -> Training:
         begin=_begin(gguf),
         n_threads=_count(gguf, names.CONVERTED_THREADS),
         divided=_count(gguf, names.CONVERTED_SCALE),
-        reordered=names.CONVERTED_FROM_ORDER in gguf.keys,
+        reordered=names.CONVERTED_FROM_ORDER in gguf.key_values,
     )
 
 
@@ -98,7 +98,7 @@ def evidence_of_gguf(gguf: GgufFile) -> Evidence:
     certain = gguf.value(names.CONVERTED_EPSILON_CERTAIN)
     return Evidence(
         file_version=version,
-        converted=version == 0 and names.CONTEXT_LENGTH not in gguf.keys,
+        converted=version == 0 and names.CONTEXT_LENGTH not in gguf.key_values,
         recorded=tuple(recorded.split()) if isinstance(recorded, str) else None,
         rms_eps=stored_epsilon(gguf),
         rms_eps_certain=certain if isinstance(certain, bool) else None,
