@@ -107,6 +107,15 @@ OPTIMIZER_TENSORS = {
 }
 
 
+BLOCK_NAME = re.compile(r"blk\.(0|[1-9][0-9]{0,17})\.([^.]+)\.weight")
+PATHS = {f"{gguf}.weight": path for path, gguf in MODEL_TENSORS.items()} | {
+    f"optimizer.{kind}.{gguf}": f"{STATE}{field}"
+    for kind, fields in OPTIMIZER_TENSORS.items()
+    for field, gguf in fields.items()
+}
+"""The field paths of the tensors outside of the layers, by GGUF name."""
+
+
 def layer_and_name(path: str) -> tuple[int | None, str]:
     """Return the layer and the name in a tensor's path: (3, "wq") for `layers[3].wq`, (None, "norm") for `norm`."""
     match = LAYER_PATH.fullmatch(path)
@@ -120,9 +129,10 @@ def tensor_name(path: str, optimizer_type: str | None = None) -> str | None:
     """
     if path in MODEL_TENSORS:
         return f"{MODEL_TENSORS[path]}.weight"
+    layer, field = layer_and_name(path)
+    if layer is not None:
+        return f"blk.{layer}.{LAYER_TENSORS[field]}.weight" if field in LAYER_TENSORS else None
     head, _, field = path.rpartition(".")
-    if head.startswith("layers[") and field in LAYER_TENSORS:
-        return f"blk.{head[7:-1]}.{LAYER_TENSORS[field]}.weight"
     if head == "optimizer.state" and field in OPTIMIZER_TENSORS.get(optimizer_type or "", {}):
         return f"optimizer.{optimizer_type}.{OPTIMIZER_TENSORS[optimizer_type or ''][field]}"
     return None
@@ -130,18 +140,10 @@ def tensor_name(path: str, optimizer_type: str | None = None) -> str | None:
 
 def field_path(name: str) -> str | None:
     """Return the field path of the tensor with a GGUF name, the inverse of `tensor_name`; None if there is none."""
-    stem = name.removesuffix(".weight")
-    for path, gguf in MODEL_TENSORS.items():
-        if gguf == stem:
-            return path
-    first, _, rest = stem.partition(".")
-    middle, _, last = rest.partition(".")
-    if first == "blk" and middle.isdecimal():
-        return next((f"layers[{middle}].{field}" for field, gguf in LAYER_TENSORS.items() if gguf == last), None)
-    if first == "optimizer":
-        fields = OPTIMIZER_TENSORS.get(middle, {})
-        return next((f"{STATE}{field}" for field, gguf in fields.items() if gguf == last), None)
-    return None
+    match = BLOCK_NAME.fullmatch(name)
+    if match is not None:
+        return next((f"layers[{match[1]}].{field}" for field, gguf in LAYER_TENSORS.items() if gguf == match[2]), None)
+    return PATHS.get(name)
 
 
 def llama_name(path: str) -> str | None:
@@ -151,17 +153,15 @@ def llama_name(path: str) -> str | None:
     """
     if path in MODEL_TENSORS:
         return f"{path}.weight"
-    head, _, field = path.rpartition(".")
-    if head.startswith("layers[") and field in LAYER_TENSORS:
-        return f"layers.{head[7:-1]}.{LLAMA_GROUPS.get(field, '')}{field}.weight"
+    layer, field = layer_and_name(path)
+    if layer is not None and field in LAYER_TENSORS:
+        return f"layers.{layer}.{LLAMA_GROUPS.get(field, '')}{field}.weight"
     return None
 
 
 def llama_field_path(name: str) -> str | None:
     """Return the field path of the tensor with that name, the inverse of `llama_name`; None if there is none."""
     stem = name.removesuffix(".weight")
-    if stem in MODEL_TENSORS:
-        return stem
     *layer, field = stem.split(".")
-    path = f"layers[{layer[1]}].{field}" if len(layer) > 1 and layer[1].isdecimal() else ""
+    path = f"layers[{layer[1]}].{field}" if len(layer) > 1 else stem
     return path if llama_name(path) == name else None

@@ -86,6 +86,31 @@ def test_names_that_are_no_tensors() -> None:
     assert place_of(b"layers.0.attention.wq.weight" * 4) is None
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "output",
+        "token_embd",
+        "blk.0.attn_q",
+        "blk.007.attn_q.weight",
+        "blk.0.attn_q.weight.weight",
+        "optimizer.adam.first_moments.weight",
+        "tok_embeddings",
+        "layers.00.ffn_norm.weight",
+        "layers.0.ffn_norm",
+    ],
+)
+def test_a_name_is_a_tensor_s_only_if_it_is_the_whole_name(name: str) -> None:
+    assert field_path(name) is None
+    assert llama_field_path(name) is None
+
+
+@pytest.mark.parametrize("path", ["layers[0].a.wq", "layers[0.wq", "layers[00].wq", "layers[0]wq", "layers[].wq"])
+def test_a_path_that_is_none_has_no_name(path: str) -> None:
+    assert tensor_name(path) is None
+    assert llama_name(path) is None
+
+
 @pytest.mark.parametrize("gguf", [False, True])
 def test_swapped_names_are_found_with_both_names(tmp_path: Path, gguf: bool) -> None:
     rename = renaming(wq="wk", wk="wq")

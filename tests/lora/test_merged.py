@@ -178,5 +178,5 @@ def test_a_base_in_ggjt_gives_the_same(tmp_path: Path) -> None:
 def test_the_helper_copies_what_is_not_replaced(tmp_path: Path) -> None:
     write_model(tmp_path / "same.gguf", BASE, {})
     with open_gguf(tmp_path / "same.gguf") as found, open_gguf(BASE) as wanted:
-        assert list(found.keys.values()) == list(wanted.keys.values())
+        assert list(found.key_values.values()) == list(wanted.key_values.values())
         assert all(np.array_equal(found.tensors[name].array(), array(same(name, BASE))) for name in wanted.tensors)
