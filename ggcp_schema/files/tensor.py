@@ -79,8 +79,7 @@ class Tensor:
     def chunks(self, start: int = 0, stop: int | None = None) -> Iterator[memoryview]:
         """Yield the raw bytes of the data from `start` to `stop`, in chunks of at most 2 MiB with their own memory."""
         stop = self.nbytes if stop is None else stop
-        if not 0 <= start <= stop <= self.nbytes:
-            raise UsageError(f"{self.path} has {self.nbytes} bytes of data: there are no bytes {start} to {stop}")
+        self._check_bounds(start, stop)
         for at in range(start, stop, CHUNK):
             yield memoryview(self.source.read(self.offset + at, min(CHUNK, stop - at)))
 
@@ -95,11 +94,16 @@ class Tensor:
         """Return a few elements, from `start` to `stop`, as Python numbers. Unlike `values`, this needs no numpy."""
         self.check_readable()
         size, mark = ELEMENT_SIZES[self.type], "<" if self.byte_order == LITTLE else ">"
+        self._check_bounds(start * size, stop * size)
         data = self.source.read(self.offset + start * size, (stop - start) * size)
         if self.type == "BF16":
             halves = struct.unpack(f"{mark}{stop - start}H", data)
             data = struct.pack(f"{mark}{stop - start}I", *(half << 16 for half in halves))
         return list(struct.unpack(f"{mark}{stop - start}{'e' if self.type == 'F16' else 'f'}", data))
+
+    def _check_bounds(self, start: int, stop: int) -> None:
+        if not 0 <= start <= stop <= self.nbytes:
+            raise UsageError(f"{self.path} has {self.nbytes} bytes of data: there are no bytes {start} to {stop}")
 
     def check_readable(self) -> None:
         """Check that the elements can be read as float32. Raises `UsageError`."""

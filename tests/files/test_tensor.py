@@ -232,3 +232,6 @@ def test_numbers_are_the_values_without_numpy(tmp_path: Path, type: str, byte_or
         np.testing.assert_array_equal(tensor.numbers(0, count), expected)
         np.testing.assert_array_equal(tensor.numbers(3, 5), expected[3:5])
         assert tensor.numbers(2, 2) == []
+        for start, stop in ((0, count + 1), (-1, 2), (3, 2), (count, count + 1)):
+            with pytest.raises(UsageError, match="there are no bytes"):
+                tensor.numbers(start, stop)
