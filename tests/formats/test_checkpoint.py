@@ -254,3 +254,15 @@ def test_the_version_is_that_of_the_distribution() -> None:
     from importlib.metadata import version
 
     assert ggcp_schema.__version__ == version("ggcp-schema")
+
+
+@pytest.mark.parametrize("sizes", [{"n_embd": 0}, {"n_vocab": 0}, {}], ids=str)
+@pytest.mark.parametrize("lbfgs_m", [0, 2])
+def test_the_moments_of_a_parameter_without_elements(sizes: dict[str, int], lbfgs_m: int, tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(build_checkpoint(optimizer="lbfgs", lbfgs_m=lbfgs_m, **sizes))
+    with open_checkpoint(path) as ckpt:
+        for name, tensor in ckpt.model_tensors.items():
+            found = ckpt.moments(name, order="A")
+            assert found["x"].shape == tensor.shape[::-1]
+            assert found["lms"].shape == (lbfgs_m, *tensor.shape[::-1])

@@ -88,7 +88,7 @@ def test_the_package_safetensors_reads_the_header(tmp_path: Path) -> None:
     write_safetensors(path, tensors, iter([memoryview(bytes(20)), memoryview(bytes(18))]), {"format": "pt"})
     with safe_open(path, "numpy") as file:
         assert file.metadata() == {"format": "pt"}
-        found = {name: file.get_slice(name) for name in file.key_values()}  # noqa: SIM118
+        found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
         assert {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in found.items()} == {
             name: (dtype, shape) for name, dtype, shape in tensors
         }

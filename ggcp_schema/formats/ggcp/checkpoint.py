@@ -164,8 +164,9 @@ class Checkpoint(File):
         found = {}
         for name, tensor in self.state_tensors.items():
             if tensor.shape[:1] == (self.n_params,):
-                columns = tensor.array().reshape(-1, self.n_params)[:, piece.start : piece.start + piece.count]
-                found[name] = columns.reshape(shape if len(tensor.shape) == 1 else (-1, *shape))
+                steps = tensor.shape[1:]
+                vectors = tensor.array().reshape(*steps, self.n_params)
+                found[name] = vectors[..., piece.start : piece.start + piece.count].reshape(*steps, *shape)
         return found
 
     def tensor(self, path: str) -> Tensor:
