@@ -102,4 +102,4 @@ class TruncatedError(MalformedError):
 
 
 class NotACheckpointError(MalformedError):
-    """The file is not a ggcp checkpoint; the hint says what it is, if that is known."""
+    """The file is of another format than it should be, or of none; the hint says what it is, if that is known."""

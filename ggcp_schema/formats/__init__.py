@@ -10,7 +10,7 @@ from itertools import chain
 from ggcp_schema.errors import NotACheckpointError, UsageError
 from ggcp_schema.files.magic import HEAD
 from ggcp_schema.files.source import Source
-from ggcp_schema.formats.file import File, Format, not_a_checkpoint, open_source
+from ggcp_schema.formats.file import File, Format, open_source, what_it_is
 from ggcp_schema.formats.ggcp.checkpoint import Checkpoint
 from ggcp_schema.formats.ggcp.extent import expected_size
 from ggcp_schema.formats.ggml.file import GGML_FORMATS
@@ -93,7 +93,7 @@ def format_of(source: Source) -> Format:
     head = head[:4]
     raise NotACheckpointError(
         f"{source.path}: unknown file format; it begins with the bytes {head.hex(' ') or '(none)'}",
-        not_a_checkpoint(source),
+        what_it_is(source) or f"The formats that can be read are {', '.join(FORMATS)}.",
         path="magic",
         offset=0,
         expected="a known magic number",

@@ -384,7 +384,7 @@ def malformed(error: FieldError, source: Source, format: Format) -> MalformedErr
         add_file_missing(error, source, format)
     if where == "magic":
         kind = NotACheckpointError
-        hint = not_a_checkpoint(source)
+        hint = what_it_is(source) or f"This is no {format.title}."
     message = f"{source.path}: {error}"
     result = kind(message, hint, path=where, offset=error.offset, expected=error.expected, found=error.found)
     if isinstance(result, TruncatedError):
@@ -399,15 +399,13 @@ def add_file_missing(error: FieldError, source: Source, format: Format) -> None:
         error.file_missing = size - source.size
 
 
-def not_a_checkpoint(source: Source) -> str:
-    """Return a hint that says what the file is instead."""
+def what_it_is(source: Source) -> str:
+    """Return a hint that says what the file is instead; empty if that is not known."""
     head = source.read(0, min(source.size, 512))
     if len(head) < 4:
         return "The file is too short to identify." if head else "The file is empty."
     what, remedy = describe_head(head)
-    if not what:
-        return "This file was not written by llama.cpp's train-text-from-scratch."
-    return f"This is {what}." + (f" {remedy}" if remedy else "")
+    return " ".join((f"This is {what}.", *filter(None, [remedy]))) if what else ""
 
 
 def tensor_of(field: Field, source: Source, path: str | None = None, type: str = "F32") -> Tensor | None:

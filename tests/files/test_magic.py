@@ -14,6 +14,7 @@ import pytest
 
 from ggcp_schema import FileError, NotACheckpointError, open_checkpoint, open_file
 from ggcp_schema.files.magic import open_regular
+from ggcp_schema.formats.gguf.file import open_gguf
 from tests.helpers import FIXTURES
 
 
@@ -34,7 +35,7 @@ def error_of(path: Path, data: bytes) -> NotACheckpointError:
         (b"algg\1\0\0\0", "This is a ggla LoRA adapter (llama.cpp's finetune or convert-lora, 2023)."),
         (b"lcgg\1\0\0\0", "This is a ggcl LoRA training checkpoint (llama.cpp's finetune, 2023)."),
         (b"ggcp\0\0\0\0", "This is a big-endian ggcp checkpoint (only little-endian checkpoints are supported)."),
-        (b"\x01\x02\x03\x04", "This file was not written by llama.cpp's train-text-from-scratch."),
+        (b"\x01\x02\x03\x04", "This is no ggcp checkpoint."),
     ],
 )
 def test_a_file_of_another_kind_is_named(head: bytes, hint: str, tmp_path: Path) -> None:
@@ -71,6 +72,14 @@ def test_archives_are_named_with_what_unpacks_them(tmp_path: Path) -> None:
             NotACheckpointError, match=rf"unknown file format; it begins with the bytes {data[:4].hex(' ')}"
         ):
             open_file(tmp_path / "x")
+
+
+def test_a_file_of_no_format_is_not_called_a_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"Dear reader")
+    with pytest.raises(NotACheckpointError, match=r"This is no GGUF file\.$"):
+        open_gguf(tmp_path / "x")
+    with pytest.raises(NotACheckpointError, match=r"The formats that can be read are ggcp, gguf, "):
+        open_file(tmp_path / "x")
 
 
 @pytest.mark.parametrize("name", ["vocab.gguf", "vocab.ggjt"])

@@ -302,7 +302,7 @@ def test_every_single_bit_of_the_header_may_be_wrong(tmp_path: Path) -> None:
 def test_noise_is_not_a_checkpoint(tmp_path: Path) -> None:
     error, _ = open_error(random.Random(1).randbytes(5000), tmp_path)
     assert isinstance(error, NotACheckpointError)
-    assert error.hint == "This file was not written by llama.cpp's train-text-from-scratch."
+    assert error.hint == "This is no ggcp checkpoint."
 
 
 # False sizes -----------------------------------------------------------------------------------------------
