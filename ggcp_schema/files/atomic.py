@@ -46,6 +46,8 @@ def check_output(path: str | os.PathLike[str], inputs: tuple[str | os.PathLike[s
     try:
         status = os.stat(name)
     except FileNotFoundError:
+        if not os.path.basename(name):
+            raise FileError(f"{name!r} is not the name of a file", "Give the name of the file to write.") from None
         folder = os.path.dirname(os.path.realpath(name))
         if not os.path.isdir(folder):
             raise FileError(f"{name}: the folder {folder} does not exist", "Create it first.") from None
@@ -152,13 +154,13 @@ class Output:
             if os.path.exists(self.place):
                 self._lock()
                 return
-            os.close(self.fd)  # /proc is not mounted
+            self._close()  # /proc is not mounted
         except (AttributeError, OSError):  # the system or the filesystem has no O_TMPFILE
             pass
         self.has_name = True
         self._create_temporary(mode)
         while not self._lock():  # another process has taken the file for an abandoned one
-            os.close(self.fd)
+            self._close()
             self.temporary = self._temporary_path()
             self._create_temporary(mode)
 
@@ -182,11 +184,15 @@ class Output:
 
     def close(self) -> None:
         """Close the file, and remove it unless it was published."""
+        with suppress(OSError):  # errors of writing have been reported by the writer's own close, and by fsync
+            self._close()
+        self.remove_temporary()
+
+    def _close(self) -> None:
+        """Close the descriptor once: its number may then be that of another thread's file."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
-            with suppress(OSError):  # errors of writing have been reported by the writer's own close, and by fsync
-                os.close(fd)
-        self.remove_temporary()
+            os.close(fd)
 
     def remove_temporary(self) -> None:
         with suppress(OSError):
@@ -266,8 +272,7 @@ class Output:
 
     def _rename(self, path: str) -> None:
         if os.name == "nt":  # Windows does not rename open files
-            os.close(self.fd)
-            self.fd = -1
+            self._close()
         os.replace(self.temporary, path)
 
     def _mode_of_target(self) -> int | None:

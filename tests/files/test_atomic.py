@@ -470,6 +470,34 @@ def test_a_file_as_folder(tmp_path: Path) -> None:
     refuse_output(tmp_path / "file" / "out", "Not a directory")
 
 
+def test_a_descriptor_is_closed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even if the file is lost and cannot be created again: the number may be that of another thread's file by then."""
+    monkeypatch.delattr(os, "O_TMPFILE")
+    close, closed = os.close, []
+
+    def flock(fd: int, operation: int) -> None:
+        for path in tmp_path.iterdir():
+            path.unlink()
+        monkeypatch.setattr(os, "open", refuse(errno.EMFILE))
+
+    def close_and_tell(fd: int) -> None:
+        closed.append(fd)
+        close(fd)
+
+    monkeypatch.setattr(atomic.fcntl, "flock", flock)
+    monkeypatch.setattr(os, "close", close_and_tell)
+    with pytest.raises(FileError, match="Too many open files"), atomic_output(tmp_path / "out", overwrite=False):
+        pass
+    assert len(closed) == 1
+
+
+@pytest.mark.parametrize("name", ["new/", ""])
+def test_a_name_of_no_file(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileError, match=f"'{name}' is not the name of a file\nGive the name of the file to write"):
+        check_output(name, (), overwrite=False)
+
+
 def test_a_link_to_itself(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     refuse_output(tmp_path / "loop", "Too many levels of symbolic links")
