@@ -12,7 +12,7 @@ from construct import Container
 
 from ggcp_schema.constructs import FieldError
 from ggcp_schema.files.source import Source
-from ggcp_schema.formats.file import File, Format, add_file_missing, tolerant_parse
+from ggcp_schema.formats.file import File, Format, malformed, tolerant_parse
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,6 @@ def _better(best: Parse, source: Source, format: Format, **params: Any) -> Parse
 
 def _attempt(source: Source, format: Format, **params: Any) -> Parse:
     container, log, damage = tolerant_parse(source, format, **params)
-    if damage is not None:
-        add_file_missing(damage, source, format)
-    file = (format.file_class or File)(source, format, container, None)
+    known = None if damage is None else malformed(damage, source, format)
+    file = (format.file_class or File)(source, format, container, known)
     return Parse(file, log.errors, damage)

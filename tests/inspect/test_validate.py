@@ -18,6 +18,8 @@ from ggcp_schema import CHECKPOINT, NotACheckpointError, open_checkpoint
 from ggcp_schema.constructs import Field, root_field
 from ggcp_schema.files import source as source_module
 from ggcp_schema.files.source import Source
+from ggcp_schema.formats import format_of
+from ggcp_schema.inspect.repair import parse_past_errors
 from ggcp_schema.inspect.validate import Oddity, Report, odd_values, validate
 from tests.builder import ARRAY, STRING, build_checkpoint, build_ggml, build_gguf
 from tests.helpers import FIXTURES, GENUINE, ORDERS, TRUNCATED
@@ -228,6 +230,17 @@ def test_whatever_the_format_allows_is_valid(tmp_path: Path, built: Built) -> No
     assert report.valid
     assert report.checked == report.expected
     assert report.fields == sum(leaf.size > 0 for leaf in report.file.root.leaves())
+
+
+def test_the_file_of_a_tolerant_parse_knows_its_damage(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    for content in (build_checkpoint(), build_ggml(b"tjgg", 3, tensors=[("t", (2,), 0, bytes(8))])):
+        for size in (10, 40, len(content) - 1):
+            path.write_bytes(content[:size])
+            with closing(Source(path)) as source:
+                parse = parse_past_errors(source, format_of(source))
+                assert parse.damage is not None
+                assert "damaged" in repr(parse.file)
 
 
 @given(st.data())
