@@ -59,8 +59,8 @@ class Format(NamedTuple):
 
     Without a class its files are `File`, which shows the fields and knows nothing of their meaning.
 
-    `expected_size` returns the size that a truncated file had, from the values that were parsed; None if they do not
-    tell it.
+    `expected_size` returns the least size of the whole file, from the values that were parsed; None if they do not tell
+    it.
     """
 
     name: str
@@ -106,7 +106,7 @@ class File:
 
     @property
     def expected_size(self) -> int | None:
-        """The size in bytes that the whole file had; None if what is left of it does not tell."""
+        """The size in bytes that the whole file has at least; None if what is left of it does not tell."""
         return self.format.expected_size(self.container)
 
     @cached_property
@@ -243,7 +243,8 @@ class File:
 
     def at(self, offset: int) -> Field | None:
         """Return the leaf that holds the byte at `offset`; None if no field does, as after the damage."""
-        return self.root.at(offset)
+        with self.source.parsing():
+            return self.root.at(offset)
 
     def get(self, path: str, default: Any = None) -> Any:
         """Return the value of the field at a path; `default` if the file, or the whole part of it, has none."""

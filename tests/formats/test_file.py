@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ggcp_schema import FORMATS, File, GgcpError, NotACheckpointError, PathError, UsageError, open_file
+from ggcp_schema import FORMATS, File, FileError, GgcpError, NotACheckpointError, PathError, UsageError, open_file
 from ggcp_schema.formats.file import parse_path
 from tests.builder import build_checkpoint, build_ggml, build_gguf
 from tests.helpers import FIXTURES, GENUINE, TRUNCATED
@@ -174,6 +174,19 @@ def test_files_can_be_closed_twice_and_their_fields_stay() -> None:
         file.close()
         file.close()
         assert file.find("hparams.n_embd").value > 0
+
+
+def test_a_place_in_a_file_that_has_changed(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(build_gguf([("texts", 9, (8, ["a", "bc"] * 3000))], []))
+    with open_file(path) as file:
+        offset = file.find("texts[5000]").offset
+        leaf = file.at(offset + 8)
+        assert leaf is not None
+        assert leaf.offset == offset
+        os.truncate(path, 100)
+        with pytest.raises(FileError, match="has changed"):
+            file.at(offset)
 
 
 @pytest.mark.parametrize("name", SMALL)
