@@ -12,7 +12,7 @@ from traceback import walk_tb
 
 import pytest
 
-from ggcp_schema import GgcpError, TruncatedError, export_model, open_checkpoint
+from ggcp_schema import GgcpError, TruncatedError, convert, export_model, open_checkpoint
 from ggcp_schema.files.atomic import ExistsError
 from ggcp_schema.mapping.export import MissingError, plan_model
 from tests.helpers import FIXTURES, TRUNCATED
@@ -33,7 +33,7 @@ def errors(tmp_path: Path) -> Iterator[GgcpError]:
         lambda: open_checkpoint(tmp_path / "missing"),
         lambda: read(FIXTURES / "v1-adam.ggcp", "nowhere"),
         lambda: export_model(FIXTURES / "v1-adam.ggcp", tmp_path / "out"),
-        lambda: export_model(FIXTURES / "v1-adam.ggcp", zip_file),
+        lambda: convert(FIXTURES / "v1-adam.ggcp", zip_file),
     ]
     for call in calls:
         with pytest.raises(GgcpError) as caught:

@@ -48,6 +48,8 @@ def _facts(adapter: Adapter) -> Iterator[Fact]:
 
 def _ranks(adapter: Adapter) -> str:
     """Return `4; 1 for norm, attention_norm`: the most frequent rank, then the others."""
+    if not adapter.pairs:
+        return "none"
     by_ranks: dict[str, list[str]] = {}
     for name, ranks in adapter.ranks.items():
         by_ranks.setdefault(" and ".join(map(str, ranks)), []).append(name)

@@ -19,7 +19,7 @@ from ggcp_schema.constructs import Field, root_field
 from ggcp_schema.files import source as source_module
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats import format_of
-from ggcp_schema.inspect.repair import parse_past_errors
+from ggcp_schema.formats.parsing import parse_past_errors
 from ggcp_schema.inspect.validate import Oddity, Report, odd_values, validate
 from tests.builder import ARRAY, STRING, build_checkpoint, build_ggml, build_gguf
 from tests.helpers import FIXTURES, GENUINE, ORDERS, TRUNCATED

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def training_of_checkpoint(ckpt: Checkpoint) -> Training:
     """Return the state of the training. Raises the damage of a damaged file."""
     if ckpt.damage is not None:
-        raise ckpt.damage
+        raise ckpt.damage.again()
     hparams, optimizer = ckpt.hparams, ckpt.optimizer
     is_adam = optimizer.type == ADAM
     return Training(

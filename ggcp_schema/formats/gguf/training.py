@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def training_of_gguf(gguf: GgufFile) -> Training:
     """Return the state of the training. Raises the damage of a damaged file, `UsageError` if there is no such state."""
     if gguf.damage is not None:
-        raise gguf.damage
+        raise gguf.damage.again()
     check_whole_model(gguf)
     optimizer = gguf.value(names.OPTIMIZER_TYPE)
     if gguf.value(names.TRAINING_TYPE) is None and optimizer is None:
