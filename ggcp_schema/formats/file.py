@@ -44,12 +44,13 @@ if TYPE_CHECKING:
     from ggcp_schema.gguf.entries import KeyValue
     from ggcp_schema.llama.adapter import Adapter
     from ggcp_schema.llama.eras import Evidence
+    from ggcp_schema.llama.model import Model
     from ggcp_schema.llama.training import Training
-    from ggcp_schema.mapping.model import Model
-    from ggcp_schema.mapping.vocabulary import Vocabulary
+    from ggcp_schema.llama.vocabulary import Vocabulary
 
 STEP = re.compile(r"\.?([^.\[\]]+)|\[(\d{1,18})\]")
 SUGGESTIONS = 3
+ACCEPTED = "Use a llama GGUF, a ggjt file such as ggml-vocab.bin, or a sentencepiece tokenizer.model."
 CHECKPOINT_NEEDED = "Pass a checkpoint of train-text-from-scratch: a ggcp file, or a GGUF file made from one."
 MAX_CANDIDATES = 2000  # names compared with a misspelt path
 
@@ -159,7 +160,7 @@ class File:
 
     def vocabulary(self) -> Vocabulary:
         """Return the vocabulary. Raises `UsageError` if the file has none, the damage if it is not whole."""
-        raise self._lacks("which contains no vocabulary", "Pass a file with a vocabulary.")
+        raise self._lacks("which contains no vocabulary", ACCEPTED)
 
     def adapter(self) -> Adapter:
         """Return the LoRA adapter. Raises `UsageError` if the file has none, the damage if it is not whole."""
@@ -214,6 +215,18 @@ class File:
     def least_size(self) -> int | None:
         """Return the size at which the model ends, if no size of the whole file is known."""
         return None
+
+    def check_whole(self, found: int, total: int) -> None:
+        """Check that all tensors of the model are whole. Raises the damage of the file, which is why they are not."""
+        if found < total and self.damage is not None:
+            raise self.damage.with_hint(
+                f"The model is not whole: the file has {found:,} of its {total:,} tensors, "
+                "which `ggcp-schema extract --partial` can save."
+            )
+
+    def malformed(self, error: FieldError) -> MalformedError:
+        """Return the error for a field that was found to be wrong when it was read again."""
+        return malformed(error, self.source, self.format)
 
     def _lacks(self, what: str, hint: str = CHECKPOINT_NEEDED) -> GgcpError:
         return self.damage or UsageError(f"{self.path} is a {self.format.title}, {what}", hint)

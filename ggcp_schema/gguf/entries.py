@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ggcp_schema.constructs import NaN
-from ggcp_schema.errors import UnfitError
+from ggcp_schema.errors import UnfitError, UsageError
 
 ARCHITECTURE = "general.architecture"
 ALIGNMENT = "general.alignment"
@@ -70,3 +70,13 @@ def to_float32(value: float) -> float:
     except OverflowError:
         raise UnfitError(f"{value} is out of range for FLOAT32") from None
     return number
+
+
+def is_copied(path: str, entry: KeyValue) -> bool:
+    """Return False for the alignment, which the output has its own of, and for empty arrays, which gguf cannot write.
+
+    Raises `UsageError` for an array of arrays, which no trainer wrote.
+    """
+    if entry.type == "ARRAY/ARRAY":
+        raise UsageError(f"{path}: {entry.key} is an array of arrays, which cannot be copied")
+    return entry.key != ALIGNMENT and not (entry.type.startswith("ARRAY/") and not len(entry.value))

@@ -20,7 +20,7 @@ from ggcp_schema.llama.training import (
     Training,
     study,
 )
-from ggcp_schema.mapping.resume import KEYS, verbatim_recipe
+from ggcp_schema.mapping.resume import resume_keys, verbatim_recipe
 from ggcp_schema.schema.inference import Inference
 
 Line = tuple[str, str]
@@ -218,7 +218,7 @@ def _refusals(file: File, training: Training | None) -> Iterator[Finding]:
     """Yield why `convert` would refuse the checkpoint: a count that GGUF cannot store."""
     if training is not None:
         try:
-            KEYS[file.format.name](file, training, verbatim_recipe(training))
+            resume_keys(file, training, verbatim_recipe(training))
         except (UnfitError, UsageError) as error:
             yield Finding("convert", f"not possible: {error.message}")
 

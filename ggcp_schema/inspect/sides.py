@@ -28,7 +28,7 @@ from ggcp_schema.llama.order import OrderDecision
 from ggcp_schema.llama.parameters import FLAT_FIELDS, RESUME_ORDER, permuted_extents
 from ggcp_schema.llama.rotation import FREQ_BASE, n_rot_of
 from ggcp_schema.llama.scale import divided
-from ggcp_schema.mapping.resume import KEYS, verbatim_recipe
+from ggcp_schema.mapping.resume import resume_keys, verbatim_recipe
 
 Floats = npt.NDArray[np.float32]
 
@@ -199,7 +199,7 @@ def _keys(file: File) -> dict[str, Value]:
             training = file.training()
         except UsageError:
             return {}
-        keys = KEYS[file.format.name](file, training, verbatim_recipe(training))
+        keys = resume_keys(file, training, verbatim_recipe(training))
         keys = [entry for entry in keys if entry.key != names.RMS_EPSILON]
     return {entry.key: Value(entry.type, entry.value) for entry in keys}
 

@@ -72,7 +72,7 @@ def plan_resume(
 
 
 def _plan_verbatim(file: File, training: Training) -> Plan:
-    if file.format.name != "ggcp":
+    if file.key_values:
         raise UsageError(f"{file.path} is a {file.format.title}; the converter of 2023 read only ggcp checkpoints")
     recipe = verbatim_recipe(training)
     return Plan(

@@ -10,11 +10,12 @@ from ggcp_schema.files.output import WHOLE
 from ggcp_schema.formats.file import File, Finding
 from ggcp_schema.formats.ggcp.checkpoint import is_optimizer
 from ggcp_schema.llama.eras import EraConclusion, conclude
+from ggcp_schema.llama.model import Model
 from ggcp_schema.llama.training import study
-from ggcp_schema.mapping.model import Model, model_content, model_of, rescued
+from ggcp_schema.mapping.model import model_content, rescued
 from ggcp_schema.mapping.notes import model_facts
 from ggcp_schema.mapping.plan import OUTPUT, Command, Plan, epsilon_of
-from ggcp_schema.mapping.vocabulary import read_vocabulary, vocabulary_of
+from ggcp_schema.mapping.vocabulary import read_vocabulary
 
 GGUF = "gguf"
 
@@ -43,7 +44,7 @@ def plan_model(
     """
     if file.damage is not None and not partial:
         raise rescued(file, "Use partial=True to export it.")
-    model = model_of(file)
+    model = file.model()
     if vocab is None and not model.has_vocabulary:
         raise MissingError(
             f"{file.path} contains no vocabulary",
@@ -58,7 +59,7 @@ def plan_model(
             "Give the number of tokens that was the trainer's --ctx; it defaulted to 128.",
             "context_length",
         )
-    vocabulary = vocabulary_of(file) if vocab is None else read_vocabulary(vocab)
+    vocabulary = file.vocabulary() if vocab is None else read_vocabulary(vocab)
     is_known = rms_eps is not None or model.rms_eps is not None
     era = conclude(model.evidence) if is_known else _era(file, model)
     epsilon = epsilon_of(rms_eps, model.rms_eps, era)
@@ -76,10 +77,10 @@ def plan_model(
 
 def _left_out(file: File, model: Model) -> Iterator[Finding]:
     """Yield the tensors of a GGUF file that belong neither to the model nor to the optimizer."""
-    if file.format.name == "gguf":
-        for name in file.tensors:
-            if name not in model.tensors and not is_optimizer(name):
-                yield Finding("tensor_infos", f"{name!r} is no tensor of a llama model and is left out")
+    for tensor in file.tensors.values():
+        _, name, _ = file.names_of(tensor)
+        if name is not None and name not in model.tensors and not is_optimizer(name):
+            yield Finding("tensor_infos", f"{name!r} is no tensor of a llama model and is left out")
 
 
 def _era(file: File, model: Model) -> EraConclusion:

@@ -12,10 +12,10 @@ from ggcp_schema.schema.inference import ADAM
 
 if TYPE_CHECKING:
     from ggcp_schema.errors import MalformedError
+    from ggcp_schema.llama.model import Model
     from ggcp_schema.llama.training import Study, Training
-    from ggcp_schema.mapping.model import Model
+    from ggcp_schema.llama.vocabulary import Vocabulary
     from ggcp_schema.mapping.resume import Recipe
-    from ggcp_schema.mapping.vocabulary import Vocabulary
 
 AS_THEY_ARE = "m and v are copied as they are"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.ggcp.checkpoint import Checkpoint
 from ggcp_schema.formats.gguf.file import GgufFile
-from ggcp_schema.gguf.entries import INTEGERS, KeyValue
+from ggcp_schema.gguf.entries import INTEGERS, KeyValue, is_copied
 from ggcp_schema.gguf.writer import Gguf
 from ggcp_schema.llama import names
 from ggcp_schema.llama.eras import DEFAULT_RMS_EPS, EraConclusion
@@ -108,12 +108,17 @@ def resume_content(file: File, training: Training, recipe: Recipe) -> Gguf:
     """
     checked_epsilon(recipe.rms_eps)
     try:
-        keys = KEYS[file.format.name](file, training, recipe)
+        keys = resume_keys(file, training, recipe)
     except UnfitError as error:
         raise UnfitError(f"{file.path}: {error.message}", error.hint) from error
     if recipe.fresh:
         keys = [*_fresh_keys(keys)]
     return Gguf(keys, [*_tensors(file, training, recipe)])
+
+
+def resume_keys(file: Any, training: Training, recipe: Recipe) -> list[KeyValue]:
+    """Return the keys of the resume checkpoint: those of the file with what changes, or made of its fields."""
+    return (_kept_keys if file.key_values else _made_keys)(file, training, recipe)
 
 
 def _fresh_keys(keys: Iterable[KeyValue]) -> Iterator[KeyValue]:
@@ -128,7 +133,7 @@ def _fresh_keys(keys: Iterable[KeyValue]) -> Iterator[KeyValue]:
             yield KeyValue(names.ADAM_NO_IMPROVEMENT_COUNT, entry.type, 0)
 
 
-def _checkpoint_keys(ckpt: Checkpoint, training: Training, recipe: Recipe) -> list[KeyValue]:
+def _made_keys(ckpt: Checkpoint, training: Training, recipe: Recipe) -> list[KeyValue]:
     dimension_count, freq_base = recipe.rotation
 
     def field(key: str, type: str, path: str) -> KeyValue:
@@ -212,7 +217,7 @@ def _record_of(recipe: Recipe) -> list[KeyValue]:
     ]
 
 
-def _gguf_keys(gguf: GgufFile, training: Training, recipe: Recipe) -> list[KeyValue]:
+def _kept_keys(gguf: GgufFile, training: Training, recipe: Recipe) -> list[KeyValue]:
     dimension_count, freq_base = recipe.rotation
     changed = {
         names.RMS_EPSILON: KeyValue(names.RMS_EPSILON, "FLOAT32", recipe.rms_eps),
@@ -221,29 +226,15 @@ def _gguf_keys(gguf: GgufFile, training: Training, recipe: Recipe) -> list[KeyVa
     if freq_base is not None:
         changed[names.ROPE_FREQ_BASE] = KeyValue(names.ROPE_FREQ_BASE, "FLOAT32", freq_base)
     changed |= {entry.key: entry for entry in _record_of(recipe)}
-    kept = [changed.pop(key, entry) for key, entry in gguf.key_values.items() if is_copied(gguf, entry)]
+    kept = [changed.pop(key, entry) for key, entry in gguf.key_values.items() if is_copied(gguf.path, entry)]
     return [*kept, *changed.values()]
-
-
-def is_copied(gguf: GgufFile, entry: KeyValue) -> bool:
-    """Return False for the alignment, which the output has its own of, and for empty arrays, which gguf cannot write.
-
-    Raises `UsageError` for an array of arrays, which no trainer wrote.
-    """
-    if entry.type == "ARRAY/ARRAY":
-        raise UsageError(f"{gguf.path}: {entry.key} is an array of arrays, which cannot be copied")
-    return entry.key != names.ALIGNMENT and not (entry.type.startswith("ARRAY/") and not len(entry.value))
-
-
-KEYS: dict[str, Callable[[Any, Training, Recipe], list[KeyValue]]] = {"ggcp": _checkpoint_keys, "gguf": _gguf_keys}
-"""What returns the keys of the resume checkpoint, by the name of the input's format."""
 
 
 def _tensors(file: File, training: Training, recipe: Recipe) -> Iterator[TensorEntry]:
     """Yield the tensors that have a GGUF name. A NULL is not written."""
     state = {tensor.path: field for field, tensor in training.state.items()}
     for path, tensor in file.tensors.items():
-        name = names.tensor_name(path, training.optimizer) if file.format.name == "ggcp" else path
+        _, name, _ = file.names_of(tensor)
         if name is None or tensor.is_null:
             continue
         field = state.get(path)

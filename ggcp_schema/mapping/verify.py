@@ -18,7 +18,7 @@ from ggcp_schema.llama import names
 from ggcp_schema.llama.parameters import ORDERS
 from ggcp_schema.llama.rotation import FREQ_BASE, n_rot_of
 from ggcp_schema.llama.training import Training, study
-from ggcp_schema.mapping.model import hparam_keys, model_of, model_tensors
+from ggcp_schema.mapping.model import hparam_keys, model_tensors
 from ggcp_schema.mapping.resume import Recipe, resume_content, rotation_of, verbatim_recipe
 
 RESUME, MODEL = "resume", "model"
@@ -89,7 +89,7 @@ def verify(ckpt: Checkpoint, gguf: GgufFile, progress: Progress | None = None) -
         recipe = recipe_of(ckpt, training, gguf)
         content, optimizer = resume_content(ckpt, training, recipe), _in_words(recipe)
     else:
-        model = model_of(ckpt)
+        model = ckpt.model()
         content, optimizer = Gguf(hparam_keys(model), model_tensors(model)), ""
     expected = [
         entry

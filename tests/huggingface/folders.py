@@ -18,7 +18,6 @@ from ggcp_schema.huggingface.tokenizer import tokenizer_config, tokenizer_json
 from ggcp_schema.llama.tokenizer import SpmTokenizer, spm_tokenizer
 from ggcp_schema.llama.training import study
 from ggcp_schema.mapping.export import plan_model
-from ggcp_schema.mapping.model import model_of
 from ggcp_schema.mapping.vocabulary import read_vocabulary
 from tests.helpers import FIXTURES
 
@@ -49,7 +48,7 @@ def write_folder(
     with open_file(checkpoint) as file:
         plan = plan_model(file, vocab=vocab, context_length=context_length, rms_eps=rms_eps)
         epsilon: float = plan.fact("epsilon").value
-        training, model = file.training(), model_of(file)
+        training, model = file.training(), file.model()
         spm = spm_tokenizer(read_vocabulary(vocab).keys)
         config = model_config(
             n_vocab=model.n_vocab,

@@ -20,9 +20,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ggcp_schema.errors import FileError, GgcpError, MalformedError, TruncatedError, UsageError
-from ggcp_schema.formats import open_file
+from ggcp_schema.formats import open_file, vocabularies
+from ggcp_schema.formats.gguf.vocabulary import vocabulary_of_gguf
 from ggcp_schema.mapping import vocabulary as module
-from ggcp_schema.mapping.vocabulary import read_vocabulary, vocabulary_of
+from ggcp_schema.mapping.vocabulary import read_vocabulary
 from tests.helpers import FIXTURES
 from tests.vocabularies import (
     GGML_KINDS,
@@ -172,13 +173,13 @@ def trainer_checkpoint(path: Path) -> None:
 def test_the_vocabulary_in_a_checkpoint_saved_by_a_trainer(vocab: Path) -> None:
     trainer_checkpoint(vocab)
     with open_file(vocab) as file:
-        vocabulary = vocabulary_of(file)
+        vocabulary = file.vocabulary()
     assert {entry.key: (entry.type, entry.value) for entry in vocabulary.keys} == tokenizer_keys()
 
 
 def test_a_ggcp_checkpoint_contains_no_vocabulary() -> None:
     with open_file(FIXTURES / "v1-adam.ggcp") as file, pytest.raises(UsageError, match="contains no vocabulary"):
-        vocabulary_of(file)
+        file.vocabulary()
 
 
 @pytest.mark.parametrize("kind", GGML_KINDS)
@@ -198,7 +199,7 @@ def test_damage_in_the_vocabulary_of_an_open_file_is_raised(vocab: Path) -> None
     trainer_checkpoint(vocab)
     os.truncate(vocab, 3000)
     with open_file(vocab, partial=True) as file, pytest.raises(TruncatedError) as caught:
-        vocabulary_of(file)
+        file.vocabulary()
     assert caught.value.path.startswith("metadata_kv[")
 
 
@@ -207,9 +208,10 @@ def test_a_file_that_changes_while_it_is_read_is_an_error(vocab: Path) -> None:
 
     def and_change(*arguments: Any) -> Any:
         os.truncate(vocab, 2000)
-        return vocabulary_of(*arguments)
+        return vocabulary_of_gguf(*arguments)
 
-    with mock.patch.object(module, "vocabulary_of", and_change), pytest.raises(GgcpError, match="vocab"):
+    function = "ggcp_schema.formats.gguf.vocabulary.vocabulary_of_gguf"
+    with mock.patch(function, and_change), pytest.raises(GgcpError, match="vocab"):
         read_vocabulary(vocab)
 
 
@@ -335,7 +337,8 @@ def test_a_wrong_value_in_a_gguf_is_named_with_its_place(
 def test_a_list_that_no_vocabulary_needs_is_refused_before_it_is_read(
     vocab: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MAX_BYTES", 100)
+    for home in (module, vocabularies):
+        monkeypatch.setattr(home, "MAX_BYTES", 100)
     for kind in ("vocab.gguf", "vocab.ggjt", "sentencepiece"):
         vocab.write_bytes(make(kind))
         with pytest.raises(MalformedError, match="at most 100 bytes"):
@@ -518,7 +521,7 @@ def test_a_model_trained_by_sentencepiece_with_its_defaults_differs_from_llama_c
     [
         (b"", "is empty"),
         (b"PK\x03\x04", "is a zip archive"),
-        (b"algg\0\0\0\0", "is a ggla LoRA adapter"),
+        ((FIXTURES / "lora/adam.ggla").read_bytes(), "is a ggla LoRA adapter, which contains no vocabulary"),
         (b'{"model": 1}', "begins with the bytes 7b 22 6d 6f"),
         ((FIXTURES / "v0-adam.ggcp").read_bytes(), "is a ggcp checkpoint, which contains no vocabulary"),
     ],

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ggcp_schema.formats.parsing import Parse
     from ggcp_schema.formats.rules import Rules
     from ggcp_schema.llama.eras import Evidence
+    from ggcp_schema.llama.model import Model
     from ggcp_schema.llama.training import Training
 
 
@@ -214,6 +215,12 @@ class Checkpoint(File):
         from ggcp_schema.formats.ggcp.facts import facts_of
 
         return facts_of(self)
+
+    def model(self) -> Model:
+        """Return the model. A damaged file will do if the model is whole; otherwise its damage is raised."""
+        from ggcp_schema.formats.ggcp.training import model_of_checkpoint
+
+        return model_of_checkpoint(self)
 
     def training(self) -> Training:
         """Return the state of the training. Raises the damage of a damaged file."""

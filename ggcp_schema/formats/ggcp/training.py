@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ggcp_schema.llama import names
 from ggcp_schema.llama.eras import Evidence
+from ggcp_schema.llama.model import Model
 from ggcp_schema.llama.rotation import FREQ_BASE
 from ggcp_schema.llama.training import Training, modification_date
 from ggcp_schema.schema.inference import ADAM, n_ff_by_formula
@@ -59,4 +61,21 @@ def evidence_of(ckpt: Checkpoint) -> Evidence:
         n_ff_by_formula=formula,
         losses_differ=None if None in losses else losses[0] != losses[1],
         modified=modification_date(ckpt.source),
+    )
+
+
+def model_of_checkpoint(ckpt: Checkpoint) -> Model:
+    """Return the model. A damaged file will do if the model is whole; otherwise its damage is raised."""
+    hparams = ckpt.hparams
+    ckpt.check_whole(len(ckpt.model_tensors), 3 + 9 * hparams.n_layer)
+    return Model(
+        path=ckpt.path,
+        n_vocab=hparams.n_vocab,
+        n_embd=hparams.n_embd,
+        n_head=hparams.n_head,
+        n_layer=hparams.n_layer,
+        n_ff=ckpt.n_ff or 0,
+        n_rot=hparams.n_rot,
+        tensors={str(names.tensor_name(path)): tensor for path, tensor in ckpt.model_tensors.items()},
+        evidence=evidence_of(ckpt),
     )

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ggcp_schema.formats.parsing import Parse
     from ggcp_schema.formats.rules import Rules
     from ggcp_schema.gguf.entries import KeyValue
+    from ggcp_schema.llama.model import Model
+    from ggcp_schema.llama.vocabulary import Vocabulary
 
 KEYS = {
     names.VOCAB_SIZE: "n_vocab",
@@ -100,6 +102,18 @@ class GgmlFile(File):
             if self.damage is None
             else None,
         }
+
+    def vocabulary(self) -> Vocabulary:
+        """Return the vocabulary. Damage after it, in the tensors, is ignored."""
+        from ggcp_schema.formats.ggml.vocabulary import vocabulary_of_ggml
+
+        return vocabulary_of_ggml(self)
+
+    def model(self) -> Model:
+        """Return the model. A damaged file will do if the model is whole; otherwise its damage is raised."""
+        from ggcp_schema.formats.ggml.model import model_of_ggml
+
+        return model_of_ggml(self)
 
     def names_of(self, tensor: Tensor) -> tuple[str | None, str | None, str | None]:
         """Return the tensor's path in ggcp files, and its name in GGUF files."""

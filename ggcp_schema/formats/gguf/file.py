@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from ggcp_schema.formats.rules import Rules
     from ggcp_schema.llama.adapter import Adapter
     from ggcp_schema.llama.eras import Evidence
+    from ggcp_schema.llama.model import Model
     from ggcp_schema.llama.parameters import Order
     from ggcp_schema.llama.training import Training
+    from ggcp_schema.llama.vocabulary import Vocabulary
 
 
 class GgufFile(File):
@@ -145,6 +147,18 @@ class GgufFile(File):
         from ggcp_schema.formats.lora.files import adapter_in_gguf
 
         return adapter_in_gguf(self)
+
+    def vocabulary(self) -> Vocabulary:
+        """Return the vocabulary. Damage after it, in the tensors, is ignored."""
+        from ggcp_schema.formats.gguf.vocabulary import vocabulary_of_gguf
+
+        return vocabulary_of_gguf(self)
+
+    def model(self) -> Model:
+        """Return the model. A damaged file will do if the model is whole; otherwise its damage is raised."""
+        from ggcp_schema.formats.gguf.training import model_of_gguf
+
+        return model_of_gguf(self)
 
     def training(self) -> Training:
         """Return the state of a training. Raises the damage of a damaged file, `UsageError` if there is none."""

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import CHECKPOINT_NEEDED
+from ggcp_schema.formats.ggcp.checkpoint import is_optimizer
+from ggcp_schema.gguf.entries import is_copied
 from ggcp_schema.llama import names
 from ggcp_schema.llama.eras import Evidence
+from ggcp_schema.llama.model import Model, check_no_others
 from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, ORDERS, Order
 from ggcp_schema.llama.rotation import FREQ_BASE
 from ggcp_schema.llama.training import Training, modification_date, whole_model
@@ -158,3 +161,55 @@ def model_tensors_of(gguf: GgufFile, *, any_type: bool = False) -> dict[str, Ten
     embeddings = gguf.tensors.get(str(names.tensor_name("tok_embeddings")))
     n_vocab = embeddings.shape[-1] if embeddings else 0
     return whole_model(gguf.path, gguf.tensors, names.tensor_name, n_vocab, n_embd, n_layer, n_ff, any_type=any_type)
+
+
+def model_of_gguf(gguf: GgufFile) -> Model:
+    """Return the model. A damaged file will do if the model is whole; otherwise its damage is raised."""
+    try:
+        return _of_whole_gguf(gguf)
+    except UsageError:
+        if gguf.damage is not None:
+            n_layer = gguf.value(names.BLOCK_COUNT)
+            if not isinstance(n_layer, int):
+                raise gguf.damage.again() from None
+            gguf.check_whole(sum(not is_optimizer(name) for name in gguf.tensors), 3 + 9 * n_layer)
+        raise
+
+
+def _of_whole_gguf(gguf: GgufFile) -> Model:
+    check_whole_model(gguf)
+    is_checkpoint = names.TRAINING_TYPE in gguf.key_values or names.OPTIMIZER_TYPE in gguf.key_values
+    if names.TOKENS in gguf.key_values and not gguf.container.get("tensor_count"):
+        raise UsageError(f"{gguf.path} is a vocabulary", CHECKPOINT_NEEDED)
+    tensors = model_tensors_of(gguf, any_type=not is_checkpoint)
+    if not is_checkpoint:
+        check_no_others(gguf.path, gguf.tensors, tensors.values())
+    n_embd, n_head = integer(gguf, names.EMBEDDING_LENGTH), integer(gguf, names.HEAD_COUNT)
+    return Model(
+        path=gguf.path,
+        n_vocab=tensors["tok_embeddings"].shape[-1],
+        n_embd=n_embd,
+        n_head=n_head,
+        n_layer=integer(gguf, names.BLOCK_COUNT),
+        n_ff=integer(gguf, names.FEED_FORWARD_LENGTH),
+        n_rot=integer(gguf, names.ROPE_DIMENSION_COUNT, n_embd // n_head if n_head else 0),
+        tensors={str(names.tensor_name(path)): tensor for path, tensor in tensors.items()},
+        evidence=evidence_of_gguf(gguf),
+        freq_base=real(gguf, names.ROPE_FREQ_BASE, FREQ_BASE),
+        freq_scale=real(gguf, names.ROPE_SCALE_LINEAR, 1.0),
+        rms_eps=stored_epsilon(gguf),
+        has_vocabulary=names.TOKENS in gguf.key_values,
+        context_length=stored_context_length(gguf),
+        **({} if is_checkpoint else _kept_of(gguf)),
+    )
+
+
+def _kept_of(gguf: GgufFile) -> dict[str, Any]:
+    """Return what a model file states beyond its hyper-parameters; the tokenizer is not among it."""
+    name, file_type = gguf.value(names.NAME), gguf.value(names.FILE_TYPE)
+    others = (entry for key, entry in gguf.key_values.items() if not key.startswith(names.TOKENIZER))
+    return {
+        "name": name if isinstance(name, str) else None,
+        "file_type": file_type if isinstance(file_type, int) and 0 <= file_type < 1 << 32 else 0,
+        "kept": tuple(entry for entry in others if is_copied(gguf.path, entry)),
+    }

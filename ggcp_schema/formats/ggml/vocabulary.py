@@ -1,0 +1,54 @@
+"""The vocabulary in a ggml, ggmf or ggjt file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ggcp_schema.formats.vocabularies import check_damage, items_of
+from ggcp_schema.llama import names
+from ggcp_schema.llama.tokenizer import BYTE, CONTROL, NORMAL, UNKNOWN, Token, tokenizer_keys
+from ggcp_schema.llama.vocabulary import NO_SCORES, Vocabulary, checked
+
+if TYPE_CHECKING:
+    from ggcp_schema.formats.ggml.file import GgmlFile
+
+# The first tokens of a file before GGUF, and the texts by which they are recognised; sentencepiece decodes <unk> to
+# " ⁇ ". A vocabulary of single characters has other tokens there; each sample began with token 1 all the same.
+SPECIAL = (("<unk>", UNKNOWN), ("<s>", CONTROL), ("</s>", CONTROL))
+SPECIAL_TEXTS = ((b"<unk>", " ⁇ ".encode(), b""), (b"<s>", b""), (b"</s>", b""))
+SPECIAL_IDS = {"bos": 1, "eos": 2, "unknown": 0}
+N_BYTES = 256  # tokens that follow the special ones: the single bytes
+
+
+def vocabulary_of_ggml(file: GgmlFile) -> Vocabulary:
+    """Return the vocabulary. Damage after it, in the tensors, is ignored."""
+    check_damage(file)
+    root = file.container
+    tokens = [_ggml_token(index, token) for index, token in enumerate(items_of(file, "tokens", root["tokens"]))]
+
+    def locate(key: str, index: int | None) -> tuple[str, int]:
+        column = "score" if key == names.TOKEN_SCORES else "text"
+        path = "hparams.n_vocab" if index is None else f"tokens[{index}].{column}"
+        return path, file.find(path).offset
+
+    ids = {name: index for name, index in SPECIAL_IDS.items() if index < len(tokens)}
+    if tokens and tokens[0].type != UNKNOWN:
+        del ids["unknown"]
+    keys = tokenizer_keys(tokens, ids)
+    if "version" in root:
+        vocabulary = Vocabulary(file.path, f"{file.format.name} version {root['version']}", keys)
+    else:
+        vocabulary = Vocabulary(file.path, f"unversioned {file.format.name}", keys, NO_SCORES)
+    return checked(vocabulary, locate)
+
+
+def _ggml_token(index: int, token: dict[str, Any]) -> Token:
+    """Return a token: the first three may be special ones, 3 to 258 single bytes; spaces stand for `▁`."""
+    text, score = token["text"], token.get("score", 0.0)
+    if index < len(SPECIAL) and text in SPECIAL_TEXTS[index]:
+        name, kind = SPECIAL[index]
+        return Token(name, score, kind)
+    byte = index - len(SPECIAL)
+    if 0 <= byte < N_BYTES and text == bytes([byte]):
+        return Token(f"<0x{byte:02X}>", score, BYTE)
+    return Token(text.decode("utf-8", "surrogateescape").replace(" ", "▁"), score, NORMAL if text else CONTROL)

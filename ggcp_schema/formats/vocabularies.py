@@ -1,0 +1,35 @@
+"""What readers of vocabularies share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ggcp_schema.constructs import FieldError
+from ggcp_schema.llama.tokenizer import damaged
+from ggcp_schema.llama.vocabulary import MAX_BYTES
+
+if TYPE_CHECKING:
+    from ggcp_schema.formats.file import File
+
+# Fields that follow the vocabulary; `file` is the end of the file.
+AFTER_VOCABULARY = {"tensors", "tensor_infos", "alignment", "padding", "tensor_data", "end_padding", "file"}
+
+
+def check_damage(file: File) -> None:
+    """Raise the damage of the file if it precedes the end of the vocabulary."""
+    if file.damage is not None and file.damage.path.partition("[")[0] not in AFTER_VOCABULARY:
+        raise file.damage.again()
+
+
+def items_of(file: File, path: str, values: Sequence[Any]) -> list[Any]:
+    """Return the elements of a list in the file. Raises `MalformedError` if they would need too much memory."""
+    field = file.find(path)
+    if field.size > MAX_BYTES:
+        expected = f"at most {MAX_BYTES:,} bytes, more than any vocabulary needs"
+        raise damaged(file.path, path, field.offset, expected, f"{field.size:,}")
+    try:
+        with file.source.reading():
+            return list(values)
+    except FieldError as error:  # the file has changed since it was opened
+        raise file.malformed(error) from error

@@ -1,0 +1,79 @@
+"""A model, whatever the format of its file: hyper-parameters and weights."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from ggcp_schema.errors import UsageError
+from ggcp_schema.files.tensor import Tensor
+from ggcp_schema.gguf.entries import KeyValue
+from ggcp_schema.llama.eras import Evidence
+from ggcp_schema.llama.rotation import FREQ_BASE, rope_entries
+
+EXPORTED = "Only models with the tensors of the trainers' models are exported."
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that llama.cpp can run. Raises `UsageError` if it could not.
+
+    Attributes:
+        n_rot, freq_base: RoPE turns pair i by `freq_base ** (-2 * i / n_rot)` at each position.
+        freq_scale: `rope.scale_linear`.
+        tensors: by GGUF name, in the order in which the trainer wrote them.
+        evidence: what the file shows of its writer, except what the optimizer's state shows.
+        rms_eps: the epsilon of the RMS norm, if the file stores it.
+        has_vocabulary: True if the file contains one.
+        context_length: in tokens, if the file stores it.
+        file_type: the number for the type of most weights.
+        name: the name that a model file stores.
+        kept: the other keys of a model file, which the output has too.
+    """
+
+    path: str
+    n_vocab: int
+    n_embd: int
+    n_head: int
+    n_layer: int
+    n_ff: int
+    n_rot: int
+    tensors: Mapping[str, Tensor]
+    evidence: Evidence
+    freq_base: float = FREQ_BASE
+    freq_scale: float = 1.0
+    rms_eps: float | None = None
+    has_vocabulary: bool = False
+    context_length: int | None = None
+    file_type: int = 0
+    name: str | None = None
+    kept: tuple[KeyValue, ...] = ()
+
+    def __post_init__(self) -> None:
+        try:
+            rope_entries(self.n_embd, self.n_head, self.n_rot, self.freq_base)
+        except UsageError as error:
+            raise self._impossible(error.message) from error
+        if not self.n_layer:
+            raise self._impossible("it has no layers")
+
+    def _impossible(self, why: str) -> UsageError:
+        return UsageError(f"{self.path}: {why}", "llama.cpp cannot run this model.")
+
+    @property
+    def n_params(self) -> int:
+        """The number of parameters."""
+        return sum(tensor.n_elements for tensor in self.tensors.values())
+
+    @property
+    def rotation(self) -> tuple[int, float]:
+        """`rope.dimension_count` and `rope.freq_base`."""
+        return rope_entries(self.n_embd, self.n_head, self.n_rot, self.freq_base)
+
+
+def check_no_others(path: str, found: Iterable[str], tensors: Collection[Tensor]) -> None:
+    """Check that a model has no tensors but these: without the others it would be another model."""
+    known = {tensor.path for tensor in tensors}
+    for name in found:
+        if name not in known:
+            raise UsageError(f"{path}: tensor {name} is none of a llama model as the trainers wrote it", EXPORTED)
