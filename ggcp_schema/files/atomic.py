@@ -120,6 +120,21 @@ def abandon_output() -> list[str]:
     return list(written)
 
 
+@contextmanager
+def locked(folder: str) -> Iterator[None]:
+    """Keep other processes from taking a folder for an abandoned one."""
+    if fcntl is None:
+        yield
+        return
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # another process replaces it too, or the filesystem has no locks
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(fd)
+
+
 class Output:
     """An output from the creation of the file until it has its name.
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 
 from ggcp_schema.errors import FileError
-from ggcp_schema.files.atomic import ExistsError, Output, check_output, published
+from ggcp_schema.files.atomic import ExistsError, Output, check_output, locked, published
 
 # Flags of Linux's renameat2
 NOREPLACE = 1
@@ -92,7 +92,7 @@ class FolderOutput(Output):
         while True:
             os.mkdir(self.temporary, mode)
             with suppress(FileNotFoundError):
-                with suppress(PermissionError):  # any folder on Windows
+                if os.name != "nt":  # Windows opens no folders
                     self.fd = os.open(self.temporary, os.O_RDONLY)
                 if self._lock():
                     return
@@ -129,16 +129,17 @@ class FolderOutput(Output):
 
     def _replace(self) -> None:
         """Exchange the new folder and the old one, which `remove_temporary` then finds under the other name."""
-        _check_contents(self.path, self.target, self.names)
-        if not renameat2(self.temporary, self.target, EXCHANGE):
-            os.rename(self.target, self.aside)
-            os.rename(self.temporary, self.target)
-            return
-        try:
-            _check_contents(self.path, self.temporary, self.names)  # a file may have come since
-        except BaseException:
-            renameat2(self.temporary, self.target, EXCHANGE)
-            raise
+        with locked(self.target):  # the old folder
+            _check_contents(self.path, self.target, self.names)
+            if not renameat2(self.temporary, self.target, EXCHANGE):
+                os.rename(self.target, self.aside)
+                os.rename(self.temporary, self.target)
+                return
+            try:
+                _check_contents(self.path, self.temporary, self.names)  # a file may have come since
+            except BaseException:
+                renameat2(self.temporary, self.target, EXCHANGE)
+                raise
 
     def _pass_on_modes(self) -> None:
         """Give the folder and its files the permissions of those that they replace."""

@@ -21,10 +21,13 @@ OLD = "the file that was there before"
 ERRORS = ("EIO", "ENOSPC", "EACCES")
 SIGNALS = ("SIGHUP", "SIGINT", "SIGTERM")
 CHANGES = ("shrink", "grow", "overwrite")
-COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {  # input, what follows the output
-    "convert": ("v1-adam.ggcp", ("--verify",)),
-    "export": ("v0-adam.ggcp", ("--vocab", str(FIXTURES / "vocab.gguf"), "--context-length", "16")),
+EXPORT = ("--vocab", str(FIXTURES / "vocab.gguf"), "--context-length", "16")
+COMMANDS: dict[str, tuple[str, str, tuple[str, ...]]] = {  # the command, its input, what follows the output
+    "convert": ("convert", "v1-adam.ggcp", ("--verify",)),
+    "export": ("export", "v0-adam.ggcp", EXPORT),
+    "folder": ("export", "v0-adam.ggcp", (*EXPORT, "--to", "folder", "--verify")),  # see server.py
 }
+OLD_FILE = "config.json"  # of the folder that was there before
 LONG_AGO = (1_690_000_000, 1_690_000_000)  # the time of inputs, so that any change gives them another
 
 
@@ -88,8 +91,8 @@ def server(*, private: bool = False) -> Iterator[Server]:
 class Case:
     """A command that writes an output, to be run under faults again and again.
 
-    With `existing` there is an output to be replaced; with `named` the system has no files without a name. `content` is
-    that of the input, by default a fixture's.
+    With `existing` there is an output to be replaced; with `named` the system has no files without a name, and cannot
+    exchange the names of two folders. `content` is that of the input, by default a fixture's.
     """
 
     server: Server
@@ -106,7 +109,7 @@ class Case:
     seconds: float = field(init=False)
 
     def __post_init__(self) -> None:
-        fixture, rest = COMMANDS[self.command]
+        command, fixture, rest = COMMANDS[self.command]
         self.inputs, self.outputs = self.folder / "inputs", self.folder / "outputs"
         for folder in (self.inputs, self.outputs):
             folder.mkdir(exist_ok=True)
@@ -114,7 +117,7 @@ class Case:
         self.content = self.content or (FIXTURES / fixture).read_bytes()
         self.restore_input()
         self.output = self.outputs / self.name
-        self.args = [self.command, str(self.source), str(self.output), "--force", *rest]
+        self.args = [command, str(self.source), str(self.output), "--force", *rest]
         self.server.ask(load=self.args)
         clean = self.run()
         assert clean.code == 0, clean.stderr
@@ -125,7 +128,13 @@ class Case:
     @property
     def old(self) -> str | None:
         """The SHA-256 of the output before a run, None if there is none."""
-        return sha256(OLD.encode()) if self.existing else None
+        if not self.existing:
+            return None
+        return sha256(f"{OLD_FILE} {sha256(OLD.encode())}".encode()) if self.is_folder else sha256(OLD.encode())
+
+    @property
+    def is_folder(self) -> bool:
+        return self.command == "folder"
 
     def restore_input(self) -> None:
         self.source.write_bytes(self.content)
@@ -135,6 +144,7 @@ class Case:
         """Run the command, with the output as it was before. For `request` see server.py."""
         old = OLD if self.existing else None
         standard = {"args": self.args, "output": str(self.output), "old": old, "named": self.named}
+        standard["old_file"] = OLD_FILE if self.is_folder else ""
         return Outcome(**self.server.ask(**standard, **request))
 
     def output_of(self, outcome: Outcome) -> str:

@@ -10,12 +10,14 @@ import hashlib
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import traceback
 from contextlib import suppress
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,13 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from ggcp_schema import cli
+from ggcp_schema.files import atomic_folder
+from ggcp_schema.files.contents import Safetensors, Text
+from ggcp_schema.files.output import WHOLE
+from ggcp_schema.formats.file import File
+from ggcp_schema.mapping.export import plan_model
+from ggcp_schema.mapping.plan import Plan
+from ggcp_schema.mapping.targets import EXPORTS, TARGETS, Target
 from tests.faults.shim import Shim
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -61,10 +70,13 @@ def load(args: list[str]) -> None:
 
 def answer_to(request: dict[str, Any]) -> dict[str, Any]:
     output = Path(request["output"])
+    if output.is_dir():
+        shutil.rmtree(output)
+    output.unlink(missing_ok=True)
     if request["old"] is not None:
-        output.write_text(request["old"])
-    else:
-        output.unlink(missing_ok=True)
+        if request["old_file"]:
+            output.mkdir()
+        (output / request["old_file"]).write_text(request["old"])
     pipes = {name: os.pipe() for name in ("stdout", "stderr", "calls")}
     start = time.monotonic()
     pid = os.fork()
@@ -93,6 +105,7 @@ def child(request: dict[str, Any], pipes: dict[str, int]) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["limit"], request["limit"]))
     if request.get("named"):
         del os.O_TMPFILE
+        atomic_folder.renameat2 = lambda *names: False
     fault = request.get("fault", "EIO")
     special = {"RUN": lambda: another_run(request["args"]), "CHANGE": lambda: change(*request["change"])}
     shim = Shim(special.get(fault, fault))
@@ -144,8 +157,31 @@ def change(how: str, path: str) -> None:
 
 
 def files(folder: Path) -> dict[str, str]:
-    """The SHA-256 of each file in the folder."""
-    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in sorted(os.listdir(folder))}
+    """The SHA-256 of each file in the folder; that of a folder is that of its files' names and sums."""
+    return {path.name: checksum(path) for path in sorted(folder.iterdir())}
+
+
+def checksum(path: Path) -> str:
+    if path.is_dir():
+        content = "\n".join(f"{name} {checksum(path / name)}" for name in sorted(os.listdir(path))).encode()
+    else:
+        content = path.read_bytes()
+    return hashlib.sha256(content).hexdigest()
+
+
+def plan_folder(file: File, **options: Any) -> Plan:
+    """Plan a folder with contents of each kind."""
+    plan = plan_model(file, **options)
+    tensors = [tensor for tensor in plan.tensors if tensor.type == "F32"]
+    parts = {
+        "config.json": Text("{}\n"),
+        "model.safetensors": Safetensors({}, tensors),
+        "model.gguf": plan.parts[WHOLE],
+    }
+    return replace(plan, target="folder", parts=parts)
+
+
+EXPORTS["folder"] = TARGETS["folder"] = Target("folder", "model", "a folder", plan_folder)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Any
 
 FUNCTIONS = (
     *("open", "close", "read", "pread", "preadv", "write", "pwrite", "writev", "fsync", "link", "rename", "replace"),
-    *("fstat", "stat", "listdir", "fchmod", "truncate", "ftruncate"),
+    *("fstat", "stat", "listdir", "chmod", "fchmod", "mkdir", "truncate", "ftruncate"),
 )
 TRANSFERS = {"read", "pread", "preadv", "write", "pwrite", "writev"}
 

@@ -13,6 +13,16 @@ PAGE = 4096
 
 @pytest.mark.parametrize("named", [False, True], ids=["nameless", "named"])
 @pytest.mark.parametrize("existing", [False, True])
+def test_a_folder_with_a_file_that_is_too_large(named: bool, existing: bool, commands: Server, tmp_path: Path) -> None:
+    case = Case(commands, tmp_path, "folder", named=named, existing=existing)
+    for limit in (1, PAGE, 3 * PAGE):
+        outcome = case.run(limit=limit)
+        assert case.after_error(outcome) == []
+        assert (outcome.code, case.output_of(outcome)) == (2, "old")
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["nameless", "named"])
+@pytest.mark.parametrize("existing", [False, True])
 def test_a_limit_on_the_size_of_files(named: bool, existing: bool, commands: Server, tmp_path: Path) -> None:
     case = Case(commands, tmp_path, named=named, existing=existing)
     case.run()

@@ -9,10 +9,14 @@ import pytest
 from tests.faults.harness import ERRORS, Case, Server
 
 
-@pytest.mark.parametrize(("command", "named"), [("convert", False), ("convert", True), ("export", False)])
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [("convert", False), ("convert", True), ("export", False), ("folder", False), ("folder", True)],
+)
 def test_a_call_that_fails(command: str, named: bool, commands: Server, tmp_path: Path) -> None:
     case = Case(commands, tmp_path, command, named=named)
-    assert {"open", "read", "preadv", "write", "fsync", "replace", "close"} <= set(case.calls)
+    naming = {"mkdir", *(["rename"] if named else [])} if case.is_folder else {"replace"}
+    assert {"open", "read", "preadv", "write", "fsync", "close", *naming} <= set(case.calls)
     problems = []
     for turn, at in enumerate(case.moments(all_calls=command == "convert" and not named)):
         problems += case.strike(at, ERRORS[turn % len(ERRORS)])
