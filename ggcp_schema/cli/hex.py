@@ -11,6 +11,7 @@ from ggcp_schema.cli import options
 from ggcp_schema.cli.complete import complete_path
 from ggcp_schema.cli.output import escape, json_text, output_width, paint, raise_damage
 from ggcp_schema.cli.stream import echo, until_closed, write
+from ggcp_schema.constructs.streams import CHUNK
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats import open_file
 from ggcp_schema.inspect.paths import Piece, pieces, place, reading
@@ -20,7 +21,6 @@ DEFAULT_LENGTH = 256
 DATA_SHOWN = 64  # bytes of a field
 ROWS = {104: 16, 70: 8, 0: 4}  # bytes in a row, from this width on: names have at least 24 characters
 COLOURS = ("green", "yellow", "cyan", "magenta", "blue")
-CHUNK = 1 << 16  # bytes read at a time; a multiple of every row
 
 
 def hex(

@@ -9,7 +9,7 @@ from construct import Container
 
 from ggcp_schema.constructs.errors import negative, too_short
 
-CHUNK = 1 << 20  # bytes that are read or written at a time
+CHUNK = 1 << 18  # bytes that are read or written at a time; they stay in a core's cache until they are used
 SMALL = 64  # bytes that are read without measuring the stream first
 
 

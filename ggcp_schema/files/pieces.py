@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
+from ggcp_schema.constructs.streams import CHUNK
 from ggcp_schema.errors import UsageError
-from ggcp_schema.files.source import CHUNK, Rows, Source
+from ggcp_schema.files.source import Rows, Source
 from ggcp_schema.files.tensor import BIG, ELEMENT_SIZES, Tensor
 from ggcp_schema.schema.ggml import GGML_TYPES, data_size
 
@@ -106,9 +107,9 @@ def sources(tensors: Sequence[TensorEntry]) -> list[Source]:
 
 
 def tensor_data(tensors: Sequence[TensorEntry]) -> Iterator[memoryview]:
-    """Yield the data of the tensors one after another, in chunks of at most 2 MiB of one tensor each.
+    """Yield the data of the tensors one after another, in chunks of at most 256 KiB of one tensor each.
 
-    Files are read ahead. A chunk is only valid until the next one is requested.
+    A chunk is only valid until the next one is requested.
     """
     for source, group in groupby(
         tensors, key=lambda entry: entry.data.source if isinstance(entry.data, FileData) else None

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain
 from typing import IO, TYPE_CHECKING, NamedTuple
 
+from ggcp_schema.constructs.streams import CHUNK
 from ggcp_schema.errors import FileError
 from ggcp_schema.files.magic import file_error, open_regular
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-
-CHUNK = 1 << 21  # bytes read at a time
-READ_AHEAD = 2  # chunks
-READ_AHEAD_FROM = 64  # chunks: for fewer, starting the thread takes longer than it saves
 
 
 class Rows(NamedTuple):
@@ -126,29 +121,16 @@ class Source:
         return len(data)
 
     def stream(self, extents: Sequence[tuple[int, int] | Rows]) -> Iterator[memoryview]:
-        """Yield the bytes of these extents, in order, in chunks of at most 2 MiB of one extent each.
+        """Yield the bytes of these extents, in order, in chunks of at most 256 KiB of one extent each.
 
         An extent is (offset, size), or `Rows`, of which a chunk holds whole ones unless one row is larger than a chunk.
-        While the caller works on one chunk the next two are read, which makes copying as fast as `cp`. A yielded chunk
-        is only valid until the next one is requested, because the buffers are reused.
+        A yielded chunk is only valid until the next one is requested, because there is only one buffer.
         """
         rows = [Rows(*extent) for extent in extents]
-        chunks = chain.from_iterable(extent.chunks() for extent in rows)
-        if sum(-(-extent.nbytes // CHUNK) for extent in rows) < READ_AHEAD_FROM:
-            for chunk in chunks:
-                yield self._read(memoryview(bytearray(chunk.buffered)), chunk)
-            return
-        from concurrent.futures import Future, ThreadPoolExecutor
-
-        buffers = [memoryview(bytearray(CHUNK)) for _ in range(READ_AHEAD + 1)]
-        ahead: deque[Future[memoryview]] = deque()
-        with ThreadPoolExecutor(max_workers=1) as reader:
-            for turn, chunk in enumerate(chunks):
-                ahead.append(reader.submit(self._read, buffers[turn % len(buffers)], chunk))
-                if len(ahead) == len(buffers):
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
+        buffer = memoryview(bytearray(min(CHUNK, max((extent.buffered for extent in rows), default=0))))
+        for extent in rows:
+            for chunk in extent.chunks():
+                yield self._read(buffer, chunk)
 
     def _read(self, buffer: memoryview, chunk: Rows) -> memoryview:
         """Read a chunk into the buffer and return that part of it; rows close to each other are read at once."""

@@ -9,8 +9,9 @@ from itertools import groupby
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from ggcp_schema.constructs.streams import CHUNK
 from ggcp_schema.errors import UsageError
-from ggcp_schema.files.source import CHUNK, Source
+from ggcp_schema.files.source import Source
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,14 +78,14 @@ class Tensor:
         return values
 
     def chunks(self, start: int = 0, stop: int | None = None) -> Iterator[memoryview]:
-        """Yield the raw bytes of the data from `start` to `stop`, in chunks of at most 2 MiB with their own memory."""
+        """Yield the bytes of the data from `start` to `stop`, in chunks of at most 256 KiB with their own memory."""
         stop = self.nbytes if stop is None else stop
         self._check_bounds(start, stop)
         for at in range(start, stop, CHUNK):
             yield memoryview(self.source.read(self.offset + at, min(CHUNK, stop - at)))
 
     def values(self, start: int = 0, stop: int | None = None) -> Iterator[npt.NDArray[np.float32]]:
-        """Yield the elements from `start` to `stop`, in file order, as float32 arrays of at most 2**20 elements."""
+        """Yield the elements from `start` to `stop`, in file order, as float32 arrays of at most 2**17 elements."""
         self.check_readable()
         size = ELEMENT_SIZES[self.type]
         for chunk in self.chunks(start * size, None if stop is None else stop * size):
@@ -134,9 +135,9 @@ def decode(data: memoryview | bytes, type: str, byte_order: str) -> npt.NDArray[
 
 
 def stream_values(tensors: Sequence[Tensor]) -> Iterator[npt.NDArray[np.float32]]:
-    """Yield the elements of the tensors one after another, as float32 arrays of at most 2 MiB of one tensor each.
+    """Yield the elements of the tensors one after another, as float32 arrays of at most 256 KiB of one tensor each.
 
-    The data is read ahead; an array is only valid until the next one is requested. Raises `UsageError` if a tensor's
+    An array is only valid until the next one is requested. Raises `UsageError` if a tensor's
     elements cannot be read.
     """
     for tensor in tensors:

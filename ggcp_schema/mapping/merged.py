@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ggcp_schema.constructs.streams import CHUNK
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.pieces import TYPES, Computed, TensorEntry
-from ggcp_schema.files.source import CHUNK
 from ggcp_schema.files.tensor import ELEMENT_SIZES, LITTLE, Tensor, decode
 from ggcp_schema.llama import names
 from ggcp_schema.llama.adapter import Adapter, Base, hf_order, product

@@ -30,16 +30,14 @@ def without_preadv(patch: pytest.MonkeyPatch) -> None:
 @given(
     extents=st.lists(st.tuples(st.integers(0, 300), st.integers(0, 300)), max_size=8),
     chunk=st.integers(1, 40),
-    read_ahead_from=st.integers(1, 20),
     windows=st.booleans(),
 )
 def test_pieces_cover_the_extents_exactly(
-    numbers: Path, extents: list[tuple[int, int]], chunk: int, read_ahead_from: int, windows: bool
+    numbers: Path, extents: list[tuple[int, int]], chunk: int, windows: bool
 ) -> None:
     data = numbers.read_bytes()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "CHUNK", chunk)
-        patch.setattr(module, "READ_AHEAD_FROM", read_ahead_from)
         if windows:
             without_preadv(patch)
         source = Source(numbers)
@@ -54,15 +52,13 @@ def test_pieces_cover_the_extents_exactly(
 @given(
     extents=st.lists(st.builds(Rows, *(st.integers(0, most) for most in (200, 12, 6, 20))), max_size=8),
     chunk=st.integers(1, 40),
-    read_ahead_from=st.integers(1, 20),
 )
-def test_rows_that_lie_apart_are_joined(numbers: Path, extents: list[Rows], chunk: int, read_ahead_from: int) -> None:
+def test_rows_that_lie_apart_are_joined(numbers: Path, extents: list[Rows], chunk: int) -> None:
     data, source = numbers.read_bytes(), Source(numbers)
     extents = [rows if rows.stride >= rows.size else rows._replace(stride=rows.size) for rows in extents]
     starts = [(rows.offset + row * rows.stride, rows.size) for rows in extents for row in range(rows.n_rows)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "CHUNK", chunk)
-        patch.setattr(module, "READ_AHEAD_FROM", read_ahead_from)
         pieces = [bytes(piece) for piece in source.stream(extents)]
     source.close()
     assert b"".join(pieces) == b"".join(data[start : start + size] for start, size in starts)
@@ -86,15 +82,13 @@ def test_without_preadv_the_same_file_is_read_after_chdir(
 
 
 @pytest.mark.parametrize("windows", [False, True])
-@pytest.mark.parametrize("read_ahead_from", [1, 1000])
 @pytest.mark.parametrize("at", [0, 3, 30])
 def test_a_stream_that_ends_early_is_an_error(
-    numbers: Path, at: int, read_ahead_from: int, windows: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    numbers: Path, at: int, windows: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "shrinks"
     path.write_bytes(numbers.read_bytes())
     monkeypatch.setattr(module, "CHUNK", 16)
-    monkeypatch.setattr(module, "READ_AHEAD_FROM", read_ahead_from)
     if windows:
         without_preadv(monkeypatch)
     source = Source(path)
@@ -107,11 +101,9 @@ def test_a_stream_that_ends_early_is_an_error(
     source.close()
 
 
-@pytest.mark.parametrize("read_ahead_from", [1, 1000])
-def test_a_stream_may_be_left_early(numbers: Path, read_ahead_from: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_may_be_left_early(numbers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As when the disk is full: the reader must not hang, nor fail because the file is closed."""
     monkeypatch.setattr(module, "CHUNK", 16)
-    monkeypatch.setattr(module, "READ_AHEAD_FROM", read_ahead_from)
     source = Source(numbers)
     pieces = source.stream([(0, 600)])
     assert bytes(next(pieces)) == numbers.read_bytes()[:16]
@@ -121,7 +113,6 @@ def test_a_stream_may_be_left_early(numbers: Path, read_ahead_from: int, monkeyp
 
 def test_two_streams_of_one_file_do_not_mix(numbers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHUNK", 16)
-    monkeypatch.setattr(module, "READ_AHEAD_FROM", 1)
     data = numbers.read_bytes()
     source = Source(numbers)
     for index, (a, b) in enumerate(zip(source.stream([(0, 288)]), source.stream([(300, 288)]), strict=True)):

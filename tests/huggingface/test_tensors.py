@@ -148,7 +148,6 @@ def test_another_type_is_refused() -> None:
     n_in=st.integers(1, 7),
     offset=st.integers(0, 9),
     chunk=st.integers(1, 200),
-    read_ahead_from=st.integers(1, 20),
 )
 def test_the_way_back_gives_the_rows_bit_for_bit(
     tmp_path_factory: pytest.TempPathFactory,
@@ -157,14 +156,12 @@ def test_the_way_back_gives_the_rows_bit_for_bit(
     n_in: int,
     offset: int,
     chunk: int,
-    read_ahead_from: int,
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "rows"
     n_rows = 2 * half * n_head
     rows = np.random.default_rng(0).integers(0, 1 << 16, (n_rows, n_in), dtype=np.uint16)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ggcp_schema.files.source.CHUNK", chunk)
-        patch.setattr("ggcp_schema.files.source.READ_AHEAD_FROM", read_ahead_from)
         path.write_bytes(bytes(offset) + rows.tobytes())
         there = gathered(path, halves(offset, 2 * n_in, n_rows, n_head))
         assert there == in_halves(rows, n_head).tobytes()

@@ -360,7 +360,7 @@ def test_the_inferred_type_is_not_doubted_where_its_evidence_is_damaged(tmp_path
 
 
 @pytest.mark.parametrize("layout", ["v0", "v1"])
-@pytest.mark.parametrize("chunk", [1 << 21, 48])
+@pytest.mark.parametrize("chunk", [1 << 18, 48])
 def test_values_that_no_training_gives(
     tmp_path: Path, layout: str, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

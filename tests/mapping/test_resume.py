@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from ggcp_schema import UnfitError, UsageError, convert, open_checkpoint
-from ggcp_schema.files import source as source_module
 from tests.builder import build_checkpoint
 from tests.helpers import FIXTURES, GENUINE, ORDERS, expected_resume, run_cli
 from tests.mapping import independent_order
@@ -378,10 +377,7 @@ def test_a_negative_count_is_refused_with_a_remedy_that_works(
 # What is read ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("read_ahead_from", [1, 1 << 30])
-def test_tensors_that_are_not_written_are_not_read(
-    read_ahead_from: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tensors_that_are_not_written_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """But x, in which the order of the parameters is looked for."""
     path = FIXTURES / "twin-adam.v0.ggcp"
     extents: list[tuple[int, int]] = []
@@ -394,7 +390,6 @@ def test_tensors_that_are_not_written_are_not_read(
         return count
 
     monkeypatch.setattr(os, "preadv", watched)
-    monkeypatch.setattr(source_module, "READ_AHEAD_FROM", read_ahead_from)
     convert(path, tmp_path / "out.gguf", verify=True, sync=False)
     with open_checkpoint(path) as ckpt:
         for name, tensor in ckpt.tensors.items():
