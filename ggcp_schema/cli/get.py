@@ -10,8 +10,7 @@ import typer
 
 from ggcp_schema.cli import options
 from ggcp_schema.cli.complete import complete_path
-from ggcp_schema.cli.output import escape, json_text, raise_damage
-from ggcp_schema.cli.stream import until_closed, write
+from ggcp_schema.cli.output import escape, json_text, raise_damage, until_closed, write
 from ggcp_schema.formats import open_file
 from ggcp_schema.inspect.paths import Values, reading, values_at
 from ggcp_schema.inspect.text import json_value_of, line_text

@@ -9,8 +9,7 @@ import typer
 
 from ggcp_schema.cli import options
 from ggcp_schema.cli.complete import complete_path
-from ggcp_schema.cli.output import escape, json_text, output_width, paint, raise_damage
-from ggcp_schema.cli.stream import echo, until_closed, write
+from ggcp_schema.cli.output import echo, escape, json_text, output_width, paint, raise_damage, until_closed, write
 from ggcp_schema.constructs.streams import CHUNK
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats import open_file

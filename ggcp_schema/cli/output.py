@@ -38,14 +38,41 @@ def echo(text: str = "") -> None:
 
 
 def write(text: str) -> None:
-    """Write text to stdout. A closed pipe ends the output, not the command, so that the exit code stays right."""
+    """Write text to stdout. A closed pipe ends the output, not the command, so that the exit code stays right.
+
+    In a block `until_closed` it ends the block.
+    """
     try:
         sys.stdout.write(text)
     except BrokenPipeError:  # typer would turn it into exit code 1, which is a verdict here
-        drop_output()
+        _drop_output()
+        if _blocks:
+            raise _ClosedError from None
 
 
-def drop_output() -> None:
+class _ClosedError(Exception):
+    """The reader of stdout has closed the pipe, as `head` does when it has seen enough."""
+
+
+_blocks: list[None] = []  # the blocks `until_closed` that have been entered
+
+
+@contextmanager
+def until_closed() -> Iterator[None]:
+    """End the block, whose output may be long, when the reader closes the pipe."""
+    _blocks.append(None)
+    try:
+        yield
+        sys.stdout.flush()
+    except _ClosedError:
+        pass
+    except BrokenPipeError:
+        _drop_output()
+    finally:
+        _blocks.pop()
+
+
+def _drop_output() -> None:
     """Redirect stdout to nothing: Python would complain at exit about output that it cannot write."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -128,7 +155,6 @@ def raise_damage(damage: MalformedError | None) -> None:
 
 
 __all__ = [
-    "drop_output",
     "echo",
     "error_text",
     "escape",
@@ -139,5 +165,6 @@ __all__ = [
     "print_json_array",
     "progress",
     "raise_damage",
+    "until_closed",
     "write",
 ]

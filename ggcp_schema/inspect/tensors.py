@@ -7,6 +7,7 @@ model is a tensor of its own here, `optimizer.state.m[layers[0].wq]`, if the ord
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from ggcp_schema.errors import GgcpError, UsageError
@@ -234,34 +235,5 @@ def _no_match(file: File, pattern: str) -> list[Listed]:
 
 
 def matches(pattern: str, text: str) -> bool:
-    """Return whether the text is of the form of the pattern: `*` is any text, `?` any character.
-
-    Each part between two stars is searched once, from where the last one ended, so that a long text with many stars
-    takes no longer than the product of the two lengths.
-    """
-    head, *parts = pattern.split("*")
-    if not parts:
-        return len(head) == len(text) and _fits(head, text, 0)
-    *middle, tail = parts
-    at, end = len(head), len(text) - len(tail)
-    if at > end or not _fits(head, text, 0) or not _fits(tail, text, end):
-        return False
-    for part in middle:
-        at = _search(part, text, at, end)
-        if at < 0:
-            return False
-        at += len(part)
-    return True
-
-
-def _fits(part: str, text: str, at: int) -> bool:
-    if "?" not in part:
-        return text.startswith(part, at)
-    return all(char in ("?", text[at + i]) for i, char in enumerate(part))
-
-
-def _search(part: str, text: str, start: int, end: int) -> int:
-    """Return where the part occurs first in `text[start:end]`; -1 if it does not."""
-    if "?" not in part:
-        return text.find(part, start, end)
-    return next((at for at in range(start, end - len(part) + 1) if _fits(part, text, at)), -1)
+    """Return whether the text is of the form of the pattern: `*` is any text, `?` any character."""
+    return fnmatchcase(text, pattern.replace("[", "[[]"))
