@@ -106,11 +106,12 @@ def value_text(value: Value | None, other: Value | None) -> str:
 
 
 def tensor_cells(row: TensorRow) -> tuple[str, ...]:
-    """Format a TensorRow as table cells: the shapes if they differ, else by how much the data does."""
+    """Format a TensorRow as table cells: shapes and types if they differ, and by how much the data does."""
     if row.a is None or row.b is None or row.differing is None:
         return row.name, row.verdict, _shape(row.a), _shape(row.b), "", "", ""
     share = f"{row.differing:,} of {row.a.n_elements:,}"
-    return row.name, row.verdict, "", "", share, f"{row.largest:.4g}", f"{row.rms:.4g}"
+    sides = (_shape(row.a), _shape(row.b)) if row.a.type != row.b.type else ("", "")
+    return row.name, row.verdict, *sides, share, f"{row.largest:.4g}", f"{row.rms:.4g}"
 
 
 def _shape(side: Operand | None) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -44,8 +44,8 @@ class TensorRow:
     `differing` counts the elements that are neither equal nor close within the tolerance. `largest` is the largest
     absolute difference, `rms` the root of the mean square of all differences; both are infinite if an element is NaN or
     infinite in one file and something else in the other. `relative` is the length of the difference in units of the
-    length of A's tensor. All four are None if shapes or types differ, so that the data was not compared, or if the
-    elements cannot be read, so that only the bytes were.
+    length of A's tensor. All four are None if shapes differ or the elements cannot be read, so that only the bytes
+    were compared, or nothing.
     """
 
     name: str
@@ -109,18 +109,22 @@ def tensor_rows(
 ) -> Iterator[tuple[TensorRow, Distance | None]]:
     """Compare the tensors of both sides one after the other, in the order of `field_rows`.
 
+    Elements of two types are compared by their values. Without a tolerance, tensors of two types differ nevertheless.
     The distance is None if only the bytes were compared, or nothing. The parameters and exceptions are those of
     `compare`.
     """
     for name, a, b in _pairs(left.tensors, right.tensors):
-        if a is None or b is None or (a.shape, a.type) != (b.shape, b.type):
+        readable = {tensor.type for tensor in (a, b) if tensor is not None} <= ELEMENT_SIZES.keys()
+        if a is None or b is None or a.shape != b.shape or (a.type != b.type and not readable):
             yield TensorRow(name, _verdict(a, b, same=False), a, b), None
-        elif a.type not in ELEMENT_SIZES:
+        elif not readable:
             same = all(np.array_equal(x, y) for x, y in aligned(a.values(), b.values()))
             yield TensorRow(name, _verdict(a, b, same=same), a, b), None
         else:
             distance = _distance(a, b, rtol, atol, progress)
-            yield distance.row(name, a, b), distance
+            row = distance.row(name, a, b)
+            exact = a.type == b.type or rtol or atol
+            yield row if exact else replace(row, verdict=DIFFERENT), distance
 
 
 def shared_bytes(a: File, b: File) -> int:
@@ -190,7 +194,7 @@ def _distance(a: Operand, b: Operand, rtol: float, atol: float, progress: Progre
         for at in range(0, len(x), BLOCK):
             distance.add(x[at : at + BLOCK], y[at : at + BLOCK], rtol, atol)
         if progress:
-            progress(2 * len(x) * ELEMENT_SIZES[a.type])
+            progress(len(x) * (ELEMENT_SIZES[a.type] + ELEMENT_SIZES[b.type]))
     return distance
 
 

@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as arrays
 
 from ggcp_schema import FileError, open_file
 from ggcp_schema.inspect.diff import EQUAL, aligned
-from tests.builder import build_checkpoint
+from tests.builder import build_checkpoint, build_gguf
 from tests.inspect.comparing import ADAM, LBFGS, compared, converted, differing, row_of
 
 
@@ -71,6 +71,31 @@ def test_tensors_missing_on_one_side_or_reshaped():
         None,
         None,
     )
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_element_types_are_compared_by_value(swapped, tmp_path):
+    values = np.random.default_rng(0).standard_normal(300_000).astype(np.float32)
+    halves = values.astype(np.float16)
+    for name, code, data in (("f32", 0, values), ("f16", 1, halves)):
+        content = build_gguf([("general.architecture", 8, "x")], [("t", (len(values),), code, data.tobytes())])
+        (tmp_path / name).write_bytes(content)
+    files = [tmp_path / "f32", tmp_path / "f16"][:: -1 if swapped else 1]
+    x, y = (values, halves.astype(np.float32))[:: -1 if swapped else 1]
+    for rtol, atol in ((0.0, 1e-4), (2.0**-12, 0.0), (2.0**-11, 1e-7), (0.0, 0.0)):
+        row = row_of(compared(*files, rtol=rtol, atol=atol), "t")
+        differing = np.count_nonzero(~np.isclose(x.astype(np.float64), y.astype(np.float64), rtol=rtol, atol=atol))
+        assert (row.differing, row.verdict) == (differing, "different" if differing else "equal")
+        assert row.largest == abs(x.astype(np.float64) - y).max()
+
+
+def test_equal_values_of_two_types_differ_unless_a_tolerance_is_given(tmp_path):
+    for name, code, data in (("f32", 0, np.ones(8, np.float32)), ("f16", 1, np.ones(8, np.float16))):
+        content = build_gguf([("general.architecture", 8, "x")], [("t", (8,), code, data.tobytes())])
+        (tmp_path / name).write_bytes(content)
+    row = row_of(compared(tmp_path / "f32", tmp_path / "f16"), "t")
+    assert (row.verdict, row.differing) == ("different", 0)
+    assert compared(tmp_path / "f32", tmp_path / "f16", atol=1e-9).equal
 
 
 def arrays_of(path, values):
