@@ -16,6 +16,7 @@ from ggcp_schema.formats import open_file
 from ggcp_schema.formats.file import File
 from ggcp_schema.inspect import paths
 from ggcp_schema.inspect.text import (
+    cells,
     count_text,
     float_text,
     json_value,
@@ -109,9 +110,9 @@ class Tree:
         return f"{self._numbers('offset', 'size', 'type')}field"
 
     def _numbers(self, offset: str, size: str, kind: str) -> str:
-        cells = {"offset": offset, "size": size, "type": kind}
+        texts = {"offset": offset, "size": size, "type": kind}
         return "".join(
-            f" {cells[name]:<{width}} " if name == "type" else f"{cells[name]:>{width}} "
+            f" {texts[name]:<{width}} " if name == "type" else f"{texts[name]:>{width}} "
             for name, width in self.columns
         )
 
@@ -137,7 +138,7 @@ class Tree:
         numbers = self._numbers(f"{field.offset:,}", f"{field.size:,}", kind)
         name = escape(field.path if not level else _last_name(field))
         indent = INDENT * level
-        start = len(numbers) + len(indent) + len(name)
+        start = len(numbers) + len(indent) + cells(name)
         room = None if self.width is None or self.full else self.width - start
         label = paint(name, bold=True, colour="cyan") if not field.is_leaf else name
         line = f"{paint(numbers, dim=True)}{indent}{label}"

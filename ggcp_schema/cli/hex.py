@@ -14,7 +14,7 @@ from ggcp_schema.constructs.streams import CHUNK
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats import open_file
 from ggcp_schema.inspect.paths import Piece, pieces, place, reading
-from ggcp_schema.inspect.text import count_text
+from ggcp_schema.inspect.text import cells, count_text
 
 DEFAULT_LENGTH = 256
 DATA_SHOWN = 64  # bytes of a field
@@ -98,9 +98,11 @@ class Printer:
         return f"{data[:8].hex(' ')}   {data[8:].hex(' ')}"
 
     def _fitted(self, name: str) -> str:
-        if self.room is None or len(name) <= self.room:
+        if self.room is None or cells(name) <= self.room:
             return name
-        last = name[len(name) - self.room + 1 :]
+        last = name[-self.room :]
+        while cells(last) >= self.room:
+            last = last[1:]
         return "…" + (last.partition(".")[2] or last)
 
 

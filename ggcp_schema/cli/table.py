@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 
 from ggcp_schema.cli.output import echo, escape, output_width, paint
+from ggcp_schema.inspect.text import cells, padded
 
 GAP = "  "
 
@@ -25,7 +26,7 @@ def print_table(
     """
     limit = output_width(width)
     rows = [[escape(cell) for cell in row] for row in rows]
-    widths = {name: max(map(len, column)) for name, *column in zip(head, head, *rows, strict=True)}
+    widths = {name: max(map(cells, column)) for name, *column in zip(head, head, *rows, strict=True)}
     shown = list(head)
     for name in optional:
         if limit is None or _total(shown, widths) <= limit:
@@ -39,9 +40,8 @@ def print_table(
     indices = [head.index(name) for name in shown]
 
     def aligned(row: Sequence[str]) -> str:
-        cells = ((name, row[index]) for name, index in zip(shown, indices))
         return GAP.join(
-            cell.rjust(widths[name]) if name in right else cell.ljust(widths[name]) for name, cell in cells
+            padded(row[index], widths[name], right=name in right) for name, index in zip(shown, indices)
         ).rstrip()
 
     echo(paint(aligned(head), bold=True))
@@ -59,7 +59,7 @@ def _paragraph(head: Sequence[str], row: Sequence[str], width: int) -> Iterator[
     line = ""
     for name, cell in zip(head[1:], row[1:], strict=True):
         item = f"{GAP}{name} {cell}"
-        if line and len(line) + len(item) > width:
+        if line and cells(line) + cells(item) > width:
             yield line
             line = ""
         line += item if cell else ""

@@ -152,14 +152,31 @@ def json_value_of(value: Any, type: str) -> Any:
     return value
 
 
+def cells(text: str) -> int:
+    """Return the width of the text on a terminal, where `日` takes two cells and a combining accent none."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def padded(text: str, width: int, *, right: bool = False) -> str:
+    """Return the text with as many spaces as make it `width` cells wide, before it if it is aligned to the right."""
+    space = " " * (width - cells(text))
+    return f"{space}{text}" if right else f"{text}{space}"
+
+
 def shorten(text: str, width: int) -> str:
-    """Return the text cut at a word, so that it has at most `width` characters; `…` marks the cut."""
-    if len(text) <= width:
+    """Return the text cut at a word, so that it takes at most `width` cells; `…` marks the cut."""
+    if cells(text) <= width:
         return text
     if width < 1:
         return ""
     kept = text[: width - 1]
-    if text[width - 1] != " " and " " in kept.strip():
+    while cells(kept) > width - 1:
+        kept = kept[:-1]
+    if text[len(kept)] != " " and " " in kept.strip():
         kept = kept.rstrip().rpartition(" ")[0] + " "
     return f"{kept}…"
 
