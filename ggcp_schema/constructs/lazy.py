@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
-from construct import Construct, Container
+from construct import Container
 
 from ggcp_schema.constructs.conditions import chosen
 from ggcp_schema.constructs.errors import DataGoneError, FieldError, counted, too_short
@@ -15,7 +15,7 @@ from ggcp_schema.constructs.extents import Extent, Origin
 from ggcp_schema.constructs.fields import PascalString
 from ggcp_schema.constructs.numbers import FormatField
 from ggcp_schema.constructs.records import Array
-from ggcp_schema.constructs.streams import stream_end
+from ggcp_schema.constructs.streams import CHUNK, stream_end
 
 SPACING = 512  # bytes: the place of one element in about so many is noted
 AT_ONCE = 64  # elements that are parsed together
@@ -40,25 +40,43 @@ class LazyArray(Array):
                 raise too_short(start, count * element.length, available)
             element.skip_all(stream, count)
         else:
-            self._parse_all(element, stream, context, path, count, items)
+            self._skip_texts(element, stream, context, path, count, items)
         items.length, items.nbytes = count, stream.tell() - start
         return items
 
-    def _parse_all(
-        self, element: Construct, stream: IO[bytes], context: Container, path: str, count: int, items: LazyList
+    def _skip_texts(
+        self, element: PascalString, stream: IO[bytes], context: Container, path: str, count: int, items: LazyList
     ) -> None:
-        """Parse the elements, record some of their offsets, and discard the values."""
-        last = items.offset
-        for index in range(count):
-            here = stream.tell()
-            if here - last >= SPACING:
+        """Move to the end of the texts and note some of their offsets. Only their lengths can be wrong.
+
+        Those that lie whole in a chunk of the file are counted there; one that does not is parsed.
+        """
+        lengthfield = chosen(element.lengthfield, context)
+        assert isinstance(lengthfield, FormatField)  # noqa: S101 - a length is a number
+        unpack, width, longest = lengthfield.packer.unpack_from, lengthfield.length, element.longest
+        last = here = items.offset
+        index = 0
+        while index < count:
+            chunk, at = stream.read(CHUNK), 0
+            while index < count and at + width <= len(chunk):
+                (length,) = unpack(chunk, at)
+                end = at + width + length
+                if not 0 <= length <= longest or end > len(chunk):
+                    break
+                if here + at - last >= SPACING:
+                    last = here + at
+                    items.note(index, last)
+                index, at = index + 1, end
+            here += at
+            stream.seek(here)
+            if index < count and not at:
                 items.note(index, here)
-                last = here
-            try:
-                element._parse(stream, context, path)
-            except FieldError as error:
-                items.length, items.nbytes = index, here - items.offset
-                raise error.within(index, items) from None
+                try:
+                    element._parse(stream, context, path)
+                except FieldError as error:
+                    items.length, items.nbytes = index, here - items.offset
+                    raise error.within(index, items) from None
+                index, last, here = index + 1, here, stream.tell()
 
     def _build_items(self, obj: Any, stream: IO[bytes], context: Container, path: str) -> None:
         if isinstance(obj, LazyList) and obj.element is chosen(self.subcon, context):

@@ -197,11 +197,13 @@ def test_a_lazy_array_of_a_file_that_changed_cannot_be_read(tmp_path: Path) -> N
         list(parsed.texts)
 
 
+@pytest.mark.parametrize("chunk", [1, 5, 12, 10**6])
 @pytest.mark.parametrize("spacing", [0, 3, 10, 10**6])
 def test_the_places_noted_need_not_be_those_of_the_elements_asked_for(
-    spacing: int, monkeypatch: pytest.MonkeyPatch
+    spacing: int, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lazy, "SPACING", spacing)
+    monkeypatch.setattr(lazy, "CHUNK", chunk)  # texts that do not fit into one are parsed alone
     for count in range(8):
         texts = ["x" * index for index in range(count)]
         items = TEXTS.parse(TEXTS.build({"count": count, "texts": texts, "end": 0})).texts
@@ -210,6 +212,19 @@ def test_the_places_noted_need_not_be_those_of_the_elements_asked_for(
         places = [items.offset_of(index) for index in range(count)]
         assert places == [4 + sum(len(text) + 1 for text in texts[:index]) for index in range(count)]
         assert [items.index_at(place) for place in places] == list(range(count))
+
+
+@pytest.mark.parametrize("chunk", [1, 5, 12, 10**6])
+def test_a_lazy_array_and_a_plain_one_report_the_same_errors(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lazy, "CHUNK", chunk)
+    text = PascalString(Int8ul, longest=9)
+    for data in (b"\2a\3bcd\x0a0123456789\1e", b"\1a\3bcd\2e", b"\1a\3bcd", b"\0\0\0\x80", b""):
+        found = []
+        for array in (Array, LazyArray):
+            with pytest.raises(FieldError) as caught:
+                Struct("texts" / array(4, text)).parse(data)
+            found.append((str(caught.value), caught.value.steps, list(caught.value.partial.get("texts", ()))))
+        assert found[0] == found[1]
 
 
 def test_records_in_a_lazy_array_are_parsed_at_once_so_that_they_can_be_changed() -> None:
