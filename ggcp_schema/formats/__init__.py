@@ -8,7 +8,6 @@ from functools import cache
 from itertools import chain
 
 from ggcp_schema.errors import NotACheckpointError, UsageError
-from ggcp_schema.files.magic import HEAD
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import File, Format, open_source, what_it_is
 from ggcp_schema.formats.ggcp.checkpoint import Checkpoint
@@ -17,6 +16,8 @@ from ggcp_schema.formats.ggml.file import GGML_FORMATS
 from ggcp_schema.formats.gguf.file import GGUF_FORMAT
 from ggcp_schema.formats.lora import LORA_FORMATS
 from ggcp_schema.schema import CHECKPOINT
+
+LONGEST_MAGIC = 512
 
 GGCP_FORMAT = Format("ggcp", b"pcgg", CHECKPOINT, "ggcp checkpoint", Checkpoint, expected_size=expected_size)
 FORMATS = {
@@ -86,9 +87,10 @@ def _open(path: str | os.PathLike[str], format: Format | None, partial: bool) ->
 
 def format_of(source: Source) -> Format:
     """Return the format of an open file. Raises `NotACheckpointError` if it is unknown."""
-    head = source.read(0, min(HEAD, source.size))
+    head = source.read(0, min(LONGEST_MAGIC, source.size))
     for known in chain(FORMATS.values(), _others()):
         if head.startswith(known.magic):
+            known.check(source)
             return known
     head = head[:4]
     raise NotACheckpointError(

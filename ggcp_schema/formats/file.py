@@ -30,7 +30,6 @@ from ggcp_schema.errors import (
     TruncatedError,
     UsageError,
 )
-from ggcp_schema.files.magic import describe_head
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.files.tensors import Tensors
@@ -61,7 +60,7 @@ class Format(NamedTuple):
     Without a class its files are `File`, which shows the fields and knows nothing of their meaning.
 
     `expected_size` returns the least size of the whole file, from the values that were parsed; None if they do not tell
-    it.
+    it. `check` raises `NotACheckpointError` for a file of another kind that begins with the same bytes.
     """
 
     name: str
@@ -71,6 +70,7 @@ class Format(NamedTuple):
     file_class: type[File] | None = None
     description: str = ""
     expected_size: Callable[[Container], int | None] = lambda container: None
+    check: Callable[[Source], None] = lambda source: None
 
 
 class Finding(NamedTuple):
@@ -399,6 +399,8 @@ def malformed(error: FieldError, source: Source, format: Format) -> MalformedErr
     if where == "magic":
         kind = NotACheckpointError
         hint = what_it_is(source) or f"This is no {format.title}."
+    else:
+        hint = _altered(source) or hint
     message = f"{source.path}: {error}"
     result = kind(message, hint, path=where, offset=error.offset, expected=error.expected, found=error.found)
     if isinstance(result, TruncatedError):
@@ -415,11 +417,19 @@ def add_file_missing(error: FieldError, source: Source, format: Format) -> None:
 
 def what_it_is(source: Source) -> str:
     """Return a hint that says what the file is instead; empty if that is not known."""
-    head = source.read(0, min(source.size, 512))
-    if len(head) < 4:
-        return "The file is too short to identify." if head else "The file is empty."
-    what, remedy = describe_head(head)
+    from ggcp_schema.files.identify import HEAD, identify
+
+    if source.size < 4:
+        return "The file is too short to identify." if source.size else "The file is empty."
+    what, remedy = identify(source.read(0, min(source.size, HEAD)), source.size)
     return " ".join((f"This is {what}.", *filter(None, [remedy]))) if what else ""
+
+
+def _altered(source: Source) -> str:
+    """Return how the whole file was changed on its way, with the remedy; empty if that is not proven."""
+    from ggcp_schema.files.identify import HEAD, altered
+
+    return altered(source.read(0, min(source.size, HEAD)))
 
 
 def tensor_of(field: Field, source: Source, path: str | None = None, type: str = "F32") -> Tensor | None:

@@ -6,7 +6,6 @@ import os
 from contextlib import closing
 
 from ggcp_schema.errors import MalformedError, NotACheckpointError, UsageError
-from ggcp_schema.files.magic import HEAD, describe_head
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats import open_file
 from ggcp_schema.formats.file import ACCEPTED
@@ -24,11 +23,10 @@ def read_vocabulary(path: str | os.PathLike[str]) -> Vocabulary:
     with closing(Source(path)) as source:
         if begins_like_a_model(source):
             return _of_sentencepiece(source)
-        head = source.read(0, min(HEAD, source.size))
     try:
         file = open_file(path, partial=True)
     except NotACheckpointError as error:
-        raise _not_a_vocabulary(os.fsdecode(path), head) from error
+        raise _not_a_vocabulary(error, path) from error
     with file:
         try:
             vocabulary = file.vocabulary()
@@ -38,14 +36,21 @@ def read_vocabulary(path: str | os.PathLike[str]) -> Vocabulary:
         return vocabulary
 
 
-def _not_a_vocabulary(path: str, head: bytes) -> UsageError:
-    what, remedy = describe_head(head)
+def _not_a_vocabulary(error: NotACheckpointError, path: str | os.PathLike[str]) -> UsageError:
+    """Return the error for a file of no known format, or for a ggml file of another program."""
+    from ggcp_schema.files.identify import HEAD, identify
+
+    if error.path != "magic":
+        return UsageError(error.message, ACCEPTED)
+    with closing(Source(path)) as source:
+        head = source.read(0, min(HEAD, source.size))
+        what, remedy = identify(head, source.size)
     if not head:
-        message = f"{path} is empty"
+        message = f"{source.path} is empty"
     elif what:
-        message = f"{path} is {what}, not a vocabulary"
+        message = f"{source.path} is {what}, not a vocabulary"
     else:
-        message = f"{path} is not a vocabulary of a known format; it begins with the bytes {head[:4].hex(' ')}"
+        message = f"{source.path} is not a vocabulary of a known format; it begins with the bytes {head[:4].hex(' ')}"
     return UsageError(message, f"{remedy} {ACCEPTED}".strip())
 
 

@@ -446,9 +446,10 @@ def test_a_file_that_merely_begins_with_a_newline_is_no_sentencepiece_model(data
     vocab.write_bytes(data)
     with (
         mock.patch.dict(sys.modules, {"sentencepiece": None}),
-        pytest.raises(UsageError, match=f"begins with the bytes {data[:4].hex(' ')}") as caught,
+        pytest.raises(UsageError, match=r"not a vocabulary") as caught,
     ):
         read_vocabulary(vocab)
+    assert "sentencepiece" not in caught.value.message
     assert caught.value.hint.startswith("Use a llama GGUF")
 
 
@@ -522,7 +523,8 @@ def test_a_model_trained_by_sentencepiece_with_its_defaults_differs_from_llama_c
         (b"", "is empty"),
         (b"PK\x03\x04", "is a zip archive"),
         ((FIXTURES / "lora/adam.ggla").read_bytes(), "is a ggla LoRA adapter, which contains no vocabulary"),
-        (b'{"model": 1}', "begins with the bytes 7b 22 6d 6f"),
+        (b'{"model": 1}', """is a text that begins with '{"model": 1}', not a vocabulary"""),
+        (b"\x01\x02\x03\x04", "begins with the bytes 01 02 03 04"),
         ((FIXTURES / "v0-adam.ggcp").read_bytes(), "is a ggcp checkpoint, which contains no vocabulary"),
     ],
 )

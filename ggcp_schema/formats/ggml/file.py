@@ -6,7 +6,11 @@ from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from construct import Container
+
 from ggcp_schema.constructs import Steps, counted
+from ggcp_schema.errors import MalformedError, NotACheckpointError
+from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import File, Format, tensor_of_record
 from ggcp_schema.formats.ggcp.parts import Hparams, part_of
@@ -32,7 +36,16 @@ KEYS = {
 
 
 class GgmlFile(File):
-    """A ggml, ggmf or ggjt file. A vocabulary file has no tensors."""
+    """A ggml, ggmf or ggjt file. A vocabulary file has no tensors.
+
+    Raises `NotACheckpointError` if its first tensor has a name that other programs use.
+    """
+
+    def __init__(self, source: Source, format: Format, container: Container, damage: MalformedError | None) -> None:
+        super().__init__(source, format, container, damage)
+        records = container.get("tensors") or ()
+        if records and "_size" in records[0]:
+            check_name(source, records[0])
 
     @cached_property
     def hparams(self) -> Hparams:
@@ -146,8 +159,37 @@ class GgmlFile(File):
         return f"{self.format.name} {kind} of {counted(self.hparams.n_vocab, 'token')}"
 
 
+def check_program(source: Source) -> None:
+    """Check that a ggml, ggmf or ggjt file can be a llama's. Raises `NotACheckpointError`."""
+    from ggcp_schema.files.identify import is_of_another_program
+
+    head = source.read(0, min(source.size, 4096))
+    if is_of_another_program(head):
+        raise another_program(source, 4, head[4:32])
+
+
+def check_name(source: Source, record: Container) -> None:
+    """Check that the first tensor of a ggml file can be a llama's. Raises `NotACheckpointError`."""
+    from ggcp_schema.files.identify import is_name_of_another_program
+
+    if is_name_of_another_program(record["name"].decode("utf-8", "backslashreplace")):
+        raise another_program(source, record["_offset"] + 12 + 4 * record["n_dims"], record["name"])
+
+
+def another_program(source: Source, offset: int, found: bytes) -> NotACheckpointError:
+    """Return the error for a ggml file that is not a llama's."""
+    return NotACheckpointError(
+        f"{source.path} is a ggml file of another program, which this does not read",
+        "Only llama.cpp's own files are read; use the program that wrote it, or one that converts its files to GGUF.",
+        path="hparams" if offset < 32 else "tensors[0].name",
+        offset=offset,
+        expected="a llama's",
+        found=found.hex(" ") if offset < 32 else found.decode("utf-8", "backslashreplace"),
+    )
+
+
 GGML_FORMATS = (
-    Format("ggjt", b"tjgg", GGJT, "ggjt file", GgmlFile),
-    Format("ggmf", b"fmgg", GGMF, "ggmf file", GgmlFile),
-    Format("ggml", b"lmgg", GGML, "ggml file", GgmlFile),
+    Format("ggjt", b"tjgg", GGJT, "ggjt file", GgmlFile, check=check_program),
+    Format("ggmf", b"fmgg", GGMF, "ggmf file", GgmlFile, check=check_program),
+    Format("ggml", b"lmgg", GGML, "ggml file", GgmlFile, check=check_program),
 )

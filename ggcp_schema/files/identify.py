@@ -1,0 +1,316 @@
+"""Identify files that this package does not read by their first bytes.
+
+They are named here, in one table, with what to do with them. What the bytes do not prove is not said. The module is
+imported when a file cannot be read, since its patterns take a while to compile.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+import struct
+from collections.abc import Callable
+from typing import NamedTuple
+
+HEAD = 1 << 18  # bytes that are looked at
+LEAST_TEXT = 12
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f]")
+MESSAGE = 4096  # bytes of the longest message of an error
+PICKLE = "Not opened: pickles can run code. Let the program that wrote it save the tensors as GGUF or safetensors."
+PROGRAM = "A llamafile is a zip archive too: `unzip FILE` takes the GGUF file out of it."
+AGAIN = "Get the file again: nothing of it can be restored."
+BINARY = "Copy the original again in binary mode: it cannot be restored from this copy."
+
+
+class Head(NamedTuple):
+    """The first bytes of a file, `HEAD` or all of them, and its size, if it is known."""
+
+    data: bytes
+    size: int | None = None
+
+    @property
+    def text(self) -> str | None:
+        """The bytes as text; None if they are too few to tell, not UTF-8, or contain control characters."""
+        cut = self.size is not None and self.size > len(self.data)
+        try:
+            text = codecs.getincrementaldecoder("utf-8-sig")().decode(self.data, final=not cut)
+        except UnicodeDecodeError:
+            return None
+        return text if len(text) >= LEAST_TEXT and not CONTROL.search(text) else None
+
+    def words(self, count: int, at: int = 0) -> tuple[int, ...]:
+        """Return 32-bit numbers, 0 for those that the file does not have."""
+        return struct.unpack(f"<{count}i", self.data[at : at + 4 * count].ljust(4 * count, b"\0"))
+
+
+class Kind(NamedTuple):
+    """A kind of file: how it is recognised, what it is called, and what to do with it.
+
+    `sign` is the first bytes, a pattern of the first bytes, or a function. A function may return words to put in the
+    place of {} in `what`.
+    """
+
+    sign: bytes | re.Pattern[bytes] | Callable[[Head], bool | str]
+    what: str
+    remedy: str = ""
+
+    def matches(self, head: Head) -> bool | str:
+        """Return whether the file is of this kind, or the words for it."""
+        if isinstance(self.sign, bytes):
+            return head.data.startswith(self.sign)
+        if isinstance(self.sign, re.Pattern):
+            return self.sign.match(head.data) is not None
+        return self.sign(head)
+
+
+def _pattern(pattern: bytes) -> re.Pattern[bytes]:
+    return re.compile(pattern, re.DOTALL)
+
+
+def _first_member(end: bytes) -> Callable[[Head], bool]:
+    """Return what recognises a zip archive by the end of the name of its first member."""
+
+    def matches(head: Head) -> bool:
+        length = int.from_bytes(head.data[26:28], "little")
+        return head.data.startswith(b"PK\x03\x04") and head.data[30 : 30 + length].endswith(end)
+
+    return matches
+
+
+def _is_windows_program(head: Head) -> bool:
+    at = int.from_bytes(head.data[60:64], "little")
+    return head.data.startswith(b"MZ") and head.data[at : at + 4] == b"PE\0\0"
+
+
+def _is_safetensors(head: Head) -> bool:
+    length = int.from_bytes(head.data[:8], "little")
+    return head.data[8:10] == b'{"' and (head.size is None or length + 8 <= head.size)
+
+
+def _is_llama2c(head: Head) -> bool:
+    """Recognise a model of llama2.c by the numbers of its header, which fit together, and the weights after them."""
+    dim, hidden, n_layer, n_head, n_kv_head, n_vocab, n_ctx = head.words(7)
+    numbers = (dim, hidden, n_layer, n_head, n_kv_head, abs(n_vocab), n_ctx)
+    if len(head.data) < 92 or min(numbers) <= 0 or max(numbers) > 1 << 20 or n_layer > 1000:
+        return False
+    weights = struct.unpack("<16f", head.data[28:92])
+    fits = dim % n_head == 0 and n_head % n_kv_head == 0 and hidden > dim
+    return fits and max(map(abs, weights)) < 100 and sum(abs(weight) > 1e-9 for weight in weights) > 12
+
+
+def _is_sentencepiece(head: Head) -> bool:
+    """Recognise a message whose first field is a message of a text and a score."""
+    data = head.data[:132]
+    if len(data) < 5 or (data[0], data[2]) != (0x0A, 0x0A) or max(data[1], data[3]) > 127:
+        return False
+    return data[4 + data[3] : 5 + data[3]] == b"\x15" and data[1] in (data[3] + 7, data[3] + 9)
+
+
+def _is_filled(byte: bytes) -> Callable[[Head], bool | str]:
+    """Return what recognises a file that has nothing else in it, as far as one looks."""
+
+    def matches(head: Head) -> bool | str:
+        if not head.data or head.data.strip(byte):
+            return False
+        whole = head.size is not None and head.size <= len(head.data)
+        return "nothing else" if whole else f"perhaps more after {len(head.data):,} bytes"
+
+    return matches
+
+
+def _error_message(head: Head) -> bool | str:
+    """Recognise the answer of a server in the place of a file: a short text about an error."""
+    if head.size is None or head.size > MESSAGE or head.text is None or not ERROR.search(head.text):
+        return False
+    return _first_line(head)
+
+
+def _text(head: Head) -> bool | str:
+    return False if head.text is None or not head.text.strip() else _first_line(head)
+
+
+def _first_line(head: Head) -> str:
+    line = next(line for line in (head.text or "").splitlines() if line.strip()).strip()
+    return repr(line if len(line) <= 100 else f"{line[:97]}...")
+
+
+def _lfs_size(head: Head) -> bool | str:
+    match = re.match(rb"version https://git-lfs\.github\.com/spec/.*?\nsize (\d+)", head.data, re.DOTALL)
+    return f"{int(match[1]):,}" if match else False
+
+
+ERROR = re.compile(
+    r"error|denied|forbidden|unauthori[sz]ed|not found|invalid|expired|restricted|too many requests|log ?in",
+    re.IGNORECASE,
+)
+
+KINDS = (
+    Kind(b"pcgg", "a ggcp checkpoint"),
+    Kind(b"GGUF", "a GGUF file"),
+    Kind(b"ggcp", "a big-endian ggcp checkpoint (only little-endian checkpoints are supported)"),
+    Kind(b"FUGG", "a GGUF file with the bytes of its magic swapped"),
+    Kind(b"tjgg", "a ggjt model or vocabulary file (llama.cpp of April to August 2023)"),
+    Kind(b"fmgg", "a ggmf model or vocabulary file (llama.cpp of March 2023)"),
+    Kind(b"lmgg", "an unversioned ggml model or vocabulary file (llama.cpp before 25 March 2023)"),
+    Kind(b"algg", "a ggla LoRA adapter (llama.cpp's finetune or convert-lora, 2023)"),
+    Kind(b"lcgg", "a ggcl LoRA training checkpoint (llama.cpp's finetune, 2023)"),
+    # Altered on the way
+    Kind(
+        _pattern(rb"(cGNnZ|R0dVR|dGpnZ|bG1nZ)[\w+/]"),
+        "a checkpoint or model file in base64",
+        "Decode it: `base64 -d FILE > OUTPUT`.",
+    ),
+    Kind(
+        _pattern(rb"\xff\xfe(?:[^\0]\0)+|\xfe\xff(?:\0[^\0])+"),
+        "text in UTF-16, as PowerShell writes what is redirected with `>`",
+        BINARY,
+    ),
+    Kind(_is_filled(b"\0"), "a file of zeros and {}", AGAIN),
+    Kind(_is_filled(b"\xff"), "a file of bytes 0xFF and {}", AGAIN),
+    # In the place of a file
+    Kind(
+        _lfs_size,
+        "a Git LFS pointer to a file of {} bytes, not the file",
+        "Run `git lfs pull` in its repository, or download the file itself.",
+    ),
+    Kind(
+        _pattern(rb"(\xef\xbb\xbf)?\s*(?i:<!doctype html|<html|<head|<\?xml)"),
+        "a web page, not the file",
+        "Download the file itself: the page has a link to it, or asks to log in.",
+    ),
+    # Other formats
+    Kind(_first_member(b"/data.pkl"), "a PyTorch checkpoint", PICKLE),
+    Kind(_first_member(b".npy"), "a NumPy .npz archive", "Load it with numpy.load."),
+    Kind(
+        _pattern(rb"\x80(\x02[\]}\(ccX\x8aKMG]|[\x04\x05]\x95)"), "a Python pickle, as PyTorch wrote until 2020", PICKLE
+    ),
+    Kind(_is_safetensors, "a safetensors file", "llama.cpp's convert_hf_to_gguf.py makes GGUF of a model's folder."),
+    Kind(b"\x93NUMPY", "a NumPy array", "Load it with numpy.load."),
+    Kind(b"\x89HDF\r\n\x1a\n", "an HDF5 file", "Keras models and h5py's files are such; h5py reads it."),
+    Kind(
+        _pattern(rb"\x08[\x01-\x20]\x12([\x01-\x40])[\x20-\x7e]+[\x1a\x22\x3a\x42]"),
+        "an ONNX model",
+        "The package onnx reads it.",
+    ),
+    Kind(b"MZqFpD=", "a program for several systems, such as a llamafile", PROGRAM),
+    Kind(b"\x7fELF", "a program or library (ELF)", PROGRAM),
+    Kind(_is_windows_program, "a program or library for Windows", PROGRAM),
+    Kind(_pattern(rb"[\xce\xcf]\xfa\xed\xfe"), "a program or library for macOS", PROGRAM),
+    Kind(_pattern(rb"24ka[\x01-\x03]\0\0\0"), "a model of llama2.c", "llama2.c's run reads it."),
+    Kind(_is_llama2c, "a model of llama2.c", "llama2.c's run reads it."),
+    Kind(
+        _pattern(rb"[^\0].\0\0....\x05\0\0\0<unk>|[^\0]\0\0\0....\x05\0\0\0<unk>"),
+        "a tokenizer of llama2.c",
+        "Use the tokenizer.model that it was made from.",
+    ),
+    Kind(_is_sentencepiece, "a sentencepiece model, a vocabulary", "Use it with `ggcp-schema export --vocab FILE`."),
+    Kind(
+        _pattern(rb"..[\0\x01]\0[\x05-\x7f]\0\0\0[\w.]+\.weight"),
+        "an importance matrix of llama.cpp in its old format",
+        "`llama-imatrix --in-file FILE -o OUTPUT.gguf` converts it.",
+    ),
+    # Archives
+    Kind(b"PK\x03\x04", "a zip archive", "Unpack it with `unzip FILE`."),
+    Kind(b"\x1f\x8b", "a gzip file", "Unpack it with `gunzip FILE`, or `tar xzf FILE` for a .tar.gz."),
+    Kind(b"BZh", "a bzip2 file", "Unpack it with `bunzip2 FILE`, or `tar xjf FILE` for a .tar.bz2."),
+    Kind(b"\xfd7zXZ", "an xz file", "Unpack it with `unxz FILE`, or `tar xJf FILE` for a .tar.xz."),
+    Kind(b"\x28\xb5\x2f\xfd", "a zstd file", "Unpack it with `unzstd FILE`."),
+    Kind(b"7z\xbc\xaf", "a 7-Zip archive", "Unpack it with `7z x FILE`."),
+    Kind(b"Rar!\x1a\x07", "a RAR archive", "Unpack it with `unrar x FILE`."),
+    Kind(_pattern(rb".{257}ustar"), "a tar archive", "Unpack it with `tar xf FILE`."),
+    # Text
+    Kind(
+        _error_message,
+        "a short text in the place of a file, such as a server's error message: {}",
+        "Download it again.",
+    ),
+    Kind(_text, "a text that begins with {}"),
+)
+"""What files are, in the order in which it is tried."""
+
+
+def identify(head: bytes, size: int | None = None) -> tuple[str, str]:
+    """Return what a file is and what to do with it, in words; empty if not known.
+
+    `head` is its first bytes, at most `HEAD` of them, and `size` its size in bytes.
+    """
+    whole = Head(head, size)
+    for kind in KINDS:
+        if found := kind.matches(whole):
+            return kind.what.format(found), kind.remedy
+    return "", ""
+
+
+QUOTED = re.compile(rb"(pcgg|GGUF|tjgg|fmgg)=0[0-3]=00")
+
+
+def altered(sample: bytes) -> str:
+    """Return how a file of binary data was changed on its way, with the remedy; empty if the bytes do not prove it.
+
+    `sample` is the beginning of the file, at most `HEAD` bytes. Numbers hold each pair of bytes sooner or
+    later, so that in data of this size no pair is missing by chance.
+    """
+    if QUOTED.match(sample):
+        return f"It is in quoted-printable, as mail carries text. {BINARY}"
+    line_feeds, returns = sample.count(b"\n"), sample.count(b"\r")
+    least = 4 if sample.count(b"\r\n\0") > 1 else 20  # in a number, not in a text that may really have such line ends
+    if line_feeds >= least and sample.count(b"\r\n") == line_feeds:
+        return f"Its line ends were changed: a carriage return was put before each line feed. {BINARY}"
+    if line_feeds >= 40 and not returns:
+        return f"Its line ends were changed: the carriage returns were taken out. {BINARY}"
+    if sample.count(b"\xef\xbf\xbd") >= 8:
+        try:
+            sample[:-4].decode("utf-8")
+        except UnicodeDecodeError as error:
+            if error.end < len(sample) - 8:
+                return ""
+        return f"It was saved as text: bytes that are not UTF-8 were replaced. {BINARY}"
+    return ""
+
+
+# ggml files of other programs ------------------------------------------------------------------------------
+
+FTYPES = {kind + 1000 * version for kind in range(40) for version in range(3)}  # ggml's examples add the version
+LONGEST = 128  # bytes of one of the first tokens
+
+
+def is_of_another_program(head: bytes) -> bool:
+    """Return True if a ggml, ggmf or ggjt file cannot be a llama's: if its hyper-parameters are others.
+
+    A llama has 7 numbers and then its tokens. GPT-2, GPT-J, StarCoder and others state the number of tokens again
+    before these; Whisper has its filters there, RWKV its tensors; other programs have more or fewer numbers.
+    """
+    versioned = head[:4] != b"lmgg"
+    if head[:4] == b"fmgg" and Head(head).words(1, 4)[0] in range(100, 110):
+        return True  # RWKV
+    start = 8 if versioned else 4
+    words = Head(head).words(12, start)
+    if words[6] == words[0] and words[6] not in FTYPES:
+        return True  # GPT-2, StarCoder
+    if words[9] == words[11] and words[9] in (80, 128) and words[1] == 1500:
+        return True  # Whisper
+    if _tokens_at(head, start + 7 * 4, versioned):
+        return False
+    starts = [start + 4 * count for count in (5, 6, 8, 9)]
+    return any(_tokens_at(head, at, scored, least=1) for at in starts for scored in (False, True))
+
+
+def _tokens_at(head: bytes, at: int, scored: bool, *, least: int = 0) -> bool:
+    """Return True if three tokens follow each other from there: lengths, texts without zeros, and scores or not."""
+    for _ in range(3):
+        length = int.from_bytes(head[at : at + 4], "little")
+        text = head[at + 4 : at + 4 + length]
+        if not least <= length <= LONGEST or len(text) < length or b"\0" in text:
+            return False
+        at += 4 + length + 4 * scored
+    return True
+
+
+OTHER_NAMES = re.compile(
+    r"transformer\.|model/|gpt_neox\.|(en|de)coder\.|blocks\.\d|emb\.weight$|(\w+\.)?word_embeddings|embeddings\.|bert\."
+)
+
+
+def is_name_of_another_program(name: str) -> bool:
+    """Return True if a tensor's name is one of GPT-2's, Falcon's, RWKV's or another model's that is no llama."""
+    return OTHER_NAMES.match(name) is not None

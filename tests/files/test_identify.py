@@ -1,0 +1,241 @@
+"""What a file of another kind is, from bytes that other writers made, and what is not said without proof."""
+
+from __future__ import annotations
+
+import base64
+import io
+import pickle
+import quopri
+import random
+import struct
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save
+
+from ggcp_schema import NotACheckpointError, UsageError, open_file
+from ggcp_schema.files.identify import HEAD, KINDS, identify
+from ggcp_schema.mapping.vocabulary import read_vocabulary
+from tests.helpers import FIXTURES, GENUINE, run_cli
+
+Made = tuple[bytes, str, str]  # bytes, what they are, a word of the remedy
+GENUINE_DATA = (FIXTURES / "v1-adam.ggcp").read_bytes()
+
+
+def in_zip(name: str) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr(name, b"content")
+        archive.writestr("second", b"content")
+    return out.getvalue()
+
+
+def numpy_bytes(write: Callable[..., None], array: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    write(out, array)
+    return out.getvalue()
+
+
+def llama2c(n_vocab: int = 32) -> bytes:
+    weights = np.random.default_rng(1).standard_normal(3000, dtype=np.float32)
+    return struct.pack("<7i", 16, 44, 2, 4, 2, n_vocab, 64) + weights.tobytes()
+
+
+def llama2c_tokenizer() -> bytes:
+    out = struct.pack("<I", 27)
+    for score, text in ((0.0, b"<unk>"), (0.0, b"\n<s>\n"), (0.0, b"\n</s>\n"), (-1.0, b"a")):
+        out += struct.pack("<fi", score, len(text)) + text
+    return out
+
+
+def onnx() -> bytes:
+    producer = b"pytorch"
+    return b"\x08\x07\x12" + bytes([len(producer)]) + producer + b"\x1a\x052.1.0" + bytes(100)
+
+
+def imatrix() -> bytes:
+    out = struct.pack("<i", 2)
+    for name in (b"blk.0.attn_q.weight", b"blk.0.attn_k.weight"):
+        out += struct.pack("<i", len(name)) + name + struct.pack("<2i4f", 7, 4, *range(4))
+    return out
+
+
+def windows_program() -> bytes:
+    return (b"MZ\x90\0".ljust(60, b"\0") + struct.pack("<I", 128)).ljust(128, b"\0") + b"PE\0\0" + bytes(100)
+
+
+ARRAY = np.arange(8, dtype=np.float32) + 1
+MADE: dict[str, Callable[[], Made]] = {
+    "lfs": lambda: (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 12345\n",
+        "a Git LFS pointer to a file of 12,345 bytes, not the file",
+        "git lfs pull",
+    ),
+    "page": lambda: (b"\n <!DOCTYPE html>\n<html><body>Sign in</body></html>", "a web page, not the file", "Download"),
+    "error": lambda: (b"Entry not found\n", "such as a server's error message: 'Entry not found'", "again"),
+    "json error": lambda: (b'{"error":"Invalid username or password."}', "server's error message", "again"),
+    "text": lambda: (b"Once upon a time\nthere was\n" * 400, "a text that begins with 'Once upon a time'", ""),
+    "utf-16": lambda: ("\ufeffpcgg".encode("utf-16-le") * 9, "text in UTF-16", "binary mode"),
+    "zeros": lambda: (bytes(9000), "a file of zeros and nothing else", "again"),
+    "zeros first": lambda: (bytes(HEAD + 1), "a file of zeros and perhaps more", "again"),
+    "ff": lambda: (b"\xff" * 9000, "a file of bytes 0xFF and nothing else", "again"),
+    "torch": lambda: (in_zip("archive/data.pkl"), "a PyTorch checkpoint", "pickles can run code"),
+    "pickle 2": lambda: (pickle.dumps({"a": [1.0]}, 2), "a Python pickle", "pickles can run code"),
+    "pickle 4": lambda: (pickle.dumps({"a": [1.0]}, 4), "a Python pickle", "pickles can run code"),
+    "torch until 2020": lambda: (
+        pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1001, 2),
+        "a Python pickle, as PyTorch wrote",
+        "pickles can run code",
+    ),
+    "npz": lambda: (numpy_bytes(np.savez, ARRAY), "a NumPy .npz archive", "numpy.load"),
+    "npy": lambda: (numpy_bytes(np.save, ARRAY), "a NumPy array", "numpy.load"),
+    "safetensors": lambda: (save({"a": ARRAY}), "a safetensors file", "convert_hf_to_gguf"),
+    "hdf5": lambda: (b"\x89HDF\r\n\x1a\n" + bytes(90), "an HDF5 file", "h5py"),
+    "onnx": lambda: (onnx(), "an ONNX model", "onnx"),
+    "program": lambda: (Path(sys.executable).read_bytes()[: 1 << 16], "a program or library", "llamafile"),
+    "llamafile": lambda: (b"MZqFpD='\n\n" + bytes(90), "such as a llamafile", "unzip"),
+    "windows": lambda: (windows_program(), "a program or library for Windows", "llamafile"),
+    "llama2.c": lambda: (llama2c(), "a model of llama2.c", "llama2.c"),
+    "llama2.c, own output": lambda: (llama2c(-32), "a model of llama2.c", "llama2.c"),
+    "llama2.c tokenizer": lambda: (llama2c_tokenizer(), "a tokenizer of llama2.c", "tokenizer.model"),
+    "sentencepiece": lambda: (
+        (FIXTURES / "alice-tokenizer.model").read_bytes(),
+        "a sentencepiece model, a vocabulary",
+        "--vocab",
+    ),
+    "imatrix": lambda: (imatrix(), "an importance matrix", "llama-imatrix"),
+    "base64": lambda: (base64.encodebytes(GENUINE_DATA), "in base64", "base64 -d"),
+}
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_a_file_of_another_kind_is_named_with_the_remedy(name: str, tmp_path: Path) -> None:
+    data, what, remedy = MADE[name]()
+    path = tmp_path / "x"
+    path.write_bytes(data)
+    with pytest.raises(NotACheckpointError) as caught:
+        open_file(path)
+    assert caught.value.hint.startswith("This is ")
+    assert what in caught.value.hint
+    assert remedy in caught.value.hint
+    if name != "sentencepiece":
+        with pytest.raises(UsageError, match="not a vocabulary") as refused:
+            read_vocabulary(path)
+        assert what in refused.value.message
+        assert "--vocab" in remedy or remedy in refused.value.hint
+
+
+@pytest.mark.parametrize("command", ["info", "dump", "validate", "tensors", "stats"])
+def test_every_command_says_it(command: str, tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(MADE["torch"]()[0])
+    result = run_cli(command, path)
+    assert result.returncode == 4
+    assert "This is a PyTorch checkpoint. Not opened: pickles can run code." in result.stderr
+
+
+def test_the_remedy_for_base64_restores_the_file(tmp_path: Path) -> None:
+    coded = tmp_path / "x"
+    coded.write_bytes(MADE["base64"]()[0])
+    assert subprocess.run(["base64", "-d", coded], capture_output=True, check=True).stdout == GENUINE_DATA
+
+
+ALTERED = {
+    "put before each line feed": lambda data: data.replace(b"\n", b"\r\n"),
+    "carriage returns were taken out": lambda data: data.replace(b"\r", b""),
+    "in quoted-printable": quopri.encodestring,
+    "bytes that are not UTF-8 were replaced": lambda data: data.decode("utf-8", "replace").encode(),
+}
+
+
+@pytest.mark.parametrize("how", ALTERED)
+@pytest.mark.parametrize("name", ["v1-adam.ggcp", "rotmax8-v1.ggcp", "v0-adam.ggcp"])
+def test_a_file_altered_on_the_way_is_not_to_be_copied_in_the_same_way_again(
+    how: str, name: str, tmp_path: Path
+) -> None:
+    data = (FIXTURES / name).read_bytes()
+    path = tmp_path / "x"
+    path.write_bytes(ALTERED[how](data))
+    result = run_cli("info", path)
+    assert result.returncode == 4
+    assert how in result.stderr
+    assert "binary mode" in result.stderr
+
+
+def test_a_small_vocabulary_whose_line_ends_were_changed(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes((FIXTURES / "alice-vocab.gguf").read_bytes().replace(b"\n", b"\r\n"))
+    assert "put before each line feed" in run_cli("info", path).stderr
+
+
+def test_nothing_is_said_of_a_genuine_file_that_is_cut(tmp_path: Path) -> None:
+    for genuine in GENUINE:
+        data = genuine.read_bytes()
+        path = tmp_path / "x"
+        path.write_bytes(data[: len(data) * 2 // 3])
+        assert "binary mode" not in run_cli("info", path).stderr
+
+
+def test_noise_is_nothing_known() -> None:
+    rng = random.Random(17)
+    known = [identify(rng.randbytes(rng.choice((4, 5, 30, 600, 5000)))) for _ in range(3000)]
+    assert not any(what for what, _ in known)
+
+
+def test_no_kind_hides_another() -> None:
+    """Each kind is the first that matches the bytes made for it; see the names of those without."""
+    seen = set()
+    for name, made in MADE.items():
+        data, what, _ = made()
+        found = identify(data[:HEAD], len(data))[0]
+        assert what in found, name
+        seen.add(next(kind for kind in KINDS if kind.what.partition("{}")[0] in found))
+    assert len(seen) > 20
+
+
+# ggml files of other programs ------------------------------------------------------------------------------
+
+
+def words(*numbers: int) -> bytes:
+    return struct.pack(f"<{len(numbers)}i", *numbers)
+
+
+def some_tokens(count: int = 9) -> bytes:
+    return b"".join(words(len(text)) + text for text in (b"token %d" % index for index in range(count)))
+
+
+def tensor(name: bytes) -> bytes:
+    return words(2, len(name), 0, 4, 4) + name + np.ones(16, np.float32).tobytes()
+
+
+GGML, GGMF = b"lmgg", b"fmgg"
+OTHERS = {  # as the programs in ggml's and other repositories of 2023 write their files
+    "gpt-2": GGML + words(9, 64, 64, 2, 1, 1, 9) + some_tokens() + tensor(b"model/wte"),
+    "gpt-2, large": GGML + words(50257, 1024, 768, 12, 12, 1, 50257) + some_tokens(),
+    "starcoder": GGML + words(49152, 8192, 6144, 48, 40, 2001, 49152) + some_tokens(),
+    "gpt-j": GGML + words(50400, 2048, 4096, 16, 28, 64, 1, 50400) + some_tokens(),
+    "gpt-neox": GGML + words(50432, 2048, 2048, 16, 16, 32, 1, 1) + some_tokens(),
+    "whisper": GGML + words(51864, 1500, 384, 6, 4, 448, 384, 6, 4, 80, 1, 80, 201) + bytes(80 * 4),
+    "bloom": GGML + words(250880, 1024, 1, 16, 24, 1) + some_tokens(),
+    "mpt": GGML + words(4096, 2048, 32, 32, 50432, 0x41000000, 0, 1) + some_tokens(),
+    "falcon": GGML + words(9, 64, 1, 1, 1, 7, 1) + some_tokens() + tensor(b"transformer.word_embeddings.weight"),
+    "rwkv 100": GGMF + words(100, 50277, 768, 12, 1) + tensor(b"emb.weight"),
+    "rwkv 101": GGMF + words(101, 50277, 768, 12, 1) + tensor(b"emb.weight"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_ggml_file_of_another_program_is_not_read_and_is_no_vocabulary(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "ggml-model-f16.bin"
+    path.write_bytes(OTHERS[name])
+    for command in ("info", "validate", "tensors"):
+        result = run_cli(command, path)
+        assert result.returncode == 4
+        assert "a ggml file of another program, which this does not read" in result.stderr
+    with pytest.raises(UsageError, match="a ggml file of another program"):
+        read_vocabulary(path)
