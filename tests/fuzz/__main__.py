@@ -2,6 +2,8 @@
 
 Prints each finding once, with the recipe that repeats it, and exits with 1 if there was one.
 `python -m tests.fuzz --recipe '{"seed": …}'` repeats a recipe with all commands.
+`python -m tests.fuzz --pages 1000 [FILE…]` loses so many pages and flips so many bits in each genuine checkpoint, and
+prints how many of them are found.
 """
 
 from __future__ import annotations
@@ -9,8 +11,11 @@ from __future__ import annotations
 import argparse
 import random
 import sys
+from pathlib import Path
 
 from tests.fuzz.campaign import fuzz, repeat
+from tests.fuzz.pages import table
+from tests.helpers import GENUINE, ORDERS
 
 COMMANDS = 6  # of each input
 
@@ -23,7 +28,12 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="processes (default: 1)")
     parser.add_argument("--commands", type=int, default=COMMANDS, help=f"commands per input (default: {COMMANDS})")
     parser.add_argument("--recipe", help="a recipe as JSON: repeat it with all commands")
+    parser.add_argument("--pages", type=int, metavar="COUNT", help="lose pages and flip bits in genuine checkpoints")
+    parser.add_argument("files", nargs="*", type=Path, help="checkpoints for --pages (default: the fixtures)")
     options = parser.parse_args()
+    if options.pages:
+        table(options.files or [*GENUINE, *ORDERS], options.pages, options.seed)
+        return
     if options.recipe:
         sys.exit(repeat(options.recipe))
     sys.exit(bool(fuzz(options.seconds, options.seed, options.jobs, options.commands)))

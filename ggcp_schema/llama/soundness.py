@@ -1,0 +1,295 @@
+"""Find lost pages and flipped bits in a training state, where the values prove that no program wrote them.
+
+The evidence is never a matter of probability. What is not proven is not reported, so that a state without findings may
+still be damaged. Three things are no evidence, since genuine files have them: rows of zeros in both moments, of tokens
+that never occurred; rows of tok_embeddings with zeros in m alone, of tokens that have not occurred for so long that m,
+which fades faster than v, has become zero; an x that is zero from end to end, as the writer of 28 August 2023 left it.
+
+This module imports numpy; only commands that read tensor data import it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ggcp_schema.errors import UnfitError
+from ggcp_schema.files.tensor import Tensor, stream_values
+from ggcp_schema.llama.adam import AdamParams, largest_root
+from ggcp_schema.llama.parameters import ORDERS, Layout
+from ggcp_schema.llama.runs import Run, Runs, joined
+from ggcp_schema.llama.state import RULES, State, Unsound, order_of_x, place_text
+
+Floats = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+
+LEAST = 16  # zeros in a row that are no chance: even one weight in 2**24 would be zero by chance
+HUGE = {"v": 1e24}  # v is a mean of squares
+HUGE_WEIGHT = 1e18  # its square is beyond float32 in any sum, so the loss could not have been finite
+M_FADES = 400  # iterations before which no m fades to zero with beta1 = 0.9 while v is not
+FADED = 1e-25  # the size of values beside one that has faded to zero is far below this
+FADES = 50_000  # iterations after which the decay may have made the embeddings of unused tokens zero
+SQUARE = np.float32(1e-38)  # far above what underflow takes from v, far below any gradient's square
+BLOCKS = 1 << 20  # of a vector of which a watch remembers the largest value, if n_embd allows so few
+ZEROS_OF_V = "zeros-of-v"  # no rule: these runs join those of a rule
+SHOWN = 100  # findings of one rule in one tensor
+
+
+class Difference(NamedTuple):
+    """Places of a tensor of the model that differ from x: elements of the tensor, and the first of x."""
+
+    path: str
+    run: Run
+    in_x: int
+
+
+def examine(state: State, progress: Callable[[int], None] | None = None) -> list[Unsound]:
+    """Return what is unsound in a training state, in file order. Reads the weights, m, v, mh, vh and x in pieces.
+
+    `progress` is called with the number of bytes just read. Raises `FileError` if the file becomes too short.
+    """
+    watch = Watch(state)
+    names = [*state.model, *(name for name in ("x",) if name in state.vectors)]
+    tensors = [state.tensor(name) for name in names]
+    values = stream_values(tensors)
+    for name, tensor in zip(names, tensors, strict=True):
+        done = 0
+        while done < tensor.n_elements:
+            piece = next(values)
+            watch.look(name, done, piece)
+            done += len(piece)
+            if progress:
+                progress(piece.nbytes)
+    watch.moments(progress)
+    watch.differences(progress)
+    return watch.findings()
+
+
+@dataclass
+class Watch:
+    """Looks at tensors as they are copied: `copying` hands on the pieces, `finish` returns what is unsound.
+
+    Nothing is read twice but the neighbourhood of what is suspicious. Of m and v only the largest value of each block
+    is kept; a block is one value in small models, and n_embd values at most, so that m may exceed v unnoticed in large
+    ones. x is not compared with the weights.
+    """
+
+    state: State
+    runs: dict[tuple[str, str], Runs] = field(default_factory=dict)
+    peaks: dict[str, Floats] = field(default_factory=dict)
+
+    def copying(
+        self, name: str, extents: Sequence[tuple[int, int]], chunks: Iterator[memoryview]
+    ) -> Iterator[memoryview]:
+        """Yield the chunks, which are the bytes of these (offset, size) extents of a tensor, and look at them."""
+        start = self.state.tensor(name).offset
+        for offset, size in extents:
+            at = offset
+            while at < offset + size:
+                chunk = next(chunks)
+                self.look(name, (at - start) // 4, np.frombuffer(chunk, "<f4"))
+                at += len(chunk)
+                yield chunk
+
+    def look(self, name: str, at: int, values: Floats) -> None:
+        """Look at values of a tensor, of which the first is element `at`."""
+        if not len(values):
+            return
+        size = np.abs(values)
+        least, most = size.min(), size.max()  # NaN if one is NaN
+        limit = HUGE.get(name, HUGE_WEIGHT)
+        if not most <= limit:
+            finite = np.isfinite(size)
+            self._add("not-finite", name, at, ~finite)
+            self._add("huge", name, at, finite & (size > limit))
+        if name in ("m", "v"):
+            self._keep_peaks(name, at, size)
+            if name == "v" and values.min() < 0:
+                self._add("negative-v", name, at, values < 0)
+        elif not least > 0 and (name == "x" or name in self.state.model):
+            self._add("zeros-in-x" if name == "x" else "zeros-in-weights", name, at, values == 0)
+
+    def finish(self) -> list[Unsound]:
+        """Return what is unsound in the tensors that were looked at, in file order."""
+        if {"m", "v"} <= self.peaks.keys():
+            m, v = self.peaks["m"], self.peaks["v"]
+            with np.errstate(invalid="ignore"):
+                suspicious = (m > self._root * np.sqrt(v + SQUARE)) | ((m == 0) & (v > 0))
+            found = Runs()
+            found.add(0, suspicious)
+            for run in found.kept:
+                self.moments(start=(run.start - 1) * self._block, stop=(run.stop + 1) * self._block)
+        return self.findings()
+
+    # Rules ------------------------------------------------------------------------------------------------
+
+    def moments(self, progress: Callable[[int], None] | None = None, start: int = 0, stop: int | None = None) -> None:
+        """Compare m with v, and with mh and vh if the file has them, from one element to another."""
+        vectors = self.state.vectors
+        names = ["m", "v", "mh", "vh"] if {"mh", "vh"} <= vectors.keys() else ["m", "v"]
+        if not {"m", "v"} <= vectors.keys() or len({vectors[name].n_elements for name in names}) > 1:
+            return
+        n_elements = vectors["m"].n_elements
+        start, stop = max(start, 0), min(n_elements if stop is None else stop, n_elements)
+        at = start
+        for pieces in zip(*(vectors[name].values(start, stop) for name in names), strict=True):
+            values = dict(zip(names, pieces, strict=True))
+            m, v = values["m"], values["v"]
+            for name in ("m", "v"):
+                self.look(name, at, values[name])
+            with np.errstate(invalid="ignore", over="ignore"):
+                exceeds = np.abs(m) > self._root * np.sqrt(np.maximum(v, 0) + SQUARE)
+                self._add("m-without-v", "v", at, exceeds & (v == 0))
+                self._add(ZEROS_OF_V, "v", at, v == 0)
+                self._add("m-exceeds-v", "m", at, exceeds & (v != 0))
+                self._add("zeros-in-m", "m", at, (m == 0) & (v > 0))
+                if len(names) > 2 and self.state.adam is not None and self.state.adam.is_usual:
+                    self._corrected(self.state.adam, at, *pieces)
+            at += len(m)
+            if progress:
+                progress(sum(piece.nbytes for piece in pieces))
+
+    def _corrected(self, adam: AdamParams, at: int, m: Floats, v: Floats, mh: Floats, vh: Floats) -> None:
+        """Compare m and v with mh and vh. Where m gives mh by vh, and v does not give vh, v is wrong."""
+        of_v = adam.differs_from_vh(v, vh)
+        of_m = adam.differs_from_mh(m, vh, mh)
+        self._add("v-differs", "v", at, of_v & ~of_m)
+        self._add("m-differs", "m", at, of_m & ~of_v)
+
+    def differences(self, progress: Callable[[int], None] | None = None) -> list[Difference]:
+        """Compare x with the weights, if they are equal in some order but for a few places. Return those."""
+        order = order_of_x(self.state)
+        if order is None:
+            return []
+        x, found, n_wrong = self.state.vectors["x"], [], 0
+        for piece in Layout.of(order, self.state.model):
+            weights, wrong, at = self.state.model[piece.path], Runs(), 0
+            ours = weights.values()
+            theirs = x.values(piece.start, piece.start + piece.count)
+            for a, b in zip(ours, theirs, strict=True):
+                wrong.add(at, a.view(np.uint32) != b.view(np.uint32))
+                at += len(a)
+                if progress:
+                    progress(a.nbytes + b.nbytes)
+            n_wrong += wrong.count
+            found += [Difference(piece.path, run, piece.start + run.start) for run in wrong.kept]
+            self.runs["x-differs", piece.path] = wrong
+        if 4 * n_wrong > x.n_elements:
+            self.runs = {key: runs for key, runs in self.runs.items() if key[0] != "x-differs"}
+            return []
+        return found
+
+    # Findings ---------------------------------------------------------------------------------------------
+
+    def findings(self) -> list[Unsound]:
+        """Return what has been found so far, in file order."""
+        found = [
+            Unsound(loss.path, loss.offset, loss.offset + 4, "loss-zero", self._about_loss())
+            for loss in self.state.losses
+            if loss.value == 0 and self.state.iterations > 0
+        ]
+        reported: dict[str, list[Run]] = {}
+        for rule in RULES:  # those that compare come last, and only report what no other has reported
+            for name in [name for other, name in self.runs if other == rule]:
+                runs = self.runs[rule, name]
+                if rule.endswith("-differs") and is_loss_of_relation(runs.count, self.state.tensor(name).n_elements):
+                    continue
+                kept = [run for run in runs.kept if not self._is_explained(rule, name, run)]
+                if rule == "m-without-v":
+                    kept = list(joined(kept, self.runs[ZEROS_OF_V, "v"].kept))
+                if rule.endswith("-differs"):
+                    kept = [run for run in kept if not any(run.within(other) for other in reported.get(name, ()))]
+                reported.setdefault(name, []).extend(kept)
+                found += self._described(rule, name, kept, runs)
+        return sorted(found, key=lambda finding: (finding.start, finding.stop))
+
+    def _described(self, rule: str, name: str, kept: list[Run], runs: Runs) -> Iterator[Unsound]:
+        tensor = self.state.tensor(name)
+        for number, run in enumerate(kept[:SHOWN], 1):
+            start, stop = tensor.offset + 4 * run.start, tensor.offset + 4 * run.stop
+            text = f"{RULES[rule]}: {place_text(tensor, start, stop)}"
+            more = runs.count - sum(map(len, kept[:SHOWN])) if number == SHOWN else 0
+            text += f"; and {more:,} more values" if more > 0 else ""
+            yield Unsound(self.state.path(name), start, stop, rule, text)
+
+    def _is_explained(self, rule: str, name: str, run: Run) -> bool:
+        """Return True if a run is no proof, since genuine files have such."""
+        tensor = self.state.tensor(name)
+        if rule == "zeros-in-x":
+            return len(run) == tensor.n_elements
+        if rule == "zeros-in-weights":
+            return name == "tok_embeddings" and self.state.iterations > FADES
+        if rule == "zeros-in-m":
+            adam = self.state.adam
+            if adam is not None and adam.beta1 > 0.89 and self.state.iterations < M_FADES:
+                return False
+            return self._may_be_embeddings(run) and not self._breaks_a_row(tensor, run)
+        return False
+
+    def _breaks_a_row(self, m: Tensor, run: Run) -> bool:
+        """Return True if the run begins or ends inside of a row whose next value has not faded.
+
+        The values of a row fade together, so those beside one that has become zero are tiny.
+        """
+        n_embd = self.state.n_embd
+        edges = [at for at, inside in ((run.start - 1, run.start % n_embd), (run.stop, run.stop % n_embd)) if inside]
+        return any(abs(m.numbers(at, at + 1)[0]) > FADED for at in edges)
+
+    def _may_be_embeddings(self, run: Run) -> bool:
+        """Return True if the run lies in tok_embeddings in an order that the parameters may have."""
+        order = self._order
+        try:
+            layouts = [Layout.of(known, self.state.model) for known in (ORDERS if order is None else (order,))]
+        except UnfitError:  # the model is not whole
+            return True
+        pieces = [layout.find("tok_embeddings") for layout in layouts]
+        return any(piece and run.start < piece.start + piece.count and run.stop > piece.start for piece in pieces)
+
+    @cached_property
+    def _order(self) -> str | None:
+        return None if self.state.order is None else self.state.order()
+
+    def _about_loss(self) -> str:
+        return f"{RULES['loss-zero']}: {self.state.iterations:,} iterations"
+
+    def covers(self, rule: str, name: str, run: Run) -> bool:
+        """Return True if a rule has found a run that holds all these elements."""
+        return (rule, name) in self.runs and self.runs[rule, name].covers(run)
+
+    # Helpers ----------------------------------------------------------------------------------------------
+
+    @property
+    def _root(self) -> np.float32:
+        """How much larger than the root of v m can be, with a margin for rounding."""
+        root: np.float32 = np.float32(1.01 * largest_root(self.state.adam))
+        return root
+
+    @property
+    def _block(self) -> int:
+        """The values of a block: a divisor of n_embd, because all tensors have a multiple of n_embd values."""
+        wanted = -(-self.state.n_params // BLOCKS)
+        n_embd = self.state.n_embd
+        return next((size for size in range(max(wanted, 1), n_embd) if n_embd % size == 0), max(n_embd, 1))
+
+    def _keep_peaks(self, name: str, at: int, size: Floats) -> None:
+        n_elements, block = self.state.vectors[name].n_elements, self._block
+        if name not in self.peaks:
+            self.peaks[name] = np.zeros(-(-n_elements // block), np.float32)
+        first = at // block
+        starts = np.maximum(np.arange(first, -(-(at + len(size)) // block)) * block - at, 0)
+        part = self.peaks[name][first : first + len(starts)]
+        np.maximum(part, np.maximum.reduceat(size, starts), out=part)
+
+    def _add(self, rule: str, name: str, at: int, mask: Mask) -> None:
+        least = LEAST if rule.startswith("zeros-") else 1
+        self.runs.setdefault((rule, name), Runs(least)).add(at, mask)
+
+
+def is_loss_of_relation(count: int, n_elements: int) -> bool:
+    """Return True if so many values differ that it proves nothing: then they are of other steps or programs."""
+    return 2 * count > n_elements

@@ -1,0 +1,206 @@
+"""Lost pages and flipped bits are found where the values prove them, and nothing is found in sound files."""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from ggcp_schema.formats import open_file
+from ggcp_schema.inspect.soundness import soundness, state_of
+from ggcp_schema.llama.adam import AdamParams, largest_root
+from ggcp_schema.llama.parameters import permuted_extents
+from ggcp_schema.llama.soundness import RULES, Watch
+from ggcp_schema.llama.state import Unsound
+from tests.fuzz.pages import damage
+from tests.helpers import FIXTURES, GENUINE, ORDERS, run_cli
+from tests.llama.trained import adam, trained
+from tests.strategies import Built, checkpoints
+
+F = np.float32
+V1, V0 = FIXTURES / "v1-adam.ggcp", FIXTURES / "v0-adam.ggcp"
+UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def found_in(path: Path) -> list[Unsound]:
+    with open_file(path, partial=True) as file:
+        return soundness(file)
+
+
+def damaged(path: Path, start: int, data: bytes, folder: Path) -> Path:
+    content = bytearray(path.read_bytes())
+    content[start : start + len(data)] = data
+    copy = folder / "damaged.ggcp"
+    copy.write_bytes(content)
+    return copy
+
+
+def offset_of(path: Path, field: str, element: int = 0) -> int:
+    with open_file(path) as file:
+        return file.tensors[field].offset + 4 * element
+
+
+# Sound files -----------------------------------------------------------------------------------------------
+
+
+TRUTH = sorted(path for path in (FIXTURES / "truth").iterdir() if path.suffix in {".ggcp", ".gguf"})
+
+
+@pytest.mark.parametrize("path", [*GENUINE, *ORDERS, *TRUTH], ids=lambda path: path.name)
+def test_nothing_is_found_in_a_genuine_file_or_in_what_it_is_converted_to(path: Path, tmp_path: Path) -> None:
+    assert found_in(path) == []
+    converted = tmp_path / "resume.gguf"
+    run_cli("convert", path, converted, check=True)
+    assert found_in(converted) == []
+
+
+@settings(UNTIMED, max_examples=1000)
+@given(data=trained())
+def test_nothing_is_found_in_a_training_whose_tokens_did_not_all_occur(data: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(data)
+    assert found_in(path) == []
+
+
+@settings(UNTIMED, max_examples=100)
+@given(built=checkpoints())
+def test_files_of_any_values_can_be_examined(built: Built, tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(built.data)
+    for finding in found_in(path):
+        assert 0 <= finding.start < finding.stop <= len(built.data)
+        assert finding.rule in RULES
+
+
+@UNTIMED
+@given(
+    g=arrays.arrays(F, st.tuples(st.integers(1, 60), st.just(20)), elements=st.floats(-100, 100, width=32)),
+    beta1=st.floats(0, 0.95),
+    beta2=st.floats(0.95, 0.9999),
+)
+def test_m_is_within_the_bound_for_any_gradients(g: np.ndarray, beta1: float, beta2: float) -> None:
+    state = adam(iter(g), beta1, beta2, t=len(g), flush=False)
+    root = largest_root(AdamParams(len(g), 1e-3, 1.0, beta1, beta2, 1e-8))
+    assert np.all(np.abs(state.m) <= 1.01 * root * np.sqrt(state.v + F(1e-38)))
+
+
+def test_the_bound_is_reached() -> None:
+    """By gradients that the inequality of Cauchy and Schwarz has its equality for."""
+    gradients = ((0.999 / 0.9) ** i * np.ones(1, F) for i in range(400))  # the first is the smallest ...
+    state = adam((g * F(1e-20) for g in gradients), 0.9, 0.999, t=400, flush=False)
+    assert abs(state.m[0]) < largest_root(AdamParams(1, 1e-3, 1.0, 0.9, 0.999, 1e-8)) * np.sqrt(state.v[0] + F(1e-38))
+    assert largest_root(AdamParams(1, 1e-3, 1.0, 0.9, 0.999, 1e-8)) == pytest.approx(7.27, abs=0.01)
+
+
+# Damage ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [4096, 512])
+@pytest.mark.parametrize(("field", "rule"), [("output", "zeros-in-weights"), ("optimizer.state.v", "m-without-v")])
+def test_a_lost_page_is_found_with_its_place(field: str, rule: str, size: int, tmp_path: Path) -> None:
+    start = -(-offset_of(V1, field, 0 if field == "output" else 9000) // size) * size  # tokens that all occurred
+    (finding,) = found_in(damaged(V1, start, bytes(size), tmp_path))
+    assert (finding.path, finding.start, finding.stop, finding.rule) == (field, start, start + size, rule)
+    name = {4096: "4 KiB", 512: "512 B"}[size]
+    assert finding.message.endswith(f"bytes {start:,} to {start + size - 1:,} of the file, one whole page of {name}")
+
+
+def test_zeros_that_are_no_page_are_not_called_one(tmp_path: Path) -> None:
+    start = offset_of(V1, "output", 100)
+    (finding,) = found_in(damaged(V1, start, bytes(400), tmp_path))
+    assert (finding.start, finding.stop) == (start, start + 400)
+    assert "page" not in finding.message
+
+
+def test_zeros_to_the_end_of_the_file(tmp_path: Path) -> None:
+    """As a disk that was full leaves them: in v; or in m, so that the header of v is lost."""
+    size = V1.stat().st_size
+    start = offset_of(V1, "optimizer.state.v", 1000)
+    rules = Counter(finding.rule for finding in found_in(damaged(V1, start, bytes(size - start), tmp_path)))
+    assert rules == {"m-without-v": 1, "loss-zero": 2}
+    start = offset_of(V1, "optimizer.state.m", 9000)
+    (finding,) = found_in(damaged(V1, start, bytes(size - start), tmp_path))
+    assert (finding.rule, finding.path, finding.start) == ("zeros-before-hole", "optimizer.state.m", start)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "rule"),
+    [
+        ("layers[0].wq", np.nan, "not-finite"),
+        ("layers[0].wq", -np.inf, "not-finite"),
+        ("tok_embeddings", 3e36, "huge"),
+        ("optimizer.state.m", np.nan, "not-finite"),
+        ("optimizer.state.m", 1e30, "huge"),
+        ("optimizer.state.m", 100.0, "m-exceeds-v"),
+        ("optimizer.state.v", -1e-9, "negative-v"),
+        ("optimizer.state.v", 1e30, "huge"),
+        ("optimizer.state.v", np.inf, "not-finite"),
+    ],
+)
+def test_a_single_value_that_cannot_be(field: str, value: float, rule: str, tmp_path: Path) -> None:
+    start = offset_of(V1, field, 9000 if "optimizer" in field else 77)
+    found = found_in(damaged(V1, start, struct.pack("<f", value), tmp_path))
+    assert (field, start, start + 4, rule) in [finding[:4] for finding in found]
+
+
+@pytest.mark.parametrize("field", ["tok_embeddings", "layers[0].w3", "optimizer.state.x"])
+@pytest.mark.parametrize("bit", [0, 13, 22, 31])
+def test_any_bit_of_the_weights_is_found_where_x_holds_them(field: str, bit: int, tmp_path: Path) -> None:
+    start = offset_of(V0, field, 50) + bit // 8
+    old = V0.read_bytes()[start]
+    (finding,) = found_in(damaged(V0, start, bytes([old ^ 1 << bit % 8]), tmp_path))
+    assert finding.rule == "x-differs"
+    if not field.startswith("optimizer"):  # x is compared with the weights, so their place is said
+        assert (finding.path, finding.start) == (field, start - bit // 8)
+
+
+SAMPLED = ("v0-adam.ggcp", "v1-adam.ggcp", "alice.ggcp", "v1-lbfgs.ggcp", "twin-adam.v0.ggcp")
+
+
+@pytest.mark.parametrize("name", SAMPLED)
+def test_a_sample_of_lost_pages_and_flipped_bits(name: str) -> None:
+    """`python -m tests.fuzz --pages 1000` does it for all fixtures."""
+    missed: Counter[str] = Counter()
+    made: Counter[str] = Counter()
+    for hit in damage(FIXTURES / name, 60, seed=17):
+        made[f"{hit.target} {hit.kind}"] += 1
+        missed[f"{hit.target} {hit.kind}"] += not hit.rules
+    for what in made:
+        target, kind = what.split(" ", 1)
+        if kind != "bit" and target in {"weights", "v"}:
+            assert not missed[what], what
+        if name in {"v0-adam.ggcp", "v1-lbfgs.ggcp"} and target in {"weights", "x"}:
+            assert not missed[what], what
+
+
+# While data is copied --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_blocks", [1 << 20, 2000])
+@pytest.mark.parametrize("to_order", ["A", "C"])
+def test_a_watch_finds_the_same_pages_while_data_is_copied(
+    n_blocks: int, to_order: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ggcp_schema.llama.soundness.BLOCKS", n_blocks)
+    for field in ("output", "optimizer.state.m", "optimizer.state.v"):
+        path = damaged(V1, offset_of(V1, field, 9055), bytes(4 * 29), tmp_path)
+        with open_file(path) as file:
+            state = state_of(file)
+            assert state is not None
+            watch = Watch(state)
+            for name in [*state.model, "m", "v"]:
+                tensor = state.tensor(name)
+                extents = [(tensor.offset, tensor.nbytes)]
+                if name in state.vectors:
+                    extents = permuted_extents(tensor, "A", to_order, state.model)
+                chunks = list(file.source.stream(extents))
+                assert list(watch.copying(name, extents, iter(chunks))) == chunks
+            found = watch.finish()
+            assert found == soundness(file)
+            assert found
