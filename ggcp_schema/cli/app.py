@@ -25,6 +25,7 @@ COMMANDS = {
         "convert": "Convert a checkpoint to GGUF so that training can be resumed.",
         "export": "Export the model of a checkpoint as GGUF, to run it in llama.cpp.",
         "edit": "Write a copy of a checkpoint with some values changed.",
+        "repair": "Write a copy of a damaged checkpoint with what it holds twice taken back.",
     },
     "Check and compare": {
         "validate": "Check files against every rule of their format.",

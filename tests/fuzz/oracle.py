@@ -32,7 +32,7 @@ from tests.fuzz.mutate import Recipe
 from tests.fuzz.seeds import seed
 from tests.helpers import FIXTURES, run_cli
 
-VERDICTS = {"validate", "verify", "diff"}  # whose exit code may be 1
+VERDICTS = {"validate", "verify", "diff", "repair"}  # whose exit code may be 1
 BIDI = "\u200e\u200f\u061c" + "".join(map(chr, [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]))
 CONTROL = re.compile(rf"[\x00-\x09\x0b-\x1f\x7f-\x9f{BIDI}]")
 ODD_NAME = b"odd \x1b[31m\n\xff\xe2\x80\xae name"
@@ -78,6 +78,8 @@ WRITING: tuple[tuple[str, ...], ...] = (
     ("extract", "{file}", "*", "{out}.safetensors", "--json"),
     ("edit", "{file}", "{out}.ggcp", "train_its=5", "--no-sync"),
     ("edit", "{file}", "{out}.ggcp", "{path}=1", "--no-sync", "--json"),
+    ("repair", "{file}", "{out}.ggcp", "--no-sync"),
+    ("repair", "{file}", "{out}.ggcp", "--dry-run", "--json"),
 )
 COMMANDS = READING + MEASURING + WRITING
 FOR_HOLES = tuple(command for command in READING if command != ("dump", "{file}", "--json"))  # of a few lines
@@ -259,9 +261,10 @@ class Oracle:
     def _litter(self, args: list[str], code: int, path: Path) -> Iterator[tuple[str, str]]:
         found = sorted(left.name for left in self.outputs.iterdir())
         wanted = [Path(arg).name for arg in args[:4] if arg.startswith(str(self.outputs))]
-        if "--dry-run" in args or (code and (args[0], code) != ("extract", 4)):
+        if "--dry-run" in args or (code and (args[0], code) not in {("extract", 4), ("repair", 1)}):
             wanted = []
-        if found != wanted and not (code == 4 and not found):
+        may_be_missing = code == 4 or (args[0], code) == ("repair", 1)  # 1: nothing to repair, or not all
+        if found != wanted and not (may_be_missing and not found):
             yield "litter", f"exit code {code}, and the folder of the output holds {found}, expected {wanted}"
         others = {left.name for left in self.inputs.iterdir()} - {path.name, "seed.bin"}
         if others:
@@ -304,7 +307,7 @@ def _contradiction(template: Sequence[str], code: int, error: BaseException | No
     if error is not None and not isinstance(error, GgcpError):
         return ""
     name = template[0]
-    only_file = template[1] == "{file}" and "--partial" not in template
+    only_file = template[1] == "{file}" and "--partial" not in template and name != "repair"
     if error is None:
         return f"exit code {code} for a whole file" if name in SHOWING and "{path}" not in template and code else ""
     usage = code == 2 and len(template) > 2  # another error may come before that of the file

@@ -1,0 +1,75 @@
+"""`repair`: a copy of a damaged checkpoint in which everything is right again that the file holds twice."""
+
+from __future__ import annotations
+
+import os
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ggcp_schema.cli.options import DryRun, Force, Json, NoSync, Quiet
+from ggcp_schema.cli.output import echo, escape, print_json, progress
+from ggcp_schema.cli.report import name_text
+from ggcp_schema.files.atomic import check_output
+from ggcp_schema.files.source import Source
+from ggcp_schema.inspect.text import count_text, size_text
+
+
+def repair(
+    file: Annotated[Path, typer.Argument(metavar="INPUT", help="The ggcp file to copy.")],
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The file to write.")],
+    force: Force = False,
+    dry_run: DryRun = False,
+    no_sync: NoSync = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a copy of a damaged ggcp checkpoint with everything taken back that the file holds twice.
+
+    Weights come from x and x from the weights, bit for bit (layout v0, and L-BFGS); m and v from mh and vh, but for
+    their last bits (layout v0, Adam); headers, names and paddings of records from the hyper-parameters. Only what is
+    proven to be wrong is changed. Exit code 1: something unsound is left, or there is nothing to repair, so that no
+    file is written.
+
+    JSON keys: input, output, changes {path, offset, size, reason}, left {path, start, stop, rule, message}, written.
+
+    Example: ggcp-schema repair damaged.ggcp repaired.ggcp
+    """
+    from ggcp_schema.mapping.repair import changes, remaining, write_repaired
+
+    check_output(output, (file,), overwrite=force or dry_run)
+    with closing(Source(file)) as source:
+        with progress(source.size, "Reading", quiet=as_json or quiet) as advance:
+            wanted = changes(source, advance)
+        writes = bool(wanted) and not dry_run
+        left = write_repaired(source, output, wanted, force=force, sync=not no_sync) if writes else []
+        if not wanted:
+            left = remaining(source)
+    if as_json:
+        print_json(
+            {
+                "input": source.path,
+                "output": os.fsdecode(output),
+                "changes": [
+                    {"path": change.path, "offset": change.offset, "size": change.size, "reason": change.reason}
+                    for change in wanted
+                ],
+                "left": None if wanted and dry_run else [finding._asdict() for finding in left],
+                "written": writes,
+            }
+        )
+    elif not quiet:
+        for change in wanted:
+            where = f"bytes {change.offset:,} to {change.offset + change.size - 1:,}"
+            echo(f"{escape(change.path)}: {where}: {escape(change.reason)}")
+        for finding in left:
+            echo(f"left: {escape(finding.path)}: {escape(finding.message)}")
+        if not wanted:
+            echo(f"nothing to repair in {name_text(file)}; no file was written")
+        else:
+            what = f"{size_text(source.size)}, {count_text(len(wanted), 'change')}"
+            echo(f"{'would write' if dry_run else 'wrote'} {name_text(output)}: {what}")
+    if left or not wanted:
+        raise typer.Exit(1)

@@ -1,0 +1,111 @@
+"""Take back lost values of a training state from where the file holds them a second time.
+
+x (layout v0, L-BFGS) holds the weights bit for bit. mh and vh (v0) tell m and v, but for their last bits. A value is
+only replaced if it is proven to be the wrong one of the two: because it cannot be, or because it contradicts two others
+that agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from ggcp_schema.files.source import CHUNK
+from ggcp_schema.files.tensor import Tensor
+from ggcp_schema.llama.adam import AdamParams
+from ggcp_schema.llama.runs import Run
+from ggcp_schema.llama.soundness import HUGE_WEIGHT, LEAST, Floats, Watch, is_loss_of_relation
+from ggcp_schema.llama.state import State
+
+
+class Change(NamedTuple):
+    """Bytes to replace: the path of their field, where they lie, what takes their place, and why.
+
+    `content` yields the new bytes, in pieces.
+    """
+
+    path: str
+    offset: int
+    size: int
+    reason: str
+    content: Callable[[], Iterator[bytes]]
+
+
+def value_changes(state: State, progress: Callable[[int], None] | None = None) -> list[Change]:
+    """Return the changes that take back values of the weights, x, m and v, in file order.
+
+    Reads all of them in pieces. Raises `FileError` if the file cannot be read.
+    """
+    return sorted([*_weights_and_x(state, progress), *_moments(state, progress)], key=lambda change: change.offset)
+
+
+def _weights_and_x(state: State, progress: Callable[[int], None] | None) -> Iterator[Change]:
+    for path, run, in_x in Watch(state).differences(progress):
+        weights, x = state.model[path], state.vectors["x"]
+        elsewhere = Run(in_x, in_x + len(run))
+        wrong = _cannot_be(weights, run), _cannot_be(x, elsewhere)
+        if wrong == (True, False):
+            reason = f"x holds these weights, at bytes {_bytes_text(x, elsewhere)}"
+            yield _change(state.path(path), weights, run, reason, _copied(x, elsewhere))
+        elif wrong == (False, True):
+            reason = f"x holds the weights, and {path} has these at bytes {_bytes_text(weights, run)}"
+            yield _change(state.path("x"), x, elsewhere, reason, _copied(weights, run))
+
+
+def _moments(state: State, progress: Callable[[int], None] | None) -> Iterator[Change]:
+    adam = state.adam
+    if adam is None or not {"m", "v", "mh", "vh"} <= state.vectors.keys():
+        return
+    watch = Watch(state)
+    watch.moments(progress)
+    m, v, mh, vh = (state.vectors[name] for name in ("m", "v", "mh", "vh"))
+    for name in ("v", "m"):
+        runs = watch.runs.get((f"{name}-differs", name))
+        if runs is None or is_loss_of_relation(runs.count, v.n_elements):
+            return
+        for run in runs.kept:
+            if name == "v":
+                reason = "vh, which agrees with m and mh, tells v; the last bits may differ"
+                yield _change(state.path("v"), v, run, reason, _computed(adam, run, vh))
+            elif _cannot_be(m, run) or watch.covers("m-exceeds-v", "m", run):
+                reason = "mh and vh, which agrees with v, tell m; the last bits may differ"
+                yield _change(state.path("m"), m, run, reason, _computed(adam, run, vh, mh))
+
+
+def _cannot_be(tensor: Tensor, run: Run) -> bool:
+    """Return True if the values are a run of zeros, or if one is not finite or huge."""
+    all_zero = True
+    for values in tensor.values(run.start, run.stop):
+        if not np.abs(values).max() <= HUGE_WEIGHT:
+            return True
+        all_zero = all_zero and not values.any()
+    return all_zero and len(run) >= LEAST
+
+
+def _change(path: str, tensor: Tensor, run: Run, reason: str, content: Callable[[], Iterator[bytes]]) -> Change:
+    return Change(path, tensor.offset + 4 * run.start, 4 * len(run), reason, content)
+
+
+def _copied(tensor: Tensor, run: Run) -> Callable[[], Iterator[bytes]]:
+    return lambda: (bytes(chunk) for chunk in tensor.chunks(4 * run.start, 4 * run.stop))
+
+
+def _computed(adam: AdamParams, run: Run, vh: Tensor, mh: Tensor | None = None) -> Callable[[], Iterator[bytes]]:
+    def content() -> Iterator[bytes]:
+        for start in range(run.start, run.stop, CHUNK // 4):
+            stop = min(start + CHUNK // 4, run.stop)
+            of_vh = _values(vh, start, stop)
+            values = adam.v_from(of_vh) if mh is None else adam.m_from(_values(mh, start, stop), of_vh)
+            yield values.astype("<f4").tobytes()
+
+    return content
+
+
+def _values(tensor: Tensor, start: int, stop: int) -> Floats:
+    return next(tensor.values(start, stop))
+
+
+def _bytes_text(tensor: Tensor, run: Run) -> str:
+    return f"{tensor.offset + 4 * run.start:,} to {tensor.offset + 4 * run.stop - 1:,}"
