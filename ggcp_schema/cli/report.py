@@ -14,7 +14,8 @@ from ggcp_schema.files.pieces import FileData
 from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.gguf.writer import Gguf
 from ggcp_schema.inspect.text import count_text, shape_text, size_text
-from ggcp_schema.mapping.plan import Fact, Plan, Written, check, write
+from ggcp_schema.llama.facts import Fact
+from ggcp_schema.mapping.plan import Plan, Written, check, write
 from ggcp_schema.mapping.targets import TARGETS
 
 OPTIONS = {"n_batch": "--batch"}

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+
+from ggcp_schema.llama.facts import Fact
 
 PROMPT = "Once upon a time"
 NEW_TOKENS = 30
-
-
-class Fact(NamedTuple):
-    """A row of the card: what it is, its value, and where that is from; `reason` may be empty."""
-
-    label: str
-    value: str
-    reason: str = ""
 
 
 def model_card(
@@ -32,7 +25,7 @@ def model_card(
     `facts` and `notes` are in words for a person: the facts make a table, the notes, each a sentence, say what was left
     out and what to be careful about. With `has_moments` the folder has an optimizer.safetensors.
     """
-    rows = "\n".join(f"| {' | '.join(map(_cell, fact))} |" for fact in facts)
+    rows = "\n".join(f"| {' | '.join(map(_cell, (fact.label, fact.text, fact.reason)))} |" for fact in facts)
     listed = "".join(f"- {_line(note)}\n" for note in notes)
     return CARD.format(
         name=_line(name) or "A Llama model",

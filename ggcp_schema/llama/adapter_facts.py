@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from ggcp_schema.constructs import counted
 from ggcp_schema.llama.adapter import FINETUNE, SCRIPT, Adapter
-
-
-class Fact(NamedTuple):
-    """A value, what it is, and how it is known; the reason may be empty."""
-
-    label: str
-    value: str
-    reason: str = ""
+from ggcp_schema.llama.facts import Fact
 
 
 def adapter_facts(adapter: Adapter) -> list[Fact]:

@@ -8,7 +8,8 @@ from typing import Literal
 
 from ggcp_schema.errors import UsageError
 from ggcp_schema.llama.adapter import FINETUNE, Adapter, Base, fit
-from ggcp_schema.llama.adapter_facts import Fact, reordered
+from ggcp_schema.llama.adapter_facts import reordered
+from ggcp_schema.llama.facts import Fact
 
 Target = Literal["adapter", "peft", "gguf", "hf"]
 Norms = Literal["merged", "saved", "base", "ignored", "none"]

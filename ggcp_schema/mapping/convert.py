@@ -8,10 +8,11 @@ from collections.abc import Iterable, Iterator
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.output import WHOLE
 from ggcp_schema.formats.file import File, Finding
+from ggcp_schema.llama.facts import Fact
 from ggcp_schema.llama.training import Study, Training, study
 from ggcp_schema.mapping.model import rescued
 from ggcp_schema.mapping.notes import resume_facts
-from ggcp_schema.mapping.plan import OUTPUT, Command, Fact, Plan, epsilon_fact, epsilon_of
+from ggcp_schema.mapping.plan import OUTPUT, Command, Plan, epsilon_fact, epsilon_of
 from ggcp_schema.mapping.resume import Recipe, record_of, resume_content, rotation_of, verbatim_recipe
 from ggcp_schema.schema.inference import ADAM
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from ggcp_schema.llama.facts import Fact, Remedy
 from ggcp_schema.llama.parameters import RESUME_ORDER
 from ggcp_schema.llama.scale import COSTS
-from ggcp_schema.mapping.plan import Fact, Remedy
 from ggcp_schema.schema.inference import ADAM
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.output import Parts, WriteOptions, check_parts, write_parts
@@ -18,6 +18,7 @@ from ggcp_schema.files.pieces import TensorEntry
 from ggcp_schema.files.tensor import ELEMENT_SIZES, LITTLE, decode
 from ggcp_schema.formats.file import File, Finding
 from ggcp_schema.llama.eras import EraConclusion, epsilon_text
+from ggcp_schema.llama.facts import Fact
 from ggcp_schema.llama.training import Study
 from ggcp_schema.mapping.resume import checked_epsilon
 
@@ -25,42 +26,15 @@ OUTPUT = "{output}"
 """Stands for the name of the output in the words of a command."""
 
 
-class Remedy(NamedTuple):
-    """What a person who knows better can state: a parameter of the Python API, and its values in words."""
-
-    parameter: str
-    values: str
-
-
-class Fact(NamedTuple):
-    """Something that was decided about the output, in words.
-
-    Attributes:
-        label: what it is about: epsilon, order, scale, …
-        text: what was found or is written; empty if only a remedy is offered.
-        reason: on what evidence, or where it is from; empty if `text` says it.
-        effect: what follows for the output; empty if `text` says it.
-        remedy: what would replace the decision.
-        value: the same for programs, where the JSON of a command has a key of its own for it.
-    """
-
-    label: str
-    text: str = ""
-    reason: str = ""
-    effect: str = ""
-    remedy: Remedy | None = None
-    value: Any = None
-
-
 class Command(NamedTuple):
-    """A command to run next, and what for. `OUTPUT` among its words stands for the name of the output."""
+    """A command to run next, and what for. `OUTPUT` in its words stands for the name of the output."""
 
     purpose: str
     words: tuple[str, ...]
 
     def line(self, output: str | os.PathLike[str]) -> str:
         """Return the command for a shell."""
-        return shlex.join(os.fsdecode(output) if word == OUTPUT else word for word in self.words)
+        return shlex.join(word.replace(OUTPUT, os.fsdecode(output)) for word in self.words)
 
 
 @dataclass(frozen=True)

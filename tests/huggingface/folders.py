@@ -10,7 +10,7 @@ from typing import Any
 from ggcp_schema import open_file
 from ggcp_schema.files.contents import Safetensors
 from ggcp_schema.files.pieces import TensorEntry
-from ggcp_schema.huggingface.card import Fact, model_card
+from ggcp_schema.huggingface.card import model_card
 from ggcp_schema.huggingface.config import generation_config, json_text, model_config
 from ggcp_schema.huggingface.sentencepiece_writer import sentencepiece_model
 from ggcp_schema.huggingface.tensors import moment_tensors, weight_tensors

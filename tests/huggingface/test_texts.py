@@ -15,9 +15,10 @@ from safetensors import safe_open
 from ggcp_schema import FileError, open_file
 from ggcp_schema.files.pieces import tensor_data
 from ggcp_schema.files.safetensors import write_safetensors
-from ggcp_schema.huggingface.card import Fact, model_card
+from ggcp_schema.huggingface.card import model_card
 from ggcp_schema.huggingface.config import model_config, shortest
 from ggcp_schema.huggingface.tensors import weight_tensors
+from ggcp_schema.llama.facts import Fact
 from tests.huggingface.folders import ALICE, programs, read_json, write_folder
 
 SHAPE = {"n_vocab": 320, "n_embd": 32, "n_head": 2, "n_layer": 2, "n_ff": 96, "context_length": 64}

@@ -18,7 +18,7 @@ FINETUNED = FOLDER / "adam.ggla"
 
 def told(path: Path, **changes: float) -> dict[str, str]:
     with adapter_of(path, **changes) as adapter:
-        return {fact.label: f"{fact.value} ({fact.reason})" for fact in adapter_facts(adapter)}
+        return {fact.label: f"{fact.text} ({fact.reason})" for fact in adapter_facts(adapter)}
 
 
 def test_an_adapter_by_finetune() -> None:
@@ -117,9 +117,9 @@ def test_what_a_choice_costs_is_said(tmp_path: Path) -> None:
         with base_in(quantized(tmp_path / "base.gguf", "Q4_0")) as base:
             merged = choice_notes(adapter, base, "gguf", "merged")
             assert [note.label for note in merged] == ["scale", "rounded to Q4_0 again"]
-            assert "twice" in merged[1].value
+            assert "twice" in merged[1].text
             assert choice_notes(adapter, base, "adapter", "ignored")[1].reason.startswith("without them")
-            assert [note.value for note in choice_notes(script, base, "peft", "none")] == ["as PEFT trained them"]
+            assert [note.text for note in choice_notes(script, base, "peft", "none")] == ["as PEFT trained them"]
         with base_in() as base:
             stated = choice_notes(replace(adapter, scale=1.0), base, "gguf", "merged")
             assert [note.reason for note in stated] == ["stated; the file says alpha 6 / r 4"]

@@ -43,7 +43,7 @@ def details_of(adapter: Adapter) -> tuple[tuple[str, str], ...]:
     from ggcp_schema.llama.adapter_facts import adapter_facts
 
     return tuple(
-        (fact.label, f"{fact.value} ({fact.reason})" if fact.reason else fact.value) for fact in adapter_facts(adapter)
+        (fact.label, f"{fact.text} ({fact.reason})" if fact.reason else fact.text) for fact in adapter_facts(adapter)
     )
 
 
