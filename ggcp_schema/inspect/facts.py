@@ -6,14 +6,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ggcp_schema.errors import MalformedError, UnfitError, UsageError
-from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import File, Finding
 from ggcp_schema.inspect.damage import Condition
 from ggcp_schema.inspect.text import count_text
 from ggcp_schema.llama.context import Context, context_of
 from ggcp_schema.llama.eras import EraConclusion, conclude
-from ggcp_schema.llama.losses import Losses, explain_losses
-from ggcp_schema.llama.order import OrderDecision, floats
+from ggcp_schema.llama.losses import Losses, stored_losses
+from ggcp_schema.llama.order import OrderDecision
 from ggcp_schema.llama.scale import ScaleDecision
 from ggcp_schema.llama.training import (
     Study,
@@ -24,8 +23,6 @@ from ggcp_schema.mapping.resume import resume_keys, verbatim_recipe
 from ggcp_schema.schema.inference import Inference
 
 Line = tuple[str, str]
-
-MAX_PAST = 1000  # past losses that are read; the trainers' default was 0
 
 
 class OptimizerSummary(NamedTuple):
@@ -176,14 +173,8 @@ def facts(file: File) -> Summary:
     training, conclusions = _study(file)
     evidence = file.evidence()
     era = conclusions.era if conclusions else conclude(evidence) if evidence else None
-    optimizer, losses = stated.pop("optimizer", None), stated.pop("stored_losses", None)
-    if losses is not None and era is not None:
-        losses["past"] = _past_losses(losses.pop("pf"))
-        losses["n_vocab"] = (stated.get("hparams") or {}).get("n_vocab")
-        losses["iteration"], losses["train_its"] = optimizer["iter"] or 0, stated.get("train_its") or 0
-        losses = explain_losses(era, optimizer=optimizer["type"], **losses)
-    else:
-        losses = None
+    losses = None if era is None else stored_losses(stated, era)
+    optimizer, _ = stated.pop("optimizer", None), stated.pop("stored_losses", None)
     if era is not None:
         stated["rms_eps"] = era.rms_eps
     return Summary(
@@ -221,10 +212,3 @@ def _refusals(file: File, training: Training | None) -> Iterator[Finding]:
             resume_keys(file, training, verbatim_recipe(training))
         except (UnfitError, UsageError) as error:
             yield Finding("convert", f"not possible: {error.message}")
-
-
-def _past_losses(pf: Tensor | None) -> tuple[float, ...]:
-    """Return the past losses as they are stored; none if they are so many that no trainer wrote them."""
-    if pf is None or not 0 < pf.n_elements <= MAX_PAST or pf.type != "F32":
-        return ()
-    return tuple(floats(b"".join(pf.chunks()), pf.byte_order))

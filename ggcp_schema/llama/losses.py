@@ -7,12 +7,16 @@ loss of a v0 file follows from its gradients.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.llama.eras import EraConclusion, Loss, join_words
+from ggcp_schema.llama.order import floats
 
 Line = tuple[str, str]
+
+MAX_PAST = 1000  # past losses that are read; the trainers' default was 0
 
 
 class Losses(NamedTuple):
@@ -62,6 +66,32 @@ class Losses(NamedTuple):
             "lbfgs_steps": self.steps,
             "explanation": [{"label": label, "text": text} for label, text in self.lines],
         }
+
+
+def stored_losses(stated: Mapping[str, Any], era: EraConclusion) -> Losses | None:
+    """Explain the losses among what a file states of itself; None if it states none. Reads the past losses."""
+    losses, optimizer = stated.get("stored_losses"), stated.get("optimizer")
+    if losses is None or optimizer is None:
+        return None
+    return explain_losses(
+        era,
+        optimizer=optimizer["type"],
+        fx_best=losses["fx_best"],
+        fx_prev=losses["fx_prev"],
+        n_vocab=(stated.get("hparams") or {}).get("n_vocab"),
+        n_threads=losses["n_threads"],
+        iteration=optimizer["iter"] or 0,
+        train_its=stated.get("train_its") or 0,
+        k=losses["k"],
+        past=_past_losses(losses["pf"]),
+    )
+
+
+def _past_losses(pf: Tensor | None) -> tuple[float, ...]:
+    """Return the past losses as they are stored; none if they are so many that no trainer wrote them."""
+    if pf is None or not 0 < pf.n_elements <= MAX_PAST or pf.type != "F32":
+        return ()
+    return tuple(floats(b"".join(pf.chunks()), pf.byte_order))
 
 
 def explain_losses(

@@ -23,6 +23,7 @@ class Model:
         freq_scale: `rope.scale_linear`.
         tensors: by GGUF name, in the order in which the trainer wrote them.
         evidence: what the file shows of its writer, except what the optimizer's state shows.
+        n_head_kv: the heads of keys and values, which groups of queries share; None for as many as n_head.
         rms_eps: the epsilon of the RMS norm, if the file stores it.
         has_vocabulary: True if the file contains one.
         context_length: in tokens, if the file stores it.
@@ -42,6 +43,7 @@ class Model:
     evidence: Evidence
     freq_base: float = FREQ_BASE
     freq_scale: float = 1.0
+    n_head_kv: int | None = None
     rms_eps: float | None = None
     has_vocabulary: bool = False
     context_length: int | None = None
@@ -54,6 +56,8 @@ class Model:
             rope_entries(self.n_embd, self.n_head, self.n_rot, self.freq_base)
         except UsageError as error:
             raise self._impossible(error.message) from error
+        if self.n_head_kv is not None and (not self.n_head_kv or self.n_head % self.n_head_kv):
+            raise self._impossible(f"{self.n_head} heads of queries cannot share {self.n_head_kv} of keys and values")
         if not self.n_layer:
             raise self._impossible("it has no layers")
 

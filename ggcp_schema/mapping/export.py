@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import NamedTuple
 
-from ggcp_schema.errors import MalformedError, UsageError
+from ggcp_schema.errors import MalformedError, UnfitError, UsageError
 from ggcp_schema.files.output import WHOLE
 from ggcp_schema.formats.file import File, Finding
 from ggcp_schema.formats.ggcp.checkpoint import is_optimizer
 from ggcp_schema.llama.eras import EraConclusion, conclude
+from ggcp_schema.llama.facts import Fact
 from ggcp_schema.llama.model import Model
-from ggcp_schema.llama.training import study
-from ggcp_schema.mapping.model import model_content, rescued
+from ggcp_schema.llama.training import Study, study
+from ggcp_schema.llama.vocabulary import Vocabulary
+from ggcp_schema.mapping.model import check_context_length, check_vocabulary, model_content, rescued
 from ggcp_schema.mapping.notes import model_facts
 from ggcp_schema.mapping.plan import OUTPUT, Command, Plan, epsilon_of
 from ggcp_schema.mapping.vocabulary import read_vocabulary
@@ -28,19 +31,41 @@ class MissingError(UsageError):
         self.parameter = parameter
 
 
-def plan_model(
+class Choices(NamedTuple):
+    """What every export of a model takes from its file, from the user, or from a vocabulary.
+
+    Attributes:
+        epsilon: of the RMS norm, as a fact.
+        era: who may have written the file.
+        study: what follows from the state of the training; None if it was not needed, or there is none.
+        facts: the epsilon, and where the other parts are from.
+        warnings: what is odd in the file.
+        inputs: the paths of all inputs.
+    """
+
+    model: Model
+    vocabulary: Vocabulary
+    context_length: int
+    epsilon: Fact
+    era: EraConclusion
+    study: Study | None
+    facts: tuple[Fact, ...]
+    warnings: tuple[Finding, ...]
+    inputs: tuple[str, ...]
+
+
+def choose(
     file: File,
     *,
     vocab: str | os.PathLike[str] | None = None,
     context_length: int | None = None,
     rms_eps: float | None = None,
-    name: str | None = None,
     partial: bool = False,
-) -> Plan:
-    """Plan a GGUF model for present-day llama.cpp.
+    needs_study: bool = False,
+) -> Choices:
+    """Choose what goes into an exported model. With `needs_study` the state of the training is examined in any case.
 
-    The parameters and exceptions are those of `export_model`. `MissingError` is raised if the vocabulary or the context
-    length is neither given nor in the file.
+    The other parameters and exceptions are those of `plan_model`.
     """
     if file.damage is not None and not partial:
         raise rescued(file, "Use partial=True to export it.")
@@ -61,16 +86,53 @@ def plan_model(
         )
     vocabulary = file.vocabulary() if vocab is None else read_vocabulary(vocab)
     is_known = rms_eps is not None or model.rms_eps is not None
-    era = conclude(model.evidence) if is_known else _era(file, model)
+    conclusions = _study(file) if needs_study or not is_known else None
+    era = conclusions.era if conclusions else conclude(model.evidence)
     epsilon = epsilon_of(rms_eps, model.rms_eps, era)
-    content = model_content(model, vocabulary.keys, context_length=length, rms_eps=epsilon.value, name=name)
+    check_vocabulary(model, vocabulary.keys)
+    check_context_length(length)
+    return Choices(
+        model,
+        vocabulary,
+        length,
+        epsilon,
+        era,
+        conclusions,
+        facts=(epsilon, *model_facts(model, vocabulary, file.damage, context_length)),
+        warnings=(*file.findings, *_left_out(file, model)),
+        inputs=(file.path,) if vocab is None else (file.path, os.fspath(vocab)),
+    )
+
+
+def plan_model(
+    file: File,
+    *,
+    vocab: str | os.PathLike[str] | None = None,
+    context_length: int | None = None,
+    rms_eps: float | None = None,
+    name: str | None = None,
+    partial: bool = False,
+) -> Plan:
+    """Plan a GGUF model for present-day llama.cpp.
+
+    The parameters and exceptions are those of `export_model`. `MissingError` is raised if the vocabulary or the context
+    length is neither given nor in the file.
+    """
+    chosen = choose(file, vocab=vocab, context_length=context_length, rms_eps=rms_eps, partial=partial)
+    content = model_content(
+        chosen.model,
+        chosen.vocabulary.keys,
+        context_length=chosen.context_length,
+        rms_eps=chosen.epsilon.value,
+        name=name,
+    )
     return Plan(
         target=GGUF,
         file=file,
-        inputs=(file.path,) if vocab is None else (file.path, os.fspath(vocab)),
+        inputs=chosen.inputs,
         parts={WHOLE: content},
-        facts=(epsilon, *model_facts(model, vocabulary, file.damage, context_length)),
-        warnings=(*file.findings, *_left_out(file, model)),
+        facts=chosen.facts,
+        warnings=chosen.warnings,
         next=(Command("run", ("llama-completion", "-m", OUTPUT, "-p", "Once upon a time")),),
     )
 
@@ -83,9 +145,9 @@ def _left_out(file: File, model: Model) -> Iterator[Finding]:
             yield Finding("tensor_infos", f"{name!r} is no tensor of a llama model and is left out")
 
 
-def _era(file: File, model: Model) -> EraConclusion:
-    """Return the era of a model, by the optimizer's state too if that is whole."""
+def _study(file: File) -> Study | None:
+    """Return what follows from the state of the training; None if it is damaged, or the file has none."""
     try:
-        return study(file.training()).era
-    except (MalformedError, UsageError):  # a damaged optimizer, or a model without one
-        return conclude(model.evidence)
+        return study(file.training())
+    except (MalformedError, UnfitError, UsageError):
+        return None

@@ -36,18 +36,11 @@ def model_content(
 ) -> Gguf:
     """Return the keys and tensors of a model that llama.cpp runs, without the state of the training.
 
-    `vocabulary` is the tokenizer's keys, `context_length` in tokens. If `name` is None, the model gets the name that
-    its file stores, or else that of the file. Raises `UsageError` if the vocabulary has another size than the model's,
+    `vocabulary` is the tokenizer's keys, `context_length` in tokens; `name` is that of `name_of`. Raises `UsageError` if the vocabulary has another size than the model's,
     or a number is impossible.
     """
-    found = n_tokens(vocabulary)
-    if found != model.n_vocab:
-        raise UsageError(
-            f"the vocabulary has {found} tokens; the model {model.path} was trained with {model.n_vocab}",
-            "Use the file that was the trainer's --vocab-model, or one with the same vocabulary.",
-        )
-    if name is None:
-        name = Path(model.path).stem if model.name is None else model.name
+    check_vocabulary(model, vocabulary)
+    name = name_of(model, name)
     keys = [
         *hparam_keys(model, context_length),
         KeyValue(names.RMS_EPSILON, "FLOAT32", checked_epsilon(rms_eps)),
@@ -58,17 +51,40 @@ def model_content(
     return Gguf([*keys, *(entry for entry in model.kept if entry.key not in written)], model_tensors(model))
 
 
+def check_vocabulary(model: Model, vocabulary: Sequence[KeyValue]) -> None:
+    """Check that the tokenizer's keys describe as many tokens as the model has. Raises `UsageError`."""
+    found = n_tokens(vocabulary)
+    if found != model.n_vocab:
+        raise UsageError(
+            f"the vocabulary has {found} tokens; the model {model.path} was trained with {model.n_vocab}",
+            "Use the file that was the trainer's --vocab-model, or one with the same vocabulary.",
+        )
+
+
+def name_of(model: Model, stated: str | None) -> str:
+    """Return the name that a model gets: the stated one, or else the one that its file stores, or that of the file."""
+    name = stated
+    if name is None:
+        name = Path(model.path).stem if model.name is None else model.name
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")  # a file name may be any bytes
+
+
+def check_context_length(length: int | None) -> None:
+    """Check that a context length in tokens is possible. Raises `UsageError`."""
+    if length is not None and not 0 < length < 1 << 32:
+        raise UsageError(f"the context length must be between 1 and {(1 << 32) - 1} tokens, got {length}")
+
+
 def hparam_keys(model: Model, context_length: int | None = None) -> list[KeyValue]:
     """Return the keys that follow from the model; the context length, which no checkpoint stores, if it is given."""
-    if context_length is not None and not 0 < context_length < 1 << 32:
-        raise UsageError(f"the context length must be between 1 and {(1 << 32) - 1} tokens, got {context_length}")
+    check_context_length(context_length)
     dimension_count, freq_base = model.rotation
     counts = {
         names.CONTEXT_LENGTH: context_length,
         names.EMBEDDING_LENGTH: model.n_embd,
         names.FEED_FORWARD_LENGTH: model.n_ff,
         names.HEAD_COUNT: model.n_head,
-        names.HEAD_COUNT_KV: model.n_head,
+        names.HEAD_COUNT_KV: model.n_head if model.n_head_kv is None else model.n_head_kv,
         names.BLOCK_COUNT: model.n_layer,
         names.ROPE_DIMENSION_COUNT: dimension_count,
         names.VOCAB_SIZE: model.n_vocab,
@@ -86,9 +102,8 @@ def _general_keys(model: Model, name: str) -> list[KeyValue]:
     from gguf.constants import GGML_QUANT_VERSION
     from gguf.utility import size_label
 
-    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")  # a file name may be any bytes
     return [
-        *([KeyValue(names.NAME, "STRING", text)] if text else []),
+        *([KeyValue(names.NAME, "STRING", name)] if name else []),
         KeyValue(names.SIZE_LABEL, "STRING", size_label(model.n_params, 0, 0, 0)),
         KeyValue(names.QUANTIZATION_VERSION, "UINT32", GGML_QUANT_VERSION),
     ]

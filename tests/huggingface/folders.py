@@ -15,6 +15,7 @@ from ggcp_schema.huggingface.config import generation_config, json_text, model_c
 from ggcp_schema.huggingface.sentencepiece_writer import sentencepiece_model
 from ggcp_schema.huggingface.tensors import moment_tensors, weight_tensors
 from ggcp_schema.huggingface.tokenizer import tokenizer_config, tokenizer_json
+from ggcp_schema.llama.facts import Fact
 from ggcp_schema.llama.tokenizer import SpmTokenizer, spm_tokenizer
 from ggcp_schema.llama.training import study
 from ggcp_schema.mapping.export import plan_model

@@ -158,9 +158,18 @@ def model_tensors_of(gguf: GgufFile, *, any_type: bool = False) -> dict[str, Ten
     n_embd, n_layer, n_ff = (
         integer(gguf, key) for key in (names.EMBEDDING_LENGTH, names.BLOCK_COUNT, names.FEED_FORWARD_LENGTH)
     )
+    n_head, n_head_kv = head_counts(gguf)
+    n_embd_kv = n_embd // n_head * n_head_kv if n_head else n_embd
     embeddings = gguf.tensors.get(str(names.tensor_name("tok_embeddings")))
     n_vocab = embeddings.shape[-1] if embeddings else 0
-    return whole_model(gguf.path, gguf.tensors, names.tensor_name, n_vocab, n_embd, n_layer, n_ff, any_type=any_type)
+    sizes = n_vocab, n_embd, n_layer, n_ff
+    return whole_model(gguf.path, gguf.tensors, names.tensor_name, *sizes, n_embd_kv=n_embd_kv, any_type=any_type)
+
+
+def head_counts(gguf: GgufFile) -> tuple[int, int]:
+    """Return the numbers of heads of queries, and of keys and values. Raises `UsageError` if one is no count."""
+    n_head = integer(gguf, names.HEAD_COUNT)
+    return n_head, integer(gguf, names.HEAD_COUNT_KV, n_head)
 
 
 def model_of_gguf(gguf: GgufFile) -> Model:
@@ -184,7 +193,7 @@ def _of_whole_gguf(gguf: GgufFile) -> Model:
     tensors = model_tensors_of(gguf, any_type=not is_checkpoint)
     if not is_checkpoint:
         check_no_others(gguf.path, gguf.tensors, tensors.values())
-    n_embd, n_head = integer(gguf, names.EMBEDDING_LENGTH), integer(gguf, names.HEAD_COUNT)
+    n_embd, (n_head, n_head_kv) = integer(gguf, names.EMBEDDING_LENGTH), head_counts(gguf)
     return Model(
         path=gguf.path,
         n_vocab=tensors["tok_embeddings"].shape[-1],
@@ -198,6 +207,7 @@ def _of_whole_gguf(gguf: GgufFile) -> Model:
         freq_base=real(gguf, names.ROPE_FREQ_BASE, FREQ_BASE),
         freq_scale=real(gguf, names.ROPE_SCALE_LINEAR, 1.0),
         rms_eps=stored_epsilon(gguf),
+        n_head_kv=n_head_kv,
         has_vocabulary=names.TOKENS in gguf.key_values,
         context_length=stored_context_length(gguf),
         **({} if is_checkpoint else _kept_of(gguf)),
