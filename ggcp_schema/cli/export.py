@@ -17,6 +17,7 @@ from ggcp_schema.files.output import WriteOptions
 from ggcp_schema.formats import open_file
 from ggcp_schema.llama.eras import help_text_epsilon
 from ggcp_schema.mapping.export import GGUF, MissingError
+from ggcp_schema.mapping.hf import DTYPES
 from ggcp_schema.mapping.model import rescued
 from ggcp_schema.mapping.targets import EXPORTS, export_target
 
@@ -27,7 +28,7 @@ def export(
     input: Annotated[
         Path, typer.Argument(metavar="INPUT", help="A checkpoint, ggcp or GGUF; or a model, GGUF, ggjt, ggmf or ggml.")
     ],
-    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The file to write.")],
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The file or the folder to write.")],
     to: Annotated[
         str, typer.Option("--to", metavar="|".join(EXPORTS), help="What to make of the model.", show_default=True)
     ] = GGUF,
@@ -59,6 +60,10 @@ def export(
     partial: Annotated[
         bool, typer.Option("--partial", help="Accept a damaged file if all tensors of the model are whole.")
     ] = False,
+    dtype: Annotated[
+        str | None,
+        typer.Option("--dtype", metavar="|".join(DTYPES), help="Type of the weights of --to hf. Default: f32."),
+    ] = None,
     strict: Strict = False,
     verify: Verify = False,
     force: Force = False,
@@ -67,11 +72,14 @@ def export(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Export the model of a checkpoint as GGUF, to run it in llama.cpp.
+    """Export the model of a checkpoint: as GGUF, to run it in llama.cpp, or as a folder, to go on in PyTorch.
 
     The vocabulary and the context length are not stored in ggcp files; a GGUF checkpoint that a trainer saved contains
     both. A model in GGUF, ggjt, ggmf or ggml is exported too: its tensors keep their types, and a ggjt, ggmf or ggml
-    file contains the vocabulary. To resume training, use `convert`.
+    file contains the vocabulary. To resume training with llama.cpp, use `convert`.
+
+    `--to hf` writes a folder that transformers, MLX and vLLM open, with the state of the optimizer for PyTorch where
+    its order and scale are certain.
 
     JSON keys: those of `convert`, and vocabulary {path, kind, tokens, note}.
 
@@ -85,7 +93,13 @@ def export(
             raise rescued(file, f"Run: {shlex.join(command)}")
         try:
             plan = target.plan(
-                file, vocab=vocab, context_length=context_length, rms_eps=rms_eps, name=name, partial=partial
+                file,
+                vocab=vocab,
+                context_length=context_length,
+                rms_eps=rms_eps,
+                name=name,
+                partial=partial,
+                **target.checked(dtype=dtype),
             )
         except MissingError as error:
             raise UsageError(f"Missing option {OPTIONS[error.parameter]}: {error.message}", error.hint) from error

@@ -24,6 +24,8 @@ FEED_FORWARD_LENGTH = "llama.feed_forward_length"
 CONTEXT_LENGTH = "llama.context_length"
 VOCAB_SIZE = "llama.vocab_size"
 ROPE_SCALE_LINEAR = "llama.rope.scale_linear"
+ROPE_SCALING_TYPE = "llama.rope.scaling.type"
+ROPE_SCALING_FACTOR = "llama.rope.scaling.factor"
 
 TOKENIZER = "tokenizer."
 TOKENIZER_MODEL = "tokenizer.ggml.model"

@@ -197,15 +197,16 @@ def whole_model(
 ) -> dict[str, Tensor]:
     """Return the tensors of a llama model of these sizes by ggcp path; `name_of` gives the name of a path in the file.
 
-    `n_embd_kv` is the number of rows of wk and wv, if it is another one than n_embd: queries are grouped. Raises `UsageError` if one is missing, of a wrong shape, or not F32, unless it may be of `any_type`.
+    `n_embd_kv` is the number of rows of wk and wv, if it is another one than n_embd: queries are grouped. Raises
+    `UsageError` if one is missing, of a wrong shape, or not F32, unless it may be of `any_type`.
     """
     found = {}
     # A false n_layer costs no more than a layer for each tensor: the first that is missing ends the search.
-    for path, shape in model_shapes(n_vocab, n_embd, min(n_layer, len(tensors)), n_ff).items():
+    for path, usual in model_shapes(n_vocab, n_embd, min(n_layer, len(tensors)), n_ff).items():
         name = str(name_of(path))
         tensor = tensors.get(name)
-        if n_embd_kv is not None and path.endswith((".wk", ".wv")):
-            shape = (n_embd, n_embd_kv)
+        is_shared = n_embd_kv is not None and path.endswith((".wk", ".wv"))
+        shape = (n_embd, n_embd_kv) if is_shared else usual
         if tensor is None or tensor.shape != shape or not (any_type or tensor.type == "F32"):
             instead = f"{tensor.type} {list(tensor.shape)}" if tensor else "none"
             raise UsageError(

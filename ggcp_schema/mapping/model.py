@@ -36,8 +36,8 @@ def model_content(
 ) -> Gguf:
     """Return the keys and tensors of a model that llama.cpp runs, without the state of the training.
 
-    `vocabulary` is the tokenizer's keys, `context_length` in tokens; `name` is that of `name_of`. Raises `UsageError` if the vocabulary has another size than the model's,
-    or a number is impossible.
+    `vocabulary` is the tokenizer's keys, `context_length` in tokens; `name` is that of `name_of`. Raises
+    `UsageError` if the vocabulary has another size than the model's, or a number is impossible.
     """
     check_vocabulary(model, vocabulary)
     name = name_of(model, name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.output import WriteOptions
@@ -12,6 +12,7 @@ from ggcp_schema.files.pieces import Progress
 from ggcp_schema.formats import open_file
 from ggcp_schema.mapping.convert import RESUME, plan_resume
 from ggcp_schema.mapping.export import GGUF, plan_model
+from ggcp_schema.mapping.hf import HF, plan_hf
 from ggcp_schema.mapping.plan import Plan, Written, write
 
 
@@ -22,16 +23,32 @@ class Target(NamedTuple):
         name: its name in the command line.
         kind: what it contains, in JSON: resume or model.
         title: what it is, in words.
-        plan: returns its plan. Those of the targets of `export` have the parameters of `plan_model`.
+        plan: returns its plan. Those of the targets of `export` have the parameters of `plan_model`, and `options`.
+        options: the names of its own parameters.
     """
 
     name: str
     kind: str
     title: str
     plan: Callable[..., Plan]
+    options: tuple[str, ...] = ()
+
+    def checked(self, **options: Any) -> dict[str, Any]:
+        """Return the options that are not None. Raises `UsageError` for one that the target does not have."""
+        stated = {name: value for name, value in options.items() if value is not None}
+        for name in stated:
+            if name not in self.options:
+                raise UsageError(f"{name} means nothing for {self.title}", "Leave it out.")
+        return stated
 
 
-EXPORTS = {target.name: target for target in (Target(GGUF, "model", "a GGUF model for llama.cpp", plan_model),)}
+EXPORTS = {
+    target.name: target
+    for target in (
+        Target(GGUF, "model", "a GGUF model for llama.cpp", plan_model),
+        Target(HF, "hf", "a folder for transformers, MLX and vLLM", plan_hf, ("dtype",)),
+    )
+}
 """What `export` makes."""
 
 TARGETS = {RESUME: Target(RESUME, "resume", "a GGUF checkpoint to resume from", plan_resume), **EXPORTS}
@@ -96,6 +113,7 @@ def export_model(
     rms_eps: float | None = None,
     name: str | None = None,
     partial: bool = False,
+    dtype: str | None = None,
     strict: bool = False,
     force: bool = False,
     verify: bool = False,
@@ -107,7 +125,7 @@ def export_model(
     The file is a checkpoint, ggcp or GGUF, or a model, GGUF, ggjt, ggmf or ggml.
 
     Parameters:
-        to: what to make of it, a name in `EXPORTS`: gguf, for llama.cpp.
+        to: what to make of it, a name in `EXPORTS`: gguf, a file for llama.cpp, or hf, a folder for transformers.
         vocab: a llama GGUF, a ggjt, ggmf or ggml file of 2023, or a sentencepiece model. None takes the vocabulary that
             the file itself contains.
         context_length: in tokens. None takes the one that a GGUF file stores; the other formats store none.
@@ -115,6 +133,7 @@ def export_model(
         name: the model's name; None takes the one that a GGUF model stores, or else that of the file, and an empty one
             writes none.
         partial: accept a damaged file if all tensors of the model are whole.
+        dtype: of hf: the type of the weights, f32, f16 or bf16. None takes f32.
 
     The other parameters are those of `convert`. Raises `MalformedError` if a file is damaged, `UsageError` if the files
     do not go together, `FileError` if a file cannot be read or written.
@@ -123,6 +142,12 @@ def export_model(
     target = export_target(to)
     with open_file(source, partial=True) as file:
         plan = target.plan(
-            file, vocab=vocab, context_length=context_length, rms_eps=rms_eps, name=name, partial=partial
+            file,
+            vocab=vocab,
+            context_length=context_length,
+            rms_eps=rms_eps,
+            name=name,
+            partial=partial,
+            **target.checked(dtype=dtype),
         )
         return write(plan, output, options)
