@@ -1,7 +1,8 @@
-"""`verify`: compare a GGUF file with the checkpoint it was made from."""
+"""`verify`: compare a GGUF file or a folder with the checkpoint it was made from."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,55 +10,91 @@ import typer
 
 from ggcp_schema.cli.options import Json, Quiet
 from ggcp_schema.cli.output import echo, escape, paint, print_json, progress
-from ggcp_schema.formats import open_checkpoint
+from ggcp_schema.errors import UsageError
+from ggcp_schema.formats import open_checkpoint, open_file
 from ggcp_schema.formats.gguf.file import open_gguf
 from ggcp_schema.inspect.text import count_text
 from ggcp_schema.llama.eras import epsilon_text
 from ggcp_schema.mapping.verify import Verification
 from ggcp_schema.mapping.verify import verify as compare
 
-KINDS = {"resume": "a checkpoint to resume from", "model": "a model"}
+KINDS = {"resume": "a checkpoint to resume from", "model": "a model", "hf": "a folder for transformers"}
 
 
 def verify(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="The ggcp checkpoint.")],
-    gguf: Annotated[Path, typer.Argument(metavar="GGUF", help="The file that was made from it.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT", help="The ggcp checkpoint; of a folder any input of `export`.")
+    ],
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The GGUF file, or the folder, made from it.")],
+    vocab: Annotated[
+        Path | None,
+        typer.Option("--vocab", metavar="VOCABULARY", help="The vocabulary that the tokens of a folder are from."),
+    ] = None,
+    partial: Annotated[
+        bool,
+        typer.Option("--partial", help="Accept a damaged input of a folder if all tensors of the model are whole."),
+    ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Compare a GGUF file with the checkpoint it was made from.
+    """Compare a GGUF file, or a folder, with the checkpoint it was made from.
 
     Accepts what `convert`, `export` and the trainers of 2023 wrote. Compares keys, types, values, shapes and every byte
     of the tensors; vectors that `convert` reordered or scaled are compared through the same change. Extra keys are
-    ignored. Exit codes: 0 the same, 1 different, 4 one of the files is damaged.
+    ignored. Of a folder for transformers every weight and moment is compared, in its order of rows, and the numbers of
+    its configuration; and its tokens with --vocab, or with the vocabulary that the input contains.
 
-    JSON keys: checkpoint, gguf, kind, same, optimizer, compared {keys, tensors, bytes, parameters}, rms_eps,
-    extra_keys, differences {kind, name, message}.
+    Exit codes: 0 the same, 1 different, 4 one of the files is damaged.
+
+    JSON keys: checkpoint, gguf or folder, kind, same, optimizer, tokens, rms_eps, extra_keys, compared {keys, tensors,
+    bytes, parameters}, differences {kind, name, message}.
 
     Example: ggcp-schema verify checkpoint.bin resume.gguf
     """
+    if output.is_dir():
+        result = _of_folder(checkpoint, output, vocab, partial=partial, quiet=quiet)
+    elif vocab is not None or partial:
+        raise UsageError(f"{output} is no folder, for which alone --vocab and --partial are", "Leave them out.")
+    else:
+        result = _of_gguf(checkpoint, output, quiet=quiet)
+    if as_json:
+        print_json(as_dict(os.fsdecode(checkpoint), os.fsdecode(output), result))
+    elif not quiet:
+        show(os.fsdecode(checkpoint), os.fsdecode(output), result)
+    if not result.same:
+        raise typer.Exit(1)
+
+
+def _of_gguf(checkpoint: Path, gguf: Path, *, quiet: bool) -> Verification:
     with open_checkpoint(checkpoint) as ckpt, open_gguf(gguf) as file:
         total = sum(tensor.nbytes for tensor in file.tensors.values())
         with progress(total, "Comparing", quiet=quiet) as advance:
             result = compare(ckpt, file, advance)
         ckpt.source.check_unchanged()
         file.source.check_unchanged()
-        if as_json:
-            print_json(as_dict(ckpt.path, file.path, result))
-        elif not quiet:
-            show(ckpt.path, file.path, result)
-    if not result.same:
-        raise typer.Exit(1)
+    return result
 
 
-def as_dict(checkpoint: str, gguf: str, result: Verification) -> dict[str, Any]:
+def _of_folder(checkpoint: Path, folder: Path, vocab: Path | None, *, partial: bool, quiet: bool) -> Verification:
+    from ggcp_schema.mapping.verify_hf import verify_folder
+
+    with open_file(checkpoint, partial=True) as file:
+        total = sum(part.stat().st_size for part in folder.glob("*.safetensors"))
+        with progress(total, "Comparing", quiet=quiet) as advance:
+            result = verify_folder(file, folder, vocab=vocab, partial=partial, progress=advance)
+        file.source.check_unchanged()
+    return result
+
+
+def as_dict(checkpoint: str, output: str, result: Verification) -> dict[str, Any]:
     """Return the result for JSON. `kind` of a difference is key, tensor, data or file."""
     return {
         "checkpoint": checkpoint,
-        "gguf": gguf,
+        ("folder" if result.kind == "hf" else "gguf"): output,
         "kind": result.kind,
         "same": result.same,
         "optimizer": result.optimizer or None,
+        "tokens": result.tokens or None,
         "compared": {
             "keys": result.keys,
             "tensors": result.tensors,
@@ -70,23 +107,26 @@ def as_dict(checkpoint: str, gguf: str, result: Verification) -> dict[str, Any]:
     }
 
 
-def show(checkpoint: str, gguf: str, result: Verification) -> None:
+def show(checkpoint: str, output: str, result: Verification) -> None:
     """Print what was compared, a line for each difference, and the verdict."""
     compared = (
         f"{count_text(result.keys, 'key')}, {count_text(result.tensors, 'tensor')}, "
         f"{count_text(result.nbytes, 'byte')} of data compared"
     )
-    echo(f"{escape(gguf)} is {KINDS[result.kind]}: {compared}; {count_text(result.n_params, 'parameter')}")
+    echo(f"{escape(output)} is {KINDS[result.kind]}: {compared}; {count_text(result.n_params, 'parameter')}")
     if result.optimizer:
         echo(f"optimizer: {result.optimizer}")
+    if result.tokens:
+        echo(f"tokens: {result.tokens}")
     if result.rms_eps is not None:
-        echo(f"RMS epsilon: {epsilon_text(result.rms_eps)} (not stored in the checkpoint)")
+        where = "" if result.kind == "hf" else " (not stored in the checkpoint)"
+        echo(f"RMS epsilon: {epsilon_text(result.rms_eps)}{where}")
     if result.extra_keys:
         echo(f"keys that the checkpoint does not have: {escape(', '.join(result.extra_keys))}")
     for difference in result.differences:
         echo(f"{paint('difference:', 'red')} {escape(str(difference))}")
     if result.same:
-        echo(f"{paint('same:', 'green', bold=True)} {escape(checkpoint)} and {escape(gguf)}")
+        echo(f"{paint('same:', 'green', bold=True)} {escape(checkpoint)} and {escape(output)}")
     else:
         count = count_text(len(result.differences), "difference")
-        echo(f"{paint(count, 'red', bold=True)} between {escape(checkpoint)} and {escape(gguf)}")
+        echo(f"{paint(count, 'red', bold=True)} between {escape(checkpoint)} and {escape(output)}")

@@ -10,14 +10,14 @@ from ggcp_schema.files.tensor import ELEMENT_SIZES, Tensor
 
 
 class Difference(NamedTuple):
-    """A difference: `kind` is key, tensor (its presence, type or shape), data, or file."""
+    """A difference: `kind` is key, tensor (its presence, type or shape), data, or file, of a folder with its name."""
 
     kind: str
     name: str
     message: str
 
     def __str__(self) -> str:
-        subject = {"key": self.name, "file": "the file"}.get(self.kind, f"tensor {self.name}")
+        subject = {"key": self.name, "file": self.name or "the file"}.get(self.kind, f"tensor {self.name}")
         return f"{subject} {self.message}"
 
 

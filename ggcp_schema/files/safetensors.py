@@ -1,4 +1,4 @@
-"""Write a safetensors file. The safetensors package writes only what is in memory."""
+"""Read and write safetensors files. The safetensors package writes only what is in memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 
-from ggcp_schema.errors import FileError
+from ggcp_schema.errors import FileError, MalformedError
+from ggcp_schema.files.source import Source
+from ggcp_schema.files.tensor import Tensor
 
 DTYPES = {"F32": 4, "F16": 2, "BF16": 2}
 """The element types that can be written, with their sizes in bytes."""
@@ -48,3 +50,35 @@ def header(tensors: Iterable[TensorInfo], metadata: Mapping[str, str]) -> tuple[
     text = json.dumps(entries).encode()
     text += b" " * (-len(text) % ALIGNMENT)
     return len(text).to_bytes(8, "little") + text, end
+
+
+MAX_HEADER = 100_000_000  # bytes, as the safetensors package allows
+
+
+def read_tensors(source: Source) -> dict[str, Tensor]:
+    """Return the tensors in a safetensors file by name. Raises `MalformedError`, also for types that are not written.
+
+    Shapes are those of ggml, in which the first number is the fastest-varying.
+    """
+    size = int.from_bytes(source.read(0, 8), "little") if source.size >= 8 else source.size
+    if size > min(source.size - 8, MAX_HEADER):
+        raise _malformed(source, "a header that the file has", f"one of {size:,} bytes")
+    start, found = 8 + size, {}
+    try:
+        entries = json.loads(source.read(8, size))
+        entries.pop("__metadata__", None)
+        for name, entry in entries.items():
+            shape, (first, last) = tuple(map(int, entry["shape"])), map(int, entry["data_offsets"])
+            if last - first != prod(shape) * DTYPES[entry["dtype"]] or not 0 <= first <= last <= source.size - start:
+                raise ValueError(f"tensor {name} of {entry['dtype']} {shape} at {first} to {last}")
+            found[name] = Tensor(name, name, shape[::-1], start + first, last - first, source, entry["dtype"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _malformed(
+            source, f"a table of tensors in {', '.join(DTYPES)} that lie in the file", str(error)
+        ) from error
+    return found
+
+
+def _malformed(source: Source, expected: str, found: str) -> MalformedError:
+    message = f"{source.path}: header: expected {expected}, found {found}"
+    return MalformedError(message, "Write the file again.", path="header", offset=8, expected=expected, found=found)

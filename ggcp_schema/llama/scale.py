@@ -69,6 +69,7 @@ class ScaleDecision(NamedTuple):
         assumed: True if s is an estimate.
         ratio: the length of output's gradient in units of the greatest length of a mean; None if it cannot be computed.
         contradiction: why the stated batch does not fit; empty if it does.
+        short: True if gradients are shorter than sums, and not always as long as sums that were clipped.
     """
 
     gradient: Gradient | None
@@ -80,6 +81,7 @@ class ScaleDecision(NamedTuple):
     assumed: bool = False
     ratio: float | None = None
     contradiction: str = ""
+    short: bool = False
 
     @property
     def summed(self) -> bool:
@@ -105,6 +107,7 @@ def decide_scale(
     measured = "" if ratio is None else f": output's gradient is {ratio:.2g} times as long as a mean can be"
     if gradient == "sum" or (ratio or 0) > SUM_ABOVE:
         return _of_sums(f"gradients were summed over the tokens of a batch{measured}", known, counts)
+    short = False
     if gradient == "clipped sum":
         reason = "gradients were summed, and the sums clipped to a length of 1"
     elif gradient == "mean":
@@ -112,12 +115,12 @@ def decide_scale(
     elif square_length is not None and is_clipped(square_length):
         reason = "gradients are likely sums clipped to a length of 1: their squared lengths average 1.0000"
     elif is_long(ratio) is False:
-        reason = f"gradients are means, or else sums clipped to a length of 1{measured}"
+        reason, short = f"gradients are means, or else sums clipped to a length of 1{measured}", True
     else:
         reason = f"it is not clear whether gradients are means or sums{measured}"
     stated = counts.n_batch is not None
     contradiction = f"a batch was stated, but m and v are copied as they are: {reason}" if stated else ""
-    return known._replace(reason=reason, contradiction=contradiction)
+    return known._replace(reason=reason, contradiction=contradiction, short=short)
 
 
 def _of_sums(reason: str, known: ScaleDecision, counts: Counts) -> ScaleDecision:

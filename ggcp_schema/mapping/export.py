@@ -86,7 +86,7 @@ def choose(
         )
     vocabulary = file.vocabulary() if vocab is None else read_vocabulary(vocab)
     is_known = rms_eps is not None or model.rms_eps is not None
-    conclusions = _study(file) if needs_study or not is_known else None
+    conclusions = try_study(file) if needs_study or not is_known else None
     era = conclusions.era if conclusions else conclude(model.evidence)
     epsilon = epsilon_of(rms_eps, model.rms_eps, era)
     check_vocabulary(model, vocabulary.keys)
@@ -145,7 +145,7 @@ def _left_out(file: File, model: Model) -> Iterator[Finding]:
             yield Finding("tensor_infos", f"{name!r} is no tensor of a llama model and is left out")
 
 
-def _study(file: File) -> Study | None:
+def try_study(file: File) -> Study | None:
     """Return what follows from the state of the training; None if it is damaged, or the file has none."""
     try:
         return study(file.training())

@@ -1,4 +1,4 @@
-"""From a checkpoint or a model to a folder that transformers opens: to run the model, and to go on with its training."""
+"""From a checkpoint or a model to a folder that transformers opens: to run the model, and to train it on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ggcp_schema.constructs import counted
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.contents import Blob, Content, Safetensors, Text
 from ggcp_schema.files.pieces import TensorEntry
@@ -139,7 +138,7 @@ def tokenizer_of(vocabulary: Vocabulary) -> SpmTokenizer:
     kind = next((entry.value for entry in vocabulary.keys if entry.key == names.TOKENIZER_MODEL), "llama")
     if kind != "llama":
         raise UsageError(
-            f"{vocabulary.path}: its tokenizer is {kind}, of which no tokenizer.json and no tokenizer.model are written",
+            f"{vocabulary.path}: its tokenizer is {kind}, which no tokenizer.model can express",
             "Export to GGUF instead.",
         )
     return spm_tokenizer(vocabulary.keys)
@@ -162,10 +161,8 @@ def _rope_factor(model: Model) -> float:
     kept = {entry.key: entry.value for entry in model.kept}
     kind = kept.get(names.ROPE_SCALING_TYPE, "linear")
     if kind not in ("linear", "none"):
-        found = f"RoPE's positions are scaled in the way {kind!r}"
-        raise UsageError(
-            f"{model.path}: {found}; only linear scaling is exported to a folder", "Export to GGUF instead."
-        )
+        found = f"{model.path}: {names.ROPE_SCALING_TYPE} is {kind!r}; a folder is only made of linear scaling"
+        raise UsageError(found, "Export to GGUF instead.")
     factor = kept.get(names.ROPE_SCALING_FACTOR, model.freq_scale) if kind == "linear" else 1.0
     return float(factor) or 1.0
 
@@ -194,9 +191,12 @@ def moments_of(file: File, conclusions: Study | None) -> tuple[list[TensorEntry]
         step=training.iteration,
         n_head=training.n_head,
     )
-    divided = f"m is divided by {divisor:,}, v by its square" if divisor != 1 else ""
-    text = f"Adam's moments after {counted(training.iteration, 'iteration')} are in {MOMENTS}"
-    return tensors, Fact("optimizer", text, f"order {order.order}: {order.reason}; {scale.reason}", divided)
+    effect = f"m is divided by {divisor:,}, v by its square" if divisor != 1 else ""
+    if scale.gradient is None:
+        effect = "they are taken for means: clipped sums would have the length 1 in every iteration"
+    iterations = f"{training.iteration:,} iteration{'s' if training.iteration != 1 else ''}"
+    text = f"Adam's moments after {iterations} are in {MOMENTS}"
+    return tensors, Fact("optimizer", text, f"order {order.order}: {order.reason}; {scale.reason}", effect)
 
 
 def _why_left_out(training: Training, conclusions: Study) -> str:
@@ -210,7 +210,7 @@ def _why_left_out(training: Training, conclusions: Study) -> str:
         return "m and v do not hold a value for each parameter"
     if not order.is_certain:
         return f"the order of its parameters is not certain: {order.reason}"
-    if scale.gradient == "mean" or (scale.summed and scale.s is not None and not scale.assumed):
+    if scale.gradient == "mean" or scale.short or (scale.summed and scale.s is not None and not scale.assumed):
         return ""
     return f"the scale of its gradients is not certain: {scale.reason}"
 
@@ -246,7 +246,7 @@ def _training_facts(file: File, era: EraConclusion, conclusions: Study | None) -
             yield Fact(label, f"{stated[key]:,}", "counted by the trainer, of the whole training")
     losses = stored_losses(stated, era)
     for label, text in losses.lines if losses else ():
-        yield Fact(label, text)
+        yield Fact(f"{label} loss" if label in ("best", "untrained") else label, text)
 
 
 def _for_others(facts: list[Fact], vocabulary: Vocabulary) -> Iterator[Fact]:

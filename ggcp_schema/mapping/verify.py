@@ -50,13 +50,14 @@ class Verification(NamedTuple):
     """What was compared between a checkpoint and a GGUF file, and what differs.
 
     Attributes:
-        kind: resume or model.
-        keys, tensors, nbytes: how much was compared; bytes are of tensor data.
+        kind: resume, model, or hf of a folder.
+        keys, tensors, nbytes: how much was compared; bytes are of tensor data, keys those of the JSON of a folder.
         n_params: the number of the model's parameters in the GGUF file.
         rms_eps: the epsilon of the GGUF file, None if missing or invalid.
         optimizer: how the optimizer's vectors were changed, in words; empty for a model.
         extra_keys: the keys that have no counterpart in a checkpoint, as the vocabulary's.
         differences: what differs; empty if nothing does.
+        tokens: whether the tokens of a folder were compared, in words; empty for a file.
     """
 
     kind: str
@@ -68,6 +69,7 @@ class Verification(NamedTuple):
     optimizer: str
     extra_keys: tuple[str, ...]
     differences: tuple[Difference, ...]
+    tokens: str = ""
 
     @property
     def same(self) -> bool:
