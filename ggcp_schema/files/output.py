@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -41,25 +41,38 @@ class WriteOptions:
 
 
 def check_parts(
-    output: str | os.PathLike[str], inputs: tuple[str | os.PathLike[str], ...], parts: Parts, *, overwrite: bool
+    output: str | os.PathLike[str],
+    inputs: tuple[str | os.PathLike[str], ...],
+    parts: Parts,
+    *,
+    overwrite: bool,
+    optional: Collection[str] = (),
 ) -> None:
-    """Check that the parts can be written to `output`, before any work is done. Raises `FileError`."""
+    """Check that the parts can be written to `output`, before any work is done. Raises `FileError`.
+
+    A folder that is replaced may also have files of the `optional` names.
+    """
     if WHOLE in parts:
         check_output(output, inputs, overwrite=overwrite)
     else:
-        check_folder(output, inputs, parts.keys(), overwrite=overwrite)
+        check_folder(output, inputs, {*parts, *optional}, overwrite=overwrite)
 
 
 def write_parts(
-    output: str | os.PathLike[str], parts: Parts, options: WriteOptions, inspect: Inspect | None = None
+    output: str | os.PathLike[str],
+    parts: Parts,
+    options: WriteOptions,
+    inspect: Inspect | None = None,
+    optional: Collection[str] = (),
 ) -> int:
     """Write a file or a folder, completely or not at all, and return its size in bytes.
 
     Data is streamed in constant memory. Before the output gets its name, each file is opened again and what precedes
     its data is compared with the content; with `verify` every byte of data as well. The files that the data comes from
-    must not have changed meanwhile. `inspect` is called with each chunk of a tensor's data. Raises `FileError`.
+    must not have changed meanwhile. `inspect` is called with each chunk of a tensor's data; `optional` is that of
+    `check_parts`. Raises `FileError`.
     """
-    with _places(output, parts, options) as places:
+    with _places(output, parts, options, optional) as places:
         try:
             for name, content in parts.items():
                 content.write(places[name], progress=options.progress, inspect=inspect)
@@ -80,11 +93,13 @@ def write_parts(
 
 
 @contextmanager
-def _places(output: str | os.PathLike[str], parts: Parts, options: WriteOptions) -> Iterator[dict[str, str]]:
+def _places(
+    output: str | os.PathLike[str], parts: Parts, options: WriteOptions, optional: Collection[str]
+) -> Iterator[dict[str, str]]:
     """Yield the path to write each part to."""
     if WHOLE in parts:
         with atomic_output(output, overwrite=options.force, sync=options.sync) as place:
             yield {WHOLE: place}
         return
-    with atomic_folder(output, parts.keys(), overwrite=options.force, sync=options.sync) as folder:
+    with atomic_folder(output, {*parts, *optional}, overwrite=options.force, sync=options.sync) as folder:
         yield {name: os.path.join(folder, name) for name in parts}

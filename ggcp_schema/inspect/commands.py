@@ -14,7 +14,11 @@ from ggcp_schema.llama.rotation import rope_entries
 
 
 def next_commands(summary: Summary) -> Iterator[str]:
-    """Yield commands that make something of the file. They run as they stand, but for words in capitals."""
+    """Yield commands that make something of the file. They run as they stand, but for words in capitals.
+
+    `convert` is for who goes on training with the trainer of 2023, `export` for who runs the model in llama.cpp, and
+    `export --to hf` for who goes on in PyTorch, MLX or vLLM.
+    """
     path = shell_word(summary.file)
     yield f"ggcp-schema browse {path}"
     if summary.condition is not None:
@@ -24,6 +28,7 @@ def next_commands(summary: Summary) -> Iterator[str]:
             yield f"ggcp-schema convert {path} {_output(summary, '.resume.gguf')}{_epsilon(summary)}"
         if _can_be_exported(summary):
             yield _export(summary)
+            yield _export(summary, " --to hf", "-hf")
     elif summary.n_tokens and not summary.n_params:
         yield f"ggcp-schema export CHECKPOINT MODEL.gguf --vocab {path} --context-length N"
     elif summary.tensor_types:
@@ -59,12 +64,12 @@ def _can_be_exported(summary: Summary) -> bool:
     return True
 
 
-def _export(summary: Summary, option: str = "") -> str:
+def _export(summary: Summary, option: str = "", suffix: str = ".model.gguf") -> str:
     path = shell_word(summary.file)
     stored = (summary.hparams or {}).get("n_ctx")
     vocab = "" if summary.n_tokens else " --vocab VOCABULARY"
     context = "" if stored else f" --context-length {summary.context.tokens or 'N'}"
-    return f"ggcp-schema export{option} {path} {_output(summary, '.model.gguf')}{vocab}{context}{_epsilon(summary)}"
+    return f"ggcp-schema export{option} {path} {_output(summary, suffix)}{vocab}{context}{_epsilon(summary)}"
 
 
 def _epsilon(summary: Summary) -> str:

@@ -83,6 +83,7 @@ def plan_hf(
         warnings=chosen.warnings,
         next=(Command("programs that continue a text and train the model", ("cat", f"{OUTPUT}/{CARD}")),),
         study=chosen.study,
+        optional=(MOMENTS,),
     )
 
 

@@ -49,6 +49,7 @@ class Plan:
         facts: what was decided and on what evidence.
         warnings: what is odd in the input; `strict` refuses it.
         next: the commands that use the output.
+        optional: the names of files that such a folder may have as well, so that a folder with them is replaced.
         study: what was concluded from the training state; None if that was not needed.
     """
 
@@ -60,6 +61,7 @@ class Plan:
     warnings: tuple[Finding, ...] = ()
     next: tuple[Command, ...] = ()
     study: Study | None = None
+    optional: tuple[str, ...] = ()
 
     @property
     def nbytes(self) -> int:
@@ -113,14 +115,16 @@ def write(plan: Plan, output: str | os.PathLike[str], options: WriteOptions = Wr
     """Write what is planned, completely or not at all. Raises `FileError`, or `UsageError` as `check` does."""
     check(plan, output, options)
     not_finite: dict[str, int] = {}
-    size = write_parts(output, plan.parts, options, _FiniteCheck(plan, not_finite, strict=options.strict))
+    size = write_parts(
+        output, plan.parts, options, _FiniteCheck(plan, not_finite, strict=options.strict), plan.optional
+    )
     return Written(plan, size, not_finite)
 
 
 def check(plan: Plan, output: str | os.PathLike[str] | None, options: WriteOptions) -> None:
     """Check the output unless it is None, and with `strict` the findings. Raises `FileError`, or `UsageError`."""
     if output is not None:
-        check_parts(output, plan.inputs, plan.parts, overwrite=options.force)
+        check_parts(output, plan.inputs, plan.parts, overwrite=options.force, optional=plan.optional)
     if options.strict and plan.warnings:
         finding = plan.warnings[0]
         raise refused(plan, f"{finding.path}: {finding.message}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -42,6 +43,7 @@ def _main(model: str, texts: list[str], parse_special: bool) -> None:
         connection.request("POST", "/tokenize", body)
         found.append(json.load(connection.getresponse())["tokens"])
     print(ANSWER, json.dumps(found), sep="", flush=True)
+    os._exit(0)  # the server's threads do not always end
 
 
 if __name__ == "__main__":
