@@ -69,7 +69,7 @@ def _one(path: Path, *, as_json: bool, width: int | None) -> None:
 def _print_line(label: str, text: str, width: int | None) -> None:
     """Print a line with its label. The text is wrapped between words, but for a command, which is copied as a whole."""
     lines = [text]
-    if width is not None and label != "next":
+    if width is not None and not text.startswith("ggcp-schema "):
         lines = textwrap.wrap(text, max(width - LABEL, 20), break_long_words=False, break_on_hyphens=False) or [""]
     for number, line in enumerate(lines):
         echo(f"{paint(('' if number else label).ljust(LABEL - 1), 'cyan')} {line}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +34,13 @@ def next_commands(summary: Summary) -> Iterator[str]:
         yield f"ggcp-schema export CHECKPOINT MODEL.gguf --vocab {path} --context-length N"
     elif summary.tensor_types:
         yield f"ggcp-schema stats {path}"
+
+
+def purpose(command: str) -> str:
+    """Return what one of these commands is for, in one or two words."""
+    words = shlex.split(command)
+    key = "--to" if "--to" in words else words[1]
+    return {"convert": "train on", "export": "run", "--to": "in PyTorch"}.get(key, "next")
 
 
 def _gains_by_conversion(summary: Summary) -> bool:

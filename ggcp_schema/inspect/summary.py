@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ggcp_schema.formats.file import File
-from ggcp_schema.inspect.commands import next_commands
+from ggcp_schema.inspect.commands import next_commands, purpose
 from ggcp_schema.inspect.damage import condition_of
 from ggcp_schema.inspect.facts import Summary, facts
 from ggcp_schema.inspect.text import count_text, size_text
@@ -44,7 +44,7 @@ def _lines(summary: Summary) -> Iterator[Line]:
     for finding in summary.findings:
         yield "note", f"{finding.path}: {finding.message}"
     for command in summary.next:
-        yield "next", command
+        yield purpose(command), command
 
 
 def _evidence_text(era: EraConclusion) -> Iterator[str]:

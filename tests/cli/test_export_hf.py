@@ -26,7 +26,7 @@ from tests.builder import build_checkpoint
 from tests.cli.test_export import assert_refused
 from tests.helpers import FIXTURES, GENUINE, ORDERS, run_cli
 from tests.huggingface.folders import ALICE, read_json, vocabulary_for
-from tests.lora.lora_files import write_grouped_base
+from tests.lora.lora_files import BASE, write_grouped_base, write_model
 from tests.mapping import gguf_files
 from tests.vocabularies import make, tokenizer_keys, write_gguf
 
@@ -230,15 +230,14 @@ def test_quantized_weights_are_refused(tmp_path: Path, out: Path) -> None:
 
 
 def test_scaled_positions(tmp_path: Path, out: Path) -> None:
-    export_model(BASE, tmp_path / "base.gguf")
     for kind, expected in (("linear", 4.0), ("yarn", None)):
         with open_file(BASE) as file:
             model = file.model()
-            scaling = {
-                "type": KeyValue(ROPE_SCALING_TYPE, "STRING", kind),
-                "factor": KeyValue(ROPE_SCALING_FACTOR, "FLOAT32", 4.0),
-            }
-            changed = replace(model, kept=(*model.kept, *scaling.values()))
+            scaling = [
+                KeyValue(ROPE_SCALING_TYPE, "STRING", kind),
+                KeyValue(ROPE_SCALING_FACTOR, "FLOAT32", 4.0),
+            ]
+            changed = replace(model, kept=(*model.kept, *scaling))
             content = model_content(changed, file.vocabulary().keys, context_length=16, rms_eps=1e-5)
             content.write(str(tmp_path / f"{kind}.gguf"))
         if expected is None:

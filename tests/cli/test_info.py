@@ -55,14 +55,15 @@ def test_the_commands_it_proposes_run(tmp_path):
     for name in ("it's $HOME; an old file.ggcp", "-dash.ggcp"):
         (tmp_path / name).write_bytes(ADAM.read_bytes())
         facts = json.loads(run_cli("info", "--json", "--", name, cwd=tmp_path, check=True).stdout)
-        browse, convert, export = map(shlex.split, facts["next"])
+        browse, convert, *exports = map(shlex.split, facts["next"])
         assert browse[:2] == ["ggcp-schema", "browse"]
         assert (tmp_path / browse[2]).exists()
         run_cli(*convert[1:], cwd=tmp_path, check=True)
-        export = [str(FIXTURES / "vocab.gguf") if word == "VOCABULARY" else word for word in export]
-        run_cli(*export[1:], cwd=tmp_path, check=True)
+        for export in exports:
+            words = [str(FIXTURES / "vocab.gguf") if word == "VOCABULARY" else word for word in export]
+            run_cli(*words[1:], cwd=tmp_path, check=True)
         stem = name.removesuffix(".ggcp")
-        assert {f"{stem}.resume.gguf", f"{stem}.model.gguf"} <= {path.name for path in tmp_path.iterdir()}
+        assert {f"{stem}.resume.gguf", f"{stem}.model.gguf", f"{stem}-hf"} <= {path.name for path in tmp_path.iterdir()}
 
 
 def test_the_command_for_a_damaged_file_runs(tmp_path):
