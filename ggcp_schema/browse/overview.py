@@ -62,11 +62,12 @@ class Overview(VerticalScroll, Pane, can_focus=True):
         lines = [line for line in summary_lines(summary) if line[0] != "file"]  # the name is at the top of the screen
         lines = [line for line in lines if not line[1].startswith("ggcp-schema browse ")]
         if summary.condition is not None:
-            damage = ("damage", "whole", "cut", "lost", "next")
+            damage = ("damage", "whole", "cut", "lost")
             box = self.query_one("#damage", Static)
             box.display = True
-            box.update(_labelled([line for line in lines if line[0] in damage]))
-            lines = [line for line in lines if line[0] not in damage]
+            shown = [line for line in lines if line[0] in damage or line[1].startswith("ggcp-schema ")]
+            box.update(_labelled(shown))
+            lines = [line for line in lines if line not in shown]
         self.query_one("#facts", Static).update(_labelled(lines))
         losses = summary.losses
         chart, file_map = self.query_one(LossChart), self.query_one(FileMap)

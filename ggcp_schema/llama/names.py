@@ -68,6 +68,7 @@ TRAIN_MODEL = "train_model"  # training.type of a checkpoint of a whole model
 
 CONVERTED_FROM_ORDER = "ggcp.parameter_order"  # that of the flat vectors before `convert` wrote them in order C
 CONVERTED_SCALE = "ggcp.gradient_scale"  # what `convert` divided m by, and v by its square
+CONVERTED_SCALE_CERTAIN = "ggcp.gradient_scale_certain"  # false if that is an estimate
 CONVERTED_FRESH = "ggcp.fresh_optimizer"  # true if `convert` wrote zeros for the optimizer's state
 CONVERTED_WRITERS = "ggcp.writers"  # the programs that may have written the ggcp file: their keys in `mapping.eras`
 CONVERTED_EPSILON_CERTAIN = "ggcp.rms_epsilon_certain"  # whether all of them computed with the epsilon

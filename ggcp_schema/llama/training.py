@@ -47,6 +47,7 @@ class Training:
         begin: the id of the token that begins every sample, if the file states it.
         n_threads: of the program that wrote the losses, if the file stores it.
         divided: what `convert` divided m by, and v by its square; None if it did not.
+        divided_exactly: True if that was known, no estimate.
         reordered: True if `convert` wrote the flat vectors in order C.
     """
 
@@ -75,6 +76,7 @@ class Training:
     begin: int | None = None
     n_threads: int | None = None
     divided: int | None = None
+    divided_exactly: bool = False
     reordered: bool = False
 
     @cached_property

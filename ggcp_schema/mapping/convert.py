@@ -59,6 +59,7 @@ def plan_resume(
         rotation,
         fresh_optimizer,
         record=record_of(training, conclusions.era, certain=rms_eps is None and conclusions.era.rms_eps_certain),
+        scale_certain=not conclusions.scale.assumed,
     )
     return Plan(
         target=RESUME,

@@ -201,19 +201,22 @@ def moments_of(file: File, conclusions: Study | None) -> tuple[list[TensorEntry]
 
 
 def _why_left_out(training: Training, conclusions: Study) -> str:
+    """Return why the state is not written; empty if it is."""
     order, scale = conclusions.order, conclusions.scale
     flat = [training.state.get(field) for field in ("m", "v")]
-    if training.optimizer != ADAM:
-        return "it is that of L-BFGS, which is not PyTorch's"
-    if not training.iteration:
-        return "it has made no iteration"
-    if not all(vector and vector.type == "F32" and vector.shape == (training.n_params,) for vector in flat):
-        return "m and v do not hold a value for each parameter"
-    if not order.is_certain:
-        return f"the order of its parameters is not certain: {order.reason}"
-    if scale.gradient == "mean" or scale.short or (scale.summed and scale.s is not None and not scale.assumed):
-        return ""
-    return f"the scale of its gradients is not certain: {scale.reason}"
+    is_whole = all(vector and vector.type == "F32" and vector.shape == (training.n_params,) for vector in flat)
+    is_known = scale.summed and scale.s is not None and not scale.assumed
+    guessed = training.divided is not None and not training.divided_exactly
+    estimate = ", which was an estimate or may have been one" if guessed else ""
+    reasons = {
+        "it is that of L-BFGS, which is not PyTorch's": training.optimizer != ADAM,
+        "it has made no iteration": not training.iteration,
+        "m and v do not hold a value for each parameter": not is_whole,
+        f"the order of its parameters is not certain: {order.reason}": not order.is_certain,
+        f"the scale of its gradients is not certain: {scale.reason}{estimate}": guessed
+        or not (scale.gradient == "mean" or scale.short or is_known),
+    }
+    return next((reason for reason, holds in reasons.items() if holds), "")
 
 
 def _left_out(why: str) -> Fact:

@@ -45,6 +45,7 @@ class Recipe(NamedTuple):
         fresh: write an optimizer that has not started yet.
         verbatim: write only the keys that the converter of 2023 wrote.
         record: what was known of the ggcp file, as keys.
+        scale_certain: True unless the scale is an estimate.
     """
 
     rms_eps: float
@@ -54,6 +55,7 @@ class Recipe(NamedTuple):
     fresh: bool = False
     verbatim: bool = False
     record: tuple[KeyValue, ...] = ()
+    scale_certain: bool = False
 
     @property
     def permutes(self) -> bool:
@@ -213,7 +215,14 @@ def _record_of(recipe: Recipe) -> list[KeyValue]:
     return [
         *recipe.record,
         *([KeyValue(names.CONVERTED_FROM_ORDER, "STRING", recipe.order)] if recipe.permutes else []),
-        *([KeyValue(names.CONVERTED_SCALE, "UINT64", recipe.scale)] if recipe.scale != 1 else []),
+        *(_scale_of(recipe) if recipe.scale != 1 else []),
+    ]
+
+
+def _scale_of(recipe: Recipe) -> list[KeyValue]:
+    return [
+        KeyValue(names.CONVERTED_SCALE, "UINT64", recipe.scale),
+        KeyValue(names.CONVERTED_SCALE_CERTAIN, "BOOL", recipe.scale_certain),
     ]
 
 

@@ -98,6 +98,16 @@ def test_summed_gradients_are_divided_where_the_counts_allow_one_batch(tmp_path:
     run_cli("verify", source, out, "--vocab", VOCAB, check=True)
 
 
+def test_a_converted_checkpoint_has_moments_if_the_batch_was_stated(tmp_path: Path, out: Path) -> None:
+    for n_batch, has_moments in ((None, False), (4, True)):
+        convert(SUMMED, tmp_path / "resume.gguf", n_batch=n_batch, force=True)
+        export_model(tmp_path / "resume.gguf", out, to="hf", vocab=VOCAB, context_length=32, force=True)
+        assert (out / MOMENTS).exists() == has_moments
+    with open_file(SUMMED) as file:
+        m = file.moments("norm")["m"]  # type: ignore[attr-defined]
+    assert np.array_equal(load_file(out / MOMENTS)["exp_avg.model.norm.weight"], m / np.float32(4 * 32))
+
+
 # The other inputs ------------------------------------------------------------------------------------------
 
 

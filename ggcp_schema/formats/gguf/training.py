@@ -67,6 +67,7 @@ def training_of_gguf(gguf: GgufFile) -> Training:
         begin=_begin(gguf),
         n_threads=_count(gguf, names.CONVERTED_THREADS),
         divided=_count(gguf, names.CONVERTED_SCALE),
+        divided_exactly=gguf.value(names.CONVERTED_SCALE_CERTAIN) is True,
         reordered=names.CONVERTED_FROM_ORDER in gguf.key_values,
     )
 
