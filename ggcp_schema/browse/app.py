@@ -17,7 +17,6 @@ from textual.screen import Screen
 from textual.theme import Theme
 
 from ggcp_schema.browse.document import Document
-from ggcp_schema.browse.health import FindMoments
 from ggcp_schema.browse.opening import Opened, OpeningScreen
 from ggcp_schema.browse.pair import PairScreen
 from ggcp_schema.browse.screen import FileScreen, Reopen, own_keys
@@ -61,9 +60,8 @@ LIGHT = Theme(
 class BrowseApp(App[None]):
     """The browser of one file, or of two.
 
-    `open_file` opens a path; it runs in another thread. `find_moments` tells where the moments of each parameter lie in
-    the optimizer's flat vectors, or says in words why that is not known; `tokens` gives the text of a token. `error` is
-    what prevented the files from being opened; it is shown until the user quits.
+    `open_file` opens a path; it runs in another thread. `tokens` gives the text of a token. `error` is what prevented
+    the files from being opened; it is shown until the user quits.
     """
 
     TITLE = "ggcp-schema"
@@ -75,13 +73,11 @@ class BrowseApp(App[None]):
         paths: Sequence[str],
         open_file: Callable[[str], File],
         *,
-        find_moments: FindMoments | None = None,
         tokens: Callable[[int], str] | None = None,
         light: bool = False,
     ) -> None:
         super().__init__()
         self.paths, self.open_file = list(paths), open_file
-        self.find_moments = find_moments or (lambda file: "the order of the moments is not known")
         self.tokens = tokens
         self.files: list[File] = []
         self.error: Exception | None = None
@@ -120,7 +116,7 @@ class BrowseApp(App[None]):
     def _screen_for(self, documents: Sequence[Document]) -> FileScreen:
         if len(documents) == 2:
             return PairScreen(*documents)
-        return BrowseScreen(documents[0], self.find_moments)
+        return BrowseScreen(documents[0])
 
     async def on_reopen(self, message: Reopen) -> None:
         """Open the files again, after they have changed."""

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from ggcp_schema.inspect.text import shell_word
+
 if TYPE_CHECKING:
     from ggcp_schema.constructs.tree import Field
     from ggcp_schema.files.tensor import Tensor
@@ -23,6 +25,10 @@ class Command(NamedTuple):
     note: str = ""
 
 
+def _line(command: str, *words: str) -> str:
+    return " ".join([PROGRAM, command, *map(shell_word, words)])
+
+
 def printing(file: str, field: Field, element: int | None = None) -> str:
     """Return the command that prints the field; of an unread payload only the element, if one is given."""
     path = field.path
@@ -30,32 +36,32 @@ def printing(file: str, field: Field, element: int | None = None) -> str:
         path += f"[{element}]"
     view = "get" if field.is_leaf and field.type != "padding" and (field.type != "data" or element is not None) else ""
     view = view or ("hex" if field.is_leaf else "dump")
-    return shlex.join([PROGRAM, view, file, *([path] if path else [])])
+    return _line(view, file, *([path] if path else []))
 
 
 def hex_at(file: str, offset: int) -> str:
     """Return the command that prints bytes from an offset."""
-    return shlex.join([PROGRAM, "hex", file, str(offset)])
+    return _line("hex", file, str(offset))
 
 
 def extracting(file: str, tensor: Tensor) -> Command:
     """Return the command that copies one tensor to a numpy file."""
     out = "".join(char if char.isalnum() or char in "._-" else "-" for char in tensor.path.replace("]", "")) + ".npy"
-    line = shlex.join([PROGRAM, "extract", file, tensor.path, out])
+    line = _line("extract", file, tensor.path, out)
     return Command("Extract this tensor", line, "Write the tensor to a .npy file (.safetensors takes several).")
 
 
 def exporting(file: str, advised: Sequence[str] = ()) -> Command:
     """Return the command that writes a model that can be run; `advised` are the commands that `info` gives."""
     out = f"{Path(file).stem}.model.gguf"
-    line = shlex.join([PROGRAM, "export", file, out, "--vocab", "VOCABULARY", "--context-length", "N"])
+    line = _line("export", file, out) + " --vocab VOCABULARY --context-length N"
     note = "Write a GGUF model to run. Replace the words in capitals."
     return Command("Export a model", _advised("export", advised) or line, note)
 
 
 def converting(file: str, advised: Sequence[str] = ()) -> Command:
     """Return the command that writes a checkpoint to resume from."""
-    line = shlex.join([PROGRAM, "convert", file, f"{Path(file).stem}.resume.gguf"])
+    line = _line("convert", file, f"{Path(file).stem}.resume.gguf")
     note = "Write a GGUF checkpoint from which training can go on."
     return Command("Convert to a GGUF checkpoint", _advised("convert", advised) or line, note)
 

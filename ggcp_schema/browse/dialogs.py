@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import subprocess
+from contextlib import suppress
+from time import monotonic
 from typing import Any, ClassVar
 
 from rich.segment import Segment
@@ -15,11 +17,12 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, Label, Static
 
 from ggcp_schema.browse.commands import Command, arguments
-from ggcp_schema.browse.document import READ_ERRORS, Document, Report
-from ggcp_schema.browse.fuzzy import SHOWN, Hits, search
-from ggcp_schema.browse.jobs import Cancelled, Working
+from ggcp_schema.browse.document import READ_ERRORS, Document
+from ggcp_schema.browse.jobs import Working
 from ggcp_schema.browse.lines import LineView
 from ggcp_schema.constructs.tree import Field
+from ggcp_schema.inspect import Report
+from ggcp_schema.inspect.search import SHOWN, Hits, search
 from ggcp_schema.inspect.text import count_text, escape
 
 
@@ -33,7 +36,7 @@ class Results(LineView, Working, can_focus=False):
     def search(self, text: str) -> None:
         """Search for other words."""
         self.cursor = 0
-        self.start(lambda report: search(self.document, text, report))
+        self.start(lambda report: search(self.document.index, text, report))
 
     def reported(self, result: Any, *, done: bool) -> None:
         if isinstance(result, Hits):
@@ -44,7 +47,7 @@ class Results(LineView, Working, can_focus=False):
     def _status(self, done: bool) -> str:
         hits = len(self.hits.hits)
         if not self.hits.seen:
-            return "Type letters of a path or of a tensor's name."
+            return "Type letters of a path, a name, or a text in the file."
         words = f"the best {hits} matches" if hits == SHOWN else count_text(hits, "match", "matches")
         first = "the first " if self.hits.cut else ""
         return f"{words} in {first}{count_text(self.hits.seen, 'name')}{'' if done else ' so far …'}"
@@ -66,9 +69,8 @@ class Results(LineView, Working, can_focus=False):
         hit = self.hits.hits[index]
         segments = [self.text("▌ " if index == self.cursor else "  ", "accent")]
         plain, found = self.style_of("name"), self.style_of("accent")
-        for place, char in enumerate(escape(hit.text) if hit.text.isprintable() else hit.text):
-            if char.isprintable():
-                segments.append(Segment(char, found if place in hit.at else plain))
+        for place, char in enumerate(hit.text):
+            segments.append(Segment(escape(char), found if place in hit.at else plain))
         if hit.text != hit.path:
             segments.append(self.text(f"  {escape(hit.path)}", "detail"))
         return segments
@@ -93,7 +95,7 @@ class SearchWindow(ModalScreen["str | None"]):
         with Vertical(classes="window"):
             yield Input(placeholder="Search paths and tensor names")
             yield Results(self.document)
-            yield Label("Type letters of a path or of a tensor's name.", id="status", markup=False)
+            yield Label("Type letters of a path, a name, or a text in the file.", id="status", markup=False)
 
     def on_mount(self) -> None:
         self.query_one(".window").border_title = "Search"
@@ -154,53 +156,61 @@ class Finished:
         self.code, self.output = code, output
 
 
-def execute(words: list[str], report: Report) -> Finished:
-    """Run a command without a terminal. If the job is cancelled, the process is ended."""
-    with subprocess.Popen(  # noqa: S603 - the user has confirmed the command line
-        words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as process:
-        try:
-            while (output := _output(process)) is None:
-                report(None)
-        except Cancelled:
-            process.terminate()
-            raise
-        return Finished(process.returncode, output.decode("utf-8", "backslashreplace"))
-
-
-def _output(process: subprocess.Popen[bytes]) -> bytes | None:
-    """Wait a moment for the process to end; return what it printed, None if it still runs."""
-    try:
-        return process.communicate(timeout=0.1)[0]
-    except subprocess.TimeoutExpired:
-        return None
-
-
 class Output(VerticalScroll, Working, can_focus=True):
-    """What a command prints."""
+    """What a command prints. The command ends with the window, and with the browser."""
+
+    process: subprocess.Popen[bytes] | None = None
 
     def compose(self) -> ComposeResult:
         yield Static(markup=False)
 
     def run_command(self, words: list[str]) -> None:
-        """Run a command and show what it printed."""
-        self.query_one(Static).update("running …")
-        self.start(lambda report: execute(words, report))
+        """Run a command without a terminal, and show what it printed."""
+        self.process = subprocess.Popen(  # noqa: S603 - the user has confirmed the command line
+            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        process, started = self.process, monotonic()
+
+        def wait(report: Report) -> Finished:
+            while True:
+                with suppress(subprocess.TimeoutExpired):
+                    output = process.communicate(timeout=0.2)[0].decode("utf-8", "backslashreplace")
+                    return Finished(process.returncode, output)
+                report(monotonic() - started)
+
+        self.query_one(Static).update("running …   Esc: stop")
+        self.start(wait)
 
     def reported(self, result: Any, *, done: bool) -> None:
         if isinstance(result, Finished):
             printed = "\n".join(map(escape, result.output.strip().splitlines()))
             verdict = "✓ done" if result.code == 0 else f"✗ exit code {result.code}"
             self.query_one(Static).update(Text(f"{printed}\n{verdict}".strip()))
+        elif isinstance(result, float):
+            self.query_one(Static).update(f"running … {result:.0f} s   Esc: stop")
         else:
             self.query_one(Static).update(Text(f"✗ {result}"))
+
+    def stop_command(self) -> bool:
+        """End the command, which then removes its unfinished output; False if none is running."""
+        if not self.working or self.process is None:
+            return False
+        self.stop()
+        self.process.terminate()
+        self.process.wait()
+        self.query_one(Static).update("✗ stopped; nothing was written")
+        return True
+
+    def on_unmount(self) -> None:
+        if self.process is not None:
+            self.process.terminate()
 
 
 class CommandWindow(ModalScreen[None]):
     """Shows a command, which can be edited and copied, and runs it after Enter was pressed twice."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "dismiss", "Close"),
+        Binding("escape", "stop_or_close", "Stop or close"),
         Binding("ctrl+y", "copy", "Copy", priority=True),
     ]
     ASK = "Enter: run   Ctrl+Y: copy   Esc: close"
@@ -244,6 +254,10 @@ class CommandWindow(ModalScreen[None]):
         status.update(self.ASK)
         output.display = True
         output.run_command(words)
+
+    def action_stop_or_close(self) -> None:
+        if not self.query_one(Output).stop_command():
+            self.dismiss()
 
     def action_copy(self) -> None:
         self.app.copy_to_clipboard(self.query_one(Input).value)

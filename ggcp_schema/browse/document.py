@@ -6,41 +6,23 @@ import re
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 from construct import ConstructError
 
 from ggcp_schema.errors import GgcpError
+from ggcp_schema.inspect import Report
 
 if TYPE_CHECKING:
     from ggcp_schema.constructs.tree import Field
     from ggcp_schema.files.tensor import Tensor
     from ggcp_schema.formats.file import File
     from ggcp_schema.inspect.facts import Summary
+    from ggcp_schema.inspect.search import Index
+    from ggcp_schema.inspect.usage import Usage
 
-MODEL, M, V, STATE, WASTE, PADDING, FIELDS, UNKNOWN = (
-    "model",
-    "m",
-    "v",
-    "other state",
-    "waste",
-    "padding",
-    "fields",
-    "after the damage",
-)
-USES = (MODEL, M, V, STATE, WASTE, PADDING, FIELDS, UNKNOWN)
 READ_ERRORS = (GgcpError, OSError, ConstructError)  # of a file that was changed while it is shown
-Report = Callable[[Any], None]
-CELLS = 2520  # parts of the map; divisible by most widths
 NUMBER = re.compile(r"\d+")
-
-
-class Region(NamedTuple):
-    """Bytes of one use, next to each other."""
-
-    use: str
-    offset: int
-    size: int
 
 
 class Document:
@@ -54,6 +36,13 @@ class Document:
         self.file, self.tokens = file, tokens
         self.summary: Summary | None = None
         self.usage: Usage | None = None
+
+    @cached_property
+    def index(self) -> Index:
+        """What can be searched for."""
+        from ggcp_schema.inspect.search import Index
+
+        return Index(self.file)
 
     def prepare(self) -> None:
         """Compute what the first picture needs and what takes long for a file of many tensors.
@@ -102,13 +91,6 @@ class Document:
             return self.file.find(name).path
         except GgcpError:
             return None
-
-    def offset_of(self, path: str) -> int:
-        """Return where a field begins; 0 if there is none."""
-        try:
-            return self.file.find(path).offset
-        except GgcpError:
-            return 0
 
     def tensor_of(self, field: Field | None) -> Tensor | None:
         """Return the tensor that the field is, or is a part of."""
@@ -159,13 +141,6 @@ class Document:
 
     # Facts ------------------------------------------------------------------------------------------------
 
-    @cached_property
-    def parameters(self) -> list[Tensor]:
-        """The tensors of the model, in file order."""
-        from ggcp_schema.inspect.tensors import listing
-
-        return [item.tensor for item in listing(self.file) if item.moment is None and item.tensor.nbytes]
-
     def shared_name(self, tensor: Tensor) -> str:
         """Return the tensor's name in GGUF files; empty if it has none."""
         from ggcp_schema.inspect.tensors import lister
@@ -175,69 +150,12 @@ class Document:
     def study(self, report: Report) -> None:
         """Find out what `info` says, and what the bytes are used for. Reads some tensor data, so it takes a while."""
         from ggcp_schema.inspect.summary import summarize
+        from ggcp_schema.inspect.usage import usage
 
-        usage = Usage(self.file.size)
-        for count, region in enumerate(self._regions()):
-            usage.add(region)
-            if count % 100 == 0:
-                report(None)
+        used = usage(self.file, report)
         summary = summarize(self.file)
         report(None)
-        self.usage, self.summary = usage, summary
-
-    def _regions(self) -> Iterator[Region]:
-        """Yield what the bytes of the file are used for, from its start to its end."""
-        from ggcp_schema.inspect.tensors import lister
-
-        at, listed = 0, lister(self.file)
-        for tensor in self.file.tensors.in_file_order():
-            item = listed(tensor)
-            use = {None: MODEL, "m": M, "v": V}.get(item.moment, STATE)
-            if item.moment and item.gguf_name is None:
-                use = WASTE
-            start = tensor.offset - tensor.padding
-            yield from (
-                Region(FIELDS, at, start - at),
-                Region(PADDING, start, tensor.padding),
-                Region(use, tensor.offset, tensor.nbytes),
-            )
-            at = max(at, tensor.offset + tensor.nbytes)
-        damage, size = self.file.damage, self.file.size
-        known = size if damage is None else max(at, min(damage.offset, size))
-        yield Region(FIELDS, at, known - at)
-        yield Region(UNKNOWN, known, size - known)
-
-
-class Usage:
-    """What the bytes of a file are used for: the bytes of each use, and what each of `CELLS` equal parts holds."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.sizes = dict.fromkeys(USES, 0)
-        self.cells: list[dict[str, int]] = [{} for _ in range(min(CELLS, size))]
-
-    def add(self, region: Region) -> None:
-        """Count a region of the file. Regions may come in any order, but must not overlap."""
-        if region.size <= 0:
-            return
-        self.sizes[region.use] += region.size
-        stop, count = region.offset + region.size, len(self.cells)
-        for index in range(region.offset * count // self.size, (stop - 1) * count // self.size + 1):
-            first, last = -(-index * self.size // count), -(-(index + 1) * self.size // count)
-            share = self.cells[index]
-            share[region.use] = share.get(region.use, 0) + min(stop, last) - max(region.offset, first)
-
-    def pooled(self, parts: int) -> list[str]:
-        """Return for each of so many equal parts of the file the use that takes most of it."""
-        uses, count = [], len(self.cells)
-        for part in range(parts):
-            start = count * part // parts
-            share: dict[str, int] = {}
-            for cell in self.cells[start : max(start + 1, count * (part + 1) // parts)]:
-                for use, size in cell.items():
-                    share[use] = share.get(use, 0) + size
-            uses.append(max(share, key=share.__getitem__) if share else UNKNOWN)
-        return uses
+        self.usage, self.summary = used, summary
 
 
 def _mark(marks: dict[str, str], path: str, kind: str) -> None:

@@ -4,89 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.segment import Segment
 from textual.binding import Binding, BindingType
 from textual.strip import Strip
 
-from ggcp_schema.browse.document import Document, Report
+from ggcp_schema.browse.document import Document
 from ggcp_schema.browse.jobs import Working
-from ggcp_schema.browse.panes import Pane
+from ggcp_schema.browse.panes import EMPTY, Pane
 from ggcp_schema.browse.text import bar, column, fit, number, short_size
 from ggcp_schema.constructs.tree import Field
-from ggcp_schema.files.tensor import Tensor
+from ggcp_schema.files.tensor import ELEMENT_SIZES, Tensor
+from ggcp_schema.inspect import Report
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    from ggcp_schema.inspect.stats import Stats
-
-BINS = 960  # divisible by most widths, so that few columns show a part of a bin
+    from ggcp_schema.inspect.histogram import Distribution
 
 
-@dataclass(frozen=True)
-class Distribution:
-    """What is known so far: the share of the bytes read, the statistics, and the counts of `BINS` equal bins."""
+def measured(tensor: Tensor, report: Report) -> Distribution:
+    """Return the distribution of a tensor's values. numpy is imported in the job's thread."""
+    from ggcp_schema.inspect.histogram import distribution
 
-    tensor: Tensor
-    done: float = 0.0
-    stats: Stats | None = None
-    counts: tuple[int, ...] = field(default=(), repr=False)
-
-
-def distribution(tensor: Tensor, report: Report) -> Distribution:
-    """Read a tensor twice, for its statistics and for its histogram from its smallest to its largest value.
-
-    `report` gets what is known after each piece. Raises `FileError` if the file becomes too short.
-    """
-    import numpy as np
-
-    from ggcp_schema.inspect.stats import measure
-
-    found, read = Distribution(tensor), 0
-
-    def progress(nbytes: int) -> None:
-        nonlocal read
-        read += nbytes
-        report(replace(found, done=read / (2 * tensor.nbytes)))
-
-    found = replace(found, done=0.5, stats=next(iter(measure([tensor], progress))))
-    report(found)
-    stats = found.stats
-    if stats is None or stats.min is None or stats.max is None or stats.min == stats.max:
-        return replace(found, done=1.0)
-    counts, seen = np.zeros(BINS, np.int64), 0
-    for piece in tensor.values(0, tensor.n_elements):
-        counts += _count(piece, stats.min, stats.max)
-        seen += len(piece)
-        report(replace(found, done=0.5 + seen / (2 * tensor.n_elements), counts=tuple(counts.tolist())))
-    return replace(found, done=1.0, counts=tuple(counts.tolist()))
-
-
-def _count(values: npt.NDArray[np.float32], least: float, most: float) -> npt.NDArray[np.int64]:
-    import numpy as np
-
-    finite = values[np.isfinite(values)].astype(np.float64)
-    bins = ((finite - least) * (BINS / (most - least))).astype(np.int64)
-    return np.bincount(np.clip(bins, 0, BINS - 1), minlength=BINS)
-
-
-def rebin(counts: tuple[int, ...], columns: int) -> list[float]:
-    """Return the counts for so many equal columns; a bin that lies in two columns is divided between them."""
-    sums = [0.0]
-    for count in counts:
-        sums.append(sums[-1] + count)
-
-    def until(position: float) -> float:
-        whole = min(int(position), len(counts) - 1)
-        return sums[whole] + (position - whole) * counts[whole]
-
-    edges = [until(len(counts) * index / columns) for index in range(columns + 1)]
-    return [high - low for low, high in pairwise(edges)]
+    return distribution(tensor, report)
 
 
 class Histogram(Working, Pane, can_focus=True):
@@ -101,23 +41,27 @@ class Histogram(Working, Pane, can_focus=True):
         super().__init__(**options)
         self.document = document
         self.logarithmic = False
+        self.tensor: Tensor | None = None
         self.found: Distribution | None = None
         self.error = ""
 
     def show(self, field: Field | None) -> None:
         tensor = self.document.tensor_of(field)
-        if tensor is None or not tensor.n_elements:
-            self.stop()
-            self.found, self.error = None, ""
-        elif self.found is None or self.found.tensor != tensor:
-            self.found, self.error = Distribution(tensor), ""
-            self.start(lambda report: distribution(tensor, report), delay=self.DELAY)
+        if tensor == self.tensor:
+            return
+        self.stop()
+        self.tensor, self.found, self.error = tensor, None, ""
+        if tensor is not None and tensor.n_elements:
+            if tensor.type in ELEMENT_SIZES:
+                self.start(lambda report: measured(tensor, report), delay=self.DELAY)
+            else:
+                self.error = f"{tensor.path} is quantized ({tensor.type}): its values are not decoded here."
         self.refresh()
 
     def hide(self) -> None:
         if self.working:
             self.stop()
-            self.found = None
+            self.tensor = None
 
     def reported(self, result: Any, *, done: bool) -> None:
         if isinstance(result, Exception):
@@ -142,8 +86,10 @@ class Histogram(Working, Pane, can_focus=True):
     def _line(self, y: int, width: int) -> Iterator[Segment]:
         found = self.found
         if found is None or self.error:
-            if y == 0:
-                yield self._part(self.error or "Select a tensor to see how its values are distributed.", "label")
+            if y == 0 and self.working:
+                yield self._part("reading …", "label")
+            elif y == 0:
+                yield self._part(self.error or EMPTY.format("how its values are distributed"), "label")
             return
         head = self._head(width)
         if y < len(head):
@@ -200,7 +146,9 @@ class Histogram(Working, Pane, can_focus=True):
         lines.append([self._part(f"{scale} (o: {'linear' if self.logarithmic else 'logarithmic'})", "label")])
         return lines
 
-    def _plot(self, counts: tuple[int, ...], row: int, height: int, columns: int, gutter: int) -> Iterator[Segment]:
+    def _plot(self, counts: tuple[float, ...], row: int, height: int, columns: int, gutter: int) -> Iterator[Segment]:
+        from ggcp_schema.inspect.histogram import rebin
+
         values = rebin(counts, columns)
         most = max(values) or 1.0
         label = f"{most:,.0f}" if row == 0 else ""

@@ -12,7 +12,8 @@ from typing import Any
 from textual.message import Message
 from textual.widget import Widget
 
-from ggcp_schema.browse.document import READ_ERRORS, Report
+from ggcp_schema.browse.document import READ_ERRORS
+from ggcp_schema.inspect import Report
 
 EVERY = 0.05  # seconds between two reports that reach the screen
 QUIET = 0.1  # seconds for which a patient job waits after the user has done something
@@ -35,7 +36,8 @@ class Working(Widget):
 
     `start` runs a function in a thread. The function gets a `report` to call often: it passes on what was found so far,
     and raises `Cancelled` after another job was started, `stop` was called or the widget was removed. Subclasses define
-    `reported`, which is called in the application's thread.
+    `reported`, which is called in the application's thread. At most one report waits for it, so a job should pass on an
+    object to which it adds, and never a copy.
 
     A `patient` job waits in its reports while the user does something, for Python runs only one thread at a time. The
     threads are daemons, not those of Textual's workers: quitting waits for no job, even if it cannot be cancelled.
@@ -45,6 +47,7 @@ class Working(Widget):
     working = False
     patient = False
     _quiet_from = 0.0
+    _unread = False  # a report is on its way
 
     def wait(self) -> None:
         """Let the job wait for a moment, if it is patient."""
@@ -68,7 +71,7 @@ class Working(Widget):
     def stop(self) -> None:
         """Cancel the job that runs, if there is one."""
         self.turn += 1
-        self.working = False
+        self.working = self._unread = False
 
     def _run(self, job: Callable[[Report], Any], turn: int) -> None:
         last = monotonic()
@@ -79,7 +82,8 @@ class Working(Widget):
                 sleep(left)
             if turn != self.turn:
                 raise Cancelled
-            if result is not None and monotonic() - last >= EVERY:
+            if result is not None and not self._unread and monotonic() - last >= EVERY:
+                self._unread = True
                 self.post_message(Reported(turn, result, done=False))
                 last = monotonic()
 
@@ -95,6 +99,7 @@ class Working(Widget):
     def on_reported(self, message: Reported) -> None:
         if message.turn != self.turn:
             return
+        self._unread = False
         if isinstance(message.result, Exception) and not isinstance(message.result, READ_ERRORS):
             raise message.result
         self.working = self.working and not message.done

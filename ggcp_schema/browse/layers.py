@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any, ClassVar, NamedTuple
 
 from rich.segment import Segment
 from textual.binding import Binding, BindingType
 
-from ggcp_schema.browse.document import Document, Report
+from ggcp_schema.browse.document import Document
 from ggcp_schema.browse.jobs import Working
 from ggcp_schema.browse.lines import LineView
 from ggcp_schema.browse.panes import Jump, Pane
 from ggcp_schema.browse.text import bar, fit, number
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.files.tensor import Tensor
+from ggcp_schema.inspect import Report
 from ggcp_schema.inspect.text import escape
 
 STATISTICS = ("RMS", "mean", "std", "largest", "zero")
@@ -31,7 +33,7 @@ class Measured(NamedTuple):
 
 
 def measure_all(tensors: Sequence[Tensor], report: Report) -> dict[str, Measured]:
-    """Read the tensors and return their statistics by path. `report` gets the statistics found so far."""
+    """Read the tensors and return their statistics by path. `report` gets the same growing result each time."""
     from ggcp_schema.inspect.stats import measure
 
     found: dict[str, Measured] = {}
@@ -41,7 +43,7 @@ def measure_all(tensors: Sequence[Tensor], report: Report) -> dict[str, Measured
             largest = None if stats.min is None or stats.max is None else max(-stats.min, stats.max)
             zero = stats.zeros / stats.count if stats.count else None
             found[tensor.path] = Measured(stats.rms, stats.mean, stats.std, largest, zero)
-        report(dict(found))
+        report(found)
     return found
 
 
@@ -69,22 +71,24 @@ class Layers(LineView, Working, Pane):
         self.widest = 0
         self.error = ""
         self._complete = False
+        self._total, self._scaled = 0, 0
+        self._at: dict[str, int] = {}
 
     def show(self, field: Field | None) -> None:
         if not self.lines:
             for pattern, tensors in self.document.groups().items():
                 self.lines.append(Line(pattern, None))
                 self.lines += [Line(pattern, tensor) for tensor in tensors]
+            self._total = sum(1 for line in self.lines if line.tensor)
+            self._at = {line.tensor.path: index for index, line in enumerate(self.lines) if line.tensor}
             self.widest = max((len(line.tensor.path) for line in self.lines if line.tensor), default=0)
             self.relayout()
-        if not self._complete and not self.working:
+        if not self._complete and not self.working and not self.error:
             self.start(lambda report: measure_all([line.tensor for line in self.lines if line.tensor], report))
         tensor = self.document.tensor_of(field)
         current = self.lines[self.cursor].tensor if self.lines else None
-        if tensor is not None and (current is None or current.path != tensor.path):
-            for index, line in enumerate(self.lines):
-                if line.tensor is not None and line.tensor.path == tensor.path:
-                    self.put(index, centre=True)
+        if tensor is not None and tensor.path in self._at and (current is None or current.path != tensor.path):
+            self.put(self._at[tensor.path], centre=True)
 
     def hide(self) -> None:
         if self.working:
@@ -94,14 +98,22 @@ class Layers(LineView, Working, Pane):
         if isinstance(result, Exception):
             self.error = getattr(result, "message", str(result))
         else:
-            self.found, self._complete = result, done
-            self._rescale()
+            if result is not self.found:
+                self.found, self._scaled = result, 0
+            self._complete = done
+            self._scale_more()
         self.refresh()
 
     def _rescale(self) -> None:
         """Find the largest value of each group."""
-        self.scales = {}
-        for line in self.lines:
+        self.scales, self._scaled = {}, 0
+        self._scale_more()
+
+    def _scale_more(self) -> None:
+        """Take the tensors into account that were measured since."""
+        lines = [self.lines[self._at[path]] for path in islice(self.found, self._scaled, len(self.found))]
+        self._scaled += len(lines)
+        for line in lines:
             value = self._value(line.tensor)
             if value is not None:
                 self.scales[line.pattern] = max(self.scales.get(line.pattern, 0.0), abs(value))
@@ -130,13 +142,12 @@ class Layers(LineView, Working, Pane):
         if self.error:
             return [self.text(self.error, "error")]
         if not self.lines:
-            return [self.text("This file has no layers.", "detail")]
+            return [self.text("No tensors repeat from layer to layer.", "detail")]
         marked = [
             self.text(f"[{name}]", "accent") if name == self.statistic else self.text(f" {name} ", "detail")
             for name in STATISTICS
         ]
-        total = sum(1 for line in self.lines if line.tensor)
-        progress = "" if self._complete else f"  {len(self.found):,} of {total:,} tensors"
+        progress = "" if self._complete else f"  {len(self.found):,} of {self._total:,} tensors"
         return [*marked, self.text(f" s: next{progress}", "detail")]
 
     def draw(self, index: int, width: int) -> list[Segment]:

@@ -15,9 +15,10 @@ from textual.widgets import Static
 
 from ggcp_schema.browse.bars import Key, KeyBar
 from ggcp_schema.browse.dialogs import HelpWindow
-from ggcp_schema.browse.document import READ_ERRORS, Document, Report
+from ggcp_schema.browse.document import READ_ERRORS, Document
 from ggcp_schema.browse.jobs import Working
 from ggcp_schema.browse.keys import HELP
+from ggcp_schema.inspect import Report
 from ggcp_schema.inspect.text import escape
 
 if TYPE_CHECKING:

@@ -15,13 +15,14 @@ from textual.strip import Strip
 from textual.widget import Widget
 from textual.widgets import Static
 
-from ggcp_schema.browse.document import USES, Document, Usage
+from ggcp_schema.browse.document import Document
 from ggcp_schema.browse.panes import Jump, Pane
 from ggcp_schema.browse.text import bar, column, number, short_size
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.inspect.facts import Summary
 from ggcp_schema.inspect.summary import Line, summary_lines
 from ggcp_schema.inspect.text import escape
+from ggcp_schema.inspect.usage import USES, Usage
 
 SIGNS = dict(zip(USES, "█▓▒▚░·≡╳"))
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import ChainMap
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.segment import Segment
@@ -15,7 +15,7 @@ from textual.message import Message
 from textual.widget import Widget
 
 from ggcp_schema.browse.bars import KeyBar, TopBar
-from ggcp_schema.browse.document import Document, Report, holders
+from ggcp_schema.browse.document import Document, holders
 from ggcp_schema.browse.hexview import HexView
 from ggcp_schema.browse.jobs import Working
 from ggcp_schema.browse.keys import KEYS
@@ -26,6 +26,7 @@ from ggcp_schema.browse.screen import FileScreen, Finder, Known, Student
 from ggcp_schema.browse.text import bar, fit, number
 from ggcp_schema.browse.tree import TreeView
 from ggcp_schema.constructs.tree import Field
+from ggcp_schema.inspect import Report
 from ggcp_schema.inspect.text import count_text, escape, plain_text, shape_text
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Change:
     `a` and `b` are the values in words, None where only the other file has it. `relative` is the length of the
     difference in units of the length of A's tensor, infinite where that is zero; None for fields, and for tensors that
     cannot be compared. `largest` is the largest absolute difference. `places` are the offsets of a tensor's data in
-    both files.
+    both files, `paths` those of the fields that have changed.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Change:
     relative: float | None = None
     largest: float | None = None
     places: tuple[int | None, int | None] | None = None
+    paths: tuple[str | None, str | None] = (None, None)
 
     @property
     def is_tensor(self) -> bool:
@@ -58,14 +60,30 @@ class Change:
         return self.places is not None
 
 
-@dataclass(frozen=True)
 class Changes:
-    """What is known so far: `done` of `total` tensors were compared."""
+    """What is known so far: `done` of `total` tensors were compared. The comparison adds to it while it is shown.
 
-    rows: tuple[Change, ...]
-    done: int
-    total: int
-    omitted: int = 0
+    `marks` says for each file, by path, what has changed.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[Change] = []
+        self.fields = self.done = self.total = self.omitted = self.widest = 0
+        self.marks: tuple[dict[str, str], dict[str, str]] = ({}, {})
+
+    def add(self, documents: tuple[Document, Document], change: Change) -> None:
+        """Add a change, and mark it in both files."""
+        fields = [field_of(document, change, side) for side, document in enumerate(documents)]
+        a, b = (None if field is None else field.path for field in fields)
+        change = replace(change, paths=(a, b))
+        for path, marks in zip(change.paths, self.marks):
+            if path is not None:
+                marks[path] = "changed" if change.a is not None and change.b is not None else "only"
+                for holder in holders(path):
+                    marks.setdefault(holder, "changed inside")
+        self.widest = max(self.widest, len(change.name))
+        self.fields += not change.is_tensor
+        self.rows.append(change)  # last: the other thread counts the rows
 
 
 def compare(a: Document, b: Document, report: Report) -> Changes:
@@ -74,16 +92,20 @@ def compare(a: Document, b: Document, report: Report) -> Changes:
     from ggcp_schema.inspect.sides import sides
 
     left, right, _ = sides(a.file, b.file)
-    rows = [_changed_field(row) for row in field_rows(left, right) if row.verdict != EQUAL]
-    total = len({**left.tensors, **right.tensors})
-    omitted = len(left.omitted) + len(right.omitted)
-    report(Changes(tuple(rows), 0, total, omitted))
-    for done, (row, _) in enumerate(tensor_rows(left, right, progress=lambda nbytes: report(None)), 1):
+    found = Changes()
+    found.total = len({**left.tensors, **right.tensors})
+    found.omitted = len(left.omitted) + len(right.omitted)
+    for field in field_rows(left, right):
+        if field.verdict != EQUAL:
+            found.add((a, b), _changed_field(field))
+    report(found)
+    for found.done, (row, _) in enumerate(tensor_rows(left, right, progress=lambda nbytes: report(None)), 1):
         if row.verdict != EQUAL:
             items = (left.items.get(row.name), right.items.get(row.name))
-            rows.append(_changed_tensor(row, *(None if item is None else item.tensor.offset for item in items)))
-        report(Changes(tuple(rows), done, total, omitted))
-    return Changes(tuple(rows), total, total, omitted)
+            places = (None if item is None else item.tensor.offset for item in items)
+            found.add((a, b), _changed_tensor(row, *places))
+        report(found)
+    return found
 
 
 def _changed_field(row: FieldRow) -> Change:
@@ -174,7 +196,7 @@ class ChangeList(LineView, Working):
             return [self.text(fit(self.error, width), "error")]
         if self.changes is None:
             return [self.text("comparing …", "detail")]
-        fields = sum(1 for row in self.changes.rows if not row.is_tensor)
+        fields = self.changes.fields
         words = (
             f"{count_text(fields, 'changed field')}, {count_text(len(self.changes.rows) - fields, 'changed tensor')}"
         )
@@ -189,7 +211,7 @@ class ChangeList(LineView, Working):
     def draw(self, index: int, width: int) -> list[Segment]:
         assert self.changes is not None  # noqa: S101 - lines are drawn when there are some
         row = self.changes.rows[index]
-        label = min(max((len(row.name) for row in self.changes.rows), default=0) + 1, width // 2)
+        label = min(self.changes.widest + 1, width // 2)
         sign = "≠" if row.a is not None and row.b is not None else "−" if row.b is None else "+"
         head = [self.text(f"{sign} ", "changed"), self.text(fit(escape(row.name), label, left=True), "name")]
         if row.relative is not None:
@@ -281,8 +303,8 @@ class PairScreen(FileScreen):
         self.open_pane(index)
 
     def on_descendant_focus(self, event: Any) -> None:
-        super().on_descendant_focus(event)
-        name = FRAMES[self.pane]
+        """Let keys act on the file whose pane has the focus. Textual calls the method of the base class too."""
+        name = FRAMES[self.frame_of(event.widget)]
         if name != "changes":
             self.side = int(name.endswith("b"))
             bar = self.query_one(TopBar)
@@ -335,24 +357,17 @@ class PairScreen(FileScreen):
 
     @reads_file
     def on_change_list_chosen(self, message: ChangeList.Chosen) -> None:
-        for self.side in (0, 1):
-            field = field_of(self.document, message.change, self.side)
-            if field is not None:
-                places = message.change.places
-                self.select(field, None if places is None else places[self.side])
-                return
+        """Select the change in A, or in B if A lacks it; do nothing if it is a field of neither, as `n_rot` may be."""
+        change = message.change
+        side = next((side for side, path in enumerate(change.paths) if path is not None), None)
+        if side is not None:
+            self.side = side
+            places = change.places
+            self.select(field_of(self.document, change, side), None if places is None else places[side])
 
-    @reads_file
     def on_found(self, message: Found) -> None:
-        rows: Sequence[Change] = () if message.changes is None else message.changes.rows
-        for letter, document in (("a", self.a), ("b", self.b)):
-            marks = dict(document.marks)
-            for row in rows:
-                field = field_of(document, row, int(letter == "b"))
-                if field is not None and field.path not in document.marks:
-                    marks[field.path] = "changed" if row.a is not None and row.b is not None else "only"
-                    for holder in holders(field.path):
-                        marks.setdefault(holder, "changed inside")
+        for letter, document, side in (("a", self.a, 0), ("b", self.b, 1)):
             tree = self.query_one(f"#tree-{letter}", TreeView)
-            tree.marks = marks
+            if message.changes is not None:
+                tree.marks = ChainMap(document.marks, message.changes.marks[side])
             tree.refresh()

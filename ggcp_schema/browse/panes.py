@@ -13,6 +13,8 @@ from ggcp_schema.browse.document import Document
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.files.tensor import Tensor
 
+EMPTY = "No tensor is selected. Press n for the first tensor, to see {}."
+
 
 class Frame(Container):
     """The border around a pane.

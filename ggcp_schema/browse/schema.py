@@ -24,7 +24,7 @@ def describe(document: Document, field: Field) -> Iterator[tuple[str, str]]:
     yield "path", field.path
     yield "type", field.type
     if field.is_leaf and field.type != "padding":
-        yield "value", value_text(field)
+        yield "value", value_text(field, 2000)
     if field.rule:
         yield "rule", field.rule
     if field.docs:

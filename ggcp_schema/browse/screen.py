@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, ClassVar
 
@@ -15,18 +16,30 @@ from ggcp_schema.browse import commands
 from ggcp_schema.browse.bars import Key, KeyBar, TopBar
 from ggcp_schema.browse.dialogs import CommandWindow, GoToWindow, HelpWindow, SearchWindow
 from ggcp_schema.browse.document import READ_ERRORS, Document
-from ggcp_schema.browse.findings import Place, next_place
 from ggcp_schema.browse.hexview import HexView
 from ggcp_schema.browse.jobs import Working
 from ggcp_schema.browse.keys import HELP
 from ggcp_schema.browse.reading import Unreadable, reads_file
 from ggcp_schema.constructs.tree import Field
-from ggcp_schema.errors import GgcpError
+from ggcp_schema.errors import FileError, GgcpError
+from ggcp_schema.files.source import Source
+from ggcp_schema.inspect.findings import Place, next_place
 
 WATCH = 2.0  # seconds between two looks at whether the file has changed
 AFTER_PAINT = 0.05  # seconds before work begins that would delay the first picture
 SINGLE = (80, 20)  # columns and lines below which one pane is shown at a time
 LOW = 30  # lines below which empty lines are saved
+
+
+def check_same_file(source: Source) -> None:
+    """Check that the path still leads to the file that is open, and that it has not changed. Raises `FileError`."""
+    source.check_unchanged()
+    try:
+        same = os.path.samestat(os.stat(source.path), os.fstat(source.file.fileno()))
+    except FileNotFoundError as error:
+        raise FileError(f"{source.path} was deleted or renamed while it was open") from error
+    if not same:
+        raise FileError(f"{source.path} was replaced by another file while it was open", "Press r to open that one.")
 
 
 class Finder(Working):
@@ -164,11 +177,13 @@ class FileScreen(Screen[None]):
     def action_pane(self, step: int) -> None:
         self.open_pane(self.pane + step)
 
+    def frame_of(self, widget: Widget) -> int:
+        """Return which pane a widget is in; the open one if it is in none."""
+        ids = [(ancestor.id or "").removesuffix("-frame") for ancestor in widget.ancestors_with_self]
+        return next((index for index, name in enumerate(self.frames()) if name in ids), self.pane)
+
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
-        for ancestor in event.widget.ancestors_with_self:
-            name = (ancestor.id or "").removesuffix("-frame")
-            if name in self.frames() and (ancestor.id or "").endswith("-frame"):
-                self.pane = self.frames().index(name)
+        self.pane = self.frame_of(event.widget)
         bar = self.query_one(KeyBar)
         bar.own = list(own_keys(event.widget))
         bar.refresh()
@@ -189,7 +204,7 @@ class FileScreen(Screen[None]):
         if bar.trouble:
             return
         try:
-            self.document.file.source.check_unchanged()
+            check_same_file(self.document.file.source)
         except READ_ERRORS as error:
             self.trouble(error)
 
@@ -197,9 +212,13 @@ class FileScreen(Screen[None]):
         """Say that the file cannot be read as it was."""
         bar = self.query_one(TopBar)
         if not bar.trouble:
-            bar.trouble = "changed on disk (r: open again)"
+            bar.trouble, title = "cannot be read (r: try again)", "The file cannot be read"
+            try:
+                check_same_file(self.document.file.source)
+            except READ_ERRORS:
+                bar.trouble, title = "changed on disk (r: open again)", "The file has changed"
             bar.refresh()
-            self.notify(str(error), title="The file has changed", severity="error", timeout=15, markup=False)
+            self.notify(str(error), title=title, severity="error", timeout=15, markup=False)
             for view in self.query(HexView):
                 view.reload()
 
@@ -250,7 +269,7 @@ class FileScreen(Screen[None]):
     def action_finding(self) -> None:
         self.query_one(KeyBar).show_message("looking for findings …  Esc: stop")
         document, after = self.document, self.byte
-        self.query_one(Finder).start(lambda report: next_place(document, after, report))
+        self.query_one(Finder).start(lambda report: next_place(document.file, after, report))
 
     @reads_file
     def found(self, result: Any, done: bool) -> None:

@@ -14,7 +14,7 @@ from textual.widget import Widget
 
 from ggcp_schema.browse.bars import KeyBar, TabStrip, TopBar
 from ggcp_schema.browse.document import Document
-from ggcp_schema.browse.health import FindMoments, HealthView
+from ggcp_schema.browse.health import HealthView
 from ggcp_schema.browse.hexview import HexView
 from ggcp_schema.browse.histogram import Histogram
 from ggcp_schema.browse.keys import KEYS
@@ -41,14 +41,13 @@ class BrowseScreen(FileScreen):
         Binding(str(number), f"tab({number - 1})", f"Tab {number}", show=False) for number in range(1, 8)
     ]
 
-    def __init__(self, document: Document, find_moments: FindMoments) -> None:
+    def __init__(self, document: Document) -> None:
         super().__init__()
         self._document = document
         self.makers: dict[str, Callable[[], Pane]] = {
-            kind.TITLE: partial(kind, document) for kind in (Overview, Values, Histogram, PictureView)
+            kind.TITLE: partial(kind, document)
+            for kind in (Overview, Values, Histogram, PictureView, HealthView, Layers, Schema)
         }
-        self.makers[HealthView.TITLE] = partial(HealthView, document, find_moments)
-        self.makers |= {kind.TITLE: partial(kind, document) for kind in (Layers, Schema)}
         self.titles = list(self.makers)
         self.panes: dict[int, Pane] = {}
         self.tab = 0
@@ -181,7 +180,7 @@ class BrowseScreen(FileScreen):
                 with suppress(GgcpError):  # quantized elements are not decoded
                     words += map(float_text, tensor.numbers(element, element + 1))
             elif self.field.is_leaf:
-                words += [self.field.type, escape(value_text(self.field))]
+                words += [self.field.type, escape(value_text(self.field, 200))]
         self.query_one("#hex-frame").border_subtitle = "  ".join(words).replace("[", r"\[")
 
     def on_tree_view_moved(self, message: TreeView.Moved) -> None:

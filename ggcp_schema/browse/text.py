@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from rich.cells import cell_len, set_cell_size
+
 BLOCKS = " ▁▂▃▄▅▆▇█"
 BARS = " ▏▎▍▌▋▊▉█"
 
@@ -32,12 +34,15 @@ def number(value: float | None, digits: int = 4) -> str:
 
 
 def fit(text: str, width: int, *, left: bool = False) -> str:
-    """Return the text in exactly that many characters, cut with `…` at the end, or at the start if `left`."""
-    if len(text) <= width:
-        return text.ljust(width)
+    """Return the text in exactly that many cells of a terminal, cut with `…` at the end, or at the start if `left`."""
+    spare = width - cell_len(text)
+    if spare >= 0:
+        return text + " " * spare
     if width < 1:
         return ""
-    return "…" + text[len(text) - width + 1 :] if left else text[: width - 1] + "…"
+    if not left:
+        return set_cell_size(text, width - 1) + "…"
+    return "…" + set_cell_size(text[::-1], width - 1)[::-1]
 
 
 def column(share: float, height: int) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
+from rich.cells import cell_len
 from rich.segment import Segment
 from textual import events
 from textual.binding import Binding, BindingType
@@ -28,6 +29,7 @@ SIGNS = {
     "only": ("+", "changed"),
 }
 INDENT = 2
+LONGEST = 200  # characters of a text that are looked at
 
 
 class TreeView(LineView):
@@ -133,14 +135,14 @@ class TreeView(LineView):
         room = width - INDENT * row.depth - 2 - (len(sign) + 1 if sign else 0)
         caption, value = self._caption(field)
         details = self._details(field)
-        left = room - len(name)
-        words = len(caption) + len(value) + (2 if caption else 0) + (2 if value else 0)
+        left = room - cell_len(name)
+        words = cell_len(caption) + cell_len(value) + (2 if caption else 0) + (2 if value else 0)
         detail = next((text for text in details if words + len(text) + 1 <= left), "")
         if not detail and not caption:
             detail = next((text for text in details if len(text) + 1 <= left), "")
             if words and left - len(detail) - 3 < min(words, 12):
                 detail = ""
-        name = fit(name, room).rstrip() if len(name) > room else name
+        name = fit(name, room).rstrip() if cell_len(name) > room else name
         kind = "name" if field.is_leaf else "index" if name.startswith("[") else "holder"
         segments = [self.text("│ " * row.depth, "guide"), self.text(f"{arrow} ", "guide")]
         if sign:
@@ -149,9 +151,9 @@ class TreeView(LineView):
         left -= len(detail) + (1 if detail else 0)
         for text, style in ((caption, "name"), (value, "value")):
             if text and left > 4:
-                shown = fit(text, min(len(text), left - 2))
+                shown = fit(text, min(cell_len(text), left - 2))
                 segments.append(self.text(f"  {shown}", style))
-                left -= len(shown) + 2
+                left -= cell_len(shown) + 2
         space = max(0, left + (1 if detail else 0))
         return [*segments, Segment(" " * space, self.rich_style), self.text(detail, "detail")]
 
@@ -180,7 +182,7 @@ class TreeView(LineView):
         if broken:
             return f"broken off at {broken}", ""
         if field.is_leaf:
-            return "", "" if field.type in ("padding", "data") else escape(value_text(field))
+            return "", "" if field.type in ("padding", "data") else escape(value_text(field, LONGEST))
         if not isinstance(field.steps[-1], int):
             return "", ""
         tensor = self.document.tensor_at_node(field)
@@ -191,4 +193,4 @@ class TreeView(LineView):
         if name is None:
             return "", ""
         value = next((child for child in children if child.name == "value" and child.is_leaf), None)
-        return escape(value_text(name).strip("'")), "" if value is None else escape(value_text(value))
+        return escape(value_text(name, LONGEST).strip("'")), "" if value is None else escape(value_text(value, LONGEST))

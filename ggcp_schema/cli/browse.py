@@ -30,9 +30,12 @@ def browse(
     ] = None,
     light: Annotated[bool, typer.Option("--light", help="Use light colours.")] = False,
 ) -> None:
-    """Walk through a file in the terminal: fields and bytes side by side, values, the health of the training.
+    """Browse a file in the terminal: fields and bytes side by side, tensor values, training health.
 
-    Press ? for the keys. Nothing is written. A damaged file opens with what is whole. Two files show what changed.
+    Press ? for the keys. The file is never modified; x, e and c show a command that writes another one. A damaged file
+    is shown up to the damage. With two files, the differences are shown.
+
+    Example: ggcp-schema browse alice.ggcp --vocab tokenizer.gguf
     """
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("browse needs a terminal", f"Run `ggcp-schema dump {file}` to print the fields.")
@@ -49,9 +52,8 @@ def browse(
     tokens = None if vocab is None else token_texts(vocab)
 
     from ggcp_schema.browse.app import BrowseApp
-    from ggcp_schema.browse.moments import find_moments
 
-    app = BrowseApp(paths, open_for_long, find_moments=find_moments, tokens=tokens, light=light)
+    app = BrowseApp(paths, open_for_long, tokens=tokens, light=light)
     _end_by_exception()
     try:
         app.run()
@@ -64,9 +66,15 @@ def browse(
 
 
 def open_for_long(path: str) -> OpenFile:
-    """Open a file; from then on garbage is collected, but for what the file consists of."""
+    """Open a file; from then on garbage is collected, but for what the file consists of.
+
+    What the last file left behind, when one is opened again, is collected first, or it would never be.
+    """
     from ggcp_schema.formats import open_file
 
+    if gc.isenabled():
+        gc.unfreeze()
+        gc.collect()
     file = open_file(path, partial=True)
     gc.freeze()
     gc.enable()  # main() switches it off for short commands

@@ -104,21 +104,21 @@ def _measure(tensor: Tensor, chunks: Iterator[Floats], progress: Callable[[int],
     while done < tensor.n_elements:
         values = next(chunks)
         with np.errstate(over="ignore", invalid="ignore"):
-            total.add(_sums(values))
+            total.add(sums(values))
         samples.append(values[-done % step :: step].copy())
         done += len(values)
         if progress:
             progress(len(values) * ELEMENT_SIZES[tensor.type])
-    return _finish(total, np.concatenate(samples) if samples else np.empty(0, np.float32))
+    return finish(total, np.concatenate(samples) if samples else np.empty(0, np.float32))
 
 
-def _sums(values: Floats) -> Sums:
-    """Return the sums over one chunk.
+def sums(values: Floats) -> Sums:
+    """Return the sums over some elements.
 
     Sums short rows in float32 (fast, accurate to 1e-8) and falls back to float64 if that would lose precision.
     """
     count = len(values)
-    if count % ROW:
+    if count % ROW or not count:
         return _exact_sums(values)
     rows = values.reshape(-1, ROW)
     squares = float(np.matmul(rows[:, None, :], rows[:, :, None]).sum(dtype=np.float64))
@@ -146,14 +146,16 @@ def _range(values: Floats) -> tuple[int, float, float]:
     return int(np.count_nonzero(values == 0)) if least <= 0 <= most else 0, least, most
 
 
-def _finish(total: Sums, sample: Floats) -> Stats:
+def finish(total: Sums, sample: Floats | None = None) -> Stats:
+    """Return the statistics; without a sample, they have no histogram."""
     known = (total.count, total.nan, total.inf, total.zeros)
     if not total.finite:
         return Stats(*known, None, None, None, None, None, (), 0)
+    sample = np.empty(0, np.float32) if sample is None else sample
     std, rms = (math.sqrt(sum_ / total.finite) for sum_ in (total.deviations, total.squares))
     sample = sample[np.isfinite(sample)]
     histogram: tuple[int, ...] = ()
-    if total.min < total.max:
+    if total.min < total.max and len(sample):
         width = (total.max - total.min) / BINS
         bins = ((sample.astype(np.float64) - total.min) / width).astype(np.intp)
         histogram = tuple(np.bincount(np.minimum(bins, BINS - 1), minlength=BINS).tolist())

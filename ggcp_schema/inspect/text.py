@@ -74,17 +74,17 @@ def shape_text(shape: Sequence[int]) -> str:
     return str(list(shape)) if shape else "NULL"
 
 
-def value_text(field: Field) -> str:
+def value_text(field: Field, limit: int | None = None) -> str:
     """Return the value of a field as `dump` shows it, with its meaning: text quoted, bytes in hex, `0 (F32)`.
 
-    Data and long lists are given by their sizes.
+    Data and long lists are given by their sizes. Of a text at most `limit` characters are shown, and then `…`.
     """
     value = field.value
     if isinstance(field.construct, Const):
         return number_text(value) if isinstance(value, int) else plain_text(value, "char")
     if isinstance(value, Container):
         return count_text(len(field.children()), "field")
-    text = plain_text(value, element_type(field))
+    text = plain_text(value, element_type(field), limit)
     meaning = meaning_of(field)
     return f"{text} ({meaning})" if meaning else text
 
@@ -103,10 +103,16 @@ def meaning_of(field: Field) -> str:
     return str(valids.get(field.value, "")) if isinstance(valids, dict) else ""
 
 
-def plain_text(value: Any, type: str = "") -> str:  # noqa: PLR0911 - a return for each kind of value
-    """Return a value as text; `type` is its type in the reference, which tells text from bytes."""
+def plain_text(value: Any, type: str = "", limit: int | None = None) -> str:  # noqa: PLR0911 - a return for each kind of value
+    """Return a value as text; `type` is its type in the reference, which tells text from bytes.
+
+    Only the first `limit` characters of a text are looked at, however long it is.
+    """
     if isinstance(value, Extent):
         return f"{value.nbytes:,} byte{'' if value.nbytes == 1 else 's'} of data"
+    is_text = (isinstance(value, str) and type != "derived") or (isinstance(value, bytes) and type == "char")
+    if limit is not None and is_text and len(value) > limit:
+        return f"{plain_text(value[:limit], type)[:-1]}…'"
     if isinstance(value, bytes):
         return f"'{escape(readable(value))}'" if type == "char" else _bytes_text(value, zeros=type == "padding")
     if isinstance(value, bool):
@@ -118,7 +124,7 @@ def plain_text(value: Any, type: str = "") -> str:  # noqa: PLR0911 - a return f
     if isinstance(value, Container):
         return f"{{{', '.join(name for name in value if not name.startswith('_'))}}}"
     if isinstance(value, LazyList | list):
-        items = ", ".join(plain_text(item, type) for item in value[:MAX_ITEMS])
+        items = ", ".join(plain_text(item, type, limit) for item in value[:MAX_ITEMS])
         return f"[{items}, …] ({len(value):,} elements)" if len(value) > MAX_ITEMS else f"[{items}]"
     return str(value)
 

@@ -19,7 +19,6 @@ from textual.strip import Strip
 from ggcp_schema.browse.app import BrowseApp
 from ggcp_schema.browse.hexview import HexView
 from ggcp_schema.browse.jobs import Working
-from ggcp_schema.browse.moments import find_moments
 from ggcp_schema.browse.outline import Outline
 from ggcp_schema.browse.screen import FileScreen
 from ggcp_schema.browse.single import BrowseScreen
@@ -166,7 +165,6 @@ def browse(*paths: Path, script: Script, size: tuple[int, int] = (120, 40), **op
     app = BrowseApp(
         [str(path) for path in paths],
         lambda path: open_file(path, partial=True),
-        find_moments=find_moments,
         **options,
     )
 

@@ -33,11 +33,11 @@ from ggcp_schema.browse.values import Values
 from ggcp_schema.errors import FileError
 from ggcp_schema.formats import open_file
 from ggcp_schema.formats.file import File
+from ggcp_schema.inspect.histogram import Distribution
 from tests.browse.driver import SIZES, Browser, browse, in_turn
 from tests.helpers import FIXTURES, TRUNCATED
 
 ALICE, SMALL = FIXTURES / "alice.ggcp", FIXTURES / "v1-adam.ggcp"
-at_all_sizes = pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
 
 
 # Movement --------------------------------------------------------------------------------------------------
@@ -581,7 +581,7 @@ def test_work_stops_when_the_selection_moves(monkeypatch: pytest.MonkeyPatch) ->
             stopped.append(tensor.path)  # type: ignore[attr-defined]
             raise
 
-    monkeypatch.setattr(histogram, "distribution", slow)
+    monkeypatch.setattr(histogram, "measured", slow)
 
     async def script(browser: Browser) -> None:
         await browser.go_to("norm")
@@ -601,11 +601,11 @@ def test_work_stops_when_the_selection_moves(monkeypatch: pytest.MonkeyPatch) ->
 def test_holding_a_key_starts_no_work_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
     started = []
 
-    def note(tensor: object, report: jobs.Report) -> histogram.Distribution:
+    def note(tensor: object, report: jobs.Report) -> Distribution:
         started.append(tensor.path)  # type: ignore[attr-defined]
-        return histogram.Distribution(tensor, 1.0)  # type: ignore[arg-type]
+        return Distribution(tensor, 1.0)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(histogram, "distribution", note)
+    monkeypatch.setattr(histogram, "measured", note)
     monkeypatch.setattr(Histogram, "DELAY", 0.5)
 
     async def script(browser: Browser) -> None:
@@ -624,7 +624,7 @@ def test_quitting_does_not_wait_for_work_that_cannot_be_cancelled(monkeypatch: p
         started.append(tensor)
         blocked.wait()
 
-    monkeypatch.setattr(histogram, "distribution", block)
+    monkeypatch.setattr(histogram, "measured", block)
 
     async def script(browser: Browser) -> None:
         await browser.go_to("norm")
@@ -640,7 +640,7 @@ def test_an_error_in_the_background_is_not_swallowed(monkeypatch: pytest.MonkeyP
     def fail(tensor: object, report: jobs.Report) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(histogram, "distribution", fail)
+    monkeypatch.setattr(histogram, "measured", fail)
 
     async def script(browser: Browser) -> None:
         await browser.go_to("norm")

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ggcp_schema.browse.document import FIELDS, MODEL, PADDING, UNKNOWN, Document, M, Region, Usage, V, holders
+from ggcp_schema.browse.document import Document, holders
 from ggcp_schema.formats import open_file
+from ggcp_schema.inspect.usage import FIELDS, MODEL, PADDING, UNKNOWN, M, Region, Usage, V
 from tests.helpers import FIXTURES, GENUINE, TRUNCATED
 
 FILES = [*GENUINE, TRUNCATED, FIXTURES / "alice-vocab.gguf", FIXTURES / "vocab.ggjt"]

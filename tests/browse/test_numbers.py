@@ -11,18 +11,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.cells import cell_len
 
-from ggcp_schema.browse import picture
-from ggcp_schema.browse.health import block, dead_rows, examine
-from ggcp_schema.browse.histogram import BINS, distribution, rebin
 from ggcp_schema.browse.jobs import Cancelled
-from ggcp_schema.browse.moments import find_moments
-from ggcp_schema.browse.picture import Matrix, Window, colour, pool
+from ggcp_schema.browse.picture import colour
 from ggcp_schema.browse.text import bar, column, fit, number, short_size
 from ggcp_schema.browse.values import Table
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats import open_file
+from ggcp_schema.inspect import pooling
+from ggcp_schema.inspect.health import Moments, block, dead_rows, examine, examine_tensors, find_moments
+from ggcp_schema.inspect.histogram import BINS, distribution, rebin
+from ggcp_schema.inspect.pooling import Matrix, Window, pool
 from tests.helpers import FIXTURES, ORDERS
 
 
@@ -67,8 +68,9 @@ def test_the_histogram_is_numpys(stored: Callable[..., Tensor]) -> None:
     found = distribution(stored(values, 1000, 600), silent)
     expected, _ = np.histogram(values.astype(np.float64), bins=BINS)
     assert found.done == 1
-    assert sum(found.counts) == len(values)
-    assert np.abs(np.array(found.counts) - expected).max() <= 2  # of values at the edge of a bin
+    assert sum(found.counts) == pytest.approx(len(values))
+    edges = np.cumsum(found.counts) - np.cumsum(expected)
+    assert np.abs(edges).max() < len(values) / 500  # a value is known to a thousandth
     assert found.stats is not None
     assert found.stats.std == pytest.approx(values.std(dtype=np.float64))
 
@@ -76,8 +78,8 @@ def test_the_histogram_is_numpys(stored: Callable[..., Tensor]) -> None:
 def test_the_histogram_leaves_out_what_is_not_finite(stored: Callable[..., Tensor]) -> None:
     found = distribution(stored([1, np.nan, 2, np.inf, 3, -np.inf, 2], 7), silent)
     assert found.stats is not None
-    assert (found.stats.nan, found.stats.inf, sum(found.counts)) == (1, 2, 4)
-    assert (found.counts[0], found.counts[-1]) == (1, 1)
+    assert (found.stats.nan, found.stats.inf, round(sum(found.counts))) == (1, 2, 4)
+    assert (found.counts[0], found.counts[-1]) == pytest.approx((1, 1))
 
 
 @pytest.mark.parametrize("values", [[5.0] * 9, [np.nan] * 3, [0.0]])
@@ -116,7 +118,7 @@ def test_pixels_are_the_mean_min_or_max_of_what_they_cover(tmp_path_factory: pyt
     height, width = data.draw(st.integers(1, rows)), data.draw(st.integers(1, columns))
     top, left = data.draw(st.integers(0, rows - height)), data.draw(st.integers(0, columns - width))
     across, down = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 40))
-    method = data.draw(st.sampled_from(picture.METHODS))
+    method = data.draw(st.sampled_from(pooling.METHODS))
     found = pool(Matrix(tensor), Window(top, left, height, width), across, down, method, silent)
     across, down = min(across, width), min(down, height)
     expected = [
@@ -143,7 +145,7 @@ def test_a_picture_of_many_pieces_is_that_of_one(
     matrix = Matrix(stored(values, 900, 70))
     window = Window(0, 0, 70, 900)
     whole = pool(matrix, window, 33, 11, "mean", silent)
-    monkeypatch.setattr(picture, "PIECE", 128)
+    monkeypatch.setattr(pooling, "PIECE", 128)
     assert np.allclose(
         np.array(whole.pixels, float), np.array(pool(matrix, window, 33, 11, "mean", silent).pixels, float)
     )
@@ -185,9 +187,8 @@ def test_a_table_labels_elements_as_numpy_does(shape: list[int]) -> None:
 def test_health_is_what_numpy_finds_in_the_whole_file() -> None:
     with open_file(FIXTURES / "alice.ggcp") as file:
         moments = find_moments(file)
-        assert not isinstance(moments, str)
         assert set(moments.parts) == set(file.model_tensors)  # type: ignore[attr-defined]
-        found = examine(list(file.model_tensors.values()), moments, silent)  # type: ignore[attr-defined]
+        found = examine(file, silent)
         for row in found.rows:
             weights = row.tensor.array().astype(np.float64)
             m, v = (part.array().astype(np.float64) for part in moments.parts[row.tensor.path])
@@ -199,7 +200,7 @@ def test_health_is_what_numpy_finds_in_the_whole_file() -> None:
             assert row.ratio == pytest.approx(np.sqrt((m[used] ** 2 / v[used]).mean()), rel=1e-5)
             assert (row.nan, row.inf) == (0, 0)
         v = moments.parts["tok_embeddings"][1].array()
-        assert found.dead == tuple(np.flatnonzero(~v.any(axis=1)))
+        assert found.dead == list(np.flatnonzero(~v.any(axis=1)))
         assert found.n_tokens == 768
         assert 0 in found.dead  # <unk> occurs in no text
         assert 1 not in found.dead  # <s> begins every sample
@@ -209,15 +210,15 @@ def test_health_is_what_numpy_finds_in_the_whole_file() -> None:
 def test_moments_are_found_or_it_is_said_why_not(path: Path) -> None:
     with open_file(path) as file:
         found = find_moments(file)
-        if isinstance(found, str):
-            assert "undecidable" in found or "no moments" in found
+        if not found.parts:
+            assert "undecidable" in found.evidence or "no moments" in found.evidence
         else:
             assert sum(v.n_elements for _, v in found.parts.values()) == file.tensors["optimizer.state.v"].n_elements
 
 
 def test_nan_and_infinity_are_counted(stored: Callable[..., Tensor]) -> None:
     tensor = stored([1, np.nan, np.inf, -np.inf, 2, np.nan], 6)
-    row = examine([tensor], "order unknown", silent).rows[0]
+    row = examine_tensors([tensor], Moments({}, "order unknown"), silent).rows[0]
     assert (row.nan, row.inf, row.m) == (2, 2, None)
     assert row.rms == pytest.approx(math.sqrt(2.5))
     assert len(block(tensor, 2, 5)) == 3
@@ -225,10 +226,9 @@ def test_nan_and_infinity_are_counted(stored: Callable[..., Tensor]) -> None:
 
 def test_dead_rows_can_be_cancelled() -> None:
     with open_file(FIXTURES / "alice.ggcp") as file:
-        moments = find_moments(file)
-        assert not isinstance(moments, str)
+        _, v = find_moments(file).parts["tok_embeddings"]
         with pytest.raises(Cancelled):
-            list(dead_rows(moments, file.tensors["tok_embeddings"], cancelling(0)))
+            list(dead_rows(v, cancelling(0)))
 
 
 # Words -----------------------------------------------------------------------------------------------------
@@ -253,9 +253,9 @@ def test_a_number_in_a_cell_is_short_and_right(value: float) -> None:
 @given(st.text(max_size=20), st.integers(0, 15), st.booleans())
 def test_fitted_text_has_the_width(text: str, width: int, left: bool) -> None:
     found = fit(text, width, left=left)
-    assert len(found) == width
+    assert cell_len(found) == width
     if len(text) > width > 0:
-        assert found.replace("…", "", 1) in text or "…" in text
+        assert found.replace("…", "", 1).strip(" ") in text or "…" in text
 
 
 @given(st.floats(0, 1), st.integers(1, 40))

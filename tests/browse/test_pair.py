@@ -64,7 +64,7 @@ def test_the_names_are_those_of_diff() -> None:
 
 def test_equal_files_have_no_changes() -> None:
     with open_file(ALICE) as a, open_file(ALICE) as b:
-        assert compare(Document(a), Document(b), lambda result: None).rows == ()
+        assert compare(Document(a), Document(b), lambda result: None).rows == []
 
 
 def test_quantized_tensors_are_compared_by_their_bytes(tmp_path: Path) -> None:

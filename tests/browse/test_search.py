@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ggcp_schema.browse import commands, fuzzy
+from ggcp_schema.browse import commands
 from ggcp_schema.browse.dialogs import resolve
 from ggcp_schema.browse.document import Document
-from ggcp_schema.browse.findings import Place, next_place
-from ggcp_schema.browse.fuzzy import Query, search
 from ggcp_schema.browse.jobs import Cancelled
 from ggcp_schema.errors import GgcpError
 from ggcp_schema.formats import open_file
+from ggcp_schema.inspect import search as fuzzy
+from ggcp_schema.inspect.findings import Place, next_place
+from ggcp_schema.inspect.search import Index, Query, search
 from tests.helpers import FIXTURES, TRUNCATED, run_cli
 
 ALICE = FIXTURES / "alice.ggcp"
@@ -44,12 +45,12 @@ def silent(result: Any) -> None:
 )
 def test_the_best_hit(query: str, best: str) -> None:
     with open_file(ALICE) as file:
-        assert search(Document(file), query, silent).hits[0].path == best
+        assert search(Index(file), query, silent).hits[0].path == best
 
 
 def test_a_gguf_file_is_searched_by_keys_fields_and_names() -> None:
     with open_file(FIXTURES / "alice-vocab.gguf") as file:
-        hits = search(Document(file), "metadata key", silent).hits
+        hits = search(Index(file), "metadata key", silent).hits
         assert hits[0].path.startswith("metadata_kv[")
 
 
@@ -68,14 +69,14 @@ def test_the_letters_that_matched_are_told() -> None:
 
 def test_each_field_is_found_once() -> None:
     with open_file(ALICE) as file:
-        paths = [hit.path for hit in search(Document(file), "w", silent).hits]
+        paths = [hit.path for hit in search(Index(file), "w", silent).hits]
     assert len(paths) == len(set(paths)) == fuzzy.SHOWN
 
 
 def test_a_search_is_bounded_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fuzzy, "LIMIT", 20)
     with open_file(ALICE) as file:
-        found = search(Document(file), "n_dims", silent)
+        found = search(Index(file), "n_dims", silent)
         assert found.cut
         assert found.seen <= 2 * len(file.tensors) + 21
 
@@ -87,7 +88,7 @@ def test_a_search_can_be_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
         raise Cancelled
 
     with open_file(ALICE) as file, pytest.raises(Cancelled):
-        search(Document(file), "wq", report)
+        search(Index(file), "wq", report)
 
 
 # Go to -----------------------------------------------------------------------------------------------------
@@ -148,9 +149,9 @@ def spoilt(tmp_path: Path, changes: dict[int, bytes]) -> Path:
 
 def walk(path: Path, start: int = 0, steps: int = 5) -> list[Place | None]:
     with open_file(path, partial=True) as file:
-        document, found = Document(file), []
+        found = []
         for _ in range(steps):
-            place = next_place(document, start, silent)
+            place = next_place(file, start, silent)
             found.append(place)
             start = place.offset if place else start
         return found

@@ -1,0 +1,86 @@
+"""Find the next suspicious place: findings of the reader, damage, padding that is not zero, NaN and infinities."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from ggcp_schema.errors import GgcpError
+from ggcp_schema.files.tensor import ELEMENT_SIZES, Tensor
+from ggcp_schema.inspect import Report
+
+if TYPE_CHECKING:
+    from ggcp_schema.formats.file import File
+
+
+class Place(NamedTuple):
+    """A suspicious place: its offset in the file, the path of the field, and what is wrong."""
+
+    offset: int
+    path: str
+    message: str
+
+
+def known(file: File) -> list[Place]:
+    """Return what was found when the file was opened, by offset."""
+    places = [Place(_offset_of(file, finding.path), finding.path, finding.message) for finding in file.findings]
+    damage = file.damage
+    if damage is not None:
+        offset = min(damage.offset, max(0, file.size - 1))
+        places.append(Place(offset, damage.path, f"damage: expected {damage.expected}, found {damage.found}"))
+    return sorted(places)
+
+
+def _offset_of(file: File, path: str) -> int:
+    """Return where a field begins; 0 if there is none."""
+    try:
+        return file.find(path).offset
+    except GgcpError:
+        return 0
+
+
+def next_place(file: File, after: int, report: Report) -> Place | None:
+    """Return the first suspicious place after that offset; if there is none up to the end, the first of the file.
+
+    Reads the padding and the data of the tensors on the way, but not that of quantized ones. `report` gets the share of
+    the file that was read.
+    """
+    places, size = known(file), max(1, file.size)
+    for start, stop in ((after + 1, size), (0, after + 1)):
+        before = next((place for place in places if start <= place.offset < stop), None)
+        end = stop if before is None else before.offset
+        for tensor in file.tensors.between(start, end):
+            for place in _odd(tensor, start, end):
+                if isinstance(place, Place):
+                    return place
+                report(((place - after) % size) / size)
+        if before is not None:
+            return before
+    return None
+
+
+def _odd(tensor: Tensor, start: int, stop: int) -> Iterator[Place | int]:
+    """Yield the offsets that were reached, and the first odd byte of the padding and element of the data."""
+    import numpy as np
+
+    first = max(start, tensor.offset - tensor.padding)
+    size = min(stop, tensor.offset) - first
+    if size > 0:
+        padding = tensor.source.read(first, size)
+        odd = next((index for index, byte in enumerate(padding) if byte), None)
+        if odd is not None:
+            yield Place(first + odd, tensor.path, "padding that is not zero")
+    if tensor.type not in ELEMENT_SIZES:
+        return
+    step = ELEMENT_SIZES[tensor.type]
+    element = max(0, -(-(start - tensor.offset) // step))
+    last = min(tensor.n_elements, max(0, -(-(stop - tensor.offset) // step)))
+    for piece in tensor.values(element, last):
+        finite = np.isfinite(piece)
+        if not finite.all():
+            index = int(np.argmin(finite))
+            word = "NaN" if np.isnan(piece[index]) else "infinite"
+            at = element + index
+            yield Place(tensor.offset + at * step, tensor.path, f"{tensor.path}: element {at:,} is {word}")
+        element += len(piece)
+        yield tensor.offset + element * step

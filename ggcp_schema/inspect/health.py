@@ -1,0 +1,216 @@
+"""The health of a training: each parameter with its moments, and the tokens that never occurred in training.
+
+This module imports numpy, as `ggcp_schema.inspect.stats` does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ggcp_schema.errors import GgcpError
+from ggcp_schema.files.tensor import ELEMENT_SIZES, Tensor
+from ggcp_schema.inspect import Report
+from ggcp_schema.inspect.stats import Sums, sums
+from ggcp_schema.inspect.tensors import listing, model_of, moments, order_of
+from ggcp_schema.inspect.text import count_text
+
+if TYPE_CHECKING:
+    from ggcp_schema.formats.file import File
+
+PIECE = 1 << 18  # elements read at a time
+EMBEDDINGS = "tok_embeddings"  # its rows are those of tokens
+
+
+@dataclass(frozen=True)
+class Moments:
+    """The parts of m and v that belong to each parameter, by the tensor's path in this file; empty if not known.
+
+    `evidence` says in words how the order of the parts is known, or why it is not. `embeddings` is the path of the
+    tensor with a row for each token.
+    """
+
+    parts: Mapping[str, tuple[Tensor, Tensor]]
+    evidence: str
+    embeddings: str | None = None
+
+
+def find_moments(file: File) -> Moments:
+    """Return the moments by parameter. Reads as much of them as the decision about their order takes."""
+    items = listing(file)
+    model = model_of(items)
+    vectors = [item for item in items if item.moment in ("m", "v") and item.tensor.nbytes]
+    if not items:
+        return Moments({}, "The file has no tensors.")
+    if len(vectors) < 2:
+        if file.damage is not None:
+            return Moments({}, f"No m and v could be read: the file is damaged at {file.damage.path}.")
+        return Moments({}, "The file has no moments of Adam (m and v).")
+    decision = order_of(file, items)
+    if decision.order is None:
+        return Moments({}, f"The order of the parameters in m and v is undecidable: {decision.reason}.")
+    parts: dict[str, dict[str, Tensor]] = {}
+    try:
+        for part in moments(items, decision, vectors):
+            if part.parameter is not None and part.moment is not None:
+                parts.setdefault(model[part.parameter].path, {})[part.moment] = part.tensor
+    except GgcpError as error:
+        return Moments({}, error.message)
+    return Moments(
+        {path: (both["m"], both["v"]) for path, both in parts.items() if len(both) == 2},
+        f"m and v in order {decision.order}, {decision.certainty}: {decision.reason}",
+        model[EMBEDDINGS].path if EMBEDDINGS in model else None,
+    )
+
+
+@dataclass(frozen=True)
+class Health:
+    """The state of a parameter and its moments. `rms` is None if the tensor has no finite value, or is quantized.
+
+    `nan` and `inf` count the elements of the tensor and of its moments. `m` is the root mean square of m, `v` the mean
+    of v, `ratio` the root mean square of m/√v where v > 0, and `unused` the share of v that is 0; they are None where
+    the moments are not known.
+    """
+
+    tensor: Tensor
+    rms: float | None
+    nan: int = 0
+    inf: int = 0
+    m: float | None = None
+    v: float | None = None
+    ratio: float | None = None
+    unused: float | None = None
+
+    @property
+    def is_measured(self) -> bool:
+        """True if the elements can be read."""
+        return self.tensor.type in ELEMENT_SIZES
+
+
+@dataclass
+class Examination:
+    """What is known so far: a row for each of `total` tensors, and the tokens whose embeddings were never trained.
+
+    `examine` adds to it, while another thread may show it.
+    """
+
+    total: int
+    moments: Moments
+    rows: list[Health] = field(default_factory=list)
+    dead: list[int] = field(default_factory=list)
+    n_tokens: int = 0
+    nan: int = 0
+    inf: int = 0
+    skipped: int = 0
+
+    def add(self, row: Health) -> None:
+        """Add the next tensor."""
+        self.nan, self.inf = self.nan + row.nan, self.inf + row.inf
+        self.skipped += not row.is_measured
+        self.rows.append(row)
+
+    @property
+    def is_sound(self) -> bool:
+        """True if no NaN and no infinity was found."""
+        return not (self.nan or self.inf)
+
+    @property
+    def verdict(self) -> str:
+        """The result in one line."""
+        words = [f"{count_text(self.nan, 'NaN', 'NaN')}, {count_text(self.inf, 'infinity', 'infinities')}"]
+        if self.n_tokens:
+            words.append(f"{len(self.dead):,} of {self.n_tokens:,} tokens never trained")
+        if self.skipped:
+            words.append(f"{self.skipped:,} quantized not measured")
+        return f"{'healthy' if self.is_sound else 'damaged weights or moments'}: {', '.join(words)}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return verdict, evidence, n_tokens, dead_tokens and tensors {path, type, rms, nan, inf, m, …} for JSON."""
+        names = ("rms", "nan", "inf", "m", "v", "ratio", "unused")
+        return {
+            "verdict": "healthy" if self.is_sound else "not finite",
+            "moments": self.moments.evidence,
+            "n_tokens": self.n_tokens,
+            "dead_tokens": self.dead,
+            "tensors": [
+                {"path": row.tensor.path, "type": row.tensor.type} | {name: getattr(row, name) for name in names}
+                for row in self.rows
+            ],
+        }
+
+
+def parameters(file: File) -> list[Tensor]:
+    """Return the tensors of the model, in file order, without those that are NULL."""
+    return [item.tensor for item in listing(file) if item.moment is None and item.tensor.nbytes]
+
+
+def examine(file: File, report: Report) -> Examination:
+    """Measure each parameter, and its moments if their order is known, in one pass over them.
+
+    `report` gets the same growing result each time. Raises `FileError` if the file becomes too short.
+    """
+    return examine_tensors(parameters(file), find_moments(file), report)
+
+
+def examine_tensors(tensors: Sequence[Tensor], moments: Moments, report: Report) -> Examination:
+    """Measure these parameters; see `examine`."""
+    found = Examination(len(tensors), moments)
+    report(found)
+    for tensor in tensors:
+        found.add(examine_tensor(tensor, moments.parts.get(tensor.path), report))
+        report(found)
+    if moments.embeddings is not None and moments.embeddings in moments.parts:
+        _, v = moments.parts[moments.embeddings]
+        found.n_tokens = v.shape[1]
+        for row in dead_rows(v, report):
+            found.dead.append(row)
+    return found
+
+
+def block(tensor: Tensor, start: int, stop: int) -> npt.NDArray[np.float32]:
+    """Read some elements as one array."""
+    parts = list(tensor.values(start, stop))
+    return parts[0] if len(parts) == 1 else np.concatenate(parts) if parts else np.empty(0, np.float32)
+
+
+def examine_tensor(tensor: Tensor, parts: tuple[Tensor, Tensor] | None, report: Report) -> Health:
+    """Read a parameter and its moments once. Elements of quantized tensors are not read."""
+    if tensor.type not in ELEMENT_SIZES:
+        return Health(tensor, None)
+    weights, first, second, ratios = Sums(), Sums(), Sums(), Sums()
+    for at in range(0, tensor.n_elements, PIECE):
+        stop = min(at + PIECE, tensor.n_elements)
+        weights.add(sums(block(tensor, at, stop)))
+        if parts is not None:
+            m, v = (block(part, at, stop) for part in parts)
+            first.add(sums(m))
+            second.add(sums(v))
+            used = (v > 0) & np.isfinite(v) & np.isfinite(m)
+            ratios.add(sums(np.asarray(m[used] / np.sqrt(v[used]), np.float32)))
+        report(None)
+    nan, inf = (sum(getattr(each, kind) for each in (weights, first, second)) for kind in ("nan", "inf"))
+    if parts is None:
+        return Health(tensor, _rms(weights), nan, inf)
+    mean = second.mean if second.finite else None
+    unused = second.zeros / second.finite if second.finite else None
+    return Health(tensor, _rms(weights), nan, inf, _rms(first), mean, _rms(ratios), unused)
+
+
+def _rms(sums: Sums) -> float | None:
+    return math.sqrt(sums.squares / sums.finite) if sums.finite else None
+
+
+def dead_rows(v: Tensor, report: Report) -> Iterator[int]:
+    """Yield the rows of the embeddings' v that are all zero: tokens that never occurred in the training data."""
+    n_embd, n_vocab = v.shape[0], v.shape[1]
+    step = max(1, PIECE // n_embd)
+    for row in range(0, n_vocab, step):
+        stop = min(n_vocab, row + step)
+        part = block(v, row * n_embd, stop * n_embd).reshape(-1, n_embd)
+        yield from (row + int(index) for index in (~part.any(axis=1)).nonzero()[0])
+        report(None)

@@ -1,0 +1,128 @@
+"""A matrix reduced to a few pixels, each the mean, minimum or maximum of the values that it covers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from ggcp_schema.files.tensor import Tensor
+from ggcp_schema.inspect import Report
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+METHODS = ("mean", "min", "max")
+PIECE = 1 << 18  # elements read at a time
+
+
+class Window(NamedTuple):
+    """The part of a matrix that is shown."""
+
+    row: int
+    column: int
+    rows: int
+    columns: int
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A tensor as rows and columns. One with a single dimension is wrapped to a nearly square matrix."""
+
+    tensor: Tensor
+
+    @property
+    def columns(self) -> int:
+        """The number of columns."""
+        shape = self.tensor.shape
+        return shape[0] if len(shape) > 1 else math.isqrt(max(0, self.tensor.n_elements - 1)) + 1
+
+    @property
+    def rows(self) -> int:
+        """The number of rows; the last one of a wrapped tensor may be cut."""
+        return -(-self.tensor.n_elements // self.columns)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Pooled values, row by row; rows that were not read yet are None."""
+
+    pixels: tuple[tuple[float, ...] | None, ...]
+    width: int
+    scale: float
+
+
+def pool(matrix: Matrix, window: Window, width: int, height: int, method: str, report: Report) -> Picture:
+    """Reduce a part of a matrix to at most that many pixels, each the mean, min or max of the values that it covers.
+
+    `report` gets the picture as far as it is known, from the top. The scale is the largest absolute value that is
+    finite, without the largest 1 %. Raises `FileError` if the file becomes too short.
+    """
+    import numpy as np
+
+    width, height = min(width, window.columns), min(height, window.rows)
+    edges = window.column + np.arange(width + 1) * window.columns // width
+    pixels: list[tuple[float, ...] | None] = [None] * height
+    for line in range(height):
+        start, stop = (window.row + window.rows * edge // height for edge in (line, line + 1))
+        pixels[line] = _pooled_row(matrix, range(start, stop), edges, method, report)
+        if line % 8 == 0:
+            report(Picture(tuple(pixels), width, _scale(pixels)))
+    return Picture(tuple(pixels), width, _scale(pixels))
+
+
+def _pooled_row(
+    matrix: Matrix, rows: range, edges: npt.NDArray[np.int64], method: str, report: Report
+) -> tuple[float, ...]:
+    """Return one row of pixels; cells after the end of a wrapped tensor are ignored."""
+    import numpy as np
+
+    width = len(edges) - 1
+    first, last = int(edges[0]), int(edges[-1])
+    total, weight = np.zeros(width), np.zeros(width)
+    low, high = np.full(width, np.inf), np.full(width, -np.inf)
+    whole = first == 0 and last == matrix.columns
+    step = max(1, PIECE // matrix.columns) if whole else 1
+    for row in range(rows.start, rows.stop, step):
+        count = min(step, rows.stop - row)
+        for left in range(first, last, PIECE):
+            right = min(last, left + PIECE)
+            values = _block(matrix, row, count, left, right)
+            inner = np.clip(edges, left, right) - left
+            used = np.flatnonzero(inner[1:] > inner[:-1])
+            starts = inner[used]
+            with np.errstate(invalid="ignore", over="ignore"):
+                if method == "mean":
+                    seen = ~np.isnan(values) if matrix.rows * matrix.columns != matrix.tensor.n_elements else None
+                    filled = values if seen is None else np.where(seen, values, 0)
+                    total[used] += np.add.reduceat(filled.sum(axis=0, dtype=np.float64), starts)
+                    counts = np.full(right - left, count) if seen is None else seen.sum(axis=0)
+                    weight[used] += np.add.reduceat(counts, starts)
+                elif method == "min":
+                    low[used] = np.minimum(low[used], np.minimum.reduceat(values.min(axis=0), starts))
+                else:
+                    high[used] = np.maximum(high[used], np.maximum.reduceat(values.max(axis=0), starts))
+            report(None)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        result = total / weight if method == "mean" else low if method == "min" else high
+    return tuple(result.tolist())
+
+
+def _block(matrix: Matrix, row: int, count: int, left: int, right: int) -> npt.NDArray[np.float32]:
+    """Read a part of some rows; after the end of a wrapped tensor there are NaNs."""
+    import numpy as np
+
+    tensor, columns = matrix.tensor, matrix.columns
+    start = row * columns + left
+    stop = start + (right - left if count == 1 else count * columns)
+    parts = list(tensor.values(start, min(stop, tensor.n_elements)))
+    values = np.concatenate(parts) if parts else np.empty(0, np.float32)
+    if len(values) < stop - start:
+        values = np.concatenate([values, np.full(stop - start - len(values), np.nan, np.float32)])
+    return values.reshape(count, -1)
+
+
+def _scale(pixels: list[tuple[float, ...] | None]) -> float:
+    sizes = sorted(abs(value) for line in pixels if line for value in line if math.isfinite(value))
+    return sizes[min(len(sizes) - 1, len(sizes) * 99 // 100)] if sizes else 0.0

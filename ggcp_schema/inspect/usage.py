@@ -1,0 +1,95 @@
+"""What the bytes of a file are used for: in all, and part by part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from ggcp_schema.inspect import Report
+from ggcp_schema.inspect.tensors import lister
+
+if TYPE_CHECKING:
+    from ggcp_schema.formats.file import File
+
+USES = MODEL, M, V, STATE, WASTE, PADDING, FIELDS, UNKNOWN = (
+    "model",
+    "m",
+    "v",
+    "other state",
+    "not converted",
+    "padding",
+    "fields",
+    "after the damage",
+)
+CELLS = 2520  # parts of the file; divisible by most widths
+
+
+class Region(NamedTuple):
+    """Bytes of one use, next to each other."""
+
+    use: str
+    offset: int
+    size: int
+
+
+def usage(file: File, report: Report) -> Usage:
+    """Return what the bytes of the file are used for. Reads no tensor data; `report` gets None."""
+    found = Usage(file.size)
+    for count, region in enumerate(regions(file)):
+        found.add(region)
+        if count % 100 == 0:
+            report(None)
+    return found
+
+
+def regions(file: File) -> Iterator[Region]:
+    """Yield what the bytes of the file are used for, from its start to its end. Some regions may be empty."""
+    at, listed = 0, lister(file)
+    for tensor in file.tensors.in_file_order():
+        item = listed(tensor)
+        use = {None: MODEL, "m": M, "v": V}.get(item.moment, STATE)
+        if item.moment and item.gguf_name is None:
+            use = WASTE
+        start = tensor.offset - tensor.padding
+        yield from (
+            Region(FIELDS, at, start - at),
+            Region(PADDING, start, tensor.padding),
+            Region(use, tensor.offset, tensor.nbytes),
+        )
+        at = max(at, tensor.offset + tensor.nbytes)
+    damage, size = file.damage, file.size
+    known = size if damage is None else max(at, min(damage.offset, size))
+    yield Region(FIELDS, at, known - at)
+    yield Region(UNKNOWN, known, size - known)
+
+
+class Usage:
+    """What the bytes of a file are used for: the bytes of each use, and what each of `CELLS` equal parts holds."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.sizes = dict.fromkeys(USES, 0)
+        self.cells: list[dict[str, int]] = [{} for _ in range(min(CELLS, size))]
+
+    def add(self, region: Region) -> None:
+        """Count a region of the file. Regions may come in any order, but must not overlap."""
+        if region.size <= 0:
+            return
+        self.sizes[region.use] += region.size
+        stop, count = region.offset + region.size, len(self.cells)
+        for index in range(region.offset * count // self.size, (stop - 1) * count // self.size + 1):
+            first, last = -(-index * self.size // count), -(-(index + 1) * self.size // count)
+            share = self.cells[index]
+            share[region.use] = share.get(region.use, 0) + min(stop, last) - max(region.offset, first)
+
+    def pooled(self, parts: int) -> list[str]:
+        """Return for each of so many equal parts of the file the use that takes most of it."""
+        uses, count = [], len(self.cells)
+        for part in range(parts):
+            start = count * part // parts
+            share: dict[str, int] = {}
+            for cell in self.cells[start : max(start + 1, count * (part + 1) // parts)]:
+                for use, size in cell.items():
+                    share[use] = share.get(use, 0) + size
+            uses.append(max(share, key=share.__getitem__) if share else UNKNOWN)
+        return uses
