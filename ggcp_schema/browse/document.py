@@ -12,6 +12,7 @@ from construct import ConstructError
 
 from ggcp_schema.errors import GgcpError
 from ggcp_schema.inspect import Report
+from ggcp_schema.inspect.text import readable, value_text
 
 if TYPE_CHECKING:
     from ggcp_schema.constructs.tree import Field
@@ -140,6 +141,25 @@ class Document:
         return groups
 
     # Facts ------------------------------------------------------------------------------------------------
+
+    def name_of(self, field: Field) -> str:
+        """Return the name that an element of a list stands for: that of its tensor, or its own; else nothing."""
+        tensor = self.tensor_at_node(field)
+        if tensor is not None:
+            return tensor.name or tensor.path
+        for child in field.children()[:8]:
+            if child.is_leaf and isinstance(child.value, str | bytes) and child.type != "padding":
+                return readable(child.value)
+        return ""
+
+    def brief(self, field: Field, limit: int) -> str:
+        """Return the value of a field in a few words; of a list how many elements it has, and the first of them."""
+        while not field.is_leaf and field.type == "struct":  # the value of a GGUF key of an array
+            inner = next((child for child in field.children() if not child.is_leaf), None)
+            if inner is None:
+                return ""
+            field = inner
+        return value_text(field, limit)
 
     def shared_name(self, tensor: Tensor) -> str:
         """Return the tensor's name in GGUF files; empty if it has none."""

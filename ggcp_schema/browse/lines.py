@@ -13,6 +13,12 @@ from textual.strip import Strip
 
 from ggcp_schema.browse.drawn import DrawnView
 
+LINE_KINDS = (
+    *("accent", "bar", "changed", "cursor", "cursor-blurred", "detail", "error"),
+    *("guide", "head", "holder", "index", "name", "value", "warning"),
+)
+LINE_CLASSES = {f"line--{kind}" for kind in LINE_KINDS}
+
 
 class LineView(DrawnView):
     """Lines that are drawn when they are seen.
@@ -31,22 +37,7 @@ class LineView(DrawnView):
         Binding("enter", "choose", "Choose", show=False),
     ]
     PREFIX = "line"
-    COMPONENT_CLASSES: ClassVar[set[str]] = {
-        "line--cursor",
-        "line--cursor-blurred",
-        "line--accent",
-        "line--bar",
-        "line--changed",
-        "line--detail",
-        "line--error",
-        "line--guide",
-        "line--head",
-        "line--holder",
-        "line--index",
-        "line--name",
-        "line--value",
-        "line--warning",
-    }
+    COMPONENT_CLASSES: ClassVar[set[str]] = LINE_CLASSES
 
     top = 0  # fixed lines
     marks_line = True  # the line of the cursor is drawn in another style

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
 
 from rich.cells import cell_len
-from rich.segment import Segment
+from rich.style import Style
+from rich.text import Text
 from textual import events
 from textual.binding import Binding, BindingType
 from textual.message import Message
+from textual.widgets import Tree
+from textual.widgets.tree import TreeNode
 
 from ggcp_schema.browse.document import READ_ERRORS, Document
-from ggcp_schema.browse.lines import LineView
-from ggcp_schema.browse.outline import Outline
+from ggcp_schema.browse.lines import LINE_CLASSES
 from ggcp_schema.browse.reading import reads_file
 from ggcp_schema.browse.text import fit, short_size
 from ggcp_schema.constructs.tree import Field
@@ -28,21 +30,36 @@ SIGNS = {
     "changed inside": ("≠", "changed"),
     "only": ("+", "changed"),
 }
-INDENT = 2
+GROUP = 1000  # elements of a list that are unfolded at once
 LONGEST = 200  # characters of a text that are looked at
 
 
-class TreeView(LineView):
-    """The tree of fields. Only the fields of visible rows are asked for."""
+class Group(NamedTuple):
+    """Some elements of a long list, which unfold together."""
+
+    parent: Field
+    start: int
+    stop: int
+
+
+Node = TreeNode["Field | Group"]
+
+
+class TreeView(Tree["Field | Group"]):
+    """The tree of fields. A field's children are asked for when it is expanded."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up,k", "cursor_up", "Up", show=False),
+        Binding("down,j", "cursor_down", "Down", show=False),
         Binding("left,h", "out", "Collapse, or to the parent", show=False),
         Binding("right,l", "into", "Expand, or to the first child", show=False),
-        Binding("enter,space", "choose", "Expand or collapse", show=False),
+        Binding("enter,space", "unfold", "Expand or collapse", show=False),
     ]
+    COMPONENT_CLASSES: ClassVar[set[str]] = LINE_CLASSES
+    LINES = dict.fromkeys(("default", "bold", "double"), ("│ ", "│ ", "│ ", "│ "))
 
     class Moved(Message):
-        """The cursor stands on another field."""
+        """The user moved the cursor to another field."""
 
         def __init__(self, view: TreeView, field: Field) -> None:
             super().__init__()
@@ -54,108 +71,187 @@ class TreeView(LineView):
             return self.view
 
     def __init__(self, document: Document, **options: Any) -> None:
-        super().__init__(**options)
+        super().__init__("", document.file.root, **options)
         self.document = document
-        self.outline = Outline(document.file.root)
         self.marks: Mapping[str, str] = document.marks
+        self.show_root, self.auto_expand, self.guide_depth = False, False, 2
+        self._opened: set[Node] = set()  # what `reveal` has expanded, and not the user
+        self.fill(self.root)
+        self.root.expand()
 
-    def count(self) -> int:
-        return len(self.outline)
+    def on_mount(self) -> None:
+        with self.prevent(Tree.NodeHighlighted):
+            self.cursor_line = 0
 
     @property
     def field(self) -> Field | None:
-        """The field under the cursor; None if the tree is empty."""
-        return self.outline[self.cursor].field if len(self.outline) else None
+        """The field under the cursor; of a group of elements their list. None if the tree is empty."""
+        node = self.cursor_node
+        if node is None or node.data is None:
+            return None
+        return node.data.parent if isinstance(node.data, Group) else node.data
 
-    # Moving ------------------------------------------------------------------------------------------------
+    # Unfolding ---------------------------------------------------------------------------------------------
 
-    @reads_file
-    def moved(self) -> None:
-        self.post_message(self.Moved(self, self.outline[self.cursor].field))
+    def fill(self, node: Node) -> None:
+        """Add the children of a node, if that was not done. Long lists become groups."""
+        if node.children or node.data is None:
+            return
+        field, start, stop = node.data if isinstance(node.data, Group) else (node.data, 0, None)
+        children = field.children()
+        stop = len(children) if stop is None else stop
+        step = 1
+        while (stop - start) > GROUP * step:
+            step *= GROUP
+        for at in range(start, stop, step):
+            data = children[at] if step == 1 else Group(field, at, min(stop, at + step))
+            node.add("", data, allow_expand=step > 1 or not data.is_leaf)  # type: ignore[union-attr]
+
+    def _child(self, node: Node, step: str | int) -> list[Node]:
+        """Return the nodes that lead from a node to its child, which comes last; an empty list if it has none."""
+        self.fill(node)
+        path: list[Node] = []
+        while node.children and isinstance(node.children[0].data, Group):
+            inside = (each for each in node.children if each.data.start <= step < each.data.stop)  # type: ignore
+            found = next(inside, None)
+            if found is None:
+                return []
+            path.append(found)
+            node = found
+            self.fill(node)
+        last = next((each for each in node.children if each.data.steps[-1] == step), None)  # type: ignore[union-attr]
+        return [] if last is None else [*path, last]
 
     def reveal(self, field: Field) -> None:
-        """Put the cursor on a field, and expand what leads to it."""
-        before = self.outline.root.changes
-        row = self.outline.reveal(field)
-        if self.outline.root.changes != before:
-            self.relayout()
-        if row is not None:
-            self.put(row, centre=True)
+        """Put the cursor on a field, and expand what leads to it.
 
-    def _change(self, change: Callable[[int], bool]) -> bool:
-        """Expand or collapse the row of the cursor."""
-        changed = len(self.outline) > 0 and change(self.cursor)
-        if changed:
-            self.relayout()
-        return changed
+        Nodes that an earlier call expanded, and not the user, are collapsed again, so that walking through a file does
+        not fill the tree.
+        """
+        path = [self.root]
+        for step in field.steps:
+            found = self._child(path[-1], step)
+            if not found:
+                return
+            path += found
+        for node in self._opened.difference(path[:-1]):
+            node.collapse()
+            self._opened.discard(node)
+        for node in path[:-1]:
+            if not node.is_expanded:
+                node.expand()
+                self._opened.add(node)
+        with self.prevent(Tree.NodeHighlighted):
+            top = round(self.scroll_y)
+            _ = self.last_line  # the lines are known after that
+            self.move_cursor(path[-1])
+            if not top <= path[-1].line < top + self.size.height:
+                self.scroll_to(y=max(0, path[-1].line - self.size.height // 3), animate=False)
+
+    def _expand(self, node: Node) -> None:
+        self.fill(node)
+        node.expand()
+        up: Node | None = node
+        while up is not None:  # what leads to a node that the user expanded stays expanded too
+            self._opened.discard(up)
+            up = up.parent
 
     @reads_file
-    def chosen(self) -> None:
-        _ = self._change(self.outline.collapse) or self._change(self.outline.expand)
+    def action_unfold(self) -> None:
+        node = self.cursor_node
+        if node is not None and node.allow_expand:
+            node.collapse() if node.is_expanded else self._expand(node)
 
     @reads_file
     def action_into(self) -> None:
-        if not self._change(self.outline.expand) and len(self.outline) and self.outline[self.cursor].expanded:
-            self.jump(self.cursor + 1)
-
-    @reads_file
-    def action_out(self) -> None:
-        if not self._change(self.outline.collapse) and len(self.outline):
-            parent = self.outline.parent(self.cursor)
-            if parent is not None:
-                self.jump(parent)
-
-    @reads_file
-    def on_click(self, event: events.Click) -> None:
-        event.prevent_default()  # LineView's
-        place = event.get_content_offset(self)
-        index = -1 if place is None else round(self.scroll_y) + place.y
-        if place is None or not 0 <= index < self.count():
+        node = self.cursor_node
+        if node is None or not node.allow_expand:
             return
-        arrow = INDENT * self.outline[index].depth
-        again = index == self.cursor or arrow <= place.x < arrow + 2
-        self.jump(index)
+        if node.is_expanded:
+            self.action_cursor_down()
+        else:
+            self._expand(node)
+
+    def action_out(self) -> None:
+        node = self.cursor_node
+        if node is not None and node.is_expanded:
+            node.collapse()
+        elif node is not None and node.parent not in (None, self.root):
+            self.move_cursor(node.parent)
+
+    @reads_file
+    def on_tree_node_highlighted(self, event: Tree.NodeHighlighted[Field | Group]) -> None:
+        event.stop()
+        if isinstance(event.node.data, Field):
+            self.post_message(self.Moved(self, event.node.data))
+
+    async def on_click(self, event: events.Click) -> None:
+        """Move to the row that was clicked; expand or collapse it at a second click, or one on its arrow."""
+        event.prevent_default()
+        place = event.get_content_offset(self)
+        line = -1 if place is None else round(self.scroll_y) + place.y
+        node = self.get_node_at_line(line)
+        if place is None or node is None:
+            return
+        again = line == self.cursor_line or 0 <= place.x - 2 * self._depth(node) < 2
+        self.cursor_line = line
         if again:
-            self.chosen()
+            self.action_unfold()
 
     # Drawing -----------------------------------------------------------------------------------------------
 
-    def draw(self, index: int, width: int) -> list[Segment]:
-        try:
-            return self._draw(index, width)
-        except READ_ERRORS:
-            return [self.text("(cannot be read)", "error")]
+    def _depth(self, node: Node) -> int:
+        depth = -1
+        while node.parent is not None:
+            depth, node = depth + 1, node.parent
+        return depth
 
-    def _draw(self, index: int, width: int) -> list[Segment]:
-        row = self.outline[index]
-        field = row.field
-        sign, sign_style = SIGNS.get(self.marks.get(field.path, ""), ("", ""))
-        arrow = " " if field.is_leaf else "▾" if row.expanded else "▸"
+    def get_label_width(self, node: Node) -> int:
+        """Return a width that every tree has, so that only visible labels are made."""
+        return 1
+
+    def render_label(self, node: Node, base_style: Style, style: Style) -> Text:
+        width = self.scrollable_content_region.width - 2 * self._depth(node)
+        try:
+            parts = self._parts(node, max(1, width))
+        except READ_ERRORS:
+            parts = [("(cannot be read)", "error")]
+        text = Text(no_wrap=True, end="")
+        for words, kind in parts:
+            text.append(words, self.get_component_rich_style(f"line--{kind}", partial=True))
+        text.pad_right(max(0, width - text.cell_len))
+        text.stylize_before(style)
+        return text
+
+    def _parts(self, node: Node, width: int) -> list[tuple[str, str]]:
+        """Return what stands in a row, with the kinds of text."""
+        arrow = "▾ " if node.is_expanded else "▸ "
+        if isinstance(node.data, Group):
+            return [(arrow, "guide"), (f"[{node.data.start:,} … {node.data.stop - 1:,}]", "index")]
+        field = node.data
+        assert field is not None  # noqa: S101 - every row but the root's has data
+        sign, sign_kind = SIGNS.get(self.marks.get(field.path, ""), ("", "name"))
+        sign = f"{sign} " if sign else ""
         name = escape(field.name)
-        room = width - INDENT * row.depth - 2 - (len(sign) + 1 if sign else 0)
+        left = width - 2 - len(sign) - cell_len(name)
         caption, value = self._caption(field)
+        words = sum(cell_len(text) + 2 for text in (caption, value) if text)
         details = self._details(field)
-        left = room - cell_len(name)
-        words = cell_len(caption) + cell_len(value) + (2 if caption else 0) + (2 if value else 0)
         detail = next((text for text in details if words + len(text) + 1 <= left), "")
         if not detail and not caption:
             detail = next((text for text in details if len(text) + 1 <= left), "")
             if words and left - len(detail) - 3 < min(words, 12):
                 detail = ""
-        name = fit(name, room).rstrip() if cell_len(name) > room else name
         kind = "name" if field.is_leaf else "index" if name.startswith("[") else "holder"
-        segments = [self.text("│ " * row.depth, "guide"), self.text(f"{arrow} ", "guide")]
-        if sign:
-            segments.append(self.text(f"{sign} ", sign_style))
-        segments.append(self.text(name, kind))
+        parts = [("  " if field.is_leaf else arrow, "guide"), (sign, sign_kind)]
+        parts.append((fit(name, width - 2 - len(sign)) if left < 0 else name, kind))
         left -= len(detail) + (1 if detail else 0)
-        for text, style in ((caption, "name"), (value, "value")):
+        for text, text_kind in ((caption, "name"), (value, "value")):
             if text and left > 4:
                 shown = fit(text, min(cell_len(text), left - 2))
-                segments.append(self.text(f"  {shown}", style))
+                parts.append((f"  {shown}", text_kind))
                 left -= cell_len(shown) + 2
-        space = max(0, left + (1 if detail else 0))
-        return [*segments, Segment(" " * space, self.rich_style), self.text(detail, "detail")]
+        return [*parts, (" " * (max(0, left) + 1), "name"), (detail, "detail")] if detail else parts
 
     def _details(self, field: Field) -> list[str]:
         """Return what stands at the right, from the longest form to the shortest."""
@@ -185,12 +281,10 @@ class TreeView(LineView):
             return "", "" if field.type in ("padding", "data") else escape(value_text(field, LONGEST))
         if not isinstance(field.steps[-1], int):
             return "", ""
-        tensor = self.document.tensor_at_node(field)
-        if tensor is not None:
-            return escape(tensor.name or tensor.path), ""
-        children = field.children()[:8]
-        name = next((child for child in children if child.is_leaf and isinstance(child.value, str | bytes)), None)
-        if name is None:
+        name = self.document.name_of(field)
+        if not name:
             return "", ""
-        value = next((child for child in children if child.name == "value" and child.is_leaf), None)
-        return escape(value_text(name, LONGEST).strip("'")), "" if value is None else escape(value_text(value, LONGEST))
+        children = field.children()[:8]
+        value = next((child for child in children if child.name == "value"), None)
+        shown = "" if value is None else self.document.brief(value, LONGEST)
+        return escape(name), escape(shown)

@@ -19,7 +19,6 @@ from textual.strip import Strip
 from ggcp_schema.browse.app import BrowseApp
 from ggcp_schema.browse.hexview import HexView
 from ggcp_schema.browse.jobs import Working
-from ggcp_schema.browse.outline import Outline
 from ggcp_schema.browse.screen import FileScreen
 from ggcp_schema.browse.single import BrowseScreen
 from ggcp_schema.browse.tree import TreeView
@@ -58,6 +57,11 @@ class Browser:
         return self.app.screen_stack[1].query(TreeView).first()
 
     @property
+    def rows(self) -> int:
+        """How many rows the tree has."""
+        return self.tree.last_line + 1
+
+    @property
     def hex(self) -> HexView:
         return self.app.screen_stack[1].query(HexView).first()
 
@@ -71,9 +75,9 @@ class Browser:
             await self.press("escape")
         self.app.clear_notifications()
         screen, tree = self.screen, self.tree
-        tree.outline = Outline(screen.document.file.root)
-        tree.relayout()
-        screen.select(tree.outline[0].field)
+        tree.root.remove_children()
+        tree.fill(tree.root)
+        screen.select(tree.root.children[0].data)
         await screen.action_tab(0, focus=False)
         await self.painted()
         screen.open_pane(0)

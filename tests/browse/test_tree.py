@@ -1,0 +1,80 @@
+"""The tree of fields: what is unfolded, and where the cursor is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gguf import GGUFWriter
+
+from ggcp_schema.browse.tree import GROUP, Group, TreeView
+from tests.browse.driver import Browser, browse
+from tests.helpers import FIXTURES
+
+ALICE = FIXTURES / "alice.ggcp"
+
+
+def expanded(tree: TreeView) -> set[str]:
+    """Return the paths of the expanded fields."""
+    nodes, found = list(tree.root.children), set()
+    while nodes:
+        node = nodes.pop()
+        if node.is_expanded:
+            found.add(node.data.path if not isinstance(node.data, Group) else str(node.data.start))
+            nodes += node.children
+    return found
+
+
+def test_every_field_is_revealed_and_what_was_left_is_collapsed_again() -> None:
+    async def script(browser: Browser) -> None:
+        tree, file = browser.tree, browser.app.files[0]
+        for path in ("layers[2].w1.ne[1]", "hparams.n_rot", "optimizer.state.m.data", "norm", "layers[0].wq.name"):
+            tree.reveal(file.find(path))
+            assert tree.field is not None
+            assert tree.field.path == path
+        assert expanded(tree) == {"layers", "layers[0]", "layers[0].wq"}
+
+    browse(ALICE, script=script)
+
+
+def test_what_the_user_expanded_stays_with_all_that_leads_to_it() -> None:
+    async def script(browser: Browser) -> None:
+        await browser.go_to("layers[1].wq")
+        await browser.press("right", "right")
+        assert browser.path == "layers[1].wq.n_dims"
+        await browser.go_to("hparams.n_embd")
+        assert expanded(browser.tree) == {"layers", "layers[1]", "layers[1].wq", "hparams"}
+        await browser.go_to("norm")
+        assert expanded(browser.tree) == {"layers", "layers[1]", "layers[1].wq"}
+        await browser.press("left", "left")
+        assert browser.path == "norm"
+
+    browse(ALICE, script=script)
+
+
+def test_a_long_list_unfolds_in_groups(tmp_path: Path) -> None:
+    path = tmp_path / "long.gguf"
+    writer = GGUFWriter(path, "llama")
+    writer.add_token_list([f"token {number}" for number in range(2 * GROUP + 5)])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+
+    async def script(browser: Browser) -> None:
+        await browser.press("slash")
+        await browser.type(f"token {2 * GROUP + 1}")
+        await browser.settle()
+        await browser.press("enter")
+        assert f"[{2 * GROUP + 1}]" in (browser.path or "")
+        node = browser.tree.cursor_node
+        assert [each.data.path for each in node.parent.children] == [
+            (browser.path or "").replace(str(2 * GROUP + 1), str(number)) for number in range(2 * GROUP, 2 * GROUP + 5)
+        ]
+        assert [each.data[1:] for each in node.parent.parent.children] == [
+            (0, GROUP),
+            (GROUP, 2 * GROUP),
+            (2 * GROUP, 2 * GROUP + 5),
+        ]
+        assert browser.rows < 50
+        assert "[2,000 … 2,004]" in browser.text("TreeView")
+
+    browse(path, script=script)
