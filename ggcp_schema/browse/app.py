@@ -8,19 +8,27 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from rich.text import Text
 from textual import events
-from textual.app import App, SystemCommand
-from textual.binding import Binding
+from textual.app import App, ComposeResult, SystemCommand
+from textual.binding import Binding, BindingType
+from textual.message import Message
 from textual.screen import Screen
 from textual.theme import Theme
+from textual.widgets import Footer, Static
 
-from ggcp_schema.browse.document import Document
-from ggcp_schema.browse.opening import Opened, OpeningScreen
+from ggcp_schema.browse.dialogs import HelpWindow
+from ggcp_schema.browse.document import READ_ERRORS, Document
+from ggcp_schema.browse.jobs import Working
 from ggcp_schema.browse.pair import PairScreen
-from ggcp_schema.browse.screen import FileScreen, Reopen, own_keys
+from ggcp_schema.browse.panes import Pane
+from ggcp_schema.browse.screen import FileScreen, Reopen
 from ggcp_schema.browse.single import BrowseScreen
+from ggcp_schema.inspect import Report
+from ggcp_schema.inspect.text import escape
 
 if TYPE_CHECKING:
     from ggcp_schema.formats.file import File
@@ -57,11 +65,86 @@ LIGHT = Theme(
 )
 
 
+class Opened(Message):
+    """The files are open; or there is the error that prevented it."""
+
+    def __init__(self, documents: Sequence[Document], error: Exception | None) -> None:
+        super().__init__()
+        self.documents, self.error = documents, error
+
+
+class Opener(Working):
+    """Opens the files in the background."""
+
+    def __init__(self, app: BrowseApp) -> None:
+        super().__init__()
+        self.display = False
+        self.paths, self.open_file, self.tokens = app.paths, app.open_file, app.tokens
+
+    def begin(self) -> None:
+        """Start to open the files."""
+        self.start(self._open)
+
+    def _open(self, report: Report) -> list[Document]:
+        """Open the files. If a file cannot be opened, or the job is cancelled, close the opened files again."""
+        documents: list[Document] = []
+        try:
+            for path in self.paths:
+                documents.append(Document(self.open_file(path), self.tokens))
+                documents[-1].prepare()
+                report(None)
+        except BaseException:
+            for document in documents:
+                document.file.close()
+            raise
+        return documents
+
+    def reported(self, result: Any, *, done: bool) -> None:
+        self.post_message(Opened([], result) if isinstance(result, READ_ERRORS) else Opened(result, None))
+
+
+class OpeningScreen(Screen[None]):
+    """The screen shown while files are opened, or when that fails."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("question_mark", "help", "help", key_display="?", tooltip="Keys"),
+        Binding("q", "app.quit", "quit", tooltip="Quit"),
+        Binding("t", "app.light_or_dark", "light or dark"),
+    ]
+
+    def compose(self) -> ComposeResult:
+        assert isinstance(self.app, BrowseApp)  # noqa: S101 - no other application has this screen
+        self.paths = self.app.paths
+        yield Static(id="title")
+        yield Static(id="problem")
+        yield Opener(self.app)
+        yield Footer(show_command_palette=False)
+
+    def on_mount(self) -> None:
+        self._show("opening …")
+        self.query_one("#problem").display = False
+        self.call_after_refresh(self.query_one(Opener).begin)  # the screen is seen first
+
+    def _show(self, state: str) -> None:
+        names = " and ".join(escape(Path(path).name) for path in self.paths)
+        self.query_one("#title", Static).update(Text.assemble((f" {names}\n", "bold"), f" {state}"))
+
+    def on_opened(self, message: Opened) -> None:
+        if message.error is not None:
+            self._show("cannot be opened")
+            problem = self.query_one("#problem", Static)
+            problem.display = True
+            problem.update(Text(escape(str(message.error), keep_newlines=True)))
+
+    def action_help(self) -> None:
+        self.app.push_screen(HelpWindow({"Everywhere": OpeningScreen}))
+
+
 class BrowseApp(App[None]):
     """The browser of one file, or of two.
 
-    `open_file` opens a path; it runs in another thread. `tokens` gives the text of a token. `error` is what prevented
-    the files from being opened; it is shown until the user quits.
+    `open_file` opens a path; it runs in another thread. `tokens` gives the text of a token. `error` is the error that
+    prevented opening, shown until the user quits.
     """
 
     TITLE = "ggcp-schema"
@@ -93,7 +176,7 @@ class BrowseApp(App[None]):
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     leave = partial(self.exit, return_code=128 + number)
                     asyncio.get_running_loop().add_signal_handler(number, leave)
-        self.push_screen(self._opening())
+        self.push_screen(OpeningScreen())
 
     def on_unmount(self) -> None:
         sys.setswitchinterval(self._interval)
@@ -102,9 +185,6 @@ class BrowseApp(App[None]):
         if isinstance(event, events.InputEvent) and isinstance(self.screen, FileScreen):
             self.screen.hold_work()
         await super().on_event(event)
-
-    def _opening(self) -> OpeningScreen:
-        return OpeningScreen(self.paths, self.open_file, self.tokens)
 
     async def on_opened(self, message: Opened) -> None:
         """Show the files; after an error the screen that says so stays."""
@@ -121,7 +201,7 @@ class BrowseApp(App[None]):
     async def on_reopen(self, message: Reopen) -> None:
         """Open the files again, after they have changed."""
         before, self.files = self.files, []
-        await self.switch_screen(self._opening())
+        await self.switch_screen(OpeningScreen())
         for file in before:
             file.close()
 
@@ -139,23 +219,12 @@ class BrowseApp(App[None]):
         self.theme = LIGHT.name if self.current_theme.dark else DARK.name
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
-        """Give everything that a key does, for the command palette."""
-        for binding in FileScreen.BINDINGS:
-            if isinstance(binding, Binding) and binding.show:
-                run = partial(self.call_later, screen.run_action, binding.action)
-                yield SystemCommand(binding.description, f"Key: {_key_name(binding.key)}", run)
-        if isinstance(screen, BrowseScreen):
-            for index, title in enumerate(screen.titles):
-                run = partial(self.call_later, screen.run_action, f"tab({index})")
-                yield SystemCommand(f"Open {title}", f"Key: {index + 1}", run)
-            pane = screen.panes[screen.tab]
-            for key in own_keys(pane):
-                run = partial(self.call_later, pane.run_action, key.action)
-                yield SystemCommand(key.label.capitalize(), f"Key: {key.key}", run)
+        """Yield everything that a key does on this screen and in the focused pane, for the command palette."""
+        for node, binding, enabled, _ in screen.active_bindings.values():
+            if enabled and isinstance(node, FileScreen | OpeningScreen | Pane):
+                title = binding.tooltip or binding.description
+                keys = f"Key: {binding.key_display or binding.key.partition(',')[0]}"
+                yield SystemCommand(title, keys, partial(self.call_later, node.run_action, binding.action))
         yield SystemCommand("Theme", "Choose another theme", self.action_change_theme)
         keep = partial(self.set_timer, 0.1, self.keep_screenshot)
-        yield SystemCommand("Screenshot", "Save the screen as SVG", keep)
-
-
-def _key_name(key: str) -> str:
-    return {"slash": "/", "question_mark": "?"}.get(key, key)
+        yield SystemCommand("Screenshot", "Write the screen to an SVG file in this folder", keep)

@@ -13,13 +13,14 @@ from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
+from textual.dom import DOMNode
 from textual.screen import ModalScreen
 from textual.widgets import Input, Label, Static
 
 from ggcp_schema.browse.commands import Command, arguments
 from ggcp_schema.browse.document import READ_ERRORS, Document
 from ggcp_schema.browse.jobs import Working
-from ggcp_schema.browse.lines import LineView
+from ggcp_schema.browse.lines import Hanging, LineView
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.inspect import Report
 from ggcp_schema.inspect.search import SHOWN, Hits, search
@@ -265,29 +266,42 @@ class CommandWindow(ModalScreen[None]):
 
 
 class HelpWindow(ModalScreen[None]):
-    """All keys."""
+    """All keys, as the bindings of the screen and its panes say."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,question_mark,enter", "dismiss", "Close")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,question_mark,enter", "dismiss", "Close", show=False)]
+    NAMES: ClassVar[dict[str, str]] = {
+        "up": "↑",
+        "down": "↓",
+        "left": "←",
+        "right": "→",
+        "slash": "/",
+        "question_mark": "?",
+        "minus": "−",
+        "plus": "+",
+        "equals_sign": "=",
+        "left_square_bracket": "[",
+        "right_square_bracket": "]",
+    }
 
-    def __init__(self, keys: list[tuple[str, list[tuple[str, str]]]]) -> None:
+    def __init__(self, groups: dict[str, type[DOMNode]]) -> None:
         super().__init__()
-        self.keys = keys
+        self.groups = groups
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="window"):
-            text = Text()
-            for title, lines in self.keys:
-                text.append(f"{title}\n", "bold underline")
-                for key, words in lines:
-                    text.append(f"  {key:<16}", "bold")
-                    text.append(f"{words}\n")
-                text.append("\n")
-            text.rstrip()
-            yield Static(text)
+            for title, owner in self.groups.items():
+                lines = [Text(title, "bold underline")]
+                for binding in (each for each in owner.BINDINGS if isinstance(each, Binding)):
+                    keys = " ".join(
+                        self.NAMES.get(key, key.capitalize() if len(key) > 1 else key) for key in binding.key.split(",")
+                    )
+                    words = binding.tooltip or binding.description
+                    lines.append(Text.assemble((f"  {keys:<16} ", "bold"), words[:1].upper() + words[1:]))
+                yield Static(Hanging(Text("\n").join([*lines, Text()]), 19))
 
     def on_mount(self) -> None:
         window = self.query_one(".window")
-        window.border_title = "Keys"
+        window.border_title, window.border_subtitle = "Keys", "↑ ↓ PgUp PgDn: scroll   Esc: close"
         window.focus()
 
     def on_click(self, event: events.Click) -> None:

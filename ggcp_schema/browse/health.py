@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from rich.segment import Segment
@@ -23,6 +24,7 @@ LEGEND = (
     "RMS of the weights; m and v: how far and how steadily they move; v = 0: never trained",
     "good: RMS 0.01 to 10, m/√v below 1, NaN and Inf 0",
 )
+ROOM = 16  # lines of the pane from which there is room for the legend
 COLUMNS = ("RMS", "m", "v", "m/√v", "v = 0", "NaN", "Inf")
 WIDTHS = (8, 8, 8, 8, 8, 6, 6)  # no value is negative
 NAME = 20  # columns for a path: enough to show the layer of an attention_norm
@@ -32,7 +34,6 @@ class HealthView(LineView, Working, Pane):
     """The Health tab."""
 
     TITLE = "Health"
-    top = 5
 
     def __init__(self, document: Document, **options: Any) -> None:
         super().__init__(**options)
@@ -103,20 +104,32 @@ class HealthView(LineView, Working, Pane):
             count -= 1
         return count
 
-    def draw_top(self, index: int, width: int) -> list[Segment]:
-        if self.error:
-            return [self.text(self.error, "error")] if index == 0 else []
-        if self.found is None:
-            return [self.text("reading …", "detail")] if index == 0 else []
-        if index == 0:
-            style = "value" if self.found.is_sound else "error"
-            sign = "✓" if self.found.is_sound else "✗"
-            words = f"{sign} {self.found.verdict}"
+    @property
+    def top(self) -> int:  # type: ignore[override]
+        """The lines of the verdict, how the moments are known, the legend, and the head of the table."""
+        return len(self._paragraphs()) + 1
+
+    def _paragraphs(self) -> list[tuple[str, str]]:
+        """Return the lines above the table with their styles; on a low screen only the verdict."""
+        width, height = max(20, self.scrollable_content_region.width), self.scrollable_content_region.height
+        if self.error or self.found is None:
+            texts = [(self.error or "reading …", "error" if self.error else "detail")]
+        else:
+            found = self.found
+            words = f"{'✓' if found.is_sound else '✗'} {found.verdict}"
             if self.working:
-                words = f"{bar(len(self.found.rows) / (self.found.total or 1), 12)} reading …"
-            return [self.text(fit(words, width), style)]
-        if index < 4:
-            return [self.text(fit((self.found.moments.evidence, *LEGEND)[index - 1], width), "detail")]
+                words = f"{bar(len(found.rows) / (found.total or 1), 12)} reading …"
+            texts = [(words, "value" if found.is_sound else "error")]
+            if height >= ROOM:
+                texts += [(words, "detail") for words in (found.moments.evidence, *LEGEND)]
+        return [(line, style) for words, style in texts for line in wrap(words, width)]
+
+    def draw_top(self, index: int, width: int) -> list[Segment]:
+        lines = self._paragraphs()
+        if index < len(lines):
+            return [self.text(*lines[index])]
+        if not self.count():
+            return []
         count = self._columns(width)
         room = width - sum(WIDTHS[:count])
         titles = "".join(f"{title:>{size}}" for title, size in zip(COLUMNS[:count], WIDTHS))

@@ -10,12 +10,12 @@ from textual import events
 from textual.binding import Binding, BindingType
 from textual.geometry import Size
 from textual.message import Message
+from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from ggcp_schema.browse.document import READ_ERRORS, Document
-from ggcp_schema.browse.drawn import DrawnView
 from ggcp_schema.browse.hexlines import Layout, Piece, pieces
-from ggcp_schema.browse.reading import Unreadable
+from ggcp_schema.browse.panes import Unreadable
 from ggcp_schema.browse.text import fit
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.inspect.text import escape, value_text
@@ -23,7 +23,7 @@ from ggcp_schema.inspect.text import escape, value_text
 SHOWN_NAMES = frozenset({"u32", "i32", "u64", "i64", "f32"})  # types whose value fits beside the name
 
 
-class HexView(DrawnView):
+class HexView(ScrollView, can_focus=True):
     """Bytes as hex digits and text, virtual: a file of 50 GB costs no more than one of 50 bytes."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -40,7 +40,6 @@ class HexView(DrawnView):
         Binding("left_square_bracket", "field(-1)", "Previous field", show=False),
         Binding("right_square_bracket", "field(1)", "Next field", show=False),
     ]
-    PREFIX = "hex"
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "hex--address",
         "hex--even",
@@ -100,24 +99,14 @@ class HexView(DrawnView):
 
     def mark_bytes(self, chosen: range, cursor: int) -> None:
         """Mark these bytes, and put the cursor on a byte."""
-        if chosen != self.selection:
-            self._redraw(self.selection)
-            self._redraw(chosen)
         self.selection = chosen
         self._put(min(cursor, max(0, self.file.size - 1)), centre=True)
 
     def _put(self, cursor: int, *, centre: bool = False) -> None:
         """Put the cursor on a byte."""
-        self._redraw(range(self.cursor, self.cursor + 1))
         self.cursor = cursor
-        self._redraw(range(self.cursor, self.cursor + 1))
+        self.refresh()
         self.show_cursor(centre=centre)
-
-    def _redraw(self, span: range) -> None:
-        """Draw the lines again that show these bytes."""
-        grid, top = self.grid, round(self.scroll_y)
-        first, stop = span.start // grid.per_line - top, -(-span.stop // grid.per_line) - top
-        self.redraw(max(0, first), min(self.scrollable_content_region.height, stop))
 
     def show_cursor(self, *, centre: bool = False) -> None:
         """Scroll so that the cursor can be seen."""
@@ -182,6 +171,10 @@ class HexView(DrawnView):
         if index is None:
             index = 0
         self.jump((round(self.scroll_y) + place.y) * grid.per_line + index)
+
+    def style_of(self, kind: str) -> Style:
+        """Return the style of a component class."""
+        return self.get_component_rich_style(f"hex--{kind}")
 
     # Drawing -----------------------------------------------------------------------------------------------
 

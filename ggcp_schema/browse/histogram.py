@@ -12,10 +12,10 @@ from textual.strip import Strip
 
 from ggcp_schema.browse.document import Document
 from ggcp_schema.browse.jobs import Working
-from ggcp_schema.browse.panes import EMPTY, Pane
+from ggcp_schema.browse.panes import Pane, cannot_show
 from ggcp_schema.browse.text import bar, column, fit, number, short_size
 from ggcp_schema.constructs.tree import Field
-from ggcp_schema.files.tensor import ELEMENT_SIZES, Tensor
+from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.inspect import Report
 
 if TYPE_CHECKING:
@@ -47,15 +47,13 @@ class Histogram(Working, Pane, can_focus=True):
 
     def show(self, field: Field | None) -> None:
         tensor = self.document.tensor_of(field)
-        if tensor == self.tensor:
+        if tensor == self.tensor and (tensor is not None or self.error):
             return
         self.stop()
-        self.tensor, self.found, self.error = tensor, None, ""
-        if tensor is not None and tensor.n_elements:
-            if tensor.type in ELEMENT_SIZES:
-                self.start(lambda report: measured(tensor, report), delay=self.DELAY)
-            else:
-                self.error = f"{tensor.path} is quantized ({tensor.type}): its values are not decoded here."
+        self.tensor, self.found = tensor, None
+        self.error = cannot_show(tensor, "how its values are distributed")
+        if tensor is not None and not self.error:
+            self.start(lambda report: measured(tensor, report), delay=self.DELAY)
         self.refresh()
 
     def hide(self) -> None:
@@ -89,7 +87,7 @@ class Histogram(Working, Pane, can_focus=True):
             if y == 0 and self.working:
                 yield self._part("reading …", "label")
             elif y == 0:
-                yield self._part(self.error or EMPTY.format("how its values are distributed"), "label")
+                yield self._part(self.error, "label")
             return
         head = self._head(width)
         if y < len(head):

@@ -6,12 +6,12 @@ from typing import Any, ClassVar
 
 from rich.segment import Segment
 from rich.style import Style
+from rich.text import Text
 from textual import events
 from textual.binding import Binding, BindingType
 from textual.geometry import Size
+from textual.scroll_view import ScrollView
 from textual.strip import Strip
-
-from ggcp_schema.browse.drawn import DrawnView
 
 LINE_KINDS = (
     *("accent", "bar", "changed", "cursor", "cursor-blurred", "detail", "error"),
@@ -20,7 +20,7 @@ LINE_KINDS = (
 LINE_CLASSES = {f"line--{kind}" for kind in LINE_KINDS}
 
 
-class LineView(DrawnView):
+class LineView(ScrollView, can_focus=True):
     """Lines that are drawn when they are seen.
 
     Subclasses define `count`, `draw` and, if `top` is not 0, `draw_top`; `moved` and `chosen` are called when the
@@ -36,7 +36,6 @@ class LineView(DrawnView):
         Binding("end", "end(1)", "Last line", show=False),
         Binding("enter", "choose", "Choose", show=False),
     ]
-    PREFIX = "line"
     COMPONENT_CLASSES: ClassVar[set[str]] = LINE_CLASSES
 
     top = 0  # fixed lines
@@ -92,13 +91,9 @@ class LineView(DrawnView):
 
     def put(self, index: int, *, centre: bool = False) -> None:
         """Put the cursor on a line that exists."""
-        before, self.cursor = self.cursor, index
+        self.cursor = index
         self.show_cursor(centre=centre)
-        self.redraw(0, self.top)
-        for line in {before, index}:
-            seen = self.top + line - round(self.scroll_y)
-            if seen >= self.top:
-                self.redraw(seen, seen + 1)
+        self.refresh()
 
     def show_cursor(self, *, centre: bool = False) -> None:
         """Scroll so that the cursor can be seen."""
@@ -134,6 +129,10 @@ class LineView(DrawnView):
                 self.chosen()
             self.jump(index)
 
+    def style_of(self, kind: str) -> Style:
+        """Return the style of a component class."""
+        return self.get_component_rich_style(f"line--{kind}")
+
     # Drawing -----------------------------------------------------------------------------------------------
 
     def text(self, text: str, style: str = "name") -> Segment:
@@ -155,3 +154,17 @@ class LineView(DrawnView):
                 style = Style(bgcolor=mark.bgcolor, bold=mark.bold)
                 segments = [Segment(text, (own or Style()) + style) for text, own, *_ in strip]
         return Strip(segments).adjust_cell_length(self.size.width, base)
+
+
+class Hanging:
+    """Lines whose continuation is indented below the text and not below the label."""
+
+    def __init__(self, text: Text, indent: int) -> None:
+        self.text, self.indent = text, indent
+
+    def __rich_console__(self, console: Any, options: Any) -> Any:
+        for line in self.text.split("\n"):
+            label, words = line[: self.indent], line[self.indent :]
+            for index, part in enumerate(words.wrap(console, max(8, options.max_width - self.indent))):
+                part.rstrip()
+                yield Text.assemble(label if index == 0 else " " * self.indent, part)

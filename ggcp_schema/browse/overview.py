@@ -16,6 +16,7 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from ggcp_schema.browse.document import Document
+from ggcp_schema.browse.lines import Hanging
 from ggcp_schema.browse.panes import Jump, Pane
 from ggcp_schema.browse.text import bar, column, number, short_size
 from ggcp_schema.constructs.tree import Field
@@ -83,20 +84,6 @@ class Overview(VerticalScroll, Pane, can_focus=True):
 def _labelled(lines: list[Line]) -> Hanging:
     text = Text("\n").join(Text.assemble((f"{label:<12} ", "bold"), escape(words)) for label, words in lines)
     return Hanging(text, 13)
-
-
-class Hanging:
-    """Lines whose continuation is indented below the text and not below the label."""
-
-    def __init__(self, text: Text, indent: int) -> None:
-        self.text, self.indent = text, indent
-
-    def __rich_console__(self, console: Any, options: Any) -> Any:
-        for line in self.text.split("\n"):
-            label, words = line[: self.indent], line[self.indent :]
-            for index, part in enumerate(words.wrap(console, max(8, options.max_width - self.indent))):
-                part.rstrip()
-                yield Text.assemble(label if index == 0 else " " * self.indent, part)
 
 
 class LossChart(Widget):

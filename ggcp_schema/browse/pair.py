@@ -13,15 +13,13 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.message import Message
 from textual.widget import Widget
+from textual.widgets import Footer
 
-from ggcp_schema.browse.bars import KeyBar, TopBar
 from ggcp_schema.browse.document import Document, holders
 from ggcp_schema.browse.hexview import HexView
 from ggcp_schema.browse.jobs import Working
-from ggcp_schema.browse.keys import KEYS
 from ggcp_schema.browse.lines import LineView
-from ggcp_schema.browse.panes import Frame
-from ggcp_schema.browse.reading import reads_file
+from ggcp_schema.browse.panes import Frame, TopBar, reads_file
 from ggcp_schema.browse.screen import FileScreen, Finder, Known, Student
 from ggcp_schema.browse.text import bar, fit, number
 from ggcp_schema.browse.tree import TreeView
@@ -250,6 +248,9 @@ class PairScreen(FileScreen):
         Binding("5", "open(4)", "Bytes of B", show=False),
     ]
 
+    NAMES = ("A", "B", "Changes", "Bytes A", "Bytes B")
+    OWNERS: ClassVar[dict[str, type[Widget]]] = {"Fields": TreeView, "Changes": ChangeList, "Bytes": HexView}
+
     def __init__(self, a: Document, b: Document) -> None:
         super().__init__()
         self.a, self.b = a, b
@@ -267,7 +268,7 @@ class PairScreen(FileScreen):
         return self.single or self.has_class("-low")
 
     def compose(self) -> ComposeResult:
-        yield TopBar(self.a)
+        yield TopBar(f"{self.a.name} ↔ {self.b.name}", self.a)
         with Horizontal(id="trees"):
             for letter, document in (("a", self.a), ("b", self.b)):
                 with Frame(id=f"{letter}-frame"):
@@ -281,7 +282,7 @@ class PairScreen(FileScreen):
         yield Finder(self.found)
         yield Student(self.a)
         yield Student(self.b)
-        yield KeyBar(KEYS)
+        yield Footer(show_command_palette=False)
 
     async def on_mount(self) -> None:
         self.fit_to(self.app.size.width, self.app.size.height)
@@ -307,9 +308,7 @@ class PairScreen(FileScreen):
         name = FRAMES[self.frame_of(event.widget)]
         if name != "changes":
             self.side = int(name.endswith("b"))
-            bar = self.query_one(TopBar)
-            bar.document = self.document
-            bar.refresh()
+            self.query_one(TopBar).put(document=self.document)
 
     def on_known(self, message: Known) -> None:
         self.query_one(TopBar).refresh()

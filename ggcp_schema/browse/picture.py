@@ -14,10 +14,9 @@ from textual.strip import Strip
 
 from ggcp_schema.browse.document import Document
 from ggcp_schema.browse.jobs import Working
-from ggcp_schema.browse.panes import EMPTY, Pane
+from ggcp_schema.browse.panes import Pane, cannot_show
 from ggcp_schema.browse.text import fit, number
 from ggcp_schema.constructs.tree import Field
-from ggcp_schema.files.tensor import ELEMENT_SIZES
 from ggcp_schema.inspect.pooling import METHODS, Matrix, Picture, Window, pool
 
 STOPS = ((0x10, 0x25, 0x5C), (0x3F, 0x62, 0x93), (0x84, 0x8A, 0x8E), (0xC9, 0xA8, 0x4C), (0xFF, 0xE9, 0x7A))
@@ -66,9 +65,10 @@ class PictureView(Working, Pane, can_focus=True):
 
     def show(self, field: Field | None) -> None:
         tensor = self.document.tensor_of(field)
-        if tensor is None or not tensor.n_elements:
+        problem = cannot_show(tensor, "it as a picture")
+        if tensor is None or problem:
             self.stop()
-            self.matrix, self.picture, self.error = None, None, ""
+            self.matrix, self.picture, self.error = None, None, problem
             self.refresh()
         elif self.matrix is None or self.matrix.tensor != tensor:
             self.matrix = Matrix(tensor)
@@ -84,15 +84,14 @@ class PictureView(Working, Pane, can_focus=True):
 
     def _compute(self) -> None:
         """Compute the picture again, after the selection, the size or the window has changed."""
+        if self.matrix is None:
+            return
         self.stop()
         self.picture, self.error = None, ""
         self.refresh()
         matrix, window, method = self.matrix, self.window, self.method
         width, height = self.size.width, 2 * (self.size.height - 2)
-        if matrix is None or width < 1 or height < 1:
-            return
-        if matrix.tensor.type not in ELEMENT_SIZES:
-            self.error = f"{matrix.tensor.path} is quantized ({matrix.tensor.type}): its values are not decoded here."
+        if width < 1 or height < 1:
             return
         self.start(lambda report: pool(matrix, window, width, height, method, report), delay=self.DELAY)
 
@@ -150,7 +149,7 @@ class PictureView(Working, Pane, can_focus=True):
         label = self.get_component_rich_style("plot--label")
         if self.matrix is None or self.error:
             if y == 0:
-                yield Segment(self.error or EMPTY.format("it as a picture"), label)
+                yield Segment(self.error, label)
             return
         if y == 0:
             yield from self._title(width)

@@ -11,7 +11,7 @@ from textual.containers import VerticalScroll
 from textual.widgets import Static
 
 from ggcp_schema.browse.document import Document
-from ggcp_schema.browse.overview import Hanging
+from ggcp_schema.browse.lines import Hanging
 from ggcp_schema.browse.panes import Pane
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.inspect.text import escape, shape_text, size_text, value_text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from typing import Any, ClassVar
 
 from textual import events
@@ -13,13 +13,11 @@ from textual.screen import Screen
 from textual.widget import Widget
 
 from ggcp_schema.browse import commands
-from ggcp_schema.browse.bars import Key, KeyBar, TopBar
 from ggcp_schema.browse.dialogs import CommandWindow, GoToWindow, HelpWindow, SearchWindow
 from ggcp_schema.browse.document import READ_ERRORS, Document
 from ggcp_schema.browse.hexview import HexView
 from ggcp_schema.browse.jobs import Working
-from ggcp_schema.browse.keys import HELP
-from ggcp_schema.browse.reading import Unreadable, reads_file
+from ggcp_schema.browse.panes import TopBar, Unreadable, reads_file
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.errors import FileError, GgcpError
 from ggcp_schema.files.source import Source
@@ -87,25 +85,27 @@ class FileScreen(Screen[None]):
     """What the screens with one file and with two have in common: panes, keys, and a look at changes of the file."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("tab", "pane(1)", "Next pane", show=False),
+        Binding("question_mark", "help", "help", key_display="?", tooltip="Keys"),
+        Binding("q", "app.quit", "quit", tooltip="Quit"),
+        Binding("tab", "pane(1)", "pane", key_display="Tab", tooltip="Next pane"),
         Binding("shift+tab", "pane(-1)", "Previous pane", show=False),
-        Binding("slash", "search", "Search"),
-        Binding("g", "go_to", "Go to a path or an offset"),
-        Binding("n", "tensor(1)", "Next tensor"),
-        Binding("N", "tensor(-1)", "Previous tensor"),
-        Binding("f", "finding", "Next finding"),
-        Binding("y", "copy_path", "Copy the path"),
-        Binding("Y", "copy_command", "Copy the command that prints this"),
-        Binding("x", "extract", "Extract the tensor"),
-        Binding("e", "export", "Export a model"),
-        Binding("c", "convert", "Convert to a GGUF checkpoint"),
-        Binding("r", "reload", "Open the file again"),
-        Binding("z", "zoom", "One pane, or all"),
-        Binding("t", "app.light_or_dark", "Light or dark"),
+        Binding("slash", "search", "search", key_display="/", tooltip="Search paths, names and texts"),
+        Binding("g", "go_to", "go to", tooltip="Go to a path or an offset"),
+        Binding("n", "tensor(1)", "next tensor", tooltip="Next tensor"),
+        Binding("N", "tensor(-1)", "Previous tensor", show=False),
+        Binding("f", "finding", "finding", tooltip="Next finding: NaN, infinity, damage, odd padding"),
+        Binding("z", "zoom", "zoom", tooltip="Let one pane fill the screen, or show all again"),
+        Binding("x", "extract", "extract", tooltip="Extract the tensor"),
+        Binding("e", "export", "export", tooltip="Export a model to run"),
+        Binding("c", "convert", "convert", tooltip="Convert to a GGUF checkpoint to resume from"),
+        Binding("y", "copy_path", "copy path", tooltip="Copy the path"),
+        Binding("Y", "copy_command", "Copy the command that prints this", show=False),
+        Binding("r", "reload", "Open the file again", show=False),
+        Binding("t", "app.light_or_dark", "Light or dark", show=False),
         Binding("escape", "stop", "Stop looking", show=False),
-        Binding("question_mark", "help", "Keys"),
-        Binding("q", "app.quit", "Quit"),
     ]
+    NAMES: ClassVar[tuple[str, ...]]  # of the panes
+    OWNERS: ClassVar[dict[str, type[Widget]]]  # whose keys the help window lists
     field: Field | None = None
     byte = 0
 
@@ -156,8 +156,7 @@ class FileScreen(Screen[None]):
         if self.classes != before:
             self.app.update_styles(self)  # once: it takes longer than all else
         for bar in self.query(TopBar):
-            bar.panes = ([name.replace("-", " ").title() for name in names], self.pane) if self.single else None
-            bar.refresh()
+            bar.put(panes=(list(self.NAMES), self.pane) if self.single else None)
 
     def target(self, name: str) -> Widget:
         """Return the widget that is focused in a pane."""
@@ -184,9 +183,6 @@ class FileScreen(Screen[None]):
 
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
         self.pane = self.frame_of(event.widget)
-        bar = self.query_one(KeyBar)
-        bar.own = list(own_keys(event.widget))
-        bar.refresh()
 
     # The file may change -----------------------------------------------------------------------------------
 
@@ -212,12 +208,12 @@ class FileScreen(Screen[None]):
         """Say that the file cannot be read as it was."""
         bar = self.query_one(TopBar)
         if not bar.trouble:
-            bar.trouble, title = "cannot be read (r: try again)", "The file cannot be read"
+            trouble, title = "cannot be read (r: try again)", "The file cannot be read"
             try:
                 check_same_file(self.document.file.source)
             except READ_ERRORS:
-                bar.trouble, title = "changed on disk (r: open again)", "The file has changed"
-            bar.refresh()
+                trouble, title = "changed on disk (r: open again)", "The file has changed"
+            bar.put(trouble=trouble)
             self.notify(str(error), title=title, severity="error", timeout=15, markup=False)
             for view in self.query(HexView):
                 view.reload()
@@ -267,30 +263,30 @@ class FileScreen(Screen[None]):
             self.select(self.document.field_of(tensor))
 
     def action_finding(self) -> None:
-        self.query_one(KeyBar).show_message("looking for findings …  Esc: stop")
+        self.query_one(TopBar).put(note="looking for findings …  Esc: stop")
         document, after = self.document, self.byte
         self.query_one(Finder).start(lambda report: next_place(document.file, after, report))
 
     @reads_file
     def found(self, result: Any, done: bool) -> None:
         """Go to the place that was found."""
-        bar = self.query_one(KeyBar)
+        bar = self.query_one(TopBar)
         if not done:
-            bar.show_message(f"looking for findings … {100 * result:.0f} %  Esc: stop")
+            bar.put(note=f"looking for findings … {100 * result:.0f} %  Esc: stop")
             return
-        bar.show_message("")
+        bar.put(note="")
         if isinstance(result, Place):
             self.select(self.document.file.at(result.offset), result.offset)
             self.notify(result.message, title=f"Finding at offset {result.offset:,}", markup=False)
         elif result is None:
-            self.notify("Nothing odd was found: no NaN, no infinity, no damage, all padding zero.")
+            self.notify("No findings: no NaN or infinity, no damage, all padding zero.")
         else:
             self.trouble(result)
 
     def action_stop(self) -> None:
         if self.query_one(Finder).working:
             self.query_one(Finder).stop()
-            self.query_one(KeyBar).show_message("")
+            self.query_one(TopBar).put(note="")
 
     def _copy(self, text: str) -> None:
         self.app.copy_to_clipboard(text)
@@ -325,12 +321,4 @@ class FileScreen(Screen[None]):
         self.app.push_screen(CommandWindow(commands.converting(self.document.file.path, self._advised())))
 
     def action_help(self) -> None:
-        self.app.push_screen(HelpWindow(HELP))
-
-
-def own_keys(widget: Widget) -> Iterator[Key]:
-    """Give the keys of a pane that are worth a place in the bar."""
-    for binding in widget.BINDINGS:
-        if isinstance(binding, Binding) and binding.show:
-            key = {"plus": "+", "minus": "−"}.get(binding.key.split(",")[0], binding.key.split(",")[0])
-            yield Key(key, binding.description.lower(), binding.action)
+        self.app.push_screen(HelpWindow({"Everywhere": FileScreen, "Panes": type(self), **self.OWNERS}))

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.widget import Widget
+from textual.widgets import Footer, Tab, Tabs
 
-from ggcp_schema.browse.bars import KeyBar, TabStrip, TopBar
 from ggcp_schema.browse.document import Document
 from ggcp_schema.browse.health import HealthView
 from ggcp_schema.browse.hexview import HexView
 from ggcp_schema.browse.histogram import Histogram
-from ggcp_schema.browse.keys import KEYS
 from ggcp_schema.browse.layers import Layers
 from ggcp_schema.browse.overview import Overview
-from ggcp_schema.browse.panes import Frame, Jump, Pane
+from ggcp_schema.browse.panes import Frame, Jump, Pane, TopBar, reads_file
 from ggcp_schema.browse.picture import PictureView
-from ggcp_schema.browse.reading import reads_file
 from ggcp_schema.browse.schema import Schema
 from ggcp_schema.browse.screen import FileScreen, Finder, Known, Student
 from ggcp_schema.browse.tree import TreeView
@@ -32,23 +28,24 @@ from ggcp_schema.errors import GgcpError
 from ggcp_schema.inspect.text import escape, float_text, value_text
 
 FRAMES = ("tree", "tabs", "hex")
+KINDS: tuple[Any, ...] = (Overview, Values, Histogram, PictureView, HealthView, Layers, Schema)
 
 
 class BrowseScreen(FileScreen):
     """One file: the tree at the left, tabs at the right, bytes at the bottom; what is selected in one is in all."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding(str(number), f"tab({number - 1})", f"Tab {number}", show=False) for number in range(1, 8)
+        Binding(str(number), f"tab({number - 1})", f"Open {kind.TITLE}", show=False)
+        for number, kind in enumerate(KINDS, 1)
     ]
+    NAMES = ("Fields", "Tabs", "Bytes")
+    OWNERS: ClassVar[dict[str, type[Widget]]] = {"Fields": TreeView, "Bytes": HexView} | {
+        kind.TITLE: kind for kind in KINDS if kind not in (Overview, Schema)
+    }
 
     def __init__(self, document: Document) -> None:
         super().__init__()
         self._document = document
-        self.makers: dict[str, Callable[[], Pane]] = {
-            kind.TITLE: partial(kind, document)
-            for kind in (Overview, Values, Histogram, PictureView, HealthView, Layers, Schema)
-        }
-        self.titles = list(self.makers)
         self.panes: dict[int, Pane] = {}
         self.tab = 0
 
@@ -60,20 +57,21 @@ class BrowseScreen(FileScreen):
         return list(FRAMES)
 
     def compose(self) -> ComposeResult:
-        yield TopBar(self.document)
+        yield TopBar(self.document.name, self.document)
         with Horizontal(id="upper"):
             with Frame(id="tree-frame"):
                 yield TreeView(self.document)
             with Frame(id="tabs-frame"):
-                yield TabStrip(self.titles)
+                yield Tabs(*(Tab(kind.TITLE, id=f"tab-{index}") for index, kind in enumerate(KINDS)))
         with Frame(id="hex-frame"):
             yield HexView(self.document)
         yield Finder(self.found)
         yield Student(self.document)
-        yield KeyBar(KEYS)
+        yield Footer(show_command_palette=False)
 
     async def on_mount(self) -> None:
         self.fit_to(self.app.size.width, self.app.size.height)
+        self.query_one(Tabs).can_focus = False
         self.query_one("#tree-frame").border_title = "Fields"
         self.query_one("#hex-frame").border_title = "Bytes"
         tree = self.query_one(TreeView)
@@ -124,19 +122,30 @@ class BrowseScreen(FileScreen):
         self.tab = index
         pane = self.panes.get(index)
         if pane is None:
-            pane = self.panes[index] = self.makers[self.titles[index]]()
+            pane = self.panes[index] = KINDS[index](self.document)
             pane.add_class("pane")
             await self.query_one("#tabs-frame").mount(pane)
         pane.display = True
-        strip = self.query_one(TabStrip)
-        strip.active = index
-        strip.refresh()
+        with self.prevent(Tabs.TabActivated):
+            self.query_one(Tabs).active = f"tab-{index}"
         self.call_after_refresh(self._show_in_tab)
         if focus:
             self.open_pane(FRAMES.index("tabs"))
 
-    async def on_tab_strip_chosen(self, message: TabStrip.Chosen) -> None:
-        await self.action_tab(message.index)
+    async def on_tabs_tab_activated(self, message: Tabs.TabActivated) -> None:
+        index = int(str(message.tab.id).removeprefix("tab-"))
+        if index != self.tab:
+            await self.action_tab(index)
+
+    def fit_to(self, width: int, height: int) -> None:
+        super().fit_to(width, height)
+        room = self.size.width if self.single else self.size.width - min(64, max(41, self.size.width * 46 // 100)) - 4
+        for extra, form in ((4, " {0} {1} "), (2, " {1} "), (1, "{1} "), (-99, " {2} ")):
+            if sum(len(kind.TITLE) + extra for kind in KINDS) <= room:
+                for index, kind in enumerate(KINDS):
+                    label = form.format(index + 1, kind.TITLE, kind.TITLE[:4])
+                    self.query_one(f"#tab-{index}", Tab).label = label
+                break
 
     @reads_file
     def _show_in_tab(self, origin: Widget | None = None) -> None:

@@ -16,7 +16,7 @@ from textual.widgets.tree import TreeNode
 
 from ggcp_schema.browse.document import READ_ERRORS, Document
 from ggcp_schema.browse.lines import LINE_CLASSES
-from ggcp_schema.browse.reading import reads_file
+from ggcp_schema.browse.panes import reads_file
 from ggcp_schema.browse.text import fit, short_size
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.inspect.text import count_text, escape, shape_text, value_text
@@ -136,6 +136,7 @@ class TreeView(Tree["Field | Group"]):
             path += found
         for node in self._opened.difference(path[:-1]):
             node.collapse()
+            node.remove_children()
             self._opened.discard(node)
         for node in path[:-1]:
             if not node.is_expanded:
@@ -218,7 +219,8 @@ class TreeView(Tree["Field | Group"]):
             parts = [("(cannot be read)", "error")]
         text = Text(no_wrap=True, end="")
         for words, kind in parts:
-            text.append(words, self.get_component_rich_style(f"line--{kind}", partial=True))
+            own = self.get_component_rich_style(f"line--{kind}")
+            text.append(words, Style(color=own.color, bold=own.bold))
         text.pad_right(max(0, width - text.cell_len))
         text.stylize_before(style)
         return text

@@ -13,11 +13,11 @@ from textual.geometry import Size
 
 from ggcp_schema.browse.document import Document
 from ggcp_schema.browse.lines import LineView
-from ggcp_schema.browse.panes import EMPTY, Jump, Pane
+from ggcp_schema.browse.panes import Jump, Pane, cannot_show
 from ggcp_schema.browse.text import fit, number
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.errors import GgcpError
-from ggcp_schema.files.tensor import ELEMENT_SIZES, Tensor
+from ggcp_schema.files.tensor import Tensor
 
 CELL = 10  # characters
 WRAP = 8  # elements in a row of a tensor with one dimension
@@ -86,17 +86,14 @@ class Values(LineView, Pane):
         self.document = document
         self.table: Table | None = None
         self.column = 0
-        self._message = EMPTY.format("its values")
+        self._message = ""
         self._cache: dict[tuple[int, int, int], list[float]] = {}
 
     def show(self, field: Field | None) -> None:
         tensor = self.document.tensor_of(field)
-        if tensor is None or not tensor.n_elements:
+        self._message = cannot_show(tensor, "its values")
+        if tensor is None or self._message:
             self.table = None
-            self._message = EMPTY.format("its values") if tensor is None else "A NULL tensor has no values."
-        elif tensor.type not in ELEMENT_SIZES:
-            self.table = None
-            self._message = f"{tensor.path} is quantized ({tensor.type}): its values are not decoded here."
         elif self.table is None or tensor != self.table.tensor:
             self.table = Table(tensor)
             self.cursor = self.column = 0

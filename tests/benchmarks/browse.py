@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 MAGIC, ALIGNMENT = 0x67676370, 32
-FIRST_PAINT, JUMP, MEMORY, GROWTH = 0.3, 0.05, 100, 1.0  # seconds, seconds, MB, MB
+FIRST_PAINT, JUMP, MEMORY, GROWTH = 0.3, 0.1, 100, 1.0  # seconds, seconds, MB, MB
 SIZE = (120, 40)
 
 
@@ -75,7 +75,6 @@ import asyncio, gc, json, os, resource, sys, time
 from ggcp_schema.browse.app import BrowseApp
 from ggcp_schema.browse.single import BrowseScreen
 from ggcp_schema.browse.hexview import HexView
-from ggcp_schema.browse.moments import find_moments
 from ggcp_schema.browse.tree import TreeView
 from ggcp_schema.cli.browse import open_for_long
 import textual.drivers.headless_driver
@@ -89,7 +88,7 @@ def resident():
 
 async def run():
     start = time.perf_counter()
-    app = BrowseApp([path], open_for_long, find_moments=find_moments)
+    app = BrowseApp([path], open_for_long)
     async def painted():
         done = asyncio.Event()
         app.screen.call_after_refresh(done.set)
@@ -120,8 +119,8 @@ async def run():
             await timed("jump", lambda: screen.select(field))
         for share in (0.9, 0.1, 0.5, 0.999999):
             await timed("jump", lambda: view.jump(int(file.size * share)))
-        await timed("expand", lambda: (screen.select(file.find("layers")), tree.action_choose()))
-        await timed("jump", lambda: tree.jump(len(tree.outline) - 1))
+        await timed("expand", lambda: (screen.select(file.find("layers")), tree.action_unfold()))
+        await timed("jump", lambda: tree.action_scroll_end())
 
         async def walk(steps):
             for _ in range(steps):

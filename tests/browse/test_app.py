@@ -14,11 +14,10 @@ from pathlib import Path
 
 import pytest
 from textual.pilot import Pilot
-from textual.widgets import Input
+from textual.widgets import Footer, Input, Tabs
 
 from ggcp_schema.browse import histogram, jobs
 from ggcp_schema.browse.app import BrowseApp
-from ggcp_schema.browse.bars import KeyBar, TabStrip, TopBar
 from ggcp_schema.browse.dialogs import CommandWindow, HelpWindow, SearchWindow
 from ggcp_schema.browse.document import Document
 from ggcp_schema.browse.health import HealthView
@@ -26,6 +25,7 @@ from ggcp_schema.browse.hexview import HexView
 from ggcp_schema.browse.histogram import Histogram
 from ggcp_schema.browse.layers import Layers
 from ggcp_schema.browse.overview import FileMap, Overview
+from ggcp_schema.browse.panes import TopBar
 from ggcp_schema.browse.picture import PictureView
 from ggcp_schema.browse.schema import Schema
 from ggcp_schema.browse.text import number as number_text
@@ -331,7 +331,10 @@ async def export_and_convert_offer_the_commands_of_info(browser: Browser) -> Non
 async def help_lists_the_keys_and_closes(browser: Browser) -> None:
     await browser.press("question_mark")
     assert isinstance(browser.app.screen, HelpWindow)
-    assert "fuzzy search" in browser.text()
+    assert "Search paths, names and texts" in browser.text()
+    for _ in range(10):
+        await browser.press("pagedown")
+    assert "Next statistic" in browser.text(), "the last key cannot be read"
     await browser.press("escape")
     assert browser.app.screen is browser.screen
 
@@ -340,9 +343,9 @@ async def the_command_palette_lists_everything(browser: Browser) -> None:
     commands = list(browser.app.get_system_commands(browser.screen))
     titles = {command.title for command in commands}
     assert {
-        "Search",
+        "Search paths, names and texts",
         "Next tensor",
-        "Next finding",
+        "Next finding: NaN, infinity, damage, odd padding",
         "Copy the path",
         "Extract the tensor",
         "Keys",
@@ -365,13 +368,14 @@ async def the_mouse_selects_rows_bytes_tabs_and_places_of_the_map(browser: Brows
     view = browser.hex
     await browser.pilot.click("HexView", offset=(view.grid.byte_column(1), 1))
     assert browser.hex.cursor == view.grid.per_line + 1
-    await browser.pilot.click("TabStrip", offset=(browser.screen.query_one(TabStrip).size.width // 2, 0))
+    await browser.pilot.click("Tabs", offset=(browser.screen.query_one(Tabs).size.width // 2, 0))
+    await browser.settle()
     assert browser.screen.tab > 0
     await browser.press("1")
     file_map = browser.screen.query_one(FileMap)
     await browser.pilot.click("FileMap", offset=(file_map.size.width - 1, file_map.rows))
     assert browser.path == "optimizer.state.v.data"
-    await browser.pilot.click("KeyBar", offset=(12, 0))
+    await browser.pilot.click("Footer", offset=(browser.text("Footer").index("/ search") + 1, 0))
     assert isinstance(browser.app.screen, SearchWindow)
 
 
@@ -689,9 +693,9 @@ async def light_and_dark(browser: Browser) -> None:
 
 
 async def the_edges_fit(browser: Browser) -> None:
-    for widget in (browser.screen.query_one(TopBar), browser.screen.query_one(KeyBar)):
+    for widget in (browser.screen.query_one(TopBar), browser.screen.query_one(Footer)):
         assert widget.region.width == browser.app.size.width
-    assert browser.text("KeyBar").rstrip().endswith("q quit")
+    assert " ? help  q quit " in browser.text("Footer")
     assert "alice.ggcp" in browser.text("TopBar")
     assert "✓ whole" in browser.text("TopBar")
 

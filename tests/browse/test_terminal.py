@@ -81,12 +81,12 @@ def test_a_signal_ends_it_and_restores_the_terminal(terminal: Terminal, number: 
     terminal.start("browse", str(TRUNCATED), columns=60, lines=15, env="NO_COLOR=1")
     terminal.wait_for("✗ damaged")
     terminal.keys("Tab", "Tab")
-    terminal.wait_for("[Hex]")
+    terminal.wait_for("[Bytes]")
     shell = int(terminal.tmux("list-panes", "-F", "#{pane_pid}"))
     children = Path(f"/proc/{shell}/task/{shell}/children").read_text().split()
     os.kill(int(children[0]), number)
     assert f"exit {128 + number}" in terminal.wait_for("exit ")
-    assert "Hex" not in terminal.screen()
+    assert "Bytes" not in terminal.screen()
 
 
 def test_without_a_terminal_there_is_a_hint() -> None:
