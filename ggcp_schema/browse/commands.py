@@ -1,10 +1,11 @@
-"""The command lines that the browser shows, copies and runs."""
+"""The commands that the browser shows, copies and runs."""
 
 from __future__ import annotations
 
-import shlex
+import re
 import sys
 from collections.abc import Sequence
+from os.path import commonprefix
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,16 +18,55 @@ if TYPE_CHECKING:
 PROGRAM = "ggcp-schema"
 
 
+class Blank(NamedTuple):
+    """A word of a command that the user may change: its label, the option before it, and what stands there first.
+
+    An empty word leaves the option out, unless it is `required`. `is_path` means that it can be completed.
+    """
+
+    label: str
+    option: str = ""
+    value: str = ""
+    required: bool = False
+    is_path: bool = False
+
+
 class Command(NamedTuple):
-    """A command line as a person would type it, and what it does."""
+    """A command with blanks: what it does, and the words before the blanks."""
 
     title: str
-    line: str
-    note: str = ""
+    note: str
+    words: tuple[str, ...]
+    blanks: tuple[Blank, ...]
+
+    def filled(self, values: Sequence[str]) -> list[str]:
+        """Return the words after the name of the program. Raises `ValueError` if a required word is missing."""
+        words = list(self.words)
+        for blank, value in zip(self.blanks, values, strict=True):
+            if blank.required and not value.strip():
+                raise ValueError(f"{blank.label} is missing")
+            if value.strip():
+                words += [blank.option, value.strip()] if blank.option else [value.strip()]
+        return words
 
 
-def _line(command: str, *words: str) -> str:
-    return " ".join([PROGRAM, command, *map(shell_word, words)])
+def line(words: Sequence[str]) -> str:
+    """Return the command as it is typed into a shell."""
+    return " ".join([PROGRAM, *map(shell_word_or_option, words)])
+
+
+def shell_word_or_option(word: str) -> str:
+    """Return a word for a shell. Paths that begin with a dash have `./` before them already; options need it not."""
+    return word if word.startswith("-") else shell_word(word)
+
+
+def arguments(words: Sequence[str]) -> list[str]:
+    """Return the words with which this Python runs the command."""
+    return [sys.executable, "-m", "ggcp_schema", *words]
+
+
+def _path(file: str) -> str:
+    return f"./{file}" if file.startswith("-") else file
 
 
 def printing(file: str, field: Field, element: int | None = None) -> str:
@@ -36,43 +76,53 @@ def printing(file: str, field: Field, element: int | None = None) -> str:
         path += f"[{element}]"
     view = "get" if field.is_leaf and field.type != "padding" and (field.type != "data" or element is not None) else ""
     view = view or ("hex" if field.is_leaf else "dump")
-    return _line(view, file, *([path] if path else []))
+    return line([view, _path(file), *([path] if path else [])])
 
 
 def hex_at(file: str, offset: int) -> str:
     """Return the command that prints bytes from an offset."""
-    return _line("hex", file, str(offset))
+    return line(["hex", _path(file), str(offset)])
 
 
 def extracting(file: str, tensor: Tensor) -> Command:
     """Return the command that copies one tensor to a numpy file."""
     out = "".join(char if char.isalnum() or char in "._-" else "-" for char in tensor.path.replace("]", "")) + ".npy"
-    line = _line("extract", file, tensor.path, out)
-    return Command("Extract this tensor", line, "Write the tensor to a .npy file (.safetensors takes several).")
+    note = "Write the tensor to a file: .npy, .safetensors, .csv or .png."
+    words = ("extract", _path(file), tensor.path)
+    return Command("Extract this tensor", note, words, (Blank("Output", "", out, True, True),))
 
 
-def exporting(file: str, advised: Sequence[str] = ()) -> Command:
+def exporting(file: str, advised: Sequence[str] = (), has_tokens: bool = False) -> Command:
     """Return the command that writes a model that can be run; `advised` are the commands that `info` gives."""
-    out = f"{Path(file).stem}.model.gguf"
-    line = _line("export", file, out) + " --vocab VOCABULARY --context-length N"
-    note = "Write a GGUF model to run. Replace the words in capitals."
-    return Command("Export a model", _advised("export", advised) or line, note)
+    options = next((each for each in advised if each.startswith(f"{PROGRAM} export ")), "")
+    words = ("export", *(["--partial"] if " --partial " in options else []), _path(file))
+    context = re.search(r" --context-length (\d+)", options)
+    blanks = [
+        Blank("Output", "", _output(file, ".model.gguf"), True, True),
+        Blank("Vocabulary", "--vocab", "", not has_tokens, True),
+        Blank("Context", "--context-length", context[1] if context else ""),
+    ]
+    return Command("Export a model", "Write a GGUF model to run with llama.cpp.", words, tuple(blanks))
 
 
-def converting(file: str, advised: Sequence[str] = ()) -> Command:
+def converting(file: str) -> Command:
     """Return the command that writes a checkpoint to resume from."""
-    line = _line("convert", file, f"{Path(file).stem}.resume.gguf")
+    blank = Blank("Output", "", _output(file, ".resume.gguf"), True, True)
     note = "Write a GGUF checkpoint from which training can go on."
-    return Command("Convert to a GGUF checkpoint", _advised("convert", advised) or line, note)
+    return Command("Convert to a GGUF checkpoint", note, ("convert", _path(file)), (blank,))
 
 
-def _advised(name: str, advised: Sequence[str]) -> str | None:
-    return next((line for line in advised if line.startswith(f"{PROGRAM} {name} ")), None)
+def _output(file: str, suffix: str) -> str:
+    return _path(f"{Path(file).stem}{suffix}")
 
 
-def arguments(line: str) -> list[str]:
-    """Return the words with which this Python runs the command line. Raises `ValueError` if it is another program's."""
-    words = shlex.split(line)
-    if words[:1] != [PROGRAM]:
-        raise ValueError(f"only {PROGRAM} is run from here")
-    return [sys.executable, "-m", "ggcp_schema", *words[1:]]
+def complete(text: str) -> tuple[str, list[str]]:
+    """Return a path with as many letters as all files have that begin so, and the names of these files."""
+    start = text.rpartition("/")[2]
+    before = text[: len(text) - len(start)]
+    try:
+        found = [each for each in Path(before or ".").expanduser().iterdir() if each.name.startswith(start)]
+    except OSError:
+        return text, []
+    names = sorted(f"{each.name}/" if each.is_dir() else each.name for each in found)
+    return before + commonprefix(names) if names else text, names  # noqa: RUF071 - of names, not of paths

@@ -12,12 +12,12 @@ from rich.text import Text
 from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical, VerticalScroll
+from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.dom import DOMNode
 from textual.screen import ModalScreen
 from textual.widgets import Input, Label, Static
 
-from ggcp_schema.browse.commands import Command, arguments
+from ggcp_schema.browse.commands import Blank, Command, arguments, complete, line
 from ggcp_schema.browse.document import READ_ERRORS, Document
 from ggcp_schema.browse.jobs import Working
 from ggcp_schema.browse.lines import Hanging, LineView
@@ -208,60 +208,81 @@ class Output(VerticalScroll, Working, can_focus=True):
 
 
 class CommandWindow(ModalScreen[None]):
-    """Shows a command, which can be edited and copied, and runs it after Enter was pressed twice."""
+    """A form for a command: a line for each word that can be changed, the command that results, and what it prints."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "stop_or_close", "Stop or close"),
-        Binding("ctrl+y", "copy", "Copy", priority=True),
+        Binding("escape", "stop_or_close", "Stop or close", show=False),
+        Binding("tab", "complete", "Complete a path, or to the next line", show=False, priority=True),
+        Binding("ctrl+y", "copy", "Copy", show=False, priority=True),
     ]
-    ASK = "Enter: run   Ctrl+Y: copy   Esc: close"
-    CONFIRM = "Enter again: run it   Esc: close"
+    ASK = "Enter: run   Tab: complete a path, next line   Ctrl+Y: copy the command   Esc: close"
 
     def __init__(self, command: Command) -> None:
         super().__init__()
         self.command = command
-        self._confirmed: str | None = None
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="window -small"):
             yield Label(self.command.note, markup=False)
-            yield Input(self.command.line)
+            for blank in self.command.blanks:
+                with Horizontal(classes="blank"):
+                    yield Label(blank.label, markup=False)
+                    yield Input(blank.value, placeholder="required" if blank.required else "optional")
+            yield Static(id="line", markup=False)
             yield Label(self.ASK, id="status", markup=False)
             yield Output()
 
     def on_mount(self) -> None:
         self.query_one(".window").border_title = self.command.title
         self.query_one(Output).display = False
-        self.query_one(Input).cursor_position = len(self.command.line)
+        inputs = list(self.query(Input))
+        empty = (each for each, blank in zip(inputs, self.command.blanks) if blank.required and not each.value)
+        next(empty, inputs[0]).focus()
+
+    @property
+    def line(self) -> str:
+        """The command as it is typed into a shell; a word that is missing is given by its label."""
+        values = [each.value or blank.label.upper() * blank.required for each, blank in self._blanks()]
+        return line(self.command.filled(values))
+
+    def _blanks(self) -> list[tuple[Input, Blank]]:
+        return list(zip(self.query(Input), self.command.blanks, strict=True))
 
     def on_input_changed(self) -> None:
-        self._confirmed = None
+        self.query_one("#line", Static).update(self.line)
         self.query_one("#status", Label).update(self.ASK)
 
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        status, output = self.query_one("#status", Label), self.query_one(Output)
+    def on_input_submitted(self) -> None:
+        output = self.query_one(Output)
         if output.working:
             return
         try:
-            words = arguments(event.value)
+            words = self.command.filled([each.value for each, _ in self._blanks()])
         except ValueError as error:
-            status.update(f"This cannot be run: {error}.")
+            self.query_one("#status", Label).update(f"✗ {error}.")
+            next(each for each, blank in self._blanks() if blank.required and not each.value.strip()).focus()
             return
-        if self._confirmed != event.value:
-            self._confirmed = event.value
-            status.update(self.CONFIRM)
-            return
-        self._confirmed = None
-        status.update(self.ASK)
         output.display = True
-        output.run_command(words)
+        output.run_command(arguments(words))
+
+    def action_complete(self) -> None:
+        """Complete the path in the focused line; if there is nothing to add, go to the next line."""
+        for each, blank in self._blanks():
+            if each.has_focus and blank.is_path and each.value:
+                text, names = complete(each.value)
+                if text != each.value:
+                    each.value, each.cursor_position = text, len(text)
+                    return
+                if len(names) > 1:
+                    self.query_one("#status", Label).update("  ".join(map(escape, names[:12])))
+        self.focus_next(Input)
 
     def action_stop_or_close(self) -> None:
         if not self.query_one(Output).stop_command():
             self.dismiss()
 
     def action_copy(self) -> None:
-        self.app.copy_to_clipboard(self.query_one(Input).value)
+        self.app.copy_to_clipboard(self.line)
         self.notify("The command was copied.")
 
 

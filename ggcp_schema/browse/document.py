@@ -38,6 +38,11 @@ class Document:
         self.summary: Summary | None = None
         self.usage: Usage | None = None
 
+    @property
+    def has_tokens(self) -> bool:
+        """True if the file holds a vocabulary, as far as that is known."""
+        return self.summary is not None and bool(self.summary.n_tokens)
+
     @cached_property
     def index(self) -> Index:
         """What can be searched for."""
@@ -151,6 +156,33 @@ class Document:
             if child.is_leaf and isinstance(child.value, str | bytes) and child.type != "padding":
                 return readable(child.value)
         return ""
+
+    def label(self, field: Field) -> str:
+        """Return the path; where a list holds what has names, with the name: `general.name.value_type`."""
+        node: Field | None = field
+        while node is not None and not self._by_path:
+            name = self.name_of(node) if node.steps and isinstance(node.steps[-1], int) else ""
+            if name:
+                return name + field.path[len(node.path) :]
+            node = node.parent
+        return field.path
+
+    @cached_property
+    def token_texts(self) -> Callable[[int], str] | None:
+        """The text of a token: of the vocabulary that was given, or else of the file's own."""
+        from ggcp_schema.llama.names import TOKENS
+
+        texts = self.file.get(TOKENS)
+        if self.tokens is not None or not texts:
+            return self.tokens
+        return lambda token: readable(texts[token]).replace("▁", " ") if token < len(texts) else "?"
+
+    def row_text(self, tensor: Tensor) -> Callable[[int], str] | None:
+        """Return what gives the text of the token to which a row belongs; None if the rows are not of tokens."""
+        from ggcp_schema.inspect.tensors import lister
+
+        rows = lister(self.file)(tensor).path in ("tok_embeddings", "output") and len(tensor.shape) == 2
+        return self.token_texts if rows else None
 
     def brief(self, field: Field, limit: int) -> str:
         """Return the value of a field in a few words; of a list how many elements it has, and the first of them."""

@@ -161,5 +161,6 @@ class HealthView(LineView, Working, Pane):
             noun = "token" if count == 1 else "tokens"
             return [self.text(f"{count:,} of {total:,} {noun} never trained (v of the row is all zero)", "head")]
         token = self.found.dead[line - 2]
-        text = "" if self.document.tokens is None else f"  {escape(repr(self.document.tokens(token)))}"
+        texts = self.document.token_texts
+        text = "" if texts is None else f"  {escape(repr(texts(token)))}"
         return [self.text(f"{token:>7}", "value"), self.text(text, "index")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from rich.segment import Segment
@@ -18,6 +19,7 @@ from ggcp_schema.browse.hexlines import Layout, Piece, pieces
 from ggcp_schema.browse.panes import Unreadable
 from ggcp_schema.browse.text import fit
 from ggcp_schema.constructs.tree import Field
+from ggcp_schema.files.source import Source
 from ggcp_schema.inspect.text import escape, value_text
 
 SHOWN_NAMES = frozenset({"u32", "i32", "u64", "i64", "f32"})  # types whose value fits beside the name
@@ -50,6 +52,7 @@ class HexView(ScrollView, can_focus=True):
         "hex--cursor",
         "hex--cursor-blurred",
         "hex--damage",
+        "hex--different",
         "hex--name",
         "hex--name-selected",
     }
@@ -73,10 +76,12 @@ class HexView(ScrollView, can_focus=True):
         self.selection = range(0)
         damage = self.file.damage
         self.damage_at = -1 if damage is None else min(damage.offset, self.file.size - 1)
-        self._window: tuple[int, int] = (0, 0)
+        self._window: tuple[Any, ...] = (0, 0)
         self._bytes = b""
         self._pieces: list[Piece] = []
         self._failed = False
+        self.against: tuple[Source, range] | None = None  # the bytes of another file that the selection is compared to
+        self._different: set[int] = set()
 
     @property
     def grid(self) -> Layout:
@@ -183,18 +188,32 @@ class HexView(ScrollView, can_focus=True):
         top, height = round(self.scroll_y), self.scrollable_content_region.height
         start = top * grid.per_line
         stop = min(self.file.size, start + (height + 1) * grid.per_line)
-        if (start, stop) == self._window:
+        if (start, stop, self.selection, self.against) == self._window:
             return
-        self._window = (start, stop)
+        self._window = (start, stop, self.selection, self.against)
         try:
             self._bytes = self.file.source.read(start, max(0, stop - start))
             self._pieces = pieces(self.file, start, stop, self._pieces)
+            self._different = set(self._compare(start, stop))
             self._failed = False
         except READ_ERRORS as error:
             self._bytes = b""
             if not self._failed:
                 self._failed = True
                 self.post_message(Unreadable(error))
+
+    def _compare(self, start: int, stop: int) -> Iterator[int]:
+        """Yield the offsets of the selected bytes that the other file has not, or has otherwise."""
+        if self.against is None:
+            return
+        (source, other), chosen = self.against, self.selection
+        first, last = max(start, chosen.start), min(stop, chosen.stop)
+        there = other.start + first - chosen.start
+        count = max(0, min(last - first, other.stop - there))
+        data = source.read(there, count) if count else b""
+        for index in range(max(0, last - first)):
+            if index >= count or data[index] != self._bytes[first - start + index]:
+                yield first + index
 
     def reload(self) -> None:
         """Read the visible bytes again."""
@@ -264,6 +283,8 @@ class HexView(ScrollView, can_focus=True):
         if offset in self.selection:
             style = self.style_of("selected")
         gap = style
+        if offset in self._different:
+            style = self.style_of("different")
         if offset == self.damage_at:
             style = self.style_of("damage")
         if offset == self.cursor:
@@ -298,7 +319,13 @@ class HexView(ScrollView, can_focus=True):
         if piece.field is None:
             return "(no field: after the damage)"
         field = piece.field
-        name = field.path if long else field.name if not field.name.startswith("[") else _last(field)
+        name = (
+            escape(self.document.label(field))
+            if long
+            else field.name
+            if not field.name.startswith("[")
+            else _last(field)
+        )
         if field.type in SHOWN_NAMES:
             return f"{name} = {escape(value_text(field))}"
         return name

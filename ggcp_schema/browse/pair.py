@@ -338,6 +338,9 @@ class PairScreen(FileScreen):
             self._mark(there, same, inside, origin)
         else:
             self.query_one(f"#hex-{there}", HexView).mark(None)
+        views = [self.query_one(f"#hex-{letter}", HexView) for letter in "ab"]
+        for view, against in (views, views[::-1]):
+            view.against = None if same is None else (against.file.source, against.selection)
 
     def _mark(self, letter: str, field: Field | None, offset: int | None, origin: Widget | None) -> None:
         tree, view = self.query_one(f"#tree-{letter}", TreeView), self.query_one(f"#hex-{letter}", HexView)

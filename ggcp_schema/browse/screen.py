@@ -315,10 +315,12 @@ class FileScreen(Screen[None]):
         return () if self.document.summary is None else self.document.summary.next
 
     def action_export(self) -> None:
-        self.app.push_screen(CommandWindow(commands.exporting(self.document.file.path, self._advised())))
+        self.app.push_screen(
+            CommandWindow(commands.exporting(self.document.file.path, self._advised(), self.document.has_tokens))
+        )
 
     def action_convert(self) -> None:
-        self.app.push_screen(CommandWindow(commands.converting(self.document.file.path, self._advised())))
+        self.app.push_screen(CommandWindow(commands.converting(self.document.file.path)))
 
     def action_help(self) -> None:
         self.app.push_screen(HelpWindow({"Everywhere": FileScreen, "Panes": type(self), **self.OWNERS}))

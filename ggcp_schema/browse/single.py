@@ -181,7 +181,7 @@ class BrowseScreen(FileScreen):
         """Show at the edge of the hex pane what is under the cursor."""
         words = [f"0x{self.byte:x}"]
         if self.field is not None:
-            words.append(escape(self.field.path))
+            words.append(escape(self.document.label(self.field)))
             element = self.document.element_at(self.byte, self.field)
             tensor = self.document.tensor_of(self.field)
             if element is not None and tensor is not None:

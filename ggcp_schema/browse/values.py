@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -18,8 +19,10 @@ from ggcp_schema.browse.text import fit, number
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.errors import GgcpError
 from ggcp_schema.files.tensor import Tensor
+from ggcp_schema.inspect.text import escape
 
 CELL = 10  # characters
+TOKEN = 10  # characters of the text of a token
 WRAP = 8  # elements in a row of a tensor with one dimension
 
 
@@ -85,6 +88,7 @@ class Values(LineView, Pane):
         super().__init__(**options)
         self.document = document
         self.table: Table | None = None
+        self.texts: Callable[[int], str] | None = None
         self.column = 0
         self._message = ""
         self._cache: dict[tuple[int, int, int], list[float]] = {}
@@ -95,7 +99,7 @@ class Values(LineView, Pane):
         if tensor is None or self._message:
             self.table = None
         elif self.table is None or tensor != self.table.tensor:
-            self.table = Table(tensor)
+            self.table, self.texts = Table(tensor), self.document.row_text(tensor)
             self.cursor = self.column = 0
             self.scroll_to(0, 0, animate=False)
         self._cache.clear()
@@ -118,7 +122,13 @@ class Values(LineView, Pane):
     @property
     def _gutter(self) -> int:
         """The width of the rows' labels."""
-        return 0 if self.table is None else max(4, len(self.table.label(self.table.rows - 1))) + 1
+        if self.table is None:
+            return 0
+        return self._digits + 1 + (0 if self.texts is None else TOKEN + 1)
+
+    @property
+    def _digits(self) -> int:
+        return 4 if self.table is None else max(4, len(self.table.label(self.table.rows - 1)))
 
     @property
     def element(self) -> int:
@@ -214,8 +224,10 @@ class Values(LineView, Pane):
         if self.table is None:
             return []
         first, stop = self._visible()
-        label = self.table.label(index).rjust(self._gutter - 1)
+        label = self.table.label(index).rjust(self._digits)
         segments = [self.text(f"{label} ", "head" if index != self.cursor else "holder")]
+        if self.texts is not None:
+            segments.append(self.text(fit(escape(repr(self.texts(index))), TOKEN) + " ", "accent"))
         try:
             values = self._row(index, first, stop)
         except GgcpError as error:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ggcp_schema.cli.complete import complete_tensor
 from ggcp_schema.cli.options import File, Json, Width
-from ggcp_schema.cli.output import echo, escape, paint, print_json_array, progress, raise_damage
+from ggcp_schema.cli.output import echo, escape, paint, print_json, print_json_array, progress, raise_damage
 from ggcp_schema.cli.table import print_table
 from ggcp_schema.cli.tensors import Moments, Order
+from ggcp_schema.errors import UsageError
 from ggcp_schema.formats import open_file
 from ggcp_schema.inspect.stats import Stats, flags, measure, optimizer_facts
 from ggcp_schema.inspect.tensors import listing, moments, order_of, select
@@ -21,6 +24,7 @@ NUMBERS = ("min", "max", "mean", "std", "RMS", "zeros", "NaN", "Inf")
 HEAD = ("tensor", *NUMBERS, "histogram", "flags")
 DROPPED = ("mean", "NaN", "Inf", "histogram", "zeros", "std")  # on a narrow terminal, in this order
 BLOCKS, PLAIN = "▁▂▃▄▅▆▇█", ".:-=+*#@"
+HEALTH = ("parameter", "RMS", "m", "v", "m/√v", "v = 0", "NaN", "Inf")
 NOT_MEASURED = dict.fromkeys(Stats.__dataclass_fields__)
 
 
@@ -39,6 +43,9 @@ def stats(
     order: Order = None,
     as_json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress bar.")] = False,
+    health: Annotated[
+        bool, typer.Option("--health", help="Measure the parameters with their moments, and find tokens never trained.")
+    ] = False,
     width: Width = None,
 ) -> None:
     """Measure the tensors: range, mean, deviation, NaN, a histogram, warning flags.
@@ -48,12 +55,20 @@ def stats(
     (impossible optimizer state). F32, F16 and BF16 tensors are measured. On a narrow terminal some columns are left
     out.
 
+    With --health, each parameter has a line: RMS, RMS of m, mean of v, RMS of m/√v, share of zeros in v, NaN and Inf of
+    the three; the JSON is an object with verdict, moments, n_tokens, dead_tokens and tensors.
+
     JSON keys: those of `tensors`; count, nan, inf, zeros, min, max, mean, std, rms, histogram (counts), sampled; flags.
 
     Exit code 0: done, 2: the file cannot be read or no tensor matches, 4: it is damaged.
 
     Example: ggcp-schema stats alice.ggcp 'optimizer.state.v[layers[*].wq]'
     """
+    if health and (pattern or by_parameter or order):
+        raise UsageError("--health measures all parameters with their moments", "Leave PATTERN and the options out.")
+    if health:
+        show_health(file, as_json=as_json, width=width)
+        return
     with open_file(file, partial=True) as opened:
         found = select(opened, pattern, order=order)
         if by_parameter:
@@ -82,6 +97,40 @@ def stats(
                 unread = sum(result is None for _, result, _ in rows)
                 echo("no flags" + (f"; {count_text(unread, 'tensor')} not measured" if unread else ""))
         raise_damage(opened.damage)
+
+
+def show_health(file: Path, *, as_json: bool, width: int | None) -> None:
+    """Print the state of each parameter and its moments, and the tokens that never occurred in training."""
+    from ggcp_schema.inspect.health import examine
+
+    with open_file(file, partial=True) as opened:
+        found = examine(opened)
+        opened.source.check_unchanged()
+        if as_json:
+            print_json(found.as_dict())
+        else:
+            table = []
+            for row in found.rows:
+                numbers = (row.rms, row.m, row.v, row.ratio)
+                cells = ["-" if number is None else f"{number:.3g}" for number in numbers]
+                unused = "-" if row.unused is None else f"{100 * row.unused:.3g} %"
+                table.append((row.tensor.path, *cells, unused, f"{row.nan:,}", f"{row.inf:,}"))
+            print_table(HEALTH, table, right=HEALTH[1:], optional=(), width=width)
+            echo()
+            echo(found.verdict)
+            echo(escape(found.moments.evidence))
+            if found.dead:
+                echo(f"tokens never trained: {', '.join(ranges(found.dead))}")
+        raise_damage(opened.damage)
+
+
+def ranges(numbers: Sequence[int]) -> Iterator[str]:
+    """Yield ascending numbers in short: `0`, `2-12`."""
+    start = 0
+    for index, number in enumerate(numbers, 1):
+        if index == len(numbers) or numbers[index] != number + 1:
+            yield f"{numbers[start]}-{number}" if index - start > 1 else str(number)
+            start = index
 
 
 def not_read(type: str, stats: Stats | None) -> str:

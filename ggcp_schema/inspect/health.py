@@ -149,7 +149,7 @@ def parameters(file: File) -> list[Tensor]:
     return [item.tensor for item in listing(file) if item.moment is None and item.tensor.nbytes]
 
 
-def examine(file: File, report: Report) -> Examination:
+def examine(file: File, report: Report = lambda found: None) -> Examination:
     """Measure each parameter, and its moments if their order is known, in one pass over them.
 
     `report` gets the same growing result each time. Raises `FileError` if the file becomes too short.

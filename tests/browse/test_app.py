@@ -219,6 +219,14 @@ async def moving_in_the_values_moves_the_bytes(browser: Browser) -> None:
     assert browser.hex.cursor == tensor.offset + tensor.nbytes - 4
 
 
+async def rows_of_tokens_have_their_texts(browser: Browser) -> None:
+    await browser.go_to("tok_embeddings")
+    await browser.press("2", "down")
+    assert re.search(r"\b1 'token 1!' +\[?[−0-9]", browser.text("Values"))
+    await browser.go_to("norm")
+    assert "token" not in browser.text("Values")
+
+
 async def moving_in_the_bytes_moves_the_values(browser: Browser) -> None:
     await browser.go_to("layers[0].wk.data[130]")
     await browser.press("2")
@@ -294,26 +302,23 @@ async def copying_the_path_and_the_command(browser: Browser) -> None:
     assert browser.app.clipboard == f"ggcp-schema get {ALICE} hparams.n_embd"
 
 
-def test_a_command_is_shown_copied_edited_and_runs_after_the_second_enter(tmp_path: Path) -> None:
+def test_a_command_is_shown_copied_filled_in_and_runs_on_enter(tmp_path: Path) -> None:
     async def script(browser: Browser) -> None:
         await browser.go_to("norm")
         await browser.press("x")
-        line = browser.app.screen.query_one(Input)
-        assert line.value == f"ggcp-schema extract {ALICE} norm norm.npy"
+        window = browser.app.screen
+        assert isinstance(window, CommandWindow)
+        assert window.line == f"ggcp-schema extract {ALICE} norm norm.npy"
         await browser.press("ctrl+y")
-        assert browser.app.clipboard == line.value
-        line.value = f"ggcp-schema extract {ALICE} norm {tmp_path / 'out.npy'}"
-        await browser.pilot.pause()
+        assert browser.app.clipboard == window.line
+        window.query_one(Input).value = ""
         await browser.press("enter")
-        assert "Enter again" in browser.text()
-        assert not (tmp_path / "out.npy").exists()
+        assert "Output is missing" in browser.text()
+        window.query_one(Input).value = str(tmp_path / "out.npy")
         await browser.press("enter")
         await browser.settle()
         assert "done" in browser.text()
         assert (tmp_path / "out.npy").exists()
-        line.value = "rm -rf /nowhere"
-        await browser.press("enter", "enter")
-        assert "cannot be run" in browser.text()
         await browser.press("escape")
         assert not isinstance(browser.app.screen, CommandWindow)
 
@@ -323,9 +328,27 @@ def test_a_command_is_shown_copied_edited_and_runs_after_the_second_enter(tmp_pa
 async def export_and_convert_offer_the_commands_of_info(browser: Browser) -> None:
     for key, word in (("e", "export"), ("c", "convert")):
         await browser.press(key)
-        line = browser.app.screen.query_one(Input).value
-        assert line.startswith(f"ggcp-schema {word} {ALICE}")
+        assert isinstance(browser.app.screen, CommandWindow)
+        assert browser.app.screen.line.startswith(f"ggcp-schema {word} {ALICE}")
         await browser.press("escape")
+
+
+async def the_vocabulary_is_asked_for_and_its_path_completed(browser: Browser) -> None:
+    await browser.press("e")
+    window = browser.app.screen
+    assert isinstance(window, CommandWindow)
+    assert "--vocab VOCABULARY" in window.line
+    vocabulary = list(window.query(Input))[1]
+    assert vocabulary.has_focus
+    await browser.press("enter")
+    assert "Vocabulary is missing" in browser.text()
+    vocabulary.value = str(FIXTURES / "alice-vocab.ggu")
+    await browser.press("tab")
+    assert vocabulary.value == str(FIXTURES / "alice-vocab.gguf")
+    assert f"--vocab {vocabulary.value}" in window.line
+    await browser.press("tab")
+    assert list(window.query(Input))[2].has_focus
+    await browser.press("escape")
 
 
 async def help_lists_the_keys_and_closes(browser: Browser) -> None:
@@ -460,6 +483,9 @@ def test_every_format_opens_and_every_tab_shows_something(name: str) -> None:
         if name.endswith(".gguf"):
             await browser.go_to("general.name")
             assert "general.name  'alice-vocab'" in browser.text()
+            await browser.press("tab", "tab")
+            assert "general.name" in browser.text("HexView")
+            await browser.press("tab")
         for key in "n1234567":
             await browser.press(key)
             await browser.settle()
@@ -747,6 +773,7 @@ def test_the_tabs_and_that_nothing_is_written(tmp_path: Path) -> None:
         script=in_turn(
             moving_in_the_values_moves_the_bytes,
             moving_in_the_bytes_moves_the_values,
+            rows_of_tokens_have_their_texts,
             the_histogram_has_a_logarithmic_scale,
             the_picture_is_pooled_and_zoomed,
             health_names_the_dead_tokens,
@@ -767,6 +794,7 @@ def test_the_keys() -> None:
         script=in_turn(
             copying_the_path_and_the_command,
             export_and_convert_offer_the_commands_of_info,
+            the_vocabulary_is_asked_for_and_its_path_completed,
             help_lists_the_keys_and_closes,
             the_command_palette_lists_everything,
             quits,

@@ -313,11 +313,11 @@ def test_opening_a_file_again_lets_the_last_one_go() -> None:
 
 
 def test_quitting_ends_the_command_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dialogs, "arguments", lambda line: [sys.executable, "-c", "import time; time.sleep(600)"])
+    monkeypatch.setattr(dialogs, "arguments", lambda words: [sys.executable, "-c", "import time; time.sleep(600)"])
     processes = []
 
     async def script(browser: Browser) -> None:
-        await browser.press("c", "enter", "enter")
+        await browser.press("c", "enter")
         output = browser.app.screen.query_one(dialogs.Output)
         assert output.process is not None
         processes.append(output.process)
@@ -329,10 +329,10 @@ def test_quitting_ends_the_command_that_runs(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_escape_stops_the_command_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dialogs, "arguments", lambda line: [sys.executable, "-c", "import time; time.sleep(600)"])
+    monkeypatch.setattr(dialogs, "arguments", lambda words: [sys.executable, "-c", "import time; time.sleep(600)"])
 
     async def script(browser: Browser) -> None:
-        await browser.press("c", "enter", "enter", "escape")
+        await browser.press("c", "enter", "escape")
         assert "stopped; nothing was written" in browser.text()
         assert browser.app.screen.query_one(dialogs.Output).process.poll() is not None  # type: ignore[union-attr]
         await browser.press("escape")

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gguf import GGMLQuantizationType, GGUFWriter
-from textual.widgets import Input
 
 from ggcp_schema.browse.document import Document
 from ggcp_schema.browse.hexview import HexView
@@ -171,7 +170,7 @@ def test_commands_are_about_the_file_with_the_focus(tmp_path: Path) -> None:
             await browser.press(pane, "n")
             for key, word in (("x", "extract"), ("e", "export"), ("c", "convert")):
                 await browser.press(key)
-                assert browser.app.screen.query_one(Input).value.startswith(f"ggcp-schema {word} {path} ")
+                assert browser.app.screen.line.startswith(f"ggcp-schema {word} {path} ")
                 await browser.press("escape")
 
     browse(ALICE, later, script=script)
@@ -193,3 +192,21 @@ def test_a_damaged_file_can_be_compared() -> None:
         assert pair(browser).query_one(ChangeList).changes is not None
 
     browse(FIXTURES / "v0-adam.ggcp", FIXTURES / "truncated-v0-lbfgs.ggcp", script=script)
+
+
+def test_bytes_that_differ_are_marked(tmp_path: Path) -> None:
+    async def script(browser: Browser) -> None:
+        screen = pair(browser)
+        views = [screen.query_one(f"#hex-{letter}", HexView) for letter in "ab"]
+        await browser.go_to("train_its")
+        assert [view._different for view in views] == [{8, 9}] * 2  # 70 17 00 00 and 00 19 00 00
+        colours = {
+            (segment.text, segment.style.bgcolor.triplet)
+            for segment in views[1].render_line(0)
+            if segment.style and segment.style.bgcolor
+        }
+        assert len({colour for text, colour in colours if text.strip() in ("19", "00")}) > 1
+        await browser.go_to("version")
+        assert [view._different for view in views] == [set()] * 2
+
+    browse(ALICE, changed(tmp_path), script=script, size=(200, 50))

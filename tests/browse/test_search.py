@@ -225,16 +225,30 @@ def test_file_names_are_quoted() -> None:
     with open_file(ALICE) as file:
         for line in (
             commands.printing(name, file.find("norm")),
-            commands.extracting(name, file.tensors["layers[0].wq"]).line,
-            commands.exporting(name).line,
-            commands.converting(name).line,
+            *(
+                commands.line([*command.words, *(blank.value for blank in command.blanks)])
+                for command in (
+                    commands.extracting(name, file.tensors["layers[0].wq"]),
+                    commands.exporting(name),
+                    commands.converting(name),
+                )
+            ),
             commands.hex_at(name, 3),
         ):
             assert name in shlex.split(line)
 
 
-def test_only_this_program_is_run() -> None:
-    assert commands.arguments("ggcp-schema info x")[1:] == ["-m", "ggcp_schema", "info", "x"]
-    for line in ("rm -rf x", "", "'"):
-        with pytest.raises(ValueError, match=r"run from here|quotation"):
-            commands.arguments(line)
+def test_a_file_name_like_an_option_is_a_path() -> None:
+    with open_file(ALICE) as file:
+        assert commands.printing("-x.ggcp", file.find("norm")) == "ggcp-schema dump ./-x.ggcp norm"
+    assert commands.converting("-x.ggcp").filled(["out.gguf"]) == ["convert", "./-x.ggcp", "out.gguf"]
+
+
+def test_a_path_is_completed_as_far_as_it_is_certain(tmp_path: Path) -> None:
+    for name in ("model-a.gguf", "model-b.gguf", "other"):
+        (tmp_path / name).touch()
+    (tmp_path / "folder").mkdir()
+    assert commands.complete(f"{tmp_path}/m") == (f"{tmp_path}/model-", ["model-a.gguf", "model-b.gguf"])
+    assert commands.complete(f"{tmp_path}/f") == (f"{tmp_path}/folder/", ["folder/"])
+    assert commands.complete(f"{tmp_path}/x") == (f"{tmp_path}/x", [])
+    assert commands.complete(f"{tmp_path}/none/x") == (f"{tmp_path}/none/x", [])

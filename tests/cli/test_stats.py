@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from ggcp_schema.formats import open_file
 from tests.builder import build_checkpoint
 from tests.golden import assert_golden
 from tests.helpers import FIXTURES, TRUNCATED, assert_no_traceback, run_cli, run_pty
@@ -98,3 +99,22 @@ def test_bars_in_an_encoding_without_blocks():
     assert plain.isascii()
     heights = str.maketrans("▁▂▃▄▅▆▇█", ".:-=+*#@")
     assert plain == run_cli(*args, check=True).stdout.translate(heights)
+
+
+def test_health_is_that_of_the_weights_and_their_moments() -> None:
+    found = json.loads(run_cli("stats", FIXTURES / "alice.ggcp", "--health", "--json").stdout)
+    rows = {row["path"]: row for row in found["tensors"]}
+    with open_file(FIXTURES / "alice.ggcp") as file:
+        weights = file.tensors["layers[1].wq"].array().astype(np.float64)
+        v = file.tensors["optimizer.state.v"].array()
+        assert rows["layers[1].wq"]["rms"] == pytest.approx(np.sqrt((weights**2).mean()))
+        assert sum(row["unused"] * file.tensors[path].n_elements for path, row in rows.items()) == pytest.approx(
+            np.count_nonzero(v == 0)
+        )
+    assert (found["verdict"], found["n_tokens"], len(found["dead_tokens"])) == ("healthy", 768, 263)
+    text = run_cli("stats", FIXTURES / "alice.ggcp", "--health").stdout
+    assert "263 of 768 tokens never trained" in text
+    line = next(line for line in text.splitlines() if line.startswith("tokens never trained: "))
+    told = [part.split("-") for part in line.partition(": ")[2].split(", ")]
+    assert [n for part in told for n in range(int(part[0]), int(part[-1]) + 1)] == found["dead_tokens"]
+    assert run_cli("stats", FIXTURES / "alice.ggcp", "norm", "--health").returncode == 2
