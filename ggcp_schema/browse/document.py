@@ -57,7 +57,7 @@ class Document:
         """
         import ggcp_schema.inspect.summary  # noqa: F401
 
-        _ = self.marks, self._by_path, self.file.tensors.at(0)
+        _ = self.marks, self.by_path, self.file.tensors.at(0)
 
     @property
     def name(self) -> str:
@@ -86,7 +86,7 @@ class Document:
     # Tensors ----------------------------------------------------------------------------------------------
 
     @cached_property
-    def _by_path(self) -> bool:
+    def by_path(self) -> bool:
         """Whether the tensors' paths are those of their records, and not names that the file stores."""
         first = next(iter(self.file.tensors), None)
         return first is not None and self.path_of(first) == first
@@ -110,7 +110,7 @@ class Document:
 
     def tensor_at_node(self, field: Field) -> Tensor | None:
         """Return the tensor whose record or data the field is; not that of which it is a smaller part."""
-        if self._by_path or not self.file.tensors:
+        if self.by_path or not self.file.tensors:
             return self.file.tensors.get(field.path)
         tensor = self.file.tensors.at(field.end - 1) if field.size else None
         if tensor is None:
@@ -160,7 +160,7 @@ class Document:
     def label(self, field: Field) -> str:
         """Return the path; where a list holds what has names, with the name: `general.name.value_type`."""
         node: Field | None = field
-        while node is not None and not self._by_path:
+        while node is not None and not self.by_path:
             name = self.name_of(node) if node.steps and isinstance(node.steps[-1], int) else ""
             if name:
                 return name + field.path[len(node.path) :]

@@ -258,6 +258,9 @@ class FileScreen(Screen[None]):
     def action_tensor(self, step: int) -> None:
         tensor = self.document.file.tensors.next_to(self.position(), step)
         if tensor is None:
+            if not self.document.file.tensors:
+                self.notify("This file has no tensors.")
+                return
             self.notify("This is the last tensor." if step > 0 else "This is the first tensor.")
         else:
             self.select(self.document.field_of(tensor))

@@ -143,7 +143,7 @@ class BrowseScreen(FileScreen):
         for extra, form in ((4, " {0} {1} "), (2, " {1} "), (1, "{1} "), (-99, " {2} ")):
             if sum(len(kind.TITLE) + extra for kind in KINDS) <= room:
                 for index, kind in enumerate(KINDS):
-                    label = form.format(index + 1, kind.TITLE, kind.TITLE[:4])
+                    label = form.format(index + 1, kind.TITLE, kind.TITLE[:3])
                     self.query_one(f"#tab-{index}", Tab).label = label
                 break
 

@@ -78,6 +78,10 @@ class TreeView(Tree["Field | Group"]):
         self._opened: set[Node] = set()  # what `reveal` has expanded, and not the user
         self.fill(self.root)
         self.root.expand()
+        named = next((node for node in self.root.children if node.allow_expand), None)
+        if named is not None and not document.by_path:  # the keys of a GGUF file: its fields alone say little
+            self.fill(named)
+            named.expand()
 
     def on_mount(self) -> None:
         with self.prevent(Tree.NodeHighlighted):
@@ -87,6 +91,8 @@ class TreeView(Tree["Field | Group"]):
     def field(self) -> Field | None:
         """The field under the cursor; of a group of elements their list. None if the tree is empty."""
         node = self.cursor_node
+        if node is None or node is self.root:  # not drawn yet
+            node = next(iter(self.root.children), None)
         if node is None or node.data is None:
             return None
         return node.data.parent if isinstance(node.data, Group) else node.data
@@ -253,7 +259,7 @@ class TreeView(Tree["Field | Group"]):
                 shown = fit(text, min(cell_len(text), left - 2))
                 parts.append((f"  {shown}", text_kind))
                 left -= cell_len(shown) + 2
-        return [*parts, (" " * (max(0, left) + 1), "name"), (detail, "detail")] if detail else parts
+        return [*parts, (" " * (max(0, left) + 1) + detail, "detail")] if detail else parts
 
     def _details(self, field: Field) -> list[str]:
         """Return what stands at the right, from the longest form to the shortest."""
