@@ -189,7 +189,7 @@ class TreeView(Tree["Field | Group"]):
     @reads_file
     def on_tree_node_highlighted(self, event: Tree.NodeHighlighted[Field | Group]) -> None:
         event.stop()
-        if isinstance(event.node.data, Field):
+        if isinstance(event.node.data, Field) and event.node is not self.root:  # the root has no row
             self.post_message(self.Moved(self, event.node.data))
 
     async def on_click(self, event: events.Click) -> None:

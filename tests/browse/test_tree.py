@@ -78,3 +78,17 @@ def test_a_long_list_unfolds_in_groups(tmp_path: Path) -> None:
         assert "[2,000 … 2,004]" in browser.text("TreeView")
 
     browse(path, script=script)
+
+
+def test_it_opens_with_the_first_field_and_the_keys_of_a_gguf_file() -> None:
+    async def first(browser: Browser) -> None:
+        assert browser.path == "magic"
+        assert list(browser.hex.selection) == [0, 1, 2, 3]
+
+    async def keys(browser: Browser) -> None:
+        await first(browser)
+        assert "general.architecture  'llama'" in browser.text("TreeView")
+        assert "tokenizer.ggml.tokens  ['<unk>'" in browser.text("TreeView")
+
+    browse(ALICE, script=first)
+    browse(FIXTURES / "alice-vocab.gguf", script=keys, size=(200, 50))
