@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ggcp_schema.formats import FORMATS, open_checkpoint, open_file
     from ggcp_schema.formats.file import File, Format
     from ggcp_schema.formats.ggcp.checkpoint import Checkpoint
+    from ggcp_schema.mapping.lora import export_adapter
     from ggcp_schema.mapping.targets import convert, export_model
     from ggcp_schema.schema import CHECKPOINT, GGUF
 
@@ -40,6 +41,7 @@ _HOMES = {
     "UnfitError": "errors",
     "UsageError": "errors",
     "convert": "mapping.targets",
+    "export_adapter": "mapping.lora",
     "export_model": "mapping.targets",
     "open_checkpoint": "formats",
     "open_file": "formats",
@@ -62,6 +64,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "convert",
+    "export_adapter",
     "export_model",
     "open_checkpoint",
     "open_file",

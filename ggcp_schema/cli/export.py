@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from types import MappingProxyType
+from typing import Annotated, Any
 
 import typer
 
@@ -16,9 +19,11 @@ from ggcp_schema.errors import UsageError
 from ggcp_schema.files.output import WriteOptions
 from ggcp_schema.formats import open_file
 from ggcp_schema.llama.eras import help_text_epsilon
+from ggcp_schema.mapping import lora
 from ggcp_schema.mapping.export import GGUF, MissingError
 from ggcp_schema.mapping.hf import DTYPES
 from ggcp_schema.mapping.model import rescued
+from ggcp_schema.mapping.plan import Plan, Written
 from ggcp_schema.mapping.targets import EXPORTS, export_target
 
 OPTIONS = {"vocab": "--vocab", "context_length": "--context-length"}
@@ -30,8 +35,15 @@ def export(
     ],
     output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The file or the folder to write.")],
     to: Annotated[
-        str, typer.Option("--to", metavar="|".join(EXPORTS), help="What to make of the model.", show_default=True)
-    ] = GGUF,
+        str | None,
+        typer.Option(
+            "--to",
+            metavar="|".join({**EXPORTS, **lora.TARGETS}),
+            help=f"What to make of it. A model: {', '.join(EXPORTS)} (the first by default). An adapter: "
+            f"{', '.join(lora.TARGETS)} (the first by default).",
+            show_default=False,
+        ),
+    ] = None,
     vocab: Annotated[
         Path | None,
         typer.Option(
@@ -64,6 +76,24 @@ def export(
         str | None,
         typer.Option("--dtype", metavar="|".join(DTYPES), help="Type of the weights of --to hf. Default: f32."),
     ] = None,
+    base: Annotated[
+        Path | None,
+        typer.Option("--base", metavar="MODEL", help="The model that an adapter was trained on: GGUF, ggjt or ggcp."),
+    ] = None,
+    patched_base: Annotated[
+        Path | None,
+        typer.Option("--patched-base", metavar="NEW", help="Write a copy of --base with the adapter's norms added."),
+    ] = None,
+    norms: Annotated[
+        str | None, typer.Option("--norms", metavar="ignore", help="Leave the norms of an adapter out.")
+    ] = None,
+    scale: Annotated[
+        float | None, typer.Option("--scale", help="Scale of an adapter. Default: that of its file.")
+    ] = None,
+    verbatim: Annotated[
+        bool,
+        typer.Option("--verbatim", help="Take an adapter made from PEFT as llama.cpp of 2023 did, not as trained."),
+    ] = False,
     strict: Strict = False,
     verify: Verify = False,
     force: Force = False,
@@ -72,7 +102,7 @@ def export(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Export the model of a checkpoint: as GGUF, to run it in llama.cpp, or as a folder, to go on in PyTorch.
+    """Export the model of a checkpoint, as GGUF for llama.cpp or as a folder for PyTorch; or a LoRA adapter of 2023.
 
     The vocabulary and the context length are not stored in ggcp files; a GGUF checkpoint that a trainer saved contains
     both. A model in GGUF, ggjt, ggmf or ggml is exported too: its tensors keep their types, and a ggjt, ggmf or ggml
@@ -81,13 +111,40 @@ def export(
     `--to hf` writes a folder that transformers, MLX and vLLM open, with the state of the optimizer for PyTorch where
     its order and scale are certain.
 
+    A LoRA adapter (ggla, ggcl, or a GGUF checkpoint of finetune) needs --base, and becomes an adapter for llama.cpp, a
+    folder for PEFT, or a merged model.
+
     JSON keys: those of `convert`, and vocabulary {path, kind, tokens, note}.
 
     Example: ggcp-schema export checkpoint.bin model.gguf --vocab ggml-vocab.bin --ctx 128
     """
-    target = export_target(to)
     options = WriteOptions(strict, force, verify, sync=not no_sync)
-    with open_file(input, partial=True) as file:
+    with ExitStack() as stack:
+        file = stack.enter_context(open_file(input, partial=True))
+        of_adapters = {"--base": base, "--patched-base": patched_base, "--norms": norms, "--scale": scale}
+        of_adapters["--verbatim"] = verbatim or None
+        if file.has_adapter:
+            of_models = {"--vocab": vocab, "--context-length": context_length, "--rms-eps": rms_eps, "--name": name}
+            refuse({**of_models, "--partial": partial or None, "--dtype": dtype}, f"{input} contains a LoRA adapter")
+            if base is None:
+                raise UsageError(
+                    "Missing option --base: an adapter is exported for the model that it was trained on",
+                    "Give that model: a GGUF of any type, a ggjt file or a ggcp checkpoint.",
+                )
+            plan = lora.plan_adapter(
+                file,
+                stack.enter_context(open_file(base)),
+                to=to or next(iter(lora.TARGETS)),
+                scale=scale,
+                verbatim=verbatim,
+                ignore_norms=lora.ignored(norms),
+                patched_base=patched_base,
+            )
+            written = carry_out(plan, output, options, "Exporting", dry_run=dry_run, quiet=quiet)
+            report(plan, output, written, verified=verify, as_json=as_json, quiet=quiet)
+            return
+        refuse(of_adapters, f"{input} contains no LoRA adapter")
+        target = export_target(to or GGUF)
         if file.damage is not None and not partial:
             command = ["ggcp-schema", "export", "--partial", *sys.argv[sys.argv.index("export") + 1 :]]
             raise rescued(file, f"Run: {shlex.join(command)}")
@@ -104,11 +161,33 @@ def export(
         except MissingError as error:
             raise UsageError(f"Missing option {OPTIONS[error.parameter]}: {error.message}", error.hint) from error
         written = carry_out(plan, output, options, "Exporting", dry_run=dry_run, quiet=quiet)
-        if as_json:
-            print_json({**plan_as_dict(plan, output, written), "vocabulary": plan.fact("vocabulary").value})
-        elif not quiet:
-            echo_plan(plan)
-            if written:
-                echo_written(written, output, verified=verify)
-            else:
-                echo_parts(plan, output)
+        described = {"vocabulary": plan.fact("vocabulary").value}
+        report(plan, output, written, verified=verify, as_json=as_json, quiet=quiet, more=described)
+
+
+def refuse(options: Mapping[str, Any], reason: str) -> None:
+    """Raise `UsageError` if one of the options has a value."""
+    for option, value in options.items():
+        if value is not None:
+            raise UsageError(f"{option} means nothing here, because {reason}", "Leave it out.")
+
+
+def report(
+    plan: Plan,
+    output: Path,
+    written: Written | None,
+    *,
+    verified: bool,
+    as_json: bool,
+    quiet: bool,
+    more: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
+    """Print what was written, or would be; `more` is added to the JSON."""
+    if as_json:
+        print_json({**plan_as_dict(plan, output, written), **more})
+    elif not quiet:
+        echo_plan(plan)
+        if written:
+            echo_written(written, output, verified=verified)
+        else:
+            echo_parts(plan, output)

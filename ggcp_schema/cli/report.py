@@ -99,6 +99,9 @@ def echo_written(written: Written, output: Path, *, verified: bool) -> None:
         echo(f"note: {escape(name)}: {count_text(count, 'value')} {'is' if count == 1 else 'are'} NaN or infinite")
     compared = ", every byte compared" if verified else ""
     echo(f"wrote {name_text(output)}: {counts(written.plan)}, {size_text(written.size)}{compared}")
+    for place, parts in written.plan.beside.items():
+        size = sum(content.nbytes for content in parts.values())
+        echo(f"wrote {name_text(Path(place))}: {size_text(size)}{compared}")
     for command in written.plan.next:
         echo(f"{command.purpose}: {escape(command.line(output))}")
 
@@ -110,13 +113,13 @@ def name_text(path: Path) -> str:
 
 def plan_as_dict(plan: Plan, output: Path, written: Written | None) -> dict[str, Any]:
     """Return the plan for JSON: `size` is null and `written` false where nothing was written."""
-    epsilon = plan.fact("epsilon")
+    epsilon = next((fact for fact in plan.facts if fact.label == "epsilon"), None)
     return {
         "input": plan.file.path,
         "output": os.fsdecode(output),
-        "kind": TARGETS[plan.target].kind,
-        "rms_eps": epsilon.value,
-        "rms_eps_reason": epsilon.reason,
+        "kind": TARGETS[plan.target].kind if plan.target in TARGETS else plan.target,
+        "rms_eps": epsilon and epsilon.value,
+        "rms_eps_reason": epsilon and epsilon.reason,
         "notes": [sentence(fact) for fact in plan.facts if fact.value is None],
         "findings": [{"path": finding.path, "message": finding.message} for finding in plan.warnings],
         "conclusions": plan.study.as_dict() if plan.study else None,

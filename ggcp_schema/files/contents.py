@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Protocol
@@ -129,6 +130,51 @@ class Safetensors:
                 yield from map(str, data_differences(found, self.tensors, progress))
         finally:
             source.close()
+
+
+@dataclass(frozen=True)
+class Patched:
+    """A copy of a file in which some bytes are others: `patches` are their offsets and the new bytes."""
+
+    source: Source
+    patches: Sequence[tuple[int, bytes]]
+
+    tensors: tuple[TensorEntry, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        return self.source.size
+
+    def _chunks(self) -> Iterator[bytearray]:
+        at = 0
+        for chunk in self.source.stream([(0, self.source.size)]):
+            data = bytearray(chunk)
+            for offset, patch in self.patches:
+                start, stop = max(offset, at), min(offset + len(patch), at + len(data))
+                if start < stop:
+                    data[start - at : stop - at] = patch[start - offset : stop - offset]
+            at += len(data)
+            yield data
+
+    def write(self, place: str, *, progress: Progress | None = None, inspect: Inspect | None = None) -> None:
+        with open(place, "wb") as file:
+            for data in self._chunks():
+                file.write(data)
+                if progress:
+                    progress(len(data))
+        self.source.check_unchanged()
+
+    def differences(self, place: str, *, data: bool, progress: Progress | None = None) -> Iterator[str]:
+        with open(place, "rb") as file:
+            if os.fstat(file.fileno()).st_size != self.source.size:
+                yield "it has not the size of the file that was copied"
+            elif data:
+                for chunk in self._chunks():
+                    if file.read(len(chunk)) != chunk:
+                        yield "it differs from the file that was copied"
+                        return
+                    if progress:
+                        progress(len(chunk))
 
 
 def copy(

@@ -72,6 +72,19 @@ def write_parts(
     must not have changed meanwhile. `inspect` is called with each chunk of a tensor's data; `optional` is that of
     `check_parts`. Raises `FileError`.
     """
+    with placed_parts(output, parts, options, inspect, optional) as size:
+        return size
+
+
+@contextmanager
+def placed_parts(
+    output: str | os.PathLike[str],
+    parts: Parts,
+    options: WriteOptions,
+    inspect: Inspect | None = None,
+    optional: Collection[str] = (),
+) -> Iterator[int]:
+    """Write as `write_parts` does; the output gets its name at the end of the `with` block, if that succeeds."""
     with _places(output, parts, options, optional) as places:
         try:
             for name, content in parts.items():
@@ -89,7 +102,7 @@ def write_parts(
                     )
         except ConstructError as error:  # an array of the input is read again, and the file has changed
             raise FileError(f"{os.fsdecode(output)} was not written: {error}", "Try again.") from error
-        return sum(os.stat(place).st_size for place in places.values())
+        yield sum(os.stat(place).st_size for place in places.values())
 
 
 @contextmanager

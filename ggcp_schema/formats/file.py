@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from ggcp_schema.formats.parsing import Parse
     from ggcp_schema.gguf.entries import KeyValue
+    from ggcp_schema.gguf.writer import Gguf
     from ggcp_schema.llama.adapter import Adapter
     from ggcp_schema.llama.eras import Evidence
     from ggcp_schema.llama.model import Model
@@ -162,9 +163,18 @@ class File:
         """Return the vocabulary. Raises `UsageError` if the file has none, the damage if it is not whole."""
         raise self._lacks("which contains no vocabulary", ACCEPTED)
 
+    @property
+    def has_adapter(self) -> bool:
+        """True for a file that is made to hold a LoRA adapter, also if damage hides it."""
+        return False
+
     def adapter(self) -> Adapter:
         """Return the LoRA adapter. Raises `UsageError` if the file has none, the damage if it is not whole."""
         raise self._lacks("which contains no adapter", "Pass a ggla adapter, or a checkpoint of llama.cpp's finetune.")
+
+    def converted(self) -> Gguf | None:
+        """Return the GGUF checkpoint that a file of finetune becomes as it is; None for all other files."""
+        return None
 
     def evidence(self) -> Evidence | None:
         """Return what the file shows of the program that wrote it; None if it is no checkpoint."""

@@ -24,6 +24,12 @@ def next_commands(summary: Summary) -> Iterator[str]:
     yield f"ggcp-schema browse {path}"
     if summary.condition is not None:
         yield from _commands_for_damaged(summary, summary.condition)
+    elif summary.adapter is not None and summary.adapter.pairs:
+        if summary.optimizer is not None and summary.optimizer.inference is not None:
+            yield f"ggcp-schema convert {path} {_output(summary, '.resume.gguf')}"
+        patched = " --patched-base PATCHED.gguf" if summary.adapter.norms else ""
+        yield f"ggcp-schema export {path} {_output(summary, '.adapter.gguf')} --base MODEL.gguf{patched}"
+        yield f"ggcp-schema export --to peft {path} {_output(summary, '-peft')} --base MODEL.gguf"
     elif summary.era is not None:
         if _gains_by_conversion(summary) and not any(finding.path == "convert" for finding in summary.findings):
             yield f"ggcp-schema convert {path} {_output(summary, '.resume.gguf')}{_epsilon(summary)}"

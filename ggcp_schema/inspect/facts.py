@@ -9,6 +9,7 @@ from ggcp_schema.errors import MalformedError, UnfitError, UsageError
 from ggcp_schema.formats.file import File, Finding
 from ggcp_schema.inspect.damage import Condition
 from ggcp_schema.inspect.text import count_text
+from ggcp_schema.llama.adapter import Adapter
 from ggcp_schema.llama.context import Context, context_of
 from ggcp_schema.llama.eras import EraConclusion, conclude
 from ggcp_schema.llama.losses import Losses, stored_losses
@@ -74,6 +75,7 @@ class Summary(NamedTuple):
             that no reader needs.
         era, order, scale, losses: see `ggcp_schema.mapping`; None if the file is no training checkpoint.
         rms_eps: the epsilon of the RMS norm: stored, or that of the era.
+        adapter: the LoRA adapter that the file contains.
         details: what only files of this format have, each with a label.
         condition: of a damaged file.
         next: commands that make something of the file.
@@ -105,6 +107,7 @@ class Summary(NamedTuple):
     rms_eps: float | None = None
     findings: tuple[Finding, ...] = ()
     damage: MalformedError | None = None
+    adapter: Adapter | None = None
     details: tuple[Line, ...] = ()
     condition: Condition | None = None
     next: tuple[str, ...] = ()

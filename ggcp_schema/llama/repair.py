@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ggcp_schema.files.source import CHUNK
+from ggcp_schema.constructs.streams import CHUNK
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.llama.adam import AdamParams
 from ggcp_schema.llama.runs import Run

@@ -32,7 +32,7 @@ def chosen(adapter: Adapter, base: Base, *, scale: float | None = None, verbatim
     if verbatim and not reordered(adapter):
         raise UsageError(
             f"{adapter.path}: there is nothing that llama.cpp of 2023 took otherwise than it was trained",
-            "Leave verbatim=True out: it is for adapters that were made from PEFT and have pairs of wq or wk.",
+            "Leave --verbatim out: it is for adapters that were made from PEFT and have pairs of wq or wk.",
         )
     return replace(adapter, scale=adapter.scale if scale is None else scale, hf_rows=adapter.hf_rows and not verbatim)
 
@@ -59,7 +59,7 @@ def norms_of(adapter: Adapter, target: Target, *, patched_base: bool, ignore: bo
         return "saved"
     raise UsageError(
         f"{adapter.path}: the adapter has trained norms, which llama.cpp ignores without a word: {NORMS_COST}",
-        "Write a base with them too (patched_base), or leave them out (norms='ignore').",
+        "Write a base with them too (--patched-base NEW.gguf), or leave them out (--norms ignore).",
     )
 
 

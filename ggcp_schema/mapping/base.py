@@ -4,32 +4,20 @@ from __future__ import annotations
 
 from ggcp_schema.errors import UsageError
 from ggcp_schema.formats.file import File
-from ggcp_schema.formats.ggcp.checkpoint import Checkpoint
-from ggcp_schema.formats.ggml.file import GgmlFile
-from ggcp_schema.formats.gguf.file import GgufFile
 from ggcp_schema.llama import names
-from ggcp_schema.llama.adapter import Base, Heads, by_path
+from ggcp_schema.llama.adapter import Base, Heads
 
 
 def base_of(file: File) -> Base:
     """Return the model in a file. Raises the damage of a damaged file, and `UsageError` if there is no llama model."""
     if file.damage is not None:
         raise file.damage.again()
-    if isinstance(file, Checkpoint):
-        heads = Heads(file.hparams.n_head, file.hparams.n_head)
-        return Base(file.path, dict(file.model_tensors), heads)
-    if isinstance(file, GgmlFile):
-        heads = Heads(file.hparams.n_head, file.hparams.n_head)
-    elif isinstance(file, GgufFile) and file.value(names.ARCHITECTURE) == "llama":
-        n_head = file.value(names.HEAD_COUNT, 0)
-        heads = Heads(n_head, file.value(names.HEAD_COUNT_KV, n_head))
-    else:
-        raise _no_model(file)
-    tensors = by_path(file.tensors)
-    if not tensors or not all(isinstance(count, int) and count > 0 for count in heads):
-        raise _no_model(file)
-    return Base(file.path, tensors, heads)
-
-
-def _no_model(file: File) -> UsageError:
-    return UsageError(f"{file.path} contains no llama model", "Pass the model that was finetuned, in GGUF.")
+    keys = file.key_values
+    n_head = (file.facts().get("hparams") or {}).get("n_head")
+    n_head_kv = keys[names.HEAD_COUNT_KV].value if names.HEAD_COUNT_KV in keys else n_head
+    paths = {file.names_of(tensor)[0]: tensor for tensor in file.tensors.values()}
+    tensors = {path: tensor for path, tensor in paths.items() if path and not path.startswith(names.STATE)}
+    is_llama = names.ARCHITECTURE not in keys or keys[names.ARCHITECTURE].value == "llama"
+    if tensors and is_llama and isinstance(n_head, int) and isinstance(n_head_kv, int) and min(n_head, n_head_kv) > 0:
+        return Base(file.path, tensors, Heads(n_head, n_head_kv))
+    raise UsageError(f"{file.path} contains no llama model", "Pass the model that was finetuned, in GGUF.")

@@ -8,6 +8,9 @@ from collections.abc import Iterable, Iterator
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.output import WHOLE
 from ggcp_schema.formats.file import File, Finding
+from ggcp_schema.gguf.writer import Gguf
+from ggcp_schema.llama import names
+from ggcp_schema.llama.adapter_facts import adapter_facts
 from ggcp_schema.llama.facts import Fact
 from ggcp_schema.llama.training import Study, Training, study
 from ggcp_schema.mapping.model import rescued
@@ -35,6 +38,14 @@ def plan_resume(
     """
     if file.damage is not None:
         raise rescued(file, "`ggcp-schema export --partial` exports it.")
+    converted = file.converted()
+    if converted is not None:
+        if fresh_optimizer or verbatim or any(value is not None for value in (rms_eps, order, n_batch)):
+            raise UsageError(
+                f"{file.path}: a checkpoint of finetune is converted exactly as it is",
+                "Omit what was stated: epsilon, order, batch, a fresh optimizer or a verbatim conversion.",
+            )
+        return _plan_finetune(file, converted)
     training = file.training()
     if verbatim:
         if fresh_optimizer or any(value is not None for value in (rms_eps, order, n_batch)):
@@ -70,6 +81,30 @@ def plan_resume(
         warnings=_warnings(file, problem, _doubts(training, conclusions, fresh=fresh_optimizer)),
         next=(resume_command(training),),
         study=conclusions,
+    )
+
+
+def _plan_finetune(file: File, content: Gguf) -> Plan:
+    values = {entry.key: entry.value for entry in content.keys}
+    past, is_adam = values[names.OPTIMIZER_PAST_COUNT], values[names.OPTIMIZER_TYPE] == ADAM
+    words = (
+        *("finetune", "--model-base", "BASE.gguf", "--train-data", "TEXT", "--checkpoint-in", OUTPUT),
+        *("--checkpoint-out", "chk-LATEST.gguf", "--lora-out", "lora-LATEST.gguf"),
+        *(("--opt-past", str(past)) if past else ()),
+    )
+    purpose = "resume with llama.cpp of October 2023 to July 2024, and the --rank options of the training"
+    warning = "finetune of October 2023 and after crashes on L-BFGS; that of 29 August 2023 goes on from it"
+    return Plan(
+        target=RESUME,
+        file=file,
+        inputs=(file.path,),
+        parts={WHOLE: content},
+        facts=(
+            epsilon_fact(values[names.RMS_EPSILON], "the converter of 2023 always wrote it"),
+            *adapter_facts(file.adapter()),
+        ),
+        warnings=(*file.findings, *([] if is_adam else [Finding("optimizer.type", warning)])),
+        next=(Command(purpose, words),) if is_adam else (),
     )
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ggcp_schema.errors import UsageError
-from ggcp_schema.files.output import Parts, WriteOptions, check_parts, write_parts
+from ggcp_schema.files.output import Parts, WriteOptions, check_parts, placed_parts, write_parts
 from ggcp_schema.files.pieces import TensorEntry
 from ggcp_schema.files.tensor import ELEMENT_SIZES, LITTLE, decode
 from ggcp_schema.formats.file import File, Finding
@@ -46,6 +47,7 @@ class Plan:
         file: the input. It is open while the plan is carried out.
         inputs: the paths of all inputs, which the output must not replace.
         parts: the contents: of a file, by an empty name, or of the files of a folder, by their names.
+        beside: what is written together with it, all or nothing: the contents by the path of the output.
         facts: what was decided and on what evidence.
         warnings: what is odd in the input; `strict` refuses it.
         next: the commands that use the output.
@@ -57,6 +59,7 @@ class Plan:
     file: File
     inputs: tuple[str, ...]
     parts: Parts
+    beside: Mapping[str, Parts] = field(default_factory=dict)
     facts: tuple[Fact, ...] = ()
     warnings: tuple[Finding, ...] = ()
     next: tuple[Command, ...] = ()
@@ -66,7 +69,7 @@ class Plan:
     @property
     def nbytes(self) -> int:
         """The bytes of data that will be written."""
-        return sum(content.nbytes for content in self.parts.values())
+        return sum(content.nbytes for parts in (self.parts, *self.beside.values()) for content in parts.values())
 
     @property
     def tensors(self) -> Sequence[TensorEntry]:
@@ -115,9 +118,11 @@ def write(plan: Plan, output: str | os.PathLike[str], options: WriteOptions = Wr
     """Write what is planned, completely or not at all. Raises `FileError`, or `UsageError` as `check` does."""
     check(plan, output, options)
     not_finite: dict[str, int] = {}
-    size = write_parts(
-        output, plan.parts, options, _FiniteCheck(plan, not_finite, strict=options.strict), plan.optional
-    )
+    inspect = _FiniteCheck(plan, not_finite, strict=options.strict)
+    with ExitStack() as stack:
+        for place, parts in plan.beside.items():
+            stack.enter_context(placed_parts(place, parts, options))
+        size = write_parts(output, plan.parts, options, inspect, plan.optional)
     return Written(plan, size, not_finite)
 
 
@@ -125,6 +130,10 @@ def check(plan: Plan, output: str | os.PathLike[str] | None, options: WriteOptio
     """Check the output unless it is None, and with `strict` the findings. Raises `FileError`, or `UsageError`."""
     if output is not None:
         check_parts(output, plan.inputs, plan.parts, overwrite=options.force, optional=plan.optional)
+        for place, parts in plan.beside.items():
+            if os.path.realpath(place) == os.path.realpath(output):
+                raise UsageError(f"{os.fsdecode(output)} is the name of two outputs", "Choose another name for one.")
+            check_parts(place, (*plan.inputs, output), parts, overwrite=options.force)
     if options.strict and plan.warnings:
         finding = plan.warnings[0]
         raise refused(plan, f"{finding.path}: {finding.message}")

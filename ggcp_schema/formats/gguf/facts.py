@@ -68,7 +68,7 @@ def facts_of(gguf: GgufFile) -> dict[str, Any]:
     kind = keys.text(names.OPTIMIZER_TYPE)
     best = keys.real(f"optimizer.{kind}.best_loss")
     return {
-        "details": _adapter(gguf),
+        **_adapter(gguf),
         "version": gguf.get("version"),
         "train_its": keys.integer(names.TRAINING_ITERATION_COUNT),
         "train_samples": keys.integer(names.TRAINING_SAMPLE_COUNT),
@@ -105,16 +105,16 @@ def facts_of(gguf: GgufFile) -> dict[str, Any]:
     }
 
 
-def _adapter(gguf: GgufFile) -> tuple[tuple[str, str], ...]:
+def _adapter(gguf: GgufFile) -> dict[str, Any]:
     """Return what is known of the adapter of a checkpoint of finetune; nothing of other files."""
-    if gguf.kind != "gguf-finetune":
-        return ()
-    from ggcp_schema.formats.lora.files import details_of
+    if not gguf.has_adapter:
+        return {}
+    from ggcp_schema.formats.lora.files import stated_of
 
     try:
-        return details_of(gguf.adapter())
+        return stated_of(gguf.adapter())
     except GgcpError:  # damaged, or not all of it is there
-        return ()
+        return {}
 
 
 def kind_of(gguf: GgufFile) -> str:

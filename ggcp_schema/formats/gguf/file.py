@@ -142,6 +142,11 @@ class GgufFile(File):
 
         return facts_of(self)
 
+    @property
+    def has_adapter(self) -> bool:
+        """True for a checkpoint of finetune."""
+        return self.kind == "gguf-finetune"
+
     def adapter(self) -> Adapter:
         """Return the adapter in a checkpoint of finetune. Raises the damage of a damaged file, or `UsageError`."""
         from ggcp_schema.formats.lora.files import adapter_in_gguf

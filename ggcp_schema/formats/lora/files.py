@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from construct import Container
 
@@ -17,12 +17,20 @@ from ggcp_schema.formats.lora.ggla import TYPES
 from ggcp_schema.llama import names
 from ggcp_schema.llama.adapter import SCRIPT, Adapter, checked_pair, pairs_of
 
+if TYPE_CHECKING:
+    from ggcp_schema.gguf.writer import Gguf
+
 FINETUNE_LORA = "finetune_lora"  # training.type
 STATE = "optimizer."
 
 
 class LoraFile(File):
     """A file whose only meaning is an adapter."""
+
+    @property
+    def has_adapter(self) -> bool:
+        """True: it is made to hold a LoRA adapter."""
+        return True
 
     @property
     def what(self) -> str:
@@ -35,16 +43,16 @@ class LoraFile(File):
             adapter = self.adapter()
         except GgcpError:  # damaged, or no adapter of a llama model
             return super().facts()
-        return {"details": details_of(adapter)}
+        return stated_of(adapter)
 
 
-def details_of(adapter: Adapter) -> tuple[tuple[str, str], ...]:
-    """Return the facts about an adapter as lines with labels."""
+def stated_of(adapter: Adapter) -> dict[str, Any]:
+    """Return what a summary shows of an adapter: the adapter, and the facts about it as lines with labels."""
     from ggcp_schema.llama.adapter_facts import adapter_facts
 
-    return tuple(
-        (fact.label, f"{fact.text} ({fact.reason})" if fact.reason else fact.text) for fact in adapter_facts(adapter)
-    )
+    facts = adapter_facts(adapter)
+    lines = tuple((fact.label, f"{fact.text} ({fact.reason})" if fact.reason else fact.text) for fact in facts)
+    return {"adapter": adapter, "details": lines}
 
 
 class GglaFile(LoraFile):
@@ -109,6 +117,12 @@ class GgclFile(LoraFile):
         return Adapter(
             self.path, {path: checked_pair(self.path, path, parts[f"{path}_a"], parts[f"{path}_b"]) for path in paths}
         )
+
+    def converted(self) -> Gguf:
+        """Return the GGUF checkpoint that the converter of 2023 made of such a file."""
+        from ggcp_schema.formats.lora.resume import resume_content
+
+        return resume_content(self)
 
     def facts(self) -> dict[str, Any]:
         """Return what the file states of itself, and what is known of its adapter."""

@@ -1,0 +1,173 @@
+"""`export` of LoRA adapters, and `convert` of ggcl checkpoints: what is written, what is refused, what is printed."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ggcp_schema import UsageError, export_adapter, open_file
+from tests.helpers import FIXTURES, assert_no_traceback, run_cli
+from tests.mapping import llama
+from tests.mapping.gguf_files import read_gguf
+
+LORA = FIXTURES / "lora"
+BASE = LORA / "base.gguf"
+ADAPTERS = sorted([*LORA.glob("*.ggla"), *LORA.glob("*.ggcl"), *LORA.glob("*.checkpoint.gguf")])
+WITH_NORMS = [path for path in ADAPTERS if not path.name.startswith("peft")]
+PEFT = LORA / "peft-layers-names.ggla"
+needs_llama = pytest.mark.skipif(not llama.HAS_WHEEL, reason="xllamacpp has wheels for Linux x86-64 alone")
+
+
+def ids(path: Path) -> str:
+    return path.name
+
+
+def expected(path: Path) -> dict[str, np.ndarray]:
+    with np.load(LORA / f"{path.name.split('.')[0]}.ggla.logprobs.npz") as stored:
+        return dict(stored)
+
+
+@needs_llama
+@pytest.mark.parametrize("path", WITH_NORMS, ids=ids)
+def test_what_is_written_computes_what_finetune_computed(path: Path, tmp_path: Path) -> None:
+    known, common = expected(path), ("--base", BASE, "--quiet", "--verify")
+    tokens = known["tokens"].tolist()
+    adapter, patched, merged = (tmp_path / name for name in ("adapter.gguf", "patched.gguf", "merged.gguf"))
+    run_cli("export", path, adapter, *common, "--patched-base", patched, check=True)
+    run_cli("export", path, merged, *common, "--to", "gguf", check=True)
+    for model, lora, wanted in (
+        (BASE, adapter, known["no_norms"]),
+        (patched, adapter, known["all"]),
+        (merged, None, known["all"]),
+    ):
+        ran = llama.run(model, tokens, n_greedy=1, adapter=lora)
+        assert np.abs(ran.log_probabilities - wanted).max() <= 5e-6
+
+
+@pytest.mark.parametrize("path", WITH_NORMS, ids=ids)
+def test_norms_are_not_lost_in_silence(path: Path, tmp_path: Path) -> None:
+    refused = run_cli("export", path, tmp_path / "out.gguf", "--base", BASE)
+    assert_no_traceback(refused)
+    assert refused.returncode == 2
+    assert "--patched-base NEW.gguf" in refused.stderr
+    assert "--norms ignore" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 2
+    assert not list(tmp_path.iterdir())
+    told = run_cli("export", path, tmp_path / "out.gguf", "--base", BASE, "--norms", "ignore")
+    assert told.returncode == 0
+    assert "norms: left out" in told.stdout
+
+
+def test_a_patched_base_differs_from_the_base_in_its_norms_alone(tmp_path: Path) -> None:
+    patched = tmp_path / "patched.gguf"
+    run_cli("export", LORA / "adam.ggla", tmp_path / "a.gguf", "--base", BASE, "--patched-base", patched, check=True)
+    before, after = BASE.read_bytes(), patched.read_bytes()
+    assert len(before) == len(after)
+    with open_file(BASE) as file:
+        norms = [tensor for name, tensor in file.tensors.items() if name.endswith("norm.weight")]
+        places = {at for tensor in norms for at in range(tensor.offset, tensor.offset + tensor.nbytes)}
+    assert {at for at, (old, new) in enumerate(zip(before, after, strict=True)) if old != new} <= places
+    assert before != after
+
+
+def test_neither_of_two_outputs_remains_if_one_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "patched.gguf").write_bytes(b"mine")
+    arguments = ("export", LORA / "adam.ggla", tmp_path / "a.gguf", "--base", BASE)
+    refused = run_cli(*arguments, "--patched-base", tmp_path / "patched.gguf")
+    assert refused.returncode == 2
+    assert (tmp_path / "patched.gguf").read_bytes() == b"mine"
+    assert os.listdir(tmp_path) == ["patched.gguf"]
+    for name in ("a.gguf", BASE):
+        clash = run_cli(*arguments, "--patched-base", tmp_path / name, "--force")
+        assert clash.returncode != 0
+        assert os.listdir(tmp_path) == ["patched.gguf"]
+
+
+def test_a_file_made_from_peft_is_written_as_it_was_trained_and_says_so(tmp_path: Path) -> None:
+    trained, verbatim = tmp_path / "trained.gguf", tmp_path / "verbatim.gguf"
+    told = run_cli("export", PEFT, trained, "--base", BASE, check=True)
+    assert "rows of wq, wk: as PEFT trained them" in told.stdout
+    run_cli("export", PEFT, verbatim, "--base", BASE, "--verbatim", check=True)
+    with open_file(trained) as one, open_file(verbatim) as other:
+        differ = {
+            name for name in one.tensors if not np.array_equal(one.tensors[name].array(), other.tensors[name].array())
+        }
+    assert differ
+    assert all(".attn_q." in name or ".attn_k." in name for name in differ)
+
+
+def test_a_folder_for_peft(tmp_path: Path) -> None:
+    run_cli("export", LORA / "adam.ggla", tmp_path / "peft", "--to", "peft", "--base", BASE, check=True)
+    assert sorted(os.listdir(tmp_path / "peft")) == ["README.md", "adapter_config.json", "adapter_model.safetensors"]
+    config = json.loads((tmp_path / "peft" / "adapter_config.json").read_text())
+    assert config["r"] == 4
+    assert config["lora_alpha"] / config["r"] == 1
+    assert "rank_pattern" not in config
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["adam.ggla", "out"], "Missing option --base"),
+        (["adam.ggla", "out", "--base", "base.gguf", "--vocab", "base.gguf"], "--vocab means nothing here"),
+        (["adam.ggla", "out", "--base", "base.gguf", "--norms", "keep"], "'keep'"),
+        (["adam.ggla", "out", "--base", "base.gguf", "--to", "onnx"], "'onnx'"),
+        (["adam.ggla", "out", "--base", "adam.ggla", "--norms", "ignore"], "adam.ggla"),
+        (["adam.ggla", "out", "--base", "../vocab.gguf", "--norms", "ignore"], "vocab.gguf"),
+        (["adam.ggla", "out", "--base", "base.gguf", "--verbatim", "--norms", "ignore"], "--verbatim"),
+        (["base.gguf", "out", "--scale", "2"], "--scale means nothing here"),
+    ],
+)
+def test_refusals(arguments: list[str], message: str, tmp_path: Path) -> None:
+    words = [str(LORA / word) if word.endswith((".ggla", ".gguf")) else word for word in arguments]
+    refused = run_cli("export", *[str(tmp_path / "out") if word == "out" else word for word in words])
+    assert_no_traceback(refused)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert message in refused.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_base_that_does_not_fit_names_the_pair(tmp_path: Path) -> None:
+    refused = run_cli("export", PEFT, tmp_path / "out", "--base", FIXTURES / "v1-adam.ggcp")
+    assert refused.returncode == 2
+    assert "layers" in refused.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_and_json(tmp_path: Path) -> None:
+    arguments = ("export", LORA / "adam.ggla", tmp_path / "a.gguf", "--base", BASE, "--norms", "ignore", "--dry-run")
+    assert "would write" in run_cli(*arguments, check=True).stdout
+    document = json.loads(run_cli(*arguments, "--json", check=True).stdout)
+    assert document["written"] is False
+    assert document["kind"] == "adapter"
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_api(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="norms"):
+        export_adapter(LORA / "adam.ggla", tmp_path / "a.gguf", base=BASE)
+    written = export_adapter(LORA / "adam.ggla", tmp_path / "a.gguf", base=BASE, norms="ignore", scale=0.5)
+    assert written.size == (tmp_path / "a.gguf").stat().st_size
+
+
+@pytest.mark.parametrize("path", sorted(LORA.glob("*.ggcl")), ids=ids)
+def test_ggcl_becomes_the_checkpoint_of_the_converter_of_2023(path: Path, tmp_path: Path) -> None:
+    told = run_cli("convert", path, tmp_path / "out.gguf", check=True)
+    assert read_gguf(tmp_path / "out.gguf") == json.loads((LORA / f"{path.stem}.resume.json").read_text())
+    assert ("crashes on L-BFGS" in told.stdout) is (path.stem == "lbfgs")
+    assert run_cli("convert", path, tmp_path / "other.gguf", "--fresh-optimizer").returncode == 2
+    assert not (tmp_path / "other.gguf").exists()
+
+
+@pytest.mark.parametrize("path", ADAPTERS, ids=ids)
+def test_info_proposes_commands_that_run(path: Path, tmp_path: Path) -> None:
+    for line in json.loads(run_cli("info", path, "--json", check=True).stdout)["next"]:
+        words = line.split()[1:]
+        if words[0] in ("export", "convert"):
+            words = [{"MODEL.gguf": str(BASE)}.get(word, word) for word in words]
+            assert run_cli(*words, cwd=tmp_path).returncode == 0, line
+    assert list(tmp_path.iterdir())
