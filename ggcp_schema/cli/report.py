@@ -95,6 +95,8 @@ def keys_of(plan: Plan) -> Sequence[KeyValue]:
 
 def echo_written(written: Written, output: Path, *, verified: bool) -> None:
     """Print what was written, and the commands that use it."""
+    for finding in written.unsound:
+        echo(f"note: {escape(finding.path)}: {escape(finding.message)}")
     for name, count in written.not_finite.items():
         echo(f"note: {escape(name)}: {count_text(count, 'value')} {'is' if count == 1 else 'are'} NaN or infinite")
     compared = ", every byte compared" if verified else ""
@@ -113,6 +115,7 @@ def name_text(path: Path) -> str:
 
 def plan_as_dict(plan: Plan, output: Path, written: Written | None) -> dict[str, Any]:
     """Return the plan for JSON: `size` is null and `written` false where nothing was written."""
+    findings = (*plan.warnings, *(written.unsound if written else ()))
     epsilon = next((fact for fact in plan.facts if fact.label == "epsilon"), None)
     return {
         "input": plan.file.path,
@@ -121,7 +124,7 @@ def plan_as_dict(plan: Plan, output: Path, written: Written | None) -> dict[str,
         "rms_eps": epsilon and epsilon.value,
         "rms_eps_reason": epsilon and epsilon.reason,
         "notes": [sentence(fact) for fact in plan.facts if fact.value is None],
-        "findings": [{"path": finding.path, "message": finding.message} for finding in plan.warnings],
+        "findings": [{"path": finding.path, "message": finding.message} for finding in findings],
         "conclusions": plan.study.as_dict() if plan.study else None,
         "keys": [key_as_dict(entry) for entry in keys_of(plan)],
         "tensors": [

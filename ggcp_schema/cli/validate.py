@@ -16,17 +16,23 @@ from ggcp_schema.cli.output import echo, escape, paint, print_json, print_json_a
 from ggcp_schema.errors import GgcpError, NotACheckpointError
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.rules import Oddity, Problem
+from ggcp_schema.inspect.soundness import soundness
 from ggcp_schema.inspect.text import count_text
 from ggcp_schema.inspect.validate import Report, odd_values
 from ggcp_schema.inspect.validate import validate as check
+from ggcp_schema.llama.state import Unsound
 
-EXIT_CODES = {"valid": 0, "invalid": 1, "unreadable": 2, "damaged": 4, "unknown": 4}
+EXIT_CODES = {"valid": 0, "unsound": 1, "invalid": 1, "unreadable": 2, "damaged": 4, "unknown": 4}
 
 
 def validate(
     files: Annotated[list[Path], typer.Argument(metavar="FILE…", help=FILE_HELP)],
     data: Annotated[
-        bool, typer.Option("--data", help="Read the tensors too, and report NaN, infinities and negative variances.")
+        bool,
+        typer.Option(
+            "--data",
+            help="Read the tensors too, and report NaN, infinities, and values that training cannot have left.",
+        ),
     ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Count warnings as errors.")] = False,
     as_json: Json = False,
@@ -34,13 +40,14 @@ def validate(
 ) -> None:
     """Check files against every rule of their format.
 
-    Reports errors, and warnings for values that are allowed but unusual. Exit codes: 0 valid, 1 invalid, 2 the file
+    Reports errors, and warnings for values that are allowed but unusual. With --data, a checkpoint with values that no
+    training leaves, as after a lost page of a disk, is unsound. Exit codes: 0 valid, 1 invalid or unsound, 2 the file
     cannot be read, 4 it is damaged so that the rest cannot be checked, or of an unknown format. Of several files the
     highest code counts.
 
-    JSON keys: file, format, verdict (valid, invalid, damaged; with several files also unreadable, unknown), valid,
-    records {checked, expected}, fields, data, errors {path, offset, expected, found, missing, file_missing}, warnings
-    {path, offset, message}, damage. Several files give an array.
+    JSON keys: file, format, verdict (valid, unsound, invalid, damaged; of several files also unreadable, unknown),
+    valid, records {checked, expected}, fields, data, errors {path, offset, expected, found, missing, file_missing},
+    warnings {path, offset, message}, unsound {path, start, stop, rule, message}, damage. Several files give an array.
 
     Example: ggcp-schema validate --data --strict *.ggcp
     """
@@ -72,16 +79,20 @@ def examine(file: Path, *, data: bool, strict: bool, quiet: bool) -> dict[str, A
     """Check a file. Print what was found and return the verdict; if `quiet`, return all of it for JSON."""
     with closing(Source(file)) as source:
         report = check(source)
-        warnings = list(report.warnings)
+        warnings, unsound = list(report.warnings), list[Unsound]()
         if data:
-            with progress(sum(tensor.nbytes for tensor in report.readable), "Reading", quiet=quiet) as advance:
+            with progress(2 * sum(tensor.nbytes for tensor in report.readable), "Reading", quiet=quiet) as advance:
                 warnings += odd_values(report, advance)
+                unsound = soundness(report.file, advance)
+            told = {bad.path for bad in unsound}
+            warnings = [odd for odd in warnings if odd.path not in told]
         source.check_unchanged()
         verdict = "damaged" if report.damage else "valid" if report.valid and not (strict and warnings) else "invalid"
+        verdict = "unsound" if verdict == "valid" and unsound else verdict
         if not quiet:
-            show(report, warnings, verdict, data=data)
+            show(report, unsound, warnings, verdict, data=data)
             return {"verdict": verdict}
-        return as_dict(report, warnings, verdict, data=data)
+        return as_dict(report, unsound, warnings, verdict, data=data)
 
 
 def unreadable(file: Path, error: GgcpError, *, quiet: bool) -> dict[str, Any]:
@@ -92,27 +103,32 @@ def unreadable(file: Path, error: GgcpError, *, quiet: bool) -> dict[str, Any]:
     return {"file": os.fsdecode(file), "format": None, "verdict": verdict, "valid": False, "error": error.message}
 
 
-def as_dict(report: Report, warnings: list[Oddity], verdict: str, *, data: bool) -> dict[str, Any]:
+def as_dict(
+    report: Report, unsound: list[Unsound], warnings: list[Oddity], verdict: str, *, data: bool
+) -> dict[str, Any]:
     """Return the findings for JSON. `damage` is null if all was read, `expected` if damage hides the number."""
     return {
         "file": report.file.path,
         "format": report.file.format.name,
         "verdict": verdict,
-        "valid": report.valid,
+        "valid": report.valid and not unsound,
         "records": {"checked": report.checked, "expected": report.expected},
         "fields": report.fields,
         "data": data,
         "errors": [error._asdict() for error in report.errors],
+        "unsound": [bad._asdict() for bad in unsound],
         "warnings": [warning._asdict() for warning in warnings],
         "damage": report.damage and report.damage._asdict(),
     }
 
 
-def show(report: Report, warnings: list[Oddity], verdict: str, *, data: bool) -> None:
+def show(report: Report, unsound: list[Unsound], warnings: list[Oddity], verdict: str, *, data: bool) -> None:
     """Print a line for each finding, and the verdict."""
     errors = [*report.errors, *([report.damage] if report.damage else [])]
     for error in errors:
         echo(f"{paint('error:', 'red')} {place(error)}: {escape(error.message)}")
+    for bad in unsound:
+        echo(f"{paint('unsound:', 'red')} {escape(bad.path)}: {escape(bad.message)}")
     for warning in warnings:
         echo(f"{paint('warning:', 'yellow')} {place(warning)}: {escape(warning.message)}")
     noun = "tensor"
@@ -128,6 +144,7 @@ def show(report: Report, warnings: list[Oddity], verdict: str, *, data: bool) ->
         unread = len(report.file.tensors) - len(report.readable)
         checked += f"; {count_text(unread, 'quantized tensor')} not read" if unread else ""
     found = f"{count_text(len(errors), 'error')}, {count_text(len(warnings), 'warning')}"
+    found += f", {len(unsound):,} unsound" if unsound else ""
     name, colour = escape(report.file.path), "green" if verdict == "valid" else "red"
     echo(f"{paint(verdict, colour, bold=True)}: {name}: {found}; checked {checked}")
 

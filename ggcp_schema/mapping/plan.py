@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ggcp_schema.errors import UsageError
-from ggcp_schema.files.output import Parts, WriteOptions, check_parts, placed_parts, write_parts
-from ggcp_schema.files.pieces import TensorEntry
+from ggcp_schema.files.output import Parts, WriteOptions, check_parts, placed_parts
+from ggcp_schema.files.pieces import FileData, TensorEntry
+from ggcp_schema.files.source import Rows
 from ggcp_schema.files.tensor import ELEMENT_SIZES, LITTLE, decode
 from ggcp_schema.formats.file import File, Finding
+from ggcp_schema.inspect.soundness import state_of
 from ggcp_schema.llama.eras import EraConclusion, epsilon_text
 from ggcp_schema.llama.facts import Fact
+from ggcp_schema.llama.soundness import Watch
 from ggcp_schema.llama.training import Study
 from ggcp_schema.mapping.resume import checked_epsilon
 
@@ -92,11 +95,13 @@ class Written(NamedTuple):
         size: the size of the output in bytes.
         not_finite: the number of NaN and infinite values by the name of the tensor that has them; quantized tensors
             are not examined.
+        unsound: what the program of the input cannot have written, as far as it was copied.
     """
 
     plan: Plan
     size: int
     not_finite: dict[str, int]
+    unsound: tuple[Finding, ...] = ()
 
 
 def epsilon_of(stated: float | None, stored: float | None, era: EraConclusion) -> Fact:
@@ -118,12 +123,13 @@ def write(plan: Plan, output: str | os.PathLike[str], options: WriteOptions = Wr
     """Write what is planned, completely or not at all. Raises `FileError`, or `UsageError` as `check` does."""
     check(plan, output, options)
     not_finite: dict[str, int] = {}
-    inspect = _FiniteCheck(plan, not_finite, strict=options.strict)
+    inspect = _Inspection(plan, not_finite, strict=options.strict)
     with ExitStack() as stack:
         for place, parts in plan.beside.items():
             stack.enter_context(placed_parts(place, parts, options))
-        size = write_parts(output, plan.parts, options, inspect, plan.optional)
-    return Written(plan, size, not_finite)
+        size = stack.enter_context(placed_parts(output, plan.parts, options, inspect, plan.optional))
+        unsound = inspect.unsound()
+    return Written(plan, size, not_finite, unsound)
 
 
 def check(plan: Plan, output: str | os.PathLike[str] | None, options: WriteOptions) -> None:
@@ -146,17 +152,48 @@ def refused(plan: Plan, finding: str) -> UsageError:
     )
 
 
-class _FiniteCheck:
-    """Counts the NaN and infinite values of each tensor while its data is copied."""
+class _Inspection:
+    """Looks at the values of each tensor while its data is copied: counts NaN and infinities, and what is unsound."""
 
     def __init__(self, plan: Plan, found: dict[str, int], *, strict: bool) -> None:
         self.plan, self.found, self.strict = plan, found, strict
+        state = state_of(plan.file)
+        self.watch = Watch(state) if state is not None else None
+        known = {} if state is None else {**state.model, **state.vectors}
+        self.names = {tensor.path: name for name, tensor in known.items()}
+        self.pieces: dict[str, Iterator[Rows]] = {}
+
+    def unsound(self) -> tuple[Finding, ...]:
+        """Return what is unsound in the data that was copied. Raises `UsageError` if `strict`."""
+        if self.watch is None:
+            return ()
+        counted = "not-finite"  # which is in `found` already
+        found = [Finding(bad.path, bad.message) for bad in self.watch.finish() if bad.rule != counted]
+        if found and self.strict:
+            raise refused(self.plan, f"{found[0].path}: {found[0].message}")
+        return tuple(found)
+
+    def _look(self, entry: TensorEntry, chunk: memoryview) -> None:
+        """Let the watch look at values that are copied from the file; it takes them by their place in the tensor."""
+        data = entry.data
+        if self.watch is None or not isinstance(data, FileData) or entry.type != "F32":
+            return
+        name = self.names.get(data.path)
+        if name is None or data.source is not self.plan.file.source:
+            return
+        extents = (Rows(*extent) for extent in data.extents)
+        pieces = self.pieces.setdefault(entry.name, (piece for extent in extents for piece in extent.chunks()))
+        piece = next(pieces)  # the file is read in these
+        if piece.n_rows == 1:  # the rows of heads that are exchanged would be looked at one at a time
+            first = (piece.offset - self.watch.state.tensor(name).offset) // 4
+            self.watch.look(name, first, decode(chunk, "F32", LITTLE))
 
     def __call__(self, entry: TensorEntry, chunk: memoryview) -> None:
         import numpy as np
 
         if entry.type not in ELEMENT_SIZES:
             return
+        self._look(entry, chunk)
         finite = np.isfinite(decode(chunk, entry.type, LITTLE))
         if finite.all():
             return

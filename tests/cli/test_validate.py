@@ -93,6 +93,8 @@ def test_strict_makes_a_warning_an_error() -> None:
 def test_the_json_of_one_file(invalid: Path) -> None:
     code, report = report_of(invalid, "--data")
     assert code == 1
+    unsound = {bad["rule"]: bad["path"] for bad in report.pop("unsound")}
+    assert unsound == {"m-exceeds-v": "optimizer.state.m", "negative-v": "optimizer.state.v"}
     assert report == {
         "file": str(invalid),
         "format": "ggcp",

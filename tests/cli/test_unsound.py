@@ -1,0 +1,78 @@
+"""A file whose values no program can have left: every command that reads them says so, with the place."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ggcp_schema import UsageError, convert, export_model, open_file
+from tests.helpers import FIXTURES, run_cli
+
+GENUINE = sorted(
+    [*FIXTURES.glob("*.ggcp"), *(FIXTURES / "truth").glob("*.ggcp"), *(FIXTURES / "orders").glob("*.ggcp")]
+)
+PAGE = 512
+
+
+@pytest.fixture(params=["output", "optimizer.state.v", "optimizer.state.m"])
+def page(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, str, int]:
+    """A genuine file with a page of zeros, the path of the tensor it lies in, and its offset."""
+    path = tmp_path / "lost.ggcp"
+    shutil.copy(FIXTURES / "v1-adam.ggcp", path)
+    with open_file(path) as file:
+        tensor = file.tensors[request.param]
+        start = -(-(tensor.offset + tensor.nbytes * 3 // 4) // PAGE) * PAGE  # behind the rows of tokens
+    with path.open("r+b") as stream:
+        stream.seek(start)
+        stream.write(bytes(PAGE))
+    return path, request.param, start
+
+
+def told(path: str, start: int) -> str:
+    """Return the place of a lost page; where v is lost, the finding may begin at a value that was zero before."""
+    return f"{path}: " if path.endswith(".m") else f"bytes {start:,} to {start + PAGE - 1:,} of the file"
+
+
+def test_validate_says_where_and_exits_1(page: tuple[Path, str, int]) -> None:
+    path, name, start = page
+    result = run_cli("validate", "--data", path)
+    assert result.returncode == 1
+    assert told(name, start) in result.stdout
+    document = json.loads(run_cli("validate", "--data", "--json", path).stdout)
+    assert (document["verdict"], document["valid"], document["errors"]) == ("unsound", False, [])
+    assert document["unsound"][0]["path"] == name
+    assert document["unsound"][0]["start"] <= start + PAGE
+    assert run_cli("validate", path).returncode == 0  # only the bytes of the fields are looked at
+
+
+@pytest.mark.parametrize("command", ["convert", "export"])
+def test_what_is_unsound_is_noted_while_it_is_copied(command: str, page: tuple[Path, str, int], tmp_path: Path) -> None:
+    path, name, start = page
+    more = () if command == "convert" else ("--vocab", FIXTURES / "vocab.gguf", "--ctx", "16")
+    result = run_cli(command, path, tmp_path / "out.gguf", *more, check=True)
+    copied = command == "convert" or not name.startswith("optimizer.")
+    assert (told(name, start) in result.stdout) is copied
+    refused = run_cli(command, path, tmp_path / "strict.gguf", *more, "--strict")
+    assert refused.returncode == (2 if copied else 0)
+    assert (tmp_path / "strict.gguf").exists() is not copied
+    assert len(list(tmp_path.iterdir())) == 3 - copied
+
+
+def test_in_python(page: tuple[Path, str, int], tmp_path: Path) -> None:
+    path, name, _ = page
+    assert [finding.path for finding in convert(path, tmp_path / "out.gguf").unsound] == [name]
+    with pytest.raises(UsageError, match=name.replace(".", r"\.")):
+        convert(path, tmp_path / "strict.gguf", strict=True)
+    assert export_model(path, tmp_path / "model", to="hf", context_length=16, vocab=FIXTURES / "vocab.gguf").plan
+
+
+@pytest.mark.parametrize("path", GENUINE, ids=lambda path: path.name)
+def test_no_genuine_file_is_unsound(path: Path, tmp_path: Path) -> None:
+    assert json.loads(run_cli("validate", "--data", "--json", path).stdout)["unsound"] == []
+    if path.name.startswith("truncated"):
+        return
+    assert convert(path, tmp_path / "out.gguf").unsound == ()
+    assert convert(tmp_path / "out.gguf", tmp_path / "again.gguf").unsound == ()
