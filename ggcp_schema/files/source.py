@@ -38,7 +38,7 @@ class Rows(NamedTuple):
     @property
     def buffered(self) -> int:
         """The bytes of memory that reading the rows takes."""
-        return (self.n_rows - 1) * self.stride + self.size if self.is_dense else self.nbytes
+        return (self.n_rows - 1) * self.stride + self.size if self.is_dense and self.n_rows else self.nbytes
 
     def chunks(self) -> Iterator[Rows]:
         """Yield the rows in parts for which a buffer of `CHUNK` bytes is enough."""

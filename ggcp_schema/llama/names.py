@@ -29,6 +29,7 @@ ROPE_SCALING_FACTOR = "llama.rope.scaling.factor"
 
 TOKENIZER = "tokenizer."
 TOKENIZER_MODEL = "tokenizer.ggml.model"
+MERGES = "tokenizer.ggml.merges"
 TOKENS = "tokenizer.ggml.tokens"
 TOKEN_SCORES = "tokenizer.ggml.scores"
 TOKEN_TYPES = "tokenizer.ggml.token_type"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -152,6 +152,11 @@ def refused(plan: Plan, finding: str) -> UsageError:
     )
 
 
+def _pieces(data: FileData) -> list[Rows]:
+    """Return the pieces in which data is read from its file, the first one last."""
+    return [piece for extent in data.extents for piece in Rows(*extent).chunks()][::-1]
+
+
 class _Inspection:
     """Looks at the values of each tensor while its data is copied: counts NaN and infinities, and what is unsound."""
 
@@ -161,7 +166,8 @@ class _Inspection:
         self.watch = Watch(state) if state is not None else None
         known = {} if state is None else {**state.model, **state.vectors}
         self.names = {tensor.path: name for name, tensor in known.items()}
-        self.pieces: dict[str, Iterator[Rows]] = {}
+        self.entry: TensorEntry | None = None  # whose data comes in these pieces, of which the last is the next
+        self.pieces: list[Rows] = []
 
     def unsound(self) -> tuple[Finding, ...]:
         """Return what is unsound in the data that was copied. Raises `UsageError` if `strict`."""
@@ -181,9 +187,8 @@ class _Inspection:
         name = self.names.get(data.path)
         if name is None or data.source is not self.plan.file.source:
             return
-        extents = (Rows(*extent) for extent in data.extents)
-        pieces = self.pieces.setdefault(entry.name, (piece for extent in extents for piece in extent.chunks()))
-        piece = next(pieces)  # the file is read in these
+        self.pieces = self.pieces if self.entry is entry and self.pieces else _pieces(data)
+        self.entry, piece = entry, self.pieces.pop()
         if piece.n_rows == 1:  # the rows of heads that are exchanged would be looked at one at a time
             first = (piece.offset - self.watch.state.tensor(name).offset) // 4
             self.watch.look(name, first, decode(chunk, "F32", LITTLE))

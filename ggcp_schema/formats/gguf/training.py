@@ -193,6 +193,10 @@ def _of_whole_gguf(gguf: GgufFile) -> Model:
         raise UsageError(f"{gguf.path} is a vocabulary", CHECKPOINT_NEEDED)
     tensors = model_tensors_of(gguf, any_type=not is_checkpoint)
     if not is_checkpoint:
+        odd = next((finding for finding in gguf.findings if finding.path == "alignment"), None)
+        if odd is not None:
+            hint = "Set it in a copy: `ggcp-schema edit INPUT OUTPUT general.alignment=32`."
+            raise UsageError(f"{gguf.path}: {odd.message}; other programs refuse such a model", hint)
         check_no_others(gguf.path, gguf.tensors, tensors.values())
     n_embd, (n_head, n_head_kv) = integer(gguf, names.EMBEDDING_LENGTH), head_counts(gguf)
     return Model(

@@ -29,6 +29,9 @@ def vocabulary_of_gguf(gguf: GgufFile) -> Vocabulary:
         message = f"its tokenizer is {shown(model.value)}; the trainers supported llama (sentencepiece) and gpt2"
         raise UsageError(f"{gguf.path}: {message}", ACCEPTED)
 
+    if model.value == "gpt2" and names.MERGES not in gguf.key_values:
+        raise UsageError(f"{gguf.path}: its tokenizer is gpt2, but {names.MERGES} is missing, which it needs", ACCEPTED)
+
     def locate(key: str, index: int | None) -> tuple[str, int]:
         path = key if index is None else f"{key}[{index}]"
         return path, gguf.find(path).offset
