@@ -164,6 +164,7 @@ class BrowseApp(App[None]):
         self.tokens = tokens
         self.files: list[File] = []
         self.error: Exception | None = None
+        self._place: tuple[str | None, int, int] | None = None
         self._interval = sys.getswitchinterval()
         self.register_theme(DARK)
         self.register_theme(LIGHT)
@@ -191,7 +192,11 @@ class BrowseApp(App[None]):
         self.error = message.error
         if message.error is None:
             self.files = [document.file for document in message.documents]
-            await self.switch_screen(self._screen_for(message.documents))
+            screen = self._screen_for(message.documents)
+            await self.switch_screen(screen)
+            if self._place is not None:
+                self.call_after_refresh(screen.restore, self._place)
+                self._place = None
 
     def _screen_for(self, documents: Sequence[Document]) -> FileScreen:
         if len(documents) == 2:
@@ -200,6 +205,8 @@ class BrowseApp(App[None]):
 
     async def on_reopen(self, message: Reopen) -> None:
         """Open the files again, after they have changed."""
+        if isinstance(self.screen, FileScreen):
+            self._place = self.screen.place()
         before, self.files = self.files, []
         await self.switch_screen(OpeningScreen())
         for file in before:

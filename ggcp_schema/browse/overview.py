@@ -10,15 +10,15 @@ from rich.style import Style
 from rich.text import Text
 from textual import events
 from textual.app import ComposeResult
-from textual.containers import VerticalScroll
+from textual.containers import Vertical, VerticalScroll
 from textual.strip import Strip
 from textual.widget import Widget
-from textual.widgets import Static
+from textual.widgets import Sparkline, Static
 
 from ggcp_schema.browse.document import Document
 from ggcp_schema.browse.lines import Hanging
 from ggcp_schema.browse.panes import Jump, Pane
-from ggcp_schema.browse.text import bar, column, number, short_size
+from ggcp_schema.browse.text import bar, number, short_size
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.inspect.facts import Summary
 from ggcp_schema.inspect.summary import Line, summary_lines
@@ -40,6 +40,7 @@ class Overview(VerticalScroll, Pane, can_focus=True):
 
     def compose(self) -> ComposeResult:
         yield Static(id="damage")
+        yield Static(id="next")
         yield LossChart()
         yield FileMap(self.document.file.size)
         yield Static("reading …", id="facts")
@@ -70,7 +71,9 @@ class Overview(VerticalScroll, Pane, can_focus=True):
             shown = [line for line in lines if line[0] in damage or line[1].startswith("ggcp-schema ")]
             box.update(_labelled(shown))
             lines = [line for line in lines if line not in shown]
-        self.query_one("#facts", Static).update(_labelled(lines))
+        first = [line for line in lines if line[1].startswith("ggcp-schema ")]
+        self.query_one("#next", Static).update(_labelled(first))
+        self.query_one("#facts", Static).update(_labelled([line for line in lines if line not in first]))
         losses = summary.losses
         chart, file_map = self.query_one(LossChart), self.query_one(FileMap)
         chart.display = losses is not None
@@ -86,65 +89,27 @@ def _labelled(lines: list[Line]) -> Hanging:
     return Hanging(text, 13)
 
 
-class LossChart(Widget):
-    """The stored losses as columns, and how far the last one is from that of an untrained model, ln(n_vocab)."""
+class LossChart(Vertical):
+    """The last loss beside that of an untrained model, ln(n_vocab), and the losses before it."""
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = {"loss--bar", "loss--baseline", "loss--label"}
-    HEIGHT = 4
+    def compose(self) -> ComposeResult:
+        yield Static(id="loss")
+        yield Sparkline(summary_function=max)
+        yield Static(id="losses")
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.losses: list[float] = []
-        self.latest = 0.0
-        self.baseline: float | None = None
-        self.rough = False
-
-    def set_losses(self, losses: list[float], latest: float | None, baseline: float | None, *, rough: bool) -> None:
+    def set_losses(self, losses: list[float], latest: float | None, untrained: float | None, *, rough: bool) -> None:
         """Show these losses, the oldest first, and the latest beside that of an untrained model."""
-        self.losses = [loss for loss in losses if math.isfinite(loss)]
-        self.latest, self.baseline, self.rough = latest or 0.0, baseline, rough
-        self.styles.height = 2 + (self.HEIGHT + 1 if self.losses else 0)
-        self.refresh(layout=True)
-
-    def render_line(self, y: int) -> Strip:
-        width, base = self.size.width, self.rich_style
-        label, bars = (self.get_component_rich_style(f"loss--{name}") for name in ("label", "bar"))
-        untrained = self.get_component_rich_style("loss--baseline")
-        baseline = self.baseline
-        if y == 0:
-            rough = Segment("  rough: of some tokens only" if self.rough else "", untrained)
-            return Strip([Segment("Loss", label), rough]).adjust_cell_length(width, base)
-        if y == 1:
-            segments = [Segment(f"{number(self.latest):<8} ", label)]
-            if baseline:
-                words = f"{number(baseline)} = ln(n_vocab), untrained"
-                if width < len(words) + 18:
-                    words = f"{number(baseline)} untrained"
-                length = max(6, min(40, width - 12 - len(words)))
-                share = self.latest / baseline
-                segments += [
-                    Segment("▕", untrained),
-                    Segment(bar(share, length), bars),
-                    Segment(f"▏ {words}", untrained),
-                ]
-            return Strip(segments).adjust_cell_length(width, base)
-        if y == 2:
-            return Strip.blank(width, base)
-        return Strip(self._columns(y - 3, bars, untrained)).adjust_cell_length(width, base)
-
-    def _columns(self, line: int, bars: Style, untrained: Style) -> list[Segment]:
-        losses = self.losses[-max(1, self.size.width - 32) :]
-        wide = max(1, min(4, (self.size.width - 32) // len(losses)))
-        least, most = min(losses), max(losses)
-        scale = (most - least) * 1.25 or 1.0
-        columns = [column(0.2 + (loss - least) / scale, self.HEIGHT) for loss in losses]
-        label = {0: number(most), self.HEIGHT - 1: number(least)}.get(line, "")
-        segments = [Segment(f"{label:<9}", untrained)]
-        segments += [Segment(cells[line] * wide, bars) for cells in columns]
-        if line == self.HEIGHT - 1:
-            words = "the last loss" if len(losses) == 1 else f"the last {len(losses)} losses"
-            segments.append(Segment(f" {words}", untrained))
-        return segments
+        losses = [loss for loss in losses if math.isfinite(loss)]
+        text = Text.assemble(("Loss  ", "bold"), (number(latest), "bold"))
+        if latest is not None and untrained:
+            text.append(f"  ▕{bar(latest / untrained, 16)}▏ {number(untrained)} untrained (ln n_vocab)")
+        if rough:
+            text.append("  approximate: from a few tokens")
+        self.query_one("#loss", Static).update(text)
+        chart, words = self.query_one(Sparkline), self.query_one("#losses", Static)
+        chart.data, chart.display, words.display = losses, len(losses) > 1, len(losses) > 1
+        if losses:
+            words.update(f"the last {len(losses)} losses, {number(min(losses))} to {number(max(losses))}")
 
 
 class FileMap(Widget):
@@ -205,7 +170,7 @@ class FileMap(Widget):
         if y == 0:
             title = [
                 Segment("Bytes", self.get_component_rich_style("map--title")),
-                Segment("  click to go there", label),
+                Segment("  click a cell to go there", label),
             ]
             return Strip(title).adjust_cell_length(width, base)
         if 1 <= y <= self.rows and self.usage is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from typing import Any, ClassVar
 
 from textual import events
@@ -107,7 +108,7 @@ class FileScreen(Screen[None]):
     NAMES: ClassVar[tuple[str, ...]]  # of the panes
     OWNERS: ClassVar[dict[str, type[Widget]]]  # whose keys the help window lists
     field: Field | None = None
-    byte = 0
+    byte = tab = 0
 
     @property
     def document(self) -> Document:
@@ -220,6 +221,17 @@ class FileScreen(Screen[None]):
 
     def on_unreadable(self, message: Unreadable) -> None:
         self.trouble(message.error)
+
+    def place(self) -> tuple[str | None, int, int]:
+        """Return the path of the field, the byte and the tab, to go there again."""
+        return (self.field.path if self.field else None), self.byte, self.tab
+
+    async def restore(self, place: tuple[str | None, int, int]) -> None:
+        """Go to a place of before, as far as the file still has it."""
+        path, byte, _ = place
+        with suppress(*READ_ERRORS):
+            field = None if path is None else self.document.file.find(path)
+            self.select(field, byte if field and field.offset <= byte < field.end else None)
 
     def action_reload(self) -> None:
         self.post_message(Reopen())

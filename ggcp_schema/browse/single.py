@@ -158,6 +158,10 @@ class BrowseScreen(FileScreen):
             if element is not None:
                 pane.go_to(element)
 
+    async def restore(self, place: tuple[str | None, int, int]) -> None:
+        await self.action_tab(place[2], focus=False)
+        await super().restore(place)
+
     # Selection ---------------------------------------------------------------------------------------------
 
     @reads_file

@@ -281,6 +281,21 @@ def test_a_file_that_is_replaced_is_noticed(tmp_path: Path) -> None:
     browse(path, script=script)
 
 
+def test_opening_again_keeps_the_place_and_the_tab(tmp_path: Path) -> None:
+    path = tmp_path / "file.ggcp"
+    path.write_bytes(ALICE.read_bytes())
+
+    async def script(browser: Browser) -> None:
+        await browser.go_to("layers[1].wq.data[17]")
+        await browser.press("2", "r")
+        await browser.settle()
+        assert browser.path == "layers[1].wq.data"
+        assert browser.hex.cursor == browser.app.files[0].tensors["layers[1].wq"].offset + 4 * 17
+        assert "layers[1].wq[0, 17] = " in browser.text("Values")
+
+    browse(path, script=script)
+
+
 def test_an_error_of_the_disk_is_not_called_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
     async def script(browser: Browser) -> None:
         def broken(self: Source, buffer: memoryview, offset: int) -> int:
