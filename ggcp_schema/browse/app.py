@@ -18,13 +18,13 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.screen import Screen
 from textual.theme import Theme
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
 from ggcp_schema.browse.dialogs import HelpWindow
 from ggcp_schema.browse.document import READ_ERRORS, Document
 from ggcp_schema.browse.jobs import Working
 from ggcp_schema.browse.pair import PairScreen
-from ggcp_schema.browse.panes import Pane
+from ggcp_schema.browse.panes import Keys, Pane
 from ggcp_schema.browse.screen import FileScreen, Reopen
 from ggcp_schema.browse.single import BrowseScreen
 from ggcp_schema.inspect import Report
@@ -118,7 +118,7 @@ class OpeningScreen(Screen[None]):
         yield Static(id="title")
         yield Static(id="problem")
         yield Opener(self.app)
-        yield Footer(show_command_palette=False)
+        yield Keys()
 
     def on_mount(self) -> None:
         self._show("opening …")
@@ -160,6 +160,7 @@ class BrowseApp(App[None]):
         light: bool = False,
     ) -> None:
         super().__init__()
+        self.animation_level = "none"  # keys should take effect at once
         self.paths, self.open_file = list(paths), open_file
         self.tokens = tokens
         self.files: list[File] = []

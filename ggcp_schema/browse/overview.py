@@ -25,6 +25,7 @@ from ggcp_schema.inspect.summary import Line, summary_lines
 from ggcp_schema.inspect.text import escape
 from ggcp_schema.inspect.usage import USES, Usage
 
+ROOM = 16  # lines of the pane from which what to do next stands at its top
 SIGNS = dict(zip(USES, "█▓▒▚░·≡╳"))
 
 
@@ -68,10 +69,11 @@ class Overview(VerticalScroll, Pane, can_focus=True):
             damage = ("damage", "whole", "cut", "lost")
             box = self.query_one("#damage", Static)
             box.display = True
-            shown = [line for line in lines if line[0] in damage or line[1].startswith("ggcp-schema ")]
-            box.update(_labelled(shown))
-            lines = [line for line in lines if line not in shown]
-        first = [line for line in lines if line[1].startswith("ggcp-schema ")]
+        is_high = self.size.height >= ROOM
+        first = [line for line in lines if line[1].startswith("ggcp-schema ") and is_high]
+        self.query_one("#next", Static).display = bool(first)
+        self.query_one("#next", Static).update(_labelled(first))
+        self.query_one("#facts", Static).update(_labelled([line for line in lines if line not in first]))
         self.query_one("#next", Static).update(_labelled(first))
         self.query_one("#facts", Static).update(_labelled([line for line in lines if line not in first]))
         losses = summary.losses
@@ -102,9 +104,9 @@ class LossChart(Vertical):
         losses = [loss for loss in losses if math.isfinite(loss)]
         text = Text.assemble(("Loss  ", "bold"), (number(latest), "bold"))
         if latest is not None and untrained:
-            text.append(f"  ▕{bar(latest / untrained, 16)}▏ {number(untrained)} untrained (ln n_vocab)")
+            text.append(f"  ▕{bar(latest / untrained, 10)}▏ {number(untrained)} = ln(n_vocab), untrained")
         if rough:
-            text.append("  approximate: from a few tokens")
+            text.append("\napproximate: from a few tokens")
         self.query_one("#loss", Static).update(text)
         chart, words = self.query_one(Sparkline), self.query_one("#losses", Static)
         chart.data, chart.display, words.display = losses, len(losses) > 1, len(losses) > 1

@@ -13,13 +13,12 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.message import Message
 from textual.widget import Widget
-from textual.widgets import Footer
 
 from ggcp_schema.browse.document import Document, holders
 from ggcp_schema.browse.hexview import HexView
 from ggcp_schema.browse.jobs import Working
 from ggcp_schema.browse.lines import LineView
-from ggcp_schema.browse.panes import Frame, TopBar, reads_file
+from ggcp_schema.browse.panes import Frame, Keys, TopBar, reads_file
 from ggcp_schema.browse.screen import FileScreen, Finder, Known, Student
 from ggcp_schema.browse.text import bar, fit, number
 from ggcp_schema.browse.tree import TreeView
@@ -282,7 +281,7 @@ class PairScreen(FileScreen):
         yield Finder(self.found)
         yield Student(self.a)
         yield Student(self.b)
-        yield Footer(show_command_palette=False)
+        yield Keys()
 
     async def on_mount(self) -> None:
         self.fit_to(self.app.size.width, self.app.size.height)

@@ -11,8 +11,10 @@ from rich.text import Text
 from textual.containers import Container
 from textual.message import Message
 from textual.message_pump import MessagePump
+from textual.screen import Screen
 from textual.strip import Strip
 from textual.widget import Widget
+from textual.widgets import Footer
 
 from ggcp_schema.browse.document import READ_ERRORS, Document
 from ggcp_schema.browse.text import fit, number
@@ -155,3 +157,18 @@ class TopBar(Widget):
         gap = width - name.cell_len - panes.cell_len - verdict.cell_len - 1
         first = Text.assemble(name, panes, " " * max(0, gap), verdict, " ", no_wrap=True, end="\n")
         return Text.assemble(first, Text(fit(f" {'  ·  '.join(map(escape, self.facts()))}", width), styles["fact"]))
+
+
+class Keys(Footer):
+    """Textual's footer, which is made anew only if other keys are to be seen: that takes longer than a key should."""
+
+    _shown: tuple[str, ...] = ()
+
+    def __init__(self) -> None:
+        super().__init__(show_command_palette=False)
+
+    def bindings_changed(self, screen: Screen[Any]) -> None:
+        shown = tuple(each.binding.description for each in screen.active_bindings.values() if each.binding.show)
+        if shown != self._shown:
+            self._shown = shown
+            super().bindings_changed(screen)

@@ -9,7 +9,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.widget import Widget
-from textual.widgets import Footer, Tab, Tabs
+from textual.widgets import Tab, Tabs
 
 from ggcp_schema.browse.document import Document
 from ggcp_schema.browse.health import HealthView
@@ -17,7 +17,7 @@ from ggcp_schema.browse.hexview import HexView
 from ggcp_schema.browse.histogram import Histogram
 from ggcp_schema.browse.layers import Layers
 from ggcp_schema.browse.overview import Overview
-from ggcp_schema.browse.panes import Frame, Jump, Pane, TopBar, reads_file
+from ggcp_schema.browse.panes import Frame, Jump, Keys, Pane, TopBar, reads_file
 from ggcp_schema.browse.picture import PictureView
 from ggcp_schema.browse.schema import Schema
 from ggcp_schema.browse.screen import FileScreen, Finder, Known, Student
@@ -67,7 +67,7 @@ class BrowseScreen(FileScreen):
             yield HexView(self.document)
         yield Finder(self.found)
         yield Student(self.document)
-        yield Footer(show_command_palette=False)
+        yield Keys()
 
     async def on_mount(self) -> None:
         self.fit_to(self.app.size.width, self.app.size.height)
