@@ -69,11 +69,12 @@ class Overview(VerticalScroll, Pane, can_focus=True):
             damage = ("damage", "whole", "cut", "lost")
             box = self.query_one("#damage", Static)
             box.display = True
+            shown = [line for line in lines if line[0] in damage or line[1].startswith("ggcp-schema ")]
+            box.update(_labelled(shown))
+            lines = [line for line in lines if line not in shown]
         is_high = self.size.height >= ROOM
         first = [line for line in lines if line[1].startswith("ggcp-schema ") and is_high]
         self.query_one("#next", Static).display = bool(first)
-        self.query_one("#next", Static).update(_labelled(first))
-        self.query_one("#facts", Static).update(_labelled([line for line in lines if line not in first]))
         self.query_one("#next", Static).update(_labelled(first))
         self.query_one("#facts", Static).update(_labelled([line for line in lines if line not in first]))
         losses = summary.losses

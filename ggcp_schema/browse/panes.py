@@ -167,8 +167,9 @@ class Keys(Footer):
     def __init__(self) -> None:
         super().__init__(show_command_palette=False)
 
-    def bindings_changed(self, screen: Screen[Any]) -> None:
+    def bindings_changed(self, screen: Screen[Any]) -> Any:  # a coroutine in Textual 4
         shown = tuple(each.binding.description for each in screen.active_bindings.values() if each.binding.show)
         if shown != self._shown:
             self._shown = shown
-            super().bindings_changed(screen)
+            return super().bindings_changed(screen)
+        return None

@@ -377,3 +377,12 @@ def test_why_a_file_cannot_be_summarized_is_shown(monkeypatch: pytest.MonkeyPatc
         assert "nothing can be said" in browser.text("Overview")
 
     browse(ALICE, script=script)
+
+
+def test_a_damaged_file_says_at_the_top_what_is_whole_and_what_to_do() -> None:
+    async def script(browser: Browser) -> None:
+        shown = browser.text("#damage")
+        assert "11 of the model's 12 tensors" in shown
+        assert "ggcp-schema validate" in shown
+
+    browse(TRUNCATED, script=script)
