@@ -165,11 +165,15 @@ class EitherOrder(Struct):
         """Return the Struct that parsed or builds a value."""
         return self.big if value.get("byte_order") == "big" else self.little
 
+    def at(self, head: bytes) -> Struct:
+        """Return the Struct of what begins with these bytes."""
+        return self.big if self.is_big(head) else self.little
+
     def _parse(self, stream: IO[bytes], context: Container, path: str) -> Container:
         here = stream.tell()
         head = stream.read(self.HEAD)
         stream.seek(here)
-        return (self.big if self.is_big(head) else self.little)._parse(stream, context, path)
+        return self.at(head)._parse(stream, context, path)
 
     def _build(self, obj: Any, stream: IO[bytes], context: Container, path: str) -> Container:
         struct = self.of(obj) if isinstance(obj, Mapping) else self.little

@@ -73,10 +73,14 @@ def tensor_nbytes(tensor):
     return data_size(GGML_TYPES[info["type"]], info["dimensions"] or [1])
 
 
-def gguf(order):
-    """Return the page of a file whose numbers have a byte order: `LITTLE` or `BIG`."""
+def gguf(order, size="u64", versions=VERSIONS):
+    """Return the page of a file whose numbers have a byte order, `LITTLE` or `BIG`.
+
+    Counts, lengths and dimensions are of type `size`.
+    """
     u8, i8, u16, i16, u32, i32, f32, u64, i64, f64 = (number(kind, order) for kind in NUMBERS)
-    key, string = PascalString(u64, longest=(1 << 16) - 1), PascalString(u64, longest=1 << 24)
+    count = number(size, order)
+    key, string = PascalString(count, longest=(1 << 16) - 1), PascalString(count, longest=1 << 24)
     scalars = {0: u8, 1: i8, 2: u16, 3: i16, 4: u32, 5: i32, 6: f32, 7: Flag, 8: string, 10: u64, 11: i64, 12: f64}
 
     def byte_order(gguf):
@@ -92,7 +96,7 @@ def gguf(order):
         arrays = {9: array(nesting - 1)} if nesting > 1 else {}
         return Struct(
             "type" / OneOf(u32, VALUE_TYPES),
-            "len" / u64,
+            "len" / count,
             "array" / LazyArray(this.len, Switch(this.type, {**scalars, **arrays}, default=Error)),
             type_name="array",
         )
@@ -107,7 +111,7 @@ def gguf(order):
     tensor_info = Struct(
         "name" / key,
         "n_dimensions" / OneOf(u32, range(MAX_DIMS + 1)),
-        "dimensions" / Array(this.n_dimensions, u64) * "in ggml order: the first is the fastest-varying",
+        "dimensions" / Array(this.n_dimensions, count) * "in ggml order: the first is the fastest-varying",
         "type" / OneOf(u32, names_of(GGML_TYPES)) * "ggml type",
         "offset" / u64 * "of the data, from the end of the padding; a multiple of the alignment",
         type_name="tensor_info",
@@ -122,9 +126,9 @@ def gguf(order):
     return Struct(
         "magic" / Const(b"GGUF"),
         "byte_order" / Computed(byte_order),
-        "version" / OneOf(u32, VERSIONS),
-        "tensor_count" / u64,
-        "metadata_kv_count" / u64,
+        "version" / OneOf(u32, versions),
+        "tensor_count" / count,
+        "metadata_kv_count" / count,
         "metadata_kv" / Array(this.metadata_kv_count, metadata_kv),
         "tensor_infos" / Array(this.tensor_count, tensor_info),
         "alignment" / Computed(alignment) * "general.alignment, or 32",
@@ -144,4 +148,21 @@ def is_big_endian(head):
     return low == b"\0\0" and high != b"\0\0"
 
 
-GGUF = EitherOrder(gguf(LITTLE), gguf(BIG), is_big_endian)
+class Gguf(EitherOrder):
+    """The page of a file in its byte order. Version 1, of 22 to 27 August 2023, has counts of 4 bytes.
+
+    `reference` describes versions 2 and 3.
+    """
+
+    FIRST = gguf(LITTLE, "u32", (1,))
+
+    def of(self, value):
+        """Return the Struct that parsed or builds a value."""
+        return self.FIRST if value.get("version") == 1 else super().of(value)
+
+    def at(self, head):
+        """Return the Struct of a file that begins with these bytes."""
+        return self.FIRST if head[4:8] == b"\1\0\0\0" else super().at(head)
+
+
+GGUF = Gguf(gguf(LITTLE), gguf(BIG), is_big_endian)

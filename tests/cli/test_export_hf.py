@@ -259,7 +259,8 @@ def test_scaled_positions(tmp_path: Path, out: Path) -> None:
 
 
 def test_another_tokenizer_is_refused(tmp_path: Path, out: Path) -> None:
-    keys = tokenizer_keys() | {"tokenizer.ggml.model": ("STRING", "gpt2")}
+    merges = {"tokenizer.ggml.merges": ("ARRAY/STRING", ["a b"])}
+    keys = tokenizer_keys() | {"tokenizer.ggml.model": ("STRING", "gpt2")} | merges
     write_gguf(tmp_path / "gpt2.gguf", [(name, value, kind) for name, (kind, value) in keys.items()])
     with pytest.raises(UsageError, match="its tokenizer is gpt2, which no"):
         export_model(ADAM, out, to="hf", vocab=tmp_path / "gpt2.gguf", context_length=16)

@@ -180,7 +180,7 @@ def test_arrays_nested_too_deeply_are_an_error(nesting: int) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (build_gguf(version=1), "version at offset 4 (0x4): expected 2 or 3, found 1"),
+        (build_gguf(version=0), "version at offset 4 (0x4): expected 2 or 3, found 0"),
         (build_gguf(version=4, order=">"), "version at offset 4 (0x4): expected 2 or 3, found 4"),
         (build_gguf([("k", U32, 7)])[:33] + b"\x0d\0\0\0" + bytes(4), None),
         (build_gguf() + bytes(9), "file at offset 32 (0x20): expected the end of the file, found 1 more byte"),
