@@ -84,8 +84,6 @@ def examine(file: Path, *, data: bool, strict: bool, quiet: bool) -> dict[str, A
             with progress(2 * sum(tensor.nbytes for tensor in report.readable), "Reading", quiet=quiet) as advance:
                 warnings += odd_values(report, advance)
                 unsound = soundness(report.file, advance)
-            told = {bad.path for bad in unsound}
-            warnings = [odd for odd in warnings if odd.path not in told]
         source.check_unchanged()
         verdict = "damaged" if report.damage else "valid" if report.valid and not (strict and warnings) else "invalid"
         verdict = "unsound" if verdict == "valid" and unsound else verdict

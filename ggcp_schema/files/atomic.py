@@ -298,14 +298,21 @@ class Output:
             return None
 
     def _sync_folder(self) -> None:
-        try:
-            fd = os.open(self.folder, os.O_RDONLY)
-        except PermissionError:  # a folder that may be written but not read, and any folder on Windows
+        synchronize(self.folder)
+
+
+def synchronize(path: str) -> None:
+    """Wait until a file or a folder is on the disk."""
+    try:
+        fd = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        if os.path.isdir(path):  # that may be written but not read, and any folder on Windows
             return
-        try:
-            os.fsync(fd)
-        except OSError as error:
-            if error.errno != errno.EINVAL:  # a filesystem that cannot synchronize folders
-                raise
-        finally:
-            os.close(fd)
+        raise
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a filesystem that cannot synchronize folders
+            raise
+    finally:
+        os.close(fd)

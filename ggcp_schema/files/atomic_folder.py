@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 
 from ggcp_schema.errors import FileError
-from ggcp_schema.files.atomic import ExistsError, Output, check_output, locked, published
+from ggcp_schema.files.atomic import ExistsError, Output, check_output, locked, published, synchronize
 
 # Flags of Linux's renameat2
 NOREPLACE = 1
@@ -108,8 +108,8 @@ class FolderOutput(Output):
             self._pass_on_modes()
         if sync:
             for name in os.listdir(self.temporary):
-                _synchronize(os.path.join(self.temporary, name))
-            _synchronize(self.temporary)
+                synchronize(os.path.join(self.temporary, name))
+            synchronize(self.temporary)
         if exists:
             self._replace()
         elif not renameat2(self.temporary, self.target, NOREPLACE):
@@ -183,20 +183,3 @@ def renameat2(old: str, new: str, flag: int) -> bool:
     if number in NOT_SUPPORTED:
         return False
     raise OSError(number, os.strerror(number), new)
-
-
-def _synchronize(path: str) -> None:
-    """Wait until a file or a folder is on the disk."""
-    try:
-        fd = os.open(path, os.O_RDONLY)
-    except PermissionError:
-        if os.path.isdir(path):  # any folder on Windows
-            return
-        raise
-    try:
-        os.fsync(fd)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # a filesystem that cannot synchronize folders
-            raise
-    finally:
-        os.close(fd)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 LITTLE, BIG = "little", "big"
+MARKS = {LITTLE: "<", BIG: ">"}  # of struct and numpy
 ELEMENT_SIZES = {"F32": 4, "F16": 2, "BF16": 2}
 """The element types that can be read, with their sizes in bytes."""
 
@@ -94,7 +95,7 @@ class Tensor:
     def numbers(self, start: int, stop: int) -> list[float]:
         """Return a few elements, from `start` to `stop`, as Python numbers. Unlike `values`, this needs no numpy."""
         self.check_readable()
-        size, mark = ELEMENT_SIZES[self.type], "<" if self.byte_order == LITTLE else ">"
+        size, mark = ELEMENT_SIZES[self.type], MARKS[self.byte_order]
         self._check_bounds(start * size, stop * size)
         data = self.source.read(self.offset + start * size, (stop - start) * size)
         if self.type == "BF16":
@@ -127,7 +128,7 @@ def decode(data: memoryview | bytes, type: str, byte_order: str) -> npt.NDArray[
     """
     import numpy as np
 
-    mark = "<" if byte_order == LITTLE else ">"
+    mark = MARKS[byte_order]
     if type == "BF16":
         return (np.frombuffer(data, mark + "u2").astype(np.uint32) << 16).view(np.float32)
     values = np.frombuffer(data, mark + ("f4" if type == "F32" else "f2"))

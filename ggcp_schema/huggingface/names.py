@@ -23,17 +23,19 @@ ROTATED = ("wq", "wk")
 """The matrices whose rows are in another order in transformers: see `rotation`."""
 
 
+def module_name(path: str) -> str:
+    """Return transformers' name of a tensor's module by its ggcp path: `lm_head`, `model.layers.0.self_attn.q_proj`."""
+    layer, name = layer_and_name(path)
+    return (EMBEDDINGS | HEAD)[name] if layer is None else f"model.layers.{layer}.{LAYER[name]}"
+
+
 def parameter_names(n_layer: int) -> dict[str, str]:
     """Return transformers' names by ggcp path, in the order of `named_parameters()`.
 
     `layers[0].wq` is `model.layers.0.self_attn.q_proj.weight`.
     """
-    layers = {
-        f"layers[{layer}].{path}": f"model.layers.{layer}.{name}"
-        for layer in range(n_layer)
-        for path, name in LAYER.items()
-    }
-    return {path: f"{name}.weight" for path, name in (EMBEDDINGS | layers | HEAD).items()}
+    layers = [f"layers[{layer}].{name}" for layer in range(n_layer) for name in LAYER]
+    return {path: f"{module_name(path)}.weight" for path in (*EMBEDDINGS, *layers, *HEAD)}
 
 
 def is_rotated(path: str) -> bool:

@@ -15,8 +15,9 @@ import numpy.typing as npt
 
 from ggcp_schema.files.tensor import ELEMENT_SIZES, Tensor, stream_values
 from ggcp_schema.formats.file import File
+from ggcp_schema.formats.state import adam_of, iterations_of
 from ggcp_schema.inspect.tensors import Listed
-from ggcp_schema.llama import names
+from ggcp_schema.llama.adam import largest_ratio
 
 Floats = npt.NDArray[np.float32]
 
@@ -175,13 +176,9 @@ class OptimizerFacts:
 
 def optimizer_facts(file: File) -> OptimizerFacts:
     """Return the facts that the file, or the whole part of a damaged file, states in a ggcp field or a GGUF key."""
-    counts = (file.get(path) for path in ("optimizer.iter", names.OPTIMIZER_ITERATION_COUNT))
-    beta1, beta2 = (file.get(f"optimizer.params.adam.{name}") for name in ("beta1", "beta2"))
-    is_adam = file.get("optimizer.type") == "adam"  # in a file of L-BFGS Adam's params are uninitialised memory
-    return OptimizerFacts(
-        next((count for count in counts if isinstance(count, int)), None),
-        (beta1, beta2) if is_adam and beta1 is not None and beta2 is not None else None,
-    )
+    iterations = iterations_of(file)
+    adam = adam_of(file, iterations or 0)
+    return OptimizerFacts(iterations, None if adam is None else (adam.beta1, adam.beta2))
 
 
 def flags(measured: Sequence[tuple[Listed, Stats | None]], facts: OptimizerFacts) -> list[tuple[str, ...]]:
@@ -230,13 +227,3 @@ def _second_moments(v: Stats, m: Stats | None, betas: tuple[float, float] | None
         yield "m without v"
     elif betas and m.rms**2 > 1.01 * largest_ratio(*betas) * v.mean:
         yield "v too small for m"
-
-
-def largest_ratio(beta1: float, beta2: float) -> float:
-    """Return the most that m² can be, as a multiple of v, whatever the gradients were; infinite if there is no bound.
-
-    Both are weighted sums of past gradients and of their squares: this is the inequality of Cauchy and Schwarz.
-    """
-    if not 0 <= beta1 <= 1 or not beta1 * beta1 < beta2 < 1:
-        return math.inf
-    return (1 - beta1) ** 2 / ((1 - beta2) * (1 - beta1 * beta1 / beta2))

@@ -18,7 +18,6 @@ from ggcp_schema.formats.parsing import parse_past_errors
 from ggcp_schema.formats.rules import Oddity, Problem
 from ggcp_schema.inspect.text import count_text
 
-ALIGNMENT_KEY = "general.alignment"
 STATE = "optimizer.state."
 SQUARES = (
     "optimizer.state.g2",

@@ -13,7 +13,9 @@ fewer digits for them.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +39,11 @@ class AdamParams:
     beta1: float
     beta2: float
     eps: float
+
+    @classmethod
+    def of(cls, params: Mapping[str, Any], iterations: int) -> AdamParams:
+        """Return the parameters among those of the C struct."""
+        return cls(iterations, *(float(params[name]) for name in ("alpha", "sched", "beta1", "beta2", "eps")))
 
     @property
     def is_usual(self) -> bool:
@@ -90,12 +97,20 @@ class AdamParams:
 def largest_root(adam: AdamParams | None) -> float:
     """Return the most that |m| can be, as a multiple of the root of v, whatever the gradients were.
 
-    Both are weighted sums, of past gradients and of their squares, so that by the inequality of Cauchy and Schwarz
-    m² <= v * sum((1 - beta1)² * beta1**2i / ((1 - beta2) * beta2**i)), 7.27² for 0.9 and 0.999. Clipping changes the
-    gradients of both, and a file that was scaled has m times s and v times s². Files of layout v1 and GGUF files do not
-    store the betas, which their programs took as options: for them the bound is that of any betas.
+    It is the root of `largest_ratio`, 7.27 for 0.9 and 0.999. Clipping changes the gradients of both, and a file that
+    was scaled has m times s and v times s². Files of layout v1 and GGUF files do not store the betas, which their
+    programs took as options: for them the bound is that of any betas.
     """
-    if adam is None or not (0 <= adam.beta1 < 1 and adam.beta1**2 < adam.beta2 < 1):
-        return ANY_BETAS
-    beta1, beta2 = adam.beta1, adam.beta2
-    return math.sqrt((1 - beta1) ** 2 / ((1 - beta2) * (1 - beta1**2 / beta2)))
+    ratio = math.inf if adam is None else largest_ratio(adam.beta1, adam.beta2)
+    return math.sqrt(ratio) if ratio < math.inf else ANY_BETAS
+
+
+def largest_ratio(beta1: float, beta2: float) -> float:
+    """Return the most that m² can be, as a multiple of v, whatever the gradients were; infinite if there is no bound.
+
+    Both are weighted sums, of past gradients and of their squares, so that by the inequality of Cauchy and Schwarz
+    m² <= v * sum((1 - beta1)² * beta1**2i / ((1 - beta2) * beta2**i)).
+    """
+    if not 0 <= beta1 <= 1 or not beta1 * beta1 < beta2 < 1:
+        return math.inf
+    return (1 - beta1) ** 2 / ((1 - beta2) * (1 - beta1 * beta1 / beta2))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.pieces import Computed, TensorEntry
-from ggcp_schema.files.tensor import LITTLE
+from ggcp_schema.files.tensor import MARKS
 from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.llama import names
 from ggcp_schema.llama.adapter import Adapter, Base
@@ -89,7 +89,7 @@ def patched_norms(adapter: Adapter, base: Base) -> list[Patch]:
     Raises `UsageError` if a norm is not F32.
     """
     return [
-        Patch(path, tensor.offset, new_norm(adapter, base, path).astype(f"{_mark(tensor.byte_order)}f4").tobytes())
+        Patch(path, tensor.offset, new_norm(adapter, base, path).astype(f"{MARKS[tensor.byte_order]}f4").tobytes())
         for path in adapter.norms
         if (tensor := base.tensors[path])
     ]
@@ -101,7 +101,3 @@ def new_norm(adapter: Adapter, base: Base, path: str) -> npt.NDArray[np.floating
     if tensor.type != "F32":
         raise UsageError(f"{base.path}: {tensor.name} is {tensor.type}, expected F32, as llama.cpp requires of a norm")
     return tensor.array().astype("f8") + adapter.product(path, base.heads)
-
-
-def _mark(byte_order: str) -> str:
-    return "<" if byte_order == LITTLE else ">"

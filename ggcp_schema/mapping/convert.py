@@ -16,7 +16,7 @@ from ggcp_schema.llama.training import Study, Training, study
 from ggcp_schema.mapping.model import rescued
 from ggcp_schema.mapping.notes import resume_facts
 from ggcp_schema.mapping.plan import OUTPUT, Command, Plan, epsilon_fact, epsilon_of
-from ggcp_schema.mapping.resume import Recipe, record_of, resume_content, rotation_of, verbatim_recipe
+from ggcp_schema.mapping.resume import Recipe, kept_rotation, record_of, resume_content, verbatim_recipe
 from ggcp_schema.schema.inference import ADAM
 
 RESUME = "resume"
@@ -62,7 +62,7 @@ def plan_resume(
     conclusions = study(training, order=order, n_batch=n_batch)
     epsilon = epsilon_of(rms_eps, training.rms_eps, conclusions.era)
     scale = conclusions.scale.s if conclusions.scale.summed and not fresh_optimizer else None
-    rotation, problem = _rotation(training)
+    rotation, problem = kept_rotation(training)
     recipe = Recipe(
         epsilon.value,
         conclusions.order.order if conclusions.order.is_certain else None,
@@ -124,14 +124,6 @@ def _plan_verbatim(file: File, training: Training) -> Plan:
         warnings=file.findings,
         next=(resume_command(training),),
     )
-
-
-def _rotation(training: Training) -> tuple[tuple[int, float | None], str]:
-    """Return the keys of the rotation, and why they have to stay as they are stored; empty if they have not."""
-    try:
-        return rotation_of(training), ""
-    except UsageError as error:
-        return (training.n_rot, None), error.message
 
 
 def _doubts(training: Training, conclusions: Study, *, fresh: bool) -> Iterator[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from typing import Literal, get_args
 
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.contents import Patched, Safetensors, Text
@@ -19,13 +18,12 @@ from ggcp_schema.llama import names
 from ggcp_schema.llama.adapter import Adapter, Base
 from ggcp_schema.llama.adapter_facts import adapter_facts
 from ggcp_schema.mapping.adapter import adapter_keys, adapter_tensors, patched_norms
-from ggcp_schema.mapping.adapter_choices import Norms, choice_notes, chosen, norms_of
+from ggcp_schema.mapping.adapter_choices import Norms, Target, choice_notes, chosen, norms_of
 from ggcp_schema.mapping.base import base_of
 from ggcp_schema.mapping.merged import merged
 from ggcp_schema.mapping.peft import peft_card, peft_config, peft_tensors
 from ggcp_schema.mapping.plan import OUTPUT, Command, Plan, Written, write
 
-Target = Literal["adapter", "peft", "gguf"]
 TARGETS: Mapping[str, str] = {
     "adapter": "a GGUF adapter for llama.cpp",
     "peft": "a folder for PEFT",
@@ -56,7 +54,7 @@ def plan_adapter(
 
     Raises `MalformedError` if a file is damaged, `UsageError` if the files do not fit or norms would be lost.
     """
-    if to not in get_args(Target):
+    if to not in TARGETS:
         raise UsageError(f"an adapter cannot be exported to {to!r}", f"Choose from: {', '.join(TARGETS)}.")
     target: Target = to  # type: ignore[assignment]
     model = base_of(base)

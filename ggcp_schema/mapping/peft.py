@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.pieces import TensorEntry
+from ggcp_schema.huggingface.names import module_name
 from ggcp_schema.llama.adapter import Adapter, Base
 from ggcp_schema.llama.names import layer_and_name
 from ggcp_schema.mapping.adapter import new_norm, small
@@ -23,24 +24,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 PREFIX = "base_model.model."
-MODEL = {"tok_embeddings": "model.embed_tokens", "norm": "model.norm", "output": "lm_head"}
-LAYER = {
-    "attention_norm": "input_layernorm",
-    "wq": "self_attn.q_proj",
-    "wk": "self_attn.k_proj",
-    "wv": "self_attn.v_proj",
-    "wo": "self_attn.o_proj",
-    "ffn_norm": "post_attention_layernorm",
-    "w1": "mlp.gate_proj",
-    "w2": "mlp.down_proj",
-    "w3": "mlp.up_proj",
-}
-
-
-def hf_name(path: str) -> str:
-    """Return the name of a tensor's module in Hugging Face's models: `lm_head`, `model.layers.0.self_attn.q_proj`."""
-    layer, name = layer_and_name(path)
-    return MODEL[name] if layer is None else f"model.layers.{layer}.{LAYER[name]}"
 
 
 def peft_config(adapter: Adapter, base: Base, base_name: str, *, norms: bool) -> dict[str, Any]:
@@ -66,8 +49,9 @@ def _modules(paths: Iterable[str], base: Base) -> list[str]:
     chosen = set(paths)
     names = {layer_and_name(path)[1] for path in chosen}
     whole = {name for name in names if all(path in chosen for path in base.tensors if layer_and_name(path)[1] == name)}
+    modules = {path: module_name(path) for path in chosen}
     return sorted(
-        {hf_name(path).rpartition(".")[2] if layer_and_name(path)[1] in whole else hf_name(path) for path in chosen}
+        {name.rpartition(".")[2] if layer_and_name(path)[1] in whole else name for path, name in modules.items()}
     )
 
 
@@ -86,7 +70,7 @@ def peft_tensors(adapter: Adapter, base: Base, *, norms: bool) -> list[TensorEnt
     """
     r, tensors = rank(adapter), []
     for path in adapter.matrices:
-        name, (n_in, n_out) = f"{PREFIX}{hf_name(path)}", adapter.pairs[path].shape
+        name, (n_in, n_out) = f"{PREFIX}{module_name(path)}", adapter.pairs[path].shape
         a, b = (partial(_padded, adapter, base, path, factor, r) for factor in (0, 1))
         if path == "tok_embeddings":
             tensors.append(small(f"{name}.lora_embedding_A", (n_out, r), lambda b=b: b().T))  # type: ignore[misc]
@@ -106,7 +90,8 @@ def _padded(adapter: Adapter, base: Base, path: str, factor: int, r: int) -> npt
 
 def _norms(adapter: Adapter, base: Base) -> Iterator[TensorEntry]:
     for path in adapter.norms:
-        yield small(f"{PREFIX}{hf_name(path)}.weight", base.tensors[path].shape, partial(new_norm, adapter, base, path))
+        name, shape = f"{PREFIX}{module_name(path)}.weight", base.tensors[path].shape
+        yield small(name, shape, partial(new_norm, adapter, base, path))
 
 
 def peft_card(adapter: Adapter, base_name: str, *, norms: str) -> str:

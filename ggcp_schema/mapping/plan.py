@@ -19,7 +19,7 @@ from ggcp_schema.files.pieces import FileData, TensorEntry
 from ggcp_schema.files.source import Rows
 from ggcp_schema.files.tensor import ELEMENT_SIZES, LITTLE, decode
 from ggcp_schema.formats.file import File, Finding
-from ggcp_schema.inspect.soundness import state_of
+from ggcp_schema.formats.state import state_of
 from ggcp_schema.llama.eras import EraConclusion, epsilon_text
 from ggcp_schema.llama.facts import Fact
 from ggcp_schema.llama.soundness import Watch

@@ -15,8 +15,6 @@ from ggcp_schema.llama.repair import Change, value_changes
 from ggcp_schema.llama.soundness import examine
 from ggcp_schema.llama.state import State, Unsound
 
-PARAMS = ("alpha", "sched", "beta1", "beta2", "eps")
-
 
 def changes(source: Source, progress: Callable[[int], None] | None = None) -> list[Change]:
     """Return the changes that repair a ggcp file, in file order.
@@ -63,7 +61,7 @@ def _records(source: Source) -> Records:
 
 def _state(records: Records) -> State:
     params = records.adam
-    adam = None if params is None else AdamParams(records.iterations, *(float(params[name]) for name in PARAMS))
+    adam = None if params is None else AdamParams.of(params, records.iterations)
     return State(
         records.tensors(records.model), records.tensors(records.state), max(records.n_embd, 1), records.iterations, adam
     )

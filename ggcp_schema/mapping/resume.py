@@ -17,6 +17,7 @@ from ggcp_schema.gguf.entries import INTEGERS, KeyValue, is_copied
 from ggcp_schema.gguf.writer import Gguf
 from ggcp_schema.llama import names
 from ggcp_schema.llama.eras import DEFAULT_RMS_EPS, EraConclusion
+from ggcp_schema.llama.keys import COUNTS, OPTIMIZER, STATE
 from ggcp_schema.llama.parameters import FLAT_FIELDS, RESUME_ORDER, permuted_extents
 from ggcp_schema.llama.rotation import FREQ_BASE, rope_entries
 from ggcp_schema.llama.scale import divided
@@ -32,6 +33,12 @@ FRESH = {
 """The values of an Adam that has not started yet."""
 
 LBFGS_KEYS = "optimizer.lbfgs."
+
+ADDED = (
+    (names.HEAD_COUNT_KV, "UINT32", "hparams.n_head"),
+    (names.VOCAB_SIZE, "UINT32", "hparams.n_vocab"),
+)
+"""Keys that the converter of 2023 did not write."""
 
 
 class Recipe(NamedTuple):
@@ -93,6 +100,14 @@ def rotation_of(training: Training) -> tuple[int, float | None]:
     return dimension_count, None if freq_base == FREQ_BASE else freq_base
 
 
+def kept_rotation(training: Training) -> tuple[tuple[int, float | None], str]:
+    """Return the keys of the rotation, and why they have to stay as they are stored; empty if they have not."""
+    try:
+        return rotation_of(training), ""
+    except UsageError as error:
+        return (training.n_rot, None), error.message
+
+
 def checked_epsilon(rms_eps: float) -> float:
     """Return `rms_eps` if it is plausible. Raises `UsageError` if not."""
     if not 1e-30 < rms_eps < 1:
@@ -138,50 +153,24 @@ def _fresh_keys(keys: Iterable[KeyValue]) -> Iterator[KeyValue]:
 def _made_keys(ckpt: Checkpoint, training: Training, recipe: Recipe) -> list[KeyValue]:
     dimension_count, freq_base = recipe.rotation
 
-    def field(key: str, type: str, path: str) -> KeyValue:
-        return _key_of_field(ckpt, key, type, path)
+    def fields(table: Iterable[tuple[str, str, str]]) -> Iterator[KeyValue]:
+        return (_key_of_field(ckpt, *row) for row in table)
 
-    if training.optimizer == ADAM:
-        state = [
-            field(names.ADAM_BEST_LOSS, "FLOAT32", "optimizer.state.fx_best"),
-            field(names.ADAM_PREVIOUS_LOSS, "FLOAT32", "optimizer.state.fx_prev"),
-            field(names.ADAM_NO_IMPROVEMENT_COUNT, "UINT32", "optimizer.state.n_no_improvement"),
-        ]
-    else:
-        state = [
-            field(names.LBFGS_APPROX_HESSIAN_COUNT, "UINT32", "optimizer.lbfgs_m"),
-            field(names.LBFGS_BEST_LOSS, "FLOAT32", "optimizer.state.fx_best"),
-            field(names.LBFGS_LINE_SEARCH_STEP, "FLOAT32", "optimizer.state.step"),
-            field(names.LBFGS_LINE_SEARCH_J, "INT32", "optimizer.state.j"),
-            field(names.LBFGS_LINE_SEARCH_K, "INT32", "optimizer.state.k"),
-            field(names.LBFGS_LINE_SEARCH_END, "INT32", "optimizer.state.end"),
-            field(names.LBFGS_NO_IMPROVEMENT_COUNT, "UINT32", "optimizer.state.n_no_improvement"),
-        ]
     keys = [
         KeyValue(names.ARCHITECTURE, "STRING", "llama"),
         KeyValue(names.FILE_TYPE, "UINT32", 0),
         KeyValue(names.RMS_EPSILON, "FLOAT32", recipe.rms_eps),
         KeyValue(names.TRAINING_FILE_VERSION, "UINT32", 0),
         KeyValue(names.TRAINING_TYPE, "STRING", names.TRAIN_MODEL),
-        field(names.TRAINING_ITERATION_COUNT, "UINT32", "train_its"),
-        field(names.TRAINING_SAMPLE_COUNT, "UINT32", "train_samples"),
-        field(names.TRAINING_TOKEN_COUNT, "UINT32", "train_tokens"),
-        field(names.EMBEDDING_LENGTH, "UINT32", "hparams.n_embd"),
-        field(names.HEAD_COUNT, "UINT32", "hparams.n_head"),
-        field(names.BLOCK_COUNT, "UINT32", "hparams.n_layer"),
+        *fields(COUNTS),
         KeyValue(names.ROPE_DIMENSION_COUNT, "UINT32", dimension_count),
         KeyValue(names.FEED_FORWARD_LENGTH, "UINT32", _known_n_ff(ckpt)),
         KeyValue(names.OPTIMIZER_FILE_VERSION, "UINT32", 0),
-        field(names.OPTIMIZER_PAST_COUNT, "UINT32", "optimizer.past"),
-        field(names.OPTIMIZER_PARAMETER_COUNT, "UINT64", "optimizer.nx"),
-        field(names.OPTIMIZER_ITERATION_COUNT, "UINT32", "optimizer.iter"),
-        KeyValue(names.OPTIMIZER_JUST_INITIALIZED, "BOOL", bool(ckpt.optimizer.just_initialized)),
-        KeyValue(names.OPTIMIZER_TYPE, "STRING", training.optimizer),
-        *state,
+        *fields(OPTIMIZER),
+        *fields(STATE[training.optimizer]),
     ]
     if not recipe.verbatim:
-        keys.append(field(names.HEAD_COUNT_KV, "UINT32", "hparams.n_head"))
-        keys.append(field(names.VOCAB_SIZE, "UINT32", "hparams.n_vocab"))
+        keys += fields(ADDED)
         if freq_base is not None:
             keys.append(KeyValue(names.ROPE_FREQ_BASE, "FLOAT32", freq_base))
         keys += _record_of(recipe)
@@ -192,7 +181,7 @@ def _key_of_field(ckpt: Checkpoint, key: str, type: str, path: str) -> KeyValue:
     """Return the key with the value of a field. Raises `UnfitError` with a remedy if it is out of range."""
     value = ckpt.get(path)
     try:
-        return KeyValue(key, type, value)
+        return KeyValue(key, type, bool(value) if type == "BOOL" else value)
     except UnfitError as error:
         allowed = INTEGERS[type]
         command = ["ggcp-schema", "edit", ckpt.path, "OUTPUT", f"{path}={max(allowed.start, 0)}"]

@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterator
 from math import isfinite
 from typing import NamedTuple
 
-from ggcp_schema.errors import UsageError
 from ggcp_schema.files.compare import Difference, comparable, data_differences, table_differences
 from ggcp_schema.files.pieces import Progress
 from ggcp_schema.formats.ggcp.checkpoint import Checkpoint, is_optimizer
@@ -19,7 +18,7 @@ from ggcp_schema.llama.parameters import ORDERS
 from ggcp_schema.llama.rotation import FREQ_BASE, n_rot_of
 from ggcp_schema.llama.training import Training, study
 from ggcp_schema.mapping.model import hparam_keys, model_tensors
-from ggcp_schema.mapping.resume import Recipe, resume_content, rotation_of, verbatim_recipe
+from ggcp_schema.mapping.resume import Recipe, kept_rotation, resume_content, verbatim_recipe
 
 RESUME, MODEL = "resume", "model"
 OPTIONAL_KEYS = (names.HEAD_COUNT_KV, names.VOCAB_SIZE, names.ROPE_SCALE_LINEAR)
@@ -149,7 +148,7 @@ def recipe_of(ckpt: Checkpoint, training: Training, gguf: GgufFile) -> Recipe:
     recipe = verbatim_recipe(training)._replace(
         order=order if isinstance(order, str) and order in ORDERS else None,
         scale=scale if isinstance(scale, int) and scale > 0 else 1,
-        rotation=_rotation_keys(training),
+        rotation=kept_rotation(training)[0],
         fresh=gguf.value(names.CONVERTED_FRESH) is True,
         verbatim=False,
     )
@@ -159,13 +158,6 @@ def recipe_of(ckpt: Checkpoint, training: Training, gguf: GgufFile) -> Recipe:
         if other.permutes and not _agrees(ckpt, training, gguf, recipe) and _agrees(ckpt, training, gguf, other):
             return other
     return recipe
-
-
-def _rotation_keys(training: Training) -> tuple[int, float | None]:
-    try:
-        return rotation_of(training)
-    except UsageError:
-        return training.n_rot, None
 
 
 def _agrees(ckpt: Checkpoint, training: Training, gguf: GgufFile, recipe: Recipe) -> bool:

@@ -12,7 +12,7 @@ from typing import IO, NamedTuple
 
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats import open_file
-from ggcp_schema.inspect.soundness import state_of
+from ggcp_schema.formats.state import state_of
 from ggcp_schema.llama.soundness import examine
 from ggcp_schema.llama.state import State
 

@@ -14,8 +14,9 @@ from hypothesis.extra import numpy as arrays
 from ggcp_schema import open_file
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.inspect.stats import Stats, flags, largest_ratio, measure, optimizer_facts
+from ggcp_schema.inspect.stats import Stats, flags, measure, optimizer_facts
 from ggcp_schema.inspect.tensors import listing, select
+from ggcp_schema.llama.adam import largest_ratio
 from tests.builder import build_checkpoint
 from tests.helpers import FIXTURES, GENUINE
 from tests.samples import FAST, GGML_KINDS, sample

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from ggcp_schema.formats import open_file
-from ggcp_schema.inspect.soundness import soundness, state_of
+from ggcp_schema.formats.state import state_of
+from ggcp_schema.inspect.soundness import soundness
 from ggcp_schema.llama.adam import AdamParams, largest_root
 from ggcp_schema.llama.parameters import permuted_extents
 from ggcp_schema.llama.soundness import RULES, Watch

@@ -1,0 +1,74 @@
+"""The state of a training as its soundness is judged, in a file of whatever format, damaged or not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+from ggcp_schema.errors import UnfitError
+from ggcp_schema.files.tensor import Tensor
+from ggcp_schema.formats.file import File
+from ggcp_schema.llama import names
+from ggcp_schema.llama.adam import AdamParams
+from ggcp_schema.llama.order import decide_order
+from ggcp_schema.llama.state import Loss, State
+
+COUNTS = ("optimizer.iter", names.OPTIMIZER_ITERATION_COUNT)
+LOSSES = (
+    "optimizer.state.fx_best",
+    "optimizer.state.fx_prev",
+    names.ADAM_BEST_LOSS,
+    names.ADAM_PREVIOUS_LOSS,
+    names.LBFGS_BEST_LOSS,
+)
+
+
+def state_of(file: File) -> State | None:
+    """Return what can be examined of the training state in a file, damaged or not; None if it has no whole tensor.
+
+    Tensors whose elements are not F32 are left out.
+    """
+    model, vectors = {}, {}
+    for path, tensor in file.tensors.items():
+        field = names.field_path(path) or path
+        if tensor.type != "F32" or tensor.is_null:
+            continue
+        if field.startswith(names.STATE):
+            vectors[field.removeprefix(names.STATE)] = tensor
+        elif names.tensor_name(field):
+            model[field] = tensor
+    is_training = any(file.get(path) is not None for path in (*COUNTS, "optimizer.nx"))
+    if not is_training or not model:
+        return None
+    iterations = iterations_of(file) or 0
+    return State(
+        model,
+        vectors,
+        max(model["norm"].shape[0], 1) if "norm" in model else 1,
+        iterations,
+        adam_of(file, iterations),
+        [Loss(path, file.find(path).offset, value) for path in LOSSES if isinstance(value := file.get(path), float)],
+        partial(_proven_order, model, vectors),
+    )
+
+
+def _proven_order(model: Mapping[str, Tensor], vectors: Mapping[str, Tensor]) -> str | None:
+    try:
+        decision = decide_order(model, vectors)
+    except UnfitError:  # the model is not whole
+        return None
+    return decision.order if decision.certainty == "proven" else None
+
+
+def iterations_of(file: File) -> int | None:
+    """Return the count of the optimizer's iterations; None if the file, or the whole part of it, does not tell."""
+    counts = (file.get(path) for path in COUNTS)
+    return next((count for count in counts if isinstance(count, int)), None)
+
+
+def adam_of(file: File, iterations: int) -> AdamParams | None:
+    """Return Adam's parameters; None if the file does not store them, or is one of L-BFGS."""
+    params = file.get("optimizer.params.adam")
+    if params is None or file.get("optimizer.type") != "adam":  # with L-BFGS they are uninitialised memory
+        return None
+    return AdamParams.of(params, iterations)
