@@ -14,10 +14,11 @@ from peft import AutoPeftModelForCausalLM, PeftModel
 from safetensors.numpy import save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from ggcp_schema.huggingface.names import module_name
 from ggcp_schema.llama.adapter import Adapter, Base
 from ggcp_schema.mapping.adapter import Computed, new_norm
 from ggcp_schema.mapping.merged import merged
-from ggcp_schema.mapping.peft import hf_name, peft_config, peft_tensors
+from ggcp_schema.mapping.peft import peft_config, peft_tensors
 from tests.lora import independent
 from tests.lora.lora_files import (
     BASE,
@@ -119,7 +120,7 @@ def test_each_file_with_the_adapter_on_off_and_merged(path: Path, base_folder: P
 def test_without_norms_and_on_a_base_to_which_they_were_added(path: Path, base_folder: Path, tmp_path: Path) -> None:
     with adapter_of(path, hf_rows=False) as adapter, base_in() as base:
         folder = write_peft(tmp_path / "peft", adapter, base, base_folder, norms=False)
-        norms = {hf_name(name): new_norm(adapter, base, name) for name in adapter.norms}
+        norms = {module_name(name): new_norm(adapter, base, name) for name in adapter.norms}
     model = load(base_folder)
     assert worst(PeftModel.from_pretrained(model, folder), path, "no_norms") <= TOLERANCE
     patched = load(base_folder)
@@ -143,7 +144,7 @@ def test_merged_into_the_folder_of_the_base(path: Path, base_folder: Path) -> No
     state = model.state_dict()
     with adapter_of(path, hf_rows=False) as adapter, base_in() as base:
         for name, tensor in merged(adapter, base, type="F32", hf_rows=True).items():
-            state[f"{hf_name(name)}.weight"].copy_(torch.from_numpy(array(tensor).copy()))
+            state[f"{module_name(name)}.weight"].copy_(torch.from_numpy(array(tensor).copy()))
     assert worst(model, path) <= TOLERANCE
 
 
