@@ -24,6 +24,7 @@ HEAD = ("field or tensor", "verdict", "A", "B", "differing", "largest", "RMS")
 NUMBERS = HEAD[4:]
 DROPPED = ("RMS", "verdict")  # on a narrow terminal, in this order
 MAX_TEXT = 80  # characters of a value
+MAX_LIST = 1000  # elements of a list that JSON has
 MAX_NAMES = 4  # of things that were not compared, for each reason
 TYPES = {"FLOAT32": "f32", "FLOAT64": "f64"}  # GGUF's names of the types that the text of a value depends on
 
@@ -47,7 +48,8 @@ def diff(
     tensor's line counts the elements that differ, and gives the largest and the RMS difference. The end tells how much
     further one training has come than the other.
 
-    JSON keys: a, b, equal; fields {name, verdict, a, b}; tensors {name, verdict, a, b (shapes), differing, largest,
+    JSON keys: a, b, equal; fields {name, verdict, a, b}, where a list of more than 1,000 elements is {length, index,
+    value}: of the first that differs; tensors {name, verdict, a, b (shapes), differing, largest,
     rms, relative}; not_compared {name, side, reason}; notes; change {iterations, samples, tokens, loss_a, loss_b,
     ahead, weights}. Verdicts: equal, different, only in A, only in B.
 
@@ -97,8 +99,7 @@ def value_text(value: Value | None, other: Value | None) -> str:
         return ""
     kind, item, where = TYPES.get(value.type.rpartition("/")[2], value.type), value.value, ""
     if isinstance(item, LISTS):
-        others = other.value if other is not None and isinstance(other.value, LISTS) else ()
-        first = next((i for i, one in enumerate(item) if i >= len(others) or not same_value(one, others[i])), None)
+        first = first_difference(value, other)
         where = f"[{len(item):,}]" if first is None else f"[{len(item):,}] with [{first}] = "
         item = "" if first is None else item[first]
     of_type = f" ({value.type})" if other is not None and other.type != value.type else ""
@@ -174,8 +175,8 @@ def as_dict(found: Comparison) -> dict[str, Any]:
             {
                 "name": row.name,
                 "verdict": row.verdict,
-                "a": _json_value(row.a),
-                "b": _json_value(row.b),
+                "a": _json_value(row.a, row.b),
+                "b": _json_value(row.b, row.a),
             }
             for row in found.fields
         ],
@@ -198,7 +199,20 @@ def as_dict(found: Comparison) -> dict[str, Any]:
     }
 
 
-def _json_value(side: Value | None) -> Any:
+def _json_value(side: Value | None, other: Value | None) -> Any:
     if side is None:
         return None
-    return list(side.value) if isinstance(side.value, LISTS) else json_value_of(side.value, side.type)
+    if not isinstance(side.value, LISTS):
+        return json_value_of(side.value, side.type)
+    if len(side.value) <= MAX_LIST:
+        return list(side.value)
+    first = first_difference(side, other)
+    return {"length": len(side.value), "index": first, "value": None if first is None else side.value[first]}
+
+
+def first_difference(side: Value, other: Value | None) -> int | None:
+    """Return the index of the first element of a list that the other side does not have; None if it has all."""
+    others = iter(other.value if other is not None and isinstance(other.value, LISTS) else ())
+    missing = object()
+    pairs = ((index, item, next(others, missing)) for index, item in enumerate(side.value))
+    return next((index for index, item, one in pairs if not same_value(item, one)), None)
