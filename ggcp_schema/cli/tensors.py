@@ -13,8 +13,9 @@ from ggcp_schema.formats import open_file
 from ggcp_schema.inspect.tensors import Listed, listing, moments, order_of
 from ggcp_schema.inspect.text import shape_text
 
-HEAD = ("tensor", "GGUF name", "shape", "type", "offset", "bytes", "role")
-DROPPED = ("GGUF name", "role", "type")  # on a narrow terminal, in this order
+OTHER_NAME = {True: "GGUF name", False: "ggcp path"}  # of files that name tensors by paths, and of others
+HEAD = ("shape", "type", "offset", "bytes", "role")
+DROPPED = ("role", "type")  # on a narrow terminal, after the other name, in this order
 
 Order = Annotated[
     str | None,
@@ -36,8 +37,9 @@ def tensors(
     as_json: Json = False,
     width: Width = None,
 ) -> None:
-    """List the tensors: path, GGUF name, shape, type, place and role.
+    """List the tensors: name, shape, type, place and role.
 
+    The name that FILE has for a tensor comes first, then its GGUF name, or in other files its path in a ggcp file.
     Shapes are in ggml order: the first number is the fastest-varying. A tensor without a GGUF name is not converted. On
     a narrow terminal some columns are left out.
 
@@ -54,17 +56,17 @@ def tensors(
         if as_json:
             print_json_array(item.as_dict() for item in found)
         else:
-            print_table(
-                HEAD, [_cells(item) for item in found], right=("offset", "bytes"), optional=DROPPED, width=width
-            )
+            head = ("tensor", OTHER_NAME[any(item.name == item.path for item in found)], *HEAD)
+            rows = [_cells(item) for item in found]
+            print_table(head, rows, right=("offset", "bytes"), optional=(head[1], *DROPPED), width=width)
         raise_damage(opened.damage)
 
 
 def _cells(item: Listed) -> tuple[str, ...]:
     tensor = item.tensor
     return (
-        item.path or item.name,
-        item.gguf_name or "-",
+        item.name,
+        next((name for name in item.names if name != item.name), "-"),
         shape_text(tensor.shape),
         tensor.type,
         f"{tensor.offset:,}",
