@@ -83,4 +83,6 @@ def sample(kind: str, folder: Path) -> Path:
     return ggml_file(path, *GGML_KINDS[kind])
 
 
+DECODED = ["gguf", "ggjt3"]
+"""The kinds whose quantized tensor has values: the others have it in big-endian order, or in an older arrangement."""
 KINDS = ["gguf", "gguf-big", *GGML_KINDS]

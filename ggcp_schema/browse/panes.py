@@ -19,7 +19,7 @@ from textual.widgets import Footer
 from ggcp_schema.browse.document import READ_ERRORS, Document
 from ggcp_schema.browse.text import fit, number
 from ggcp_schema.constructs.tree import Field
-from ggcp_schema.files.tensor import ELEMENT_SIZES, Tensor
+from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.inspect.text import count_text, escape
 from ggcp_schema.llama.eras import epsilon_text
 
@@ -86,8 +86,8 @@ def cannot_show(tensor: Tensor | None, what: str) -> str:
         return f"No tensor is selected. Press n for the first tensor, to see {what}."
     if not tensor.n_elements:
         return "A NULL tensor has no values."
-    if tensor.type not in ELEMENT_SIZES:
-        return f"{tensor.path} is quantized ({tensor.type}): its values are not decoded here."
+    if not tensor.is_readable:
+        return f"{tensor.path} is {tensor.type}: its values cannot be read."
     return ""
 
 

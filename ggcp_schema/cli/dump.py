@@ -11,15 +11,15 @@ from ggcp_schema.cli import options
 from ggcp_schema.cli.complete import complete_path
 from ggcp_schema.cli.output import echo, escape, json_text, output_width, paint, raise_damage, until_closed, write
 from ggcp_schema.constructs import Field
-from ggcp_schema.files.tensor import ELEMENT_SIZES
+from ggcp_schema.files.tensor import BLOCKS
 from ggcp_schema.formats import open_file
 from ggcp_schema.formats.file import File
 from ggcp_schema.inspect import paths
 from ggcp_schema.inspect.text import (
     cells,
     count_text,
-    float_text,
     json_value,
+    plain_text,
     readable,
     shape_text,
     shorten,
@@ -187,11 +187,11 @@ class Tree:
         tensor = self.file.tensor_of_data(field)
         if tensor is None:
             return ""
-        if tensor.type not in ELEMENT_SIZES:
+        if tensor.type in BLOCKS or not tensor.is_readable:
             text = f"{tensor.type}, {size_text(tensor.nbytes)}"
             return text if room is None else shorten(text, room)
         count = tensor.n_elements
-        first = list(map(float_text, tensor.numbers(0, min(count, DATA_SHOWN))))
+        first = [plain_text(number, tensor.type.lower()) for number in tensor.numbers(0, min(count, DATA_SHOWN))]
         if count <= DATA_SHOWN and (room is None or len(" ".join(first)) <= room):
             return " ".join(first)
         ending = f"… ({count_text(count, 'value')})"
@@ -203,12 +203,13 @@ class Tree:
     def _print_data(self, field: Field, column: int, indent: int) -> None:
         """Print all elements of a tensor's data, in lines of the output's width if it has one."""
         tensor = self.file.tensor_of_data(field)
-        if tensor is not None and tensor.type not in ELEMENT_SIZES:
+        if tensor is not None and (tensor.type in BLOCKS or not tensor.is_readable):
             write(f" {tensor.type}, {size_text(tensor.nbytes)}")
         elif tensor is not None:
             for values in tensor.values():
                 for at in range(0, len(values), AT_ONCE):
-                    texts = list(map(float_text, values[at : at + AT_ONCE].tolist()))
+                    numbers = values[at : at + AT_ONCE].tolist()
+                    texts = [plain_text(number, tensor.type.lower()) for number in numbers]
                     if self.width is None:
                         write(f" {' '.join(texts)}")
                     else:

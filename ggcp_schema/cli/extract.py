@@ -21,7 +21,7 @@ from ggcp_schema.cli.tensors import Order
 from ggcp_schema.errors import FileError, UsageError
 from ggcp_schema.files import safetensors
 from ggcp_schema.files.atomic import atomic_output, check_output
-from ggcp_schema.files.tensor import stream_values
+from ggcp_schema.files.tensor import NUMBERS, stream_values
 from ggcp_schema.formats import open_file
 from ggcp_schema.formats.file import File as OpenFile
 from ggcp_schema.inspect.damage import missing_tensors
@@ -29,7 +29,7 @@ from ggcp_schema.inspect.plot import plot
 from ggcp_schema.inspect.tensors import Listed, select
 from ggcp_schema.inspect.text import size_text
 
-Floats = npt.NDArray[np.float32]
+Floats = npt.NDArray[Any]
 Writer = Callable[[str, Sequence[Listed], Iterator[Floats]], None]
 
 MAX_NAMES = 3  # of missing tensors that an error lists
@@ -60,15 +60,17 @@ def extract(
 ) -> None:
     """Write tensors to a .npy, .safetensors or .csv file, or a picture of one.
 
-    Arrays are float32 and have numpy's order of dimensions, the reverse of ggml's. A .npy or .csv file and a picture
+    Arrays are float32, but integers and F64 stay what they are, and have numpy's order of dimensions, the reverse of
+    ggml's. A .npy or .csv file and a picture
     hold one tensor, a .safetensors file any number, under the names that they have in FILE. A .csv file has a row of
     the matrix on each line, and a vector one value. A picture is a histogram, and of a matrix also an image; it needs
-    matplotlib. A folder gets a .npy file for each tensor. A NULL tensor is left out.
+    matplotlib. A folder gets a .npy file for each tensor. A NULL tensor is left out, and of several also those of types
+    whose values cannot be read.
 
     If FILE is damaged and some of what TENSOR means is not whole, nothing is written without --partial; and with it,
     an existing file is never replaced.
 
-    JSON keys: input, output, size (in bytes), tensors {path, gguf_name, shape (numpy's order), nbytes, file}.
+    JSON keys: input, output, size (in bytes), tensors {path, gguf_name, shape (numpy's order), nbytes, file}, left_out.
 
     Exit code 0: done, 2: no tensor matches, or a file cannot be read or written, 4: FILE is damaged, even if all that
     was asked for is whole and was written.
@@ -86,7 +88,7 @@ def extract(
         found = select(opened, pattern, order=order)
         if opened.damage is not None:
             _check_missing(opened, pattern, output, partial=partial, is_folder=is_folder)
-        chosen = extractable(found)
+        chosen, left_out = extractable(found)
         if is_folder:
             places = _places(output, chosen)
         elif suffix != ".safetensors" and len(chosen) > 1:
@@ -106,6 +108,7 @@ def extract(
                     "output": output,
                     "size": size,
                     "tensors": [_described(item, place) for place, items in places.items() for item in items],
+                    "left_out": [item.name for item in left_out],
                 }
             )
         elif not quiet:
@@ -113,6 +116,8 @@ def extract(
             if len(chosen) == 1:
                 what = f"{chosen[0].name} {list(chosen[0].tensor.shape[::-1])}"
             echo(f"wrote {escape(output)}: {escape(what)}, {size_text(size)}")
+            for item in left_out:
+                echo(f"left out {escape(item.name)}: values of {item.tensor.type} cannot be read")
         raise_damage(opened.damage)
 
 
@@ -130,16 +135,20 @@ def _check_missing(opened: OpenFile, pattern: str, output: str, *, partial: bool
         raise FileError(f"{output} already exists, and is not replaced by a part of it", "Choose another name.")
 
 
-def extractable(found: Sequence[Listed]) -> list[Listed]:
-    """Return the tensors that have data. Raises `UsageError` if none does, or the elements of one cannot be read."""
-    for item in found:
-        item.tensor.check_readable()
-    chosen = [item for item in found if not item.tensor.is_null]
-    if not chosen:
+def extractable(found: Sequence[Listed]) -> tuple[list[Listed], list[Listed]]:
+    """Return the tensors that have data that can be read, and those that have data that cannot.
+
+    Raises `UsageError` if there is none of the first.
+    """
+    full = [item for item in found if not item.tensor.is_null]
+    if not full:
         names = ", ".join(item.name for item in found)
         verb = "is a NULL tensor and has" if len(found) == 1 else "are NULL tensors and have"
         raise UsageError(f"{names} {verb} no data to extract")
-    return chosen
+    chosen = [item for item in full if item.tensor.is_readable]
+    if not chosen:
+        full[0].tensor.check_readable()
+    return chosen, [item for item in full if not item.tensor.is_readable]
 
 
 def _places(folder: str, chosen: Sequence[Listed]) -> dict[str, Sequence[Listed]]:
@@ -156,7 +165,7 @@ def _places(folder: str, chosen: Sequence[Listed]) -> dict[str, Sequence[Listed]
 
 def _described(item: Listed, place: str) -> dict[str, Any]:
     shape = list(item.tensor.shape[::-1])
-    nbytes = item.tensor.n_elements * 4
+    nbytes = item.tensor.n_elements * np.dtype(item.tensor.dtype).itemsize
     return {"path": item.path, "gguf_name": item.gguf_name, "shape": shape, "nbytes": nbytes, "file": place}
 
 
@@ -202,9 +211,10 @@ def _advancing(items: Sequence[Listed], advance: Callable[[int], None]) -> Itera
 def write_npy(place: str, items: Sequence[Listed], data: Iterator[Floats]) -> None:
     """Write one tensor as .npy."""
     with open(place, "wb") as file:
-        shape = items[0].tensor.shape[::-1]
-        npy.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
-        file.writelines(values.astype("<f4", copy=False).data for values in data)
+        tensor = items[0].tensor
+        descr = np.dtype(tensor.dtype).str
+        npy.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": tensor.shape[::-1]})
+        file.writelines(values.astype(descr, copy=False).data for values in data)
 
 
 def write_safetensors(place: str, items: Sequence[Listed], data: Iterator[Floats]) -> None:
@@ -219,8 +229,11 @@ def write_safetensors(place: str, items: Sequence[Listed], data: Iterator[Floats
         raise UsageError("writing .safetensors needs the safetensors package", hint) from error
 
     source = os.path.basename(os.fsencode(items[0].tensor.source.path)).decode("utf-8", "replace")
-    listed = [(item.name, "F32", item.tensor.shape[::-1]) for item in items]
-    chunks = (values.astype("<f4", copy=False).data for values in data)
+    listed = [
+        (item.name, item.tensor.type if item.tensor.type in NUMBERS else "F32", item.tensor.shape[::-1])
+        for item in items
+    ]
+    chunks = (values.astype(values.dtype.newbyteorder("<"), copy=False).data.cast("B") for values in data)
     safetensors.write_safetensors(place, listed, chunks, {"format": "np", "source": source})
     try:
         with safe_open(place, framework="np") as written:

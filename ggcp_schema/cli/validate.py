@@ -140,7 +140,7 @@ def show(report: Report, unsound: list[Unsound], warnings: list[Oddity], verdict
     if data:
         checked += f", {count_text(sum(tensor.n_elements for tensor in report.readable), 'value')}"
         unread = len(report.file.tensors) - len(report.readable)
-        checked += f"; {count_text(unread, 'quantized tensor')} not read" if unread else ""
+        checked += f"; {count_text(unread, 'tensor')} not read" if unread else ""
     found = f"{count_text(len(errors), 'error')}, {count_text(len(warnings), 'warning')}"
     found += f", {len(unsound):,} unsound" if unsound else ""
     name, colour = escape(report.file.path), "green" if verdict == "valid" else "red"

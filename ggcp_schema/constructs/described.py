@@ -118,13 +118,20 @@ def number_text(value: Any) -> str:
     return f"{value:#x} ({text.decode()!r})" if letters else str(value)
 
 
-def rule_text(node: Node) -> str:
-    """Return the rule that a value must follow, in words; empty if any value is valid."""
+def rule_text(node: Node, most: int | None = None) -> str:
+    """Return the rule that a value must follow, in words; empty if any value is valid.
+
+    Of more than `most` valid numbers the first two and the last are given.
+    """
     if "equals" in node:
         value = node["equals"]
         return expression_text(value) if isinstance(value, dict) else number_text(value)
     if "range" in node:
         return "{} to {}".format(*node["range"])
-    meanings = node.get("names") or dict.fromkeys(node.get("one_of", ()), "")
+    meanings = node.get("names") or node.get("meanings") or dict.fromkeys(node.get("one_of", ()), "")
     texts = [f"{value} ({meaning})" if meaning else str(value) for value, meaning in meanings.items()]
+    if "meanings" in node:
+        texts.append("another number")
+    if most is not None and len(texts) > most:
+        texts[2:-1] = ["…"]
     return " or ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)

@@ -17,6 +17,7 @@ from ggcp_schema.constructs.extents import Extent, skip
 from ggcp_schema.constructs.streams import CHUNK, read_exactly, stream_end
 
 MOST_READ = 1 << 16  # bytes of padding
+MOST_LISTED = 8  # valid numbers in a message
 
 # Rules -----------------------------------------------------------------------------------------------------
 
@@ -69,13 +70,21 @@ class OneOf(Described, Subconstruct):
     """A number that must be among `valids`: a collection, or a mapping from the valid numbers to their meaning.
 
     `critical=False` means that later fields do not depend on the value, so that a tolerant parse may keep a wrong one.
+    With `others`, numbers that are not among `valids` are accepted, and have no meaning. `above` is what a message adds
+    to a number that is larger than all of them.
     """
 
     def __init__(
-        self, subcon: Construct, valids: Collection[int] | Mapping[int, str], *, critical: bool = True
+        self,
+        subcon: Construct,
+        valids: Collection[int] | Mapping[int, str],
+        *,
+        critical: bool = True,
+        others: bool = False,
+        above: str = "",
     ) -> None:
         super().__init__(subcon)
-        self.valids, self.critical = valids, critical
+        self.valids, self.critical, self.others, self.above = valids, critical, others, above
 
     def reference(self) -> Node:
         return reference_of(self.subcon) | self._rule()
@@ -87,17 +96,18 @@ class OneOf(Described, Subconstruct):
         if isinstance(self.valids, range):
             return {"range": [self.valids.start, self.valids.stop - 1]}
         if isinstance(self.valids, Mapping):
-            return {"names": {str(value): meaning for value, meaning in self.valids.items()}}
+            key = "meanings" if self.others else "names"
+            return {key: {str(value): meaning for value, meaning in self.valids.items()}}
         return {"one_of": list(self.valids)}
 
     def _parse(self, stream: IO[bytes], context: Container, path: str) -> Any:
         value = self.subcon._parse(stream, context, path)
-        if value in self.valids:
+        if value in self.valids or self.others:
             return value
         return self._report(value, stream.tell() - self.subcon._sizeof(context, ""), context)
 
     def _build(self, obj: Any, stream: IO[bytes], context: Container, path: str) -> Any:
-        if obj not in self.valids:
+        if obj not in self.valids and not self.others:
             self._report(obj, stream.tell(), context)
         return self.subcon._build(obj, stream, context, path)
 
@@ -105,8 +115,9 @@ class OneOf(Described, Subconstruct):
         first = list(islice(self.valids, 2))
         sole = first[0] if len(first) == 1 else None
         kept = None if self.critical else value
+        found = number_text(value) + (self.above if self.above and value > max(self.valids) else "")
         return report(
-            FieldError(offset, rule_text(self._rule()), number_text(value)), context, found=kept, expected=sole
+            FieldError(offset, rule_text(self._rule(), MOST_LISTED), found), context, found=kept, expected=sole
         )
 
 

@@ -8,11 +8,10 @@ from math import isnan
 from typing import IO, Any, Literal
 
 import construct
-from construct import Container, ListContainer
+from construct import Container
 
 from ggcp_schema.constructs.described import Described, Node, Sizes
 from ggcp_schema.constructs.errors import FieldError, too_short
-from ggcp_schema.constructs.streams import CHUNK
 
 KINDS = dict(
     zip("BbHhLlQqfd?", ("u8", "i8", "u16", "i16", "u32", "i32", "u64", "i64", "f32", "f64", "bool"), strict=True)
@@ -56,7 +55,7 @@ class FormatField(Described, construct.FormatField):
         return [value for (value,) in self.packer.iter_unpack(data)]
 
     def skip_all(self, stream: IO[bytes], count: int) -> None:
-        """Skip `count` numbers; check them first if the type has invalid values."""
+        """Skip `count` numbers."""
         stream.seek(count * self.length, io.SEEK_CUR)
 
 
@@ -113,7 +112,7 @@ class FloatField(FormatField):
 
 
 class _Flag(FormatField):
-    """A byte that is 0 or 1, parsed to False or True."""
+    """A byte that is 0 or 1, parsed to False or True. Another number is kept as it is."""
 
     def __init__(self) -> None:
         super().__init__("<", "B")
@@ -122,28 +121,12 @@ class _Flag(FormatField):
     def __reduce__(self) -> str:
         return "Flag"
 
-    def _parse(self, stream: IO[bytes], context: Container, path: str) -> bool:
+    def _parse(self, stream: IO[bytes], context: Container, path: str) -> bool | int:
         value: int = super()._parse(stream, context, path)
-        if value > 1:
-            raise FieldError(stream.tell() - 1, "0 or 1", str(value))
-        return bool(value)
-
-    def _build(self, obj: Any, stream: IO[bytes], context: Container, path: str) -> Any:
-        if obj not in (0, 1):
-            raise FieldError(stream.tell(), "0 or 1", repr(obj))
-        return super()._build(bool(obj), stream, context, path)
+        return bool(value) if value < 2 else value
 
     def unpack_all(self, data: bytes) -> list[Any]:
-        return [bool(value) for value in data]
-
-    def skip_all(self, stream: IO[bytes], count: int) -> None:
-        for start in range(0, count, CHUNK):
-            data = stream.read(min(CHUNK, count - start))
-            wrong = data.translate(None, b"\0\1")
-            if wrong:
-                index = start + data.index(wrong[0])
-                offset = stream.tell() - len(data) + index - start
-                raise FieldError(offset, "0 or 1", str(wrong[0])).within(index, ListContainer())
+        return [bool(value) if value < 2 else value for value in data]
 
 
 Flag = _Flag()

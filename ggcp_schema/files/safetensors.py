@@ -11,7 +11,7 @@ from ggcp_schema.errors import FileError, MalformedError
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 
-DTYPES = {"F32": 4, "F16": 2, "BF16": 2}
+DTYPES = {"F32": 4, "F16": 2, "BF16": 2, "F64": 8, "I8": 1, "I16": 2, "I32": 4, "I64": 8}
 """The element types that can be written, with their sizes in bytes."""
 ALIGNMENT = 8  # of the data
 

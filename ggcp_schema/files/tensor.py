@@ -5,22 +5,29 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 from ggcp_schema.constructs.streams import CHUNK
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.source import Source
+from ggcp_schema.schema.ggml import GGML_TYPES
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
 
 LITTLE, BIG = "little", "big"
 MARKS = {LITTLE: "<", BIG: ">"}  # of struct and numpy
+AT_ONCE = 1 << 16  # elements that `values` yields at a time; a multiple of every block's size
 ELEMENT_SIZES = {"F32": 4, "F16": 2, "BF16": 2}
-"""The element types that can be read, with their sizes in bytes."""
+"""The floating-point types that become float32, with their sizes in bytes."""
+NUMBERS = {"F64": "d", "I8": "b", "I16": "h", "I32": "i", "I64": "q"}
+"""The types that are read as they are, with their codes in `struct`."""
+DEQUANTIZED = frozenset(
+    (2, 3, 6, 7, 8, *range(10, 15), *range(16, 24), 29, 34, 35, 39, 40),
+)
+BLOCKS = {kind.name: kind for number, kind in GGML_TYPES.items() if number in DEQUANTIZED}
+"""The quantized types that `gguf.quants.dequantize` knows. Their values become float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +42,7 @@ class Tensor:
         type: ggml's name of the element type. It is F32 in every checkpoint.
         byte_order: "little" or "big".
         padding: the number of bytes of padding before the data.
+        is_known: False for quantized data in an older arrangement than the type has today, which is not decoded.
     """
 
     path: str
@@ -46,6 +54,7 @@ class Tensor:
     type: str = "F32"
     byte_order: str = LITTLE
     padding: int = 0
+    is_known: bool = True
 
     @property
     def is_null(self) -> bool:
@@ -61,12 +70,32 @@ class Tensor:
     def n_elements(self) -> int:
         return prod(self.shape) if self.shape else 0
 
-    def array(self) -> npt.NDArray[np.float32]:
-        """Return the elements as a read-only float32 array of numpy's shape, which is `shape` reversed.
+    @property
+    def dtype(self) -> str:
+        """Numpy's type of the elements as they are read: float32, or that of integers and F64."""
+        return f"<{NUMBERS[self.type]}" if self.type in NUMBERS else "<f"
+
+    @property
+    def is_readable(self) -> bool:
+        """True if the elements can be read. Quantized rows must be whole blocks, in little-endian order."""
+        if self.type in BLOCKS:
+            whole = self.n_elements and self.shape[0] % BLOCKS[self.type].block_size == 0
+            return self.is_known and self.byte_order == LITTLE and bool(whole)
+        return self.type in ELEMENT_SIZES or self.type in NUMBERS
+
+    @property
+    def block(self) -> tuple[int, int]:
+        """The elements that are stored together, and the bytes that they take: (1, 4) for F32, (32, 18) for Q4_0."""
+        if self.type in BLOCKS:
+            return BLOCKS[self.type][1:]
+        return 1, ELEMENT_SIZES.get(self.type) or struct.calcsize(NUMBERS[self.type])
+
+    def array(self) -> npt.NDArray[Any]:
+        """Return the elements as a read-only array of numpy's shape, which is `shape` reversed.
 
         Little-endian F32 data, as in every checkpoint, is mapped, not read, and the array outlives the file object.
-        Other data is converted, which takes memory. Raises `FileError` if the file is closed or has become too short,
-        `UsageError` if the elements cannot be read.
+        Other data is converted to `dtype`, which takes memory. Raises `FileError` if the file is closed or has become
+        too short, `UsageError` if the elements cannot be read.
         """
         import numpy as np
 
@@ -74,7 +103,7 @@ class Tensor:
         shape = self.shape[::-1] if self.shape else (0,)
         if self.is_mapped:
             return self.source.map(self.offset, self.nbytes).reshape(shape)
-        values = np.concatenate([np.empty(0, np.float32), *self.values()]).reshape(shape)
+        values = np.concatenate([np.empty(0, self.dtype), *self.values()]).reshape(shape)
         values.flags.writeable = False
         return values
 
@@ -85,32 +114,39 @@ class Tensor:
         for at in range(start, stop, CHUNK):
             yield memoryview(self.source.read(self.offset + at, min(CHUNK, stop - at)))
 
-    def values(self, start: int = 0, stop: int | None = None) -> Iterator[npt.NDArray[np.float32]]:
-        """Yield the elements from `start` to `stop`, in file order, as float32 arrays of at most 2**17 elements."""
+    def values(self, start: int = 0, stop: int | None = None) -> Iterator[npt.NDArray[Any]]:
+        """Yield the elements from `start` to `stop`, in file order, as arrays of `dtype` of at most 2**16 elements."""
         self.check_readable()
-        size = ELEMENT_SIZES[self.type]
-        for chunk in self.chunks(start * size, None if stop is None else stop * size):
-            yield decode(chunk, self.type, self.byte_order)
+        stop = self.n_elements if stop is None else stop
+        length, nbytes = self.block
+        self._check_bounds(start // length * nbytes, -(-stop // length) * nbytes)
+        for at in range(start - start % length, stop, AT_ONCE):
+            end = min(at + AT_ONCE, stop)
+            data = self.source.read(self.offset + at // length * nbytes, -(-(end - at) // length) * nbytes)
+            yield decode(data, self.type, self.byte_order)[max(start - at, 0) : end - at]
 
-    def numbers(self, start: int, stop: int) -> list[float]:
-        """Return a few elements, from `start` to `stop`, as Python numbers. Unlike `values`, this needs no numpy."""
+    def numbers(self, start: int, stop: int) -> list[Any]:
+        """Return a few elements, from `start` to `stop`, as Python numbers. Unquantized, they need no numpy."""
         self.check_readable()
-        size, mark = ELEMENT_SIZES[self.type], MARKS[self.byte_order]
+        if self.type in BLOCKS:
+            return [number for values in self.values(start, stop) for number in values.tolist()]
+        size, mark, count = self.block[1], MARKS[self.byte_order], stop - start
         self._check_bounds(start * size, stop * size)
-        data = self.source.read(self.offset + start * size, (stop - start) * size)
+        data = self.source.read(self.offset + start * size, count * size)
         if self.type == "BF16":
-            halves = struct.unpack(f"{mark}{stop - start}H", data)
-            data = struct.pack(f"{mark}{stop - start}I", *(half << 16 for half in halves))
-        return list(struct.unpack(f"{mark}{stop - start}{'e' if self.type == 'F16' else 'f'}", data))
+            halves = struct.unpack(f"{mark}{count}H", data)
+            data = struct.pack(f"{mark}{count}I", *(half << 16 for half in halves))
+        code = NUMBERS.get(self.type) or ("e" if self.type == "F16" else "f")
+        return list(struct.unpack(f"{mark}{count}{code}", data))
 
     def _check_bounds(self, start: int, stop: int) -> None:
         if not 0 <= start <= stop <= self.nbytes:
             raise UsageError(f"{self.path} has {self.nbytes} bytes of data: there are no bytes {start} to {stop}")
 
     def check_readable(self) -> None:
-        """Check that the elements can be read as float32. Raises `UsageError`."""
-        if self.type not in ELEMENT_SIZES:
-            raise UsageError(f"{self.path} is {self.type}; only {', '.join(ELEMENT_SIZES)} tensors can be read")
+        """Check that the elements can be read. Raises `UsageError`."""
+        if not self.is_readable:
+            raise UsageError(f"the values of {self.path} cannot be read: its type is {self.type.removeprefix('type ')}")
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
         import numpy as np
@@ -121,34 +157,41 @@ class Tensor:
         return np.array(array, dtype=dtype) if copy else np.asarray(array, dtype=dtype)
 
 
-def decode(data: memoryview | bytes, type: str, byte_order: str) -> npt.NDArray[np.float32]:
-    """Return elements as float32. This is the only place where element types and byte orders matter.
+def decode(data: memoryview | bytes, type: str, byte_order: str) -> npt.NDArray[Any]:
+    """Return elements as numbers of `Tensor.dtype`. This is the only place where types and byte orders matter.
 
-    `type` is one of `ELEMENT_SIZES`. Little-endian F32 data is not copied.
+    `type` is one that can be read; quantized data is whole blocks. Little-endian F32 data is not copied.
     """
     import numpy as np
 
     mark = MARKS[byte_order]
+    if type in BLOCKS:
+        from gguf import GGMLQuantizationType
+        from gguf.quants import dequantize
+
+        blocks = np.frombuffer(data, np.uint8).reshape(-1, BLOCKS[type].type_size)
+        with np.errstate(all="ignore"):  # scales may be anything
+            values: npt.NDArray[Any] = dequantize(blocks, GGMLQuantizationType[type])
+        return values.reshape(-1).astype(np.float32, copy=False)
     if type == "BF16":
         return (np.frombuffer(data, mark + "u2").astype(np.uint32) << 16).view(np.float32)
+    if type in NUMBERS:
+        values = np.frombuffer(data, mark + NUMBERS[type])
+        return values.astype("<" + NUMBERS[type], copy=False)
     values = np.frombuffer(data, mark + ("f4" if type == "F32" else "f2"))
     return values.astype(np.float32, copy=False)
 
 
-def stream_values(tensors: Sequence[Tensor]) -> Iterator[npt.NDArray[np.float32]]:
-    """Yield the elements of the tensors one after another, as float32 arrays of at most 256 KiB of one tensor each.
+def stream_values(tensors: Sequence[Tensor]) -> Iterator[npt.NDArray[Any]]:
+    """Yield the elements of the tensors one after another, as arrays of at most 256 KiB of one tensor each.
 
-    An array is only valid until the next one is requested. Raises `UsageError` if a tensor's
-    elements cannot be read.
+    An array is only valid until the next one is requested. Raises `UsageError` if a tensor's elements cannot be read.
     """
     for tensor in tensors:
         tensor.check_readable()
-    for source, group in groupby(tensors, key=lambda tensor: tensor.source):
-        run = list(group)
-        chunks = source.stream([(tensor.offset, tensor.nbytes) for tensor in run])
-        for tensor in run:
-            left = tensor.nbytes
-            while left:
-                chunk = next(chunks)
-                left -= len(chunk)
+    for tensor in tensors:
+        if tensor.type in BLOCKS:
+            yield from tensor.values()
+        else:
+            for chunk in tensor.source.stream([(tensor.offset, tensor.nbytes)]):
                 yield decode(chunk, tensor.type, tensor.byte_order)

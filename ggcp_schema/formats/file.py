@@ -406,6 +406,8 @@ def malformed(error: FieldError, source: Source, format: Format) -> MalformedErr
         kind = TruncatedError
         hint = "The file is truncated. Copy it again, or inspect what is left with `ggcp-schema dump`."
         add_file_missing(error, source, format)
+    if "later version" in error.found:
+        hint = "A later release of ggcp-schema may know it."
     if where == "magic":
         kind = NotACheckpointError
         hint = what_it_is(source) or f"This is no {format.title}."
@@ -453,12 +455,16 @@ def tensor_of(field: Field, source: Source, path: str | None = None, type: str =
     return tensor_of_record(record, field.path if path is None else path, source, type)
 
 
-def tensor_of_record(record: Container, path: str, source: Source, type: str = "F32") -> Tensor:
+def tensor_of_record(
+    record: Container, path: str, source: Source, type: str = "F32", *, is_known: bool = True
+) -> Tensor:
     """Return the tensor of a whole record that has been parsed."""
     data = record["data"]
     name = record["name"].decode("utf-8", "backslashreplace")
     padding = len(record.get("padding", b""))
-    return Tensor(path, name, tuple(record["ne"]), data.offset, data.nbytes, source, type, padding=padding)
+    return Tensor(
+        path, name, tuple(record["ne"]), data.offset, data.nbytes, source, type, padding=padding, is_known=is_known
+    )
 
 
 def _parse(format: Format, stream: IO[bytes], **params: Any) -> Container:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, cast
 
-from ggcp_schema.constructs import NaN
+from ggcp_schema.constructs import NaN, counted
 from ggcp_schema.errors import MalformedError, UnfitError
 from ggcp_schema.files.compare import data_differences, table_differences
 from ggcp_schema.files.contents import Inspect, copy
@@ -70,6 +70,8 @@ class Gguf:
                 yield from map(str, key_differences(gguf, self.keys))
                 yield from (f"{key} is unexpected" for key in extra_keys(gguf, self.keys))
                 yield from map(str, table_differences(gguf.tensors, self.tensors))
+                if "trailing" in gguf:
+                    yield f"expected the end of the file, found {counted(gguf['trailing'].nbytes, 'more byte')}"
                 if data:
                     yield from map(str, data_differences(gguf.tensors, self.tensors, progress))
         except MalformedError as error:

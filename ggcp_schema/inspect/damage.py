@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from ggcp_schema.errors import MalformedError, TruncatedError
 from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.formats.file import File
-from ggcp_schema.inspect.tensors import Listed, listing, matching, model_of, split_moments, state_of
+from ggcp_schema.formats.file import File, parse_path
+from ggcp_schema.inspect.tensors import Listed, listing, matching, split_moments, state_of
 from ggcp_schema.inspect.text import count_text, size_text
 from ggcp_schema.llama import names
 from ggcp_schema.llama.names import STATE
@@ -122,7 +122,7 @@ def condition_of(file: File) -> Condition | None:
     if file.damage is None:
         return None
     items = listing(file)
-    model = model_of(items)
+    model = [item.tensor for item in items if item.moment is None]
     sizes = file.whole_sizes()
     expected = file.expected_tensors()
     total = None if expected is None else sum(not path.startswith(STATE) for path in expected)
@@ -131,7 +131,7 @@ def condition_of(file: File) -> Condition | None:
         size=file.size,
         model=len(model),
         model_total=total,
-        n_params=sum(tensor.n_elements for tensor in model.values()),
+        n_params=sum(tensor.n_elements for tensor in model if tensor.path != names.ROPE_FREQS),
         state=tuple(state_of(items)),
         cut=_cut(file),
         whole_sizes=sizes,
@@ -165,4 +165,6 @@ def _cut(file: File) -> tuple[str, int, int] | None:
     damage = file.damage
     if not isinstance(damage, TruncatedError) or not damage.path.endswith(".data"):
         return None
-    return damage.path.removesuffix(".data"), damage.missing, damage.missing + file.size - damage.offset
+    steps = parse_path(damage.path)
+    name = next((name for name in file.candidates() if file.alias(name) == steps), None)
+    return name or damage.path.removesuffix(".data"), damage.missing, damage.missing + file.size - damage.offset

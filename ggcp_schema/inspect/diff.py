@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ggcp_schema.files.tensor import ELEMENT_SIZES
 from ggcp_schema.files.values import same_value
 from ggcp_schema.formats.file import File
 from ggcp_schema.inspect.change import Change, change_between
@@ -114,7 +113,7 @@ def tensor_rows(
     `compare`.
     """
     for name, a, b in _pairs(left.tensors, right.tensors):
-        readable = {tensor.type for tensor in (a, b) if tensor is not None} <= ELEMENT_SIZES.keys()
+        readable = all(tensor.readable for tensor in (a, b) if tensor is not None)
         if a is None or b is None or a.shape != b.shape or (a.type != b.type and not readable):
             yield TensorRow(name, _verdict(a, b, same=False), a, b), None
         elif not readable:
@@ -162,13 +161,16 @@ class Distance:
     def add(self, a: Floats, b: Floats, rtol: float, atol: float) -> None:
         """Add some elements of both tensors."""
         with np.errstate(over="ignore", invalid="ignore"):
-            self.length += float(np.dot(a, a))
-            same = a.view(np.uint32) == b.view(np.uint32)
+            wide = a if a.dtype == np.float32 else a.astype(np.float64)
+            self.length += float(np.dot(wide, wide))
+            same = a.view(f"u{a.itemsize}") == b.view(f"u{b.itemsize}") if a.dtype == b.dtype else a == b
             if same.all():
                 return
             x, y = a[~same].astype(np.float64), b[~same].astype(np.float64)
             apart = np.abs(x - y)
             apart[np.isnan(apart)] = math.inf
+            if a.dtype.kind == b.dtype.kind == "i":  # float64 does not hold all of I64
+                apart = np.maximum(apart, 1)
             close = (apart == 0) | ((apart < math.inf) & (apart <= atol + rtol * np.abs(y)))
         self.differing += int(np.count_nonzero(~close))
         self.largest = max(self.largest, float(apart.max()))
@@ -194,7 +196,7 @@ def _distance(a: Operand, b: Operand, rtol: float, atol: float, progress: Progre
         for at in range(0, len(x), BLOCK):
             distance.add(x[at : at + BLOCK], y[at : at + BLOCK], rtol, atol)
         if progress:
-            progress(len(x) * (ELEMENT_SIZES[a.type] + ELEMENT_SIZES[b.type]))
+            progress(len(x) * (a.nbytes + b.nbytes) // a.n_elements)
     return distance
 
 

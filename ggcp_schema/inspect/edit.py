@@ -99,7 +99,9 @@ def _value(file: File, field: Field, text: str) -> Any:
 
 def _integer(field: Field, text: str) -> int:
     number = int(WORDS.get(text.lower(), text), 0)
-    return bool(number) if isinstance(field.value, bool) and number in (0, 1) else number
+    if field.type == "bool" and number not in (0, 1):
+        raise UsageError(f"{field.path}: expected 0 or 1, found {number}")
+    return bool(number) if field.type == "bool" else number
 
 
 def _float(field: Field, text: str) -> float:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ggcp_schema.errors import GgcpError
-from ggcp_schema.files.tensor import ELEMENT_SIZES, Tensor
+from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.inspect import Report
 from ggcp_schema.inspect.stats import Sums, sums
 from ggcp_schema.inspect.tensors import listing, model_of, moments, order_of
@@ -70,7 +70,7 @@ def find_moments(file: File) -> Moments:
 
 @dataclass(frozen=True)
 class Health:
-    """The state of a parameter and its moments. `rms` is None if the tensor has no finite value, or is quantized.
+    """The state of a parameter and its moments. `rms` is None if the tensor has no finite value, or cannot be read.
 
     `nan` and `inf` count the elements of the tensor and of its moments. `m` is the root mean square of m, `v` the mean
     of v, `ratio` the root mean square of m/√v where v > 0, and `unused` the share of v that is 0; they are None where
@@ -89,7 +89,7 @@ class Health:
     @property
     def is_measured(self) -> bool:
         """True if the elements can be read."""
-        return self.tensor.type in ELEMENT_SIZES
+        return self.tensor.is_readable
 
 
 @dataclass
@@ -126,7 +126,7 @@ class Examination:
         if self.n_tokens:
             words.append(f"{len(self.dead):,} of {self.n_tokens:,} tokens never trained")
         if self.skipped:
-            words.append(f"{self.skipped:,} quantized not measured")
+            words.append(f"{self.skipped:,} not measured")
         return f"{'healthy' if self.is_sound else 'damaged weights or moments'}: {', '.join(words)}"
 
     def as_dict(self) -> dict[str, Any]:
@@ -179,8 +179,8 @@ def block(tensor: Tensor, start: int, stop: int) -> npt.NDArray[np.float32]:
 
 
 def examine_tensor(tensor: Tensor, parts: tuple[Tensor, Tensor] | None, report: Report) -> Health:
-    """Read a parameter and its moments once. Elements of quantized tensors are not read."""
-    if tensor.type not in ELEMENT_SIZES:
+    """Read a parameter and its moments once. Of a type whose elements cannot be read, nothing is read."""
+    if not tensor.is_readable:
         return Health(tensor, None)
     weights, first, second, ratios = Sums(), Sums(), Sums(), Sums()
     for at in range(0, tensor.n_elements, PIECE):

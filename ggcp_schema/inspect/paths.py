@@ -15,7 +15,7 @@ from construct import ConstructError, ListContainer
 
 from ggcp_schema.constructs import Extent, Field, LazyList
 from ggcp_schema.errors import FileError, UsageError
-from ggcp_schema.files.tensor import ELEMENT_SIZES, Tensor
+from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import File
 from ggcp_schema.inspect.tensors import listing, model_of, order_of, state_of
 from ggcp_schema.inspect.text import count_text, element_type, shorten
@@ -264,7 +264,7 @@ def _no_elements(offset: int) -> Elements:
 def _elements_of(tensor: Tensor, parts: list[tuple[int, int]], note: str = "") -> Elements:
     """Return the elements of a tensor that lie in these parts, each given by its first element and its count."""
     tensor.check_readable()
-    size = ELEMENT_SIZES[tensor.type]
+    length, nbytes = tensor.block
     count = sum(length for _, length in parts)
 
     def pieces(start: int, stop: int) -> Iterator[tuple[int, int]]:
@@ -284,7 +284,7 @@ def _elements_of(tensor: Tensor, parts: list[tuple[int, int]], note: str = "") -
         begin = next((begin for begin, _ in pieces(index, index + 1)), None)
         if begin is None:  # the end
             begin = parts[-1][0] + parts[-1][1]
-        return tensor.offset + begin * size
+        return tensor.offset + begin // length * nbytes
 
     return Elements(tensor.type.lower(), count, offset_of, chunks, note)
 

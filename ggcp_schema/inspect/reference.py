@@ -30,7 +30,8 @@ A TYPE is an object whose `kind` is one of
     end       the end of the file: nothing may follow
 
 A number, or bytes, may have a rule that its value must follow: `equals` (EXPRESSION), `one_of` (a list of numbers),
-`names` (an object: the valid numbers with their meanings) or `range` ([least, greatest]).
+`names` (an object: the valid numbers with their meanings), `meanings` (the same, but other numbers are valid too) or
+`range` ([least, greatest]).
 
 An EXPRESSION is a number, a string or a boolean; {"bytes": hex}; {"field": path}; {"op": operator, "args":
 [EXPRESSION, …]} with Python's operators (a comparison counts as 1 or 0); {"function": name, "args": […]}, where "prod"

@@ -17,7 +17,7 @@ from construct import Container
 
 from ggcp_schema.constructs import Field
 from ggcp_schema.errors import UsageError
-from ggcp_schema.files.tensor import ELEMENT_SIZES, Tensor, decode, stream_values
+from ggcp_schema.files.tensor import Tensor, decode, stream_values
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.ggcp.checkpoint import is_optimizer
 from ggcp_schema.gguf.entries import KeyValue
@@ -64,15 +64,16 @@ class Value:
 
 @dataclass(frozen=True)
 class Operand:
-    """A tensor as it is compared: `values` yields its elements as float32, in the order of the comparison.
+    """A tensor as it is compared: `values` yields its elements, in the order of the comparison.
 
-    If they cannot be read, as those of a quantized tensor, it yields the bytes.
+    If they cannot be read, as those of an unknown type, `readable` is False, and it yields the bytes.
     """
 
     shape: tuple[int, ...]
     type: str
     nbytes: int
     values: Callable[[], Iterator[Any]]
+    readable: bool = True
 
     @property
     def n_elements(self) -> int:
@@ -168,11 +169,11 @@ def _fields(record: Field) -> Iterator[tuple[str, Field]]:
 
 
 def _operand(tensor: Tensor, divisor: int = 1) -> Operand:
-    return Operand(tensor.shape, tensor.type, tensor.nbytes, partial(_values, tensor, divisor))
+    return Operand(tensor.shape, tensor.type, tensor.nbytes, partial(_values, tensor, divisor), tensor.is_readable)
 
 
 def _values(tensor: Tensor, divisor: int) -> Iterator[Any]:
-    if tensor.type not in ELEMENT_SIZES:
+    if not tensor.is_readable:
         for chunk in tensor.source.stream([(tensor.offset, tensor.nbytes)]):
             yield np.frombuffer(chunk, np.uint8)
         return

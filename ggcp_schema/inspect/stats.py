@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ggcp_schema.files.tensor import ELEMENT_SIZES, Tensor, stream_values
+from ggcp_schema.files.tensor import Tensor, stream_values
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.state import adam_of, iterations_of
 from ggcp_schema.inspect.tensors import Listed
@@ -34,8 +34,9 @@ SELDOM_FULL = frozenset({"pf", "lmal", "lmys", "lms", "lmy"})  # they are filled
 class Stats:
     """What a tensor holds. All but `count`, `nan` and `inf` are of its finite elements, None if there are none.
 
-    `std` is the population's. `histogram` counts a sample in equal bins from `min` to `max`: `sampled` elements, evenly
-    spread, which are all if the tensor has at most 16,384. It is empty if all elements are equal.
+    `std` and `rms` are also None if the squares of its elements are too large for a float64. `std` is the population's.
+    `histogram` counts a sample in equal bins from `min` to `max`: `sampled` elements, evenly spread, which are all if
+    the tensor has at most 16,384. It is empty if all elements are equal.
     """
 
     count: int
@@ -90,17 +91,18 @@ class Sums:
 
 
 def measure(tensors: Sequence[Tensor], progress: Callable[[int], None] | None = None) -> Iterator[Stats | None]:
-    """Yield the statistics of each tensor, in order; None for one whose elements cannot be read as float32.
+    """Yield the statistics of each tensor, in order; None for one whose elements cannot be read.
 
     `progress` is called with the number of bytes just read. Raises `FileError` if the file becomes too short.
     """
-    chunks = stream_values([tensor for tensor in tensors if tensor.type in ELEMENT_SIZES])
+    chunks = stream_values([tensor for tensor in tensors if tensor.is_readable])
     for tensor in tensors:
-        yield _measure(tensor, chunks, progress) if tensor.type in ELEMENT_SIZES else None
+        yield _measure(tensor, chunks, progress) if tensor.is_readable else None
 
 
 def _measure(tensor: Tensor, chunks: Iterator[Floats], progress: Callable[[int], None] | None) -> Stats:
     total, samples, done = Sums(), [], 0
+    length, nbytes = tensor.block
     step = -(-tensor.n_elements // SAMPLE) | 1  # odd, so that it does not sample the same columns of every row
     while done < tensor.n_elements:
         values = next(chunks)
@@ -109,7 +111,7 @@ def _measure(tensor: Tensor, chunks: Iterator[Floats], progress: Callable[[int],
         samples.append(values[-done % step :: step].copy())
         done += len(values)
         if progress:
-            progress(len(values) * ELEMENT_SIZES[tensor.type])
+            progress(len(values) * nbytes // length)
     return finish(total, np.concatenate(samples) if samples else np.empty(0, np.float32))
 
 
@@ -119,7 +121,7 @@ def sums(values: Floats) -> Sums:
     Sums short rows in float32 (fast, accurate to 1e-8) and falls back to float64 if that would lose precision.
     """
     count = len(values)
-    if count % ROW or not count:
+    if count % ROW or not count or values.dtype != np.float32:
         return _exact_sums(values)
     rows = values.reshape(-1, ROW)
     squares = float(np.matmul(rows[:, None, :], rows[:, :, None]).sum(dtype=np.float64))
@@ -153,7 +155,9 @@ def finish(total: Sums, sample: Floats | None = None) -> Stats:
     if not total.finite:
         return Stats(*known, None, None, None, None, None, (), 0)
     sample = np.empty(0, np.float32) if sample is None else sample
-    std, rms = (math.sqrt(sum_ / total.finite) for sum_ in (total.deviations, total.squares))
+    std, rms = (
+        math.sqrt(sum_ / total.finite) if math.isfinite(sum_) else None for sum_ in (total.deviations, total.squares)
+    )
     sample = sample[np.isfinite(sample)]
     histogram: tuple[int, ...] = ()
     if total.min < total.max and len(sample):
@@ -202,7 +206,7 @@ def _flags(item: Listed, stats: Stats | None, m: Stats | None, facts: OptimizerF
         yield "Inf"
     if stats.min is None or stats.max is None:
         return
-    if max(-stats.min, stats.max) > HUGE:
+    if max(-stats.min, stats.max) > HUGE and item.tensor.dtype[1] not in "bhiq":
         yield "huge"
     if stats.min == stats.max and stats.count > 1 and _should_vary(item, facts):
         yield "constant" if stats.min else "all zero"

@@ -11,7 +11,7 @@ from construct import Container, ListContainer
 
 from ggcp_schema.constructs import Extent, Field, FieldError, LazyList, format_path
 from ggcp_schema.files.source import Source
-from ggcp_schema.files.tensor import ELEMENT_SIZES, Tensor, stream_values
+from ggcp_schema.files.tensor import Tensor, stream_values
 from ggcp_schema.formats import format_of
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.parsing import parse_past_errors
@@ -57,7 +57,7 @@ class Report:
     @property
     def readable(self) -> list[Tensor]:
         """The tensors whose elements can be read."""
-        return [tensor for tensor in self.file.tensors.values() if tensor.type in ELEMENT_SIZES]
+        return [tensor for tensor in self.file.tensors.values() if tensor.is_readable]
 
 
 def validate(source: Source) -> Report:
@@ -91,6 +91,7 @@ def odd_values(report: Report, progress: Callable[[int], None] = lambda nbytes: 
     for tensor in tensors:
         counts, first, at = dict.fromkeys(("NaN", "infinite", "negative"), 0), None, 0
         squares = tensor.path in SQUARES
+        length, nbytes = tensor.block
         while at < tensor.n_elements:
             values = next(pieces)
             with np.errstate(invalid="ignore"):  # numpy warns of signalling NaNs
@@ -104,10 +105,10 @@ def odd_values(report: Report, progress: Callable[[int], None] = lambda nbytes: 
                     if first is None:
                         first = at + int(np.argmax(np.logical_or.reduce(list(kinds.values()))))
             at += values.size
-            progress(values.size * ELEMENT_SIZES[tensor.type])
+            progress(values.size * nbytes // length)
         if first is not None:
             found = ", ".join(f"{count:,} {kind}" for kind, count in counts.items() if count)
-            offset = tensor.offset + first * ELEMENT_SIZES[tensor.type]
+            offset = tensor.offset + first // length * nbytes
             message = f"{found} of {count_text(tensor.n_elements, 'value')}; the first is here"
             yield Oddity(f"{tensor.path}.data", offset, message)
 

@@ -116,6 +116,8 @@ def verify(ckpt: Checkpoint, gguf: GgufFile, progress: Progress | None = None) -
     ]
     if n_params != ckpt.n_params:
         found.append(Difference("file", "", f"has {n_params} parameters, expected {ckpt.n_params}"))
+    if "trailing" in gguf:
+        found.append(Difference("file", "", f"has {gguf['trailing'].nbytes} bytes after its end"))
     found += data_differences(gguf.tensors, tensors, progress)
     compared = comparable(gguf.tensors, tensors)
     extra = extra_keys(gguf, expected)

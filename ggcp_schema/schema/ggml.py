@@ -21,10 +21,12 @@ GGML_TYPES = {
         1: ("F16", 1, 2),
         2: ("Q4_0", 32, 18),
         3: ("Q4_1", 32, 20),
+        4: ("Q4_2", 16, 10),
+        5: ("Q4_3", 16, 12),
         6: ("Q5_0", 32, 22),
         7: ("Q5_1", 32, 24),
         8: ("Q8_0", 32, 34),
-        9: ("Q8_1", 32, 40),
+        9: ("Q8_1", 32, 36),
         10: ("Q2_K", 256, 84),
         11: ("Q3_K", 256, 110),
         12: ("Q4_K", 256, 144),
@@ -46,21 +48,29 @@ GGML_TYPES = {
         28: ("F64", 1, 8),
         29: ("IQ1_M", 256, 56),
         30: ("BF16", 1, 2),
+        31: ("Q4_0_4_4", 32, 18),
+        32: ("Q4_0_4_8", 32, 18),
+        33: ("Q4_0_8_8", 32, 18),
         34: ("TQ1_0", 256, 54),
         35: ("TQ2_0", 256, 66),
+        36: ("IQ4_NL_4_4", 32, 18),
+        37: ("IQ4_NL_4_8", 32, 18),
+        38: ("IQ4_NL_8_8", 32, 18),
         39: ("MXFP4", 32, 17),
         40: ("NVFP4", 64, 36),
         41: ("Q1_0", 128, 18),
+        42: ("Q2_0", 64, 18),
     }.items()
 }
-"""The types of GGUF files, and of ggjt version 3."""
+"""The types of GGUF files, and of ggjt version 3: those of llama.cpp in 2026, and those that it no longer has."""
+
+REMOVED_TYPES = frozenset({4, 5, 31, 32, 33, 36, 37, 38})
+"""The numbers of the types that llama.cpp no longer reads."""
 
 GGML_TYPES_UNTIL_V2 = {
-    **{number: GGML_TYPES[number] for number in (0, 1, 6, 7)},
+    **{number: GGML_TYPES[number] for number in (0, 1, 4, 5, 6, 7)},
     2: GgmlType("Q4_0", 32, 20),
     3: GgmlType("Q4_1", 32, 24),
-    4: GgmlType("Q4_2", 16, 10),
-    5: GgmlType("Q4_3", 16, 12),
     8: GgmlType("Q8_0", 32, 36),
 }
 """The types until ggjt version 2 (12 May 2023), whose scales were float32. Version 3 made them half as wide."""
@@ -75,6 +85,11 @@ TYPES_OF_GGUF = {
 Version 2 (12 May 2023) changed the order of the bits in Q4_0, Q4_1, Q5_0 and Q5_1, version 3 (19 May 2023) the width of
 the scales in Q4_0, Q4_1 and Q8_0. GGUF took over the blocks of version 3.
 """
+
+
+def type_name(number: int) -> str:
+    """Return the name of an element type of a GGUF file; `type 139` for one that is not known."""
+    return GGML_TYPES[number].name if number in GGML_TYPES else f"type {number}"
 
 
 def names_of(types: dict[int, GgmlType]) -> dict[int, str]:

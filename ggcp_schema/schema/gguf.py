@@ -1,4 +1,8 @@
-"""The GGUF file, versions 2 and 3, in either byte order. The fields are named as in GGUF's specification."""
+"""The GGUF file, versions 1 to 3, in either byte order. The fields are named as in GGUF's specification."""
+
+from bisect import bisect_right
+from collections.abc import Mapping
+from typing import Any
 
 from ggcp_schema.constructs import (
     Array,
@@ -6,6 +10,7 @@ from ggcp_schema.constructs import (
     Const,
     EitherOrder,
     Error,
+    Extent,
     Flag,
     If,
     LazyArray,
@@ -15,8 +20,8 @@ from ggcp_schema.constructs import (
     Payload,
     Struct,
     Switch,
-    Terminated,
     number,
+    stream_end,
     this,
 )
 from ggcp_schema.schema.ggml import GGML_TYPES, data_size, names_of
@@ -25,7 +30,7 @@ LITTLE, BIG = "little", "big"
 NUMBERS = ("u8", "i8", "u16", "i16", "u32", "i32", "f32", "u64", "i64", "f64")
 VERSIONS = (2, 3)
 DEFAULT_ALIGNMENT = 32
-MAX_DIMS = 4
+MAX_DIMS = 8  # llama.cpp refuses more than 4
 MAX_NESTING = 4  # arrays in arrays
 
 VALUE_TYPES = {
@@ -57,20 +62,76 @@ def data_start(gguf):
     return gguf["_io"].tell()
 
 
-def tensor_offset(tensor):
-    """Return the offset of a tensor's data in the file: data_start + tensor_infos[i].offset, i being its index."""
+def extents(gguf: Mapping[str, Any], end: int | None = None) -> list[tuple[int, Any]]:
+    """Return where the data of each tensor begins and ends in the file, in the order of `tensor_infos`.
+
+    The type and the dimensions tell the size. The data of a type that is not known is all that lies before the next
+    tensor, or before `end`; without it the end of such data at the end of the file is None.
+    """
+    start, infos = gguf["data_start"], gguf["tensor_infos"]
+    starts = sorted(start + info["offset"] for info in infos)
+    found: list[tuple[int, Any]] = []
+    for info in infos:
+        begin, kind = start + info["offset"], GGML_TYPES.get(info["type"])
+        if kind is not None:
+            found.append((begin, begin + data_size(kind, info["dimensions"] or [1])))
+        else:
+            later = bisect_right(starts, begin)
+            stop = starts[later] if later < len(starts) else end
+            found.append((begin, None if stop is None else max(begin, stop)))
+    return found
+
+
+def in_order(found: list[tuple[int, Any]]) -> list[int]:
+    """Return the indices of tensors in the order of their data. Of two that begin at one place the shorter is first."""
+    return sorted(range(len(found)), key=lambda index: (found[index][0], found[index][1] or found[index][0]))
+
+
+def extent_of(tensor):
+    """Return where the data of the tensor begins and ends; None for an end that is not known when building."""
     root = tensor["_root"]
-    return root["data_start"] + root["tensor_infos"][tensor["_index"]]["offset"]
+    if "_extents" not in root:  # all at once: the next tensor is found by sorting
+        found = extents(root, None if tensor["_building"] else stream_end(tensor["_io"], tensor))
+        root["_extents"] = [found[index] for index in in_order(found)]
+    return root["_extents"][tensor["_index"]]
+
+
+def tensor_offset(tensor):
+    """Return the offset in the file of the data with the index i, in the order of the tensors' offsets.
+
+    It is data_start + offset, or the end of the data before if that is greater, as in files whose tensors share data.
+    """
+    return max(extent_of(tensor)[0], tensor["_io"].tell())
 
 
 def tensor_nbytes(tensor):
-    """Return the size of the data of the tensor with the index i, whose dimensions and type are in tensor_infos[i].
+    """Return the size of the data with the index i, in the order of the tensors' offsets.
 
     With blocks of block_size elements that take type_size bytes each, and the dimensions ne, it is `ceil(ne[0] /
-    block_size) * type_size * prod(ne[1:])`. A tensor without dimensions is a single number.
+    block_size) * type_size * prod(ne[1:])`. A tensor without dimensions is a single number. The data of an unknown type
+    reaches up to that of the next tensor, or to the end of the file. What an earlier tensor has of it is left out.
     """
-    info = tensor["_root"]["tensor_infos"][tensor["_index"]]
-    return data_size(GGML_TYPES[info["type"]], info["dimensions"] or [1])
+    end = extent_of(tensor)[1]
+    return given_size(tensor["data"]) if end is None else max(0, end - tensor["_io"].tell())
+
+
+def more_follows(gguf):
+    """Return True if the file does not end here."""
+    if gguf["_building"] or "trailing" in gguf:
+        return gguf.get("trailing") is not None
+    return gguf["_io"].tell() < stream_end(gguf["_io"], gguf)
+
+
+def bytes_left(gguf):
+    """Return the number of bytes up to the end of the file."""
+    if gguf["_building"]:
+        return given_size(gguf["trailing"])
+    return stream_end(gguf["_io"], gguf) - gguf["_io"].tell()
+
+
+def given_size(data):
+    """Return the number of bytes of data from which a file is built."""
+    return data.nbytes if isinstance(data, Extent) else memoryview(data).nbytes
 
 
 def gguf(order, size="u64", versions=VERSIONS):
@@ -112,7 +173,7 @@ def gguf(order, size="u64", versions=VERSIONS):
         "name" / key,
         "n_dimensions" / OneOf(u32, range(MAX_DIMS + 1)),
         "dimensions" / Array(this.n_dimensions, count) * "in ggml order: the first is the fastest-varying",
-        "type" / OneOf(u32, names_of(GGML_TYPES)) * "ggml type",
+        "type" / OneOf(u32, names_of(GGML_TYPES), others=True) * "ggml type",
         "offset" / u64 * "of the data, from the end of the padding; a multiple of the alignment",
         type_name="tensor_info",
     )
@@ -126,7 +187,7 @@ def gguf(order, size="u64", versions=VERSIONS):
     return Struct(
         "magic" / Const(b"GGUF"),
         "byte_order" / Computed(byte_order),
-        "version" / OneOf(u32, versions),
+        "version" / OneOf(u32, versions, above=", a later version than this program knows"),
         "tensor_count" / count,
         "metadata_kv_count" / count,
         "metadata_kv" / Array(this.metadata_kv_count, metadata_kv),
@@ -134,9 +195,9 @@ def gguf(order, size="u64", versions=VERSIONS):
         "alignment" / Computed(alignment) * "general.alignment, or 32",
         "padding" / If(this.tensor_count != 0, Padding(multiple_of=this.alignment)),
         "data_start" / Computed(data_start),
-        "tensor_data" / Array(this.tensor_count, tensor_data) * "in the order of tensor_infos",
+        "tensor_data" / Array(this.tensor_count, tensor_data) * "in the order of their data",
         "end_padding" / Padding(multiple_of=this.alignment, optional=True),
-        Terminated,
+        "trailing" / If(more_follows, Payload(bytes_left)) * "bytes after the end, which belong to no field",
         root=True,
         type_name="gguf",
     )

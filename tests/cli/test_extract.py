@@ -27,7 +27,7 @@ from tests.helpers import (
     run_process,
     run_pty,
 )
-from tests.samples import FAST, KINDS, sample
+from tests.samples import DECODED, FAST, KINDS, sample
 
 CHECKPOINT = FIXTURES / "v1-adam.ggcp"
 WITH_RESUME = [path for path in GENUINE if not path.name.startswith(("alice", "rotmax8"))]
@@ -182,8 +182,14 @@ def test_every_format(kind, tmp_path):
     assert np.load(tmp_path / "half.npy").tobytes() == FAST.tobytes()
     run_cli("extract", path, row, tmp_path / "row.npy", check=True)
     assert np.load(tmp_path / "row.npy").tobytes() == FAST.tobytes()
-    message = refused(tmp_path, path, "*", tmp_path / "all.safetensors")
-    assert "only F32, F16, BF16 tensors can be read" in message
+    report = json.loads(run_cli("extract", path, "*", tmp_path / "all.safetensors", "--json", check=True).stdout)
+    quantized = "quantized" if "gguf" in kind else "layers.0.feed_forward.w1.weight"
+    assert report["left_out"] == ([] if kind in DECODED else [quantized])
+    assert (quantized in load_file(tmp_path / "all.safetensors")) == (kind in DECODED)
+    if kind not in DECODED:
+        said = run_cli("extract", path, "*", tmp_path / "more.safetensors", check=True).stdout
+        assert f"left out {quantized}: values of Q" in said
+        assert "cannot be read" in refused(tmp_path, path, quantized, tmp_path / "one.npy")
 
 
 def test_from_a_gguf_by_either_name(tmp_path):
@@ -207,6 +213,7 @@ def test_a_pattern_gives_many(tmp_path):
         "output": str(out),
         "size": out.stat().st_size,
         "tensors": [{"path": f"layers[{i}].wq", "gguf_name": f"blk.{i}.attn_q.weight", **common} for i in range(2)],
+        "left_out": [],
     }
     with safe_open(out, "np") as file:
         assert file.metadata()["source"] == "v1-adam.ggcp"

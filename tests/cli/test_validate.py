@@ -71,11 +71,10 @@ def test_a_file_that_lacks_one_byte(tmp_path: Path) -> None:
 
 def test_data_and_quantized_tensors_are_counted(tmp_path: Path) -> None:
     path = tmp_path / "x.gguf"
-    tensors = [("t", (2,), 0, bytes(8)), ("q", (32,), 8, bytes(34))]
+    tensors = [("t", (2,), 0, bytes(8)), ("q", (32,), 9, bytes(36))]
     path.write_bytes(build_gguf([("general.architecture", 8, "llama")], tensors))
     assert run_cli("validate", "x.gguf", "--data", cwd=tmp_path).stdout == (
-        "valid: x.gguf: no errors, no warnings; "
-        "checked 2 of 2 tensors, 22 fields, 2 values; 1 quantized tensor not read\n"
+        "valid: x.gguf: no errors, no warnings; checked 2 of 2 tensors, 22 fields, 2 values; 1 tensor not read\n"
     )
     vocabulary = run_cli("validate", "vocab.gguf", cwd=FIXTURES).stdout
     assert vocabulary.startswith("valid: vocab.gguf: no errors, no warnings; checked no tensors, ")

@@ -153,9 +153,9 @@ def test_all_chunks_of_a_large_tensor_can_be_kept(tmp_path: Path) -> None:
 
 def test_elements_of_another_type_are_refused() -> None:
     with open_checkpoint(PATH) as ckpt:
-        tensor = Tensor("x", "x", (2,), 0, 4, ckpt.source, "Q4_0")
+        tensor = Tensor("x", "x", (2,), 0, 4, ckpt.source, "type 139")
         for use in (tensor.array, lambda: list(tensor.values()), lambda: list(stream_values([ckpt.norm, tensor]))):
-            with pytest.raises(UsageError, match="x is Q4_0; only F32, F16, BF16 tensors can be read"):
+            with pytest.raises(UsageError, match="the values of x cannot be read: its type is 139"):
                 use()
         assert len(b"".join(tensor.chunks())) == 4  # the bytes are given all the same
 

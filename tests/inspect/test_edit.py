@@ -316,7 +316,7 @@ def test_files_that_are_no_arrays(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
-        ("version=4", "version: expected 2 or 3, found 4"),
+        ("version=4", "version: expected 2 or 3, found 4, a later version"),
         ("metadata_kv_count=3", "metadata_kv: expected 3 elements"),
         ("metadata_kv[0].value_type=4", "metadata_kv[0].value: expected a value of type u32, found 'llama'"),
         ("optimizer.just_initialized=2", "expected 0 or 1, found 2"),

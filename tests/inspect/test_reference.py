@@ -210,17 +210,25 @@ class JsonReader:
     def data_start(self, scope, node):
         return self.at
 
+    def info(self, scope):
+        return sorted(scope.root()["tensor_infos"], key=lambda info: info["offset"])[scope.index]
+
     def tensor_offset(self, scope, node):
-        root = scope.root()
-        return root["data_start"] + root["tensor_infos"][scope.index]["offset"]
+        return max(self.at, scope.root()["data_start"] + self.info(scope)["offset"])
 
     def blocks(self, node, type_, ne):
         kind = node["element_types"][str(type_)]
         return -(-ne[0] // kind["block_size"]) * kind["type_size"] * math.prod(ne[1:])
 
     def tensor_nbytes(self, scope, node):
-        info = scope.root()["tensor_infos"][scope.index]
+        info = self.info(scope)
         return self.blocks(node, info["type"], info["dimensions"] or [1])
+
+    def more_follows(self, scope, node):
+        return self.at < len(self.data)
+
+    def bytes_left(self, scope, node):
+        return len(self.data) - self.at
 
     def nbytes(self, scope, node):
         return self.blocks(node, scope["type"], scope["ne"])

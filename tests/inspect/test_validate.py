@@ -410,7 +410,8 @@ def test_data_of_gguf_files_is_read_in_its_type_and_byte_order(tmp_path: Path, o
         ("f16.data", 2, "1 NaN of 4 values; the first is here"),
         ("optimizer.adam.second_moments.data", 4, "1 NaN, 2 negative of 4 values; the first is here"),
     ]
-    assert [tensor.path for tensor in report.readable] == ["f32", "f16", "optimizer.adam.second_moments"]
+    quantized = ["q8_0"] * (order == "<")
+    assert [tensor.path for tensor in report.readable] == ["f32", "f16", *quantized, "optimizer.adam.second_moments"]
 
 
 # Other formats ---------------------------------------------------------------------------------------------
@@ -429,7 +430,7 @@ def test_a_gguf_file_is_valid(tmp_path: Path, built: BuiltGguf) -> None:
     assert report.valid == (alignment.bit_count() == 1)
     assert report.checked == report.expected == len(built.tensors)
     missing = [] if "general.architecture" in built.keys else ["metadata_kv"]
-    assert [warning.path for warning in warnings] == missing
+    assert [odd.path for odd in warnings if not odd.message.startswith("is an array of arrays")] == missing
 
 
 @pytest.mark.parametrize(
@@ -452,7 +453,7 @@ def test_a_gguf_file_is_valid(tmp_path: Path, built: BuiltGguf) -> None:
         ),
         (
             build_gguf([ARCHITECTURE, ("general.alignment", STRING, "32")]),
-            [("metadata_kv[1].value", "a power of two", "'32'")],
+            [("metadata_kv[1].value_type", "4 (UINT32)", "8")],
             [],
         ),
         (
@@ -464,7 +465,7 @@ def test_a_gguf_file_is_valid(tmp_path: Path, built: BuiltGguf) -> None:
             build_gguf([ARCHITECTURE], [("a", (8,), 0, bytes(32)), ("b", (8,), 0, bytes(32))], offsets={1: 40})
             + bytes(8),
             [("tensor_infos[1].offset", "a multiple of 32 (alignment)", "40")],
-            [("tensor_data[1].padding", "8 bytes of padding, where 0 would do")],
+            [("tensor_data[1].padding", "8 bytes of padding, where 0 would do; llama.cpp refuses a gap")],
         ),
         (
             build_gguf([("n", ARRAY, (4, [1, 2]))]),

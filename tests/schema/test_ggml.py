@@ -41,7 +41,8 @@ def some_tensors(version: int | None) -> list[GgmlTensor]:
 def test_the_sizes_of_all_types_agree_with_ggufs() -> None:
     ours = {(number, kind.name): (kind.block_size, kind.type_size) for number, kind in GGML_TYPES.items()}
     theirs = {(int(kind), kind.name): sizes for kind, sizes in gguf.GGML_QUANT_SIZES.items()}
-    assert {key: ours.get(key) for key in theirs} == theirs
+    assert theirs[9, "Q8_1"] == (32, 40)  # with scales of float32, which llama.cpp has no longer
+    assert {key: ours.get(key) for key in theirs} == theirs | {(9, "Q8_1"): (32, 36)}
 
 
 @pytest.mark.parametrize(
@@ -85,8 +86,11 @@ def test_a_model_is_read_and_built_back(name: str, version: int | None, tmp_path
         first = file.tensors["layers.0.F32.weight"]
         expected = np.frombuffer(tensors[0][3], "<f4").reshape(3, 2)
         np.testing.assert_array_equal(first.array(), expected)
-        with pytest.raises(UsageError, match=r"is Q4_0; only F32, F16, BF16 tensors can be read"):
-            file.tensors["layers.0.Q4_0.weight"].array()
+        if version == 3:
+            assert file.tensors["layers.0.Q4_0.weight"].array().shape == (3, 64)
+        else:
+            with pytest.raises(UsageError, match=r"layers.0.Q4_0.weight cannot be read: its type is Q4_0"):
+                file.tensors["layers.0.Q4_0.weight"].array()
         assert file.find("layers.0.F16.weight").path == "tensors[1]"
 
 

@@ -70,7 +70,8 @@ class GgmlFile(File):
         for index, record in enumerate(self.container.get("tensors") or ()):
             if "_size" in record:
                 name = record["name"].decode("utf-8", "backslashreplace")
-                yield index, tensor_of_record(record, name, self.source, types[record["type"]].name)
+                kind = types[record["type"]].name
+                yield index, tensor_of_record(record, name, self.source, kind, is_known=kind in self.types_of_gguf)
 
     @cached_property
     def _indices(self) -> dict[str, int]:

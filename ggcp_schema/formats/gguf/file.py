@@ -16,8 +16,8 @@ from ggcp_schema.formats.file import File, Finding, Format, open_source
 from ggcp_schema.gguf.entries import ALIGNMENT, KeyValue
 from ggcp_schema.llama.names import STATE, field_path
 from ggcp_schema.schema import GGUF
-from ggcp_schema.schema.ggml import GGML_TYPES, data_size
-from ggcp_schema.schema.gguf import DEFAULT_ALIGNMENT, VALUE_TYPES
+from ggcp_schema.schema.ggml import type_name
+from ggcp_schema.schema.gguf import DEFAULT_ALIGNMENT, VALUE_TYPES, extents, in_order
 
 ARRAY = 9
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class GgufFile(File):
-    """A GGUF file of version 2 or 3, in either byte order."""
+    """A GGUF file of version 1 to 3, in either byte order."""
 
     @property
     def byte_order(self) -> str:
@@ -55,31 +55,45 @@ class GgufFile(File):
         entry = self.key_values.get(key)
         return default if entry is None else entry.value
 
+    @cached_property
+    def extents(self) -> list[tuple[int, int]]:
+        """Where the data of each tensor of `tensor_infos` begins and ends; none if the headers are not whole."""
+        return extents(self.container, self.size) if "data_start" in self.container else []
+
     def _tensors(self) -> Iterator[Tensor]:
-        infos = self.container.get("tensor_infos") or ()
-        for info, data in zip(infos, self.container.get("tensor_data") or (), strict=False):
-            if "_size" in data:
-                extent = data["data"]
+        ends = 0  # of the data before
+        padding = dict.fromkeys(range(len(self.extents)), 0)
+        for index in in_order(self.extents):
+            start, end = self.extents[index]
+            padding[index], ends = max(0, start - max(ends, self.container["data_start"])), max(ends, end)
+        for index, (start, end) in enumerate(self.extents):
+            if end <= self.size:
+                info = self.container["tensor_infos"][index]
                 yield Tensor(
                     info["name"],
                     info["name"],
                     tuple(info["dimensions"]) or (1,),
-                    extent.offset,
-                    extent.nbytes,
+                    start,
+                    end - start,
                     self.source,
-                    GGML_TYPES[info["type"]].name,
+                    type_name(info["type"]),
                     self.byte_order,
-                    extent.offset - data["_offset"],
+                    padding[index],
                 )
 
     @cached_property
     def findings(self) -> tuple[Finding, ...]:
-        """What is odd but not wrong: keys and tensors that the file has twice, and an alignment that cannot be one."""
+        """What is odd but can be read: a wrong alignment, bytes after the end, names twice, parts that are missing."""
         items = {"key": self.container.get("metadata_kv") or (), "name": self.container.get("tensor_infos") or ()}
         found = []
         alignment = self.value(ALIGNMENT, DEFAULT_ALIGNMENT)
         if alignment != self.container.get("alignment", alignment):
             found.append(Finding("alignment", f"{ALIGNMENT} is {alignment}, so {DEFAULT_ALIGNMENT} is used"))
+        from ggcp_schema.formats.gguf.contents import missing_parts
+
+        trailing = self.container.get("trailing")
+        if trailing is not None:
+            found.append(Finding("trailing", f"{counted(trailing.nbytes, 'more byte')} after the end of the file"))
         for (field, records), place in zip(items.items(), ("metadata_kv", "tensor_infos"), strict=True):
             seen: dict[str, int] = {}
             for index, record in enumerate(records):
@@ -87,7 +101,7 @@ class GgufFile(File):
                 if text is not None and seen.setdefault(text, index) != index:
                     message = f"{text!r} is also the {field} of {place}[{seen[text]}]; llama.cpp refuses such a file"
                     found.append(Finding(f"{place}[{index}].{field}", message))
-        return tuple(found)
+        return (*found, *missing_parts(self))
 
     @cached_property
     def _places(self) -> dict[str, Steps]:
@@ -97,9 +111,10 @@ class GgufFile(File):
             if "value" in item:
                 is_array = isinstance(item["value"], Container)
                 places[item["key"]] = ("metadata_kv", index, "value", *(["array"] if is_array else []))
-        for index, info in enumerate(self.container.get("tensor_infos") or ()):
-            if "name" in info:
-                places[info["name"]] = ("tensor_data", index, "data")
+        infos = self.container.get("tensor_infos") or ()
+        for index, info in enumerate(in_order(self.extents) if self.extents else range(len(infos))):
+            if "name" in infos[info]:
+                places[infos[info]["name"]] = ("tensor_data", index, "data")
         return places
 
     def alias(self, name: str) -> Steps | None:
@@ -125,9 +140,11 @@ class GgufFile(File):
     @property
     def what(self) -> str:
         """What the file is, in words."""
+        from ggcp_schema.formats.gguf.contents import part_of
         from ggcp_schema.formats.gguf.facts import KINDS
 
-        return KINDS[self.kind][0]
+        part = part_of(self) if self.kind == "gguf-part" else None
+        return "part {} of {} of a split GGUF file".format(*part) if part else KINDS[self.kind][0]
 
     @property
     def short(self) -> str:
@@ -198,7 +215,7 @@ class GgufFile(File):
         """Return what breaks a rule that the schema does not state, and what is odd."""
         from ggcp_schema.formats.gguf.rules import gguf_rules
 
-        return gguf_rules(parse)
+        return gguf_rules(parse, self)
 
     def expected_tensors(self) -> list[str] | None:
         """Return the ggcp paths or the names of the tensors that the whole file had, which its table tells."""
@@ -233,13 +250,11 @@ def expected_size(gguf: Container) -> int | None:
     """Return the offset of the first byte after the last tensor, which the headers tell; None if they are not whole."""
     if "data_start" not in gguf:
         return None
-    start: int = gguf["data_start"]
-    infos = gguf["tensor_infos"]
-    ends = (info["offset"] + data_size(GGML_TYPES[info["type"]], info["dimensions"] or [1]) for info in infos)
-    return max((start + end for end in ends), default=start)
+    return max((end or begin for begin, end in extents(gguf)), default=int(gguf["data_start"]))
 
 
-GGUF_FORMAT = Format("gguf", b"GGUF", GGUF, "GGUF file", GgufFile, expected_size=expected_size)
+DESCRIPTION = "In version 1, of August 2023, counts, lengths and dimensions are u32 instead of u64."
+GGUF_FORMAT = Format("gguf", b"GGUF", GGUF, "GGUF file", GgufFile, DESCRIPTION, expected_size)
 
 
 def open_gguf(path: str | os.PathLike[str], *, partial: bool = False) -> GgufFile:

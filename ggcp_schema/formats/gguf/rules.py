@@ -1,51 +1,142 @@
-"""The rules of a GGUF file that its schema does not state, and what is odd in it."""
+"""The rules of a GGUF file that its schema does not state, and what is odd in it.
+
+Errors are what llama.cpp of 2026 refuses; a test compares its verdicts. It also refuses version 1, gaps between
+tensors and arrays of arrays, which are no errors by GGUF's specification: these are warnings.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from math import prod
+from typing import TYPE_CHECKING, Any
 
-from ggcp_schema.constructs import count_bytes
-from ggcp_schema.formats.rules import Oddity, Rules, broken_field, broken_rows, odd_padding, repeated
+from construct import Container
+
+from ggcp_schema.constructs import Steps, count_bytes
+from ggcp_schema.formats.gguf.contents import SPLIT_NO, odd_parts
+from ggcp_schema.formats.rules import Oddity, Problem, Rules, broken_field, odd_padding, repeated
 from ggcp_schema.llama.names import ALIGNMENT, ARCHITECTURE
-from ggcp_schema.schema.ggml import GGML_TYPES
+from ggcp_schema.schema.ggml import GGML_TYPES, REMOVED_TYPES, type_name
+from ggcp_schema.schema.gguf import extents, in_order
 
 if TYPE_CHECKING:
+    from ggcp_schema.formats.gguf.file import GgufFile
     from ggcp_schema.formats.parsing import Parse
 
+ALIGNMENT_TYPE, ARRAY = 4, 9  # UINT32
+MAX_NAME = 64  # bytes of a tensor's name with its terminator: ggml's GGML_MAX_NAME
+MAX_DIMS = 4  # ggml's GGML_MAX_DIMS
+MAX_ELEMENTS = (1 << 63) - 1
 
-def gguf_rules(parse: Parse) -> Rules:
+
+Refusal = tuple[Steps, str, Any]
+"""The path of a field, what llama.cpp expects, and what it finds."""
+
+
+def gguf_rules(parse: Parse, file: GgufFile) -> Rules:
     """Return what the rules find."""
-    container, root = parse.container, parse.file.root
+    container, root = parse.container, file.root
     infos = [info for info in container.get("tensor_infos") or () if "_size" in info]
-    datas = [data for data in container.get("tensor_data") or () if "_size" in data]
     keys = [item for item in container.get("metadata_kv") or () if "_size" in item]
-    alignment = container.get("alignment", 1)
+    found = [
+        *_refused_keys(keys),
+        *_refused_tensors(infos),
+        *(_refused_places(container) if "data_start" in container else ()),
+    ]
     errors = [
         *repeated("metadata_kv", "key", keys),
         *repeated("tensor_infos", "name", infos),
-        *broken_rows("tensor_infos", "dimensions", infos, GGML_TYPES, root),
+        *(broken_field(root.find(steps), expected, str(value)) for steps, expected, value in found),
+        *_parts(file, odd_parts(file)),
     ]
-    for index, item in enumerate(keys):
-        value = item["value"]
-        if item["key"] == ALIGNMENT and not (isinstance(value, int) and value.bit_count() == 1 and value > 0):
-            field = root.find(("metadata_kv", index, "value"))
-            errors.append(broken_field(field, "a power of two", repr(value)[:40]))
-    for index, info in enumerate(infos):
-        if info["offset"] % alignment:
-            field = root.find(("tensor_infos", index, "offset"))
-            errors.append(broken_field(field, f"a multiple of {alignment} (alignment)", str(info["offset"])))
-    warnings: list[Oddity] = []
-    for path in ("padding", "end_padding"):
-        padding = root.child(path)
-        if padding is not None:
-            warnings += odd_padding(path, padding.value, padding.end)
-    if not any(item["key"] == ARCHITECTURE for item in keys) and parse.damage is None:
+    warnings = [*_odd_keys(file, keys), *_odd_paddings(file)]
+    if container.get("version") == 1:
+        warnings.append(Oddity("version", 4, "is 1, which llama.cpp refuses"))
+    if parse.damage is None and not {ARCHITECTURE, SPLIT_NO} & file.key_values.keys():
         warnings.append(Oddity("metadata_kv", 0, f"the key {ARCHITECTURE} is missing"))
-    for index, data in enumerate(datas):
-        path, extent, padding = f"tensor_data[{index}].padding", data["data"], data["padding"]
-        warnings += odd_padding(path, padding, extent.offset)
+    for finding in file.findings:
+        if finding.path in {SPLIT_NO, "trailing"}:
+            field = file.find(finding.path)
+            warnings.append(Oddity(field.path, field.offset, finding.message))
+    return Rules(len(file.tensors), container.get("tensor_count"), errors, warnings)
+
+
+def _parts(file: GgufFile, found: Iterator[tuple[str, str, str]]) -> Iterator[Problem]:
+    for key, expected, value in found:
+        yield broken_field(file.find(key), expected, value)
+
+
+def _odd_keys(file: GgufFile, keys: Sequence[Container]) -> Iterator[Oddity]:
+    for index, item in enumerate(keys):
+        field = file.root.find(("metadata_kv", index, "value"))
+        if field is not None and item["value_type"] == ARRAY and item["value"]["type"] == ARRAY:
+            yield Oddity(field.path, field.offset, "is an array of arrays, which llama.cpp refuses")
+        elif field is not None and field.type == "bool" and not isinstance(item["value"], bool):
+            yield Oddity(field.path, field.offset, f"is {item['value']}, but a bool is 0 or 1")
+
+
+def _odd_paddings(file: GgufFile) -> Iterator[Oddity]:
+    for path in ("padding", "end_padding"):
+        padding = file.root.child(path)
+        if padding is not None:
+            yield from odd_padding(path, padding.value, padding.end)
+    for index, data in enumerate(file.container.get("tensor_data") or ()):
+        if "_size" not in data:
+            continue
         start: int = data["_offset"]
-        if extent.offset - start != -start % alignment:
-            text = f"{count_bytes(extent.offset - start)} of padding, where {-start % alignment} would do"
-            warnings.append(Oddity(path, start, text))
-    return Rules(len(datas), container.get("tensor_count"), errors, warnings)
+        end, usual = data["data"].offset, -start % file.container["alignment"]
+        path = f"tensor_data[{index}].padding"
+        yield from odd_padding(path, data["padding"], end)
+        if end - start > usual:
+            text = f"{count_bytes(end - start)} of padding, where {usual} would do; llama.cpp refuses a gap"
+            yield Oddity(path, start, text)
+
+
+def _refused_keys(keys: Sequence[Container]) -> Iterator[Refusal]:
+    for index, item in enumerate(keys):
+        place, value = ("metadata_kv", index), item["value"]
+        if not item["key"]:
+            yield (*place, "key"), "a key", "none"
+        if item["key"] == ALIGNMENT and item["value_type"] != ALIGNMENT_TYPE:
+            yield (*place, "value_type"), f"{ALIGNMENT_TYPE} (UINT32)", item["value_type"]
+        elif item["key"] == ALIGNMENT and value.bit_count() != 1:
+            yield (*place, "value"), "a power of two", value
+
+
+def _refused_tensors(infos: Sequence[Container]) -> Iterator[Refusal]:
+    for index, info in enumerate(infos):
+        place, dimensions, number = ("tensor_infos", index), info["dimensions"], info["type"]
+        length = len(info["name"].encode("utf-8", "surrogateescape"))
+        if length >= MAX_NAME:
+            yield (*place, "name"), f"fewer than {MAX_NAME} bytes", length
+        if info["n_dimensions"] > MAX_DIMS:
+            yield (*place, "n_dimensions"), f"at most {MAX_DIMS}", info["n_dimensions"]
+        if max(prod(dimensions), *dimensions, 0) > MAX_ELEMENTS:
+            yield (*place, "dimensions"), "fewer than 2**63 elements", list(dimensions)
+        if number not in GGML_TYPES or number in REMOVED_TYPES:
+            found = f"{number} ({type_name(number)})" if number in GGML_TYPES else number
+            yield (*place, "type"), "a type that llama.cpp has", found
+        elif dimensions and dimensions[0] % GGML_TYPES[number].block_size:
+            kind = GGML_TYPES[number]
+            expected = f"a multiple of {kind.block_size} (the block size of {kind.name})"
+            yield (*place, "dimensions", 0), expected, dimensions[0]
+
+
+def _refused_places(container: Container) -> Iterator[Refusal]:
+    """Yield the offsets of tensors that are not aligned, and of those whose data does not follow that of the last.
+
+    A gap between the data of two tensors is not among them.
+    """
+    alignment, start = container["alignment"], container["data_start"]
+    places, end, before = extents(container), start, -1
+    for index in in_order(places):
+        offset = places[index][0]
+        field = ("tensor_infos", index, "offset")
+        if (offset - start) % alignment:
+            yield (field, f"a multiple of {alignment} (alignment)", offset - start)
+        elif offset < end:
+            yield (field, f"at least {end - start}, the end of the data of tensor_infos[{before}]", offset - start)
+        elif index < before:
+            expected = f"the offset to be less than that of tensor_infos[{before}], as the index is"
+            yield (field, expected, offset - start)
+        end, before = max(end, places[index][1] or offset), index

@@ -1,0 +1,127 @@
+"""What the keys of any GGUF file say of its contents, and the parts of a split file."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from ggcp_schema.constructs import LazyList, counted
+from ggcp_schema.errors import GgcpError
+from ggcp_schema.formats.file import Finding
+from ggcp_schema.formats.gguf.facts import Keys
+from ggcp_schema.llama import names
+
+if TYPE_CHECKING:
+    from ggcp_schema.formats.gguf.file import GgufFile
+
+FILE_TYPES = {
+    number: name
+    for numbers, texts in (
+        (range(4), "F32 F16 Q4_0 Q4_1"),
+        (range(7, 20), "Q8_0 Q5_0 Q5_1 Q2_K Q3_K_S Q3_K_M Q3_K_L Q4_K_S Q4_K_M Q5_K_S Q5_K_M Q6_K IQ2_XXS"),
+        (range(20, 30), "IQ2_XS Q2_K_S IQ3_XS IQ3_XXS IQ1_S IQ4_NL IQ3_S IQ3_M IQ2_S IQ2_M"),
+        (range(30, 38), "IQ4_XS IQ1_M BF16 Q4_0_4_4 Q4_0_4_8 Q4_0_8_8 TQ1_0 TQ2_0"),
+        (range(38, 41), "MXFP4 NVFP4 Q1_0"),
+    )
+    for number, name in zip(numbers, texts.split(), strict=True)
+}
+"""The numbers of general.file_type: llama.cpp's `llama_ftype`."""
+GUESSED = 1024  # is added to a file type that was guessed
+SIZES = ("context_length", "block_count", "embedding_length", "attention.head_count", "attention.head_count_kv")
+PART = re.compile(r"(?P<stem>.*)-(?P<no>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
+MAX_PARTS = 1000  # that are looked for
+MAX_BLOCKS = 100  # whose sizes are shown
+SHOWN = 3  # missing parts that are named
+SPLIT_NO, SPLIT_COUNT, SPLIT_TENSORS = "split.no", "split.count", "split.tensors.count"
+
+
+def contents(gguf: GgufFile) -> tuple[tuple[str, str], ...]:
+    """Return what the keys say of the contents, in words, each with a label."""
+    text = Keys(gguf).text
+    architecture, kind, tokenizer = text(names.ARCHITECTURE), text("general.type"), text("tokenizer.ggml.model")
+    counts = counted(len(gguf.key_values), "key"), counted(gguf.get("tensor_count") or 0, "tensor")
+    words = [architecture or "no architecture", kind, f"version {gguf.get('version')}", *counts]
+    lines = {"name": text("general.name"), "contents": ", ".join(filter(None, words))}
+    sizes = {name: _sizes(gguf.value(f"{architecture}.{name}")) for name in SIZES}
+    if architecture != "llama":
+        lines["sizes"] = ", ".join(f"{name} {value}" for name, value in sizes.items() if value)
+    if gguf.tensors.n_elements:
+        bits = f"{8 * gguf.tensors.nbytes / gguf.tensors.n_elements:.4g} bits per weight"
+        lines["weights"] = ", ".join(filter(None, (file_type(gguf.value("general.file_type")), bits)))
+    lines["tokenizer"] = tokenizer
+    return tuple((label, line) for label, line in lines.items() if line)
+
+
+def _sizes(value: Any) -> str:
+    """Return a number, or those of all blocks, in words; empty for anything else."""
+    if isinstance(value, LazyList):
+        return " ".join(map(str, value[:MAX_BLOCKS])) + " …" * (len(value) > MAX_BLOCKS)
+    return str(value) if isinstance(value, int) else ""
+
+
+def file_type(number: Any) -> str | None:
+    """Return a number of general.file_type in words; None if it is no number."""
+    if not isinstance(number, int):
+        return None
+    name = FILE_TYPES.get(number % GUESSED)
+    if name is None:
+        return f"file type {number}"
+    return f"all {name}" if name == "F32" else f"mostly {name}"
+
+
+# Split files -----------------------------------------------------------------------------------------------
+
+
+def part_of(gguf: GgufFile) -> tuple[int, int] | None:
+    """Return the number of this part of a split file, from 1, and the number of parts; None if it is not split."""
+    no, count = gguf.value(SPLIT_NO), gguf.value(SPLIT_COUNT)
+    return (no + 1, count) if isinstance(no, int) and isinstance(count, int) and count > 1 else None
+
+
+def _parts(gguf: GgufFile) -> list[tuple[int, str]]:
+    """Return the numbers and paths of the other parts, by this one's name; none if its name is not that of a part."""
+    part, match = part_of(gguf), PART.fullmatch(gguf.path)
+    if part is None or match is None:
+        return []
+    numbers = [number for number in range(1, min(part[1], MAX_PARTS) + 1) if number != part[0]]
+    return [(number, f"{match['stem']}-{number:05}-of-{part[1]:05}.gguf") for number in numbers]
+
+
+def missing_parts(gguf: GgufFile) -> Iterator[Finding]:
+    """Yield which parts are missing beside a part of a split file."""
+    missing = [os.path.basename(path) for _, path in _parts(gguf) if not os.path.exists(path)]
+    if missing:
+        more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
+        yield Finding(SPLIT_NO, f"missing beside this file: {', '.join(missing[:SHOWN])}{more}")
+
+
+def odd_parts(gguf: GgufFile) -> Iterator[tuple[str, str, str]]:
+    """Yield a key of a part, what is expected and what is found, where the parts beside it do not fit.
+
+    Of the other parts the headers are read.
+    """
+    from ggcp_schema.formats.gguf.file import open_gguf
+
+    part, match = part_of(gguf), PART.fullmatch(gguf.path)
+    if part is None:
+        return
+    if match is not None and (int(match["no"]), int(match["count"])) != part:
+        yield SPLIT_NO, f"part {int(match['no'])} of {int(match['count'])} by the name", "part {} of {}".format(*part)
+    total, tensors, whole = gguf.value(SPLIT_TENSORS), gguf.get("tensor_count", 0), bool(_parts(gguf))
+    for number, path in _parts(gguf):
+        name = os.path.basename(path)
+        try:
+            with open_gguf(path) as other:
+                tensors += other["tensor_count"]
+                if part_of(other) != (number, part[1]):
+                    yield SPLIT_COUNT, f"{name} to be part {number} of {part[1]}", "another part"
+                if other.value(SPLIT_TENSORS) != total:
+                    yield SPLIT_TENSORS, f"{other.value(SPLIT_TENSORS)} as in {name}", str(total)
+        except GgcpError as error:
+            whole = False
+            if os.path.exists(path):
+                yield SPLIT_COUNT, f"{name} to be readable", error.message
+    if whole and part[1] <= MAX_PARTS and total is not None and tensors != total:
+        yield SPLIT_TENSORS, f"{tensors}, the tensors of all parts", str(total)

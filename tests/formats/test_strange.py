@@ -1,0 +1,361 @@
+"""GGUF files that are unusual: what is read of them, and whether llama.cpp reads them too.
+
+`fixtures/README.md` says what the files are.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import struct
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from ggcp_schema import MalformedError, UsageError, open_file
+from ggcp_schema.files.source import Source
+from ggcp_schema.files.tensor import BLOCKS
+from ggcp_schema.formats.gguf.contents import FILE_TYPES
+from ggcp_schema.formats.gguf.file import open_gguf
+from ggcp_schema.inspect.validate import Report, validate
+from ggcp_schema.schema import GGUF
+from tests.builder import build_gguf
+from tests.helpers import FIXTURES, run_cli
+from tests.llama_gguf import accepted
+from tests.mapping import llama
+from tests.strategies import BuiltGguf, ggufs
+
+STRANGE = FIXTURES / "strange"
+FILES = sorted(FIXTURES.rglob("*.gguf"))
+NOT_BY_THE_FORMAT = {"gap.gguf", "nested.gguf", "all-types.gguf", "v1-alice-vocab.gguf"}
+"""What llama.cpp refuses though the format allows it: version 1, arrays of arrays, and a gap, as `all-types` has after
+Q8_1 in blocks of 40 bytes."""
+CUT = STRANGE / "bert-cut.gguf"  # llama.cpp reads the headers alone
+STRING, ARRAY = 8, 9
+
+
+def checked(path: Path) -> Report:
+    source = Source(path)
+    try:
+        return validate(source)
+    finally:
+        source.close()
+
+
+@pytest.mark.skipif(not llama.HAS_WHEEL, reason="xllamacpp has wheels for Linux x86-64 alone")
+def test_errors_are_what_llama_refuses() -> None:
+    whole = [path for path in FILES if path != CUT]
+    for path, reads in zip(whole, accepted(whole), strict=True):
+        report = checked(path)
+        if path.name in NOT_BY_THE_FORMAT:
+            assert (reads, report.valid) == (False, True), path
+            assert any("llama.cpp refuses" in warning.message for warning in report.warnings), path
+        else:
+            assert report.valid == reads, (path, report.errors)
+
+
+@pytest.mark.skipif(not llama.HAS_WHEEL, reason="xllamacpp has wheels for Linux x86-64 alone")
+def test_changed_files_are_errors_if_llama_refuses_them(tmp_path: Path) -> None:
+    """A number of each header is replaced, one at a time."""
+    architecture = ("general.architecture", STRING, "llama")
+    tensors = [(f"t{index}", (32, 2), 8, bytes(68)) for index in range(3)]
+    paths = []
+    for number, (name, shape, kind, at, version) in enumerate(
+        (name, shape, kind, at, version)
+        for name in ("t1", "t0", "n" * 63, "n" * 64)
+        for shape in ((32, 2), (64,), (32, 1, 2, 1), (32, 1, 2, 1, 1), (16, 4))
+        for kind, at, version in ((8, 96, 3), (8, 64, 3), (8, 96, 2), (8, 224, 3), (1, 96, 3), (43, 96, 3), (5, 96, 3))
+    ):
+        changed = [tensors[0], (name, shape, kind, bytes(68)), tensors[2]]
+        paths.append(tmp_path / f"{number}.gguf")
+        paths[-1].write_bytes(build_gguf([architecture], changed, offsets={1: at}, version=version) + bytes(96))
+    reads = accepted(paths)
+    assert {True, False} == set(reads)
+    for path, verdict in zip(paths, reads, strict=True):
+        report = checked(path)
+        gap = any("a gap" in warning.message for warning in report.warnings)
+        assert report.damage is None
+        assert (report.valid and not gap) == verdict, (report.errors, report.warnings)
+
+
+# Version 1 -------------------------------------------------------------------------------------------------
+
+
+def test_version_1_has_the_same_content_in_shorter_numbers() -> None:
+    data = (STRANGE / "v1-alice-vocab.gguf").read_bytes()
+    parsed = GGUF.parse(data)
+    assert (parsed.version, GGUF.build(parsed)) == (1, data)
+    with open_gguf(STRANGE / "v1-alice-vocab.gguf") as old, open_gguf(FIXTURES / "alice-vocab.gguf") as new:
+        for key in ("tokenizer.ggml.tokens", "tokenizer.ggml.scores"):
+            assert list(old.value(key)) == list(new.value(key))
+        leaves = [leaf for leaf in old.root.leaves() if leaf.size]
+        assert [leaf.end for leaf in leaves[:-1]] == [leaf.offset for leaf in leaves[1:]]
+
+
+def version_1(built: bytes) -> bytes:
+    """Return a little-endian file in version 1: written with `struct` from what was parsed."""
+    parsed = GGUF.parse(built)
+
+    def string(text: str) -> bytes:
+        data = text.encode("utf-8", "surrogateescape")
+        return struct.pack("<I", len(data)) + data
+
+    def value(kind: int, item: object) -> bytes:
+        if kind == STRING:
+            return string(str(item))
+        if kind == ARRAY:
+            inner = item["type"]  # type: ignore[index]
+            items = list(item["array"])  # type: ignore[index]
+            return struct.pack("<II", inner, len(items)) + b"".join(value(inner, element) for element in items)
+        return struct.pack("<" + "BbHhIif?__Qqd"[kind], item)
+
+    out = bytearray(b"GGUF" + struct.pack("<III", 1, parsed.tensor_count, parsed.metadata_kv_count))
+    for item in parsed.metadata_kv:
+        out += string(item.key) + struct.pack("<I", item.value_type) + value(item.value_type, item.value)
+    for info in parsed.tensor_infos:
+        out += string(info.name) + struct.pack("<I", info.n_dimensions)
+        out += struct.pack(f"<{info.n_dimensions}IIQ", *info.dimensions, info.type, info.offset)
+    if parsed.tensor_count:
+        out += bytes(-len(out) % parsed.alignment)
+    return bytes(out) + built[parsed.data_start :]
+
+
+@given(ggufs())
+@settings(max_examples=60, deadline=None)
+def test_any_file_in_version_1_is_read_and_built_back(built: BuiltGguf) -> None:
+    if GGUF.parse(built.data).byte_order == "little":
+        data = version_1(built.data)
+        old, new = GGUF.parse(data), GGUF.parse(built.data)
+        assert GGUF.build(old) == data
+        for name in ("tensor_count", "alignment"):
+            assert old[name] == new[name]
+        assert [item.key for item in old.metadata_kv] == [item.key for item in new.metadata_kv]
+        assert [info.dimensions for info in old.tensor_infos] == [info.dimensions for info in new.tensor_infos]
+
+
+@pytest.mark.parametrize("version", [4, 5, 255])
+def test_later_versions_are_said_to_be_later(tmp_path: Path, version: int) -> None:
+    path = tmp_path / "x.gguf"
+    path.write_bytes(build_gguf(version=version))
+    with pytest.raises(MalformedError, match="a later version than this program knows") as caught:
+        open_file(path)
+    assert "Copy it again" not in str(caught.value.hint)
+
+
+# Types -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "type", "nbytes"),
+    [
+        ("type-42-q2_0", "Q2_0", 4 * 256 // 64 * 18),
+        ("type-31-q4_0_4_4", "Q4_0_4_4", 4 * 256 // 32 * 18),
+        ("type-4-q4_2", "Q4_2", 4 * 256 // 16 * 10),
+        ("type-139-iq4_k", "type 139", 576),
+        ("type-ffffffff-minus1", "type 4294967295", 256),
+    ],
+)
+def test_a_type_that_is_not_read_hides_nothing_else(name: str, type: str, nbytes: int, tmp_path: Path) -> None:
+    path = STRANGE / f"{name}.gguf"
+    with open_gguf(path) as file:
+        found = {tensor.name: (tensor.type, tensor.nbytes) for tensor in file.tensors.values()}
+        assert found["blk.0.ffn_down.weight"] == (type, nbytes)
+        assert {kind for kind, _ in found.values()} == {"F32", type}
+        data = path.read_bytes()
+        assert GGUF.build(file.container) == data
+        for tensor in file.tensors.values():
+            assert b"".join(tensor.chunks()) == data[tensor.offset : tensor.offset + tensor.nbytes]
+        with pytest.raises(UsageError, match="cannot be read"):
+            file.tensors["blk.0.ffn_down.weight"].array()
+    report = json.loads(run_cli("extract", path, "*", tmp_path / "all.safetensors", "--json", check=True).stdout)
+    assert report["left_out"] == ["blk.0.ffn_down.weight"]
+    assert len(report["tensors"]) == 2
+
+
+def test_no_message_lists_all_types(tmp_path: Path) -> None:
+    data = bytearray((FIXTURES / "lora" / "base.ggjt").read_bytes())
+    with open_file(FIXTURES / "lora" / "base.ggjt") as file:
+        offset = file.find("tensors[1].type").offset
+    data[offset] = 99
+    path = tmp_path / "x.ggjt"
+    path.write_bytes(data)
+    with pytest.raises(MalformedError, match=re.escape("expected 0 (F32), 1 (F16), … or 42 (Q2_0), found 99")):
+        open_file(path)
+
+
+# Values ----------------------------------------------------------------------------------------------------
+
+
+def test_the_types_with_values_are_those_that_gguf_decodes() -> None:
+    for kind in gguf.GGMLQuantizationType:
+        block, size = gguf.GGML_QUANT_SIZES[kind]
+        try:
+            gguf.quants.dequantize(np.zeros((1, size), np.uint8), kind)
+        except NotImplementedError:
+            decoded = False
+        else:
+            decoded = block > 1
+        assert (kind.name in BLOCKS) == decoded, kind
+
+
+def test_values_are_those_that_gguf_decodes() -> None:
+    with open_gguf(STRANGE / "all-types.gguf") as file:
+        seen = 0
+        for tensor in file.tensors.values():
+            if tensor.type in BLOCKS:
+                raw = np.frombuffer(b"".join(tensor.chunks()), np.uint8)
+                with np.errstate(all="ignore"):  # the blocks are random bytes
+                    expected = gguf.quants.dequantize(raw, gguf.GGMLQuantizationType[tensor.type])
+                array = tensor.array()
+                assert array.shape == tensor.shape[::-1]
+                np.testing.assert_array_equal(array.ravel(), expected)
+                np.testing.assert_array_equal(tensor.numbers(5, 40), expected[5:40])
+                np.testing.assert_array_equal(np.concatenate(list(tensor.values(37, 41))), expected[37:41])
+                seen += 1
+        assert seen == len(BLOCKS)
+
+
+def test_integers_and_f64_are_exact(tmp_path: Path) -> None:
+    path = STRANGE / "ints.gguf"
+    with open_gguf(path) as file:
+        tensors = {tensor.type: tensor for tensor in file.tensors.values()}
+        assert set(tensors) == {"I8", "I16", "I32", "I64", "F64"}
+        for kind, tensor in tensors.items():
+            raw, dtype = b"".join(tensor.chunks()), np.dtype(f"<{kind.lower()[0]}{int(kind[1:]) // 8}")
+            expected = np.frombuffer(raw, dtype)
+            assert tensor.array().dtype == dtype
+            assert tensor.numbers(0, tensor.n_elements) == expected.tolist()
+            run_cli("extract", path, tensor.name, tmp_path / "x.npy", "--force", check=True)
+            extracted = np.load(tmp_path / "x.npy")
+            assert (extracted.dtype, extracted.tobytes()) == (dtype, raw)
+            printed = run_cli("get", path, f"{tensor.name}[0:8]", check=True).stdout.split()
+            assert [float(text) for text in printed] == [float(number) for number in expected]
+    same = json.loads(run_cli("diff", path, path, "--json", check=True).stdout)
+    assert all(row["verdict"] == "equal" for row in same["tensors"])
+
+
+def test_integers_beyond_float64_are_compared_exactly(tmp_path: Path) -> None:
+    paths = [tmp_path / "a.gguf", tmp_path / "b.gguf"]
+    for path, last in zip(paths, (1 << 62, (1 << 62) + 1), strict=True):
+        path.write_bytes(build_gguf([], [("t", (2,), 27, struct.pack("<2q", 7, last))]))
+    result = run_cli("diff", *paths, "--json")
+    (row,) = json.loads(result.stdout)["tensors"]
+    assert (result.returncode, row["verdict"], row["differing"], row["largest"]) == (1, "different", 1, 1.0)
+
+
+# Damage, and bytes after the end ---------------------------------------------------------------------------
+
+
+def test_all_but_the_cut_tensor_is_whole() -> None:
+    facts = json.loads(run_cli("info", CUT, "--json").stdout)["condition"]
+    assert (facts["model_tensors"], facts["model_tensors_total"], facts["cut_tensor"]) == (4, 5, "cls.weight")
+
+
+def test_a_cut_header_shows_the_keys_before_the_cut(tmp_path: Path) -> None:
+    data = (FIXTURES / "vocab.gguf").read_bytes()
+    parsed = GGUF.parse(data)
+    path = tmp_path / "cut.gguf"
+    ends = [item["_offset"] + item["_size"] for item in parsed.metadata_kv]
+    for size in (40, *(end + step for end in ends for step in (-1, 0, 1)), len(data) - 1):
+        path.write_bytes(data[:size])
+        with open_gguf(path, partial=True) as file:
+            whole = [item.key for item, end in zip(parsed.metadata_kv, ends, strict=True) if end <= size]
+            assert list(file.key_values) == whole
+
+
+def test_bytes_after_the_end_are_a_finding_and_kept(tmp_path: Path) -> None:
+    path = tmp_path / "tail.gguf"
+    shutil.copy(FIXTURES / "vocab.gguf", path)
+    with path.open("ab") as file:
+        file.write(bytes(32) + b"more")
+    args = ("--vocab", path, "--context-length", "16")
+    run_cli("export", FIXTURES / "v1-adam.ggcp", tmp_path / "m.gguf", *args, check=True)
+    report = checked(path)
+    assert report.valid
+    assert "after the end of the file" in report.warnings[-1].message
+    assert "trailing: " in run_cli("info", path, check=True).stdout
+
+
+# Parts, and other contents ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> list[Path]:
+    return [Path(shutil.copy(path, tmp_path)) for path in sorted((STRANGE / "shard").iterdir())]
+
+
+def test_parts_that_fit_are_valid(parts: list[Path]) -> None:
+    for number, path in enumerate(parts, 1):
+        report = checked(path)
+        assert report.valid
+        assert not report.warnings
+        assert f"part {number} of 3 of a split GGUF file" in run_cli("info", path, check=True).stdout
+
+
+def test_a_missing_part_is_named(parts: list[Path]) -> None:
+    parts[1].unlink()
+    report = checked(parts[0])
+    assert report.valid
+    assert [warning.message for warning in report.warnings] == ["missing beside this file: m-00002-of-00003.gguf"]
+    assert "missing beside this file: m-00002-of-00003.gguf" in run_cli("info", parts[2], check=True).stdout
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("split.no", 2, "to be part 2 of 3"),
+        ("split.count", 4, "to be part 2 of 3"),
+        ("split.tensors.count", 20, "20 as in m-00002-of-00003.gguf"),
+    ],
+)
+def test_parts_that_do_not_fit_are_errors(parts: list[Path], key: str, value: int, expected: str) -> None:
+    with open_gguf(parts[1]) as file:
+        field = file.find(key)
+    data = bytearray(parts[1].read_bytes())
+    data[field.offset : field.end] = value.to_bytes(field.size, "little")
+    parts[1].write_bytes(data)
+    report = checked(parts[0])
+    assert not report.valid
+    assert any(expected in error.expected for error in report.errors)
+
+
+def test_a_lost_tensor_is_missed_in_the_parts(parts: list[Path]) -> None:
+    with open_gguf(parts[2]) as file:
+        infos = [info.name for info in file.container.tensor_infos]
+        keys = [(item.key, item.value_type, item.value) for item in file.container.metadata_kv]
+        tensors = [(name, t.shape, 0, b"".join(t.chunks())) for name, t in file.tensors.items() if name != infos[-1]]
+    parts[2].write_bytes(build_gguf(keys, tensors))
+    (error,) = checked(parts[0]).errors
+    assert error.expected == "20, the tensors of all parts"
+
+
+def test_the_file_types_are_those_of_gguf() -> None:
+    for kind in gguf.LlamaFileType:
+        words = kind.name.removeprefix("ALL_").removeprefix("MOSTLY_").removesuffix("_MOE")
+        if kind.name not in ("GUESSED", "NOT_AVAILABLE"):
+            assert FILE_TYPES[int(kind)] == words
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "lines"),
+    [
+        (
+            "bert",
+            "gguf-model",
+            ["bert, version 3", "block_count 1", "embedding_length 8", "all F32, 32 bits per weight"],
+        ),
+        ("lora", "gguf-adapter", ["llama, adapter, version 3, 4 keys, 2 tensors"]),
+        ("mmproj-tail", "gguf-mmproj", ["clip, mmproj, version 3, 4 keys, 2 tensors"]),
+        ("v1-alice-vocab", "gguf-vocabulary", ["llama, version 1, 16 keys", "alice-vocab"]),
+    ],
+)
+def test_info_says_what_any_file_holds(name: str, kind: str, lines: list[str]) -> None:
+    path = STRANGE / f"{name}.gguf"
+    assert json.loads(run_cli("info", path, "--json", check=True).stdout)["kind"] == kind
+    text = run_cli("info", path, check=True).stdout
+    for line in lines:
+        assert line in text
