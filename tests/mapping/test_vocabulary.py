@@ -107,6 +107,12 @@ def test_the_first_three_tokens_are_special_whatever_their_text(vocab: Path) -> 
     assert keys["tokenizer.ggml.scores"][1] == [0.0, -1.0, -2.0, -3.0, -4.0, -5.0, -6.0]
 
 
+def test_byte_0_of_a_file_that_the_trainer_wrote_is_a_byte() -> None:
+    with open_file(FIXTURES / "lora" / "base.ggjt") as file, open_file(FIXTURES / "vocab.ggjt") as other:
+        assert file["tokens"][3]["text"] == b""
+        assert file.vocabulary().keys == other.vocabulary().keys
+
+
 def test_a_file_of_two_tokens_has_no_id_for_the_third(vocab: Path) -> None:
     keys = read(vocab, ggml_file("ggjt", 1, [b"", b""]))
     ids = {key: value for key, (_, value) in keys.items() if key.endswith("_id")}

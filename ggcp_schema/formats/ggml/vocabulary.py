@@ -25,6 +25,9 @@ def vocabulary_of_ggml(file: GgmlFile) -> Vocabulary:
     check_damage(file)
     root = file.container
     tokens = [_ggml_token(index, token) for index, token in enumerate(items_of(file, "tokens", root["tokens"]))]
+    if len(tokens) > 4 and not tokens[3].text and tokens[4].type == BYTE:
+        # The trainer of August 2023 wrote texts up to a zero byte, which is the whole text of byte 0.
+        tokens[3] = tokens[3]._replace(text="<0x00>", type=BYTE)
 
     def locate(key: str, index: int | None) -> tuple[str, int]:
         column = "score" if key == names.TOKEN_SCORES else "text"
