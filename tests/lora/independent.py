@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from gguf import GGUFReader
+from gguf.quants import dequantize
 
 Array = npt.NDArray[np.float64]
 MODEL = {"token_embd": "tok_embeddings", "output_norm": "norm", "output": "output"}
@@ -110,9 +111,9 @@ def read(path: Path) -> Lora:
 
 
 def weights(path: Path) -> dict[str, Array]:
-    """Return the weights of an F32 model in GGUF."""
+    """Return the weights of a model in GGUF, of any type that gguf decodes."""
     return {
-        plain_name(tensor.name.removesuffix(".weight")): np.array(tensor.data, "f8")
+        plain_name(tensor.name.removesuffix(".weight")): dequantize(tensor.data, tensor.tensor_type).astype("f8")
         for tensor in GGUFReader(path).tensors
     }
 
@@ -126,8 +127,18 @@ def with_adapter(w: Mapping[str, Array], lora: Lora, *, norms: bool = True) -> d
     }
 
 
-def log_probabilities(w: Mapping[str, Array], tokens: Sequence[int], n_head: int, n_head_kv: int) -> Array:
-    """Return the log probability of every token after each prefix: [prefix, token]. The epsilon is 1e-5."""
+def log_probabilities(
+    w: Mapping[str, Array],
+    tokens: Sequence[int],
+    n_head: int,
+    n_head_kv: int,
+    linear: Callable[[str, Array], Array] | None = None,
+) -> Array:
+    """Return the log probability of every token after each prefix: [prefix, token]. The epsilon is 1e-5.
+
+    `linear` multiplies activations by a matrix that it is given the name of; None multiplies by that of `w`.
+    """
+    linear = linear or (lambda name, h: h @ w[name].T)
     count, n_embd = len(tokens), len(w["norm"])
     size = n_embd // n_head
     turn = np.exp(1j * np.arange(count)[:, None] * 10000.0 ** (-2 * np.arange(size // 2) / size))
@@ -147,17 +158,26 @@ def log_probabilities(w: Mapping[str, Array], tokens: Sequence[int], n_head: int
     x = w["tok_embeddings"][list(tokens)]
     for i in range(sum(name.startswith("wq.") for name in w)):
         h = norm(x, w[f"attention_norm.{i}"])
-        q = rope(split(h @ w[f"wq.{i}"].T, n_head))
-        k = rope(split(h @ w[f"wk.{i}"].T, n_head_kv)).repeat(n_head // n_head_kv, 0)
-        v = split(h @ w[f"wv.{i}"].T, n_head_kv).repeat(n_head // n_head_kv, 0)
+        q = rope(split(linear(f"wq.{i}", h), n_head))
+        k = rope(split(linear(f"wk.{i}", h), n_head_kv)).repeat(n_head // n_head_kv, 0)
+        v = split(linear(f"wv.{i}", h), n_head_kv).repeat(n_head // n_head_kv, 0)
         scores = q @ k.swapaxes(1, 2) / np.sqrt(size) + future
         attention = np.exp(scores - scores.max(-1, keepdims=True))
         attention /= attention.sum(-1, keepdims=True)
-        x = x + (attention @ v).swapaxes(0, 1).reshape(count, -1) @ w[f"wo.{i}"].T
+        x = x + linear(f"wo.{i}", (attention @ v).swapaxes(0, 1).reshape(count, -1))
         h = norm(x, w[f"ffn_norm.{i}"])
-        gate = h @ w[f"w1.{i}"].T
-        x = x + (gate / (1 + np.exp(-gate)) * (h @ w[f"w3.{i}"].T)) @ w[f"w2.{i}"].T
-    logits = norm(x, w["norm"]) @ w["output"].T
+        gate = linear(f"w1.{i}", h)
+        x = x + linear(f"w2.{i}", gate / (1 + np.exp(-gate)) * linear(f"w3.{i}", h))
+    logits = linear("output", norm(x, w["norm"]))
     logits -= logits.max(-1, keepdims=True)
     whole: Array = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     return whole
+
+
+def rounded_to_q8_0(x: Array) -> Array:
+    """Return activations as llama.cpp rounds them before it multiplies them by a Q8_0 matrix: 32 share an F16 scale."""
+    blocks = x.astype("f4").reshape(len(x), -1, 32)
+    scale = np.abs(blocks).max(-1, keepdims=True) / np.float32(127)
+    inverse = np.divide(1, scale, out=np.zeros_like(scale), where=scale > 0)
+    whole: Array = np.rint(blocks * inverse).astype("f8") * scale.astype("f2").astype("f8")
+    return whole.reshape(x.shape)

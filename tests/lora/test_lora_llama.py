@@ -66,28 +66,25 @@ def test_each_output_of_each_file(path: Path, tmp_path: Path) -> None:
     assert cost == 0 if path == PEFT else cost > 0.7  # without the norms it is not the finetune
 
 
-@pytest.mark.parametrize("name", ["adam.ggla", "feb2024-adam.ggla", "lbfgs.ggcl"])
-def test_a_quantized_base_adds_its_own_error_and_no_other(name: str, tmp_path: Path) -> None:
-    known, base_path = expected(FOLDER / name), quantized(tmp_path / "base.gguf", "Q8_0")
-    tokens = known["tokens"].tolist()
-    with adapter_of(FOLDER / name) as adapter, base_in(base_path) as base:
+@pytest.mark.parametrize("path", EVERY, ids=ids)
+def test_a_q8_0_base_adds_the_rounding_of_its_arithmetic_and_nothing_else(path: Path, tmp_path: Path) -> None:
+    """llama.cpp rounds weights and activations to Q8_0, but nothing that the adapter multiplies.
+
+    Against the base in F32 that is 0.047 off, and 0.029 to 0.083 with the adapters: other weights, other roundings.
+    """
+    known, base_path = expected(path), quantized(tmp_path / "base.gguf", "Q8_0")
+    tokens, lora = known["tokens"].tolist(), independent.read(path)
+    with adapter_of(path, hf_rows=False) as adapter, base_in(base_path) as base:
         alone = write_adapter(tmp_path / "adapter.gguf", adapter, base)
         patched = write_patched(tmp_path / "patched.gguf", adapter, base)
-    own = worst(base_path, known["base"], tokens)
-    assert worst(patched, known["all"], tokens, alone) <= own + 0.005
+    decoded = independent.weights(base_path)
 
+    def linear(name: str, h: independent.Array) -> independent.Array:
+        product: independent.Array = independent.rounded_to_q8_0(h) @ decoded[name].T
+        return product + lora.scale * (h @ lora.a[name]) @ lora.b[name].T if name in lora.a else product
 
-@pytest.mark.parametrize("name", ["master-adam.ggla", "twin-adam.ggla"])
-def test_the_mean_error_on_a_quantized_base_is_no_larger_than_its_own(name: str, tmp_path: Path) -> None:
-    """Of these the worst of 3,840 log probabilities is further off, 0.071 and 0.059 instead of 0.047."""
-    known, base_path = expected(FOLDER / name), quantized(tmp_path / "base.gguf", "Q8_0")
-    tokens = known["tokens"].tolist()
-    with adapter_of(FOLDER / name) as adapter, base_in(base_path) as base:
-        alone = write_adapter(tmp_path / "adapter.gguf", adapter, base)
-        patched = write_patched(tmp_path / "patched.gguf", adapter, base)
-    own = np.abs(llama.run(base_path, tokens).log_probabilities - known["base"]).mean()
-    with_adapter = np.abs(llama.run(patched, tokens, adapter=alone).log_probabilities - known["all"]).mean()
-    assert with_adapter <= own + 1e-4
+    wanted = independent.log_probabilities(independent.with_adapter(decoded, lora), tokens, 4, 4, linear)
+    assert worst(patched, wanted, tokens, alone) <= TOLERANCE
 
 
 def test_a_merge_by_export_lora_computes_the_same() -> None:
