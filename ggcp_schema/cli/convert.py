@@ -76,7 +76,7 @@ def convert(
     model, use `export`.
 
     JSON keys: input, output, kind, rms_eps, rms_eps_reason, notes, findings {path, message}, conclusions {era, order,
-    scale}, keys, tensors, written, size, not_finite; with --into, one object a line.
+    scale}, keys, tensors, files {path, nbytes}, written, size, not_finite; with --into, one object a line.
 
     Example: ggcp-schema convert checkpoint.bin resume.gguf --verify
     """

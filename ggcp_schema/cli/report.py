@@ -114,7 +114,10 @@ def name_text(path: Path) -> str:
 
 
 def plan_as_dict(plan: Plan, output: Path, written: Written | None) -> dict[str, Any]:
-    """Return the plan for JSON: `size` is null and `written` false where nothing was written."""
+    """Return the plan for JSON: `size` is null and `written` false where nothing was written.
+
+    `files` are all that are written, with the bytes of their data.
+    """
     findings = (*plan.warnings, *(written.unsound if written else ()))
     epsilon = next((fact for fact in plan.facts if fact.label == "epsilon"), None)
     return {
@@ -136,6 +139,11 @@ def plan_as_dict(plan: Plan, output: Path, written: Written | None) -> dict[str,
                 "source": entry.data.path if isinstance(entry.data, FileData) else None,
             }
             for entry in plan.tensors
+        ],
+        "files": [
+            {"path": os.path.join(place, name) if name else place, "nbytes": content.nbytes}
+            for place, parts in {os.fsdecode(output): plan.parts, **plan.beside}.items()
+            for name, content in parts.items()
         ],
         "written": written is not None,
         "size": written.size if written else None,

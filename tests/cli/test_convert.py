@@ -39,7 +39,7 @@ EPSILON = "llama.attention.layer_norm_rms_epsilon"
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 JSON_KEYS = {
     *("input", "output", "kind", "rms_eps", "rms_eps_reason", "notes", "findings", "conclusions"),
-    *("keys", "tensors", "written", "size", "not_finite"),
+    *("keys", "tensors", "files", "written", "size", "not_finite"),
 }
 
 
