@@ -82,7 +82,11 @@ def export(
     ] = None,
     patched_base: Annotated[
         Path | None,
-        typer.Option("--patched-base", metavar="NEW", help="Write a copy of --base with the adapter's norms added."),
+        typer.Option(
+            "--patched-base",
+            metavar="NEW",
+            help="Write a copy of --base with the adapter's norms added: GGUF; of --to peft a folder for transformers.",
+        ),
     ] = None,
     norms: Annotated[
         str | None, typer.Option("--norms", metavar="ignore", help="Leave the norms of an adapter out.")
@@ -112,7 +116,8 @@ def export(
     its order and scale are certain.
 
     A LoRA adapter (ggla, ggcl, or a GGUF checkpoint of finetune) needs --base, and becomes an adapter for llama.cpp, a
-    folder for PEFT, or a merged model.
+    folder for PEFT, or a merged model, GGUF or a folder. Where a model is made of a base that is not GGUF, or a folder,
+    the base is exported as it would be alone.
 
     JSON keys: those of `convert`, and vocabulary {path, kind, tokens, note}.
 
@@ -121,48 +126,38 @@ def export(
     options = WriteOptions(strict, force, verify, sync=not no_sync)
     with ExitStack() as stack:
         file = stack.enter_context(open_file(input, partial=True))
-        of_adapters = {"--base": base, "--patched-base": patched_base, "--norms": norms, "--scale": scale}
-        of_adapters["--verbatim"] = verbatim or None
-        if file.has_adapter:
-            of_models = {"--vocab": vocab, "--context-length": context_length, "--rms-eps": rms_eps, "--name": name}
-            refuse({**of_models, "--partial": partial or None, "--dtype": dtype}, f"{input} contains a LoRA adapter")
-            if base is None:
-                raise UsageError(
-                    "Missing option --base: an adapter is exported for the model that it was trained on",
-                    "Give that model: a GGUF of any type, a ggjt file or a ggcp checkpoint.",
-                )
-            plan = lora.plan_adapter(
-                file,
-                stack.enter_context(open_file(base)),
-                to=to or next(iter(lora.TARGETS)),
-                scale=scale,
-                verbatim=verbatim,
-                ignore_norms=lora.ignored(norms),
-                patched_base=patched_base,
-            )
-            written = carry_out(plan, output, options, "Exporting", dry_run=dry_run, quiet=quiet)
-            report(plan, output, written, verified=verify, as_json=as_json, quiet=quiet)
-            return
-        refuse(of_adapters, f"{input} contains no LoRA adapter")
-        target = export_target(to or GGUF)
-        if file.damage is not None and not partial:
-            command = ["ggcp-schema", "export", "--partial", *sys.argv[sys.argv.index("export") + 1 :]]
-            raise rescued(file, f"Run: {shlex.join(command)}")
+        model: dict[str, Any] = {"vocab": vocab, "context_length": context_length, "rms_eps": rms_eps, "name": name}
         try:
-            plan = target.plan(
-                file,
-                vocab=vocab,
-                context_length=context_length,
-                rms_eps=rms_eps,
-                name=name,
-                partial=partial,
-                **target.checked(dtype=dtype),
-            )
+            if file.has_adapter:
+                refuse({"--partial": partial or None}, f"{input} contains a LoRA adapter")
+                if base is None:
+                    raise UsageError(
+                        "Missing option --base: an adapter is exported for the model that it was trained on",
+                        "Give that model: a GGUF of any type, a ggjt file or a ggcp checkpoint.",
+                    )
+                plan = lora.plan_adapter(
+                    file,
+                    stack.enter_context(open_file(base)),
+                    to=to or next(iter(lora.TARGETS)),
+                    scale=scale,
+                    verbatim=verbatim,
+                    ignore_norms=lora.ignored(norms),
+                    patched_base=patched_base,
+                    model=lora.ModelOptions(**model, dtype=dtype),
+                )
+            else:
+                of_adapters = {"--base": base, "--patched-base": patched_base, "--norms": norms, "--scale": scale}
+                refuse({**of_adapters, "--verbatim": verbatim or None}, f"{input} contains no LoRA adapter")
+                target = export_target(to or GGUF)
+                if file.damage is not None and not partial:
+                    command = ["ggcp-schema", "export", "--partial", *sys.argv[sys.argv.index("export") + 1 :]]
+                    raise rescued(file, f"Run: {shlex.join(command)}")
+                plan = target.plan(file, partial=partial, **model, **target.checked(dtype=dtype))
         except MissingError as error:
             raise UsageError(f"Missing option {OPTIONS[error.parameter]}: {error.message}", error.hint) from error
         written = carry_out(plan, output, options, "Exporting", dry_run=dry_run, quiet=quiet)
-        described = {"vocabulary": plan.fact("vocabulary").value}
-        report(plan, output, written, verified=verify, as_json=as_json, quiet=quiet, more=described)
+        vocabulary = next(({"vocabulary": fact.value} for fact in plan.facts if fact.label == "vocabulary"), {})
+        report(plan, output, written, verified=verify, as_json=as_json, quiet=quiet, more=vocabulary)
 
 
 def refuse(options: Mapping[str, Any], reason: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from ggcp_schema.llama.model import Model
 from ggcp_schema.llama.tokenizer import SpmTokenizer, spm_tokenizer
 from ggcp_schema.llama.training import Study, Training
 from ggcp_schema.llama.vocabulary import Vocabulary
-from ggcp_schema.mapping.export import choose
+from ggcp_schema.mapping.export import Choices, choose
 from ggcp_schema.mapping.model import name_of
 from ggcp_schema.mapping.plan import OUTPUT, Command, Plan
 from ggcp_schema.schema.inference import ADAM
@@ -37,6 +37,7 @@ WEIGHTS, MOMENTS, CARD = "model.safetensors", "optimizer.safetensors", "README.m
 CONFIG, GENERATION = "config.json", "generation_config.json"
 TOKENIZER, TOKENIZER_CONFIG, TOKENIZER_MODEL = "tokenizer.json", "tokenizer_config.json", "tokenizer.model"
 METADATA = {"format": "pt"}  # without it transformers refuses the file
+README = Command("programs that continue a text and train the model", ("cat", f"{OUTPUT}/{CARD}"))
 COSTS = {"f16": "0.05", "bf16": "0.44"}  # the worst difference of a log probability, of fixtures/alice.ggcp
 
 
@@ -58,33 +59,58 @@ def plan_hf(
     chosen = choose(
         file, vocab=vocab, context_length=context_length, rms_eps=rms_eps, partial=partial, needs_study=True
     )
-    model, spm = chosen.model, tokenizer_of(chosen.vocabulary)
     moments, optimizer = moments_of(file, chosen.study)
-    facts = [*chosen.facts, *_tokenizer_facts(spm), *_dtype_facts(dtype), optimizer]
-    folder = Folder(model, spm, chosen.context_length, chosen.epsilon.value, dtype)
-    name = name_of(model, name)
-    card = model_card(
-        name=name,
-        facts=[*_training_facts(file, chosen.era, chosen.study), *_for_others(facts, chosen.vocabulary)],
-        context_length=chosen.context_length,
-        has_moments=bool(moments),
-    )
-    parts: dict[str, Content] = {WEIGHTS: folder.weights()}
-    if moments:
-        parts[MOMENTS] = Safetensors(METADATA, moments)
-    parts |= {name: Text(json_text(value)) for name, value in folder.json().items()}
-    parts |= {TOKENIZER_MODEL: folder.tokenizer_model(), CARD: Text(card)}
+    history = _training_facts(file, chosen.era, chosen.study)
+    parts, facts = hf_parts(chosen, name=name, dtype=dtype, moments=moments, facts=(optimizer,), history=history)
     return Plan(
         target=HF,
         file=file,
         inputs=chosen.inputs,
         parts=parts,
-        facts=tuple(facts),
+        facts=facts,
         warnings=chosen.warnings,
-        next=(Command("programs that continue a text and train the model", ("cat", f"{OUTPUT}/{CARD}")),),
+        next=(README,),
         study=chosen.study,
         optional=(MOMENTS,),
     )
+
+
+def hf_parts(
+    chosen: Choices,
+    *,
+    name: str | None = None,
+    dtype: str = "f32",
+    tensors: Sequence[TensorEntry] | None = None,
+    moments: Sequence[TensorEntry] = (),
+    facts: Iterable[Fact] = (),
+    history: Iterable[Fact] = (),
+) -> tuple[dict[str, Content], tuple[Fact, ...]]:
+    """Return the files of a model folder, and what there is to say of them.
+
+    `tensors` are the weights; None takes those of the model. `facts` are told too; the card alone has `history`.
+    """
+    spm = tokenizer_of(chosen.vocabulary)
+    folder = Folder(chosen.model, spm, chosen.context_length, chosen.epsilon.value, dtype)
+    told = (*chosen.facts, *_tokenizer_facts(spm), *_dtype_facts(dtype), *facts)
+    card = model_card(
+        name=name_of(chosen.model, name),
+        facts=[*history, *_for_others(told, chosen.vocabulary)],
+        context_length=chosen.context_length,
+        has_moments=bool(moments),
+    )
+    parts: dict[str, Content] = {WEIGHTS: folder.weights() if tensors is None else Safetensors(METADATA, tensors)}
+    if moments:
+        parts[MOMENTS] = Safetensors(METADATA, moments)
+    parts |= {name: Text(json_text(value)) for name, value in folder.json().items()}
+    parts |= {TOKENIZER_MODEL: folder.tokenizer_model(), CARD: Text(card)}
+    return parts, told
+
+
+def element_type(dtype: str) -> str:
+    """Return ggml's name of a type of weights. Raises `UsageError` if a folder cannot have it."""
+    if dtype not in DTYPES:
+        raise UsageError(f"weights cannot be of the type {dtype!r}", f"Choose from: {', '.join(DTYPES)}.")
+    return DTYPES[dtype]
 
 
 @dataclass(frozen=True)
@@ -99,11 +125,9 @@ class Folder:
 
     def weights(self) -> Safetensors:
         """Return model.safetensors. Raises `UsageError` for quantized weights, or another `dtype`."""
-        if self.dtype not in DTYPES:
-            raise UsageError(f"weights cannot be of the type {self.dtype!r}", f"Choose from: {', '.join(DTYPES)}.")
         model = self.model
         heads: dict[str, Any] = {"n_head": model.n_head, "n_head_kv": model.n_head_kv}
-        return Safetensors(METADATA, weight_tensors(_by_path(model), **heads, dtype=DTYPES[self.dtype]))
+        return Safetensors(METADATA, weight_tensors(_by_path(model), **heads, dtype=element_type(self.dtype)))
 
     def json(self) -> dict[str, Mapping[str, Any]]:
         """Return the values of the JSON files by name."""
@@ -253,7 +277,7 @@ def _training_facts(file: File, era: EraConclusion, conclusions: Study | None) -
         yield Fact(f"{label} loss" if label in ("best", "untrained") else label, text)
 
 
-def _for_others(facts: list[Fact], vocabulary: Vocabulary) -> Iterator[Fact]:
+def _for_others(facts: Iterable[Fact], vocabulary: Vocabulary) -> Iterator[Fact]:
     """Yield the facts as they stand in a card: without folders of this machine, and with their effects."""
     for fact in facts:
         text = fact.text.replace(vocabulary.path, Path(vocabulary.path).name)

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import NamedTuple
 
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.contents import Patched, Safetensors, Text
 from ggcp_schema.files.output import WHOLE, Parts, WriteOptions
 from ggcp_schema.files.pieces import Progress, stored
+from ggcp_schema.files.tensor import ELEMENT_SIZES
 from ggcp_schema.formats import open_file
 from ggcp_schema.formats.file import File
 from ggcp_schema.gguf.entries import is_copied
 from ggcp_schema.gguf.writer import Gguf
+from ggcp_schema.huggingface.names import parameter_names
 from ggcp_schema.llama import names
 from ggcp_schema.llama.adapter import Adapter, Base
 from ggcp_schema.llama.adapter_facts import adapter_facts
+from ggcp_schema.llama.facts import Fact
 from ggcp_schema.mapping.adapter import adapter_keys, adapter_tensors, patched_norms
 from ggcp_schema.mapping.adapter_choices import Norms, Target, choice_notes, chosen, norms_of
 from ggcp_schema.mapping.base import base_of
+from ggcp_schema.mapping.export import Choices, choose
+from ggcp_schema.mapping.hf import DTYPES, METADATA, README, element_type, hf_parts
 from ggcp_schema.mapping.merged import merged
+from ggcp_schema.mapping.model import model_content
 from ggcp_schema.mapping.peft import peft_card, peft_config, peft_tensors
 from ggcp_schema.mapping.plan import OUTPUT, Command, Plan, Written, write
 
@@ -28,8 +36,19 @@ TARGETS: Mapping[str, str] = {
     "adapter": "a GGUF adapter for llama.cpp",
     "peft": "a folder for PEFT",
     "gguf": "a GGUF model with the adapter merged into the base",
+    "hf": "a folder for transformers with the adapter merged into the base",
 }
 """What can be made of an adapter, with its title."""
+
+
+class ModelOptions(NamedTuple):
+    """What a model that is made of the base may need; of `choose` and, of a folder alone, `dtype`."""
+
+    vocab: str | os.PathLike[str] | None = None
+    context_length: int | None = None
+    rms_eps: float | None = None
+    name: str | None = None
+    dtype: str | None = None
 
 
 def plan_adapter(
@@ -41,72 +60,125 @@ def plan_adapter(
     verbatim: bool = False,
     ignore_norms: bool = False,
     patched_base: str | os.PathLike[str] | None = None,
+    model: ModelOptions = ModelOptions(),  # noqa: B008
 ) -> Plan:
     """Plan what is made of an adapter and the model that it was trained on.
 
     Parameters:
         base: the model, open: GGUF of any type, ggjt, or ggcp. It stays open while the plan is carried out.
-        to: adapter, peft or gguf.
+        to: a name in `TARGETS`.
         scale: what each product is multiplied by; None takes the one that the file states.
         verbatim: take an adapter that was made from PEFT as llama.cpp of 2023 took it.
         ignore_norms: leave the norms out.
-        patched_base: write a copy of the base there, to whose norms those of the adapter are added.
+        patched_base: write a copy of the base there, to whose norms those of the adapter are added: for PEFT a folder.
+        model: what is stated of the model that is written, if one is.
 
     Raises `MalformedError` if a file is damaged, `UsageError` if the files do not fit or norms would be lost.
     """
     if to not in TARGETS:
         raise UsageError(f"an adapter cannot be exported to {to!r}", f"Choose from: {', '.join(TARGETS)}.")
     target: Target = to  # type: ignore[assignment]
-    model = base_of(base)
-    adapter = chosen(file.adapter(), model, scale=scale, verbatim=verbatim)
+    weights = base_of(base)
+    adapter = chosen(file.adapter(), weights, scale=scale, verbatim=verbatim)
     norms = norms_of(adapter, target, patched_base=patched_base is not None, ignore=ignore_norms)
-    parts = {"adapter": _adapter, "peft": _peft, "gguf": _merged}[target](adapter, model, base, norms)
+    facts = [*adapter_facts(adapter), *choice_notes(adapter, weights, target, norms)]
+    with_norms = replace(adapter, pairs={path: adapter.pairs[path] for path in adapter.norms})
+    makes_folder = to == "hf" or (to == "peft" and patched_base is not None)
+    is_gguf = names.ARCHITECTURE in base.key_values
+    merge = _folder if makes_folder else _changed if is_gguf else _gguf
+    if merge is _changed or (patched_base is None and to in ("adapter", "peft")):
+        _refuse(model, "no model is made of the base but a copy in GGUF")
+    elif not makes_folder:
+        _refuse(ModelOptions(dtype=model.dtype), "no folder is made")
     beside: dict[str, Parts] = {}
     if patched_base is not None:
-        patches = [(patch.offset, patch.data) for patch in patched_norms(adapter, model)]
-        beside[os.fspath(patched_base)] = {WHOLE: Patched(base.source, patches)}
-    described = (*adapter_facts(adapter), *choice_notes(adapter, model, target, norms))
-    runs_on = os.fspath(patched_base) if patched_base is not None else base.path
+        beside[os.fspath(patched_base)], more = merge(with_norms, weights, base, model)
+        facts += more
+    if target == "adapter":
+        parts: Parts = {WHOLE: Gguf(adapter_keys(), adapter_tensors(adapter, weights))}
+    elif target == "peft":
+        name = os.path.basename(base.path) if patched_base is None else os.fspath(patched_base)
+        parts = _peft(adapter, weights, name, norms)
+    else:
+        parts, more = merge(adapter, weights, base, model)
+        facts += more
+    runs_on = os.fspath(patched_base) if patched_base is not None else base.path if is_gguf else "BASE.gguf"
     lora = ("--lora", OUTPUT) if target == "adapter" else ()
-    command = ("llama-completion", "-m", runs_on if lora else OUTPUT, *lora, "-p", "Once upon a time")
+    run = Command("run", ("llama-completion", "-m", runs_on if lora else OUTPUT, *lora, "-p", "Once upon a time"))
     return Plan(
         target=target,
         file=file,
-        inputs=(file.path, base.path),
+        inputs=(file.path, base.path) if model.vocab is None else (file.path, base.path, os.fspath(model.vocab)),
         parts=parts,
         beside=beside,
-        facts=described,
+        facts=tuple(facts),
         warnings=file.findings,
-        next=() if target == "peft" else (Command("run", command),),
+        next={"peft": (), "hf": (README,)}.get(to, (run,)),
     )
 
 
-def _adapter(adapter: Adapter, model: Base, base: File, norms: Norms) -> Parts:
-    return {WHOLE: Gguf(adapter_keys(), adapter_tensors(adapter, model))}
+def _refuse(model: ModelOptions, why: str) -> None:
+    """Raise `UsageError` if one of the options is stated."""
+    for option, value in model._asdict().items():
+        if value is not None:
+            raise UsageError(f"{option} means nothing here, because {why}", "Leave it out.")
 
 
-def _peft(adapter: Adapter, model: Base, base: File, norms: Norms) -> Parts:
-    name, saved = os.path.basename(base.path), norms == "saved"
-    config = json.dumps(peft_config(adapter, model, name, norms=saved), indent=2) + "\n"
+def _peft(adapter: Adapter, base: Base, base_name: str, norms: Norms) -> Parts:
+    saved = norms == "saved"
+    config = json.dumps(peft_config(adapter, base, base_name, norms=saved), indent=2) + "\n"
     return {
         "adapter_config.json": Text(config),
-        "adapter_model.safetensors": Safetensors({"format": "pt"}, peft_tensors(adapter, model, norms=saved)),
-        "README.md": Text(peft_card(adapter, name, norms="none" if norms == "ignored" else norms)),
+        "adapter_model.safetensors": Safetensors(METADATA, peft_tensors(adapter, base, norms=saved)),
+        "README.md": Text(peft_card(adapter, base_name, norms="none" if norms == "ignored" else norms)),
     }
 
 
-def _merged(adapter: Adapter, model: Base, base: File, norms: Norms) -> Parts:
-    if names.ARCHITECTURE not in base.key_values:
-        raise UsageError(
-            f"{base.path} is a {base.format.title}; an adapter is merged into a GGUF model",
-            "Export the base to GGUF first, and pass the result.",
-        )
-    changed = merged(adapter, model)
-    keys = [entry for entry in base.key_values.values() if is_copied(base.path, entry)]
+# The base with an adapter, or the part of one that has its norms, added --------------------------------------
+
+
+def _changed(adapter: Adapter, base: Base, file: File, model: ModelOptions) -> tuple[Parts, Iterable[Fact]]:
+    """Return a GGUF model with the pairs added, all else as it is: with norms alone a copy that is patched."""
+    if not adapter.matrices:
+        return {WHOLE: Patched(file.source, [(patch.offset, patch.data) for patch in patched_norms(adapter, base)])}, ()
+    changed = merged(adapter, base)
+    keys = [entry for entry in file.key_values.values() if is_copied(file.path, entry)]
     tensors = [
-        changed.get(base.names_of(tensor)[0] or "") or stored(name, tensor) for name, tensor in base.tensors.items()
+        changed.get(file.names_of(tensor)[0] or "") or stored(name, tensor) for name, tensor in file.tensors.items()
     ]
-    return {WHOLE: Gguf(keys, tensors)}
+    return {WHOLE: Gguf(keys, tensors)}, ()
+
+
+def _gguf(adapter: Adapter, base: Base, file: File, model: ModelOptions) -> tuple[Parts, Iterable[Fact]]:
+    """Return the GGUF model that `export` makes of a file, with the pairs added."""
+    made = _choices(file, model)
+    content = model_content(
+        made.model,
+        made.vocabulary.keys,
+        context_length=made.context_length,
+        rms_eps=made.epsilon.value,
+        name=model.name,
+    )
+    changed = {entry.name: entry for entry in merged(adapter, base).values()}
+    tensors = [changed.get(entry.name, entry) for entry in content.tensors]
+    return {WHOLE: Gguf(content.keys, tensors)}, made.facts
+
+
+def _folder(adapter: Adapter, base: Base, file: File, model: ModelOptions) -> tuple[Parts, Iterable[Fact]]:
+    """Return the folder that `export` makes of a file, with the pairs added; quantized weights are decoded."""
+    dtype = model.dtype or "f32"
+    made = _choices(file, model)
+    changed = merged(adapter, base, type=element_type(dtype), hf_rows=True, every=True)
+    tensors = [changed[path]._replace(name=name) for path, name in parameter_names(made.model.n_layer).items()]
+    history = (Fact("base", os.path.basename(base.path)), Fact("adapter", os.path.basename(adapter.path)))
+    kinds = sorted({tensor.type for tensor in base.tensors.values()} - set(ELEMENT_SIZES))
+    decoded = [Fact("weights", f"{', '.join(kinds)} of the base decoded to {DTYPES[dtype]}")] if kinds else []
+    parts, facts = hf_parts(made, name=model.name, dtype=dtype, tensors=tensors, facts=decoded, history=history)
+    return parts, facts
+
+
+def _choices(file: File, model: ModelOptions) -> Choices:
+    return choose(file, vocab=model.vocab, context_length=model.context_length, rms_eps=model.rms_eps)
 
 
 def export_adapter(
@@ -119,6 +191,11 @@ def export_adapter(
     verbatim: bool = False,
     norms: str | None = None,
     patched_base: str | os.PathLike[str] | None = None,
+    vocab: str | os.PathLike[str] | None = None,
+    context_length: int | None = None,
+    rms_eps: float | None = None,
+    name: str | None = None,
+    dtype: str | None = None,
     strict: bool = False,
     force: bool = False,
     verify: bool = False,
@@ -129,11 +206,14 @@ def export_adapter(
 
     Parameters:
         base: the model that it was trained on: GGUF of any type, ggjt, or ggcp.
-        to: adapter, for llama.cpp; peft, a folder; gguf, the base with the adapter merged into it.
+        to: adapter, for llama.cpp; peft, a folder; gguf or hf, the base with the adapter merged into it.
         scale: what each product is multiplied by. None takes the one that the file states.
         verbatim: take an adapter that was made from PEFT as llama.cpp of 2023 took it, not as it was trained.
         norms: "ignore" leaves the trained norms out, which llama.cpp ignores in an adapter.
-        patched_base: write a copy of the base there, to whose norms those of the adapter are added.
+        patched_base: write a copy of the base there, to whose norms those of the adapter are added: with peft a model
+            folder for transformers, otherwise GGUF.
+        vocab, context_length, rms_eps, name, dtype: those of `export_model`, if a model is made of the base: a folder,
+            or GGUF of a base that is not GGUF.
 
     The other parameters are those of `convert`. Raises `MalformedError` if a file is damaged, `UsageError` if the files
     do not fit or norms would be lost, `FileError` if a file cannot be read or written.
@@ -148,6 +228,7 @@ def export_adapter(
             verbatim=verbatim,
             ignore_norms=ignored(norms),
             patched_base=patched_base,
+            model=ModelOptions(vocab, context_length, rms_eps, name, dtype),
         )
         return write(plan, output, options)
 

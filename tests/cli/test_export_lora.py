@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from ggcp_schema import UsageError, export_adapter, open_file
+from tests.builder import build_checkpoint
 from tests.helpers import FIXTURES, assert_no_traceback, run_cli
+from tests.huggingface import forward
+from tests.lora import independent
+from tests.lora.lora_files import quantized
 from tests.mapping import llama
 from tests.mapping.gguf_files import read_gguf
 
@@ -113,7 +119,13 @@ def test_a_folder_for_peft(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["adam.ggla", "out"], "Missing option --base"),
-        (["adam.ggla", "out", "--base", "base.gguf", "--vocab", "base.gguf"], "--vocab means nothing here"),
+        (
+            ["adam.ggla", "out", "--base", "base.gguf", "--norms", "ignore", "--ctx", "9"],
+            "context_length means nothing",
+        ),
+        (["adam.ggla", "out", "--base", "base.gguf", "--to", "gguf", "--dtype", "f16"], "dtype means nothing here"),
+        (["adam.ggla", "out", "--base", "base.gguf", "--to", "hf", "--dtype", "f8"], "'f8'"),
+        (["adam.ggla", "out", "--base", "base.ggjt", "--to", "gguf"], "Missing option --context-length"),
         (["adam.ggla", "out", "--base", "base.gguf", "--norms", "keep"], "'keep'"),
         (["adam.ggla", "out", "--base", "base.gguf", "--to", "onnx"], "'onnx'"),
         (["adam.ggla", "out", "--base", "adam.ggla", "--norms", "ignore"], "adam.ggla"),
@@ -123,7 +135,7 @@ def test_a_folder_for_peft(tmp_path: Path) -> None:
     ],
 )
 def test_refusals(arguments: list[str], message: str, tmp_path: Path) -> None:
-    words = [str(LORA / word) if word.endswith((".ggla", ".gguf")) else word for word in arguments]
+    words = [str(LORA / word) if word.endswith((".ggla", ".gguf", ".ggjt")) else word for word in arguments]
     refused = run_cli("export", *[str(tmp_path / "out") if word == "out" else word for word in words])
     assert_no_traceback(refused)
     assert (refused.returncode, refused.stdout) == (2, "")
@@ -136,6 +148,108 @@ def test_a_base_that_does_not_fit_names_the_pair(tmp_path: Path) -> None:
     assert refused.returncode == 2
     assert "layers" in refused.stderr
     assert not list(tmp_path.iterdir())
+
+
+# Bases of each kind ----------------------------------------------------------------------------------------
+
+ADAPTER = LORA / "adam.ggla"
+STATED: dict[str, dict[str, Any]] = {
+    "base.gguf": {},
+    "base.ggjt": {"context_length": 16, "rms_eps": 1e-5},
+    "base.ggcp": {"context_length": 16, "rms_eps": 1e-5, "vocab": BASE},
+    "Q8_0.gguf": {},
+}
+
+
+@pytest.fixture(params=STATED)
+def base(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """The base of `ADAPTER`: in GGUF, ggjt or ggcp, or quantized."""
+    path = tmp_path / str(request.param)
+    if path.suffix == ".ggcp":
+        values = iter([*independent.weights(BASE).values()])
+        shape = {"n_vocab": 320, "n_embd": 32, "n_mult": 32, "n_head": 4, "n_layer": 2, "n_rot": 8, "n_ff": 96}
+        path.write_bytes(build_checkpoint(**shape, data=lambda count: next(values, np.zeros(count)).ravel()))
+    elif path.name == "Q8_0.gguf":
+        quantized(path, "Q8_0")
+    else:
+        path = LORA / path.name
+    return path
+
+
+def wanted(base: Path, tokens: list[int]) -> np.ndarray:
+    weights = independent.weights(base if base.name == "Q8_0.gguf" else BASE)
+    return independent.log_probabilities(independent.with_adapter(weights, independent.read(ADAPTER)), tokens, 4, 4)
+
+
+def test_a_folder_with_the_adapter_merged_of_each_base(base: Path, tmp_path: Path) -> None:
+    tokens = expected(ADAPTER)["tokens"].tolist()
+    written = export_adapter(ADAPTER, tmp_path / "hf", base=base, to="hf", **STATED[base.name], sync=False)
+    assert np.abs(forward.log_probabilities(tmp_path / "hf", tokens) - wanted(base, tokens)).max() <= 1e-6
+    assert sorted(written.plan.parts) == sorted(os.listdir(tmp_path / "hf"))
+    assert any("Q8_0" in fact.text for fact in written.plan.facts) is (base.name == "Q8_0.gguf")
+    assert "| adapter | adam.ggla |" in (tmp_path / "hf" / "README.md").read_text()
+
+
+def test_a_folder_of_each_base_with_the_norms(base: Path, tmp_path: Path) -> None:
+    folder, peft = tmp_path / "base", tmp_path / "peft"
+    export_adapter(ADAPTER, peft, base=base, to="peft", patched_base=folder, **STATED[base.name], sync=False)
+    config = json.loads((peft / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(folder)
+    assert "modules_to_save" not in config
+    tokens, lora = expected(ADAPTER)["tokens"].tolist(), independent.read(ADAPTER)
+    lora.a = {name: a for name, a in lora.a.items() if "norm" in name}
+    weights = independent.weights(base if base.name == "Q8_0.gguf" else BASE)
+    with_norms = independent.log_probabilities(independent.with_adapter(weights, lora), tokens, 4, 4)
+    assert np.abs(forward.log_probabilities(folder, tokens) - with_norms).max() <= 1e-6
+
+
+@needs_llama
+@pytest.mark.parametrize("base", ["base.ggjt", "base.ggcp"], indirect=True)
+def test_llama_runs_what_is_made_of_a_base_before_gguf(base: Path, tmp_path: Path) -> None:
+    known, stated = expected(ADAPTER), STATED[base.name]
+    adapter, patched, merged = (tmp_path / name for name in ("adapter.gguf", "patched.gguf", "merged.gguf"))
+    export_adapter(ADAPTER, adapter, base=base, patched_base=patched, **stated, sync=False)
+    export_adapter(ADAPTER, merged, base=base, to="gguf", **stated, sync=False)
+    for model, lora in ((patched, adapter), (merged, None)):
+        ran = llama.run(model, known["tokens"].tolist(), n_greedy=1, adapter=lora)
+        assert np.abs(ran.log_probabilities - known["all"]).max() <= 5e-6
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_quantized_base_of_before_may_2023_is_not_merged(version: int, tmp_path: Path) -> None:
+    base = tmp_path / "old.ggjt"
+    with open_file(LORA / "base.ggjt") as file:
+        content = bytearray((LORA / "base.ggjt").read_bytes()[: file.find("tensors[0]").offset])
+        content[4:8] = version.to_bytes(4, "little")
+        for name, tensor in file.tensors.items():
+            is_matrix, shape = len(tensor.shape) == 2, tensor.shape
+            content += struct.pack(f"<{3 + len(shape)}I", len(shape), len(name), 2 * is_matrix, *shape) + name.encode()
+            content += bytes(-len(content) % 32)
+            content += bytes(tensor.n_elements // 32 * 20) if is_matrix else tensor.array().tobytes()
+    base.write_bytes(content)
+    export_adapter(ADAPTER, tmp_path / "adapter.gguf", base=base, norms="ignore")  # which reads nothing of the base
+    for to, more in (("gguf", {}), ("hf", {}), ("adapter", {"patched_base": "a"}), ("peft", {"patched_base": "b"})):
+        with pytest.raises(UsageError, match=r"is Q4_0 (as ggjt version . stores it|in the blocks of an older)"):
+            export_adapter(ADAPTER, tmp_path / "out", base=base, to=to, context_length=16, **more)
+
+
+def test_json_lists_every_file(tmp_path: Path) -> None:
+    places = {tmp_path / name for name in ("peft", "base")}
+    arguments = (
+        "export",
+        ADAPTER,
+        tmp_path / "peft",
+        "--to",
+        "peft",
+        "--base",
+        BASE,
+        "--patched-base",
+        tmp_path / "base",
+    )
+    document = json.loads(run_cli(*arguments, "--json", check=True).stdout)
+    assert {entry["path"] for entry in document["files"]} == {str(path) for place in places for path in place.iterdir()}
+    sizes = {Path(entry["path"]): entry["nbytes"] for entry in document["files"]}
+    assert all(0 < nbytes <= path.stat().st_size for path, nbytes in sizes.items())
 
 
 def test_a_dry_run_and_json(tmp_path: Path) -> None:

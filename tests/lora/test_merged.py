@@ -120,17 +120,16 @@ def test_types_that_gguf_cannot_write_are_refused_and_the_adapter_is_named(kind:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"nbytes": 320 * 20},  # the blocks until 12 May 2023
+        {"nbytes": 320 * 20, "is_known": False},  # the blocks until 12 May 2023
         {"nbytes": 320 * 18, "byte_order": "big"},
         {"nbytes": 40 * 18, "shape": (33, 20)},
         {"type": "Q8_1", "nbytes": 320 * 40},
-        {"type": "I32"},
     ],
 )
 def test_blocks_that_cannot_be_read_are_refused(changes: dict[str, Any]) -> None:
     with adapter_of(GGLA[0]) as adapter, base_in() as base:
         tensor = replace(base.tensors["output"], **{"type": "Q4_0"} | changes)
-        with pytest.raises(UsageError, match=f"is {tensor.type} of a kind that cannot be read"):
+        with pytest.raises(UsageError, match=f"is {tensor.type} (in the blocks of an older version,|of a kind)"):
             merged(adapter, base._replace(tensors=base.tensors | {"output": tensor}), type="F32")
 
 
