@@ -12,12 +12,11 @@ import pytest
 import torch
 from peft import AutoPeftModelForCausalLM, PeftModel
 from safetensors.numpy import save_file
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from ggcp_schema.huggingface.names import module_name
+from ggcp_schema import export_adapter
 from ggcp_schema.llama.adapter import Adapter, Base
-from ggcp_schema.mapping.adapter import Computed, new_norm
-from ggcp_schema.mapping.merged import merged
+from ggcp_schema.mapping.adapter import Computed
 from ggcp_schema.mapping.peft import peft_config, peft_tensors
 from tests.lora import independent
 from tests.lora.lora_files import (
@@ -29,6 +28,7 @@ from tests.lora.lora_files import (
     array,
     base_in,
     expected,
+    quantized,
     write_grouped_base,
     write_grouped_lora,
 )
@@ -37,6 +37,7 @@ from tests.lora.test_outputs import HF, rotate_half_rows
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # by peft
 
 TOKENS = [1, 259, 279, 262, 68, 300, 290, 5, 44]
+WITH_NORMS = [path for path in EVERY if path != PEFT]
 TOLERANCE = 1e-5  # of log probabilities
 
 
@@ -117,17 +118,25 @@ def test_each_file_with_the_adapter_on_off_and_merged(path: Path, base_folder: P
 
 
 @pytest.mark.parametrize("path", EVERY, ids=ids)
-def test_without_norms_and_on_a_base_to_which_they_were_added(path: Path, base_folder: Path, tmp_path: Path) -> None:
+def test_without_norms(path: Path, base_folder: Path, tmp_path: Path) -> None:
     with adapter_of(path, hf_rows=False) as adapter, base_in() as base:
         folder = write_peft(tmp_path / "peft", adapter, base, base_folder, norms=False)
-        norms = {module_name(name): new_norm(adapter, base, name) for name in adapter.norms}
-    model = load(base_folder)
-    assert worst(PeftModel.from_pretrained(model, folder), path, "no_norms") <= TOLERANCE
-    patched = load(base_folder)
-    state = patched.state_dict()
-    for name, values in norms.items():
-        state[f"{name}.weight"].copy_(torch.from_numpy(values.astype("f4")))
-    assert worst(PeftModel.from_pretrained(patched, folder), path) <= TOLERANCE
+    assert worst(PeftModel.from_pretrained(load(base_folder), folder), path, "no_norms") <= TOLERANCE
+
+
+@pytest.mark.parametrize("path", WITH_NORMS, ids=ids)
+def test_on_the_folder_of_the_base_that_is_written_with_the_norms(path: Path, tmp_path: Path) -> None:
+    folder, base = tmp_path / "peft", tmp_path / "base"
+    export_adapter(path, folder, base=BASE, to="peft", patched_base=base, sync=False)
+    model = PeftModel.from_pretrained(load(base), folder)
+    assert worst(model, path) <= TOLERANCE
+    lora = independent.read(path)
+    lora.a = {name: a for name, a in lora.a.items() if "norm" in name}
+    with_norms = independent.with_adapter(independent.weights(BASE), lora)
+    with model.disable_adapter():
+        assert difference(model, TOKENS, independent.log_probabilities(with_norms, TOKENS, 4, 4)) <= TOLERANCE
+    assert worst(model.merge_and_unload(), path) <= TOLERANCE
+    assert worst(AutoModelForCausalLM.from_pretrained(folder), path) <= TOLERANCE
 
 
 def test_on_a_base_that_transformers_loads_from_the_gguf(tmp_path: Path) -> None:
@@ -139,13 +148,20 @@ def test_on_a_base_that_transformers_loads_from_the_gguf(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("path", EVERY, ids=ids)
-def test_merged_into_the_folder_of_the_base(path: Path, base_folder: Path) -> None:
-    model = load(base_folder)
-    state = model.state_dict()
-    with adapter_of(path, hf_rows=False) as adapter, base_in() as base:
-        for name, tensor in merged(adapter, base, type="F32", hf_rows=True).items():
-            state[f"{module_name(name)}.weight"].copy_(torch.from_numpy(array(tensor).copy()))
-    assert worst(model, path) <= TOLERANCE
+def test_the_merged_folder(path: Path, tmp_path: Path) -> None:
+    export_adapter(path, tmp_path / "hf", base=BASE, to="hf", verbatim=path == PEFT, sync=False)
+    assert worst(load(tmp_path / "hf"), path) <= TOLERANCE
+    tokens = AutoTokenizer.from_pretrained(tmp_path / "hf")("the sea").input_ids
+    assert tokens[0] == 1
+    assert len(tokens) > 1
+
+
+def test_the_merged_folder_of_a_quantized_base(tmp_path: Path) -> None:
+    path, base = FOLDER / "adam.ggla", quantized(tmp_path / "base.gguf", "Q4_0")
+    export_adapter(path, tmp_path / "hf", base=base, to="hf", sync=False)
+    wanted = independent.with_adapter(independent.weights(base), independent.read(path))
+    computed = independent.log_probabilities(wanted, TOKENS, 4, 4)
+    assert difference(load(tmp_path / "hf"), TOKENS, computed) <= TOLERANCE
 
 
 def test_a_file_made_from_peft_goes_back_as_it_was_trained(base_folder: Path, tmp_path: Path) -> None:
