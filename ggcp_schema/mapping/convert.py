@@ -87,12 +87,18 @@ def plan_resume(
 def _plan_finetune(file: File, content: Gguf) -> Plan:
     values = {entry.key: entry.value for entry in content.keys}
     past, is_adam = values[names.OPTIMIZER_PAST_COUNT], values[names.OPTIMIZER_TYPE] == ADAM
+    adapter = file.adapter()
+    ranks = {adapter.pairs[path].rank for path in adapter.matrices}
+    are_mixed = len(ranks) > 1 or {adapter.pairs[path].rank for path in adapter.norms} != {1}
+    rank_options = () if are_mixed or ranks == {4} else ("--lora-r", str(*ranks))
     words = (
         *("finetune", "--model-base", "BASE.gguf", "--train-data", "TEXT", "--checkpoint-in", OUTPUT),
         *("--checkpoint-out", "chk-LATEST.gguf", "--lora-out", "lora-LATEST.gguf"),
         *(("--opt-past", str(past)) if past else ()),
+        *rank_options,
     )
-    purpose = "resume with llama.cpp of October 2023 to July 2024, and the --rank options of the training"
+    purpose = "resume with llama.cpp of October 2023 to July 2024"
+    purpose += ", and the --rank options of the training" if are_mixed else ""
     warning = "finetune of October 2023 and after crashes on L-BFGS; that of 29 August 2023 goes on from it"
     return Plan(
         target=RESUME,
@@ -101,7 +107,7 @@ def _plan_finetune(file: File, content: Gguf) -> Plan:
         parts={WHOLE: content},
         facts=(
             epsilon_fact(values[names.RMS_EPSILON], "the converter of 2023 always wrote it"),
-            *adapter_facts(file.adapter()),
+            *adapter_facts(adapter),
         ),
         warnings=(*file.findings, *([] if is_adam else [Finding("optimizer.type", warning)])),
         next=(Command(purpose, words),) if is_adam else (),

@@ -39,6 +39,33 @@ def of_size(megabytes: int, layout: str, seed: int = 1) -> bytes:
     )
 
 
+def trained(megabytes: int) -> bytes:
+    """Return an Adam checkpoint of about that many megabytes whose moments are in order A, of sums of
+    gradients over 64 tokens."""
+    parameters = megabytes * 1_000_000 // 12
+    n_layer = (parameters - 2 * N_VOCAB * N_EMBD) // LAYER
+    tile = np.abs(np.random.default_rng(1).standard_normal(BLOCK, np.float32))
+    pieces = iter(range(3 + 9 * n_layer + 2))
+
+    def data(count: int) -> np.ndarray:
+        values = np.resize(tile, count)
+        if next(pieces) >= 3 + 9 * n_layer:
+            values[: N_VOCAB * N_EMBD].reshape(N_VOCAB, N_EMBD)[::3] = 0  # tokens that never occurred
+        return values
+
+    return build_checkpoint(
+        n_vocab=N_VOCAB,
+        n_embd=N_EMBD,
+        n_mult=N_MULT,
+        n_head=8,
+        n_rot=64,
+        n_layer=n_layer,
+        train=(1, 4, 64),
+        data=data,
+        state={"iter": 1},
+    )
+
+
 def with_vocabulary() -> bytes:
     """Return a small checkpoint with `N_VOCAB` tokens."""
     return build_checkpoint(n_vocab=N_VOCAB, n_embd=32, n_mult=32, n_rot=16, n_layer=2)
@@ -71,6 +98,7 @@ KINDS: dict[str, Callable[[int], bytes]] = {
     "v1": lambda size: of_size(size, "v1"),
     "other": lambda size: of_size(size, "v1", seed=2),
     "v0": lambda size: of_size(size, "v0"),
+    "trained": trained,
     "tensors": of_tensors,
     "tokens": lambda size: with_vocabulary(),
 }
