@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from io import BytesIO, TextIOWrapper
 from typing import Any
 
 TORCH_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -69,9 +70,14 @@ def generation_config(ids: Mapping[str, int]) -> dict[str, Any]:
     return {f"{name}_token_id": ids[name] for name in ("bos", "eos") if name in ids}
 
 
-def json_text(value: Mapping[str, Any]) -> str:
-    """Return the text of a JSON file."""
-    return json.dumps(value, ensure_ascii=False, indent=2) + "\n"
+def json_bytes(value: Mapping[str, Any]) -> bytes:
+    """Return the content of a JSON file."""
+    data = BytesIO()
+    with TextIOWrapper(data, "utf-8", newline="\n") as text:
+        json.dump(value, text, ensure_ascii=False, indent=2)  # in parts, of which dumps would make a list
+        text.write("\n")
+        text.flush()
+        return data.getvalue()
 
 
 def shortest(value: float) -> float:

@@ -46,7 +46,6 @@ def sentencepiece_model(spm: SpmTokenizer) -> bytes:
     if counts[UNKNOWN] > 1 or counts[UNKNOWN] + counts[BYTE] == 0:
         found = f"{counts[UNKNOWN]} tokens of the type unknown, but a sentencepiece model has 1"
         raise UsageError(f"the vocabulary has {found}", ANOTHER)
-    pieces = (_piece(text, token) for text, token in zip(spm.texts, spm.tokens))
     trainer = [
         _number(MODEL_TYPE, next(number for number, name in MODEL_TYPES.items() if name == "bpe")),
         _number(VOCAB_SIZE, len(spm.tokens)),
@@ -64,8 +63,10 @@ def sentencepiece_model(spm: SpmTokenizer) -> bytes:
         _number(REMOVE_EXTRA_WHITESPACES, 0),
         _number(ESCAPE_WHITESPACES, 1),
     ]
-    specs = (TRAINER_SPEC, b"".join(trainer)), (NORMALIZER_SPEC, b"".join(normalizer))
-    return b"".join([*(_bytes(PIECES, piece) for piece in pieces), *(_bytes(*spec) for spec in specs)])
+    out = bytearray()
+    for text, token in zip(spm.texts, spm.tokens):
+        out += _bytes(PIECES, _piece(text, token))
+    return bytes(out + _bytes(TRAINER_SPEC, b"".join(trainer)) + _bytes(NORMALIZER_SPEC, b"".join(normalizer)))
 
 
 def _piece(text: str, token: Token) -> bytes:

@@ -7,7 +7,7 @@ then adds no `▁` before a text that begins with a space.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any
 
 from ggcp_schema.llama.tokenizer import CONTROL, UNKNOWN, USER_DEFINED, SpmTokenizer
@@ -31,7 +31,8 @@ OVERLAPPING = (
 
 def tokenizer_json(spm: SpmTokenizer) -> dict[str, Any]:
     """Return tokenizer.json. What it cannot express is said by `inexpressible`."""
-    texts, unknown = spm.texts, spm.ids.get("unknown")
+    ids = {text: index for index, text in enumerate(spm.texts)}
+    unknown = spm.ids.get("unknown")
     prepend = {"type": "Prepend", "prepend": SPACE}
     strip = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
     return {
@@ -60,14 +61,14 @@ def tokenizer_json(spm: SpmTokenizer) -> dict[str, Any]:
         "model": {
             "type": "BPE",
             "dropout": None,
-            "unk_token": None if unknown is None else texts[unknown],
+            "unk_token": None if unknown is None else spm.texts[unknown],
             "continuing_subword_prefix": None,
             "end_of_word_suffix": None,
             "fuse_unk": True,
             "byte_fallback": True,
             "ignore_merges": False,
-            "vocab": {text: index for index, text in enumerate(texts)},
-            "merges": _merges(spm),
+            "vocab": ids,
+            "merges": _merges(spm, ids),
         },
     }
 
@@ -122,18 +123,17 @@ def _overlap(texts: Sequence[str]) -> bool:
     )
 
 
-def _merges(spm: SpmTokenizer) -> list[tuple[str, str]]:
+def _merges(spm: SpmTokenizer, ids: Mapping[str, int]) -> list[tuple[str, str]]:
     """Return the pairs of tokens that are joined, the first ones first: by descending score of the token they make.
 
     Tokens of the same score, and the pairs that make the same token, are ordered by their ids.
     """
     texts = spm.texts
-    ids = {text: index for index, text in enumerate(texts)}
-    order = sorted(range(len(texts)), key=lambda index: (-spm.tokens[index].score, index))
+    order = sorted(range(len(texts)), key=lambda index: -spm.tokens[index].score)
     return [
-        pair
+        (texts[left], texts[right])  # the same strings, which takes less memory than those of `_splits`
         for index in order
-        for pair in sorted(_splits(texts[index], ids), key=lambda pair: (ids[pair[0]], ids[pair[1]]))
+        for left, right in sorted((ids[left], ids[right]) for left, right in _splits(texts[index], ids))
     ]
 
 

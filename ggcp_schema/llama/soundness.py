@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ggcp_schema.errors import UnfitError
-from ggcp_schema.files.tensor import Tensor, stream_values
+from ggcp_schema.files.tensor import AT_ONCE, Tensor, stream_values
 from ggcp_schema.llama.adam import AdamParams, largest_root
 from ggcp_schema.llama.parameters import ORDERS, Layout
 from ggcp_schema.llama.runs import Run, Runs, joined
@@ -117,11 +117,11 @@ class Watch:
     def finish(self) -> list[Unsound]:
         """Return what is unsound in the tensors that were looked at, in file order."""
         if {"m", "v"} <= self.peaks.keys():
-            m, v = self.peaks["m"], self.peaks["v"]
-            with np.errstate(invalid="ignore"):
-                suspicious = (m > self._root * np.sqrt(v + SQUARE)) | ((m == 0) & (v > 0))
             found = Runs()
-            found.add(0, suspicious)
+            for at in range(0, len(self.peaks["m"]), AT_ONCE):
+                m, v = self.peaks["m"][at : at + AT_ONCE], self.peaks["v"][at : at + AT_ONCE]
+                with np.errstate(invalid="ignore"):
+                    found.add(at, (m > self._root * np.sqrt(v + SQUARE)) | ((m == 0) & (v > 0)))
             for run in found.kept:
                 self.moments(start=(run.start - 1) * self._block, stop=(run.stop + 1) * self._block)
         return self.findings()

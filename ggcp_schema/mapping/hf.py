@@ -14,7 +14,7 @@ from ggcp_schema.files.pieces import TensorEntry
 from ggcp_schema.files.tensor import ELEMENT_SIZES, Tensor
 from ggcp_schema.formats.file import File
 from ggcp_schema.huggingface.card import model_card
-from ggcp_schema.huggingface.config import generation_config, json_text, model_config
+from ggcp_schema.huggingface.config import generation_config, json_bytes, model_config
 from ggcp_schema.huggingface.sentencepiece_writer import sentencepiece_model
 from ggcp_schema.huggingface.tensors import moment_tensors, weight_tensors
 from ggcp_schema.huggingface.tokenizer import inexpressible, tokenizer_config, tokenizer_json
@@ -101,7 +101,7 @@ def hf_parts(
     parts: dict[str, Content] = {WEIGHTS: folder.weights() if tensors is None else Safetensors(METADATA, tensors)}
     if moments:
         parts[MOMENTS] = Safetensors(METADATA, moments)
-    parts |= {name: Text(json_text(value)) for name, value in folder.json().items()}
+    parts |= {name: Blob(json_bytes(value)) for name, value in folder.json()}
     parts |= {TOKENIZER_MODEL: folder.tokenizer_model(), CARD: Text(card)}
     return parts, told
 
@@ -129,8 +129,8 @@ class Folder:
         heads: dict[str, Any] = {"n_head": model.n_head, "n_head_kv": model.n_head_kv}
         return Safetensors(METADATA, weight_tensors(_by_path(model), **heads, dtype=element_type(self.dtype)))
 
-    def json(self) -> dict[str, Mapping[str, Any]]:
-        """Return the values of the JSON files by name."""
+    def json(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Yield the names and the values of the JSON files. Those of large vocabularies take some memory."""
         model = self.model
         config = model_config(
             n_vocab=model.n_vocab,
@@ -146,12 +146,10 @@ class Folder:
             ids=self.spm.ids,
             dtype=DTYPES[self.dtype],
         )
-        return {
-            CONFIG: config,
-            GENERATION: generation_config(self.spm.ids),
-            TOKENIZER: tokenizer_json(self.spm),
-            TOKENIZER_CONFIG: tokenizer_config(self.spm, self.context_length),
-        }
+        yield CONFIG, config
+        yield GENERATION, generation_config(self.spm.ids)
+        yield TOKENIZER, tokenizer_json(self.spm)
+        yield TOKENIZER_CONFIG, tokenizer_config(self.spm, self.context_length)
 
     def tokenizer_model(self) -> Blob:
         """Return tokenizer.model. Raises `UsageError` if sentencepiece could not load it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing
 from itertools import islice
 from math import isfinite
@@ -18,7 +18,7 @@ from ggcp_schema.files.pieces import Progress
 from ggcp_schema.files.safetensors import read_tensors
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import File
-from ggcp_schema.huggingface.config import TORCH_DTYPES
+from ggcp_schema.huggingface.config import TORCH_DTYPES, json_bytes
 from ggcp_schema.llama.tokenizer import SpmTokenizer
 from ggcp_schema.mapping.export import try_study
 from ggcp_schema.mapping.hf import (
@@ -68,14 +68,12 @@ def verify_folder(
     expected = Folder(model, spm, *_stated(place / CONFIG, config))
     differences: list[Difference] = []
     n_values = 0
-    for name, value in expected.json().items():
-        if vocabulary is None and name != CONFIG:
-            continue
-        skipped = SPECIAL_IDS if vocabulary is None else set()
-        found = config if name == CONFIG else read_json(place / name)
-        some = json_differences({key: item for key, item in value.items() if key not in skipped}, found, skipped)
-        differences += (Difference("file", f"{name}: {path}", text) for path, text in islice(some, MAX_DIFFERENCES))
-        n_values += len(value)
+    for name, value in expected.json():
+        if vocabulary is not None or name == CONFIG:
+            skipped = SPECIAL_IDS if vocabulary is None else set()
+            some = _file_differences(place / name, value, skipped)
+            differences += (Difference("file", f"{name}: {path}", text) for path, text in islice(some, MAX_DIFFERENCES))
+            n_values += len(value)
     if vocabulary is not None:
         differences += _tokenizer_differences(place / TOKENIZER_MODEL, expected)
     moments, fact = moments_of(file, try_study(file))
@@ -100,12 +98,22 @@ def verify_folder(
     )
 
 
+def _file_differences(path: Path, expected: Mapping[str, Any], skipped: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Compare a JSON file as `json_differences` does. Its values are only read if it is not what was written."""
+    if _content(path) != json_bytes(expected):
+        wanted = {key: item for key, item in expected.items() if key not in skipped}
+        yield from json_differences(wanted, read_json(path), skipped)
+
+
+def _content(path: Path) -> bytes:
+    with closing(Source(path)) as source:
+        return source.read(0, source.size)
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file. Raises `FileError`, or `MalformedError`."""
-    with closing(Source(path)) as source:
-        data = source.read(0, source.size)
     try:
-        value = json.loads(data)
+        value = json.loads(_content(path))
     except ValueError as error:
         raise _malformed(path, "JSON", str(error)) from error
     if not isinstance(value, dict):
@@ -153,8 +161,7 @@ def _stated(path: Path, config: dict[str, Any]) -> tuple[int, float, str]:
 
 def _tokenizer_differences(path: Path, expected: Folder) -> Iterator[Difference]:
     """Compare tokenizer.model; the first piece that differs is named by its offset."""
-    with closing(Source(path)) as source:
-        found, wanted = source.read(0, source.size), expected.tokenizer_model().data
+    found, wanted = _content(path), expected.tokenizer_model().data
     if found != wanted:
         first = next(
             (at for at, pair in enumerate(zip(found, wanted)) if len({*pair}) > 1), min(len(found), len(wanted))

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 
 from ggcp_schema import UsageError, export_model
 from ggcp_schema.gguf.entries import KeyValue
-from ggcp_schema.huggingface.config import json_text
+from ggcp_schema.huggingface.config import json_bytes
 from ggcp_schema.huggingface.sentencepiece_writer import sentencepiece_model
 from ggcp_schema.huggingface.tokenizer import (
     EQUAL_SCORES,
@@ -175,7 +175,7 @@ def test_decoding_gives_the_text_again(name: str, folder: Path) -> None:
 @pytest.mark.parametrize("names", SOURCES.values(), ids=SOURCES)
 def test_the_three_sources_of_a_vocabulary_give_the_same_files(names: list[str], folder: Path) -> None:
     made = {
-        (json_text(tokenizer_json(spm)), sentencepiece_model(spm))
+        (json_bytes(tokenizer_json(spm)), sentencepiece_model(spm))
         for spm in (read(source(name, folder)) for name in names)
     }
     assert len(made) == 1
