@@ -66,7 +66,8 @@ def sentencepiece_model(spm: SpmTokenizer) -> bytes:
     out = bytearray()
     for text, token in zip(spm.texts, spm.tokens):
         out += _bytes(PIECES, _piece(text, token))
-    return bytes(out + _bytes(TRAINER_SPEC, b"".join(trainer)) + _bytes(NORMALIZER_SPEC, b"".join(normalizer)))
+    out += _bytes(TRAINER_SPEC, b"".join(trainer)) + _bytes(NORMALIZER_SPEC, b"".join(normalizer))
+    return bytes(out)
 
 
 def _piece(text: str, token: Token) -> bytes:

@@ -118,8 +118,9 @@ class Watch:
         """Return what is unsound in the tensors that were looked at, in file order."""
         if {"m", "v"} <= self.peaks.keys():
             found = Runs()
-            for at in range(0, len(self.peaks["m"]), AT_ONCE):
-                m, v = self.peaks["m"][at : at + AT_ONCE], self.peaks["v"][at : at + AT_ONCE]
+            step = AT_ONCE // 8  # of the numbers that are made of them, some are float64
+            for at in range(0, len(self.peaks["m"]), step):
+                m, v = self.peaks["m"][at : at + step], self.peaks["v"][at : at + step]
                 with np.errstate(invalid="ignore"):
                     found.add(at, (m > self._root * np.sqrt(v + SQUARE)) | ((m == 0) & (v > 0)))
             for run in found.kept:
@@ -269,7 +270,7 @@ class Watch:
         root: np.float32 = np.float32(1.01 * largest_root(self.state.adam))
         return root
 
-    @property
+    @cached_property
     def _block(self) -> int:
         """The values of a block: a divisor of n_embd, because all tensors have a multiple of n_embd values."""
         wanted = -(-self.state.n_params // BLOCKS)

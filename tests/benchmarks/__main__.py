@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tests.benchmarks.browsing import browsing
 from tests.benchmarks.copying import converting, dropping, stats
+from tests.benchmarks.folders import folders
 from tests.benchmarks.many import parsing, tensors
 from tests.benchmarks.measure import Bench, Result, make_environment
 from tests.benchmarks.memory import memory, printing
@@ -31,6 +32,7 @@ GROUPS: dict[str, Callable[[Bench], Iterator[Result]]] = {
         vocabulary,
         converting,
         dropping,
+        folders,
         stats,
         memory,
         printing,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
+from string import ascii_lowercase
 
 import numpy as np
 
@@ -40,17 +42,21 @@ def of_size(megabytes: int, layout: str, seed: int = 1) -> bytes:
 
 
 def trained(megabytes: int) -> bytes:
-    """Return an Adam checkpoint of about that many megabytes whose moments are in order A, of sums of
-    gradients over 64 tokens."""
-    parameters = megabytes * 1_000_000 // 12
-    n_layer = (parameters - 2 * N_VOCAB * N_EMBD) // LAYER
-    tile = np.abs(np.random.default_rng(1).standard_normal(BLOCK, np.float32))
-    pieces = iter(range(3 + 9 * n_layer + 2))
+    """Return a checkpoint of about that many megabytes with Adam's moments of sums of gradients.
 
-    def data(count: int) -> np.ndarray:
-        values = np.resize(tile, count)
-        if next(pieces) >= 3 + 9 * n_layer:
-            values[: N_VOCAB * N_EMBD].reshape(N_VOCAB, N_EMBD)[::3] = 0  # tokens that never occurred
+    The moments are in order A, as the rows of zeros of tokens tell that never occurred.
+    """
+    n_layer = (megabytes * 1_000_000 // 12 - 2 * N_VOCAB * N_EMBD) // LAYER
+    n_tensors = 3 + 9 * n_layer
+    tile = np.abs(np.random.default_rng(1).standard_normal(BLOCK, np.float32))
+    pieces = count()
+
+    def data(size: int) -> np.ndarray:
+        piece = next(pieces)
+        if piece < n_tensors:
+            return np.resize(tile, size)
+        values = np.resize(tile * np.float32(0.05) if piece == n_tensors else tile**2 * np.float32(0.001), size)
+        values[: N_VOCAB * N_EMBD].reshape(N_VOCAB, N_EMBD)[::3] = 0
         return values
 
     return build_checkpoint(
@@ -77,8 +83,14 @@ def of_tensors(count: int) -> bytes:
 
 
 def write_vocabulary(path: Path) -> None:
-    """Write a GGUF vocabulary of `N_VOCAB` tokens."""
-    words = [f"▁{index:x}" for index in range(N_VOCAB - 259)]
+    """Write a GGUF vocabulary of `N_VOCAB` tokens, each of two that precede it, as in one of sentencepiece."""
+    rng, words = np.random.default_rng(1), dict.fromkeys(["▁", *ascii_lowercase])
+    while len(words) < N_VOCAB - 259:
+        known = list(words)
+        for left, right in rng.integers(len(known), size=(len(known), 2)):
+            word = known[left] + known[right]
+            if len(word) <= 12 and len(words) < N_VOCAB - 259:
+                words[word] = None
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *words]
     scores = [0.0] * 259 + [-float(index) for index in range(len(words))]
     types = [2, 3, 3, *[BYTE] * 256, *[NORMAL] * len(words)]

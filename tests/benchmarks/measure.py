@@ -13,7 +13,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib.metadata import Distribution, distribution
 from pathlib import Path
-from shutil import copytree, ignore_patterns
+from shutil import copytree, ignore_patterns, rmtree
 from tempfile import TemporaryFile
 from typing import NamedTuple
 
@@ -105,7 +105,9 @@ def run(command: Command, output: Path | None = None, *, exits: Collection[int] 
 
     With `read`, the pipe that receives the command's output is closed after that many bytes.
     """
-    if output is not None:
+    if output is not None and output.is_dir():
+        rmtree(output)
+    elif output is not None:
         output.unlink(missing_ok=True)
     os.sync()  # so that what was written before does not count
     with TemporaryFile() as errors:
