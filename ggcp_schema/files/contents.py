@@ -65,10 +65,10 @@ class Blob:
 
 
 class Text(Blob):
-    """Text, written as UTF-8."""
+    """Text, written as UTF-8. Bytes of a file name that are not are replaced."""
 
     def __init__(self, text: str) -> None:
-        super().__init__(text.encode())
+        super().__init__(text.encode(errors="replace"))
 
     @property
     def text(self) -> str:

@@ -23,7 +23,7 @@ from ggcp_schema.llama.adapter import Adapter, Base
 from ggcp_schema.llama.adapter_facts import adapter_facts
 from ggcp_schema.llama.facts import Fact
 from ggcp_schema.mapping.adapter import adapter_keys, adapter_tensors, patched_norms
-from ggcp_schema.mapping.adapter_choices import Norms, Target, choice_notes, chosen, norms_of
+from ggcp_schema.mapping.adapter_choices import Target, choice_notes, chosen, norms_of
 from ggcp_schema.mapping.base import base_of
 from ggcp_schema.mapping.export import Choices, choose
 from ggcp_schema.mapping.hf import DTYPES, METADATA, README, element_type, hf_parts
@@ -97,8 +97,9 @@ def plan_adapter(
     if target == "adapter":
         parts: Parts = {WHOLE: Gguf(adapter_keys(), adapter_tensors(adapter, weights))}
     elif target == "peft":
-        name = os.path.basename(base.path) if patched_base is None else os.fspath(patched_base)
-        parts = _peft(adapter, weights, name, norms)
+        name = base.path if patched_base is None else os.fspath(patched_base)
+        card = peft_card(adapter, name, is_folder=makes_folder, is_gguf=is_gguf, norms=norms)
+        parts = _peft(adapter, weights, name if makes_folder else os.path.basename(name), card, norms == "saved")
     else:
         parts, more = merge(adapter, weights, base, model)
         facts += more
@@ -124,13 +125,12 @@ def _refuse(model: ModelOptions, why: str) -> None:
             raise UsageError(f"{option} means nothing here, because {why}", "Leave it out.")
 
 
-def _peft(adapter: Adapter, base: Base, base_name: str, norms: Norms) -> Parts:
-    saved = norms == "saved"
-    config = json.dumps(peft_config(adapter, base, base_name, norms=saved), indent=2) + "\n"
+def _peft(adapter: Adapter, base: Base, base_name: str, card: str, saves_norms: bool) -> Parts:
+    config = json.dumps(peft_config(adapter, base, base_name, norms=saves_norms), indent=2) + "\n"
     return {
         "adapter_config.json": Text(config),
-        "adapter_model.safetensors": Safetensors(METADATA, peft_tensors(adapter, base, norms=saved)),
-        "README.md": Text(peft_card(adapter, base_name, norms="none" if norms == "ignored" else norms)),
+        "adapter_model.safetensors": Safetensors(METADATA, peft_tensors(adapter, base, norms=saves_norms)),
+        "README.md": Text(card),
     }
 
 

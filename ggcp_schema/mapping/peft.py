@@ -7,6 +7,8 @@ PEFT has no pairs of norms, but saves whole tensors; those two do not take these
 from __future__ import annotations
 
 import json
+import os
+import shlex
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -94,19 +96,33 @@ def _norms(adapter: Adapter, base: Base) -> Iterator[TensorEntry]:
         yield small(name, shape, partial(new_norm, adapter, base, path))
 
 
-def peft_card(adapter: Adapter, base_name: str, *, norms: str) -> str:
-    """Return README.md. `norms` says where those of the adapter are: "saved", in the "base", or "none"."""
+def peft_card(adapter: Adapter, base: str, *, is_folder: bool, is_gguf: bool, norms: str) -> str:
+    """Return README.md. `base` is the path of the base as it was stated.
+
+    transformers opens folders and GGUF files; of another base a folder has to be made. `norms` says where those of the
+    adapter are: "saved", in the "base", "ignored", or "none".
+    """
     told = {
         "saved": "Its norms are saved as whole tensors, so that it fits this base alone.",
         "base": "The norms that were trained are in the base model, without which it is not the finetune.",
-        "none": "The norms that were trained are left out, so that it is not the whole finetune.",
+        "ignored": "The norms that were trained are left out, so that it is not the whole finetune.",
+        "none": "It changes no norms.",
     }
+    place, name = os.path.split(base)
+    load = _quoted(base) if is_folder else f"{_quoted(place or '.')}, gguf_file={_quoted(name)}"
+    made = "" if is_folder or is_gguf else f"  # ggcp-schema export {shlex.quote(name)} base-hf --to hf"
     return CARD.format(
-        base=json.dumps(base_name, ensure_ascii=False),
+        base=_quoted(name),
         file=Path(adapter.path).name,
         writer=f", written by {adapter.writer}" if adapter.writer else "",
-        norms=told[norms] if adapter.norms else "It changes no norms.",
+        norms=told[norms],
+        load=_quoted("base-hf") if made else load,
+        made=made,
     )
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
 
 
 CARD = """\
@@ -124,7 +140,7 @@ Made from `{file}`{writer}. {norms}
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-model = AutoModelForCausalLM.from_pretrained({base})
+model = AutoModelForCausalLM.from_pretrained({load}){made}
 model = PeftModel.from_pretrained(model, ".")  # this folder
 ```
 

@@ -50,15 +50,23 @@ def test_a_scale_must_be_finite(scale: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("norms", "said"), [("saved", "saved as whole"), ("base", "in the base model"), ("none", "left out")]
+    ("norms", "said"), [("saved", "saved as whole"), ("base", "in the base model"), ("ignored", "left out")]
 )
 def test_the_card_says_where_the_norms_are(norms: str, said: str) -> None:
-    with adapter_of(FOLDER / "adam.ggla") as adapter, adapter_of(PEFT) as script:
-        card = peft_card(adapter, 'models/"base"', norms=norms)
-        assert said in card
-        assert 'base_model: "models/\\"base\\""' in card
-        assert "Made from `adam.ggla`, written by llama.cpp's finetune." in card
-        assert "It changes no norms." in peft_card(script, "base", norms=norms)
+    with adapter_of(FOLDER / "adam.ggla") as adapter:
+        card = peft_card(adapter, 'models/"base"', is_folder=True, is_gguf=False, norms=norms)
+    assert said in card
+    assert 'base_model: "\\"base\\""' in card
+    assert "Made from `adam.ggla`, written by llama.cpp's finetune." in card
+    assert 'from_pretrained("models/\\"base\\"")' in card
+
+
+def test_the_card_opens_the_base() -> None:
+    with adapter_of(PEFT) as adapter:
+        of_gguf = peft_card(adapter, "base.gguf", is_folder=False, is_gguf=True, norms="none")
+        of_ggjt = peft_card(adapter, "old/base.ggjt", is_folder=False, is_gguf=False, norms="none")
+    assert 'from_pretrained(".", gguf_file="base.gguf")\n' in of_gguf
+    assert 'from_pretrained("base-hf")  # ggcp-schema export base.ggjt base-hf --to hf\n' in of_ggjt
 
 
 # Choices ---------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from ggcp_schema import export_adapter
 from ggcp_schema.llama.adapter import Adapter, Base
 from ggcp_schema.mapping.adapter import Computed
 from ggcp_schema.mapping.peft import peft_config, peft_tensors
+from tests.huggingface.folders import programs
 from tests.lora import independent
 from tests.lora.lora_files import (
     BASE,
@@ -145,6 +147,16 @@ def test_on_a_base_that_transformers_loads_from_the_gguf(tmp_path: Path) -> None
         folder = write_peft(tmp_path / "peft", adapter, base, FOLDER)
     model = AutoModelForCausalLM.from_pretrained(FOLDER, gguf_file=BASE.name, dtype=torch.float32)
     assert worst(PeftModel.from_pretrained(model, folder), path) <= TOLERANCE
+
+
+@pytest.mark.parametrize("patched", [False, True])
+def test_the_program_of_the_card(patched: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, base = FOLDER / "adam.ggla", tmp_path / "base" if patched else None
+    export_adapter(path, tmp_path / "peft", base=BASE, to="peft", patched_base=base, sync=False)
+    monkeypatch.chdir(tmp_path / "peft")
+    namespace: dict[str, Any] = {}
+    exec(programs(Path("README.md").read_text("utf-8"))[0], namespace)  # noqa: S102 - it is what a reader runs
+    assert worst(namespace["model"], path) <= TOLERANCE
 
 
 @pytest.mark.parametrize("path", EVERY, ids=ids)
