@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import struct
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ BASE = LORA / "base.gguf"
 ADAPTERS = sorted([*LORA.glob("*.ggla"), *LORA.glob("*.ggcl"), *LORA.glob("*.checkpoint.gguf")])
 WITH_NORMS = [path for path in ADAPTERS if not path.name.startswith("peft")]
 PEFT = LORA / "peft-layers-names.ggla"
+ADAPTER = LORA / "adam.ggla"
 needs_llama = pytest.mark.skipif(not llama.HAS_WHEEL, reason="xllamacpp has wheels for Linux x86-64 alone")
 
 
@@ -106,6 +108,21 @@ def test_a_file_made_from_peft_is_written_as_it_was_trained_and_says_so(tmp_path
     assert all(".attn_q." in name or ".attn_k." in name for name in differ)
 
 
+def test_a_ggla_file_that_is_called_gguf(tmp_path: Path) -> None:
+    """finetune called its adapters so from 29 August 2023 on."""
+    shutil.copy(ADAPTER, tmp_path / "ggml-lora-LATEST-f32.gguf")
+    for path, out in ((ADAPTER, "one"), (tmp_path / "ggml-lora-LATEST-f32.gguf", "other")):
+        export_adapter(path, tmp_path / out, base=BASE, norms="ignore", sync=False)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
+
+
+@pytest.mark.parametrize(("kind", "cost"), [("Q4_0", "twice"), ("F16", "next to nothing"), ("Q5_1", "not measured")])
+def test_what_rounding_costs_is_said(kind: str, cost: str, tmp_path: Path) -> None:
+    base = quantized(tmp_path / "base.gguf", kind)
+    written = export_adapter(ADAPTER, tmp_path / "out.gguf", base=base, to="gguf", sync=False)
+    assert cost in written.plan.fact(f"rounded to {kind} again").text
+
+
 def test_a_folder_for_peft(tmp_path: Path) -> None:
     run_cli("export", LORA / "adam.ggla", tmp_path / "peft", "--to", "peft", "--base", BASE, check=True)
     assert sorted(os.listdir(tmp_path / "peft")) == ["README.md", "adapter_config.json", "adapter_model.safetensors"]
@@ -152,7 +169,6 @@ def test_a_base_that_does_not_fit_names_the_pair(tmp_path: Path) -> None:
 
 # Bases of each kind ----------------------------------------------------------------------------------------
 
-ADAPTER = LORA / "adam.ggla"
 STATED: dict[str, dict[str, Any]] = {
     "base.gguf": {},
     "base.ggjt": {"context_length": 16, "rms_eps": 1e-5},
