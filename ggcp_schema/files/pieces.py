@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import groupby
 from typing import NamedTuple
 
 from ggcp_schema.constructs.streams import CHUNK
@@ -61,9 +60,16 @@ class TensorEntry(NamedTuple):
         """The bytes of the data."""
         return data_size(TYPES[self.type], [*self.shape] or [1])
 
-    def chunks(self) -> Iterator[memoryview]:
-        """Yield the data, as `tensor_data` does."""
-        return tensor_data([self])
+    def chunks(self, at: int = 0) -> Iterator[memoryview]:
+        """Yield the data in chunks of at most 256 KiB. A chunk is only valid until the next one is requested.
+
+        `at` is where the data is written to in a file.
+        """
+        data = self.data
+        if not isinstance(data, FileData):
+            return _made(self)
+        chunks = data.source.stream(data.extents, at)
+        return map(data.transform, chunks) if data.transform else chunks
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -107,26 +113,9 @@ def sources(tensors: Sequence[TensorEntry]) -> list[Source]:
 
 
 def tensor_data(tensors: Sequence[TensorEntry]) -> Iterator[memoryview]:
-    """Yield the data of the tensors one after another, in chunks of at most 256 KiB of one tensor each.
-
-    A chunk is only valid until the next one is requested.
-    """
-    for source, group in groupby(
-        tensors, key=lambda entry: entry.data.source if isinstance(entry.data, FileData) else None
-    ):
-        run = list(group)
-        if source is None:
-            for entry in run:
-                yield from _made(entry)
-            continue
-        data = [entry.data for entry in run if isinstance(entry.data, FileData)]
-        chunks = source.stream([extent for item in data for extent in item.extents])
-        for item in data:
-            left = item.nbytes
-            while left:
-                chunk = next(chunks)
-                left -= len(chunk)
-                yield item.transform(chunk) if item.transform else chunk
+    """Yield the data of the tensors one after another, as `TensorEntry.chunks` does."""
+    for tensor in tensors:
+        yield from tensor.chunks()
 
 
 def _made(entry: TensorEntry) -> Iterator[memoryview]:

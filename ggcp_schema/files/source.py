@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+WIDEST = 8  # bytes of the widest number, which no chunk may end inside of
+
 
 class Rows(NamedTuple):
     """Rows of `size` bytes in a file, each `stride` bytes after the one before; a single one is an (offset, size)."""
@@ -40,16 +42,25 @@ class Rows(NamedTuple):
         """The bytes of memory that reading the rows takes."""
         return (self.n_rows - 1) * self.stride + self.size if self.is_dense and self.n_rows else self.nbytes
 
-    def chunks(self) -> Iterator[Rows]:
-        """Yield the rows in parts for which a buffer of `CHUNK` bytes is enough."""
+    def chunks(self, at: int = 0) -> Iterator[Rows]:
+        """Yield the rows in parts for which a buffer of `CHUNK` bytes is enough.
+
+        A long row is cut where its bytes will lie at multiples of `CHUNK` if the first of all will lie at `at`, or else
+        at a whole number.
+        """
         offset, size, n_rows, stride = self
         if n_rows > 1 and 0 < size <= CHUNK:
             step = max(1, CHUNK // (stride if self.is_dense else size))
             for row in range(0, n_rows, step):
                 yield Rows(offset + row * stride, size, min(step, n_rows - row), stride)
         else:
-            for start in (offset + row * stride for row in range(n_rows)):
-                yield from (Rows(start + at, min(CHUNK, size - at)) for at in range(0, size, CHUNK))
+            for row in range(n_rows):
+                done = 0
+                while done < size:
+                    place = at + row * size + done
+                    count = min(CHUNK - (place - place % WIDEST) % CHUNK, size - done)
+                    yield Rows(offset + row * stride + done, count)
+                    done += count
 
 
 class Source:
@@ -120,17 +131,20 @@ class Source:
         buffer[: len(data)] = data
         return len(data)
 
-    def stream(self, extents: Sequence[tuple[int, int] | Rows]) -> Iterator[memoryview]:
+    def stream(self, extents: Sequence[tuple[int, int] | Rows], at: int = 0) -> Iterator[memoryview]:
         """Yield the bytes of these extents, in order, in chunks of at most 256 KiB of one extent each.
 
         An extent is (offset, size), or `Rows`, of which a chunk holds whole ones unless one row is larger than a chunk.
+        The bytes are for a file, where they begin at `at`: chunks end at multiples of 256 KiB there, which the system
+        writes fastest, unless they would end inside of a number.
         A yielded chunk is only valid until the next one is requested, because there is only one buffer.
         """
         rows = [Rows(*extent) for extent in extents]
         buffer = memoryview(bytearray(min(CHUNK, max((extent.buffered for extent in rows), default=0))))
         for extent in rows:
-            for chunk in extent.chunks():
+            for chunk in extent.chunks(at):
                 yield self._read(buffer, chunk)
+            at += extent.nbytes
 
     def _read(self, buffer: memoryview, chunk: Rows) -> memoryview:
         """Read a chunk into the buffer and return that part of it; rows close to each other are read at once."""

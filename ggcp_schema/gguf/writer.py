@@ -12,7 +12,7 @@ from ggcp_schema.constructs import NaN, counted
 from ggcp_schema.errors import MalformedError, UnfitError
 from ggcp_schema.files.compare import data_differences, table_differences
 from ggcp_schema.files.contents import Inspect, copy
-from ggcp_schema.files.pieces import Progress, TensorEntry, tensor_data
+from ggcp_schema.files.pieces import Progress, TensorEntry
 from ggcp_schema.formats.gguf.file import open_gguf
 from ggcp_schema.gguf.compare import extra_keys, key_differences
 from ggcp_schema.gguf.entries import ARCHITECTURE, QUIET, KeyValue
@@ -43,11 +43,10 @@ class Gguf:
                     value = _Elements(entry.value) if item else packable(entry.value)
                     element_type = GGUFValueType[item] if item else None
                     writer.add_key_value(packable(entry.key), value, GGUFValueType[kind], sub_type=element_type)
-            data = tensor_data(self.tensors)
             for tensor in self.tensors:
                 if tensor.type not in GGMLQuantizationType.__members__:
                     raise UnfitError(f"tensor {tensor.name} is {tensor.type}, which the gguf package cannot write")
-                streamed = cast(Any, _Streamed(tensor, data, progress, inspect))
+                streamed = cast(Any, _Streamed(tensor, progress, inspect))
                 kind = GGMLQuantizationType[tensor.type]
                 writer.add_tensor(packable(tensor.name), streamed, raw_dtype=kind, tensor_endianess=GGUFEndian.LITTLE)
             writer.open_output_file()
@@ -116,12 +115,10 @@ class _Streamed:
 
     dtype = None  # the type of the elements is given separately
 
-    def __init__(
-        self, entry: TensorEntry, data: Iterator[memoryview], progress: Progress | None, inspect: Inspect | None
-    ) -> None:
+    def __init__(self, entry: TensorEntry, progress: Progress | None, inspect: Inspect | None) -> None:
         self.shape = entry.shape[::-1]
         self.nbytes = entry.nbytes
-        self.entry, self.data, self.progress, self.inspect = entry, data, progress, inspect
+        self.entry, self.progress, self.inspect = entry, progress, inspect
 
     def tofile(self, file: IO[bytes]) -> None:
-        copy(self.entry, self.data, file, self.progress, self.inspect)
+        copy(self.entry, file, self.progress, self.inspect)

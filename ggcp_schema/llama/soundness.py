@@ -10,7 +10,7 @@ This module imports numpy; only commands that read tensor data import it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -26,10 +26,12 @@ from ggcp_schema.llama.runs import Run, Runs, joined
 from ggcp_schema.llama.state import RULES, State, Unsound, order_of_x, place_text
 
 Floats = npt.NDArray[np.float32]
+Bits = npt.NDArray[np.uint32]
 Mask = npt.NDArray[np.bool_]
 
 LEAST = 16  # zeros in a row that are no chance: even one weight in 2**24 would be zero by chance
 HUGE = {"v": 1e24}  # v is a mean of squares
+SIGN, SIZE = np.uint32(1 << 31), np.uint32((1 << 31) - 1)  # bits of a float32; those of sizes are in their order
 HUGE_WEIGHT = 1e18  # its square is beyond float32 in any sum, so the loss could not have been finite
 M_FADES = 400  # iterations before which no m fades to zero with beta1 = 0.9 while v is not
 FADED = 1e-25  # the size of values beside one that has faded to zero is far below this
@@ -72,7 +74,7 @@ def examine(state: State, progress: Callable[[int], None] | None = None) -> list
 
 @dataclass
 class Watch:
-    """Looks at tensors as they are copied: `copying` hands on the pieces, `finish` returns what is unsound.
+    """Looks at tensors as they are copied: `look` takes the values, `finish` returns what is unsound.
 
     Nothing is read twice but the neighbourhood of what is suspicious. Of m and v only the largest value of each block
     is kept; a block is one value in small models, and n_embd values at most, so that m may exceed v unnoticed in large
@@ -81,46 +83,43 @@ class Watch:
 
     state: State
     runs: dict[tuple[str, str], Runs] = field(default_factory=dict)
-    peaks: dict[str, Floats] = field(default_factory=dict)
+    peaks: dict[str, Bits] = field(default_factory=dict)
 
-    def copying(
-        self, name: str, extents: Sequence[tuple[int, int]], chunks: Iterator[memoryview]
-    ) -> Iterator[memoryview]:
-        """Yield the chunks, which are the bytes of these (offset, size) extents of a tensor, and look at them."""
-        start = self.state.tensor(name).offset
-        for offset, size in extents:
-            at = offset
-            while at < offset + size:
-                chunk = next(chunks)
-                self.look(name, (at - start) // 4, np.frombuffer(chunk, "<f4"))
-                at += len(chunk)
-                yield chunk
-
-    def look(self, name: str, at: int, values: Floats) -> None:
-        """Look at values of a tensor, of which the first is element `at`."""
+    def look(self, name: str, at: int, values: Floats) -> bool:
+        """Look at values of a tensor, of which the first is element `at`. Return True if all are finite."""
         if not len(values):
-            return
-        size = np.abs(values)
-        least, most = size.min(), size.max()  # NaN if one is NaN
-        limit = HUGE.get(name, HUGE_WEIGHT)
-        if not most <= limit:
-            finite = np.isfinite(size)
-            self._add("not-finite", name, at, ~finite)
-            self._add("huge", name, at, finite & (size > limit))
-        if name in ("m", "v"):
-            self._keep_peaks(name, at, size)
-            if name == "v" and values.min() < 0:
+            return True
+        bits = values.view(np.uint32)
+        if name == "v":
+            if bits.max() >= SIGN:
                 self._add("negative-v", name, at, values < 0)
-        elif not least > 0 and (name == "x" or name in self.state.model):
-            self._add("zeros-in-x" if name == "x" else "zeros-in-weights", name, at, values == 0)
+                bits = bits & SIZE
+        else:
+            bits = bits & SIZE
+        if name in ("m", "v"):
+            most = self._keep_peaks(name, at, bits)
+        else:
+            most = bits.max()
+            # LEAST zeros in a row have one at these places, unless they go on in the next values.
+            has_runs = np.count_nonzero(bits[::LEAST]) * LEAST < len(bits) or not bits[-1]
+            if has_runs and (name == "x" or name in self.state.model):
+                self._add("zeros-in-x" if name == "x" else "zeros-in-weights", name, at, values == 0)
+        limit = np.float32(HUGE.get(name, HUGE_WEIGHT))
+        if most <= limit.view(np.uint32):
+            return True
+        finite = np.isfinite(values)
+        self._add("not-finite", name, at, ~finite)
+        self._add("huge", name, at, finite & (np.abs(values) > limit))
+        return bool(finite.all())
 
     def finish(self) -> list[Unsound]:
         """Return what is unsound in the tensors that were looked at, in file order."""
         if {"m", "v"} <= self.peaks.keys():
+            peaks = {name: self.peaks[name].view(np.float32) for name in ("m", "v")}
             found = Runs()
             step = AT_ONCE // 8  # of the numbers that are made of them, some are float64
-            for at in range(0, len(self.peaks["m"]), step):
-                m, v = self.peaks["m"][at : at + step], self.peaks["v"][at : at + step]
+            for at in range(0, len(peaks["m"]), step):
+                m, v = peaks["m"][at : at + step], peaks["v"][at : at + step]
                 with np.errstate(invalid="ignore"):
                     found.add(at, (m > self._root * np.sqrt(v + SQUARE)) | ((m == 0) & (v > 0)))
             for run in found.kept:
@@ -277,14 +276,18 @@ class Watch:
         n_embd = self.state.n_embd
         return next((size for size in range(max(wanted, 1), n_embd) if n_embd % size == 0), max(n_embd, 1))
 
-    def _keep_peaks(self, name: str, at: int, size: Floats) -> None:
-        n_elements, block = self.state.vectors[name].n_elements, self._block
+    def _keep_peaks(self, name: str, at: int, bits: Bits) -> np.uint32:
+        """Keep the largest size of each block; return the largest of all."""
+        block = self._block
         if name not in self.peaks:
-            self.peaks[name] = np.zeros(-(-n_elements // block), np.float32)
+            self.peaks[name] = np.zeros(-(-self.state.vectors[name].n_elements // block), np.uint32)
         first = at // block
-        starts = np.maximum(np.arange(first, -(-(at + len(size)) // block)) * block - at, 0)
+        starts = np.maximum(np.arange(first * block - at, len(bits), block), 0)
+        largest = bits if block == 1 else np.maximum.reduceat(bits, starts)
         part = self.peaks[name][first : first + len(starts)]
-        np.maximum(part, np.maximum.reduceat(size, starts), out=part)
+        np.maximum(part, largest, out=part)
+        most: np.uint32 = largest.max()
+        return most
 
     def _add(self, rule: str, name: str, at: int, mask: Mask) -> None:
         least = LEAST if rule.startswith("zeros-") else 1

@@ -152,11 +152,6 @@ def refused(plan: Plan, finding: str) -> UsageError:
     )
 
 
-def _pieces(data: FileData) -> list[Rows]:
-    """Return the pieces in which data is read from its file, the first one last."""
-    return [piece for extent in data.extents for piece in Rows(*extent).chunks()][::-1]
-
-
 class _Inspection:
     """Looks at the values of each tensor while its data is copied: counts NaN and infinities, and what is unsound."""
 
@@ -166,8 +161,9 @@ class _Inspection:
         self.watch = Watch(state) if state is not None else None
         known = {} if state is None else {**state.model, **state.vectors}
         self.names = {tensor.path: name for name, tensor in known.items()}
-        self.entry: TensorEntry | None = None  # whose data comes in these pieces, of which the last is the next
-        self.pieces: list[Rows] = []
+        self.entry: TensorEntry | None = None  # whose data comes from these extents, of which the last is the next
+        self.extents: list[Rows] = []
+        self.done = 0  # bytes of that extent
 
     def unsound(self) -> tuple[Finding, ...]:
         """Return what is unsound in the data that was copied. Raises `UsageError` if `strict`."""
@@ -179,27 +175,35 @@ class _Inspection:
             raise refused(self.plan, f"{found[0].path}: {found[0].message}")
         return tuple(found)
 
-    def _look(self, entry: TensorEntry, chunk: memoryview) -> None:
-        """Let the watch look at values that are copied from the file; it takes them by their place in the tensor."""
+    def _place(self, entry: TensorEntry, nbytes: int) -> tuple[str, int] | None:
+        """Return of which tensor, and from which element, the next bytes are; None if that need not be looked at."""
         data = entry.data
         if self.watch is None or not isinstance(data, FileData) or entry.type != "F32":
-            return
+            return None
         name = self.names.get(data.path)
         if name is None or data.source is not self.plan.file.source:
-            return
-        self.pieces = self.pieces if self.entry is entry and self.pieces else _pieces(data)
-        self.entry, piece = entry, self.pieces.pop()
-        if piece.n_rows == 1:  # the rows of heads that are exchanged would be looked at one at a time
-            first = (piece.offset - self.watch.state.tensor(name).offset) // 4
-            self.watch.look(name, first, decode(chunk, "F32", LITTLE))
+            return None
+        if self.entry is not entry or not self.extents:
+            self.entry, self.extents, self.done = entry, [Rows(*extent) for extent in data.extents][::-1], 0
+        extent, at = self.extents[-1], self.done
+        self.done += nbytes
+        if self.done == extent.nbytes:
+            self.extents.pop()
+            self.done = 0
+        if extent.n_rows > 1:  # the rows of heads that are exchanged would be looked at one at a time
+            return None
+        return name, (extent.offset + at - self.watch.state.tensor(name).offset) // 4
 
     def __call__(self, entry: TensorEntry, chunk: memoryview) -> None:
         import numpy as np
 
         if entry.type not in ELEMENT_SIZES:
             return
-        self._look(entry, chunk)
-        finite = np.isfinite(decode(chunk, entry.type, LITTLE))
+        values = decode(chunk, entry.type, LITTLE)
+        place = self._place(entry, len(chunk))
+        if self.watch is not None and place is not None and self.watch.look(*place, values):
+            return
+        finite = np.isfinite(values)
         if finite.all():
             return
         if self.strict:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ggcp_schema import FileError
+from ggcp_schema.constructs.streams import CHUNK
 from ggcp_schema.files import source as module
 from ggcp_schema.files.source import Rows, Source
 
@@ -44,9 +45,20 @@ def test_pieces_cover_the_extents_exactly(
         pieces = [bytes(piece) for piece in source.stream(extents)]
         source.close()
     assert b"".join(pieces) == b"".join(data[start : start + size] for start, size in extents)
-    assert [len(piece) for piece in pieces] == [
-        min(chunk, size - at) for _, size in extents for at in range(0, size, chunk)
-    ]
+    assert max(map(len, pieces), default=0) <= chunk
+
+
+@pytest.mark.parametrize(("at", "ends"), [(0, 0), (1056, 0), (1058, 2)])
+def test_chunks_end_where_a_file_is_written_fastest_but_never_inside_of_a_number(
+    at: int, ends: int, tmp_path: Path
+) -> None:
+    (tmp_path / "data").write_bytes(bytes(1_000_000))
+    source = Source(tmp_path / "data")
+    pieces = [len(piece) for piece in source.stream([(32, 300_000), (500_000, 400_000)], at)]
+    places = [at + sum(pieces[:number]) for number in range(1, len(pieces))]
+    source.close()
+    assert sum(pieces) == 700_000
+    assert [place % CHUNK for place in places if place != at + 300_000] == [ends] * (len(places) - 1)
 
 
 @given(

@@ -200,8 +200,11 @@ def test_a_watch_finds_the_same_pages_while_data_is_copied(
                 extents = [(tensor.offset, tensor.nbytes)]
                 if name in state.vectors:
                     extents = permuted_extents(tensor, "A", to_order, state.model)
-                whole = b"".join(file.source.stream(extents))
-                assert b"".join(watch.copying(name, extents, file.source.stream(extents))) == whole
+                for offset, size in extents:
+                    at = (offset - tensor.offset) // 4
+                    for chunk in file.source.stream([(offset, size)], offset + 1056):
+                        watch.look(name, at, np.frombuffer(chunk, "<f4"))
+                        at += len(chunk) // 4
             found = watch.finish()
             assert found == soundness(file)
             assert found
