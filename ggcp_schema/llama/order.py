@@ -296,7 +296,7 @@ class _Evidence:
         for first, block in sampled_rows(vector, self.n_embd, most=SEARCHED):
             rows = _matching(block, vector.byte_order, self.n_embd, matches)
             for other in others if rows else ():
-                data = _bytes(other, first * self.n_embd, first * self.n_embd + len(block) // SIZE)
+                data = memoryview(_bytes(other, first * self.n_embd, first * self.n_embd + len(block) // SIZE))
                 rows = sorted({*rows} & {*_matching(data, other.byte_order, self.n_embd, matches)})
             if not rows:
                 continue
@@ -322,14 +322,18 @@ class _Rows(NamedTuple):
     outside: dict[Order, int]
 
 
-def _matching(block: bytes, byte_order: str, n_embd: int, matches: Callable[[array[float]], bool]) -> Sequence[int]:
-    """Return the numbers of the rows in a block that match."""
-    values = floats(block, byte_order)
-    n_rows = len(values) // n_embd
-    if not block.strip(b"\0"):
-        return range(n_rows) if matches(values[:n_embd]) else ()
-    small = [row for row, value in enumerate(values[::n_embd]) if -LEAST_NORMAL < value < LEAST_NORMAL]
-    return [row for row in small if matches(values[row * n_embd : (row + 1) * n_embd])]
+def _matching(
+    block: memoryview, byte_order: str, n_embd: int, matches: Callable[[array[float]], bool]
+) -> Sequence[int]:
+    """Return the numbers of the rows in a block that match. Only rows whose first value is small can."""
+    values = block.cast("f")
+    firsts = floats(values[::n_embd].tobytes(), byte_order)
+    if min(firsts) >= LEAST_NORMAL:
+        return ()
+    if not any(firsts) and not bytes(block).strip(b"\0"):
+        return range(len(firsts)) if matches(firsts) else ()
+    small = [row for row, value in enumerate(firsts) if -LEAST_NORMAL < value < LEAST_NORMAL]
+    return [row for row in small if matches(floats(block[row * n_embd * SIZE : (row + 1) * n_embd * SIZE], byte_order))]
 
 
 def _has_decayed(row: array[float]) -> bool:
@@ -346,9 +350,10 @@ def _embeddings(layout: Layout, n_embd: int) -> range:
 
 def sampled_rows(
     vector: Tensor, n_embd: int, among: range | None = None, *, most: int | None = None
-) -> Iterator[tuple[int, bytes]]:
+) -> Iterator[tuple[int, memoryview]]:
     """Yield (number of the first row, bytes) for blocks of rows of n_embd values, evenly spread over the vector.
 
+    The bytes are only valid until the next are requested.
     All rows come if they have no more than `most` values, EXAMINED by default. `among` limits the rows.
     """
     among = range(vector.n_elements // n_embd) if among is None else among
@@ -362,20 +367,23 @@ def sampled_rows(
         yield from _rows(vector, n_embd, first, first + rows)
 
 
-def floats(data: bytes, byte_order: str) -> array[float]:
+def floats(data: bytes | memoryview, byte_order: str) -> array[float]:
     """Return F32 values in the byte order of a file as numbers."""
-    values = array("f", data)
+    values = array("f")
+    values.frombytes(data)
     if byte_order != sys.byteorder:
         values.byteswap()
     return values
 
 
-def _rows(vector: Tensor, n_embd: int, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
+def _rows(vector: Tensor, n_embd: int, start: int, stop: int) -> Iterator[tuple[int, memoryview]]:
     """Yield (number of the first row, bytes of the rows) from `start` to `stop`, about 256 KiB at a time."""
-    step = max(1, READ_AT_ONCE // n_embd)
+    size, step = n_embd * SIZE, max(1, READ_AT_ONCE // n_embd)
+    buffer = memoryview(bytearray(min(step, stop - start) * size))
     for first in range(start, stop, step):
-        last = min(first + step, stop)
-        yield first, _bytes(vector, first * n_embd, last * n_embd)
+        block = buffer[: (stop - first) * size]
+        vector.source.read_into(block, vector.offset + first * size)
+        yield first, block
 
 
 def _bytes(tensor: Tensor, start: int, stop: int) -> bytes:
