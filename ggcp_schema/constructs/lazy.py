@@ -58,15 +58,20 @@ class LazyArray(Array):
         index = 0
         while index < count:
             chunk, at = stream.read(CHUNK), 0
-            while index < count and at + width <= len(chunk):
+            size, mark = len(chunk), last + SPACING - here
+            for index in range(index, count):  # noqa: B020 - a large vocabulary goes through this loop: each step counts
+                if at + width > size:
+                    break
                 (length,) = unpack(chunk, at)
                 end = at + width + length
-                if not 0 <= length <= longest or end > len(chunk):
+                if end > size or not 0 <= length <= longest:
                     break
-                if here + at - last >= SPACING:
-                    last = here + at
+                if at >= mark:
+                    last, mark = here + at, at + SPACING
                     items.note(index, last)
-                index, at = index + 1, end
+                at = end
+            else:
+                index = count
             here += at
             stream.seek(here)
             if index < count and not at:

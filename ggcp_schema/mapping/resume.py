@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ggcp_schema.errors import UnfitError, UsageError
 from ggcp_schema.files.pieces import FileData, TensorEntry, Transform, Zeros, stored
@@ -14,7 +14,6 @@ from ggcp_schema.formats.file import File
 from ggcp_schema.formats.ggcp.checkpoint import Checkpoint
 from ggcp_schema.formats.gguf.file import GgufFile
 from ggcp_schema.gguf.entries import INTEGERS, KeyValue, is_copied
-from ggcp_schema.gguf.writer import Gguf
 from ggcp_schema.llama import names
 from ggcp_schema.llama.eras import DEFAULT_RMS_EPS, EraConclusion
 from ggcp_schema.llama.keys import COUNTS, OPTIMIZER, STATE
@@ -23,6 +22,9 @@ from ggcp_schema.llama.rotation import FREQ_BASE, rope_entries
 from ggcp_schema.llama.scale import divided
 from ggcp_schema.llama.training import Training
 from ggcp_schema.schema.inference import ADAM
+
+if TYPE_CHECKING:
+    from ggcp_schema.gguf.writer import Gguf
 
 FRESH = {
     names.TRAINING_ITERATION_COUNT: 0,  # the trainers take the optimizer's iteration from this key
@@ -123,6 +125,8 @@ def resume_content(file: File, training: Training, recipe: Recipe) -> Gguf:
     A GGUF checkpoint keeps its own keys, and the order of its tensors. Raises `UnfitError` if a count is out of range
     for its GGUF type, `UsageError` if something cannot be copied.
     """
+    from ggcp_schema.gguf.writer import Gguf  # `info`, which asks for the keys only, starts without it
+
     checked_epsilon(recipe.rms_eps)
     try:
         keys = resume_keys(file, training, recipe)
