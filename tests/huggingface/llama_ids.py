@@ -12,19 +12,19 @@ from pathlib import Path
 ANSWER = "answer: "
 
 
-def token_ids(model: Path, texts: Sequence[str], *, parse_special: bool) -> list[list[int]]:
-    """Return the ids of each text, with the token bos; texts of special tokens are these if `parse_special`."""
-    job = json.dumps([str(model), list(texts), parse_special])
+def token_ids(model: Path, texts: Sequence[str]) -> tuple[list[list[int]], list[list[int]]]:
+    """Return the ids of each text, with the token bos; then again with the texts of special tokens as these."""
+    job = json.dumps([str(model), list(texts)])
     result = subprocess.run(
         [sys.executable, __file__], input=job, capture_output=True, encoding="utf-8", timeout=300, check=False
     )
     answer = next((line for line in result.stdout.splitlines() if line.startswith(ANSWER)), None)
     assert answer, result.stderr
-    ids: list[list[int]] = json.loads(answer.removeprefix(ANSWER))
-    return ids
+    as_texts, as_tokens = json.loads(answer.removeprefix(ANSWER))
+    return as_texts, as_tokens
 
 
-def _main(model: str, texts: list[str], parse_special: bool) -> None:
+def _main(model: str, texts: list[str]) -> None:
     from http.client import HTTPConnection
     from urllib.parse import urlsplit
 
@@ -37,11 +37,14 @@ def _main(model: str, texts: list[str], parse_special: bool) -> None:
     params.verbosity = 1
     server = xllamacpp.Server(params)
     connection = HTTPConnection(urlsplit(server.listening_address).netloc, timeout=60)
-    found = []
-    for text in texts:
+
+    def ids(text: str, parse_special: bool) -> list[int]:
         body = json.dumps({"content": text, "add_special": True, "parse_special": parse_special})
         connection.request("POST", "/tokenize", body)
-        found.append(json.load(connection.getresponse())["tokens"])
+        found: list[int] = json.load(connection.getresponse())["tokens"]
+        return found
+
+    found = [[ids(text, parse_special) for text in texts] for parse_special in (False, True)]
     print(ANSWER, json.dumps(found), sep="", flush=True)
     os._exit(0)  # the server's threads do not always end
 

@@ -262,7 +262,7 @@ def test_the_moments_of_a_file_that_was_read_for_a_single_parameter_are_the_same
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     """A matrix of queries larger than all buffers together, of one head, whose rows lie far apart."""
     path = tmp_path / "large.ggcp"
-    shape = {"n_vocab": 4, "n_embd": 2048, "n_mult": 32, "n_ff": 32, "n_head": 1, "n_rot": 2048}
+    shape = {"n_vocab": 4, "n_embd": 1024, "n_mult": 32, "n_ff": 32, "n_head": 1, "n_rot": 1024}
     path.write_bytes(build_checkpoint(**shape, data=lambda count: np.zeros(count, np.float32)))
     with open_file(path) as file:
         training = file.training()
@@ -275,5 +275,4 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
             pass
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-    assert path.stat().st_size > 190 << 20
-    assert peak < 16 << 20
+    assert peak < 4 * 1024**2 < path.stat().st_size // 10

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -69,11 +70,17 @@ def fast(spm: SpmTokenizer) -> Tokenizer:
 
 def by_llama(vocab: Path, strings: list[str], folder: Path, *, parse_special: bool) -> list[list[int]]:
     """Return llama.cpp's ids, with this vocabulary in a model of no use."""
+    return _answers(vocab.read_bytes(), vocab, tuple(strings), folder)[parse_special]
+
+
+@cache
+def _answers(content: bytes, vocab: Path, strings: tuple[str, ...], folder: Path) -> tuple[list[list[int]], ...]:
+    """Return the ids for texts that stay texts, and where those of special tokens are these."""
     tokens = read(vocab).tokens
     checkpoint, model = folder / "model.ggcp", folder / "model.gguf"
     checkpoint.write_bytes(build_checkpoint(n_vocab=len(tokens)))
     export_model(checkpoint, model, vocab=vocab, context_length=64, force=True)
-    return token_ids(model, strings, parse_special=parse_special)
+    return token_ids(model, strings)
 
 
 def with_texts(keys: dict[str, tuple[str, Any]], texts: dict[int, str]) -> list[tuple[str, Any, str]]:

@@ -61,7 +61,7 @@ def test_nothing_is_found_in_a_genuine_file_or_in_what_it_is_converted_to(path: 
     assert found_in(converted) == []
 
 
-@settings(UNTIMED, max_examples=1000)
+@settings(UNTIMED, max_examples=5 * UNTIMED.max_examples)
 @given(data=trained())
 def test_nothing_is_found_in_a_training_whose_tokens_did_not_all_occur(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "x"
