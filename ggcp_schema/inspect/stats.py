@@ -104,14 +104,14 @@ def _measure(tensor: Tensor, chunks: Iterator[Floats], progress: Callable[[int],
     total, samples, done = Sums(), [], 0
     length, nbytes = tensor.block
     step = -(-tensor.n_elements // SAMPLE) | 1  # odd, so that it does not sample the same columns of every row
-    while done < tensor.n_elements:
-        values = next(chunks)
-        with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
+        while done < tensor.n_elements:
+            values = next(chunks)
             total.add(sums(values))
-        samples.append(values[-done % step :: step].copy())
-        done += len(values)
-        if progress:
-            progress(len(values) * nbytes // length)
+            samples.append(values[-done % step :: step].copy())
+            done += len(values)
+            if progress:
+                progress(len(values) * nbytes // length)
     return finish(total, np.concatenate(samples) if samples else np.empty(0, np.float32))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from ggcp_schema.files.source import Source
+from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats import open_file
 from ggcp_schema.formats.state import state_of
 from ggcp_schema.inspect.soundness import soundness
 from ggcp_schema.llama.adam import AdamParams, largest_root
 from ggcp_schema.llama.parameters import permuted_extents
-from ggcp_schema.llama.soundness import RULES, Watch
-from ggcp_schema.llama.state import Unsound
+from ggcp_schema.llama.soundness import LEAST, RULES, Watch
+from ggcp_schema.llama.state import State, Unsound
 from tests.fuzz.pages import damage
 from tests.helpers import FIXTURES, GENUINE, ORDERS, run_cli
 from tests.llama.trained import adam, trained
@@ -181,6 +184,18 @@ def test_a_sample_of_lost_pages_and_flipped_bits(name: str) -> None:
 
 
 # While data is copied --------------------------------------------------------------------------------------
+
+
+@given(st.integers(20, 150), st.integers(0, 20), st.integers(0, 20), st.sampled_from([0.0, -0.0]))
+def test_a_run_of_zeros_is_found_where_a_piece_ends(cut: int, before: int, after: int, zero: float) -> None:
+    values = np.ones(200, np.float32)
+    values[cut - before : cut + after] = zero
+    with closing(Source(V1)) as source:
+        watch = Watch(State({"output": Tensor("output", "output", (8, 25), 0, values.nbytes, source)}, {}, 8))
+    assert watch.look("output", 0, values[:cut])
+    assert watch.look("output", cut, values[cut:])
+    runs = [(4 * (cut - before), 4 * (cut + after))] if before + after >= LEAST else []
+    assert [(bad.start, bad.stop) for bad in watch.findings()] == runs
 
 
 @pytest.mark.parametrize("n_blocks", [1 << 20, 2000])
