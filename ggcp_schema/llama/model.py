@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.tensor import Tensor
@@ -16,12 +17,12 @@ EXPORTED = "Only models with the tensors of the trainers' models are exported."
 
 @dataclass(frozen=True)
 class Model:
-    """A model that llama.cpp can run. Raises `UsageError` if it could not.
+    """A model: hyper-parameters and weights.
 
     Attributes:
         n_rot, freq_base: RoPE turns pair i by `freq_base ** (-2 * i / n_rot)` at each position.
         freq_scale: `rope.scale_linear`.
-        tensors: by GGUF name, in the order in which the trainer wrote them.
+        tensors: by ggcp path (`layers[0].wq`), in file order.
         evidence: what the file shows of its writer, except what the optimizer's state shows.
         n_head_kv: the heads of keys and values, which groups of queries share; None for as many as n_head.
         rms_eps: the epsilon of the RMS norm, if the file stores it.
@@ -51,7 +52,8 @@ class Model:
     name: str | None = None
     kept: tuple[KeyValue, ...] = ()
 
-    def __post_init__(self) -> None:
+    def checked(self) -> Model:
+        """Return the model if llama.cpp can run it. Raises `UsageError` if not."""
         try:
             rope_entries(self.n_embd, self.n_head, self.n_rot, self.freq_base)
         except UsageError as error:
@@ -60,11 +62,12 @@ class Model:
             raise self._impossible(f"{self.n_head} heads of queries cannot share {self.n_head_kv} of keys and values")
         if not self.n_layer:
             raise self._impossible("it has no layers")
+        return self
 
     def _impossible(self, why: str) -> UsageError:
         return UsageError(f"{self.path}: {why}", "llama.cpp cannot run this model.")
 
-    @property
+    @cached_property
     def n_params(self) -> int:
         """The number of parameters."""
         return sum(tensor.n_elements for tensor in self.tensors.values())

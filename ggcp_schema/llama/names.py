@@ -120,6 +120,11 @@ PATHS = {f"{gguf}.weight": path for path, gguf in MODEL_TENSORS.items()} | {
 """The field paths of the tensors outside of the layers, by GGUF name."""
 
 
+def n_tensors(n_layer: int) -> int:
+    """Return the number of tensors of a model."""
+    return len(MODEL_TENSORS) + len(LAYER_TENSORS) * n_layer
+
+
 def layer_and_name(path: str) -> tuple[int | None, str]:
     """Return the layer and the name in a tensor's path: (3, "wq") for `layers[3].wq`, (None, "norm") for `norm`."""
     match = LAYER_PATH.fullmatch(path)

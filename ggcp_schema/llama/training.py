@@ -1,4 +1,4 @@
-"""A training state, whatever the format of its file: hyper-parameters, counts, weights, the optimizer's vectors.
+"""A training state, whatever the format of its file: a model, counts, the optimizer's vectors.
 
 `study` decides what the file does not say: who wrote it and what follows from that, the order of the parameters in the
 flat vectors, and the scale of the gradients.
@@ -16,7 +16,8 @@ from ggcp_schema.errors import UsageError
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.llama.context import Context, context_of
-from ggcp_schema.llama.eras import EraConclusion, Evidence, Gradient, conclude
+from ggcp_schema.llama.eras import EraConclusion, Gradient, conclude
+from ggcp_schema.llama.model import Model
 from ggcp_schema.llama.order import OrderDecision, decide_order, stated_order
 from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, FLAT_FIELDS, RESUME_ORDER, Order
 from ggcp_schema.llama.scale import Counts, ScaleDecision, decide_scale, gradient_ratio, is_long, mean_square_length
@@ -29,20 +30,14 @@ BATCHES = range(1, 1 << 31)  # a C int
 
 @dataclass(frozen=True)
 class Training:
-    """A training state, with the values that mean the same in every format.
+    """A model with the state of its training, in the values that mean the same in every format.
 
     Attributes:
-        n_rot: the R of RoPE's frequencies, `freq_base ** (-2 * i / R)`.
-        freq_base: their base.
-        model: the model's tensors by ggcp path (`layers[0].wq`), in file order.
         state: the optimizer's tensors by field (`m`), in file order.
         optimizer: adam or lbfgs.
         iteration: the optimizer's count of iterations.
         past: the number of past losses that the optimizer keeps.
         n_iter: iterations per batch, `adam.n_iter`; None if not stored.
-        rms_eps: the epsilon, if the file stores it.
-        context_length: in tokens, if the file stores it.
-        evidence: what the file shows of its writer, except the scale of the gradients.
         orders: the orders that a program can have written into a file of this kind.
         begin: the id of the token that begins every sample, if the file states it.
         n_threads: of the program that wrote the losses, if the file stores it.
@@ -51,16 +46,7 @@ class Training:
         reordered: True if `convert` wrote the flat vectors in order C.
     """
 
-    path: str
-    source: Source
-    n_vocab: int
-    n_embd: int
-    n_head: int
-    n_layer: int
-    n_ff: int
-    n_rot: int
-    freq_base: float
-    model: Mapping[str, Tensor]
+    model: Model
     state: Mapping[str, Tensor]
     optimizer: str
     train_its: int
@@ -68,10 +54,7 @@ class Training:
     train_tokens: int
     iteration: int
     past: int
-    n_iter: int | None
-    rms_eps: float | None
-    context_length: int | None
-    evidence: Evidence
+    n_iter: int | None = None
     orders: tuple[Order, ...] = CHECKPOINT_ORDERS
     begin: int | None = None
     n_threads: int | None = None
@@ -79,15 +62,10 @@ class Training:
     divided_exactly: bool = False
     reordered: bool = False
 
-    @cached_property
-    def n_params(self) -> int:
-        """The number of parameters of the model."""
-        return sum(tensor.n_elements for tensor in self.model.values())
-
     @property
     def context(self) -> Context:
         """The tokens of a sample, as stored or as the counts tell."""
-        return context_of(self.train_samples, self.train_tokens, self.context_length)
+        return context_of(self.train_samples, self.train_tokens, self.model.context_length)
 
     @cached_property
     def vectors(self) -> Mapping[str, Tensor]:
@@ -133,9 +111,11 @@ def study(training: Training, *, order: str | None = None, n_batch: int | None =
     certain = decision.order if decision.is_certain else None
     ratio = None
     if certain is not None and "v" in training.vectors:
-        ratio = gradient_ratio(training.model, training.vectors["v"], certain, training.iteration)
+        ratio = gradient_ratio(training.model.tensors, training.vectors["v"], certain, training.iteration)
     proven = decided.order if decided.is_certain else certain
-    evidence = training.evidence._replace(order=proven, long_gradient=None if training.divided else is_long(ratio))
+    evidence = training.model.evidence._replace(
+        order=proven, long_gradient=None if training.divided else is_long(ratio)
+    )
     era, square_length = conclude(evidence), None
     if "v" in training.vectors and "clipped sum" in {writer.gradient for writer in era.writers}:
         square_length = mean_square_length(training.vectors["v"], training.iteration)
@@ -148,7 +128,7 @@ def study(training: Training, *, order: str | None = None, n_batch: int | None =
 
 def order_of(training: Training) -> OrderDecision:
     """Decide in which order the flat vectors are: by the bytes, or else as `convert` recorded it."""
-    decided = decide_order(training.model, training.vectors, training.orders, training.begin)
+    decided = decide_order(training.model.tensors, training.vectors, training.orders, training.begin)
     if training.reordered and not decided.is_certain:
         return decided._replace(order=RESUME_ORDER, certainty="stated", reason="ggcp-schema recorded it")
     return decided
@@ -172,9 +152,11 @@ def _scale(
 def _check_lengths(training: Training) -> None:
     """Check that the flat vectors have a value for each parameter of the model. Raises `UsageError`."""
     for name, vector in training.vectors.items():
-        if vector.shape[0] != training.n_params:
-            found = f"{name} holds {vector.shape[0]} values, but the model has {training.n_params} parameters"
-            raise UsageError(f"{training.path}: {found}", "Do not state an order, to copy the values as they are.")
+        if vector.shape[0] != training.model.n_params:
+            found = f"{name} holds {vector.shape[0]} values, but the model has {training.model.n_params} parameters"
+            raise UsageError(
+                f"{training.model.path}: {found}", "Do not state an order, to copy the values as they are."
+            )
 
 
 def modification_date(source: Source) -> datetime.date | None:

@@ -60,7 +60,7 @@ def plan_resume(
             "Omit the order and the batch, or the request for a fresh optimizer.",
         )
     conclusions = study(training, order=order, n_batch=n_batch)
-    epsilon = epsilon_of(rms_eps, training.rms_eps, conclusions.era)
+    epsilon = epsilon_of(rms_eps, training.model.rms_eps, conclusions.era)
     scale = conclusions.scale.s if conclusions.scale.summed and not fresh_optimizer else None
     rotation, problem = kept_rotation(training)
     recipe = Recipe(
@@ -159,10 +159,10 @@ def resume_command(training: Training) -> Command:
     numbers = {
         "--threads": os.cpu_count(),  # by default 6, which hardly move on fewer cores
         "--ctx": training.context.tokens,
-        "--embd": training.n_embd,
-        "--head": training.n_head,
-        "--layer": training.n_layer,
-        "--ff": training.n_ff,
+        "--embd": training.model.n_embd,
+        "--head": training.model.n_head,
+        "--layer": training.model.n_layer,
+        "--ff": training.model.n_ff,
         "--opt-past": training.past,  # it refuses a checkpoint with another number
     }
     words = (

@@ -140,8 +140,8 @@ def plan_model(
 def _left_out(file: File, model: Model) -> Iterator[Finding]:
     """Yield the tensors of a GGUF file that belong neither to the model nor to the optimizer."""
     for tensor in file.tensors.values():
-        _, name, _ = file.names_of(tensor)
-        if name is not None and name not in model.tensors and not is_optimizer(name):
+        path, name, _ = file.names_of(tensor)
+        if name is not None and path not in model.tensors and not is_optimizer(name):
             yield Finding("tensor_infos", f"{name!r} is no tensor of a llama model and is left out")
 
 

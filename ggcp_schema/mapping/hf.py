@@ -127,7 +127,7 @@ class Folder:
         """Return model.safetensors. Raises `UsageError` for quantized weights, or another `dtype`."""
         model = self.model
         heads: dict[str, Any] = {"n_head": model.n_head, "n_head_kv": model.n_head_kv}
-        return Safetensors(METADATA, weight_tensors(_by_path(model), **heads, dtype=element_type(self.dtype)))
+        return Safetensors(METADATA, weight_tensors(_weights(model), **heads, dtype=element_type(self.dtype)))
 
     def json(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Yield the names and the values of the JSON files. Those of large vocabularies take some memory."""
@@ -167,8 +167,8 @@ def tokenizer_of(vocabulary: Vocabulary) -> SpmTokenizer:
     return spm_tokenizer(vocabulary.keys)
 
 
-def _by_path(model: Model) -> dict[str, Tensor]:
-    """Return the tensors by ggcp path. Raises `UsageError` for quantized ones."""
+def _weights(model: Model) -> Mapping[str, Tensor]:
+    """Return the tensors. Raises `UsageError` for quantized ones."""
     for tensor in model.tensors.values():
         if tensor.type not in ELEMENT_SIZES:
             raise UsageError(
@@ -176,7 +176,7 @@ def _by_path(model: Model) -> dict[str, Tensor]:
                 f"{', '.join(ELEMENT_SIZES)}",
                 "Pass the file that the model was quantized from.",
             )
-    return {str(names.field_path(name)): tensor for name, tensor in model.tensors.items()}
+    return model.tensors
 
 
 def _rope_factor(model: Model) -> float:
@@ -207,12 +207,12 @@ def moments_of(file: File, conclusions: Study | None) -> tuple[list[TensorEntry]
         return [], _left_out(why)
     divisor = scale.s if scale.summed and scale.s is not None else 1
     tensors = moment_tensors(
-        training.model,
+        training.model.tensors,
         training.state,
         order=str(order.order),
         scale=divisor,
         step=training.iteration,
-        n_head=training.n_head,
+        n_head=training.model.n_head,
     )
     effect = f"m is divided by {divisor:,}, v by its square" if divisor != 1 else ""
     if scale.gradient is None:
@@ -226,7 +226,7 @@ def _why_left_out(training: Training, conclusions: Study) -> str:
     """Return why the state is not written; empty if it is."""
     order, scale = conclusions.order, conclusions.scale
     flat = [training.state.get(field) for field in ("m", "v")]
-    is_whole = all(vector and vector.type == "F32" and vector.shape == (training.n_params,) for vector in flat)
+    is_whole = all(vector and vector.type == "F32" and vector.shape == (training.model.n_params,) for vector in flat)
     is_known = scale.summed and scale.s is not None and not scale.assumed
     guessed = training.divided is not None and not training.divided_exactly
     estimate = ", which was an estimate or may have been one" if guessed else ""

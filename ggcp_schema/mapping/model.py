@@ -111,4 +111,4 @@ def _general_keys(model: Model, name: str) -> list[KeyValue]:
 
 def model_tensors(model: Model) -> list[TensorEntry]:
     """Return the model's tensors."""
-    return [stored(name, tensor) for name, tensor in model.tensors.items()]
+    return [stored(str(names.tensor_name(path)), tensor) for path, tensor in model.tensors.items()]

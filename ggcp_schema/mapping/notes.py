@@ -36,9 +36,9 @@ def resume_facts(training: Training, conclusions: Study, recipe: Recipe, problem
         elif scale.gradient != "mean" and training.optimizer == ADAM:
             yield Fact("scale", scale.reason, effect=AS_THEY_ARE)
     if problem:
-        yield Fact("rotation", problem, effect=f"n_rot {training.n_rot} is kept as it is")
+        yield Fact("rotation", problem, effect=f"n_rot {training.model.n_rot} is kept as it is")
     else:
-        yield from _rotation_fact(training.n_rot, *recipe.rotation)
+        yield from _rotation_fact(training.model.n_rot, *recipe.rotation)
 
 
 def model_facts(

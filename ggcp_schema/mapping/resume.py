@@ -18,7 +18,7 @@ from ggcp_schema.llama import names
 from ggcp_schema.llama.eras import DEFAULT_RMS_EPS, EraConclusion
 from ggcp_schema.llama.keys import COUNTS, OPTIMIZER, STATE
 from ggcp_schema.llama.parameters import FLAT_FIELDS, RESUME_ORDER, permuted_extents
-from ggcp_schema.llama.rotation import FREQ_BASE, rope_entries
+from ggcp_schema.llama.rotation import FREQ_BASE
 from ggcp_schema.llama.scale import divided
 from ggcp_schema.llama.training import Training
 from ggcp_schema.schema.inference import ADAM
@@ -74,7 +74,7 @@ class Recipe(NamedTuple):
 
 def verbatim_recipe(training: Training) -> Recipe:
     """Return how the converter of 2023 wrote a checkpoint: epsilon 1e-5, the vectors and n_rot as they are."""
-    return Recipe(DEFAULT_RMS_EPS, None, 1, (training.n_rot, None), verbatim=True)
+    return Recipe(DEFAULT_RMS_EPS, None, 1, (training.model.n_rot, None), verbatim=True)
 
 
 def record_of(training: Training, era: EraConclusion, *, certain: bool) -> tuple[KeyValue, ...]:
@@ -82,7 +82,7 @@ def record_of(training: Training, era: EraConclusion, *, certain: bool) -> tuple
 
     `certain` tells whether the epsilon is that of all programs that may have written the file.
     """
-    if training.evidence.file_version is not None or not era.writers:
+    if training.model.evidence.file_version is not None or not era.writers:
         return ()
     threads = training.n_threads if "last rows" in era.losses else None
     return (
@@ -98,7 +98,7 @@ def rotation_of(training: Training) -> tuple[int, float | None]:
     The base is None where it is the default of the trainers that resume. Raises `UsageError` if the numbers cannot be
     those of a trainer.
     """
-    dimension_count, freq_base = rope_entries(training.n_embd, training.n_head, training.n_rot, training.freq_base)
+    dimension_count, freq_base = training.model.rotation
     return dimension_count, None if freq_base == FREQ_BASE else freq_base
 
 
@@ -107,7 +107,7 @@ def kept_rotation(training: Training) -> tuple[tuple[int, float | None], str]:
     try:
         return rotation_of(training), ""
     except UsageError as error:
-        return (training.n_rot, None), error.message
+        return (training.model.n_rot, None), error.message
 
 
 def checked_epsilon(rms_eps: float) -> float:
@@ -245,7 +245,7 @@ def _tensors(file: File, training: Training, recipe: Recipe) -> Iterator[TensorE
         elif not recipe.fresh:
             yield _changed(stored(name, tensor), tensor, field, training, recipe)
     if recipe.fresh:
-        for field, count in {"m": training.n_params, "v": training.n_params, "pf": training.past}.items():
+        for field, count in {"m": training.model.n_params, "v": training.model.n_params, "pf": training.past}.items():
             if count:
                 name = str(names.tensor_name(f"{names.STATE}{field}", ADAM))
                 yield TensorEntry(name, (count,), Zeros())
@@ -259,7 +259,7 @@ def _changed(entry: TensorEntry, tensor: Tensor, field: str, training: Training,
         return entry
     extents, transform = data.extents, data.transform
     if recipe.permutes:
-        extents = tuple(permuted_extents(tensor, str(recipe.order), RESUME_ORDER, training.model))
+        extents = tuple(permuted_extents(tensor, str(recipe.order), RESUME_ORDER, training.model.tensors))
     if divisor != 1:
         transform = _then(transform, partial(divided, divisor=divisor))
     return entry._replace(data=FileData(data.path, data.source, extents, transform))

@@ -54,7 +54,7 @@ def write_folder(
         with open_file(checkpoint) as file:
             training = file.training()
             places = {"order": order, "step": training.iteration, "n_head": training.n_head}
-            moments = moment_tensors(training.model, training.state, **places)
+            moments = moment_tensors(training.model.tensors, training.state, **places)
             Safetensors({"format": "pt"}, moments).write(str(folder / "optimizer.safetensors"))
     card = (folder / "README.md").read_text("utf-8").replace(json.dumps(PROMPT), json.dumps(prompt))
     (folder / "README.md").write_text(card, "utf-8")

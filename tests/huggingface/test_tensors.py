@@ -225,7 +225,7 @@ def test_every_moment_is_there_by_the_name_of_its_parameter(path: Path, order: s
     with open_file(path) as file:
         training = file.training()
         tensors = moment_tensors(
-            training.model, training.state, order=order, scale=scale, step=training.iteration, n_head=n_head
+            training.model.tensors, training.state, order=order, scale=scale, step=training.iteration, n_head=n_head
         )
         data = {tensor.name: b"".join(map(bytes, tensor_data([tensor]))) for tensor in tensors}
         joined = b"".join(map(bytes, tensor_data(tensors)))
@@ -267,8 +267,8 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     with open_file(path) as file:
         training = file.training()
         tensors = [
-            *weight_tensors(training.model, n_head=1),
-            *moment_tensors(training.model, training.state, order="C", step=3, n_head=1),
+            *weight_tensors(training.model.tensors, n_head=1),
+            *moment_tensors(training.model.tensors, training.state, order="C", step=3, n_head=1),
         ]
         tracemalloc.start()
         for _ in tensor_data(tensors):

@@ -105,7 +105,7 @@ def test_data_of_another_size_is_an_error(size: int, tmp_path: Path) -> None:
 def test_the_size_of_the_output_is_known_before(dtype: str, tmp_path: Path) -> None:
     write_folder(tmp_path, ALICE, dtype=dtype)
     with open_file(ALICE) as file:
-        tensors = weight_tensors(file.training().model, n_head=4, dtype=dtype)
+        tensors = weight_tensors(file.training().model.tensors, n_head=4, dtype=dtype)
         assert sum(map(len, map(bytes, tensor_data(tensors)))) == sum(tensor.nbytes for tensor in tensors)
     raw = (tmp_path / "model.safetensors").read_bytes()
     start = 8 + int.from_bytes(raw[:8], "little")

@@ -142,7 +142,7 @@ def test_one_training_in_two_orders_is_equal_by_parameter(stated, tmp_path):
     with open_file(one) as file:
         training = file.training()
         for vector in training.vectors.values():
-            extents = permuted_extents(vector, "C", stated, training.model)
+            extents = permuted_extents(vector, "C", stated, training.model.tensors)
             moved = b"".join(bytes(file.source.read(offset, size)) for offset, size in extents)
             data[vector.offset : vector.offset + vector.nbytes] = moved
     other.write_bytes(data)

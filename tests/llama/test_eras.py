@@ -63,7 +63,8 @@ def studied(name: str) -> Study:
     path = FIXTURES / f"{name}.ggcp"
     with open_file(path) as file:
         training = file.training()
-        return study(replace(training, evidence=training.evidence._replace(modified=None)))
+        undated = replace(training.model, evidence=training.model.evidence._replace(modified=None))
+        return study(replace(training, model=undated))
 
 
 def test_the_table_has_every_whole_fixture() -> None:
@@ -128,7 +129,7 @@ def test_a_modification_date_is_a_hint_at_each_program(key: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_date_of_a_copy_changes_nothing(name: str) -> None:
     with open_file(FIXTURES / f"{name}.ggcp") as file:
-        evidence = file.training().evidence
+        evidence = file.training().model.evidence
     copied = evidence._replace(modified=datetime.date(2025, 1, 1))
     assert conclude(copied) == conclude(evidence._replace(modified=None))
 

@@ -384,7 +384,7 @@ def test_a_training_whose_order_changed(scratch: Path) -> None:
         assert "16 rows of m, of tokens that had not occurred for long" in decision.reason
         assert "orders B and C" in decision.reason
         without = {name: tensor for name, tensor in training.state.items() if name != "m"}
-        assert decide_order(training.model, without).certainty != "proven"
+        assert decide_order(training.model.tensors, without).certainty != "proven"
 
 
 # --- odd files --------------------------------------------------------------------------------------------------

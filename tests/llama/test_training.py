@@ -18,8 +18,8 @@ from tests.mapping import independent_order
 from tests.mapping.gguf_files import write_as_trainer
 
 ADAM = FIXTURES / "orders/aug-B-3.ggcp"
-SAME = ("n_vocab", "n_embd", "n_head", "n_layer", "n_ff", "n_rot", "freq_base", "n_params", "optimizer", "past")
-COUNTS = ("train_its", "train_samples", "train_tokens", "iteration")
+SAME = ("n_vocab", "n_embd", "n_head", "n_layer", "n_ff", "n_rot", "freq_base", "n_params")
+COUNTS = ("optimizer", "past", "train_its", "train_samples", "train_tokens", "iteration")
 
 
 def of_trainer(path: Path, **options: Any) -> Path:
@@ -28,8 +28,10 @@ def of_trainer(path: Path, **options: Any) -> Path:
 
 def contents(training: Training) -> dict[str, Any]:
     """Return the values and the bytes that must be the same in every format."""
-    values = {name: getattr(training, name) for name in (*SAME, *COUNTS)}
-    tensors = {**training.model, **{field: tensor for field, tensor in training.state.items() if field in "m v pf"}}
+    values = {name: getattr(training.model, name) for name in SAME}
+    values |= {name: getattr(training, name) for name in COUNTS}
+    state = {field: tensor for field, tensor in training.state.items() if field in "m v pf"}
+    tensors = {**training.model.tensors, **state}
     return values | {name: (tensor.shape, tensor.array().tobytes()) for name, tensor in tensors.items()}
 
 
@@ -40,10 +42,10 @@ def test_ggcp_and_gguf_checkpoints_contain_the_same(version: int, big_endian: bo
     with open_file(ADAM) as ggcp, open_file(tmp_path / "x.gguf") as gguf:
         old, new = ggcp.training(), gguf.training()
         assert contents(old) == contents(new)
-        assert (old.rms_eps, old.context_length, old.context.tokens) == (None, None, 32)
-        assert new.rms_eps == pytest.approx(1e-5)
-        assert (new.context_length, new.context.tokens) == (16, 16)
-        assert (old.evidence.file_version, new.evidence.file_version) == (None, version)
+        assert (old.model.rms_eps, old.model.context_length, old.context.tokens) == (None, None, 32)
+        assert new.model.rms_eps == pytest.approx(1e-5)
+        assert (new.model.context_length, new.context.tokens) == (16, 16)
+        assert (old.model.evidence.file_version, new.model.evidence.file_version) == (None, version)
 
 
 @pytest.mark.parametrize("path", [*GENUINE, *ORDERS], ids=lambda path: path.stem)
@@ -51,16 +53,18 @@ def test_the_values_are_those_of_an_independent_reader(path: Path) -> None:
     found = independent_order.read(path)
     with open_file(path) as file:
         training = file.training()
-        for name in ("train_its", "train_samples", "train_tokens", "n_vocab", "n_embd", "n_layer"):
+        for name in ("train_its", "train_samples", "train_tokens"):
             assert getattr(training, name) == getattr(found, name), name
+        for name in ("n_vocab", "n_embd", "n_layer"):
+            assert getattr(training.model, name) == getattr(found, name), name
         assert training.iteration == found.iterations
         if training.optimizer == "adam":
             assert training.n_iter == found.n_iter
-        assert training.n_params == sum(len(tensor.data) for tensor in found.model.values())
-        assert {path: tensor.offset for path, tensor in training.model.items()} == {
+        assert training.model.n_params == sum(len(tensor.data) for tensor in found.model.values())
+        assert {path: tensor.offset for path, tensor in training.model.tensors.items()} == {
             path: tensor.offset for path, tensor in found.model.items()
         }
-        flat = {field for field, tensor in found.state.items() if tensor.shape[:1] == (training.n_params,)}
+        flat = {field for field, tensor in found.state.items() if tensor.shape[:1] == (training.model.n_params,)}
         assert set(training.vectors) == flat
 
 

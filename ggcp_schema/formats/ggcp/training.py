@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ggcp_schema.llama import names
 from ggcp_schema.llama.eras import Evidence
 from ggcp_schema.llama.model import Model
-from ggcp_schema.llama.rotation import FREQ_BASE
+from ggcp_schema.llama.names import n_tensors
 from ggcp_schema.llama.training import Training, modification_date
 from ggcp_schema.schema.inference import ADAM, n_ff_by_formula
 
@@ -19,19 +18,9 @@ def training_of_checkpoint(ckpt: Checkpoint) -> Training:
     """Return the state of the training. Raises the damage of a damaged file."""
     if ckpt.damage is not None:
         raise ckpt.damage.again()
-    hparams, optimizer = ckpt.hparams, ckpt.optimizer
-    is_adam = optimizer.type == ADAM
+    optimizer = ckpt.optimizer
     return Training(
-        path=ckpt.path,
-        source=ckpt.source,
-        n_vocab=hparams.n_vocab,
-        n_embd=hparams.n_embd,
-        n_head=hparams.n_head,
-        n_layer=hparams.n_layer,
-        n_ff=ckpt.n_ff or 0,
-        n_rot=hparams.n_rot,
-        freq_base=FREQ_BASE,
-        model=ckpt.model_tensors,
+        model=_model_of(ckpt),
         state={name: tensor for name, tensor in ckpt.state_tensors.items() if not tensor.is_null},
         optimizer=optimizer.type,
         train_its=ckpt.train_its,
@@ -39,10 +28,7 @@ def training_of_checkpoint(ckpt: Checkpoint) -> Training:
         train_tokens=ckpt.train_tokens,
         iteration=optimizer.iter,
         past=optimizer.past,
-        n_iter=optimizer.params.adam.n_iter if optimizer.params and is_adam else None,
-        rms_eps=None,
-        context_length=None,
-        evidence=evidence_of(ckpt),
+        n_iter=optimizer.params.adam.n_iter if optimizer.params and optimizer.type == ADAM else None,
         n_threads=optimizer.params.n_threads if optimizer.params else None,
     )
 
@@ -66,8 +52,12 @@ def evidence_of(ckpt: Checkpoint) -> Evidence:
 
 def model_of_checkpoint(ckpt: Checkpoint) -> Model:
     """Return the model. A damaged file will do if the model is whole; otherwise its damage is raised."""
+    ckpt.check_whole(len(ckpt.model_tensors), n_tensors(ckpt.hparams.n_layer))
+    return _model_of(ckpt).checked()
+
+
+def _model_of(ckpt: Checkpoint) -> Model:
     hparams = ckpt.hparams
-    ckpt.check_whole(len(ckpt.model_tensors), 3 + 9 * hparams.n_layer)
     return Model(
         path=ckpt.path,
         n_vocab=hparams.n_vocab,
@@ -76,6 +66,6 @@ def model_of_checkpoint(ckpt: Checkpoint) -> Model:
         n_layer=hparams.n_layer,
         n_ff=ckpt.n_ff or 0,
         n_rot=hparams.n_rot,
-        tensors={str(names.tensor_name(path)): tensor for path, tensor in ckpt.model_tensors.items()},
+        tensors=ckpt.model_tensors,
         evidence=evidence_of(ckpt),
     )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def model_of_ggml(file: GgmlFile) -> Model:
     """Return the model of a file before GGUF, whose quantized tensors must be of a type that GGUF stores alike."""
     hparams = file.hparams
-    file.check_whole(len(file.tensors), 3 + 9 * hparams.n_layer)
+    file.check_whole(len(file.tensors), names.n_tensors(hparams.n_layer))
     if not file.tensors:
         raise UsageError(f"{file.path} is a vocabulary", CHECKPOINT_NEEDED)
     w1 = file.tensors.get(str(names.llama_name("layers[0].w1")))
@@ -45,7 +45,7 @@ def model_of_ggml(file: GgmlFile) -> Model:
         n_layer=hparams.n_layer,
         n_ff=n_ff,
         n_rot=hparams.n_rot,
-        tensors={str(names.tensor_name(path)): tensor for path, tensor in tensors.items()},
+        tensors=tensors,
         evidence=Evidence(
             first_tensor=next(iter(file.tensors)),
             n_mult=hparams.n_mult,
@@ -55,4 +55,4 @@ def model_of_ggml(file: GgmlFile) -> Model:
         ),
         has_vocabulary=True,
         file_type=0 if is_f32 else file.container["ftype"],
-    )
+    ).checked()

@@ -33,24 +33,14 @@ def training_of_gguf(gguf: GgufFile) -> Training:
     if optimizer not in (ADAM, LBFGS):
         message = f"{gguf.path}: {names.OPTIMIZER_TYPE} is {_stated(optimizer)}, expected '{ADAM}' or '{LBFGS}'"
         raise UsageError(message, CHECKPOINT_NEEDED)
-    model = model_tensors_of(gguf)
+    model = _model_of(gguf)
     state = {}
     for name, tensor in gguf.tensors.items():
         if name.startswith(f"optimizer.{optimizer}."):
             path = names.field_path(name)
             if path is not None:
                 state[path.removeprefix(names.STATE)] = tensor
-    n_embd, n_head = integer(gguf, names.EMBEDDING_LENGTH), integer(gguf, names.HEAD_COUNT)
     return Training(
-        path=gguf.path,
-        source=gguf.source,
-        n_vocab=model["tok_embeddings"].shape[-1],
-        n_embd=n_embd,
-        n_head=n_head,
-        n_layer=integer(gguf, names.BLOCK_COUNT),
-        n_ff=integer(gguf, names.FEED_FORWARD_LENGTH),
-        n_rot=integer(gguf, names.ROPE_DIMENSION_COUNT, n_embd // n_head if n_head else 0),
-        freq_base=real(gguf, names.ROPE_FREQ_BASE, FREQ_BASE),
         model=model,
         state=state,
         optimizer=optimizer,
@@ -59,10 +49,6 @@ def training_of_gguf(gguf: GgufFile) -> Training:
         train_tokens=integer(gguf, names.TRAINING_TOKEN_COUNT, 0),
         iteration=integer(gguf, names.OPTIMIZER_ITERATION_COUNT, 0),
         past=integer(gguf, names.OPTIMIZER_PAST_COUNT, 0),
-        n_iter=None,
-        rms_eps=stored_epsilon(gguf),
-        context_length=stored_context_length(gguf),
-        evidence=evidence_of_gguf(gguf),
         orders=orders_of_gguf(gguf),
         begin=_begin(gguf),
         n_threads=_count(gguf, names.CONVERTED_THREADS),
@@ -176,18 +162,18 @@ def head_counts(gguf: GgufFile) -> tuple[int, int]:
 def model_of_gguf(gguf: GgufFile) -> Model:
     """Return the model. A damaged file will do if the model is whole; otherwise its damage is raised."""
     try:
-        return _of_whole_gguf(gguf)
+        check_whole_model(gguf)
+        return _model_of(gguf).checked()
     except UsageError:
         if gguf.damage is not None:
             n_layer = gguf.value(names.BLOCK_COUNT)
             if not isinstance(n_layer, int):
                 raise gguf.damage.again() from None
-            gguf.check_whole(sum(not is_optimizer(name) for name in gguf.tensors), 3 + 9 * n_layer)
+            gguf.check_whole(sum(not is_optimizer(name) for name in gguf.tensors), names.n_tensors(n_layer))
         raise
 
 
-def _of_whole_gguf(gguf: GgufFile) -> Model:
-    check_whole_model(gguf)
+def _model_of(gguf: GgufFile) -> Model:
     is_checkpoint = names.TRAINING_TYPE in gguf.key_values or names.OPTIMIZER_TYPE in gguf.key_values
     if names.TOKENS in gguf.key_values and not gguf.container.get("tensor_count"):
         raise UsageError(f"{gguf.path} is a vocabulary", CHECKPOINT_NEEDED)
@@ -207,7 +193,7 @@ def _of_whole_gguf(gguf: GgufFile) -> Model:
         n_layer=integer(gguf, names.BLOCK_COUNT),
         n_ff=integer(gguf, names.FEED_FORWARD_LENGTH),
         n_rot=integer(gguf, names.ROPE_DIMENSION_COUNT, n_embd // n_head if n_head else 0),
-        tensors={str(names.tensor_name(path)): tensor for path, tensor in tensors.items()},
+        tensors=tensors,
         evidence=evidence_of_gguf(gguf),
         freq_base=real(gguf, names.ROPE_FREQ_BASE, FREQ_BASE),
         freq_scale=real(gguf, names.ROPE_SCALE_LINEAR, 1.0),
