@@ -24,6 +24,7 @@ from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.inspect.facts import Summary, facts
 from ggcp_schema.inspect.tensors import Listed, listing, model_of, moments, order_of
 from ggcp_schema.llama import names
+from ggcp_schema.llama.keys import REQUIRED
 from ggcp_schema.llama.order import OrderDecision
 from ggcp_schema.llama.parameters import FLAT_FIELDS, RESUME_ORDER, permuted_extents
 from ggcp_schema.llama.rotation import FREQ_BASE, n_rot_of
@@ -33,25 +34,6 @@ from ggcp_schema.mapping.resume import resume_keys, verbatim_recipe
 Floats = npt.NDArray[np.float32]
 
 ROTATION = (names.ROPE_DIMENSION_COUNT, names.ROPE_FREQ_BASE, names.ROPE_FREQS)
-REQUIRED = frozenset(  # keys without which a trainer does not resume
-    {
-        names.TRAINING_FILE_VERSION,
-        names.TRAINING_TYPE,
-        names.TRAINING_ITERATION_COUNT,
-        names.TRAINING_SAMPLE_COUNT,
-        names.TRAINING_TOKEN_COUNT,
-        names.OPTIMIZER_FILE_VERSION,
-        names.OPTIMIZER_TYPE,
-        names.OPTIMIZER_PAST_COUNT,
-        names.OPTIMIZER_PARAMETER_COUNT,
-        names.OPTIMIZER_ITERATION_COUNT,
-        names.OPTIMIZER_JUST_INITIALIZED,
-        names.EMBEDDING_LENGTH,
-        names.HEAD_COUNT,
-        names.BLOCK_COUNT,
-        names.FEED_FORWARD_LENGTH,
-    }
-)
 
 
 @dataclass(frozen=True)

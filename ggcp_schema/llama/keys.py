@@ -1,13 +1,26 @@
-"""The GGUF keys of a training state that are fields of a ggcp or a ggcl file: key, type, and path of the field.
-
-They stand in the order in which the converters of 2023 wrote them.
-"""
+"""The GGUF keys that are fields of a ggcp or a ggcl file: the one table that writes, reads and compares them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.llama import names
 from ggcp_schema.schema.inference import ADAM, LBFGS
 
+HPARAMS: dict[str, str | None] = {
+    "n_vocab": names.VOCAB_SIZE,
+    "n_embd": names.EMBEDDING_LENGTH,
+    "n_mult": None,
+    "n_head": names.HEAD_COUNT,
+    "n_layer": names.BLOCK_COUNT,
+    "n_rot": names.ROPE_DIMENSION_COUNT,
+    "n_ctx": names.CONTEXT_LENGTH,
+}
+"""The keys of the hyper-parameters."""
+
+# Key, type, and path of the field, in the order in which the converters of 2023 wrote them.
 COUNTS = (
     (names.TRAINING_ITERATION_COUNT, "UINT32", "train_its"),
     (names.TRAINING_SAMPLE_COUNT, "UINT32", "train_samples"),
@@ -40,3 +53,44 @@ STATE = {
     ),
 }
 """The keys of the state, by the type of the optimizer."""
+
+REQUIRED = frozenset(
+    {
+        names.TRAINING_FILE_VERSION,
+        names.TRAINING_TYPE,
+        names.OPTIMIZER_FILE_VERSION,
+        names.FEED_FORWARD_LENGTH,
+        *(key for key, _, _ in (*COUNTS, *OPTIMIZER)),
+    }
+)
+"""The keys without which a trainer does not resume."""
+
+
+def stated_of(value: Callable[[str], Any], past: Tensor | None) -> dict[str, Any]:
+    """Return what a file states of a training, by the names in a summary; `value` gives that of a field, or None.
+
+    `past` are the past losses.
+    """
+    best = value("optimizer.state.fx_best")
+    return {
+        **{name: value(name) for name in ("train_its", "train_samples", "train_tokens")},
+        "optimizer": {
+            "type": value("optimizer.type"),
+            "inference": value("optimizer.inference"),
+            "iter": value("optimizer.iter"),
+            "just_initialized": None if (flag := value("optimizer.just_initialized")) is None else bool(flag),
+            "n_params": value("optimizer.nx"),
+            "past": value("optimizer.past"),
+            "lbfgs_m": value("optimizer.lbfgs_m"),
+            "n_no_improvement": value("optimizer.state.n_no_improvement"),
+        },
+        "stored_losses": None
+        if best is None
+        else {
+            "fx_best": best,
+            "fx_prev": value("optimizer.state.fx_prev"),
+            "n_threads": value("optimizer.params.n_threads"),
+            "k": value("optimizer.state.k"),
+            "pf": past,
+        },
+    }

@@ -67,6 +67,7 @@ LBFGS_NO_IMPROVEMENT_COUNT = "optimizer.lbfgs.no_improvement_count"
 
 TRAIN_MODEL = "train_model"  # training.type of a checkpoint of a whole model
 
+CONVERTED = "ggcp."  # keys by which `convert` records what was known of a checkpoint, and how it changed the vectors
 CONVERTED_FROM_ORDER = "ggcp.parameter_order"  # that of the flat vectors before `convert` wrote them in order C
 CONVERTED_SCALE = "ggcp.gradient_scale"  # what `convert` divided m by, and v by its square
 CONVERTED_SCALE_CERTAIN = "ggcp.gradient_scale_certain"  # false if that is an estimate

@@ -27,17 +27,6 @@ OPTIONAL_KEYS = (names.HEAD_COUNT_KV, names.VOCAB_SIZE, names.ROPE_SCALE_LINEAR)
 SEPARATE_KEYS = (names.RMS_EPSILON, names.ROPE_DIMENSION_COUNT, names.ROPE_FREQ_BASE)
 """Keys that are not compared for equality: any epsilon is allowed, and a rotation can be stated in several ways."""
 
-RECORD_KEYS = (
-    names.CONVERTED_FROM_ORDER,
-    names.CONVERTED_SCALE,
-    names.CONVERTED_SCALE_CERTAIN,
-    names.CONVERTED_FRESH,
-    names.CONVERTED_WRITERS,
-    names.CONVERTED_EPSILON_CERTAIN,
-    names.CONVERTED_THREADS,
-)
-"""Keys by which `convert` records what was known of the checkpoint, and how it changed the optimizer's vectors."""
-
 CHANGED = {
     (False, False): "the optimizer's vectors as in the checkpoint",
     (True, False): "the optimizer's vectors from order {order} in order C",
@@ -96,8 +85,7 @@ def verify(ckpt: Checkpoint, gguf: GgufFile, progress: Progress | None = None) -
     expected = [
         entry
         for entry in content.keys
-        if entry.key not in (*SEPARATE_KEYS, *RECORD_KEYS)
-        and (entry.key in gguf.key_values or entry.key not in OPTIONAL_KEYS)
+        if not _is_separate(entry.key) and (entry.key in gguf.key_values or entry.key not in OPTIONAL_KEYS)
     ]
     tensors = content.tensors
     n_params = sum(
@@ -129,9 +117,14 @@ def verify(ckpt: Checkpoint, gguf: GgufFile, progress: Progress | None = None) -
         n_params,
         epsilon.value if epsilon and not wrong_epsilon else None,
         optimizer,
-        tuple(key for key in extra if key not in (*SEPARATE_KEYS, *RECORD_KEYS)),
+        tuple(key for key in extra if not _is_separate(key)),
         tuple(found),
     )
+
+
+def _is_separate(key: str) -> bool:
+    """Check if a key is not compared for equality, as those that record what `convert` did."""
+    return key in SEPARATE_KEYS or key.startswith(names.CONVERTED)
 
 
 def kind_of(gguf: GgufFile) -> str:

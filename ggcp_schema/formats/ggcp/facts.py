@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ggcp_schema.llama import names
+from ggcp_schema.llama.keys import stated_of
 from ggcp_schema.schema.inference import n_ff_by_formula
 
 if TYPE_CHECKING:
@@ -14,37 +15,15 @@ if TYPE_CHECKING:
 def facts_of(ckpt: Checkpoint) -> dict[str, Any]:
     """Return values for the fields of a summary, by their names."""
     hparams = ckpt.get("hparams") or {}
-    optimizer = ckpt.get("optimizer") or {}
-    state = optimizer.get("state") or {}
-    initialized = optimizer.get("just_initialized")
     return {
+        **stated_of(ckpt.get, ckpt.state_tensors.get("pf")),
         "version": ckpt.get("version"),
-        "layout": optimizer.get("layout"),
-        **{name: ckpt.get(name) for name in ("train_its", "train_samples", "train_tokens")},
+        "layout": ckpt.get("optimizer.layout"),
         "hparams": {name: value for name, value in hparams.items() if not name.startswith("_")} or None,
         "n_ff": ckpt.n_ff,
         "n_ff_source": _n_ff_source(ckpt),
-        "n_params": ckpt.n_params if "version" in optimizer else None,
+        "n_params": ckpt.n_params if "optimizer.version" in ckpt else None,
         "bytes": _byte_budget(ckpt) if ckpt.damage is None else None,
-        "optimizer": {
-            "type": optimizer.get("type"),
-            "inference": optimizer.get("inference"),
-            "iter": optimizer.get("iter"),
-            "just_initialized": None if initialized is None else bool(initialized),
-            "n_params": optimizer.get("nx"),
-            "past": optimizer.get("past"),
-            "lbfgs_m": optimizer.get("lbfgs_m"),
-            "n_no_improvement": state.get("n_no_improvement"),
-        },
-        "stored_losses": {
-            "fx_best": state["fx_best"],
-            "fx_prev": state.get("fx_prev"),
-            "n_threads": (optimizer.get("params") or {}).get("n_threads"),
-            "k": state.get("k"),
-            "pf": ckpt.state_tensors.get("pf"),
-        }
-        if "fx_best" in state
-        else None,
     }
 
 

@@ -15,6 +15,7 @@ from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import File, Format, tensor_of_record
 from ggcp_schema.formats.ggcp.parts import Hparams, part_of
 from ggcp_schema.llama import names
+from ggcp_schema.llama.keys import HPARAMS
 from ggcp_schema.schema import GGJT, GGMF, GGML
 from ggcp_schema.schema.ggml import GGML_TYPES, GGML_TYPES_UNTIL_V2, TYPES_OF_GGUF, UNQUANTIZED
 
@@ -24,15 +25,6 @@ if TYPE_CHECKING:
     from ggcp_schema.gguf.entries import KeyValue
     from ggcp_schema.llama.model import Model
     from ggcp_schema.llama.vocabulary import Vocabulary
-
-KEYS = {
-    names.VOCAB_SIZE: "n_vocab",
-    names.EMBEDDING_LENGTH: "n_embd",
-    names.HEAD_COUNT: "n_head",
-    names.BLOCK_COUNT: "n_layer",
-    names.ROPE_DIMENSION_COUNT: "n_rot",
-}
-"""The hyper-parameters that are GGUF keys."""
 
 
 class GgmlFile(File):
@@ -140,7 +132,7 @@ class GgmlFile(File):
         from ggcp_schema.gguf.entries import KeyValue
 
         hparams = self.get("hparams") or {}
-        return {key: KeyValue(key, "UINT32", hparams[name]) for key, name in KEYS.items() if name in hparams}
+        return {key: KeyValue(key, "UINT32", hparams[name]) for name, key in HPARAMS.items() if key and name in hparams}
 
     def compares_by_field(self, other: File) -> bool:
         """Return True for another file of these formats, which differ little."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ggcp_schema.errors import GgcpError
 from ggcp_schema.formats.ggcp.checkpoint import is_optimizer
 from ggcp_schema.llama import names
+from ggcp_schema.llama.keys import COUNTS, HPARAMS, OPTIMIZER, STATE, stated_of
 from ggcp_schema.llama.rotation import FREQ_BASE, n_rot_of
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ KINDS = {
     "gguf": ("GGUF file", "GGUF file"),
 }
 """What a GGUF file is, in words and in two words."""
+
+
+THREADS = (names.CONVERTED_THREADS, "UINT32", "optimizer.params.n_threads")
 
 
 class Keys:
@@ -59,6 +63,15 @@ class Keys:
         value = self.gguf.value(key)
         return value if isinstance(value, bool) else None
 
+    def field(self, path: str) -> Any:
+        """Return the value of the key that a field of a ggcp file becomes."""
+        optimizer = self.text(names.OPTIMIZER_TYPE) or ""
+        for key, kind, field in (*COUNTS, *OPTIMIZER, *STATE.get(optimizer, ()), THREADS):
+            if field == path:
+                read = {"STRING": self.text, "BOOL": self.flag, "FLOAT32": self.real}.get(kind, self.integer)
+                return read(key)
+        return None
+
     def length(self, key: str) -> int | None:
         """Return the length of an array."""
         entry = self.gguf.key_values.get(key)
@@ -75,14 +88,12 @@ def facts_of(gguf: GgufFile) -> dict[str, Any]:
     optimizer_bytes = gguf.tensors.nbytes - model_bytes
     rest = gguf.size - model_bytes - optimizer_bytes
     n_ff = keys.integer(keys.own(names.FEED_FORWARD_LENGTH))
-    kind = keys.text(names.OPTIMIZER_TYPE)
-    best = keys.real(f"optimizer.{kind}.best_loss")
+    optimizer = keys.text(names.OPTIMIZER_TYPE)
+    stated = stated_of(keys.field, gguf.tensors.get(str(names.tensor_name("optimizer.state.pf", optimizer))))
     return {
+        **stated,
         **(_adapter(gguf) or {"details": contents(gguf)}),
         "version": gguf.get("version"),
-        "train_its": keys.integer(names.TRAINING_ITERATION_COUNT),
-        "train_samples": keys.integer(names.TRAINING_SAMPLE_COUNT),
-        "train_tokens": keys.integer(names.TRAINING_TOKEN_COUNT),
         "hparams": _hparams_of(gguf, keys),
         "n_ff": n_ff,
         "n_ff_source": None if n_ff is None else keys.own(names.FEED_FORWARD_LENGTH),
@@ -91,27 +102,8 @@ def facts_of(gguf: GgufFile) -> dict[str, Any]:
         "bytes": {"model": model_bytes, "optimizer": optimizer_bytes, "waste": 0, "headers": rest}
         if gguf.damage is None
         else None,
-        "optimizer": None
-        if kind is None
-        else {
-            "type": kind,
-            "iter": keys.integer(names.OPTIMIZER_ITERATION_COUNT),
-            "just_initialized": keys.flag(names.OPTIMIZER_JUST_INITIALIZED),
-            "n_params": keys.integer(names.OPTIMIZER_PARAMETER_COUNT),
-            "past": keys.integer(names.OPTIMIZER_PAST_COUNT),
-            "lbfgs_m": keys.integer(names.LBFGS_APPROX_HESSIAN_COUNT),
-            "n_no_improvement": keys.integer(f"optimizer.{kind}.no_improvement_count"),
-        },
+        "optimizer": stated["optimizer"] if optimizer else None,
         "rms_eps": keys.real(names.RMS_EPSILON),
-        "stored_losses": None
-        if best is None
-        else {
-            "fx_best": best,
-            "fx_prev": keys.real(names.ADAM_PREVIOUS_LOSS),
-            "n_threads": keys.integer(names.CONVERTED_THREADS),
-            "k": keys.integer(names.LBFGS_LINE_SEARCH_K),
-            "pf": gguf.tensors.get(str(names.tensor_name("optimizer.state.pf", kind))),
-        },
     }
 
 
@@ -150,16 +142,10 @@ def kind_of(gguf: GgufFile) -> str:
 
 def _hparams_of(gguf: GgufFile, keys: Keys) -> dict[str, int | None] | None:
     embeddings = gguf.tensors.get(str(names.tensor_name("tok_embeddings")))
-    dimensions = keys.integer(keys.own(names.ROPE_DIMENSION_COUNT))
+    found = {name: keys.integer(keys.own(key)) if key else None for name, key in HPARAMS.items()}
     freq_base = keys.real(keys.own(names.ROPE_FREQ_BASE))
-    n_vocab = keys.integer(keys.own(names.VOCAB_SIZE))
-    hparams = {
-        "n_vocab": embeddings.shape[1] if embeddings and len(embeddings.shape) == 2 else n_vocab,
-        "n_embd": keys.integer(keys.own(names.EMBEDDING_LENGTH)),
-        "n_mult": None,
-        "n_head": keys.integer(keys.own(names.HEAD_COUNT)),
-        "n_layer": keys.integer(keys.own(names.BLOCK_COUNT)),
-        "n_rot": n_rot_of(dimensions, FREQ_BASE if freq_base is None else freq_base) if dimensions else None,
-        "n_ctx": keys.integer(keys.own(names.CONTEXT_LENGTH)),
-    }
-    return hparams if any(value is not None for value in hparams.values()) else None
+    if embeddings and len(embeddings.shape) == 2:
+        found["n_vocab"] = embeddings.shape[1]
+    if dimensions := found["n_rot"]:
+        found["n_rot"] = n_rot_of(dimensions, FREQ_BASE if freq_base is None else freq_base)
+    return found if any(value is not None for value in found.values()) else None
