@@ -20,7 +20,7 @@ LAYER = {
 HEAD = {"norm": "model.norm", "output": "lm_head"}
 
 ROTATED = ("wq", "wk")
-"""The matrices whose rows are in another order in transformers: see `rotation`."""
+"""The matrices whose rows are in another order in transformers: see `llama.rotation`."""
 
 
 def module_name(path: str) -> str:

@@ -11,9 +11,9 @@ from ggcp_schema.files.pieces import Computed, FileData, TensorEntry
 from ggcp_schema.files.source import Rows
 from ggcp_schema.files.tensor import ELEMENT_SIZES, LITTLE, Tensor, decode
 from ggcp_schema.huggingface.names import is_rotated, parameter_names
-from ggcp_schema.huggingface.rotation import halves
 from ggcp_schema.llama.names import layer_and_name
 from ggcp_schema.llama.parameters import Layout
+from ggcp_schema.llama.rotation import halves
 from ggcp_schema.llama.scale import divided
 
 MOMENTS = {"m": "exp_avg", "v": "exp_avg_sq"}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ggcp_schema.errors import MalformedError, UsageError
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.llama.names import LAYER_TENSORS, MODEL_TENSORS, field_path, layer_and_name, llama_field_path
+from ggcp_schema.llama.rotation import halves, order_of_halves
 
 if TYPE_CHECKING:
     import numpy as np
@@ -108,7 +109,7 @@ class Adapter:
         pair = self.pairs[path]
         a, b = pair.a.array().reshape(-1, pair.rank), pair.b.array().reshape(-1, pair.rank)
         if hf_rows != self.hf_rows and (n_head := heads.of(path)):
-            order = hf_order(len(b), n_head)
+            order = order_of_halves(len(b), n_head)
             b = b[order if hf_rows else order.argsort()]
         return a, b
 
@@ -149,20 +150,6 @@ class Base(NamedTuple):
 def is_norm(path: str) -> bool:
     """Return whether the path is that of a norm."""
     return layer_and_name(path)[1] in NORMS
-
-
-def hf_order(n_rows: int, n_head: int) -> npt.NDArray[np.intp]:
-    """Return the row of a GGUF model's wq or wk at each row of Hugging Face's.
-
-    RoPE turns rows 2i and 2i + 1 of a head in GGUF, i and i + half in Hugging Face. Raises `UsageError` if the heads
-    have no halves.
-    """
-    import numpy as np
-
-    if n_head < 1 or n_rows % (2 * n_head):
-        raise UsageError(f"{n_rows} rows of wq or wk are not {n_head} heads of an even size")
-    order: npt.NDArray[np.intp] = np.arange(n_rows).reshape(n_head, -1, 2).swapaxes(1, 2).ravel()
-    return order
 
 
 # Reading ---------------------------------------------------------------------------------------------------
@@ -256,4 +243,4 @@ def fit(adapter: Adapter, base: Base) -> None:
                 raise unfit(path, str(list(base.tensors[path].shape)), "missing")
     for path, pair in adapter.pairs.items():
         if n_head := base.heads.of(path):
-            hf_order(pair.shape[1], n_head)
+            halves(0, 1, pair.shape[1], n_head)

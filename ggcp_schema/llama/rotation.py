@@ -1,17 +1,26 @@
-"""The rotation of the trainers of 2023 (RoPE), as GGUF's keys state it.
+"""The rotation of the trainers of 2023 (RoPE), as GGUF's keys and the rows of transformers' matrices state it.
 
 The trainers rotated all D/2 pairs of a head of D = n_embd / n_head dimensions, pair i at position p by the angle
 `p * base ** (-2 * i / R)` with R = n_rot, also if R is less than D. ggml of 2024 stops at `rope.dimension_count`, and
 llama.cpp requires that to be D. A `rope.dimension_count` of D with a `rope.freq_base` of `base ** (D / R)` gives the
 angles of the trainers.
+
+The trainers paired neighbours, 2i and 2i + 1, as llama.cpp does for this architecture; transformers pairs i with
+i + D/2 (`rotate_half`). So the rows of a head of wq or wk, (D/2, 2) in the trainers' files, are (2, D/2) there.
 """
 
 from __future__ import annotations
 
 import math
 import struct
+from typing import TYPE_CHECKING
 
 from ggcp_schema.errors import UsageError
+from ggcp_schema.files.source import Rows
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 FREQ_BASE = 10000.0  # of all trainers until 27 August 2023
 
@@ -56,6 +65,26 @@ def n_rot_of(dimension_count: int, freq_base: float | None = None, base: float =
         return None
     exact = base ** (dimension_count / n_rot)
     return n_rot if math.isclose(freq_base, exact, rel_tol=1e-6) else None
+
+
+def halves(offset: int, row_nbytes: int, n_rows: int, n_head: int) -> tuple[Rows, ...]:
+    """Return where the rows of wq or wk lie in a trainer's file, in the order of transformers.
+
+    `offset` is that of the matrix, or of its part of a flat vector of the optimizer. For wk, `n_head` is the number of
+    heads of keys. Raises `UsageError` if the heads have no halves.
+    """
+    if n_head < 1 or n_rows % (2 * n_head):
+        raise UsageError(f"{n_rows} rows of wq or wk are not {n_head} heads of an even size")
+    half = n_rows // n_head // 2
+    starts = (offset + (2 * half * head + odd) * row_nbytes for head in range(n_head) for odd in (0, 1))
+    return tuple(Rows(start, row_nbytes, half, 2 * row_nbytes) for start in starts)
+
+
+def order_of_halves(n_rows: int, n_head: int) -> npt.NDArray[np.intp]:
+    """Return the indices of the rows in the order of transformers: see `halves`."""
+    import numpy as np
+
+    return np.concatenate([np.arange(n_half) * step + at for at, _, n_half, step in halves(0, 1, n_rows, n_head)])
 
 
 def _float32(value: float) -> float:

@@ -10,7 +10,8 @@ from ggcp_schema.errors import UsageError
 from ggcp_schema.files.pieces import TYPES, Computed, TensorEntry
 from ggcp_schema.files.tensor import Tensor, decode
 from ggcp_schema.llama import names
-from ggcp_schema.llama.adapter import Adapter, Base, hf_order, product
+from ggcp_schema.llama.adapter import Adapter, Base, product
+from ggcp_schema.llama.rotation import order_of_halves
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,7 +69,7 @@ def _merged(adapter: Adapter, base: Base, path: str, type: str, *, hf_rows: bool
             rows: npt.NDArray[np.floating] = read_rows(tensor, start, min(start + step, n_rows))
             if a is not None and b is not None:
                 rows = product(a, b[start : start + step], adapter.scale) + rows
-            yield encode(rows[hf_order(len(rows), len(rows) // head_size)] if n_head else rows, type)
+            yield encode(rows[order_of_halves(len(rows), len(rows) // head_size)] if n_head else rows, type)
 
     sources = (*((pair.a.source,) if pair else ()), tensor.source)
     return TensorEntry(str(names.tensor_name(path)), tensor.shape, Computed(chunks, sources), type)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tracemalloc
 from pathlib import Path
 
@@ -16,8 +15,8 @@ from ggcp_schema import UsageError, open_file
 from ggcp_schema.files.pieces import tensor_data
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.huggingface.rotation import halves, pairs
 from ggcp_schema.huggingface.tensors import moment_tensors, weight_tensors
+from ggcp_schema.llama.rotation import halves
 from tests.builder import build_checkpoint
 from tests.helpers import FIXTURES, GENUINE, ORDERS
 from tests.huggingface import forward
@@ -163,24 +162,7 @@ def test_the_way_back_gives_the_rows_bit_for_bit(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ggcp_schema.files.source.CHUNK", chunk)
         path.write_bytes(bytes(offset) + rows.tobytes())
-        there = gathered(path, halves(offset, 2 * n_in, n_rows, n_head))
-        assert there == in_halves(rows, n_head).tobytes()
-        path.write_bytes(bytes(offset) + there)
-        assert gathered(path, pairs(offset, 2 * n_in, n_rows, n_head)) == rows.tobytes()
-
-
-def test_the_way_back_from_a_folder_gives_the_checkpoint_s_matrices(tmp_path: Path) -> None:
-    write_folder(tmp_path, ALICE)
-    path, model = tmp_path / "model.safetensors", reference.read_model(ALICE)
-    raw = path.read_bytes()
-    size = int.from_bytes(raw[:8], "little")
-    header = json.loads(raw[8 : 8 + size])
-    for name, hf in reference_names(model.n_layer).items():
-        if name.startswith(("wq.", "wk.")):
-            start, end = header[hf]["data_offsets"]
-            rows = pairs(8 + size + start, (end - start) // model.n_embd, model.n_embd, model.n_head)
-            assert gathered(path, rows) == model.weights[name].astype("<f4").tobytes()
-            assert gathered(path, rows) != raw[8 + size + start : 8 + size + end]
+        assert gathered(path, halves(offset, 2 * n_in, n_rows, n_head)) == in_halves(rows, n_head).tobytes()
 
 
 def gathered(path: Path, extents: tuple) -> bytes:

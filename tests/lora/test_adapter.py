@@ -15,7 +15,8 @@ from ggcp_schema.files.output import WHOLE, WriteOptions, write_parts
 from ggcp_schema.formats.gguf.file import open_gguf
 from ggcp_schema.formats.lora.files import GgclFile, adapter_in_gguf
 from ggcp_schema.formats.lora.resume import resume_content
-from ggcp_schema.llama.adapter import FINETUNE, SCRIPT, Base, Heads, fit, hf_order
+from ggcp_schema.llama.adapter import FINETUNE, SCRIPT, Base, Heads, fit
+from ggcp_schema.llama.rotation import order_of_halves
 from tests.builder import build_checkpoint
 from tests.lora import independent
 from tests.lora.lora_files import (
@@ -144,10 +145,10 @@ def test_a_damaged_file_has_no_adapter(tmp_path: Path) -> None:
 
 def test_rows_of_hugging_face_follow_its_converter() -> None:
     """transformers' conversion script of Llama: (heads, 2, half) from (heads, half, 2)."""
-    order = hf_order(16, 2)
+    order = order_of_halves(16, 2)
     assert order.tolist() == [0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15]
     with pytest.raises(UsageError, match="not 3 heads"):
-        hf_order(16, 3)
+        order_of_halves(16, 3)
 
 
 # Fitting ---------------------------------------------------------------------------------------------------
