@@ -116,11 +116,11 @@ def resolve(document: Document, text: str) -> tuple[Field | None, int]:
 
     Raises `GgcpError` if there is no such place.
     """
-    from ggcp_schema.inspect.paths import place, resolve
+    from ggcp_schema.inspect.paths import place
 
     file, text = document.file, text.strip()
     offset, _ = place(file, text.replace(",", "") if text.replace(",", "").isdecimal() else text)
-    field = resolve(file, text)
+    field = file.field(text)
     return (file.at(offset), offset) if field is None else (field, field.offset)
 
 

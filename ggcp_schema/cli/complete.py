@@ -12,7 +12,6 @@ from typing import Any
 from ggcp_schema.constructs import Field
 from ggcp_schema.formats import known_formats, open_file
 from ggcp_schema.formats.file import File, parse_path
-from ggcp_schema.inspect.paths import is_list
 
 FILE_ARGUMENTS = ("file", "files", "a", "checkpoint", "input")  # their names in the commands
 MOST = 100  # proposals
@@ -59,7 +58,7 @@ def _fields(file: File, incomplete: str) -> Iterator[str]:
 
 
 def _paths_in(parent: Field, path: str, start: str) -> Iterator[str]:
-    if is_list(parent):
+    if parent.is_list:
         texts: Iterable[str] = (f"{path}[{index}]" for index in range(len(parent.children())))
     else:
         texts = (f"{path}.{field.name}".removeprefix(".") for field in parent.children())

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
+from itertools import chain, islice
 from typing import Annotated
 
 import typer
 
 from ggcp_schema.cli import options
 from ggcp_schema.cli.complete import complete_path
+from ggcp_schema.cli.get import print_json_values
 from ggcp_schema.cli.output import echo, escape, json_text, output_width, paint, raise_damage, until_closed, write
 from ggcp_schema.constructs import Field
 from ggcp_schema.files.tensor import BLOCKS
 from ggcp_schema.formats import open_file
 from ggcp_schema.formats.file import File
-from ggcp_schema.inspect import paths
+from ggcp_schema.formats.values import Values
+from ggcp_schema.inspect.paths import reading
 from ggcp_schema.inspect.text import (
     cells,
     count_text,
@@ -40,7 +44,7 @@ def dump(
         str,
         typer.Argument(
             metavar="[PATH]",
-            help="Show only this field and those in it.",
+            help="Show only this field and those in it, or these elements.",
             autocompletion=complete_path,
             show_default=False,
         ),
@@ -62,18 +66,27 @@ def dump(
 
     Example: ggcp-schema dump checkpoint.ggcp optimizer --depth 1
     """
-    with open_file(file, partial=True) as opened, paths.reading(opened):
-        field = paths.find(opened, path)
+    with open_file(file, partial=True) as opened, reading(opened):
+        found = opened.lookup(path)
         with until_closed():
             if as_json:
-                print_leaves(paths.leaves(field))
+                if isinstance(found, Field):
+                    print_leaves(found.leaves())
+                else:
+                    write("[")
+                    print_json_values(found)
+                    write("]\n")
             else:
                 tree = Tree(opened, full, output_width(width))
                 echo(paint(tree.heading(), dim=True))
-                if path:
-                    tree.print([field], depth + 1)
+                if not isinstance(found, Field):
+                    tree.print_values(found)
+                elif path:
+                    tree.print([found], depth + 1)
                 else:
-                    tree.print(paths.children(field), depth)
+                    tree.print(found.elements(), depth)
+        if isinstance(found, Values) and found.note:
+            sys.stderr.write(f"ggcp-schema: {escape(found.note)}\n")
         raise_damage(opened.damage)
 
 
@@ -123,15 +136,29 @@ class Tree:
             if level + 1 < depth and not field.is_leaf:
                 self._print_inside(field, depth, level + 1)
 
+    def print_values(self, values: Values) -> None:
+        """Print elements of a list or of data in one line; with `full` all of them."""
+        numbers, name = self._numbers(f"{values.offset:,}", f"{values.size:,}", values.type), escape(values.path)
+        write(f"{paint(numbers, dim=True)}{name} {paint('=', dim=True)}")
+        if self.full:
+            for chunk in values.chunks():
+                write(f" {' '.join(plain_text(value, values.type) for value in chunk)}")
+            echo()
+            return
+        first = islice(chain.from_iterable(values.chunks()), DATA_SHOWN)
+        more = f"… ({count_text(values.count, 'value')})" if values.count > DATA_SHOWN else ""
+        text = " ".join(filter(None, [*(plain_text(value, values.type) for value in first), more]))
+        echo(f" {text if self.width is None else shorten(text, self.width - cells(numbers + name) - 3)}".rstrip())
+
     def _print_inside(self, field: Field, depth: int, level: int) -> None:
         count = len(field.children())
-        if self.full or not paths.is_list(field) or count <= LIST_SHOWN or _has_keys(field):
-            self.print(paths.children(field), depth, level)
+        if self.full or not field.is_list or count <= LIST_SHOWN or _has_keys(field):
+            self.print(field.elements(), depth, level)
             return
-        self.print(paths.elements(field, 0, LIST_SHOWN - 2), depth, level)
+        self.print(field.elements(0, LIST_SHOWN - 2), depth, level)
         more = f"… {count - LIST_SHOWN + 1:,} more"
         echo(f"{' ' * _width(self.columns)}{INDENT * level}{paint(more, dim=True)}")
-        self.print(paths.elements(field, count - 1), depth, level)
+        self.print(field.elements(count - 1), depth, level)
 
     def _print_field(self, field: Field, level: int) -> None:
         kind = field.type if field.is_leaf else ""
@@ -155,7 +182,7 @@ class Tree:
 
     def _caption(self, field: Field) -> str:
         """Return what tells a record from others of its kind: a key, a name, a tensor's shape."""
-        if paths.is_list(field):
+        if field.is_list:
             return ""
         inner = {child.name: child for child in field.children()}
         label = next((inner[name].value for name in ("key", "name") if name in inner), b"")

@@ -12,7 +12,8 @@ from ggcp_schema.cli import options
 from ggcp_schema.cli.complete import complete_path
 from ggcp_schema.cli.output import escape, json_text, raise_damage, until_closed, write
 from ggcp_schema.formats import open_file
-from ggcp_schema.inspect.paths import Values, reading, values_at
+from ggcp_schema.formats.values import Values
+from ggcp_schema.inspect.paths import reading
 from ggcp_schema.inspect.text import json_value_of, line_text
 
 
@@ -40,7 +41,7 @@ def get(
     Example: ggcp-schema get checkpoint.ggcp 'norm.data[0:4]'
     """
     with open_file(file, partial=True) as opened, reading(opened):
-        values = values_at(opened, path)
+        values = opened.values(path)
         with until_closed():
             if as_json:
                 print_json_values(values)

@@ -72,7 +72,7 @@ def stats(
     with open_file(file, partial=True) as opened:
         found = select(opened, pattern, order=order)
         if by_parameter:
-            found = list(moments(listing(opened), order_of(opened, listing(opened), order), found))
+            found = list(moments(listing(opened), order_of(opened, order), found))
         with progress(sum(item.tensor.nbytes for item in found), "Measuring", quiet=quiet) as advance:
             measured = list(zip(found, measure([item.tensor for item in found], advance), strict=True))
         opened.source.check_unchanged()

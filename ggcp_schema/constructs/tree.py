@@ -87,6 +87,18 @@ class Field:
         return "struct" if isinstance(self.value, Container) else "array"
 
     @property
+    def is_list(self) -> bool:
+        """True if the field is a list."""
+        return type(self.value) in {ListContainer, LazyList}
+
+    @property
+    def element_type(self) -> str:
+        """The type of a leaf; of a list, the type of its elements."""
+        if self.is_leaf:
+            return self.type
+        return next((element.type for element in self.children()[:1]), "")
+
+    @property
     def rule(self) -> str:
         """What the schema requires of the value, in words; empty if any value is valid."""
         return rule_text(reference_of(self.construct))
@@ -100,6 +112,19 @@ class Field:
         if type(self.value) is Container:
             return list(self._fields(self.value))
         return () if self.is_leaf else Elements(self)
+
+    def elements(self, start: int = 0, stop: int | None = None) -> Iterator[Field]:
+        """Yield the children from `start` to `stop`; those of a `LazyList` are parsed in sequence."""
+        items = self.value
+        if not isinstance(items, LazyList):
+            children = self.children()
+            yield from (children[index] for index in range(*slice(start, stop).indices(len(children))))
+            return
+        offset = items.offset_of(start)
+        for index, value in enumerate(items.iterate(start, len(items) if stop is None else stop), start):
+            child = Field(self, index, self.construct.subcon, value, offset, self.context)
+            offset = child.end
+            yield child
 
     def _measure(self, value: Any) -> int:
         kind = type(value)
@@ -142,8 +167,7 @@ class Field:
     def child(self, step: Step) -> Field | None:
         """Return the field of that name or index; None if there is none."""
         if isinstance(step, int):
-            is_list = type(self.value) in {ListContainer, LazyList}
-            return self.children()[step] if is_list and 0 <= step < len(self.value) else None
+            return self.children()[step] if self.is_list and 0 <= step < len(self.value) else None
         if isinstance(self.value, Container) and step in self.value:
             return next((field for field in self._fields(self.value) if field.steps[-1] == step), None)
         return None
@@ -162,7 +186,7 @@ class Field:
         if self.is_leaf:
             yield self
         else:
-            for field in self.children():
+            for field in self.elements():
                 yield from field.leaves()
 
     def at(self, offset: int) -> Field | None:

@@ -34,7 +34,9 @@ from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.files.tensors import Tensors
 from ggcp_schema.formats.rules import Rules
-from ggcp_schema.llama.parameters import ORDERS, Order
+from ggcp_schema.formats.values import Values, elements_at, values_of
+from ggcp_schema.llama.names import STATE
+from ggcp_schema.llama.parameters import ORDERS, RESUME_ORDER, Order, piece_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
     from ggcp_schema.llama.adapter import Adapter
     from ggcp_schema.llama.eras import Evidence
     from ggcp_schema.llama.model import Model
+    from ggcp_schema.llama.moments import Moments
+    from ggcp_schema.llama.order import OrderDecision
     from ggcp_schema.llama.training import Training
     from ggcp_schema.llama.vocabulary import Vocabulary
 
@@ -123,6 +127,61 @@ class File:
         """Return the tensor whose data a field is; None for a NULL tensor and for one without elements."""
         tensor = self.tensors.at(field.offset) if field.size else None
         return tensor if tensor is not None and tensor.offset == field.offset else None
+
+    @cached_property
+    def model_tensors(self) -> Tensors:
+        """The tensors of a llama model by ggcp path, in file order."""
+        return Tensors((path, tensor) for path, tensor in self._by_path if not path.startswith(STATE))
+
+    @cached_property
+    def state_tensors(self) -> Mapping[str, Tensor]:
+        """The tensors of the optimizer's state by field name (`m`, `v`, …), in file order."""
+        return {path.removeprefix(STATE): tensor for path, tensor in self._by_path if path.startswith(STATE)}
+
+    @property
+    def _by_path(self) -> Iterator[tuple[str, Tensor]]:
+        paths = ((self.names_of(tensor)[0], tensor) for tensor in self.tensors.values())
+        return ((path, tensor) for path, tensor in paths if path is not None)
+
+    @cached_property
+    def order(self) -> OrderDecision:
+        """The order of the parameters in the optimizer's flat vectors, of which as little is read as is needed."""
+        from ggcp_schema.llama.order import OrderDecision, decide_order
+        from ggcp_schema.llama.training import order_of
+
+        try:
+            return order_of(self.training())
+        except GgcpError:  # damaged, or not a whole checkpoint: these tensors may tell the order all the same
+            model = self.model_tensors
+            state = {field: tensor for field, tensor in self.state_tensors.items() if not tensor.is_null}
+        other = next((tensor for tensor in (*model.values(), *state.values()) if tensor.type != "F32"), None)
+        if other is not None:
+            return OrderDecision(None, "undecidable", f"{other.path} is {other.type}, not F32")
+        return decide_order(model, state, self.orders)
+
+    def parts(self, moments: Moments, order: str | None = None) -> tuple[list[Tensor], str]:
+        """Return the parts of a flat vector that belong to a parameter, as `Piece.of`, and a note if they are unproven.
+
+        `order` is what the user states. Raises `PathError` for an unknown parameter or vector, and `UsageError` if the
+        order of the parameters in the vectors is not known.
+        """
+        from ggcp_schema.llama.order import stated_order
+
+        vector = self.state_tensors.get(moments.field)
+        if vector is None or vector.is_null:
+            raise self.unknown_path(str(moments) if self.field(whole := f"{STATE}{moments.field}") else whole)
+        decision = stated_order(order) if order else self.order
+        is_zero = decision.harmless and moments.field in {"m", "v"}  # the same in every order
+        known = RESUME_ORDER if is_zero else decision.order
+        if known is None:
+            raise UsageError(
+                f"{self.path}: which values of {vector.path} belong to {moments.parameter} is not known: "
+                f"{decision.reason}",
+                f"The whole vector is {vector.path}.",
+            )
+        piece = piece_of(known, self.model_tensors, moments.parameter)
+        note = "" if is_zero or decision.is_certain else f"order {known} of the parameters is likely, not proven"
+        return piece.of(vector, str(moments), self.model_tensors[piece.path].shape, self.model_tensors.n_elements), note
 
     # What a view shows of the file, and its meanings; the defaults follow from the schema alone.
 
@@ -241,27 +300,54 @@ class File:
     def _lacks(self, what: str, hint: str = CHECKPOINT_NEEDED) -> GgcpError:
         return self.damage or UsageError(f"{self.path} is a {self.format.title}, {what}", hint)
 
-    def find(self, path: str) -> Field:
-        """Return the field at a path: `layers[0].wq`, `optimizer.nx`, `norm.ne[0]`; the empty path is the whole file.
+    # Paths: what the same path means in every command and in Python.
 
-        Names that mean the same field are accepted too: see `alias`. Raises `PathError` if there is no such field.
+    def lookup(self, path: str) -> Field | Values:
+        """Return the field at a path, or the elements that a path means which is not that of a field.
+
+        `layers[0].wq`, `optimizer.nx` and `norm.ne[0]` are fields; the empty path is the whole file. Other names of a
+        field are accepted too: see `alias`. `PATH[i]` and `PATH[a:b]` are elements of data and lists as in Python,
+        without a step. Elements of data count in file order, so that `[0]` to `[ne[0] - 1]` are the first row.
+        `optimizer.state.m[layers[0].wq]` is the part of a flat vector that belongs to a parameter.
+
+        Raises `PathError` for a path that does not exist, `UsageError` for data that cannot be read, and the damage if
+        what was meant may lie after it.
         """
-        field = self._field(path)
+        found = self.field(path)
+        elements = elements_at(self, path) if found is None else None
+        if found is None and elements is None:
+            raise self.unknown_path(path)
+        return found or elements  # type: ignore[return-value]
+
+    def field(self, path: str) -> Field | None:
+        """Return the field at a path; None if there is none."""
+        if path in ("", "file"):
+            return self.root
+        with self.source.parsing():
+            found, stem = self._at(path), path.removesuffix(".data")
+            if found is None and stem != path:  # by another name the tensor is its data, or a record that has it
+                found = self._at(stem)
+                found = found if found is None or found.type == "data" else found.child("data")
+            return found
+
+    def _at(self, path: str) -> Field | None:
+        steps = self.alias(path) or parse_path(path)
+        return None if steps is None else self.root.find(steps)
+
+    def find(self, path: str) -> Field:
+        """Return the field at a path, as `lookup`. Raises `PathError` if there is no such field."""
+        field = self.field(path)
         if field is None:
             raise self.unknown_path(path)
         return field
 
-    def _field(self, path: str) -> Field | None:
-        if path in ("", "file"):
-            return self.root
-        steps = self.alias(path) or parse_path(path)
-        if steps is None:
-            return None
-        with self.source.parsing():
-            return self.root.find(steps)
+    def values(self, path: str) -> Values:
+        """Return the values at a path, as `lookup`. Raises `UsageError` for a record."""
+        found = self.lookup(path)
+        return values_of(self, found, path) if isinstance(found, Field) else found
 
     def alias(self, name: str) -> Steps | None:
-        """Return the path of the field that has another name in this format; None if there is none."""
+        """Return the path of the field for which there is another name, as in another format; None if there is none."""
         return None
 
     def at(self, offset: int) -> Field | None:
@@ -270,17 +356,34 @@ class File:
             return self.root.at(offset)
 
     def get(self, path: str, default: Any = None) -> Any:
-        """Return the value of the field at a path; `default` if the file, or the whole part of it, has none."""
-        field = self._field(path)
-        return default if field is None else field.value
+        """Return the value or the values at a path; `default` if the file, or its undamaged part, has none."""
+        field = self.field(path)
+        if field is not None:
+            return field.value
+        try:
+            elements = elements_at(self, path)
+        except (PathError, MalformedError):
+            return default
+        return default if elements is None else elements.value()
 
     def __contains__(self, path: object) -> bool:
-        return isinstance(path, str) and self._field(path) is not None
+        return isinstance(path, str) and self.field(path) is not None
 
     def __getitem__(self, path: str) -> Any:
-        """Return a tensor by its path or name, or the value of the field at a path. Raises `PathError`."""
-        tensor = self.tensors.get(path)
-        return self.find(path).value if tensor is None else tensor
+        """Return a tensor, or what else is at a path: `"layers[0].wq"`, `"optimizer.nx"`, `"norm.data[0:2]"`.
+
+        The part of a flat vector is a tensor, except of those with several columns. Raises `PathError`.
+        """
+        if path in self.tensors:
+            return self.tensors[path]
+        found = self.lookup(path)
+        if not isinstance(found, Field):
+            return found.value() if found.tensor is None else found.tensor
+        tensor = self.tensors.get(found.path)
+        data = found if found.is_leaf else found.child("data")
+        if tensor is None and data is not None and data.type == "data":
+            tensor = self.tensor_of_data(data)
+        return found.value if tensor is None else tensor
 
     def __iter__(self) -> Iterator[str]:
         return (field.path for field in self.root.children())

@@ -66,11 +66,12 @@ def moment_tensors(
         is_stored_so = divisor == 1 and vector.byte_order == LITTLE
         transform = None if is_stored_so else partial(_converted, "F32", vector.byte_order, "F32", divisor)
         for path, name in parameter_names(layer_count(tensors)).items():
-            piece, shape = layout.find(path), tensors[path].shape
+            piece = layout.find(path)
             assert piece is not None  # noqa: S101 - the layout is that of these tensors
-            extents = _extents(path, vector.offset + 4 * piece.start, 4 * piece.count, shape, heads)
+            (part,) = piece.of(vector, path, tensors[path].shape, layout.n_params)
+            extents = _extents(path, part.offset, part.nbytes, part.shape, heads)
             data = FileData(vector.path, vector.source, extents, transform)
-            found.append(TensorEntry(f"{prefix}.{name}", shape, data))
+            found.append(TensorEntry(f"{prefix}.{name}", part.shape, data))
     return [*found, TensorEntry("step", (), Computed(lambda: [struct.pack("<f", step)]))]
 
 

@@ -51,7 +51,7 @@ def find_moments(file: File) -> Moments:
         if file.damage is not None:
             return Moments({}, f"No m and v could be read: the file is damaged at {file.damage.path}.")
         return Moments({}, "The file has no moments of Adam (m and v).")
-    decision = order_of(file, items)
+    decision = order_of(file)
     if decision.order is None:
         return Moments({}, f"The order of the parameters in m and v is undecidable: {decision.reason}.")
     parts: dict[str, dict[str, Tensor]] = {}

@@ -266,7 +266,7 @@ def _split_vectors(left: Side, right: Side, *, by_path: bool, scaled: bool) -> l
 
 
 def _order(side: Side) -> OrderDecision:
-    return side.summary.order or order_of(side.file, list(side.items.values()))
+    return side.summary.order or order_of(side.file)
 
 
 def _divisors(side: Side, other: Side) -> dict[str, int]:

@@ -14,10 +14,10 @@ from ggcp_schema.errors import GgcpError, UsageError
 from ggcp_schema.files.tensor import ELEMENT_SIZES, Tensor
 from ggcp_schema.formats.file import File
 from ggcp_schema.inspect.text import shell_word, value_text
-from ggcp_schema.llama import names, training
+from ggcp_schema.llama import names
 from ggcp_schema.llama.moments import Moments
 from ggcp_schema.llama.names import STATE
-from ggcp_schema.llama.order import OrderDecision, decide_order, stated_order
+from ggcp_schema.llama.order import OrderDecision, stated_order
 from ggcp_schema.llama.parameters import FLAT_FIELDS, Layout
 from ggcp_schema.schema.inference import ADAM, LBFGS
 from ggcp_schema.schema.optimizer import ADAM_STATE_V0, LBFGS_STATE
@@ -116,21 +116,12 @@ def state_of(items: Sequence[Listed]) -> dict[str, Tensor]:
     return {item.moment: item.tensor for item in items if item.moment and not item.tensor.is_null}
 
 
-def order_of(file: File, items: Sequence[Listed], order: str | None = None) -> OrderDecision:
+def order_of(file: File, order: str | None = None) -> OrderDecision:
     """Decide in which order the flat vectors hold the parameters; `order` is what the user states.
 
-    Reads as little as the decision needs. Raises `UsageError` for an order that does not exist.
+    Raises `UsageError` for an order that does not exist.
     """
-    if order is not None:
-        return stated_order(order)
-    try:
-        return training.order_of(file.training())
-    except GgcpError:  # damaged, or not a whole checkpoint: these tensors may tell the order all the same
-        model, state = model_of(items), state_of(items)
-    other = next((tensor for tensor in (*model.values(), *state.values()) if tensor.type != "F32"), None)
-    if other is not None:
-        return OrderDecision(None, "undecidable", f"{other.path} is {other.type}, not F32")
-    return decide_order(model, state, file.orders)
+    return file.order if order is None else stated_order(order)
 
 
 def moments(
@@ -150,23 +141,11 @@ def moments(
     layout = Layout.of(decision.order, model)
     for vector in items if fields is None else fields:
         tensor = vector.tensor
-        size = ELEMENT_SIZES.get(tensor.type)
-        if vector.moment not in FLAT_FIELDS or tensor.shape != (layout.n_params,) or size is None:
+        if vector.moment not in FLAT_FIELDS or tensor.shape != (layout.n_params,) or tensor.type not in ELEMENT_SIZES:
             continue
         for piece in layout:
-            parameter = model[piece.path]
-            path = str(Moments(vector.moment, piece.path))
-            name = names.tensor_name(piece.path)
-            part = Tensor(
-                path,
-                "",
-                parameter.shape,
-                tensor.offset + piece.start * size,
-                piece.count * size,
-                tensor.source,
-                tensor.type,
-                tensor.byte_order,
-            )
+            path, name = str(Moments(vector.moment, piece.path)), names.tensor_name(piece.path)
+            (part,) = piece.of(tensor, path, model[piece.path].shape, layout.n_params)
             gguf_name = f"{vector.gguf_name}[{name}]" if vector.gguf_name else None
             yield Listed(part, path, gguf_name, f"{vector.role}, order {decision.order}", piece.path)
 
@@ -216,7 +195,7 @@ def _matching_moments(file: File, items: Sequence[Listed], pattern: str, order: 
     vectors = [item for item in matching(items, parts[0]) if item.moment in FLAT_FIELDS]
     parameters = {item.path for item in matching([item for item in items if item.moment is None], parts[1])}
     if vectors and parameters:
-        found = moments(items, order_of(file, items, order), vectors)
+        found = moments(items, order_of(file, order), vectors)
         yield from (item for item in found if item.parameter in parameters)
 
 

@@ -84,17 +84,9 @@ def value_text(field: Field, limit: int | None = None) -> str:
         return number_text(value) if isinstance(value, int) else plain_text(value, "char")
     if isinstance(value, Container):
         return count_text(len(field.children()), "field")
-    text = plain_text(value, element_type(field), limit)
+    text = plain_text(value, field.element_type, limit)
     meaning = meaning_of(field)
     return f"{text} ({meaning})" if meaning else text
-
-
-def element_type(field: Field) -> str:
-    """Return the type of a leaf; of a list, the type of its elements."""
-    if field.is_leaf:
-        return field.type
-    children = field.children()
-    return children[0].type if len(children) else ""
 
 
 def meaning_of(field: Field) -> str:

@@ -14,6 +14,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, islice
+from math import prod
 from typing import TYPE_CHECKING, Literal
 
 from ggcp_schema.errors import PathError, UnfitError, UsageError
@@ -45,6 +46,18 @@ class Piece:
     path: str
     start: int
     count: int
+
+    def of(self, vector: Tensor, path: str, shape: tuple[int, ...], n_params: int) -> list[Tensor]:
+        """Return the part of a vector as tensors of that path and shape.
+
+        It is one, or in lms and lmy one for each of the steps they remember; none of a vector of another length.
+        """
+        if vector.shape[:1] != (n_params,):
+            return []
+        size = vector.nbytes // max(vector.n_elements, 1)
+        starts = (column * n_params + self.start for column in range(prod(vector.shape[1:])))
+        place = vector.source, vector.type, vector.byte_order
+        return [Tensor(path, "", shape, vector.offset + start * size, self.count * size, *place) for start in starts]
 
 
 def known_order(order: str) -> Order:

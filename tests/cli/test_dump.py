@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ggcp_schema import open_file
-from ggcp_schema.inspect.paths import leaves
+from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.inspect.text import json_value
 from tests.builder import build_checkpoint
 from tests.golden import assert_golden
@@ -53,7 +53,7 @@ def test_every_format(kind, tmp_path):
     path = sample(kind, tmp_path)
     found = dumped(path)
     with open_file(path) as file:
-        fields = list(leaves(file.root))
+        fields = list(file.root.leaves())
     assert [(leaf["path"], leaf["offset"], leaf["size"]) for leaf in found] == [
         (f.path, f.offset, f.size) for f in fields
     ]
@@ -216,3 +216,26 @@ def test_help_has_an_example():
         text = run_cli(command, "--help", check=True).stdout
         assert f"ggcp-schema {command} " in text.partition("Example")[2]
     assert run_process("dump", ADAM, "magic", check=True).stdout == run_cli("dump", ADAM, "magic", check=True).stdout
+
+
+@pytest.mark.parametrize(
+    ("file", "path"),
+    [
+        ("orders/aug-B-3.ggcp", "layers[0].wq.data[2:7]"),
+        ("orders/aug-B-3.ggcp", "optimizer.state.m[layers[0].wq]"),
+        ("orders/aug-B-3.ggcp", "optimizer.adam.second_moments[blk.0.attn_q.weight][-3:]"),
+        ("twin-lbfgs.v1.ggcp", "optimizer.state.lmy[norm]"),
+        ("alice-vocab.gguf", "tokenizer.ggml.tokens[3:6]"),
+    ],
+)
+def test_elements_are_the_same_in_every_command_and_in_python(file, path):
+    (shown,) = dumped(FIXTURES / file, path)
+    assert shown == json.loads(run_cli("get", FIXTURES / file, path, "--json", check=True).stdout)
+    with open_file(FIXTURES / file) as opened:
+        assert opened.get(path) == shown["value"]
+        found = opened[path]
+        assert (np.ravel(found).tolist() if isinstance(found, Tensor) else found) == shown["value"]
+    pieces = json.loads(run_cli("hex", FIXTURES / file, path, "--json", "--full", check=True).stdout)
+    assert (pieces[0]["offset"], sum(piece["size"] for piece in pieces)) == (shown["offset"], shown["size"])
+    line = run_cli("dump", FIXTURES / file, path, check=True).stdout.splitlines()[1]
+    assert f" {path} = " in line

@@ -266,3 +266,19 @@ def test_the_moments_of_a_parameter_without_elements(sizes: dict[str, int], lbfg
             found = ckpt.moments(name, order="A")
             assert found["x"].shape == tensor.shape[::-1]
             assert found["lms"].shape == (lbfgs_m, *tensor.shape[::-1])
+
+
+def test_moments_in_a_likely_order_come_with_a_warning(tmp_path: Path) -> None:
+    """As `get` prints a note. Where all are zero, every order is right."""
+    with open_checkpoint(FIXTURES / "orders/aug-B-3.ggcp") as ckpt:
+        proven = {name: values.tolist() for name, values in ckpt.moments("norm").items()}
+        likely = ckpt.order._replace(certainty="likely")
+    with open_checkpoint(FIXTURES / "orders/aug-B-3.ggcp") as ckpt:
+        ckpt.order = likely
+        with pytest.warns(UserWarning, match="order B of the parameters is likely, not proven"):
+            assert {name: values.tolist() for name, values in ckpt.moments("norm").items()} == proven
+        assert ckpt.values("optimizer.state.m[norm]").note == "order B of the parameters is likely, not proven"
+    (tmp_path / "zero").write_bytes(build_checkpoint(data=lambda count: np.zeros(count, "<f4")))
+    with open_checkpoint(tmp_path / "zero") as ckpt:
+        assert ckpt.order.harmless
+        assert not ckpt.moments("norm")["m"].any()

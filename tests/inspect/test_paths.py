@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ggcp_schema import MalformedError, PathError, UsageError, open_file
-from ggcp_schema.inspect.paths import elements, leaves, pieces, place, values_at
+from ggcp_schema.inspect.paths import pieces, place
 from tests.builder import build_checkpoint
 from tests.helpers import FIXTURES, GENUINE, TRUNCATED
 from tests.samples import DOUBLES, FAST, KINDS, TOKENS, sample
@@ -41,7 +41,7 @@ NUMBERS = {
 def assert_tiles(file, data, order="<"):
     """The leaves cover the bytes without gap or overlap, and the value of each is what its bytes say."""
     end = 0
-    for leaf in leaves(file.root):
+    for leaf in file.root.leaves():
         assert leaf.offset == end, leaf
         end += leaf.size
         raw = data[leaf.offset : end]
@@ -66,7 +66,7 @@ def assert_tiles(file, data, order="<"):
 def test_the_leaves_tile_a_genuine_file(path):
     with open_file(path) as file:
         assert_tiles(file, path.read_bytes())
-        paths = [leaf.path for leaf in leaves(file.root)]
+        paths = [leaf.path for leaf in file.root.leaves()]
         assert len(set(paths)) == len(paths)
 
 
@@ -90,7 +90,7 @@ def test_elements_in_sequence_are_those_by_index():
     with open_file(FIXTURES / "vocab.gguf") as file:
         tokens = file.find("tokenizer.ggml.tokens")
         children = tokens.children()
-        found = list(elements(tokens, 60, 140))
+        found = list(tokens.elements(60, 140))
         assert [(f.path, f.offset, f.size, f.value) for f in found] == [
             (f.path, f.offset, f.size, f.value) for f in (children[index] for index in range(60, 140))
         ]
@@ -104,7 +104,7 @@ def test_slices_are_those_of_python(start, stop):
     with open_file(ADAM) as file:
         expected = np.frombuffer(ADAM.read_bytes(), "<f4", 16, file.find("norm.data").offset)
         text = f"{'' if start is None else start}:{'' if stop is None else stop}"
-        found = values_at(file, f"norm.data[{text}]")
+        found = file.values(f"norm.data[{text}]")
         assert found.value() == expected[start:stop].tolist()
         assert found.size == 4 * len(expected[start:stop])
 
@@ -113,7 +113,7 @@ def test_slices_are_those_of_python(start, stop):
 def test_an_element_lies_where_it_says(index):
     data = ADAM.read_bytes()
     with open_file(ADAM) as file:
-        found = values_at(file, f"norm[{index}]")
+        found = file.values(f"norm[{index}]")
         assert struct.unpack_from("<f", data, found.offset) == (found.value(),)
         assert found.offset == file.find("norm.data").offset + 4 * (index % 16)
 
@@ -122,20 +122,23 @@ def test_an_element_lies_where_it_says(index):
 @pytest.mark.parametrize("name", ["blk.0.attn_q.weight", "half", "brain"])
 def test_every_element_type_and_byte_order_is_decoded(kind, name, tmp_path):
     with open_file(sample(kind, tmp_path)) as file:
-        assert values_at(file, name).value() == FAST.reshape(-1).tolist()
-        assert values_at(file, f"{name}[7:9]").value() == FAST.reshape(-1)[7:9].tolist()
+        assert file.values(name).value() == FAST.reshape(-1).tolist()
+        assert file.values(f"{name}[7:9]").value() == FAST.reshape(-1)[7:9].tolist()
 
 
 def test_tensors_have_their_names_in_every_format(tmp_path):
     expected = FAST.reshape(-1)[:2].tolist()
     with open_file(sample("gguf", tmp_path)) as file:
         for name in ("blk.0.attn_q.weight", "blk.0.attn_q.weight.data", "layers[0].wq", "layers[0].wq.data"):
-            assert values_at(file, f"{name}[0:2]").value() == expected, name
+            assert file.values(f"{name}[0:2]").value() == expected, name
+            assert np.array_equal(file[name], FAST), name
     with open_file(sample("ggjt3", tmp_path)) as file:
-        assert values_at(file, "layers.0.attention.wq.weight[0:2]").value() == expected
+        for name in ("layers.0.attention.wq.weight", "blk.0.attn_q.weight", "layers[0].wq", "layers[0].wq.data"):
+            assert file.values(f"{name}[0:2]").value() == expected, name
+            assert np.array_equal(file[name], FAST), name
     with open_file(ADAM) as file:
         for name in ("blk.1.attn_q.weight", "blk.1.attn_q.weight.data", "layers[1].wq", "layers[1].wq.data"):
-            assert values_at(file, f"{name}[-1]").value() == file.tensors["layers[1].wq"].array()[-1, -1], name
+            assert file.values(f"{name}[-1]").value() == file.tensors["layers[1].wq"].array()[-1, -1], name
 
 
 def test_quantized_elements_are_refused(tmp_path):
@@ -144,7 +147,7 @@ def test_quantized_elements_are_refused(tmp_path):
             open_file(sample(kind, tmp_path)) as file,
             pytest.raises(UsageError, match=r"its type is Q[48]_0"),
         ):
-            values_at(file, f"{name}[0]")
+            file.values(f"{name}[0]")
 
 
 @pytest.mark.parametrize("kind", ["gguf", "gguf-big"])
@@ -153,11 +156,11 @@ def test_keys_are_those_of_another_reader(kind, tmp_path):
     fields = {name: field.contents() for name, field in GGUFReader(path).fields.items() if not name.startswith("GGUF.")}
     with open_file(path) as file:
         for name, value in fields.items():
-            found = values_at(file, name).value()
+            found = file.values(name).value()
             assert found == value, name
             if isinstance(value, list):
-                assert values_at(file, f"{name}[1:-1]").value() == value[1:-1]
-                assert values_at(file, f"{name}[-1]").value() == value[-1]
+                assert file.values(f"{name}[1:-1]").value() == value[1:-1]
+                assert file.values(f"{name}[-1]").value() == value[-1]
     assert fields["tokenizer.ggml.tokens"] == TOKENS
 
 
@@ -172,9 +175,9 @@ def test_float64_values_are_not_rounded(tmp_path):
     writer.write_kv_data_to_file()
     writer.close()
     with open_file(path) as file:
-        assert values_at(file, "x.one").value() == DOUBLES[0]
-        assert values_at(file, "x.many").value() == DOUBLES
-        assert values_at(file, "x.many").type == "f64"
+        assert file.values("x.one").value() == DOUBLES[0]
+        assert file.values("x.many").value() == DOUBLES
+        assert file.values("x.many").type == "f64"
 
 
 @pytest.mark.parametrize(
@@ -187,7 +190,7 @@ def test_float64_values_are_not_rounded(tmp_path):
         ("norm.data[0:4:2]", "no element [0:4:2]"),
         (f"norm.data[{'9' * 5000}]", "no element [99999"),
         (f"norm.data[:{'9' * 5000}]", "no element [:9999"),
-        ("optimizer.state.pf.data[0]", "no element [0]\nIt has no elements."),
+        ("optimizer.state.pf.data[0]", "no element [0]\nIt is empty."),
         ("layers[2]", "no element [2]\nIt has 2 elements."),
         ("layers", "is a list of 2 records, not a value\nIts elements are layers[0] to layers[1]."),
         ("hparams", "is a record, not a value\nIts fields are: n_vocab, n_embd, n_mult, n_head, n_layer, n_rot."),
@@ -198,7 +201,7 @@ def test_float64_values_are_not_rounded(tmp_path):
 )
 def test_what_is_not_a_value_is_said(path, expected):
     with open_file(ADAM) as file, pytest.raises(UsageError) as caught:
-        values_at(file, path).value()
+        file.values(path).value()
     assert expected in str(caught.value)
     assert len(str(caught.value)) < 300
 
@@ -207,17 +210,17 @@ def test_an_unknown_path_is_compared_with_those_that_exist():
     with open_file(ADAM) as file:
         for path in ("layers[0].qw", "layers[0].qw[0:4]", "layers[0].qw.data"):
             with pytest.raises(PathError, match=r"Did you mean .*layers\[0\].wq"):
-                values_at(file, path)
+                file.values(path)
 
 
 def test_after_the_damage_the_damage_is_the_error():
     with open_file(TRUNCATED, partial=True) as file:
         for path in ("optimizer.nx", "layers[0].w3.data", "layers[0].w3.data[0]", "layers[1].wq[0:4]", "layers[7]"):
             with pytest.raises(MalformedError) as caught:
-                values_at(file, path)
+                file.values(path)
             assert caught.value.path == "layers[0].w3.padding", path
         with pytest.raises(UsageError):
-            values_at(file, "norm.data[99]")  # this list is whole
+            file.values("norm.data[99]")  # this list is whole
 
 
 # Moments ---------------------------------------------------------------------------------------------------
@@ -229,14 +232,15 @@ def test_the_part_of_x_that_belongs_to_a_parameter_is_that_parameter(name):
     with open_file(FIXTURES / name) as file:
         for parameter in ("tok_embeddings", "norm", "layers[0].wq", "layers[0].w2"):
             weights = file.tensors[parameter].array().reshape(-1)
-            assert values_at(file, f"optimizer.state.x[{parameter}]").value() == weights.tolist()
-            assert values_at(file, f"optimizer.state.x[{parameter}][-3:]").value() == weights[-3:].tolist()
+            assert file.values(f"optimizer.state.x[{parameter}]").value() == weights.tolist()
+            assert np.array_equal(file[f"optimizer.state.x[{parameter}]"], file[parameter])
+            assert file.values(f"optimizer.state.x[{parameter}][-3:]").value() == weights[-3:].tolist()
 
 
 def test_moments_by_gguf_names_are_the_same():
     with open_file(FIXTURES / "orders" / "aug-B-3.ggcp") as file:
-        found = values_at(file, "optimizer.state.m[layers[0].wq][0:4]")
-        assert found.value() == values_at(file, "optimizer.adam.first_moments[blk.0.attn_q.weight][0:4]").value()
+        found = file.values("optimizer.state.m[layers[0].wq][0:4]")
+        assert found.value() == file.values("optimizer.adam.first_moments[blk.0.attn_q.weight][0:4]").value()
         m = file.tensors["optimizer.state.m"]
         assert m.offset <= found.offset < m.offset + m.nbytes
 
@@ -247,7 +251,7 @@ def test_columns_of_lbfgs_memory():
         x = file.tensors["optimizer.state.x"].array()
         start = next(i for i in range(len(x)) if np.array_equal(x[i : i + norm.n_elements], norm.array()))
         expected = lms.array()[:, start : start + norm.n_elements].reshape(-1)
-        assert values_at(file, "optimizer.state.lms[norm]").value() == expected.tolist()
+        assert file.values("optimizer.state.lms[norm]").value() == expected.tolist()
 
 
 def test_moments_whose_order_is_not_known():
@@ -255,15 +259,15 @@ def test_moments_whose_order_is_not_known():
         open_file(FIXTURES / "orders" / "17a-B-3.ggcp") as file,
         pytest.raises(UsageError, match=r"which values of optimizer.state.m belong to norm is not known: v has rows"),
     ):
-        values_at(file, "optimizer.state.m[norm]")
+        file.values("optimizer.state.m[norm]")
 
 
 def test_moments_of_no_parameter():
     with open_file(ADAM) as file:
         with pytest.raises(PathError, match=r"no parameter 'layers\[9\].wq'"):
-            values_at(file, "optimizer.state.m[layers[9].wq]")
+            file.values("optimizer.state.m[layers[9].wq]")
         with pytest.raises(UsageError, match=r"has no field 'optimizer.state.x'"):
-            values_at(file, "optimizer.state.x[norm]")
+            file.values("optimizer.state.x[norm]")
 
 
 # Bytes -----------------------------------------------------------------------------------------------------
@@ -355,7 +359,7 @@ def test_a_file_that_changes_meanwhile_is_an_error(tmp_path):
         with path.open("r+b") as other:
             other.truncate(2000)
         with pytest.raises(FileError, match="changed by another program"), reading(file):
-            list(leaves(file.root))
+            list(file.root.leaves())
 
 
 def test_many_layers_are_listed_lazily(tmp_path):
@@ -368,7 +372,7 @@ def test_many_layers_are_listed_lazily(tmp_path):
         original = type(layers).__getitem__
         try:
             type(layers).__getitem__ = lambda self, index: made.append(index) or original(self, index)
-            for leaf in leaves(file.find("layers")):
+            for leaf in file.find("layers").leaves():
                 if leaf.path == "layers[0].w3.data":
                     break
         finally:

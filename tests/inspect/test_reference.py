@@ -12,7 +12,6 @@ import pytest
 
 from ggcp_schema import FORMATS, open_file
 from ggcp_schema.constructs import nodes
-from ggcp_schema.inspect.paths import leaves
 from ggcp_schema.inspect.reference import reference
 from ggcp_schema.inspect.sections import sections
 from ggcp_schema.inspect.text import json_value
@@ -236,7 +235,7 @@ class JsonReader:
 
 def assert_same_fields(path):
     with open_file(path) as file:
-        expected = [(f.path, f.type, f.offset, f.size, json_value(f)) for f in leaves(file.root)]
+        expected = [(f.path, f.type, f.offset, f.size, json_value(f)) for f in file.root.leaves()]
         found = JsonReader(reference(file.format), path.read_bytes()).leaves
     assert found == expected
 
@@ -288,7 +287,7 @@ def test_every_field_of_every_checkpoint_is_in_a_section_and_conversely():
     seen = set()
     for path in GENUINE:
         with open_file(path) as file:
-            seen |= {generic(leaf.path).replace("ne[i]", "ne") for leaf in leaves(file.root)}
+            seen |= {generic(leaf.path).replace("ne[i]", "ne") for leaf in file.root.leaves()}
     for name in seen:
         stem, _, last = name.rpartition(".")
         assert name in documented or (stem in documented and last in tensor), name

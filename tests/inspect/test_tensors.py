@@ -114,7 +114,7 @@ def test_the_parts_are_the_vector_in_the_order_that_is_known(name):
     field = "x" if "lbfgs" in name else "v"
     with open_file(path) as file:
         items = listing(file)
-        decision = order_of(file, items)
+        decision = order_of(file)
         assert decision.order == KNOWN_ORDERS[name]["order"]
         vector = next(item for item in items if item.moment == field)
         parts = list(moments(items, decision, [vector]))

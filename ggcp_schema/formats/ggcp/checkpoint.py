@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -15,9 +16,9 @@ from ggcp_schema.files.tensors import Tensors
 from ggcp_schema.formats.file import File, Finding, parse_path, tensor_of, tensor_of_record
 from ggcp_schema.formats.ggcp.oddities import oddities
 from ggcp_schema.formats.ggcp.parts import Hparams, Layer, Optimizer, part_of
+from ggcp_schema.llama.moments import Moments
 from ggcp_schema.llama.names import STATE, field_path, tensor_name
-from ggcp_schema.llama.order import OrderDecision, decide_order, stated_order
-from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, Order, piece_of
+from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, FLAT_FIELDS, Order
 from ggcp_schema.schema.inference import n_ff_by_formula
 
 if TYPE_CHECKING:
@@ -142,32 +143,29 @@ class Checkpoint(File):
         """The number of parameters: the elements of the model's tensors."""
         return self.model_tensors.n_elements
 
-    @cached_property
-    def order(self) -> OrderDecision:
-        """The order of the parameters in the optimizer's flat vectors, as the bytes show it."""
-        return decide_order(self.model_tensors, self.state_tensors)
-
     def moments(self, path: str, *, order: str | None = None) -> dict[str, npt.NDArray[np.float32]]:
         """Return what the optimizer holds for one parameter, by state field: `m` and `v` for Adam.
 
-        `path` is that of a tensor of the model, `layers[0].wq`. The arrays are read-only views of its numpy shape;
-        those of lms and lmy have one dimension more, the steps remembered. `order` replaces the decision. Raises
-        `PathError` for an unknown path, `UsageError` if the order of the optimizer's vectors is not proven or stated.
+        `path` is that of a tensor of the model, `layers[0].wq`. The arrays are read-only and of its numpy shape; those
+        of lms and lmy have one dimension more, the steps remembered. `order` replaces the decision; a warning is issued
+        if that is only likely. Raises `PathError` for an unknown path, `UsageError` if the order is not known.
         """
-        decision = stated_order(order) if order else self.order
-        if decision.order is None or not decision.is_certain:
-            raise UsageError(
-                f"{self.path}: the order of the optimizer's vectors is {decision.certainty}: {decision.reason}",
-                "Pass order='A', 'B' or 'C' if you know it.",
-            )
-        piece = piece_of(decision.order, self.model_tensors, self.find(path).path)
-        shape = self.model_tensors[piece.path].shape[::-1]
-        found = {}
-        for name, tensor in self.state_tensors.items():
-            if tensor.shape[:1] == (self.n_params,):
-                steps = tensor.shape[1:]
-                vectors = tensor.array().reshape(*steps, self.n_params)
-                found[name] = vectors[..., piece.start : piece.start + piece.count].reshape(*steps, *shape)
+        import numpy as np
+
+        parameter = self.find(path).path
+        found, notes = {}, set[str]()
+        for field, tensor in self.state_tensors.items():
+            if field not in FLAT_FIELDS or tensor.shape[:1] != (self.n_params,):
+                continue
+            parts, note = self.parts(Moments(field, parameter), order)
+            arrays, notes = [part.array() for part in parts], notes | {note}
+            if len(tensor.shape) > 1:
+                shape = self.model_tensors[parameter].shape[::-1]
+                arrays = [np.reshape(arrays, (*tensor.shape[1:], *shape)).astype(np.float32, copy=False)]
+                arrays[0].flags.writeable = False
+            found[field] = arrays[0]
+        for note in filter(None, notes):
+            warnings.warn(f"{self.path}: {note}", stacklevel=2)
         return found
 
     def tensor(self, path: str) -> Tensor:
@@ -183,11 +181,6 @@ class Checkpoint(File):
     def tensor_of_data(self, field: Field) -> Tensor | None:
         """Return the tensor whose data a field is, from its record: a table of all tensors is not needed."""
         return tensor_of(field.parent, self.source) if field.size and field.parent is not None else None
-
-    def __getitem__(self, path: str) -> Any:
-        """Return a tensor, a record or a value by its path: `"layers[0].wq"`, `"optimizer.nx"`, `"norm.ne[0]"`."""
-        field = self.find(path)
-        return tensor_of(field, self.source) or field.value
 
     def alias(self, name: str) -> Steps | None:
         """Return the path of the tensor with that GGUF name, such as `blk.0.attn_q.weight`."""

@@ -70,8 +70,10 @@ class GgmlFile(File):
         return {tensor.path: index for index, tensor in self._with_indices()}
 
     def alias(self, name: str) -> Steps | None:
-        """Return the path of the tensor of that name."""
+        """Return the path of the tensor of that name, which may be that of another format."""
         index = self._indices.get(name)
+        if index is None:
+            index = self._indices.get(names.llama_name(names.field_path(name) or name) or "")
         return None if index is None else ("tensors", index)
 
     @property

@@ -14,7 +14,7 @@ from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import File, Finding, Format, open_source
 from ggcp_schema.gguf.entries import ALIGNMENT, KeyValue
-from ggcp_schema.llama.names import STATE, field_path
+from ggcp_schema.llama.names import OPTIMIZER_TYPE, STATE, field_path, tensor_name
 from ggcp_schema.schema import GGUF
 from ggcp_schema.schema.ggml import type_name
 from ggcp_schema.schema.gguf import DEFAULT_ALIGNMENT, VALUE_TYPES, extents, in_order
@@ -118,9 +118,14 @@ class GgufFile(File):
         return places
 
     def alias(self, name: str) -> Steps | None:
-        """Return the path of the value of a key, or of the data of a tensor; `KEY[3]` is an element of an array."""
-        if name in self._places:
-            return self._places[name]
+        """Return the path of the value of a key, or of the data of a tensor, also by its ggcp path.
+
+        `KEY[3]` is an element of an array.
+        """
+        optimizer = self.value(OPTIMIZER_TYPE)
+        for own in (name, tensor_name(name, optimizer if isinstance(optimizer, str) else None)):
+            if own in self._places:
+                return self._places[own]
         head, bracket, index = name.removesuffix("]").rpartition("[")
         if bracket and index.isdecimal() and head in self._places:
             return (*self._places[head], int(index))

@@ -1,0 +1,217 @@
+"""The values at a path: of a leaf, of elements of a list or of a tensor's data, or of a parameter in a flat vector.
+
+Everything is an iterator, so that no more of a file is in memory than is being shown.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ggcp_schema.constructs import Extent, Field, counted
+from ggcp_schema.errors import PathError, UsageError
+from ggcp_schema.files.tensor import Tensor
+from ggcp_schema.llama.moments import parse_moments
+
+if TYPE_CHECKING:
+    from ggcp_schema.formats.file import File
+
+LAST_INDEX = re.compile(r"(?P<stem>.+)\[(?P<index>[^\[\]]*)\]", re.DOTALL)
+INDEX = re.compile(r"-?\d{1,18}")
+SLICE = re.compile(r"(-?\d{1,18})?:(-?\d{1,18})?")
+AT_ONCE = 1 << 12  # values of a list that are parsed at a time
+MAX_QUOTED = 40  # characters of an index that an error repeats
+MAX_FIELDS = 16  # names that an error lists
+
+
+@dataclass(frozen=True)
+class Values:
+    """One value, or a sequence of values that lie one after the other.
+
+    Attributes:
+        path: the path that was asked for.
+        type: the type of each value, as in the reference: `f32`, `u32`, `string`.
+        offset, size: where they lie in the file, in bytes. A computed value has size 0.
+        single: True for one value, False for a sequence, which may be empty.
+        chunks: yields the values in lists.
+        note: what the user should know about them.
+        tensor: the part of a flat vector, if the values are a whole one.
+        count: how many there are.
+    """
+
+    path: str
+    type: str
+    offset: int
+    size: int
+    single: bool
+    chunks: Callable[[], Iterator[list[Any]]] = field(repr=False)
+    note: str = ""
+    tensor: Tensor | None = None
+    count: int = 1
+
+    def value(self) -> Any:
+        """Return the value, or the list of all values."""
+        values = [value for chunk in self.chunks() for value in chunk]
+        return values[0] if self.single else values
+
+
+@dataclass(frozen=True)
+class Elements:
+    """Values that can be indexed.
+
+    `chunks(start, stop)` yields those from `start` to `stop` in lists; `offset_of(index)` is their place in the file,
+    that of `count` the end. With `truncated`, damage ended the list.
+    """
+
+    type: str
+    count: int
+    offset_of: Callable[[int], int]
+    chunks: Callable[[int, int], Iterator[list[Any]]]
+    note: str = ""
+    truncated: bool = False
+    tensor: Tensor | None = None
+
+    def values(self, path: str, start: int, stop: int, *, single: bool = False) -> Values:
+        """Return the values from `start` to `stop`."""
+        begin, end = self.offset_of(start), self.offset_of(stop)
+        whole = self.tensor if (start, stop) == (0, self.count) else None
+        chunks = partial(self.chunks, start, stop)
+        return Values(path, self.type, begin, end - begin, single, chunks, self.note, whole, stop - start)
+
+
+def values_of(file: File, found: Field, path: str) -> Values:
+    """Return the value of a leaf, or all values of a list or of data. Raises `UsageError` for a record."""
+    if isinstance(found.value, Extent) or (found.is_list and _holds_leaves(found)):
+        sequence = _sequence(file, found, path)
+        return sequence.values(path, 0, sequence.count)
+    if not found.is_leaf:
+        raise _not_a_value(found, path)
+    return Values(path, found.type, found.offset, found.size, True, lambda: iter([[found.value]]))
+
+
+def elements_at(file: File, path: str) -> Values | None:
+    """Return the elements at a path that is not that of a field; None if there is nothing.
+
+    The path is an index or a slice of a field, `PATH[i]` or `PATH[a:b]`; a part of a flat vector,
+    `optimizer.state.m[layers[0].wq]`; or an index or a slice of such a part.
+    """
+    match = LAST_INDEX.fullmatch(path)
+    if match is not None and not match["index"][:1].isalpha():
+        stem, index = match["stem"], match["index"]
+        whole = file.field(stem)
+        sequence = _part_at(file, stem) if whole is None else _sequence(file, whole, stem)
+        if sequence is not None:
+            return _at_index(file, path, sequence, stem, index)
+    sequence = _part_at(file, path)
+    return None if sequence is None else sequence.values(path, 0, sequence.count)
+
+
+def _holds_leaves(field: Field) -> bool:
+    inner = field.children()
+    return not inner or inner[0].is_leaf
+
+
+def _not_a_value(field: Field, path: str) -> UsageError:
+    if field.is_list:
+        count = len(field.children())
+        return UsageError(
+            f"{path} is a list of {counted(count, 'record')}, not a value",
+            f"Its elements are {path}[0] to {path}[{count - 1}].",
+        )
+    names = [child.name for child in field.children()]
+    more = f" and {len(names) - MAX_FIELDS} more" if len(names) > MAX_FIELDS else ""
+    return UsageError(f"{path} is a record, not a value", f"Its fields are: {', '.join(names[:MAX_FIELDS])}{more}.")
+
+
+def _at_index(file: File, path: str, sequence: Elements, stem: str, index: str) -> Values:
+    """Return the value at an index, or the values of a slice, of a sequence."""
+    count = sequence.count
+    match = SLICE.fullmatch(index)
+    if match is not None:
+        start, stop, _ = slice(*(None if text is None else int(text) for text in match.groups())).indices(count)
+        return sequence.values(path, start, max(start, stop))
+    if INDEX.fullmatch(index) is None or not -count <= int(index) < count:
+        if file.damage is not None and sequence.truncated:
+            raise file.damage.again()
+        raise PathError(
+            f"{stem} has no element [{index if len(index) <= MAX_QUOTED else f'{index[:MAX_QUOTED]}…'}]",
+            f"It has {counted(count, 'element')}. Give [i] or [a:b]; [-1] is the last." if count else "It is empty.",
+        )
+    position = int(index) % count
+    return sequence.values(path, position, position + 1, single=True)
+
+
+def _sequence(file: File, field: Field, path: str) -> Elements:
+    """Return the elements of data, of a tensor record's data, or of a list. Raises `UsageError` for other fields."""
+    data = field if field.is_leaf or field.is_list else field.child("data")
+    if data is not None and isinstance(data.value, Extent):
+        tensor = file.tensor_of_data(data)
+        return _no_elements(data.offset) if tensor is None else _elements_of([tensor])
+    if field.is_list:
+        return _list_of(field, path)
+    if field.is_leaf:
+        raise UsageError(f"{path} is a single value, not a list")
+    raise _not_a_value(field, path)
+
+
+def _list_of(field: Field, path: str) -> Elements:
+    count = len(field.children())
+
+    def chunks(start: int, stop: int) -> Iterator[list[Any]]:
+        if not _holds_leaves(field):
+            raise _not_a_value(field, path)
+        for at in range(start, stop, AT_ONCE):
+            yield [element.value for element in field.elements(at, min(at + AT_ONCE, stop))]
+
+    def offset_of(index: int) -> int:
+        return field.end if index == count else field.children()[index].offset
+
+    truncated = field.parent is not None and "_size" not in field.parent.value
+    return Elements(field.element_type, count, offset_of, chunks, truncated=truncated)
+
+
+def _no_elements(offset: int) -> Elements:
+    return Elements("f32", 0, lambda index: offset, lambda start, stop: iter(()))
+
+
+def _part_at(file: File, path: str) -> Elements | None:
+    """Return the values of the part of a flat vector that a path means; None if it means none.
+
+    Of `lms` and `lmy`, which have a column for each iteration that L-BFGS remembers, these are the parameter's values
+    in the first column, then those in the second, and so on.
+    """
+    moments = parse_moments(path)
+    if moments is None:
+        return None
+    parts, note = file.parts(moments)
+    return _elements_of(parts, note) if parts else None
+
+
+def _elements_of(tensors: Sequence[Tensor], note: str = "") -> Elements:
+    """Return the elements of tensors that count as one after the other."""
+    tensors[0].check_readable()
+    length, nbytes = tensors[0].block
+
+    def pieces(start: int, stop: int) -> Iterator[tuple[Tensor, int, int]]:
+        passed = 0
+        for tensor in tensors:
+            begin, end = max(start - passed, 0), min(stop - passed, tensor.n_elements)
+            if begin < end:
+                yield tensor, begin, end
+            passed += tensor.n_elements
+
+    def chunks(start: int, stop: int) -> Iterator[list[Any]]:
+        for tensor, begin, end in pieces(start, stop):
+            for at in range(begin, end, AT_ONCE):
+                yield tensor.numbers(at, min(at + AT_ONCE, end))
+
+    def offset_of(index: int) -> int:
+        tensor, begin, _ = next(pieces(index, index + 1), (tensors[-1], tensors[-1].n_elements, 0))
+        return tensor.offset + begin // length * nbytes
+
+    count = sum(tensor.n_elements for tensor in tensors)
+    whole = tensors[0] if len(tensors) == 1 else None
+    return Elements(tensors[0].type.lower(), count, offset_of, chunks, note, tensor=whole)
