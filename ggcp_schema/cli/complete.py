@@ -11,7 +11,8 @@ from typing import Any
 
 from ggcp_schema.constructs import Field
 from ggcp_schema.formats import known_formats, open_file
-from ggcp_schema.formats.file import File, parse_path
+from ggcp_schema.formats.file import File
+from ggcp_schema.formats.paths import parse_path
 
 FILE_ARGUMENTS = ("file", "files", "a", "checkpoint", "input")  # their names in the commands
 MOST = 100  # proposals

@@ -17,7 +17,7 @@ from ggcp_schema.constructs import Field
 from ggcp_schema.files.tensor import BLOCKS
 from ggcp_schema.formats import open_file
 from ggcp_schema.formats.file import File
-from ggcp_schema.formats.values import Values
+from ggcp_schema.formats.paths import Values
 from ggcp_schema.inspect.paths import reading
 from ggcp_schema.inspect.text import (
     cells,

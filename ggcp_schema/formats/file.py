@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
@@ -18,7 +17,6 @@ from ggcp_schema.constructs import (
     FieldError,
     Steps,
     Struct,
-    counted,
     format_path,
     root_field,
 )
@@ -33,10 +31,10 @@ from ggcp_schema.errors import (
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.files.tensors import Tensors
+from ggcp_schema.formats.paths import Values, elements_at, parse_path, unknown_path, values_of
 from ggcp_schema.formats.rules import Rules
-from ggcp_schema.formats.values import Values, elements_at, values_of
 from ggcp_schema.llama.names import STATE
-from ggcp_schema.llama.parameters import ORDERS, RESUME_ORDER, Order, piece_of
+from ggcp_schema.llama.parameters import ORDERS, Order
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -47,13 +45,10 @@ if TYPE_CHECKING:
     from ggcp_schema.llama.adapter import Adapter
     from ggcp_schema.llama.eras import Evidence
     from ggcp_schema.llama.model import Model
-    from ggcp_schema.llama.moments import Moments
     from ggcp_schema.llama.order import OrderDecision
     from ggcp_schema.llama.training import Training
     from ggcp_schema.llama.vocabulary import Vocabulary
 
-STEP = re.compile(r"\.?([^.\[\]]+)|\[(\d{1,18})\]")
-SUGGESTIONS = 3
 ACCEPTED = "Use a llama GGUF, a ggjt file such as ggml-vocab.bin, or a sentencepiece tokenizer.model."
 CHECKPOINT_NEEDED = "Pass a checkpoint of train-text-from-scratch: a ggcp file, or a GGUF file made from one."
 MAX_CANDIDATES = 2000  # names compared with a misspelt path
@@ -158,30 +153,6 @@ class File:
         if other is not None:
             return OrderDecision(None, "undecidable", f"{other.path} is {other.type}, not F32")
         return decide_order(model, state, self.orders)
-
-    def parts(self, moments: Moments, order: str | None = None) -> tuple[list[Tensor], str]:
-        """Return the parts of a flat vector that belong to a parameter, as `Piece.of`, and a note if they are unproven.
-
-        `order` is what the user states. Raises `PathError` for an unknown parameter or vector, and `UsageError` if the
-        order of the parameters in the vectors is not known.
-        """
-        from ggcp_schema.llama.order import stated_order
-
-        vector = self.state_tensors.get(moments.field)
-        if vector is None or vector.is_null:
-            raise self.unknown_path(str(moments) if self.field(whole := f"{STATE}{moments.field}") else whole)
-        decision = stated_order(order) if order else self.order
-        is_zero = decision.harmless and moments.field in {"m", "v"}  # the same in every order
-        known = RESUME_ORDER if is_zero else decision.order
-        if known is None:
-            raise UsageError(
-                f"{self.path}: which values of {vector.path} belong to {moments.parameter} is not known: "
-                f"{decision.reason}",
-                f"The whole vector is {vector.path}.",
-            )
-        piece = piece_of(known, self.model_tensors, moments.parameter)
-        note = "" if is_zero or decision.is_certain else f"order {known} of the parameters is likely, not proven"
-        return piece.of(vector, str(moments), self.model_tensors[piece.path].shape, self.model_tensors.n_elements), note
 
     # What a view shows of the file, and its meanings; the defaults follow from the schema alone.
 
@@ -393,43 +364,8 @@ class File:
         return list(self)
 
     def unknown_path(self, path: str) -> GgcpError:
-        """Return the error for a path that does not exist: the damage that may hide it, or the nearest that do."""
-        if self.damage is not None:
-            return self.damage.again()
-        message = f"{self.path} has no field {path!r}"
-        if (hint := self._out_of_range(path)) or (near := self.suggestions(path)):
-            return PathError(message, hint or f"Did you mean {', '.join(near)}?")
-        return PathError(message, f"Run `ggcp-schema dump {shlex.quote(self.path)}` to list all fields.")
-
-    def _out_of_range(self, path: str) -> str:
-        """Return the size of the list if the path leads to an element that a list does not have."""
-        field: Field | None = self.root
-        for step in parse_path(path) or ():
-            inner = None if field is None else field.child(step)
-            if inner is None:
-                break
-            field = inner
-        else:
-            return ""
-        if not isinstance(step, int) or field is None or field.type != "array":
-            return ""
-        count = len(field.value)
-        return f"{field.path} has {counted(count, 'element')}" + (f", [0] to [{count - 1}]." if count else ".")
-
-    def suggestions(self, path: str) -> list[str]:
-        """Return the existing paths that end in `path`, or else resemble it most, at most three."""
-        import difflib
-
-        wanted, candidates = path.lower(), self.candidates()
-        ending = [candidate for candidate in candidates if candidate.lower().endswith(f".{wanted}")]
-        if ending:
-            return ending[:SUGGESTIONS]
-        known: dict[str, list[str]] = {}
-        for candidate in candidates:
-            known.setdefault(candidate.lower(), []).append(candidate)
-            known.setdefault(candidate.rpartition(".")[2].lower(), []).append(candidate)
-        near = difflib.get_close_matches(wanted, known, n=SUGGESTIONS, cutoff=0.6)
-        return list(dict.fromkeys(candidate for name in near for candidate in known[name]))[:SUGGESTIONS]
+        """Return the error for a path that does not exist: the damage that may hide it, or one with similar paths."""
+        return unknown_path(self, path)
 
     def candidates(self) -> list[str]:
         """Return the paths to compare a misspelt one with. Of a list they hold the first element only."""
@@ -462,20 +398,6 @@ class File:
         if self.damage is not None:
             return f"{self.format.title}, damaged at {self.damage.path}"
         return self.format.title
-
-
-def parse_path(path: str) -> Steps | None:
-    """Return the steps of a path, `layers[1].wq` as `("layers", 1, "wq")`; None if it is not a path."""
-    steps: list[str | int] = []
-    at = 0
-    while at < len(path):
-        match = STEP.match(path, at)
-        if match is None:
-            return None
-        name, index = match.groups()
-        steps.append(name if index is None else int(index))
-        at = match.end()
-    return tuple(steps)
 
 
 def read_container(source: Source, format: Format, *, partial: bool) -> tuple[Container, MalformedError | None]:

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from ggcp_schema.errors import MalformedError, TruncatedError
 from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.formats.file import File, parse_path
+from ggcp_schema.formats.file import File
+from ggcp_schema.formats.paths import parse_path
 from ggcp_schema.inspect.tensors import Listed, listing, matching, split_moments, state_of
 from ggcp_schema.inspect.text import count_text, size_text
 from ggcp_schema.llama import names

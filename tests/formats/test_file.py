@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ggcp_schema import FORMATS, File, FileError, GgcpError, NotACheckpointError, PathError, UsageError, open_file
-from ggcp_schema.formats.file import parse_path
+from ggcp_schema.formats.paths import parse_path
 from tests.builder import build_checkpoint, build_ggml, build_gguf
 from tests.helpers import FIXTURES, GENUINE, TRUNCATED
 

@@ -13,9 +13,10 @@ from ggcp_schema.constructs import Field, Steps, counted
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.files.tensors import Tensors
-from ggcp_schema.formats.file import File, Finding, parse_path, tensor_of, tensor_of_record
+from ggcp_schema.formats.file import File, Finding, tensor_of, tensor_of_record
 from ggcp_schema.formats.ggcp.oddities import oddities
 from ggcp_schema.formats.ggcp.parts import Hparams, Layer, Optimizer, part_of
+from ggcp_schema.formats.paths import parse_path, parts_of
 from ggcp_schema.llama.moments import Moments
 from ggcp_schema.llama.names import STATE, field_path, tensor_name
 from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, FLAT_FIELDS, Order
@@ -157,7 +158,7 @@ class Checkpoint(File):
         for field, tensor in self.state_tensors.items():
             if field not in FLAT_FIELDS or tensor.shape[:1] != (self.n_params,):
                 continue
-            parts, note = self.parts(Moments(field, parameter), order)
+            parts, note = parts_of(self, Moments(field, parameter), order)
             arrays, notes = [part.array() for part in parts], notes | {note}
             if len(tensor.shape) > 1:
                 shape = self.model_tensors[parameter].shape[::-1]

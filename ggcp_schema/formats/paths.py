@@ -1,4 +1,4 @@
-"""The values at a path: of a leaf, of elements of a list or of a tensor's data, or of a parameter in a flat vector.
+"""What a path means: values of a leaf, elements of a list or of a tensor's data, a parameter in a flat vector.
 
 Everything is an iterator, so that no more of a file is in memory than is being shown.
 """
@@ -6,25 +6,44 @@ Everything is an iterator, so that no more of a file is in memory than is being 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ggcp_schema.constructs import Extent, Field, counted
-from ggcp_schema.errors import PathError, UsageError
+from ggcp_schema.constructs import Extent, Field, Steps, counted
+from ggcp_schema.errors import GgcpError, PathError, UsageError
 from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.llama.moments import parse_moments
+from ggcp_schema.llama.moments import Moments, parse_moments
+from ggcp_schema.llama.names import STATE
+from ggcp_schema.llama.parameters import RESUME_ORDER, piece_of
 
 if TYPE_CHECKING:
     from ggcp_schema.formats.file import File
 
+STEP = re.compile(r"\.?([^.\[\]]+)|\[(\d{1,18})\]")
 LAST_INDEX = re.compile(r"(?P<stem>.+)\[(?P<index>[^\[\]]*)\]", re.DOTALL)
 INDEX = re.compile(r"-?\d{1,18}")
 SLICE = re.compile(r"(-?\d{1,18})?:(-?\d{1,18})?")
 AT_ONCE = 1 << 12  # values of a list that are parsed at a time
 MAX_QUOTED = 40  # characters of an index that an error repeats
+SUGGESTIONS = 3
 MAX_FIELDS = 16  # names that an error lists
+
+
+def parse_path(path: str) -> Steps | None:
+    """Return the steps of a path, `layers[1].wq` as `("layers", 1, "wq")`; None if it is not a path."""
+    steps: list[str | int] = []
+    at = 0
+    while at < len(path):
+        match = STEP.match(path, at)
+        if match is None:
+            return None
+        name, index = match.groups()
+        steps.append(name if index is None else int(index))
+        at = match.end()
+    return tuple(steps)
 
 
 @dataclass(frozen=True)
@@ -186,8 +205,32 @@ def _part_at(file: File, path: str) -> Elements | None:
     moments = parse_moments(path)
     if moments is None:
         return None
-    parts, note = file.parts(moments)
+    parts, note = parts_of(file, moments)
     return _elements_of(parts, note) if parts else None
+
+
+def parts_of(file: File, moments: Moments, order: str | None = None) -> tuple[list[Tensor], str]:
+    """Return the parts of a flat vector that belong to a parameter, as `Piece.of`, and a note if they are unproven.
+
+    `order` is what the user states. Raises `PathError` for an unknown parameter or vector, and `UsageError` if the
+    order of the parameters in the vectors is not known.
+    """
+    from ggcp_schema.llama.order import stated_order
+
+    vector = file.state_tensors.get(moments.field)
+    if vector is None or vector.is_null:
+        raise file.unknown_path(str(moments) if file.field(whole := f"{STATE}{moments.field}") else whole)
+    decision = stated_order(order) if order else file.order
+    is_zero = decision.harmless and moments.field in {"m", "v"}  # the same in every order
+    known = RESUME_ORDER if is_zero else decision.order
+    if known is None:
+        raise UsageError(
+            f"{file.path}: which values of {vector.path} belong to {moments.parameter} is not known: {decision.reason}",
+            f"The whole vector is {vector.path}.",
+        )
+    piece = piece_of(known, file.model_tensors, moments.parameter)
+    note = "" if is_zero or decision.is_certain else f"order {known} of the parameters is likely, not proven"
+    return piece.of(vector, str(moments), file.model_tensors[piece.path].shape, file.model_tensors.n_elements), note
 
 
 def _elements_of(tensors: Sequence[Tensor], note: str = "") -> Elements:
@@ -215,3 +258,48 @@ def _elements_of(tensors: Sequence[Tensor], note: str = "") -> Elements:
     count = sum(tensor.n_elements for tensor in tensors)
     whole = tensors[0] if len(tensors) == 1 else None
     return Elements(tensors[0].type.lower(), count, offset_of, chunks, note, tensor=whole)
+
+
+# The errors ------------------------------------------------------------------------------------------------
+
+
+def unknown_path(file: File, path: str) -> GgcpError:
+    """Return the error for a path that does not exist: the damage that may hide it, or one with similar paths."""
+    if file.damage is not None:
+        return file.damage.again()
+    message = f"{file.path} has no field {path!r}"
+    if (hint := _out_of_range(file, path)) or (near := suggestions(file, path)):
+        return PathError(message, hint or f"Did you mean {', '.join(near)}?")
+    return PathError(message, f"Run `ggcp-schema dump {shlex.quote(file.path)}` to list all fields.")
+
+
+def _out_of_range(file: File, path: str) -> str:
+    """Return the size of the list if the path leads to an element that a list does not have."""
+    field: Field | None = file.root
+    for step in parse_path(path) or ():
+        inner = None if field is None else field.child(step)
+        if inner is None:
+            break
+        field = inner
+    else:
+        return ""
+    if not isinstance(step, int) or field is None or field.type != "array":
+        return ""
+    count = len(field.value)
+    return f"{field.path} has {counted(count, 'element')}" + (f", [0] to [{count - 1}]." if count else ".")
+
+
+def suggestions(file: File, path: str) -> list[str]:
+    """Return the existing paths that end in `path`, or else resemble it most, at most three."""
+    import difflib
+
+    wanted, candidates = path.lower(), file.candidates()
+    ending = [candidate for candidate in candidates if candidate.lower().endswith(f".{wanted}")]
+    if ending:
+        return ending[:SUGGESTIONS]
+    known: dict[str, list[str]] = {}
+    for candidate in candidates:
+        known.setdefault(candidate.lower(), []).append(candidate)
+        known.setdefault(candidate.rpartition(".")[2].lower(), []).append(candidate)
+    near = difflib.get_close_matches(wanted, known, n=SUGGESTIONS, cutoff=0.6)
+    return list(dict.fromkeys(candidate for name in near for candidate in known[name]))[:SUGGESTIONS]
