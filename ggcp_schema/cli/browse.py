@@ -68,7 +68,7 @@ def browse(
 def open_for_long(path: str) -> OpenFile:
     """Open a file; from then on garbage is collected, but for what the file consists of.
 
-    What the last file left behind, when one is opened again, is collected first, or it would never be.
+    When a file is opened again, the remains of the last one are collected first, or they never would be.
     """
     from ggcp_schema.formats import open_file
 

@@ -47,7 +47,7 @@ def convert(
         typer.Option(
             "--order",
             metavar="A|B|C",
-            help="Order of the optimizer's vectors, if you know it. Default: the one that the bytes prove.",
+            help="Parameter order of the optimizer's vectors. Default: what the bytes prove.",
         ),
     ] = None,
     batch: Annotated[

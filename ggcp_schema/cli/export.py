@@ -1,4 +1,4 @@
-"""`export`: the model of a file becomes one that present-day programs run."""
+"""`export`: the model of a file, for present-day programs."""
 
 from __future__ import annotations
 

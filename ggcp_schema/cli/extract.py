@@ -136,7 +136,7 @@ def _check_missing(opened: OpenFile, pattern: str, output: str, *, partial: bool
 
 
 def extractable(found: Sequence[Listed]) -> tuple[list[Listed], list[Listed]]:
-    """Return the tensors that have data that can be read, and those that have data that cannot.
+    """Return the tensors whose data can be read, and those whose data cannot.
 
     Raises `UsageError` if there is none of the first.
     """

@@ -53,7 +53,7 @@ def get(
 
 
 def print_values(values: Values) -> None:
-    """Print the values, one to a line. Text is escaped, except a single one that does not go to a terminal."""
+    """Print the values, one to a line. Text is escaped, except a single text that does not go to a terminal."""
     raw = values.single and not sys.stdout.isatty()
     for chunk in values.chunks():
         lines = (line_text(value, values.type) for value in chunk)

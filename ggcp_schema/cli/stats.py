@@ -17,7 +17,7 @@ from ggcp_schema.cli.tensors import Moments, Order
 from ggcp_schema.errors import UsageError
 from ggcp_schema.formats import open_file
 from ggcp_schema.inspect.stats import Stats, flags, measure, optimizer_facts
-from ggcp_schema.inspect.tensors import listing, moments, order_of, select
+from ggcp_schema.inspect.tensors import moments, order_of, select
 from ggcp_schema.inspect.text import count_text
 
 NUMBERS = ("min", "max", "mean", "std", "RMS", "zeros", "NaN", "Inf")
@@ -72,7 +72,7 @@ def stats(
     with open_file(file, partial=True) as opened:
         found = select(opened, pattern, order=order)
         if by_parameter:
-            found = list(moments(listing(opened), order_of(opened, order), found))
+            found = list(moments(opened, order_of(opened, order), found))
         with progress(sum(item.tensor.nbytes for item in found), "Measuring", quiet=quiet) as advance:
             measured = list(zip(found, measure([item.tensor for item in found], advance), strict=True))
         opened.source.check_unchanged()

@@ -52,7 +52,7 @@ def tensors(
     with open_file(file, partial=True) as opened:
         found = listing(opened)
         if by_parameter:
-            found = list(moments(found, order_of(opened, order)))
+            found = list(moments(opened, order_of(opened, order)))
         if as_json:
             print_json_array(item.as_dict() for item in found)
         else:

@@ -49,7 +49,7 @@ class LazyArray(Array):
     ) -> None:
         """Move to the end of the texts and note some of their offsets. Only their lengths can be wrong.
 
-        Those that lie whole in a chunk of the file are counted there; one that does not is parsed.
+        An element that lies whole in a chunk of the file is counted there; others are parsed.
         """
         lengthfield = chosen(element.lengthfield, context)
         assert isinstance(lengthfield, FormatField)  # noqa: S101 - a length is a number

@@ -182,7 +182,7 @@ class Field:
         return field
 
     def leaves(self) -> Iterator[Field]:
-        """Yield the leaves at or below this field, in file order. Those that hold bytes cover it without gaps."""
+        """Yield the leaves at or below this field, in file order. Leaves that hold bytes cover it without gaps."""
         if self.is_leaf:
             yield self
         else:

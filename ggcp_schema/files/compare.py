@@ -1,4 +1,4 @@
-"""Compare the tensors of a file with those that it should contain."""
+"""Compare the tensors of a file with the expected ones."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class Head(NamedTuple):
         return text if len(text) >= LEAST_TEXT and not CONTROL.search(text) else None
 
     def words(self, count: int, at: int = 0) -> tuple[int, ...]:
-        """Return 32-bit numbers, 0 for those that the file does not have."""
+        """Return 32-bit numbers, 0 for each that the file does not have."""
         return struct.unpack(f"<{count}i", self.data[at : at + 4 * count].ljust(4 * count, b"\0"))
 
 

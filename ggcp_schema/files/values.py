@@ -1,4 +1,4 @@
-"""When two values of fields are the same: the one rule for comparisons, verification and differences."""
+"""Equality of field values, as used by comparisons, verification and differences."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ GROUP = "ggcp_schema.formats"
 
 @cache
 def known_formats() -> dict[str, Format]:
-    """Return the formats of this package, and those that other packages have as entry points, by name.
+    """Return the formats of this package and of other packages' entry points, by name.
 
     Raises `UsageError` for an entry point that is no format.
     """

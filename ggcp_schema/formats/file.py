@@ -500,7 +500,7 @@ def _parse(format: Format, stream: IO[bytes], **params: Any) -> Container:
 def tolerant_parse(
     source: Source, format: Format, *, repair: bool = False, **params: Any
 ) -> tuple[Container, ErrorLog, FieldError | None]:
-    """Parse past the errors after which that is possible. Return the values, the errors, and the one that ended it."""
+    """Parse past errors where that is possible. Return the values, the errors, and the error that ended the parse."""
     log = ErrorLog(repair=repair)
     with source.reading() as stream:
         try:

@@ -17,7 +17,7 @@ from ggcp_schema.formats.file import File, Format, malformed, tolerant_parse
 
 @dataclass(frozen=True)
 class Parse:
-    """The values that were parsed, the errors that were passed over, and the one that ended the parse."""
+    """The values that were parsed, the errors that were passed over, and the error that ended the parse."""
 
     file: File
     errors: Sequence[FieldError]

@@ -14,7 +14,7 @@ from ggcp_schema.schema.ggml import GgmlType
 class Problem(NamedTuple):
     """A rule of the format that the file breaks.
 
-    `missing` is the number of bytes that the field lacks, and `file_missing` those that the whole file lacks; None if
+    `missing` is the number of bytes that the field lacks, and `file_missing` is that of the whole file; None if
     the file is not too short, or if that is not known.
     """
 

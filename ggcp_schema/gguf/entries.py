@@ -73,7 +73,7 @@ def to_float32(value: float) -> float:
 
 
 def is_copied(path: str, entry: KeyValue) -> bool:
-    """Return False for the alignment, which the output has its own of, and for empty arrays, which gguf cannot write.
+    """Return False for the alignment, since the output has its own, and for empty arrays, which gguf cannot write.
 
     Raises `UsageError` for an array of arrays, which no trainer wrote.
     """

@@ -51,7 +51,7 @@ class Gguf:
                 writer.add_tensor(packable(tensor.name), streamed, raw_dtype=kind, tensor_endianess=GGUFEndian.LITTLE)
             writer.open_output_file()
             # ext4 (auto_da_alloc) flushes a truncated file when it is first closed. Close it once while it is empty,
-            # so that the flush costs nothing; whoever gives the file its name makes the content durable.
+            # so that the flush costs nothing; the content is made durable before the file gets its name.
             os.close(os.open(place, os.O_WRONLY))
             writer.write_header_to_file()
             writer.write_kv_data_to_file()
@@ -78,7 +78,7 @@ class Gguf:
 
 
 def packable(value: Any) -> Any:
-    """Return a value as one that GGUFWriter writes bit for bit: text as bytes, and a NaN with its sign and payload."""
+    """Return a value as GGUFWriter writes it bit for bit: text as bytes, and a NaN with its sign and payload."""
     if isinstance(value, str):
         return value.encode("utf-8", "surrogateescape")
     if isinstance(value, NaN):

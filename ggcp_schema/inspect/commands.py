@@ -66,7 +66,7 @@ def _commands_for_damaged(summary: Summary, condition: Condition) -> Iterator[st
 
 
 def _can_be_exported(summary: Summary) -> bool:
-    """Check that the model is one that llama.cpp runs."""
+    """Check that llama.cpp runs the model."""
     hparams = summary.hparams or {}
     n_embd, n_head, n_layer, n_rot = (hparams.get(name) for name in ("n_embd", "n_head", "n_layer", "n_rot"))
     if not (n_embd and n_head and n_layer and n_rot) or (summary.condition is None and summary.order is None):

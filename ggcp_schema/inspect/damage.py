@@ -9,7 +9,7 @@ from ggcp_schema.errors import MalformedError, TruncatedError
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.paths import parse_path
-from ggcp_schema.inspect.tensors import Listed, listing, matching, split_moments, state_of
+from ggcp_schema.inspect.tensors import Listed, listing, matching, split_moments
 from ggcp_schema.inspect.text import count_text, size_text
 from ggcp_schema.llama import names
 from ggcp_schema.llama.names import STATE
@@ -122,8 +122,7 @@ def condition_of(file: File) -> Condition | None:
     """Return the condition of a damaged file that was opened with `partial=True`; None for a whole one."""
     if file.damage is None:
         return None
-    items = listing(file)
-    model = [item.tensor for item in items if item.moment is None]
+    model = [item.tensor for item in listing(file) if item.moment is None]
     sizes = file.whole_sizes()
     expected = file.expected_tensors()
     total = None if expected is None else sum(not path.startswith(STATE) for path in expected)
@@ -133,7 +132,7 @@ def condition_of(file: File) -> Condition | None:
         model=len(model),
         model_total=total,
         n_params=sum(tensor.n_elements for tensor in model if tensor.path != names.ROPE_FREQS),
-        state=tuple(state_of(items)),
+        state=tuple(field for field, tensor in file.state_tensors.items() if not tensor.is_null),
         cut=_cut(file),
         whole_sizes=sizes,
         least_size=None if sizes else file.least_size(),
@@ -143,7 +142,7 @@ def condition_of(file: File) -> Condition | None:
 def missing_tensors(file: File, pattern: str) -> list[str]:
     """Return the tensors that a pattern matches in the whole file, but that are not whole in the damaged one.
 
-    If it cannot be known which tensors the whole file had, `...` stands for those that may be missing.
+    If it cannot be known which tensors the whole file had, `...` stands for any that may be missing.
     """
     items = listing(file)
     if any(pattern in item.names for item in items):

@@ -59,7 +59,7 @@ class TensorRow:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All fields and tensors of both files, in the order of A, with those that only B has at the end.
+    """All fields and tensors of both files, in the order of A, with those of B alone at the end.
 
     `notes` say how the optimizer's vectors were compared. `change` is None unless both files are checkpoints.
     """
@@ -98,7 +98,7 @@ def compare(a: File, b: File, *, rtol: float = 0.0, atol: float = 0.0, progress:
 
 
 def field_rows(left: Side, right: Side, *, rtol: float = 0.0, atol: float = 0.0) -> Iterator[FieldRow]:
-    """Compare the fields of both sides, in the order of the left one; those that only the right one has come last."""
+    """Compare the fields of both sides, in the order of the left one; those of the right one alone come last."""
     for name, a, b in _pairs(left.fields, right.fields):
         yield FieldRow(name, _verdict(a, b, same=_same_field(a, b, rtol, atol)), a, b)
 

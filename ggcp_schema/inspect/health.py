@@ -17,7 +17,7 @@ from ggcp_schema.errors import GgcpError
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.inspect import Report
 from ggcp_schema.inspect.stats import Sums, sums
-from ggcp_schema.inspect.tensors import listing, model_of, moments, order_of
+from ggcp_schema.inspect.tensors import listing, moments, order_of
 from ggcp_schema.inspect.text import count_text
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Moments:
 def find_moments(file: File) -> Moments:
     """Return the moments by parameter. Reads as much of them as the decision about their order takes."""
     items = listing(file)
-    model = model_of(items)
+    model = file.model_tensors
     vectors = [item for item in items if item.moment in ("m", "v") and item.tensor.nbytes]
     if not items:
         return Moments({}, "The file has no tensors.")
@@ -56,7 +56,7 @@ def find_moments(file: File) -> Moments:
         return Moments({}, f"The order of the parameters in m and v is undecidable: {decision.reason}.")
     parts: dict[str, dict[str, Tensor]] = {}
     try:
-        for part in moments(items, decision, vectors):
+        for part in moments(file, decision, vectors):
             if part.parameter is not None and part.moment is not None:
                 parts.setdefault(model[part.parameter].path, {})[part.moment] = part.tensor
     except GgcpError as error:
@@ -145,7 +145,7 @@ class Examination:
 
 
 def parameters(file: File) -> list[Tensor]:
-    """Return the tensors of the model, in file order, without those that are NULL."""
+    """Return the tensors of the model, in file order, without NULL ones."""
     return [item.tensor for item in listing(file) if item.moment is None and item.tensor.nbytes]
 
 

@@ -22,7 +22,7 @@ from ggcp_schema.formats.file import File
 from ggcp_schema.formats.ggcp.checkpoint import is_optimizer
 from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.inspect.facts import Summary, facts
-from ggcp_schema.inspect.tensors import Listed, listing, model_of, moments, order_of
+from ggcp_schema.inspect.tensors import Listed, listing, moments, order_of
 from ggcp_schema.llama import names
 from ggcp_schema.llama.keys import REQUIRED
 from ggcp_schema.llama.order import OrderDecision
@@ -281,11 +281,11 @@ def _divisors(side: Side, other: Side) -> dict[str, int]:
 
 def _split(side: Side, name: str, decision: OrderDecision, divisors: Mapping[str, int], *, by_path: bool) -> None:
     """Replace a vector by its parts; the columns of lms and lmy by those in order C."""
-    vector, items = side.items[name], list(side.items.values())
+    vector = side.items[name]
     divisor = divisors.get(vector.moment or "", 1)
-    parts = {str(part.path if by_path else part.gguf_name): part for part in moments(items, decision, [vector])}
+    parts = {str(part.path if by_path else part.gguf_name): part for part in moments(side.file, decision, [vector])}
     if not parts:
-        extents = permuted_extents(vector.tensor, str(decision.order), RESUME_ORDER, model_of(items))
+        extents = permuted_extents(vector.tensor, str(decision.order), RESUME_ORDER, side.file.model_tensors)
         side.tensors[name] = replace(side.tensors[name], values=partial(_permuted, vector.tensor, extents))
         return
     del side.tensors[name], side.items[name]

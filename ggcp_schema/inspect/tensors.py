@@ -106,16 +106,6 @@ def _role(path: str, optimizer: str | None) -> str:
 # Parts of the flat vectors ---------------------------------------------------------------------------------
 
 
-def model_of(items: Sequence[Listed]) -> dict[str, Tensor]:
-    """Return the tensors of the model by path."""
-    return {item.path: item.tensor for item in items if item.path and item.moment is None}
-
-
-def state_of(items: Sequence[Listed]) -> dict[str, Tensor]:
-    """Return the tensors of the optimizer's state by field, without those that are NULL."""
-    return {item.moment: item.tensor for item in items if item.moment and not item.tensor.is_null}
-
-
 def order_of(file: File, order: str | None = None) -> OrderDecision:
     """Decide in which order the flat vectors hold the parameters; `order` is what the user states.
 
@@ -124,9 +114,7 @@ def order_of(file: File, order: str | None = None) -> OrderDecision:
     return file.order if order is None else stated_order(order)
 
 
-def moments(
-    items: Sequence[Listed], decision: OrderDecision, fields: Sequence[Listed] | None = None
-) -> Iterator[Listed]:
+def moments(file: File, decision: OrderDecision, fields: Sequence[Listed] | None = None) -> Iterator[Listed]:
     """Yield the parts of the flat vectors by parameter, in the order in which they are stored.
 
     `fields` are the vectors; all by default. lms and lmy, which hold several columns, have no parts. Raises
@@ -137,9 +125,9 @@ def moments(
             f"the order of the parameters in the optimizer's vectors is not known: {decision.reason}",
             "If you know it, state it with --order.",
         )
-    model = model_of(items)
+    model = file.model_tensors
     layout = Layout.of(decision.order, model)
-    for vector in items if fields is None else fields:
+    for vector in listing(file) if fields is None else fields:
         tensor = vector.tensor
         if vector.moment not in FLAT_FIELDS or tensor.shape != (layout.n_params,) or tensor.type not in ELEMENT_SIZES:
             continue
@@ -195,7 +183,7 @@ def _matching_moments(file: File, items: Sequence[Listed], pattern: str, order: 
     vectors = [item for item in matching(items, parts[0]) if item.moment in FLAT_FIELDS]
     parameters = {item.path for item in matching([item for item in items if item.moment is None], parts[1])}
     if vectors and parameters:
-        found = moments(items, order_of(file, order), vectors)
+        found = moments(file, order_of(file, order), vectors)
         yield from (item for item in found if item.parameter in parameters)
 
 

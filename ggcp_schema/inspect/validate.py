@@ -34,7 +34,7 @@ class Report:
 
     Attributes:
         file: the file, with the values that were parsed.
-        checked, expected: tensors that were checked, and those that the file should have; None if damage hides that.
+        checked, expected: how many tensors were checked, and how many the file should have; None if damage hides that.
         fields: the number of fields that hold bytes, down to single numbers.
         errors: what breaks a rule, by offset.
         warnings: what is allowed but unusual, by offset.

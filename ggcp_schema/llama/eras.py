@@ -173,7 +173,7 @@ class EraConclusion(NamedTuple):
     """Who may have written a file, and what follows. Only what all these writers share is certain.
 
     Attributes:
-        writers: those that remain, in the order of `WRITERS`; empty for a file of no known writer.
+        writers: all that remain, in the order of `WRITERS`; empty for a file of no known writer.
         likely: those of them that are likelier than the others: the file was modified in their time; or the lengths of
             the gradients fit them, and they needed the fewest options for the order of the flat vectors.
         rms_eps: the epsilon to compute with.
@@ -243,7 +243,7 @@ def conclude(evidence: Evidence) -> EraConclusion:
     The kind of file, its layout and its tensor names must fit; if no writer is left, the file is of none that is
     known. n_mult, the gradient's scale and the order are ignored if no writer would remain, because weights and
     moments can be changed later. Where the epsilon is still open, it is that of the writers whose time includes the
-    modification date; else of those that needed the fewest options for this order; else the one in use for most days.
+    modification date; else of the writers with the fewest options for this order; else the one in use for most days.
     """
     writers: tuple[Writer, ...] = WRITERS
     found = []
@@ -361,7 +361,7 @@ def _with_fewest_options(writers: Sequence[Writer], order: str | None) -> Sequen
 
 
 def _longest(writers: Sequence[Writer]) -> float:
-    """Return the epsilon in use on most days; of two such the one that was in use first."""
+    """Return the epsilon in use on most days; of two such the earlier."""
     by_eps: dict[float, list[Writer]] = {}
     for writer in writers:
         by_eps.setdefault(writer.rms_eps, []).append(writer)

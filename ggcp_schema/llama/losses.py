@@ -26,7 +26,7 @@ class Losses(NamedTuple):
         meanings: what the losses may be, the likelier first: `mean`, `last rows` (each thread's loss of its last row,
             summed over the threads) or `constant`; empty for a file of no known program.
         best, previous: fx_best and fx_prev, as stored.
-        divisor: what a stored loss has to be divided by to be one token's: the number of threads, or 1.
+        divisor: the number by which to divide a stored loss to get the loss of one token: the number of threads, or 1.
         past: the losses of the last iterations as stored, the oldest first.
         untrained: the loss of a model that gives every token the same probability, ln(n_vocab).
         steps: the steps that L-BFGS has made, k - 1.

@@ -1,4 +1,4 @@
-"""GGUF names: those of ggml's specification, and those that train-text-from-scratch added for training."""
+"""GGUF names: those of ggml's specification, and train-text-from-scratch's own for training."""
 
 # ruff: noqa: S105 - the rule mistakes "token" for a password
 

@@ -1,11 +1,10 @@
 """The layouts of the optimizer's flat vectors: where the values of each parameter lie, in each order there is.
 
-The vectors hold one value for each parameter of the model, tensor after tensor. The order of the tensors is that in
-which a walk through the graph of the forward pass met them, so it depends on the program and its flags. `order` finds
-out which one a file has.
+The vectors hold one value for each parameter of the model, tensor after tensor, in the order in which the program
+visited the graph of the forward pass. It depends on the program and its flags. `order` finds out which one a file has.
 
-Model tensors are given by their paths in a ggcp file (`layers[0].wq`), the state's vectors by their fields (`m`). For a
-GGUF file, too, these names are used.
+Model tensors are given by their paths in a ggcp file (`layers[0].wq`), the state's vectors by their fields (`m`). The
+same names are used for GGUF files.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ class Runs:
 
 
 def joined(runs: list[Run], within: list[Run]) -> Iterator[Run]:
-    """Yield the runs with those made one that lie in the same longer run; all are in order."""
+    """Yield the runs in order, with all that lie in the same longer run joined."""
     longer = iter(within)
     outer = next(longer, None)
     last: Run | None = None

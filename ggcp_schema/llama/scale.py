@@ -100,7 +100,7 @@ def decide_scale(
 
     `ratio` and `square_length` are those of `gradient_ratio` and `mean_square_length`, None if they cannot be computed;
     `gradient` is how all programs that may have written the file computed it, None if they differ. The batch is what
-    the user states, or else the one that fits the ratio best among those that the counts allow. The counts set bounds
+    the user states, or else the number, of all that the counts allow, which fits the ratio best. The counts set bounds
     only if context and batch never changed.
     """
     known = ScaleDecision(gradient, "", n_ctx=counts.n_ctx, ratio=ratio)

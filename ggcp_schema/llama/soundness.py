@@ -34,7 +34,7 @@ HUGE = {"v": 1e24}  # v is a mean of squares
 SIGN, SIZE = np.uint32(1 << 31), np.uint32((1 << 31) - 1)  # bits of a float32; those of sizes are in their order
 HUGE_WEIGHT = 1e18  # its square is beyond float32 in any sum, so the loss could not have been finite
 M_FADES = 400  # iterations before which no m fades to zero with beta1 = 0.9 while v is not
-FADED = 1e-25  # the size of values beside one that has faded to zero is far below this
+FADED = 1e-25  # the size of values beside a value that has faded to zero is far below this
 FADES = 50_000  # iterations after which the decay may have made the embeddings of unused tokens zero
 SQUARE = np.float32(1e-38)  # far above what underflow takes from v, far below any gradient's square
 BLOCKS = 1 << 20  # of a vector of which a watch remembers the largest value, if n_embd allows so few
@@ -194,7 +194,7 @@ class Watch:
             if loss.value == 0 and self.state.iterations > 0
         ]
         reported: dict[str, list[Run]] = {}
-        for rule in RULES:  # those that compare come last, and only report what no other has reported
+        for rule in RULES:  # the rules that compare come last, and only report what no other has reported
             for name in [name for other, name in self.runs if other == rule]:
                 runs = self.runs[rule, name]
                 if rule.endswith("-differs") and is_loss_of_relation(runs.count, self.state.tensor(name).n_elements):
@@ -234,7 +234,7 @@ class Watch:
     def _breaks_a_row(self, m: Tensor, run: Run) -> bool:
         """Return True if the run begins or ends inside of a row whose next value has not faded.
 
-        The values of a row fade together, so those beside one that has become zero are tiny.
+        The values of a row fade together, so the neighbours of a zero are tiny.
         """
         n_embd = self.state.n_embd
         edges = [at for at, inside in ((run.start - 1, run.start % n_embd), (run.stop, run.stop % n_embd)) if inside]

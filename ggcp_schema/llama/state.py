@@ -58,7 +58,7 @@ class State:
 
     Attributes:
         model: the model's tensors by path (`layers[0].wq`).
-        vectors: the tensors of the optimizer's state by field (`m`); those that are missing are not examined.
+        vectors: the tensors of the optimizer's state by field (`m`); missing ones are not examined.
         n_embd: the length of a row of tok_embeddings, at least 1.
         iterations: how many the optimizer has done; 0 if it does not count.
         adam: Adam's parameters, if the file stores them.

@@ -67,7 +67,7 @@ def plan_adapter(
     Parameters:
         base: the model, open: GGUF of any type, ggjt, or ggcp. It stays open while the plan is carried out.
         to: a name in `TARGETS`.
-        scale: what each product is multiplied by; None takes the one that the file states.
+        scale: what each product is multiplied by; None takes that of the file.
         verbatim: take an adapter that was made from PEFT as llama.cpp of 2023 took it.
         ignore_norms: leave the norms out.
         patched_base: write a copy of the base there, to whose norms those of the adapter are added: for PEFT a folder.
@@ -207,7 +207,7 @@ def export_adapter(
     Parameters:
         base: the model that it was trained on: GGUF of any type, ggjt, or ggcp.
         to: adapter, for llama.cpp; peft, a folder; gguf or hf, the base with the adapter merged into it.
-        scale: what each product is multiplied by. None takes the one that the file states.
+        scale: what each product is multiplied by. None takes that of the file.
         verbatim: take an adapter that was made from PEFT as llama.cpp of 2023 took it, not as it was trained.
         norms: "ignore" leaves the trained norms out, which llama.cpp ignores in an adapter.
         patched_base: write a copy of the base there, to whose norms those of the adapter are added: with peft a model

@@ -17,7 +17,7 @@ from ggcp_schema.mapping.resume import checked_epsilon
 
 
 def rescued(file: File, remedy: str) -> GgcpError:
-    """Return the damage of a file with what can be done: the remedy if the model is whole, else how much of it is."""
+    """Return the damage with a hint: the remedy if the model is whole, otherwise how much of it is left."""
     try:
         file.model()
     except GgcpError as error:
@@ -62,7 +62,7 @@ def check_vocabulary(model: Model, vocabulary: Sequence[KeyValue]) -> None:
 
 
 def name_of(model: Model, stated: str | None) -> str:
-    """Return the name that a model gets: the stated one, or else the one that its file stores, or that of the file."""
+    """Return the name of a model: as stated, or else as its file stores it, or the name of the file."""
     name = stated
     if name is None:
         name = Path(model.path).stem if model.name is None else model.name

@@ -44,7 +44,7 @@ def resume_facts(training: Training, conclusions: Study, recipe: Recipe, problem
 def model_facts(
     model: Model, vocabulary: Vocabulary, damage: MalformedError | None, context_length: int | None
 ) -> Iterator[Fact]:
-    """Yield where the parts of a model are from; `context_length` is the one that the user states."""
+    """Yield where the parts of a model are from; `context_length` is what the user states."""
     if damage is not None:
         yield Fact("damaged", f"only the model was read; lost: {damage.path} and what follows it")
     if context_length is None:

@@ -103,7 +103,7 @@ def rotation_of(training: Training) -> tuple[int, float | None]:
 
 
 def kept_rotation(training: Training) -> tuple[tuple[int, float | None], str]:
-    """Return the keys of the rotation, and why they have to stay as they are stored; empty if they have not."""
+    """Return the rotation's keys, and the reason if they must be written as stored; otherwise an empty text."""
     try:
         return rotation_of(training), ""
     except UsageError as error:

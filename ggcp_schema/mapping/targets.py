@@ -34,7 +34,7 @@ class Target(NamedTuple):
     options: tuple[str, ...] = ()
 
     def checked(self, **options: Any) -> dict[str, Any]:
-        """Return the options that are not None. Raises `UsageError` for one that the target does not have."""
+        """Return the options that are not None. Raises `UsageError` for an option that the target does not have."""
         stated = {name: value for name, value in options.items() if value is not None}
         for name in stated:
             if name not in self.options:
@@ -80,7 +80,7 @@ def convert(
     """Convert the checkpoint at `source`, ggcp or GGUF, to a GGUF checkpoint from which training can be resumed.
 
     Parameters:
-        rms_eps: the epsilon of the RMS norm. None takes the one that the file stores or its era used.
+        rms_eps: the epsilon of the RMS norm. None takes that of the file, or of its era.
         order: the order of the flat vectors (A, B, C or D) if you know it. None decides from the bytes, and changes the
             order only if it is proven.
         n_batch: the samples of a batch, by which summed gradients are scaled. None estimates it from the counts.
@@ -120,7 +120,7 @@ def export_model(
     sync: bool = True,
     progress: Progress | None = None,
 ) -> Written:
-    """Export the model in the file at `source`, as one that present-day programs run.
+    """Export the model in the file at `source` for present-day programs.
 
     The file is a checkpoint, ggcp or GGUF, or a model, GGUF, ggjt, ggmf or ggml.
 
@@ -128,9 +128,9 @@ def export_model(
         to: what to make of it, a name in `EXPORTS`: gguf, a file for llama.cpp, or hf, a folder for transformers.
         vocab: a llama GGUF, a ggjt, ggmf or ggml file of 2023, or a sentencepiece model. None takes the vocabulary that
             the file itself contains.
-        context_length: in tokens. None takes the one that a GGUF file stores; the other formats store none.
-        rms_eps: the epsilon of the RMS norm. None takes the one that the file stores or its era used.
-        name: the model's name; None takes the one that a GGUF model stores, or else that of the file, and an empty one
+        context_length: in tokens. None takes that of a GGUF file; the other formats store none.
+        rms_eps: the epsilon of the RMS norm. None takes that of the file, or of its era.
+        name: the model's name; None takes that in a GGUF model, or else that of the file, and an empty one
             writes none.
         partial: accept a damaged file if all tensors of the model are whole.
         dtype: of hf: the type of the weights, f32, f16 or bf16. None takes f32.

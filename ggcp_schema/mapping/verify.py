@@ -123,7 +123,7 @@ def verify(ckpt: Checkpoint, gguf: GgufFile, progress: Progress | None = None) -
 
 
 def _is_separate(key: str) -> bool:
-    """Check if a key is not compared for equality, as those that record what `convert` did."""
+    """Check if a key is not compared for equality, as the record of what `convert` did."""
     return key in SEPARATE_KEYS or key.startswith(names.CONVERTED)
 
 
@@ -136,8 +136,8 @@ def kind_of(gguf: GgufFile) -> str:
 def recipe_of(ckpt: Checkpoint, training: Training, gguf: GgufFile) -> Recipe:
     """Return how the GGUF file was made from the checkpoint, as far as its keys tell.
 
-    A file without these keys holds the vectors as they are in the checkpoint; or in order C, if the program that wrote
-    it did not keep the keys. In order C they are if the checkpoint's are not, and the file's vectors agree with that.
+    A file without these keys holds the vectors as they are in the checkpoint; or in order C, if a program dropped the
+    keys. Order C is assumed if the checkpoint's order is another one and the vectors agree.
     """
     order, scale = gguf.value(names.CONVERTED_FROM_ORDER), gguf.value(names.CONVERTED_SCALE)
     recipe = verbatim_recipe(training)._replace(

@@ -62,7 +62,7 @@ GGML_TYPES = {
         42: ("Q2_0", 64, 18),
     }.items()
 }
-"""The types of GGUF files, and of ggjt version 3: those of llama.cpp in 2026, and those that it no longer has."""
+"""The types of GGUF files, and of ggjt version 3: those of llama.cpp in 2026, and removed ones."""
 
 REMOVED_TYPES = frozenset({4, 5, 31, 32, 33, 36, 37, 38})
 """The numbers of the types that llama.cpp no longer reads."""
@@ -88,7 +88,7 @@ the scales in Q4_0, Q4_1 and Q8_0. GGUF took over the blocks of version 3.
 
 
 def type_name(number: int) -> str:
-    """Return the name of an element type of a GGUF file; `type 139` for one that is not known."""
+    """Return the name of an element type of a GGUF file; `type 139` for an unknown one."""
     return GGML_TYPES[number].name if number in GGML_TYPES else f"type {number}"
 
 

@@ -117,7 +117,7 @@ def test_the_parts_are_the_vector_in_the_order_that_is_known(name):
         decision = order_of(file)
         assert decision.order == KNOWN_ORDERS[name]["order"]
         vector = next(item for item in items if item.moment == field)
-        parts = list(moments(items, decision, [vector]))
+        parts = list(moments(file, decision, [vector]))
         found = np.concatenate([part.tensor.array().ravel() for part in parts])
         assert found.tobytes() == flat(path, field).tobytes()
         shapes = {item.path: item.tensor.shape for item in items}

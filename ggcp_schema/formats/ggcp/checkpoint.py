@@ -96,7 +96,7 @@ class Checkpoint(File):
 
     @cached_property
     def layers(self) -> Sequence[Layer]:
-        """The layers. Those that are not whole are missing."""
+        """The layers. Incomplete ones are missing."""
         return [
             part_of(Layer, record, f"layers[{index}]", self.source)
             for index, record in enumerate(self._value("layers"))

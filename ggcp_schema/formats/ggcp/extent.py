@@ -25,7 +25,7 @@ NAMES = {b"tok_embeddings.weight": names.llama_name, b"token_embd.weight": names
 def expected_size(checkpoint: Container) -> int | None:
     """Return the size in bytes that the whole file had; None if the values that were parsed do not tell it.
 
-    They tell it once the optimizer's fields before its state are whole, since only the state can be missing then. In a
+    The size is known once all of the optimizer's fields before the state have been parsed. In a
     file that is not damaged it is the size of the file.
     """
     sizes = expected_sizes(checkpoint)

@@ -175,7 +175,7 @@ def another_program(source: Source, offset: int, found: bytes) -> NotACheckpoint
     """Return the error for a ggml file that is not a llama's."""
     return NotACheckpointError(
         f"{source.path} is a ggml file of another program, which this does not read",
-        "Only llama.cpp's own files are read; use the program that wrote it, or one that converts its files to GGUF.",
+        "Only llama.cpp's own files are read; use the program that wrote it, or a converter of its files to GGUF.",
         path="hparams" if offset < 32 else "tensors[0].name",
         offset=offset,
         expected="a llama's",

@@ -81,7 +81,7 @@ def _count(gguf: GgufFile, key: str) -> int | None:
 def evidence_of_gguf(gguf: GgufFile) -> Evidence:
     """Return what a GGUF checkpoint shows of its writer.
 
-    A file that a trainer saved has a context length; one that was converted from a ggcp file has none.
+    A file that a trainer saved has a context length; a converted ggcp file has none.
     """
     version = _count(gguf, names.TRAINING_FILE_VERSION)
     recorded = gguf.value(names.CONVERTED_WRITERS)
@@ -109,7 +109,7 @@ def stored_context_length(gguf: GgufFile) -> int | None:
 
 
 def integer(gguf: GgufFile, key: str, default: int | None = None) -> int:
-    """Return the value of a key that is a count. Raises `UsageError` if it is missing or none."""
+    """Return the value of a key. Raises `UsageError` if it is missing or not a count."""
     value = gguf.value(key, default)
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise UsageError(f"{gguf.path}: {key} is {_stated(value)}, expected a count", CHECKPOINT_NEEDED)
@@ -117,7 +117,7 @@ def integer(gguf: GgufFile, key: str, default: int | None = None) -> int:
 
 
 def real(gguf: GgufFile, key: str, default: float) -> float:
-    """Return the value of a key that is a finite number. Raises `UsageError` if it is none."""
+    """Return the value of a key. Raises `UsageError` if it is not a finite number."""
     value = gguf.value(key, default)
     if not isinstance(value, float) or not math.isfinite(value):
         raise UsageError(f"{gguf.path}: {key} is {_stated(value)}, expected a number", CHECKPOINT_NEEDED)
