@@ -52,14 +52,14 @@ def convert(
     ] = None,
     batch: Annotated[
         int | None,
-        typer.Option("--batch", metavar="N", help="Samples of a batch, to scale summed gradients. Default: estimated."),
+        typer.Option("--batch", metavar="N", help="Samples per batch, to scale summed gradients. Default: estimated."),
     ] = None,
     fresh: Annotated[
         bool,
         typer.Option("--fresh-optimizer", help="Write zeros for the optimizer's state, and iteration counts of 0."),
     ] = False,
     verbatim: Annotated[
-        bool, typer.Option("--verbatim", help="Write exactly what the converter of 2023 wrote, its errors included.")
+        bool, typer.Option("--verbatim", help="Reproduce the output of the 2023 converter, bugs included.")
     ] = False,
     strict: Strict = False,
     verify: Verify = False,

@@ -45,8 +45,8 @@ def diff(
     Checkpoints of one layout are compared field by field, ignoring padding. Otherwise both are compared as GGUF
     checkpoints (converting where needed). Against a model file, only its tensors and the keys that both files have are
     compared. The optimizer's vectors are compared by parameter if their orders are known. What is left out is listed. A
-    tensor's line counts the elements that differ, and gives the largest and the RMS difference. The end tells how much
-    further one training has come than the other.
+    tensor's line counts the elements that differ, and gives the largest and the RMS difference. The last lines say
+    how far apart the trainings are.
 
     JSON keys: a, b, equal; fields {name, verdict, a, b}, where a list of more than 1,000 elements is {length, index,
     value}: of the first that differs; tensors {name, verdict, a, b (shapes), differing, largest,

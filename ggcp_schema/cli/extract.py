@@ -67,8 +67,7 @@ def extract(
     matplotlib. A folder gets a .npy file for each tensor. A NULL tensor is left out, and of several also those of types
     whose values cannot be read.
 
-    If FILE is damaged and some of what TENSOR means is not whole, nothing is written without --partial; and with it,
-    an existing file is never replaced.
+    If some of the selected tensors are damaged, nothing is written without --partial, which never replaces a file.
 
     JSON keys: input, output, size (in bytes), tensors {path, gguf_name, shape (numpy's order), nbytes, file}, left_out.
 

@@ -23,7 +23,7 @@ def get(
         str,
         typer.Argument(
             metavar="PATH",
-            help="A field as in `dump`, a key, or a tensor; [i] and [a:b] are elements of it.",
+            help="A field path as in `dump`, a GGUF key or a tensor; [i] and [a:b] select elements.",
             autocompletion=complete_path,
         ),
     ],
@@ -36,7 +36,7 @@ def get(
     GGUF files without .data. optimizer.state.m[layers[0].wq] are the moments of one parameter. --json prints {path,
     type, offset, size, value}.
 
-    Exit code 4 if the file is damaged, even if the value itself is whole; it is printed then.
+    If the file is damaged but the value is intact, the value is printed and the exit code is 4.
 
     Example: ggcp-schema get checkpoint.ggcp 'norm.data[0:4]'
     """

@@ -11,14 +11,14 @@ FILE_HELP = "A ggcp checkpoint, a GGUF file, or a ggjt, ggmf or ggml file."
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help=FILE_HELP)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing on success.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors; the exit code gives the result.")]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite the output if it exists.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="List what would be written; write nothing.")]
 NoSync = Annotated[
     bool,
-    typer.Option("--no-sync", help="Do not wait until the output is on the disk. Faster, but a crash may lose it."),
+    typer.Option("--no-sync", help="Do not flush the output to disk. Faster, but a power failure may lose it."),
 ]
-Strict = Annotated[bool, typer.Option("--strict", help="Refuse a file with findings.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Treat findings as errors.")]
 Verify = Annotated[bool, typer.Option("--verify", help="Compare every byte written with the checkpoint.")]
 Width = Annotated[
     int | None,
