@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from ggcp_schema.errors import GgcpError
 from ggcp_schema.formats.ggcp.checkpoint import is_optimizer
+from ggcp_schema.formats.gguf.keys import Keys
 from ggcp_schema.llama import names
-from ggcp_schema.llama.keys import COUNTS, HPARAMS, OPTIMIZER, STATE, stated_of
+from ggcp_schema.llama.keys import HPARAMS, stated_of
 from ggcp_schema.llama.rotation import FREQ_BASE, n_rot_of
 
 if TYPE_CHECKING:
@@ -28,54 +29,6 @@ KINDS = {
     "gguf": ("GGUF file", "GGUF file"),
 }
 """What a GGUF file is, in words and in two words."""
-
-
-THREADS = (names.CONVERTED_THREADS, "UINT32", "optimizer.params.n_threads")
-
-
-class Keys:
-    """The values of a GGUF file's keys; None for a key that is missing or of another type."""
-
-    def __init__(self, gguf: GgufFile) -> None:
-        self.gguf = gguf
-
-    def own(self, key: str) -> str:
-        """Return the key of llama under the name that a file of another architecture has for it."""
-        return f"{self.text(names.ARCHITECTURE) or 'llama'}.{key.removeprefix('llama.')}"
-
-    def integer(self, key: str) -> int | None:
-        """Return an integer."""
-        value = self.gguf.value(key)
-        return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-    def real(self, key: str) -> float | None:
-        """Return a floating-point number."""
-        value = self.gguf.value(key)
-        return value if isinstance(value, float) else None
-
-    def text(self, key: str) -> str | None:
-        """Return a string."""
-        value = self.gguf.value(key)
-        return value if isinstance(value, str) else None
-
-    def flag(self, key: str) -> bool | None:
-        """Return a boolean."""
-        value = self.gguf.value(key)
-        return value if isinstance(value, bool) else None
-
-    def field(self, path: str) -> Any:
-        """Return the value of the key that a field of a ggcp file becomes."""
-        optimizer = self.text(names.OPTIMIZER_TYPE) or ""
-        for key, kind, field in (*COUNTS, *OPTIMIZER, *STATE.get(optimizer, ()), THREADS):
-            if field == path:
-                read = {"STRING": self.text, "BOOL": self.flag, "FLOAT32": self.real}.get(kind, self.integer)
-                return read(key)
-        return None
-
-    def length(self, key: str) -> int | None:
-        """Return the length of an array."""
-        entry = self.gguf.key_values.get(key)
-        return len(entry.value) if entry is not None and entry.type.startswith("ARRAY/") else None
 
 
 def facts_of(gguf: GgufFile) -> dict[str, Any]:

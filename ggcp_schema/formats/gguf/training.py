@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 from ggcp_schema.errors import UsageError
-from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import CHECKPOINT_NEEDED
 from ggcp_schema.formats.ggcp.checkpoint import is_optimizer
+from ggcp_schema.formats.gguf.keys import Keys
 from ggcp_schema.gguf.entries import is_copied
 from ggcp_schema.llama import names
 from ggcp_schema.llama.eras import Evidence
@@ -22,37 +21,35 @@ if TYPE_CHECKING:
     from ggcp_schema.formats.gguf.file import GgufFile
 
 
+SIZES = (names.EMBEDDING_LENGTH, names.BLOCK_COUNT, names.FEED_FORWARD_LENGTH, names.HEAD_COUNT)
+
+
 def training_of_gguf(gguf: GgufFile) -> Training:
     """Return the state of the training. Raises the damage of a damaged file, `UsageError` if there is no such state."""
     if gguf.damage is not None:
         raise gguf.damage.again()
     check_whole_model(gguf)
-    optimizer = gguf.value(names.OPTIMIZER_TYPE)
+    keys, optimizer = Keys(gguf), gguf.value(names.OPTIMIZER_TYPE)
     if gguf.value(names.TRAINING_TYPE) is None and optimizer is None:
         raise UsageError(f"{gguf.path} is a GGUF file without a training state", CHECKPOINT_NEEDED)
     if optimizer not in (ADAM, LBFGS):
-        message = f"{gguf.path}: {names.OPTIMIZER_TYPE} is {_stated(optimizer)}, expected '{ADAM}' or '{LBFGS}'"
-        raise UsageError(message, CHECKPOINT_NEEDED)
+        raise keys.unexpected(names.OPTIMIZER_TYPE, f"'{ADAM}' or '{LBFGS}'")
     model = _model_of(gguf)
-    state = {}
-    for name, tensor in gguf.tensors.items():
-        if name.startswith(f"optimizer.{optimizer}."):
-            path = names.field_path(name)
-            if path is not None:
-                state[path.removeprefix(names.STATE)] = tensor
+    paths = {names.field_path(name): tensor for name, tensor in gguf.tensors.items() if f".{optimizer}." in name}
+    state = {path.removeprefix(names.STATE): tensor for path, tensor in paths.items() if path}
     return Training(
         model=model,
         state=state,
         optimizer=optimizer,
-        train_its=integer(gguf, names.TRAINING_ITERATION_COUNT, 0),
-        train_samples=integer(gguf, names.TRAINING_SAMPLE_COUNT, 0),
-        train_tokens=integer(gguf, names.TRAINING_TOKEN_COUNT, 0),
-        iteration=integer(gguf, names.OPTIMIZER_ITERATION_COUNT, 0),
-        past=integer(gguf, names.OPTIMIZER_PAST_COUNT, 0),
+        train_its=keys.required(names.TRAINING_ITERATION_COUNT, 0),
+        train_samples=keys.required(names.TRAINING_SAMPLE_COUNT, 0),
+        train_tokens=keys.required(names.TRAINING_TOKEN_COUNT, 0),
+        iteration=keys.required(names.OPTIMIZER_ITERATION_COUNT, 0),
+        past=keys.required(names.OPTIMIZER_PAST_COUNT, 0),
         orders=orders_of_gguf(gguf),
         begin=_begin(gguf),
-        n_threads=_count(gguf, names.CONVERTED_THREADS),
-        divided=_count(gguf, names.CONVERTED_SCALE),
+        n_threads=keys.count(names.CONVERTED_THREADS),
+        divided=keys.count(names.CONVERTED_SCALE),
         divided_exactly=gguf.value(names.CONVERTED_SCALE_CERTAIN) is True,
         reordered=names.CONVERTED_FROM_ORDER in gguf.key_values,
     )
@@ -68,14 +65,7 @@ def orders_of_gguf(gguf: GgufFile) -> tuple[Order, ...]:
 
 def _begin(gguf: GgufFile) -> int | None:
     """Return the id of `<s>`, if the file states a llama tokenizer: it begins every sample."""
-    if gguf.value(names.TOKENIZER_MODEL) != "llama":
-        return None
-    return _count(gguf, names.TOKEN_ID.format("bos"))
-
-
-def _count(gguf: GgufFile, key: str) -> int | None:
-    value = gguf.value(key)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return Keys(gguf).count(names.TOKEN_ID.format("bos")) if gguf.value(names.TOKENIZER_MODEL) == "llama" else None
 
 
 def evidence_of_gguf(gguf: GgufFile) -> Evidence:
@@ -83,80 +73,26 @@ def evidence_of_gguf(gguf: GgufFile) -> Evidence:
 
     A file that a trainer saved has a context length; a converted ggcp file has none.
     """
-    version = _count(gguf, names.TRAINING_FILE_VERSION)
-    recorded = gguf.value(names.CONVERTED_WRITERS)
-    certain = gguf.value(names.CONVERTED_EPSILON_CERTAIN)
+    keys = Keys(gguf)
+    version, recorded = keys.count(names.TRAINING_FILE_VERSION), keys.text(names.CONVERTED_WRITERS)
     return Evidence(
         file_version=version,
         converted=version == 0 and names.CONTEXT_LENGTH not in gguf.key_values,
-        recorded=tuple(recorded.split()) if isinstance(recorded, str) else None,
-        rms_eps=stored_epsilon(gguf),
-        rms_eps_certain=certain if isinstance(certain, bool) else None,
+        recorded=None if recorded is None else tuple(recorded.split()),
+        rms_eps=keys.real(names.RMS_EPSILON),
+        rms_eps_certain=keys.flag(names.CONVERTED_EPSILON_CERTAIN),
         modified=modification_date(gguf.source),
     )
 
 
-def stored_epsilon(gguf: GgufFile) -> float | None:
-    """Return the epsilon of the RMS norm that a GGUF file states; None if it states none."""
-    value = gguf.value(names.RMS_EPSILON)
-    return value if isinstance(value, float) else None
-
-
-def stored_context_length(gguf: GgufFile) -> int | None:
-    """Return the context length in tokens that a GGUF file states; None if it states none."""
-    value = gguf.value(names.CONTEXT_LENGTH)
-    return value if isinstance(value, int) and value > 0 else None
-
-
-def integer(gguf: GgufFile, key: str, default: int | None = None) -> int:
-    """Return the value of a key. Raises `UsageError` if it is missing or not a count."""
-    value = gguf.value(key, default)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise UsageError(f"{gguf.path}: {key} is {_stated(value)}, expected a count", CHECKPOINT_NEEDED)
-    return value
-
-
-def real(gguf: GgufFile, key: str, default: float) -> float:
-    """Return the value of a key. Raises `UsageError` if it is not a finite number."""
-    value = gguf.value(key, default)
-    if not isinstance(value, float) or not math.isfinite(value):
-        raise UsageError(f"{gguf.path}: {key} is {_stated(value)}, expected a number", CHECKPOINT_NEEDED)
-    return value
-
-
-def _stated(value: Any) -> str:
-    return "missing" if value is None else repr(value)[:40]
-
-
 def check_whole_model(gguf: GgufFile) -> None:
     """Check that a GGUF file is of the llama architecture, and not a checkpoint of finetune. Raises `UsageError`."""
-    architecture = gguf.value(names.ARCHITECTURE)
-    if architecture != "llama":
-        message = f"{gguf.path}: {names.ARCHITECTURE} is {_stated(architecture)}, expected 'llama'"
-        raise UsageError(message, CHECKPOINT_NEEDED)
+    if gguf.value(names.ARCHITECTURE) != "llama":
+        raise Keys(gguf).unexpected(names.ARCHITECTURE, "'llama'")
     kind = gguf.value(names.TRAINING_TYPE, names.TRAIN_MODEL)
     if kind != names.TRAIN_MODEL:
         what = "a checkpoint of llama.cpp's finetune: it contains a LoRA adapter, not a whole model"
-        raise UsageError(f"{gguf.path} ({names.TRAINING_TYPE} {_stated(kind)}) is {what}", CHECKPOINT_NEEDED)
-
-
-def model_tensors_of(gguf: GgufFile, *, any_type: bool = False) -> dict[str, Tensor]:
-    """Return the tensors of a llama model by ggcp path. Raises `UsageError` as `whole_model` does."""
-    n_embd, n_layer, n_ff = (
-        integer(gguf, key) for key in (names.EMBEDDING_LENGTH, names.BLOCK_COUNT, names.FEED_FORWARD_LENGTH)
-    )
-    n_head, n_head_kv = head_counts(gguf)
-    n_embd_kv = n_embd // n_head * n_head_kv if n_head else n_embd
-    embeddings = gguf.tensors.get(str(names.tensor_name("tok_embeddings")))
-    n_vocab = embeddings.shape[-1] if embeddings else 0
-    sizes = n_vocab, n_embd, n_layer, n_ff
-    return whole_model(gguf.path, gguf.tensors, names.tensor_name, *sizes, n_embd_kv=n_embd_kv, any_type=any_type)
-
-
-def head_counts(gguf: GgufFile) -> tuple[int, int]:
-    """Return the numbers of heads of queries, and of keys and values. Raises `UsageError` if one is no count."""
-    n_head = integer(gguf, names.HEAD_COUNT)
-    return n_head, integer(gguf, names.HEAD_COUNT_KV, n_head)
+        raise UsageError(f"{gguf.path} ({names.TRAINING_TYPE} {repr(kind)[:40]}) is {what}", CHECKPOINT_NEEDED)
 
 
 def model_of_gguf(gguf: GgufFile) -> Model:
@@ -166,8 +102,8 @@ def model_of_gguf(gguf: GgufFile) -> Model:
         return _model_of(gguf).checked()
     except UsageError:
         if gguf.damage is not None:
-            n_layer = gguf.value(names.BLOCK_COUNT)
-            if not isinstance(n_layer, int):
+            n_layer = Keys(gguf).integer(names.BLOCK_COUNT)
+            if n_layer is None:
                 raise gguf.damage.again() from None
             gguf.check_whole(sum(not is_optimizer(name) for name in gguf.tensors), names.n_tensors(n_layer))
         raise
@@ -177,30 +113,38 @@ def _model_of(gguf: GgufFile) -> Model:
     is_checkpoint = names.TRAINING_TYPE in gguf.key_values or names.OPTIMIZER_TYPE in gguf.key_values
     if names.TOKENS in gguf.key_values and not gguf.container.get("tensor_count"):
         raise UsageError(f"{gguf.path} is a vocabulary", CHECKPOINT_NEEDED)
-    tensors = model_tensors_of(gguf, any_type=not is_checkpoint)
+    keys = Keys(gguf)
+    n_embd, n_layer, n_ff, n_head = map(keys.required, SIZES)
+    n_head_kv = keys.required(names.HEAD_COUNT_KV, n_head)
+    embeddings = gguf.tensors.get(str(names.tensor_name("tok_embeddings")))
+    n_vocab = embeddings.shape[-1] if embeddings else 0
+    tensors = whole_model(
+        *(gguf.path, gguf.tensors, names.tensor_name, n_vocab, n_embd, n_layer, n_ff),
+        n_embd_kv=n_embd // n_head * n_head_kv if n_head else n_embd,
+        any_type=not is_checkpoint,
+    )
     if not is_checkpoint:
         odd = next((finding for finding in gguf.findings if finding.path == "alignment"), None)
         if odd is not None:
             hint = "Set it in a copy: `ggcp-schema edit INPUT OUTPUT general.alignment=32`."
             raise UsageError(f"{gguf.path}: {odd.message}; other programs refuse such a model", hint)
         check_no_others(gguf.path, gguf.tensors, tensors.values())
-    n_embd, (n_head, n_head_kv) = integer(gguf, names.EMBEDDING_LENGTH), head_counts(gguf)
     return Model(
         path=gguf.path,
-        n_vocab=tensors["tok_embeddings"].shape[-1],
+        n_vocab=n_vocab,
         n_embd=n_embd,
         n_head=n_head,
-        n_layer=integer(gguf, names.BLOCK_COUNT),
-        n_ff=integer(gguf, names.FEED_FORWARD_LENGTH),
-        n_rot=integer(gguf, names.ROPE_DIMENSION_COUNT, n_embd // n_head if n_head else 0),
+        n_layer=n_layer,
+        n_ff=n_ff,
+        n_rot=keys.required(names.ROPE_DIMENSION_COUNT, n_embd // n_head if n_head else 0),
         tensors=tensors,
         evidence=evidence_of_gguf(gguf),
-        freq_base=real(gguf, names.ROPE_FREQ_BASE, FREQ_BASE),
-        freq_scale=real(gguf, names.ROPE_SCALE_LINEAR, 1.0),
-        rms_eps=stored_epsilon(gguf),
+        freq_base=keys.finite(names.ROPE_FREQ_BASE, FREQ_BASE),
+        freq_scale=keys.finite(names.ROPE_SCALE_LINEAR, 1.0),
+        rms_eps=keys.real(names.RMS_EPSILON),
         n_head_kv=n_head_kv,
         has_vocabulary=names.TOKENS in gguf.key_values,
-        context_length=stored_context_length(gguf),
+        context_length=keys.count(names.CONTEXT_LENGTH, 1),
         **({} if is_checkpoint else _kept_of(gguf)),
     )
 
