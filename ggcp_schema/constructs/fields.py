@@ -298,14 +298,21 @@ class Computed(Described, construct.Computed):
         return value
 
 
-class _Pass(Described, Construct):
-    """A field without bytes or value. Unlike construct's, building it from a value is an error."""
-
-    kind = "nothing"
+class _Empty(Described, Construct):
+    """A field without bytes."""
 
     def __init__(self) -> None:
         super().__init__()
         self.flagbuildnone = True
+
+    def _sizeof(self, context: Container, path: str) -> int:
+        return 0
+
+
+class _Pass(_Empty):
+    """A field without bytes or value. Unlike construct's, building it from a value is an error."""
+
+    kind = "nothing"
 
     def _parse(self, stream: IO[bytes], context: Container, path: str) -> None:
         return None
@@ -314,21 +321,14 @@ class _Pass(Described, Construct):
         if obj is not None:
             raise FieldError(stream.tell(), "no value: the field does not exist here", repr(obj))
 
-    def _sizeof(self, context: Container, path: str) -> int:
-        return 0
-
 
 Pass = _Pass()
 
 
-class _Terminated(Described, Construct):
+class _Terminated(_Empty):
     """The end of the stream: nothing may follow."""
 
     kind = "end"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.flagbuildnone = True
 
     def _parse(self, stream: IO[bytes], context: Container, path: str) -> None:
         offset, end = stream.tell(), stream_end(stream, context)
@@ -338,9 +338,6 @@ class _Terminated(Described, Construct):
 
     def _build(self, obj: Any, stream: IO[bytes], context: Container, path: str) -> None:
         return None
-
-    def _sizeof(self, context: Container, path: str) -> int:
-        return 0
 
 
 Terminated = _Terminated()

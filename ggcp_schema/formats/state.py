@@ -28,15 +28,10 @@ def state_of(file: File) -> State | None:
 
     Tensors whose elements are not F32 are left out.
     """
-    model, vectors = {}, {}
-    for path, tensor in file.tensors.items():
-        field = names.field_path(path) or path
-        if tensor.type != "F32" or tensor.is_null:
-            continue
-        if field.startswith(names.STATE):
-            vectors[field.removeprefix(names.STATE)] = tensor
-        elif names.tensor_name(field):
-            model[field] = tensor
+    model, vectors = (
+        {path: tensor for path, tensor in tensors.items() if tensor.type == "F32" and not tensor.is_null}
+        for tensors in (file.model_tensors, file.state_tensors)
+    )
     is_training = any(file.get(path) is not None for path in (*COUNTS, "optimizer.nx"))
     if not is_training or not model:
         return None

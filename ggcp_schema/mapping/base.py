@@ -15,9 +15,8 @@ def base_of(file: File) -> Base:
     keys = file.key_values
     n_head = (file.facts().get("hparams") or {}).get("n_head")
     n_head_kv = keys[names.HEAD_COUNT_KV].value if names.HEAD_COUNT_KV in keys else n_head
-    paths = {file.names_of(tensor)[0]: tensor for tensor in file.tensors.values()}
-    tensors = {path: tensor for path, tensor in paths.items() if path and not path.startswith(names.STATE)}
     is_llama = names.ARCHITECTURE not in keys or keys[names.ARCHITECTURE].value == "llama"
-    if tensors and is_llama and isinstance(n_head, int) and isinstance(n_head_kv, int) and min(n_head, n_head_kv) > 0:
-        return Base(file.path, tensors, Heads(n_head, n_head_kv))
+    heads = [n for n in (n_head, n_head_kv) if isinstance(n, int) and n > 0]
+    if file.model_tensors and is_llama and len(heads) == 2:
+        return Base(file.path, file.model_tensors, Heads(*heads))
     raise UsageError(f"{file.path} contains no llama model", "Pass the model that was finetuned, in GGUF.")
