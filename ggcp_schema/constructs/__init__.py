@@ -16,6 +16,7 @@ from ggcp_schema.constructs.expressions import compiled, expression_text, expres
 from ggcp_schema.constructs.extents import (
     Counter,
     Extent,
+    Origin,
     Payload,
 )
 from ggcp_schema.constructs.fields import (

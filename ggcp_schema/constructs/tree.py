@@ -160,6 +160,7 @@ class Field:
                 continue
             if value[name] is None:
                 continue  # a field that is not in this file
+            offset = _place(value[name], offset)
             field = Field(self, name, declared, value[name], offset, scope, fixed, size)
             yield field
             offset = field.end
@@ -270,6 +271,13 @@ def root_field(schema: Struct, value: Container, **params: Any) -> Field:
         schema = schema.of(value)
     context = outermost({**params, "_root": value})
     return Field(None, None, schema, value, value.get("_offset", 0), context)
+
+
+def _place(value: Any, offset: int) -> int:
+    """Return where a value lies: as it says itself, or else `offset`, where the field before it ends."""
+    if type(value) is Extent:
+        return value.offset
+    return int(value.get("_offset", offset)) if type(value) is Container else offset
 
 
 @cache

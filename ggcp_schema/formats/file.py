@@ -80,6 +80,20 @@ class Finding(NamedTuple):
     message: str
 
 
+class Recovered(NamedTuple):
+    """What was read of a damaged file by what its fields must be.
+
+    Attributes:
+        container: the values, which are those that must be in the file, whatever is there.
+        errors: what is there instead, by offset; one at least.
+        damage: the error that ended this parse; None if it came to the end.
+    """
+
+    container: Container
+    errors: list[FieldError]
+    damage: FieldError | None
+
+
 class File:
     """An open file of a known format. Use it in a `with` block, or close it.
 
@@ -236,6 +250,11 @@ class File:
     def rules(self, parse: Parse) -> Rules:
         """Return what breaks a rule that the schema does not state, and what is odd."""
         return Rules(len(self.tensors), None, [], [])
+
+    @classmethod
+    def recovered(cls, source: Source, error: FieldError) -> Recovered | None:
+        """Return what can be read of a file whose parse ended with an error; None if that is no more."""
+        return None
 
     def retries(self) -> list[dict[str, Any]]:
         """Return the parameters of the parses to try, with expected values in place of wrong ones, after errors."""
@@ -413,7 +432,10 @@ def read_container(source: Source, format: Format, *, partial: bool) -> tuple[Co
         damage = malformed(error, source, format)
         if not partial or isinstance(damage, NotACheckpointError):
             raise damage from error
-        return error.partial, damage
+        recovered = (format.file_class or File).recovered(source, error)
+        if recovered is None:
+            return error.partial, damage
+        return recovered.container, malformed(recovered.errors[0], source, format)
 
 
 def open_source(source: Source, format: Format, *, partial: bool) -> File:

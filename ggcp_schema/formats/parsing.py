@@ -66,6 +66,12 @@ def parse_past_errors(source: Source, format: Format) -> Parse:
     if any(best.badness):
         for params in best.file.retries():
             best = _better(best, source, format, **params)
+    if best.damage is not None:
+        kind = format.file_class or File
+        recovered = kind.recovered(source, best.damage)
+        if recovered is not None:
+            known = None if recovered.damage is None else malformed(recovered.damage, source, format)
+            return Parse(kind(source, format, recovered.container, known), recovered.errors, recovered.damage)
     return best
 
 

@@ -81,8 +81,9 @@ def optimizer_layout(optimizer: Container) -> str:
     nor 1, the tensor's n_dims not 1, or its ne[0] not nx. The layout is v1-raw-params if the file contradicts v1 and
     not v1-raw-params; otherwise it is v1.
     """
-    if optimizer["version"] == 0:
-        return V0
+    forced: str | None = optimizer["_params"].get("layout")
+    if forced is not None or optimizer["version"] == 0:
+        return forced or V0
     if optimizer["_building"]:
         return V1 if optimizer.get("params") is None else V1_RAW_PARAMS
     stream = optimizer["_io"]
@@ -179,9 +180,9 @@ def infer_optimizer_type(optimizer: Container) -> Inference | None:
     if optimizer["_building"]:
         given: Inference | None = optimizer.get("inference")
         return given
-    stream = optimizer["_io"]
-    remaining = stream_end(stream, optimizer) - stream.tell()
-    third, fourth = shapes_ahead(stream, 4)[2:]
+    stream, forced = optimizer["_io"], optimizer["_params"].get("state")
+    remaining = stream_end(stream, optimizer) - stream.tell() if forced is None else forced[0]
+    third, fourth = (shapes_ahead(stream, 4) if forced is None else [*forced[1], None])[2:4]
     return infer_type(remaining, optimizer["nx"], optimizer["past"], optimizer["lbfgs_m"], third, fourth)
 
 

@@ -1,15 +1,19 @@
 """The tensor record: a header, padding up to a multiple of 32 of the file offset, and the data."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import IO, Any, NamedTuple
+
+from construct import Container, ListContainer
 
 from ggcp_schema.constructs import (
     Array,
     Chars,
     Const,
+    Extent,
     Int32ul,
     Node,
     OneOf,
+    Origin,
     Padding,
     Payload,
     Struct,
@@ -17,6 +21,7 @@ from ggcp_schema.constructs import (
     compiled,
     expression_tree,
     prod_,
+    stream_end,
     this,
 )
 
@@ -24,6 +29,21 @@ ALIGNMENT = 32
 MAX_DIMS = 4
 NAME_LENGTHS = range(1 << 16)  # ggml's names have fewer than 64 bytes; the limit keeps a wrong length out of the memory
 F32 = {0: "F32"}
+
+
+class Place(NamedTuple):
+    """The record of a damaged file: its shape and header, as they must be, and where it begins and has its data.
+
+    `stop` is where the next record begins. `is_whole` tells if all of the data is proven to be there.
+    """
+
+    shape: tuple[int, ...]
+    header: bytes
+    start: int
+    data: int
+    end: int
+    stop: int
+    is_whole: bool
 
 
 class Tensor(Struct):
@@ -53,6 +73,31 @@ class Tensor(Struct):
             * "little-endian F32",
             type_name="tensor",
         )
+
+    def _parse(self, stream: IO[bytes], context: Container, path: str) -> Container:
+        """Parse the record; with the parameter `places`, read it from the next place instead, whatever stands there."""
+        place: Place | None = next(context["_params"].get("places", iter(())), None)
+        if place is None:
+            return super()._parse(stream, context, path)
+        n_dims, size = len(place.shape), stream_end(stream, context)
+        stream.seek(min(place.start + len(place.header), size))
+        padding = stream.read(max(0, min(place.data, size) - stream.tell()))
+        end = place.end if place.is_whole else max(place.data, place.stop)
+        data = Extent(stream.tell(), max(0, min(end, size) - stream.tell()), Origin.of(stream, context))
+        record = Container(
+            _offset=place.start,
+            n_dims=n_dims,
+            name_len=len(place.header) - 12 - 4 * n_dims,
+            type=0,
+            ne=ListContainer(place.shape),
+            name=place.header[12 + 4 * n_dims :],
+            padding=padding,
+            data=data,
+        )
+        if place.is_whole:
+            record["_size"] = data.offset + data.nbytes - place.start
+        stream.seek(min(place.stop, size))
+        return record
 
     def reference(self) -> Node:
         """Return the description of the record, with the `shape` that it must have, and if it may be a NULL instead."""

@@ -5,15 +5,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from construct import Container
 
-from ggcp_schema.constructs import Field, Steps, counted
+from ggcp_schema.constructs import Field, FieldError, Steps, counted
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.files.tensors import Tensors
-from ggcp_schema.formats.file import File, Finding, tensor_of, tensor_of_record
+from ggcp_schema.formats.file import File, Finding, Recovered, tensor_of, tensor_of_record
 from ggcp_schema.formats.ggcp.oddities import oddities
 from ggcp_schema.formats.ggcp.parts import Hparams, Layer, Optimizer, part_of
 from ggcp_schema.formats.paths import parse_path, parts_of
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from ggcp_schema.files.source import Source
     from ggcp_schema.formats.parsing import Parse
     from ggcp_schema.formats.rules import Rules
     from ggcp_schema.llama.eras import Evidence
@@ -48,9 +50,9 @@ class Checkpoint(File):
         return self.container[name]
 
     def _whole(self, name: str) -> Container:
-        """Return a record that was parsed to its end. Raises the damage if it was not."""
+        """Return a record that is whole. Raises the damage if it is not."""
         value: Container = self._value(name)
-        if "_size" not in value and self.damage is not None:
+        if self.damage is not None and not _is_whole(value):
             raise self.damage.again()
         return value
 
@@ -96,11 +98,10 @@ class Checkpoint(File):
 
     @cached_property
     def layers(self) -> Sequence[Layer]:
-        """The layers. Incomplete ones are missing."""
+        """The layers up to the first that is not whole."""
         return [
             part_of(Layer, record, f"layers[{index}]", self.source)
-            for index, record in enumerate(self._value("layers"))
-            if "_size" in record
+            for index, record in enumerate(takewhile(_is_whole, self._value("layers")))
         ]
 
     @cached_property
@@ -250,6 +251,13 @@ class Checkpoint(File):
 
         return checkpoint_rules(parse)
 
+    @classmethod
+    def recovered(cls, source: Source, error: FieldError) -> Recovered | None:
+        """Return all fields at the places that follow from the hyper-parameters; None if those are lost too."""
+        from ggcp_schema.formats.ggcp.recovery import recover
+
+        return recover(source, error)
+
     def retries(self) -> list[dict[str, Any]]:
         """Return the parameters of the parses to try: also with n_ff by n_mult, since the record of w1 may be wrong."""
         hparams = self.container.get("hparams") or {}
@@ -311,6 +319,11 @@ def tensor_records(container: Container, path: str = "") -> Iterator[tuple[str, 
                 yield from tensor_records(layer, f"{name}[{index}].")
         elif isinstance(value, Container):
             yield from tensor_records(value, f"{path}{name}.")
+
+
+def _is_whole(record: Container) -> bool:
+    """Return True if a record was parsed to its end, and all records in it."""
+    return "_size" in record and all(_is_whole(value) for value in record.values() if isinstance(value, Container))
 
 
 def is_record(value: Any) -> bool:

@@ -125,7 +125,7 @@ def expected_records(source: Source) -> Records | None:
         return None
     for name_of in (llama_name, tensor_name):
         for n_ff in _widths(source, n_vocab, n_embd, n_layer, n_mult, name_of):
-            model = list(_walk(HEAD, model_shapes(n_vocab, n_embd, n_layer, n_ff), name_of))
+            model = list(walk(HEAD, model_shapes(n_vocab, n_embd, n_layer, n_ff), name_of))
             if model[-1].end + 4 > source.size:
                 continue
             for shape in OPTIMIZERS:
@@ -142,9 +142,7 @@ def _widths(
     by_formula = n_ff_by_formula(n_embd, n_mult)
     widths = set() if by_formula is None else {by_formula}
     if n_layer:
-        w1 = next(
-            record for record in _walk(HEAD, model_shapes(n_vocab, n_embd, 1, 0), name_of) if ".w1" in record.path
-        )
+        w1 = next(record for record in walk(HEAD, model_shapes(n_vocab, n_embd, 1, 0), name_of) if ".w1" in record.path)
         if w1.start + 20 <= source.size:
             widths.add(_integer(source, w1.start + 16))
     return {width for width in widths if 0 <= 12 * width * n_embd * n_layer <= source.size}
@@ -161,7 +159,7 @@ def _with_state(records: Records, shape: Shape) -> Records | None:
     }
     if min(optimizer.values()) < 0 or max(optimizer["past"], optimizer["lbfgs_m"]) > source.size:
         return None
-    state = list(_walk(at + shape.state, _state_shapes(shape.fields, optimizer), lambda path: ""))
+    state = list(walk(at + shape.state, state_shapes(shape.fields, optimizer), lambda path: ""))
     found = Records(source, records.n_embd, records.model, state, at, shape)
     total = len(found.model) + len(found.state)
     if state[-1].end + shape.tail != source.size or len(found.wrong) > (1 - TRUSTED) * total:
@@ -169,13 +167,15 @@ def _with_state(records: Records, shape: Shape) -> Records | None:
     return found
 
 
-def _state_shapes(fields: Struct, optimizer: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+def state_shapes(fields: Struct, optimizer: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the state's tensors by path, for an optimizer's nx, past and lbfgs_m."""
     scope = {"_": {"_": optimizer}}
     records = ((name, record) for name, record in fields.fields if isinstance(record, TensorRecord))
     return {f"{STATE}{name}": tuple(record.shape_in(scope)) for name, record in records}
 
 
-def _walk(at: int, shapes: Mapping[str, tuple[int, ...]], name_of: Callable[[str], str | None]) -> Iterator[Record]:
+def walk(at: int, shapes: Mapping[str, tuple[int, ...]], name_of: Callable[[str], str | None]) -> Iterator[Record]:
+    """Yield the records of tensors that follow each other from an offset."""
     for path, shape in shapes.items():
         name = (name_of(path) or "").encode()
         header = struct.pack(f"<{3 + len(shape)}I", len(shape), len(name), 0, *shape) + name

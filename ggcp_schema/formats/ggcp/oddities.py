@@ -51,7 +51,7 @@ def _odd_optimizer(checkpoint: Container, n_params: int) -> Iterator[Finding]:
     if "nx" in optimizer and optimizer["nx"] != n_params:
         message = f"the optimizer is for {optimizer['nx']} parameters, but the model has {n_params}"
         yield Finding("optimizer.nx", message)
-    if "iter" in optimizer and optimizer["iter"] < 0:
+    if (optimizer.get("iter") or 0) < 0:
         yield Finding("optimizer.iter", negative_count(optimizer["iter"]))
     inference = optimizer.get("inference")
     if inference is not None and not inference.confirmed:

@@ -1,0 +1,160 @@
+"""What must stand between the tensors of a ggcp file, and what the bytes that are there prove."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+
+from ggcp_schema.files.source import Source
+from ggcp_schema.formats.ggcp.headers import Record
+
+CHUNK = 1 << 20
+EVIDENCE = 4  # bytes of a header that do not agree by chance
+FILL = 8  # equal bytes in place of a header: a hole that was filled, and not noise
+NEARBY = 128  # bytes beside a header that are looked at
+NUMBERS = 1e-20, 1e4  # between which are those of a training, and one in three numbers of noise
+
+
+class Bytes:
+    """The bytes of a file, as they are searched. What lies after the end is empty."""
+
+    def __init__(self, source: Source) -> None:
+        self.source, self.size = source, source.size
+
+    def read(self, start: int, stop: int) -> bytes:
+        """Return the bytes from `start` to `stop` that the file has."""
+        start, stop = max(0, start), min(stop, self.size)
+        return self.source.read(start, stop - start) if start < stop else b""
+
+    def find(self, pattern: bytes, start: int = 0) -> int:
+        """Return where a pattern is first, from `start`; -1 if it is not there."""
+        while start < self.size:
+            found = self.read(start, start + CHUNK + len(pattern) - 1).find(pattern)
+            if found >= 0:
+                return start + found
+            start += CHUNK
+        return -1
+
+    def all(self, pattern: bytes, start: int = 0) -> Iterator[int]:
+        """Yield each place of a pattern, from `start`."""
+        at = self.find(pattern, start)
+        while at >= 0:
+            yield at
+            at = self.find(pattern, at + 1)
+
+    def integer(self, offset: int) -> int:
+        """Return a number of 4 bytes; -1 outside of the file."""
+        data = self.read(offset, offset + 4) if offset >= 0 else b""
+        return int.from_bytes(data, "little", signed=True) if len(data) == 4 else -1
+
+
+@dataclass
+class Joint:
+    """What must stand between the data of two tensors: `expected` bytes from `start` to `data` of the whole file.
+
+    Where `mask` is 0, any byte may stand. The last `padding` bytes should be zero, but need not. `record` is that whose
+    header it is.
+    """
+
+    start: int
+    expected: bytes
+    mask: bytes
+    padding: int
+    record: Record
+    file: Bytes
+
+    @property
+    def data(self) -> int:
+        return self.start + len(self.expected)
+
+    @property
+    def is_null(self) -> bool:
+        return not self.record.shape
+
+    def found(self, shift: int) -> bytes:
+        """Return the bytes of the file where the joint is if so many were inserted before it."""
+        return self.file.read(self.start + shift, self.data + shift)
+
+    def wrong(self, shift: int) -> list[int]:
+        """Return which bytes are not those expected."""
+        triples = zip(self.found(shift), self.expected, self.mask, strict=False)
+        return [index for index, (one, other, known) in enumerate(triples) if known and one != other]
+
+    def matches(self, shift: int) -> bool:
+        """Return True if all bytes but the padding are as expected."""
+        header = len(self.expected) - self.padding
+        if len(self.found(shift)) < header:
+            return False
+        return all(index >= header for index in self.wrong(shift))
+
+    def begins(self, shift: int, others: set[int], size: int) -> bool:
+        """Return True if it is proven that the data before the joint, of `size` bytes, ends where it begins.
+
+        `others` are the shifts that may have been there instead.
+        """
+        wrong = self.wrong(shift)
+        if self.matches(shift) or not wrong:
+            return self.start + shift <= self.file.size and not (self.is_null and any(map(self.matches, others)))
+        first = self._edge(shift, wrong[0], -1)
+        fill = self._fill(wrong, shift)
+        if fill is not None and not others:
+            before = self.file.read(self.start + shift - 1, self.start + shift)
+            return (before + self.found(shift)[: wrong[0]]).strip(fill) != b""
+        if not others and wrong[-1] - wrong[0] < EVIDENCE and self._are_numbers(shift, -min(size, NEARBY), 0):
+            return True
+        return self._tells(0, first, bool(others)) or any(self._within(shift, other) for other in others)
+
+    def ends(self, shift: int, others: set[int]) -> bool:
+        """Return True if it is proven that the data after the joint begins where it ends."""
+        wrong = self.wrong(shift)
+        if len(self.found(shift)) < len(self.expected):
+            return False
+        if not wrong:
+            return True
+        last = self._edge(shift, wrong[-1], 1) + 1
+        fill = self._fill(wrong, shift)
+        if fill is not None and not others:
+            after = self.file.read(self.data + shift, self.data + shift + 1)
+            return (self.found(shift)[wrong[-1] + 1 :] + after).strip(fill) != b""
+        if not others and wrong[-1] - wrong[0] < EVIDENCE and self._are_numbers(shift, len(self.expected), NEARBY):
+            return True
+        return self._tells(last, len(self.expected), bool(others)) or any(
+            self._within(other, shift) for other in others
+        )
+
+    def _edge(self, shift: int, index: int, step: int) -> int:
+        """Return how far a hole may reach from a wrong byte: bytes of its value may be right by chance."""
+        found = self.found(shift)
+        while 0 <= index + step < len(found) and found[index + step] == found[index]:
+            index += step
+        return index
+
+    def _are_numbers(self, shift: int, start: int, stop: int) -> bool:
+        """Return True if the bytes beside the joint are numbers as of a training, and no part of a larger hole."""
+        if start >= 0:
+            stop = start + min(stop, 4 * prod(self.record.shape))
+        data = self.file.read(self.start + shift + start, self.start + shift + stop)
+        numbers = struct.unpack(f"<{len(data) // 4}f", data[: len(data) // 4 * 4])
+        near = data[:FILL] if start >= 0 else data[-FILL:]
+        return bool(near.strip(near[:1])) and all(n == 0 or NUMBERS[0] < abs(n) < NUMBERS[1] for n in numbers)
+
+    def _fill(self, wrong: list[int], shift: int) -> bytes | None:
+        """Return the byte that a hole is filled with; None if that is not clear."""
+        hole = self.found(shift)[wrong[0] : wrong[-1] + 1]
+        return hole[:1] if len(hole) >= FILL and not hole.strip(hole[:1]) else None
+
+    def _tells(self, start: int, stop: int, doubtful: bool) -> bool:
+        """Return True if bytes that are as expected are enough to tell a place; zeros are found at many."""
+        known = [byte for byte, known in zip(self.expected[start:stop], self.mask[start:stop], strict=True) if known]
+        return len(known) >= EVIDENCE and (not doubtful or any(known))
+
+    def _within(self, before: int, after: int) -> bool:
+        """Return True if bytes were inserted or lost inside of the joint, whose parts have these two shifts."""
+        wrong = self.wrong(before), self.wrong(after)
+        if not all(wrong):
+            return False
+        first, last = wrong[0][0], wrong[1][-1] + 1
+        kept = first + len(self.expected) - last >= len(self.expected) + min(0, after - before)
+        return kept and any(self.expected[:first]) and any(self.expected[last:])

@@ -1,0 +1,388 @@
+"""Where the records of a damaged ggcp file are, and which tensors are whole.
+
+All sizes, names and places follow from the hyper-parameters. So a record without its header is read by what the header
+must be; and where bytes are missing or inserted, the headers that follow tell how many.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain
+from math import prod
+
+from ggcp_schema.files.source import Source
+from ggcp_schema.formats.ggcp.headers import HEAD, LEAST_LAYER, OPTIMIZERS, RAW, Record, Shape, state_shapes, walk
+from ggcp_schema.formats.ggcp.joints import Bytes, Joint
+from ggcp_schema.llama.names import STATE, llama_name, tensor_name
+from ggcp_schema.llama.training import model_shapes
+from ggcp_schema.schema.inference import n_ff_by_formula
+from ggcp_schema.schema.optimizer import LBFGS_STATE
+from ggcp_schema.schema.tensor import Place
+
+MOST_COUNT = 1 << 20  # of the counts after the state
+LOSSES = 1e-7, 1e6
+LOOKAHEAD = 4  # records whose headers are searched for
+NEARBY = 4096  # bytes by which the optimizer block may be moved if its fields are lost too
+
+
+@dataclass
+class Places:
+    """The places of all records of a damaged file.
+
+    Attributes:
+        head: the first bytes of the file, with the hyper-parameters that the records have.
+        n_ff: the width of the feed-forward layers.
+        records: the places of the records, in file order.
+        values: bytes of the optimizer's fields, as they must be, by their offsets.
+        optimizer: its layout, where it begins, and where the state's records end in the whole file; None if that is
+            not known.
+        state: the shapes of the state's tensors.
+        is_optimizer_lost: True if its count of iterations may be lost.
+        wrong: the offsets of bytes that are not those expected, one for each header.
+        moved: where bytes were inserted (how many) or lost (a negative number) before.
+        found: the number of headers that were found.
+        last: where the last of them is.
+    """
+
+    head: bytes
+    n_ff: int
+    records: list[Place] = field(default_factory=list)
+    values: dict[int, bytes] = field(default_factory=dict)
+    optimizer: tuple[Shape, int, int] | None = None
+    state: list[tuple[int, ...]] = field(default_factory=list)
+    is_optimizer_lost: bool = False
+    wrong: list[int] = field(default_factory=list)
+    moved: list[tuple[int, int]] = field(default_factory=list)
+    found: int = 0
+    last: int = 0
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """What to compare places by: the more headers are found, and the fewer are not, the better."""
+        return self.found, -len(self.records)
+
+
+class Search:
+    """The search for the records of a file with these hyper-parameters."""
+
+    def __init__(self, file: Bytes, n_vocab: int, n_embd: int, n_layer: int, n_mult: int) -> None:
+        self.file, self.n_embd, self.n_layer = file, n_embd, n_layer
+        self.name_of = self._names(n_vocab)
+        self.n_ff = self._width(n_mult)
+        records = walk(HEAD, model_shapes(n_vocab, n_embd, n_layer, self.n_ff), self.name_of)
+        self.model = [_joint(record, file) for record in records]
+        self.shifts = self._shifts(self.model, 0)
+
+    def _names(self, n_vocab: int) -> Callable[[str], str | None]:
+        """Return the function that names the tensors: by the first record that is found under one of its names."""
+        shapes = model_shapes(n_vocab, self.n_embd, min(self.n_layer, 1), 0)
+        for path, shape in shapes.items():
+            for name_of in (llama_name, tensor_name):
+                (record,) = walk(0, {path: shape}, name_of)
+                if 0 not in shape and self.file.find(record.header) >= 0:
+                    return name_of
+        return llama_name
+
+    def _width(self, n_mult: int) -> int:
+        """Return n_ff: by the first header of w1, w2 or w3 that is found, or by the formula."""
+        for layer in range(self.n_layer):
+            for name, index in {"w1": 1, "w2": 0, "w3": 1}.items():
+                text = str(self.name_of(f"layers[{layer}].{name}")).encode()
+                for shape in shapes_named(self.file, text, 2):
+                    if shape[1 - index] == self.n_embd and shape[index]:
+                        return shape[index]
+        return n_ff_by_formula(self.n_embd, n_mult) or 0
+
+    def _shifts(self, joints: Sequence[Joint], shift: int, final: int | None = None) -> list[int | None]:
+        """Return for each joint by how many bytes it is moved; None if it is not found.
+
+        The search goes on from `shift`. `final` is the shift of the end of the file.
+        """
+        found: list[int | None] = []
+        matches = [joint.matches(shift) for joint in joints]
+        while len(found) < len(joints):
+            index = len(found)
+            if matches[index]:
+                found.append(shift)
+                continue
+            named = [later for later in range(index + 1, len(joints)) if matches[later] and not joints[later].is_null]
+            moved = None if named else self._search(joints, index, shift, final)
+            if moved is not None:
+                later, shift = moved
+                found += [None] * (later - index)
+                matches = [joint.matches(shift) for joint in joints]
+            else:
+                found.append(None)
+        return found
+
+    def _search(self, joints: Sequence[Joint], index: int, shift: int, final: int | None) -> tuple[int, int] | None:
+        """Return the next joint that stands at another place, and its shift."""
+        low = joints[index - 1].data if index else joints[0].start - NEARBY
+        for later, joint in enumerate(joints[index : index + LOOKAHEAD], index):
+            record = joint.record
+            if joint.is_null:
+                if final not in {None, shift} and joint.matches(final):
+                    return later, final
+                continue
+            if record.start + shift >= self.file.size:
+                return None
+            is_named = len(record.header) > 12 + 4 * len(record.shape)
+            for at in self.file.all(record.header, max(0, low + shift)):
+                moved = at - record.start
+                near = is_named or 2 * abs(moved - shift) < record.end - record.data
+                if moved != shift and near and joint.matches(moved):
+                    return later, moved
+        return None
+
+    # The state ------------------------------------------------------------------------------------------------
+
+    def places(self, head: bytes) -> Places:
+        """Return the places of all records."""
+        shift = next((shift for shift in reversed(self.shifts) if shift is not None), 0)
+        best, rivals = None, 0
+        for layout in OPTIMIZERS if 4 * self.n_params <= self.file.size else ():
+            for past, lbfgs_m in self._counts(layout, shift):
+                state = State(self, layout, past, lbfgs_m, shift)
+                if best is None or state.score > best.score:
+                    best, rivals = state, 0
+                elif state.score == best.score and state.layout != best.layout:
+                    rivals += 1
+        known = best is not None and best.score[0] > 0 and not rivals
+        return _places(self, best if known else None, head)
+
+    def _counts(self, layout: Shape, shift: int) -> set[tuple[int, int]]:
+        """Return what past and lbfgs_m may be: by their fields, and by the headers of pf and lmal."""
+        end, n_params = self.model[-1].record.end, self.n_params
+        first = walk(end + layout.state, {f"{STATE}x": (n_params,)}, lambda path: "")
+        header = next(iter(first)).header
+        at = self.file.find(header, end + shift - 64) if end + shift < self.file.size else -1
+        starts = {end + shift, *([at - layout.state] if abs(at - layout.state - end - shift) < NEARBY else [])}
+        found = set()
+        for start in starts:
+            found.add((self.file.integer(start + layout.past), self.file.integer(start + layout.lbfgs_m)))
+            lengths = {"nx": n_params, "past": 0, "lbfgs_m": 0}
+            for name, path in (("past", "pf"), ("lbfgs_m", "lmal")):
+                records = walk(start + layout.state, state_shapes(layout.fields, lengths), lambda path: "")
+                record = next((record for record in records if record.path == f"{STATE}{path}"), None)
+                if record is not None and self.file.integer(record.start) == 1:
+                    lengths[name] = max(0, self.file.integer(record.start + 12))
+            found.add((lengths["past"], lengths["lbfgs_m"]))
+        return {counts for counts in found if min(counts) >= 0 and max(counts) <= self.file.size}
+
+    @cached_property
+    def n_params(self) -> int:
+        """The number of parameters."""
+        return sum(prod(joint.record.shape) for joint in self.model)
+
+
+class State:
+    """A layout of the optimizer block, as it may follow the model."""
+
+    def __init__(self, search: Search, layout: Shape, past: int, lbfgs_m: int, shift: int) -> None:
+        self.file, self.layout, self.first = search.file, layout, shift
+        self.start = search.model[-1].record.end
+        counts = {"nx": search.n_params, "past": past, "lbfgs_m": lbfgs_m}
+        records = list(walk(self.start + layout.state, state_shapes(layout.fields, counts), lambda path: ""))
+        self.values = _values(layout, past, lbfgs_m, search.n_params)
+        self.joints = [_joint(record, search.file) for record in records]
+        self.joints[0] = self._block(self.joints[0])
+        self.end = records[-1].end
+        final = search.file.size - self.end - layout.tail
+        self.shifts = search._shifts(self.joints, shift, final if self._is_tail(final) else None)
+        self.shift = next((shift for shift in reversed(self.shifts) if shift is not None), shift)
+        ends = {self.shift, *([final] if self.shifts[-1] is not None or self.joints[-1].is_null else [])}
+        self.tails = {shift for shift in ends if self._is_tail(shift)}
+        if self.shift == final:
+            self.tails = {final}
+
+    @property
+    def score(self) -> tuple[int, int]:
+        """How well the layout fits: by the headers that are found and those that are not, and by how far they moved."""
+        known = [shift for shift in self.shifts if shift is not None]
+        moves = {self.first, *known} - {self.first}
+        missing = [
+            joint
+            for joint, shift in zip(self.joints, self.shifts, strict=True)
+            if shift is None and joint.record.data + self.shift <= self.file.size
+        ]
+        is_whole = self.end + self.layout.tail + self.shift == self.file.size
+        score = 2 * len(known) - len(missing) - 3 * len(moves) + is_whole
+        return score, -sum(abs(shift - self.first) for shift in moves)
+
+    def _block(self, first: Joint) -> Joint:
+        """Return the joint of the fields of the optimizer and its first header."""
+        expected, mask = bytearray(self.layout.state), bytearray(self.layout.state)
+        for offset, value in self.values.items():
+            expected[offset : offset + len(value)] = value
+            mask[offset : offset + len(value)] = b"\1" * len(value)
+        return Joint(
+            self.start,
+            bytes(expected) + first.expected,
+            bytes(mask) + first.mask,
+            first.padding,
+            first.record,
+            first.file,
+        )
+
+    def _is_tail(self, shift: int) -> bool:
+        """Return True if the numbers after the state, as far as the file has them, can be losses and counts."""
+        start = self.end + shift
+        if start < self.start:
+            return False
+        data = self.file.read(start, start + self.layout.tail)
+        if start > self.file.size:
+            return False
+        data = data[: len(data) // 4 * 4]
+        losses = struct.unpack(f"<{min(2, len(data) // 4)}f", data[:8])
+        counts = struct.unpack(f"<{max(0, len(data) // 4 - 2)}i", data[8:])
+        if shift != self.first and not any(losses):
+            return False  # zeros are found at many places
+        return all(loss == 0 or LOSSES[0] < loss < LOSSES[1] for loss in losses) and all(
+            0 <= count < MOST_COUNT for count in counts
+        )
+
+
+def find_places(source: Source) -> Places | None:
+    """Return the places of the records of a ggcp file; None if too few headers are left to tell."""
+    file = Bytes(source)
+    if file.size < HEAD:
+        return None
+    head = file.read(0, HEAD)
+    best = None
+    for candidate in chain([head], _heads(file, head)):
+        n_vocab, n_embd, n_mult, _, n_layer, _ = struct.unpack("<6I", candidate[20:])
+        if n_layer > file.size // LEAST_LAYER or 4 * n_vocab * n_embd > file.size or not n_embd:
+            continue
+        places = Search(file, n_vocab, n_embd, n_layer, n_mult).places(candidate)
+        if best is None or places.rank > best.rank:
+            best = places
+        if best.optimizer is not None and 2 * best.found > len(best.records):
+            break
+    if best is None or not best.found:
+        return None
+    best.wrong += [at for at in range(20, HEAD, 4) if head[at : at + 4] != best.head[at : at + 4]]
+    return best
+
+
+def _heads(file: Bytes, head: bytes) -> Iterator[bytes]:
+    """Yield the first bytes of the file with the hyper-parameters that the records have."""
+    for name_of in (llama_name, tensor_name):
+        for path in ("output", "tok_embeddings"):
+            for n_embd, n_vocab in shapes_named(file, str(name_of(path)).encode(), 2):
+                n_layer = 0
+                while any(
+                    file.find(str(name_of(f"layers[{n_layer}].{name}")).encode()) >= 0
+                    for name in ("attention_norm", "ffn_norm", "wq")
+                ):
+                    n_layer += 1
+                sizes = struct.pack("<2I", n_vocab, n_embd)
+                yield head[:20] + sizes + head[28:36] + struct.pack("<I", n_layer) + head[40:]
+
+
+def shapes_named(file: Bytes, name: bytes, n_dims: int) -> Iterator[tuple[int, ...]]:
+    """Yield the shapes in the headers of the records of that name."""
+    for at in file.all(name):
+        start = at - 4 * n_dims - 12
+        if start >= 0 and file.read(start, start + 12) == struct.pack("<3I", n_dims, len(name), 0):
+            yield struct.unpack(f"<{n_dims}I", file.read(start + 12, at))
+
+
+def _joint(record: Record, file: Bytes) -> Joint:
+    padding = record.data - record.start - len(record.header)
+    expected = record.header + bytes(padding)
+    return Joint(record.start, expected, b"\1" * len(expected), padding, record, file)
+
+
+def _values(layout: Shape, past: int, lbfgs_m: int, n_params: int) -> dict[int, bytes]:
+    """Return the fields of the optimizer block that follow from others, by their offsets in it."""
+    values = {0: layout.version, layout.past: past, layout.lbfgs_m: lbfgs_m}
+    if layout.state == RAW["state"]:
+        values[4] = layout.fields is LBFGS_STATE
+    fields = {offset: struct.pack("<I", value) for offset, value in values.items()}
+    return fields | {layout.iter - 8: struct.pack("<q", n_params), layout.iter + 5: bytes(3)}
+
+
+def _places(search: Search, state: State | None, head: bytes) -> Places:
+    """Return the places of the records, of which those of the state may not have been found."""
+    found = Places(head, search.n_ff)
+    joints = [*search.model, *(state.joints if state else [])]
+    shifts = [*search.shifts, *(state.shifts if state else [])]
+    before: list[int] = []
+    for shift in shifts:
+        before.append(shift if shift is not None else before[-1] if before else 0)
+    for index, joint in enumerate(joints):
+        record = joint.record
+        sure = _proven_shift(search, state, joints, shifts, before, index)
+        shift = before[index] if sure is None else sure
+        if index + 1 < len(joints):
+            stop = joints[index + 1].start + before[index + 1]
+        else:
+            stop = record.end + min(state.tails if state else (), key=abs, default=shift)
+        start = record.start + (before[index] if joint.start == record.start else shift)
+        found.records.append(
+            Place(record.shape, record.header, start, record.data + shift, record.end + shift, stop, sure is not None)
+        )
+        if shifts[index] is not None:
+            found.found, found.last = found.found + 1, record.start + before[index]
+        elif wrong := joint.wrong(before[index]):
+            found.wrong.append(joint.start + before[index] + wrong[0])
+        moved = before[index] - (before[index - 1] if index else 0)
+        if moved:
+            found.moved.append((joint.start + before[index], moved))
+    if state:
+        _add_optimizer(found, state, before[len(search.model)], state.shifts[0] is None)
+    return found
+
+
+def _proven_shift(
+    search: Search,
+    state: State | None,
+    joints: Sequence[Joint],
+    shifts: Sequence[int | None],
+    before: Sequence[int],
+    index: int,
+) -> int | None:
+    """Return by how many bytes the data of a record is moved, if it is proven that all of it is there."""
+    final = state.tails if state else set()
+    later = joints[index + 1 :]
+    known = [shift for shift, joint in zip(shifts[index + 1 :], later, strict=True) if shift is not None]
+    zeros = bool(later) and later[0].is_null  # which may be found at several places
+    candidates: set[int] = {before[index], *known[: 1 + zeros], *(final if len(later) <= zeros or not known else ())}
+    record = joints[index].record
+    for shift in candidates:
+        others = candidates - {shift}
+        if later:
+            follows = later[0].begins(shift, others, record.end - record.data)
+            if zeros and len(later) > 1 and shifts[index + 2] is None:  # all may be a hole
+                last = record.end + shift
+                follows = follows and search.file.read(last - 1, last) != b"\0"
+        elif state:
+            follows = shift in final and not final & others
+        else:
+            follows = _is_followed(search, shift)
+        if follows and record.end + shift <= search.file.size and joints[index].ends(shift, others):
+            return shift
+    return None
+
+
+def _is_followed(search: Search, shift: int) -> bool:
+    """Return True if the optimizer's number of parameters is where it must be."""
+    start = search.model[-1].record.end + shift
+    number = struct.pack("<q", search.n_params)
+    return any(search.file.read(start + layout.iter - 8, start + layout.iter) == number for layout in OPTIMIZERS)
+
+
+def _add_optimizer(found: Places, state: State, shift: int, is_lost: bool) -> None:
+    found.optimizer = state.layout, state.start, state.end
+    found.state = [joint.record.shape for joint in state.joints]
+    if is_lost:
+        first, counts = state.joints[0], state.layout.iter
+        values = {**state.values, counts + 4: b"\0"}
+        found.values = {state.start + shift + offset: value for offset, value in values.items()}
+        found.is_optimizer_lost = any(counts - 8 <= index < counts + 12 for index in first.wrong(shift))
+    if state.tails and state.shift not in state.tails:
+        (final,) = state.tails
+        found.moved.append((state.end + final, final - state.shift))
