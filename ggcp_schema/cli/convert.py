@@ -61,6 +61,12 @@ def convert(
     verbatim: Annotated[
         bool, typer.Option("--verbatim", help="Reproduce the output of the 2023 converter, bugs included.")
     ] = False,
+    partial: Annotated[
+        bool,
+        typer.Option(
+            "--partial", help="Of a damaged file whose model is whole, write the model with a fresh optimizer."
+        ),
+    ] = False,
     strict: Strict = False,
     verify: Verify = False,
     force: Force = False,
@@ -85,7 +91,13 @@ def convert(
     def one(source: Path, output: Path, what: str) -> None:
         with open_file(source, partial=True) as file:
             plan = plan_resume(
-                file, rms_eps=rms_eps, order=order, n_batch=batch, fresh_optimizer=fresh, verbatim=verbatim
+                file,
+                rms_eps=rms_eps,
+                order=order,
+                n_batch=batch,
+                fresh_optimizer=fresh,
+                verbatim=verbatim,
+                partial=partial,
             )
             is_new = into is not None and not into.exists()  # as in a dry run
             written = carry_out(plan, output, options, what, dry_run=dry_run, quiet=quiet, is_new=is_new)

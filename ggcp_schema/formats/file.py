@@ -199,6 +199,13 @@ class File:
         """Return the state of a training. Raises `UsageError` if the file has none, the damage if it is not whole."""
         raise self._lacks("not a checkpoint")
 
+    def model_training(self) -> Training:
+        """Return a training without an optimizer's state, of a damaged file whose model is whole.
+
+        Raises the damage if the format or the file allows none.
+        """
+        return self.training()
+
     def model(self) -> Model:
         """Return the model. Raises `UsageError` if the file has none, the damage if it is not whole."""
         raise self._lacks("not a checkpoint")
@@ -250,6 +257,11 @@ class File:
     def rules(self, parse: Parse) -> Rules:
         """Return what breaks a rule that the schema does not state, and what is odd."""
         return Rules(len(self.tensors), None, [], [])
+
+    @classmethod
+    def doubt(cls, source: Source, container: Container) -> FieldError | None:
+        """Return an error of a file that was parsed to its end, but whose parts may be at other places."""
+        return None
 
     @classmethod
     def recovered(cls, source: Source, error: FieldError) -> Recovered | None:
@@ -425,17 +437,29 @@ def read_container(source: Source, format: Format, *, partial: bool) -> tuple[Co
     Raises `MalformedError` for a file that is not whole and well-formed, unless `partial`; and always
     `NotACheckpointError` for a file of another format. Raises `FileError` if the file cannot be read.
     """
+    kind = format.file_class or File
     try:
         with source.reading() as stream:
-            return _parse(format, stream), None
+            container = _parse(format, stream)
+        error = kind.doubt(source, container)
+        if error is not None:
+            raise error
+        return container, None
     except FieldError as error:
         damage = malformed(error, source, format)
         if not partial or isinstance(damage, NotACheckpointError):
             raise damage from error
-        recovered = (format.file_class or File).recovered(source, error)
+        recovered = kind.recovered(source, error)
         if recovered is None:
             return error.partial, damage
         return recovered.container, malformed(recovered.errors[0], source, format)
+
+
+def trailing_bytes(container: Container) -> Iterator[Finding]:
+    """Yield a finding if bytes follow the end of a file."""
+    trailing = container.get("trailing")
+    if trailing is not None:
+        yield Finding("trailing", f"{counted(trailing.nbytes, 'more byte')} after the end of the file")
 
 
 def open_source(source: Source, format: Format, *, partial: bool) -> File:
@@ -451,7 +475,9 @@ def malformed(error: FieldError, source: Source, format: Format) -> MalformedErr
     hint = f"Run `ggcp-schema validate {shlex.quote(source.path)}` to list every problem."
     if error.missing is not None:
         kind = TruncatedError
-        hint = "The file is truncated. Copy it again, or inspect what is left with `ggcp-schema dump`."
+        hint = (
+            f"The file is truncated. Copy it again; `ggcp-schema info {shlex.quote(source.path)}` tells what is left."
+        )
         add_file_missing(error, source, format)
     if "later version" in error.found:
         hint = "A later release of ggcp-schema may know it."

@@ -66,9 +66,10 @@ def parse_past_errors(source: Source, format: Format) -> Parse:
     if any(best.badness):
         for params in best.file.retries():
             best = _better(best, source, format, **params)
-    if best.damage is not None:
-        kind = format.file_class or File
-        recovered = kind.recovered(source, best.damage)
+    kind = format.file_class or File
+    error = best.damage or kind.doubt(source, best.container)
+    if error is not None:
+        recovered = kind.recovered(source, error)
         if recovered is not None:
             known = None if recovered.damage is None else malformed(recovered.damage, source, format)
             return Parse(kind(source, format, recovered.container, known), recovered.errors, recovered.damage)

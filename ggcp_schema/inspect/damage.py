@@ -15,6 +15,7 @@ from ggcp_schema.llama import names
 from ggcp_schema.llama.names import STATE
 
 Line = tuple[str, str]
+MOST_NAMED = 12  # tensors that are lost
 
 
 class Condition(NamedTuple):
@@ -26,6 +27,7 @@ class Condition(NamedTuple):
         model: the number of whole tensors of the model, and `model_total` the number it has; None if that is unknown.
         n_params: the elements of the whole tensors of the model.
         state: the whole tensors of the optimizer's state, by field.
+        lost: the names of the tensors of which it is not proven that all bytes are there, if the file is not truncated.
         cut: the tensor in which the file ends, with the bytes that it lacks and those it should have; else None.
         whole_sizes: the sizes in bytes that the whole file can have had, by the type of the optimizer: one if the type
             is known, none if the sizes cannot be computed.
@@ -38,6 +40,7 @@ class Condition(NamedTuple):
     model_total: int | None
     n_params: int
     state: tuple[str, ...]
+    lost: tuple[str, ...]
     cut: tuple[str, int, int] | None
     whole_sizes: dict[str, int]
     least_size: int | None
@@ -64,6 +67,7 @@ class Condition(NamedTuple):
             "model_tensors": self.model,
             "model_tensors_total": self.model_total,
             "optimizer_tensors": list(self.state),
+            "lost_tensors": list(self.lost),
             "cut_tensor": self.cut and self.cut[0],
             "whole_sizes": self.whole_sizes,
             "least_size": self.least_size,
@@ -79,6 +83,8 @@ class Condition(NamedTuple):
         if not self.model_is_whole:
             total = "" if self.model_total is None else f" of {self.model_total:,}"
             return f"model damaged, {self.model:,}{total} tensors whole"
+        if not self.damage.path.startswith("optimizer."):
+            return f"model whole; damaged at {self.damage.path}"
         place = self.damage.path.removeprefix(STATE).removeprefix("optimizer.").partition(".")[0]
         return f"model whole; optimizer {'cut' if self.is_truncated else 'damaged'} in {place}"
 
@@ -106,6 +112,9 @@ class Condition(NamedTuple):
             yield f"of the optimizer's state {', '.join(self.state)}"
 
     def _lost(self) -> Iterator[str]:
+        if self.lost:
+            more = f" and {len(self.lost) - MOST_NAMED:,} more" if len(self.lost) > MOST_NAMED else ""
+            yield f"{', '.join(self.lost[:MOST_NAMED])}{more}"
         if not self.is_truncated:
             return
         for optimizer, size in self.whole_sizes.items():
@@ -133,6 +142,7 @@ def condition_of(file: File) -> Condition | None:
         model_total=total,
         n_params=sum(tensor.n_elements for tensor in model if tensor.path != names.ROPE_FREQS),
         state=tuple(field for field, tensor in file.state_tensors.items() if not tensor.is_null),
+        lost=() if total is None or isinstance(file.damage, TruncatedError) else tuple(missing_tensors(file, "*")),
         cut=_cut(file),
         whole_sizes=sizes,
         least_size=None if sizes else file.least_size(),

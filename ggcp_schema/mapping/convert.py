@@ -30,14 +30,18 @@ def plan_resume(
     n_batch: int | None = None,
     fresh_optimizer: bool = False,
     verbatim: bool = False,
+    partial: bool = False,
 ) -> Plan:
     """Plan a GGUF checkpoint from which training can be resumed.
 
     The parameters are those of `convert`. Raises `MalformedError` if the file is damaged, `UsageError` if it contains
     no training state or if parameters contradict each other.
     """
-    if file.damage is not None:
-        raise rescued(file, "`ggcp-schema export --partial` exports it.")
+    if file.damage is not None and not partial:
+        raise rescued(
+            file, "Use partial=True to convert them with a fresh optimizer, or `ggcp-schema export --partial`."
+        )
+    fresh_optimizer = fresh_optimizer or file.damage is not None
     converted = file.converted()
     if converted is not None:
         if fresh_optimizer or verbatim or any(value is not None for value in (rms_eps, order, n_batch)):
@@ -46,7 +50,7 @@ def plan_resume(
                 "Omit what was stated: epsilon, order, batch, a fresh optimizer or a verbatim conversion.",
             )
         return _plan_finetune(file, converted)
-    training = file.training()
+    training = file.training() if file.damage is None else file.model_training()
     if verbatim:
         if fresh_optimizer or any(value is not None for value in (rms_eps, order, n_batch)):
             raise UsageError(

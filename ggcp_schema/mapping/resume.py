@@ -156,9 +156,10 @@ def _fresh_keys(keys: Iterable[KeyValue]) -> Iterator[KeyValue]:
 
 def _made_keys(ckpt: Checkpoint, training: Training, recipe: Recipe) -> list[KeyValue]:
     dimension_count, freq_base = recipe.rotation
+    lost = {} if ckpt.damage is None else {"optimizer.nx": training.n_params}
 
     def fields(table: Iterable[tuple[str, str, str]]) -> Iterator[KeyValue]:
-        return (_key_of_field(ckpt, *row) for row in table)
+        return (_key_of_field(ckpt, *row, lost) for row in table)
 
     keys = [
         KeyValue(names.ARCHITECTURE, "STRING", "llama"),
@@ -181,9 +182,14 @@ def _made_keys(ckpt: Checkpoint, training: Training, recipe: Recipe) -> list[Key
     return keys
 
 
-def _key_of_field(ckpt: Checkpoint, key: str, type: str, path: str) -> KeyValue:
-    """Return the key with the value of a field. Raises `UnfitError` with a remedy if it is out of range."""
+def _key_of_field(ckpt: Checkpoint, key: str, type: str, path: str, lost: dict[str, int]) -> KeyValue:
+    """Return the key with the value of a field, which in a damaged file may be lost, and is 0 then.
+
+    Raises `UnfitError` with a remedy if it is out of range.
+    """
     value = ckpt.get(path)
+    if value is None and ckpt.damage is not None:
+        value = lost.get(path, 0)
     try:
         return KeyValue(key, type, bool(value) if type == "BOOL" else value)
     except UnfitError as error:
@@ -237,12 +243,12 @@ def _tensors(file: File, training: Training, recipe: Recipe) -> Iterator[TensorE
     state = {tensor.path: field for field, tensor in training.state.items()}
     for path, tensor in file.tensors.items():
         _, name, _ = file.names_of(tensor)
-        if name is None or tensor.is_null:
+        if name is None or tensor.is_null or (recipe.fresh and (names.field_path(name) or "").startswith(names.STATE)):
             continue
         field = state.get(path)
         if field is None:
             yield stored(name, tensor)
-        elif not recipe.fresh:
+        else:
             yield _changed(stored(name, tensor), tensor, field, training, recipe)
     if recipe.fresh:
         for field, count in {"m": training.model.n_params, "v": training.model.n_params, "pf": training.past}.items():

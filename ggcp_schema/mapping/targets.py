@@ -71,6 +71,7 @@ def convert(
     n_batch: int | None = None,
     fresh_optimizer: bool = False,
     verbatim: bool = False,
+    partial: bool = False,
     strict: bool = False,
     force: bool = False,
     verify: bool = False,
@@ -86,6 +87,7 @@ def convert(
         n_batch: the samples of a batch, by which summed gradients are scaled. None estimates it from the counts.
         fresh_optimizer: write zeros for the optimizer's state, and iteration counts of 0.
         verbatim: write what the converter of 2023 wrote.
+        partial: of a damaged file whose model is whole, write the model with a fresh optimizer.
         strict: refuse a file with findings, and tensors with NaN or infinite values.
         force: overwrite an existing output.
         verify: compare every byte with the checkpoint before the output gets its name.
@@ -98,7 +100,13 @@ def convert(
     options = WriteOptions(strict, force, verify, sync, progress)
     with open_file(source, partial=True) as file:
         plan = plan_resume(
-            file, rms_eps=rms_eps, order=order, n_batch=n_batch, fresh_optimizer=fresh_optimizer, verbatim=verbatim
+            file,
+            rms_eps=rms_eps,
+            order=order,
+            n_batch=n_batch,
+            fresh_optimizer=fresh_optimizer,
+            verbatim=verbatim,
+            partial=partial,
         )
         return write(plan, output, options)
 

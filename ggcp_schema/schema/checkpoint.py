@@ -1,10 +1,11 @@
 """The ggcp file: a checkpoint of llama.cpp's train-text-from-scratch (2023). All numbers are little-endian."""
 
-from ggcp_schema.constructs import Array, Computed, Const, Int32ul, Struct, Terminated
+from ggcp_schema.constructs import Array, Computed, Const, Int32ul, Struct
 from ggcp_schema.schema.inference import n_ff
 from ggcp_schema.schema.model import HPARAMS, LAYER, N_EMBD, N_LAYER, N_VOCAB
 from ggcp_schema.schema.optimizer import OPTIMIZER
 from ggcp_schema.schema.tensor import Tensor
+from ggcp_schema.schema.trailing import TRAILING
 
 CHECKPOINT = Struct(
     "magic" / Const(0x67676370, Int32ul) * "on disk the bytes 'pcgg'",
@@ -19,7 +20,7 @@ CHECKPOINT = Struct(
     "n_ff" / Computed(n_ff) * "width of the feed-forward layers: from the shape of layers[0].w1",
     "layers" / Array(N_LAYER, LAYER),
     "optimizer" / OPTIMIZER * "starts right after the last tensor's data, unaligned",
-    Terminated,
+    TRAILING,
     root=True,
     type_name="checkpoint",
 )

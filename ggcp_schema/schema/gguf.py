@@ -10,7 +10,6 @@ from ggcp_schema.constructs import (
     Const,
     EitherOrder,
     Error,
-    Extent,
     Flag,
     If,
     LazyArray,
@@ -25,6 +24,7 @@ from ggcp_schema.constructs import (
     this,
 )
 from ggcp_schema.schema.ggml import GGML_TYPES, data_size, names_of
+from ggcp_schema.schema.trailing import TRAILING, given_size
 
 LITTLE, BIG = "little", "big"
 NUMBERS = ("u8", "i8", "u16", "i16", "u32", "i32", "f32", "u64", "i64", "f64")
@@ -115,25 +115,6 @@ def tensor_nbytes(tensor):
     return given_size(tensor["data"]) if end is None else max(0, end - tensor["_io"].tell())
 
 
-def more_follows(gguf):
-    """Return True if the file does not end here."""
-    if gguf["_building"] or "trailing" in gguf:
-        return gguf.get("trailing") is not None
-    return gguf["_io"].tell() < stream_end(gguf["_io"], gguf)
-
-
-def bytes_left(gguf):
-    """Return the number of bytes up to the end of the file."""
-    if gguf["_building"]:
-        return given_size(gguf["trailing"])
-    return stream_end(gguf["_io"], gguf) - gguf["_io"].tell()
-
-
-def given_size(data):
-    """Return the number of bytes of data from which a file is built."""
-    return data.nbytes if isinstance(data, Extent) else memoryview(data).nbytes
-
-
 def gguf(order, size="u64", versions=VERSIONS):
     """Return the page of a file whose numbers have a byte order, `LITTLE` or `BIG`.
 
@@ -197,7 +178,7 @@ def gguf(order, size="u64", versions=VERSIONS):
         "data_start" / Computed(data_start),
         "tensor_data" / Array(this.tensor_count, tensor_data) * "in the order of their data",
         "end_padding" / Padding(multiple_of=this.alignment, optional=True),
-        "trailing" / If(more_follows, Payload(bytes_left)) * "bytes after the end, which belong to no field",
+        TRAILING,
         root=True,
         type_name="gguf",
     )

@@ -4,6 +4,8 @@ Prints each finding once, with the recipe that repeats it, and exits with 1 if t
 `python -m tests.fuzz --recipe '{"seed": …}'` repeats a recipe with all commands.
 `python -m tests.fuzz --pages 1000 [FILE…]` loses so many pages and flips so many bits in each genuine checkpoint, and
 prints how many of them are found.
+`python -m tests.fuzz --holes 1 [FILE…]` does the same with holes over headers, and with a byte inserted or removed: at
+each position at a header, or at each so manieth, it compares what is read with the whole file.
 """
 
 from __future__ import annotations
@@ -11,9 +13,11 @@ from __future__ import annotations
 import argparse
 import random
 import sys
+import tempfile
 from pathlib import Path
 
 from tests.fuzz.campaign import fuzz, repeat
+from tests.fuzz.holes import campaign
 from tests.fuzz.pages import table
 from tests.helpers import GENUINE, ORDERS
 
@@ -29,11 +33,17 @@ def main() -> None:
     parser.add_argument("--commands", type=int, default=COMMANDS, help=f"commands per input (default: {COMMANDS})")
     parser.add_argument("--recipe", help="a recipe as JSON: repeat it with all commands")
     parser.add_argument("--pages", type=int, metavar="COUNT", help="lose pages and flip bits in genuine checkpoints")
-    parser.add_argument("files", nargs="*", type=Path, help="checkpoints for --pages (default: the fixtures)")
+    parser.add_argument("--holes", type=int, metavar="STEP", help="make holes in headers, insert and remove bytes")
+    parser.add_argument("files", nargs="*", type=Path, help="for --pages and --holes (default: the fixtures)")
     options = parser.parse_args()
     if options.pages:
         table(options.files or [*GENUINE, *ORDERS], options.pages, options.seed)
         return
+    if options.holes:
+        with tempfile.TemporaryDirectory() as folder:
+            counts = campaign(options.files or [*GENUINE, *ORDERS], options.holes, Path(folder))
+        print(dict(counts))
+        sys.exit(bool(counts["WRONG"]))
     if options.recipe:
         sys.exit(repeat(options.recipe))
     sys.exit(bool(fuzz(options.seconds, options.seed, options.jobs, options.commands)))

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ggcp_schema import GgcpError, open_checkpoint
+from ggcp_schema import Checkpoint, GgcpError, open_checkpoint
 from ggcp_schema.errors import NotACheckpointError
+from ggcp_schema.llama.names import STATE
 
 FILLS = ("zeros", "ones", "noise")
 SIZES = (512, 4096)
@@ -48,6 +49,7 @@ class Whole:
         self.data = path.read_bytes()
         with open_checkpoint(path) as ckpt:
             self.tensors = {name: (t.offset, t.offset + t.nbytes, t.shape) for name, t in ckpt.tensors.items()}
+            self.hparams = sizes_of(ckpt)
             self.optimizer = ckpt.container.optimizer["_offset"]
             headers = [t.offset - t.padding - len(t.name) - 4 * len(t.shape) - 12 for t in ckpt.tensors.values()]
         self.edges = sorted({0, 44, self.optimizer, *headers, *(stop for _, stop, _ in self.tensors.values())})
@@ -60,6 +62,12 @@ class Whole:
                 if offset % step == 0:
                     yield offset
                 last = offset
+
+
+def sizes_of(ckpt: Checkpoint) -> tuple[int, ...]:
+    """Return the sizes of the model. Raises `GgcpError` if they are not certain."""
+    model = ckpt.model()
+    return model.n_vocab, model.n_embd, model.n_head, model.n_layer, model.n_ff, model.n_rot
 
 
 def check(whole: Whole, damage: Damage, place: Path) -> Iterator[str]:
@@ -77,7 +85,7 @@ def check(whole: Whole, damage: Damage, place: Path) -> Iterator[str]:
         yield f"WRONG: {error}"
         return
     with ckpt:
-        if ckpt.damage is None and "trailing" not in ckpt.container:
+        if ckpt.damage is None and ckpt.container["trailing"] is None:
             yield "invisible"  # no header is touched
             return
         for name, (start, stop, shape) in whole.tensors.items():
@@ -93,6 +101,13 @@ def check(whole: Whole, damage: Damage, place: Path) -> Iterator[str]:
                 yield f"WRONG: {name}"
             elif not touched:
                 yield "recovered"
+        if all(name in ckpt.tensors for name in whole.tensors if not name.startswith(STATE)):
+            try:
+                same = sizes_of(ckpt) == whole.hparams
+            except GgcpError:
+                yield "model lost"
+            else:
+                yield "models" if same else "WRONG: hparams"
         yield from (f"WRONG: {name} is no tensor" for name in ckpt.tensors if name not in whole.tensors)
 
 
@@ -111,8 +126,6 @@ def campaign(paths: Iterable[Path], step: int, folder: Path, kinds: Iterable[str
                     for found in check(whole, damage, place):
                         counts[found.split(" ")[0].strip(":")] += 1
                         if found.startswith("WRONG"):
-                            print(f"{path} {damage}: {found}", flush=True)
-                        if found.startswith("lost") and os.environ.get("LOST"):
                             print(f"{path} {damage}: {found}", flush=True)
                 print(path.name, kind, size, dict(counts), flush=True)
                 total += counts

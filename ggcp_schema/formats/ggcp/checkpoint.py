@@ -43,7 +43,7 @@ class Checkpoint(File):
     """
 
     def _value(self, name: str) -> Any:
-        if name not in self.container:
+        if self.container.get(name) is None:
             if self.damage is not None:
                 raise self.damage.again()
             raise AttributeError(name)
@@ -223,6 +223,12 @@ class Checkpoint(File):
 
         return training_of_checkpoint(self)
 
+    def model_training(self) -> Training:
+        """Return a training without an optimizer's state. Raises the damage if the model is not whole."""
+        from ggcp_schema.formats.ggcp.training import training_of_model
+
+        return training_of_model(self)
+
     def evidence(self) -> Evidence:
         """Return what the file shows of its writer. Damage may hide some of it."""
         from ggcp_schema.formats.ggcp.training import evidence_of
@@ -250,6 +256,15 @@ class Checkpoint(File):
         from ggcp_schema.formats.ggcp.rules import checkpoint_rules
 
         return checkpoint_rules(parse)
+
+    @classmethod
+    def doubt(cls, source: Source, container: Container) -> FieldError | None:
+        """Return an error if bytes follow the end, and may have been inserted before it."""
+        if container.get("trailing") is None:
+            return None
+        from ggcp_schema.formats.ggcp.recovery import doubt
+
+        return doubt(source, container)
 
     @classmethod
     def recovered(cls, source: Source, error: FieldError) -> Recovered | None:

@@ -9,7 +9,7 @@ from construct import Container
 
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.files.tensors import Tensors
-from ggcp_schema.formats.file import Finding
+from ggcp_schema.formats.file import Finding, trailing_bytes
 from ggcp_schema.llama.names import field_path, llama_field_path, llama_name, tensor_name
 from ggcp_schema.schema.inference import n_ff_by_formula
 
@@ -23,6 +23,7 @@ def oddities(checkpoint: Container, model_tensors: Tensors) -> tuple[Finding, ..
         *_odd_hparams(checkpoint),
         *misplaced_names(model_tensors),
         *_odd_optimizer(checkpoint, model_tensors.n_elements),
+        *trailing_bytes(checkpoint),
     )
 
 

@@ -24,6 +24,7 @@ from ggcp_schema.schema.tensor import Place
 
 MOST_COUNT = 1 << 20  # of the counts after the state
 LOSSES = 1e-7, 1e6
+MOST_MOVED = 16  # bytes by which the hyper-parameters may be moved
 LOOKAHEAD = 4  # records whose headers are searched for
 NEARBY = 4096  # bytes by which the optimizer block may be moved if its fields are lost too
 
@@ -40,6 +41,8 @@ class Places:
         optimizer: its layout, where it begins, and where the state's records end in the whole file; None if that is
             not known.
         state: the shapes of the state's tensors.
+        is_head_lost: True if hyper-parameters that no shape tells may be lost.
+        is_head_moved: True if bytes were inserted or lost before the first record.
         is_optimizer_lost: True if its count of iterations may be lost.
         wrong: the offsets of bytes that are not those expected, one for each header.
         moved: where bytes were inserted (how many) or lost (a negative number) before.
@@ -53,6 +56,8 @@ class Places:
     values: dict[int, bytes] = field(default_factory=dict)
     optimizer: tuple[Shape, int, int] | None = None
     state: list[tuple[int, ...]] = field(default_factory=list)
+    is_head_lost: bool = False
+    is_head_moved: bool = False
     is_optimizer_lost: bool = False
     wrong: list[int] = field(default_factory=list)
     moved: list[tuple[int, int]] = field(default_factory=list)
@@ -229,20 +234,27 @@ class State:
 
     def _is_tail(self, shift: int) -> bool:
         """Return True if the numbers after the state, as far as the file has them, can be losses and counts."""
-        start = self.end + shift
-        if start < self.start:
+        losses, counts = numbers_after(self.file, self.end + shift, self.layout.tail)
+        if self.end + shift < self.start or self.end + shift > self.file.size:
             return False
-        data = self.file.read(start, start + self.layout.tail)
-        if start > self.file.size:
-            return False
-        data = data[: len(data) // 4 * 4]
-        losses = struct.unpack(f"<{min(2, len(data) // 4)}f", data[:8])
-        counts = struct.unpack(f"<{max(0, len(data) // 4 - 2)}i", data[8:])
         if shift != self.first and not any(losses):
             return False  # zeros are found at many places
-        return all(loss == 0 or LOSSES[0] < loss < LOSSES[1] for loss in losses) and all(
-            0 <= count < MOST_COUNT for count in counts
-        )
+        return are_losses_and_counts(losses, counts)
+
+
+def numbers_after(file: Bytes, start: int, size: int) -> tuple[tuple[float, ...], tuple[int, ...]]:
+    """Return the losses and counts that follow the state's tensors, as far as the file has them."""
+    data = file.read(start, start + size)
+    n_numbers = len(data) // 4
+    losses = struct.unpack_from(f"<{min(2, n_numbers)}f", data)
+    return losses, struct.unpack_from(f"<{max(0, n_numbers - 2)}i", data, 4 * len(losses))
+
+
+def are_losses_and_counts(losses: Sequence[float], counts: Sequence[int]) -> bool:
+    """Return True if the numbers can be losses and counts of a training."""
+    return all(loss == 0 or LOSSES[0] < loss < LOSSES[1] for loss in losses) and all(
+        0 <= count < MOST_COUNT for count in counts
+    )
 
 
 def find_places(source: Source) -> Places | None:
@@ -263,7 +275,10 @@ def find_places(source: Source) -> Places | None:
             break
     if best is None or not best.found:
         return None
-    best.wrong += [at for at in range(20, HEAD, 4) if head[at : at + 4] != best.head[at : at + 4]]
+    wrong = [at for at in range(20, HEAD, 4) if head[at : at + 4] != best.head[at : at + 4]]
+    best.is_head_moved = bool(best.moved) and best.moved[0][0] == best.records[0].start
+    best.is_head_lost = len(wrong) > 1 and file.read(0, HEAD + MOST_MOVED).find(best.head[20:]) < 0
+    best.wrong += [] if best.is_head_moved else wrong
     return best
 
 
@@ -278,8 +293,12 @@ def _heads(file: Bytes, head: bytes) -> Iterator[bytes]:
                     for name in ("attention_norm", "ffn_norm", "wq")
                 ):
                     n_layer += 1
-                sizes = struct.pack("<2I", n_vocab, n_embd)
-                yield head[:20] + sizes + head[28:36] + struct.pack("<I", n_layer) + head[40:]
+                sizes = struct.pack("<2I", n_vocab, n_embd), struct.pack("<I", n_layer)
+                for shift in range(-MOST_MOVED, MOST_MOVED):
+                    moved = file.read(20 + shift, HEAD + shift)
+                    if (moved[:8], moved[16:20]) == sizes:
+                        yield head[:20] + moved
+                yield head[:20] + sizes[0] + head[28:36] + sizes[1] + head[40:]
 
 
 def shapes_named(file: Bytes, name: bytes, n_dims: int) -> Iterator[tuple[int, ...]]:

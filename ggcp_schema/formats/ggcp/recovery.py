@@ -11,11 +11,13 @@ from ggcp_schema.constructs import FieldError, Steps, count_bytes, root_field
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import Recovered
 from ggcp_schema.formats.ggcp.headers import OPTIMIZERS
-from ggcp_schema.formats.ggcp.places import Places, find_places
+from ggcp_schema.formats.ggcp.joints import Bytes
+from ggcp_schema.formats.ggcp.places import Places, are_losses_and_counts, find_places, numbers_after
 from ggcp_schema.schema import CHECKPOINT
 from ggcp_schema.schema.inference import V0, V1, V1_RAW_PARAMS
 
 HPARAMS = 20  # where the hyper-parameters begin
+COUNTS = "train_its", "train_samples", "train_tokens"
 
 
 class Mended:
@@ -38,6 +40,21 @@ class Mended:
         return getattr(self._stream, name)
 
 
+def doubt(source: Source, checkpoint: Container) -> FieldError | None:
+    """Return an error if bytes follow the end, and may belong before it; None if they do not."""
+    trailing = checkpoint["trailing"]
+    optimizer = checkpoint["optimizer"]
+    size = 24 if "lmal" in optimizer["state"] else 12
+    losses, counts = numbers_after(Bytes(source), trailing.offset - size, size)
+    is_certain = optimizer["inference"] is None or optimizer["inference"].confirmed
+    if is_certain and any(losses) and are_losses_and_counts(losses, counts):
+        return None
+    found = f"{count_bytes(trailing.nbytes)} more, which may belong before it"
+    error = FieldError(trailing.offset, "the end of the file", found)
+    error.partial = checkpoint
+    return error
+
+
 def recover(source: Source, error: FieldError) -> Recovered | None:
     """Return what can be read of a file whose parse ended with an error; None if that is no more."""
     places = find_places(source)
@@ -56,6 +73,10 @@ def recover(source: Source, error: FieldError) -> Recovered | None:
             container, ended = CHECKPOINT.parse_stream(cast(IO[bytes], Mended(stream, values)), **params), None
         except FieldError as found:
             container, ended = found.partial, found.with_traceback(None)
+    if places.is_head_lost:
+        container.get("hparams", {}).pop("_size", None)
+    if places.is_head_moved or places.is_head_lost:
+        container.update(dict.fromkeys(COUNTS))
     optimizer = container.get("optimizer")
     if places.is_optimizer_lost and optimizer:
         optimizer.update({"iter": None, "just_initialized": None})

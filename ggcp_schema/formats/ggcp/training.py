@@ -33,6 +33,34 @@ def training_of_checkpoint(ckpt: Checkpoint) -> Training:
     )
 
 
+def training_of_model(ckpt: Checkpoint) -> Training:
+    """Return a training without an optimizer's state. Raises the damage if the model is not whole."""
+    model = ckpt.model()
+    return Training(
+        path=ckpt.path,
+        source=ckpt.source,
+        n_vocab=model.n_vocab,
+        n_embd=model.n_embd,
+        n_head=model.n_head,
+        n_layer=model.n_layer,
+        n_ff=model.n_ff,
+        n_rot=model.n_rot,
+        freq_base=model.freq_base,
+        model=ckpt.model_tensors,
+        state={},
+        optimizer=ADAM,
+        train_its=ckpt.get("train_its") or 0,
+        train_samples=ckpt.get("train_samples") or 0,
+        train_tokens=ckpt.get("train_tokens") or 0,
+        iteration=0,
+        past=ckpt.get("optimizer.past") or 0,
+        n_iter=None,
+        rms_eps=None,
+        context_length=None,
+        evidence=model.evidence,
+    )
+
+
 def evidence_of(ckpt: Checkpoint) -> Evidence:
     """Return what a ggcp file shows of its writer. Damage may hide some of it."""
     hparams = ckpt.get("hparams") or {}

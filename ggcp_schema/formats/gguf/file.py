@@ -12,7 +12,7 @@ from construct import Container
 from ggcp_schema.constructs import Steps, counted
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.formats.file import File, Finding, Format, open_source
+from ggcp_schema.formats.file import File, Finding, Format, open_source, trailing_bytes
 from ggcp_schema.gguf.entries import ALIGNMENT, KeyValue
 from ggcp_schema.llama.names import OPTIMIZER_TYPE, STATE, field_path, tensor_name
 from ggcp_schema.schema import GGUF
@@ -91,9 +91,7 @@ class GgufFile(File):
             found.append(Finding("alignment", f"{ALIGNMENT} is {alignment}, so {DEFAULT_ALIGNMENT} is used"))
         from ggcp_schema.formats.gguf.contents import missing_parts
 
-        trailing = self.container.get("trailing")
-        if trailing is not None:
-            found.append(Finding("trailing", f"{counted(trailing.nbytes, 'more byte')} after the end of the file"))
+        found += trailing_bytes(self.container)
         for (field, records), place in zip(items.items(), ("metadata_kv", "tensor_infos"), strict=True):
             seen: dict[str, int] = {}
             for index, record in enumerate(records):

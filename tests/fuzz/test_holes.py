@@ -1,0 +1,75 @@
+"""Damaged headers, and bytes inserted or lost: nothing is lost that can be read, or called whole that is not."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from ggcp_schema import MalformedError, convert, export_model, open_checkpoint
+from tests.fuzz.holes import FILLS, Damage, Whole, check
+from tests.helpers import FIXTURES
+
+NAMES = ("v0-adam.ggcp", "v1-adam-past5.ggcp", "v1-lbfgs.ggcp", "v1-adam-raw-params.ggcp")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_sample_of_damage(name: str, tmp_path: Path) -> None:
+    """All positions: `python -m tests.fuzz --holes 1`."""
+    whole, chance = Whole(FIXTURES / name), random.Random(name)
+    found: list[str] = []
+    for kind, size in [*((fill, 512) for fill in FILLS), ("inserted", 1), ("removed", 1)]:
+        for offset in chance.sample(list(whole.positions(size, 1)), 12):
+            found += check(whole, Damage(kind, size, offset), tmp_path / "damaged.ggcp")
+    assert not [result for result in found if result.startswith("WRONG")]
+    assert found.count("recovered") > 100
+    assert sum(result.startswith("lost") for result in found) <= found.count("recovered") // 50
+
+
+def test_each_header_may_be_lost_alone(tmp_path: Path) -> None:
+    """A hole from the second number of a header to its padding costs no tensor."""
+    whole = Whole(FIXTURES / "v1-lbfgs.ggcp")
+    for name, (start, stop, _) in whole.tensors.items():
+        if start < stop:
+            edge = max(edge for edge in whole.edges if edge < start)
+            damage = Damage("noise", start - edge - 12, edge + 8)
+            assert "touched" not in check(whole, damage, tmp_path / "damaged.ggcp"), name
+            with open_checkpoint(tmp_path / "damaged.ggcp", partial=True) as ckpt:
+                assert {*ckpt.tensors} == {*whole.tensors}, name
+
+
+def test_a_damaged_optimizer_is_replaced_by_a_fresh_one(tmp_path: Path) -> None:
+    whole = Whole(FIXTURES / "v1-adam.ggcp")
+    path, output = tmp_path / "damaged.ggcp", tmp_path / "fresh.gguf"
+    path.write_bytes(Damage("noise", 200, whole.optimizer + 4).apply(whole.data))
+    with pytest.raises(MalformedError, match=r"All tensors of the model are whole\. Use partial=True"):
+        convert(path, output)
+    convert(path, output, partial=True, verify=True)
+    convert(FIXTURES / "v1-adam.ggcp", tmp_path / "genuine.gguf", fresh_optimizer=True)
+    options = {"vocab": FIXTURES / "vocab.gguf", "context_length": 16, "rms_eps": 1e-6, "name": "same"}
+    for source in (output, tmp_path / "genuine.gguf"):
+        export_model(source, source.with_suffix(".model"), **options)
+    export_model(path, tmp_path / "partial.model", **options, partial=True)
+    models = [(tmp_path / name).read_bytes() for name in ("fresh.model", "genuine.model", "partial.model")]
+    assert models[0] == models[1] == models[2]
+
+
+@pytest.mark.parametrize("tail", [b"\n", b"\0", b"text " * 300])
+def test_bytes_after_the_end_are_a_finding(tail: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "tail.ggcp"
+    path.write_bytes((FIXTURES / "v1-lbfgs.ggcp").read_bytes() + tail)
+    with open_checkpoint(path) as ckpt:
+        assert [finding.path for finding in ckpt.findings] == ["trailing"]
+    assert convert(path, tmp_path / "out.gguf").size == convert(FIXTURES / "v1-lbfgs.ggcp", tmp_path / "2.gguf").size
+
+
+def test_a_byte_inserted_into_the_last_tensor_is_no_trailing_byte(tmp_path: Path) -> None:
+    whole = Whole(FIXTURES / "v1-lbfgs.ggcp")
+    start, stop, _ = whole.tensors["optimizer.state.lmy"]
+    path = tmp_path / "inserted.ggcp"
+    path.write_bytes(Damage("inserted", 1, (start + stop) // 2).apply(whole.data))
+    with pytest.raises(MalformedError):
+        open_checkpoint(path)
+    with open_checkpoint(path, partial=True) as ckpt:
+        assert {*whole.tensors} - {*ckpt.tensors} == {"optimizer.state.lmy"}
