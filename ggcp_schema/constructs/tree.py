@@ -159,7 +159,8 @@ class Field:
                     break  # the parse ended here
                 continue
             if value[name] is None:
-                continue  # a field that is not in this file
+                offset += size or 0  # of a value that is lost
+                continue
             offset = _place(value[name], offset)
             field = Field(self, name, declared, value[name], offset, scope, fixed, size)
             yield field

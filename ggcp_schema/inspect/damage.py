@@ -84,7 +84,7 @@ class Condition(NamedTuple):
             total = "" if self.model_total is None else f" of {self.model_total:,}"
             return f"model damaged, {self.model:,}{total} tensors whole"
         if not self.damage.path.startswith("optimizer."):
-            return f"model whole; damaged at {self.damage.path}"
+            return "model whole"
         place = self.damage.path.removeprefix(STATE).removeprefix("optimizer.").partition(".")[0]
         return f"model whole; optimizer {'cut' if self.is_truncated else 'damaged'} in {place}"
 

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import takewhile
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from construct import Container
@@ -192,7 +193,8 @@ class Checkpoint(File):
     @cached_property
     def findings(self) -> tuple[Finding, ...]:
         """What is odd but does not prevent reading, in file order: see `oddities`."""
-        return oddities(self.container, self.model_tensors)
+        records = (record for path, record in tensor_records(self.container) if not is_optimizer(path))
+        return oddities(self.container, self.model_tensors, sum(prod(record.get("ne", ())) for record in records))
 
     @property
     def what(self) -> str:

@@ -19,7 +19,8 @@ def facts_of(ckpt: Checkpoint) -> dict[str, Any]:
         **stated_of(ckpt.get, ckpt.state_tensors.get("pf")),
         "version": ckpt.get("version"),
         "layout": ckpt.get("optimizer.layout"),
-        "hparams": {name: value for name, value in hparams.items() if not name.startswith("_")} or None,
+        "hparams": {name: value for name, value in hparams.items() if not name.startswith("_") and value is not None}
+        or None,
         "n_ff": ckpt.n_ff,
         "n_ff_source": _n_ff_source(ckpt),
         "n_params": ckpt.n_params if "optimizer.version" in ckpt else None,
@@ -33,9 +34,11 @@ def _n_ff_source(ckpt: Checkpoint) -> str | None:
         return None
     if "layers[0].w1" not in ckpt.tensors:
         return "computed from n_embd and n_mult, because no w1 states it"
-    hparams = ckpt.hparams
-    formula = n_ff_by_formula(hparams.n_embd, hparams.n_mult)
-    agrees = "as n_mult gives" if formula == ckpt.n_ff else f"where n_mult {hparams.n_mult} would give {formula}"
+    n_embd, n_mult = ckpt.get("hparams.n_embd"), ckpt.get("hparams.n_mult")
+    if n_mult is None:
+        return "by the shape of w1"
+    formula = n_ff_by_formula(n_embd, n_mult)
+    agrees = "as n_mult gives" if formula == ckpt.n_ff else f"where n_mult {n_mult} would give {formula}"
     return f"by the shape of w1, {agrees}"
 
 

@@ -17,19 +17,19 @@ MAX_MISPLACED = 12  # misplaced names that are listed; the others are counted
 MAX_NAME = 80  # bytes of a name that are shown
 
 
-def oddities(checkpoint: Container, model_tensors: Tensors) -> tuple[Finding, ...]:
+def oddities(checkpoint: Container, model_tensors: Tensors, n_params: int) -> tuple[Finding, ...]:
     """Return what is odd in a checkpoint, in file order. A damaged one is examined up to the damage."""
     return (
         *_odd_hparams(checkpoint),
         *misplaced_names(model_tensors),
-        *_odd_optimizer(checkpoint, model_tensors.n_elements),
+        *_odd_optimizer(checkpoint, n_params),
         *trailing_bytes(checkpoint),
     )
 
 
 def _odd_hparams(checkpoint: Container) -> Iterator[Finding]:
     hparams = checkpoint.get("hparams") or {}
-    if "n_rot" not in hparams:
+    if "_size" not in hparams:
         return
     n_embd, n_mult, n_head, n_rot = (hparams[name] for name in ("n_embd", "n_mult", "n_head", "n_rot"))
     found = {name: "is 0" for name, value in hparams.items() if value == 0 and not name.startswith("_")}

@@ -277,7 +277,7 @@ def find_places(source: Source) -> Places | None:
         return None
     wrong = [at for at in range(20, HEAD, 4) if head[at : at + 4] != best.head[at : at + 4]]
     best.is_head_moved = bool(best.moved) and best.moved[0][0] == best.records[0].start
-    best.is_head_lost = len(wrong) > 1 and file.read(0, HEAD + MOST_MOVED).find(best.head[20:]) < 0
+    best.is_head_lost = len(wrong) > (not best.is_head_moved) and best.head[20:] not in file.read(0, HEAD + MOST_MOVED)
     best.wrong += [] if best.is_head_moved else wrong
     return best
 

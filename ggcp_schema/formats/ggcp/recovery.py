@@ -17,6 +17,7 @@ from ggcp_schema.schema import CHECKPOINT
 from ggcp_schema.schema.inference import V0, V1, V1_RAW_PARAMS
 
 HPARAMS = 20  # where the hyper-parameters begin
+SIZES = "n_mult", "n_head", "n_rot"  # which no shape tells
 COUNTS = "train_its", "train_samples", "train_tokens"
 
 
@@ -73,8 +74,9 @@ def recover(source: Source, error: FieldError) -> Recovered | None:
             container, ended = CHECKPOINT.parse_stream(cast(IO[bytes], Mended(stream, values)), **params), None
         except FieldError as found:
             container, ended = found.partial, found.with_traceback(None)
-    if places.is_head_lost:
-        container.get("hparams", {}).pop("_size", None)
+    if places.is_head_lost and "hparams" in container:
+        container["hparams"].update(dict.fromkeys(SIZES))
+        container["hparams"].pop("_size", None)
     if places.is_head_moved or places.is_head_lost:
         container.update(dict.fromkeys(COUNTS))
     optimizer = container.get("optimizer")
