@@ -121,8 +121,13 @@ class Joint:
         if not others and wrong[-1] - wrong[0] < EVIDENCE and self._are_numbers(shift, len(self.expected), NEARBY):
             return True
         return self._tells(last, len(self.expected), bool(others)) or any(
-            self._within(other, shift) for other in others
+            self._within(other, shift) or self._in_padding(other, shift) for other in others
         )
+
+    def _in_padding(self, before: int, after: int) -> bool:
+        """Return True if bytes were inserted into the padding or lost from it, whose bytes are zero."""
+        wrong = self.wrong(before) if self.matches(before) else []
+        return bool(wrong) and wrong[-1] - wrong[0] < abs(after - before)
 
     def _edge(self, shift: int, index: int, step: int) -> int:
         """Return how far a hole may reach from a wrong byte: bytes of its value may be right by chance."""
