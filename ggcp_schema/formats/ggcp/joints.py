@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -13,7 +13,9 @@ from ggcp_schema.formats.ggcp.headers import Record
 CHUNK = 1 << 20
 EVIDENCE = 4  # bytes of a header that do not agree by chance
 FILL = 8  # equal bytes in place of a header: a hole that was filled, and not noise
-NEARBY = 128  # bytes beside a header that are looked at
+BESIDE = 128  # bytes beside a header that are looked at
+LOOKAHEAD = 4  # records whose headers are searched for
+NEARBY = 4096  # bytes by which the optimizer block may be moved if its fields are lost too
 NUMBERS = 1e-20, 1e4  # between which are those of a training, and one in three numbers of noise
 
 
@@ -102,7 +104,7 @@ class Joint:
         if fill is not None and not others:
             before = self.file.read(self.start + shift - 1, self.start + shift)
             return (before + self.found(shift)[: wrong[0]]).strip(fill) != b""
-        if not others and wrong[-1] - wrong[0] < EVIDENCE and self._are_numbers(shift, -min(size, NEARBY), 0):
+        if not others and wrong[-1] - wrong[0] < EVIDENCE and self._are_numbers(shift, -min(size, BESIDE), 0):
             return True
         return self._tells(0, first, bool(others)) or any(self._within(shift, other) for other in others)
 
@@ -118,7 +120,7 @@ class Joint:
         if fill is not None and not others:
             after = self.file.read(self.data + shift, self.data + shift + 1)
             return (self.found(shift)[wrong[-1] + 1 :] + after).strip(fill) != b""
-        if not others and wrong[-1] - wrong[0] < EVIDENCE and self._are_numbers(shift, len(self.expected), NEARBY):
+        if not others and wrong[-1] - wrong[0] < EVIDENCE and self._are_numbers(shift, len(self.expected), BESIDE):
             return True
         return self._tells(last, len(self.expected), bool(others)) or any(
             self._within(other, shift) or self._in_padding(other, shift) for other in others
@@ -163,3 +165,53 @@ class Joint:
         first, last = wrong[0][0], wrong[1][-1] + 1
         kept = first + len(self.expected) - last >= len(self.expected) + min(0, after - before)
         return kept and any(self.expected[:first]) and any(self.expected[last:])
+
+
+def joint_of(record: Record, file: Bytes) -> Joint:
+    """Return the joint of a record's header."""
+    padding = record.data - record.start - len(record.header)
+    expected = record.header + bytes(padding)
+    return Joint(record.start, expected, b"\1" * len(expected), padding, record, file)
+
+
+def shifts_of(joints: Sequence[Joint], shift: int, final: int | None = None) -> list[int | None]:
+    """Return for each joint by how many bytes it is moved; None if it is not found.
+
+    The search goes on from `shift`. `final` is the shift of the end of the file.
+    """
+    found: list[int | None] = []
+    matches = [joint.matches(shift) for joint in joints]
+    while len(found) < len(joints):
+        index = len(found)
+        if matches[index]:
+            found.append(shift)
+            continue
+        named = [later for later in range(index + 1, len(joints)) if matches[later] and not joints[later].is_null]
+        moved = None if named else _search(joints, index, shift, final)
+        if moved is not None:
+            later, shift = moved
+            found += [None] * (later - index)
+            matches = [joint.matches(shift) for joint in joints]
+        else:
+            found.append(None)
+    return found
+
+
+def _search(joints: Sequence[Joint], index: int, shift: int, final: int | None) -> tuple[int, int] | None:
+    """Return the next joint that stands at another place, and its shift."""
+    low = joints[index - 1].data if index else joints[0].start - NEARBY
+    for later, joint in enumerate(joints[index : index + LOOKAHEAD], index):
+        record = joint.record
+        if joint.is_null:
+            if final not in {None, shift} and joint.matches(final):
+                return later, final
+            continue
+        if record.start + shift >= joints[0].file.size:
+            return None
+        is_named = len(record.header) > 12 + 4 * len(record.shape)
+        for at in joints[0].file.all(record.header, max(0, low + shift)):
+            moved = at - record.start
+            near = is_named or 2 * abs(moved - shift) < record.end - record.data
+            if moved != shift and near and joint.matches(moved):
+                return later, moved
+    return None

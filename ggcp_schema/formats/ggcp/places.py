@@ -14,19 +14,15 @@ from itertools import chain
 from math import prod
 
 from ggcp_schema.files.source import Source
-from ggcp_schema.formats.ggcp.headers import HEAD, LEAST_LAYER, OPTIMIZERS, RAW, Record, Shape, state_shapes, walk
-from ggcp_schema.formats.ggcp.joints import Bytes, Joint
+from ggcp_schema.formats.ggcp.headers import HEAD, LEAST_LAYER, OPTIMIZERS, Shape, state_shapes, walk
+from ggcp_schema.formats.ggcp.joints import NEARBY, Bytes, Joint, joint_of, shifts_of
+from ggcp_schema.formats.ggcp.state import State
 from ggcp_schema.llama.names import STATE, llama_name, tensor_name
 from ggcp_schema.llama.training import model_shapes
 from ggcp_schema.schema.inference import n_ff_by_formula
-from ggcp_schema.schema.optimizer import LBFGS_STATE
 from ggcp_schema.schema.tensor import Place
 
-MOST_COUNT = 1 << 20  # of the counts after the state
-LOSSES = 1e-7, 1e6
 MOST_MOVED = 16  # bytes by which the hyper-parameters may be moved
-LOOKAHEAD = 4  # records whose headers are searched for
-NEARBY = 4096  # bytes by which the optimizer block may be moved if its fields are lost too
 
 
 @dataclass
@@ -78,8 +74,8 @@ class Search:
         self.name_of = self._names(n_vocab)
         self.n_ff = self._width(n_mult)
         records = walk(HEAD, model_shapes(n_vocab, n_embd, n_layer, self.n_ff), self.name_of)
-        self.model = [_joint(record, file) for record in records]
-        self.shifts = self._shifts(self.model, 0)
+        self.model = [joint_of(record, file) for record in records]
+        self.shifts = shifts_of(self.model, 0)
 
     def _names(self, n_vocab: int) -> Callable[[str], str | None]:
         """Return the function that names the tensors: by the first record that is found under one of its names."""
@@ -101,47 +97,6 @@ class Search:
                         return shape[index]
         return n_ff_by_formula(self.n_embd, n_mult) or 0
 
-    def _shifts(self, joints: Sequence[Joint], shift: int, final: int | None = None) -> list[int | None]:
-        """Return for each joint by how many bytes it is moved; None if it is not found.
-
-        The search goes on from `shift`. `final` is the shift of the end of the file.
-        """
-        found: list[int | None] = []
-        matches = [joint.matches(shift) for joint in joints]
-        while len(found) < len(joints):
-            index = len(found)
-            if matches[index]:
-                found.append(shift)
-                continue
-            named = [later for later in range(index + 1, len(joints)) if matches[later] and not joints[later].is_null]
-            moved = None if named else self._search(joints, index, shift, final)
-            if moved is not None:
-                later, shift = moved
-                found += [None] * (later - index)
-                matches = [joint.matches(shift) for joint in joints]
-            else:
-                found.append(None)
-        return found
-
-    def _search(self, joints: Sequence[Joint], index: int, shift: int, final: int | None) -> tuple[int, int] | None:
-        """Return the next joint that stands at another place, and its shift."""
-        low = joints[index - 1].data if index else joints[0].start - NEARBY
-        for later, joint in enumerate(joints[index : index + LOOKAHEAD], index):
-            record = joint.record
-            if joint.is_null:
-                if final not in {None, shift} and joint.matches(final):
-                    return later, final
-                continue
-            if record.start + shift >= self.file.size:
-                return None
-            is_named = len(record.header) > 12 + 4 * len(record.shape)
-            for at in self.file.all(record.header, max(0, low + shift)):
-                moved = at - record.start
-                near = is_named or 2 * abs(moved - shift) < record.end - record.data
-                if moved != shift and near and joint.matches(moved):
-                    return later, moved
-        return None
-
     # The state ------------------------------------------------------------------------------------------------
 
     def places(self, head: bytes) -> Places:
@@ -150,7 +105,7 @@ class Search:
         best, rivals = None, 0
         for layout in OPTIMIZERS if 4 * self.n_params <= self.file.size else ():
             for past, lbfgs_m in self._counts(layout, shift):
-                state = State(self, layout, past, lbfgs_m, shift)
+                state = State(self.file, self.model[-1].record.end, self.n_params, layout, past, lbfgs_m, shift)
                 if best is None or state.score > best.score:
                     best, rivals = state, 0
                 elif state.score == best.score and state.layout != best.layout:
@@ -181,80 +136,6 @@ class Search:
     def n_params(self) -> int:
         """The number of parameters."""
         return sum(prod(joint.record.shape) for joint in self.model)
-
-
-class State:
-    """A layout of the optimizer block, as it may follow the model."""
-
-    def __init__(self, search: Search, layout: Shape, past: int, lbfgs_m: int, shift: int) -> None:
-        self.file, self.layout, self.first = search.file, layout, shift
-        self.start = search.model[-1].record.end
-        counts = {"nx": search.n_params, "past": past, "lbfgs_m": lbfgs_m}
-        records = list(walk(self.start + layout.state, state_shapes(layout.fields, counts), lambda path: ""))
-        self.values = _values(layout, past, lbfgs_m, search.n_params)
-        self.joints = [_joint(record, search.file) for record in records]
-        self.joints[0] = self._block(self.joints[0])
-        self.end = records[-1].end
-        final = search.file.size - self.end - layout.tail
-        self.shifts = search._shifts(self.joints, shift, final if self._is_tail(final) else None)
-        self.shift = next((shift for shift in reversed(self.shifts) if shift is not None), shift)
-        ends = {self.shift, *([final] if self.shifts[-1] is not None or self.joints[-1].is_null else [])}
-        self.tails = {shift for shift in ends if self._is_tail(shift)}
-        if self.shift == final:
-            self.tails = {final}
-
-    @property
-    def score(self) -> tuple[int, int]:
-        """How well the layout fits: by the headers that are found and those that are not, and by how far they moved."""
-        known = [shift for shift in self.shifts if shift is not None]
-        moves = {self.first, *known} - {self.first}
-        missing = [
-            joint
-            for joint, shift in zip(self.joints, self.shifts, strict=True)
-            if shift is None and joint.record.data + self.shift <= self.file.size
-        ]
-        is_whole = self.end + self.layout.tail + self.shift == self.file.size
-        score = 2 * len(known) - len(missing) - 3 * len(moves) + is_whole
-        return score, -sum(abs(shift - self.first) for shift in moves)
-
-    def _block(self, first: Joint) -> Joint:
-        """Return the joint of the fields of the optimizer and its first header."""
-        expected, mask = bytearray(self.layout.state), bytearray(self.layout.state)
-        for offset, value in self.values.items():
-            expected[offset : offset + len(value)] = value
-            mask[offset : offset + len(value)] = b"\1" * len(value)
-        return Joint(
-            self.start,
-            bytes(expected) + first.expected,
-            bytes(mask) + first.mask,
-            first.padding,
-            first.record,
-            first.file,
-        )
-
-    def _is_tail(self, shift: int) -> bool:
-        """Return True if the numbers after the state, as far as the file has them, can be losses and counts."""
-        losses, counts = numbers_after(self.file, self.end + shift, self.layout.tail)
-        if self.end + shift < self.start or self.end + shift > self.file.size:
-            return False
-        if shift != self.first and not any(losses):
-            return False  # zeros are found at many places
-        return are_losses_and_counts(losses, counts)
-
-
-def numbers_after(file: Bytes, start: int, size: int) -> tuple[tuple[float, ...], tuple[int, ...]]:
-    """Return the losses and counts that follow the state's tensors, as far as the file has them."""
-    data = file.read(start, start + size)
-    n_numbers = len(data) // 4
-    losses = struct.unpack_from(f"<{min(2, n_numbers)}f", data)
-    return losses, struct.unpack_from(f"<{max(0, n_numbers - 2)}i", data, 4 * len(losses))
-
-
-def are_losses_and_counts(losses: Sequence[float], counts: Sequence[int]) -> bool:
-    """Return True if the numbers can be losses and counts of a training."""
-    return all(loss == 0 or LOSSES[0] < loss < LOSSES[1] for loss in losses) and all(
-        0 <= count < MOST_COUNT for count in counts
-    )
 
 
 def find_places(source: Source) -> Places | None:
@@ -307,21 +188,6 @@ def shapes_named(file: Bytes, name: bytes, n_dims: int) -> Iterator[tuple[int, .
         start = at - 4 * n_dims - 12
         if start >= 0 and file.read(start, start + 12) == struct.pack("<3I", n_dims, len(name), 0):
             yield struct.unpack(f"<{n_dims}I", file.read(start + 12, at))
-
-
-def _joint(record: Record, file: Bytes) -> Joint:
-    padding = record.data - record.start - len(record.header)
-    expected = record.header + bytes(padding)
-    return Joint(record.start, expected, b"\1" * len(expected), padding, record, file)
-
-
-def _values(layout: Shape, past: int, lbfgs_m: int, n_params: int) -> dict[int, bytes]:
-    """Return the fields of the optimizer block that follow from others, by their offsets in it."""
-    values = {0: layout.version, layout.past: past, layout.lbfgs_m: lbfgs_m}
-    if layout.state == RAW["state"]:
-        values[4] = layout.fields is LBFGS_STATE
-    fields = {offset: struct.pack("<I", value) for offset, value in values.items()}
-    return fields | {layout.iter - 8: struct.pack("<q", n_params), layout.iter + 5: bytes(3)}
 
 
 def _places(search: Search, state: State | None, head: bytes) -> Places:

@@ -12,7 +12,8 @@ from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import Recovered
 from ggcp_schema.formats.ggcp.headers import OPTIMIZERS
 from ggcp_schema.formats.ggcp.joints import Bytes
-from ggcp_schema.formats.ggcp.places import Places, are_losses_and_counts, find_places, numbers_after
+from ggcp_schema.formats.ggcp.places import Places, find_places
+from ggcp_schema.formats.ggcp.state import are_losses_and_counts, numbers_after
 from ggcp_schema.schema import CHECKPOINT
 from ggcp_schema.schema.inference import V0, V1, V1_RAW_PARAMS
 

@@ -1,0 +1,97 @@
+"""The state of an optimizer as it may follow the model in a damaged ggcp file."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+
+from ggcp_schema.formats.ggcp.headers import RAW, Shape, state_shapes, walk
+from ggcp_schema.formats.ggcp.joints import Bytes, Joint, joint_of, shifts_of
+from ggcp_schema.schema.optimizer import LBFGS_STATE
+
+MOST_COUNT = 1 << 20  # of the counts after the state
+LOSSES = 1e-7, 1e6
+
+
+class State:
+    """A layout of the optimizer block, as it may follow the model."""
+
+    def __init__(
+        self, file: Bytes, start: int, n_params: int, layout: Shape, past: int, lbfgs_m: int, shift: int
+    ) -> None:
+        self.file, self.layout, self.first, self.start = file, layout, shift, start
+        counts = {"nx": n_params, "past": past, "lbfgs_m": lbfgs_m}
+        records = list(walk(self.start + layout.state, state_shapes(layout.fields, counts), lambda path: ""))
+        self.values = _values(layout, past, lbfgs_m, n_params)
+        self.joints = [joint_of(record, file) for record in records]
+        self.joints[0] = self._block(self.joints[0])
+        self.end = records[-1].end
+        final = file.size - self.end - layout.tail
+        self.shifts = shifts_of(self.joints, shift, final if self._is_tail(final) else None)
+        self.shift = next((shift for shift in reversed(self.shifts) if shift is not None), shift)
+        ends = {self.shift, *([final] if self.shifts[-1] is not None or self.joints[-1].is_null else [])}
+        self.tails = {shift for shift in ends if self._is_tail(shift)}
+        if self.shift == final:
+            self.tails = {final}
+
+    @property
+    def score(self) -> tuple[int, int]:
+        """How well the layout fits: by the headers that are found and those that are not, and by how far they moved."""
+        known = [shift for shift in self.shifts if shift is not None]
+        moves = {self.first, *known} - {self.first}
+        missing = [
+            joint
+            for joint, shift in zip(self.joints, self.shifts, strict=True)
+            if shift is None and joint.record.data + self.shift <= self.file.size
+        ]
+        is_whole = self.end + self.layout.tail + self.shift == self.file.size
+        score = 2 * len(known) - len(missing) - 3 * len(moves) + is_whole
+        return score, -sum(abs(shift - self.first) for shift in moves)
+
+    def _block(self, first: Joint) -> Joint:
+        """Return the joint of the fields of the optimizer and its first header."""
+        expected, mask = bytearray(self.layout.state), bytearray(self.layout.state)
+        for offset, value in self.values.items():
+            expected[offset : offset + len(value)] = value
+            mask[offset : offset + len(value)] = b"\1" * len(value)
+        return Joint(
+            self.start,
+            bytes(expected) + first.expected,
+            bytes(mask) + first.mask,
+            first.padding,
+            first.record,
+            first.file,
+        )
+
+    def _is_tail(self, shift: int) -> bool:
+        """Return True if the numbers after the state, as far as the file has them, can be losses and counts."""
+        losses, counts = numbers_after(self.file, self.end + shift, self.layout.tail)
+        if self.end + shift < self.start or self.end + shift > self.file.size:
+            return False
+        if shift != self.first and not any(losses):
+            return False  # zeros are found at many places
+        return are_losses_and_counts(losses, counts)
+
+
+def numbers_after(file: Bytes, start: int, size: int) -> tuple[tuple[float, ...], tuple[int, ...]]:
+    """Return the losses and counts that follow the state's tensors, as far as the file has them."""
+    data = file.read(start, start + size)
+    n_numbers = len(data) // 4
+    losses = struct.unpack_from(f"<{min(2, n_numbers)}f", data)
+    return losses, struct.unpack_from(f"<{max(0, n_numbers - 2)}i", data, 4 * len(losses))
+
+
+def are_losses_and_counts(losses: Sequence[float], counts: Sequence[int]) -> bool:
+    """Return True if the numbers can be losses and counts of a training."""
+    return all(loss == 0 or LOSSES[0] < loss < LOSSES[1] for loss in losses) and all(
+        0 <= count < MOST_COUNT for count in counts
+    )
+
+
+def _values(layout: Shape, past: int, lbfgs_m: int, n_params: int) -> dict[int, bytes]:
+    """Return the fields of the optimizer block that follow from others, by their offsets in it."""
+    values = {0: layout.version, layout.past: past, layout.lbfgs_m: lbfgs_m}
+    if layout.state == RAW["state"]:
+        values[4] = layout.fields is LBFGS_STATE
+    fields = {offset: struct.pack("<I", value) for offset, value in values.items()}
+    return fields | {layout.iter - 8: struct.pack("<q", n_params), layout.iter + 5: bytes(3)}
