@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from ggcp_schema.llama.training import Training
     from ggcp_schema.llama.vocabulary import Vocabulary
 
+LONGEST_NAME = 64  # bytes of a field whose size is hardly wrong
 ACCEPTED = "Use a llama GGUF, a ggjt file such as ggml-vocab.bin, or a sentencepiece tokenizer.model."
 CHECKPOINT_NEEDED = "Pass a checkpoint of train-text-from-scratch: a ggcp file, or a GGUF file made from one."
 MAX_CANDIDATES = 2000  # names compared with a misspelt path
@@ -257,6 +258,11 @@ class File:
     def rules(self, parse: Parse) -> Rules:
         """Return what breaks a rule that the schema does not state, and what is odd."""
         return Rules(len(self.tensors), None, [], [])
+
+    @classmethod
+    def is_cut(cls, error: FieldError) -> bool:
+        """Return True if the file ends within a field whose size is certain: of a long text it may be wrong."""
+        return error.steps[-1:] in (["data"], ["padding"]) or int(error.expected.split()[0]) <= LONGEST_NAME
 
     @classmethod
     def doubt(cls, source: Source, container: Container) -> FieldError | None:
@@ -475,9 +481,9 @@ def malformed(error: FieldError, source: Source, format: Format) -> MalformedErr
     hint = f"Run `ggcp-schema validate {shlex.quote(source.path)}` to list every problem."
     if error.missing is not None:
         kind = TruncatedError
-        hint = (
-            f"The file is truncated. Copy it again; `ggcp-schema info {shlex.quote(source.path)}` tells what is left."
-        )
+        is_cut = (format.file_class or File).is_cut(error)
+        hint = "The file is truncated. Copy it again" if is_cut else "The file is truncated, or a number in it is wrong"
+        hint += f"; `ggcp-schema info {shlex.quote(source.path)}` tells what is left."
         add_file_missing(error, source, format)
     if "later version" in error.found:
         hint = "A later release of ggcp-schema may know it."

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from construct import Container
 
-from ggcp_schema.constructs import Steps, counted
+from ggcp_schema.constructs import FieldError, Steps, counted
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import File, Finding, Format, open_source, trailing_bytes
@@ -59,6 +59,19 @@ class GgufFile(File):
     def extents(self) -> list[tuple[int, int]]:
         """Where the data of each tensor of `tensor_infos` begins and ends; none if the headers are not whole."""
         return extents(self.container, self.size) if "data_start" in self.container else []
+
+    @classmethod
+    def is_cut(cls, error: FieldError) -> bool:
+        """Return True if the file ends too early, and not if an offset or a shape contradicts the others."""
+        if error.steps[:1] != ["tensor_data"]:
+            return super().is_cut(error)
+        found = extents(error.partial)
+        at = error.partial["data_start"]
+        for begin, end in (found[index] for index in in_order(found)):
+            if not at <= begin < at + error.partial["alignment"]:
+                return False
+            at = begin if end is None else end
+        return True
 
     def _tensors(self) -> Iterator[Tensor]:
         ends = 0  # of the data before
