@@ -67,7 +67,7 @@ def parse_past_errors(source: Source, format: Format) -> Parse:
         for params in best.file.retries():
             best = _better(best, source, format, **params)
     kind = format.file_class or File
-    error = best.damage or kind.doubt(source, best.container)
+    error = best.damage or (None if best.errors else kind.doubt(source, best.container))
     if error is not None:
         recovered = kind.recovered(source, error)
         if recovered is not None:
