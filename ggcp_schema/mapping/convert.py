@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 
-from ggcp_schema.errors import UsageError
+from ggcp_schema.errors import GgcpError, UsageError
 from ggcp_schema.files.output import WHOLE
 from ggcp_schema.formats.file import File, Finding
 from ggcp_schema.gguf.writer import Gguf
@@ -38,9 +38,7 @@ def plan_resume(
     no training state or if parameters contradict each other.
     """
     if file.damage is not None and not partial:
-        raise rescued(
-            file, "Use partial=True to convert them with a fresh optimizer, or `ggcp-schema export --partial`."
-        )
+        raise rescued(file, _remedy(file))
     fresh_optimizer = fresh_optimizer or file.damage is not None
     converted = file.converted()
     if converted is not None:
@@ -86,6 +84,16 @@ def plan_resume(
         next=(resume_command(training),),
         study=conclusions,
     )
+
+
+def _remedy(file: File) -> str:
+    """Return what can be done with a damaged file whose model is whole."""
+    exported = "`ggcp-schema export --partial` exports it."
+    try:
+        file.model_training()
+    except GgcpError:
+        return exported
+    return f"Use partial=True to convert it with a fresh optimizer; {exported}"
 
 
 def _plan_finetune(file: File, content: Gguf) -> Plan:

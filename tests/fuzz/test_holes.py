@@ -43,7 +43,7 @@ def test_a_damaged_optimizer_is_replaced_by_a_fresh_one(tmp_path: Path) -> None:
     whole = Whole(FIXTURES / "v1-adam.ggcp")
     path, output = tmp_path / "damaged.ggcp", tmp_path / "fresh.gguf"
     path.write_bytes(Damage("noise", 200, whole.optimizer + 4).apply(whole.data))
-    with pytest.raises(MalformedError, match=r"All tensors of the model are whole\. Use partial=True"):
+    with pytest.raises(MalformedError, match=r"All tensors of the model are whole\. Use partial=True to convert it"):
         convert(path, output)
     convert(path, output, partial=True, verify=True)
     convert(FIXTURES / "v1-adam.ggcp", tmp_path / "genuine.gguf", fresh_optimizer=True)
