@@ -17,6 +17,7 @@ from ggcp_schema.constructs import (
     FieldError,
     Steps,
     Struct,
+    counted,
     format_path,
     root_field,
 )

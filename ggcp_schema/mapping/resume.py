@@ -156,7 +156,7 @@ def _fresh_keys(keys: Iterable[KeyValue]) -> Iterator[KeyValue]:
 
 def _made_keys(ckpt: Checkpoint, training: Training, recipe: Recipe) -> list[KeyValue]:
     dimension_count, freq_base = recipe.rotation
-    lost = {} if ckpt.damage is None else {"optimizer.nx": training.n_params}
+    lost = {} if ckpt.damage is None else {"optimizer.nx": training.model.n_params}
 
     def fields(table: Iterable[tuple[str, str, str]]) -> Iterator[KeyValue]:
         return (_key_of_field(ckpt, *row, lost) for row in table)

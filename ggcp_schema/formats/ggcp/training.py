@@ -35,18 +35,8 @@ def training_of_checkpoint(ckpt: Checkpoint) -> Training:
 
 def training_of_model(ckpt: Checkpoint) -> Training:
     """Return a training without an optimizer's state. Raises the damage if the model is not whole."""
-    model = ckpt.model()
     return Training(
-        path=ckpt.path,
-        source=ckpt.source,
-        n_vocab=model.n_vocab,
-        n_embd=model.n_embd,
-        n_head=model.n_head,
-        n_layer=model.n_layer,
-        n_ff=model.n_ff,
-        n_rot=model.n_rot,
-        freq_base=model.freq_base,
-        model=ckpt.model_tensors,
+        model=ckpt.model(),
         state={},
         optimizer=ADAM,
         train_its=ckpt.get("train_its") or 0,
@@ -54,10 +44,6 @@ def training_of_model(ckpt: Checkpoint) -> Training:
         train_tokens=ckpt.get("train_tokens") or 0,
         iteration=0,
         past=ckpt.get("optimizer.past") or 0,
-        n_iter=None,
-        rms_eps=None,
-        context_length=None,
-        evidence=model.evidence,
     )
 
 
@@ -65,12 +51,13 @@ def evidence_of(ckpt: Checkpoint) -> Evidence:
     """Return what a ggcp file shows of its writer. Damage may hide some of it."""
     hparams = ckpt.get("hparams") or {}
     name = ckpt.get("tok_embeddings.name")
-    formula = n_ff_by_formula(hparams["n_embd"], hparams["n_mult"]) if "n_mult" in hparams else None
+    n_embd, n_mult = hparams.get("n_embd"), hparams.get("n_mult")
+    formula = None if n_embd is None or n_mult is None else n_ff_by_formula(n_embd, n_mult)
     losses = (ckpt.get("optimizer.state.fx_best"), ckpt.get("optimizer.state.fx_prev"))
     return Evidence(
         layout=ckpt.get("optimizer.layout"),
         first_tensor=None if name is None else name.decode("utf-8", "backslashreplace"),
-        n_mult=hparams.get("n_mult"),
+        n_mult=n_mult,
         n_ff=ckpt.n_ff,
         n_ff_by_formula=formula,
         losses_differ=None if None in losses else losses[0] != losses[1],
