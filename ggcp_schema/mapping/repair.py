@@ -9,6 +9,7 @@ from contextlib import closing
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.atomic import atomic_output
 from ggcp_schema.files.source import Source
+from ggcp_schema.formats import format_of
 from ggcp_schema.formats.ggcp.headers import Record, Records, expected_records
 from ggcp_schema.llama.adam import AdamParams
 from ggcp_schema.llama.repair import Change, value_changes
@@ -19,7 +20,8 @@ from ggcp_schema.llama.state import State, Unsound
 def changes(source: Source, progress: Callable[[int], None] | None = None) -> list[Change]:
     """Return the changes that repair a ggcp file, in file order.
 
-    Raises `UsageError` if the file is no ggcp file whose parts can be told from its size.
+    Raises `UsageError` if the file is no ggcp file whose parts can be told from its size, `NotACheckpointError` if its
+    format is unknown.
     """
     records = _records(source)
     headers = [_header_change(records, record) for record in records.wrong]
@@ -52,6 +54,7 @@ def write_repaired(
 def _records(source: Source) -> Records:
     records = expected_records(source)
     if records is None:
+        format_of(source)  # a file of no known format is named
         raise UsageError(
             f"{source.path} cannot be repaired: it is not a ggcp file of the size that its hyper-parameters give",
             "Only what a whole ggcp file holds twice can be taken back.",

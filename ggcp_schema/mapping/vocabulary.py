@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import closing
 
-from ggcp_schema.errors import MalformedError, NotACheckpointError, UsageError
+from ggcp_schema.errors import MalformedError, NotACheckpointError
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats import open_file
 from ggcp_schema.formats.file import ACCEPTED
@@ -17,8 +17,8 @@ from ggcp_schema.llama.vocabulary import MAX_BYTES, Vocabulary, checked
 def read_vocabulary(path: str | os.PathLike[str]) -> Vocabulary:
     """Read the vocabulary in a file, whose format is recognised by its first bytes. Weights are not read.
 
-    Raises `FileError` if the file cannot be read, `MalformedError` if the vocabulary is damaged or llama.cpp would
-    refuse it, and `UsageError` if the file contains no llama vocabulary or a package that it needs is not installed.
+    Raises `FileError` if the file cannot be read, `MalformedError` if the vocabulary is damaged, llama.cpp would refuse
+    it, or the file is of another kind, and `UsageError` if a file of a known format contains no llama vocabulary.
     """
     with closing(Source(path)) as source:
         if begins_like_a_model(source):
@@ -26,7 +26,7 @@ def read_vocabulary(path: str | os.PathLike[str]) -> Vocabulary:
     try:
         file = open_file(path, partial=True)
     except NotACheckpointError as error:
-        raise _not_a_vocabulary(error, path) from error
+        raise error.with_hint(f"{error.hint} {ACCEPTED}") from error
     with file:
         try:
             vocabulary = file.vocabulary()
@@ -34,24 +34,6 @@ def read_vocabulary(path: str | os.PathLike[str]) -> Vocabulary:
             raise error.with_hint(ANOTHER) from error
         file.source.check_unchanged()
         return vocabulary
-
-
-def _not_a_vocabulary(error: NotACheckpointError, path: str | os.PathLike[str]) -> UsageError:
-    """Return the error for a file of no known format, or for a ggml file of another program."""
-    from ggcp_schema.files.identify import HEAD, identify
-
-    if error.path != "magic":
-        return UsageError(error.message, ACCEPTED)
-    with closing(Source(path)) as source:
-        head = source.read(0, min(HEAD, source.size))
-        what, remedy = identify(head, source.size)
-    if not head:
-        message = f"{source.path} is empty"
-    elif what:
-        message = f"{source.path} is {what}, not a vocabulary"
-    else:
-        message = f"{source.path} is not a vocabulary of a known format; it begins with the bytes {head[:4].hex(' ')}"
-    return UsageError(message, f"{remedy} {ACCEPTED}".strip())
 
 
 def _of_sentencepiece(source: Source) -> Vocabulary:

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from ggcp_schema import NotACheckpointError, UsageError, open_file
+from ggcp_schema import NotACheckpointError, open_file
 from ggcp_schema.files.identify import HEAD, KINDS, identify
 from ggcp_schema.mapping.vocabulary import read_vocabulary
 from tests.helpers import FIXTURES, GENUINE, run_cli
@@ -124,17 +124,23 @@ def test_a_file_of_another_kind_is_named_with_the_remedy(name: str, tmp_path: Pa
     assert what in caught.value.hint
     assert remedy in caught.value.hint
     if name != "sentencepiece":
-        with pytest.raises(UsageError, match="not a vocabulary") as refused:
+        with pytest.raises(NotACheckpointError) as refused:
             read_vocabulary(path)
-        assert what in refused.value.message
+        assert what in refused.value.hint
         assert "--vocab" in remedy or remedy in refused.value.hint
 
 
-@pytest.mark.parametrize("command", ["info", "dump", "validate", "tensors", "stats"])
+@pytest.mark.parametrize("command", ["info", "dump", "validate", "tensors", "stats", "repair", "verify", "vocabulary"])
 def test_every_command_says_it(command: str, tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(MADE["torch"]()[0])
-    result = run_cli(command, path)
+    ggcp, output = FIXTURES / "v1-adam.ggcp", tmp_path / "output"
+    words = {
+        "repair": ("repair", path, output),
+        "verify": ("verify", ggcp, path),
+        "vocabulary": ("export", ggcp, output, "--vocab", path, "--ctx", "16"),
+    }
+    result = run_cli(*words.get(command, (command, path)))
     assert result.returncode == 4
     assert "This is a PyTorch checkpoint. Not opened: pickles can run code." in result.stderr
 
@@ -237,5 +243,5 @@ def test_a_ggml_file_of_another_program_is_not_read_and_is_no_vocabulary(name: s
         result = run_cli(command, path)
         assert result.returncode == 4
         assert "a ggml file of another program, which this does not read" in result.stderr
-    with pytest.raises(UsageError, match="a ggml file of another program"):
+    with pytest.raises(NotACheckpointError, match="a ggml file of another program"):
         read_vocabulary(path)

@@ -31,7 +31,10 @@ def error_of(path: Path, data: bytes) -> NotACheckpointError:
         (b"GGUF\3\0\0\0", "This is a GGUF file."),
         (b"tjgg\3\0\0\0", "This is a ggjt model or vocabulary file (llama.cpp of April to August 2023)."),
         (b"fmgg\1\0\0\0", "This is a ggmf model or vocabulary file (llama.cpp of March 2023)."),
-        (b"lmgg\0\0\0\0", "This is an unversioned ggml model or vocabulary file (llama.cpp before 25 March 2023)."),
+        (
+            b"lmgg\0\0\0\0",
+            "This is an unversioned ggml file (of llama.cpp before 25 March 2023, or of another program).",
+        ),
         (b"algg\1\0\0\0", "This is a ggla LoRA adapter (llama.cpp's finetune or convert-lora, 2023)."),
         (b"lcgg\1\0\0\0", "This is a ggcl LoRA training checkpoint (llama.cpp's finetune, 2023)."),
         (b"ggcp\0\0\0\0", "This is a big-endian ggcp checkpoint (only little-endian checkpoints are supported)."),

@@ -1,7 +1,8 @@
 """The same checks guided by coverage: `python -m tests.fuzz.atheris_target DIR [options of libFuzzer]`.
 
 This needs the package `atheris`. DIR keeps the inputs that reached new code; the corpus and the seeds are put into it.
-The mutations are those of `mutate.py` and libFuzzer's own, in turn.
+The mutations are those of `mutate.py` and libFuzzer's own, in turn. Each finding is printed once, and its input kept as
+`finding-N` beside DIR; the search goes on.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ from tests.fuzz.oracle import Oracle
 from tests.fuzz.seeds import SMALL, seed
 
 COMMANDS = 3  # of each input: the guidance needs many inputs
+SECONDS, MEGABYTES = 10.0, 300  # that an input may take; the guidance itself takes most of them
 
 
 def fill(folder: Path) -> None:
     """Write the seeds and the files of the corpus."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in SMALL:
-        (folder / f"seed-{name}").write_bytes(seed(name))
+    for number, name in enumerate(SMALL):
+        (folder / f"seed-{number}").write_bytes(seed(name))
     for path in sorted((Path(__file__).parent / "corpus").glob("*.json")):
         (folder / f"corpus-{path.stem}").write_bytes(load(path).make())
 
@@ -48,12 +50,17 @@ def main() -> None:
         sys.exit("Usage: python -m tests.fuzz.atheris_target DIR [options of libFuzzer]")
     fill(Path(sys.argv[1]))
     with tempfile.TemporaryDirectory() as folder:
-        oracle = Oracle(Path(folder))
+        oracle = Oracle(Path(folder), seconds=SECONDS, megabytes=MEGABYTES)
+        found: set[tuple[str, str, str]] = set()
 
         def test_one_input(data: bytes) -> None:
             recipe = Recipe("tiny-v1-adam", [["cut", 0], ["append", data.hex()]])
             for finding in oracle.examine(recipe, commands=COMMANDS):
-                raise AssertionError(str(finding))
+                if finding.signature not in found:
+                    found.add(finding.signature)
+                    kept = Path(sys.argv[1]).parent / f"finding-{len(found)}"
+                    kept.write_bytes(data)
+                    print(f"{finding.kind}: {finding.command}\n    {finding.detail}\n    {kept}", flush=True)
 
         def mutate(data: bytes, max_size: int, number: int) -> bytes:
             changed = mutated(data, number) if number % 2 else data

@@ -173,9 +173,11 @@ def check_name(source: Source, record: Container) -> None:
 
 def another_program(source: Source, offset: int, found: bytes) -> NotACheckpointError:
     """Return the error for a ggml file that is not a llama's."""
+    from ggcp_schema.files.identify import LLAMA_ONLY, OTHER
+
     return NotACheckpointError(
-        f"{source.path} is a ggml file of another program, which this does not read",
-        "Only llama.cpp's own files are read; use the program that wrote it, or a converter of its files to GGUF.",
+        f"{source.path} is {OTHER}",
+        LLAMA_ONLY,
         path="hparams" if offset < 32 else "tensors[0].name",
         offset=offset,
         expected="a llama's",
