@@ -15,10 +15,12 @@ from typing import NamedTuple
 HEAD = 1 << 18  # bytes that are looked at
 LEAST_TEXT = 12
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f]")
+NAME = re.compile(rb"\w+([./]\w+)+")  # of a tensor
 MESSAGE = 4096  # bytes of the longest message of an error
 PICKLE = "Not opened: pickles can run code. Let the program that wrote it save the tensors as GGUF or safetensors."
 PROGRAM = "A llamafile is a zip archive too: `unzip FILE` takes the GGUF file out of it."
 AGAIN = "Get the file again: nothing of it can be restored."
+LATIN = "`iconv -f UTF-8 -t ISO-8859-1 FILE > OUTPUT` restores it."
 BINARY = "Copy the original again in binary mode: it cannot be restored from this copy."
 
 
@@ -41,6 +43,14 @@ class Head(NamedTuple):
     def words(self, count: int, at: int = 0) -> tuple[int, ...]:
         """Return 32-bit numbers, 0 for each that the file does not have."""
         return struct.unpack(f"<{count}i", self.data[at : at + 4 * count].ljust(4 * count, b"\0"))
+
+    def begins_a_tensor(self, at: int) -> bool:
+        """Return True if a ggml tensor may begin there: its number of dimensions, type, dimensions and name are so."""
+        n_dims, length, kind = self.words(3, at)
+        if not (1 <= n_dims <= 4 and 4 <= length <= 128 and 0 <= kind < 40):
+            return False
+        at += 12 + 4 * n_dims
+        return min(self.words(n_dims, at - 4 * n_dims)) > 0 and NAME.fullmatch(self.data[at : at + length]) is not None
 
 
 class Kind(NamedTuple):
@@ -84,7 +94,7 @@ def _is_windows_program(head: Head) -> bool:
 
 def _is_safetensors(head: Head) -> bool:
     length = int.from_bytes(head.data[:8], "little")
-    return head.data[8:10] == b'{"' and (head.size is None or length + 8 <= head.size)
+    return head.data[8:10] in (b'{"', b"{}") and (head.size is None or length + 8 <= head.size)
 
 
 def _is_llama2c(head: Head) -> bool:
@@ -122,15 +132,16 @@ def _error_message(head: Head) -> bool | str:
     """Recognise the answer of a server in the place of a file: a short text about an error."""
     if head.size is None or head.size > MESSAGE or head.text is None or not ERROR.search(head.text):
         return False
-    return _first_line(head)
+    return _line(head, ERROR)
 
 
 def _text(head: Head) -> bool | str:
-    return False if head.text is None or not head.text.strip() else _first_line(head)
+    return False if head.text is None or not head.text.strip() else _line(head, re.compile(r"\S"))
 
 
-def _first_line(head: Head) -> str:
-    line = next(line for line in (head.text or "").splitlines() if line.strip()).strip()
+def _line(head: Head, pattern: re.Pattern[str]) -> str:
+    """Return the first line with the pattern in it."""
+    line = next(line for line in (head.text or "").splitlines() if pattern.search(line)).strip()
     return repr(line if len(line) <= 100 else f"{line[:97]}...")
 
 
@@ -171,7 +182,7 @@ KINDS = (
         "Decode it: `base64 -d FILE > OUTPUT`.",
     ),
     Kind(
-        _pattern(rb"\xff\xfe(?:[^\0]\0)+|\xfe\xff(?:\0[^\0])+"),
+        _pattern(rb"\xff\xfe(?:[^\0]\0)+|\xfe\xff(?:\0[^\0])+|(?:[\t\n\r -~]\0){12}"),
         "text in UTF-16, as PowerShell writes what is redirected with `>`",
         BINARY,
     ),
@@ -184,7 +195,7 @@ KINDS = (
         "Run `git lfs pull` in its repository, or download the file itself.",
     ),
     Kind(
-        _pattern(rb"(\xef\xbb\xbf)?\s*(?i:<!doctype html|<html|<head|<\?xml)"),
+        _pattern(rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?(?i:<!doctype html|<html|<head)"),
         "a web page, not the file",
         "Download the file itself: the page has a link to it, or asks to log in.",
     ),
@@ -192,7 +203,9 @@ KINDS = (
     Kind(_first_member(b"/data.pkl"), "a PyTorch checkpoint", PICKLE),
     Kind(_first_member(b".npy"), "a NumPy .npz archive", "Load it with numpy.load."),
     Kind(
-        _pattern(rb"\x80(\x02[\]}\(ccX\x8aKMG]|[\x04\x05]\x95)"), "a Python pickle, as PyTorch wrote until 2020", PICKLE
+        _pattern(rb"\x80([\x02\x03][\]}\(ccX\x8aKMG]|[\x04\x05]\x95)"),
+        "a Python pickle, as PyTorch wrote until 2020",
+        PICKLE,
     ),
     Kind(_is_safetensors, "a safetensors file", "llama.cpp's convert_hf_to_gguf.py makes GGUF of a model's folder."),
     Kind(b"\x93NUMPY", "a NumPy array", "Load it with numpy.load."),
@@ -205,7 +218,7 @@ KINDS = (
     Kind(b"MZqFpD=", "a program for several systems, such as a llamafile", PROGRAM),
     Kind(b"\x7fELF", "a program or library (ELF)", PROGRAM),
     Kind(_is_windows_program, "a program or library for Windows", PROGRAM),
-    Kind(_pattern(rb"[\xce\xcf]\xfa\xed\xfe"), "a program or library for macOS", PROGRAM),
+    Kind(_pattern(rb"[\xce\xcf]\xfa\xed\xfe|\xca\xfe\xba\xbe\0\0\0[\1-\5]"), "a program or library for macOS", PROGRAM),
     Kind(_pattern(rb"24ka[\x01-\x03]\0\0\0"), "a model of llama2.c", "llama2.c's run reads it."),
     Kind(_is_llama2c, "a model of llama2.c", "llama2.c's run reads it."),
     Kind(
@@ -275,7 +288,9 @@ def altered(sample: bytes) -> str:
             if error.end < len(sample) - 8:
                 return ""
         return f"It was saved as text: bytes that are not UTF-8 were replaced. {BINARY}"
-    return ""
+    controls = len(re.findall(rb"\xc2[\x80-\x9f]", sample))  # of which texts have none
+    pairs = controls >= 40 and re.sub(rb"[\xc2\xc3][\x80-\xbf]", b"", sample)[:-1].isascii()  # the last may be cut
+    return f"It was saved as text: each byte above 127 was taken for a character. {LATIN}" if pairs else ""
 
 
 # ggml files of other programs ------------------------------------------------------------------------------
@@ -302,7 +317,8 @@ def is_of_another_program(head: bytes) -> bool:
     if _tokens_at(head, start + 7 * 4, versioned):
         return False
     starts = [start + 4 * count for count in (5, 6, 8, 9)]
-    return any(_tokens_at(head, at, scored, least=1) for at in starts for scored in (False, True))
+    tokens = any(_tokens_at(head, at, scored, least=1) for at in starts for scored in (False, True))
+    return tokens or any(map(Head(head).begins_a_tensor, starts))
 
 
 def _tokens_at(head: bytes, at: int, scored: bool, *, least: int = 0) -> bool:

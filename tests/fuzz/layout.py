@@ -55,7 +55,7 @@ class Walker:
 
     def raw(self, name: str, size: int, kind: str = BYTES) -> bytes:
         if size > len(self.data) - self.at:
-            raise WalkError(f"{name} needs {size} bytes at {self.at}, and the file ends at {len(self.data)}")
+            raise WalkError(f"{name} needs {size:#x} bytes at {self.at}, and the file ends at {len(self.data)}")
         content = self.data[self.at : self.at + size]
         self.pieces.append(Piece(name, content, kind))
         self.at += size
