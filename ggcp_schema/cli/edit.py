@@ -12,25 +12,30 @@ from ggcp_schema.cli.complete import complete_path
 from ggcp_schema.cli.options import DryRun, Force, Json, NoSync, Quiet
 from ggcp_schema.cli.output import echo, escape, print_json
 from ggcp_schema.cli.report import name_text
-from ggcp_schema.constructs import Field
+from ggcp_schema.errors import UsageError
 from ggcp_schema.files.atomic import check_output
+from ggcp_schema.files.values import LISTS
 from ggcp_schema.formats import open_file
-from ggcp_schema.inspect.edit import changes, check, parse_assignment
+from ggcp_schema.inspect.edit import Change, changes, check, parse_assignment
 from ggcp_schema.inspect.edit import edit as write_edited
-from ggcp_schema.inspect.text import plain_text, size_text, value_text
+from ggcp_schema.inspect.text import json_value_of, plain_text, size_text, value_text
+
+SHOWN = 60  # characters of a value
 
 
 def edit(
     file: Annotated[Path, typer.Argument(metavar="INPUT", help="The file to copy.")],
     output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The file to write.")],
     assignments: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="PATH=VALUE...",
-            help="What to change: numbers, text, or @FILE.npy for the data of a tensor.",
+            help="What to change: numbers, text, or @FILE for the text in it or, of .npy, the data of a tensor.",
             autocompletion=complete_path,
+            show_default=False,
         ),
-    ],
+    ] = None,
+    remove: Annotated[list[str] | None, typer.Option("--remove", metavar="KEY", help="Remove a GGUF key.")] = None,
     force: Force = False,
     dry_run: DryRun = False,
     no_sync: NoSync = False,
@@ -39,34 +44,56 @@ def edit(
 ) -> None:
     """Write a copy of a file with some values changed.
 
-    The copy is built by the schema, which refuses values that the format does not allow. Computed values, the lengths
-    of names and paddings follow from the rest; everything else is copied byte for byte.
+    The copy is built by the schema, which refuses values that the format does not allow, and then validated. Computed
+    values, the lengths of names and paddings follow from the rest; everything else is copied byte for byte. Of a text
+    that begins with @, write @@.
 
-    JSON keys: input, output, changes {path, old, new}, written, size.
+    KEY:TYPE=VALUE adds a key to a GGUF file, or changes its type: u8, i8, u16, i16, u32, i32, u64, i64, f32, f64, bool,
+    string. With another general.alignment all tensors get new offsets.
+
+    JSON keys: input, output, changes {path, old, new}, where null is no value, or data; written, size.
 
     Example: ggcp-schema edit checkpoint.bin reset.ggcp train_its=0 optimizer.iter=0
     """
+    if not assignments and not remove:
+        raise UsageError("nothing to change", "Give PATH=VALUE, or --remove KEY.")
     with open_file(file) as opened:
-        wanted = changes(opened, [parse_assignment(text) for text in assignments])
+        wanted = changes(opened, [parse_assignment(text) for text in assignments or ()], remove or ())
         check_output(output, (file,), overwrite=force or dry_run)
-        rows = [(field.path, value_text(field), new_text(field, value)) for field, value in wanted]
         size = check(opened, wanted) if dry_run else write_edited(opened, output, wanted, force=force, sync=not no_sync)
         if as_json:
             print_json(
                 {
                     "input": opened.path,
                     "output": os.fsdecode(output),
-                    "changes": [{"path": path, "old": old, "new": new} for path, old, new in rows],
+                    "changes": [as_dict(change) for change in wanted],
                     "written": not dry_run,
                     "size": None if dry_run else size,
                 }
             )
         elif not quiet:
-            for path, old, new in rows:
-                echo(f"{path}: {escape(old)} -> {escape(new)}")
+            for change in wanted:
+                echo(escape(line(change)))
             echo(f"{'would write' if dry_run else 'wrote'} {name_text(output)}: {size_text(size)}")
 
 
-def new_text(field: Field, value: Any) -> str:
-    """Return a new value as `dump` would show it."""
-    return f"{value.nbytes:,} bytes of data" if isinstance(value, memoryview) else plain_text(value, field.type)
+def line(change: Change) -> str:
+    """Return what is changed in a line. Of long values the beginning is shown."""
+    old = "" if change.field is None else value_text(change.field, SHOWN)
+    if change.value is None:
+        return f"{change.path}: {old} removed"
+    kind = change.type[1] if change.type else change.field.type if change.field else ""
+    is_data = isinstance(change.value, memoryview)
+    new = f"{change.value.nbytes:,} bytes of data" if is_data else plain_text(change.value, kind, SHOWN)
+    return f"{change.path}: {old} -> {new}" if old else f"{change.path}: {new} added"
+
+
+def as_dict(change: Change) -> dict[str, Any]:
+    """Return a change for JSON. Of a list that is removed, the value is not given."""
+    old, new = (
+        None if isinstance(value, LISTS) else value for value in (change.field and change.field.value, change.value)
+    )
+    old_type = change.field.type if change.field else ""
+    new_type = change.type[1] if change.type else old_type
+    new = None if isinstance(new, memoryview) else json_value_of(new, new_type)
+    return {"path": change.path, "old": json_value_of(old, old_type), "new": new}

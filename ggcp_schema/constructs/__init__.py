@@ -14,8 +14,8 @@ from ggcp_schema.constructs.described import Node, nodes, reference_of, rule_tex
 from ggcp_schema.constructs.errors import DataGoneError, ErrorLog, FieldError, Steps, count_bytes, counted, format_path
 from ggcp_schema.constructs.expressions import compiled, expression_text, expression_tree, prod_, this
 from ggcp_schema.constructs.extents import (
-    Counter,
     Extent,
+    Hollow,
     Origin,
     Payload,
 )

@@ -126,29 +126,32 @@ class Extent:
             yield piece
 
     def copy_to(self, stream: IO[bytes]) -> None:
-        """Write the bytes to a stream. For a `Counter` they are not read."""
-        if isinstance(stream, Counter):
-            stream.position += self.nbytes
+        """Write the bytes to a stream. For a `Hollow` they are not read."""
+        if isinstance(stream, Hollow):
+            stream.leave(self.nbytes)
             return
         for piece in self.chunks():
             stream.write(piece)
 
 
-class Counter(io.RawIOBase):
-    """A stream that counts what is written to it and keeps nothing, to check that a value can be built."""
+class Hollow(io.RawIOBase):
+    """A stream that writes to a file and leaves holes in the place of data, to check what would be built."""
 
-    def __init__(self) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         super().__init__()
-        self.position = 0
+        self.file = file
 
     def write(self, data: Any) -> int:
-        """Count the bytes."""
-        self.position += memoryview(data).nbytes
-        return memoryview(data).nbytes
+        """Write the bytes."""
+        return self.file.write(data)
 
     def tell(self) -> int:
         """Return the number of bytes so far."""
-        return self.position
+        return self.file.tell()
+
+    def leave(self, nbytes: int) -> None:
+        """Leave a hole."""
+        self.file.truncate(self.file.seek(nbytes, os.SEEK_CUR))
 
 
 def skip(stream: IO[bytes], nbytes: int, context: Container) -> Extent:

@@ -85,7 +85,8 @@ class LazyArray(Array):
 
     def _build_items(self, obj: Any, stream: IO[bytes], context: Container, path: str) -> None:
         if isinstance(obj, LazyList) and obj.element is chosen(self.subcon, context):
-            obj.extent.copy_to(stream)
+            for piece in obj.extent.chunks():
+                stream.write(piece)
         else:
             super()._build_items(obj, stream, context, path)
 

@@ -243,6 +243,13 @@ class File:
         """The GGUF keys that the file has."""
         return {}
 
+    def key_type(self, name: str) -> tuple[int, str] | None:
+        """Return the number of a type of GGUF keys and its name in the schema; None if it has no keys of that type."""
+        return None
+
+    def set_keys(self, container: Container, wanted: Mapping[str, tuple[int, Any] | None]) -> None:
+        """Give a changed copy of the values these keys, of a type and a value, and remove those that are None."""
+
     def names_of(self, tensor: Tensor) -> tuple[str | None, str | None, str | None]:
         """Return the path of a tensor in ggcp files, its name in GGUF files, and the type of the optimizer.
 

@@ -6,6 +6,8 @@ import math
 import os
 import struct
 from collections.abc import Sequence
+from contextlib import closing
+from tempfile import NamedTemporaryFile
 from typing import IO, Any, NamedTuple, cast
 
 from construct import ConstructError, Container, ListContainer
@@ -13,39 +15,54 @@ from construct.expr import Path
 
 from ggcp_schema.constructs import (
     Chars,
-    Counter,
     Extent,
     Field,
     FieldError,
+    Hollow,
     LazyList,
     NaN,
     expression_text,
     format_path,
 )
-from ggcp_schema.errors import FileError, MalformedError, UsageError
+from ggcp_schema.errors import FileError, MalformedError, PathError, UsageError
 from ggcp_schema.files.atomic import atomic_output, check_output
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import BIG
 from ggcp_schema.files.values import same_value
 from ggcp_schema.formats.file import File, open_source
+from ggcp_schema.inspect.validate import validate
 
 FLOATS = ("f32", "f64")
 WORDS = {"true": "1", "false": "0"}
+LONGEST_TEXT = 1 << 24  # bytes
 ELEMENTS = {"F32": "f4", "F16": "f2"}  # numpy's types of tensors whose data can be set
 
 
 class Assignment(NamedTuple):
-    """A change as the command line gives it: the path of a leaf, and its value, or `@FILE.npy` for a tensor's data."""
+    """A change as the command line gives it: the path of a leaf, and its value.
+
+    `@FILE` is what a file holds: text, or an array of numpy for a tensor's data; `@@` begins a text with an @.
+    """
 
     path: str
     text: str
 
 
 class Change(NamedTuple):
-    """A change that has been understood: the field, and its new value."""
+    """A change that has been understood: the field, and its new value; None if the field, a key, is removed.
 
-    field: Field
+    A key that is added has no field, but its type, by number and by name. One whose type is changed has both.
+    """
+
+    field: Field | None
     value: Any
+    key: str = ""
+    type: tuple[int, str] | None = None
+
+    @property
+    def path(self) -> str:
+        """The path of the field, or the key."""
+        return self.key or (self.field.path if self.field else "")
 
 
 def parse_assignment(text: str) -> Assignment:
@@ -56,30 +73,47 @@ def parse_assignment(text: str) -> Assignment:
     return Assignment(path, value)
 
 
-def changes(file: File, assignments: Sequence[Assignment]) -> list[Change]:
-    """Return the changes that the assignments mean.
+def changes(file: File, assignments: Sequence[Assignment], removed: Sequence[str] = ()) -> list[Change]:
+    """Return the changes that the assignments mean, and those that remove keys.
 
     Raises `PathError` for an unknown path, and `UsageError` for a field that cannot be set or a value that its type
     cannot hold.
     """
     wanted: dict[str, Change] = {}
-    for assignment in assignments:
-        change = _change(file, assignment)
-        if change.field.path in wanted:
-            raise UsageError(f"{change.field.path} is set twice")
-        wanted[change.field.path] = change
+    for change in (
+        *(_change(file, assignment) for assignment in assignments),
+        *(_removal(file, key) for key in removed),
+    ):
+        if change.path in wanted:
+            raise UsageError(f"{change.path} is set twice")
+        wanted[change.path] = change
     return list(wanted.values())
 
 
 def _change(file: File, assignment: Assignment) -> Change:
-    field = file.find(assignment.path)
+    path, text = assignment
+    key, _, name = path.rpartition(":")
+    if key and path not in file and (key_type := file.key_type(name)):
+        field = file.find(key) if key in file.key_values else None
+        return Change(field, _scalar(key, key_type[1], text), key, key_type)
+    try:
+        field = file.find(path)
+    except PathError as error:
+        add = " To add a key, write KEY:TYPE=VALUE, such as x:u32=1." if file.key_type("u32") else ""
+        raise error.with_hint(error.hint + add) from None
     field = field.child("data") or field  # a tensor means its data
     if not field.is_leaf:
         names = ", ".join(child.name for child in field.children()[:8])
         raise UsageError(f"{field.path} is not a single value", f"It consists of {names}." if names else "")
     if field.type == "derived":
         raise UsageError(f"{field.path} follows from other fields, so it cannot be set", field.docs)
-    return Change(field, _value(file, field, assignment.text))
+    return Change(field, _value(file, field, text))
+
+
+def _removal(file: File, key: str) -> Change:
+    if key not in file.key_values:
+        raise UsageError(f"{file.path} has no key {key!r}", "Only the keys of a GGUF file can be removed.")
+    return Change(file.find(key), None, key)
 
 
 def _value(file: File, field: Field, text: str) -> Any:
@@ -88,30 +122,46 @@ def _value(file: File, field: Field, text: str) -> Any:
             raise UsageError(f"{field.path} is the data of a tensor", f"Write {field.path}=@FILE.npy.")
         return _data(file, field, text[1:])
     if isinstance(field.value, bytes):
-        return text.encode("utf-8", "surrogateescape") if field.type == "char" else _bytes(field, text)
+        return _text(text).encode("utf-8", "surrogateescape") if field.type == "char" else _bytes(field, text)
     if isinstance(field.value, str):
-        return text
+        return _text(text)
+    return _scalar(field.path, field.type, text, field.value)
+
+
+def _text(text: str) -> str:
+    """Return the text, or what is in the file that it names."""
+    if text.startswith("@@") or not text.startswith("@"):
+        return text.removeprefix("@")
+    with closing(Source(text[1:])) as source:
+        if source.size > LONGEST_TEXT:
+            raise UsageError(f"{source.path} has {source.size:,} bytes, more than a text may have")
+        return source.read(0, source.size).decode("utf-8", "surrogateescape")
+
+
+def _scalar(path: str, kind: str, text: str, old: Any = None) -> Any:
+    if kind == "string":
+        return _text(text)
     try:
-        return _float(field, text) if field.type in FLOATS else _integer(field, text)
+        return _float(kind, text, old) if kind in FLOATS else _integer(path, kind, text)
     except (ValueError, OverflowError):
-        raise UsageError(f"{field.path} is a number of type {field.type}, got {text!r}") from None
+        raise UsageError(f"{path} is a number of type {kind}, got {text!r}") from None
 
 
-def _integer(field: Field, text: str) -> int:
+def _integer(path: str, kind: str, text: str) -> int:
     number = int(WORDS.get(text.lower(), text), 0)
-    if field.type == "bool" and number not in (0, 1):
-        raise UsageError(f"{field.path}: expected 0 or 1, found {number}")
-    return bool(number) if field.type == "bool" else number
+    if kind == "bool" and number not in (0, 1):
+        raise UsageError(f"{path}: expected 0 or 1, found {number}")
+    return bool(number) if kind == "bool" else number
 
 
-def _float(field: Field, text: str) -> float:
+def _float(kind: str, text: str, old: Any) -> float:
     """Return the nearest number that the field can hold. A NaN keeps its bits if it is set to NaN."""
     value = float(text)
-    if math.isnan(value) and isinstance(field.value, NaN):
-        return field.value
+    if math.isnan(value) and isinstance(old, NaN):
+        return old
     if math.isinf(value) and "inf" not in text.lower():
         raise OverflowError
-    nearest: float = struct.unpack("<f", struct.pack("<f", value))[0] if field.type == "f32" else value
+    nearest: float = struct.unpack("<f", struct.pack("<f", value))[0] if kind == "f32" else value
     return nearest
 
 
@@ -167,9 +217,9 @@ def edit(
 ) -> int:
     """Write the file with these changes, completely or not at all, and return the size of the output in bytes.
 
-    Computed values, the lengths of names and the lengths of paddings follow from the rest. The result is parsed again
-    before it gets its name. Raises `UsageError` if the schema does not allow a value, `FileError` if a file cannot be
-    read or written.
+    Computed values, the lengths of names and the lengths of paddings follow from the rest. The result is validated
+    before it gets its name. Raises `UsageError` if the schema does not allow a value, or the result has an error that
+    the file does not have, and `FileError` if a file cannot be read or written.
     """
     check_output(output, (file.path,), overwrite=force)
     container = changed(file, wanted)
@@ -182,13 +232,16 @@ def edit(
 
 
 def check(file: File, wanted: Sequence[Change]) -> int:
-    """Check that the schema allows the changes, and return the size that the output would have in bytes.
+    """Check that the changes can be made, and return the size that the output would have in bytes.
 
-    No data is read or written. Raises `UsageError`.
+    The headers are built as a temporary file with holes for the data, of which none is read. Raises `UsageError`.
     """
-    counter = Counter()
-    _build(file, changed(file, wanted), cast("IO[bytes]", counter))
-    return counter.position
+    container = changed(file, wanted)
+    with NamedTemporaryFile(prefix="ggcp-schema-") as stream:
+        _build(file, container, cast("IO[bytes]", Hollow(cast("IO[bytes]", stream))))
+        stream.flush()
+        _check_result(file, stream.name, wanted)
+        return stream.tell()
 
 
 def changed(file: File, wanted: Sequence[Change]) -> Container:
@@ -196,7 +249,9 @@ def changed(file: File, wanted: Sequence[Change]) -> Container:
     if file.damage is not None:
         raise file.damage.again()
     container = _copy(file.container)
-    for field, value in wanted:
+    for field, value, key, _ in wanted:
+        if key or field is None:
+            continue
         record = container
         *steps, last = field.steps
         for step in steps:
@@ -205,6 +260,14 @@ def changed(file: File, wanted: Sequence[Change]) -> Container:
         record[last] = value
         if isinstance(field.construct, Chars) and isinstance(field.construct.length, Path):
             record[expression_text(field.construct.length)] = len(value)
+    file.set_keys(
+        container,
+        {
+            change.key: None if change.type is None else (change.type[0], change.value)
+            for change in wanted
+            if change.key
+        },
+    )
     return container
 
 
@@ -228,18 +291,35 @@ def _refused(why: str) -> UsageError:
 
 
 def _check_result(file: File, place: str, wanted: Sequence[Change]) -> None:
-    """Check that the file just built is parsed, and has the values that were wanted."""
-    source = Source(place)
-    try:
-        with open_source(source, file.format, partial=False) as built:
-            for field, value in wanted:
-                found = built.root.find(field.steps)
-                if found is None or not _has(found.value, value):
-                    raise _refused(f"{field.path} would not have the value {value!r} in the result")
-    except MalformedError as error:
-        raise _refused(f"{error.path}: expected {error.expected}, found {error.found}") from error
-    finally:
-        source.close()
+    """Check that the file just built has the values that were wanted, and no error that the input does not have."""
+    with closing(Source(place)) as source:
+        try:
+            with open_source(source, file.format, partial=False) as built:
+                for change in wanted:
+                    if not _is_made(built, change, wanted):
+                        raise _refused(f"{change.path} would not have the value {change.value!r:.100} in the result")
+        except MalformedError as error:
+            raise _refused(f"{error.path}: expected {error.expected}, found {error.found}") from error
+    with closing(Source(place)) as source, closing(Source(file.path)) as old:
+        known = {(error.expected, error.found) for error in validate(old).errors}
+        for problem in validate(source).errors:
+            if (problem.expected, problem.found) not in known:
+                raise _refused(f"{problem.path}: {problem.message}")
+
+
+def _is_made(built: File, change: Change, wanted: Sequence[Change]) -> bool:
+    """Return True if a file that was built has a change."""
+    if change.key:
+        entry = built.key_values.get(change.key)
+        return entry is None if change.type is None else entry is not None and _has(entry.value, change.value)
+    assert change.field is not None  # noqa: S101 - it is not a key's
+    steps = list(change.field.steps)
+    removed = [other.field.steps for other in wanted if other.key and other.type is None and other.field]
+    for name, index, *_ in removed:  # elements after a removed one have moved
+        if steps[0] == name and int(steps[1]) > int(index):
+            steps[1] = int(steps[1]) - 1
+    found = built.root.find(steps)
+    return found is not None and _has(found.value, change.value)
 
 
 def _has(found: Any, wanted: Any) -> bool:

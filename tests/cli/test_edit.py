@@ -12,6 +12,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from gguf import GGUFReader, GGUFWriter
 
 from tests.builder import build_checkpoint, build_gguf
 from tests.helpers import FIXTURES, GENUINE, TRUNCATED, assert_no_traceback, run_cli
@@ -355,7 +356,11 @@ def test_the_changes_as_json(tmp_path: Path, out: Path) -> None:
     assert content == {
         "input": str(ADAM),
         "output": str(out),
-        "changes": [{"path": path, "old": old, "new": new} for path, old, new in CHANGES],
+        "changes": [
+            {"path": "train_its", "old": 12, "new": 0},
+            {"path": "optimizer.state.fx_best", "old": float(np.float32(5.7699394)), "new": 1.5},
+            {"path": "norm.name", "old": "norm.weight", "new": "n"},
+        ],
         "written": True,
         "size": out.stat().st_size,
     }
@@ -403,3 +408,116 @@ def test_nothing_to_change(out: Path) -> None:
     assert_no_traceback(result)
     assert result.returncode == 2
     assert "PATH=VALUE" in result.stderr
+
+
+# Keys of GGUF files ----------------------------------------------------------------------------------------
+
+
+def model(path: Path, alignment: int | None = None) -> Path:
+    """Write a GGUF file with three tensors of odd sizes by GGUFWriter."""
+    writer = GGUFWriter(path, "llama")
+    writer.add_chat_template("old")
+    writer.add_array("x.list", [1, 2, 3])
+    if alignment is not None:
+        writer.add_custom_alignment(alignment)
+    for index, size in enumerate((5, 9, 1)):
+        writer.add_tensor(f"t{index}", np.arange(size, dtype=np.float32) + index)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def contents(path: Path) -> tuple[dict[str, Any], dict[str, list[float]]]:
+    """Return what GGUFReader finds: the keys, and the values of the tensors."""
+    reader = GGUFReader(path)
+    fields = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("GGUF.")}
+    return fields, {tensor.name: tensor.data.tolist() for tensor in reader.tensors}
+
+
+def test_a_text_from_a_file(tmp_path: Path, out: Path) -> None:
+    text = "\ufeff{% for m in messages %}\r\n@{{ m }}\r\n{% endfor %}"
+    (tmp_path / "template").write_bytes(text.encode())
+    path = model(tmp_path / "in.gguf")
+    edited(path, out, f"tokenizer.chat_template=@{tmp_path / 'template'}")
+    assert contents(out)[0]["tokenizer.chat_template"] == text
+    edited(path, out, "tokenizer.chat_template=@@file")
+    assert contents(out)[0]["tokenizer.chat_template"] == "@file"
+    assert "No such file" in refused(path, tmp_path / "new", f"tokenizer.chat_template=@{tmp_path / 'none'}")
+
+
+@pytest.mark.parametrize("alignment", [8, 32, 64, 4096])
+@pytest.mark.parametrize("old", [None, 16])
+def test_another_alignment_gives_the_tensors_new_offsets(
+    old: int | None, alignment: int, tmp_path: Path, out: Path
+) -> None:
+    path = model(tmp_path / "in.gguf", old)
+    edited(path, out, f"general.alignment:u32={alignment}")
+    keys, tensors = contents(out)
+    assert keys == contents(path)[0] | {"general.alignment": alignment}
+    assert tensors == contents(path)[1]
+    assert all(tensor.data_offset % alignment == 0 for tensor in GGUFReader(out).tensors)
+    back = out.with_name("back")
+    edited(out, back, *(["general.alignment=16"] if old else ["--remove", "general.alignment"]))
+    assert back.read_bytes() == path.read_bytes()
+
+
+def test_keys_are_added_and_removed_and_get_other_types(tmp_path: Path, out: Path) -> None:
+    path = model(tmp_path / "in.gguf")
+    edited(
+        path, out, "a:u8=255", "b.c:FLOAT32=0.5", "d:string=text", "e:bool=true", "general.architecture:string=gpt2",
+        "t0=@" + str(array(tmp_path / "new.npy", 5)), "--remove", "x.list", "--remove", "tokenizer.chat_template",
+    )  # fmt: skip
+    keys, tensors = contents(out)
+    assert keys == {"general.architecture": "gpt2", "a": 255, "b.c": 0.5, "d": "text", "e": True}
+    assert tensors["t0"] == [0, 1, 2, 3, 4]
+    result = run_cli("edit", path, out, "a:u8=1", "--remove", "x.list", "--json", "--force", check=True)
+    assert json.loads(result.stdout)["changes"] == [
+        {"path": "a", "old": None, "new": 1},
+        {"path": "x.list", "old": None, "new": None},
+    ]
+
+
+def array(path: Path, count: int) -> Path:
+    np.save(path, np.arange(count, dtype=np.float32))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("general.alignment:u32=3",), "expected a power of two, found 3"),
+        (("general.alignment:u32=0",), "expected a power of two, found 0"),
+        (("general.alignment:u64=32",), "expected 4 (UINT32), found 10"),
+        (("a:u8=256",), "expected a value of type u8, found 256"),
+        (("a:u8=x",), "a is a number of type u8, got 'x'"),
+        (("a:u7=1",), "has no field 'a:u7'"),
+        (("a=1",), "has no field 'a'"),
+        (("--remove", "a"), "has no key 'a'"),
+        (("--remove", "x.list", "x.list:u8=1"), "x.list is set twice"),
+        ((":u8=1",), "has no field ':u8'"),
+        ((f"tensor_infos[0].name={'n' * 64}",), "fewer than 64 bytes"),
+        (("tensor_infos[0].name=t1",), "a name that is not used before"),
+        ((), "nothing to change"),
+    ],
+)
+def test_what_would_make_a_file_invalid_is_refused(
+    words: tuple[str, ...], message: str, tmp_path: Path, out: Path
+) -> None:
+    assert message in refused(model(tmp_path / "in.gguf"), out, *words)
+
+
+def test_an_error_of_the_input_does_not_matter(out: Path) -> None:
+    path = FIXTURES / "strange" / "name64.gguf"
+    edited(path, out, "general.architecture=gpt2")
+
+
+def test_only_gguf_files_have_keys(out: Path) -> None:
+    assert "has no field 'a:u8'" in refused(ADAM, out, "a:u8=1")
+    assert "has no key 'train_its'" in refused(ADAM, out, "--remove", "train_its")
+
+
+def test_long_values_are_shortened(tmp_path: Path, out: Path) -> None:
+    result = run_cli("edit", model(tmp_path / "in.gguf"), out, f"tokenizer.chat_template={'x' * 500}", check=True)
+    assert result.stdout.splitlines()[0] == f"metadata_kv[1].value: 'old' -> '{'x' * 60}…'"

@@ -50,6 +50,18 @@ class GgufFile(File):
             if "_size" in item
         }
 
+    def key_type(self, name: str) -> tuple[int, str] | None:
+        """Return the number of a type of keys and its name in the schema; None if there is no such type."""
+        from ggcp_schema.formats.gguf.editing import key_type
+
+        return key_type(name)
+
+    def set_keys(self, container: Container, wanted: Mapping[str, tuple[int, Any] | None]) -> None:
+        """Give a changed copy of the values these keys, and remove those that are None. Lay the tensors out anew."""
+        from ggcp_schema.formats.gguf.editing import set_keys
+
+        set_keys(self, container, wanted)
+
     def value(self, key: str, default: Any = None) -> Any:
         """Return the value of a key; `default` if the file does not have the key."""
         entry = self.key_values.get(key)
