@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from construct import Container
 
 from ggcp_schema.cli.options import FILE_HELP, Json, Quiet, Width
-from ggcp_schema.cli.output import echo, escape, output_width, print_json, progress, raise_damage
+from ggcp_schema.cli.output import echo, escape, output_width, print_json_object, progress, raise_damage
 from ggcp_schema.cli.table import print_table
 from ggcp_schema.errors import UsageError
-from ggcp_schema.files.values import LISTS, same_value
+from ggcp_schema.files.values import LISTS, first_different
 from ggcp_schema.formats import open_file
 from ggcp_schema.inspect.change import Change
-from ggcp_schema.inspect.diff import EQUAL, Comparison, FieldRow, TensorRow, compare, shared_bytes
-from ggcp_schema.inspect.sides import Operand, Value
+from ggcp_schema.inspect.diff import EQUAL, MAX_ROWS, Comparison, FieldRow, TensorRow, compare, shared_bytes
+from ggcp_schema.inspect.sides import MAX_LIST, Operand, Value
 from ggcp_schema.inspect.text import count_text, json_value_of, line_text, shape_text, shorten
 
 HEAD = ("field or tensor", "verdict", "A", "B", "differing", "largest", "RMS")
 NUMBERS = HEAD[4:]
 DROPPED = ("RMS", "verdict")  # on a narrow terminal, in this order
 MAX_TEXT = 80  # characters of a value
-MAX_LIST = 1000  # elements of a list that JSON has
+LONG_TEXT = 1 << 16  # characters of a text of which JSON has no more than a part
 MAX_NAMES = 4  # of things that were not compared, for each reason
 TYPES = {"FLOAT32": "f32", "FLOAT64": "f64"}  # GGUF's names of the types that the text of a value depends on
 
@@ -44,14 +45,16 @@ def diff(
 
     Checkpoints of one layout are compared field by field, ignoring padding. Otherwise both are compared as GGUF
     checkpoints (converting where needed). Against a model file, only its tensors and the keys that both files have are
-    compared. The optimizer's vectors are compared by parameter if their orders are known. What is left out is listed. A
-    tensor's line counts the elements that differ, and gives the largest and the RMS difference. The last lines say
-    how far apart the trainings are.
+    compared. The optimizer's vectors are compared by parameter if their orders are known. What is left out is listed.
+    Values of two element types are compared too; without a tolerance such tensors differ. The summary comes first, and
+    how much further one training has come than the other; then the tensors, those with the largest change first. A
+    tensor's line counts the elements that differ, and gives the largest and the RMS difference.
 
-    JSON keys: a, b, equal; fields {name, verdict, a, b}, where a list of more than 1,000 elements is {length, index,
-    value}: of the first that differs; tensors {name, verdict, a, b (shapes), differing, largest,
-    rms, relative}; not_compared {name, side, reason}; notes; change {iterations, samples, tokens, loss_a, loss_b,
-    ahead, weights}. Verdicts: equal, different, only in A, only in B.
+    JSON keys: a, b, equal; change {iterations, samples, tokens, loss_a, loss_b, ahead, weights}; counts {fields,
+    different_fields, tensors, different_tensors, not_compared}; fields {name, verdict, a, b}, where a list of more than
+    1,000 elements or a longer text is {length, index, value}: of the first element that differs; tensors {name,
+    verdict, a, b (shapes), differing, largest, rms, relative}; not_compared {name, side, reason}; notes. Verdicts:
+    equal, different, only in A, only in B. No list has more than 10,000 rows.
 
     Exit code 0: equal, 1: different, 2: a file cannot be read, 4: a file is damaged.
 
@@ -63,7 +66,7 @@ def diff(
         with progress(shared_bytes(left, right), "Comparing", quiet=quiet) as advance:
             found = compare(left, right, rtol=rtol, atol=atol, progress=advance)
         if as_json:
-            print_json({"a": left.path, "b": right.path, **as_dict(found)})
+            print_json_object([("a", left.path), ("b", right.path), *as_dict(found).items()])
         elif not quiet:
             _print(found, left.path, right.path, width)
         raise_damage(left.damage)
@@ -77,13 +80,21 @@ def _print(found: Comparison, a: str, b: str, width: int | None) -> None:
         *(field_cells(row) for row in found.fields if row.verdict != EQUAL),
         *(tensor_cells(row) for row in found.tensors if row.verdict != EQUAL),
     ]
-    limit = output_width(width)
     if rows:
         for label, path in (("A", a), ("B", b)):
             echo(f"{label}: {escape(path)}")
+    _echo_all([verdict(found), *change_lines(found.change)], width)
+    if rows:
         print_table(HEAD, rows, right=NUMBERS, optional=DROPPED, width=width)
-    for line in (*omissions(found), *found.notes, *change_lines(found.change), verdict(found)):
-        text = escape(line)
+        more = found.fields.differing + found.tensors.differing - len(rows)
+        if more:
+            echo(f"and {more:,} more")
+    _echo_all([*omissions(found), *found.notes], width)
+
+
+def _echo_all(lines: Iterable[str], width: int | None) -> None:
+    limit = output_width(width)
+    for text in map(escape, lines):
         for part in [text] if limit is None else textwrap.wrap(text, limit, subsequent_indent="  "):
             echo(part)
 
@@ -103,7 +114,12 @@ def value_text(value: Value | None, other: Value | None) -> str:
         where = f"[{len(item):,}]" if first is None else f"[{len(item):,}] with [{first}] = "
         item = "" if first is None else item[first]
     of_type = f" ({value.type})" if other is not None and other.type != value.type else ""
-    return f"{where}{shorten(line_text(item, kind), MAX_TEXT)}{of_type}"
+    if isinstance(item, Container):
+        values = ((name, inner) for name, inner in item.items() if not name.startswith("_"))
+        text = ", ".join(f"{name} {line_text(inner, 'char')}" for name, inner in values)
+    else:
+        text = line_text(item[:MAX_TEXT] if isinstance(item, str | bytes) else item, kind)
+    return f"{where}{shorten(text, MAX_TEXT)}{of_type}"
 
 
 def tensor_cells(row: TensorRow) -> tuple[str, ...]:
@@ -122,11 +138,12 @@ def _shape(side: Operand | None) -> str:
 def omissions(found: Comparison) -> Iterator[str]:
     """Yield a line for each reason why something was not compared."""
     reasons: dict[tuple[str, str], list[str]] = {}
-    for omission in found.omitted:
-        reasons.setdefault((omission.side, omission.reason), []).append(omission.name)
+    for name, side, reason in found.omitted:
+        reasons.setdefault((side, reason), []).append(name)
     for (side, reason), names in reasons.items():
-        more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
-        yield f"ignored in {side}: {', '.join(names[:MAX_NAMES])}{more} ({reason})"
+        more = f" and {len(names) - MAX_NAMES:,} more" if len(names) > MAX_NAMES else ""
+        shown = ", ".join(shorten(name, MAX_TEXT) for name in names[:MAX_NAMES])
+        yield f"ignored in {side}: {shown}{more} ({reason})"
 
 
 def change_lines(change: Change | None) -> Iterator[str]:
@@ -154,65 +171,65 @@ def verdict(found: Comparison) -> str:
     """Summarize the comparison in one line."""
     if not found.equal:
         parts = (("fields", found.fields), ("tensors", found.tensors))
-        shares = (f"{_differing(rows):,} of {len(rows):,} {noun}" for noun, rows in parts if rows)
+        shares = (f"{rows.differing:,} of {rows.total:,} {noun}" for noun, rows in parts if rows)
         return f"{' and '.join(shares)} differ"
-    counts = count_text(len(found.fields), "field"), count_text(len(found.tensors), "tensor")
-    elements = count_text(sum(row.a.n_elements for row in found.tensors if row.a), "element")
-    largest = max((row.largest or 0.0 for row in found.tensors), default=0.0)
-    within = f"; within the tolerance, the largest difference is {largest:.4g}" if largest else ""
+    counts = count_text(found.fields.total, "field"), count_text(found.tensors.total, "tensor")
+    elements = count_text(found.n_elements, "element")
+    within = f"; within the tolerance, the largest difference is {found.largest:.4g}" if found.largest else ""
     return f"equal: {', '.join(counts)}, {elements}{within}"
-
-
-def _differing(rows: Sequence[FieldRow | TensorRow]) -> int:
-    return sum(row.verdict != EQUAL for row in rows)
 
 
 def as_dict(found: Comparison) -> dict[str, Any]:
     """Return the comparison as data, equal fields and tensors included."""
     return {
         "equal": found.equal,
-        "fields": [
-            {
-                "name": row.name,
-                "verdict": row.verdict,
-                "a": _json_value(row.a, row.b),
-                "b": _json_value(row.b, row.a),
-            }
-            for row in found.fields
-        ],
-        "tensors": [
-            {
-                "name": row.name,
-                "verdict": row.verdict,
-                "a": row.a and list(row.a.shape),
-                "b": row.b and list(row.b.shape),
-                "differing": row.differing,
-                "largest": row.largest,
-                "rms": row.rms,
-                "relative": row.relative,
-            }
-            for row in found.tensors
-        ],
-        "not_compared": [vars(omission) for omission in found.omitted],
-        "notes": found.notes,
         "change": found.change and found.change.as_dict(),
+        "counts": {
+            "fields": found.fields.total,
+            "different_fields": found.fields.differing,
+            "tensors": found.tensors.total,
+            "different_tensors": found.tensors.differing,
+            "not_compared": len(found.omitted),
+        },
+        "fields": (
+            row._asdict() | {"a": _json_value(row.a, row.b), "b": _json_value(row.b, row.a)} for row in found.fields
+        ),
+        "tensors": (
+            row._asdict() | {"a": row.a and list(row.a.shape), "b": row.b and list(row.b.shape)}
+            for row in found.tensors
+        ),
+        "not_compared": (omission._asdict() for omission in found.omitted[:MAX_ROWS]),
+        "notes": found.notes,
     }
 
 
 def _json_value(side: Value | None, other: Value | None) -> Any:
     if side is None:
         return None
-    if not isinstance(side.value, LISTS):
-        return json_value_of(side.value, side.type)
-    if len(side.value) <= MAX_LIST:
-        return list(side.value)
-    first = first_difference(side, other)
-    return {"length": len(side.value), "index": first, "value": None if first is None else side.value[first]}
+    value = side.value
+    if isinstance(value, str | bytes) and len(value) > LONG_TEXT:
+        first = _first_character(value, None if other is None else other.value)
+        part = value[first : first + MAX_TEXT]
+        return {"length": len(value), "index": first, "value": json_value_of(part, side.type)}
+    if not isinstance(value, LISTS):
+        return json_value_of(value, side.type)
+    if len(value) <= MAX_LIST:
+        return list(value)
+    index = first_difference(side, other)
+    item = None if index is None else value[index]
+    if isinstance(item, Container):
+        item = {name: json_value_of(inner, "char") for name, inner in item.items() if not name.startswith("_")}
+    return {"length": len(value), "index": index, "value": item}
+
+
+def _first_character(value: str | bytes, other: Any) -> int:
+    """Return the index of the first character that another text does not have."""
+    pairs = zip(value, other if isinstance(other, str | bytes) else (), strict=False)
+    return next((index for index, (one, two) in enumerate(pairs) if one != two), 0)
 
 
 def first_difference(side: Value, other: Value | None) -> int | None:
     """Return the index of the first element of a list that the other side does not have; None if it has all."""
-    others = iter(other.value if other is not None and isinstance(other.value, LISTS) else ())
-    missing = object()
-    pairs = ((index, item, next(others, missing)) for index, item in enumerate(side.value))
-    return next((index for index, item, one in pairs if not same_value(item, one)), None)
+    if other is None or not isinstance(other.value, LISTS):
+        return 0 if side.value else None
+    return first_different(side.value, other.value)

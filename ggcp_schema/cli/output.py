@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -17,8 +18,8 @@ from ggcp_schema.errors import GgcpError, MalformedError
 from ggcp_schema.inspect.text import escape
 
 PROGRESS_FROM = 1 << 26  # bytes; less is done before a bar could be read
-UNSAFE = range(0x7F, 0xA0)  # DEL and the C1 controls
-BIDI = {*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C}  # they reorder text on a terminal
+# DEL and the C1 controls, surrogates, and characters that reorder text on a terminal
+UNSAFE = re.compile("[\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069\u200e\u200f\u061c]")
 
 
 def error_text(error: GgcpError) -> str:
@@ -99,21 +100,33 @@ def print_json(value: Any) -> None:
 def json_text(value: Any, indent: int | None = None) -> str:
     """Return a value as strict JSON that is safe to show on a terminal."""
     text = json.dumps(to_json(value), indent=indent, ensure_ascii=False, allow_nan=False)
-    if text.isascii() and "\x7f" not in text:
-        return text
-    return "".join(
-        f"\\u{ord(char):04x}" if ord(char) in UNSAFE or ord(char) in BIDI or 0xD800 <= ord(char) < 0xE000 else char
-        for char in text
-    )
+    return text if text.isascii() and "\x7f" not in text else UNSAFE.sub(lambda char: f"\\u{ord(char[0]):04x}", text)
 
 
 def print_json_array(items: Iterable[Any]) -> None:
     """Write a JSON array whose elements are made one at a time, so that its length costs no memory."""
-    first = True
+    for part in _array_parts(items):
+        write(part)
+    write("\n")
+
+
+def print_json_object(items: Iterable[tuple[str, Any]]) -> None:
+    """Write a JSON object. The elements of a value that is an iterator are made one at a time."""
+    before = "{\n  "
+    for key, value in items:
+        write(f"{before}{json_text(key)}: ")
+        for part in _array_parts(value) if isinstance(value, Iterator) else [json_text(value, indent=2)]:
+            write(part.replace("\n", "\n  "))
+        before = ",\n  "
+    write("\n}\n")
+
+
+def _array_parts(items: Iterable[Any]) -> Iterator[str]:
+    before = "[\n  "
     for item in items:
-        write(("[\n  " if first else ",\n  ") + json_text(item, indent=2).replace("\n", "\n  "))
-        first = False
-    write("[]\n" if first else "\n]\n")
+        yield before + json_text(item, indent=2).replace("\n", "\n  ")
+        before = ",\n  "
+    yield "[]" if before[0] == "[" else "\n]"
 
 
 def to_json(value: Any) -> Any:
@@ -163,6 +176,7 @@ __all__ = [
     "paint",
     "print_json",
     "print_json_array",
+    "print_json_object",
     "progress",
     "raise_damage",
     "until_closed",

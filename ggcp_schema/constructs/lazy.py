@@ -192,6 +192,17 @@ class LazyList(Sequence[Any]):
                 at = stream.tell()
             yield from items
 
+    def common(self, other: LazyList) -> int:
+        """Return a number of first elements that are the same in both, which is found by comparing bytes in pieces."""
+        if self.element is not other.element or not isinstance(self.element, FormatField):
+            return 0
+        same = 0
+        for one, two in zip(self.extent.chunks(), other.extent.chunks(), strict=False):
+            if one != two:
+                break
+            same += len(one)
+        return same // int(self.element.length)
+
     def __eq__(self, other: object) -> bool:
         if isinstance(other, str | bytes) or not isinstance(other, Sequence) or len(self) != len(other):
             return False

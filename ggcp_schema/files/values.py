@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 from ggcp_schema.constructs import LazyList, NaN
@@ -19,7 +20,7 @@ def same_value(a: Any, b: Any, *, rtol: float = 0.0, atol: float = 0.0) -> bool:
     number. Lists and records are compared element by element. Finite floats may differ by `atol + rtol * abs(b)`.
     """
     if isinstance(a, LISTS) and isinstance(b, LISTS):
-        return len(a) == len(b) and all(same_value(x, y, rtol=rtol, atol=atol) for x, y in zip(a, b, strict=True))
+        return len(a) == len(b) and first_different(a, b, rtol=rtol, atol=atol) is None
     if isinstance(a, Mapping) and isinstance(b, Mapping):
         left, right = (_fields(value) for value in (a, b))
         return left.keys() == right.keys() and all(
@@ -30,6 +31,21 @@ def same_value(a: Any, b: Any, *, rtol: float = 0.0, atol: float = 0.0) -> bool:
             return math.isnan(a) and math.isnan(b) and _nan(a, b) == _nan(b, a)
         return a == b or (math.isfinite(a) and math.isfinite(b) and abs(a - b) <= atol + rtol * abs(b))
     return type(a) is type(b) and bool(a == b)
+
+
+def first_different(a: Any, b: Any, *, rtol: float = 0.0, atol: float = 0.0) -> int | None:
+    """Return the index of the first element of a list that another list does not have there; None if it has all."""
+    start = a.common(b) if isinstance(a, LazyList) and isinstance(b, LazyList) else 0
+    rest = (
+        items.iterate(start, len(items)) if isinstance(items, LazyList) else islice(items, start, None)
+        for items in (a, b)
+    )
+    index = start
+    for x, y in zip(*rest, strict=False):
+        if x is not y and not same_value(x, y, rtol=rtol, atol=atol):
+            return index
+        index += 1
+    return index if index < len(a) else None
 
 
 def _fields(record: Mapping[str, Any]) -> dict[str, Any]:

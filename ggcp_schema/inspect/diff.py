@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -20,14 +20,13 @@ from ggcp_schema.inspect.sides import Floats, Omission, Operand, Side, Value, si
 from ggcp_schema.inspect.tensors import Listed
 
 Progress = Callable[[int], None]
-T = TypeVar("T")
 
 EQUAL, DIFFERENT, ONLY_A, ONLY_B = "equal", "different", "only in A", "only in B"
+MAX_ROWS = 10_000  # that a comparison keeps
 BLOCK = 1 << 16  # elements compared at a time, which stay in a core's L2 cache
 
 
-@dataclass(frozen=True)
-class FieldRow:
+class FieldRow(NamedTuple):
     """A field in both files; `a` or `b` is None if only the other file has it."""
 
     name: str
@@ -36,8 +35,7 @@ class FieldRow:
     b: Value | None
 
 
-@dataclass(frozen=True)
-class TensorRow:
+class TensorRow(NamedTuple):
     """A tensor in both files; `a` or `b` is None if only the other file has it.
 
     `differing` counts the elements that are neither equal nor close within the tolerance. `largest` is the largest
@@ -57,23 +55,59 @@ class TensorRow:
     relative: float | None = None
 
 
+T = TypeVar("T", FieldRow, TensorRow)
+S = TypeVar("S")
+
+
+class Rows(list[T]):
+    """The rows that differ, the largest changes first, then the equal ones; at most MAX_ROWS, but all are counted."""
+
+    total = 0
+    differing = 0
+
+    @classmethod
+    def of(cls, rows: Iterable[T], change: Callable[[T], float]) -> Rows[T]:
+        """Return the rows in order. `change` is how much one of them differs."""
+        found, equal = cls(), cls()
+        for row in rows:
+            found.total += 1
+            if row.verdict == EQUAL:
+                equal.append(row)
+                del equal[MAX_ROWS:]
+            else:
+                found.differing += 1
+                found.append(row)
+                if len(found) > 2 * MAX_ROWS:
+                    found._order(change)
+        found._order(change)
+        found += equal[: MAX_ROWS - len(found)]
+        return found
+
+    def _order(self, change: Callable[[T], float]) -> None:
+        self.sort(key=lambda row: -change(row))
+        del self[MAX_ROWS:]
+
+
 @dataclass(frozen=True)
 class Comparison:
-    """All fields and tensors of both files, in the order of A, with those of B alone at the end.
+    """The fields and tensors of both files.
 
     `notes` say how the optimizer's vectors were compared. `change` is None unless both files are checkpoints.
+    `n_elements` were compared, and `largest` is the largest difference of two.
     """
 
-    fields: list[FieldRow]
-    tensors: list[TensorRow]
+    fields: Rows[FieldRow]
+    tensors: Rows[TensorRow]
     omitted: list[Omission]
     notes: list[str]
     change: Change | None
+    n_elements: int
+    largest: float
 
     @property
     def equal(self) -> bool:
         """True if all that was compared is equal."""
-        return all(row.verdict == EQUAL for row in self.fields) and all(row.verdict == EQUAL for row in self.tensors)
+        return not (self.fields.differing or self.tensors.differing)
 
 
 def compare(a: File, b: File, *, rtol: float = 0.0, atol: float = 0.0, progress: Progress | None = None) -> Comparison:
@@ -84,17 +118,24 @@ def compare(a: File, b: File, *, rtol: float = 0.0, atol: float = 0.0, progress:
     meanwhile.
     """
     left, right, notes = sides(a, b)
-    tensors: list[TensorRow] = []
-    distances: list[tuple[Listed, Distance]] = []
-    for row, distance in tensor_rows(left, right, rtol=rtol, atol=atol, progress=progress):
-        tensors.append(row)
-        if distance is not None:
-            distances.append((left.items[row.name], distance))
+    groups: dict[str, Distance] = {}
+    total = Distance()
+
+    def rows() -> Iterator[TensorRow]:
+        for row, distance in tensor_rows(left, right, rtol=rtol, atol=atol, progress=progress):
+            if distance is not None:
+                total.largest = max(total.largest, distance.largest)
+                _add_weight(groups, left.tensors[row.name].item, distance)
+            yield row
+
+    tensors = Rows.of(rows(), lambda row: math.inf if row.largest is None else row.largest)
     for file in (a, b):
         file.source.check_unchanged()
-    change = change_between(left.summary, right.summary, relative_changes(distances))
-    fields = list(field_rows(left, right, rtol=rtol, atol=atol))
-    return Comparison(fields, tensors, [*left.omitted, *right.omitted], notes, change)
+    weights = {name: group.relative for name, group in groups.items()}
+    change = change_between(left.summary, right.summary, weights if any(weights.values()) else {})
+    fields = Rows.of(field_rows(left, right, rtol=rtol, atol=atol), lambda row: 0.0)
+    n_elements = sum(operand.n_elements for operand in left.tensors.values())
+    return Comparison(fields, tensors, [*left.omitted, *right.omitted], notes, change, n_elements, total.largest)
 
 
 def field_rows(left: Side, right: Side, *, rtol: float = 0.0, atol: float = 0.0) -> Iterator[FieldRow]:
@@ -123,7 +164,7 @@ def tensor_rows(
             distance = _distance(a, b, rtol, atol, progress)
             row = distance.row(name, a, b)
             exact = a.type == b.type or rtol or atol
-            yield row if exact else replace(row, verdict=DIFFERENT), distance
+            yield row if exact else row._replace(verdict=DIFFERENT), distance
 
 
 def shared_bytes(a: File, b: File) -> int:
@@ -131,9 +172,12 @@ def shared_bytes(a: File, b: File) -> int:
     return sum(tensor.nbytes for file in (a, b) for tensor in file.tensors.values())
 
 
-def _pairs(a: Mapping[str, T], b: Mapping[str, T]) -> Iterator[tuple[str, T | None, T | None]]:
-    for name in dict.fromkeys((*a, *b)):
-        yield name, a.get(name), b.get(name)
+def _pairs(a: Mapping[str, S], b: Mapping[str, S]) -> Iterator[tuple[str, S | None, S | None]]:
+    for name, value in a.items():
+        yield name, value, b.get(name)
+    for name, value in b.items():
+        if name not in a:
+            yield name, None, value
 
 
 def _verdict(a: object | None, b: object | None, *, same: bool) -> str:
@@ -214,18 +258,10 @@ def aligned(a: Iterator[Any], b: Iterator[Any]) -> Iterator[tuple[Any, Any]]:
         x, y = x[count:], y[count:]
 
 
-def relative_changes(distances: Iterable[tuple[Listed, Distance]]) -> dict[str, float]:
-    """Return the relative change of the model's weights: of each layer, and of each tensor outside of the layers.
-
-    `distances` are those of tensors. Empty if no weight has changed.
-    """
-    groups: dict[str, Distance] = {}
-    for item, distance in distances:
-        if item.path is None or item.moment is not None:
-            continue
+def _add_weight(groups: dict[str, Distance], item: Listed, distance: Distance) -> None:
+    """Add the distance of a tensor of the model to that of its layer, or to its own outside of the layers."""
+    if item.path is not None and item.moment is None:
         head, bracket, rest = item.path.partition("[")
         group = groups.setdefault(f"layer {rest.partition(']')[0]}" if bracket else head, Distance())
         group.squares += distance.squares
         group.length += distance.length
-    found = {name: group.relative for name, group in groups.items()}
-    return found if any(found.values()) else {}

@@ -5,11 +5,9 @@ This module imports numpy; only the command `diff` and the browser's view of two
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +15,8 @@ from construct import Container
 
 from ggcp_schema.constructs import Field
 from ggcp_schema.errors import UsageError
-from ggcp_schema.files.tensor import Tensor, decode, stream_values
+from ggcp_schema.files.tensor import decode, stream_values
+from ggcp_schema.files.values import LISTS
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.ggcp.checkpoint import is_optimizer
 from ggcp_schema.gguf.entries import KeyValue
@@ -33,38 +32,66 @@ from ggcp_schema.mapping.resume import resume_keys, verbatim_recipe
 
 Floats = npt.NDArray[np.float32]
 
+MAX_LIST = 1000  # elements of a list that is compared element by element
 ROTATION = (names.ROPE_DIMENSION_COUNT, names.ROPE_FREQ_BASE, names.ROPE_FREQS)
 
 
-@dataclass(frozen=True)
-class Value:
+class Value(NamedTuple):
     """The value of a field in one file, and its type."""
 
     type: str
     value: Any
 
 
-@dataclass(frozen=True)
-class Operand:
-    """A tensor as it is compared: `values` yields its elements, in the order of the comparison.
+class Operand(NamedTuple):
+    """A tensor as it is compared: as it is stored, divided by a number, or with its elements in another order.
 
-    If they cannot be read, as those of an unknown type, `readable` is False, and it yields the bytes.
+    `extents` are the bytes of the tensor in that order.
     """
 
-    shape: tuple[int, ...]
-    type: str
-    nbytes: int
-    values: Callable[[], Iterator[Any]]
-    readable: bool = True
+    item: Listed
+    divisor: int = 1
+    extents: list[tuple[int, int]] | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape in ggml order."""
+        return self.item.tensor.shape
+
+    @property
+    def type(self) -> str:
+        """The element type."""
+        return self.item.tensor.type
+
+    @property
+    def nbytes(self) -> int:
+        """The size of the data."""
+        return self.item.tensor.nbytes
 
     @property
     def n_elements(self) -> int:
         """The number of elements."""
-        return math.prod(self.shape) if self.shape else 0
+        return self.item.tensor.n_elements
+
+    @property
+    def readable(self) -> bool:
+        """True if the elements can be read. If not, as of an unknown type, `values` yields the bytes."""
+        return self.item.tensor.is_readable
+
+    def values(self) -> Iterator[Any]:
+        """Yield the elements, in the order of the comparison."""
+        tensor = self.item.tensor
+        if self.extents is not None or not tensor.is_readable:
+            for chunk in tensor.source.stream(self.extents or [(tensor.offset, tensor.nbytes)]):
+                known = tensor.is_readable
+                yield decode(chunk, tensor.type, tensor.byte_order) if known else np.frombuffer(chunk, np.uint8)
+            return
+        for values in stream_values([tensor]):
+            whole = self.divisor == 1
+            yield values if whole else np.frombuffer(divided(values.data.cast("B"), self.divisor), "<f4")
 
 
-@dataclass(frozen=True)
-class Omission:
+class Omission(NamedTuple):
     """Something that one file (`A` or `B`) contains and that was not compared, and why."""
 
     name: str
@@ -72,19 +99,31 @@ class Omission:
     reason: str
 
 
+class Items(Mapping[str, Listed]):
+    """The tensors of a file, by the names that they are compared by."""
+
+    def __init__(self, tensors: Mapping[str, Operand]) -> None:
+        self.tensors = tensors
+
+    def __getitem__(self, name: str) -> Listed:
+        return self.tensors[name].item
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors)
+
+
 @dataclass
 class Side:
-    """One side of the comparison, under names common to both files. Everything else is listed in `omitted`.
-
-    `items` are the tensors of the file that `tensors` stand for, by the same names.
-    """
+    """One side of the comparison, under names common to both files. Everything else is listed in `omitted`."""
 
     label: str
     file: File
     summary: Summary
     fields: dict[str, Value]
     tensors: dict[str, Operand]
-    items: dict[str, Listed]
     omitted: list[Omission] = field(default_factory=list)
 
     def omit(self, unwanted: Iterable[str], reason: str) -> None:
@@ -93,8 +132,12 @@ class Side:
             if name in self.fields or name in self.tensors:
                 self.fields.pop(name, None)
                 self.tensors.pop(name, None)
-                self.items.pop(name, None)
                 self.omitted.append(Omission(name, self.label, reason))
+
+    @property
+    def items(self) -> Items:
+        """The tensors of the file, by the names in `tensors`."""
+        return Items(self.tensors)
 
     @property
     def names(self) -> list[str]:
@@ -134,41 +177,39 @@ def sides(a: File, b: File) -> tuple[Side, Side, list[str]]:
 
 def _by_path(file: File, label: str) -> Side:
     fields = {path: Value(found.type, found.value) for path, found in _fields(file.root)}
-    items = {item.name: item for item in listing(file)}
-    fields |= {f"{name}.name": Value("char", item.tensor.name) for name, item in items.items() if item.path == name}
-    return Side(label, file, facts(file), fields, {name: _operand(item.tensor) for name, item in items.items()}, items)
+    tensors = {item.name: Operand(item) for item in listing(file)}
+    names = {
+        f"{name}.name": Value("char", one.item.tensor.name) for name, one in tensors.items() if one.item.path == name
+    }
+    return Side(label, file, facts(file), fields | names, tensors)
 
 
 def _fields(record: Field) -> Iterator[tuple[str, Field]]:
-    """Yield the leaves that are neither padding nor part of a tensor's record."""
+    """Yield the leaves that are neither padding nor part of a tensor's record, and long lists."""
     for child in record.children():
         if isinstance(child.value, Container) and "n_dims" in child.value:
             continue
-        if not child.is_leaf:
+        if _is_long(child.value):
+            yield child.path, child
+        elif not child.is_leaf:
             yield from _fields(child)
         elif child.type != "padding" and child.name != "inference":  # how the type was found, not what it is
             yield child.path, child
 
 
-def _operand(tensor: Tensor, divisor: int = 1) -> Operand:
-    return Operand(tensor.shape, tensor.type, tensor.nbytes, partial(_values, tensor, divisor), tensor.is_readable)
-
-
-def _values(tensor: Tensor, divisor: int) -> Iterator[Any]:
-    if not tensor.is_readable:
-        for chunk in tensor.source.stream([(tensor.offset, tensor.nbytes)]):
-            yield np.frombuffer(chunk, np.uint8)
-        return
-    for values in stream_values([tensor]):
-        yield values if divisor == 1 else np.frombuffer(divided(values.data.cast("B"), divisor), "<f4")
+def _is_long(value: Any) -> bool:
+    """Return True for a list of very many values, or of records with nothing but values, as those of tokens."""
+    if not isinstance(value, LISTS) or len(value) <= MAX_LIST:
+        return False
+    first = value[0]
+    return not isinstance(first, Container) or not any(isinstance(inner, Container | list) for inner in first.values())
 
 
 def _by_gguf_name(file: File, label: str) -> Side:
-    side = Side(label, file, facts(file), _keys(file), {}, {})
+    side = Side(label, file, facts(file), _keys(file), {})
     for item in listing(file):
         if item.gguf_name:
-            side.tensors[item.gguf_name] = _operand(item.tensor)
-            side.items[item.gguf_name] = item
+            side.tensors[item.gguf_name] = Operand(item)
         elif not item.tensor.is_null:
             side.omitted.append(Omission(item.name, label, "a GGUF checkpoint has no place for it"))
     return side
@@ -286,13 +327,7 @@ def _split(side: Side, name: str, decision: OrderDecision, divisors: Mapping[str
     parts = {str(part.path if by_path else part.gguf_name): part for part in moments(side.file, decision, [vector])}
     if not parts:
         extents = permuted_extents(vector.tensor, str(decision.order), RESUME_ORDER, side.file.model_tensors)
-        side.tensors[name] = replace(side.tensors[name], values=partial(_permuted, vector.tensor, extents))
+        side.tensors[name] = Operand(vector, extents=extents)
         return
-    del side.tensors[name], side.items[name]
-    side.items |= parts
-    side.tensors |= {key: _operand(part.tensor, divisor) for key, part in parts.items()}
-
-
-def _permuted(tensor: Tensor, extents: list[tuple[int, int]]) -> Iterator[Floats]:
-    for chunk in tensor.source.stream(extents):
-        yield decode(chunk, tensor.type, tensor.byte_order)
+    del side.tensors[name]
+    side.tensors |= {key: Operand(part, divisor) for key, part in parts.items()}

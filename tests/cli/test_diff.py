@@ -67,7 +67,9 @@ def test_json(changed):
     result = run_cli("diff", ADAM, changed, "--json")
     assert result.returncode == 1
     found = json.loads(result.stdout, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
-    assert list(found) == ["a", "b", "equal", "fields", "tensors", "not_compared", "notes", "change"]
+    assert list(found) == ["a", "b", "equal", "change", "counts", "fields", "tensors", "not_compared", "notes"]
+    counts = {"fields": 47, "different_fields": 1, "tensors": 64, "different_tensors": 2, "not_compared": 0}
+    assert found["counts"] == counts
     differing = {row["name"]: row for row in found["fields"] + found["tensors"] if row["verdict"] != "equal"}
     assert set(differing) == {"train_its", "tok_embeddings", "output"}
     assert (differing["train_its"]["a"], differing["train_its"]["b"]) == (12, 13)
@@ -76,11 +78,44 @@ def test_json(changed):
     assert json.loads(run_cli("diff", FIXTURES / "vocab.gguf", FIXTURES / "vocab.gguf", "--json").stdout)["equal"]
 
 
-def test_the_end_tells_what_a_trainer_wants(changed):
+def test_the_beginning_tells_what_a_trainer_wants(changed):
     lines = run_cli("diff", ADAM, changed).stdout.splitlines()
-    assert lines[-3] == "B is ahead; from A to B +1 iteration"
-    assert lines[-2].startswith("relative change of the weights: tok_embeddings inf %, output ")
-    assert lines[-1] == "1 of 47 fields and 2 of 64 tensors differ"
+    assert lines[2] == "1 of 47 fields and 2 of 64 tensors differ"
+    assert lines[3] == "B is ahead; from A to B +1 iteration"
+    assert lines[4].startswith("relative change of the weights: tok_embeddings inf %, output ")
+
+
+def test_the_largest_changes_come_first():
+    result = run_cli("diff", FIXTURES / "v0-adam.ggcp", ADAM, "--json")
+    changes = [row["largest"] for row in json.loads(result.stdout)["tensors"] if row["largest"]]
+    assert changes == sorted(changes, reverse=True)
+    assert len(changes) > 10
+
+
+def test_many_rows_and_long_values_are_capped_and_counted(tmp_path):
+    """A row of a list of 600,000 tokens, of a text, and of each of many keys: no more than 10,000 are printed."""
+
+    def string(data):
+        return struct.pack("<Q", len(data)) + data
+
+    def key(name, value):
+        return string(name) + struct.pack("<I", 8) + string(value)
+
+    for side in (b"a", b"b"):
+        keys = [key(b"text", b"x" * 70_000 + side), *(key(b"%d" % index, side) for index in range(12_000))]
+        numbers = string(b"list") + struct.pack("<IIQ", 9, 0, 100_000) + bytes(99_999) + side
+        header = b"GGUF" + struct.pack("<IQQ", 3, 0, len(keys) + 1)
+        (tmp_path / side.decode()).write_bytes(header + numbers + b"".join(keys))
+    text = run_cli("diff", tmp_path / "a", tmp_path / "b").stdout
+    assert "12,002 of 12,002 fields differ" in text.splitlines()
+    assert text.count("different") == 10_000
+    assert "and 2,002 more" in text.splitlines()
+    found = json.loads(run_cli("diff", tmp_path / "a", tmp_path / "b", "--json").stdout)
+    assert found["counts"]["different_fields"] == 12_002
+    rows = {row["name"]: row for row in found["fields"]}
+    assert len(rows) == 10_000
+    assert rows["text"]["b"] == {"length": 70_001, "index": 70_000, "value": "b"}
+    assert rows["list"]["a"] == {"length": 100_000, "index": 99_999, "value": ord("a")}
 
 
 def test_equal_within_a_tolerance_says_how_near(tmp_path):
