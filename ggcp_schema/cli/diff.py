@@ -18,7 +18,8 @@ from ggcp_schema.files.values import LISTS, first_different
 from ggcp_schema.formats import open_file
 from ggcp_schema.inspect.change import Change
 from ggcp_schema.inspect.diff import EQUAL, MAX_ROWS, Comparison, FieldRow, TensorRow, compare, shared_bytes
-from ggcp_schema.inspect.sides import MAX_LIST, Operand, Value
+from ggcp_schema.inspect.paths import MAX_LIST
+from ggcp_schema.inspect.sides import Operand, Value
 from ggcp_schema.inspect.text import count_text, json_value_of, line_text, shape_text, shorten
 
 HEAD = ("field or tensor", "verdict", "A", "B", "differing", "largest", "RMS")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,6 +18,7 @@ from ggcp_schema.files.tensor import BLOCKS
 from ggcp_schema.formats import open_file
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.paths import Values
+from ggcp_schema.inspect import paths
 from ggcp_schema.inspect.paths import reading
 from ggcp_schema.inspect.text import (
     cells,
@@ -71,7 +72,7 @@ def dump(
         with until_closed():
             if as_json:
                 if isinstance(found, Field):
-                    print_leaves(found.leaves())
+                    print_leaves(found, full=full)
                 else:
                     write("[")
                     print_json_values(found)
@@ -90,20 +91,31 @@ def dump(
         raise_damage(opened.damage)
 
 
-def print_leaves(fields: Iterable[Field]) -> None:
-    """Print the fields as a JSON array, one to a line."""
+def print_leaves(field: Field, *, full: bool) -> None:
+    """Print the leaves as a JSON array, one to a line; of long lists the first ones, unless `full`."""
     before = "["
-    for field in fields:
-        leaf = {
-            "path": field.path,
-            "type": field.type,
-            "offset": field.offset,
-            "size": field.size,
-            "value": json_value(field),
-        }
-        write(before + json_text(leaf))
+    for row in rows(field, full=full):
+        write(before + json_text(row))
         before = ",\n "
     write("]\n" if before != "[" else "[]\n")
+
+
+def rows(field: Field, *, full: bool) -> Iterator[dict[str, Any]]:
+    """Yield each leaf for JSON, and what is left out of a list of values or tokens."""
+    if field.is_leaf:
+        place = {"path": field.path, "type": field.type, "offset": field.offset, "size": field.size}
+        yield place | {"value": json_value(field)}
+        return
+    if full or not paths.is_long(field):
+        for child in field.elements():
+            yield from rows(child, full=full)
+        return
+    shown, count = paths.MAX_LIST, len(field.value)
+    for child in field.elements(0, shown):
+        yield from rows(child, full=full)
+    offset = field.children()[shown].offset
+    rest = {"path": f"{field.path}[{shown}:]", "type": "array", "offset": offset, "size": field.end - offset}
+    yield rest | {"value": None, "more": count - shown}
 
 
 class Tree:

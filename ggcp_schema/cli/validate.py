@@ -47,7 +47,8 @@ def validate(
 
     JSON keys: file, format, verdict (valid, unsound, invalid, damaged; of several files also unreadable, unknown),
     valid, records {checked, expected}, fields, data, errors {path, offset, expected, found, missing, file_missing},
-    warnings {path, offset, message}, unsound {path, start, stop, rule, message}, damage. Several files give an array.
+    unsound {path, start, stop, rule, message}, warnings {path, offset, message}, more {errors, warnings}: how many were
+    left out after the first 1,000; damage. Several files give an array.
 
     Example: ggcp-schema validate --data --strict *.ggcp
     """
@@ -116,6 +117,7 @@ def as_dict(
         "errors": [error._asdict() for error in report.errors],
         "unsound": [bad._asdict() for bad in unsound],
         "warnings": [warning._asdict() for warning in warnings],
+        "more": {"errors": report.errors.more, "warnings": report.warnings.more},
         "damage": report.damage and report.damage._asdict(),
     }
 
@@ -125,10 +127,14 @@ def show(report: Report, unsound: list[Unsound], warnings: list[Oddity], verdict
     errors = [*report.errors, *([report.damage] if report.damage else [])]
     for error in errors:
         echo(f"{paint('error:', 'red')} {place(error)}: {escape(error.message)}")
+    if report.errors.more:
+        echo(f"and {count_text(report.errors.more, 'more error')}")
     for bad in unsound:
         echo(f"{paint('unsound:', 'red')} {escape(bad.path)}: {escape(bad.message)}")
     for warning in warnings:
         echo(f"{paint('warning:', 'yellow')} {place(warning)}: {escape(warning.message)}")
+    if report.warnings.more:
+        echo(f"and {count_text(report.warnings.more, 'more warning')}")
     noun = "tensor"
     if report.expected is None:
         checked = f"{count_text(report.checked, noun)} (the damage hides how many there are)"
@@ -141,7 +147,8 @@ def show(report: Report, unsound: list[Unsound], warnings: list[Oddity], verdict
         checked += f", {count_text(sum(tensor.n_elements for tensor in report.readable), 'value')}"
         unread = len(report.file.tensors) - len(report.readable)
         checked += f"; {count_text(unread, 'tensor')} not read" if unread else ""
-    found = f"{count_text(len(errors), 'error')}, {count_text(len(warnings), 'warning')}"
+    n_errors, n_warnings = len(errors) + report.errors.more, len(warnings) + report.warnings.more
+    found = f"{count_text(n_errors, 'error')}, {count_text(n_warnings, 'warning')}"
     found += f", {len(unsound):,} unsound" if unsound else ""
     name, colour = escape(report.file.path), "green" if verdict == "valid" else "red"
     echo(f"{paint(verdict, colour, bold=True)}: {name}: {found}; checked {checked}")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from construct import Container
 
 from ggcp_schema.constructs import Extent, Field, FieldError, count_bytes
 from ggcp_schema.schema.ggml import GgmlType
+
+MAX_FOUND = 1000  # errors, and warnings, of which a report has the texts
 
 
 class Problem(NamedTuple):
@@ -42,12 +44,46 @@ class Oddity(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """What the rules of a format find that its schema does not state, and the numbers of tensors."""
+    """What the rules of a format find that its schema does not state, and the numbers of tensors.
+
+    The errors and warnings may be iterators, so that very many take no memory.
+    """
 
     checked: int
     expected: int | None
-    errors: list[Problem]
-    warnings: list[Oddity]
+    errors: Iterable[Problem]
+    warnings: Iterable[Oddity]
+
+
+T = TypeVar("T", Problem, Oddity)
+
+
+def _offset(finding: Problem | Oddity) -> int:
+    return finding.offset
+
+
+class Found(tuple[T, ...]):
+    """The first MAX_FOUND findings by offset. `total` counts all."""
+
+    total = 0
+
+    @classmethod
+    def of(cls, findings: Iterable[T]) -> Found[T]:
+        """Return the findings in order."""
+        first: list[T] = []
+        total = 0
+        for total, finding in enumerate(findings, 1):  # noqa: B007 - it is the count
+            first.append(finding)
+            if len(first) > 2 * MAX_FOUND:
+                first = sorted(first, key=_offset)[:MAX_FOUND]
+        found = cls(sorted(first, key=_offset)[:MAX_FOUND])
+        found.total = total
+        return found
+
+    @property
+    def more(self) -> int:
+        """How many findings were left out."""
+        return self.total - len(self)
 
 
 def odd_padding(path: str, padding: bytes | Extent, end: int) -> Iterator[Oddity]:

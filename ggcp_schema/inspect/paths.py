@@ -7,15 +7,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from construct import ConstructError
+from construct import ConstructError, Container, ListContainer
 
-from ggcp_schema.constructs import Field
+from ggcp_schema.constructs import Extent, Field, LazyList
 from ggcp_schema.errors import FileError, UsageError
 from ggcp_schema.formats.file import File
 from ggcp_schema.inspect.text import count_text, shorten
 
 NUMBER = re.compile(r"0[xX][0-9a-fA-F]{1,16}|\d{1,18}")
 RANGE = re.compile(r"(?P<target>.*?)(?::(?P<length>[^\]]*))?", re.DOTALL)  # the colon of a slice is in brackets
+MAX_LIST = 1000  # elements of a list that is shown and compared element by element
+NOT_VALUES = (Container, ListContainer, LazyList, Extent)
 MAX_QUOTED = 40  # characters of a length that an error repeats
 
 
@@ -27,6 +29,16 @@ def reading(file: File) -> Iterator[None]:
     except ConstructError as error:
         file.source.check_unchanged()
         raise FileError(f"{file.path}: {error}") from error
+
+
+def is_long(field: Field) -> bool:
+    """Return True for a list of more than MAX_LIST values, or records of such, like those of tokens."""
+    if not field.is_list or len(field.value) <= MAX_LIST:
+        return False
+    first = field.value[0]
+    if not isinstance(first, Container):
+        return True
+    return "key" not in first and not any(isinstance(value, NOT_VALUES) for value in first.values())
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ from construct import Container
 from ggcp_schema.constructs import Field
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.tensor import decode, stream_values
-from ggcp_schema.files.values import LISTS
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.ggcp.checkpoint import is_optimizer
 from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.inspect.facts import Summary, facts
+from ggcp_schema.inspect.paths import is_long
 from ggcp_schema.inspect.tensors import Listed, listing, moments, order_of
 from ggcp_schema.llama import names
 from ggcp_schema.llama.keys import REQUIRED
@@ -32,7 +32,6 @@ from ggcp_schema.mapping.resume import resume_keys, verbatim_recipe
 
 Floats = npt.NDArray[np.float32]
 
-MAX_LIST = 1000  # elements of a list that is compared element by element
 ROTATION = (names.ROPE_DIMENSION_COUNT, names.ROPE_FREQ_BASE, names.ROPE_FREQS)
 
 
@@ -189,20 +188,12 @@ def _fields(record: Field) -> Iterator[tuple[str, Field]]:
     for child in record.children():
         if isinstance(child.value, Container) and "n_dims" in child.value:
             continue
-        if _is_long(child.value):
+        if is_long(child):
             yield child.path, child
         elif not child.is_leaf:
             yield from _fields(child)
         elif child.type != "padding" and child.name != "inference":  # how the type was found, not what it is
             yield child.path, child
-
-
-def _is_long(value: Any) -> bool:
-    """Return True for a list of very many values, or of records with nothing but values, as those of tokens."""
-    if not isinstance(value, LISTS) or len(value) <= MAX_LIST:
-        return False
-    first = value[0]
-    return not isinstance(first, Container) or not any(isinstance(inner, Container | list) for inner in first.values())
 
 
 def _by_gguf_name(file: File, label: str) -> Side:

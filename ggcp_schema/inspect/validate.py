@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from construct import Container, ListContainer
@@ -15,7 +16,7 @@ from ggcp_schema.files.tensor import Tensor, stream_values
 from ggcp_schema.formats import format_of
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.parsing import parse_past_errors
-from ggcp_schema.formats.rules import Oddity, Problem
+from ggcp_schema.formats.rules import Found, Oddity, Problem
 from ggcp_schema.inspect.text import count_text
 
 STATE = "optimizer.state."
@@ -36,8 +37,8 @@ class Report:
         file: the file, with the values that were parsed.
         checked, expected: how many tensors were checked, and how many the file should have; None if damage hides that.
         fields: the number of fields that hold bytes, down to single numbers.
-        errors: what breaks a rule, by offset.
-        warnings: what is allowed but unusual, by offset.
+        errors: what breaks a rule, by offset; of very many the first ones.
+        warnings: what is allowed but unusual, by offset; of very many the first ones.
         damage: the error after which nothing could be read; None if all was read.
     """
 
@@ -45,8 +46,8 @@ class Report:
     checked: int
     expected: int | None
     fields: int
-    errors: tuple[Problem, ...]
-    warnings: tuple[Oddity, ...]
+    errors: Found[Problem]
+    warnings: Found[Oddity]
     damage: Problem | None
 
     @property
@@ -67,14 +68,14 @@ def validate(source: Source) -> Report:
     """
     parse = parse_past_errors(source, format_of(source))
     rules = parse.file.rules(parse)
-    problems = [_problem(error, path) for path, error in parse.located]
+    problems = (_problem(error, path) for path, error in parse.located)
     return Report(
         file=parse.file,
         checked=rules.checked,
         expected=rules.expected,
         fields=count_fields(parse.file.root),
-        errors=tuple(sorted([*problems, *rules.errors], key=lambda problem: problem.offset)),
-        warnings=tuple(sorted(rules.warnings, key=lambda oddity: oddity.offset)),
+        errors=Found.of(chain(problems, rules.errors)),
+        warnings=Found.of(rules.warnings),
         damage=None if parse.damage is None else _problem(parse.damage, format_path(parse.damage.steps)),
     )
 

@@ -11,11 +11,13 @@ import pytest
 
 from ggcp_schema import open_file
 from ggcp_schema.files.tensor import Tensor
+from ggcp_schema.inspect import paths
 from ggcp_schema.inspect.text import json_value
 from tests.builder import build_checkpoint
 from tests.golden import assert_golden
 from tests.helpers import FIXTURES, GENUINE, TRUNCATED, assert_no_traceback, run_cli, run_process, run_pty
 from tests.samples import KINDS, sample
+from tests.vocabularies import make
 
 ADAM = FIXTURES / "v1-adam.ggcp"
 
@@ -239,3 +241,22 @@ def test_elements_are_the_same_in_every_command_and_in_python(file, path):
     assert (pieces[0]["offset"], sum(piece["size"] for piece in pieces)) == (shown["offset"], shown["size"])
     line = run_cli("dump", FIXTURES / file, path, check=True).stdout.splitlines()[1]
     assert f" {path} = " in line
+
+
+@pytest.mark.parametrize("kind", ["ggjt3", "vocab.gguf"])
+def test_json_of_long_lists(kind, tmp_path, monkeypatch):
+    """The leaves cover the file without gaps; what is left out is one row, whose path `get` takes."""
+    path = tmp_path / "vocabulary"
+    path.write_bytes(make(kind))
+    whole = json.loads(run_cli("dump", path, "--json", "--full").stdout)
+    assert json.loads(run_cli("dump", path, "--json").stdout) == whole  # 320 tokens
+    monkeypatch.setattr(paths, "MAX_LIST", 100)
+    found = json.loads(run_cli("dump", path, "--json").stdout)
+    left_out = [row for row in found if "more" in row]
+    assert left_out
+    assert {row["more"] for row in left_out} == {220}
+    assert all(row["path"].endswith("[100:]") for row in left_out)
+    ends = [0, *(row["offset"] + row["size"] for row in found if row["size"])]
+    assert [row["offset"] for row in found if row["size"]] == ends[:-1]
+    assert ends[-1] == path.stat().st_size
+    assert [row for row in whole if row in found] == [row for row in found if "more" not in row]

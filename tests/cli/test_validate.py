@@ -120,6 +120,7 @@ def test_the_json_of_one_file(invalid: Path) -> None:
                 "message": report["warnings"][1]["message"],
             },
         ],
+        "more": {"errors": 0, "warnings": 0},
         "damage": None,
     }
 
@@ -209,3 +210,23 @@ def test_quiet_leaves_the_exit_code_to_answer() -> None:
     for files, code in (([good], 0), ([good, bad], 4), ([bad, FIXTURES / "README.md"], 4)):
         result = run_cli("validate", "-q", *files)
         assert (result.returncode, result.stdout, result.stderr) == (code, "", "")
+
+
+def test_of_very_many_findings_the_first_are_shown_and_all_are_counted(tmp_path):
+    """1,500 tensors that are not aligned, and 1,200 bools of 2."""
+
+    def string(text):
+        return struct.pack("<Q", len(text)) + text.encode()
+
+    keys = b"".join(string(f"k{index}") + struct.pack("<IB", 7, 2) for index in range(1200))
+    infos = b"".join(string(f"t{index}") + struct.pack("<IQIQ", 1, 0, 0, 1) for index in range(1500))
+    data = b"GGUF" + struct.pack("<IQQ", 3, 1500, 1200) + keys + infos
+    path = tmp_path / "many.gguf"
+    path.write_bytes(data + bytes(-len(data) % 32 + 1))
+    report = json.loads(run_cli("validate", path, "--json").stdout)
+    assert (len(report["errors"]), len(report["warnings"])) == (1000, 1000)
+    assert report["more"] == {"errors": 500, "warnings": 202}  # no general.architecture, and a byte after the end
+    assert report["errors"] == sorted(report["errors"], key=lambda error: error["offset"])
+    lines = run_cli("validate", path).stdout.splitlines()
+    assert {"and 500 more errors", "and 202 more warnings"} < set(lines)
+    assert "1,500 errors, 1,202 warnings" in lines[-1]

@@ -20,6 +20,7 @@ from ggcp_schema.schema.ggml import type_name
 from ggcp_schema.schema.gguf import DEFAULT_ALIGNMENT, VALUE_TYPES, extents, in_order
 
 ARRAY = 9
+MAX_REPEATED = 20  # names of which a finding says that they are used twice
 
 
 if TYPE_CHECKING:
@@ -119,11 +120,18 @@ class GgufFile(File):
         found += trailing_bytes(self.container)
         for (field, records), place in zip(items.items(), ("metadata_kv", "tensor_infos"), strict=True):
             seen: dict[str, int] = {}
+            again = 0
             for index, record in enumerate(records):
                 text = record.get(field)
                 if text is not None and seen.setdefault(text, index) != index:
-                    message = f"{text!r} is also the {field} of {place}[{seen[text]}]; llama.cpp refuses such a file"
-                    found.append(Finding(f"{place}[{index}].{field}", message))
+                    again += 1
+                    if again <= MAX_REPEATED:
+                        message = (
+                            f"{text!r} is also the {field} of {place}[{seen[text]}]; llama.cpp refuses such a file"
+                        )
+                        found.append(Finding(f"{place}[{index}].{field}", message))
+            if again > MAX_REPEATED:
+                found.append(Finding(place, f"{again - MAX_REPEATED:,} more of these have the {field} of another"))
         return (*found, *missing_parts(self))
 
     @cached_property

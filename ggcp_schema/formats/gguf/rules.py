@@ -7,6 +7,7 @@ tensors and arrays of arrays, which are no errors by GGUF's specification: these
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from ggcp_schema.formats.gguf.file import GgufFile
     from ggcp_schema.formats.parsing import Parse
 
-ALIGNMENT_TYPE, ARRAY = 4, 9  # UINT32
+ALIGNMENT_TYPE, BOOL, ARRAY = 4, 7, 9  # UINT32
 MAX_NAME = 64  # bytes of a tensor's name with its terminator: ggml's GGML_MAX_NAME
 MAX_DIMS = 4  # ggml's GGML_MAX_DIMS
 MAX_ELEMENTS = (1 << 63) - 1
@@ -38,27 +39,31 @@ def gguf_rules(parse: Parse, file: GgufFile) -> Rules:
     container, root = parse.container, file.root
     infos = [info for info in container.get("tensor_infos") or () if "_size" in info]
     keys = [item for item in container.get("metadata_kv") or () if "_size" in item]
-    found = [
-        *_refused_keys(keys),
-        *_refused_tensors(infos),
-        *(_refused_places(container) if "data_start" in container else ()),
-    ]
-    errors = [
-        *repeated("metadata_kv", "key", keys),
-        *repeated("tensor_infos", "name", infos),
-        *(broken_field(root.find(steps), expected, str(value)) for steps, expected, value in found),
-        *_parts(file, odd_parts(file)),
-    ]
-    warnings = [*_odd_keys(file, keys), *_odd_paddings(file)]
-    if container.get("version") == 1:
-        warnings.append(Oddity("version", 4, "is 1, which llama.cpp refuses"))
-    if parse.damage is None and not {ARCHITECTURE, SPLIT_NO} & file.key_values.keys():
-        warnings.append(Oddity("metadata_kv", 0, f"the key {ARCHITECTURE} is missing"))
+    places = _refused_places(container) if "data_start" in container else ()
+    refused = chain(_refused_keys(keys), _refused_tensors(infos), places)
+    errors = chain(
+        repeated("metadata_kv", "key", keys),
+        repeated("tensor_infos", "name", infos),
+        (broken_field(root.find(steps), expected, str(value)) for steps, expected, value in refused),
+        _parts(file, odd_parts(file)),
+    )
+    missing = parse.damage is None and not {ARCHITECTURE, SPLIT_NO} & file.key_values.keys()
+    warnings = chain(
+        _odd_keys(file, keys),
+        _odd_paddings(file),
+        [Oddity("version", 4, "is 1, which llama.cpp refuses")] * (container.get("version") == 1),
+        [Oddity("metadata_kv", 0, f"the key {ARCHITECTURE} is missing")] * missing,
+        _odd_findings(file),
+    )
+    whole = sum(end <= file.size for _, end in file.extents)
+    return Rules(whole, container.get("tensor_count"), errors, warnings)
+
+
+def _odd_findings(file: GgufFile) -> Iterator[Oddity]:
     for finding in file.findings:
         if finding.path in {SPLIT_NO, "trailing"}:
             field = file.find(finding.path)
-            warnings.append(Oddity(field.path, field.offset, finding.message))
-    return Rules(len(file.tensors), container.get("tensor_count"), errors, warnings)
+            yield Oddity(field.path, field.offset, finding.message)
 
 
 def _parts(file: GgufFile, found: Iterator[tuple[str, str, str]]) -> Iterator[Problem]:
@@ -68,6 +73,8 @@ def _parts(file: GgufFile, found: Iterator[tuple[str, str, str]]) -> Iterator[Pr
 
 def _odd_keys(file: GgufFile, keys: Sequence[Container]) -> Iterator[Oddity]:
     for index, item in enumerate(keys):
+        if item["value_type"] not in (ARRAY, BOOL) or isinstance(item["value"], bool):
+            continue
         field = file.root.find(("metadata_kv", index, "value"))
         if field is not None and item["value_type"] == ARRAY and item["value"]["type"] == ARRAY:
             yield Oddity(field.path, field.offset, "is an array of arrays, which llama.cpp refuses")
