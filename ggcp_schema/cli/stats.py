@@ -16,6 +16,7 @@ from ggcp_schema.cli.table import print_table
 from ggcp_schema.cli.tensors import Moments, Order
 from ggcp_schema.errors import UsageError
 from ggcp_schema.formats import open_file
+from ggcp_schema.inspect.soundness import soundness
 from ggcp_schema.inspect.stats import Stats, flags, measure, optimizer_facts
 from ggcp_schema.inspect.tensors import moments, order_of, select
 from ggcp_schema.inspect.text import count_text
@@ -58,7 +59,10 @@ def stats(
     With --health, each parameter has a line: RMS, RMS of m, mean of v, RMS of m/√v, share of zeros in v, NaN and Inf of
     the three; the JSON is an object with verdict, moments, n_tokens, dead_tokens and tensors.
 
-    JSON keys: those of `tensors`; count, nan, inf, zeros, min, max, mean, std, rms, histogram (counts), sampled; flags.
+    Of a training state it is said too which values no training can have left, as after a lost page of a disk: unsound.
+
+    JSON keys: those of `tensors`; count, nan, inf, zeros, min, max, mean, std, rms, histogram (counts), sampled; flags;
+    unsound {path, start, stop, rule, message}.
 
     Exit code 0: done, 2: the file cannot be read or no tensor matches, 4: it is damaged.
 
@@ -75,12 +79,18 @@ def stats(
             found = list(moments(opened, order_of(opened, order), found))
         with progress(sum(item.tensor.nbytes for item in found), "Measuring", quiet=quiet) as advance:
             measured = list(zip(found, measure([item.tensor for item in found], advance), strict=True))
+        unsound = [] if pattern else soundness(opened)
         opened.source.check_unchanged()
         flagged = flags(measured, optimizer_facts(opened))
         rows = [(*pair, words) for pair, words in zip(measured, flagged, strict=True)]
         if as_json:
             print_json_array(
-                item.as_dict() | (result.as_dict() if result else NOT_MEASURED) | {"flags": words}
+                item.as_dict()
+                | (result.as_dict() if result else NOT_MEASURED)
+                | {
+                    "flags": words,
+                    "unsound": [bad._asdict() for bad in unsound if bad.path == (item.path or item.name)],
+                }
                 for item, result, words in rows
             )
         else:
@@ -93,6 +103,8 @@ def stats(
             for item, _, words in rows:
                 if words:
                     echo(f"{paint('flag', 'red')} {escape(item.name)}: {', '.join(words)}")
+            for bad in unsound:
+                echo(f"{paint('unsound', 'red')} {escape(bad.path)}: {escape(bad.message)}")
             if not any(flagged):
                 unread = sum(result is None for _, result, _ in rows)
                 echo("no flags" + (f"; {count_text(unread, 'tensor')} not measured" if unread else ""))

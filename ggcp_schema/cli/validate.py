@@ -16,9 +16,8 @@ from ggcp_schema.cli.output import echo, escape, paint, print_json, print_json_a
 from ggcp_schema.errors import GgcpError, NotACheckpointError
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.rules import Oddity, Problem
-from ggcp_schema.inspect.soundness import soundness
 from ggcp_schema.inspect.text import count_text
-from ggcp_schema.inspect.validate import Report, odd_values
+from ggcp_schema.inspect.validate import Report, examine_data
 from ggcp_schema.inspect.validate import validate as check
 from ggcp_schema.llama.state import Unsound
 
@@ -82,9 +81,12 @@ def examine(file: Path, *, data: bool, strict: bool, quiet: bool) -> dict[str, A
         report = check(source)
         warnings, unsound = list(report.warnings), list[Unsound]()
         if data:
-            with progress(2 * sum(tensor.nbytes for tensor in report.readable), "Reading", quiet=quiet) as advance:
-                warnings += odd_values(report, advance)
-                unsound = soundness(report.file, advance)
+            from ggcp_schema.inspect.soundness import bytes_read_again
+
+            total = sum(tensor.nbytes for tensor in report.readable) + bytes_read_again(report.file)
+            with progress(total, "Reading", quiet=quiet) as advance:
+                odd, unsound = examine_data(report, advance)
+            warnings += odd
         source.check_unchanged()
         verdict = "damaged" if report.damage else "valid" if report.valid and not (strict and warnings) else "invalid"
         verdict = "unsound" if verdict == "valid" and unsound else verdict

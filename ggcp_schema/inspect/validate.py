@@ -18,8 +18,9 @@ from ggcp_schema.formats.file import File
 from ggcp_schema.formats.parsing import parse_past_errors
 from ggcp_schema.formats.rules import Found, Oddity, Problem
 from ggcp_schema.inspect.text import count_text
+from ggcp_schema.llama.state import Unsound
 
-STATE = "optimizer.state."
+SAID = {"not-finite", "negative-v"}  # rules of what is unsound for which no warning is needed too
 SQUARES = (
     "optimizer.state.g2",
     "optimizer.state.v",
@@ -62,7 +63,7 @@ class Report:
 
 
 def validate(source: Source) -> Report:
-    """Check everything but the tensors' data, which is not read: `odd_values` does that.
+    """Check everything but the tensors' data, which is not read: `examine_data` does that.
 
     Raises `NotACheckpointError` if the format of the file is unknown.
     """
@@ -80,38 +81,71 @@ def validate(source: Source) -> Report:
     )
 
 
-def odd_values(report: Report, progress: Callable[[int], None] = lambda nbytes: None) -> Iterator[Oddity]:
-    """Read the tensors' data, and yield those with a NaN, an infinity or a negative average of squares.
+def examine_data(
+    report: Report, progress: Callable[[int], None] = lambda nbytes: None
+) -> tuple[list[Oddity], list[Unsound]]:
+    """Read the tensors' data. Return warnings of values that are odd, and what no training can have left.
 
-    `progress` is called with the number of bytes just read. Memory use is constant.
+    The warnings are of NaN, infinities and negative averages of squares, but for those that are unsound. `progress` is
+    called with the number of bytes just read. Memory use is constant.
     """
-    import numpy as np
+    from ggcp_schema.inspect.soundness import soundness
 
-    tensors = report.readable
+    values = OddValues()
+    unsound = soundness(report.file, progress, values.look)
+    tensors = [tensor for tensor in report.readable if tensor.path not in values.seen]
     pieces = stream_values(tensors)
     for tensor in tensors:
-        counts, first, at = dict.fromkeys(("NaN", "infinite", "negative"), 0), None, 0
-        squares = tensor.path in SQUARES
         length, nbytes = tensor.block
+        at = 0
         while at < tensor.n_elements:
-            values = next(pieces)
-            with np.errstate(invalid="ignore"):  # numpy warns of signalling NaNs
-                low, high = float(values.min()), float(values.max())  # both NaN if there is one
-                if not (math.isfinite(low) and math.isfinite(high)) or (squares and low < 0):
-                    kinds = {"NaN": np.isnan(values), "infinite": np.isinf(values)}
-                    if squares:
-                        kinds["negative"] = values < 0
-                    for kind, mask in kinds.items():
-                        counts[kind] += int(np.count_nonzero(mask))
-                    if first is None:
-                        first = at + int(np.argmax(np.logical_or.reduce(list(kinds.values()))))
-            at += values.size
-            progress(values.size * nbytes // length)
-        if first is not None:
-            found = ", ".join(f"{count:,} {kind}" for kind, count in counts.items() if count)
-            offset = tensor.offset + first // length * nbytes
-            message = f"{found} of {count_text(tensor.n_elements, 'value')}; the first is here"
-            yield Oddity(f"{tensor.path}.data", offset, message)
+            piece = next(pieces)
+            values.look(tensor, at, piece)
+            at += piece.size
+            progress(piece.size * nbytes // length)
+    odd = [
+        oddity
+        for oddity in values.findings()
+        if not any(bad.start <= oddity.offset < bad.stop and bad.rule in SAID for bad in unsound)
+    ]
+    return odd, unsound
+
+
+class OddValues:
+    """Counts NaN, infinities and negative averages of squares in the values that it is shown."""
+
+    def __init__(self) -> None:
+        self.seen: dict[str, tuple[Tensor, dict[str, int], int | None]] = {}
+
+    def look(self, tensor: Tensor, at: int, values: Any) -> None:
+        """Look at values of a tensor, of which the first is element `at`."""
+        import numpy as np
+
+        _, counts, first = self.seen.setdefault(
+            tensor.path, (tensor, dict.fromkeys(("NaN", "infinite", "negative"), 0), None)
+        )
+        squares = tensor.path in SQUARES
+        with np.errstate(invalid="ignore"):  # numpy warns of signalling NaNs
+            low, high = float(values.min()), float(values.max())  # both NaN if there is one
+            if math.isfinite(low) and math.isfinite(high) and not (squares and low < 0):
+                return
+            kinds = {"NaN": np.isnan(values), "infinite": np.isinf(values)}
+            if squares:
+                kinds["negative"] = values < 0
+            for kind, mask in kinds.items():
+                counts[kind] += int(np.count_nonzero(mask))
+            if first is None:
+                first = at + int(np.argmax(np.logical_or.reduce(list(kinds.values()))))
+                self.seen[tensor.path] = tensor, counts, first
+
+    def findings(self) -> Iterator[Oddity]:
+        """Yield a warning for each tensor with such values, in file order."""
+        for tensor, counts, first in sorted(self.seen.values(), key=lambda seen: seen[0].offset):
+            if first is not None:
+                length, nbytes = tensor.block
+                found = ", ".join(f"{count:,} {kind}" for kind, count in counts.items() if count)
+                message = f"{found} of {count_text(tensor.n_elements, 'value')}; the first is here"
+                yield Oddity(f"{tensor.path}.data", tensor.offset + first // length * nbytes, message)
 
 
 def _problem(error: FieldError, path: str) -> Problem:

@@ -28,6 +28,7 @@ from ggcp_schema.llama.state import RULES, State, Unsound, order_of_x, place_tex
 Floats = npt.NDArray[np.float32]
 Bits = npt.NDArray[np.uint32]
 Mask = npt.NDArray[np.bool_]
+Look = Callable[[Tensor, int, Floats], None]
 
 LEAST = 16  # zeros in a row that are no chance: even one weight in 2**24 would be zero by chance
 HUGE = {"v": 1e24}  # v is a mean of squares
@@ -50,10 +51,12 @@ class Difference(NamedTuple):
     in_x: int
 
 
-def examine(state: State, progress: Callable[[int], None] | None = None) -> list[Unsound]:
+def examine(state: State, progress: Callable[[int], None] | None = None, look: Look | None = None) -> list[Unsound]:
     """Return what is unsound in a training state, in file order. Reads the weights, m, v, mh, vh and x in pieces.
 
-    `progress` is called with the number of bytes just read. Raises `FileError` if the file becomes too short.
+    An x that holds the weights is then read again, with them. `progress` is called with the number of bytes just read,
+    and `look` with the values that are read for the first time: the tensor, the index of the first, and the values.
+    Raises `FileError` if the file becomes too short.
     """
     watch = Watch(state)
     names = [*state.model, *(name for name in ("x",) if name in state.vectors)]
@@ -64,10 +67,12 @@ def examine(state: State, progress: Callable[[int], None] | None = None) -> list
         while done < tensor.n_elements:
             piece = next(values)
             watch.look(name, done, piece)
+            if look:
+                look(tensor, done, piece)
             done += len(piece)
             if progress:
                 progress(piece.nbytes)
-    watch.moments(progress)
+    watch.moments(progress, look=look)
     watch.differences(progress)
     return watch.findings()
 
@@ -128,7 +133,13 @@ class Watch:
 
     # Rules ------------------------------------------------------------------------------------------------
 
-    def moments(self, progress: Callable[[int], None] | None = None, start: int = 0, stop: int | None = None) -> None:
+    def moments(
+        self,
+        progress: Callable[[int], None] | None = None,
+        start: int = 0,
+        stop: int | None = None,
+        look: Look | None = None,
+    ) -> None:
         """Compare m with v, and with mh and vh if the file has them, from one element to another."""
         vectors = self.state.vectors
         names = ["m", "v", "mh", "vh"] if {"mh", "vh"} <= vectors.keys() else ["m", "v"]
@@ -142,6 +153,9 @@ class Watch:
             m, v = values["m"], values["v"]
             for name in ("m", "v"):
                 self.look(name, at, values[name])
+            if look:
+                for name, piece in values.items():
+                    look(vectors[name], at, piece)
             with np.errstate(invalid="ignore", over="ignore"):
                 exceeds = np.abs(m) > self._root * np.sqrt(np.maximum(v, 0) + SQUARE)
                 self._add("m-without-v", "v", at, exceeds & (v == 0))

@@ -48,6 +48,13 @@ def test_validate_says_where_and_exits_1(page: tuple[Path, str, int]) -> None:
     assert run_cli("validate", path).returncode == 0  # only the bytes of the fields are looked at
 
 
+def test_stats_says_where(page: tuple[Path, str, int]) -> None:
+    path, name, start = page
+    assert told(name, start) in run_cli("stats", path, check=True).stdout
+    rows = json.loads(run_cli("stats", path, "--json", check=True).stdout)
+    assert [row["path"] for row in rows if row["unsound"]] == [name]
+
+
 @pytest.mark.parametrize("command", ["convert", "export"])
 def test_what_is_unsound_is_noted_while_it_is_copied(command: str, page: tuple[Path, str, int], tmp_path: Path) -> None:
     path, name, start = page
