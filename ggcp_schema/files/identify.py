@@ -17,6 +17,7 @@ LEAST_TEXT = 12
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f]")
 NAME = re.compile(rb"\w+([./]\w+)+")  # of a tensor
 MESSAGE = 4096  # bytes of the longest message of an error
+BEGINNING = 400  # characters of it among which the word is
 PICKLE = "Not opened: pickles can run code. Let the program that wrote it save the tensors as GGUF or safetensors."
 PROGRAM = "A llamafile is a zip archive too: `unzip FILE` takes the GGUF file out of it."
 AGAIN = "Get the file again: nothing of it can be restored."
@@ -130,7 +131,7 @@ def _is_filled(byte: bytes) -> Callable[[Head], bool | str]:
 
 def _error_message(head: Head) -> bool | str:
     """Recognise the answer of a server in the place of a file: a short text about an error."""
-    if head.size is None or head.size > MESSAGE or head.text is None or not ERROR.search(head.text):
+    if head.size is None or head.size > MESSAGE or head.text is None or not ERROR.search(head.text[:BEGINNING]):
         return False
     return _line(head, ERROR)
 
