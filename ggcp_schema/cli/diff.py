@@ -16,9 +16,9 @@ from ggcp_schema.cli.table import print_table
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.values import LISTS, first_different
 from ggcp_schema.formats import open_file
+from ggcp_schema.inspect import paths
 from ggcp_schema.inspect.change import Change
 from ggcp_schema.inspect.diff import EQUAL, MAX_ROWS, Comparison, FieldRow, TensorRow, compare, shared_bytes
-from ggcp_schema.inspect.paths import MAX_LIST
 from ggcp_schema.inspect.sides import Operand, Value
 from ggcp_schema.inspect.text import count_text, json_value_of, line_text, shape_text, shorten
 
@@ -26,7 +26,6 @@ HEAD = ("field or tensor", "verdict", "A", "B", "differing", "largest", "RMS")
 NUMBERS = HEAD[4:]
 DROPPED = ("RMS", "verdict")  # on a narrow terminal, in this order
 MAX_TEXT = 80  # characters of a value
-LONG_TEXT = 1 << 16  # characters of a text of which JSON has no more than a part
 MAX_NAMES = 4  # of things that were not compared, for each reason
 TYPES = {"FLOAT32": "f32", "FLOAT64": "f64"}  # GGUF's names of the types that the text of a value depends on
 
@@ -208,13 +207,13 @@ def _json_value(side: Value | None, other: Value | None) -> Any:
     if side is None:
         return None
     value = side.value
-    if isinstance(value, str | bytes) and len(value) > LONG_TEXT:
+    if isinstance(value, str | bytes) and len(value) > paths.MAX_TEXT:
         first = _first_character(value, None if other is None else other.value)
         part = value[first : first + MAX_TEXT]
         return {"length": len(value), "index": first, "value": json_value_of(part, side.type)}
     if not isinstance(value, LISTS):
         return json_value_of(value, side.type)
-    if len(value) <= MAX_LIST:
+    if len(value) <= paths.MAX_LIST:
         return list(value)
     index = first_difference(side, other)
     item = None if index is None else value[index]

@@ -24,6 +24,7 @@ from ggcp_schema.inspect.text import (
     cells,
     count_text,
     json_value,
+    json_value_of,
     plain_text,
     readable,
     shape_text,
@@ -61,7 +62,9 @@ def dump(
 
     On a terminal, and with --width, long values are shortened; a pipe gets whole lines. --json prints an array of
     {path, type, offset, size, value}. The leaves cover the file without gaps; padding is shown as hex and tensor data
-    as null. Type "derived" is a value that is computed from others (size 0).
+    as null. Of a list of more than 1,000 values or tokens the first are given, and the others as one row {…, more}; of
+    a text of more than 65,536 bytes the beginning, and more. With --full all are. Type "derived" is a value that is
+    computed from others (size 0).
 
     Exit code 4 if the file is damaged: the fields before the damage are shown.
 
@@ -104,7 +107,12 @@ def rows(field: Field, *, full: bool) -> Iterator[dict[str, Any]]:
     """Yield each leaf for JSON, and what is left out of a list of values or tokens."""
     if field.is_leaf:
         place = {"path": field.path, "type": field.type, "offset": field.offset, "size": field.size}
-        yield place | {"value": json_value(field)}
+        value = field.value
+        if not full and isinstance(value, str | bytes) and len(value) > paths.MAX_TEXT:
+            text = json_value_of(value[: paths.MAX_TEXT], field.type)
+            yield place | {"value": text, "more": len(value) - paths.MAX_TEXT}
+        else:
+            yield place | {"value": json_value(field)}
         return
     if full or not paths.is_long(field):
         for child in field.elements():

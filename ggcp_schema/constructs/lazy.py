@@ -97,10 +97,13 @@ class LazyList(Sequence[Any]):
     `offset` and `nbytes` say where they lie in the stream.
     """
 
+    __slots__ = ("_indices", "_offsets", "element", "length", "nbytes", "offset", "origin")
+
     def __init__(self, element: FormatField | PascalString, origin: Origin, offset: int) -> None:
         self.element, self.origin, self.offset = element, origin, offset
         self.length, self.nbytes = 0, 0
-        self._indices, self._offsets = array("Q", [0]), array("Q", [offset])
+        if isinstance(element, PascalString):  # of numbers the places are known
+            self._indices, self._offsets = array("Q", [0]), array("Q", [offset])
 
     def note(self, index: int, offset: int) -> None:
         """Note the place of an element, from which later ones are found."""
