@@ -273,7 +273,7 @@ def test_a_model_that_is_not_whole_is_never_exported(option: tuple[str, ...], ou
         (ADAM.name, ["--vocab", VOCAB.name, "--ctx", "4294967296"], 2, ["4294967296"]),
         (ADAM.name, ["--vocab", "none.gguf", "--ctx", "16"], 2, ["none.gguf: No such file"]),
         (ADAM.name, ["--vocab", ADAM.name, "--ctx", "16"], 2, ["v1-adam.ggcp"]),
-        (ADAM.name, ["--vocab", "README.md", "--ctx", "16"], 2, ["README.md"]),
+        (ADAM.name, ["--vocab", "README.md", "--ctx", "16"], 4, ["README.md"]),
         (ADAM.name, ["--vocab", VOCAB.name, "--ctx", "16", "--rms-eps", "0"], 2, ["RMS epsilon must be between"]),
         (
             ADAM.name,
