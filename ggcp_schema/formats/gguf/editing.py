@@ -9,7 +9,8 @@ from construct import Container, ListContainer
 
 from ggcp_schema.errors import UsageError
 from ggcp_schema.schema.ggml import GGML_TYPES
-from ggcp_schema.schema.gguf import VALUE_TYPES, alignment, extents, given_size, in_order
+from ggcp_schema.schema.gguf import VALUE_TYPES, alignment, extents, in_order
+from ggcp_schema.schema.trailing import given_size
 
 if TYPE_CHECKING:
     from ggcp_schema.formats.gguf.file import GgufFile
