@@ -1,7 +1,8 @@
-"""The Health tab: a verdict, each parameter with its moments, and the tokens that never occurred in training."""
+"""The Health tab: a verdict, what is unsound, each parameter with its moments, and the tokens never trained."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +15,12 @@ from ggcp_schema.browse.panes import Jump, Pane
 from ggcp_schema.browse.text import bar, fit, number
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.inspect import Report
-from ggcp_schema.inspect.text import escape
+from ggcp_schema.inspect.text import count_text, escape
 
 if TYPE_CHECKING:
     from ggcp_schema.files.tensor import Tensor
     from ggcp_schema.inspect.health import Examination
+    from ggcp_schema.llama.state import Unsound
 
 LEGEND = (
     "RMS of the weights; m and v: how far and how steadily they move; v = 0: never trained",
@@ -77,23 +79,45 @@ class HealthView(LineView, Working, Pane):
         self.relayout()
 
     def count(self) -> int:
-        if self.found is None:
-            return 0
-        return len(self.found.rows) + (2 + len(self.found.dead) if self.found.n_tokens else 0)
+        return 0 if self.found is None else len(self.found.rows) + sum(2 + len(items) for _, items in self._below())
+
+    def _below(self) -> list[tuple[str, Sequence[Unsound | int]]]:
+        """Return the lists below the table, with their heads."""
+        assert self.found is not None  # noqa: S101 - called when there is a table
+        lists: list[tuple[str, Sequence[Unsound | int]]] = []
+        if self.found.unsound:
+            lists.append(
+                (f"{count_text(len(self.found.unsound), 'unsound place')} (Enter: go there)", self.found.unsound)
+            )
+        if self.found.n_tokens:
+            words = f"{len(self.found.dead):,} of {count_text(self.found.n_tokens, 'token')} never trained"
+            lists.append((f"{words} (v of the row is all zero)", self.found.dead))
+        return lists
+
+    def _item(self, index: int) -> Unsound | int | str:
+        """Return what a line below the table is about: an unsound place, a token, or words."""
+        assert self.found is not None  # noqa: S101 - as above
+        index -= len(self.found.rows)
+        for head, items in self._below():
+            if index < 2 + len(items):
+                return items[index - 2] if index > 1 else head if index else ""
+            index -= 2 + len(items)
+        return ""
 
     def moved(self) -> None:
         if self.found is not None and self.cursor < len(self.found.rows):
             self.post_message(Jump(tensor=self.found.rows[self.cursor].tensor))
 
     def chosen(self) -> None:
-        if self.found is None or self.cursor < len(self.found.rows) + 2:
+        if self.found is None or self.cursor < len(self.found.rows):
             return
-        row = self.found.dead[self.cursor - len(self.found.rows) - 2]
-        path = self.found.moments.embeddings
-        embeddings = next((item.tensor for item in self.found.rows if item.tensor.path == path), None)
-        if embeddings is not None:
+        item, path = self._item(self.cursor), self.found.moments.embeddings
+        embeddings = next((row.tensor for row in self.found.rows if row.tensor.path == path), None)
+        if isinstance(item, int) and embeddings is not None:
             size = embeddings.nbytes // embeddings.n_elements
-            self.post_message(Jump(offset=embeddings.offset + row * embeddings.shape[0] * size, tensor=embeddings))
+            self.post_message(Jump(offset=embeddings.offset + item * embeddings.shape[0] * size, tensor=embeddings))
+        elif not isinstance(item, int | str):
+            self.post_message(Jump(offset=item.start))
 
     # Drawing -----------------------------------------------------------------------------------------------
 
@@ -138,7 +162,7 @@ class HealthView(LineView, Working, Pane):
     def draw(self, index: int, width: int) -> list[Segment]:
         assert self.found is not None  # noqa: S101 - lines are drawn when there are some
         if index >= len(self.found.rows):
-            return self._dead(index - len(self.found.rows), width)
+            return self._draw_item(self._item(index))
         row, count = self.found.rows[index], self._columns(width)
         room = width - sum(WIDTHS[:count])
         segments = [self.text(fit(escape(row.tensor.path), room - 1, left=True) + " ", "name")]
@@ -152,15 +176,11 @@ class HealthView(LineView, Working, Pane):
             segments.append(self.text(f"{cell:>{size}}", style))
         return segments
 
-    def _dead(self, line: int, width: int) -> list[Segment]:
-        assert self.found is not None  # noqa: S101 - as above
-        if line == 0:
-            return []
-        if line == 1:
-            count, total = len(self.found.dead), self.found.n_tokens
-            noun = "token" if count == 1 else "tokens"
-            return [self.text(f"{count:,} of {total:,} {noun} never trained (v of the row is all zero)", "head")]
-        token = self.found.dead[line - 2]
-        texts = self.document.token_texts
-        text = "" if texts is None else f"  {escape(repr(texts(token)))}"
-        return [self.text(f"{token:>7}", "value"), self.text(text, "index")]
+    def _draw_item(self, item: Unsound | int | str) -> list[Segment]:
+        if isinstance(item, str):
+            return [self.text(item, "head")]
+        if isinstance(item, int):
+            texts = self.document.token_texts
+            text = "" if texts is None else f"  {escape(repr(texts(item)))}"
+            return [self.text(f"{item:>7}", "value"), self.text(text, "index")]
+        return [self.text(f"{item.start:>11,}  ", "error"), self.text(escape(f"{item.path}: {item.message}"), "name")]

@@ -83,7 +83,7 @@ class Pane(Widget):
 def cannot_show(tensor: Tensor | None, what: str) -> str:
     """Return why there is nothing to see of a tensor; empty if there is. `what` would be seen of it."""
     if tensor is None:
-        return f"No tensor is selected. Press n for the first tensor, to see {what}."
+        return f"Press n for the first tensor, to see {what}."
     if not tensor.n_elements:
         return "A NULL tensor has no values."
     if not tensor.is_readable:

@@ -184,7 +184,9 @@ class BrowseScreen(FileScreen):
     def _describe(self) -> None:
         """Show at the edge of the hex pane what is under the cursor."""
         words = [f"0x{self.byte:x}"]
-        if self.field is not None:
+        if self.field is not None and self.field.size and not self.field.offset <= self.byte < self.field.end:
+            words.append("no field: after the damage")
+        elif self.field is not None:
             words.append(escape(self.document.label(self.field)))
             element = self.document.element_at(self.byte, self.field)
             tensor = self.document.tensor_of(self.field)

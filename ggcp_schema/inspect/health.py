@@ -16,12 +16,14 @@ import numpy.typing as npt
 from ggcp_schema.errors import GgcpError
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.inspect import Report
+from ggcp_schema.inspect.soundness import soundness
 from ggcp_schema.inspect.stats import Sums, sums
 from ggcp_schema.inspect.tensors import listing, moments, order_of
 from ggcp_schema.inspect.text import count_text
 
 if TYPE_CHECKING:
     from ggcp_schema.formats.file import File
+    from ggcp_schema.llama.state import Unsound
 
 PIECE = 1 << 18  # elements read at a time
 EMBEDDINGS = "tok_embeddings"  # its rows are those of tokens
@@ -96,6 +98,7 @@ class Health:
 class Examination:
     """What is known so far: a row for each of `total` tensors, and the tokens whose embeddings were never trained.
 
+    `unsound` are the places that the program which wrote a checkpoint cannot have written, as `validate` finds them.
     `examine` adds to it, while another thread may show it.
     """
 
@@ -103,6 +106,7 @@ class Examination:
     moments: Moments
     rows: list[Health] = field(default_factory=list)
     dead: list[int] = field(default_factory=list)
+    unsound: list[Unsound] = field(default_factory=list)
     n_tokens: int = 0
     nan: int = 0
     inf: int = 0
@@ -116,13 +120,17 @@ class Examination:
 
     @property
     def is_sound(self) -> bool:
-        """True if no NaN and no infinity was found."""
-        return not (self.nan or self.inf)
+        """True if no NaN, no infinity and no place that is unsound was found."""
+        return not (self.nan or self.inf or self.unsound)
 
     @property
     def verdict(self) -> str:
         """The result in one line."""
         words = [f"{count_text(self.nan, 'NaN', 'NaN')}, {count_text(self.inf, 'infinity', 'infinities')}"]
+        if self.unsound:
+            words.append(
+                f"{count_text(len(self.unsound), 'unsound place')}, the first at offset {self.unsound[0].start:,}"
+            )
         if self.n_tokens:
             words.append(f"{len(self.dead):,} of {self.n_tokens:,} tokens never trained")
         if self.skipped:
@@ -130,13 +138,14 @@ class Examination:
         return f"{'healthy' if self.is_sound else 'damaged weights or moments'}: {', '.join(words)}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return verdict, evidence, n_tokens, dead_tokens and tensors {path, type, rms, nan, inf, m, …} for JSON."""
+        """Return verdict, moments, n_tokens, dead_tokens, unsound and tensors {path, type, rms, nan, …} for JSON."""
         names = ("rms", "nan", "inf", "m", "v", "ratio", "unused")
         return {
-            "verdict": "healthy" if self.is_sound else "not finite",
+            "verdict": "healthy" if self.is_sound else "not finite" if self.nan or self.inf else "unsound",
             "moments": self.moments.evidence,
             "n_tokens": self.n_tokens,
             "dead_tokens": self.dead,
+            "unsound": [each._asdict() for each in self.unsound],
             "tensors": [
                 {"path": row.tensor.path, "type": row.tensor.type} | {name: getattr(row, name) for name in names}
                 for row in self.rows
@@ -150,11 +159,13 @@ def parameters(file: File) -> list[Tensor]:
 
 
 def examine(file: File, report: Report = lambda found: None) -> Examination:
-    """Measure each parameter, and its moments if their order is known, in one pass over them.
+    """Measure each parameter, and its moments if their order is known, in one pass; then look for what is unsound.
 
     `report` gets the same growing result each time. Raises `FileError` if the file becomes too short.
     """
-    return examine_tensors(parameters(file), find_moments(file), report)
+    found = examine_tensors(parameters(file), find_moments(file), report)
+    found.unsound += soundness(file, lambda nbytes: report(None))
+    return found
 
 
 def examine_tensors(tensors: Sequence[Tensor], moments: Moments, report: Report) -> Examination:

@@ -449,6 +449,29 @@ def test_findings_are_visited(tmp_path: Path) -> None:
     browse(path, script=script)
 
 
+def test_health_says_where_a_checkpoint_is_unsound(tmp_path: Path) -> None:
+    content = bytearray(ALICE.read_bytes())
+    with open_file(ALICE) as file:
+        start = file.tensors["output"].offset + 8192
+    content[start : start + 4096] = bytes(4096)
+    path = tmp_path / "hole.ggcp"
+    path.write_bytes(content)
+
+    async def script(browser: Browser) -> None:
+        await browser.press("5")
+        await browser.settle()
+        shown = browser.text("HealthView")
+        assert "✗ damaged weights or moments: no NaN, no infinities, 1 unsound place," in " ".join(shown.split())
+        assert f"the first at offset {start:,}" in " ".join(shown.split())
+        view = browser.screen.query_one(HealthView)
+        view.put(len(view.found.rows) + 2)  # type: ignore[union-attr]
+        await browser.press("enter")
+        assert (browser.path, browser.hex.cursor) == ("output.data", start)
+        assert "zeros in the weights" in browser.text("HealthView")
+
+    browse(path, script=script, size=(200, 50))
+
+
 def test_a_file_that_changes_or_shrinks_gives_a_message_and_can_be_opened_again(tmp_path: Path) -> None:
     path = tmp_path / "shrinks.ggcp"
     path.write_bytes(ALICE.read_bytes())
