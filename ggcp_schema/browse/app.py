@@ -15,14 +15,13 @@ from rich.text import Text
 from textual import events
 from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
-from textual.message import Message
 from textual.screen import Screen
 from textual.theme import Theme
 from textual.widgets import Static
 
 from ggcp_schema.browse.dialogs import HelpWindow
-from ggcp_schema.browse.document import READ_ERRORS, Document
-from ggcp_schema.browse.jobs import Working
+from ggcp_schema.browse.document import Document
+from ggcp_schema.browse.jobs import Job
 from ggcp_schema.browse.pair import PairScreen
 from ggcp_schema.browse.panes import Keys, Pane
 from ggcp_schema.browse.screen import FileScreen, Reopen
@@ -65,25 +64,34 @@ LIGHT = Theme(
 )
 
 
-class Opened(Message):
-    """The files are open; or there is the error that prevented it."""
+class OpeningScreen(Screen[None]):
+    """The screen shown while files are opened, or when that fails."""
 
-    def __init__(self, documents: Sequence[Document], error: Exception | None) -> None:
-        super().__init__()
-        self.documents, self.error = documents, error
-
-
-class Opener(Working):
-    """Opens the files in the background."""
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("question_mark", "help", "help", key_display="?", tooltip="Keys"),
+        Binding("q", "app.quit", "quit", tooltip="Quit"),
+        Binding("t", "app.light_or_dark", "light or dark"),
+    ]
 
     def __init__(self, app: BrowseApp) -> None:
         super().__init__()
-        self.display = False
         self.paths, self.open_file, self.tokens = app.paths, app.open_file, app.tokens
+        self.show, self.opener = app.show, Job(self._opened)
 
-    def begin(self) -> None:
-        """Start to open the files."""
-        self.start(self._open)
+    def compose(self) -> ComposeResult:
+        yield Static(id="title")
+        yield Static(id="problem")
+        yield self.opener
+        yield Keys()
+
+    def on_mount(self) -> None:
+        self._say("opening …")
+        self.query_one("#problem").display = False
+        self.call_after_refresh(self.opener.start, self._open)  # the screen is seen first
+
+    def _say(self, state: str) -> None:
+        names = " and ".join(escape(Path(path).name) for path in self.paths)
+        self.query_one("#title", Static).update(Text.assemble((f" {names}\n", "bold"), f" {state}"))
 
     def _open(self, report: Report) -> list[Document]:
         """Open the files. If a file cannot be opened, or the job is cancelled, close the opened files again."""
@@ -99,42 +107,14 @@ class Opener(Working):
             raise
         return documents
 
-    def reported(self, result: Any, *, done: bool) -> None:
-        self.post_message(Opened([], result) if isinstance(result, READ_ERRORS) else Opened(result, None))
-
-
-class OpeningScreen(Screen[None]):
-    """The screen shown while files are opened, or when that fails."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("question_mark", "help", "help", key_display="?", tooltip="Keys"),
-        Binding("q", "app.quit", "quit", tooltip="Quit"),
-        Binding("t", "app.light_or_dark", "light or dark"),
-    ]
-
-    def compose(self) -> ComposeResult:
-        assert isinstance(self.app, BrowseApp)  # noqa: S101 - no other application has this screen
-        self.paths = self.app.paths
-        yield Static(id="title")
-        yield Static(id="problem")
-        yield Opener(self.app)
-        yield Keys()
-
-    def on_mount(self) -> None:
-        self._show("opening …")
-        self.query_one("#problem").display = False
-        self.call_after_refresh(self.query_one(Opener).begin)  # the screen is seen first
-
-    def _show(self, state: str) -> None:
-        names = " and ".join(escape(Path(path).name) for path in self.paths)
-        self.query_one("#title", Static).update(Text.assemble((f" {names}\n", "bold"), f" {state}"))
-
-    def on_opened(self, message: Opened) -> None:
-        if message.error is not None:
-            self._show("cannot be opened")
+    def _opened(self, result: Any, *, done: bool) -> None:
+        """Show the files; after an error this screen stays and says so."""
+        if isinstance(result, Exception):
+            self._say("cannot be opened")
             problem = self.query_one("#problem", Static)
             problem.display = True
-            problem.update(Text(escape(str(message.error), keep_newlines=True)))
+            problem.update(Text(escape(str(result), keep_newlines=True)))
+        self.app.call_later(self.show, result)
 
     def action_help(self) -> None:
         self.app.push_screen(HelpWindow({"Everywhere": OpeningScreen}))
@@ -178,7 +158,7 @@ class BrowseApp(App[None]):
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     leave = partial(self.exit, return_code=128 + number)
                     asyncio.get_running_loop().add_signal_handler(number, leave)
-        self.push_screen(OpeningScreen())
+        self.push_screen(OpeningScreen(self))
 
     def on_unmount(self) -> None:
         sys.setswitchinterval(self._interval)
@@ -188,28 +168,24 @@ class BrowseApp(App[None]):
             self.screen.hold_work()
         await super().on_event(event)
 
-    async def on_opened(self, message: Opened) -> None:
-        """Show the files; after an error the screen that says so stays."""
-        self.error = message.error
-        if message.error is None:
-            self.files = [document.file for document in message.documents]
-            screen = self._screen_for(message.documents)
-            await self.switch_screen(screen)
-            if self._place is not None:
-                self.call_after_refresh(screen.restore, self._place)
-                self._place = None
-
-    def _screen_for(self, documents: Sequence[Document]) -> FileScreen:
-        if len(documents) == 2:
-            return PairScreen(*documents)
-        return BrowseScreen(documents[0])
+    async def show(self, opened: Sequence[Document] | Exception) -> None:
+        """Show the files; or note the error that prevented opening them."""
+        if isinstance(opened, Exception):
+            self.error = opened
+            return
+        self.error, self.files = None, [document.file for document in opened]
+        screen = PairScreen(*opened) if len(opened) == 2 else BrowseScreen(*opened)
+        await self.switch_screen(screen)
+        if self._place is not None:
+            self.call_after_refresh(screen.restore, self._place)
+            self._place = None
 
     async def on_reopen(self, message: Reopen) -> None:
         """Open the files again, after they have changed."""
         if isinstance(self.screen, FileScreen):
             self._place = self.screen.place()
         before, self.files = self.files, []
-        await self.switch_screen(OpeningScreen())
+        await self.switch_screen(OpeningScreen(self))
         for file in before:
             file.close()
 

@@ -14,6 +14,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.dom import DOMNode
+from textual.keys import format_key
 from textual.screen import ModalScreen
 from textual.widgets import Input, Label, Static
 
@@ -290,19 +291,6 @@ class HelpWindow(ModalScreen[None]):
     """All keys, as the bindings of the screen and its panes say."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,question_mark,enter", "dismiss", "Close", show=False)]
-    NAMES: ClassVar[dict[str, str]] = {
-        "up": "↑",
-        "down": "↓",
-        "left": "←",
-        "right": "→",
-        "slash": "/",
-        "question_mark": "?",
-        "minus": "−",
-        "plus": "+",
-        "equals_sign": "=",
-        "left_square_bracket": "[",
-        "right_square_bracket": "]",
-    }
 
     def __init__(self, groups: dict[str, type[DOMNode]]) -> None:
         super().__init__()
@@ -313,9 +301,8 @@ class HelpWindow(ModalScreen[None]):
             for title, owner in self.groups.items():
                 lines = [Text(title, "bold underline")]
                 for binding in (each for each in owner.BINDINGS if isinstance(each, Binding)):
-                    keys = " ".join(
-                        self.NAMES.get(key, key.capitalize() if len(key) > 1 else key) for key in binding.key.split(",")
-                    )
+                    names = [format_key(key) for key in binding.key.split(",")]
+                    keys = " ".join(name.capitalize() if len(name) > 1 else name for name in names)
                     words = binding.tooltip or binding.description
                     lines.append(Text.assemble((f"  {keys:<16} ", "bold"), words[:1].upper() + words[1:]))
                 yield Static(Hanging(Text("\n").join([*lines, Text()]), 19))

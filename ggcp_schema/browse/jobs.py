@@ -111,3 +111,15 @@ class Working(Widget):
 
     def on_unmount(self) -> None:
         self.stop()
+
+
+class Job(Working):
+    """Work that has no picture of its own: what it finds is given to a function, as to `Working.reported`."""
+
+    def __init__(self, found: Callable[..., None], *, patient: bool = False) -> None:
+        super().__init__()
+        self.display = False
+        self.found, self.patient = found, patient
+
+    def reported(self, result: Any, *, done: bool) -> None:
+        self.found(result, done=done)

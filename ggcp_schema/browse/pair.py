@@ -18,8 +18,8 @@ from ggcp_schema.browse.document import Document, holders
 from ggcp_schema.browse.hexview import HexView
 from ggcp_schema.browse.jobs import Working
 from ggcp_schema.browse.lines import LineView
-from ggcp_schema.browse.panes import Frame, Keys, TopBar, reads_file
-from ggcp_schema.browse.screen import FileScreen, Finder, Known, Student
+from ggcp_schema.browse.panes import Frame, TopBar, reads_file
+from ggcp_schema.browse.screen import FileScreen
 from ggcp_schema.browse.text import bar, fit, number
 from ggcp_schema.browse.tree import TreeView
 from ggcp_schema.constructs.tree import Field
@@ -250,15 +250,6 @@ class PairScreen(FileScreen):
     NAMES = ("A", "B", "Changes", "Bytes A", "Bytes B")
     OWNERS: ClassVar[dict[str, type[Widget]]] = {"Fields": TreeView, "Changes": ChangeList, "Bytes": HexView}
 
-    def __init__(self, a: Document, b: Document) -> None:
-        super().__init__()
-        self.a, self.b = a, b
-        self.side = 0
-
-    @property
-    def document(self) -> Document:
-        return self.b if self.side else self.a
-
     def frames(self) -> list[str]:
         return list(FRAMES)
 
@@ -267,25 +258,23 @@ class PairScreen(FileScreen):
         return self.single or self.has_class("-low")
 
     def compose(self) -> ComposeResult:
-        yield TopBar(f"{self.a.name} ↔ {self.b.name}", self.a)
+        a, b = self.documents
+        yield TopBar(f"{a.name} ↔ {b.name}", a)
         with Horizontal(id="trees"):
-            for letter, document in (("a", self.a), ("b", self.b)):
+            for letter, document in zip("ab", self.documents):
                 with Frame(id=f"{letter}-frame"):
                     yield TreeView(document, id=f"tree-{letter}")
         with Frame(id="changes-frame"):
-            yield ChangeList(self.a, self.b)
+            yield ChangeList(a, b)
         with Horizontal(id="hexes"):
-            for letter, document in (("a", self.a), ("b", self.b)):
+            for letter, document in zip("ab", self.documents):
                 with Frame(id=f"bytes-{letter}-frame"):
                     yield HexView(document, id=f"hex-{letter}")
-        yield Finder(self.found)
-        yield Student(self.a)
-        yield Student(self.b)
-        yield Keys()
+        yield from self.edges()
 
     async def on_mount(self) -> None:
         self.fit_to(self.app.size.width, self.app.size.height)
-        for letter, document in (("a", self.a), ("b", self.b)):
+        for letter, document in zip("ab", self.documents):
             title = f"{letter.upper()}: {document.name}".replace("[", r"\[")
             self.query_one(f"#{letter}-frame").border_title = title
             self.query_one(f"#bytes-{letter}-frame").border_title = f"Bytes of {letter.upper()}"
@@ -309,17 +298,9 @@ class PairScreen(FileScreen):
             self.side = int(name.endswith("b"))
             self.query_one(TopBar).put(document=self.document)
 
-    def on_known(self, message: Known) -> None:
-        self.query_one(TopBar).refresh()
+    def studied(self, document: Document, result: Any, *, done: bool) -> None:
+        super().studied(document, result, done=done)
         self.query_one(ChangeList).refresh()
-
-    def look_for_changes(self) -> None:
-        side = self.side
-        try:
-            for self.side in (0, 1):
-                super().look_for_changes()
-        finally:
-            self.side = side
 
     # Selection ---------------------------------------------------------------------------------------------
 
@@ -329,7 +310,7 @@ class PairScreen(FileScreen):
         self.field = field
         self.byte = offset if offset is not None else self.byte if field is None else field.offset
         here, there = ("b", "a") if self.side else ("a", "b")
-        other = self.a if self.side else self.b
+        other = self.documents[1 - self.side]
         self._mark(here, field, offset, origin)
         same = None if field is None else counterpart(field, self.document, other)
         if same is not None and field is not None:
@@ -367,8 +348,7 @@ class PairScreen(FileScreen):
             self.select(field_of(self.document, change, side), None if places is None else places[side])
 
     def on_found(self, message: Found) -> None:
-        for letter, document, side in (("a", self.a, 0), ("b", self.b, 1)):
-            tree = self.query_one(f"#tree-{letter}", TreeView)
+        for side, tree in enumerate(self.query(TreeView)):
             if message.changes is not None:
-                tree.marks = ChainMap(document.marks, message.changes.marks[side])
+                tree.marks = ChainMap(self.documents[side].marks, message.changes.marks[side])
             tree.refresh()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Any, ClassVar
 
 from textual import events
@@ -17,8 +18,8 @@ from ggcp_schema.browse import commands
 from ggcp_schema.browse.dialogs import CommandWindow, GoToWindow, HelpWindow, SearchWindow
 from ggcp_schema.browse.document import READ_ERRORS, Document
 from ggcp_schema.browse.hexview import HexView
-from ggcp_schema.browse.jobs import Working
-from ggcp_schema.browse.panes import TopBar, Unreadable, reads_file
+from ggcp_schema.browse.jobs import Job
+from ggcp_schema.browse.panes import Keys, TopBar, Unreadable, reads_file
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.errors import FileError, GgcpError
 from ggcp_schema.files.source import Source
@@ -39,43 +40,6 @@ def check_same_file(source: Source) -> None:
         raise FileError(f"{source.path} was deleted or renamed while it was open") from error
     if not same:
         raise FileError(f"{source.path} was replaced by another file while it was open", "Press r to open that one.")
-
-
-class Finder(Working):
-    """Looks for the next odd place in the background."""
-
-    def __init__(self, found: Callable[[Any, bool], None]) -> None:
-        super().__init__()
-        self.display = False
-        self._found = found
-
-    def reported(self, result: Any, *, done: bool) -> None:
-        self._found(result, done)
-
-
-class Known(Message):
-    """It is known now what `info` says about a file; or the error that prevents that."""
-
-    def __init__(self, document: Document, error: Exception | None) -> None:
-        super().__init__()
-        self.document, self.error = document, error
-
-
-class Student(Working):
-    """Finds out in the background what `info` says about a file."""
-
-    patient = True
-
-    def __init__(self, document: Document) -> None:
-        super().__init__()
-        self.display = False
-        self.document = document
-
-    def on_mount(self) -> None:
-        self.start(self.document.study, delay=AFTER_PAINT)
-
-    def reported(self, result: Any, *, done: bool) -> None:
-        self.post_message(Known(self.document, result))
 
 
 class Reopen(Message):
@@ -108,12 +72,26 @@ class FileScreen(Screen[None]):
     NAMES: ClassVar[tuple[str, ...]]  # of the panes
     OWNERS: ClassVar[dict[str, type[Widget]]]  # whose keys the help window lists
     field: Field | None = None
-    byte = tab = 0
+    byte = tab = side = 0
+
+    def __init__(self, *documents: Document) -> None:
+        super().__init__()
+        self.documents = documents
+        self.finder = Job(self.found)
+        self.students = [Job(partial(self.studied, document), patient=True) for document in documents]
 
     @property
     def document(self) -> Document:
         """The file that keys and windows act on."""
-        raise NotImplementedError
+        return self.documents[self.side]
+
+    def edges(self) -> Iterator[Widget]:
+        """Yield the jobs and the keys at the bottom."""
+        yield from (self.finder, *self.students, Keys())
+
+    def studied(self, document: Document, result: Any, *, done: bool) -> None:
+        """Show what `info` says about a file, or the error (`result`) that prevents that."""
+        self.query_one(TopBar).refresh()
 
     def select(self, field: Field | None, offset: int | None = None, origin: Widget | None = None) -> None:
         """Select a field everywhere but in the widget where the user did it."""
@@ -189,38 +167,38 @@ class FileScreen(Screen[None]):
 
     async def on_mount(self) -> None:
         self.set_interval(WATCH, self.look_for_changes)
+        for student, document in zip(self.students, self.documents, strict=True):
+            student.start(document.study, delay=AFTER_PAINT)
 
     def hold_work(self) -> None:
         """Let work in the background wait while the user does something."""
-        for student in self.query(Student):
+        for student in self.students:
             student.wait()
 
     def look_for_changes(self) -> None:
-        """Say it once if the file was changed or cut by another program."""
-        bar = self.query_one(TopBar)
-        if bar.trouble:
-            return
+        """Say it once if a file was changed or cut by another program."""
         try:
-            check_same_file(self.document.file.source)
+            for document in self.documents:
+                check_same_file(document.file.source)
         except READ_ERRORS as error:
-            self.trouble(error)
+            self.trouble(error, "changed on disk (r: open again)", "The file has changed")
 
-    def trouble(self, error: Exception) -> None:
-        """Say that the file cannot be read as it was."""
+    def trouble(self, error: Exception, state: str, title: str) -> None:
+        """Say once that a file cannot be read as it was."""
         bar = self.query_one(TopBar)
         if not bar.trouble:
-            trouble, title = "cannot be read (r: try again)", "The file cannot be read"
-            try:
-                check_same_file(self.document.file.source)
-            except READ_ERRORS:
-                trouble, title = "changed on disk (r: open again)", "The file has changed"
-            bar.put(trouble=trouble)
+            bar.put(trouble=state)
             self.notify(str(error), title=title, severity="error", timeout=15, markup=False)
             for view in self.query(HexView):
                 view.reload()
 
+    def failed(self, error: Exception) -> None:
+        """Say that a file cannot be read: because it has changed, or for another reason."""
+        self.look_for_changes()
+        self.trouble(error, "cannot be read (r: try again)", "The file cannot be read")
+
     def on_unreadable(self, message: Unreadable) -> None:
-        self.trouble(message.error)
+        self.failed(message.error)
 
     def place(self) -> tuple[str | None, int, int]:
         """Return the path of the field, the byte and the tab, to go there again."""
@@ -280,10 +258,10 @@ class FileScreen(Screen[None]):
     def action_finding(self) -> None:
         self.query_one(TopBar).put(note="looking for findings …  Esc: stop")
         document, after = self.document, self.byte
-        self.query_one(Finder).start(lambda report: next_place(document.file, after, report))
+        self.finder.start(lambda report: next_place(document.file, after, report))
 
     @reads_file
-    def found(self, result: Any, done: bool) -> None:
+    def found(self, result: Any, *, done: bool) -> None:
         """Go to the place that was found."""
         bar = self.query_one(TopBar)
         if not done:
@@ -296,11 +274,11 @@ class FileScreen(Screen[None]):
         elif result is None:
             self.notify("No findings: no NaN or infinity, no damage, all padding zero.")
         else:
-            self.trouble(result)
+            self.failed(result)
 
     def action_stop(self) -> None:
-        if self.query_one(Finder).working:
-            self.query_one(Finder).stop()
+        if self.finder.working:
+            self.finder.stop()
             self.query_one(TopBar).put(note="")
 
     def _copy(self, text: str) -> None:

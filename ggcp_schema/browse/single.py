@@ -17,10 +17,10 @@ from ggcp_schema.browse.hexview import HexView
 from ggcp_schema.browse.histogram import Histogram
 from ggcp_schema.browse.layers import Layers
 from ggcp_schema.browse.overview import Overview
-from ggcp_schema.browse.panes import Frame, Jump, Keys, Pane, TopBar, reads_file
+from ggcp_schema.browse.panes import Frame, Jump, Pane, TopBar, reads_file
 from ggcp_schema.browse.picture import PictureView
 from ggcp_schema.browse.schema import Schema
-from ggcp_schema.browse.screen import FileScreen, Finder, Known, Student
+from ggcp_schema.browse.screen import FileScreen
 from ggcp_schema.browse.tree import TreeView
 from ggcp_schema.browse.values import Values
 from ggcp_schema.constructs.tree import Field
@@ -44,14 +44,8 @@ class BrowseScreen(FileScreen):
     }
 
     def __init__(self, document: Document) -> None:
-        super().__init__()
-        self._document = document
+        super().__init__(document)
         self.panes: dict[int, Pane] = {}
-        self.tab = 0
-
-    @property
-    def document(self) -> Document:
-        return self._document
 
     def frames(self) -> list[str]:
         return list(FRAMES)
@@ -65,9 +59,7 @@ class BrowseScreen(FileScreen):
                 yield Tabs(*(Tab(kind.TITLE, id=f"tab-{index}") for index, kind in enumerate(KINDS)))
         with Frame(id="hex-frame"):
             yield HexView(self.document)
-        yield Finder(self.found)
-        yield Student(self.document)
-        yield Keys()
+        yield from self.edges()
 
     async def on_mount(self) -> None:
         self.fit_to(self.app.size.width, self.app.size.height)
@@ -103,11 +95,11 @@ class BrowseScreen(FileScreen):
             return self.query_one(TreeView)
         return self.query_one(HexView) if name == "hex" else self.panes[self.tab]
 
-    def on_known(self, message: Known) -> None:
-        self.query_one(TopBar).refresh()
+    def studied(self, document: Document, result: Any, *, done: bool) -> None:
+        super().studied(document, result, done=done)
         overview = self.panes.get(0)
-        if isinstance(overview, Overview) and message.error is not None:
-            overview.fail(message.error)
+        if isinstance(overview, Overview) and result is not None:
+            overview.fail(result)
         elif isinstance(self.panes[self.tab], Overview | Schema):
             self._show_in_tab()
 

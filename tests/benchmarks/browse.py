@@ -127,7 +127,7 @@ async def run():
                 screen.action_tensor(1)
                 await painted()
         screen.select(file.find("magic"))
-        while app.screen.query("Student").first().working and time.perf_counter() - start < 20:
+        while app.screen.students[0].working and time.perf_counter() - start < 20:
             await asyncio.sleep(0.05)
         found["memory"] = max(found["memory"], resident())
         steps = min(1000, len(file.tensors) - 4)

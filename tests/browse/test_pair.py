@@ -157,7 +157,7 @@ def test_tab_goes_through_all_panes() -> None:
             seen.append(browser.app.focused.id or type(browser.app.focused).__name__)
             await browser.press("tab")
         assert seen == ["tree-a", "tree-b", "ChangeList", "hex-a", "hex-b", "tree-a"]
-        assert screen.document is screen.b
+        assert screen.document is screen.documents[1]
 
     browse(A, B, script=script)
 
