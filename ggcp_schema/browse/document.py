@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from construct import ConstructError
 from ggcp_schema.errors import GgcpError
 from ggcp_schema.inspect import Report
 from ggcp_schema.inspect.text import readable, value_text
+from ggcp_schema.llama import keys
 
 if TYPE_CHECKING:
     from ggcp_schema.constructs.tree import Field
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 READ_ERRORS = (GgcpError, OSError, ConstructError)  # of a file that was changed while it is shown
 NUMBER = re.compile(r"\d+")
+FIELDS = {key: path for table in (keys.COUNTS, keys.OPTIMIZER, *keys.STATE.values()) for key, _, path in table}
 
 
 class Document:
@@ -92,11 +95,15 @@ class Document:
         return first is not None and self.path_of(first) == first
 
     def path_of(self, name: str) -> str | None:
-        """Return the path of the field that has a name; None if there is none, or damage hides it."""
-        try:
-            return self.file.find(name).path
-        except GgcpError:
-            return None
+        """Return the path of the field that has a name, or becomes a key of that name in GGUF.
+
+        None if there is none, or damage hides it.
+        """
+        for path in (name, FIELDS.get(name)):
+            with suppress(GgcpError):
+                if path is not None:
+                    return self.file.find(path).path
+        return None
 
     def tensor_of(self, field: Field | None) -> Tensor | None:
         """Return the tensor that the field is, or is a part of."""

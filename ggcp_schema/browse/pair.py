@@ -14,7 +14,7 @@ from textual.containers import Horizontal
 from textual.message import Message
 from textual.widget import Widget
 
-from ggcp_schema.browse.document import Document, holders
+from ggcp_schema.browse.document import FIELDS, Document, holders
 from ggcp_schema.browse.hexview import HexView
 from ggcp_schema.browse.jobs import Working
 from ggcp_schema.browse.lines import LineView
@@ -25,6 +25,7 @@ from ggcp_schema.browse.tree import TreeView
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.inspect import Report
 from ggcp_schema.inspect.text import count_text, escape, plain_text, shape_text
+from ggcp_schema.llama import names
 
 if TYPE_CHECKING:
     from ggcp_schema.inspect.diff import FieldRow, TensorRow
@@ -39,7 +40,7 @@ class Change:
     `a` and `b` are the values in words, None where only the other file has it. `relative` is the length of the
     difference in units of the length of A's tensor, infinite where that is zero; None for fields, and for tensors that
     cannot be compared. `largest` is the largest absolute difference. `places` are the offsets of a tensor's data in
-    both files, `paths` those of the fields that have changed.
+    both files, `paths` those of the fields that have changed. `name` is that of `diff`, `shown` as in both trees.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Change:
     largest: float | None = None
     places: tuple[int | None, int | None] | None = None
     paths: tuple[str | None, str | None] = (None, None)
+    shown: str = ""
 
     @property
     def is_tensor(self) -> bool:
@@ -73,12 +75,14 @@ class Changes:
         fields = [field_of(document, change, side) for side, document in enumerate(documents)]
         a, b = (None if field is None else field.path for field in fields)
         change = replace(change, paths=(a, b))
+        if all(document.by_path for document in documents):  # then the trees know no name of GGUF
+            change = replace(change, shown=FIELDS.get(change.name) or names.field_path(change.name) or change.name)
         for path, marks in zip(change.paths, self.marks):
             if path is not None:
                 marks[path] = "changed" if change.a is not None and change.b is not None else "only"
                 for holder in holders(path):
                     marks.setdefault(holder, "changed inside")
-        self.widest = max(self.widest, len(change.name))
+        self.widest = max(self.widest, len(change.shown or change.name))
         self.fields += not change.is_tensor
         self.rows.append(change)  # last: the other thread counts the rows
 
@@ -210,7 +214,10 @@ class ChangeList(LineView, Working):
         row = self.changes.rows[index]
         label = min(self.changes.widest + 1, width // 2)
         sign = "≠" if row.a is not None and row.b is not None else "−" if row.b is None else "+"
-        head = [self.text(f"{sign} ", "changed"), self.text(fit(escape(row.name), label, left=True), "name")]
+        head = [
+            self.text(f"{sign} ", "changed"),
+            self.text(fit(escape(row.shown or row.name), label, left=True), "name"),
+        ]
         if row.relative is not None:
             share = "∞" if math.isinf(row.relative) else f"{100 * row.relative:.3g} %"
             room = max(4, width - label - 36)
@@ -351,4 +358,5 @@ class PairScreen(FileScreen):
         for side, tree in enumerate(self.query(TreeView)):
             if message.changes is not None:
                 tree.marks = ChainMap(self.documents[side].marks, message.changes.marks[side])
+            tree.root.refresh()  # Textual keeps the lines of a tree until a node above them has changed
             tree.refresh()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 from pathlib import Path
 
@@ -147,6 +148,16 @@ def test_the_screen_shows_what_changed(tmp_path: Path) -> None:
         assert not any("≠ output" in line for line in tree.splitlines())
 
     browse(ALICE, changed(tmp_path), script=script, size=(200, 50))
+
+
+def test_checkpoints_of_two_layouts_have_the_names_and_marks_of_their_trees() -> None:
+    async def script(browser: Browser) -> None:
+        await browser.settle()
+        assert re.search(r"≠ train_its +5 → 20", browser.text("ChangeList"))
+        assert "≠ tok_embeddings" in browser.text("ChangeList")
+        assert all("≠ train_its" in browser.text(f"#tree-{letter}") for letter in "ab")
+
+    browse(*(path for name in ("jun", "jul") for path in ORDERS if path.name == f"{name}-A-3.ggcp"), script=script)
 
 
 def test_tab_goes_through_all_panes() -> None:
