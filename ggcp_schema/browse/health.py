@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 from rich.segment import Segment
 
 from ggcp_schema.browse.document import Document
-from ggcp_schema.browse.jobs import Working
 from ggcp_schema.browse.lines import LineView
-from ggcp_schema.browse.panes import Jump, Pane
+from ggcp_schema.browse.panes import JobPane, Jump
 from ggcp_schema.browse.text import bar, fit, number
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.inspect import Report
@@ -32,16 +31,15 @@ WIDTHS = (8, 8, 8, 8, 8, 6, 6)  # no value is negative
 NAME = 20  # columns for a path: enough to show the layer of an attention_norm
 
 
-class HealthView(LineView, Working, Pane):
+class HealthView(LineView, JobPane):
     """The Health tab."""
 
     TITLE = "Health"
+    found: Examination | None = None
 
     def __init__(self, document: Document, **options: Any) -> None:
         super().__init__(**options)
         self.document = document
-        self.found: Examination | None = None
-        self.error = ""
 
     def show(self, field: Field | None) -> None:
         if self.found is None and not self.working and not self.error:
@@ -64,18 +62,10 @@ class HealthView(LineView, Working, Pane):
 
         return examine(self.document.file, report)
 
-    def hide(self) -> None:
-        if self.working:
-            self.stop()
-            self.found = None
-
     def reported(self, result: Any, *, done: bool) -> None:
-        if isinstance(result, Exception):
-            self.error = getattr(result, "message", str(result))
-        else:
-            self.found = result
-            if done:
-                self._follow()
+        super().reported(result, done=done)
+        if done:
+            self._follow()
         self.relayout()
 
     def count(self) -> int:

@@ -22,6 +22,10 @@ from ggcp_schema.constructs.tree import Field
 from ggcp_schema.files.source import Source
 from ggcp_schema.inspect.text import escape, value_text
 
+KINDS = (
+    *("address", "even", "odd", "unknown", "selected", "cursor", "cursor-blurred"),
+    *("damage", "different", "name", "name-selected"),
+)
 SHOWN_NAMES = frozenset({"u32", "i32", "u64", "i64", "f32"})  # types whose value fits beside the name
 
 
@@ -42,20 +46,7 @@ class HexView(ScrollView, can_focus=True):
         Binding("left_square_bracket", "field(-1)", "Previous field", show=False),
         Binding("right_square_bracket", "field(1)", "Next field", show=False),
     ]
-    COMPONENT_CLASSES: ClassVar[set[str]] = {
-        "hex--address",
-        "hex--even",
-        "hex--odd",
-        "hex--zero",
-        "hex--unknown",
-        "hex--selected",
-        "hex--cursor",
-        "hex--cursor-blurred",
-        "hex--damage",
-        "hex--different",
-        "hex--name",
-        "hex--name-selected",
-    }
+    COMPONENT_CLASSES: ClassVar[set[str]] = {f"hex--{kind}" for kind in KINDS}
 
     class Moved(Message):
         """The cursor stands on another byte."""

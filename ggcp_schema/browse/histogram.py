@@ -11,8 +11,7 @@ from textual.binding import Binding, BindingType
 from textual.strip import Strip
 
 from ggcp_schema.browse.document import Document
-from ggcp_schema.browse.jobs import Working
-from ggcp_schema.browse.panes import Pane, cannot_show
+from ggcp_schema.browse.panes import JobPane, cannot_show
 from ggcp_schema.browse.text import bar, column, fit, number, short_size
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.files.tensor import Tensor
@@ -29,10 +28,11 @@ def measured(tensor: Tensor, report: Report) -> Distribution:
     return distribution(tensor, report)
 
 
-class Histogram(Working, Pane, can_focus=True):
+class Histogram(JobPane, can_focus=True):
     """The Histogram tab."""
 
     TITLE = "Histogram"
+    found: Distribution | None = None
     BINDINGS: ClassVar[list[BindingType]] = [Binding("o", "logarithmic", "Logarithmic scale")]
     COMPONENT_CLASSES: ClassVar[set[str]] = {"plot--bar", "plot--label", "plot--value", "plot--axis", "plot--warning"}
     DELAY = 0.08  # seconds without a further move of the selection
@@ -42,8 +42,6 @@ class Histogram(Working, Pane, can_focus=True):
         self.document = document
         self.logarithmic = False
         self.tensor: Tensor | None = None
-        self.found: Distribution | None = None
-        self.error = ""
 
     def show(self, field: Field | None) -> None:
         tensor = self.document.tensor_of(field)
@@ -56,17 +54,8 @@ class Histogram(Working, Pane, can_focus=True):
             self.start(lambda report: measured(tensor, report), delay=self.DELAY)
         self.refresh()
 
-    def hide(self) -> None:
-        if self.working:
-            self.stop()
-            self.tensor = None
-
-    def reported(self, result: Any, *, done: bool) -> None:
-        if isinstance(result, Exception):
-            self.error = getattr(result, "message", str(result))
-        else:
-            self.found = result
-        self.refresh()
+    def forget(self) -> None:
+        self.tensor = None
 
     def action_logarithmic(self) -> None:
         self.logarithmic = not self.logarithmic
@@ -84,10 +73,7 @@ class Histogram(Working, Pane, can_focus=True):
     def _line(self, y: int, width: int) -> Iterator[Segment]:
         found = self.found
         if found is None or self.error:
-            if y == 0 and self.working:
-                yield self._part("reading …", "label")
-            elif y == 0:
-                yield self._part(self.error, "label")
+            yield self._part(self.message(y, width), "label")
             return
         head = self._head(width)
         if y < len(head):

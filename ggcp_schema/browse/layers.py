@@ -10,9 +10,8 @@ from rich.segment import Segment
 from textual.binding import Binding, BindingType
 
 from ggcp_schema.browse.document import Document
-from ggcp_schema.browse.jobs import Working
 from ggcp_schema.browse.lines import LineView
-from ggcp_schema.browse.panes import Jump, Pane
+from ggcp_schema.browse.panes import JobPane, Jump
 from ggcp_schema.browse.text import bar, fit, number
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.files.tensor import Tensor
@@ -54,7 +53,7 @@ class Line(NamedTuple):
     tensor: Tensor | None
 
 
-class Layers(LineView, Working, Pane):
+class Layers(LineView, JobPane):
     """The Layers tab."""
 
     TITLE = "Layers"
@@ -69,7 +68,6 @@ class Layers(LineView, Working, Pane):
         self.scales: dict[str, float] = {}
         self.found: dict[str, Measured] = {}
         self.widest = 0
-        self.error = ""
         self._complete = False
         self._total, self._scaled = 0, 0
         self._at: dict[str, int] = {}
@@ -90,19 +88,13 @@ class Layers(LineView, Working, Pane):
         if tensor is not None and tensor.path in self._at and (current is None or current.path != tensor.path):
             self.put(self._at[tensor.path], centre=True)
 
-    def hide(self) -> None:
-        if self.working:
-            self.stop()
+    def forget(self) -> None:
+        self.found, self._scaled = {}, 0
 
     def reported(self, result: Any, *, done: bool) -> None:
-        if isinstance(result, Exception):
-            self.error = getattr(result, "message", str(result))
-        else:
-            if result is not self.found:
-                self.found, self._scaled = result, 0
-            self._complete = done
-            self._scale_more()
-        self.refresh()
+        super().reported(result, done=done)
+        self._complete = done and not self.error
+        self._scale_more()
 
     def _rescale(self) -> None:
         """Find the largest value of each group."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from textwrap import wrap
 from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar
 
 from rich.cells import cell_len
@@ -17,6 +18,7 @@ from textual.widget import Widget
 from textual.widgets import Footer
 
 from ggcp_schema.browse.document import READ_ERRORS, Document
+from ggcp_schema.browse.jobs import Working
 from ggcp_schema.browse.text import fit, number
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.files.tensor import Tensor
@@ -78,6 +80,34 @@ class Pane(Widget):
 
     def hide(self) -> None:
         """Stop background work, because the tab is hidden."""
+
+
+class JobPane(Working, Pane):
+    """A tab that shows what a job has found so far (`found`), or why there is nothing to see (`error`)."""
+
+    found: Any = None
+    error = ""
+
+    def hide(self) -> None:
+        if self.working:
+            self.stop()
+            self.forget()
+
+    def forget(self) -> None:
+        """Take note that the job was stopped, so that it begins anew when the tab is opened again."""
+        self.found = None
+
+    def reported(self, result: Any, *, done: bool) -> None:
+        if isinstance(result, Exception):
+            self.error = getattr(result, "message", str(result))
+        else:
+            self.found = result
+        self.refresh()
+
+    def message(self, y: int, width: int) -> str:
+        """Return a line of the reason why there is nothing to see, or of the words that stand there meanwhile."""
+        lines = wrap(self.error or ("reading …" if self.working else ""), max(1, width))
+        return lines[y] if y < len(lines) else ""
 
 
 def cannot_show(tensor: Tensor | None, what: str) -> str:

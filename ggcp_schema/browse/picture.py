@@ -13,8 +13,7 @@ from textual.binding import Binding, BindingType
 from textual.strip import Strip
 
 from ggcp_schema.browse.document import Document
-from ggcp_schema.browse.jobs import Working
-from ggcp_schema.browse.panes import Pane, cannot_show
+from ggcp_schema.browse.panes import JobPane, cannot_show
 from ggcp_schema.browse.text import fit, number
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.inspect.pooling import METHODS, Matrix, Picture, Window, pool
@@ -37,10 +36,11 @@ def colour(value: float, scale: float) -> tuple[int, int, int]:
     return red, green, blue
 
 
-class PictureView(Working, Pane, can_focus=True):
+class PictureView(JobPane, can_focus=True):
     """The Picture tab."""
 
     TITLE = "Picture"
+    found: Picture | None = None
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("p", "method", "Pool by mean, min or max"),
         Binding("plus,equals_sign", "zoom(2)", "Zoom in"),
@@ -60,24 +60,20 @@ class PictureView(Working, Pane, can_focus=True):
         self.matrix: Matrix | None = None
         self.window = Window(0, 0, 0, 0)
         self.method = "mean"
-        self.picture: Picture | None = None
-        self.error = ""
 
     def show(self, field: Field | None) -> None:
         tensor = self.document.tensor_of(field)
         problem = cannot_show(tensor, "it as a picture")
         if tensor is None or problem:
             self.stop()
-            self.matrix, self.picture, self.error = None, None, problem
+            self.matrix, self.found, self.error = None, None, problem
             self.refresh()
         elif self.matrix is None or self.matrix.tensor != tensor:
             self.matrix = Matrix(tensor)
             self.action_whole()
 
-    def hide(self) -> None:
-        if self.working:
-            self.stop()
-            self.matrix = None
+    def forget(self) -> None:
+        self.matrix = None
 
     def on_resize(self) -> None:
         self._compute()
@@ -87,20 +83,13 @@ class PictureView(Working, Pane, can_focus=True):
         if self.matrix is None:
             return
         self.stop()
-        self.picture, self.error = None, ""
+        self.found, self.error = None, ""
         self.refresh()
         matrix, window, method = self.matrix, self.window, self.method
         width, height = self.size.width, 2 * (self.size.height - 2)
         if width < 1 or height < 1:
             return
         self.start(lambda report: pool(matrix, window, width, height, method, report), delay=self.DELAY)
-
-    def reported(self, result: Any, *, done: bool) -> None:
-        if isinstance(result, Exception):
-            self.error = getattr(result, "message", str(result))
-        else:
-            self.picture = result
-        self.refresh()
 
     # Actions -----------------------------------------------------------------------------------------------
 
@@ -148,14 +137,13 @@ class PictureView(Working, Pane, can_focus=True):
     def _line(self, y: int, width: int) -> Iterator[Segment]:
         label = self.get_component_rich_style("plot--label")
         if self.matrix is None or self.error:
-            if y == 0:
-                yield Segment(self.error, label)
+            yield Segment(self.message(y, width), label)
             return
         if y == 0:
             yield from self._title(width)
         elif y == 1:
             yield from self._legend(width)
-        elif self.picture is not None:
+        elif self.found is not None:
             yield from self._pixels(2 * (y - 2), width)
 
     def _title(self, width: int) -> Iterator[Segment]:
@@ -169,25 +157,27 @@ class PictureView(Working, Pane, can_focus=True):
 
     def _legend(self, width: int) -> Iterator[Segment]:
         label = self.get_component_rich_style("plot--label")
-        if self.picture is None:
+        if self.found is None:
             yield Segment("reading …", label)
             return
-        scale = self.picture.scale
+        scale = self.found.scale
         yield Segment(f"{number(-scale, 3)} ", label)
-        for step in range(17):
-            yield Segment("█", Style(color=Color.from_rgb(*colour((step - 8) / 8, 1.0))))
+        steps = range(-8, 9, 1 if width > 50 else 2)
+        for step in steps:
+            yield Segment("█", Style(color=Color.from_rgb(*colour(step / 8, 1.0))))
         yield Segment(f" {number(scale, 3)}", label)
-        down = max(1, self.window.rows // len(self.picture.pixels))
-        across = max(1, self.window.columns // self.picture.width)
+        down = max(1, self.window.rows // len(self.found.pixels))
+        across = max(1, self.window.columns // self.found.width)
         words = "a pixel is one value" if down == across == 1 else f"a pixel is the {self.method} of {down}×{across}"
-        yield Segment(f"   {words}", label)
+        room = width - len(steps) - 2 * len(number(scale, 3)) - 6
+        yield Segment(f"   {words}" if len(words) <= room else f"   {self.method} {down}×{across}", label)
 
     def _pixels(self, line: int, width: int) -> Iterator[Segment]:
-        assert self.picture is not None  # noqa: S101 - drawn when there is a picture
-        pixels, scale = self.picture.pixels, self.picture.scale
-        times = max(1, min(width // self.picture.width, 2 * (self.size.height - 2) // len(pixels)))
+        assert self.found is not None  # noqa: S101 - drawn when there is a picture
+        pixels, scale = self.found.pixels, self.found.scale
+        times = max(1, min(width // self.found.width, 2 * (self.size.height - 2) // len(pixels)))
         top, bottom = (pixels[at] if at < len(pixels) else None for at in (line // times, (line + 1) // times))
-        for index in range(self.picture.width):
+        for index in range(self.found.width):
             above = Color.from_rgb(*colour(top[index], scale)) if top else None
             below = Color.from_rgb(*colour(bottom[index], scale)) if bottom else None
             if above is None and below is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import Any, ClassVar
 
 from rich.segment import Segment
@@ -198,7 +199,8 @@ class Values(LineView, Pane):
 
     def draw_top(self, index: int, width: int) -> list[Segment]:
         if self.table is None:
-            return [self.text(self._message, "detail")] if index == 0 else []
+            lines = wrap(self._message, max(1, width))
+            return [self.text(lines[index], "detail")] if index < len(lines) else []
         if index == 0:
             return [self.text(fit(self.table.axes(), width), "detail")]
         if index == 1:

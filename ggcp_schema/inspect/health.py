@@ -72,11 +72,12 @@ def find_moments(file: File) -> Moments:
 
 @dataclass(frozen=True)
 class Health:
-    """The state of a parameter and its moments. `rms` is None if the tensor has no finite value, or cannot be read.
+    """The state of a parameter and its moments.
 
-    `nan` and `inf` count the elements of the tensor and of its moments. `m` is the root mean square of m, `v` the mean
-    of v, `ratio` the root mean square of m/√v where v > 0, and `unused` the share of v that is 0; they are None where
-    the moments are not known.
+    `rms` is None if the tensor has no finite value, cannot be read, or its squares are too large. `nan` and `inf`
+    count the elements of the tensor and of its moments. `m` is the root mean square of m, `v` the mean of v, `ratio`
+    the root mean square of m/√v where v > 0, and `unused` the share of v that is 0; they are None where the moments are
+    not known.
     """
 
     tensor: Tensor
@@ -196,13 +197,14 @@ def examine_tensor(tensor: Tensor, parts: tuple[Tensor, Tensor] | None, report: 
     weights, first, second, ratios = Sums(), Sums(), Sums(), Sums()
     for at in range(0, tensor.n_elements, PIECE):
         stop = min(at + PIECE, tensor.n_elements)
-        weights.add(sums(block(tensor, at, stop)))
-        if parts is not None:
-            m, v = (block(part, at, stop) for part in parts)
-            first.add(sums(m))
-            second.add(sums(v))
-            used = (v > 0) & np.isfinite(v) & np.isfinite(m)
-            ratios.add(sums(np.asarray(m[used] / np.sqrt(v[used]), np.float32)))
+        with np.errstate(over="ignore", invalid="ignore"):
+            weights.add(sums(block(tensor, at, stop)))
+            if parts is not None:
+                m, v = (block(part, at, stop) for part in parts)
+                first.add(sums(m))
+                second.add(sums(v))
+                used = (v > 0) & np.isfinite(v) & np.isfinite(m)
+                ratios.add(sums(np.asarray(m[used] / np.sqrt(v[used]), np.float32)))
         report(None)
     nan, inf = (sum(getattr(each, kind) for each in (weights, first, second)) for kind in ("nan", "inf"))
     if parts is None:
@@ -213,7 +215,7 @@ def examine_tensor(tensor: Tensor, parts: tuple[Tensor, Tensor] | None, report: 
 
 
 def _rms(sums: Sums) -> float | None:
-    return math.sqrt(sums.squares / sums.finite) if sums.finite else None
+    return math.sqrt(sums.squares / sums.finite) if sums.finite and math.isfinite(sums.squares) else None
 
 
 def dead_rows(v: Tensor, report: Report) -> Iterator[int]:

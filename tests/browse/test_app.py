@@ -255,11 +255,11 @@ async def the_picture_is_pooled_and_zoomed(browser: Browser) -> None:
     await browser.press("4")
     await browser.settle()
     view = browser.screen.query_one(PictureView)
-    mean = view.picture
+    mean = view.found
     await browser.press("p", "p")
     await browser.settle()
     assert view.method == "max"
-    assert view.picture != mean
+    assert view.found != mean
     await browser.press("plus", "plus", "right", "down")
     await browser.settle()
     assert view.window[2:] == (192, 16)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +224,15 @@ def test_nan_and_infinity_are_counted(stored: Callable[..., Tensor]) -> None:
     assert (row.nan, row.inf, row.m) == (2, 2, None)
     assert row.rms == pytest.approx(math.sqrt(2.5))
     assert len(block(tensor, 2, 5)) == 3
+
+
+def test_squares_too_large_for_a_number_give_no_rms_and_no_warning(stored: Callable[..., Tensor]) -> None:
+    data = np.array([1e200, 1.0], "<f8")
+    tensor = replace(stored(data.view("<f4"), 2), type="F64")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        row = examine_tensors([tensor], Moments({}, "order unknown"), silent).rows[0]
+    assert (row.rms, row.nan, row.inf) == (None, 0, 0)
 
 
 def test_dead_rows_can_be_cancelled() -> None:
