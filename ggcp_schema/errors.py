@@ -103,3 +103,5 @@ class TruncatedError(MalformedError):
 
 class NotACheckpointError(MalformedError):
     """The file is of another format than it should be, or of none; the hint says what it is, if that is known."""
+
+    exit_code = 2

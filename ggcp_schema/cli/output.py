@@ -91,6 +91,13 @@ def output_width(width: int | None = None) -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
+def wrapped(text: str, width: int) -> list[str]:
+    """Return the text in lines of at most `width` cells, wrapped between words."""
+    import textwrap
+
+    return textwrap.wrap(text, max(width, 20), break_long_words=False, break_on_hyphens=False) or [""]
+
+
 def print_json(value: Any) -> None:
     """Write strict JSON: NaN and infinities as the strings NaN, Infinity and -Infinity, control characters escaped."""
     write(json_text(value, indent=2) + "\n")
@@ -166,5 +173,6 @@ __all__ = [
     "progress",
     "raise_damage",
     "until_closed",
+    "wrapped",
     "write",
 ]

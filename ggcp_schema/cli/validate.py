@@ -22,7 +22,7 @@ from ggcp_schema.inspect.validate import Report, odd_values
 from ggcp_schema.inspect.validate import validate as check
 from ggcp_schema.llama.state import Unsound
 
-EXIT_CODES = {"valid": 0, "unsound": 1, "invalid": 1, "unreadable": 2, "damaged": 4, "unknown": 4}
+EXIT_CODES = {"valid": 0, "unsound": 1, "invalid": 1, "unreadable": 2, "damaged": 4, "unknown": 2}
 
 
 def validate(
@@ -42,7 +42,7 @@ def validate(
 
     Reports errors, and warnings for values that are allowed but unusual. With --data, a checkpoint with values that no
     training leaves, as after a lost page of a disk, is unsound. Exit codes: 0 valid, 1 invalid or unsound, 2 the file
-    cannot be read, 4 it is damaged so that the rest cannot be checked, or of an unknown format. Of several files the
+    cannot be read or is of an unknown format, 4 it is damaged so that the rest cannot be checked. Of several files the
     highest code counts.
 
     JSON keys: file, format, verdict (valid, unsound, invalid, damaged; of several files also unreadable, unknown),

@@ -142,6 +142,11 @@ class File:
         return self.format.title
 
     @property
+    def runs(self) -> bool:
+        """True for a model that llama.cpp runs as it is."""
+        return False
+
+    @property
     def findings(self) -> tuple[Finding, ...]:
         """What is odd but not wrong."""
         return ()
@@ -404,7 +409,7 @@ def malformed(error: FieldError, source: Source, format: Format) -> MalformedErr
     hint = f"Run `ggcp-schema validate {shlex.quote(source.path)}` to list every problem."
     if error.missing is not None:
         kind = TruncatedError
-        hint = "The file is truncated. Copy it again, or inspect what is left with `ggcp-schema dump`."
+        hint = f"The file is truncated. `ggcp-schema info {shlex.quote(source.path)}` says what is whole."
         add_file_missing(error, source, format)
     if "later version" in error.found:
         hint = "A later release of ggcp-schema may know it."

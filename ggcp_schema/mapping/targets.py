@@ -128,7 +128,8 @@ def export_model(
         to: what to make of it, a name in `EXPORTS`: gguf, a file for llama.cpp, or hf, a folder for transformers.
         vocab: a llama GGUF, a ggjt, ggmf or ggml file of 2023, or a sentencepiece model. None takes the vocabulary that
             the file itself contains.
-        context_length: in tokens. None takes the one that a GGUF file stores; the other formats store none.
+        context_length: in tokens. None takes the one that a GGUF file stores, or the tokens of a sample by the counts
+            of a checkpoint, if they are a whole number.
         rms_eps: the epsilon of the RMS norm. None takes the one that the file stores or its era used.
         name: the model's name; None takes the one that a GGUF model stores, or else that of the file, and an empty one
             writes none.

@@ -268,7 +268,6 @@ def test_a_model_that_is_not_whole_is_never_exported(option: tuple[str, ...], ou
     [
         (ADAM.name, [], 2, ["Missing option --vocab: v1-adam.ggcp contains no vocabulary\nGive the file that was the"]),
         (ADAM.name, ["--ctx", "16"], 2, ["Missing option --vocab: ", "--vocab-model (ggml-vocab.bin)"]),
-        (ADAM.name, ["--vocab", VOCAB.name], 2, ["Missing option --context-length: v1-adam.ggcp", "--ctx", "128"]),
         (ADAM.name, ["--vocab", VOCAB.name, "--ctx", "0"], 2, ["0"]),
         (ADAM.name, ["--vocab", VOCAB.name, "--ctx", "4294967296"], 2, ["4294967296"]),
         (ADAM.name, ["--vocab", "none.gguf", "--ctx", "16"], 2, ["none.gguf: No such file"]),

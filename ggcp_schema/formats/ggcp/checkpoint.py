@@ -207,8 +207,8 @@ class Checkpoint(File):
 
     @property
     def short(self) -> str:
-        """What the file is, in a word."""
-        return "checkpoint"
+        """What the file is, in two words."""
+        return "ggcp checkpoint"
 
     def facts(self) -> dict[str, Any]:
         """Return what the file states of itself."""

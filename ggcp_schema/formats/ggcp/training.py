@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ggcp_schema.llama import names
+from ggcp_schema.llama.context import context_of
 from ggcp_schema.llama.eras import Evidence
 from ggcp_schema.llama.model import Model
 from ggcp_schema.llama.rotation import FREQ_BASE
@@ -78,4 +79,5 @@ def model_of_checkpoint(ckpt: Checkpoint) -> Model:
         n_rot=hparams.n_rot,
         tensors={str(names.tensor_name(path)): tensor for path, tensor in ckpt.model_tensors.items()},
         evidence=evidence_of(ckpt),
+        context=context_of(ckpt.train_samples, ckpt.train_tokens),
     )

@@ -179,7 +179,7 @@ def check_name(source: Source, record: Container) -> None:
 
 def another_program(source: Source, offset: int, found: bytes) -> NotACheckpointError:
     """Return the error for a ggml file that is not a llama's."""
-    return NotACheckpointError(
+    error = NotACheckpointError(
         f"{source.path} is a ggml file of another program, which this does not read",
         "Only llama.cpp's own files are read; use the program that wrote it, or one that converts its files to GGUF.",
         path="hparams" if offset < 32 else "tensors[0].name",
@@ -187,6 +187,8 @@ def another_program(source: Source, offset: int, found: bytes) -> NotACheckpoint
         expected="a llama's",
         found=found.hex(" ") if offset < 32 else found.decode("utf-8", "backslashreplace"),
     )
+    error.exit_code = MalformedError.exit_code  # it begins as a known format, and cannot be read
+    return error
 
 
 GGML_FORMATS = (

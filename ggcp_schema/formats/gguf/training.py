@@ -11,6 +11,7 @@ from ggcp_schema.formats.file import CHECKPOINT_NEEDED
 from ggcp_schema.formats.ggcp.checkpoint import is_optimizer
 from ggcp_schema.gguf.entries import is_copied
 from ggcp_schema.llama import names
+from ggcp_schema.llama.context import context_of
 from ggcp_schema.llama.eras import Evidence
 from ggcp_schema.llama.model import Model, check_no_others
 from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, ORDERS, Order
@@ -214,7 +215,11 @@ def _of_whole_gguf(gguf: GgufFile) -> Model:
         rms_eps=stored_epsilon(gguf),
         n_head_kv=n_head_kv,
         has_vocabulary=names.TOKENS in gguf.key_values,
-        context_length=stored_context_length(gguf),
+        context=context_of(
+            _count(gguf, names.TRAINING_SAMPLE_COUNT),
+            _count(gguf, names.TRAINING_TOKEN_COUNT),
+            stored_context_length(gguf),
+        ),
         **({} if is_checkpoint else _kept_of(gguf)),
     )
 
