@@ -61,11 +61,14 @@ class Commands(TyperGroup):
         name = args[0] if args else ""
         if name and not name.startswith("-") and name not in self.list_commands(ctx):
             if os.path.lexists(name) or os.sep in name or "." in name:
+                from ggcp_schema.cli.mistakes import check_order
+
+                check_order(args, self.list_commands(ctx))
                 return super().resolve_command(ctx, ["info", *args])
             import difflib
 
             near = difflib.get_close_matches(name, self.list_commands(ctx), n=1)
-            ctx.fail(f"No such command {name!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
+            ctx.fail(f"No such command or file {name!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:

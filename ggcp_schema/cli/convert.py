@@ -14,6 +14,7 @@ from ggcp_schema.cli.options import DryRun, Force, Json, NoSync, Quiet, Strict, 
 from ggcp_schema.cli.output import echo, error_text, json_text, print_json, write
 from ggcp_schema.cli.report import carry_out, echo_parts, echo_plan, echo_written, name_text, plan_as_dict
 from ggcp_schema.errors import FileError, GgcpError, UsageError
+from ggcp_schema.files.atomic import ExistsError
 from ggcp_schema.files.output import WriteOptions
 from ggcp_schema.formats import open_file
 from ggcp_schema.inspect.commands import OUTPUTS, output_name
@@ -79,7 +80,7 @@ def convert(
     model, use `export`.
 
     JSON keys: input, output, kind, rms_eps, rms_eps_reason, notes, findings {path, message}, conclusions {era, order,
-    scale}, keys, tensors, files {path, nbytes}, written, size, not_finite; with --into, one object a line.
+    scale}, keys, tensors, files {path, nbytes}, written, size, not_finite, replaced; with --into, one object a line.
 
     Example: ggcp-schema convert checkpoint.bin resume.gguf --verify
     """
@@ -91,7 +92,12 @@ def convert(
                 file, rms_eps=rms_eps, order=order, n_batch=batch, fresh_optimizer=fresh, verbatim=verbatim
             )
             is_new = into is not None and not into.exists()  # as in a dry run
-            written = carry_out(plan, output, options, what, dry_run=dry_run, quiet=quiet, is_new=is_new)
+            try:
+                written = carry_out(plan, output, options, what, dry_run=dry_run, quiet=quiet, is_new=is_new)
+            except ExistsError as error:
+                if error.option or into is not None:
+                    raise
+                raise error.with_hint("Choose another name. For several inputs, give --into FOLDER.") from error
             if as_json:
                 document = plan_as_dict(plan, output, written)
                 print_json(document) if into is None else write(json_text(document) + "\n")

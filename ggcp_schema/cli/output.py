@@ -26,6 +26,9 @@ def error_text(error: GgcpError) -> str:
 
     A newline inside of a line, as in a file name, is escaped.
     """
+    from ggcp_schema.cli.mistakes import put_right
+
+    error = put_right(error)
     hint = error.hint
     if error.option:
         hint = hint.replace(f"{error.option}=True", "--" + error.option.replace("_", "-"))

@@ -99,6 +99,8 @@ def echo_written(written: Written, output: Path, *, verified: bool) -> None:
         echo(f"note: {escape(finding.path)}: {escape(finding.message)}")
     for name, count in written.not_finite.items():
         echo(f"note: {escape(name)}: {count_text(count, 'value')} {'is' if count == 1 else 'are'} NaN or infinite")
+    if written.replaced:
+        echo(f"replaced {name_text(output)}, which was: {escape(written.replaced)}")
     compared = ", every byte compared" if verified else ""
     echo(f"wrote {name_text(output)}: {counts(written.plan)}, {size_text(written.size)}{compared}")
     for place, parts in written.plan.beside.items():
@@ -148,6 +150,7 @@ def plan_as_dict(plan: Plan, output: Path, written: Written | None) -> dict[str,
         "written": written is not None,
         "size": written.size if written else None,
         "not_finite": dict(written.not_finite) if written else {},
+        "replaced": (written and written.replaced) or None,
     }
 
 

@@ -11,7 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ggcp_schema.cli.options import FILE_HELP, Json, Quiet
+from ggcp_schema.cli.files import files_in
+from ggcp_schema.cli.options import FILES_HELP, Json, Quiet
 from ggcp_schema.cli.output import echo, escape, paint, print_json, print_json_array, progress
 from ggcp_schema.errors import GgcpError, NotACheckpointError
 from ggcp_schema.files.source import Source
@@ -26,7 +27,7 @@ EXIT_CODES = {"valid": 0, "unsound": 1, "invalid": 1, "unreadable": 2, "damaged"
 
 
 def validate(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help=FILE_HELP)],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help=FILES_HELP)],
     data: Annotated[
         bool,
         typer.Option(
@@ -52,6 +53,7 @@ def validate(
     Example: ggcp-schema validate --data --strict *.ggcp
     """
     verdicts: Counter[str] = Counter()
+    files = files_in(files)
 
     def results() -> Iterator[dict[str, Any]]:
         for file in files:

@@ -300,8 +300,15 @@ class File:
             return self.damage.again()
         message = f"{self.path} has no field {path!r}"
         if (hint := self._out_of_range(path)) or (near := self.suggestions(path)):
-            return PathError(message, hint or f"Did you mean {', '.join(near)}?")
+            return PathError(message, hint or f"Did you mean {', '.join(self._alike(near, path))}?")
         return PathError(message, f"Run `ggcp-schema dump {shlex.quote(self.path)}` to list all fields.")
+
+    def _alike(self, near: list[str], path: str) -> Iterator[str]:
+        """Yield the paths with the indices of a misspelt one, where there are such fields."""
+        for other in near:
+            indices = re.findall(r"\[\d+\]", path)
+            indexed = re.sub(r"\[\d+\]", lambda match: indices.pop(0) if indices else match[0], other)  # noqa: B023
+            yield indexed if indexed in self else other
 
     def _out_of_range(self, path: str) -> str:
         """Return the size of the list if the path leads to an element that a list does not have."""
@@ -331,18 +338,23 @@ class File:
             known.setdefault(candidate.lower(), []).append(candidate)
             known.setdefault(candidate.rpartition(".")[2].lower(), []).append(candidate)
         near = difflib.get_close_matches(wanted, known, n=SUGGESTIONS, cutoff=0.6)
+        if not near:  # a word of what the schema says
+            return [field.path for field in self._sample() if wanted in field.docs.lower().split()][:SUGGESTIONS]
         return list(dict.fromkeys(candidate for name in near for candidate in known[name]))[:SUGGESTIONS]
 
     def candidates(self) -> list[str]:
         """Return the paths to compare a misspelt one with. Of a list they hold the first element only."""
-        paths: list[str] = []
+        return [field.path for field in self._sample()]
+
+    def _sample(self) -> Iterator[Field]:
         pending = list(self.root.children())
-        while pending and len(paths) < MAX_CANDIDATES:
+        for _ in range(MAX_CANDIDATES):
+            if not pending:
+                break
             field = pending.pop(0)
-            paths.append(field.path)
+            yield field
             if not field.is_leaf:
                 pending += field.children()[:1] if field.type == "array" else field.children()
-        return paths
 
     def close(self) -> None:
         """Close the file. Tensors can no longer be read; arrays that were mapped stay valid."""

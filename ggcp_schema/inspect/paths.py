@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from construct import ConstructError, ListContainer
+from construct import ConstructError, Container, ListContainer
 
 from ggcp_schema.constructs import Extent, Field, LazyList
 from ggcp_schema.errors import FileError, UsageError
@@ -186,7 +186,11 @@ def _not_a_value(field: Field, path: str) -> UsageError:
         )
     names = [child.name for child in field.children()]
     more = f" and {len(names) - MAX_FIELDS} more" if len(names) > MAX_FIELDS else ""
-    return UsageError(f"{path} is a record, not a value", f"Its fields are: {', '.join(names[:MAX_FIELDS])}{more}.")
+    if isinstance(field.value, Container) and isinstance(field.value.get("data"), Extent):
+        hint = f"Its values are {path}.data, the first four of them {path}[0:4]."
+        return UsageError(f"{path} is a tensor, not a value", hint)
+    hint = f"Its fields are: {', '.join(names[:MAX_FIELDS])}{more}."
+    return UsageError(f"{path or 'the file'} is a record, not a value", hint)
 
 
 @dataclass(frozen=True)

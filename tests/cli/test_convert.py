@@ -39,7 +39,7 @@ EPSILON = "llama.attention.layer_norm_rms_epsilon"
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 JSON_KEYS = {
     *("input", "output", "kind", "rms_eps", "rms_eps_reason", "notes", "findings", "conclusions"),
-    *("keys", "tensors", "files", "written", "size", "not_finite"),
+    *("keys", "tensors", "files", "written", "size", "not_finite", "replaced"),
 }
 
 
@@ -429,7 +429,7 @@ def test_the_exit_code_is_the_worst(tmp_path: Path) -> None:
     assert run_cli("convert", ADAM, "none", "--into", tmp_path).returncode == 2
     result = run_cli("convert", ADAM, FF48, "--into", tmp_path)
     assert result.returncode == 2
-    assert f"{tmp_path / 'v1-adam.resume.gguf'} already exists\nUse --force to overwrite it.\n" in result.stderr
+    assert f"{tmp_path / 'v1-adam.resume.gguf'} already exists: GGUF training checkpoint, to" in result.stderr
     assert run_cli("convert", ADAM, FF48, "--into", tmp_path, "--force").returncode == 0
     assert run_cli("convert", ADAM, "none", TRUNCATED, "--into", tmp_path, "--force").returncode == 4
 

@@ -26,7 +26,7 @@ COMMON = ("--vocab", VOCAB, "--ctx", "16")
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 JSON_KEYS = {
     *("input", "output", "kind", "rms_eps", "rms_eps_reason", "notes", "findings", "conclusions"),
-    *("keys", "tensors", "files", "written", "size", "not_finite", "vocabulary"),
+    *("keys", "tensors", "files", "written", "size", "not_finite", "replaced", "vocabulary"),
 }
 
 
