@@ -14,10 +14,10 @@ from ggcp_schema.browse.document import Document
 from ggcp_schema.browse.jobs import Working
 from ggcp_schema.browse.panes import Pane, cannot_show
 from ggcp_schema.browse.text import bar, column, fit, number
+from ggcp_schema.constructs import short_size
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.inspect import Report
-from ggcp_schema.inspect.text import short_size
 
 if TYPE_CHECKING:
     from ggcp_schema.inspect.histogram import Distribution

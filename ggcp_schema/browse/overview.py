@@ -19,10 +19,11 @@ from ggcp_schema.browse.document import Document
 from ggcp_schema.browse.lines import Hanging
 from ggcp_schema.browse.panes import Jump, Pane
 from ggcp_schema.browse.text import bar, number
+from ggcp_schema.constructs import short_size
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.inspect.facts import Summary
 from ggcp_schema.inspect.summary import Line, summary_lines
-from ggcp_schema.inspect.text import escape, short_size
+from ggcp_schema.inspect.text import escape
 from ggcp_schema.inspect.usage import USES, Usage
 
 ROOM = 16  # lines of the pane from which what to do next stands at its top

@@ -29,7 +29,7 @@ def error_text(error: GgcpError) -> str:
     from ggcp_schema.cli.mistakes import put_right
 
     error = put_right(error)
-    hint = error.hint
+    hint = error.shell_hint or error.hint
     if error.option:
         hint = hint.replace(f"{error.option}=True", "--" + error.option.replace("_", "-"))
     return "\n".join(escape(line) for line in (error.message, hint) if line)

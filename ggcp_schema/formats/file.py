@@ -48,11 +48,42 @@ if TYPE_CHECKING:
     from ggcp_schema.llama.training import Training
     from ggcp_schema.llama.vocabulary import Vocabulary
 
+PARTIAL = "The file is truncated. Open it with partial=True to read what is whole."
 STEP = re.compile(r"\.?([^.\[\]]+)|\[(\d{1,18})\]")
 SUGGESTIONS = 3
 ACCEPTED = "Use a llama GGUF, a ggjt file such as ggml-vocab.bin, or a sentencepiece tokenizer.model."
 CHECKPOINT_NEEDED = "Pass a checkpoint of train-text-from-scratch: a ggcp file, or a GGUF file made from one."
 MAX_CANDIDATES = 2000  # names compared with a misspelt path
+INNER = frozenset(
+    [
+        "alias",
+        "at",
+        "candidates",
+        "check_whole",
+        "compares_by_field",
+        "container",
+        "converted",
+        "evidence",
+        "expected_size",
+        "expected_tensors",
+        "facts",
+        "kind",
+        "least_size",
+        "malformed",
+        "names_of",
+        "orders",
+        "retries",
+        "rules",
+        "runs",
+        "short",
+        "suggestions",
+        "tensor_of_data",
+        "unknown_path",
+        "what",
+        "whole_sizes",
+    ]
+)
+"""Methods and attributes of a file that are for this package; completion leaves them out."""
 
 
 class Format(NamedTuple):
@@ -368,6 +399,9 @@ class File:
     ) -> None:
         self.close()
 
+    def __dir__(self) -> list[str]:
+        return [name for name in super().__dir__() if name not in INNER]
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.path}: {self.describe()}>"
 
@@ -403,7 +437,11 @@ def read_container(source: Source, format: Format, *, partial: bool) -> tuple[Co
             return _parse(format, stream), None
     except FieldError as error:
         damage = malformed(error, source, format)
-        if not partial or isinstance(damage, NotACheckpointError):
+        if isinstance(damage, NotACheckpointError):
+            raise damage from error
+        if not partial:
+            if isinstance(damage, TruncatedError) and not _altered(source):
+                damage.shell_hint, damage.hint = damage.hint, PARTIAL
             raise damage from error
         return error.partial, damage
 
@@ -431,10 +469,22 @@ def malformed(error: FieldError, source: Source, format: Format) -> MalformedErr
     else:
         hint = _altered(source) or hint
     message = f"{source.path}: {error}"
+    if where == "magic" and _is_known(source):
+        message, hint = f"{source.path} is no {format.title}", f"{hint} Open it with open_file."
     result = kind(message, hint, path=where, offset=error.offset, expected=error.expected, found=error.found)
     if isinstance(result, TruncatedError):
         result.missing, result.file_missing = error.missing or 0, error.file_missing
     return result
+
+
+def _is_known(source: Source) -> bool:
+    from ggcp_schema.formats import format_of
+
+    try:
+        format_of(source)
+    except NotACheckpointError:
+        return False
+    return True
 
 
 def add_file_missing(error: FieldError, source: Source, format: Format) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from ggcp_schema.constructs import short_size
 from ggcp_schema.inspect.commands import purpose
 from ggcp_schema.inspect.facts import Summary
-from ggcp_schema.inspect.text import cells, count_text, short_size, shorten
+from ggcp_schema.inspect.text import cells, count_text, shorten
 from ggcp_schema.llama.eras import epsilon_text, join_words, period_text
 from ggcp_schema.llama.losses import loss_text
 

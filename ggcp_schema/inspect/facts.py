@@ -123,11 +123,8 @@ class Summary(NamedTuple):
 
     @property
     def loss(self) -> float | None:
-        """The latest loss that is stored, of one token: divided by the number of threads if it is a sum over them."""
-        if self.losses is None:
-            return None
-        latest = self.losses.best if self.losses.previous is None else self.losses.previous
-        return latest / (self.losses.divisor or 1)
+        """The latest loss that is stored, of one token."""
+        return None if self.losses is None else self.losses.latest
 
     @property
     def is_loss_impossible(self) -> bool:

@@ -51,16 +51,6 @@ def size_text(nbytes: int) -> str:
     return exact
 
 
-def short_size(nbytes: int) -> str:
-    """Return a size in at most 8 characters: `64 B`, `1.5 KiB`, `47 GiB`."""
-    size, unit = float(nbytes), "B"
-    for larger in ("KiB", "MiB", "GiB", "TiB"):
-        if size < 1000:
-            break
-        size, unit = size / 1024, larger
-    return f"{size:.0f} {unit}" if unit == "B" or size >= 9.95 else f"{size:.1f} {unit}"
-
-
 def float_text(value: float, bits: int = 32) -> str:
     """Return the shortest text that gives the same float32 again, or the same float64 if `bits` is 64."""
     if not math.isfinite(value):

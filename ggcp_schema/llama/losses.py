@@ -43,6 +43,11 @@ class Losses(NamedTuple):
     lines: tuple[Line, ...]
 
     @property
+    def latest(self) -> float:
+        """The latest loss, of one token: divided by the number of threads if it is known to be a sum over them."""
+        return (self.best if self.previous is None else self.previous) / (self.divisor or 1)
+
+    @property
     def is_rough(self) -> bool:
         """True unless the losses are certainly means."""
         return self.meanings != ("mean",)

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from ggcp_schema.constructs import counted, short_size
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.atomic import ExistsError
 from ggcp_schema.files.output import Parts, WriteOptions, check_parts, placed_parts
@@ -43,7 +44,7 @@ class Command(NamedTuple):
         return shlex.join(word.replace(OUTPUT, os.fsdecode(output)) for word in self.words)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """What will be written, and why.
 
@@ -70,6 +71,9 @@ class Plan:
     next: tuple[Command, ...] = ()
     study: Study | None = None
     optional: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<Plan {self.target} of {self.file.path}: {counted(len(self.tensors), 'tensor')}>"
 
     @property
     def nbytes(self) -> int:
@@ -99,6 +103,7 @@ class Written(NamedTuple):
             are not examined.
         unsound: what the program of the input cannot have written, as far as it was copied.
         replaced: what the file was that the output has replaced; empty if there was none of a known format.
+        output: the path of the output.
     """
 
     plan: Plan
@@ -106,6 +111,11 @@ class Written(NamedTuple):
     not_finite: dict[str, int]
     unsound: tuple[Finding, ...] = ()
     replaced: str = ""
+    output: str = ""
+
+    def __repr__(self) -> str:
+        counts = f"{counted(len(self.plan.tensors), 'tensor')}, {short_size(self.size)}"
+        return f"<Written {self.output}: {self.plan.target}, {counts}>"
 
 
 def epsilon_of(stated: float | None, stored: float | None, era: EraConclusion) -> Fact:
@@ -134,7 +144,7 @@ def write(plan: Plan, output: str | os.PathLike[str], options: WriteOptions = Wr
             stack.enter_context(placed_parts(place, parts, options))
         size = stack.enter_context(placed_parts(output, plan.parts, options, inspect, plan.optional))
         unsound = inspect.unsound()
-    return Written(plan, size, not_finite, unsound, replaced)
+    return Written(plan, size, not_finite, unsound, replaced, os.fsdecode(output))
 
 
 def check(plan: Plan, output: str | os.PathLike[str] | None, options: WriteOptions) -> None:

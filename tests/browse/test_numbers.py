@@ -17,6 +17,7 @@ from ggcp_schema.browse.jobs import Cancelled
 from ggcp_schema.browse.picture import colour
 from ggcp_schema.browse.text import bar, column, fit, number
 from ggcp_schema.browse.values import Table
+from ggcp_schema.constructs import short_size
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats import open_file
@@ -24,7 +25,6 @@ from ggcp_schema.inspect import pooling
 from ggcp_schema.inspect.health import Moments, block, dead_rows, examine, examine_tensors, find_moments
 from ggcp_schema.inspect.histogram import BINS, distribution, rebin
 from ggcp_schema.inspect.pooling import Matrix, Window, pool
-from ggcp_schema.inspect.text import short_size
 from tests.helpers import FIXTURES, ORDERS
 
 

@@ -150,7 +150,7 @@ def test_names_of_fields_and_whether_they_are_there() -> None:
         assert "blk.1.attn_q.weight" in file
         assert "norn" not in file
         assert 3 not in file
-        assert (file.get("optimizer.nx"), file.get("optimizer.n_x"), file.get("optimizer.params", "none")) == (
+        assert (file.get("optimizer.nx"), file.get("optimizer.state.mh"), file.get("optimizer.params", "none")) == (
             16976,
             None,
             "none",

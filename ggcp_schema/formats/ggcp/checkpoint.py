@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 from construct import Container
 
-from ggcp_schema.constructs import Field, Steps, counted
+from ggcp_schema.constructs import Field, Steps, counted, nodes
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.files.tensors import Tensors
 from ggcp_schema.formats.file import File, Finding, parse_path, tensor_of, tensor_of_record
 from ggcp_schema.formats.ggcp.oddities import oddities
-from ggcp_schema.formats.ggcp.parts import Hparams, Layer, Optimizer, part_of
+from ggcp_schema.formats.ggcp.parts import Hparams, Layer, Layers, Optimizer, part_of
+from ggcp_schema.llama.eras import conclude
+from ggcp_schema.llama.losses import stored_losses
 from ggcp_schema.llama.names import STATE, field_path, tensor_name
 from ggcp_schema.llama.order import OrderDecision, decide_order, stated_order
 from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, Order, piece_of
+from ggcp_schema.schema import CHECKPOINT
 from ggcp_schema.schema.inference import n_ff_by_formula
 
 if TYPE_CHECKING:
@@ -95,11 +98,11 @@ class Checkpoint(File):
     @cached_property
     def layers(self) -> Sequence[Layer]:
         """The layers. Those that are not whole are missing."""
-        return [
+        return Layers(
             part_of(Layer, record, f"layers[{index}]", self.source)
             for index, record in enumerate(self._value("layers"))
             if "_size" in record
-        ]
+        )
 
     @cached_property
     def optimizer(self) -> Optimizer:
@@ -111,6 +114,12 @@ class Checkpoint(File):
         """The width of the feed-forward layers, from the shape of w1; None if damage hides it."""
         width: int | None = self.container.get("n_ff")
         return width
+
+    @property
+    def loss(self) -> float | None:
+        """The latest loss of one token; None if the file stores none. See `Losses` for what it is worth."""
+        losses = stored_losses(self.facts(), conclude(self.evidence()))
+        return None if losses is None else losses.latest
 
     @property
     def past(self) -> int:
@@ -147,13 +156,16 @@ class Checkpoint(File):
         """The order of the parameters in the optimizer's flat vectors, as the bytes show it."""
         return decide_order(self.model_tensors, self.state_tensors)
 
-    def moments(self, path: str, *, order: str | None = None) -> dict[str, npt.NDArray[np.float32]]:
+    def moments(self, path: str | None = None, *, order: str | None = None) -> dict[str, Any]:
         """Return what the optimizer holds for one parameter, by state field: `m` and `v` for Adam.
 
-        `path` is that of a tensor of the model, `layers[0].wq`. The arrays are read-only views of its numpy shape;
-        those of lms and lmy have one dimension more, the steps remembered. `order` replaces the decision. Raises
-        `PathError` for an unknown path, `UsageError` if the order of the optimizer's vectors is not proven or stated.
+        `path` is that of a tensor of the model, `layers[0].wq`; without it, those of all are returned by path. The
+        arrays are read-only views of its numpy shape; those of lms and lmy have one dimension more, the steps
+        remembered. `order` replaces the decision. Raises `PathError` for an unknown path, `UsageError` if the order of
+        the optimizer's vectors is not proven or stated.
         """
+        if path is None:
+            return {each: self.moments(each, order=order) for each in self.model_tensors}
         decision = stated_order(order) if order else self.order
         if decision.order is None or not decision.is_certain:
             raise UsageError(
@@ -162,7 +174,7 @@ class Checkpoint(File):
             )
         piece = piece_of(decision.order, self.model_tensors, self.find(path).path)
         shape = self.model_tensors[piece.path].shape[::-1]
-        found = {}
+        found: dict[str, npt.NDArray[np.float32]] = {}
         for name, tensor in self.state_tensors.items():
             if tensor.shape[:1] == (self.n_params,):
                 steps = tensor.shape[1:]
@@ -183,6 +195,19 @@ class Checkpoint(File):
     def tensor_of_data(self, field: Field) -> Tensor | None:
         """Return the tensor whose data a field is, from its record: a table of all tensors is not needed."""
         return tensor_of(field.parent, self.source) if field.size and field.parent is not None else None
+
+    def get(self, path: str, default: Any = None) -> Any:
+        """Return the value of the field at a path; `default` if the layout has none, or damage hides it.
+
+        Raises `PathError` for what is no path of any layout.
+        """
+        field = self._field(path)
+        if field is not None or self.damage is not None:
+            return default if field is None else field.value
+        steps = self.alias(path) or parse_path(path)
+        if steps is None or not _names().issuperset(step for step in steps if isinstance(step, str)):
+            raise self.unknown_path(path)
+        return default
 
     def __getitem__(self, path: str) -> Any:
         """Return a tensor, a record or a value by its path: `"layers[0].wq"`, `"optimizer.nx"`, `"norm.ne[0]"`."""
@@ -300,6 +325,14 @@ class Checkpoint(File):
         body = "".join("<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
         title = f"<b>{escape(self.path)}</b>: {escape(self.describe())}"
         return f"<p>{title}</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+@cache
+def _names() -> frozenset[str]:
+    """Return the names of the fields of all layouts."""
+    return frozenset(
+        field["name"] for node in nodes(CHECKPOINT.reference()) for field in node.get("fields", ()) if field["name"]
+    )
 
 
 def is_optimizer(path: str) -> bool:
