@@ -13,7 +13,7 @@ class GgcpError(Exception):
     """The base of all exceptions of this package.
 
     `hint` says what to do next; it may be empty. `exit_code` is the exit status of the command line, `option` the
-    parameter that the hint names: it shows `--force` for `force=True`; and `shell_hint` what it shows instead of a hint.
+    parameter that the hint names: it shows `--force` for `force=True`. It shows `shell_hint` instead, if there is one.
     """
 
     exit_code = 2

@@ -90,11 +90,29 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
+def _color(value: str | None) -> None:
+    if value not in (None, "auto", "always", "never"):
+        raise typer.BadParameter("choose from auto, always, never")
+    if value in {"always", "never"}:
+        os.environ.pop({"always": "NO_COLOR", "never": "FORCE_COLOR"}[value], None)
+        os.environ[{"always": "FORCE_COLOR", "never": "NO_COLOR"}[value]] = "1"
+
+
 @app.callback()
 def _root(
     show_version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
+    color: Annotated[
+        str | None,
+        typer.Option(
+            "--color",
+            metavar="auto|always|never",
+            callback=_color,
+            show_default=False,
+            help="Use colours: on terminals (the default), always, or never. NO_COLOR and FORCE_COLOR do the same.",
+        ),
+    ] = None,
 ) -> None:
     """Read, inspect and convert ggcp checkpoints written by llama.cpp's train-text-from-scratch (2023).
 

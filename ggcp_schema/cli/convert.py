@@ -20,6 +20,7 @@ from ggcp_schema.formats import open_file
 from ggcp_schema.inspect.commands import OUTPUTS, output_name
 from ggcp_schema.inspect.text import count_text
 from ggcp_schema.llama.eras import help_text_epsilon
+from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, ORDERS
 from ggcp_schema.mapping.convert import plan_resume
 
 SUFFIX = OUTPUTS["resume"]
@@ -51,7 +52,8 @@ def convert(
         typer.Option(
             "--order",
             metavar="A|B|C",
-            help="Order of the optimizer's vectors, if you know it. Default: the one that the bytes prove.",
+            help="Order of the parameters in the optimizer's vectors, if you know it. Default: the one that the bytes "
+            f"prove. {' '.join(f'{name}: {ORDERS[name]}.' for name in CHECKPOINT_ORDERS)}",
         ),
     ] = None,
     batch: Annotated[

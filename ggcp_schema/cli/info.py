@@ -12,7 +12,7 @@ import typer
 
 from ggcp_schema.cli.files import files_in
 from ggcp_schema.cli.options import FILES_HELP, Json, Verbose, Width
-from ggcp_schema.cli.output import echo, error_text, escape, json_text, output_width, paint, progress, wrapped
+from ggcp_schema.cli.output import echo, error_text, escape, json_text, output_width, paint, progress, wrapped, write
 from ggcp_schema.cli.table import print_table
 from ggcp_schema.errors import GgcpError, UsageError
 from ggcp_schema.formats import open_file
@@ -90,11 +90,12 @@ def _one(path: Path, *, verbose: bool, width: int | None) -> int:
 def _print_line(label: str, text: str, width: int | None) -> None:
     """Print a line with its label. The text is wrapped between words, but for a command, which is copied as a whole."""
     lines = [escape(text)]
-    if width is not None and not text.startswith(("ggcp-schema ", "llama-completion ")):
+    is_command = text.startswith(("ggcp-schema ", "llama-completion "))
+    if width is not None and not is_command:
         lines = wrapped(lines[0], width - len(label))
     for number, line in enumerate(lines):
         colour = COLOURS.get(line[:1]) if not number else None
-        echo(paint((" " * len(label) if number else label), "cyan") + paint(line, colour))
+        write(paint((" " * len(label) if number else label), "cyan") + paint(line, colour) + "\n")
 
 
 class Row(NamedTuple):

@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ggcp_schema.cli.output import echo, escape, progress
+from ggcp_schema.cli.output import command_lines, echo, escape, output_width, progress
 from ggcp_schema.files.output import WHOLE, WriteOptions
 from ggcp_schema.files.pieces import FileData
 from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.gguf.writer import Gguf
-from ggcp_schema.inspect.text import count_text, shape_text, size_text
+from ggcp_schema.inspect.text import cells, count_text, shape_text, size_text
 from ggcp_schema.llama.facts import Fact
 from ggcp_schema.mapping.plan import Plan, Written, check, write
 from ggcp_schema.mapping.targets import TARGETS
@@ -107,7 +107,13 @@ def echo_written(written: Written, output: Path, *, verified: bool) -> None:
         size = sum(content.nbytes for content in parts.values())
         echo(f"wrote {name_text(Path(place))}: {size_text(size)}{compared}")
     for command in written.plan.next:
-        echo(f"{command.purpose}: {escape(command.line(output))}")
+        line, width = escape(command.line(output)), output_width()
+        if width is None or cells(line) + len(command.purpose) + 2 <= width:
+            echo(f"{command.purpose}: {line}")
+        else:
+            echo(f"{command.purpose}:")
+            for part in command_lines(line, width):
+                echo(part)
 
 
 def name_text(path: Path) -> str:
