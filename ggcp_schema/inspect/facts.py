@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ggcp_schema.errors import GgcpError, MalformedError, UnfitError, UsageError
 from ggcp_schema.formats.file import File, Finding
-from ggcp_schema.formats.state import state_of
 from ggcp_schema.inspect.damage import Condition
 from ggcp_schema.inspect.text import count_text
 from ggcp_schema.llama.adapter import Adapter
@@ -16,10 +15,12 @@ from ggcp_schema.llama.eras import EraConclusion, conclude
 from ggcp_schema.llama.losses import Losses, stored_losses
 from ggcp_schema.llama.order import OrderDecision
 from ggcp_schema.llama.scale import ScaleDecision
-from ggcp_schema.llama.state import Unsound
 from ggcp_schema.llama.training import Study, Training, study
 from ggcp_schema.mapping.resume import resume_keys, verbatim_recipe
 from ggcp_schema.schema.inference import Inference
+
+if TYPE_CHECKING:  # they import numpy
+    from ggcp_schema.llama.state import Unsound
 
 Line = tuple[str, str]
 
@@ -217,7 +218,11 @@ def facts(file: File) -> Summary:
 
 def _zero_losses(file: File, losses: Losses) -> tuple[Unsound, ...] | None:
     """Return what the losses alone prove; None if nothing."""
-    state = state_of(file) if 0 in {losses.best, losses.previous} else None
+    if 0 not in {losses.best, losses.previous}:
+        return None
+    from ggcp_schema.formats.state import state_of
+
+    state = state_of(file)
     return (tuple(state.zero_losses()) or None) if state is not None else None
 
 
