@@ -80,11 +80,15 @@ def _one(path: Path, *, verbose: bool, width: int | None) -> int:
     if summary.damage is None:
         return 0
     sys.stdout.flush()
-    damage = summary.damage
-    if "`ggcp-schema " in damage.hint:  # what to do is among the lines
-        damage = damage.with_hint("")
-    typer.echo(f"ggcp-schema: {error_text(damage)}", err=True)
+    echo_error(summary.damage)
     return summary.damage.exit_code
+
+
+def echo_error(error: GgcpError) -> None:
+    """Print an error to stderr, without the hint if that is a command: what to do is among the lines."""
+    if "`ggcp-schema " in error.hint:
+        error = error.with_hint("")
+    typer.echo(f"ggcp-schema: {error_text(error)}", err=True)
 
 
 def _print_line(label: str, text: str, width: int | None) -> None:
@@ -119,10 +123,12 @@ def _several(paths: Sequence[Path], sort: str | None, *, verbose: bool, as_json:
             data = {"file": str(path), "error": {"message": error.message, "hint": error.hint}}
             rows.append(Row([str(path), *[None] * (len(HEAD) - 2), message], cells, data))
             if as_json and len(paths) == 1:
-                typer.echo(f"ggcp-schema: {error_text(error)}", err=True)
+                echo_error(error)
             continue
         if summary.damage is not None:
             worst = max(worst, summary.damage.exit_code)
+            if as_json and len(paths) == 1:
+                echo_error(summary.damage)
         rows.append(_row(summary, as_json=as_json))
     if sort is not None:
         rows.sort(key=lambda row: _sort_key(row.values[HEAD.index(sort)]))

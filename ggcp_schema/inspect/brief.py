@@ -52,10 +52,11 @@ def state_text(summary: Summary, more: str = "") -> str:
     if summary.condition is not None:
         return f"✗ {summary.condition.verdict}"
     if summary.unsound:
-        first = summary.unsound[0]
-        return f"✗ unsound{_more(summary.unsound)}: {first.path}: {first.message}"
+        bad = summary.unsound[0]
+        return f"✗ unsound{_more(summary.unsound)}: {bad.path}: {bad.message}"
     if summary.findings:
-        return f"✓ whole; note{_more(summary.findings)}: {summary.findings[0].message}"
+        first = summary.findings[0]
+        return f"✓ whole; note{_more(summary.findings)}: {first.path}: {first.message}"
     unexamined = more and summary.era is not None and summary.unsound is None
     return f"✓ whole; values not examined ({more})" if unexamined else "✓ whole"
 

@@ -301,7 +301,7 @@ def test_a_missing_part_is_named(parts: list[Path]) -> None:
     report = checked(parts[0])
     assert report.valid
     assert [warning.message for warning in report.warnings] == ["missing beside this file: m-00002-of-00003.gguf"]
-    assert "missing beside this file: m-00002-of-00003.gguf" in run_cli("info", parts[2], check=True).stdout
+    assert "missing beside this file: m-00002-of-00003.gguf" in run_cli("info", "-v", parts[2], check=True).stdout
 
 
 @pytest.mark.parametrize(
