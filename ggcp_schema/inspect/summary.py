@@ -54,6 +54,8 @@ def _lines(summary: Summary) -> Iterator[Line]:
     yield from summary.details
     yield from _training_lines(summary)
     yield from _model_lines(summary)
+    if summary.order is not None and summary.order.order is not None:
+        yield f"order {summary.order.order} is", ORDERS[summary.order.order]
     for finding in summary.findings:
         yield "note", f"{finding.path}: {finding.message}"
     for command in summary.next:
@@ -102,8 +104,7 @@ def _order_text(order: OrderDecision) -> str:
         return f"of the parameters in the optimizer's vectors does not matter: {order.reason}"
     if order.order is None:
         return f"of the parameters in the optimizer's vectors is not known: {order.reason}"
-    parameters = f"of the parameters in the optimizer's vectors ({ORDERS[order.order]})"
-    return f"{order.order} ({order.certainty}), {parameters}: {order.reason}"
+    return f"{order.order} ({order.certainty}), of the parameters in the optimizer's vectors: {order.reason}"
 
 
 def _model_lines(summary: Summary) -> Iterator[Line]:

@@ -205,7 +205,9 @@ class Checkpoint(File):
         if field is not None or self.damage is not None:
             return default if field is None else field.value
         steps = self.alias(path) or parse_path(path)
-        if steps is None or not _names().issuperset(step for step in steps if isinstance(step, str)):
+        names = [step for step in steps or () if isinstance(step, str)]
+        is_key = len(names) > 1 and names[0] not in _names()  # of a GGUF file, which this one might have been
+        if steps is None or not (is_key or _names().issuperset(names)):
             raise self.unknown_path(path)
         return default
 
