@@ -12,12 +12,13 @@ if TYPE_CHECKING:
 class GgcpError(Exception):
     """The base of all exceptions of this package.
 
-    `hint` says what to do next; it may be empty. `exit_code` is the exit status of the command line, and `option` the
-    parameter that the hint names: the command line shows `--force` for `force=True`.
+    `hint` says what to do next; it may be empty. `exit_code` is the exit status of the command line, `option` the
+    parameter that the hint names: it shows `--force` for `force=True`. It shows `shell_hint` instead, if there is one.
     """
 
     exit_code = 2
     option = ""
+    shell_hint = ""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -103,3 +104,5 @@ class TruncatedError(MalformedError):
 
 class NotACheckpointError(MalformedError):
     """The file is of another format than it should be, or of none; the hint says what it is, if that is known."""
+
+    exit_code = 2

@@ -12,7 +12,8 @@ from textual.strip import Strip
 
 from ggcp_schema.browse.document import Document
 from ggcp_schema.browse.panes import JobPane, cannot_show
-from ggcp_schema.browse.text import bar, column, fit, number, short_size
+from ggcp_schema.browse.text import bar, column, fit, number
+from ggcp_schema.constructs import short_size
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.inspect import Report

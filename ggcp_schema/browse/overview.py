@@ -18,7 +18,8 @@ from textual.widgets import Sparkline, Static
 from ggcp_schema.browse.document import Document
 from ggcp_schema.browse.lines import Hanging
 from ggcp_schema.browse.panes import Jump, Pane
-from ggcp_schema.browse.text import bar, number, short_size
+from ggcp_schema.browse.text import bar, number
+from ggcp_schema.constructs import short_size
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.inspect.facts import Summary
 from ggcp_schema.inspect.summary import Line, summary_lines

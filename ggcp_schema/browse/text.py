@@ -10,16 +10,6 @@ BLOCKS = " ▁▂▃▄▅▆▇█"
 BARS = " ▏▎▍▌▋▊▉█"
 
 
-def short_size(nbytes: int) -> str:
-    """Return a size in at most 8 characters: `64 B`, `1.5 KiB`, `47 GiB`."""
-    size, unit = float(nbytes), "B"
-    for larger in ("KiB", "MiB", "GiB", "TiB"):
-        if size < 1000:
-            break
-        size, unit = size / 1024, larger
-    return f"{size:.0f} {unit}" if unit == "B" or size >= 9.95 else f"{size:.1f} {unit}"
-
-
 def number(value: float | None, digits: int = 4) -> str:
     """Return a number with that many significant digits, `–` for None."""
     if value is None:

@@ -17,7 +17,8 @@ from textual.widgets.tree import TreeNode
 from ggcp_schema.browse.document import READ_ERRORS, Document
 from ggcp_schema.browse.lines import LINE_CLASSES
 from ggcp_schema.browse.panes import reads_file
-from ggcp_schema.browse.text import fit, short_size
+from ggcp_schema.browse.text import fit
+from ggcp_schema.constructs import short_size
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.inspect.text import count_text, escape, shape_text, value_text
 

@@ -116,9 +116,13 @@ def _say_error(error: GgcpError) -> None:
         sys.stdout.flush()  # what was printed before the error comes before it
     except OSError:
         _discard_output()
-    from ggcp_schema.cli.output import error_text
+    from ggcp_schema.cli.output import HANGING, error_text, wrapped
 
-    _say(error_text(error))
+    text = f"ggcp-schema: {error_text(error)}"
+    if sys.stderr.isatty():
+        width = os.get_terminal_size(2).columns or 80
+        text = "\n".join(part for line in text.splitlines() for part in wrapped(line, width, HANGING))
+    _say(text.removeprefix("ggcp-schema: "))
 
 
 def _say(text: str) -> None:

@@ -61,11 +61,14 @@ class Commands(TyperGroup):
         name = args[0] if args else ""
         if name and not name.startswith("-") and name not in self.list_commands(ctx):
             if os.path.lexists(name) or os.sep in name or "." in name:
+                from ggcp_schema.cli.mistakes import check_order
+
+                check_order(args, self.list_commands(ctx))
                 return super().resolve_command(ctx, ["info", *args])
             import difflib
 
             near = difflib.get_close_matches(name, self.list_commands(ctx), n=1)
-            ctx.fail(f"No such command {name!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
+            ctx.fail(f"No such command or file {name!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
@@ -87,11 +90,29 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
+def _color(value: str | None) -> None:
+    if value not in (None, "auto", "always", "never"):
+        raise typer.BadParameter("choose from auto, always, never")
+    if value in {"always", "never"}:
+        os.environ.pop({"always": "NO_COLOR", "never": "FORCE_COLOR"}[value], None)
+        os.environ[{"always": "FORCE_COLOR", "never": "NO_COLOR"}[value]] = "1"
+
+
 @app.callback()
 def _root(
     show_version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
+    color: Annotated[
+        str | None,
+        typer.Option(
+            "--color",
+            metavar="auto|always|never",
+            callback=_color,
+            show_default=False,
+            help="Use colours: on terminals (the default), always, or never. NO_COLOR and FORCE_COLOR do the same.",
+        ),
+    ] = None,
 ) -> None:
     """Read, inspect and convert ggcp checkpoints written by llama.cpp's train-text-from-scratch (2023).
 

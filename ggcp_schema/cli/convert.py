@@ -9,18 +9,21 @@ from typing import Annotated
 
 import typer
 
+from ggcp_schema.cli.files import files_in
 from ggcp_schema.cli.options import DryRun, Force, Json, NoSync, Quiet, Strict, Verify
 from ggcp_schema.cli.output import echo, error_text, json_text, print_json, write
 from ggcp_schema.cli.report import carry_out, echo_parts, echo_plan, echo_written, name_text, plan_as_dict
 from ggcp_schema.errors import FileError, GgcpError, UsageError
+from ggcp_schema.files.atomic import ExistsError
 from ggcp_schema.files.output import WriteOptions
 from ggcp_schema.formats import open_file
+from ggcp_schema.inspect.commands import OUTPUTS, output_name
 from ggcp_schema.inspect.text import count_text
 from ggcp_schema.llama.eras import help_text_epsilon
+from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, ORDERS
 from ggcp_schema.mapping.convert import plan_resume
 
-SUFFIX = ".resume.gguf"
-SUFFIXES = {".ggcp", ".bin", ".gguf"}  # of checkpoints, which the output's name does not keep
+SUFFIX = OUTPUTS["resume"]
 
 One = Callable[[Path, Path, str], None]
 
@@ -29,7 +32,9 @@ def convert(
     files: Annotated[
         list[Path],
         typer.Argument(
-            metavar="INPUT OUTPUT", help="The checkpoint, and the GGUF file to write. With --into: checkpoints."
+            metavar="INPUT [OUTPUT]",
+            help=f"The checkpoint, and the GGUF file to write (default: its name with {SUFFIX}, in the current "
+            "folder). With --into: checkpoints, or folders of them.",
         ),
     ],
     into: Annotated[
@@ -47,7 +52,8 @@ def convert(
         typer.Option(
             "--order",
             metavar="A|B|C",
-            help="Parameter order of the optimizer's vectors. Default: what the bytes prove.",
+            help="Order of the parameters in the optimizer's vectors, if you know it. Default: the one that the bytes "
+            f"prove. {' '.join(f'{name}: {ORDERS[name]}.' for name in CHECKPOINT_ORDERS)}",
         ),
     ] = None,
     batch: Annotated[
@@ -82,7 +88,7 @@ def convert(
     model, use `export`.
 
     JSON keys: input, output, kind, rms_eps, rms_eps_reason, notes, findings {path, message}, conclusions {era, order,
-    scale}, keys, tensors, files {path, nbytes}, written, size, not_finite; with --into, one object a line.
+    scale}, keys, tensors, files {path, nbytes}, written, size, not_finite, replaced; with --into, one object a line.
 
     Example: ggcp-schema convert checkpoint.bin resume.gguf --verify
     """
@@ -100,7 +106,12 @@ def convert(
                 partial=partial,
             )
             is_new = into is not None and not into.exists()  # as in a dry run
-            written = carry_out(plan, output, options, what, dry_run=dry_run, quiet=quiet, is_new=is_new)
+            try:
+                written = carry_out(plan, output, options, what, dry_run=dry_run, quiet=quiet, is_new=is_new)
+            except ExistsError as error:
+                if error.option or into is not None:
+                    raise
+                raise error.with_hint("Choose another name. For several inputs, give --into FOLDER.") from error
             if as_json:
                 document = plan_as_dict(plan, output, written)
                 print_json(document) if into is None else write(json_text(document) + "\n")
@@ -112,19 +123,19 @@ def convert(
                 echo_parts(plan, output)
 
     if into is not None:
-        convert_all(files, into, one, quiet=quiet or as_json, dry_run=dry_run)
-    elif len(files) == 2:
-        one(files[0], files[1], "Converting")
+        convert_all(files_in(files), into, one, quiet=quiet or as_json, dry_run=dry_run)
+    elif len(files) <= 2:
+        one(files[0], files[-1] if len(files) == 2 else Path(output_name(files[0], SUFFIX)), "Converting")
     else:
         raise UsageError(
             f"expected INPUT and OUTPUT, found {count_text(len(files), 'name')}",
-            "Example: ggcp-schema convert checkpoint.bin resume.gguf. For several inputs, give --into FOLDER.",
+            "For several inputs, give --into FOLDER.",
         )
 
 
 def convert_all(files: list[Path], folder: Path, one: One, *, quiet: bool, dry_run: bool) -> None:
     """Convert each file into the folder, go on after an error, and exit with the worst exit code."""
-    outputs = {source: folder / output_name(source) for source in files}
+    outputs = {source: folder / output_name(source, SUFFIX) for source in files}
     names = list(outputs.values())
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -153,8 +164,3 @@ def exit_code(one: One, source: Path, output: Path, what: str) -> int:
         typer.echo(f"ggcp-schema: {error_text(error)}", err=True)
         return error.exit_code
     return 0
-
-
-def output_name(source: Path) -> str:
-    """Return the name of the output for an input: `chk.resume.gguf` for `chk.ggcp`."""
-    return (source.stem if source.suffix in SUFFIXES else source.name) + SUFFIX

@@ -18,6 +18,7 @@ from ggcp_schema.cli.report import carry_out, echo_parts, echo_plan, echo_writte
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.output import WriteOptions
 from ggcp_schema.formats import open_file
+from ggcp_schema.inspect.commands import OUTPUTS, output_name
 from ggcp_schema.llama.eras import help_text_epsilon
 from ggcp_schema.mapping import lora
 from ggcp_schema.mapping.export import GGUF, MissingError
@@ -33,7 +34,14 @@ def export(
     input: Annotated[
         Path, typer.Argument(metavar="INPUT", help="A checkpoint, ggcp or GGUF; or a model, GGUF, ggjt, ggmf or ggml.")
     ],
-    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The file or the folder to write.")],
+    output: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[OUTPUT]",
+            help="The file or the folder to write. Default: the name of the input with "
+            f"{OUTPUTS['gguf']}, {OUTPUTS['hf']}, {OUTPUTS['adapter']} or {OUTPUTS['peft']}, in the current folder.",
+        ),
+    ] = None,
     to: Annotated[
         str | None,
         typer.Option(
@@ -59,7 +67,8 @@ def export(
             "--context-length",
             "--ctx",
             metavar="TOKENS",
-            help="Context length (not stored in ggcp checkpoints). Use the trainer's --ctx, which defaulted to 128.",
+            help="Context length: the trainer's --ctx. Default: that of the file, or its tokens / samples if that is a "
+            "whole number.",
         ),
     ] = None,
     rms_eps: Annotated[
@@ -108,9 +117,9 @@ def export(
 ) -> None:
     """Export the model of a checkpoint, as GGUF for llama.cpp or as a folder for PyTorch; or a LoRA adapter of 2023.
 
-    The vocabulary and the context length are not stored in ggcp files; a GGUF checkpoint that a trainer saved contains
-    both. A model in GGUF, ggjt, ggmf or ggml is exported too: its tensors keep their types, and a ggjt, ggmf or ggml
-    file contains the vocabulary. To resume training with llama.cpp, use `convert`.
+    ggcp files contain no vocabulary, and the context length only as the ratio of two counts; a GGUF checkpoint that a
+    trainer saved contains both. A model in GGUF, ggjt, ggmf or ggml is exported too: its tensors keep their types, and
+    a ggjt, ggmf or ggml file contains the vocabulary. To resume training with llama.cpp, use `convert`.
 
     `--to hf` writes a folder that transformers, MLX and vLLM open, with the state of the optimizer for PyTorch where
     its order and scale are certain.
@@ -121,7 +130,7 @@ def export(
 
     JSON keys: those of `convert`, and vocabulary {path, kind, tokens, note}.
 
-    Example: ggcp-schema export checkpoint.bin model.gguf --vocab ggml-vocab.bin --ctx 128
+    Example: ggcp-schema export checkpoint.bin model.gguf --vocab ggml-vocab.bin
     """
     options = WriteOptions(strict, force, verify, sync=not no_sync)
     with ExitStack() as stack:
@@ -135,6 +144,7 @@ def export(
                         "Missing option --base: an adapter is exported for the model that it was trained on",
                         "Give that model: a GGUF of any type, a ggjt file or a ggcp checkpoint.",
                     )
+                output = output or Path(output_name(input, OUTPUTS.get(to or next(iter(lora.TARGETS)), "")))
                 plan = lora.plan_adapter(
                     file,
                     stack.enter_context(open_file(base)),
@@ -149,12 +159,14 @@ def export(
                 of_adapters = {"--base": base, "--patched-base": patched_base, "--norms": norms, "--scale": scale}
                 refuse({**of_adapters, "--verbatim": verbatim or None}, f"{input} contains no LoRA adapter")
                 target = export_target(to or GGUF)
+                output = output or Path(output_name(input, OUTPUTS[target.name]))
                 if file.damage is not None and not partial:
                     command = ["ggcp-schema", "export", "--partial", *sys.argv[sys.argv.index("export") + 1 :]]
                     raise rescued(file, f"Run: {shlex.join(command)}")
                 plan = target.plan(file, partial=partial, **model, **target.checked(dtype=dtype))
         except MissingError as error:
-            raise UsageError(f"Missing option {OPTIONS[error.parameter]}: {error.message}", error.hint) from error
+            options_text = " and ".join(OPTIONS[parameter] for parameter in error.parameters)
+            raise UsageError(f"Missing option {options_text}: {error.message}", error.hint) from error
         written = carry_out(plan, output, options, "Exporting", dry_run=dry_run, quiet=quiet)
         vocabulary = next(({"vocabulary": fact.value} for fact in plan.facts if fact.label == "vocabulary"), {})
         report(plan, output, written, verified=verify, as_json=as_json, quiet=quiet, more=vocabulary)

@@ -81,7 +81,9 @@ def extract(
     if not is_folder and suffix not in WRITERS:
         raise UsageError(
             f"{output}: unknown output format",
-            f"Use a name ending in {', '.join(WRITERS)}, or in / for a folder of .npy files.",
+            "The tensor comes before the output: ggcp-schema extract FILE TENSOR OUTPUT."
+            if Path(pattern).suffix in WRITERS
+            else f"Use a name ending in {', '.join(WRITERS)}, or in / for a folder of .npy files.",
         )
     with open_file(file, partial=True) as opened:
         found = select(opened, pattern, order=order)

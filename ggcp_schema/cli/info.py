@@ -2,135 +2,167 @@
 
 from __future__ import annotations
 
-import textwrap
+import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from ggcp_schema.cli.options import FILE_HELP, Json, Width
-from ggcp_schema.cli.output import echo, escape, json_text, output_width, paint, print_json, raise_damage
+from ggcp_schema.cli.files import files_in
+from ggcp_schema.cli.options import FILES_HELP, Json, Verbose, Width
+from ggcp_schema.cli.output import echo, error_text, escape, json_text, output_width, paint, progress, wrapped, write
 from ggcp_schema.cli.table import print_table
 from ggcp_schema.errors import GgcpError, UsageError
 from ggcp_schema.formats import open_file
+from ggcp_schema.inspect.brief import brief_lines, state_text
 from ggcp_schema.inspect.facts import Summary
 from ggcp_schema.inspect.summary import summarize, summary_lines
 from ggcp_schema.llama.eras import epsilon_text
+from ggcp_schema.llama.losses import loss_text
 
-LABEL = 13  # columns before the text of a line
 NUMBERS = ("iterations", "samples", "loss", "epsilon")
-DROPPED = ("samples", "optimizer")  # on a narrow terminal, in this order
-HEAD = ("file", "iterations", "samples", "loss", "optimizer", "epsilon", "verdict")
+DROPPED = ("samples", "optimizer", "kind")  # on a narrow terminal, in this order
+COLOURS = {"✓": "green", "✗": "red"}
+HEAD = ("file", "kind", "iterations", "samples", "loss", "optimizer", "epsilon", "state")
 
 
 def info(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help=FILE_HELP)],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help=FILES_HELP)],
     sort: Annotated[
         str | None,
         typer.Option("--sort", metavar="COLUMN", help="Sort the table of several files by a column, such as loss."),
     ] = None,
+    verbose: Verbose = False,
     as_json: Json = False,
     width: Width = None,
 ) -> None:
-    """Summarize a file: training progress, loss, optimizer, model, and what to do next.
+    """Summarize a file on one screen: its state, the model, the training, the loss, and what to do next.
 
-    Of several files one table is printed; --json then prints a line for each. A loss that is only a rough measure has a
-    ~ before it, an epsilon that is not certain a ? after it.
+    -v adds who wrote it, the evidence, what the bytes are for, and examines the values of a training state, which reads
+    them all. Of several files, or of those in a folder, one table is printed: a loss that is only a rough measure has a
+    ~ before it, what is not certain a ? after it.
 
-    JSON keys: file, format, kind, size, version, layout, writer, era, rms_eps, train_its, train_samples, train_tokens,
-    n_ctx, context, loss, optimizer, order, scale, hparams, n_ff, n_ff_source, n_params, tensor_types, n_tokens, bytes,
-    details, findings, damage, condition, next. A file that cannot be read has only file and error.
+    --json prints an object for each file on a line, with the keys file, format, kind, size, state (whole, damaged,
+    unsound), version, layout, writer, era, rms_eps, train_its, train_samples, train_tokens, n_ctx, context, loss,
+    optimizer, order, scale, hparams, n_ff, n_ff_source, n_params, tensor_types, n_tokens, bytes, details, findings,
+    unsound, damage, condition, next. A file that cannot be read has only file and error.
 
-    Exit code 0: every file is whole, 2: one cannot be read, 4: one is damaged or of an unknown format; the highest
+    Exit code 0: every file is whole, 2: one cannot be read, or is of an unknown format, 4: one is damaged; the highest
     of all files counts.
 
     Example: ggcp-schema info *.ggcp --sort loss
     """
     if sort is not None and sort not in HEAD:
         raise UsageError(f"there is no column {sort!r}", f"The columns are {', '.join(HEAD)}.")
-    if len(files) == 1:
-        _one(files[0], as_json=as_json, width=width)
+    if len(files) == 1 and not files[0].is_dir() and not as_json:
+        code = _one(files[0], verbose=verbose, width=width)
     else:
-        _several(files, sort, as_json=as_json, width=width)
+        code = _several(files_in(files), sort, verbose=verbose, as_json=as_json, width=width)
+    if code:
+        raise typer.Exit(code)
 
 
-def _one(path: Path, *, as_json: bool, width: int | None) -> None:
+def _summary(path: Path, *, verbose: bool, quiet: bool = False) -> Summary:
     with open_file(path, partial=True) as file:
-        summary = summarize(file)
-        if as_json:
-            print_json(summary.as_dict())
-        else:
-            for label, text in summary_lines(summary):
-                _print_line(label, escape(text), output_width(width))
-        raise_damage(file.damage)
+        total = sum(tensor.nbytes for tensor in file.tensors.values()) if verbose else 0
+        with progress(total, "Reading", quiet=quiet) as advance:
+            return summarize(file, data=verbose, progress=advance)
+
+
+def _one(path: Path, *, verbose: bool, width: int | None) -> int:
+    summary = _summary(path, verbose=verbose)
+    lines = summary_lines(summary) if verbose else brief_lines(summary)
+    label_width = max(len(label) for label, _ in lines) + 1
+    for label, text in lines:
+        _print_line(label.ljust(label_width), text, output_width(width))
+    if summary.damage is None:
+        return 0
+    sys.stdout.flush()
+    echo_error(summary.damage)
+    return summary.damage.exit_code
+
+
+def echo_error(error: GgcpError) -> None:
+    """Print an error to stderr, without the hint if that is a command: what to do is among the lines."""
+    if "`ggcp-schema " in error.hint:
+        error = error.with_hint("")
+    typer.echo(f"ggcp-schema: {error_text(error)}", err=True)
 
 
 def _print_line(label: str, text: str, width: int | None) -> None:
     """Print a line with its label. The text is wrapped between words, but for a command, which is copied as a whole."""
-    lines = [text]
-    if width is not None and not text.startswith("ggcp-schema "):
-        lines = textwrap.wrap(text, max(width - LABEL, 20), break_long_words=False, break_on_hyphens=False) or [""]
+    lines = [escape(text)]
+    is_command = text.startswith(("ggcp-schema ", "llama-completion "))
+    if width is not None and not is_command:
+        lines = wrapped(lines[0], width - len(label))
     for number, line in enumerate(lines):
-        echo(f"{paint(('' if number else label).ljust(LABEL - 1), 'cyan')} {line}")
+        colour = COLOURS.get(line[:1]) if not number else None
+        write(paint((" " * len(label) if number else label), "cyan") + paint(line, colour) + "\n")
 
 
-def _several(paths: Sequence[Path], sort: str | None, *, as_json: bool, width: int | None) -> None:
+class Row(NamedTuple):
+    """A file in the table: what its cells are sorted by, their texts, and the JSON data."""
+
+    values: Sequence[Any]
+    cells: Sequence[str]
+    data: dict[str, Any]
+
+
+def _several(paths: Sequence[Path], sort: str | None, *, verbose: bool, as_json: bool, width: int | None) -> int:
     worst = 0
-    rows: list[tuple[list[Any], dict[str, Any]]] = []  # the values of the columns, and the JSON data
+    rows = []
     for path in paths:
         try:
-            with open_file(path, partial=True) as file:
-                summary = summarize(file)
+            summary = _summary(path, verbose=verbose, quiet=as_json)
         except GgcpError as error:
             worst = max(worst, error.exit_code)
             message = error.message.removeprefix(f"{path}: ").removeprefix(f"{path} ")
+            cells = [str(path), *[""] * (len(HEAD) - 2), f"✗ {message}"]
             data = {"file": str(path), "error": {"message": error.message, "hint": error.hint}}
-            rows.append(([str(path), None, None, None, None, None, message], data))
+            rows.append(Row([str(path), *[None] * (len(HEAD) - 2), message], cells, data))
+            if as_json and len(paths) == 1:
+                echo_error(error)
             continue
         if summary.damage is not None:
             worst = max(worst, summary.damage.exit_code)
-        rows.append((_columns(summary), summary.as_dict() if as_json else {}))
+            if as_json and len(paths) == 1:
+                echo_error(summary.damage)
+        rows.append(_row(summary, as_json=as_json))
     if sort is not None:
-        index = HEAD.index(sort)
-        rows.sort(key=lambda row: (row[0][index] is None, row[0][index]))
+        rows.sort(key=lambda row: _sort_key(row.values[HEAD.index(sort)]))
     if as_json:
-        for _, data in rows:
-            echo(json_text(data))
-    else:
-        cells = [[_cell(value) for value in values] for values, _ in rows]
-        print_table(HEAD, cells, right=NUMBERS, optional=DROPPED, width=width)
-    if worst:
-        raise typer.Exit(worst)
+        for row in rows:
+            echo(json_text(row.data))
+        return worst
+    print_table(HEAD, [row.cells for row in rows], right=NUMBERS, optional=DROPPED, cut="state", width=width)
+    marks = {"~": "~ a rough measure, or a sum over threads", "?": "? not certain"}
+    shown = [text for mark, text in marks.items() if any(mark in cell for row in rows for cell in row.cells[2:7])]
+    if shown:
+        echo(paint("; ".join(shown), dim=True))
+    return worst
 
 
-class Number(float):
-    """A number that is shown in another form than it is sorted by."""
-
-    text: str
-
-    def __new__(cls, value: float, text: str) -> Number:
-        """Return the number with its text."""
-        self = super().__new__(cls, value)
-        self.text = text
-        return self
+def _sort_key(value: Any) -> tuple[bool, bool, Any]:
+    """Return what a value is sorted by: those that are missing come last, and NaN before them."""
+    return value is None, isinstance(value, float) and math.isnan(value), value
 
 
-def _columns(summary: Summary) -> list[Any]:
-    """Return the values of the columns; None if the file does not tell."""
-    loss = epsilon = None
-    if summary.loss is not None and summary.losses is not None:
-        loss = Number(summary.loss, f"{'~' * summary.losses.is_rough}{summary.loss:.4f}")
+def _row(summary: Summary, *, as_json: bool) -> Row:
+    loss = epsilon = ""
+    if summary.is_loss_impossible:
+        loss = "✗ 0"
+    elif summary.loss is not None and summary.losses is not None:
+        loss = f"{'~' * summary.losses.is_rough}{loss_text(summary.loss)}"
     if summary.rms_eps is not None:
         uncertain = summary.era is not None and not summary.era.rms_eps_certain
-        epsilon = Number(summary.rms_eps, f"{epsilon_text(summary.rms_eps)}{'?' * uncertain}")
+        epsilon = f"{epsilon_text(summary.rms_eps)}{'?' * uncertain}"
     optimizer = None if summary.optimizer is None else summary.optimizer.type
-    return [summary.file, summary.train_its, summary.train_samples, loss, optimizer, epsilon, summary.verdict]
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, Number):
-        return value.text
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    counts = [summary.train_its, summary.train_samples]
+    number = None if summary.is_loss_impossible else summary.loss
+    state = state_text(summary)
+    values = [summary.file, summary.short, *counts, number, optimizer, summary.rms_eps, state]
+    its, samples = ("" if count is None else f"{count:,}" for count in counts)
+    cells = [summary.file, summary.short, its, samples, loss, optimizer or "", epsilon, state]
+    return Row(values, cells, summary.as_dict() if as_json else {})

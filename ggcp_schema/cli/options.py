@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+FILES_HELP = "Files as `info` reads them: ggcp, GGUF, ggjt, ggmf, ggml, ggla, ggcl; or folders of such files."
 FILE_HELP = "A ggcp checkpoint, a GGUF file, or a ggjt, ggmf or ggml file."
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help=FILE_HELP)]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print everything, with the evidence.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors; the exit code gives the result.")]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite the output if it exists.")]

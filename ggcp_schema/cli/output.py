@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -15,9 +16,11 @@ from typing import Any
 import typer
 
 from ggcp_schema.errors import GgcpError, MalformedError
-from ggcp_schema.inspect.text import escape
+from ggcp_schema.inspect.text import cells, escape
 
 PROGRESS_FROM = 1 << 26  # bytes; less is done before a bar could be read
+HANGING = "  "  # before the lines after the first
+COLOURED = re.compile(r"\x1b\[[0-9;]*m")
 # DEL and the C1 controls, surrogates, and characters that reorder text on a terminal
 UNSAFE = re.compile("[\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069\u200e\u200f\u061c]")
 
@@ -27,15 +30,19 @@ def error_text(error: GgcpError) -> str:
 
     A newline inside of a line, as in a file name, is escaped.
     """
-    hint = error.hint
+    from ggcp_schema.cli.mistakes import put_right
+
+    error = put_right(error)
+    hint = error.shell_hint or error.hint
     if error.option:
         hint = hint.replace(f"{error.option}=True", "--" + error.option.replace("_", "-"))
     return "\n".join(escape(line) for line in (error.message, hint) if line)
 
 
 def echo(text: str = "") -> None:
-    """Write a line to stdout. The text must not contain control characters: see `escape`."""
-    write(f"{text}\n")
+    """Write a line to stdout, wrapped on a terminal. The text must not contain control characters: see `escape`."""
+    width = output_width()
+    write("".join(f"{line}\n" for line in ([text] if width is None else wrapped(text, width, HANGING))))
 
 
 def write(text: str) -> None:
@@ -79,8 +86,10 @@ def _drop_output() -> None:
 
 
 def paint(text: str, colour: str | None = None, *, bold: bool = False, dim: bool = False) -> str:
-    """Return the text in colour if stdout is a terminal and NO_COLOR is not set."""
-    if not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+    """Return the text in colour: on a terminal, unless NO_COLOR is set, and elsewhere if FORCE_COLOR is."""
+    if not os.environ.get("FORCE_COLOR") and (
+        not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    ):
         return text
     return typer.style(text, fg=colour, bold=bold or None, dim=dim or None)
 
@@ -90,6 +99,29 @@ def output_width(width: int | None = None) -> int | None:
     if width is not None:
         return max(width, 20)
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def wrapped(text: str, width: int, indent: str = "") -> list[str]:
+    """Return the text in lines of at most `width` cells, wrapped between words; all but the first are indented."""
+    if cells(text) <= width:
+        return [text]
+    lines = [""]
+    for space, word in re.findall(r"( *)([^ ]+)", text):
+        if lines[-1].strip() and cells(COLOURED.sub("", lines[-1] + space + word)) > max(width, 20):
+            lines.append(indent + word)
+        else:
+            lines[-1] += space + word
+    return lines
+
+
+def command_lines(command: str, width: int) -> list[str]:
+    """Return a command for a shell in lines of about that many columns, which end in a backslash but for the last."""
+    lines = [""]
+    for word in map(shlex.quote, shlex.split(command)):
+        if lines[-1] and word.startswith("-") and len(lines[-1]) + len(word) > width // 2:
+            lines.append(HANGING)
+        lines[-1] += f" {word}" if lines[-1].strip() else word
+    return [*(f"{line} \\" for line in lines[:-1]), lines[-1]]
 
 
 def print_json(value: Any) -> None:
@@ -168,6 +200,7 @@ def raise_damage(damage: MalformedError | None) -> None:
 
 
 __all__ = [
+    "command_lines",
     "echo",
     "error_text",
     "escape",
@@ -180,5 +213,6 @@ __all__ = [
     "progress",
     "raise_damage",
     "until_closed",
+    "wrapped",
     "write",
 ]

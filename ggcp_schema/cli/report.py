@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ggcp_schema.cli.output import echo, escape, progress
+from ggcp_schema.cli.output import command_lines, echo, escape, output_width, progress
 from ggcp_schema.files.output import WHOLE, WriteOptions
 from ggcp_schema.files.pieces import FileData
 from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.gguf.writer import Gguf
-from ggcp_schema.inspect.text import count_text, shape_text, size_text
+from ggcp_schema.inspect.text import cells, count_text, shape_text, size_text
 from ggcp_schema.llama.facts import Fact
 from ggcp_schema.mapping.plan import Plan, Written, check, write
 from ggcp_schema.mapping.targets import TARGETS
@@ -99,13 +99,21 @@ def echo_written(written: Written, output: Path, *, verified: bool) -> None:
         echo(f"note: {escape(finding.path)}: {escape(finding.message)}")
     for name, count in written.not_finite.items():
         echo(f"note: {escape(name)}: {count_text(count, 'value')} {'is' if count == 1 else 'are'} NaN or infinite")
+    if written.replaced:
+        echo(f"replaced {name_text(output)}, which was: {escape(written.replaced)}")
     compared = ", every byte compared" if verified else ""
     echo(f"wrote {name_text(output)}: {counts(written.plan)}, {size_text(written.size)}{compared}")
     for place, parts in written.plan.beside.items():
         size = sum(content.nbytes for content in parts.values())
         echo(f"wrote {name_text(Path(place))}: {size_text(size)}{compared}")
     for command in written.plan.next:
-        echo(f"{command.purpose}: {escape(command.line(output))}")
+        line, width = escape(command.line(output)), output_width()
+        if width is None or cells(line) + len(command.purpose) + 2 <= width:
+            echo(f"{command.purpose}: {line}")
+        else:
+            echo(f"{command.purpose}:")
+            for part in command_lines(line, width):
+                echo(part)
 
 
 def name_text(path: Path) -> str:
@@ -148,6 +156,7 @@ def plan_as_dict(plan: Plan, output: Path, written: Written | None) -> dict[str,
         "written": written is not None,
         "size": written.size if written else None,
         "not_finite": dict(written.not_finite) if written else {},
+        "replaced": (written and written.replaced) or None,
     }
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 
 from ggcp_schema.cli.output import echo, escape, output_width, paint
-from ggcp_schema.inspect.text import cells, padded
+from ggcp_schema.inspect.text import cells, padded, shorten
 
 GAP = "  "
+LEAST = 20  # cells of a column that is shortened
 
 
 def print_table(
@@ -16,22 +17,27 @@ def print_table(
     *,
     right: Collection[str] = (),
     optional: Sequence[str] = (),
+    cut: str = "",
     width: int | None = None,
 ) -> None:
     """Print the rows under their head. The cells may hold any text.
 
     The columns named in `right` are aligned to the right. If the table is wider than `width` (by default the
-    terminal; a pipe has no limit), the columns named in `optional` are dropped, in this order, until it fits. If it
-    still does not, each row becomes a paragraph without its empty cells.
+    terminal; a pipe has no limit), the columns named in `optional` are dropped, in this order, until it fits, and the
+    texts in the column `cut` are shortened. If it still does not, each row becomes a paragraph without its empty cells.
     """
     limit = output_width(width)
     rows = [[escape(cell) for cell in row] for row in rows]
     widths = {name: max(map(cells, column)) for name, *column in zip(head, head, *rows, strict=True)}
     shown = list(head)
+    if cut and limit is not None:
+        full, widths[cut] = widths[cut], min(widths[cut], LEAST)
     for name in optional:
         if limit is None or _total(shown, widths) <= limit:
             break
         shown.remove(name)
+    if cut and limit is not None:
+        widths[cut] = min(full, max(widths[cut], widths[cut] + limit - _total(shown, widths)))
     if limit is not None and _total(shown, widths) > limit:
         for row in rows:
             for line in _paragraph(head, row, limit):
@@ -40,9 +46,8 @@ def print_table(
     indices = [head.index(name) for name in shown]
 
     def aligned(row: Sequence[str]) -> str:
-        return GAP.join(
-            padded(row[index], widths[name], right=name in right) for name, index in zip(shown, indices)
-        ).rstrip()
+        texts = (shorten(row[index], widths[name]) for name, index in zip(shown, indices))
+        return GAP.join(padded(text, widths[name], right=name in right) for name, text in zip(shown, texts)).rstrip()
 
     echo(paint(aligned(head), bold=True))
     for row in rows:

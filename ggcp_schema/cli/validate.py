@@ -11,7 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ggcp_schema.cli.options import FILE_HELP, Json, Quiet
+from ggcp_schema.cli.files import files_in
+from ggcp_schema.cli.options import FILES_HELP, Json, Quiet
 from ggcp_schema.cli.output import echo, escape, paint, print_json, print_json_array, progress
 from ggcp_schema.errors import GgcpError, NotACheckpointError
 from ggcp_schema.files.source import Source
@@ -21,11 +22,11 @@ from ggcp_schema.inspect.validate import Report, examine_data
 from ggcp_schema.inspect.validate import validate as check
 from ggcp_schema.llama.state import Unsound
 
-EXIT_CODES = {"valid": 0, "unsound": 1, "invalid": 1, "unreadable": 2, "damaged": 4, "unknown": 4}
+EXIT_CODES = {"valid": 0, "unsound": 1, "invalid": 1, "unreadable": 2, "damaged": 4, "unknown": 2}
 
 
 def validate(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help=FILE_HELP)],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help=FILES_HELP)],
     data: Annotated[
         bool,
         typer.Option(
@@ -41,7 +42,7 @@ def validate(
 
     Reports errors, and warnings for values that are allowed but unusual. With --data, a checkpoint with values that no
     training leaves, as after a lost page of a disk, is unsound. Exit codes: 0 valid, 1 invalid or unsound, 2 the file
-    cannot be read, 4 it is damaged so that the rest cannot be checked, or of an unknown format. Of several files the
+    cannot be read or is of an unknown format, 4 it is damaged so that the rest cannot be checked. Of several files the
     highest code counts.
 
     JSON keys: file, format, verdict (valid, unsound, invalid, damaged; of several files also unreadable, unknown),
@@ -52,6 +53,7 @@ def validate(
     Example: ggcp-schema validate --data --strict *.ggcp
     """
     verdicts: Counter[str] = Counter()
+    files = files_in(files)
 
     def results() -> Iterator[dict[str, Any]]:
         for file in files:

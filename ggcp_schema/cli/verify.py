@@ -9,10 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from ggcp_schema.cli.options import Json, Quiet
-from ggcp_schema.cli.output import echo, escape, paint, print_json, progress
+from ggcp_schema.cli.output import echo, escape, paint, print_json, progress, raise_damage
 from ggcp_schema.errors import UsageError
-from ggcp_schema.formats import open_checkpoint, open_file
-from ggcp_schema.formats.gguf.file import open_gguf
+from ggcp_schema.formats import open_file
+from ggcp_schema.formats.ggcp.checkpoint import Checkpoint
+from ggcp_schema.formats.gguf.file import GgufFile
 from ggcp_schema.inspect.text import count_text
 from ggcp_schema.llama.eras import epsilon_text
 from ggcp_schema.mapping.verify import Verification
@@ -66,7 +67,15 @@ def verify(
 
 
 def _of_gguf(checkpoint: Path, gguf: Path, *, quiet: bool) -> Verification:
-    with open_checkpoint(checkpoint) as ckpt, open_gguf(gguf) as file:
+    with open_file(checkpoint, partial=True) as ckpt, open_file(gguf, partial=True) as file:
+        if not isinstance(ckpt, Checkpoint) or not isinstance(file, GgufFile):
+            swapped = isinstance(ckpt, GgufFile) and isinstance(file, Checkpoint)
+            raise UsageError(
+                f"expected a ggcp checkpoint and a GGUF file, found a {ckpt.format.title} and a {file.format.title}",
+                "The checkpoint comes first." if swapped else "`ggcp-schema diff` compares any two files.",
+            )
+        raise_damage(ckpt.damage)
+        raise_damage(file.damage)
         total = sum(tensor.nbytes for tensor in file.tensors.values())
         with progress(total, "Comparing", quiet=quiet) as advance:
             result = compare(ckpt, file, advance)

@@ -11,7 +11,16 @@ from construct import Error
 
 from ggcp_schema.constructs.conditions import If, IfThenElse, Switch
 from ggcp_schema.constructs.described import Node, nodes, reference_of, rule_text
-from ggcp_schema.constructs.errors import DataGoneError, ErrorLog, FieldError, Steps, count_bytes, counted, format_path
+from ggcp_schema.constructs.errors import (
+    DataGoneError,
+    ErrorLog,
+    FieldError,
+    Steps,
+    count_bytes,
+    counted,
+    format_path,
+    short_size,
+)
 from ggcp_schema.constructs.expressions import compiled, expression_text, expression_tree, prod_, this
 from ggcp_schema.constructs.extents import (
     Extent,
@@ -61,5 +70,6 @@ from ggcp_schema.constructs.records import (
     GreedyRange,
     Struct,
 )
+from ggcp_schema.constructs.shown import Record
 from ggcp_schema.constructs.streams import stream_end
 from ggcp_schema.constructs.tree import Field, kind_of, root_field

@@ -77,6 +77,16 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
+def short_size(nbytes: int) -> str:
+    """Return a size in at most 8 characters: `64 B`, `1.5 KiB`, `47 GiB`."""
+    size, unit = float(nbytes), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if size < 1000:
+            break
+        size, unit = size / 1024, larger
+    return f"{size:.0f} {unit}" if unit == "B" or size >= 9.95 else f"{size:.1f} {unit}"
+
+
 def count_bytes(number: int) -> str:
     """Return a number of bytes in words: `1 byte`, `13 bytes`."""
     return counted(number, "byte")

@@ -18,6 +18,7 @@ from ggcp_schema.constructs.conditions import chosen
 from ggcp_schema.constructs.described import Described, Node, Sizes, docs_of, reference_of, sizes_of, unwrap
 from ggcp_schema.constructs.errors import FieldError, count_bytes, counted
 from ggcp_schema.constructs.expressions import compiled, expression_text, expression_tree
+from ggcp_schema.constructs.shown import Record
 from ggcp_schema.constructs.streams import SMALL, stream_end
 
 # What construct's classes and the functions of a schema raise; a FieldError of it has the path and the offset.
@@ -73,7 +74,12 @@ class Struct(Described, construct.Struct):
 
     With `root` the Struct is the `_root` of the expressions in it, also where it is a field of another Struct.
     `type_name` is its name in the reference.
+
+    Attributes:
+        record: the class of the containers.
     """
+
+    record: type[Container] = Record
 
     def __init__(self, *subcons: Construct, root: bool = False, type_name: str | None = None) -> None:
         super().__init__(*subcons)
@@ -98,7 +104,7 @@ class Struct(Described, construct.Struct):
 
     def _parse(self, stream: IO[bytes], context: Container, path: str) -> Container:
         scope = new_scope(self, stream, context)
-        obj = Container(_offset=stream.tell())
+        obj = self.record(_offset=stream.tell())
         for name, field in self.fields:
             try:
                 value = field._parse(stream, scope, path)

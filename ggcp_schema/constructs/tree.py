@@ -22,7 +22,7 @@ from ggcp_schema.constructs.fields import PascalString
 from ggcp_schema.constructs.lazy import LazyList
 from ggcp_schema.constructs.records import EitherOrder, Struct, new_scope, outermost
 
-BRANCHES = {Container, ListContainer, LazyList}  # the classes of the values that have fields in them
+BRANCHES = (Container, ListContainer, LazyList)  # the classes of the values that have fields in them
 
 
 class Field:
@@ -77,7 +77,7 @@ class Field:
     @property
     def is_leaf(self) -> bool:
         """True if the field has no fields in it."""
-        return type(self.value) not in BRANCHES
+        return not isinstance(self.value, BRANCHES)
 
     @property
     def type(self) -> str:
@@ -109,7 +109,7 @@ class Field:
         The children are computed on each call (those of a list on access). Storing them would create reference cycles
         with their parents.
         """
-        if type(self.value) is Container:
+        if isinstance(self.value, Container):
             return list(self._fields(self.value))
         return () if self.is_leaf else Elements(self)
 
@@ -130,9 +130,9 @@ class Field:
         kind = type(value)
         if kind in {Extent, LazyList}:
             return int(value.nbytes)
-        if kind is Container and "_size" in value:
+        if isinstance(value, Container) and "_size" in value:
             return int(value["_size"])
-        if kind in BRANCHES:  # a list, or a record in which an error ended the parse
+        if isinstance(value, BRANCHES):  # a list, or a record in which an error ended the parse
             children = self.children()
             return children[-1].end - self.offset if children else 0
         return self._measure_leaf(value)

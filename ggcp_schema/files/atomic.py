@@ -27,8 +27,9 @@ class ExistsError(FileError):
 
     option = "force"  # the command line writes --force where the hint says force=True
 
-    def __init__(self, path: str) -> None:
-        super().__init__(f"{path} already exists", "Use force=True to overwrite it.")
+    def __init__(self, path: str, message: str = "", hint: str = "Use force=True to overwrite it.") -> None:
+        super().__init__(message or f"{path} already exists", hint)
+        self.path = path
 
 
 def check_output(path: str | os.PathLike[str], inputs: tuple[str | os.PathLike[str], ...], *, overwrite: bool) -> None:

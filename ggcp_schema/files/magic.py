@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
+from itertools import islice
 from typing import IO
 
 from ggcp_schema.errors import FileError
+
+SUGGESTIONS = 3
+MOST_NAMES = 10_000  # of a folder, that are compared with the name of a missing file
 
 
 def open_regular(path: str | os.PathLike[str], buffering: int = 4096) -> IO[bytes]:
@@ -26,7 +30,7 @@ def open_regular(path: str | os.PathLike[str], buffering: int = 4096) -> IO[byte
             kind = "is a directory" if stat.S_ISDIR(mode) else "is not a regular file"
             raise FileError(
                 f"{name} {kind}",
-                "" if stat.S_ISDIR(mode) else "Random access is required: pass a regular file, not a pipe.",
+                "Give a file." if stat.S_ISDIR(mode) else "Random access is required: pass a regular file, not a pipe.",
             )
         return open(name, "rb", buffering=buffering)
     except FileError:
@@ -37,4 +41,28 @@ def open_regular(path: str | os.PathLike[str], buffering: int = 4096) -> IO[byte
 
 def file_error(name: str, error: OSError | ValueError) -> FileError:
     """Return a FileError for an exception of the system: `x.ggcp: No such file or directory`."""
-    return FileError(f"{name}: {getattr(error, 'strerror', None) or error}")
+    hint = near(name) if isinstance(error, FileNotFoundError) else ""
+    return FileError(f"{name}: {getattr(error, 'strerror', None) or error}", hint)
+
+
+def near(name: str) -> str:
+    """Return a hint for a file that does not exist: names like its own, in its folder or in one of nearly its name."""
+    import difflib
+
+    if set(name) & set("*?["):
+        return "No file matches, or quotes keep the shell from expanding the name."
+    folder, base = os.path.split(name)
+    parent, last = os.path.split(folder)
+    folders = [folder]
+    if folder and not os.path.isdir(folder):
+        folders = [os.path.join(parent, each) for each in difflib.get_close_matches(last, _names(parent))]
+    found = [os.path.join(each, other) for each in folders for other in difflib.get_close_matches(base, _names(each))]
+    return f"Did you mean {', '.join(found[:SUGGESTIONS])}?" if found else ""
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        with os.scandir(folder or ".") as entries:
+            return [entry.name for entry in islice(entries, MOST_NAMES)]
+    except OSError:
+        return []

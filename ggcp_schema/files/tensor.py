@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from ggcp_schema.constructs import short_size
 from ggcp_schema.constructs.streams import CHUNK
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.source import Source
@@ -30,7 +31,7 @@ BLOCKS = {kind.name: kind for number, kind in GGML_TYPES.items() if number in DE
 """The quantized types that `gguf.quants.dequantize` knows. Their values become float32."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Tensor:
     """A tensor in a file. Nothing is read until its elements are asked for.
 
@@ -55,6 +56,13 @@ class Tensor:
     byte_order: str = LITTLE
     padding: int = 0
     is_known: bool = True
+
+    def __repr__(self) -> str:
+        return f"<Tensor {self.path} {self.type} {list(self.shape)} {short_size(self.nbytes)}>"
+
+    def __getitem__(self, key: Any) -> Any:
+        """Return elements by their indices in `array`."""
+        return self.array()[key]
 
     @property
     def is_null(self) -> bool:

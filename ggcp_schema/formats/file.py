@@ -50,10 +50,41 @@ if TYPE_CHECKING:
     from ggcp_schema.llama.training import Training
     from ggcp_schema.llama.vocabulary import Vocabulary
 
+PARTIAL = "Open it with partial=True to read what is whole."
 LONGEST_NAME = 64  # bytes of a field whose size is hardly wrong
 ACCEPTED = "Use a llama GGUF, a ggjt file such as ggml-vocab.bin, or a sentencepiece tokenizer.model."
 CHECKPOINT_NEEDED = "Pass a checkpoint of train-text-from-scratch: a ggcp file, or a GGUF file made from one."
 MAX_CANDIDATES = 2000  # names compared with a misspelt path
+INNER = frozenset(
+    [
+        "alias",
+        "at",
+        "candidates",
+        "check_whole",
+        "compares_by_field",
+        "container",
+        "converted",
+        "evidence",
+        "expected_size",
+        "expected_tensors",
+        "facts",
+        "kind",
+        "least_size",
+        "malformed",
+        "names_of",
+        "orders",
+        "retries",
+        "rules",
+        "runs",
+        "short",
+        "suggestions",
+        "tensor_of_data",
+        "unknown_path",
+        "what",
+        "whole_sizes",
+    ]
+)
+"""Methods and attributes of a file that are for this package; completion leaves them out."""
 
 
 class Format(NamedTuple):
@@ -186,6 +217,11 @@ class File:
     def short(self) -> str:
         """What the file is, in one or two words."""
         return self.format.title
+
+    @property
+    def runs(self) -> bool:
+        """True for a model that llama.cpp runs as it is."""
+        return False
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -413,15 +449,19 @@ class File:
         return unknown_path(self, path)
 
     def candidates(self) -> list[str]:
-        """Return the paths to compare a misspelt one with. Of a list they hold the first element only."""
-        paths: list[str] = []
+        """Return the paths of `sample`."""
+        return [field.path for field in self.sample()]
+
+    def sample(self) -> Iterator[Field]:
+        """Yield fields of all kinds, to compare a misspelt path with. Of a list they hold the first element only."""
         pending = list(self.root.children())
-        while pending and len(paths) < MAX_CANDIDATES:
+        for _ in range(MAX_CANDIDATES):
+            if not pending:
+                break
             field = pending.pop(0)
-            paths.append(field.path)
+            yield field
             if not field.is_leaf:
                 pending += field.children()[:1] if field.type == "array" else field.children()
-        return paths
 
     def close(self) -> None:
         """Close the file. Tensors can no longer be read; arrays that were mapped stay valid."""
@@ -434,6 +474,9 @@ class File:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def __dir__(self) -> list[str]:
+        return [name for name in super().__dir__() if name not in INNER]
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.path}: {self.describe()}>"
@@ -461,7 +504,11 @@ def read_container(source: Source, format: Format, *, partial: bool) -> tuple[Co
         return container, None
     except FieldError as error:
         damage = malformed(error, source, format)
-        if not partial or isinstance(damage, NotACheckpointError):
+        if isinstance(damage, NotACheckpointError):
+            raise damage from error
+        if not partial:
+            if isinstance(damage, TruncatedError) and not _altered(source):
+                damage.shell_hint, damage.hint = damage.hint, PARTIAL
             raise damage from error
         recovered = kind.recovered(source, error)
         if recovered is None:
@@ -501,10 +548,22 @@ def malformed(error: FieldError, source: Source, format: Format) -> MalformedErr
     else:
         hint = _altered(source) or hint
     message = f"{source.path}: {error}"
+    if where == "magic" and _is_known(source):
+        message, hint = f"{source.path} is no {format.title}", f"{hint} Open it with open_file."
     result = kind(message, hint, path=where, offset=error.offset, expected=error.expected, found=error.found)
     if isinstance(result, TruncatedError):
         result.missing, result.file_missing = error.missing or 0, error.file_missing
     return result
+
+
+def _is_known(source: Source) -> bool:
+    from ggcp_schema.formats import format_of
+
+    try:
+        format_of(source)
+    except NotACheckpointError:
+        return False
+    return True
 
 
 def add_file_missing(error: FieldError, source: Source, format: Format) -> None:

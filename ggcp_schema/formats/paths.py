@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from construct import Container
+
 from ggcp_schema.constructs import Extent, Field, Steps, counted
 from ggcp_schema.errors import GgcpError, PathError, UsageError
 from ggcp_schema.files.tensor import Tensor
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 STEP = re.compile(r"\.?([^.\[\]]+)|\[(\d{1,18})\]")
 LAST_INDEX = re.compile(r"(?P<stem>.+)\[(?P<index>[^\[\]]*)\]", re.DOTALL)
 INDEX = re.compile(r"-?\d{1,18}")
+INDICES = re.compile(r"\[\d+\]")
 SLICE = re.compile(r"(-?\d{1,18})?:(-?\d{1,18})?")
 AT_ONCE = 1 << 12  # values of a list that are parsed at a time
 MAX_QUOTED = 40  # characters of an index that an error repeats
@@ -142,7 +145,11 @@ def _not_a_value(field: Field, path: str) -> UsageError:
         )
     names = [child.name for child in field.children()]
     more = f" and {len(names) - MAX_FIELDS} more" if len(names) > MAX_FIELDS else ""
-    return UsageError(f"{path} is a record, not a value", f"Its fields are: {', '.join(names[:MAX_FIELDS])}{more}.")
+    if isinstance(field.value, Container) and isinstance(field.value.get("data"), Extent):
+        hint = f"Its values are {path}.data, the first four of them {path}[0:4]."
+        return UsageError(f"{path} is a tensor, not a value", hint)
+    hint = f"Its fields are: {', '.join(names[:MAX_FIELDS])}{more}."
+    return UsageError(f"{path or 'the file'} is a record, not a value", hint)
 
 
 def _at_index(file: File, path: str, sequence: Elements, stem: str, index: str) -> Values:
@@ -269,8 +276,16 @@ def unknown_path(file: File, path: str) -> GgcpError:
         return file.damage.again()
     message = f"{file.path} has no field {path!r}"
     if (hint := _out_of_range(file, path)) or (near := suggestions(file, path)):
-        return PathError(message, hint or f"Did you mean {', '.join(near)}?")
+        return PathError(message, hint or f"Did you mean {', '.join(_with_indices(file, near, path))}?")
     return PathError(message, f"Run `ggcp-schema dump {shlex.quote(file.path)}` to list all fields.")
+
+
+def _with_indices(file: File, near: list[str], path: str) -> Iterator[str]:
+    """Yield the paths with the indices of a misspelt one, where there are such fields."""
+    for other in near:
+        indices = iter(INDICES.findall(path))
+        indexed = INDICES.sub(lambda match: next(indices, match[0]), other)  # noqa: B023
+        yield indexed if indexed in file else other
 
 
 def _out_of_range(file: File, path: str) -> str:
@@ -302,4 +317,6 @@ def suggestions(file: File, path: str) -> list[str]:
         known.setdefault(candidate.lower(), []).append(candidate)
         known.setdefault(candidate.rpartition(".")[2].lower(), []).append(candidate)
     near = difflib.get_close_matches(wanted, known, n=SUGGESTIONS, cutoff=0.6)
+    if not near:  # a word of what the schema says
+        return [field.path for field in file.sample() if wanted in field.docs.lower().split()][:SUGGESTIONS]
     return list(dict.fromkeys(candidate for name in near for candidate in known[name]))[:SUGGESTIONS]

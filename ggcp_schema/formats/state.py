@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 from ggcp_schema.errors import UnfitError
 from ggcp_schema.files.tensor import Tensor
@@ -32,7 +33,7 @@ def state_of(file: File) -> State | None:
         {path: tensor for path, tensor in tensors.items() if tensor.type == "F32" and not tensor.is_null}
         for tensors in (file.model_tensors, file.state_tensors)
     )
-    is_training = any(file.get(path) is not None for path in (*COUNTS, "optimizer.nx"))
+    is_training = any(_stated(file, path) is not None for path in (*COUNTS, "optimizer.nx"))
     if not is_training or not model:
         return None
     iterations = iterations_of(file) or 0
@@ -42,9 +43,18 @@ def state_of(file: File) -> State | None:
         max(model["norm"].shape[0], 1) if "norm" in model else 1,
         iterations,
         adam_of(file, iterations),
-        [Loss(path, file.find(path).offset, value) for path in LOSSES if isinstance(value := file.get(path), float)],
+        [
+            Loss(path, file.find(path).offset, value)
+            for path in LOSSES
+            if isinstance(value := _stated(file, path), float)
+        ],
         partial(_proven_order, model, vectors),
     )
+
+
+def _stated(file: File, path: str) -> Any:
+    """Return the value at a path, or of a key; None if the file is of a format that has no such name."""
+    return file.get(path) if path in file else None
 
 
 def _proven_order(model: Mapping[str, Tensor], vectors: Mapping[str, Tensor]) -> str | None:
@@ -57,7 +67,7 @@ def _proven_order(model: Mapping[str, Tensor], vectors: Mapping[str, Tensor]) ->
 
 def iterations_of(file: File) -> int | None:
     """Return the count of the optimizer's iterations; None if the file, or the whole part of it, does not tell."""
-    counts = (file.get(path) for path in COUNTS)
+    counts = (_stated(file, path) for path in COUNTS)
     return next((count for count in counts if isinstance(count, int)), None)
 
 

@@ -6,47 +6,83 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from ggcp_schema.errors import UsageError
 from ggcp_schema.inspect.damage import Condition
 from ggcp_schema.inspect.facts import Summary
 from ggcp_schema.inspect.text import shell_word
-from ggcp_schema.llama.eras import epsilon_text
-from ggcp_schema.llama.rotation import rope_entries
+
+OUTPUTS = {
+    "resume": ".resume.gguf",
+    "gguf": ".model.gguf",
+    "hf": "-hf",
+    "adapter": ".adapter.gguf",
+    "peft": "-peft",
+}
+"""What the names of outputs end in, by what is made."""
+STRIPPED = {".ggcp", ".bin", ".gguf", ".ggjt", ".ggla", ".ggcl"}  # suffixes that the name of an output does not keep
+
+
+def output_name(path: str | Path, suffix: str) -> str:
+    """Return the name that an output has if none is given, in the current folder: `chk.resume.gguf` for `chk.ggcp`."""
+    source = Path(path)
+    return (source.stem if source.suffix in STRIPPED else source.name) + suffix
 
 
 def next_commands(summary: Summary) -> Iterator[str]:
     """Yield commands that make something of the file. They run as they stand, but for words in capitals.
 
-    `convert` is for who goes on training with the trainer of 2023, `export` for who runs the model in llama.cpp, and
-    `export --to hf` for who goes on in PyTorch, MLX or vLLM.
+    First those that run the model in llama.cpp, then those that go on training it, with the trainer of 2023 or in
+    PyTorch, MLX or vLLM, and last those that look inside.
     """
     path = shell_word(summary.file)
+    yield from _uses(summary, path)
     yield f"ggcp-schema browse {path}"
+
+
+def _uses(summary: Summary, path: str) -> Iterator[str]:
     if summary.condition is not None:
         yield from _commands_for_damaged(summary, summary.condition)
     elif summary.adapter is not None and summary.adapter.pairs:
-        if summary.optimizer is not None and summary.optimizer.inference is not None:
-            yield f"ggcp-schema convert {path} {_output(summary, '.resume.gguf')}"
         patched = " --patched-base PATCHED.gguf" if summary.adapter.norms else ""
-        yield f"ggcp-schema export {path} {_output(summary, '.adapter.gguf')} --base MODEL.gguf{patched}"
-        yield f"ggcp-schema export --to peft {path} {_output(summary, '-peft')} --base MODEL.gguf"
-    elif summary.era is not None:
-        if _gains_by_conversion(summary) and not any(finding.path == "convert" for finding in summary.findings):
-            yield f"ggcp-schema convert {path} {_output(summary, '.resume.gguf')}{_epsilon(summary)}"
-        if _can_be_exported(summary):
+        yield f"ggcp-schema export {path} --base MODEL.gguf{patched}"
+        if summary.optimizer is not None and summary.optimizer.inference is not None:
+            yield f"ggcp-schema convert {path}"
+        yield f"ggcp-schema export --to peft {path} --base MODEL.gguf"
+    elif summary.runs:
+        yield f"llama-completion -m {path} -p 'Once upon a time'"
+        yield f"ggcp-schema stats {path}"
+    elif summary.era is not None or summary.has_model:
+        if summary.has_model:
             yield _export(summary)
-            yield _export(summary, " --to hf", "-hf")
+        if (
+            summary.era is not None
+            and _gains_by_conversion(summary)
+            and not any(finding.path == "convert" for finding in summary.findings)
+        ):
+            yield f"ggcp-schema convert {path}"
+        if summary.has_model:
+            yield _export(summary, " --to hf")
     elif summary.n_tokens and not summary.n_params:
-        yield f"ggcp-schema export CHECKPOINT MODEL.gguf --vocab {path} --context-length N"
+        yield f"ggcp-schema export CHECKPOINT --vocab {path}"
     elif summary.tensor_types:
         yield f"ggcp-schema stats {path}"
+
+
+PURPOSES = {
+    "-m": "run",
+    "export": "run",
+    "convert": "train on",
+    "--to": "in PyTorch",
+    "--partial": "rescue",
+    "stats": "measure",
+    "validate": "check",
+    "browse": "look",
+}
 
 
 def purpose(command: str) -> str:
     """Return what one of these commands is for, in one or two words."""
     words = shlex.split(command)
-    key = "--to" if "--to" in words else words[1]
-    return {"convert": "train on", "export": "run", "--to": "in PyTorch"}.get(key, "next")
+    return PURPOSES[next((word for word in ("--to", "--partial") if word in words), words[1])]
 
 
 def _gains_by_conversion(summary: Summary) -> bool:
@@ -58,40 +94,15 @@ def _gains_by_conversion(summary: Summary) -> bool:
 
 def _commands_for_damaged(summary: Summary, condition: Condition) -> Iterator[str]:
     path = shell_word(summary.file)
-    yield f"ggcp-schema validate {path}"
-    if summary.era is not None and condition.model_is_whole and _can_be_exported(summary):
+    if condition.model_is_whole and summary.has_model:
         yield _export(summary, " --partial")
     elif summary.tensor_types:
-        yield f"ggcp-schema extract {path} '*' {_output(summary, '.safetensors')} --partial"
+        yield f"ggcp-schema extract {path} '*' {shell_word(output_name(summary.file, '.safetensors'))} --partial"
+    yield f"ggcp-schema validate {path}"
 
 
-def _can_be_exported(summary: Summary) -> bool:
-    """Check that llama.cpp runs the model."""
-    hparams = summary.hparams or {}
-    n_embd, n_head, n_layer, n_rot = (hparams.get(name) for name in ("n_embd", "n_head", "n_layer", "n_rot"))
-    if not (n_embd and n_head and n_layer and n_rot) or (summary.condition is None and summary.order is None):
-        return False
-    try:
-        rope_entries(n_embd, n_head, n_rot)
-    except UsageError:
-        return False
-    return True
-
-
-def _export(summary: Summary, option: str = "", suffix: str = ".model.gguf") -> str:
+def _export(summary: Summary, option: str = "") -> str:
     path = shell_word(summary.file)
-    stored = (summary.hparams or {}).get("n_ctx")
     vocab = "" if summary.n_tokens else " --vocab VOCABULARY"
-    context = "" if stored else f" --context-length {summary.context.tokens or 'N'}"
-    return f"ggcp-schema export{option} {path} {_output(summary, suffix)}{vocab}{context}{_epsilon(summary)}"
-
-
-def _epsilon(summary: Summary) -> str:
-    """Return the option with the epsilon if another one is possible, so that it is seen."""
-    if summary.era is None or summary.era.rms_eps_certain:
-        return ""
-    return f" --rms-eps {epsilon_text(summary.era.rms_eps)}"
-
-
-def _output(summary: Summary, suffix: str) -> str:
-    return shell_word(f"{Path(summary.file).stem}{suffix}")
+    context = "" if summary.context.tokens else " --context-length N"
+    return f"ggcp-schema export{option} {path}{vocab}{context}"

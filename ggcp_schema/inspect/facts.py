@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ggcp_schema.errors import MalformedError, UnfitError, UsageError
+from ggcp_schema.errors import GgcpError, MalformedError, UnfitError, UsageError
 from ggcp_schema.formats.file import File, Finding
 from ggcp_schema.inspect.damage import Condition
 from ggcp_schema.inspect.text import count_text
@@ -15,13 +15,12 @@ from ggcp_schema.llama.eras import EraConclusion, conclude
 from ggcp_schema.llama.losses import Losses, stored_losses
 from ggcp_schema.llama.order import OrderDecision
 from ggcp_schema.llama.scale import ScaleDecision
-from ggcp_schema.llama.training import (
-    Study,
-    Training,
-    study,
-)
+from ggcp_schema.llama.training import Study, Training, study
 from ggcp_schema.mapping.resume import resume_keys, verbatim_recipe
 from ggcp_schema.schema.inference import Inference
+
+if TYPE_CHECKING:  # they import numpy
+    from ggcp_schema.llama.state import Unsound
 
 Line = tuple[str, str]
 
@@ -76,6 +75,9 @@ class Summary(NamedTuple):
         era, order, scale, losses: see `ggcp_schema.mapping`; None if the file is no training checkpoint.
         rms_eps: the epsilon of the RMS norm: stored, or that of the era.
         adapter: the LoRA adapter that the file contains.
+        has_model: True if the file contains a whole model that can be exported.
+        runs: True if llama.cpp runs the file as it is.
+        unsound: what its program cannot have written; None if the values were not examined.
         details: what only files of this format have, each with a label.
         condition: of a damaged file.
         next: commands that make something of the file.
@@ -108,6 +110,9 @@ class Summary(NamedTuple):
     findings: tuple[Finding, ...] = ()
     damage: MalformedError | None = None
     adapter: Adapter | None = None
+    has_model: bool = False
+    runs: bool = False
+    unsound: tuple[Unsound, ...] | None = None
     details: tuple[Line, ...] = ()
     condition: Condition | None = None
     next: tuple[str, ...] = ()
@@ -119,11 +124,18 @@ class Summary(NamedTuple):
 
     @property
     def loss(self) -> float | None:
-        """The latest loss that is stored, of one token: divided by the number of threads if it is a sum over them."""
-        if self.losses is None:
-            return None
-        latest = self.losses.best if self.losses.previous is None else self.losses.previous
-        return latest / (self.losses.divisor or 1)
+        """The latest loss that is stored, of one token."""
+        return None if self.losses is None else self.losses.latest
+
+    @property
+    def is_loss_impossible(self) -> bool:
+        """True if a loss is 0 after training."""
+        return any(bad.rule == "loss-zero" for bad in self.unsound or ())
+
+    @property
+    def state(self) -> str:
+        """Whether the file is `whole`, `damaged`, or `unsound`: well-formed, and yet not what its program wrote."""
+        return "damaged" if self.condition is not None else "unsound" if self.unsound else "whole"
 
     @property
     def verdict(self) -> str:
@@ -141,6 +153,7 @@ class Summary(NamedTuple):
             "format": self.format,
             "kind": self.kind,
             "size": self.size,
+            "state": self.state,
             "version": self.version,
             "layout": self.layout,
             "writer": None if self.era is None else self.era.writer_text,
@@ -164,6 +177,7 @@ class Summary(NamedTuple):
             "bytes": self.bytes and dict(self.bytes),
             "details": [{"label": label, "text": text} for label, text in self.details],
             "findings": [finding._asdict() for finding in self.findings],
+            "unsound": None if self.unsound is None else [bad._asdict() for bad in self.unsound],
             "damage": self.damage and self.damage.as_dict(),
             "condition": self.condition and self.condition.as_dict(),
             "next": list(self.next),
@@ -193,10 +207,31 @@ def facts(file: File) -> Summary:
         era=era,
         order=None if conclusions is None else conclusions.order,
         scale=None if conclusions is None else conclusions.scale,
+        has_model=_has_model(file),
+        runs=file.runs,
+        unsound=None if losses is None else _zero_losses(file, losses),
         findings=(*file.findings, *_refusals(file, training)),
         damage=file.damage,
         **stated,
     )
+
+
+def _zero_losses(file: File, losses: Losses) -> tuple[Unsound, ...] | None:
+    """Return what the losses alone prove; None if nothing."""
+    if 0 not in {losses.best, losses.previous}:
+        return None
+    from ggcp_schema.formats.state import state_of
+
+    state = state_of(file)
+    return (tuple(state.zero_losses()) or None) if state is not None else None
+
+
+def _has_model(file: File) -> bool:
+    try:
+        file.model()
+    except GgcpError:
+        return False
+    return True
 
 
 def _study(file: File) -> tuple[Training | None, Study | None]:

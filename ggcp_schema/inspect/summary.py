@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from ggcp_schema.formats.file import File
 from ggcp_schema.inspect.commands import next_commands, purpose
@@ -11,17 +11,26 @@ from ggcp_schema.inspect.facts import Summary, facts
 from ggcp_schema.inspect.text import count_text, size_text
 from ggcp_schema.llama.eras import EraConclusion, epsilon_text, join_words
 from ggcp_schema.llama.order import OrderDecision
+from ggcp_schema.llama.parameters import ORDERS
 
 Line = tuple[str, str]
 
+USES = {"waste": "other optimizer vectors and padding"}
+"""What bytes are for, where that is said in other words than in JSON."""
 
-def summarize(file: File) -> Summary:
+
+def summarize(file: File, *, data: bool = False, progress: Callable[[int], None] | None = None) -> Summary:
     """Summarize a file that was opened with `partial=True`.
 
-    Of tensor data only as much is read as the decision of the order and the scale needs, and the past losses. Raises
-    `FileError` if the file cannot be read.
+    Of tensor data only as much is read as the decision of the order and the scale needs, and the past losses; with
+    `data` also all values of a training state, to see whether they are sound. `progress` is called with the number of
+    bytes just read for that. Raises `FileError` if the file cannot be read.
     """
     summary = facts(file)._replace(condition=condition_of(file))
+    if data and summary.era is not None:
+        from ggcp_schema.inspect.soundness import soundness
+
+        summary = summary._replace(unsound=tuple(soundness(file, progress)))
     return summary._replace(next=tuple(next_commands(summary)))
 
 
@@ -35,12 +44,18 @@ def _lines(summary: Summary) -> Iterator[Line]:
     yield "what", f"{summary.what}, {size_text(summary.size)}"
     if summary.condition is not None:
         yield from summary.condition.lines()
+    elif summary.unsound is not None and not summary.unsound:
+        yield "state", "✓ whole; of all values none is impossible"
+    for bad in summary.unsound or ():
+        yield "unsound", f"{bad.path}: {bad.message}"
     if summary.era is not None:
         yield "written by", summary.era.writer_text
         yield "because", "; ".join(_evidence_text(summary.era))
     yield from summary.details
     yield from _training_lines(summary)
     yield from _model_lines(summary)
+    if summary.order is not None and summary.order.order is not None:
+        yield f"order {summary.order.order} is", ORDERS[summary.order.order]
     for finding in summary.findings:
         yield "note", f"{finding.path}: {finding.message}"
     for command in summary.next:
@@ -107,7 +122,8 @@ def _model_lines(summary: Summary) -> Iterator[Line]:
     if summary.rms_eps is not None:
         yield "RMS epsilon", _epsilon_text(summary)
     if summary.bytes:
-        yield "bytes", "; ".join(f"{use} {size_text(count)}" for use, count in summary.bytes.items() if count)
+        uses = (f"{USES.get(use, use)} {size_text(count)}" for use, count in summary.bytes.items() if count)
+        yield "bytes", "; ".join(uses)
 
 
 def _epsilon_text(summary: Summary) -> str:

@@ -150,9 +150,12 @@ def json_value_of(value: Any, type: str) -> Any:
     return value
 
 
+NARROW = dict.fromkeys(map(ord, "✓✗…×–"), "x")  # of one cell, and frequent; for others rich is imported
+
+
 def cells(text: str) -> int:
     """Return the width of the text on a terminal, where `日` takes two cells and a combining accent none."""
-    if text.isascii():
+    if text.translate(NARROW).isascii():
         return len(text)
     from rich.cells import cell_len
 

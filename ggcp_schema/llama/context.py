@@ -9,21 +9,29 @@ MAY_HAVE_WRAPPED = 1 << 15  # samples of a plausible context whose tokens may be
 
 
 class Context(NamedTuple):
-    """The context length in tokens, None if it is not known, and what is known of it in words; empty if nothing is."""
+    """The context length in tokens, None if it is not known; and how it is known, or what is known instead of it."""
 
-    tokens: int | None
-    text: str
+    tokens: int | None = None
+    reason: str = ""
+
+    @property
+    def text(self) -> str:
+        """What is known of it in words; empty if nothing is."""
+        return self.reason if self.tokens is None else f"{self.tokens:,} tokens, {self.reason}"
+
+
+UNKNOWN = Context()
 
 
 def context_of(train_samples: int | None, train_tokens: int | None, stored: int | None = None) -> Context:
     """Return the context length that a file stores, or that follows from its counts if it never changed."""
     if stored is not None:
-        return Context(stored, f"{stored:,} tokens, stored in the file")
+        return Context(stored, "stored in the file")
     if not train_samples or not train_tokens:
-        return Context(None, "")
+        return UNKNOWN
     tokens, rest = divmod(train_tokens, train_samples)
     if not rest and tokens in PLAUSIBLE:
-        return Context(tokens, f"{tokens:,} tokens, if it never changed")
+        return Context(tokens, "if it never changed")
     wrapped = ", or the count of tokens wrapped at 2**32" if train_samples >= MAY_HAVE_WRAPPED else ""
     if rest and tokens + 1 in PLAUSIBLE:
         return Context(

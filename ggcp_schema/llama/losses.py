@@ -43,6 +43,11 @@ class Losses(NamedTuple):
     lines: tuple[Line, ...]
 
     @property
+    def latest(self) -> float:
+        """The latest loss, of one token: divided by the number of threads if it is known to be a sum over them."""
+        return (self.best if self.previous is None else self.previous) / (self.divisor or 1)
+
+    @property
     def is_rough(self) -> bool:
         """True unless the losses are certainly means."""
         return self.meanings != ("mean",)
@@ -124,21 +129,21 @@ def explain_losses(
         best = "of the last run of iterations, not of the whole training"
     lines.append(("best", best))
     if recent:
-        lines.append(("past", f"{', '.join(map(_loss_text, recent))} (of the last iterations, the oldest first)"))
+        lines.append(("past", f"{', '.join(map(loss_text, recent))} (of the last iterations, the oldest first)"))
     steps = max(k - 1, 0) if k is not None and optimizer == "lbfgs" else None
     if steps is not None and not (iteration and train_its):
         lines.append(("steps", f"{steps:,} (k is {k}); the trainers do not count the iterations of L-BFGS"))
     untrained = math.log(n_vocab) if n_vocab else None
     if untrained is not None:
-        text = f"{_loss_text(untrained)} = ln({n_vocab}), if the model gives every token the same probability"
+        text = f"{loss_text(untrained)} = ln({n_vocab}), if the model gives every token the same probability"
         lines.append(("untrained", text))
     return Losses(meanings, fx_best, fx_prev, divisor, recent, untrained, steps, tuple(lines))
 
 
 def _values_text(best: float, previous: float | None, divisor: int | None) -> str:
     def value(loss: float) -> str:
-        rough = f" / {divisor} threads = about {_loss_text(loss / divisor)}" if divisor and divisor > 1 else ""
-        return f"{_loss_text(loss)}{rough}"
+        rough = f" / {divisor} threads = about {loss_text(loss / divisor)}" if divisor and divisor > 1 else ""
+        return f"{loss_text(loss)}{rough}"
 
     return f"best {value(best)}" + ("" if previous is None else f", previous {value(previous)}")
 
@@ -168,5 +173,6 @@ def _in_order(past: Sequence[float], iteration: int) -> tuple[float, ...]:
     return (*past[start:], *past[:start])[max(len(past) - iteration, 0) :]
 
 
-def _loss_text(loss: float) -> str:
-    return f"{loss:.4f}"
+def loss_text(loss: float) -> str:
+    """Return a loss as it is shown."""
+    return "NaN" if math.isnan(loss) else f"{loss:.4f}"

@@ -9,6 +9,7 @@ from functools import cached_property
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.gguf.entries import KeyValue
+from ggcp_schema.llama.context import UNKNOWN, Context
 from ggcp_schema.llama.eras import Evidence
 from ggcp_schema.llama.rotation import FREQ_BASE, rope_entries
 
@@ -27,7 +28,7 @@ class Model:
         n_head_kv: the heads of keys and values, which groups of queries share; None for as many as n_head.
         rms_eps: the epsilon of the RMS norm, if the file stores it.
         has_vocabulary: True if the file contains one.
-        context_length: in tokens, if the file stores it.
+        context: the context length, if the file stores it or its counts tell.
         file_type: the number for the type of most weights.
         name: the name that a model file stores.
         kept: the other keys of a model file, which the output has too.
@@ -47,7 +48,7 @@ class Model:
     n_head_kv: int | None = None
     rms_eps: float | None = None
     has_vocabulary: bool = False
-    context_length: int | None = None
+    context: Context = UNKNOWN
     file_type: int = 0
     name: str | None = None
     kept: tuple[KeyValue, ...] = ()

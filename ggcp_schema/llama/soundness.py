@@ -202,11 +202,7 @@ class Watch:
 
     def findings(self) -> list[Unsound]:
         """Return what has been found so far, in file order."""
-        found = [
-            Unsound(loss.path, loss.offset, loss.offset + 4, "loss-zero", self._about_loss())
-            for loss in self.state.losses
-            if loss.value == 0 and self.state.iterations > 0
-        ]
+        found = self.state.zero_losses()
         reported: dict[str, list[Run]] = {}
         for rule in RULES:  # the rules that compare come last, and only report what no other has reported
             for name in [name for other, name in self.runs if other == rule]:
@@ -267,9 +263,6 @@ class Watch:
     @cached_property
     def _order(self) -> str | None:
         return None if self.state.order is None else self.state.order()
-
-    def _about_loss(self) -> str:
-        return f"{RULES['loss-zero']}: {self.state.iterations:,} iterations"
 
     def covers(self, rule: str, name: str, run: Run) -> bool:
         """Return True if a rule has found a run that holds all these elements."""

@@ -80,6 +80,12 @@ class State:
         """The number of parameters of the model."""
         return sum(tensor.n_elements for tensor in self.model.values())
 
+    def zero_losses(self) -> list[Unsound]:
+        """Return the losses of exactly 0 after training."""
+        text = f"{RULES['loss-zero']}: {self.iterations:,} iterations"
+        zeros = [loss for loss in self.losses if loss.value == 0 and self.iterations > 0]
+        return [Unsound(loss.path, loss.offset, loss.offset + 4, "loss-zero", text) for loss in zeros]
+
     def tensor(self, name: str) -> Tensor:
         """Return the tensor of the model or of the state with that name."""
         return self.vectors[name] if name in self.vectors else self.model[name]

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.llama.context import Context, context_of
+from ggcp_schema.llama.context import Context
 from ggcp_schema.llama.eras import EraConclusion, Gradient, conclude
 from ggcp_schema.llama.model import Model
 from ggcp_schema.llama.order import OrderDecision, decide_order, stated_order
@@ -65,7 +65,7 @@ class Training:
     @property
     def context(self) -> Context:
         """The tokens of a sample, as stored or as the counts tell."""
-        return context_of(self.train_samples, self.train_tokens, self.model.context_length)
+        return self.model.context
 
     @cached_property
     def vectors(self) -> Mapping[str, Tensor]:

@@ -21,14 +21,19 @@ from ggcp_schema.mapping.plan import OUTPUT, Command, Plan, epsilon_of
 from ggcp_schema.mapping.vocabulary import read_vocabulary
 
 GGUF = "gguf"
+VOCABULARY_NEEDED = (
+    "Give the file that was the trainer's --vocab-model (ggml-vocab.bin), or a llama GGUF or a sentencepiece "
+    "tokenizer.model with the same vocabulary."
+)
+CONTEXT_NEEDED = "Give the number of tokens that was the trainer's --ctx; it defaulted to 128."
 
 
 class MissingError(UsageError):
-    """A parameter that has to be given, because the file does not contain the value. `parameter` is its name."""
+    """Parameters that have to be given, because the file does not tell the values. `parameters` are their names."""
 
-    def __init__(self, message: str, hint: str, parameter: str) -> None:
+    def __init__(self, message: str, hint: str, parameters: tuple[str, ...]) -> None:
         super().__init__(message, hint)
-        self.parameter = parameter
+        self.parameters = parameters
 
 
 class Choices(NamedTuple):
@@ -70,27 +75,21 @@ def choose(
     if file.damage is not None and not partial:
         raise rescued(file, "Use partial=True to export it.")
     model = file.model()
-    if vocab is None and not model.has_vocabulary:
-        raise MissingError(
-            f"{file.path} contains no vocabulary",
-            "Give the file that was the trainer's --vocab-model (ggml-vocab.bin), or a llama GGUF or a sentencepiece "
-            "tokenizer.model with the same vocabulary.",
-            "vocab",
-        )
-    length = model.context_length if context_length is None else context_length
-    if length is None:
-        raise MissingError(
-            f"{file.path} does not store the context length",
-            "Give the number of tokens that was the trainer's --ctx; it defaulted to 128.",
-            "context_length",
-        )
-    vocabulary = file.vocabulary() if vocab is None else read_vocabulary(vocab)
+    vocabulary = None
+    if vocab is not None:
+        vocabulary = read_vocabulary(vocab)
+    elif model.has_vocabulary:
+        vocabulary = file.vocabulary()
+    if vocabulary is not None:
+        check_vocabulary(model, vocabulary.keys)
+    length = model.context.tokens if context_length is None else context_length
+    check_context_length(length)
+    if vocabulary is None or length is None:
+        raise _missing(model, vocab=vocabulary is None, context=length is None)
     is_known = rms_eps is not None or model.rms_eps is not None
     conclusions = try_study(file) if needs_study or not is_known else None
     era = conclusions.era if conclusions else conclude(model.evidence)
     epsilon = epsilon_of(rms_eps, model.rms_eps, era)
-    check_vocabulary(model, vocabulary.keys)
-    check_context_length(length)
     return Choices(
         model,
         vocabulary,
@@ -116,7 +115,7 @@ def plan_model(
     """Plan a GGUF model for present-day llama.cpp.
 
     The parameters and exceptions are those of `export_model`. `MissingError` is raised if the vocabulary or the context
-    length is neither given nor in the file.
+    length is neither given nor told by the file.
     """
     chosen = choose(file, vocab=vocab, context_length=context_length, rms_eps=rms_eps, partial=partial)
     content = model_content(
@@ -135,6 +134,18 @@ def plan_model(
         warnings=chosen.warnings,
         next=(Command("run", ("llama-completion", "-m", OUTPUT, "-p", "Once upon a time")),),
     )
+
+
+def _missing(model: Model, *, vocab: bool, context: bool) -> MissingError:
+    """Return the error that names all that is missing."""
+    missing = {}
+    if vocab:
+        missing["vocab"] = "contains no vocabulary", VOCABULARY_NEEDED
+    if context:
+        reason = f" ({model.context.reason})" if model.context.reason else ""
+        missing["context_length"] = f"does not tell the context length{reason}", CONTEXT_NEEDED
+    whats, hints = zip(*missing.values(), strict=True)
+    return MissingError(f"{model.path} {' and '.join(whats)}", " ".join(hints), tuple(missing))
 
 
 def _left_out(file: File, model: Model) -> Iterator[Finding]:

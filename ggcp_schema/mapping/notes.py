@@ -47,10 +47,13 @@ def model_facts(
     """Yield where the parts of a model are from; `context_length` is what the user states."""
     if damage is not None:
         yield Fact("damaged", f"only the model was read; lost: {damage.path} and what follows it")
+    known = model.context
     if context_length is None:
-        yield Fact("context length", f"{model.context_length} tokens", "stored in the file")
+        yield Fact("context length", f"{known.tokens} tokens", known.reason)
     else:
-        yield Fact("context length", f"{context_length} tokens", "stated by the user")
+        differs = known.tokens is not None and known.tokens != context_length
+        warning = f"but the file says {known.text}" if differs else ""
+        yield Fact("context length", f"{context_length} tokens", "stated by the user", warning)
     yield from _rotation_fact(model.n_rot, *model.rotation)
     described = {
         "path": vocabulary.path,

@@ -13,11 +13,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from ggcp_schema.constructs import counted, short_size
 from ggcp_schema.errors import UsageError
+from ggcp_schema.files.atomic import ExistsError
 from ggcp_schema.files.output import Parts, WriteOptions, check_parts, placed_parts
 from ggcp_schema.files.pieces import FileData, TensorEntry
 from ggcp_schema.files.source import Rows
 from ggcp_schema.files.tensor import ELEMENT_SIZES, LITTLE, decode
+from ggcp_schema.formats.existing import contents_of, occupied
 from ggcp_schema.formats.file import File, Finding
 from ggcp_schema.formats.state import state_of
 from ggcp_schema.llama.eras import EraConclusion, epsilon_text
@@ -41,7 +44,7 @@ class Command(NamedTuple):
         return shlex.join(word.replace(OUTPUT, os.fsdecode(output)) for word in self.words)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """What will be written, and why.
 
@@ -68,6 +71,9 @@ class Plan:
     next: tuple[Command, ...] = ()
     study: Study | None = None
     optional: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<Plan {self.target} of {self.file.path}: {counted(len(self.tensors), 'tensor')}>"
 
     @property
     def nbytes(self) -> int:
@@ -96,12 +102,20 @@ class Written(NamedTuple):
         not_finite: the number of NaN and infinite values by the name of the tensor that has them; quantized tensors
             are not examined.
         unsound: what the program of the input cannot have written, as far as it was copied.
+        replaced: what the file was that the output has replaced; empty if there was none of a known format.
+        output: the path of the output.
     """
 
     plan: Plan
     size: int
     not_finite: dict[str, int]
     unsound: tuple[Finding, ...] = ()
+    replaced: str = ""
+    output: str = ""
+
+    def __repr__(self) -> str:
+        counts = f"{counted(len(self.plan.tensors), 'tensor')}, {short_size(self.size)}"
+        return f"<Written {self.output}: {self.plan.target}, {counts}>"
 
 
 def epsilon_of(stated: float | None, stored: float | None, era: EraConclusion) -> Fact:
@@ -122,6 +136,7 @@ def epsilon_fact(value: float, reason: str) -> Fact:
 def write(plan: Plan, output: str | os.PathLike[str], options: WriteOptions = WriteOptions()) -> Written:  # noqa: B008
     """Write what is planned, completely or not at all. Raises `FileError`, or `UsageError` as `check` does."""
     check(plan, output, options)
+    replaced = contents_of(output)
     not_finite: dict[str, int] = {}
     inspect = _Inspection(plan, not_finite, strict=options.strict)
     with ExitStack() as stack:
@@ -129,13 +144,16 @@ def write(plan: Plan, output: str | os.PathLike[str], options: WriteOptions = Wr
             stack.enter_context(placed_parts(place, parts, options))
         size = stack.enter_context(placed_parts(output, plan.parts, options, inspect, plan.optional))
         unsound = inspect.unsound()
-    return Written(plan, size, not_finite, unsound)
+    return Written(plan, size, not_finite, unsound, replaced, os.fsdecode(output))
 
 
 def check(plan: Plan, output: str | os.PathLike[str] | None, options: WriteOptions) -> None:
     """Check the output unless it is None, and with `strict` the findings. Raises `FileError`, or `UsageError`."""
     if output is not None:
-        check_parts(output, plan.inputs, plan.parts, overwrite=options.force, optional=plan.optional)
+        try:
+            check_parts(output, plan.inputs, plan.parts, overwrite=options.force, optional=plan.optional)
+        except ExistsError as error:
+            raise occupied(error) from error
         for place, parts in plan.beside.items():
             if os.path.realpath(place) == os.path.realpath(output):
                 raise UsageError(f"{os.fsdecode(output)} is the name of two outputs", "Choose another name for one.")

@@ -136,9 +136,10 @@ def export_model(
         to: what to make of it, a name in `EXPORTS`: gguf, a file for llama.cpp, or hf, a folder for transformers.
         vocab: a llama GGUF, a ggjt, ggmf or ggml file of 2023, or a sentencepiece model. None takes the vocabulary that
             the file itself contains.
-        context_length: in tokens. None takes that of a GGUF file; the other formats store none.
-        rms_eps: the epsilon of the RMS norm. None takes that of the file, or of its era.
-        name: the model's name; None takes that in a GGUF model, or else that of the file, and an empty one
+        context_length: in tokens. None takes the one that a GGUF file stores, or the tokens of a sample by the counts
+            of a checkpoint, if they are a whole number.
+        rms_eps: the epsilon of the RMS norm. None takes the one that the file stores or its era used.
+        name: the model's name; None takes the one that a GGUF model stores, or else that of the file, and an empty one
             writes none.
         partial: accept a damaged file if all tensors of the model are whole.
         dtype: of hf: the type of the weights, f32, f16 or bf16. None takes f32.

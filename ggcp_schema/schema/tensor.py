@@ -16,9 +16,11 @@ from ggcp_schema.constructs import (
     Origin,
     Padding,
     Payload,
+    Record,
     Struct,
     Switch,
     compiled,
+    count_bytes,
     expression_tree,
     prod_,
     stream_end,
@@ -46,12 +48,26 @@ class Place(NamedTuple):
     is_whole: bool
 
 
+class TensorRecord(Record):
+    """The values of a tensor's record. Their text is one line."""
+
+    def __str__(self) -> str:
+        name, data = self.get("name", b""), self.get("data")
+        shape = f" {list(self['ne'])}" if self.get("ne") else ""
+        where = "" if data is None else f", {count_bytes(data.nbytes)} at {data.offset}" if shape else ", NULL"
+        return f"<{F32.get(self.get('type'), self.get('type'))}{shape}{where}{f', {name!r}' if name else ''}>"
+
+    __repr__ = __str__
+
+
 class Tensor(Struct):
     """The record of a tensor of this shape; of any shape if none is given.
 
     `shape` holds expressions, in ggml order: the first number is the fastest-varying. With `null_if_zero`, a vector of
     length 0 is stored as a NULL: a record without dimensions and without data.
     """
+
+    record = TensorRecord
 
     def __init__(self, *shape: Any, null_if_zero: bool = False) -> None:
         self.shape, self.null_if_zero = shape, null_if_zero

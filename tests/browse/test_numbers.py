@@ -17,8 +17,9 @@ from rich.cells import cell_len
 
 from ggcp_schema.browse.jobs import Cancelled
 from ggcp_schema.browse.picture import colour
-from ggcp_schema.browse.text import bar, column, fit, number, short_size
+from ggcp_schema.browse.text import bar, column, fit, number
 from ggcp_schema.browse.values import Table
+from ggcp_schema.constructs import short_size
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats import open_file

@@ -101,6 +101,6 @@ def test_what_is_no_known_file_is_refused(terminal: Terminal, tmp_path: Path) ->
     path = tmp_path / "some.txt"
     path.write_text("no checkpoint")
     terminal.start("browse", str(path), columns=250, lines=30)
-    screen = terminal.wait_for("exit 4")
+    screen = terminal.wait_for("exit 2")
     assert "unknown file format" in screen
     assert "Traceback" not in screen

@@ -39,7 +39,7 @@ EPSILON = "llama.attention.layer_norm_rms_epsilon"
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 JSON_KEYS = {
     *("input", "output", "kind", "rms_eps", "rms_eps_reason", "notes", "findings", "conclusions"),
-    *("keys", "tensors", "files", "written", "size", "not_finite"),
+    *("keys", "tensors", "files", "written", "size", "not_finite", "replaced"),
 }
 
 
@@ -429,7 +429,7 @@ def test_the_exit_code_is_the_worst(tmp_path: Path) -> None:
     assert run_cli("convert", ADAM, "none", "--into", tmp_path).returncode == 2
     result = run_cli("convert", ADAM, FF48, "--into", tmp_path)
     assert result.returncode == 2
-    assert f"{tmp_path / 'v1-adam.resume.gguf'} already exists\nUse --force to overwrite it.\n" in result.stderr
+    assert f"{tmp_path / 'v1-adam.resume.gguf'} already exists: GGUF training checkpoint, to" in result.stderr
     assert run_cli("convert", ADAM, FF48, "--into", tmp_path, "--force").returncode == 0
     assert run_cli("convert", ADAM, "none", TRUNCATED, "--into", tmp_path, "--force").returncode == 4
 
@@ -495,7 +495,7 @@ def test_a_damaged_checkpoint_whose_model_is_whole(tmp_path: Path, out: Path) ->
     [
         ("vocab.gguf", 2, "is a GGUF file without a training state"),
         ("vocab.ggjt", 2, "ggjt"),
-        ("README.md", 4, "README.md"),
+        ("README.md", 2, "README.md"),
     ],
 )
 def test_a_file_of_another_kind(name: str, code: int, message: str, out: Path) -> None:
@@ -544,11 +544,19 @@ def test_a_missing_output_folder(tmp_path: Path) -> None:
     assert_refused(run_cli("convert", ADAM, folder / "out"), 2, f"the folder {folder} does not exist")
 
 
-@pytest.mark.parametrize("args", [(ADAM,), (ADAM, "out", "more"), (ADAM, SUMMED, FF48, "out")])
-def test_not_an_input_and_an_output(args: tuple[Path | str, ...], tmp_path: Path) -> None:
+@pytest.mark.parametrize("args", [(ADAM, "out", "more"), (ADAM, SUMMED, FF48, "out")])
+def test_more_than_an_input_and_an_output(args: tuple[Path | str, ...], tmp_path: Path) -> None:
     result = run_cli("convert", *args, cwd=tmp_path)
     assert_refused(result, 2, f"expected INPUT and OUTPUT, found {len(args)} name", "--into FOLDER")
     assert os.listdir(tmp_path) == []
+
+
+def test_without_a_name_the_output_has_that_of_the_input(tmp_path: Path) -> None:
+    for _ in range(2):  # the second time it exists
+        result = run_cli("convert", ADAM, cwd=tmp_path)
+        run_cli("export", ADAM, "--vocab", FIXTURES / "vocab.gguf", cwd=tmp_path)
+        assert sorted(os.listdir(tmp_path)) == ["v1-adam.model.gguf", "v1-adam.resume.gguf"]
+    assert_refused(result, 2, "v1-adam.resume.gguf already exists")
 
 
 @pytest.mark.parametrize(

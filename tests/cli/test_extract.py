@@ -359,7 +359,7 @@ def test_a_damaged_gguf_file(tmp_path):
 def test_quiet_and_narrow(tmp_path):
     assert run_cli("extract", CHECKPOINT, "norm", tmp_path / "a.npy", "-q", check=True).stdout == ""
     code, text = run_pty("extract", CHECKPOINT, "norm", "b.npy", columns=30, cwd=tmp_path)
-    assert (code, text) == (0, "wrote b.npy: norm [16], 192 bytes\n")
+    assert (code, text) == (0, "wrote b.npy: norm [16], 192\n  bytes\n")
 
 
 def test_names_do_not_reach_the_terminal_as_they_are(tmp_path):

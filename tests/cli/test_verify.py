@@ -223,8 +223,8 @@ def test_files_that_cannot_be_compared(tmp_path: Path, out: Path) -> None:
     for checkpoint, path, code, message in (
         (TRUNCATED, out, 4, "layers[0].w3.padding"),
         (ADAM, cut, 4, "too short"),
-        (ADAM, ADAM, 4, "This is a ggcp checkpoint."),
-        (out, ADAM, 4, "This is a GGUF file."),
+        (ADAM, ADAM, 2, "found a ggcp checkpoint and a ggcp checkpoint"),
+        (out, ADAM, 2, "The checkpoint comes first."),
         (ADAM, tmp_path / "none", 2, "No such file"),
         (tmp_path, out, 2, "is a directory"),
     ):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ggcp_schema import FileError, NotACheckpointError, open_checkpoint, open_file
+from ggcp_schema import FORMATS, FileError, NotACheckpointError, open_checkpoint, open_file
 from ggcp_schema.files.magic import open_regular
 from ggcp_schema.formats.gguf.file import open_gguf
 from tests.helpers import FIXTURES
@@ -46,9 +46,13 @@ def test_a_file_of_another_kind_is_named(head: bytes, hint: str, tmp_path: Path)
     error = error_of(path, head + bytes(600))
     found = int.from_bytes(head[:4], "little")
     letters = f" ({head[3::-1].decode()!r})" if head[:4].isalpha() else ""
-    assert str(error) == (
-        f"{path}: magic at offset 0 (0x0): expected 0x67676370 ('ggcp'), found {found:#x}{letters}\n{hint}"
-    )
+    if head[:4] in {known.magic for known in FORMATS.values()}:
+        assert str(error) == f"{path} is no ggcp checkpoint\n{hint} Open it with open_file."
+    else:
+        assert error.message == (
+            f"{path}: magic at offset 0 (0x0): expected 0x67676370 ('ggcp'), found {found:#x}{letters}"
+        )
+        assert error.hint == hint
 
 
 def archives(tmp_path: Path) -> dict[str, bytes]:

@@ -114,7 +114,7 @@ def test_a_path_error_is_a_key_error_and_names_the_nearest() -> None:
         ("layers[2]", "layers has 2 elements, [0] to [1]."),
         ("layers[99].wq.data", "layers has 2 elements, [0] to [1]."),
         ("layers[1].wq.ne[2]", "layers[1].wq.ne has 2 elements, [0] to [1]."),
-        ("layers[1].wx[2]", "Did you mean layers[0].w"),
+        ("layers[1].wx[2]", "Did you mean layers[1].w"),
         ("norm[0]", "Did you mean norm"),
         ("optimizer.state.pf.ne[0]", "optimizer.state.pf.ne has 0 elements."),
     ],
@@ -150,7 +150,7 @@ def test_names_of_fields_and_whether_they_are_there() -> None:
         assert "blk.1.attn_q.weight" in file
         assert "norn" not in file
         assert 3 not in file
-        assert (file.get("optimizer.nx"), file.get("optimizer.n_x"), file.get("optimizer.params", "none")) == (
+        assert (file.get("optimizer.nx"), file.get("optimizer.state.mh"), file.get("optimizer.params", "none")) == (
             16976,
             None,
             "none",

@@ -121,7 +121,7 @@ def test_every_command_works(command: tuple[str, ...], damage: str, package: Pat
 def test_what_is_shown_is_useful(package: Path, tmp_path: Path) -> None:
     (tmp_path / "x.toy").write_bytes(sample(package))
     text = run(package, "info", "x.toy", cwd=tmp_path).stdout
-    assert "toy file, 24 bytes" in text
+    assert "toy file, 24 B" in text
     assert re.search(r"^count +3$", text, re.MULTILINE)
     assert run_cli("get", "x.toy", "values[1]", cwd=tmp_path).stdout == "2.0\n"
     document = json.loads(run_cli("dump", "x.toy", "--json", cwd=tmp_path).stdout)

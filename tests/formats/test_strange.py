@@ -277,7 +277,7 @@ def test_bytes_after_the_end_are_a_finding_and_kept(tmp_path: Path) -> None:
     report = checked(path)
     assert report.valid
     assert "after the end of the file" in report.warnings[-1].message
-    assert "trailing: " in run_cli("info", path, check=True).stdout
+    assert "trailing: " in run_cli("info", "-v", path, check=True).stdout
 
 
 # Parts, and other contents ---------------------------------------------------------------------------------
@@ -293,7 +293,7 @@ def test_parts_that_fit_are_valid(parts: list[Path]) -> None:
         report = checked(path)
         assert report.valid
         assert not report.warnings
-        assert f"part {number} of 3 of a split GGUF file" in run_cli("info", path, check=True).stdout
+        assert f"part {number} of 3 of a split GGUF file" in run_cli("info", "-v", path, check=True).stdout
 
 
 def test_a_missing_part_is_named(parts: list[Path]) -> None:
@@ -301,7 +301,7 @@ def test_a_missing_part_is_named(parts: list[Path]) -> None:
     report = checked(parts[0])
     assert report.valid
     assert [warning.message for warning in report.warnings] == ["missing beside this file: m-00002-of-00003.gguf"]
-    assert "missing beside this file: m-00002-of-00003.gguf" in run_cli("info", parts[2], check=True).stdout
+    assert "missing beside this file: m-00002-of-00003.gguf" in run_cli("info", "-v", parts[2], check=True).stdout
 
 
 @pytest.mark.parametrize(

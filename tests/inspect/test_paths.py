@@ -194,7 +194,7 @@ def test_float64_values_are_not_rounded(tmp_path):
         ("layers[2]", "no element [2]\nIt has 2 elements."),
         ("layers", "is a list of 2 records, not a value\nIts elements are layers[0] to layers[1]."),
         ("hparams", "is a record, not a value\nIts fields are: n_vocab, n_embd, n_mult, n_head, n_layer, n_rot."),
-        ("layers[1].wq", "Its fields are: n_dims, name_len, type, ne, name, padding, data."),
+        ("layers[1].wq", "is a tensor, not a value\nIts values are layers[1].wq.data"),
         ("train_its[0]", "is a single value, not a list"),
         ("hparams[0]", "is a record, not a value"),
     ],

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from ggcp_schema import convert, open_file
+from ggcp_schema import convert, export_model, open_file
 from ggcp_schema.inspect.damage import missing_tensors
 from ggcp_schema.inspect.summary import summarize, summary_lines
 from ggcp_schema.inspect.text import shell_word
@@ -356,12 +356,15 @@ def test_a_model_that_llama_cpp_cannot_run_is_not_exported(options, tmp_path):
     assert not any(" export " in command for command in summary_of(built(tmp_path / "x.ggcp", **options)).next)
 
 
-def test_the_epsilon_is_in_the_commands_if_another_one_is_possible():
+def test_no_command_states_what_is_the_default():
+    """A stated epsilon would count as known, and the evidence would be gone."""
     for path in GENUINE:
-        summary = summary_of(path)
-        stated = [re.findall(r"--rms-eps (\S+)", command) for command in summary.next]
-        expected = [] if summary.era.rms_eps_certain else [f"{summary.rms_eps:g}".replace("e-0", "e-")]
-        assert stated == [[], expected, expected, expected]
+        assert not re.search("--rms-eps|--context-length", " ".join(summary_of(path).next))
+
+
+def test_a_model_is_run_by_llama_cpp_itself(tmp_path):
+    export_model(ADAM, tmp_path / "model.gguf", vocab=FIXTURES / "vocab.gguf")
+    assert summary_of(tmp_path / "model.gguf").next[0].startswith("llama-completion -m ")
 
 
 @pytest.mark.parametrize(

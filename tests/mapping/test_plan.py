@@ -179,11 +179,20 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     out = tmp_path / "out.gguf"
     with pytest.raises(MissingError, match="contains no vocabulary") as caught:
         export_model(ADAM, out, context_length=16)
-    assert caught.value.parameter == "vocab"
-    with pytest.raises(MissingError, match="does not store the context length") as caught:
-        export_model(ADAM, out, vocab=VOCAB)
-    assert caught.value.parameter == "context_length"
-    assert os.listdir(tmp_path) == []
+    assert caught.value.parameters == ("vocab",)
+    changed = tmp_path / "changed.ggcp"
+    changed.write_bytes(build_checkpoint(train=(3, 12, 193)))
+    with pytest.raises(MissingError, match=r"no vocabulary and does not tell the context length \(changed") as caught:
+        export_model(changed, out)
+    assert caught.value.parameters == ("vocab", "context_length")
+    assert os.listdir(tmp_path) == ["changed.ggcp"]
+
+
+def test_the_context_length_follows_from_the_counts(tmp_path: Path) -> None:
+    for stated, text in ((None, ""), (16, ""), (128, "but the file says 16 tokens, if it never changed")):
+        plan = export_model(ADAM, tmp_path / "out.gguf", vocab=VOCAB, context_length=stated, force=True).plan
+        assert plan.fact("context length").text == f"{stated or 16} tokens"
+        assert plan.fact("context length").effect == text
 
 
 def test_standard_output_is_no_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import takewhile
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 from construct import Container
 
-from ggcp_schema.constructs import Field, FieldError, Steps, counted
+from ggcp_schema.constructs import Field, FieldError, Steps, counted, nodes
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.files.tensors import Tensors
 from ggcp_schema.formats.file import File, Finding, Recovered, tensor_of, tensor_of_record
 from ggcp_schema.formats.ggcp.oddities import oddities
-from ggcp_schema.formats.ggcp.parts import Hparams, Layer, Optimizer, part_of
+from ggcp_schema.formats.ggcp.parts import Hparams, Layer, Layers, Optimizer, part_of
 from ggcp_schema.formats.paths import parse_path, parts_of
+from ggcp_schema.llama.eras import conclude
+from ggcp_schema.llama.losses import stored_losses
 from ggcp_schema.llama.moments import Moments
 from ggcp_schema.llama.names import STATE, field_path, tensor_name
 from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, FLAT_FIELDS, Order
+from ggcp_schema.schema import CHECKPOINT
 from ggcp_schema.schema.inference import n_ff_by_formula
 
 if TYPE_CHECKING:
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
     from ggcp_schema.llama.eras import Evidence
     from ggcp_schema.llama.model import Model
     from ggcp_schema.llama.training import Training
+
+_MISSING = object()
 
 
 class Checkpoint(File):
@@ -100,10 +105,10 @@ class Checkpoint(File):
     @cached_property
     def layers(self) -> Sequence[Layer]:
         """The layers up to the first that is not whole."""
-        return [
+        return Layers(
             part_of(Layer, record, f"layers[{index}]", self.source)
             for index, record in enumerate(takewhile(_is_whole, self._value("layers")))
-        ]
+        )
 
     @cached_property
     def optimizer(self) -> Optimizer:
@@ -115,6 +120,12 @@ class Checkpoint(File):
         """The width of the feed-forward layers, from the shape of w1; None if damage hides it."""
         width: int | None = self.container.get("n_ff")
         return width
+
+    @property
+    def loss(self) -> float | None:
+        """The latest loss of one token; None if the file stores none. See `Losses` for what it is worth."""
+        losses = stored_losses(self.facts(), conclude(self.evidence()))
+        return None if losses is None else losses.latest
 
     @property
     def past(self) -> int:
@@ -146,17 +157,20 @@ class Checkpoint(File):
         """The number of parameters: the elements of the model's tensors."""
         return self.model_tensors.n_elements
 
-    def moments(self, path: str, *, order: str | None = None) -> dict[str, npt.NDArray[np.float32]]:
+    def moments(self, path: str | None = None, *, order: str | None = None) -> dict[str, Any]:
         """Return what the optimizer holds for one parameter, by state field: `m` and `v` for Adam.
 
-        `path` is that of a tensor of the model, `layers[0].wq`. The arrays are read-only and of its numpy shape; those
-        of lms and lmy have one dimension more, the steps remembered. `order` replaces the decision; a warning is issued
-        if that is only likely. Raises `PathError` for an unknown path, `UsageError` if the order is not known.
+        `path` is that of a tensor of the model, `layers[0].wq`; without it, those of all are returned by path. The
+        arrays are read-only and of its numpy shape; those of lms and lmy have one dimension more, the steps remembered.
+        `order` replaces the decision; a warning is issued if that is only likely. Raises `PathError` for an unknown
+        path, `UsageError` if the order is not known.
         """
         import numpy as np
 
-        parameter = self.find(path).path
-        found, notes = {}, set[str]()
+        if path is None:
+            return {each: self.moments(each, order=order) for each in self.model_tensors}
+        parameter, notes = self.find(path).path, set[str]()
+        found: dict[str, npt.NDArray[np.float32]] = {}
         for field, tensor in self.state_tensors.items():
             if field not in FLAT_FIELDS or tensor.shape[:1] != (self.n_params,):
                 continue
@@ -185,6 +199,21 @@ class Checkpoint(File):
         """Return the tensor whose data a field is, from its record: a table of all tensors is not needed."""
         return tensor_of(field.parent, self.source) if field.size and field.parent is not None else None
 
+    def get(self, path: str, default: Any = None) -> Any:
+        """Return the value or the values at a path; `default` if the layout has none, or damage hides it.
+
+        Raises `PathError` for what is no path of any layout.
+        """
+        if (found := super().get(path, _MISSING)) is not _MISSING:
+            return found
+        if self.damage is None:
+            steps = self.alias(path) or parse_path(path)
+            names = [step for step in steps or () if isinstance(step, str)]
+            is_key = len(names) > 1 and names[0] not in _names()  # of a GGUF file, which this one might have been
+            if steps is None or not (is_key or _names().issuperset(names)):
+                raise self.unknown_path(path)
+        return default
+
     def alias(self, name: str) -> Steps | None:
         """Return the path of the tensor with that GGUF name, such as `blk.0.attn_q.weight`."""
         path = field_path(name)
@@ -204,8 +233,8 @@ class Checkpoint(File):
 
     @property
     def short(self) -> str:
-        """What the file is, in a word."""
-        return "checkpoint"
+        """What the file is, in two words."""
+        return "ggcp checkpoint"
 
     def facts(self) -> dict[str, Any]:
         """Return what the file states of itself."""
@@ -319,6 +348,14 @@ class Checkpoint(File):
         body = "".join("<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
         title = f"<b>{escape(self.path)}</b>: {escape(self.describe())}"
         return f"<p>{title}</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+@cache
+def _names() -> frozenset[str]:
+    """Return the names of the fields of all layouts."""
+    return frozenset(
+        field["name"] for node in nodes(CHECKPOINT.reference()) for field in node.get("fields", ()) if field["name"]
+    )
 
 
 def is_optimizer(path: str) -> bool:

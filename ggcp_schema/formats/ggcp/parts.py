@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from construct import Container
 
+from ggcp_schema.constructs import counted
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import tensor_of_record
@@ -23,9 +24,7 @@ class Hparams(NamedTuple):
     n_rot: int
 
 
-class Layer(NamedTuple):
-    """The tensors of a layer."""
-
+class _Layer(NamedTuple):
     attention_norm: Tensor
     wq: Tensor
     wk: Tensor
@@ -35,6 +34,27 @@ class Layer(NamedTuple):
     w1: Tensor
     w2: Tensor
     w3: Tensor
+
+
+class Layer(_Layer):
+    """The tensors of a layer, by attribute, by name, or in file order."""
+
+    __slots__ = ()
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, str) and key in self._fields:
+            return getattr(self, key)
+        return super().__getitem__(key)
+
+    def __repr__(self) -> str:
+        return f"<{self.wq.path.rpartition('.')[0]}: {', '.join(self._fields)}>"
+
+
+class Layers(list[Layer]):
+    """The layers of a model."""
+
+    def __repr__(self) -> str:
+        return f"<{counted(len(self), 'layer')}>"
 
 
 class AdamParams(NamedTuple):

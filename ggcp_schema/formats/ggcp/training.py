@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ggcp_schema.llama.context import context_of
 from ggcp_schema.llama.eras import Evidence
 from ggcp_schema.llama.model import Model
 from ggcp_schema.llama.names import n_tensors
@@ -83,4 +84,5 @@ def _model_of(ckpt: Checkpoint) -> Model:
         n_rot=hparams.n_rot,
         tensors=ckpt.model_tensors,
         evidence=evidence_of(ckpt),
+        context=context_of(ckpt.train_samples, ckpt.train_tokens),
     )

@@ -14,6 +14,7 @@ from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import File, Finding, Format, open_source, trailing_bytes
 from ggcp_schema.gguf.entries import ALIGNMENT, KeyValue
+from ggcp_schema.llama import names
 from ggcp_schema.llama.names import OPTIMIZER_TYPE, STATE, field_path, tensor_name
 from ggcp_schema.schema import GGUF
 from ggcp_schema.schema.ggml import type_name
@@ -188,6 +189,11 @@ class GgufFile(File):
         from ggcp_schema.formats.gguf.facts import KINDS
 
         return KINDS[self.kind][1]
+
+    @property
+    def runs(self) -> bool:
+        """True for a model with a vocabulary."""
+        return self.damage is None and self.kind == "gguf-model" and names.TOKENS in self.key_values
 
     def facts(self) -> dict[str, Any]:
         """Return what the file states of itself."""

@@ -10,6 +10,7 @@ from ggcp_schema.formats.ggcp.checkpoint import is_optimizer
 from ggcp_schema.formats.gguf.keys import Keys
 from ggcp_schema.gguf.entries import is_copied
 from ggcp_schema.llama import names
+from ggcp_schema.llama.context import context_of
 from ggcp_schema.llama.eras import Evidence
 from ggcp_schema.llama.model import Model, check_no_others
 from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, ORDERS, Order
@@ -144,7 +145,11 @@ def _model_of(gguf: GgufFile) -> Model:
         rms_eps=keys.real(names.RMS_EPSILON),
         n_head_kv=n_head_kv,
         has_vocabulary=names.TOKENS in gguf.key_values,
-        context_length=keys.count(names.CONTEXT_LENGTH, 1),
+        context=context_of(
+            keys.count(names.TRAINING_SAMPLE_COUNT),
+            keys.count(names.TRAINING_TOKEN_COUNT),
+            keys.count(names.CONTEXT_LENGTH, 1),
+        ),
         **({} if is_checkpoint else _kept_of(gguf)),
     )
 

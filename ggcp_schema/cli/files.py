@@ -1,0 +1,42 @@
+"""The files that arguments mean: a folder stands for those in it whose format is known."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+
+from ggcp_schema.errors import FileError, NotACheckpointError, UsageError
+from ggcp_schema.files.source import Source
+from ggcp_schema.formats import format_of
+
+
+def files_in(paths: Iterable[Path]) -> list[Path]:
+    """Return the files, and in place of each folder the files of known formats in it, by name.
+
+    Raises `UsageError` for a folder that has none, `FileError` for one that cannot be read.
+    """
+    return [file for path in paths for file in (_known(path) if path.is_dir() else [path])]
+
+
+def _known(folder: Path) -> list[Path]:
+    try:
+        files = sorted(entry for entry in folder.iterdir() if entry.is_file())
+    except OSError as error:
+        raise FileError(f"{os.fsdecode(folder)}: {error.strerror}") from error
+    found = [file for file in files if _is_known(file)]
+    if not found:
+        raise UsageError(f"no file in the folder {os.fsdecode(folder)} is of a known format", "Give the files.")
+    return found
+
+
+def _is_known(path: Path) -> bool:
+    try:
+        with closing(Source(path)) as source:
+            format_of(source)
+    except NotACheckpointError:
+        return False
+    except FileError:
+        return True  # the command says why it cannot be read
+    return True

@@ -1,0 +1,125 @@
+"""The summary of a file on one screen: what it is, its state, and what can be done with it, a line each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from ggcp_schema.constructs import short_size
+from ggcp_schema.inspect.commands import purpose
+from ggcp_schema.inspect.facts import Summary
+from ggcp_schema.inspect.text import cells, count_text, shorten
+from ggcp_schema.llama.eras import epsilon_text, join_words, period_text
+from ggcp_schema.llama.losses import loss_text
+
+Line = tuple[str, str]
+
+LINES, COLUMNS = 10, 80
+SHOWN = ("run", "train on", "rescue", "measure", "look")  # the purposes of commands; of each the first one
+
+
+def brief_lines(summary: Summary) -> list[Line]:
+    """Return the summary in at most ten lines of 80 columns, labels and texts; a text may take two lines."""
+    lines = [*_facts(summary)]
+    commands = {purpose(command): command for command in reversed(summary.next)}
+    last = [(label, commands[label]) for label in SHOWN if label in commands]
+    more = [*_written(summary)], [*summary.details]
+    width = COLUMNS - 1 - max(len(label) for label, _ in (*lines, *last, *more[0], *more[1]))
+    files = [f"{summary.file}: {what}, {short_size(summary.size)}" for what in (summary.what, summary.short)]
+    first = ("file", files[cells(files[0]) > width])
+    room = LINES - len(lines) - sum(-(-cells(text) // width) for _, text in (first, *last))
+    lines[1:1], room = more[0][: max(0, room)], room - len(more[0])
+    lines += more[1][: max(0, room)]
+    return [first, *((label, shorten(text, width)) for label, text in lines), *last]
+
+
+def _facts(summary: Summary) -> Iterator[Line]:
+    yield "state", state_text(summary, "-v examines them")
+    model = ", ".join(_model(summary))
+    if model:
+        yield "model", model
+    training = ", ".join(_training(summary))
+    if training:
+        yield "training", training
+    if summary.loss is not None and summary.losses is not None:
+        yield "loss", _loss(summary)
+    doubts = "; ".join(_doubts(summary))
+    if doubts:
+        yield "doubtful", doubts
+
+
+def state_text(summary: Summary, more: str = "") -> str:
+    """Return the state of a file in a line; `more` says how the values are examined if they were not."""
+    if summary.condition is not None:
+        return f"✗ {summary.condition.verdict}"
+    if summary.unsound:
+        bad = summary.unsound[0]
+        return f"✗ unsound{_more(summary.unsound)}: {bad.path}: {bad.message}"
+    if summary.findings:
+        first = summary.findings[0]
+        return f"✓ whole; note{_more(summary.findings)}: {first.path}: {first.message}"
+    unexamined = more and summary.era is not None and summary.unsound is None
+    return f"✓ whole; values not examined ({more})" if unexamined else "✓ whole"
+
+
+def _more(findings: Sequence[object]) -> str:
+    return f" (and {len(findings) - 1:,} more)" if len(findings) > 1 else ""
+
+
+def _written(summary: Summary) -> Iterator[Line]:
+    """Yield when and by which programs the file may have been written."""
+    era = summary.era
+    if era is not None and era.first and era.last:
+        programs = dict.fromkeys(writer.program.partition(",")[0] for writer in era.writers)
+        yield "written", f"{period_text(era.first, era.last)}, by {' or '.join(programs)}"
+
+
+def _model(summary: Summary) -> Iterator[str]:
+    hparams = summary.hparams or {}
+    if summary.n_params:
+        yield count_text(summary.n_params, "parameter")
+    if hparams.get("n_layer"):
+        width = f" of {hparams['n_embd']}" if hparams.get("n_embd") else ""
+        yield f"{count_text(hparams['n_layer'] or 0, 'layer')}{width}"
+    if hparams.get("n_head"):
+        yield count_text(hparams["n_head"] or 0, "head")
+    n_tokens = summary.n_tokens or hparams.get("n_vocab")
+    if n_tokens:
+        yield count_text(n_tokens, "token")
+    types = summary.tensor_types or {}
+    if set(types) - {"F32"}:
+        yield ", ".join(sorted(types, key=lambda name: -types[name]))
+
+
+def _training(summary: Summary) -> Iterator[str]:
+    if summary.train_its is None:
+        return
+    yield count_text(summary.train_its, "iteration")
+    if summary.train_samples:
+        tokens = summary.context.tokens
+        yield count_text(summary.train_samples, "sample") + (f" of {count_text(tokens, 'token')}" if tokens else "")
+    if summary.optimizer is not None and summary.optimizer.type is not None:
+        yield {"adam": "Adam", "lbfgs": "L-BFGS"}.get(summary.optimizer.type, summary.optimizer.type)
+
+
+def _loss(summary: Summary) -> str:
+    losses, loss = summary.losses, summary.loss
+    if losses is None or loss is None:
+        return ""
+    if summary.is_loss_impossible:
+        return "0, which no training reaches"
+    about = "about " if losses.divisor is not None and losses.is_rough else ""
+    unless = ", unless it is a sum over threads" if losses.divisor is None else ""
+    untrained = "" if losses.untrained is None else f" (an untrained model has {losses.untrained:.2f})"
+    return f"{about}{loss_text(loss)}{unless}{untrained}"
+
+
+def _doubts(summary: Summary) -> Iterator[str]:
+    """Yield what is not certain and makes a difference to what the file becomes."""
+    order, scale, era = summary.order, summary.scale, summary.era
+    if order is not None and not order.is_certain and not order.harmless:
+        yield "order of the optimizer's state"
+    if scale is not None and scale.summed and (scale.assumed or scale.s is None):
+        yield "batch size"
+    if era is not None and not era.rms_eps_certain:
+        others = join_words(map(epsilon_text, era.rms_eps_alternatives))
+        yield f"RMS epsilon {epsilon_text(era.rms_eps)}" + (f" (or {others})" if others else "")

@@ -1,0 +1,35 @@
+"""What is printed on terminals: wrapped between words, in colours if wanted, with commands that can be copied."""
+
+from __future__ import annotations
+
+import shlex
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ggcp_schema.cli.output import COLOURED, command_lines, wrapped
+from ggcp_schema.inspect.text import cells
+from tests.helpers import FIXTURES, run_cli, run_pty
+
+WORDS = st.lists(st.text("abc日\u0301-", min_size=1, max_size=30) | st.just("\x1b[31mred\x1b[0m"), min_size=1)
+
+
+@given(WORDS, st.integers(20, 100))
+def test_no_word_is_lost_or_broken(words: list[str], width: int) -> None:
+    lines = wrapped(" ".join(words), width, "  ")
+    assert [word for line in lines for word in line.split(" ") if word] == words
+    for line in lines:
+        assert cells(COLOURED.sub("", line)) <= width or len(line.split()) == 1
+    assert all(line.startswith("  ") for line in lines[1:])
+
+
+@given(st.lists(st.text(min_size=1, max_size=30).map(lambda word: word.replace("\n", "")), min_size=1))
+def test_a_command_over_several_lines_is_the_same(words: list[str]) -> None:
+    assert shlex.split("\n".join(command_lines(shlex.join(words), 80))) == words
+
+
+def test_colours_as_they_are_wanted() -> None:
+    alice = FIXTURES / "alice.ggcp"
+    assert "\x1b" in run_cli("--color", "always", "info", alice, check=True).stdout
+    assert "\x1b" not in run_pty("--color", "never", "info", alice)[1]
+    assert run_cli("--color", "pink", "info", alice).returncode == 2

@@ -1,0 +1,71 @@
+"""What a person meets at the prompt of Python: short texts, names that complete, and hints that are Python."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ggcp_schema import (
+    CHECKPOINT,
+    MalformedError,
+    NotACheckpointError,
+    PathError,
+    convert,
+    open_checkpoint,
+    open_file,
+)
+from tests.helpers import FIXTURES, GENUINE, TRUNCATED, run_cli
+
+ADAM = FIXTURES / "v1-adam.ggcp"
+
+
+def test_texts_are_short(tmp_path: Path) -> None:
+    with open_checkpoint(ADAM) as ckpt:
+        assert repr(ckpt.layers) == "<2 layers>"
+        assert repr(ckpt.layers[0].wq) == "<Tensor layers[0].wq F32 [16, 16] 1.0 KiB>"
+        assert all(len(repr(part)) < 250 for part in (ckpt.layers[1], ckpt.tensors["norm"], ckpt))
+        written = convert(ADAM, tmp_path / "out.gguf")
+        assert repr(written) == f"<Written {tmp_path / 'out.gguf'}: resume, 23 tensors, 201 KiB>"
+
+
+@pytest.mark.parametrize("path", GENUINE, ids=lambda path: path.name)
+def test_a_parsed_file_is_printed_with_a_line_for_each_tensor(path: Path) -> None:
+    text = str(CHECKPOINT.parse_file(str(path)))
+    assert "magic = 0x67676370 ('ggcp')" in text
+    with open_checkpoint(path) as ckpt:
+        assert text.count("<F32") == len(ckpt.tensors)
+    assert max(map(len, text.splitlines())) < 200
+
+
+def test_values_by_name() -> None:
+    with open_checkpoint(ADAM) as ckpt:
+        assert ckpt.loss == ckpt.optimizer.state.fx_prev
+        assert ckpt.layers[1]["wq"] is ckpt.layers[1].wq
+        np.testing.assert_array_equal(ckpt.norm[2:4], ckpt.norm.array()[2:4])
+        moments = ckpt.moments()
+        assert list(moments) == list(ckpt.model_tensors)
+        np.testing.assert_array_equal(moments["layers[1].wq"]["v"], ckpt.moments("layers[1].wq")["v"])
+        assert {"layers", "loss", "moments"} <= set(dir(ckpt)) <= {*dir(type(ckpt)), *vars(ckpt)}
+        assert "candidates" not in dir(ckpt)
+
+
+def test_a_name_that_is_none_is_an_error_and_a_field_of_another_layout_is_not() -> None:
+    with open_checkpoint(ADAM) as ckpt:
+        assert ckpt.get("optimizer.state.mh") is None
+        assert ckpt.get("optimizer.params.n_threads", 7) == 7
+        for wrong in ("layers[0].wqq", "loss"):
+            with pytest.raises(PathError):
+                ckpt.get(wrong)
+
+
+def test_hints_are_for_python_here_and_for_a_shell_there() -> None:
+    with pytest.raises(MalformedError, match="partial=True"):
+        open_checkpoint(TRUNCATED)
+    with pytest.raises(NotACheckpointError, match=r"is no ggcp checkpoint\nThis is .* Open it with open_file"):
+        open_checkpoint(FIXTURES / "vocab.gguf")
+    open_file(FIXTURES / "vocab.gguf").close()
+    said = run_cli("edit", TRUNCATED, "out", "train_its=1").stderr
+    assert "`ggcp-schema info " in said
+    assert "partial=True" not in said
