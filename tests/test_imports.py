@@ -1,4 +1,4 @@
-"""Names that tests import from the package exist, also in tests that run in another environment (tests/torch)."""
+"""Names that tests import from the package exist, also in tests that run in another environment."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-TORCH = sorted((Path(__file__).parent / "torch").glob("*.py"))
+ELSEWHERE = sorted(path for name in ("torch", "kaitai") for path in Path(__file__).parent.joinpath(name).glob("*.py"))
 
 
-@pytest.mark.parametrize("place", TORCH, ids=lambda place: place.name)
-def test_tests_of_torch_import_names_that_exist(place: Path):
+@pytest.mark.parametrize("place", ELSEWHERE, ids=lambda place: place.name)
+def test_tests_of_other_environments_import_names_that_exist(place: Path):
     for node in ast.walk(ast.parse(place.read_text())):
         if isinstance(node, ast.ImportFrom) and str(node.module).startswith("ggcp_schema"):
             module = import_module(str(node.module))

@@ -12,10 +12,12 @@ import typer
 
 from ggcp_schema.cli import options
 from ggcp_schema.cli.complete import complete_format
-from ggcp_schema.cli.output import echo, output_width, paint, print_json
+from ggcp_schema.cli.output import echo, output_width, paint, print_json, write
 from ggcp_schema.constructs import reference_of
 from ggcp_schema.errors import UsageError
 from ggcp_schema.formats import FORMATS, known_formats
+from ggcp_schema.inspect.kaitai import specification
+from ggcp_schema.inspect.magic import magic_entry
 from ggcp_schema.inspect.reference import functions, reference
 from ggcp_schema.inspect.sections import Section, byte_order_text, sections
 
@@ -29,13 +31,17 @@ class Output(str, Enum):
     text = "text"
     markdown = "markdown"
     json = "json"
+    ksy = "ksy"
+    magic = "magic"
 
 
 def schema(
     name: Annotated[
         str, typer.Argument(metavar="[FORMAT]", help=f"{', '.join(FORMATS)}.", autocompletion=complete_format)
     ] = "ggcp",
-    format: Annotated[Output, typer.Option("--format", help="text, markdown or json.")] = Output.text,
+    format: Annotated[
+        Output, typer.Option("--format", help="text, markdown, json, ksy (Kaitai Struct), or magic (file(1)).")
+    ] = Output.text,
     width: options.Width = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
@@ -55,6 +61,12 @@ def schema(
         raise UsageError(f"there is no format {name!r}", f"{hint}The formats are {', '.join(formats)}.")
     if as_json or format is Output.json:
         print_json(reference(chosen))
+        return
+    if format is Output.ksy:
+        write(specification(chosen))
+        return
+    if format is Output.magic:
+        echo(magic_entry(chosen))
         return
     marked = format is Output.markdown
     columns = output_width(width)

@@ -10,7 +10,7 @@ new. `Field` is the tree of a parsed file's fields with their places.
 from construct import Error
 
 from ggcp_schema.constructs.conditions import If, IfThenElse, Switch
-from ggcp_schema.constructs.described import Node, nodes, reference_of, rule_text
+from ggcp_schema.constructs.described import Node, nodes, number_text, reference_of, rule_text
 from ggcp_schema.constructs.errors import (
     DataGoneError,
     ErrorLog,
@@ -21,7 +21,15 @@ from ggcp_schema.constructs.errors import (
     format_path,
     short_size,
 )
-from ggcp_schema.constructs.expressions import compiled, expression_text, expression_tree, prod_, this
+from ggcp_schema.constructs.expressions import (
+    Kaitai,
+    compiled,
+    expression_text,
+    expression_tree,
+    kaitai,
+    prod_,
+    this,
+)
 from ggcp_schema.constructs.extents import (
     Extent,
     Hollow,

@@ -4,17 +4,47 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import reduce
 from operator import getitem, itemgetter
-from typing import Any
+from typing import Any, TypeVar
 
 from construct.expr import BinExpr, FuncPath, Path, UniExpr, opnames, this
 
-__all__ = ["compiled", "expression_text", "expression_tree", "prod_", "this"]
+__all__ = ["Kaitai", "compiled", "expression_text", "expression_tree", "kaitai", "prod_", "this"]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 prod_ = FuncPath(math.prod)
 """The product of a list, like construct's `sum_`."""
+
+
+@dataclass(frozen=True)
+class Kaitai:
+    """What a function of a schema is in the language of Kaitai Struct.
+
+    Attributes:
+        value: the expression; None if there is none, and so a field that needs it is left out.
+        seq: what stands in the sequence where the value is computed, to look ahead: the keys of one attribute.
+        instances: more instances of the record, which the expression uses.
+        types: types that it uses; of a type that the schema has, what is added to it.
+    """
+
+    value: str | None = None
+    seq: Mapping[str, Any] = field(default_factory=dict)
+    instances: Mapping[str, Any] = field(default_factory=dict)
+    types: Mapping[str, Any] = field(default_factory=dict)
+
+
+def kaitai(value: str | None = None, **more: Any) -> Callable[[Function], Function]:
+    """Return a decorator that states what a function is in the language of Kaitai Struct: see `Kaitai`."""
+
+    def decorate(function: Function) -> Function:
+        function.kaitai = Kaitai(value, **more)  # type: ignore[attr-defined]
+        return function
+
+    return decorate
 
 
 def path_names(path: Path) -> list[str]:
@@ -74,8 +104,8 @@ def expression_tree(expression: Any) -> Any:
     """Return an expression as JSON data, which is returned unchanged.
 
     It is a literal, `{"bytes": hex}`, `{"field": path}`, `{"op": …, "args": […]}` or `{"function": name, "note":
-    docstring}`. A path is relative to the record that contains the field: `_` is the enclosing record, `_root` the
-    outermost one.
+    docstring, "kaitai": Kaitai}`. A path is relative to the record that contains the field: `_` is the enclosing
+    record, `_root` the outermost one.
     """
     if isinstance(expression, Path):
         return {"field": ".".join(map(str, path_names(expression)))}
@@ -89,7 +119,8 @@ def expression_tree(expression: Any) -> Any:
     if isinstance(expression, FuncPath):
         return {"function": _function_name(expression), "args": [expression_tree(expression._FuncPath__operand)]}
     if callable(expression):
-        return {"function": _function_name(expression), "note": inspect.getdoc(expression) or ""}
+        tree = {"function": _function_name(expression), "note": inspect.getdoc(expression) or ""}
+        return tree | ({"kaitai": expression.kaitai} if hasattr(expression, "kaitai") else {})
     return {"bytes": expression.hex()} if isinstance(expression, bytes) else expression
 
 

@@ -168,7 +168,8 @@ class PascalString(Described, Construct):
         self.lengthfield, self.encoding, self.longest = lengthfield, encoding, longest
 
     def reference(self) -> Node:
-        return {"kind": "string", "length": reference_of(self.lengthfield), "encoding": self.encoding}
+        length = reference_of(self.lengthfield)
+        return {"kind": "string", "length": length, "encoding": self.encoding, "longest": self.longest}
 
     def sizes(self) -> Sizes:
         return Sizes(sizes_of(self.lengthfield).least)

@@ -12,7 +12,7 @@ A TYPE is an object whose `kind` is one of
     bool      a byte that is 0 or 1
     char      text of `size` bytes (EXPRESSION), without a terminator
     bytes     `size` bytes
-    string    text that follows its `length` (TYPE), in `encoding`
+    string    text of at most `longest` bytes that follows its `length` (TYPE), in `encoding`
     padding   bytes without meaning: `size` of them; or up to a multiple of `to_multiple_of` of the offset in the file,
               or up to the offset `until` (EXPRESSION each). With `optional` the file may end before or in the padding
     data      the elements of a tensor, `size` bytes (EXPRESSION). If the size is a function of the element type,
@@ -56,6 +56,7 @@ def reference(format: Format) -> dict[str, Any]:
     for node in nodes(root):
         if "function" in node:
             node.pop("note", None)
+            node.pop("kaitai", None)
     return {
         "format": format.name,
         "title": format.title,

@@ -120,6 +120,8 @@ def type_text(node: Node) -> str:  # noqa: PLR0911 - a return for each kind
     kind: str = node["kind"]
     if kind == "if":
         then, otherwise = type_text(node["then"]), type_text(node["else"])
+        if {then, otherwise} == {"u32", "u64"}:  # by the version of the file, as the description of the format says
+            return "u32 or u64"
         return then if then == otherwise else f"{then} if {expression_text(node['condition'])}, else {otherwise}"
     if kind == "switch":
         texts = {type_text(case["type"]) for case in node["cases"]}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class GgmlType(NamedTuple):
@@ -95,6 +96,19 @@ def type_name(number: int) -> str:
 def names_of(types: dict[int, GgmlType]) -> dict[int, str]:
     """Return the names of the types by number."""
     return {number: kind.name for number, kind in types.items()}
+
+
+def kaitai_size(types: Mapping[int, GgmlType], ne: str, n_dims: str, max_dims: int) -> dict[str, Any]:
+    """Return what `kaitai` needs for `data_size`: the expression, and the tables of the types as instances."""
+    known = [types.get(number, GgmlType("", 0, 0)) for number in range(max(types) + 1)]
+    others = "".join(f" * ({n_dims} > {i} ? {ne}[{i}] : 1)" for i in range(1, max_dims))
+    return {
+        "value": f"({ne}[0] + block_size - 1) / block_size * type_size{others}",
+        "instances": {
+            "block_size": {"value": f"{[kind.block_size for kind in known]}[type.to_i]"},
+            "type_size": {"value": f"{[kind.type_size for kind in known]}[type.to_i]"},
+        },
+    }
 
 
 def data_size(kind: GgmlType, ne: list[int]) -> int:

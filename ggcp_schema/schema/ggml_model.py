@@ -16,9 +16,10 @@ from ggcp_schema.constructs import (
     Padding,
     Payload,
     Struct,
+    kaitai,
     this,
 )
-from ggcp_schema.schema.ggml import GGML_TYPES, GGML_TYPES_UNTIL_V2, data_size, names_of
+from ggcp_schema.schema.ggml import GGML_TYPES, GGML_TYPES_UNTIL_V2, data_size, kaitai_size, names_of
 from ggcp_schema.schema.model import HPARAMS, N_VOCAB
 from ggcp_schema.schema.tensor import ALIGNMENT, MAX_DIMS, NAME_LENGTHS
 
@@ -33,6 +34,7 @@ UNSCORED_TOKEN = Struct(*TEXT, type_name="unscored_token")
 def tensor(types, *, aligned):
     """Return the record of a tensor whose element type is one of `types`; `aligned` if padding precedes the data."""
 
+    @kaitai(**kaitai_size(types, "ne", "n_dims", MAX_DIMS))
     def nbytes(record):
         """Return the size of a tensor's data, from its element type and its dimensions ne.
 

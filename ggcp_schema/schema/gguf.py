@@ -19,11 +19,12 @@ from ggcp_schema.constructs import (
     Payload,
     Struct,
     Switch,
+    kaitai,
     number,
     stream_end,
     this,
 )
-from ggcp_schema.schema.ggml import GGML_TYPES, data_size, names_of
+from ggcp_schema.schema.ggml import GGML_TYPES, data_size, kaitai_size, names_of
 from ggcp_schema.schema.trailing import TRAILING, given_size
 
 LITTLE, BIG = "little", "big"
@@ -50,6 +51,24 @@ VALUE_TYPES = {
 }
 
 
+@kaitai(
+    "metadata_kv_count > 0 and alignment_ahead.last.value > 0 ? alignment_ahead.last.value : 32",
+    seq={
+        "type": "alignment_of(metadata_kv[_index], _index == 0 ? 0 : alignment_ahead[_index - 1].value)",
+        "repeat": "expr",
+        "repeat-expr": "metadata_kv_count",
+    },
+    types={
+        "alignment_of": {
+            "doc": "The alignment that a key or one before it states; 0 if none does.",
+            "params": [{"id": "kv", "type": "metadata_kv"}, {"id": "before", "type": "u4"}],
+            "instances": {
+                "is_stated": {"value": 'kv.key.text == "general.alignment" and kv.value_type == value_type::uint32'},
+                "value": {"value": "before == 0 and is_stated ? kv.value.as<u4> : before"},
+            },
+        },
+    },
+)
 def alignment(gguf):
     """Return the value of the key general.alignment, or 32 if the file does not have it."""
     values = (item["value"] for item in gguf["metadata_kv"] if item["key"] == "general.alignment")
@@ -57,6 +76,11 @@ def alignment(gguf):
     return value if isinstance(value, int) and value > 0 else DEFAULT_ALIGNMENT
 
 
+@kaitai(
+    "data_start_ahead.offset",
+    seq={"type": "place(_io.pos)"},
+    types={"place": {"params": [{"id": "offset", "type": "u8"}]}},
+)
 def data_start(gguf):
     """Return the offset in the file of the first byte after the padding, from which the offsets of tensors count."""
     return gguf["_io"].tell()
@@ -104,6 +128,21 @@ def tensor_offset(tensor):
     return max(extent_of(tensor)[0], tensor["_io"].tell())
 
 
+SIZE_IN_KAITAI = kaitai_size(GGML_TYPES, "dimensions", "n_dimensions", MAX_DIMS)
+
+
+@kaitai(
+    types={
+        "tensor_info": {
+            "instances": {
+                "data": {"pos": "_root.data_start + offset", "size": "nbytes", "if": "is_known"},
+                "is_known": {"value": f"type.to_i <= {max(GGML_TYPES)}"},
+                "nbytes": {"value": f"n_dimensions == 0 ? type_size : {SIZE_IN_KAITAI['value']}"},
+                **SIZE_IN_KAITAI["instances"],
+            }
+        }
+    }
+)
 def tensor_nbytes(tensor):
     """Return the size of the data with the index i, in the order of the tensors' offsets.
 
@@ -125,6 +164,10 @@ def gguf(order, size="u64", versions=VERSIONS):
     key, string = PascalString(count, longest=(1 << 16) - 1), PascalString(count, longest=1 << 24)
     scalars = {0: u8, 1: i8, 2: u16, 3: i16, 4: u32, 5: i32, 6: f32, 7: Flag, 8: string, 10: u64, 11: i64, 12: f64}
 
+    @kaitai(
+        'low == 0 and high != 0 ? "big" : "little"',
+        instances={"low": {"pos": 4, "type": "u2le"}, "high": {"pos": 6, "type": "u2le"}},
+    )
     def byte_order(gguf):
         """Return the byte order of all numbers of the file, and of the elements of its tensors.
 
@@ -190,13 +233,31 @@ def is_big_endian(head):
     return low == b"\0\0" and high != b"\0\0"
 
 
+def with_first(later, first):
+    """Return the description of all versions, from that of versions 2 and 3 and that of version 1."""
+    if isinstance(later, list):
+        return [with_first(*pair) for pair in zip(later, first, strict=True)]
+    if not isinstance(later, dict) or not isinstance(first, dict):
+        return later  # the byte order
+    if later.get("kind") != first.get("kind"):
+        condition = {"op": "==", "args": [{"field": "_root.version"}, 1]}
+        return {"kind": "if", "condition": condition, "then": first, "else": later}
+    if later.get("one_of", ()) != first.get("one_of", ()):
+        return later | {"one_of": [*first["one_of"], *later["one_of"]]}
+    return {key: with_first(value, first[key]) for key, value in later.items()}
+
+
 class Gguf(EitherOrder):
     """The page of a file in its byte order. Version 1, of 22 to 27 August 2023, has counts of 4 bytes.
 
-    `reference` describes versions 2 and 3.
+    Version 1 in big-endian order never existed.
     """
 
     FIRST = gguf(LITTLE, "u32", (1,))
+
+    def reference(self):
+        """Return the description of all versions."""
+        return with_first(super().reference(), self.FIRST.reference())
 
     def of(self, value):
         """Return the Struct that parsed or builds a value."""

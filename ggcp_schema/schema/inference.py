@@ -8,7 +8,7 @@ from typing import IO, Any, NamedTuple
 
 from construct import Container
 
-from ggcp_schema.constructs import FieldError, Int32ul, Int64sl, Struct, stream_end
+from ggcp_schema.constructs import FieldError, Int32ul, Int64sl, Struct, kaitai, stream_end
 from ggcp_schema.schema.tensor import TENSOR
 
 ADAM, LBFGS = "adam", "lbfgs"
@@ -17,11 +17,61 @@ LAYOUTS = V0, V1, V1_RAW_PARAMS = "v0", "v1", "v1-raw-params"
 
 Shape = Sequence[int]
 
+TENSOR_AHEAD = {
+    "doc": "A tensor that is looked at before it is read, as far as the file has it.",
+    "params": [{"id": "start", "type": "u8"}],
+    "instances": {
+        "has_header": {"value": "start + 12 <= _io.size"},
+        "n_dims": {"pos": "start", "type": "u4", "if": "has_header"},
+        "name_len": {"pos": "start + 4", "type": "u4", "if": "has_header"},
+        "type": {"pos": "start + 8", "type": "u4", "if": "has_header"},
+        "is_valid": {"value": "has_header and n_dims <= 4 and name_len <= 65535 and type == 0"},
+        "has_shape": {"value": "is_valid and start + 12 + 4 * n_dims <= _io.size"},
+        "ne": {"pos": "start + 12", "type": "u4", "repeat": "expr", "repeat-expr": "n_dims", "if": "has_shape"},
+        "nbytes": {
+            "value": "4 * (n_dims > 0 ? ne[0] : 0) * (n_dims > 1 ? ne[1] : 1) * (n_dims > 2 ? ne[2] : 1) * "
+            "(n_dims > 3 ? ne[3] : 1)"
+        },
+        "end": {"value": "has_shape ? (start + 12 + 4 * n_dims + name_len + 31) / 32 * 32 + nbytes : _io.size"},
+    },
+}
+"""The type by which Kaitai looks ahead: see `shapes_ahead`."""
+
+
+def tensors_ahead(start: str, count: int) -> dict[str, Any]:
+    """Return the keys of an instance that has the next `count` tensors in Kaitai's language."""
+    first = f"tensor_ahead(_index == 0 ? {start} : tensors[_index - 1].end)"
+    return {"type": first, "repeat": "expr", "repeat-expr": count}
+
+
+def width_ahead(tensor: int) -> dict[str, Any]:
+    """Return what `kaitai` needs for the width of the feed-forward layers, the second dimension of a tensor ahead."""
+    return {
+        "seq": {"type": "width_ahead(_io.pos)"},
+        "types": {
+            "width_ahead": {
+                "params": [{"id": "start", "type": "u8"}],
+                "instances": {
+                    "tensors": tensors_ahead("start", tensor + 1),
+                    "is_known": {"value": "tensors.last.has_shape and tensors.last.n_dims == 2"},
+                    "width": {"value": "is_known ? tensors.last.ne[1] : 0"},
+                },
+            },
+            "tensor_ahead": TENSOR_AHEAD,
+        },
+    }
+
+
 # n_ff ------------------------------------------------------------------------------------------------------
 
 BEFORE_W1 = 6  # tensors of a layer that precede w1
 
 
+@kaitai(
+    "hparams.n_layer > 0 and n_ff_ahead.is_known ? n_ff_ahead.width : "
+    "hparams.n_mult > 0 ? (2 * (4 * hparams.n_embd) / 3 + hparams.n_mult - 1) / hparams.n_mult * hparams.n_mult : 0",
+    **width_ahead(BEFORE_W1),
+)
 def n_ff(checkpoint: Container) -> int | None:
     """Return the width of the feed-forward layers: the second dimension of layers[0].w1.
 
@@ -73,6 +123,34 @@ FIRST_TENSOR = Struct(
 )
 
 
+@kaitai(
+    'version == 0 ? "v0" : layout_ahead.is_raw ? "v1-raw-params" : "v1"',
+    seq={"type": "layout_ahead(_io.pos)"},
+    types={
+        "layout_ahead": {
+            "params": [{"id": "start", "type": "u8"}],
+            "instances": {
+                "v1": {"type": f"first_tensor(start + {V1_PARAMS_SIZE})"},
+                "v1_raw_params": {"type": f"first_tensor(start + {RAW_PARAMS_SIZE})"},
+                "is_raw": {"value": "v1.is_wrong and not v1_raw_params.is_wrong"},
+            },
+        },
+        "first_tensor": {
+            "doc": "What follows the parameters in a layout, as far as the file has it.",
+            "params": [{"id": "start", "type": "u8"}],
+            "instances": {
+                "nx": {"pos": "start", "type": "s8", "if": "start + 8 <= _io.size"},
+                "just_initialized": {"pos": "start + 12", "type": "u4", "if": "start + 16 <= _io.size"},
+                "n_dims": {"pos": "start + 16", "type": "u4", "if": "start + 20 <= _io.size"},
+                "ne": {"pos": "start + 28", "type": "u4", "if": "start + 32 <= _io.size"},
+                "is_wrong": {
+                    "value": "(start + 16 <= _io.size and just_initialized > 1) or "
+                    "(start + 20 <= _io.size and n_dims != 1) or (start + 32 <= _io.size and ne != nx)"
+                },
+            },
+        },
+    },
+)
 def optimizer_layout(optimizer: Container) -> str:
     """Return the layout of the optimizer block, whose version has just been parsed: v0, v1 or v1-raw-params.
 
@@ -150,6 +228,7 @@ class Inference(NamedTuple):
         return f"{self.type}: inferred from the size of the state only; its third tensor is inconclusive"
 
 
+@kaitai('layout == "v1" ? inference.type : params.type == params_type::adam ? "adam" : "lbfgs"')
 def optimizer_type(optimizer: Container) -> str | None:
     """Return the type of the optimizer: adam or lbfgs.
 
@@ -165,6 +244,49 @@ def optimizer_type(optimizer: Container) -> str | None:
     return given or (LBFGS if "lmal" in state else ADAM)
 
 
+@kaitai(
+    seq={"type": "inference(_io.pos, nx, past, lbfgs_m)"},
+    types={
+        "inference": {
+            "params": [
+                {"id": "start", "type": "u8"},
+                {"id": "nx", "type": "s8"},
+                {"id": "past", "type": "s8"},
+                {"id": "lbfgs_m", "type": "s8"},
+            ],
+            "instances": {
+                "tensors": tensors_ahead("start", 4),
+                "third": {"value": "tensors[2]"},
+                "fourth": {"value": "tensors[3]"},
+                "remaining": {"value": "_io.size - start"},
+                "bound_of_past": {"value": "past > 0 ? 99 + 4 * past : 0"},
+                "adam_bound": {"value": "12 + 2 * (99 + 4 * nx) + bound_of_past"},
+                "lbfgs_bound": {
+                    "value": "24 + 5 * (99 + 4 * nx) + 99 + 4 * past + 2 * (99 + 4 * lbfgs_m) + "
+                    "2 * (107 + 4 * nx * lbfgs_m) + bound_of_past"
+                },
+                "far_from_adam": {"value": "remaining > adam_bound ? remaining - adam_bound : adam_bound - remaining"},
+                "far_from_lbfgs": {
+                    "value": "remaining > lbfgs_bound ? remaining - lbfgs_bound : lbfgs_bound - remaining"
+                },
+                "by_size": {"value": 'far_from_adam < far_from_lbfgs ? "adam" : "lbfgs"'},
+                "as_adam": {
+                    "value": "third.has_shape and "
+                    "(past == 0 ? third.n_dims == 0 : third.n_dims == 1 and third.ne[0] == past)"
+                },
+                "as_lbfgs": {"value": "third.has_shape and third.n_dims == 1 and third.ne[0] == nx"},
+                "goes_on": {"value": "fourth.has_shape and fourth.n_dims == 1 and fourth.ne[0] == nx"},
+                "by_records": {
+                    "value": 'as_adam and as_lbfgs ? (goes_on ? "lbfgs" : "") : '
+                    'as_adam ? "adam" : as_lbfgs ? "lbfgs" : ""',
+                    "doc": "Empty if the tensors do not tell.",
+                },
+                "type": {"value": 'by_records != "" ? by_records : by_size'},
+            },
+        },
+        "tensor_ahead": TENSOR_AHEAD,
+    },
+)
 def infer_optimizer_type(optimizer: Container) -> Inference | None:
     """Infer the type of the optimizer, which v1 does not store.
 

@@ -1,8 +1,9 @@
 """What follows the end of a file, as after a copy that added a line end."""
 
-from ggcp_schema.constructs import Extent, If, Payload, stream_end
+from ggcp_schema.constructs import Extent, If, Payload, kaitai, stream_end
 
 
+@kaitai("not _io.eof")
 def more_follows(file):
     """Return True if the file does not end here."""
     if file["_building"] or "trailing" in file:
@@ -10,6 +11,7 @@ def more_follows(file):
     return file["_io"].tell() < stream_end(file["_io"], file)
 
 
+@kaitai("_io.size - _io.pos")
 def bytes_left(file):
     """Return the number of bytes up to the end of the file."""
     if file["_building"]:

@@ -16,8 +16,9 @@ def test_text(name):
     assert_golden(f"schema/{name}.txt", run_cli("schema", name, check=True).stdout)
 
 
-def test_markdown():
-    assert_golden("schema/ggcp.md", run_cli("schema", "--format", "markdown", check=True).stdout)
+def test_kaitai():
+    """tests/kaitai compiles every specification and reads files with it."""
+    assert_golden("schema/ggcp.ksy", run_cli("schema", "--format", "ksy", check=True).stdout)
 
 
 def test_ggcp_is_the_default():

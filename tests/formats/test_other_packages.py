@@ -42,6 +42,8 @@ COMMANDS = {  # each with the exit codes for a whole file and a damaged one
     ("export", "FILE", "out.gguf", "--vocab", "FILE", "--context-length", "8"): (2, 4),
     ("schema", "toy"): (0, 0),
     ("schema", "toy", "--format", "json"): (0, 0),
+    ("schema", "toy", "--format", "ksy"): (0, 0),
+    ("schema", "toy", "--format", "magic"): (0, 0),
 }
 
 

@@ -156,6 +156,8 @@ class JsonReader:
         return raw, raw.decode("utf-8", "backslashreplace") if kind == "char" else raw.hex()
 
     def read_length(self, node, scope):
+        if node["kind"] == "if":
+            return self.read_length(node["then" if self.evaluate(node["condition"], scope) else "else"], scope)
         return self.number(node["kind"], self.evaluate(node["byte_order"], scope))
 
     # The functions, from their descriptions in the reference
@@ -198,6 +200,9 @@ class JsonReader:
     def optimizer_type(self, scope, node):
         if scope["params"] is not None:
             return {0: "adam", 1: "lbfgs"}[scope["params"]["type"]]
+        return scope["inference"]["by_records"]
+
+    def inferred_type(self, scope, node):
         return scope["inference"]["by_records"]
 
     def byte_order(self, scope, node):
@@ -304,7 +309,7 @@ def test_every_field_of_every_checkpoint_is_in_a_section_and_conversely():
         ("ggcp", "optimizer.state (type == 'lbfgs')", "pf", {"type": "tensor [past], or NULL if past == 0"}),
         ("ggcp", "optimizer.state (type == 'adam', layout != 'v0')", "m", {"type": "tensor [nx]"}),
         ("ggcp", "tensor", "ne", {"type": "u32 × n_dims"}),
-        ("gguf", "metadata_kv[i]", "key", {"type": "string, its length as u64 first"}),
+        ("gguf", "metadata_kv[i]", "key", {"type": "string, its length as u32 or u64 first"}),
         ("gguf", "metadata_kv[i].value, by value_type", "12", {"type": "f64", "note": "FLOAT64"}),
         ("ggjt", "file", "tensors", {"type": "record × any number"}),
         ("ggjt", "tensors[i] (version != 3)", "padding", {"type": "padding"}),

@@ -15,9 +15,10 @@ from ggcp_schema.constructs import (
     Struct,
     Switch,
     Terminated,
+    kaitai,
     this,
 )
-from ggcp_schema.schema.inference import ADAM, LBFGS, infer_optimizer_type, optimizer_type, shapes_ahead
+from ggcp_schema.schema.inference import ADAM, LBFGS, infer_optimizer_type, optimizer_type, shapes_ahead, width_ahead
 from ggcp_schema.schema.model import HPARAMS, N_EMBD, N_FF, N_LAYER, N_VOCAB
 from ggcp_schema.schema.optimizer import ADAM_STATE, LBFGS_STATE, SIZE
 from ggcp_schema.schema.tensor import Tensor
@@ -33,12 +34,19 @@ def pair(name, n_in, n_out):
     return f"{name}_a" / Tensor(rank, n_in), f"{name}_b" / Tensor(rank, n_out)
 
 
+@kaitai("hparams.n_layer > 0 ? n_ff_ahead.width : 0", **width_ahead(BEFORE_W1_B))
 def n_ff_of_w1_b(ggcl):
     """Return the width of the feed-forward layers: the second dimension of layers[0].w1_b; None if there is none."""
     if ggcl["_building"]:
         return next((layer["w1_b"]["ne"][1] for layer in ggcl["layers"]), None)
     shape = shapes_ahead(ggcl["_io"], BEFORE_W1_B + 1)[-1] if ggcl["hparams"]["n_layer"] else None
     return shape[1] if shape is not None and len(shape) == 2 else None
+
+
+@kaitai("inference.type")
+def inferred_type(optimizer):
+    """Return the type of the optimizer, adam or lbfgs, which is not stored: see infer_optimizer_type."""
+    return optimizer_type(optimizer)
 
 
 LAYER = Struct(
@@ -62,7 +70,7 @@ OPTIMIZER = Struct(
     "iter" / Int32sl * "iterations of the optimizer; 0 with L-BFGS, which counts in state.k",
     "just_initialized" / OneOf(Int32ul, (0, 1), critical=False),
     "inference" / Computed(infer_optimizer_type) * "the type is not stored: how it was found",
-    "type" / Computed(optimizer_type) * "adam or lbfgs",
+    "type" / Computed(inferred_type) * "adam or lbfgs",
     "state" / Switch(this.type, {ADAM: ADAM_STATE, LBFGS: LBFGS_STATE}, default=Error),
     type_name="optimizer",
 )
