@@ -18,11 +18,14 @@ from tests.helpers import FIXTURES
 README = FIXTURES.parent / "README.md"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 SETUP = "python3 -m venv"
+EXCERPT = "py"  # of the code, which is not run
+PYTHON = README.parent / "docs" / "PYTHON.md"
 
 
-def blocks() -> list[tuple[str, str]]:
-    """Return the language and the text of each block but those that set up an environment, in order."""
-    return [(language, text) for language, text in BLOCK.findall(README.read_text("utf-8")) if SETUP not in text]
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """Return the language and the text of each block but excerpts and those that set up an environment, in order."""
+    found = BLOCK.findall(page.read_text("utf-8"))
+    return [(language, text) for language, text in found if SETUP not in text and language != EXCERPT]
 
 
 def script(language: str, text: str) -> str:
@@ -34,17 +37,22 @@ def script(language: str, text: str) -> str:
     return text
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("clone")
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "clone"
     shutil.copytree(FIXTURES, folder / "fixtures")
     return folder
 
 
+def test_the_page_on_python_is_one_program(folder: Path) -> None:
+    program = "".join(text for language, text in blocks(PYTHON) if language == "python")
+    assert program.count("import") == 3
+    subprocess.run([sys.executable, "-W", "error::SyntaxWarning", "-c", program], cwd=folder, check=True)
+
+
 def test_every_block_runs_from_top_to_bottom(folder: Path) -> None:
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    assert len(blocks()) >= 14
-    for language, text in blocks():
+    for language, text in blocks(README):
         assert language in {"sh", "console", "python"}, language
         command = ["bash", "-euo", "pipefail", "-c", script(language, text)]
         result = subprocess.run(
@@ -67,8 +75,16 @@ def test_the_set_up_commands_are_two() -> None:
 
 def test_every_command_is_in_the_table() -> None:
     section = README.read_text("utf-8").partition("## Commands")[2].partition("## ")[0]
-    table = re.findall(r"^\| `(\w+)", section, re.MULTILINE)
-    assert table == [name for names in COMMANDS.values() for name in names]
+    table = "".join(line for line in section.splitlines() if line.startswith("|"))
+    assert {name for names in COMMANDS.values() for name in names} <= {*re.findall(r"`(\w+)`", table)}
+
+
+def test_it_is_short_and_shows_the_schema_as_it_is() -> None:
+    text = README.read_text("utf-8")
+    assert len(text.split()) <= 1000
+    (excerpt,) = [text for language, text in BLOCK.findall(text) if language == EXCERPT]
+    source = (README.parent / "ggcp_schema" / "schema" / "checkpoint.py").read_text("utf-8").splitlines()
+    assert {line for line in excerpt.splitlines() if "…" not in line} <= {*source}
 
 
 def test_the_pictures_exist() -> None:
