@@ -3,33 +3,46 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
+from importlib import import_module
 from itertools import chain
+from typing import TYPE_CHECKING, cast
 
 from ggcp_schema.errors import NotACheckpointError, UsageError
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import File, Format, open_source, what_it_is
-from ggcp_schema.formats.ggcp.checkpoint import Checkpoint
-from ggcp_schema.formats.ggcp.extent import expected_size
-from ggcp_schema.formats.ggml.file import GGML_FORMATS
-from ggcp_schema.formats.gguf.file import GGUF_FORMAT
-from ggcp_schema.formats.lora import LORA_FORMATS
-from ggcp_schema.schema import CHECKPOINT
+
+if TYPE_CHECKING:
+    from ggcp_schema.formats.ggcp.checkpoint import Checkpoint
 
 LONGEST_MAGIC = 512
 
-GGCP_FORMAT = Format("ggcp", b"pcgg", CHECKPOINT, "ggcp checkpoint", Checkpoint, expected_size=expected_size)
-FORMATS = {
-    known.name: known
-    for known in (
-        GGCP_FORMAT,
-        GGUF_FORMAT,
-        *GGML_FORMATS,
-        *LORA_FORMATS,
-    )
+HOMES = {
+    "ggcp": "ggcp.checkpoint",
+    "gguf": "gguf.file",
+    **dict.fromkeys(("ggjt", "ggmf", "ggml"), "ggml.file"),
+    **dict.fromkeys(("ggla", "ggcl"), "lora"),
 }
-"""The formats that this package has, by name. To add one, write its folder and add a line here."""
+"""The modules that have the formats of this package. To add a format, write its folder and a line here."""
+
+
+class _Formats(Mapping[str, Format]):
+    """The formats of this package by name. The module of one is imported when it is asked for."""
+
+    def __getitem__(self, name: str) -> Format:
+        module = import_module(f"{__name__}.{HOMES[name]}")
+        found: Format = next(known for known in module.FORMATS if known.name == name)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(HOMES)
+
+    def __len__(self) -> int:
+        return len(HOMES)
+
+
+FORMATS = _Formats()
 
 GROUP = "ggcp_schema.formats"
 """The group of entry points by which other packages add formats: each is a `Format`."""
@@ -71,9 +84,7 @@ def open_checkpoint(path: str | os.PathLike[str], *, partial: bool = False) -> C
     not a whole, well-formed checkpoint, and `NotACheckpointError` if it is another kind of file. With `partial`, a
     damaged file opens with what precedes the damage, and the error is its `damage`.
     """
-    opened = _open(path, GGCP_FORMAT, partial)
-    assert isinstance(opened, Checkpoint)  # noqa: S101 - GGCP_FORMAT opens nothing else
-    return opened
+    return cast("Checkpoint", _open(path, FORMATS["ggcp"], partial))
 
 
 def _open(path: str | os.PathLike[str], format: Format | None, partial: bool) -> File:

@@ -9,7 +9,6 @@ from ggcp_schema.errors import GgcpError, MalformedError, UnfitError, UsageError
 from ggcp_schema.formats.file import File, Finding
 from ggcp_schema.inspect.damage import Condition
 from ggcp_schema.inspect.text import count_text
-from ggcp_schema.llama.adapter import Adapter
 from ggcp_schema.llama.context import Context, context_of
 from ggcp_schema.llama.eras import EraConclusion, conclude
 from ggcp_schema.llama.losses import Losses, stored_losses
@@ -19,7 +18,8 @@ from ggcp_schema.llama.training import Study, Training, study
 from ggcp_schema.mapping.resume import resume_keys, verbatim_recipe
 from ggcp_schema.schema.inference import Inference
 
-if TYPE_CHECKING:  # they import numpy
+if TYPE_CHECKING:
+    from ggcp_schema.llama.adapter import Adapter
     from ggcp_schema.llama.state import Unsound
 
 Line = tuple[str, str]

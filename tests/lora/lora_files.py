@@ -17,7 +17,7 @@ from ggcp_schema.files.pieces import Computed, TensorEntry
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import File, open_source
 from ggcp_schema.formats.gguf.file import open_gguf
-from ggcp_schema.formats.lora import LORA_FORMATS as FORMATS
+from ggcp_schema.formats.lora import FORMATS
 from ggcp_schema.formats.lora.files import GgclFile, GglaFile, adapter_in_gguf
 from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.llama.adapter import Adapter, Base

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ggcp_schema import GgcpError, MalformedError, TruncatedError
-from ggcp_schema.formats.lora import LORA_FORMATS as FORMATS
+from ggcp_schema.formats.lora import FORMATS
 from ggcp_schema.formats.lora.ggcl import GGCL as GGCL_PAGE
 from ggcp_schema.formats.lora.ggla import GGLA as GGLA_PAGE
 from tests.lora import independent

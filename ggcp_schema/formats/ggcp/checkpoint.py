@@ -15,7 +15,7 @@ from ggcp_schema.constructs import Field, FieldError, Steps, counted, nodes
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.files.tensors import Tensors
-from ggcp_schema.formats.file import File, Finding, Recovered, tensor_of, tensor_of_record
+from ggcp_schema.formats.file import File, Finding, Format, Recovered, tensor_of, tensor_of_record
 from ggcp_schema.formats.ggcp.oddities import oddities
 from ggcp_schema.formats.ggcp.parts import Hparams, Layer, Layers, Optimizer, part_of
 from ggcp_schema.formats.paths import parse_path, parts_of
@@ -383,3 +383,13 @@ def _is_whole(record: Container) -> bool:
 def is_record(value: Any) -> bool:
     """Return True if a parsed value is a tensor record."""
     return isinstance(value, Container) and "n_dims" in value
+
+
+def expected_size(container: Container) -> int | None:
+    """Return the size of the whole file, from the values that were parsed; None if they do not tell it."""
+    from ggcp_schema.formats.ggcp import extent
+
+    return extent.expected_size(container)
+
+
+FORMATS = (Format("ggcp", b"pcgg", CHECKPOINT, "ggcp checkpoint", Checkpoint, expected_size=expected_size),)

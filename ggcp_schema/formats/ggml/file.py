@@ -187,7 +187,7 @@ def another_program(source: Source, offset: int, found: bytes) -> NotACheckpoint
     return error
 
 
-GGML_FORMATS = (
+FORMATS = (
     Format("ggjt", b"tjgg", GGJT, "ggjt file", GgmlFile, check=check_program),
     Format("ggmf", b"fmgg", GGMF, "ggmf file", GgmlFile, check=check_program),
     Format("ggml", b"lmgg", GGML, "ggml file", GgmlFile, check=check_program),

@@ -297,6 +297,7 @@ def expected_size(gguf: Container) -> int | None:
 
 DESCRIPTION = "In version 1, of August 2023, counts, lengths and dimensions are u32 instead of u64."
 GGUF_FORMAT = Format("gguf", b"GGUF", GGUF, "GGUF file", GgufFile, DESCRIPTION, expected_size)
+FORMATS = (GGUF_FORMAT,)
 
 
 def open_gguf(path: str | os.PathLike[str], *, partial: bool = False) -> GgufFile:

@@ -5,7 +5,7 @@ from ggcp_schema.formats.lora.files import GgclFile, GglaFile
 from ggcp_schema.formats.lora.ggcl import GGCL
 from ggcp_schema.formats.lora.ggla import GGLA
 
-LORA_FORMATS = (
+FORMATS = (
     Format("ggla", b"algg", GGLA, "ggla LoRA adapter", GglaFile),
     Format("ggcl", b"lcgg", GGCL, "ggcl LoRA checkpoint", GgclFile),
 )
