@@ -12,7 +12,7 @@ from rich.text import Text
 from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.containers import Container, Horizontal, Vertical, VerticalScroll
 from textual.dom import DOMNode
 from textual.keys import format_key
 from textual.screen import ModalScreen
@@ -291,21 +291,32 @@ class HelpWindow(ModalScreen[None]):
     """All keys, as the bindings of the screen and its panes say."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,question_mark,enter", "dismiss", "Close", show=False)]
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]  # noqa: RUF012 - as Textual declares it
 
     def __init__(self, groups: dict[str, type[DOMNode]]) -> None:
         super().__init__()
         self.groups = groups
 
     def compose(self) -> ComposeResult:
-        with VerticalScroll(classes="window"):
-            for title, owner in self.groups.items():
-                lines = [Text(title, "bold underline")]
-                for binding in (each for each in owner.BINDINGS if isinstance(each, Binding)):
-                    names = [format_key(key) for key in binding.key.split(",")]
-                    keys = " ".join(name.capitalize() if len(name) > 1 else name for name in names)
-                    words = binding.tooltip or binding.description
-                    lines.append(Text.assemble((f"  {keys:<16} ", "bold"), words[:1].upper() + words[1:]))
-                yield Static(Hanging(Text("\n").join([*lines, Text()]), 19))
+        texts = [self._keys(title, owner) for title, owner in self.groups.items() if "BINDINGS" in vars(owner)]
+        half = sum(text.plain.count("\n") for text in texts) / 2
+        columns: tuple[list[Text], list[Text]] = ([], [])
+        for text in texts:
+            columns[sum(each.plain.count("\n") for each in columns[0]) >= half].append(text)
+        with VerticalScroll(classes="window"), Container():
+            for column in columns:
+                with Vertical():
+                    yield from (Static(Hanging(text, 19)) for text in column)
+
+    def _keys(self, title: str, owner: type[DOMNode]) -> Text:
+        """Return the keys of a widget, a line for each."""
+        lines = [Text(title, "bold underline")]
+        for binding in (each for each in vars(owner)["BINDINGS"] if isinstance(each, Binding)):
+            names = [format_key(key) for key in binding.key.split(",")]
+            keys = " ".join(name.capitalize() if len(name) > 1 else name for name in names)
+            words = binding.tooltip or binding.description
+            lines.append(Text.assemble((f"  {keys:<16} ", "bold"), words[:1].upper() + words[1:]))
+        return Text("\n").join([*lines, Text()])
 
     def on_mount(self) -> None:
         window = self.query_one(".window")
