@@ -186,7 +186,10 @@ class TopBar(Widget):
         name = Text(f" {fit(title, min(room, cell_len(title)))} ", styles["name"])
         gap = width - name.cell_len - panes.cell_len - verdict.cell_len - 1
         first = Text.assemble(name, panes, " " * max(0, gap), verdict, " ", no_wrap=True, end="\n")
-        return Text.assemble(first, Text(fit(f" {'  ·  '.join(map(escape, self.facts()))}", width), styles["fact"]))
+        facts = [escape(fact) for fact in self.facts()]
+        while len(facts) > 1 and cell_len("  ·  ".join(facts)) >= width:
+            facts.pop()
+        return Text.assemble(first, Text(fit(f" {'  ·  '.join(facts)}", width), styles["fact"]))
 
 
 class Keys(Footer):
