@@ -76,6 +76,7 @@ class TreeView(Tree["Field | Group"]):
         self.document = document
         self.marks: Mapping[str, str] = document.marks
         self.show_root, self.auto_expand, self.guide_depth = False, False, 2
+        self._new = True
         self._opened: set[Node] = set()  # what `reveal` has expanded, and not the user
         self.fill(self.root)
         self.root.expand()
@@ -87,6 +88,24 @@ class TreeView(Tree["Field | Group"]):
     def on_mount(self) -> None:
         with self.prevent(Tree.NodeHighlighted):
             self.cursor_line = 0
+
+    @reads_file
+    def on_resize(self) -> None:
+        """At first, expand what there is room for: fields that are no tensors, and of a list its first element."""
+        if not self._new or not self.size.height:
+            return
+        self._new = False
+        room, nodes = self.size.height - 1 - self.last_line, list(self.root.children)
+        for node in nodes:  # which grows
+            field = node.data
+            if not isinstance(field, Field) or node.is_expanded or self.document.tensor_at_node(field) is not None:
+                continue
+            count = len(field.children())
+            if 0 < count <= room:
+                self.fill(node)
+                node.expand()
+                room -= count
+                nodes += list(node.children)[:1]
 
     @property
     def field(self) -> Field | None:
@@ -242,6 +261,8 @@ class TreeView(Tree["Field | Group"]):
         sign, sign_kind = SIGNS.get(self.marks.get(field.path, ""), ("", "name"))
         sign = f"{sign} " if sign else ""
         name = escape(field.name)
+        if isinstance(field.steps[-1], int) and field.parent is not None:  # what follows begins in one column
+            name = name.ljust(len(f"[{len(field.parent.children()) - 1}]"))
         left = width - 2 - len(sign) - cell_len(name)
         caption, value = self._caption(field)
         words = sum(cell_len(text) + 2 for text in (caption, value) if text)
@@ -271,7 +292,8 @@ class TreeView(Tree["Field | Group"]):
             if not tensor.shape:
                 return [shape]
             size = short_size(tensor.nbytes)
-            return [f"{shape:>10}  {tensor.type:<4} {size:>8}", f"{shape} {tensor.type} {size}", f"{shape} {size}"]
+            rest = f"{tensor.type:<4} {size:>8}"
+            return [f"{shape:>10}  {rest}", f"{shape} {rest}", f"{shape} {size:>8}", f"{shape} {size}"]
         if field.type == "array":
             count = count_text(len(field.children()), "item")
             return [f"{count} {size:>8}", f"{count} {size}", size]

@@ -26,6 +26,7 @@ def expanded(tree: TreeView) -> set[str]:
 
 def test_every_field_is_revealed_and_what_was_left_is_collapsed_again() -> None:
     async def script(browser: Browser) -> None:
+        await browser.begin_again()
         tree, file = browser.tree, browser.app.files[0]
         for path in ("layers[2].w1.ne[1]", "hparams.n_rot", "optimizer.state.m.data", "norm", "layers[0].wq.name"):
             tree.reveal(file.find(path))
@@ -38,6 +39,7 @@ def test_every_field_is_revealed_and_what_was_left_is_collapsed_again() -> None:
 
 def test_what_the_user_expanded_stays_with_all_that_leads_to_it() -> None:
     async def script(browser: Browser) -> None:
+        await browser.begin_again()
         await browser.go_to("layers[1].wq")
         await browser.press("right", "right")
         assert browser.path == "layers[1].wq.n_dims"
@@ -49,6 +51,17 @@ def test_what_the_user_expanded_stays_with_all_that_leads_to_it() -> None:
         assert browser.path == "norm"
 
     browse(ALICE, script=script)
+
+
+def test_at_first_what_there_is_room_for_is_expanded() -> None:
+    for height, paths in ((20, set()), (40, {"hparams"}), (90, {"hparams", "optimizer", "layers", "layers[0]"})):
+
+        async def script(browser: Browser, height: int = height, paths: set[str] = paths) -> None:
+            assert expanded(browser.tree) >= paths
+            assert browser.rows <= height
+            assert (browser.path, browser.tree.scroll_y) == ("magic", 0)
+
+        browse(ALICE, size=(120, height), script=script)
 
 
 def test_a_long_list_unfolds_in_groups(tmp_path: Path) -> None:
