@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ggcp_schema.inspect.facts import Summary
     from ggcp_schema.inspect.search import Index
     from ggcp_schema.inspect.usage import Usage
+    from ggcp_schema.llama.state import Unsound
 
 READ_ERRORS = (GgcpError, OSError, ConstructError)  # of a file that was changed while it is shown
 NUMBER = re.compile(r"\d+")
@@ -40,6 +41,7 @@ class Document:
         self.file, self.tokens = file, tokens
         self.summary: Summary | None = None
         self.usage: Usage | None = None
+        self._unsound: list[Unsound] | None = None
 
     @property
     def has_tokens(self) -> bool:
@@ -205,6 +207,14 @@ class Document:
         from ggcp_schema.inspect.tensors import lister
 
         return lister(self.file)(tensor).gguf_name or ""
+
+    def unsound(self, report: Report) -> list[Unsound]:
+        """Return what the program that wrote the file cannot have written. Reads all weights and moments once."""
+        from ggcp_schema.inspect.soundness import soundness
+
+        if self._unsound is None:
+            self._unsound = soundness(self.file, lambda nbytes: report(None))
+        return self._unsound
 
     def study(self, report: Report) -> None:
         """Find out what `info` says, and what the bytes are used for. Reads some tensor data, so it takes a while."""

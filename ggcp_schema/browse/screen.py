@@ -258,7 +258,7 @@ class FileScreen(Screen[None]):
     def action_finding(self) -> None:
         self.query_one(TopBar).put(note="looking for findings …  Esc: stop")
         document, after = self.document, self.byte
-        self.finder.start(lambda report: next_place(document.file, after, report))
+        self.finder.start(lambda report: next_place(document.file, after, report, document.unsound(report)))
 
     @reads_file
     def found(self, result: Any, *, done: bool) -> None:
@@ -272,7 +272,7 @@ class FileScreen(Screen[None]):
             self.select(self.document.file.at(result.offset), result.offset)
             self.notify(result.message, title=f"Finding at offset {result.offset:,}", markup=False)
         elif result is None:
-            self.notify("No findings: no NaN or infinity, no damage, all padding zero.")
+            self.notify("No findings: nothing unsound, no NaN or infinity, no damage, all padding zero.")
         else:
             self.failed(result)
 

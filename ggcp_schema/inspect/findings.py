@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from ggcp_schema.errors import GgcpError
@@ -11,6 +11,7 @@ from ggcp_schema.inspect import Report
 
 if TYPE_CHECKING:
     from ggcp_schema.formats.file import File
+    from ggcp_schema.llama.state import Unsound
 
 
 class Place(NamedTuple):
@@ -39,13 +40,16 @@ def _offset_of(file: File, path: str) -> int:
         return 0
 
 
-def next_place(file: File, after: int, report: Report) -> Place | None:
+def next_place(file: File, after: int, report: Report, unsound: Iterable[Unsound] = ()) -> Place | None:
     """Return the first suspicious place after that offset; if there is none up to the end, the first of the file.
+
+    `unsound` are places that count too, as `soundness` finds them.
 
     Reads the padding and the data of the tensors on the way, but not that of quantized ones. `report` gets the share of
     the file that was read.
     """
-    places, size = known(file), max(1, file.size)
+    others = [Place(bad.start, bad.path, f"{bad.path}: {bad.message}") for bad in unsound if bad.rule != "not-finite"]
+    places, size = sorted(known(file) + others), max(1, file.size)
     for start, stop in ((after + 1, size), (0, after + 1)):
         before = next((place for place in places if start <= place.offset < stop), None)
         end = stop if before is None else before.offset

@@ -468,6 +468,10 @@ def test_health_says_where_a_checkpoint_is_unsound(tmp_path: Path) -> None:
         await browser.press("enter")
         assert (browser.path, browser.hex.cursor) == ("output.data", start)
         assert "zeros in the weights" in browser.text("HealthView")
+        browser.screen.select(browser.app.files[0].find("magic"))
+        await browser.press("f")
+        await browser.settle()
+        assert (browser.path, browser.hex.cursor) == ("output.data", start)
 
     browse(path, script=script, size=(200, 50))
 
