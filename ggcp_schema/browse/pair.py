@@ -358,5 +358,6 @@ class PairScreen(FileScreen):
         for side, tree in enumerate(self.query(TreeView)):
             if message.changes is not None:
                 tree.marks = ChainMap(self.documents[side].marks, message.changes.marks[side])
-            tree.root.refresh()  # Textual keeps the lines of a tree until a node above them has changed
+            for node in tree.root.children:  # Textual keeps lines until a node of theirs has changed; the root has none
+                node.refresh()
             tree.refresh()
