@@ -16,6 +16,7 @@ from ggcp_schema.cli.output import echo, output_width, paint, print_json, write
 from ggcp_schema.constructs import reference_of
 from ggcp_schema.errors import UsageError
 from ggcp_schema.formats import FORMATS, known_formats
+from ggcp_schema.inspect.hexpat import pattern
 from ggcp_schema.inspect.kaitai import specification
 from ggcp_schema.inspect.magic import magic_entry
 from ggcp_schema.inspect.reference import functions, reference
@@ -32,6 +33,7 @@ class Output(str, Enum):
     markdown = "markdown"
     json = "json"
     ksy = "ksy"
+    hexpat = "hexpat"
     magic = "magic"
 
 
@@ -40,7 +42,8 @@ def schema(
         str, typer.Argument(metavar="[FORMAT]", help=f"{', '.join(FORMATS)}.", autocompletion=complete_format)
     ] = "ggcp",
     format: Annotated[
-        Output, typer.Option("--format", help="text, markdown, json, ksy (Kaitai Struct), or magic (file(1)).")
+        Output,
+        typer.Option("--format", help="text, markdown, json, ksy (Kaitai Struct), hexpat (ImHex), or magic (file(1))."),
     ] = Output.text,
     width: options.Width = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
@@ -64,6 +67,9 @@ def schema(
         return
     if format is Output.ksy:
         write(specification(chosen))
+        return
+    if format is Output.hexpat:
+        write(pattern(chosen))
         return
     if format is Output.magic:
         echo(magic_entry(chosen))

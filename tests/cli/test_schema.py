@@ -21,6 +21,11 @@ def test_kaitai():
     assert_golden("schema/ggcp.ksy", run_cli("schema", "--format", "ksy", check=True).stdout)
 
 
+def test_imhex():
+    """tests/inspect/test_hexpat.py checks the syntax of every pattern."""
+    assert_golden("schema/ggcp.hexpat", run_cli("schema", "--format", "hexpat", check=True).stdout)
+
+
 def test_ggcp_is_the_default():
     assert run_cli("schema", check=True).stdout == run_cli("schema", "GGCP", check=True).stdout
 
