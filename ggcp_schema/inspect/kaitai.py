@@ -168,7 +168,7 @@ class _Record:
 
     def attribute(self, name: str, node: Node) -> Attribute:
         """Return the keys of an attribute that say what it parses."""
-        return getattr(self, f"_{node['kind']}", self._number)(name, node)  # type: ignore[no-any-return]
+        return getattr(self, f"_{node['kind']}", self._number)(name, node)
 
     def _number(self, name: str, node: Node) -> Attribute:
         if node["kind"] not in NUMBERS:  # a construct of another package that does not describe itself
