@@ -12,7 +12,7 @@ import typer
 from ggcp_schema.cli.files import files_in
 from ggcp_schema.cli.options import DryRun, Force, Json, NoSync, Quiet, Strict, Verify
 from ggcp_schema.cli.output import echo, error_text, json_text, print_json, write
-from ggcp_schema.cli.report import carry_out, echo_parts, echo_plan, echo_written, name_text, plan_as_dict
+from ggcp_schema.cli.report import PlanJson, carry_out, echo_parts, echo_plan, echo_written, name_text, plan_as_dict
 from ggcp_schema.errors import FileError, GgcpError, UsageError
 from ggcp_schema.files.atomic import ExistsError
 from ggcp_schema.files.output import WriteOptions
@@ -26,6 +26,8 @@ from ggcp_schema.mapping.convert import plan_resume
 SUFFIX = OUTPUTS["resume"]
 
 One = Callable[[Path, Path, str], None]
+
+JSON = PlanJson
 
 
 def convert(
@@ -87,8 +89,7 @@ def convert(
     trainer of the file would have continued it; the summary says what was changed and on what evidence. To run the
     model, use `export`.
 
-    JSON keys: input, output, kind, rms_eps, rms_eps_reason, notes, findings {path, message}, conclusions {era, order,
-    scale}, keys, tensors, files {path, nbytes}, written, size, not_finite, replaced; with --into, one object a line.
+    With --into, --json prints one object a line.
 
     Example: ggcp-schema convert checkpoint.bin resume.gguf --verify
     """

@@ -11,7 +11,7 @@ import typer
 
 from ggcp_schema.cli import options
 from ggcp_schema.cli.complete import complete_path
-from ggcp_schema.cli.get import print_json_values
+from ggcp_schema.cli.get import Place, print_json_values
 from ggcp_schema.cli.output import echo, escape, json_text, output_width, paint, raise_damage, until_closed, write
 from ggcp_schema.constructs import Field
 from ggcp_schema.files.tensor import BLOCKS
@@ -94,6 +94,21 @@ def dump(
         raise_damage(opened.damage)
 
 
+class Leaf(Place):
+    """A leaf as JSON."""
+
+    value: Any
+
+
+class Cut(Leaf):
+    """A leaf that is cut, or the rest of a list: `more` is the number of elements or characters that are left out."""
+
+    more: int
+
+
+JSON = list[Leaf | Cut]
+
+
 def print_leaves(field: Field, *, full: bool) -> None:
     """Print the leaves as a JSON array, one to a line; of long lists the first ones, unless `full`."""
     before = "["
@@ -103,16 +118,16 @@ def print_leaves(field: Field, *, full: bool) -> None:
     write("]\n" if before != "[" else "[]\n")
 
 
-def rows(field: Field, *, full: bool) -> Iterator[dict[str, Any]]:
+def rows(field: Field, *, full: bool) -> Iterator[Leaf | Cut]:
     """Yield each leaf for JSON, and what is left out of a list of values or tokens."""
     if field.is_leaf:
-        place = {"path": field.path, "type": field.type, "offset": field.offset, "size": field.size}
+        place: Place = {"path": field.path, "type": field.type, "offset": field.offset, "size": field.size}
         value = field.value
         if not full and isinstance(value, str | bytes) and len(value) > paths.MAX_TEXT:
             text = json_value_of(value[: paths.MAX_TEXT], field.type)
-            yield place | {"value": text, "more": len(value) - paths.MAX_TEXT}
+            yield {**place, "value": text, "more": len(value) - paths.MAX_TEXT}
         else:
-            yield place | {"value": json_value(field)}
+            yield {**place, "value": json_value(field)}
         return
     if full or not paths.is_long(field):
         for child in field.elements():
@@ -122,8 +137,8 @@ def rows(field: Field, *, full: bool) -> Iterator[dict[str, Any]]:
     for child in field.elements(0, shown):
         yield from rows(child, full=full)
     offset = field.children()[shown].offset
-    rest = {"path": f"{field.path}[{shown}:]", "type": "array", "offset": offset, "size": field.end - offset}
-    yield rest | {"value": None, "more": count - shown}
+    rest: Place = {"path": f"{field.path}[{shown}:]", "type": "array", "offset": offset, "size": field.end - offset}
+    yield {**rest, "value": None, "more": count - shown}
 
 
 class Tree:

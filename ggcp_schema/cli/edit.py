@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypedDict
 
 import typer
 
@@ -21,6 +21,24 @@ from ggcp_schema.inspect.edit import edit as write_edited
 from ggcp_schema.inspect.text import json_value_of, plain_text, size_text, value_text
 
 SHOWN = 60  # characters of a value
+
+
+class ChangeJson(TypedDict):
+    """A change as JSON: null is no value, or data."""
+
+    path: str
+    old: Any
+    new: Any
+
+
+class JSON(TypedDict):
+    """What was changed."""
+
+    input: str
+    output: str
+    changes: list[ChangeJson]
+    written: bool
+    size: int | None
 
 
 def edit(
@@ -51,8 +69,6 @@ def edit(
     KEY:TYPE=VALUE adds a key to a GGUF file, or changes its type: u8, i8, u16, i16, u32, i32, u64, i64, f32, f64, bool,
     string. With another general.alignment all tensors get new offsets.
 
-    JSON keys: input, output, changes {path, old, new}, where null is no value, or data; written, size.
-
     Example: ggcp-schema edit checkpoint.bin reset.ggcp train_its=0 optimizer.iter=0
     """
     if not assignments and not remove:
@@ -62,15 +78,14 @@ def edit(
         check_output(output, (file,), overwrite=force or dry_run)
         size = check(opened, wanted) if dry_run else write_edited(opened, output, wanted, force=force, sync=not no_sync)
         if as_json:
-            print_json(
-                {
-                    "input": opened.path,
-                    "output": os.fsdecode(output),
-                    "changes": [as_dict(change) for change in wanted],
-                    "written": not dry_run,
-                    "size": None if dry_run else size,
-                }
-            )
+            document: JSON = {
+                "input": opened.path,
+                "output": os.fsdecode(output),
+                "changes": [as_dict(change) for change in wanted],
+                "written": not dry_run,
+                "size": None if dry_run else size,
+            }
+            print_json(document)
         elif not quiet:
             for change in wanted:
                 echo(escape(line(change)))
@@ -88,7 +103,7 @@ def line(change: Change) -> str:
     return f"{change.path}: {old} -> {new}" if old else f"{change.path}: {new} added"
 
 
-def as_dict(change: Change) -> dict[str, Any]:
+def as_dict(change: Change) -> ChangeJson:
     """Return a change for JSON. Of a list that is removed, the value is not given."""
     old, new = (
         None if isinstance(value, LISTS) else value for value in (change.field and change.field.value, change.value)

@@ -14,7 +14,7 @@ import typer
 
 from ggcp_schema.cli.options import DryRun, Force, Json, NoSync, Quiet, Strict, Verify
 from ggcp_schema.cli.output import print_json
-from ggcp_schema.cli.report import carry_out, echo_parts, echo_plan, echo_written, plan_as_dict
+from ggcp_schema.cli.report import PlanJson, carry_out, echo_parts, echo_plan, echo_written, plan_as_dict
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.output import WriteOptions
 from ggcp_schema.formats import open_file
@@ -28,6 +28,12 @@ from ggcp_schema.mapping.plan import Plan, Written
 from ggcp_schema.mapping.targets import EXPORTS, export_target
 
 OPTIONS = {"vocab": "--vocab", "context_length": "--context-length"}
+
+
+class JSON(PlanJson, total=False):
+    """A plan and what was written, with the vocabulary."""
+
+    vocabulary: Any
 
 
 def export(
@@ -127,8 +133,6 @@ def export(
     A LoRA adapter (ggla, ggcl, or a GGUF checkpoint of finetune) needs --base, and becomes an adapter for llama.cpp, a
     folder for PEFT, or a merged model, GGUF or a folder. Where a model is made of a base that is not GGUF, or a folder,
     the base is exported as it would be alone.
-
-    JSON keys: those of `convert`, and vocabulary {path, kind, tokens, note}.
 
     Example: ggcp-schema export checkpoint.bin model.gguf --vocab ggml-vocab.bin
     """

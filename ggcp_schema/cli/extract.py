@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,26 @@ Writer = Callable[[str, Sequence[Listed], Iterator[Floats]], None]
 
 MAX_NAMES = 3  # of missing tensors that an error lists
 UNSAFE = re.compile(r"[^A-Za-z0-9._-]")  # in a file name made from a tensor's name
+
+
+class Extracted(TypedDict):
+    """A tensor that was written, as JSON. The shape is in numpy's order."""
+
+    path: str | None
+    gguf_name: str | None
+    shape: list[int]
+    nbytes: int
+    file: str
+
+
+class JSON(TypedDict):
+    """What was written."""
+
+    input: str
+    output: str
+    size: int
+    tensors: list[Extracted]
+    left_out: list[str]
 
 
 def extract(
@@ -69,8 +89,6 @@ def extract(
 
     If some of the selected tensors are damaged, nothing is written without --partial, which never replaces a file.
 
-    JSON keys: input, output, size (in bytes), tensors {path, gguf_name, shape (numpy's order), nbytes, file}, left_out.
-
     Exit code 0: done, 2: no tensor matches, or a file cannot be read or written, 4: FILE is damaged, even if all that
     was asked for is whole and was written.
 
@@ -103,15 +121,14 @@ def extract(
             _write(opened, places, output if is_folder else None, advance, force=force, sync=not no_sync)
         size = sum(os.stat(place).st_size for place in places)
         if as_json:
-            print_json(
-                {
-                    "input": opened.path,
-                    "output": output,
-                    "size": size,
-                    "tensors": [_described(item, place) for place, items in places.items() for item in items],
-                    "left_out": [item.name for item in left_out],
-                }
-            )
+            document: JSON = {
+                "input": opened.path,
+                "output": output,
+                "size": size,
+                "tensors": [_described(item, place) for place, items in places.items() for item in items],
+                "left_out": [item.name for item in left_out],
+            }
+            print_json(document)
         elif not quiet:
             what = f"{len(chosen)} tensors"
             if len(chosen) == 1:
@@ -164,7 +181,7 @@ def _places(folder: str, chosen: Sequence[Listed]) -> dict[str, Sequence[Listed]
     return places
 
 
-def _described(item: Listed, place: str) -> dict[str, Any]:
+def _described(item: Listed, place: str) -> Extracted:
     shape = list(item.tensor.shape[::-1])
     nbytes = item.tensor.n_elements * np.dtype(item.tensor.dtype).itemsize
     return {"path": item.path, "gguf_name": item.gguf_name, "shape": shape, "nbytes": nbytes, "file": place}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from itertools import chain, islice
-from typing import Annotated
+from typing import Annotated, Any, TypedDict
 
 import typer
 
@@ -15,6 +15,21 @@ from ggcp_schema.formats import open_file
 from ggcp_schema.formats.paths import Values
 from ggcp_schema.inspect.paths import reading
 from ggcp_schema.inspect.text import json_value_of, line_text
+
+
+class Place(TypedDict):
+    """Where values lie."""
+
+    path: str
+    type: str
+    offset: int
+    size: int
+
+
+class JSON(Place):
+    """Values as JSON: one, or a list."""
+
+    value: Any
 
 
 def get(
@@ -64,7 +79,7 @@ def print_json_values(values: Values) -> None:
     """Print the values and where they lie as one JSON object. Only a piece of a long list is in memory at a time."""
     chunks = values.chunks()
     first = list(islice(chunks, 1))  # an error comes before the output
-    head = {"path": values.path, "type": values.type, "offset": values.offset, "size": values.size}
+    head: Place = {"path": values.path, "type": values.type, "offset": values.offset, "size": values.size}
     write(json_text(head, indent=2).removesuffix("\n}") + ',\n  "value": ')
     before = "" if values.single else "["
     for chunk in chain(first, chunks):

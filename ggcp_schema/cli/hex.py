@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, TypedDict
 
 import typer
 
@@ -112,11 +112,29 @@ def chunks(source: Source, offset: int, size: int) -> Iterator[bytes]:
         yield source.read(at, min(CHUNK, offset + size - at))
 
 
+class Shown(TypedDict):
+    """What is known of a piece before its bytes are read."""
+
+    path: str | None
+    offset: int
+    size: int
+
+
+class PieceJson(Shown):
+    """A piece as JSON."""
+
+    hex: str
+
+
+JSON = list[PieceJson]
+
+
 def print_json_pieces(source: Source, found: Iterator[Piece], limit: int | None) -> None:
     """Print the pieces as a JSON array. Only a part of a long one is in memory at a time."""
     before = "["
     for piece in found:
-        head = json_text({"path": piece.path or None, "offset": piece.offset, "size": piece.size})
+        shown: Shown = {"path": piece.path or None, "offset": piece.offset, "size": piece.size}
+        head = json_text(shown)
         write(f'{before}{head[:-1]}, "hex": "')
         for chunk in chunks(source, piece.offset, piece.size if limit is None else min(piece.size, limit)):
             write(chunk.hex())

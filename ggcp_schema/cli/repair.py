@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypedDict
 
 import typer
 
@@ -14,7 +14,28 @@ from ggcp_schema.cli.output import echo, escape, print_json, progress
 from ggcp_schema.cli.report import name_text
 from ggcp_schema.files.atomic import check_output
 from ggcp_schema.files.source import Source
+from ggcp_schema.inspect.json_schema import as_object
 from ggcp_schema.inspect.text import count_text, size_text
+from ggcp_schema.llama.state import Unsound
+
+
+class ChangeJson(TypedDict):
+    """A change as JSON."""
+
+    path: str
+    offset: int
+    size: int
+    reason: str
+
+
+class JSON(TypedDict):
+    """What was repaired, and what is left; null if that is not known before it is written."""
+
+    input: str
+    output: str
+    changes: list[ChangeJson]
+    left: list[Unsound] | None
+    written: bool
 
 
 def repair(
@@ -33,8 +54,6 @@ def repair(
     proven to be wrong is changed. Exit code 1: something unsound is left, or there is nothing to repair, so that no
     file is written.
 
-    JSON keys: input, output, changes {path, offset, size, reason}, left {path, start, stop, rule, message}, written.
-
     Example: ggcp-schema repair damaged.ggcp repaired.ggcp
     """
     from ggcp_schema.mapping.repair import changes, remaining, write_repaired
@@ -48,18 +67,17 @@ def repair(
         if not wanted:
             left = remaining(source)
     if as_json:
-        print_json(
-            {
-                "input": source.path,
-                "output": os.fsdecode(output),
-                "changes": [
-                    {"path": change.path, "offset": change.offset, "size": change.size, "reason": change.reason}
-                    for change in wanted
-                ],
-                "left": None if wanted and dry_run else [finding._asdict() for finding in left],
-                "written": writes,
-            }
-        )
+        document: JSON = {
+            "input": source.path,
+            "output": os.fsdecode(output),
+            "changes": [
+                {"path": change.path, "offset": change.offset, "size": change.size, "reason": change.reason}
+                for change in wanted
+            ],
+            "left": None if wanted and dry_run else [as_object(finding) for finding in left],
+            "written": writes,
+        }
+        print_json(document)
     elif not quiet:
         for change in wanted:
             where = f"bytes {change.offset:,} to {change.offset + change.size - 1:,}"

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from ggcp_schema.cli.output import command_lines, echo, escape, output_width, progress
 from ggcp_schema.files.output import WHOLE, WriteOptions
@@ -121,7 +121,70 @@ def name_text(path: Path) -> str:
     return escape(os.fsdecode(path))
 
 
-def plan_as_dict(plan: Plan, output: Path, written: Written | None) -> dict[str, Any]:
+class Finding(TypedDict):
+    """A warning as JSON."""
+
+    path: str
+    message: str
+
+
+class Key(TypedDict):
+    """A GGUF key as JSON."""
+
+    key: str
+    type: str
+
+
+class Scalar(Key):
+    """A key whose value is shown."""
+
+    value: Any
+
+
+class Array(Key):
+    """A key whose value may have 32,000 elements, of which the number is shown."""
+
+    length: int
+
+
+class TensorJson(TypedDict):
+    """A tensor that is written, as JSON."""
+
+    name: str
+    shape: list[int]
+    type: str
+    nbytes: int
+    source: str | None
+
+
+class FileJson(TypedDict):
+    """A file that is written, as JSON."""
+
+    path: str
+    nbytes: int
+
+
+class PlanJson(TypedDict):
+    """A plan and what was written, as JSON."""
+
+    input: str
+    output: str
+    kind: str
+    rms_eps: Any
+    rms_eps_reason: str | None
+    notes: list[str]
+    findings: list[Finding]
+    conclusions: dict[str, Any] | None
+    keys: list[Scalar | Array]
+    tensors: list[TensorJson]
+    files: list[FileJson]
+    written: bool
+    size: int | None
+    not_finite: dict[str, int]
+    replaced: str | None
+
+
+def plan_as_dict(plan: Plan, output: Path, written: Written | None) -> PlanJson:
     """Return the plan for JSON: `size` is null and `written` false where nothing was written.
 
     `files` are all that are written, with the bytes of their data.
@@ -160,7 +223,7 @@ def plan_as_dict(plan: Plan, output: Path, written: Written | None) -> dict[str,
     }
 
 
-def key_as_dict(entry: KeyValue) -> dict[str, Any]:
-    """Return a key for JSON. An array, which may have 32,000 elements, is shown by its length."""
-    value = {"length": len(entry.value)} if entry.type.startswith("ARRAY") else {"value": entry.value}
-    return {"key": entry.key, "type": entry.type, **value}
+def key_as_dict(entry: KeyValue) -> Scalar | Array:
+    """Return a key for JSON."""
+    key: Key = {"key": entry.key, "type": entry.type}
+    return {**key, "length": len(entry.value)} if entry.type.startswith("ARRAY") else {**key, "value": entry.value}

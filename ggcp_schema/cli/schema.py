@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import textwrap
 from enum import Enum
+from importlib import import_module
 from itertools import groupby
 from typing import Annotated
 
@@ -17,12 +18,28 @@ from ggcp_schema.constructs import reference_of
 from ggcp_schema.errors import UsageError
 from ggcp_schema.formats import FORMATS, known_formats
 from ggcp_schema.inspect.hexpat import pattern
+from ggcp_schema.inspect.json_schema import json_schema
 from ggcp_schema.inspect.kaitai import specification
 from ggcp_schema.inspect.magic import magic_entry
-from ggcp_schema.inspect.reference import functions, reference
+from ggcp_schema.inspect.reference import Reference, functions, reference
 from ggcp_schema.inspect.sections import Section, byte_order_text, sections
 
 LEAST_WORDS = 20  # characters for rules and notes
+WITH_SCHEMA = (  # commands
+    "convert",
+    "dump",
+    "edit",
+    "export",
+    "extract",
+    "get",
+    "hex",
+    "repair",
+    "schema",
+    "tensors",
+    "validate",
+    "verify",
+)
+JSON = Reference
 COLUMNS = "name", "type", "condition", "rule", "note"
 
 
@@ -47,6 +64,10 @@ def schema(
     ] = Output.text,
     width: options.Width = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+    json_of: Annotated[
+        str | None,
+        typer.Option("--json-of", metavar="COMMAND", help="Print the JSON Schema of what a command's --json prints."),
+    ] = None,
 ) -> None:
     """Print the reference of a file format: every field, type, condition, rule and note.
 
@@ -56,6 +77,11 @@ def schema(
 
     Example: ggcp-schema schema gguf --format markdown
     """
+    if json_of is not None:
+        if json_of not in WITH_SCHEMA:
+            raise UsageError(f"no JSON Schema of {json_of!r}", f"There is one of {', '.join(WITH_SCHEMA)}.")
+        print_json(json_schema(import_module(f"ggcp_schema.cli.{json_of}").JSON, f"ggcp-schema {json_of} --json"))
+        return
     formats = known_formats()
     chosen = formats.get(name.lower())
     if chosen is None:

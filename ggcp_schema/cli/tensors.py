@@ -10,11 +10,12 @@ from ggcp_schema.cli.options import File, Json, Width
 from ggcp_schema.cli.output import print_json_array, raise_damage
 from ggcp_schema.cli.table import print_table
 from ggcp_schema.formats import open_file
-from ggcp_schema.inspect.tensors import Listed, listing, moments, order_of
+from ggcp_schema.inspect.tensors import Listed, ListedJson, listing, moments, order_of
 from ggcp_schema.inspect.text import shape_text
 
 OTHER_NAME = {True: "GGUF name", False: "ggcp path"}  # of files that name tensors by paths, and of others
 HEAD = ("shape", "type", "offset", "bytes", "role")
+JSON = list[ListedJson]
 DROPPED = ("role", "type")  # on a narrow terminal, after the other name, in this order
 
 Order = Annotated[
@@ -42,8 +43,6 @@ def tensors(
     The name that FILE has for a tensor comes first, then its GGUF name, or in other files its path in a ggcp file.
     Shapes are in ggml order: the first number is the fastest-varying. A tensor without a GGUF name is not converted. On
     a narrow terminal some columns are left out.
-
-    JSON keys: path, gguf_name, shape, offset, nbytes, type, role; null if not applicable.
 
     Exit code 0: done, 2: the file cannot be read, 4: it is damaged, and the tensors before the damage are listed.
 

@@ -7,16 +7,17 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, TypedDict
 
 import typer
 
 from ggcp_schema.cli.files import files_in
 from ggcp_schema.cli.options import FILES_HELP, Json, Quiet
-from ggcp_schema.cli.output import echo, escape, paint, print_json, print_json_array, progress
+from ggcp_schema.cli.output import echo, escape, json_text, paint, progress, write
 from ggcp_schema.errors import GgcpError, NotACheckpointError
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.rules import Oddity, Problem
+from ggcp_schema.inspect.json_schema import as_object
 from ggcp_schema.inspect.text import count_text
 from ggcp_schema.inspect.validate import Report, examine_data
 from ggcp_schema.inspect.validate import validate as check
@@ -45,20 +46,17 @@ def validate(
     cannot be read or is of an unknown format, 4 it is damaged so that the rest cannot be checked. Of several files the
     highest code counts.
 
-    JSON keys: file, format, verdict (valid, unsound, invalid, damaged; of several files also unreadable, unknown),
-    valid, records {checked, expected}, fields, data, errors {path, offset, expected, found, missing, file_missing},
-    unsound {path, start, stop, rule, message}, warnings {path, offset, message}, more {errors, warnings}: how many were
-    left out after the first 1,000; damage. Several files give an array.
+    --json prints an object for each file on a line; of several files also for those that cannot be read.
 
     Example: ggcp-schema validate --data --strict *.ggcp
     """
     verdicts: Counter[str] = Counter()
     files = files_in(files)
 
-    def results() -> Iterator[dict[str, Any]]:
+    def results() -> Iterator[Verdict]:
         for file in files:
             try:
-                result = examine(file, data=data, strict=strict, quiet=as_json or quiet)
+                result: Verdict = examine(file, data=data, strict=strict, quiet=as_json or quiet)
             except GgcpError as error:
                 if len(files) == 1:
                     raise
@@ -66,18 +64,15 @@ def validate(
             verdicts[result["verdict"]] += 1
             yield result
 
-    if as_json and len(files) > 1:
-        print_json_array(results())
-    else:
-        for result in results():
-            if as_json:
-                print_json(result)
+    for result in results():
+        if as_json:
+            write(json_text(result) + "\n")
     if len(files) > 1 and not (as_json or quiet):
         echo(f"{count_text(len(files), 'file')}: {', '.join(f'{count:,} {name}' for name, count in verdicts.items())}")
     raise typer.Exit(max(EXIT_CODES[verdict] for verdict in verdicts))
 
 
-def examine(file: Path, *, data: bool, strict: bool, quiet: bool) -> dict[str, Any]:
+def examine(file: Path, *, data: bool, strict: bool, quiet: bool) -> Verdict:
     """Check a file. Print what was found and return the verdict; if `quiet`, return all of it for JSON."""
     with closing(Source(file)) as source:
         report = check(source)
@@ -98,7 +93,7 @@ def examine(file: Path, *, data: bool, strict: bool, quiet: bool) -> dict[str, A
         return as_dict(report, unsound, warnings, verdict, data=data)
 
 
-def unreadable(file: Path, error: GgcpError, *, quiet: bool) -> dict[str, Any]:
+def unreadable(file: Path, error: GgcpError, *, quiet: bool) -> Unreadable:
     """Print that one of several files could not be checked, unless `quiet`, and return it for JSON."""
     verdict = "unknown" if isinstance(error, NotACheckpointError) else "unreadable"
     if not quiet:
@@ -106,10 +101,56 @@ def unreadable(file: Path, error: GgcpError, *, quiet: bool) -> dict[str, Any]:
     return {"file": os.fsdecode(file), "format": None, "verdict": verdict, "valid": False, "error": error.message}
 
 
-def as_dict(
-    report: Report, unsound: list[Unsound], warnings: list[Oddity], verdict: str, *, data: bool
-) -> dict[str, Any]:
-    """Return the findings for JSON. `damage` is null if all was read, `expected` if damage hides the number."""
+class Verdict(TypedDict):
+    """The verdict on a file."""
+
+    verdict: str
+
+
+class Unreadable(Verdict):
+    """A file that could not be checked."""
+
+    file: str
+    format: None
+    valid: bool
+    error: str
+
+
+class Records(TypedDict):
+    """How many tensors were checked; `expected` is null if damage hides the number."""
+
+    checked: int
+    expected: int | None
+
+
+class More(TypedDict):
+    """How many were left out after the first 1,000."""
+
+    errors: int
+    warnings: int
+
+
+class Checked(Verdict):
+    """What was found in a file; `damage` is null if all was read."""
+
+    file: str
+    format: str
+    valid: bool
+    records: Records
+    fields: int
+    data: bool
+    errors: list[Problem]
+    unsound: list[Unsound]
+    warnings: list[Oddity]
+    more: More
+    damage: Problem | None
+
+
+JSON = Checked | Unreadable
+
+
+def as_dict(report: Report, unsound: list[Unsound], warnings: list[Oddity], verdict: str, *, data: bool) -> Checked:
+    """Return the findings for JSON."""
     return {
         "file": report.file.path,
         "format": report.file.format.name,
@@ -118,11 +159,11 @@ def as_dict(
         "records": {"checked": report.checked, "expected": report.expected},
         "fields": report.fields,
         "data": data,
-        "errors": [error._asdict() for error in report.errors],
-        "unsound": [bad._asdict() for bad in unsound],
-        "warnings": [warning._asdict() for warning in warnings],
+        "errors": [as_object(error) for error in report.errors],
+        "unsound": [as_object(bad) for bad in unsound],
+        "warnings": [as_object(warning) for warning in warnings],
         "more": {"errors": report.errors.more, "warnings": report.warnings.more},
-        "damage": report.damage and report.damage._asdict(),
+        "damage": report.damage and as_object(report.damage),
     }
 
 

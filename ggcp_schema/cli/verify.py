@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, TypedDict
 
 import typer
 
 from ggcp_schema.cli.options import Json, Quiet
 from ggcp_schema.cli.output import echo, escape, paint, print_json, progress, raise_damage
 from ggcp_schema.errors import UsageError
+from ggcp_schema.files.compare import Difference
 from ggcp_schema.formats import open_file
 from ggcp_schema.formats.ggcp.checkpoint import Checkpoint
 from ggcp_schema.formats.gguf.file import GgufFile
+from ggcp_schema.inspect.json_schema import as_object
 from ggcp_schema.inspect.text import count_text
 from ggcp_schema.llama.eras import epsilon_text
 from ggcp_schema.mapping.verify import Verification
@@ -46,9 +48,6 @@ def verify(
     its configuration; and its tokens with --vocab, or with the vocabulary that the input contains.
 
     Exit codes: 0 the same, 1 different, 4 one of the files is damaged.
-
-    JSON keys: checkpoint, gguf or folder, kind, same, optimizer, tokens, rms_eps, extra_keys, compared {keys, tensors,
-    bytes, parameters}, differences {kind, name, message}.
 
     Example: ggcp-schema verify checkpoint.bin resume.gguf
     """
@@ -95,11 +94,48 @@ def _of_folder(checkpoint: Path, folder: Path, vocab: Path | None, *, partial: b
     return result
 
 
-def as_dict(checkpoint: str, output: str, result: Verification) -> dict[str, Any]:
-    """Return the result for JSON. `kind` of a difference is key, tensor, data or file."""
-    return {
+class Compared(TypedDict):
+    """How much was compared."""
+
+    keys: int
+    tensors: int
+    bytes: int
+    parameters: int
+
+
+class Result(TypedDict):
+    """The result as JSON. `kind` of a difference is key, tensor, data or file."""
+
+    checkpoint: str
+    kind: str
+    same: bool
+    optimizer: str | None
+    tokens: str | None
+    compared: Compared
+    rms_eps: float | None
+    extra_keys: list[str]
+    differences: list[Difference]
+
+
+class OfFile(Result):
+    """The result for a GGUF file."""
+
+    gguf: str
+
+
+class OfFolder(Result):
+    """The result for a folder."""
+
+    folder: str
+
+
+JSON = OfFile | OfFolder
+
+
+def as_dict(checkpoint: str, output: str, result: Verification) -> JSON:
+    """Return the result for JSON."""
+    found: Result = {
         "checkpoint": checkpoint,
-        ("folder" if result.kind == "hf" else "gguf"): output,
         "kind": result.kind,
         "same": result.same,
         "optimizer": result.optimizer or None,
@@ -112,8 +148,9 @@ def as_dict(checkpoint: str, output: str, result: Verification) -> dict[str, Any
         },
         "rms_eps": result.rms_eps,
         "extra_keys": list(result.extra_keys),
-        "differences": [difference._asdict() for difference in result.differences],
+        "differences": [as_object(difference) for difference in result.differences],
     }
+    return {**found, "folder": output} if result.kind == "hf" else {**found, "gguf": output}
 
 
 def show(checkpoint: str, output: str, result: Verification) -> None:

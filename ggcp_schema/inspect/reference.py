@@ -43,13 +43,32 @@ field is only ever computed from fields before it, except where a function is sa
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypedDict
 
 from ggcp_schema.constructs import Node, nodes, reference_of
 from ggcp_schema.formats.file import Format
 
 
-def reference(format: Format) -> dict[str, Any]:
+class Note(TypedDict):
+    """What a function computes, in words."""
+
+    name: str
+    text: str
+
+
+class Reference(TypedDict):
+    """The reference as JSON."""
+
+    format: str
+    title: str
+    description: str
+    magic: str
+    root: Node
+    functions: dict[str, str]
+    notes: list[Note]
+
+
+def reference(format: Format) -> Reference:
     """Return the reference as JSON data: see the top of this module."""
     root = reference_of(format.schema)
     notes = functions(root)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 from ggcp_schema.errors import GgcpError, UsageError
 from ggcp_schema.files.tensor import ELEMENT_SIZES, Tensor
@@ -24,6 +24,18 @@ from ggcp_schema.schema.optimizer import ADAM_STATE_V0, LBFGS_STATE
 
 STATE_SCHEMAS = {ADAM: ADAM_STATE_V0, LBFGS: LBFGS_STATE}  # ADAM_STATE_V0 has all fields that other layouts have
 MODEL = "model"  # the role of all tensors that are not of an optimizer
+
+
+class ListedJson(TypedDict):
+    """A tensor as JSON. The shape is in ggml order, and null of a NULL."""
+
+    path: str | None
+    gguf_name: str | None
+    shape: list[int] | None
+    offset: int
+    nbytes: int
+    type: str
+    role: str
 
 
 class Listed(NamedTuple):
@@ -59,8 +71,8 @@ class Listed(NamedTuple):
             return None
         return self.path.removeprefix(STATE).partition("[")[0]
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return path, gguf_name, shape (ggml order; null for NULL), offset, nbytes, type and role for JSON."""
+    def as_dict(self) -> ListedJson:
+        """Return what is printed of it as JSON."""
         tensor = self.tensor
         return {
             "path": self.path,

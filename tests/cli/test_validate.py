@@ -17,7 +17,8 @@ from tests.helpers import FIXTURES, GENUINE, TRUNCATED, assert_no_traceback, run
 def report_of(*arguments: Any) -> tuple[int, Any]:
     result = run_cli("validate", *arguments, "--json")
     assert_no_traceback(result)
-    return result.returncode, json.loads(result.stdout)
+    reports = [json.loads(line) for line in result.stdout.splitlines()]
+    return result.returncode, reports[0] if len(reports) == 1 else reports
 
 
 @pytest.fixture

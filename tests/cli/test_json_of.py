@@ -1,0 +1,80 @@
+"""`schema --json-of`: what a command prints must follow the schema that is made from the types of which it is made."""
+
+from __future__ import annotations
+
+import functools
+import json
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from ggcp_schema import FORMATS
+from ggcp_schema.cli.schema import WITH_SCHEMA
+from tests.helpers import FIXTURES, run_cli
+
+SUFFIXES = {".ggcp", ".gguf", ".ggjt", ".ggla", ".ggcl"}
+FILES = sorted(path for path in FIXTURES.rglob("*") if path.suffix in SUFFIXES)
+ADAM, VOCABULARY = FIXTURES / "alice.ggcp", FIXTURES / "alice-vocab.gguf"
+
+
+@functools.cache
+def validator(command):
+    schema = json.loads(run_cli("schema", "--json-of", command, check=True).stdout)
+    Draft202012Validator.check_schema(schema)
+    return Draft202012Validator(schema)
+
+
+def assert_follows(command, *arguments):
+    result = run_cli(command, *arguments, "--json")
+    assert result.stdout, result.stderr
+    document = json.loads(result.stdout)
+    validator(command).validate(document)
+    return document
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_what_is_read_of_every_file(path):
+    assert_follows("validate", path, "--data")
+    rows = assert_follows("dump", path)
+    assert_follows("get", path, rows[0]["path"])
+    assert_follows("hex", path, rows[0]["path"])
+    assert_follows("tensors", path)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_reference_of_every_format(name):
+    assert_follows("schema", name)
+
+
+def test_what_is_written(tmp_path):
+    checkpoint, model, folder = (tmp_path / name for name in ("resume.gguf", "model.gguf", "folder"))
+    assert_follows("convert", ADAM, checkpoint)
+    assert_follows("convert", ADAM, tmp_path / "other.gguf", "--dry-run")
+    assert "vocabulary" in assert_follows("export", ADAM, model, "--vocab", VOCABULARY, "--ctx", "64")
+    assert_follows("verify", ADAM, checkpoint)
+    assert_follows("export", ADAM, folder, "--to", "hf", "--vocab", VOCABULARY, "--ctx", "64")
+    assert "folder" in assert_follows("verify", ADAM, folder)
+    assert_follows("extract", ADAM, "layers[0].*", tmp_path / "layer.safetensors")
+    edited, repaired = tmp_path / "edited.ggcp", tmp_path / "repaired.ggcp"
+    assert assert_follows("edit", ADAM, edited, "train_its=7")["changes"]
+    damaged = tmp_path / "damaged.ggcp"
+    offset = next(row["offset"] for row in assert_follows("dump", edited) if row["path"] == "norm.name_len")
+    data = bytearray(edited.read_bytes())
+    data[offset] ^= 0x40
+    damaged.write_bytes(data)
+    assert assert_follows("repair", damaged, repaired)["changes"]
+
+
+@pytest.mark.parametrize("command", WITH_SCHEMA)
+def test_no_other_key_is_allowed(command):
+    schema = validator(command).schema
+    objects = [schema.get("items", schema)] if "anyOf" not in schema.get("items", schema) else []
+    for each in objects or schema.get("items", schema)["anyOf"]:
+        assert each["additionalProperties"] is False
+        assert each["required"]
+
+
+def test_a_command_without_a_schema():
+    result = run_cli("schema", "--json-of", "browse")
+    assert result.returncode == 2
+    assert "validate" in result.stderr
