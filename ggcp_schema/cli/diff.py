@@ -16,10 +16,11 @@ from ggcp_schema.cli.table import print_table
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.values import LISTS, first_different
 from ggcp_schema.formats import open_file
+from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.inspect import paths
 from ggcp_schema.inspect.change import Change
 from ggcp_schema.inspect.diff import EQUAL, MAX_ROWS, Comparison, FieldRow, TensorRow, compare, shared_bytes
-from ggcp_schema.inspect.sides import Operand, Value
+from ggcp_schema.inspect.sides import Operand
 from ggcp_schema.inspect.text import count_text, json_value_of, line_text, shape_text, shorten
 
 HEAD = ("field or tensor", "verdict", "A", "B", "differing", "largest", "RMS")
@@ -104,7 +105,7 @@ def field_cells(row: FieldRow) -> tuple[str, ...]:
     return row.name, row.verdict, value_text(row.a, row.b), value_text(row.b, row.a), "", "", ""
 
 
-def value_text(value: Value | None, other: Value | None) -> str:
+def value_text(value: KeyValue | None, other: KeyValue | None) -> str:
     """Return a value as text: with its type if that is what differs, and of a list only the first different element."""
     if value is None:
         return ""
@@ -203,7 +204,7 @@ def as_dict(found: Comparison) -> dict[str, Any]:
     }
 
 
-def _json_value(side: Value | None, other: Value | None) -> Any:
+def _json_value(side: KeyValue | None, other: KeyValue | None) -> Any:
     if side is None:
         return None
     value = side.value
@@ -228,7 +229,7 @@ def _first_character(value: str | bytes, other: Any) -> int:
     return next((index for index, (one, two) in enumerate(pairs) if one != two), 0)
 
 
-def first_difference(side: Value, other: Value | None) -> int | None:
+def first_difference(side: KeyValue, other: KeyValue | None) -> int | None:
     """Return the index of the first element of a list that the other side does not have; None if it has all."""
     if other is None or not isinstance(other.value, LISTS):
         return 0 if side.value else None

@@ -14,6 +14,8 @@ MAX_BYTES = 40  # of a bytes value
 class Record(Container):
     """The values of a Struct. Its text has a line for each, with magic numbers in letters and long bytes cut."""
 
+    __slots__ = ()  # a file can have a million records
+
     def __str__(self) -> str:
         return "\n".join(_lines(self)).strip("\n") or "{}"
 

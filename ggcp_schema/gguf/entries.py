@@ -28,7 +28,7 @@ INTEGERS = {
 QUIET = 1 << 22  # the bit of a float32 NaN that says that it is not a signalling one
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class KeyValue:
     """A key with its GGUF type (`UINT32`, `STRING`, `ARRAY/FLOAT32`, …) and value.
 

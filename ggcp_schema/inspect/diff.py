@@ -15,8 +15,9 @@ import numpy as np
 
 from ggcp_schema.files.values import same_value
 from ggcp_schema.formats.file import File
+from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.inspect.change import Change, change_between
-from ggcp_schema.inspect.sides import Floats, Omission, Operand, Side, Value, sides
+from ggcp_schema.inspect.sides import Floats, Omission, Operand, Side, sides
 from ggcp_schema.inspect.tensors import Listed
 
 Progress = Callable[[int], None]
@@ -31,8 +32,8 @@ class FieldRow(NamedTuple):
 
     name: str
     verdict: str
-    a: Value | None
-    b: Value | None
+    a: KeyValue | None
+    b: KeyValue | None
 
 
 class TensorRow(NamedTuple):
@@ -186,7 +187,7 @@ def _verdict(a: object | None, b: object | None, *, same: bool) -> str:
     return EQUAL if same else DIFFERENT
 
 
-def _same_field(a: Value | None, b: Value | None, rtol: float, atol: float) -> bool:
+def _same_field(a: KeyValue | None, b: KeyValue | None, rtol: float, atol: float) -> bool:
     return a is not None and b is not None and a.type == b.type and same_value(a.value, b.value, rtol=rtol, atol=atol)
 
 

@@ -35,13 +35,6 @@ Floats = npt.NDArray[np.float32]
 ROTATION = (names.ROPE_DIMENSION_COUNT, names.ROPE_FREQ_BASE, names.ROPE_FREQS)
 
 
-class Value(NamedTuple):
-    """The value of a field in one file, and its type."""
-
-    type: str
-    value: Any
-
-
 class Operand(NamedTuple):
     """A tensor as it is compared: as it is stored, divided by a number, or with its elements in another order.
 
@@ -121,7 +114,7 @@ class Side:
     label: str
     file: File
     summary: Summary
-    fields: dict[str, Value]
+    fields: dict[str, KeyValue]
     tensors: dict[str, Operand]
     omitted: list[Omission] = field(default_factory=list)
 
@@ -175,12 +168,12 @@ def sides(a: File, b: File) -> tuple[Side, Side, list[str]]:
 
 
 def _by_path(file: File, label: str) -> Side:
-    fields = {path: Value(found.type, found.value) for path, found in _fields(file.root)}
+    fields = {path: KeyValue(path, found.type, found.value) for path, found in _fields(file.root)}
     tensors = {item.name: Operand(item) for item in listing(file)}
-    names = {
-        f"{name}.name": Value("char", one.item.tensor.name) for name, one in tensors.items() if one.item.path == name
-    }
-    return Side(label, file, facts(file), fields | names, tensors)
+    for name, one in tensors.items():
+        if one.item.path == name:
+            fields[f"{name}.name"] = KeyValue(f"{name}.name", "char", one.item.tensor.name)
+    return Side(label, file, facts(file), fields, tensors)
 
 
 def _fields(record: Field) -> Iterator[tuple[str, Field]]:
@@ -206,7 +199,7 @@ def _by_gguf_name(file: File, label: str) -> Side:
     return side
 
 
-def _keys(file: File) -> dict[str, Value]:
+def _keys(file: File) -> dict[str, KeyValue]:
     """Return the keys that the file has, or gets in GGUF, except the epsilon; none if it is damaged."""
     keys: Iterable[KeyValue] = file.key_values.values()
     if not keys and file.damage is None:
@@ -216,7 +209,7 @@ def _keys(file: File) -> dict[str, Value]:
             return {}
         keys = resume_keys(file, training, verbatim_recipe(training))
         keys = [entry for entry in keys if entry.key != names.RMS_EPSILON]
-    return {entry.key: Value(entry.type, entry.value) for entry in keys}
+    return {entry.key: entry for entry in keys}
 
 
 def _share_keys(left: Side, right: Side) -> None:
@@ -244,7 +237,7 @@ def _share_rotation(left: Side, right: Side) -> None:
     if None in rotations or (rotations[0] != rotations[1] and left.file.format is right.file.format):
         return
     for side, n_rot in zip((left, right), rotations, strict=True):
-        side.fields["n_rot"] = Value("derived", n_rot)
+        side.fields["n_rot"] = KeyValue("n_rot", "derived", n_rot)
         side.omit(ROTATION, f"compared as n_rot {n_rot}")
 
 

@@ -89,7 +89,7 @@ class GgufFile(File):
 
     def _tensors(self) -> Iterator[Tensor]:
         ends = 0  # of the data before
-        padding = dict.fromkeys(range(len(self.extents)), 0)
+        padding = [0] * len(self.extents)
         for index in in_order(self.extents):
             start, end = self.extents[index]
             padding[index], ends = max(0, start - max(ends, self.container["data_start"])), max(ends, end)
@@ -136,18 +136,22 @@ class GgufFile(File):
         return (*found, *missing_parts(self))
 
     @cached_property
-    def _places(self) -> dict[str, Steps]:
-        """The fields that keys and tensor names mean."""
-        places: dict[str, Steps] = {}
-        for index, item in enumerate(self.container.get("metadata_kv") or ()):
-            if "value" in item:
-                is_array = isinstance(item["value"], Container)
-                places[item["key"]] = ("metadata_kv", index, "value", *(["array"] if is_array else []))
-        infos = self.container.get("tensor_infos") or ()
+    def _places(self) -> dict[str, int]:
+        """The indices of the keys in `metadata_kv`, and of the tensors in `tensor_data`, these as -1 - index."""
+        items, infos = self.container.get("metadata_kv") or (), self.container.get("tensor_infos") or ()
+        places = {item["key"]: index for index, item in enumerate(items) if "value" in item}
         for index, info in enumerate(in_order(self.extents) if self.extents else range(len(infos))):
             if "name" in infos[info]:
-                places[infos[info]["name"]] = ("tensor_data", index, "data")
+                places[infos[info]["name"]] = -1 - index
         return places
+
+    def _steps(self, name: str) -> Steps:
+        """Return the path of the field that a key or the name of a tensor means."""
+        index = self._places[name]
+        if index < 0:
+            return "tensor_data", -1 - index, "data"
+        is_array = isinstance(self.container["metadata_kv"][index]["value"], Container)
+        return ("metadata_kv", index, "value", *(["array"] if is_array else []))
 
     def alias(self, name: str) -> Steps | None:
         """Return the path of the value of a key, or of the data of a tensor, also by its ggcp path.
@@ -157,10 +161,10 @@ class GgufFile(File):
         optimizer = self.value(OPTIMIZER_TYPE)
         for own in (name, tensor_name(name, optimizer if isinstance(optimizer, str) else None)):
             if own in self._places:
-                return self._places[own]
+                return self._steps(own)
         head, bracket, index = name.removesuffix("]").rpartition("[")
         if bracket and index.isdecimal() and head in self._places:
-            return (*self._places[head], int(index))
+            return (*self._steps(head), int(index))
         return None
 
     def candidates(self) -> list[str]:
