@@ -76,7 +76,7 @@ def walk(data: bytes) -> Walker:
     walker = Walker(data)
     _walk(walker)
     if walker.at != len(data):
-        raise WalkError(f"{len(data) - walker.at} bytes after the end")
+        walker.raw("trailing", len(data) - walker.at)
     return walker
 
 

@@ -53,7 +53,7 @@ def write_folder(
     if order is not None:
         with open_file(checkpoint) as file:
             training = file.training()
-            places = {"order": order, "step": training.iteration, "n_head": training.n_head}
+            places = {"order": order, "step": training.iteration, "n_head": training.model.n_head}
             moments = moment_tensors(training.model.tensors, training.state, **places)
             Safetensors({"format": "pt"}, moments).write(str(folder / "optimizer.safetensors"))
     card = (folder / "README.md").read_text("utf-8").replace(json.dumps(PROMPT), json.dumps(prompt))

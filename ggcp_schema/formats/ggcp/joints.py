@@ -11,6 +11,7 @@ from ggcp_schema.files.source import Source
 from ggcp_schema.formats.ggcp.headers import Record
 
 CHUNK = 1 << 20
+SEARCHED = 1 << 30  # bytes in all, about a second; a file of more, most of it holes, is not searched to its end
 EVIDENCE = 4  # bytes of a header that do not agree by chance
 FILL = 8  # equal bytes in place of a header: a hole that was filled, and not noise
 BESIDE = 128  # bytes beside a header that are looked at
@@ -23,7 +24,7 @@ class Bytes:
     """The bytes of a file, as they are searched. What lies after the end is empty."""
 
     def __init__(self, source: Source) -> None:
-        self.source, self.size = source, source.size
+        self.source, self.size, self._left = source, source.size, SEARCHED
 
     def read(self, start: int, stop: int) -> bytes:
         """Return the bytes from `start` to `stop` that the file has."""
@@ -31,8 +32,9 @@ class Bytes:
         return self.source.read(start, stop - start) if start < stop else b""
 
     def find(self, pattern: bytes, start: int = 0) -> int:
-        """Return where a pattern is first, from `start`; -1 if it is not there."""
-        while start < self.size:
+        """Return where a pattern is first, from `start`; -1 if it is not there, or too much was searched already."""
+        while start < self.size and self._left > 0:
+            self._left -= CHUNK
             found = self.read(start, start + CHUNK + len(pattern) - 1).find(pattern)
             if found >= 0:
                 return start + found
