@@ -333,7 +333,10 @@ def _rms_eps(
     choices = f"the file may be of a program that computed with {times}"
     eps = _longest(usual)
     if len({writer.rms_eps for writer in usual}) > 1:
-        why = "the one in use for most days was taken"
+        among = (
+            "" if len(usual) == len(writers) else "of the programs that usually write vectors and gradients like these "
+        )
+        why = f"{among}the one in use for most days was taken"
     elif dated and evidence.modified:
         why = f"the file was last modified on {date_text(evidence.modified)}"
     else:
