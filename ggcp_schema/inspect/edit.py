@@ -132,6 +132,10 @@ def _text(text: str) -> str:
     """Return the text, or what is in the file that it names."""
     if text.startswith("@@") or not text.startswith("@"):
         return text.removeprefix("@")
+    if text == "@":
+        raise UsageError(
+            "@ names no file", "Write @FILE to take the text from a file, or @@ for a text that begins with @."
+        )
     with closing(Source(text[1:])) as source:
         if source.size > LONGEST_TEXT:
             raise UsageError(f"{source.path} has {source.size:,} bytes, more than a text may have")
