@@ -134,7 +134,7 @@ def _text(text: str) -> str:
         return text.removeprefix("@")
     if text == "@":
         raise UsageError(
-            "@ names no file", "Write @FILE to take the text from a file, or @@ for a text that begins with @."
+            "@ names no file", "Write @FILE for the text in a file, @@ for a text that begins with @."
         )
     with closing(Source(text[1:])) as source:
         if source.size > LONGEST_TEXT:
