@@ -133,9 +133,7 @@ def _text(text: str) -> str:
     if text.startswith("@@") or not text.startswith("@"):
         return text.removeprefix("@")
     if text == "@":
-        raise UsageError(
-            "@ names no file", "Write @FILE for the text in a file, @@ for a text that begins with @."
-        )
+        raise UsageError("@ names no file", "Write @FILE for the text in a file, @@ for a text that begins with @.")
     with closing(Source(text[1:])) as source:
         if source.size > LONGEST_TEXT:
             raise UsageError(f"{source.path} has {source.size:,} bytes, more than a text may have")
