@@ -215,12 +215,19 @@ def _json_value(side: KeyValue | None, other: KeyValue | None) -> Any:
     if not isinstance(value, LISTS):
         return json_value_of(value, side.type)
     if len(value) <= paths.MAX_LIST:
-        return list(value)
+        return _plain(value)
     index = first_difference(side, other)
-    item = None if index is None else value[index]
-    if isinstance(item, Container):
-        item = {name: json_value_of(inner, "char") for name, inner in item.items() if not name.startswith("_")}
-    return {"length": len(value), "index": index, "value": item}
+    return {"length": len(value), "index": index, "value": None if index is None else _plain(value[index])}
+
+
+def _plain(value: Any) -> Any:
+    """Return an element of a list for JSON. Of a record or list that is in it, a long list is only counted."""
+    if isinstance(value, Container):
+        return {name: _plain(inner) for name, inner in value.items() if not name.startswith("_")}
+    if isinstance(value, LISTS):
+        long = len(value) > paths.MAX_LIST
+        return {"length": len(value), "index": None, "value": None} if long else [_plain(inner) for inner in value]
+    return json_value_of(value, "char")
 
 
 def _first_character(value: str | bytes, other: Any) -> int:

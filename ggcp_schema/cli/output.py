@@ -20,6 +20,7 @@ from ggcp_schema.inspect.text import cells, escape
 
 PROGRESS_FROM = 1 << 26  # bytes; less is done before a bar could be read
 HANGING = "  "  # before the lines after the first
+ENCODE = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 COLOURED = re.compile(r"\x1b\[[0-9;]*m")
 # DEL and the C1 controls, surrogates, and characters that reorder text on a terminal
 UNSAFE = re.compile("[\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069\u200e\u200f\u061c]")
@@ -131,8 +132,21 @@ def print_json(value: Any) -> None:
 
 def json_text(value: Any, indent: int | None = None) -> str:
     """Return a value as strict JSON that is safe to show on a terminal."""
-    text = json.dumps(to_json(value), indent=indent, ensure_ascii=False, allow_nan=False)
+    text = ENCODE(to_json(value)) if indent is None else _indented(to_json(value), "\n", " " * indent)
     return text if text.isascii() and "\x7f" not in text else UNSAFE.sub(lambda char: f"\\u{ord(char[0]):04x}", text)
+
+
+def _indented(value: Any, before: str, indent: str) -> str:
+    """Return JSON in lines that begin with `before`. Python's own leaves reference cycles at each call."""
+    if not value or not isinstance(value, dict | list):
+        return ENCODE(value)
+    inner = before + indent
+    if isinstance(value, list):
+        items = [_indented(item, inner, indent) for item in value]
+    else:
+        items = [f"{ENCODE(str(key))}: {_indented(item, inner, indent)}" for key, item in value.items()]
+    text = inner + f",{inner}".join(items) + before
+    return f"[{text}]" if isinstance(value, list) else f"{{{text}}}"
 
 
 def print_json_array(items: Iterable[Any]) -> None:
