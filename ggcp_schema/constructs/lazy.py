@@ -1,4 +1,4 @@
-"""Arrays of numbers and texts whose elements are parsed when they are accessed."""
+"""Arrays whose elements are parsed when they are accessed: of numbers, of texts, and of data with its padding."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from construct import Container
 from ggcp_schema.constructs.conditions import chosen
 from ggcp_schema.constructs.errors import DataGoneError, FieldError, counted, too_short
 from ggcp_schema.constructs.extents import Extent, Origin
-from ggcp_schema.constructs.fields import PascalString
+from ggcp_schema.constructs.fields import MOST_READ, PascalString
 from ggcp_schema.constructs.numbers import FormatField
 from ggcp_schema.constructs.records import Array
+from ggcp_schema.constructs.shown import Record
 from ggcp_schema.constructs.streams import CHUNK, stream_end
 
 SPACING = 512  # bytes: the place of one element in about so many is noted
@@ -218,3 +219,75 @@ class LazyList(Sequence[Any]):
 
     def __repr__(self) -> str:
         return f"<{counted(len(self), 'element')} at offset {self.offset}>"
+
+
+class DataArray(Array):
+    """An Array of records of `padding` and `data`, of which only the places are kept: see `DataList`."""
+
+    def _parse(self, stream: IO[bytes], context: Container, path: str) -> Any:
+        items, subcon = DataList(Origin.of(stream, context), stream.tell()), self.subcon
+        for index in range(self._counted(stream, context)):
+            context["_index"] = index
+            try:
+                record = subcon._parse(stream, context, path)
+            except FieldError as error:
+                raise error.within(index, items) from None
+            items.add(record["data"].offset, stream.tell())
+        return items
+
+
+class FixedRecord(Record):
+    """A record that is made anew each time it is accessed, and so cannot be changed."""
+
+    __slots__ = ()
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        raise TypeError("this record is made when it is accessed: put the list in place of its own, and change that")
+
+
+class DataList(LazyList):
+    """The elements of a DataArray: a sequence that makes a record each time it is accessed."""
+
+    __slots__ = ("_cut", "_data", "_ends")
+
+    def __init__(self, origin: Origin, offset: int) -> None:
+        self.origin, self.offset, self.length, self.nbytes = origin, offset, 0, 0
+        self._data, self._ends = array("Q"), array("Q", [offset])
+        self._cut: Container | None = None
+
+    def add(self, data: int, end: int) -> None:
+        """Add a record whose data begins and ends there."""
+        self._data.append(data)
+        self._ends.append(end)
+        self.length, self.nbytes = len(self._data), end - self.offset
+
+    def append(self, record: Container) -> None:
+        """Add the record in which an error ended the parse."""
+        padding = record.get("padding", b"")
+        self._cut = record
+        self.length += 1
+        self.nbytes += padding.nbytes if isinstance(padding, Extent) else len(padding)
+
+    def offset_of(self, index: int) -> int:
+        return self.offset + self.nbytes if index >= self.length else self._ends[index]
+
+    def index_at(self, offset: int) -> int:
+        return self.length if offset >= self.offset + self.nbytes else bisect_right(self._ends, offset) - 1
+
+    def iterate(self, start: int, stop: int) -> Iterator[Any]:
+        return map(self._record, range(start, stop))
+
+    def common(self, other: LazyList) -> int:
+        return 0
+
+    def _record(self, index: int) -> Container:
+        if index == len(self._data) and self._cut is not None:
+            return self._cut
+        start, data, end = self._ends[index], self._data[index], self._ends[index + 1]
+        padding: bytes | Extent = b""
+        if data - start > MOST_READ:
+            padding = Extent(start, data - start, self.origin)
+        elif data > start:
+            padding = b"".join(Extent(start, data - start, self.origin).chunks())
+        data_of = Extent(data, end - data, self.origin)
+        return FixedRecord(_offset=start, padding=padding, data=data_of, _size=end - start)

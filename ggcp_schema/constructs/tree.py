@@ -89,7 +89,7 @@ class Field:
     @property
     def is_list(self) -> bool:
         """True if the field is a list."""
-        return type(self.value) in {ListContainer, LazyList}
+        return isinstance(self.value, ListContainer | LazyList)
 
     @property
     def element_type(self) -> str:
@@ -127,8 +127,7 @@ class Field:
             yield child
 
     def _measure(self, value: Any) -> int:
-        kind = type(value)
-        if kind in {Extent, LazyList}:
+        if isinstance(value, Extent | LazyList):
             return int(value.nbytes)
         if isinstance(value, Container) and "_size" in value:
             return int(value["_size"])

@@ -1,13 +1,17 @@
 """The GGUF file, versions 1 to 3, in either byte order. The fields are named as in GGUF's specification."""
 
+from array import array
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 from ggcp_schema.constructs import (
     Array,
     Computed,
     Const,
+    DataArray,
     EitherOrder,
     Error,
     Flag,
@@ -86,38 +90,53 @@ def data_start(gguf):
     return gguf["_io"].tell()
 
 
-def extents(gguf: Mapping[str, Any], end: int | None = None) -> list[tuple[int, Any]]:
-    """Return where the data of each tensor begins and ends in the file, in the order of `tensor_infos`.
+class Extents(Sequence[tuple[int, Any]]):
+    """Where the data of each tensor begins and ends in the file, in the order of `tensor_infos`.
 
     The type and the dimensions tell the size. The data of a type that is not known is all that lies before the next
-    tensor, or before `end`; without it the end of such data at the end of the file is None.
+    tensor, or before `end`; without it the end of such data at the end of the file is None. The places are computed
+    when they are asked for, since a file can have very many.
     """
-    start, infos = gguf["data_start"], gguf["tensor_infos"]
-    starts = sorted(start + info["offset"] for info in infos)
-    found: list[tuple[int, Any]] = []
-    for info in infos:
-        begin, kind = start + info["offset"], GGML_TYPES.get(info["type"])
+
+    def __init__(self, gguf: Mapping[str, Any], end: int | None = None) -> None:
+        self.start, self.infos, self.end = gguf["data_start"], gguf["tensor_infos"], end
+
+    def __len__(self) -> int:
+        return len(self.infos)
+
+    def __getitem__(self, index: Any) -> Any:
+        info = self.infos[index]
+        begin, kind = self.start + info["offset"], GGML_TYPES.get(info["type"])
         if kind is not None:
-            found.append((begin, begin + data_size(kind, info["dimensions"] or [1])))
-        else:
-            later = bisect_right(starts, begin)
-            stop = starts[later] if later < len(starts) else end
-            found.append((begin, None if stop is None else max(begin, stop)))
-    return found
+            return begin, begin + data_size(kind, info["dimensions"] or [1])
+        later = bisect_right(self._starts, begin)
+        stop = self._starts[later] if later < len(self._starts) else self.end
+        return begin, None if stop is None else max(begin, stop)
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        return sorted(self.start + info["offset"] for info in self.infos)
 
 
-def in_order(found: list[tuple[int, Any]]) -> list[int]:
+def in_order(found: Extents) -> Sequence[int]:
     """Return the indices of tensors in the order of their data. Of two that begin at one place the shorter is first."""
-    return sorted(range(len(found)), key=lambda index: (found[index][0], found[index][1] or found[index][0]))
+    keys = ((begin, end or begin) for begin, end in found)
+    if all(one <= two for one, two in pairwise(keys)):
+        return range(len(found))
+    return array(
+        "Q", sorted(range(len(found)), key=lambda index: (found[index][0], found[index][1] or found[index][0]))
+    )
 
 
 def extent_of(tensor):
     """Return where the data of the tensor begins and ends; None for an end that is not known when building."""
-    root = tensor["_root"]
+    root, index = tensor["_root"], tensor["_index"]
     if "_extents" not in root:  # all at once: the next tensor is found by sorting
-        found = extents(root, None if tensor["_building"] else stream_end(tensor["_io"], tensor))
-        root["_extents"] = [found[index] for index in in_order(found)]
-    return root["_extents"][tensor["_index"]]
+        found = Extents(root, None if tensor["_building"] else stream_end(tensor["_io"], tensor))
+        root["_extents"], root["_order"], root["_extent"] = found, in_order(found), (None, None)
+    if root["_extent"][0] != index:
+        root["_extent"] = index, root["_extents"][root["_order"][index]]
+    return root["_extent"][1]
 
 
 def tensor_offset(tensor):
@@ -219,7 +238,7 @@ def gguf(order, size="u64", versions=VERSIONS):
         "alignment" / Computed(alignment) * "general.alignment, or 32",
         "padding" / If(this.tensor_count != 0, Padding(multiple_of=this.alignment)),
         "data_start" / Computed(data_start),
-        "tensor_data" / Array(this.tensor_count, tensor_data) * "in the order of their data",
+        "tensor_data" / DataArray(this.tensor_count, tensor_data) * "in the order of their data",
         "end_padding" / Padding(multiple_of=this.alignment, optional=True),
         TRAILING,
         root=True,

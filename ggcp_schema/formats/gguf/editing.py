@@ -9,7 +9,7 @@ from construct import Container, ListContainer
 
 from ggcp_schema.errors import UsageError
 from ggcp_schema.schema.ggml import GGML_TYPES
-from ggcp_schema.schema.gguf import VALUE_TYPES, alignment, extents, in_order
+from ggcp_schema.schema.gguf import VALUE_TYPES, Extents, alignment, in_order
 from ggcp_schema.schema.trailing import given_size
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def _lay_out(gguf: GgufFile, container: Container, step: int) -> None:
     Raises `UsageError` if tensors share data, or the size of one is not known.
     """
     infos = ListContainer(info.copy() for info in container["tensor_infos"])
-    places, offset, end = extents(gguf.container, gguf.size), 0, 0
+    places, offset, end = Extents(gguf.container, gguf.size), 0, 0
     for index in in_order(places):
         info, (begin, stop) = infos[index], places[index]
         if info["type"] not in GGML_TYPES or begin < end:

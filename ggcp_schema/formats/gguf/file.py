@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from construct import Container
@@ -18,7 +20,7 @@ from ggcp_schema.llama import names
 from ggcp_schema.llama.names import OPTIMIZER_TYPE, STATE, field_path, tensor_name
 from ggcp_schema.schema import GGUF
 from ggcp_schema.schema.ggml import type_name
-from ggcp_schema.schema.gguf import DEFAULT_ALIGNMENT, VALUE_TYPES, extents, in_order
+from ggcp_schema.schema.gguf import DEFAULT_ALIGNMENT, VALUE_TYPES, Extents, in_order
 
 ARRAY = 9
 MAX_REPEATED = 20  # names of which a finding says that they are used twice
@@ -35,6 +37,26 @@ if TYPE_CHECKING:
     from ggcp_schema.llama.vocabulary import Vocabulary
 
 
+class KeyValues(Mapping[str, KeyValue]):
+    """The keys of a file, of which there may be very many: each is made when it is asked for."""
+
+    def __init__(self, records: Iterable[Container]) -> None:
+        self.records = {record["key"]: record for record in records}
+
+    def __getitem__(self, key: str) -> KeyValue:
+        record = self.records[key]
+        return KeyValue(key, *typed(record["value_type"], record["value"]))
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.records
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.records)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+
 class GgufFile(File):
     """A GGUF file of version 1 to 3, in either byte order."""
 
@@ -44,13 +66,9 @@ class GgufFile(File):
         return str(self.container.get("byte_order", "little"))
 
     @cached_property
-    def key_values(self) -> Mapping[str, KeyValue]:
+    def key_values(self) -> KeyValues:
         """The keys with their types and values, in file order. A long array is read when its elements are asked for."""
-        return {
-            item["key"]: KeyValue(item["key"], *typed(item["value_type"], item["value"]))
-            for item in self.container.get("metadata_kv") or ()
-            if "_size" in item
-        }
+        return KeyValues(item for item in self.container.get("metadata_kv") or () if "_size" in item)
 
     def key_type(self, name: str) -> tuple[int, str] | None:
         """Return the number of a type of keys and its name in the schema; None if there is no such type."""
@@ -70,16 +88,17 @@ class GgufFile(File):
         return default if entry is None else entry.value
 
     @cached_property
-    def extents(self) -> list[tuple[int, int]]:
+    def extents(self) -> Extents:
         """Where the data of each tensor of `tensor_infos` begins and ends; none if the headers are not whole."""
-        return extents(self.container, self.size) if "data_start" in self.container else []
+        is_known = "data_start" in self.container
+        return Extents(self.container if is_known else {"data_start": 0, "tensor_infos": ()}, self.size)
 
     @classmethod
     def is_cut(cls, error: FieldError) -> bool:
         """Return True if the file ends too early, and not if an offset or a shape contradicts the others."""
         if error.steps[:1] != ["tensor_data"]:
             return super().is_cut(error)
-        found = extents(error.partial)
+        found = Extents(error.partial)
         at = error.partial["data_start"]
         for begin, end in (found[index] for index in in_order(found)):
             if not at <= begin < at + error.partial["alignment"]:
@@ -87,12 +106,18 @@ class GgufFile(File):
             at = begin if end is None else end
         return True
 
+    @cached_property
+    def _order(self) -> Sequence[int]:
+        """The indices of the tensors in the order of their data; as they come if the headers are not whole."""
+        return in_order(self.extents) if self.extents else range(len(self.container.get("tensor_infos") or ()))
+
     def _tensors(self) -> Iterator[Tensor]:
         ends = 0  # of the data before
-        padding = [0] * len(self.extents)
-        for index in in_order(self.extents):
+        padding = array("Q", bytes(8 * len(self.extents)))
+        for index in self._order if self.extents else ():
             start, end = self.extents[index]
-            padding[index], ends = max(0, start - max(ends, self.container["data_start"])), max(ends, end)
+            padding[index] = max(0, min(start, self.size) - max(ends, self.container["data_start"]))
+            ends = max(ends, end)
         for index, (start, end) in enumerate(self.extents):
             if end <= self.size:
                 info = self.container["tensor_infos"][index]
@@ -111,7 +136,6 @@ class GgufFile(File):
     @cached_property
     def findings(self) -> tuple[Finding, ...]:
         """What is odd but can be read: a wrong alignment, bytes after the end, names twice, parts that are missing."""
-        items = {"key": self.container.get("metadata_kv") or (), "name": self.container.get("tensor_infos") or ()}
         found = []
         alignment = self.value(ALIGNMENT, DEFAULT_ALIGNMENT)
         if alignment != self.container.get("alignment", alignment):
@@ -119,39 +143,42 @@ class GgufFile(File):
         from ggcp_schema.formats.gguf.contents import missing_parts
 
         found += trailing_bytes(self.container)
-        for (field, records), place in zip(items.items(), ("metadata_kv", "tensor_infos"), strict=True):
-            seen: dict[str, int] = {}
-            again = 0
-            for index, record in enumerate(records):
-                text = record.get(field)
-                if text is not None and seen.setdefault(text, index) != index:
-                    again += 1
-                    if again <= MAX_REPEATED:
-                        message = (
-                            f"{text!r} is also the {field} of {place}[{seen[text]}]; llama.cpp refuses such a file"
-                        )
-                        found.append(Finding(f"{place}[{index}].{field}", message))
-            if again > MAX_REPEATED:
-                found.append(Finding(place, f"{again - MAX_REPEATED:,} more of these have the {field} of another"))
+        for place, field in (("metadata_kv", "key"), ("tensor_infos", "name")):
+            again = self._repeated(place, field)
+            found += islice(again, MAX_REPEATED)
+            if more := sum(1 for _ in again):
+                found.append(Finding(place, f"{more:,} more of these have the {field} of another"))
         return (*found, *missing_parts(self))
+
+    def _repeated(self, place: str, field: str) -> Iterator[Finding]:
+        """Yield a finding for each record with the key or the name of an earlier one."""
+        texts = [record[field] for record in self.container.get(place) or () if field in record]
+        if len(set(texts)) == len(texts):
+            return
+        seen: dict[str, int] = {}
+        for index, text in enumerate(texts):
+            if seen.setdefault(text, index) != index:
+                message = f"{text!r} is also the {field} of {place}[{seen[text]}]; llama.cpp refuses such a file"
+                yield Finding(f"{place}[{index}].{field}", message)
 
     @cached_property
     def _places(self) -> dict[str, int]:
-        """The indices of the keys in `metadata_kv`, and of the tensors in `tensor_data`, these as -1 - index."""
-        items, infos = self.container.get("metadata_kv") or (), self.container.get("tensor_infos") or ()
-        places = {item["key"]: index for index, item in enumerate(items) if "value" in item}
-        for index, info in enumerate(in_order(self.extents) if self.extents else range(len(infos))):
-            if "name" in infos[info]:
-                places[infos[info]["name"]] = -1 - index
-        return places
+        """The indices of the tensors in `tensor_data`, by name."""
+        infos = self.container.get("tensor_infos") or ()
+        return {infos[info]["name"]: index for index, info in enumerate(self._order) if "name" in infos[info]}
 
-    def _steps(self, name: str) -> Steps:
-        """Return the path of the field that a key or the name of a tensor means."""
-        index = self._places[name]
-        if index < 0:
-            return "tensor_data", -1 - index, "data"
-        is_array = isinstance(self.container["metadata_kv"][index]["value"], Container)
-        return ("metadata_kv", index, "value", *(["array"] if is_array else []))
+    def _steps(self, name: str) -> Steps | None:
+        """Return the path of the field that the name of a tensor or a key means; None if it means none."""
+        if name in self._places:
+            return "tensor_data", self._places[name], "data"
+        items = self.container.get("metadata_kv") or ()
+        wanted = self.key_values.records.get(name)
+        if items and items[-1].get("key") == name and "value" in items[-1]:  # also if it is not whole
+            wanted = items[-1]
+        if wanted is None:
+            return None
+        index = next(index for index, item in enumerate(items) if item is wanted)
+        return ("metadata_kv", index, "value", *(["array"] if isinstance(wanted["value"], Container) else []))
 
     def alias(self, name: str) -> Steps | None:
         """Return the path of the value of a key, or of the data of a tensor, also by its ggcp path.
@@ -159,17 +186,17 @@ class GgufFile(File):
         `KEY[3]` is an element of an array.
         """
         optimizer = self.value(OPTIMIZER_TYPE)
-        for own in (name, tensor_name(name, optimizer if isinstance(optimizer, str) else None)):
-            if own in self._places:
-                return self._steps(own)
+        own = tensor_name(name, optimizer if isinstance(optimizer, str) else None)
+        found = self._steps(name) or (own and self._steps(own))
         head, bracket, index = name.removesuffix("]").rpartition("[")
-        if bracket and index.isdecimal() and head in self._places:
-            return (*self._steps(head), int(index))
-        return None
+        if not found and bracket and index.isdecimal():
+            found = self._steps(head)
+            return (*found, int(index)) if found else None
+        return found or None
 
     def candidates(self) -> list[str]:
         """Return the keys and tensor names, with which a misspelt one is compared."""
-        return [*list(self._places)[:1000], *super().candidates()]
+        return [*islice(chain(self.key_values, self._places), 1000), *super().candidates()]
 
     @cached_property
     def kind(self) -> str:
@@ -296,7 +323,7 @@ def expected_size(gguf: Container) -> int | None:
     """Return the offset of the first byte after the last tensor, which the headers tell; None if they are not whole."""
     if "data_start" not in gguf:
         return None
-    return max((end or begin for begin, end in extents(gguf)), default=int(gguf["data_start"]))
+    return max((end or begin for begin, end in Extents(gguf)), default=int(gguf["data_start"]))
 
 
 DESCRIPTION = "In version 1, of August 2023, counts, lengths and dimensions are u32 instead of u64."

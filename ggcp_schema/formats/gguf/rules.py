@@ -18,7 +18,7 @@ from ggcp_schema.formats.gguf.contents import SPLIT_NO, odd_parts
 from ggcp_schema.formats.rules import Oddity, Problem, Rules, broken_field, odd_padding, repeated
 from ggcp_schema.llama.names import ALIGNMENT, ARCHITECTURE
 from ggcp_schema.schema.ggml import GGML_TYPES, REMOVED_TYPES, type_name
-from ggcp_schema.schema.gguf import extents, in_order
+from ggcp_schema.schema.gguf import Extents, in_order
 
 if TYPE_CHECKING:
     from ggcp_schema.formats.gguf.file import GgufFile
@@ -135,7 +135,7 @@ def _refused_places(container: Container) -> Iterator[Refusal]:
     A gap between the data of two tensors is not among them.
     """
     alignment, start = container["alignment"], container["data_start"]
-    places, end, before = extents(container), start, -1
+    places, end, before = Extents(container), start, -1
     for index in in_order(places):
         offset = places[index][0]
         field = ("tensor_infos", index, "offset")
