@@ -94,16 +94,15 @@ def compare(a: Document, b: Document, report: Report) -> Changes:
 
     left, right, _ = sides(a.file, b.file)
     found = Changes()
-    found.total = len({**left.tensors, **right.tensors})
-    found.omitted = len(left.omitted) + len(right.omitted)
+    found.total = len(left.tensors) + sum(name not in left.tensors for name in right.tensors)
+    found.omitted = left.omitted.counts.total() + right.omitted.counts.total()
     for field in field_rows(left, right):
         if field.verdict != EQUAL:
             found.add((a, b), _changed_field(field))
     report(found)
     for found.done, (row, _) in enumerate(tensor_rows(left, right, progress=lambda nbytes: report(None)), 1):
         if row.verdict != EQUAL:
-            items = (left.items.get(row.name), right.items.get(row.name))
-            places = (None if item is None else item.tensor.offset for item in items)
+            places = (None if side is None else side.item.tensor.offset for side in (row.a, row.b))
             found.add((a, b), _changed_tensor(row, *places))
         report(found)
     return found

@@ -142,7 +142,8 @@ def omissions(found: Comparison) -> Iterator[str]:
     for name, side, reason in found.omitted:
         reasons.setdefault((side, reason), []).append(name)
     for (side, reason), names in reasons.items():
-        more = f" and {len(names) - MAX_NAMES:,} more" if len(names) > MAX_NAMES else ""
+        count = found.omitted.counts[side, reason]
+        more = f" and {count - MAX_NAMES:,} more" if count > MAX_NAMES else ""
         shown = ", ".join(shorten(name, MAX_TEXT) for name in names[:MAX_NAMES])
         yield f"ignored in {side}: {shown}{more} ({reason})"
 
@@ -190,7 +191,7 @@ def as_dict(found: Comparison) -> dict[str, Any]:
             "different_fields": found.fields.differing,
             "tensors": found.tensors.total,
             "different_tensors": found.tensors.differing,
-            "not_compared": len(found.omitted),
+            "not_compared": found.omitted.counts.total(),
         },
         "fields": (
             row._asdict() | {"a": _json_value(row.a, row.b), "b": _json_value(row.b, row.a)} for row in found.fields

@@ -17,7 +17,7 @@ from ggcp_schema.files.values import same_value
 from ggcp_schema.formats.file import File
 from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.inspect.change import Change, change_between
-from ggcp_schema.inspect.sides import Floats, Omission, Operand, Side, sides
+from ggcp_schema.inspect.sides import Floats, Omissions, Operand, Side, sides
 from ggcp_schema.inspect.tensors import Listed
 
 Progress = Callable[[int], None]
@@ -99,7 +99,7 @@ class Comparison:
 
     fields: Rows[FieldRow]
     tensors: Rows[TensorRow]
-    omitted: list[Omission]
+    omitted: Omissions
     notes: list[str]
     change: Change | None
     n_elements: int
@@ -120,13 +120,16 @@ def compare(a: File, b: File, *, rtol: float = 0.0, atol: float = 0.0, progress:
     """
     left, right, notes = sides(a, b)
     groups: dict[str, Distance] = {}
-    total = Distance()
+    largest, n_elements = 0.0, 0
 
     def rows() -> Iterator[TensorRow]:
+        nonlocal largest, n_elements
         for row, distance in tensor_rows(left, right, rtol=rtol, atol=atol, progress=progress):
-            if distance is not None:
-                total.largest = max(total.largest, distance.largest)
-                _add_weight(groups, left.tensors[row.name].item, distance)
+            if row.a is not None:
+                n_elements += row.a.n_elements
+                if distance is not None:
+                    largest = max(largest, distance.largest)
+                    _add_weight(groups, row.a.item, distance)
             yield row
 
     tensors = Rows.of(rows(), lambda row: math.inf if row.largest is None else row.largest)
@@ -135,8 +138,9 @@ def compare(a: File, b: File, *, rtol: float = 0.0, atol: float = 0.0, progress:
     weights = {name: group.relative for name, group in groups.items()}
     change = change_between(left.summary, right.summary, weights if any(weights.values()) else {})
     fields = Rows.of(field_rows(left, right, rtol=rtol, atol=atol), lambda row: 0.0)
-    n_elements = sum(operand.n_elements for operand in left.tensors.values())
-    return Comparison(fields, tensors, [*left.omitted, *right.omitted], notes, change, n_elements, total.largest)
+    omitted = Omissions([*left.omitted, *right.omitted])
+    omitted.counts = left.omitted.counts + right.omitted.counts
+    return Comparison(fields, tensors, omitted, notes, change, n_elements, largest)
 
 
 def field_rows(left: Side, right: Side, *, rtol: float = 0.0, atol: float = 0.0) -> Iterator[FieldRow]:

@@ -5,9 +5,10 @@ This module imports numpy; only the command `diff` and the browser's view of two
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,13 +16,13 @@ from construct import Container
 
 from ggcp_schema.constructs import Field
 from ggcp_schema.errors import UsageError
-from ggcp_schema.files.tensor import decode, stream_values
+from ggcp_schema.files.tensor import Tensor, decode, stream_values
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.ggcp.checkpoint import is_optimizer
 from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.inspect.facts import Summary, facts
 from ggcp_schema.inspect.paths import is_long
-from ggcp_schema.inspect.tensors import Listed, listing, moments, order_of
+from ggcp_schema.inspect.tensors import Listed, lister, moments, order_of
 from ggcp_schema.llama import names
 from ggcp_schema.llama.keys import REQUIRED
 from ggcp_schema.llama.order import OrderDecision
@@ -32,6 +33,9 @@ from ggcp_schema.mapping.resume import resume_keys, verbatim_recipe
 
 Floats = npt.NDArray[np.float32]
 
+V = TypeVar("V")
+
+MAX_OMISSIONS = 10_000  # of which the names are kept, for each reason
 ROTATION = (names.ROPE_DIMENSION_COUNT, names.ROPE_FREQ_BASE, names.ROPE_FREQS)
 
 
@@ -91,20 +95,51 @@ class Omission(NamedTuple):
     reason: str
 
 
-class Items(Mapping[str, Listed]):
-    """The tensors of a file, by the names that they are compared by."""
+class Omissions(list[Omission]):
+    """What was not compared: for each side and reason at most MAX_OMISSIONS, but all are counted."""
 
-    def __init__(self, tensors: Mapping[str, Operand]) -> None:
-        self.tensors = tensors
+    def __init__(self, found: Iterable[Omission] = ()) -> None:
+        super().__init__(found)
+        self.counts: Counter[tuple[str, str]] = Counter()
 
-    def __getitem__(self, name: str) -> Listed:
-        return self.tensors[name].item
+    def note(self, name: str, side: str, reason: str) -> None:
+        """Add one."""
+        self.counts[side, reason] += 1
+        if self.counts[side, reason] <= MAX_OMISSIONS:
+            self.append(Omission(name, side, reason))
+
+
+class Parts(MutableMapping[str, V]):
+    """The fields or tensors of a file by name, of which there may be very many: each is made when it is asked for."""
+
+    def __init__(self, source: Mapping[str, Any], make: Callable[[Any], V] = lambda value: value) -> None:
+        self.source, self.make = source, make
+        self.left_out: set[str] = set()
+        self.others: dict[str, V] = {}  # besides those of the source, or instead of them
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.others or (name in self.source and name not in self.left_out)
+
+    def __getitem__(self, name: str) -> V:
+        if name in self.others:
+            return self.others[name]
+        if name in self.left_out:
+            raise KeyError(name)
+        return self.make(self.source[name])
+
+    def __setitem__(self, name: str, value: V) -> None:
+        self.others[name] = value
+
+    def __delitem__(self, name: str) -> None:
+        self.left_out.add(name)
+        self.others.pop(name, None)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.tensors)
+        yield from (name for name in self.source if name in self)
+        yield from (name for name in self.others if name not in self.source)
 
     def __len__(self) -> int:
-        return len(self.tensors)
+        return sum(1 for _ in self)
 
 
 @dataclass
@@ -114,27 +149,24 @@ class Side:
     label: str
     file: File
     summary: Summary
-    fields: dict[str, KeyValue]
-    tensors: dict[str, Operand]
-    omitted: list[Omission] = field(default_factory=list)
+    fields: Parts[KeyValue]
+    tensors: Parts[Operand]
+    omitted: Omissions = field(default_factory=Omissions)
 
     def omit(self, unwanted: Iterable[str], reason: str) -> None:
         """Leave out the fields and tensors of these names."""
         for name in list(unwanted):
-            if name in self.fields or name in self.tensors:
-                self.fields.pop(name, None)
-                self.tensors.pop(name, None)
-                self.omitted.append(Omission(name, self.label, reason))
+            found = [parts for parts in (self.fields, self.tensors) if name in parts]
+            for parts in found:
+                del parts[name]
+            if found:
+                self.omitted.note(name, self.label, reason)
 
     @property
-    def items(self) -> Items:
-        """The tensors of the file, by the names in `tensors`."""
-        return Items(self.tensors)
-
-    @property
-    def names(self) -> list[str]:
+    def names(self) -> Iterator[str]:
         """The names of the fields and tensors, in file order."""
-        return [*self.fields, *self.tensors]
+        yield from self.fields
+        yield from self.tensors
 
 
 # Common names ----------------------------------------------------------------------------------------------
@@ -160,7 +192,7 @@ def sides(a: File, b: File) -> tuple[Side, Side, list[str]]:
         _share_keys(left, right)
     for side, other in ((left, right), (right, left)):
         if side.file.damage is not None:
-            hidden = [name for name in other.names if name not in side.fields and name not in side.tensors]
+            hidden = (name for name in other.names if name not in side.fields and name not in side.tensors)
             other.omit(hidden, f"hidden by {side.label}'s damage")
     scaled = not by_path and not (a.key_values and b.key_values)  # then both count as checkpoints to resume from
     notes = _split_vectors(left, right, by_path=by_path, scaled=scaled)
@@ -169,11 +201,10 @@ def sides(a: File, b: File) -> tuple[Side, Side, list[str]]:
 
 def _by_path(file: File, label: str) -> Side:
     fields = {path: KeyValue(path, found.type, found.value) for path, found in _fields(file.root)}
-    tensors = {item.name: Operand(item) for item in listing(file)}
-    for name, one in tensors.items():
-        if one.item.path == name:
-            fields[f"{name}.name"] = KeyValue(f"{name}.name", "char", one.item.tensor.name)
-    return Side(label, file, facts(file), fields, tensors)
+    for name, tensor in file.tensors.items():
+        if file.names_of(tensor)[0] == name:
+            fields[f"{name}.name"] = KeyValue(f"{name}.name", "char", tensor.name)
+    return Side(label, file, facts(file), Parts(fields), _operands(file, file.tensors))
 
 
 def _fields(record: Field) -> Iterator[tuple[str, Field]]:
@@ -189,27 +220,33 @@ def _fields(record: Field) -> Iterator[tuple[str, Field]]:
             yield child.path, child
 
 
+def _operands(file: File, tensors: Mapping[str, Tensor]) -> Parts[Operand]:
+    listed = lister(file)
+    return Parts(tensors, lambda tensor: Operand(listed(tensor)))
+
+
 def _by_gguf_name(file: File, label: str) -> Side:
-    side = Side(label, file, facts(file), _keys(file), {})
-    for item in listing(file):
-        if item.gguf_name:
-            side.tensors[item.gguf_name] = Operand(item)
-        elif not item.tensor.is_null:
-            side.omitted.append(Omission(item.name, label, "a GGUF checkpoint has no place for it"))
+    tensors: dict[str, Tensor] = {}
+    side = Side(label, file, facts(file), _keys(file), _operands(file, tensors))
+    for tensor in file.tensors.values():
+        name = file.names_of(tensor)[1]
+        if name:
+            tensors[name] = tensor
+        elif not tensor.is_null:
+            side.omitted.note(tensor.path, label, "a GGUF checkpoint has no place for it")
     return side
 
 
-def _keys(file: File) -> dict[str, KeyValue]:
+def _keys(file: File) -> Parts[KeyValue]:
     """Return the keys that the file has, or gets in GGUF, except the epsilon; none if it is damaged."""
-    keys: Iterable[KeyValue] = file.key_values.values()
-    if not keys and file.damage is None:
-        try:
-            training = file.training()
-        except UsageError:
-            return {}
-        keys = resume_keys(file, training, verbatim_recipe(training))
-        keys = [entry for entry in keys if entry.key != names.RMS_EPSILON]
-    return {entry.key: entry for entry in keys}
+    if file.key_values or file.damage is not None:
+        return Parts(file.key_values)
+    try:
+        training = file.training()
+    except UsageError:
+        return Parts({})
+    keys = resume_keys(file, training, verbatim_recipe(training))
+    return Parts({entry.key: entry for entry in keys if entry.key != names.RMS_EPSILON})
 
 
 def _share_keys(left: Side, right: Side) -> None:
@@ -220,13 +257,13 @@ def _share_keys(left: Side, right: Side) -> None:
     models = [side for side in (left, right) if side.summary.optimizer is None]
     if len(models) == 1:
         model, other = models[0], right if models[0] is left else left
-        other.omit([name for name in other.tensors if is_optimizer(name)], f"{model.label} is a model")
-        model.omit([name for name, item in model.items.items() if item.path is None], "no checkpoint has it")
+        other.omit(filter(is_optimizer, other.tensors), f"{model.label} is a model")
+        model.omit((name for name, one in model.tensors.items() if one.item.path is None), "no checkpoint has it")
     if models or left.file.format is not right.file.format:
         for side, other in ((left, right), (right, left)):
             required = set() if models else REQUIRED
-            extra = side.fields.keys() - other.fields.keys() - required
-            side.omit([key for key in side.fields if key in extra], "the other file has no such key")
+            extra = (key for key in side.fields if key not in other.fields and key not in required)
+            side.omit(extra, "the other file has no such key")
 
 
 def _share_rotation(left: Side, right: Side) -> None:
@@ -251,10 +288,10 @@ def _n_rot(side: Side) -> int | None:
     dimensions, base = (side.fields.get(name) for name in (names.ROPE_DIMENSION_COUNT, names.ROPE_FREQ_BASE))
     if dimensions is None or not isinstance(dimensions.value, int):
         return None
-    if base is None and names.ROPE_FREQS not in side.items:
+    if base is None and names.ROPE_FREQS not in side.tensors:
         return dimensions.value
     freq_base = FREQ_BASE if base is None else base.value
-    if names.ROPE_FREQS in side.items or not isinstance(freq_base, float):
+    if names.ROPE_FREQS in side.tensors or not isinstance(freq_base, float):
         return None
     return n_rot_of(dimensions.value, freq_base)
 
@@ -269,8 +306,10 @@ def _split_vectors(left: Side, right: Side, *, by_path: bool, scaled: bool) -> l
     """
     shared = [
         name
-        for name, item in left.items.items()
-        if item.moment in FLAT_FIELDS and name in right.items and right.items[name].tensor.shape == item.tensor.shape
+        for name in filter(is_optimizer, left.tensors)
+        if name in right.tensors
+        and (one := left.tensors[name]).item.moment in FLAT_FIELDS
+        and right.tensors[name].shape == one.shape
     ]
     if not shared:
         return []
@@ -306,7 +345,7 @@ def _divisors(side: Side, other: Side) -> dict[str, int]:
 
 def _split(side: Side, name: str, decision: OrderDecision, divisors: Mapping[str, int], *, by_path: bool) -> None:
     """Replace a vector by its parts; the columns of lms and lmy by those in order C."""
-    vector = side.items[name]
+    vector = side.tensors[name].item
     divisor = divisors.get(vector.moment or "", 1)
     parts = {str(part.path if by_path else part.gguf_name): part for part in moments(side.file, decision, [vector])}
     if not parts:
@@ -314,4 +353,4 @@ def _split(side: Side, name: str, decision: OrderDecision, divisors: Mapping[str
         side.tensors[name] = Operand(vector, extents=extents)
         return
     del side.tensors[name]
-    side.tensors |= {key: Operand(part, divisor) for key, part in parts.items()}
+    side.tensors.update((key, Operand(part, divisor)) for key, part in parts.items())
