@@ -17,6 +17,7 @@ from ggcp_schema.errors import FileError, GgcpError, UsageError
 from ggcp_schema.files.atomic import ExistsError
 from ggcp_schema.files.output import WriteOptions
 from ggcp_schema.formats import open_file
+from ggcp_schema.formats.existing import ANOTHER
 from ggcp_schema.inspect.commands import OUTPUTS, output_name
 from ggcp_schema.inspect.text import count_text
 from ggcp_schema.llama.eras import help_text_epsilon
@@ -110,9 +111,9 @@ def convert(
             try:
                 written = carry_out(plan, output, options, what, dry_run=dry_run, quiet=quiet, is_new=is_new)
             except ExistsError as error:
-                if error.option or into is not None:
+                if error.hint != ANOTHER or into is not None:
                     raise
-                raise error.with_hint("Choose another name. For several inputs, give --into FOLDER.") from error
+                raise error.with_hint(f"{ANOTHER} For several inputs, give --into FOLDER.") from error
             if as_json:
                 document = plan_as_dict(plan, output, written)
                 print_json(document) if into is None else write(json_text(document) + "\n")

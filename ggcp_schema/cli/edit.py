@@ -11,11 +11,12 @@ import typer
 from ggcp_schema.cli.complete import complete_path
 from ggcp_schema.cli.options import DryRun, Force, Json, NoSync, Quiet
 from ggcp_schema.cli.output import echo, escape, print_json
-from ggcp_schema.cli.report import name_text
+from ggcp_schema.cli.report import echo_replaced, name_text
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.atomic import check_output
 from ggcp_schema.files.values import LISTS
 from ggcp_schema.formats import open_file
+from ggcp_schema.formats.existing import check_existing
 from ggcp_schema.inspect.edit import Change, changes, check, parse_assignment
 from ggcp_schema.inspect.edit import edit as write_edited
 from ggcp_schema.inspect.text import json_value_of, plain_text, size_text, value_text
@@ -75,7 +76,8 @@ def edit(
         raise UsageError("nothing to change", "Give PATH=VALUE, or --remove KEY.")
     with open_file(file) as opened:
         wanted = changes(opened, [parse_assignment(text) for text in assignments or ()], remove or ())
-        check_output(output, (file,), overwrite=force or dry_run)
+        check_output(output, (file,))
+        replaced = check_existing(output, (opened.kind,), overwrite=force or dry_run)
         size = check(opened, wanted) if dry_run else write_edited(opened, output, wanted, force=force, sync=not no_sync)
         if as_json:
             document: JSON = {
@@ -89,6 +91,7 @@ def edit(
         elif not quiet:
             for change in wanted:
                 echo(escape(line(change)))
+            echo_replaced(output, "" if dry_run else replaced)
             echo(f"{'would write' if dry_run else 'wrote'} {name_text(output)}: {size_text(size)}")
 
 

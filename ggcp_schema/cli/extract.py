@@ -23,6 +23,7 @@ from ggcp_schema.files import safetensors
 from ggcp_schema.files.atomic import atomic_output, check_output
 from ggcp_schema.files.tensor import NUMBERS, stream_values
 from ggcp_schema.formats import open_file
+from ggcp_schema.formats.existing import check_existing
 from ggcp_schema.formats.file import File as OpenFile
 from ggcp_schema.inspect.damage import missing_tensors
 from ggcp_schema.inspect.plot import plot
@@ -208,7 +209,8 @@ def _write(
                 raise FileError(f"{folder}: {error.strerror}") from error
             undo.callback(os.rmdir, folder)
         for place in places:
-            check_output(place, (opened.source.path,), overwrite=force)
+            check_output(place, (opened.source.path,))
+            check_existing(place, overwrite=force)
         for place, items in places.items():
             is_new = not os.path.lexists(place)
             with atomic_output(place, overwrite=force, sync=sync) as temporary:

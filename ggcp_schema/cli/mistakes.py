@@ -6,15 +6,11 @@ import os
 import sys
 
 from ggcp_schema.errors import FileError, GgcpError, UsageError
-from ggcp_schema.files.atomic import ExistsError
-from ggcp_schema.formats.existing import occupied
 from ggcp_schema.inspect.text import shell_word
 
 
 def put_right(error: GgcpError) -> GgcpError:
     """Return the error with the hint that this command line needs."""
-    if isinstance(error, ExistsError) and error.option:
-        return occupied(error)
     if isinstance(error, FileError) and isinstance(error.__cause__, FileNotFoundError):
         words = sys.argv[1:]
         first = words[1] if len(words) > 2 else ""

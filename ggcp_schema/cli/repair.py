@@ -11,9 +11,10 @@ import typer
 
 from ggcp_schema.cli.options import DryRun, Force, Json, NoSync, Quiet
 from ggcp_schema.cli.output import echo, escape, print_json, progress
-from ggcp_schema.cli.report import name_text
+from ggcp_schema.cli.report import echo_replaced, name_text
 from ggcp_schema.files.atomic import check_output
 from ggcp_schema.files.source import Source
+from ggcp_schema.formats.existing import check_existing
 from ggcp_schema.inspect.json_schema import as_object
 from ggcp_schema.inspect.text import count_text, size_text
 from ggcp_schema.llama.state import Unsound
@@ -58,7 +59,8 @@ def repair(
     """
     from ggcp_schema.mapping.repair import changes, remaining, write_repaired
 
-    check_output(output, (file,), overwrite=force or dry_run)
+    check_output(output, (file,))
+    replaced = check_existing(output, ("ggcp",), overwrite=force or dry_run)
     with closing(Source(file)) as source:
         with progress(source.size, "Reading", quiet=as_json or quiet) as advance:
             wanted = changes(source, advance)
@@ -87,6 +89,7 @@ def repair(
         if not wanted:
             echo(f"nothing to repair in {name_text(file)}; no file was written")
         else:
+            echo_replaced(output, replaced if writes else "")
             what = f"{size_text(source.size)}, {count_text(len(wanted), 'change')}"
             echo(f"{'would write' if dry_run else 'wrote'} {name_text(output)}: {what}")
     if left or not wanted:

@@ -99,8 +99,7 @@ def echo_written(written: Written, output: Path, *, verified: bool) -> None:
         echo(f"note: {escape(finding.path)}: {escape(finding.message)}")
     for name, count in written.not_finite.items():
         echo(f"note: {escape(name)}: {count_text(count, 'value')} {'is' if count == 1 else 'are'} NaN or infinite")
-    if written.replaced:
-        echo(f"replaced {name_text(output)}, which was: {escape(written.replaced)}")
+    echo_replaced(output, written.replaced)
     compared = ", every byte compared" if verified else ""
     echo(f"wrote {name_text(output)}: {counts(written.plan)}, {size_text(written.size)}{compared}")
     for place, parts in written.plan.beside.items():
@@ -114,6 +113,12 @@ def echo_written(written: Written, output: Path, *, verified: bool) -> None:
             echo(f"{command.purpose}:")
             for part in command_lines(line, width):
                 echo(part)
+
+
+def echo_replaced(output: Path, what: str) -> None:
+    """Print what the output has replaced, if that is known."""
+    if what:
+        echo(f"replaced {name_text(output)}, which was: {escape(what)}")
 
 
 def name_text(path: Path) -> str:

@@ -27,16 +27,14 @@ class ExistsError(FileError):
 
     option = "force"  # the command line writes --force where the hint says force=True
 
-    def __init__(self, path: str, message: str = "", hint: str = "Use force=True to overwrite it.") -> None:
-        super().__init__(message or f"{path} already exists", hint)
-        self.path = path
+    def __init__(self, path: str, what: str = "") -> None:
+        super().__init__(f"{path} already exists{what}", "Use force=True to overwrite it.")
 
 
-def check_output(path: str | os.PathLike[str], inputs: tuple[str | os.PathLike[str], ...], *, overwrite: bool) -> None:
-    """Check that an output can be written to `path`, before any work is done.
+def check_output(path: str | os.PathLike[str], inputs: tuple[str | os.PathLike[str], ...]) -> None:
+    """Check that an output can be written to `path`, if what is there may be replaced, before any work is done.
 
-    Raises `ExistsError` if the file exists and `overwrite` is false, and `FileError` if it is "-", one of the inputs,
-    not a regular file, or in a folder that does not exist.
+    Raises `FileError` if it is "-", one of the inputs, not a regular file, or in a folder that does not exist.
     """
     name = os.fspath(path)
     if name == "-":
@@ -60,8 +58,6 @@ def check_output(path: str | os.PathLike[str], inputs: tuple[str | os.PathLike[s
     for other in inputs:
         if os.path.exists(other) and os.path.samestat(status, os.stat(other)):
             raise FileError(f"{name}: output and input are the same file", "Choose another output.")
-    if not overwrite:
-        raise ExistsError(name)
 
 
 @contextmanager

@@ -22,18 +22,15 @@ def check_folder(
     path: str | os.PathLike[str],
     inputs: tuple[str | os.PathLike[str], ...],
     names: Collection[str],
-    *,
-    overwrite: bool,
 ) -> None:
     """Check that a folder with files of these names can be written to `path`, before any work is done.
 
-    An existing folder is only replaced if it has no files of other names. Raises `ExistsError` if there is such a
-    folder and `overwrite` is false, and `FileError` if `path` is something else, contains an input, or is in a folder
-    that does not exist.
+    An existing folder is only replaced if it has no files of other names. Raises `FileError` if it has, or if `path`
+    is something else, contains an input, or is in a folder that does not exist.
     """
     name = os.fspath(path)
     if not os.path.isdir(name):
-        check_output(name, inputs, overwrite=True)
+        check_output(name, inputs)
         if os.path.lexists(name):
             raise FileError(f"{name} is a file, but the output is a folder", "Choose another output.")
         return
@@ -42,8 +39,6 @@ def check_folder(
         if os.path.commonpath([target, os.path.realpath(other)]) == target:
             raise FileError(f"{name} contains the input {os.fspath(other)}", "Choose another output.")
     _check_contents(name, name, names)
-    if not overwrite:
-        raise ExistsError(name)
 
 
 def _check_contents(path: str, folder: str, names: Collection[str]) -> None:

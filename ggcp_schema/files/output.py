@@ -44,18 +44,16 @@ def check_parts(
     output: str | os.PathLike[str],
     inputs: tuple[str | os.PathLike[str], ...],
     parts: Parts,
-    *,
-    overwrite: bool,
     optional: Collection[str] = (),
 ) -> None:
-    """Check that the parts can be written to `output`, before any work is done. Raises `FileError`.
+    """Check that the parts can be written to `output`, as `check_output` and `check_folder` do. Raises `FileError`.
 
     A folder that is replaced may also have files of the `optional` names.
     """
     if WHOLE in parts:
-        check_output(output, inputs, overwrite=overwrite)
+        check_output(output, inputs)
     else:
-        check_folder(output, inputs, {*parts, *optional}, overwrite=overwrite)
+        check_folder(output, inputs, {*parts, *optional})
 
 
 def write_parts(

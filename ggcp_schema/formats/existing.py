@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from contextlib import closing
 
 from ggcp_schema.errors import FileError, NotACheckpointError
@@ -10,28 +11,44 @@ from ggcp_schema.files.atomic import ExistsError
 from ggcp_schema.files.identify import HEAD, identify
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats import open_file
+from ggcp_schema.formats.file import File
+
+ANOTHER = "Choose another name."
 
 
-def contents_of(path: str | os.PathLike[str]) -> str:
-    """Return what is in a file of a known format, or in one of sentencepiece; empty for any other file or a folder."""
-    if not os.path.isfile(path):
+def check_existing(
+    path: str | os.PathLike[str], kinds: Collection[str] = (), *, overwrite: bool, source: File | None = None
+) -> str:
+    """Return what is in a file that an output made of `source` would replace; empty if it is of no known format.
+
+    Raises `ExistsError` if there is a file or a folder that is not to be overwritten. A checkpoint, a model or a
+    vocabulary is only overwritten by what is of the same kind, one of `kinds`: it may be the only copy.
+    """
+    if not os.path.exists(path):
         return ""
+    name = os.fsdecode(path)
+    kind, what = _contents(path)
+    if not what and not overwrite:
+        raise ExistsError(name)
+    if what and (not overwrite or kind not in kinds):
+        why = ", which is not replaced by something else" if overwrite else ""
+        hint = ANOTHER
+        if source is not None and source.kind in kinds and kind not in kinds:
+            hint = f"The input comes first: {name} {source.path}? Otherwise choose another name."
+        raise ExistsError(name, f": {what}{why}").with_hint(hint)
+    return what
+
+
+def _contents(path: str | os.PathLike[str]) -> tuple[str, str]:
+    """Return the kind of a file and what it is, in words; both are empty for a folder and what is not recognised."""
+    if not os.path.isfile(path):
+        return "", ""
     try:
         with open_file(path, partial=True) as file:
-            return file.what
+            return file.kind, file.what
     except NotACheckpointError:
         with closing(Source(path)) as source:
             what, remedy = identify(source.read(0, min(source.size, HEAD)), source.size)
-        return what if "--vocab" in remedy else ""
+        return ("vocabulary", what) if "--vocab" in remedy else ("", "")
     except FileError:
-        return ""
-
-
-def occupied(error: ExistsError) -> ExistsError:
-    """Return the error for an output that exists; a checkpoint, a model or a vocabulary is not to be replaced."""
-    what = contents_of(error.path)
-    if not what:
-        return error
-    result = ExistsError(error.path, f"{error.path} already exists: {what}", "Choose another name.")
-    result.option = ""
-    return result
+        return "", ""

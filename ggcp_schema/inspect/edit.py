@@ -29,6 +29,7 @@ from ggcp_schema.files.atomic import atomic_output, check_output
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import BIG
 from ggcp_schema.files.values import same_value
+from ggcp_schema.formats.existing import check_existing
 from ggcp_schema.formats.file import File, open_source
 from ggcp_schema.inspect.validate import validate
 
@@ -223,7 +224,8 @@ def edit(
     before it gets its name. Raises `UsageError` if the schema does not allow a value, or the result has an error that
     the file does not have, and `FileError` if a file cannot be read or written.
     """
-    check_output(output, (file.path,), overwrite=force)
+    check_output(output, (file.path,))
+    check_existing(output, (file.kind,), overwrite=force)
     container = changed(file, wanted)
     with atomic_output(output, overwrite=force, sync=sync) as place:
         with open(place, "wb", buffering=1 << 20) as stream:

@@ -15,12 +15,11 @@ from typing import NamedTuple
 
 from ggcp_schema.constructs import counted, short_size
 from ggcp_schema.errors import UsageError
-from ggcp_schema.files.atomic import ExistsError
 from ggcp_schema.files.output import Parts, WriteOptions, check_parts, placed_parts
 from ggcp_schema.files.pieces import FileData, TensorEntry
 from ggcp_schema.files.source import Rows
 from ggcp_schema.files.tensor import ELEMENT_SIZES, LITTLE, decode
-from ggcp_schema.formats.existing import contents_of, occupied
+from ggcp_schema.formats.existing import check_existing
 from ggcp_schema.formats.file import File, Finding
 from ggcp_schema.formats.state import state_of
 from ggcp_schema.llama.eras import EraConclusion, epsilon_text
@@ -31,6 +30,10 @@ from ggcp_schema.mapping.resume import checked_epsilon
 
 OUTPUT = "{output}"
 """Stands for the name of the output in the words of a command."""
+
+MODEL = ("gguf-model", "gguf")
+KINDS = {"resume": ("gguf-resume", "gguf-finetune"), "adapter": ("gguf-adapter",)}
+"""The kinds of files that an output can be, by the name of what is made, if it is no model; it may replace others."""
 
 
 class Command(NamedTuple):
@@ -135,8 +138,7 @@ def epsilon_fact(value: float, reason: str) -> Fact:
 
 def write(plan: Plan, output: str | os.PathLike[str], options: WriteOptions = WriteOptions()) -> Written:  # noqa: B008
     """Write what is planned, completely or not at all. Raises `FileError`, or `UsageError` as `check` does."""
-    check(plan, output, options)
-    replaced = contents_of(output)
+    replaced = check(plan, output, options)
     not_finite: dict[str, int] = {}
     inspect = _Inspection(plan, not_finite, strict=options.strict)
     with ExitStack() as stack:
@@ -147,20 +149,25 @@ def write(plan: Plan, output: str | os.PathLike[str], options: WriteOptions = Wr
     return Written(plan, size, not_finite, unsound, replaced, os.fsdecode(output))
 
 
-def check(plan: Plan, output: str | os.PathLike[str] | None, options: WriteOptions) -> None:
-    """Check the output unless it is None, and with `strict` the findings. Raises `FileError`, or `UsageError`."""
+def check(plan: Plan, output: str | os.PathLike[str] | None, options: WriteOptions) -> str:
+    """Check the output unless it is None, and with `strict` the findings. Return what the output replaces.
+
+    Raises `FileError`, or `UsageError`.
+    """
+    replaced = ""
     if output is not None:
-        try:
-            check_parts(output, plan.inputs, plan.parts, overwrite=options.force, optional=plan.optional)
-        except ExistsError as error:
-            raise occupied(error) from error
+        check_parts(output, plan.inputs, plan.parts, plan.optional)
+        kinds = KINDS.get(plan.target, MODEL)
+        replaced = check_existing(output, kinds, overwrite=options.force, source=plan.file)
         for place, parts in plan.beside.items():
             if os.path.realpath(place) == os.path.realpath(output):
                 raise UsageError(f"{os.fsdecode(output)} is the name of two outputs", "Choose another name for one.")
-            check_parts(place, (*plan.inputs, output), parts, overwrite=options.force)
+            check_parts(place, (*plan.inputs, output), parts)
+            check_existing(place, MODEL, overwrite=options.force)
     if options.strict and plan.warnings:
         finding = plan.warnings[0]
         raise refused(plan, f"{finding.path}: {finding.message}")
+    return replaced
 
 
 def refused(plan: Plan, finding: str) -> UsageError:

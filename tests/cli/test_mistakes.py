@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ggcp_schema import open_checkpoint
 from tests.helpers import FIXTURES, assert_no_traceback, run_cli
 
 NAMES = ("alice.ggcp", "v0-adam.ggcp", "vocab.gguf", "alice-tokenizer.model")
@@ -56,10 +57,68 @@ def test_the_message_puts_the_user_right(typed: str, said: str, folder: Path) ->
     assert contents(folder) == before
 
 
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("export model.gguf alice.ggcp", "The input comes first: alice.ggcp model.gguf? Otherwise choose"),
+        ("export model.gguf resume.gguf", "The input comes first: resume.gguf model.gguf?"),
+        ("export alice.ggcp alice-vocab.ggjt --vocab alice-vocab.gguf", "Choose another name."),
+        ("export alice.ggcp alice-tokenizer.model --vocab alice-vocab.gguf", "Choose another name."),
+        ("export adam.ggla alice.ggcp --base base.gguf --norms ignore", "Choose another name."),
+        ("export adam.ggla new.gguf --base base.gguf --patched-base alice.ggcp", "Choose another name."),
+        ("convert resume.gguf alice.ggcp", "The input comes first: alice.ggcp resume.gguf?"),
+        ("convert v0-adam.ggcp alice.ggcp", "For several inputs, give --into FOLDER."),
+        ("convert alice.ggcp model.gguf", "Choose another name."),
+        ("edit resume.gguf alice.ggcp training.iteration_count=0", "Choose another name."),
+        ("repair damaged.ggcp model.gguf", "Choose another name."),
+        ("extract alice.ggcp norm wq.npy", "Choose another name."),
+        ("extract alice.ggcp norm wq.svg", "Choose another name."),
+    ],
+)
+def test_no_force_replaces_a_file_by_another_kind_of_file(typed: str, said: str, kinds: Path) -> None:
+    before = contents(kinds)
+    for force in ([], ["--force"]):
+        result = run_cli(*typed.split(), *force, cwd=kinds)
+        assert (result.returncode, result.stdout) == (2, "")
+        assert "already exists: " in result.stderr
+        assert said in result.stderr
+        assert "--force" not in result.stderr
+        assert contents(kinds) == before
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with files of all kinds, two of which have the names of arrays."""
+    folder = tmp_path_factory.mktemp("kinds")
+    names = (*NAMES, "alice-vocab.gguf", "alice-vocab.ggjt", "lora/adam.ggla", "lora/base.gguf")
+    for name in names:
+        shutil.copy(FIXTURES / name, folder)
+    for name in ("wq.npy", "wq.svg"):
+        shutil.copy(FIXTURES / "v0-adam.ggcp", folder / name)
+    write_damaged(folder / "damaged.ggcp")
+    run_cli("convert", "alice.ggcp", "resume.gguf", cwd=folder, check=True)
+    run_cli("export", "alice.ggcp", "model.gguf", "--vocab", "alice-vocab.gguf", cwd=folder, check=True)
+    return folder
+
+
+def write_damaged(path: Path) -> None:
+    """Write a checkpoint with one bit of a name flipped, which follows from the rest."""
+    data = bytearray((FIXTURES / "v0-adam.ggcp").read_bytes())
+    with open_checkpoint(FIXTURES / "v0-adam.ggcp") as file:
+        data[file.find("norm.name").offset] ^= 1
+    path.write_bytes(data)
+
+
 def test_what_is_replaced_is_named(folder: Path) -> None:
     old = folder / "old"
-    result = run_cli("convert", "alice.ggcp", "v0-adam.ggcp", "--force", cwd=old, check=True)
-    assert "replaced v0-adam.ggcp, which was: ggcp training checkpoint" in result.stdout
+    run_cli("convert", "alice.ggcp", "resume.gguf", cwd=old, check=True)
+    write_damaged(old / "damaged.ggcp")
+    for typed, was in (
+        ("convert v0-adam.ggcp resume.gguf", "resume.gguf, which was: GGUF training checkpoint, to resume from"),
+        ("edit alice.ggcp v0-adam.ggcp train_its=1", "v0-adam.ggcp, which was: ggcp training checkpoint"),
+        ("repair damaged.ggcp v0-adam.ggcp", "v0-adam.ggcp, which was: ggcp training checkpoint"),
+    ):
+        assert f"replaced {was}" in run_cli(*typed.split(), "--force", cwd=old, check=True).stdout
     (old / "text").write_text("of no known format")
     assert "Use --force to overwrite it." in run_cli("convert", "alice.ggcp", "text", cwd=old).stderr
     assert "replaced" not in run_cli("convert", "alice.ggcp", "text", "--force", cwd=old, check=True).stdout

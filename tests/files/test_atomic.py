@@ -432,7 +432,7 @@ def test_a_signal_handler_can_abandon_an_output(way: str, tmp_path: Path) -> Non
 
 def refuse_output(output: Path, message: str, source: Path = Path(__file__)) -> None:
     with pytest.raises(FileError, match=message):
-        check_output(output, (source,), overwrite=True)
+        check_output(output, (source,))
 
 
 def test_standard_output_is_no_output() -> None:
@@ -441,9 +441,10 @@ def test_standard_output_is_no_output() -> None:
 
 def test_an_existing_file_is_overwritten_only_on_demand(tmp_path: Path) -> None:
     (tmp_path / "out").touch()
-    check_output(tmp_path / "out", (), overwrite=True)
-    with pytest.raises(ExistsError) as caught:
-        check_output(tmp_path / "out", (), overwrite=False)
+    with atomic_output(tmp_path / "out", overwrite=True) as place:
+        Path(place).touch()
+    with pytest.raises(ExistsError) as caught, atomic_output(tmp_path / "out", overwrite=False):
+        pass
     assert str(caught.value) == f"{tmp_path / 'out'} already exists\nUse force=True to overwrite it."
     assert caught.value.option == "force"
 
@@ -495,7 +496,7 @@ def test_a_descriptor_is_closed_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_name_of_no_file(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileError, match=f"'{name}' is not the name of a file\nGive the name of the file to write"):
-        check_output(name, (), overwrite=False)
+        check_output(name, ())
 
 
 def test_a_link_to_itself(tmp_path: Path) -> None:

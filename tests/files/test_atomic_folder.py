@@ -388,7 +388,7 @@ def test_a_signal_handler_can_abandon_an_output(tmp_path: Path) -> None:
 
 def refuse_output(output: Path | str, message: str, *inputs: Path) -> None:
     with pytest.raises(FileError, match=message):
-        check_folder(output, (Path(__file__), *inputs), NAMES, overwrite=True)
+        check_folder(output, (Path(__file__), *inputs), NAMES)
 
 
 def test_what_is_no_output(tmp_path: Path) -> None:
@@ -398,10 +398,8 @@ def test_what_is_no_output(tmp_path: Path) -> None:
     refuse_output(tmp_path / "file", "file is a file, but the output is a folder")
     refuse_output(Path(os.devnull), "not a regular file")
     make(tmp_path / "out")
-    with pytest.raises(ExistsError, match="out already exists"):
-        check_folder(tmp_path / "out", (), NAMES, overwrite=False)
-    check_folder(tmp_path / "out", (), NAMES, overwrite=True)
-    check_folder(tmp_path / "new", (), NAMES, overwrite=False)
+    check_folder(tmp_path / "out", (), NAMES)
+    check_folder(tmp_path / "new", (), NAMES)
 
 
 def test_a_folder_of_other_files_is_never_replaced(tmp_path: Path) -> None:
