@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 COMMANDS = {
     "Look inside": {
@@ -23,13 +23,13 @@ COMMANDS = {
     },
     "Convert": {
         "convert": "Convert a checkpoint to GGUF so that training can be resumed.",
-        "export": "Export the model of a checkpoint as GGUF, to run it in llama.cpp.",
+        "export": "Export a model or an adapter, for llama.cpp or for PyTorch.",
         "edit": "Write a copy of a checkpoint with some values changed.",
         "repair": "Write a copy of a damaged checkpoint with what it holds twice taken back.",
     },
     "Check and compare": {
         "validate": "Check files against every rule of their format.",
-        "verify": "Compare a GGUF file with the checkpoint it was made from.",
+        "verify": "Compare a GGUF file or a folder with the checkpoint it was made from.",
         "diff": "Compare two files: fields, keys and tensors.",
     },
 }
@@ -41,8 +41,24 @@ SETTINGS: dict[str, Any] = {
 }
 
 
+class Command(TyperCommand):
+    """A command whose usage line is written as those of other programs."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Return the words of the usage line, of which typer puts braces around required ones."""
+        return [word.strip("{}") for word in super().collect_usage_pieces(ctx)]
+
+
 class Commands(TyperGroup):
     """The commands by section. The function of a command has the name of its module."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments; `help COMMAND` means `COMMAND --help`, and `-v FILE` means `FILE -v`."""
+        if args[:1] == ["help"]:
+            args = [*args[1:2], "--help"]
+        elif args[:1] == ["-v"]:
+            args = [*args[1:], "-v"]
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the names of all commands."""
@@ -53,7 +69,7 @@ class Commands(TyperGroup):
         if cmd_name not in self.list_commands(ctx):
             return None
         single = typer.Typer(add_completion=False, **SETTINGS)
-        single.command(cmd_name)(getattr(import_module(f"ggcp_schema.cli.{cmd_name}"), cmd_name))
+        single.command(cmd_name, cls=Command)(getattr(import_module(f"ggcp_schema.cli.{cmd_name}"), cmd_name))
         return typer.main.get_command(single)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -101,7 +117,7 @@ def _color(value: str | None) -> None:
 @app.callback()
 def _root(
     show_version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+        bool, typer.Option("--version", "-V", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
     color: Annotated[
         str | None,

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ggcp_schema.cli.files import files_in
-from ggcp_schema.cli.options import DryRun, Force, Json, NoSync, Quiet, Strict, Verify
+from ggcp_schema.cli.options import DryRun, Force, Json, NoSync, Quiet, RmsEps, Strict, Verify
 from ggcp_schema.cli.output import echo, error_text, json_text, print_json, write
 from ggcp_schema.cli.report import PlanJson, carry_out, echo_parts, echo_plan, echo_written, name_text, plan_as_dict
 from ggcp_schema.errors import FileError, GgcpError, UsageError
@@ -20,7 +20,6 @@ from ggcp_schema.formats import open_file
 from ggcp_schema.formats.existing import ANOTHER
 from ggcp_schema.inspect.commands import OUTPUTS, output_name
 from ggcp_schema.inspect.text import count_text
-from ggcp_schema.llama.eras import help_text_epsilon
 from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, ORDERS
 from ggcp_schema.mapping.convert import plan_resume
 
@@ -44,12 +43,7 @@ def convert(
         Path | None,
         typer.Option("--into", metavar="FOLDER", help=f"Write each input to FOLDER, as its name with {SUFFIX}."),
     ] = None,
-    rms_eps: Annotated[
-        float | None,
-        typer.Option(
-            "--rms-eps", metavar="NUMBER", show_default=False, help=f"RMS norm epsilon. {help_text_epsilon()}"
-        ),
-    ] = None,
+    rms_eps: RmsEps = None,
     order: Annotated[
         str | None,
         typer.Option(

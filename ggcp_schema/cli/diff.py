@@ -35,9 +35,9 @@ def diff(
     a: Annotated[Path, typer.Argument(metavar="A", help=FILE_HELP)],
     b: Annotated[Path, typer.Argument(metavar="B", help="The file to compare with A.")],
     rtol: Annotated[
-        float, typer.Option("--rtol", help="Relative tolerance: equal if |a - b| <= atol + rtol |b|.")
+        float, typer.Option("--rtol", metavar="NUMBER", help="Relative tolerance: equal if |a - b| <= atol + rtol |b|.")
     ] = 0.0,
-    atol: Annotated[float, typer.Option("--atol", help="Absolute tolerance.")] = 0.0,
+    atol: Annotated[float, typer.Option("--atol", metavar="NUMBER", help="Absolute tolerance.")] = 0.0,
     as_json: Json = False,
     quiet: Quiet = False,
     width: Width = None,

@@ -53,7 +53,10 @@ def dump(
     ] = "",
     full: Annotated[bool, typer.Option("--full", help="Show all of long lists, of tensor data and of values.")] = False,
     depth: Annotated[
-        int, typer.Option("--depth", min=1, help="Show this many levels, below PATH if given.", show_default=False)
+        int,
+        typer.Option(
+            "--depth", metavar="N", min=1, help="Show this many levels, below PATH if given.", show_default=False
+        ),
     ] = 99,
     width: options.Width = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print all leaf fields as a JSON array.")] = False,

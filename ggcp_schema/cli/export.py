@@ -12,14 +12,13 @@ from typing import Annotated, Any
 
 import typer
 
-from ggcp_schema.cli.options import DryRun, Force, Json, NoSync, Quiet, Strict, Verify
+from ggcp_schema.cli.options import DryRun, Force, Json, NoSync, Quiet, RmsEps, Strict, Verify
 from ggcp_schema.cli.output import print_json
 from ggcp_schema.cli.report import PlanJson, carry_out, echo_parts, echo_plan, echo_written, plan_as_dict
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.output import WriteOptions
 from ggcp_schema.formats import open_file
 from ggcp_schema.inspect.commands import OUTPUTS, output_name
-from ggcp_schema.llama.eras import help_text_epsilon
 from ggcp_schema.mapping import lora
 from ggcp_schema.mapping.export import GGUF, MissingError
 from ggcp_schema.mapping.hf import DTYPES
@@ -43,7 +42,7 @@ def export(
     output: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[OUTPUT]",
+            metavar="OUTPUT",
             help="The file or the folder to write. Default: the name of the input with "
             f"{OUTPUTS['gguf']}, {OUTPUTS['hf']}, {OUTPUTS['adapter']} or {OUTPUTS['peft']}, in the current folder.",
         ),
@@ -77,12 +76,12 @@ def export(
             "whole number.",
         ),
     ] = None,
-    rms_eps: Annotated[
-        float | None, typer.Option("--rms-eps", show_default=False, help=f"RMS norm epsilon. {help_text_epsilon()}")
-    ] = None,
+    rms_eps: RmsEps = None,
     name: Annotated[
         str | None,
-        typer.Option("--name", help="Name of the model. Default: the name of the input.", show_default=False),
+        typer.Option(
+            "--name", metavar="TEXT", help="Name of the model. Default: the name of the input.", show_default=False
+        ),
     ] = None,
     partial: Annotated[
         bool, typer.Option("--partial", help="Accept a damaged file if all tensors of the model are whole.")
@@ -107,7 +106,7 @@ def export(
         str | None, typer.Option("--norms", metavar="ignore", help="Leave the norms of an adapter out.")
     ] = None,
     scale: Annotated[
-        float | None, typer.Option("--scale", help="Scale of an adapter. Default: that of its file.")
+        float | None, typer.Option("--scale", metavar="NUMBER", help="Scale of an adapter. Default: that of its file.")
     ] = None,
     verbatim: Annotated[
         bool,

@@ -22,6 +22,15 @@ NoSync = Annotated[
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Treat findings as errors.")]
 Verify = Annotated[bool, typer.Option("--verify", help="Compare every byte written with the checkpoint.")]
+RmsEps = Annotated[
+    float | None,
+    typer.Option(
+        "--rms-eps",
+        metavar="NUMBER",
+        help="RMS norm epsilon, which ggcp files do not store. Default: that of the program which wrote the file, as "
+        "far as `info -v` can tell.",
+    ),
+]
 Width = Annotated[
     int | None,
     typer.Option("--width", metavar="COLUMNS", help="Fit into this many columns. Default: the terminal's width."),

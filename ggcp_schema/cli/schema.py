@@ -60,7 +60,11 @@ def schema(
     ] = "ggcp",
     format: Annotated[
         Output,
-        typer.Option("--format", help="text, markdown, json, ksy (Kaitai Struct), hexpat (ImHex), or magic (file(1))."),
+        typer.Option(
+            "--format",
+            metavar="NAME",
+            help="text, markdown, json, ksy (Kaitai Struct), hexpat (ImHex), or magic (file(1)).",
+        ),
     ] = Output.text,
     width: options.Width = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,

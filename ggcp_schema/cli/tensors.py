@@ -27,7 +27,7 @@ Order = Annotated[
     ),
 ]
 Moments = Annotated[
-    bool, typer.Option("--moments", help="List the parts of the optimizer's vectors, by parameter, instead.")
+    bool, typer.Option("--moments", help="Of the optimizer's vectors take the part of each parameter, instead.")
 ]
 
 

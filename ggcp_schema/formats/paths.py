@@ -291,7 +291,7 @@ def _with_indices(file: File, near: list[str], path: str) -> Iterator[str]:
 def _out_of_range(file: File, path: str) -> str:
     """Return the size of the list if the path leads to an element that a list does not have."""
     field: Field | None = file.root
-    for step in parse_path(path) or ():
+    for step in parse_path(path.replace("[-", "[999999999")) or ():  # no list has either
         inner = None if field is None else field.child(step)
         if inner is None:
             break

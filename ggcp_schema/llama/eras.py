@@ -371,18 +371,6 @@ def _longest(writers: Sequence[Writer]) -> float:
     return max(by_eps, key=lambda eps: (_days(by_eps[eps]), -min(writer.first for writer in by_eps[eps]).toordinal()))
 
 
-def help_text_epsilon() -> str:
-    """Return the default of `--rms-eps` in words, for help texts and the README."""
-    by_eps: dict[float, list[Writer]] = {}
-    for writer in filter(_wrote_ggcp, WRITERS):
-        by_eps.setdefault(writer.rms_eps, []).append(writer)
-    times = join_words(f"{epsilon_text(eps)} ({_times(group)})" for eps, group in sorted(by_eps.items()))
-    return (
-        "No ggcp file stores the epsilon of the RMS norm. It is chosen by the programs that may have written the file: "
-        f"{times}. For a file of no known program it is {epsilon_text(DEFAULT_RMS_EPS)}."
-    )
-
-
 def epsilon_text(eps: float) -> str:
     """Write an epsilon as people do: `1e-5`, also for the float32 nearest to it."""
     return f"{eps:g}".replace("e-0", "e-")

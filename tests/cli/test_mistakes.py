@@ -30,6 +30,7 @@ def folder(tmp_path: Path) -> Path:
     [
         ("get alice.ggcp layers[1].wqq", "Did you mean layers[1].wq,"),
         ("get alice.ggcp layers[0].wq", "layers[0].wq[0:4]"),
+        ("get alice.ggcp layers[-1].wq", "layers has 3 elements, [0] to [2]."),
         ("get alice.ggcp loss", "optimizer.state.fx_prev"),
         ("get layers[0].wq alice.ggcp", "The file comes first: ggcp-schema get alice.ggcp 'layers[0].wq'"),
         ("alice.ggcp info", "Run: ggcp-schema info alice.ggcp"),
@@ -122,6 +123,15 @@ def test_what_is_replaced_is_named(folder: Path) -> None:
     (old / "text").write_text("of no known format")
     assert "Use --force to overwrite it." in run_cli("convert", "alice.ggcp", "text", cwd=old).stderr
     assert "replaced" not in run_cli("convert", "alice.ggcp", "text", "--force", cwd=old, check=True).stdout
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("help", "--help"), ("help get", "get --help"), ("-V", "--version"), ("-v alice.ggcp", "info alice.ggcp -v")],
+)
+def test_habits_from_other_programs(typed: str, meant: str, folder: Path) -> None:
+    results = [run_cli(*words.split(), cwd=folder / "old", check=True) for words in (typed, meant)]
+    assert results[0].stdout == results[1].stdout != ""
 
 
 def test_a_folder_stands_for_the_files_in_it(folder: Path) -> None:

@@ -55,7 +55,8 @@ def test_a_name_that_is_none_is_an_error_and_a_field_of_another_layout_is_not() 
     with open_checkpoint(ADAM) as ckpt:
         assert ckpt.get("optimizer.state.mh") is None
         assert ckpt.get("optimizer.params.n_threads", 7) == 7
-        for wrong in ("layers[0].wqq", "loss"):
+        assert ckpt.get("general.name", "none") == "none"
+        for wrong in ("layers[0].wqq", "loss", "lyers.wq", "lyers[0].wq"):
             with pytest.raises(PathError):
                 ckpt.get(wrong)
 

@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ggcp_schema import convert, open_file
-from ggcp_schema.llama.eras import DEFAULT_RMS_EPS, WRITERS, Evidence, conclude, help_text_epsilon, period_text
+from ggcp_schema.llama.eras import DEFAULT_RMS_EPS, WRITERS, Evidence, conclude, period_text
 from ggcp_schema.llama.training import Study, study
 from tests.helpers import FIXTURES
 
@@ -269,12 +269,6 @@ def test_more_evidence_leaves_no_more_writers(evidence: Evidence, name: str) -> 
     conclusion, with_less = conclude(evidence), conclude(evidence._replace(**{name: None}))
     contradictory = any(effect.endswith("ignored") for _, effect in conclusion.evidence)
     assert contradictory or set(conclusion.writers) <= set(with_less.writers)
-
-
-def test_the_help_text_has_the_dates_of_the_table() -> None:
-    text = help_text_epsilon()
-    for eps, times in (("1e-6", "13 June to 27 July"), ("5e-6", "25 July to 24 August"), ("1e-5", "21 to 28 August")):
-        assert f"{eps} ({times} 2023)" in text
 
 
 def test_times_in_words() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, cached_property
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from ggcp_schema.llama.training import Training
 
 _MISSING = object()
+KEY = re.compile(r"(general|llama|tokenizer|training|ggcp)\.")  # of the GGUF keys of a checkpoint or a model
 
 
 class Checkpoint(File):
@@ -209,7 +211,7 @@ class Checkpoint(File):
         if self.damage is None:
             steps = self.alias(path) or parse_path(path)
             names = [step for step in steps or () if isinstance(step, str)]
-            is_key = len(names) > 1 and names[0] not in _names()  # of a GGUF file, which this one might have been
+            is_key = KEY.match(path)  # of a GGUF file, which this one might have been
             if steps is None or not (is_key or _names().issuperset(names)):
                 raise self.unknown_path(path)
         return default
