@@ -12,18 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.text import Text
-from textual import events
 from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.theme import Theme
-from textual.widgets import Static
+from textual.widgets import Footer, Static
 
 from ggcp_schema.browse.dialogs import HelpWindow
 from ggcp_schema.browse.document import Document
 from ggcp_schema.browse.jobs import Job
 from ggcp_schema.browse.pair import PairScreen
-from ggcp_schema.browse.panes import Keys, Pane
+from ggcp_schema.browse.panes import Pane
 from ggcp_schema.browse.screen import FileScreen, Reopen
 from ggcp_schema.browse.single import BrowseScreen
 from ggcp_schema.inspect import Report
@@ -82,7 +81,7 @@ class OpeningScreen(Screen[None]):
         yield Static(id="title")
         yield Static(id="problem")
         yield self.opener
-        yield Keys()
+        yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:
         self._say("opening …")
@@ -145,7 +144,7 @@ class BrowseApp(App[None]):
         self.tokens = tokens
         self.files: list[File] = []
         self.error: Exception | None = None
-        self._place: tuple[str | None, int, int] | None = None
+        self._before: FileScreen | None = None
         self._interval = sys.getswitchinterval()
         self.register_theme(DARK)
         self.register_theme(LIGHT)
@@ -163,11 +162,6 @@ class BrowseApp(App[None]):
     def on_unmount(self) -> None:
         sys.setswitchinterval(self._interval)
 
-    async def on_event(self, event: events.Event) -> None:
-        if isinstance(event, events.InputEvent) and isinstance(self.screen, FileScreen):
-            self.screen.hold_work()
-        await super().on_event(event)
-
     async def show(self, opened: Sequence[Document] | Exception) -> None:
         """Show the files; or note the error that prevented opening them."""
         if isinstance(opened, Exception):
@@ -176,14 +170,14 @@ class BrowseApp(App[None]):
         self.error, self.files = None, [document.file for document in opened]
         screen = PairScreen(*opened) if len(opened) == 2 else BrowseScreen(*opened)
         await self.switch_screen(screen)
-        if self._place is not None:
-            self.call_after_refresh(screen.restore, self._place)
-            self._place = None
+        if self._before is not None:
+            self.call_after_refresh(screen.restore, self._before)
+            self._before = None
 
     async def on_reopen(self, message: Reopen) -> None:
         """Open the files again, after they have changed."""
         if isinstance(self.screen, FileScreen):
-            self._place = self.screen.place()
+            self._before = self.screen
         before, self.files = self.files, []
         await self.switch_screen(OpeningScreen(self))
         for file in before:

@@ -16,19 +16,27 @@ if TYPE_CHECKING:
     from ggcp_schema.files.tensor import Tensor
 
 PROGRAM = "ggcp-schema"
+FILE = "the path of a new file"
+VOCABULARY = "a llama GGUF, ggjt or sentencepiece model with the vocabulary of the training"
 
 
 class Blank(NamedTuple):
     """A word of a command that the user may change: its label, the option before it, and what stands there first.
 
-    An empty word leaves the option out, unless it is `required`. `is_path` means that it can be completed.
+    An empty word leaves the option out. `wants` says what has to be given, if a word is required. `is_path` means that
+    it can be completed.
     """
 
     label: str
     option: str = ""
     value: str = ""
-    required: bool = False
+    wants: str = ""
     is_path: bool = False
+
+    @property
+    def gap(self) -> str:
+        """What stands in the command for a required word that is missing."""
+        return self.label.upper() if self.wants else ""
 
 
 class Command(NamedTuple):
@@ -40,24 +48,17 @@ class Command(NamedTuple):
     blanks: tuple[Blank, ...]
 
     def filled(self, values: Sequence[str]) -> list[str]:
-        """Return the words after the name of the program. Raises `ValueError` if a required word is missing."""
+        """Return the words after the name of the program."""
         words = list(self.words)
         for blank, value in zip(self.blanks, values, strict=True):
-            if blank.required and not value.strip():
-                raise ValueError(f"{blank.label} is missing")
             if value.strip():
                 words += [blank.option, value.strip()] if blank.option else [value.strip()]
         return words
 
 
 def line(words: Sequence[str]) -> str:
-    """Return the command as it is typed into a shell."""
-    return " ".join([PROGRAM, *map(shell_word_or_option, words)])
-
-
-def shell_word_or_option(word: str) -> str:
-    """Return a word for a shell. Paths that begin with a dash have `./` before them already; options need it not."""
-    return word if word.startswith("-") else shell_word(word)
+    """Return the command as it is typed into a shell. Paths that begin with a dash have `./` before them already."""
+    return " ".join([PROGRAM, *(word if word.startswith("-") else shell_word(word) for word in words)])
 
 
 def arguments(words: Sequence[str]) -> list[str]:
@@ -74,9 +75,8 @@ def printing(file: str, field: Field, element: int | None = None) -> str:
     path = field.path
     if field.type == "data" and element is not None:
         path += f"[{element}]"
-    view = "get" if field.is_leaf and field.type != "padding" and (field.type != "data" or element is not None) else ""
-    view = view or ("hex" if field.is_leaf else "dump")
-    return line([view, _path(file), *([path] if path else [])])
+    is_value = field.type != "padding" and (field.type != "data" or element is not None)
+    return line([("get" if is_value else "hex") if field.is_leaf else "dump", _path(file), *([path] if path else [])])
 
 
 def hex_at(file: str, offset: int) -> str:
@@ -89,7 +89,7 @@ def extracting(file: str, tensor: Tensor) -> Command:
     out = "".join(char if char.isalnum() or char in "._-" else "-" for char in tensor.path.replace("]", "")) + ".npy"
     note = "Write the tensor to a file: .npy, .safetensors, .csv or .png."
     words = ("extract", _path(file), tensor.path)
-    return Command("Extract this tensor", note, words, (Blank("Output", "", out, True, True),))
+    return Command("Extract this tensor", note, words, (Blank("Output", "", out, FILE, is_path=True),))
 
 
 def exporting(file: str, advised: Sequence[str] = (), has_tokens: bool = False) -> Command:
@@ -98,8 +98,8 @@ def exporting(file: str, advised: Sequence[str] = (), has_tokens: bool = False) 
     words = ("export", *(["--partial"] if " --partial " in options else []), _path(file))
     context = re.search(r" --context-length (\d+)", options)
     blanks = [
-        Blank("Output", "", _output(file, ".model.gguf"), True, True),
-        Blank("Vocabulary", "--vocab", "", not has_tokens, True),
+        Blank("Output", "", _output(file, ".model.gguf"), FILE, is_path=True),
+        Blank("Vocabulary", "--vocab", "", "" if has_tokens else VOCABULARY, is_path=True),
         Blank("Context", "--context-length", context[1] if context else ""),
     ]
     return Command("Export a model", "Write a GGUF model to run with llama.cpp.", words, tuple(blanks))
@@ -107,7 +107,7 @@ def exporting(file: str, advised: Sequence[str] = (), has_tokens: bool = False) 
 
 def converting(file: str) -> Command:
     """Return the command that writes a checkpoint to resume from."""
-    blank = Blank("Output", "", _output(file, ".resume.gguf"), True, True)
+    blank = Blank("Output", "", _output(file, ".resume.gguf"), FILE, is_path=True)
     note = "Write a GGUF checkpoint from which training can go on."
     return Command("Convert to a GGUF checkpoint", note, ("convert", _path(file)), (blank,))
 

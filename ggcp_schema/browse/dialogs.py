@@ -1,8 +1,9 @@
-"""The windows over the browser: search, go to, run a command, help."""
+"""The windows over the browser: search and go to, run a command, help."""
 
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
 from contextlib import suppress
 from time import monotonic
 from typing import Any, ClassVar
@@ -12,7 +13,7 @@ from rich.text import Text
 from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Container, Horizontal, Vertical, VerticalScroll
+from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.dom import DOMNode
 from textual.keys import format_key
 from textual.screen import ModalScreen
@@ -24,92 +25,11 @@ from ggcp_schema.browse.jobs import Working
 from ggcp_schema.browse.lines import Hanging, LineView
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.inspect import Report
-from ggcp_schema.inspect.search import SHOWN, Hits, search
+from ggcp_schema.inspect.search import SHOWN, Hit, Hits, search
 from ggcp_schema.inspect.text import count_text, escape
 
-
-class Results(LineView, Working, can_focus=False):
-    """The hits of a search, the best first."""
-
-    def __init__(self, document: Document) -> None:
-        super().__init__()
-        self.document, self.hits = document, Hits((), 0)
-
-    def search(self, text: str) -> None:
-        """Search for other words."""
-        self.cursor = 0
-        self.start(lambda report: search(self.document.index, text, report))
-
-    def reported(self, result: Any, *, done: bool) -> None:
-        if isinstance(result, Hits):
-            self.hits = result
-            self.relayout()
-            self.screen.query_one("#status", Label).update(self._status(done))
-
-    def _status(self, done: bool) -> str:
-        hits = len(self.hits.hits)
-        if not self.hits.seen:
-            return "Type letters of a path, a name, or a text in the file."
-        words = f"the best {hits} matches" if hits == SHOWN else count_text(hits, "match", "matches")
-        first = "the first " if self.hits.cut else ""
-        return f"{words} in {first}{count_text(self.hits.seen, 'name')}{'' if done else ' so far …'}"
-
-    def count(self) -> int:
-        return len(self.hits.hits)
-
-    def on_click(self, event: events.Click) -> None:
-        place = event.get_content_offset(self)
-        if place is not None and round(self.scroll_y) + place.y < self.count():
-            self.cursor = round(self.scroll_y) + place.y
-            event.prevent_default()
-            self.chosen()
-
-    def chosen(self) -> None:
-        self.screen.dismiss(self.hits.hits[self.cursor].path)
-
-    def draw(self, index: int, width: int) -> list[Segment]:
-        hit = self.hits.hits[index]
-        segments = [self.text("▌ " if index == self.cursor else "  ", "accent")]
-        plain, found = self.style_of("name"), self.style_of("accent")
-        for place, char in enumerate(hit.text):
-            segments.append(Segment(escape(char), found if place in hit.at else plain))
-        if hit.text != hit.path:
-            segments.append(self.text(f"  {escape(hit.path)}", "detail"))
-        return segments
-
-
-class SearchWindow(ModalScreen["str | None"]):
-    """Fuzzy search with live results. Gives the path that was chosen."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "dismiss", "Close"),
-        Binding("down", "move(1)", "Next", priority=True),
-        Binding("up", "move(-1)", "Previous", priority=True),
-        Binding("pagedown", "move(8)", "Next page", priority=True),
-        Binding("pageup", "move(-8)", "Previous page", priority=True),
-    ]
-
-    def __init__(self, document: Document) -> None:
-        super().__init__()
-        self.document = document
-
-    def compose(self) -> ComposeResult:
-        with Vertical(classes="window"):
-            yield Input(placeholder="Search paths and tensor names")
-            yield Results(self.document)
-            yield Label("Type letters of a path, a name, or a text in the file.", id="status", markup=False)
-
-    def on_mount(self) -> None:
-        self.query_one(".window").border_title = "Search"
-
-    def on_input_changed(self, event: Input.Changed) -> None:
-        self.query_one(Results).search(event.value)
-
-    def on_input_submitted(self) -> None:
-        self.query_one(Results).action_choose()
-
-    def action_move(self, step: int) -> None:
-        self.query_one(Results).action_move(step)
+Target = tuple[Field | None, int | None]
+"""What is to be selected: a field, and an offset if it is not that of the field."""
 
 
 def resolve(document: Document, text: str) -> tuple[Field | None, int]:
@@ -125,30 +45,109 @@ def resolve(document: Document, text: str) -> tuple[Field | None, int]:
     return (file.at(offset), offset) if field is None else (field, field.offset)
 
 
-class GoToWindow(ModalScreen["tuple[Field | None, int] | None"]):
-    """Asks for a path or an offset. Gives the field and the offset."""
+class Results(LineView, Working, can_focus=False):
+    """The place that the text means as it stands, and the hits of a search, the best first."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss", "Close")]
+    def __init__(self, document: Document) -> None:
+        super().__init__()
+        self.document = document
+        self.hits: list[Hit] = []
+        self.place: Target | None = None  # of the first hit
+        self.problem = ""
+
+    def search(self, text: str) -> None:
+        """Search for other words."""
+        self.cursor, self.place, self.problem = 0, None, ""
+        try:
+            self.place = resolve(self.document, text) if text.strip() else None
+        except READ_ERRORS as error:
+            self.problem = str(error).replace("\n", "  ")
+        self.show(Hits((), 0))
+        self.start(lambda report: search(self.document.index, text, report))
+
+    def reported(self, result: Any, *, done: bool) -> None:
+        if isinstance(result, Hits):
+            self.show(result, done=done)
+
+    def show(self, found: Hits, *, done: bool = False) -> None:
+        """Show what was found so far, and how much that is."""
+        self.hits = list(found.hits)
+        status, count = SearchWindow.ASK, len(self.hits)
+        if done and not count and self.problem:
+            status = self.problem
+        elif found.seen:
+            matches = f"the best {count} matches" if count == SHOWN else count_text(count, "match", "matches")
+            seen = f"{'the first ' if found.cut else ''}{count_text(found.seen, 'name')}"
+            status = f"{matches} in {seen}{'' if done else ' so far …'}"
+        if self.place is not None:
+            field, offset = self.place
+            words = f"{'no field' if field is None else field.path} at offset {offset:,} (0x{offset:x})"
+            self.hits.insert(0, Hit(0.0, words, words, ()))
+        self.relayout()
+        self.screen.query_one("#status", Label).update(status)
+
+    def count(self) -> int:
+        return len(self.hits)
+
+    def on_click(self, event: events.Click) -> None:
+        event.prevent_default()  # the method of the base class
+        index, _ = self.line_at(event)
+        if index >= 0:
+            self.cursor = index
+            self.chosen()
+
+    def chosen(self) -> None:
+        if self.place is not None and self.cursor == 0:
+            self.screen.dismiss(self.place)
+            return
+        path = self.hits[self.cursor].path
+        try:
+            tensor = self.document.file.tensors.get(path)
+            field = self.document.field_of(tensor) if tensor else self.document.file.find(path)
+        except READ_ERRORS as error:
+            self.screen.query_one("#status", Label).update(str(error))
+        else:
+            self.screen.dismiss((field, None))
+
+    def draw(self, index: int, width: int) -> list[Segment]:
+        hit = self.hits[index]
+        plain, found = self.ink("name"), self.ink("accent")
+        letters = [Segment(escape(char), found if at in hit.at else plain) for at, char in enumerate(hit.text)]
+        path = [self.text(f"  {escape(hit.path)}", "detail")] if hit.text != hit.path else []
+        return [self.text("▌ " if index == self.cursor else "  ", "accent"), *letters, *path]
+
+
+class SearchWindow(ModalScreen["Target | None"]):
+    """Fuzzy search with live results; a path or an offset as it stands comes first."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "dismiss", "Close"),
+        Binding("down", "move(1)", "Next", priority=True),
+        Binding("up", "move(-1)", "Previous", priority=True),
+        Binding("pagedown", "move(8)", "Next page", priority=True),
+        Binding("pageup", "move(-8)", "Previous page", priority=True),
+    ]
+    ASK = "Type letters of a path, a name, or a text in the file; a path; or an offset: 1024 or 0x400."
 
     def __init__(self, document: Document) -> None:
         super().__init__()
         self.document = document
 
     def compose(self) -> ComposeResult:
-        with Vertical(classes="window -small"):
-            yield Input(placeholder="layers[0].wq, 1024 or 0x400")
-            yield Label("A path, an offset in bytes, or 0x… in hexadecimal.", id="status", markup=False)
+        with Vertical(classes="window") as window:
+            window.border_title = "Search, or go to"
+            yield Input(placeholder="layers[0].wq, wq 0, 1024 or 0x400")
+            yield Results(self.document)
+            yield Label(self.ASK, id="status", markup=False)
 
-    def on_mount(self) -> None:
-        self.query_one(".window").border_title = "Go to"
+    def on_input_changed(self, event: Input.Changed) -> None:
+        self.query_one(Results).search(event.value)
 
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        if not event.value.strip():
-            return
-        try:
-            self.dismiss(resolve(self.document, event.value))
-        except READ_ERRORS as error:
-            self.query_one("#status", Label).update(str(error))
+    def on_input_submitted(self) -> None:
+        self.query_one(Results).action_choose()
+
+    def action_move(self, step: int) -> None:
+        self.query_one(Results).action_move(step)
 
 
 class Finished:
@@ -180,18 +179,20 @@ class Output(VerticalScroll, Working, can_focus=True):
                     return Finished(process.returncode, output)
                 report(monotonic() - started)
 
-        self.query_one(Static).update("running …   Esc: stop")
+        self.say("running …   Esc: stop")
         self.start(wait)
+
+    def say(self, text: str) -> None:
+        """Show a text in place of what was shown."""
+        self.query_one(Static).update(Text(text))
 
     def reported(self, result: Any, *, done: bool) -> None:
         if isinstance(result, Finished):
             printed = "\n".join(map(escape, result.output.strip().splitlines()))
             verdict = "✓ done" if result.code == 0 else f"✗ exit code {result.code}"
-            self.query_one(Static).update(Text(f"{printed}\n{verdict}".strip()))
-        elif isinstance(result, float):
-            self.query_one(Static).update(f"running … {result:.0f} s   Esc: stop")
+            self.say(f"{printed}\n{verdict}".strip())
         else:
-            self.query_one(Static).update(Text(f"✗ {result}"))
+            self.say(f"running … {result:.0f} s   Esc: stop" if isinstance(result, float) else f"✗ {result}")
 
     def stop_command(self) -> bool:
         """End the command, which then removes its unfinished output; False if none is running."""
@@ -200,7 +201,7 @@ class Output(VerticalScroll, Working, can_focus=True):
         self.stop()
         self.process.terminate()
         self.process.wait()
-        self.query_one(Static).update("✗ stopped; nothing was written")
+        self.say("✗ stopped; nothing was written")
         return True
 
     def on_unmount(self) -> None:
@@ -223,48 +224,48 @@ class CommandWindow(ModalScreen[None]):
         self.command = command
 
     def compose(self) -> ComposeResult:
-        with Vertical(classes="window -small"):
+        with Vertical(classes="window -small") as window:
+            window.border_title = self.command.title
             yield Label(self.command.note, markup=False)
             for blank in self.command.blanks:
                 with Horizontal(classes="blank"):
                     yield Label(blank.label, markup=False)
-                    yield Input(blank.value, placeholder="required" if blank.required else "optional")
+                    yield Input(blank.value, placeholder=blank.wants or "optional")
             yield Static(id="line", markup=False)
             yield Label(self.ASK, id="status", markup=False)
             yield Output()
 
     def on_mount(self) -> None:
-        self.query_one(".window").border_title = self.command.title
         self.query_one(Output).display = False
-        inputs = list(self.query(Input))
-        empty = (each for each, blank in zip(inputs, self.command.blanks) if blank.required and not each.value)
-        next(empty, inputs[0]).focus()
+        (self._missing() or self._blanks()[0])[0].focus()
 
     @property
     def line(self) -> str:
         """The command as it is typed into a shell; a word that is missing is given by its label."""
-        values = [each.value or blank.label.upper() * blank.required for each, blank in self._blanks()]
-        return line(self.command.filled(values))
+        return line(self.command.filled([each.value or blank.gap for each, blank in self._blanks()]))
 
     def _blanks(self) -> list[tuple[Input, Blank]]:
         return list(zip(self.query(Input), self.command.blanks, strict=True))
 
+    def _missing(self) -> tuple[Input, Blank] | None:
+        """Return the first line that has to be filled in."""
+        return next(((each, blank) for each, blank in self._blanks() if blank.wants and not each.value.strip()), None)
+
+    def _say(self, text: str) -> None:
+        self.query_one("#status", Label).update(text)
+
     def on_input_changed(self) -> None:
         self.query_one("#line", Static).update(self.line)
-        self.query_one("#status", Label).update(self.ASK)
+        self._say(self.ASK)
 
     def on_input_submitted(self) -> None:
-        output = self.query_one(Output)
-        if output.working:
-            return
-        try:
-            words = self.command.filled([each.value for each, _ in self._blanks()])
-        except ValueError as error:
-            self.query_one("#status", Label).update(f"✗ {error}.")
-            next(each for each, blank in self._blanks() if blank.required and not each.value.strip()).focus()
-            return
-        output.display = True
-        output.run_command(arguments(words))
+        output, missing = self.query_one(Output), self._missing()
+        if missing is not None:
+            self._say(f"✗ {missing[1].label} is missing: give {missing[1].wants}.")
+            missing[0].focus()
+        elif not output.working:
+            output.display = True
+            output.run_command(arguments(self.command.filled([each.value for each, _ in self._blanks()])))
 
     def action_complete(self) -> None:
         """Complete the path in the focused line; if there is nothing to add, go to the next line."""
@@ -275,7 +276,7 @@ class CommandWindow(ModalScreen[None]):
                     each.value, each.cursor_position = text, len(text)
                     return
                 if len(names) > 1:
-                    self.query_one("#status", Label).update("  ".join(map(escape, names[:12])))
+                    self._say("  ".join(map(escape, names[:12])))
         self.focus_next(Input)
 
     def action_stop_or_close(self) -> None:
@@ -298,30 +299,23 @@ class HelpWindow(ModalScreen[None]):
         self.groups = groups
 
     def compose(self) -> ComposeResult:
-        texts = [self._keys(title, owner) for title, owner in self.groups.items() if "BINDINGS" in vars(owner)]
-        half = sum(text.plain.count("\n") for text in texts) / 2
-        columns: tuple[list[Text], list[Text]] = ([], [])
-        for text in texts:
-            columns[sum(each.plain.count("\n") for each in columns[0]) >= half].append(text)
-        with VerticalScroll(classes="window"), Container():
-            for column in columns:
-                with Vertical():
-                    yield from (Static(Hanging(text, 19)) for text in column)
+        texts = [Text("\n").join(self._keys(*group)) for group in self.groups.items()]
+        with VerticalScroll(classes="window -small") as window:
+            window.border_title, window.border_subtitle = "Keys", "↑ ↓ PgUp PgDn: scroll   Esc: close"
+            for part in (texts[:2], texts[2:]):
+                yield Static(Hanging(Text("\n\n").join(part), 19))
 
-    def _keys(self, title: str, owner: type[DOMNode]) -> Text:
-        """Return the keys of a widget, a line for each."""
-        lines = [Text(title, "bold underline")]
-        for binding in (each for each in vars(owner)["BINDINGS"] if isinstance(each, Binding)):
+    def _keys(self, title: str, owner: type[DOMNode]) -> Iterator[Text]:
+        """Yield the keys of a widget, a line for each."""
+        yield Text(title, "bold underline")
+        for binding in (each for each in vars(owner).get("BINDINGS", ()) if isinstance(each, Binding)):
             names = [format_key(key) for key in binding.key.split(",")]
             keys = " ".join(name.capitalize() if len(name) > 1 else name for name in names)
             words = binding.tooltip or binding.description
-            lines.append(Text.assemble((f"  {keys:<16} ", "bold"), words[:1].upper() + words[1:]))
-        return Text("\n").join([*lines, Text()])
+            yield Text.assemble((f"  {keys:<16} ", "bold"), words[:1].upper() + words[1:])
 
     def on_mount(self) -> None:
-        window = self.query_one(".window")
-        window.border_title, window.border_subtitle = "Keys", "↑ ↓ PgUp PgDn: scroll   Esc: close"
-        window.focus()
+        self.query_one(".window").focus()
 
     def on_click(self, event: events.Click) -> None:
         if event.widget is self:

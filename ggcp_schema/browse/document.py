@@ -14,7 +14,7 @@ from construct import ConstructError
 from ggcp_schema.errors import GgcpError
 from ggcp_schema.inspect import Report
 from ggcp_schema.inspect.text import readable, value_text
-from ggcp_schema.llama import keys
+from ggcp_schema.llama import keys, names
 
 if TYPE_CHECKING:
     from ggcp_schema.constructs.tree import Field
@@ -42,11 +42,6 @@ class Document:
         self.summary: Summary | None = None
         self.usage: Usage | None = None
         self._unsound: list[Unsound] | None = None
-
-    @property
-    def has_tokens(self) -> bool:
-        """True if the file holds a vocabulary, as far as that is known."""
-        return self.summary is not None and bool(self.summary.n_tokens)
 
     @cached_property
     def index(self) -> Index:
@@ -146,8 +141,9 @@ class Document:
         tensor = self.file.tensors.at(offset)
         return 1 if tensor is None else max(1, tensor.nbytes // tensor.n_elements)
 
+    @cached_property
     def groups(self) -> dict[str, list[Tensor]]:
-        """Return the tensors whose paths differ in the first number only, by the path with `*` for that number."""
+        """The tensors whose paths differ in the first number only, by the path with `*` for that number."""
         groups: dict[str, list[Tensor]] = {}
         for path, tensor in self.file.tensors.items():
             if tensor.nbytes and NUMBER.search(path):
@@ -179,9 +175,7 @@ class Document:
     @cached_property
     def token_texts(self) -> Callable[[int], str] | None:
         """The text of a token: of the vocabulary that was given, or else of the file's own."""
-        from ggcp_schema.llama.names import TOKENS
-
-        texts = self.file.get(TOKENS)
+        texts = self.file.get(names.TOKENS)
         if self.tokens is not None or not texts:
             return self.tokens
         return lambda token: readable(texts[token]).replace("▁", " ") if token < len(texts) else "?"
@@ -238,3 +232,8 @@ def holders(path: str) -> Iterator[str]:
     for index in range(len(path) - 1, 0, -1):
         if path[index] in ".[":
             yield path[:index]
+
+
+def readable_name(name: str) -> str:
+    """Return the path of the field or tensor that becomes a key or a tensor of that name in GGUF."""
+    return FIELDS.get(name) or names.field_path(name) or name

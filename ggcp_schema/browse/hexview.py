@@ -3,88 +3,155 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
 
 from rich.segment import Segment
 from rich.style import Style
 from textual import events
 from textual.binding import Binding, BindingType
-from textual.geometry import Size
-from textual.message import Message
-from textual.scroll_view import ScrollView
-from textual.strip import Strip
 
 from ggcp_schema.browse.document import READ_ERRORS, Document
-from ggcp_schema.browse.hexlines import Layout, Piece, pieces
-from ggcp_schema.browse.panes import Unreadable
-from ggcp_schema.browse.text import fit
+from ggcp_schema.browse.lines import LineView, fit
+from ggcp_schema.browse.panes import Moved, Unreadable
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.files.source import Source
+from ggcp_schema.formats.file import File
 from ggcp_schema.inspect.text import escape, value_text
 
-KINDS = (
-    *("address", "even", "odd", "unknown", "selected", "cursor", "cursor-blurred"),
-    *("damage", "different", "name", "name-selected"),
-)
-SHOWN_NAMES = frozenset({"u32", "i32", "u64", "i64", "f32"})  # types whose value fits beside the name
+NAMES = 18  # the least width of the column with the fields' names
+SHOWN_VALUES = frozenset({"u32", "i32", "u64", "i64", "f32"})  # types whose value fits beside the name
 
 
-class HexView(ScrollView, can_focus=True):
-    """Bytes as hex digits and text, virtual: a file of 50 GB costs no more than one of 50 bytes."""
+@dataclass(frozen=True)
+class Layout:
+    """Columns of a line: address, bytes in groups of 8 with a place for a bracket before each, text, names."""
+
+    size: int
+    width: int
+
+    @property
+    def digits(self) -> int:
+        """The digits of an address."""
+        return max(8, len(f"{max(self.size - 1, 0):x}"))
+
+    @property
+    def per_line(self) -> int:
+        """The bytes of a line: 32, 16, 8 or 4."""
+        long = (count for count in (32, 16) if self._taken(count) + NAMES <= self.width)
+        return next(long, 0) or next((count for count in (16, 8) if self._taken(count) <= self.width), 4)
+
+    def _taken(self, count: int) -> int:
+        return self.digits + 1 + 3 * count + (count - 1) // 8 + 2 + count
+
+    @property
+    def names(self) -> int:
+        """The width of the column with names; 0 if there is no room."""
+        left = self.width - self._taken(self.per_line) - 2
+        return left if left >= 8 else 0
+
+    def byte_column(self, index: int) -> int:
+        """Return the column of a byte's first digit."""
+        return self.digits + 2 + 3 * index + index // 8
+
+    @property
+    def text_column(self) -> int:
+        """The column of the first character of the text."""
+        return self._taken(self.per_line) - self.per_line
+
+    def byte_at(self, column: int) -> int:
+        """Return which byte of a line stands in that column, as digits or as text; 0 if none does."""
+        if 0 <= column - self.text_column < self.per_line:
+            return column - self.text_column
+        starts = map(self.byte_column, range(self.per_line))
+        return next((index for index, start in enumerate(starts) if start <= column < start + 3), 0)
+
+
+class Piece(NamedTuple):
+    """The bytes of one field; `field` is None for bytes that belong to none. `odd` alternates between neighbours."""
+
+    start: int
+    stop: int
+    field: Field | None
+    odd: bool
+
+
+def pieces(file: File, start: int, stop: int, before: list[Piece]) -> list[Piece]:
+    """Return the fields that hold the bytes from `start` to `stop`.
+
+    `before` is what was returned for other bytes: pieces that are in both keep their shade.
+    """
+    found: list[Piece] = []
+    at = start
+    while at < stop:
+        field = file.at(at)
+        if field is not None and field.size > 0:
+            first, last = field.offset, field.end
+        else:
+            field, first, last = None, at, file.size
+        found.append(Piece(first, last, field, len(found) % 2 == 1))
+        at = max(last, at + 1)
+    shades = {piece.start: piece.odd for piece in before}
+    if any(shades.get(piece.start, piece.odd) != piece.odd for piece in found):
+        found = [piece._replace(odd=not piece.odd) for piece in found]
+    return found
+
+
+class HexView(LineView):
+    """Bytes as hex digits and text, virtual: a file of 50 GB costs no more than one of 50 bytes.
+
+    `cursor` is the offset of a byte.
+    """
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("left,h", "move(-1)", "Byte back", show=False),
         Binding("right,l", "move(1)", "Byte on", show=False),
         Binding("up,k", "move_lines(-1)", "Line up", show=False),
         Binding("down,j", "move_lines(1)", "Line down", show=False),
-        Binding("pageup", "move_pages(-1)", "Page up", show=False),
-        Binding("pagedown", "move_pages(1)", "Page down", show=False),
-        Binding("home", "line_start", "Start of the line", show=False),
-        Binding("end", "line_end", "End of the line", show=False),
-        Binding("ctrl+home", "file_start", "Start of the file", show=False),
-        Binding("ctrl+end", "file_end", "End of the file", show=False),
+        Binding("home", "line_end(-1)", "Start of the line", show=False),
+        Binding("end", "line_end(1)", "End of the line", show=False),
+        Binding("ctrl+home", "end(-1)", "Start of the file", show=False),
+        Binding("ctrl+end", "end(1)", "End of the file", show=False),
         Binding("left_square_bracket", "field(-1)", "Previous field", show=False),
         Binding("right_square_bracket", "field(1)", "Next field", show=False),
     ]
-    COMPONENT_CLASSES: ClassVar[set[str]] = {f"hex--{kind}" for kind in KINDS}
-
-    class Moved(Message):
-        """The cursor stands on another byte."""
-
-        def __init__(self, view: HexView, offset: int) -> None:
-            super().__init__()
-            self.view, self.offset = view, offset
-
-        @property
-        def control(self) -> HexView:
-            """The view whose cursor moved."""
-            return self.view
+    marks_line = False  # the byte is marked instead
 
     def __init__(self, document: Document, **options: Any) -> None:
         super().__init__(**options)
         self.document, self.file = document, document.file
-        self.cursor = 0
         self.selection = range(0)
         damage = self.file.damage
         self.damage_at = -1 if damage is None else min(damage.offset, self.file.size - 1)
-        self._window: tuple[Any, ...] = (0, 0)
+        self.against: tuple[Source, range] | None = None  # the bytes of another file that the selection is compared to
+        self.different: frozenset[int] = frozenset()
+        self._loaded: tuple[Any, ...] = (0, 0)
         self._bytes = b""
         self._pieces: list[Piece] = []
         self._failed = False
-        self.against: tuple[Source, range] | None = None  # the bytes of another file that the selection is compared to
-        self._different: set[int] = set()
 
     @property
     def grid(self) -> Layout:
         """The layout for the present width."""
         return Layout(self.file.size, self.scrollable_content_region.width or 80)
 
-    def on_resize(self) -> None:
-        self._window = (0, 0)
-        self.virtual_size = Size(0, self.grid.lines)
-        self.show_cursor()
-
     # Moving ------------------------------------------------------------------------------------------------
+
+    @property
+    def row(self) -> int:
+        return self.cursor // self.grid.per_line
+
+    def count(self) -> int:
+        return -(-self.file.size // self.grid.per_line)
+
+    def relayout(self) -> None:
+        cursor = self.cursor
+        super().relayout()
+        self.cursor = cursor
+
+    def on_resize(self) -> None:
+        self.reload()
+        self.relayout()
 
     def mark(self, field: Field | None, cursor: int | None = None) -> None:
         """Mark the bytes of a field, and put the cursor on its first byte or on the given one."""
@@ -96,62 +163,36 @@ class HexView(ScrollView, can_focus=True):
     def mark_bytes(self, chosen: range, cursor: int) -> None:
         """Mark these bytes, and put the cursor on a byte."""
         self.selection = chosen
-        self._put(min(cursor, max(0, self.file.size - 1)), centre=True)
+        self.put(min(cursor, max(0, self.file.size - 1)), centre=True)
 
-    def _put(self, cursor: int, *, centre: bool = False) -> None:
-        """Put the cursor on a byte."""
-        self.cursor = cursor
-        self.refresh()
-        self.show_cursor(centre=centre)
-
-    def show_cursor(self, *, centre: bool = False) -> None:
-        """Scroll so that the cursor can be seen."""
-        height = self.scrollable_content_region.height
-        if not height:
-            return
-        line, top = self.cursor // self.grid.per_line, round(self.scroll_y)
-        if top <= line < top + height:
-            return
-        top = line - height // 3 if centre else line if line < top else line - height + 1
-        self.scroll_to(y=max(0, top), animate=False)
-
-    def jump(self, offset: int) -> None:
+    def jump(self, index: int) -> None:
         """Put the cursor on a byte, as the user does by moving it."""
-        offset = min(max(offset, 0), self.file.size - 1)
-        if offset != self.cursor and self.file.size:
-            self._put(offset)
-            self.post_message(self.Moved(self, offset))
-
-    def action_move(self, step: int) -> None:
-        self.jump(self.cursor + step)
+        index = min(max(index, 0), self.file.size - 1)
+        if index != self.cursor and self.file.size:
+            self.put(index)
+            self.post_message(Moved(self, index))
 
     def action_move_lines(self, step: int) -> None:
         offset = self.cursor + step * self.grid.per_line
         if 0 <= offset < self.file.size:
             self.jump(offset)
 
-    def action_move_pages(self, step: int) -> None:
-        self.jump(self.cursor + step * self.grid.per_line * max(1, self.scrollable_content_region.height - 1))
+    def action_page(self, step: int) -> None:
+        self.jump(self.cursor + step * self.grid.per_line * max(1, self.body - 1))
 
-    def action_line_start(self) -> None:
-        self.jump(self.cursor - self.cursor % self.grid.per_line)
+    def action_line_end(self, side: int) -> None:
+        self.jump(self.row * self.grid.per_line + (0 if side < 0 else self.grid.per_line - 1))
 
-    def action_line_end(self) -> None:
-        self.jump(self.cursor - self.cursor % self.grid.per_line + self.grid.per_line - 1)
-
-    def action_file_start(self) -> None:
-        self.jump(0)
-
-    def action_file_end(self) -> None:
-        self.jump(self.file.size - 1)
+    def action_end(self, side: int) -> None:
+        self.jump(0 if side < 0 else self.file.size - 1)
 
     def action_field(self, step: int) -> None:
         """Go to the first byte of the next or previous field."""
         here = self.file.at(self.cursor)
-        if here is None or (step > 0 and here.end >= self.file.size):
-            self.jump(self.cursor if here else max(0, self.damage_at - 1))
+        if here is None:
+            self.jump(max(0, self.damage_at - 1))
         elif step > 0:
-            self.jump(here.end)
+            self.jump(here.end if here.end < self.file.size else self.cursor)
         elif self.cursor > here.offset:
             self.jump(here.offset)
         else:
@@ -159,39 +200,36 @@ class HexView(ScrollView, can_focus=True):
             self.jump(0 if before is None else before.offset)
 
     def on_click(self, event: events.Click) -> None:
-        place = event.get_content_offset(self)
-        if place is None:
-            return
-        grid = self.grid
-        index = grid.byte_at(place.x)
-        if index is None:
-            index = 0
-        self.jump((round(self.scroll_y) + place.y) * grid.per_line + index)
-
-    def style_of(self, kind: str) -> Style:
-        """Return the style of a component class."""
-        return self.get_component_rich_style(f"hex--{kind}")
+        event.prevent_default()  # the method of the base class
+        row, column = self.line_at(event)
+        if row >= 0:
+            self.jump(row * self.grid.per_line + self.grid.byte_at(column))
 
     # Drawing -----------------------------------------------------------------------------------------------
 
-    def _load(self, grid: Layout) -> None:
-        """Read the visible bytes and find their fields, unless that was done."""
-        top, height = round(self.scroll_y), self.scrollable_content_region.height
-        start = top * grid.per_line
-        stop = min(self.file.size, start + (height + 1) * grid.per_line)
-        if (start, stop, self.selection, self.against) == self._window:
-            return
-        self._window = (start, stop, self.selection, self.against)
+    def reload(self) -> None:
+        """Read the visible bytes again."""
+        self._loaded = (0, 0)
+        self.refresh()
+
+    def _load(self) -> int:
+        """Read the visible bytes and find their fields, unless that was done. Return the offset of the first."""
+        start = round(self.scroll_y) * self.grid.per_line
+        stop = min(self.file.size, start + (self.body + 1) * self.grid.per_line)
+        if (start, stop, self.selection, self.against) == self._loaded:
+            return start
+        self._loaded = (start, stop, self.selection, self.against)
         try:
             self._bytes = self.file.source.read(start, max(0, stop - start))
             self._pieces = pieces(self.file, start, stop, self._pieces)
-            self._different = set(self._compare(start, stop))
+            self.different = frozenset(self._compare(start, stop))
             self._failed = False
         except READ_ERRORS as error:
             self._bytes = b""
             if not self._failed:
                 self._failed = True
                 self.post_message(Unreadable(error))
+        return start
 
     def _compare(self, start: int, stop: int) -> Iterator[int]:
         """Yield the offsets of the selected bytes that the other file has not, or has otherwise."""
@@ -206,124 +244,71 @@ class HexView(ScrollView, can_focus=True):
             if index >= count or data[index] != self._bytes[first - start + index]:
                 yield first + index
 
-    def reload(self) -> None:
-        """Read the visible bytes again."""
-        self._window = (0, 0)
-        self.refresh()
+    def line(self, y: int, width: int) -> list[Segment]:
+        if not self.file.size:
+            return [] if y else [self.text("The file is empty.")]
+        return list(super().line(y, width))
 
-    def render_line(self, y: int) -> Strip:
+    def draw(self, index: int, width: int) -> list[Segment]:
         grid = self.grid
-        self._load(grid)
-        start = (round(self.scroll_y) + y) * grid.per_line
-        base = self.rich_style
-        if start >= self.file.size:
-            if y == 0 and not self.file.size:
-                return Strip([Segment("The file is empty.", base)]).adjust_cell_length(self.size.width, base)
-            return Strip.blank(self.size.width, base)
-        at = start - self._window[0]
-        row = self._bytes[at : at + grid.per_line]
-        segments = [Segment(f"{start:0{grid.digits}x} ", self.style_of("address"))]
-        if not row:
-            segments.append(Segment("  cannot be read", self.style_of("damage")))
-            return Strip(segments).adjust_cell_length(self.size.width, base)
+        first, start = self._load(), index * grid.per_line
+        data = self._bytes[start - first :][: grid.per_line]
+        address = self.text(f"{start:0{grid.digits}x} ", "detail")
+        if not data:
+            return [address, self.text("  cannot be read", "error")]
         here = [piece for piece in self._pieces if piece.start < start + grid.per_line and piece.stop > start]
-        styles = [self._byte_style(start + index, here) for index in range(len(row))]
-        segments += self._digits(row, start, styles, grid, base)
-        text = "".join(chr(byte) if 32 <= byte < 127 else "·" for byte in row)
-        segments.append(Segment(" ", base))
-        segments += [Segment(char, style) for char, (style, _) in zip(text, styles, strict=True)]
-        segments.append(Segment(" " * (grid.per_line - len(row) + 2), base))
-        segments += self._names(here, start, grid)
-        return Strip(segments).simplify().adjust_cell_length(self.size.width, base)
+        styles = [self._styles(start + index, here) for index in range(len(data))]
+        text = [Segment(chr(byte) if 32 <= byte < 127 else "·", style) for byte, (style, _) in zip(data, styles)]
+        left = Segment(" " * (grid.per_line - len(data) + 2))
+        return [address, *self._digits(data, start, styles), *text, left, *self._names(here, start)]
 
-    def _digits(
-        self, row: bytes, start: int, styles: list[tuple[Style, Style]], grid: Layout, base: Style
-    ) -> list[Segment]:
-        """Return the hex digits, with brackets around the selected field."""
-        segments, selected = [], self.selection
-        for index, byte in enumerate(row):
-            offset, (style, gap) = start + index, styles[index]
-            if selected and offset == selected.start:
-                mark = "["
-            elif selected and index and offset == selected.stop:
-                mark = "]"
-            elif offset == self.damage_at:
-                mark = "!"
-            else:
-                mark = " "
-            joins = index > 0 and mark == " " and styles[index - 1][1] == gap
-            before = [Segment(mark, self.style_of("selected") if mark in "[]" else gap if joins else base)]
-            if index and index % 8 == 0:
-                before.insert(1 if mark == "]" else 0, Segment(" ", gap if joins else base))
-            segments += before
-            segments.append(Segment(f"{byte:02x}", style))
-        end = start + len(row)
-        closing = bool(selected) and end == selected.stop and start < selected.stop
-        segments.append(Segment("]" if closing else " ", self.style_of("selected") if closing else base))
-        left = grid.per_line - len(row)
-        segments.append(Segment(" " * (3 * left + (grid.per_line - 1) // 8 - (len(row) - 1) // 8), base))
-        return segments
+    def _digits(self, data: bytes, start: int, styles: list[tuple[Style, Style]]) -> Iterator[Segment]:
+        """Yield the hex digits, with brackets around the selected field."""
+        chosen, marked = self.selection, self.ink("selected")
+        for index, (byte, (style, shade)) in enumerate(zip(data, styles)):
+            offset, joins = start + index, index > 0 and styles[index - 1][1] == shade
+            bracket = "[" if chosen and offset == chosen.start else "]" if chosen and offset == chosen.stop else ""
+            bracket = "" if bracket == "]" and not index else bracket
+            mark = bracket or ("!" if offset == self.damage_at else " ")
+            gap = "" if not index or index % 8 else " "
+            before = mark + gap if mark == "]" else gap + mark
+            yield Segment(before, marked if bracket else shade if joins else Style())
+            yield Segment(f"{byte:02x}", style)
+        end, column = start + len(data), self.grid.byte_column(len(data) - 1) + 2
+        closing = bool(chosen) and start < chosen.stop == end
+        yield Segment("]" if closing else " ", marked if closing else Style())
+        yield Segment(" " * (self.grid.text_column - column - 1))
 
-    def _byte_style(self, offset: int, here: list[Piece]) -> tuple[Style, Style]:
+    def _styles(self, offset: int, here: list[Piece]) -> tuple[Style, Style]:
         """Return the style of a byte, and that of the gap before it."""
         piece = next((piece for piece in here if piece.start <= offset < piece.stop), None)
-        if piece is None or piece.field is None:
-            style = self.style_of("unknown")
-        else:
-            style = self.style_of("odd" if piece.odd else "even")
-        if offset in self.selection:
-            style = self.style_of("selected")
-        gap = style
-        if offset in self._different:
-            style = self.style_of("different")
-        if offset == self.damage_at:
-            style = self.style_of("damage")
+        ink = "none" if piece is None or piece.field is None else "bytes-odd" if piece.odd else "bytes"
+        shade = self.ink("selected" if offset in self.selection else ink)
         if offset == self.cursor:
-            style = self.style_of("cursor" if self.has_focus else "cursor-blurred")
-        return style, gap
+            return self.ink("here") if self.has_focus else self.ink("selected") + Style(underline=True), shade
+        if offset == self.damage_at:
+            return self.ink("error") + Style(reverse=True), shade
+        return self.ink("different") if offset in self.different else shade, shade
 
-    def _names(self, here: list[Piece], start: int, grid: Layout) -> list[Segment]:
-        """Return the names of the fields that begin in the line, or of the field that continues in it."""
-        if not grid.names:
-            return []
-        begin = [piece for piece in here if piece.start >= start] or here[:1]
-        if start == self._window[0] and here and here[0] not in begin:
-            begin = [here[0], *begin]
-        segments: list[Segment] = []
-        left, end = grid.names, start + grid.per_line
+    def _names(self, here: list[Piece], start: int) -> Iterator[Segment]:
+        """Yield the names of the fields that begin in the line, or of the field that continues in it."""
+        left, end, first = self.grid.names, start + self.grid.per_line, start == self._loaded[0]
+        begin = [piece for piece in here if piece.start >= start or first] or here[:1]
         for piece in begin:
-            goes_on = piece.start < start
-            if goes_on and len(segments) == 0 and start != self._window[0]:
-                text = "┊"
-            else:
-                text = self._label(piece, long=len(begin) == 1 and left >= 24)
-            text = fit(text, left) if len(text) > left else text
-            chosen = max(piece.start, start) < self.selection.stop and self.selection.start < min(piece.stop, end)
-            segments.append(Segment(text, self.style_of("name-selected" if chosen else "name")))
-            left -= len(text) + 2
+            text = "┊" if piece.start < start and not first else self._label(piece, left if len(begin) == 1 else 0)
             if left < 4:
-                break
-            segments.append(Segment("  ", self.rich_style))
-        return segments
+                return
+            chosen = max(piece.start, start) < self.selection.stop and self.selection.start < min(piece.stop, end)
+            yield self.text(fit(text, left).rstrip(), "index" if chosen else "detail")
+            yield Segment("  ")
+            left -= len(text) + 2
 
-    def _label(self, piece: Piece, *, long: bool) -> str:
-        if piece.field is None:
-            return "(no field: after the damage)"
+    def _label(self, piece: Piece, room: int) -> str:
         field = piece.field
-        name = (
-            escape(self.document.label(field))
-            if long
-            else field.name
-            if not field.name.startswith("[")
-            else _last(field)
-        )
-        if field.type in SHOWN_NAMES:
-            return f"{name} = {escape(value_text(field))}"
-        return name
-
-
-def _last(field: Field) -> str:
-    """Return the name with the index: `ne[1]`."""
-    steps = [step if isinstance(step, str) else f"[{step}]" for step in field.steps]
-    names = [index for index, step in enumerate(field.steps) if isinstance(step, str)]
-    return "".join(steps[names[-1] if names else 0 :])
+        if field is None:
+            return "(no field: after the damage)"
+        names = [index for index, step in enumerate(field.steps) if isinstance(step, str)]
+        last = field.steps[names[-1] if names else 0 :]  # `ne[1]`
+        short = "".join(step if isinstance(step, str) else f"[{step}]" for step in last)
+        name = escape(self.document.label(field) if room >= 24 else short)
+        return f"{name} = {escape(value_text(field))}" if field.type in SHOWN_VALUES else name

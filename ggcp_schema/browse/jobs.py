@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import copy_context
 from threading import Thread
-from time import monotonic, sleep
+from time import monotonic
 from typing import Any
 
 from textual.message import Message
@@ -16,7 +16,6 @@ from ggcp_schema.browse.document import READ_ERRORS
 from ggcp_schema.inspect import Report
 
 EVERY = 0.05  # seconds between two reports that reach the screen
-QUIET = 0.1  # seconds for which a patient job waits after the user has done something
 
 
 class Cancelled(Exception):  # noqa: N818 - not an error: it ends a job
@@ -39,19 +38,12 @@ class Working(Widget):
     `reported`, which is called in the application's thread. At most one report waits for it, so a job should pass on an
     object to which it adds, and never a copy.
 
-    A `patient` job waits in its reports while the user does something, for Python runs only one thread at a time. The
-    threads are daemons, not those of Textual's workers: quitting waits for no job, even if it cannot be cancelled.
+    The threads are daemons, not those of Textual's workers: quitting waits for no job, even if it cannot be cancelled.
     """
 
     turn = 0
     working = False
-    patient = False
-    _quiet_from = 0.0
     _unread = False  # a report is on its way
-
-    def wait(self) -> None:
-        """Let the job wait for a moment, if it is patient."""
-        self._quiet_from = monotonic() + QUIET
 
     def start(self, job: Callable[[Report], Any], *, delay: float = 0.0) -> None:
         """Start a job, after a delay in seconds unless another is started before. A running job is cancelled."""
@@ -78,8 +70,6 @@ class Working(Widget):
 
         def report(result: Any) -> None:
             nonlocal last
-            while self.patient and turn == self.turn and (left := self._quiet_from - monotonic()) > 0:
-                sleep(left)
             if turn != self.turn:
                 raise Cancelled
             if result is not None and not self._unread and monotonic() - last >= EVERY:
@@ -116,10 +106,10 @@ class Working(Widget):
 class Job(Working):
     """Work that has no picture of its own: what it finds is given to a function, as to `Working.reported`."""
 
-    def __init__(self, found: Callable[..., None], *, patient: bool = False) -> None:
+    def __init__(self, found: Callable[..., None]) -> None:
         super().__init__()
         self.display = False
-        self.found, self.patient = found, patient
+        self.found = found
 
     def reported(self, result: Any, *, done: bool) -> None:
         self.found(result, done=done)

@@ -1,9 +1,12 @@
-"""The base of all panes that show lines: virtual, with a cursor, with fixed lines at the top."""
+"""What the panes are drawn with: inks, lines with a cursor, and short forms of texts and numbers."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
+from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
 from rich.style import Style
 from rich.text import Text
@@ -12,16 +15,86 @@ from textual.binding import Binding, BindingType
 from textual.geometry import Size
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
+from textual.widget import Widget
 
-LINE_KINDS = (
-    *("accent", "bar", "changed", "cursor", "cursor-blurred", "detail", "error"),
-    *("guide", "head", "holder", "index", "name", "value", "warning"),
+INKS = (
+    *("accent", "bar", "bytes", "bytes-odd", "cursor", "cursor-blurred", "detail", "different", "error", "guide"),
+    *("head", "here", "holder", "index", "name", "none", "selected", "state", "value", "warning"),
 )
-LINE_CLASSES = {f"line--{kind}" for kind in LINE_KINDS}
+INK_CLASSES = {f"ink--{ink}" for ink in INKS}
+BARS = " ▏▎▍▌▋▊▉█"
 
 
-class LineView(ScrollView, can_focus=True):
-    """Lines that are drawn when they are seen.
+def number(value: float | None, digits: int = 4) -> str:
+    """Return a number with that many significant digits, `–` for None."""
+    if value is None:
+        return "–"
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Inf" if value > 0 else "−Inf"
+    if value == 0:
+        return "0"
+    if 1e-3 <= abs(value) < 10**digits:
+        return f"{value:.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}".replace("-", "−")
+    return f"{value:.{digits - 2}e}".replace("e-0", "e-").replace("e+0", "e").replace("-", "−")
+
+
+def fit(text: str, width: int, *, left: bool = False) -> str:
+    """Return the text in exactly that many cells of a terminal, cut with `…` at the end, or at the start if `left`."""
+    spare = width - cell_len(text)
+    if spare >= 0:
+        return text + " " * spare
+    if width < 1:
+        return ""
+    if not left:
+        return set_cell_size(text, width - 1) + "…"
+    return "…" + set_cell_size(text[::-1], width - 1)[::-1]
+
+
+def bar(share: float, width: int) -> str:
+    """Return a horizontal bar of `share` (0 to 1; NaN counts as 0), in steps of an eighth of a character."""
+    eighths = max(1, round(min(share, 1.0) * width * 8)) if share > 0 else 0
+    whole, rest = divmod(eighths, 8)
+    return ("█" * whole + (BARS[rest] if rest else "")).ljust(width)
+
+
+class Hanging:
+    """Lines whose continuation is indented below the text and not below the label."""
+
+    def __init__(self, text: Text, indent: int) -> None:
+        self.text, self.indent = text, indent
+
+    def __rich_console__(self, console: Any, options: Any) -> Any:
+        for line in self.text.split("\n"):
+            label, words = line[: self.indent], line[self.indent :]
+            for index, part in enumerate(words.wrap(console, max(8, options.max_width - self.indent))):
+                part.rstrip()
+                yield Text.assemble(label if index == 0 else " " * self.indent, part)
+
+
+class Drawn(Widget):
+    """A widget whose lines are drawn when they are seen."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = INK_CLASSES
+
+    def line(self, y: int, width: int) -> Iterable[Segment]:
+        """Return a line; it is cut or filled to the width."""
+        return ()
+
+    def ink(self, name: str) -> Style:
+        """Return the style that `app.tcss` gives an ink."""
+        return self.get_component_rich_style(f"ink--{name}")
+
+    def text(self, text: str, ink: str = "name") -> Segment:
+        """Return text in an ink."""
+        return Segment(text, self.ink(ink))
+
+    def render_line(self, y: int) -> Strip:
+        strip = Strip(self.line(y, self.scrollable_content_region.width)).adjust_cell_length(self.size.width)
+        return strip.apply_style(self.rich_style)
+
+
+class LineView(ScrollView, Drawn, can_focus=True):
+    """Lines with a cursor, and fixed lines at the top.
 
     Subclasses define `count`, `draw` and, if `top` is not 0, `draw_top`; `moved` and `chosen` are called when the
     cursor moves, and on Enter or a click on the cursor's line.
@@ -36,21 +109,18 @@ class LineView(ScrollView, can_focus=True):
         Binding("end", "end(1)", "Last line", show=False),
         Binding("enter", "choose", "Choose", show=False),
     ]
-    COMPONENT_CLASSES: ClassVar[set[str]] = LINE_CLASSES
+    COMPONENT_CLASSES: ClassVar[set[str]] = INK_CLASSES
 
     top = 0  # fixed lines
+    cursor = 0
     marks_line = True  # the line of the cursor is drawn in another style
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self.cursor = 0
 
     def count(self) -> int:
         """Return the number of lines."""
         raise NotImplementedError
 
     def draw(self, index: int, width: int) -> list[Segment]:
-        """Return a line; it is cut or filled to the width."""
+        """Return a line."""
         raise NotImplementedError
 
     def draw_top(self, index: int, width: int) -> list[Segment]:
@@ -64,6 +134,11 @@ class LineView(ScrollView, can_focus=True):
         """Act on the line of the cursor."""
 
     # Moving ------------------------------------------------------------------------------------------------
+
+    @property
+    def row(self) -> int:
+        """The line of the cursor."""
+        return self.cursor
 
     @property
     def body(self) -> int:
@@ -97,14 +172,10 @@ class LineView(ScrollView, can_focus=True):
 
     def show_cursor(self, *, centre: bool = False) -> None:
         """Scroll so that the cursor can be seen."""
-        top = round(self.scroll_y)
-        if not self.body or top <= self.cursor < top + self.body:
-            return
-        if centre:
-            top = self.cursor - self.body // 3
-        else:
-            top = self.cursor if self.cursor < top else self.cursor - self.body + 1
-        self.scroll_to(y=max(0, top), animate=False)
+        top, row = round(self.scroll_y), self.row
+        if self.body and not top <= row < top + self.body:
+            top = row - self.body // 3 if centre else row if row < top else row - self.body + 1
+            self.scroll_to(y=max(0, top), animate=False)
 
     def action_move(self, step: int) -> None:
         self.jump(self.cursor + step)
@@ -119,52 +190,31 @@ class LineView(ScrollView, can_focus=True):
         if self.count():
             self.chosen()
 
-    def on_click(self, event: events.Click) -> None:
+    def line_at(self, event: events.Click) -> tuple[int, int]:
+        """Return the line and the column that were clicked; the line is -1 where none is."""
         place = event.get_content_offset(self)
         if place is None or place.y < self.top:
-            return
+            return -1, 0
         index = round(self.scroll_y) + place.y - self.top
-        if index < self.count():
-            if index == self.cursor:
-                self.chosen()
+        return (index if index < self.count() else -1), place.x
+
+    def on_click(self, event: events.Click) -> None:
+        index, _ = self.line_at(event)
+        if index == self.cursor:
+            self.chosen()
+        elif index >= 0:
             self.jump(index)
 
-    def style_of(self, kind: str) -> Style:
-        """Return the style of a component class."""
-        return self.get_component_rich_style(f"line--{kind}")
-
-    # Drawing -----------------------------------------------------------------------------------------------
-
-    def text(self, text: str, style: str = "name") -> Segment:
-        """Return text in the style of a component class."""
-        return Segment(text, self.style_of(style))
-
-    def render_line(self, y: int) -> Strip:
-        width, base = self.scrollable_content_region.width, self.rich_style
+    def line(self, y: int, width: int) -> Iterable[Segment]:
         if y < self.top:
-            segments = self.draw_top(y, width)
-        else:
-            index = round(self.scroll_y) + y - self.top
-            if index >= self.count():
-                return Strip.blank(self.size.width, base)
-            segments = self.draw(index, width)
-            if index == self.cursor and self.marks_line:
-                strip = Strip(segments).adjust_cell_length(width, base)
-                mark = self.style_of("cursor" if self.has_focus else "cursor-blurred")
-                style = Style(bgcolor=mark.bgcolor, bold=mark.bold)
-                segments = [Segment(text, (own or Style()) + style) for text, own, *_ in strip]
-        return Strip(segments).adjust_cell_length(self.size.width, base)
-
-
-class Hanging:
-    """Lines whose continuation is indented below the text and not below the label."""
-
-    def __init__(self, text: Text, indent: int) -> None:
-        self.text, self.indent = text, indent
-
-    def __rich_console__(self, console: Any, options: Any) -> Any:
-        for line in self.text.split("\n"):
-            label, words = line[: self.indent], line[self.indent :]
-            for index, part in enumerate(words.wrap(console, max(8, options.max_width - self.indent))):
-                part.rstrip()
-                yield Text.assemble(label if index == 0 else " " * self.indent, part)
+            return self.draw_top(y, width)
+        index = round(self.scroll_y) + y - self.top
+        if index >= self.count():
+            return []
+        segments = self.draw(index, width)
+        if index != self.cursor or not self.marks_line:
+            return segments
+        mark = self.ink("cursor" if self.has_focus else "cursor-blurred")
+        style = Style(bgcolor=mark.bgcolor, bold=mark.bold)
+        line = Strip(segments).adjust_cell_length(width)
+        return [Segment(text, (own or Style()) + style) for text, own, *_ in line]

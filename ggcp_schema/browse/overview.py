@@ -1,56 +1,57 @@
-"""The Overview tab: what `info` says, the stored losses, what the bytes are used for, and damage."""
+"""The tabs of text: what `info` says with the losses and a map of the bytes, and what the format says of a field."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from collections.abc import Iterator
+from typing import Any
 
 from rich.segment import Segment
-from rich.style import Style
 from rich.text import Text
 from textual import events
 from textual.app import ComposeResult
-from textual.containers import Vertical, VerticalScroll
-from textual.strip import Strip
-from textual.widget import Widget
+from textual.containers import VerticalScroll
 from textual.widgets import Sparkline, Static
 
 from ggcp_schema.browse.document import Document
-from ggcp_schema.browse.lines import Hanging
-from ggcp_schema.browse.panes import Jump, Pane
-from ggcp_schema.browse.text import bar, number
+from ggcp_schema.browse.lines import Drawn, Hanging, bar, number
+from ggcp_schema.browse.panes import Moved, Pane
 from ggcp_schema.constructs import short_size
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.inspect.facts import Summary
 from ggcp_schema.inspect.summary import Line, summary_lines
-from ggcp_schema.inspect.text import escape
-from ggcp_schema.inspect.usage import USES, Usage
+from ggcp_schema.inspect.text import escape, shape_text, size_text, value_text
+from ggcp_schema.inspect.usage import USES
 
 ROOM = 16  # lines of the pane from which what to do next stands at its top
 SIGNS = dict(zip(USES, "█▓▒▚░·≡╳"))
+INKS = dict(zip(USES, ("bar", "value", "warning", "state", "detail", "none", "name", "error")))
+DAMAGE = ("damage", "whole", "cut", "lost")  # the labels of lines about damage
+MEMBERS = 40  # children listed at most
 
 
 class Overview(VerticalScroll, Pane, can_focus=True):
     """The Overview tab."""
 
     TITLE = "Overview"
-
-    def __init__(self, document: Document, **options: Any) -> None:
-        super().__init__(**options)
-        self.document = document
-        self._shown = False
+    _shown = False
 
     def compose(self) -> ComposeResult:
         yield Static(id="damage")
         yield Static(id="next")
-        yield LossChart()
-        yield FileMap(self.document.file.size)
+        yield Static(id="losses")
+        yield Sparkline(summary_function=max)
+        yield FileMap(self.document)
         yield Static("reading …", id="facts")
 
     def on_mount(self) -> None:
-        self.query_one("#damage", Static).display = False
-        self.query_one(LossChart).display = False
-        self.query_one(FileMap).display = False
+        for each in self.children:
+            each.display = each.id == "facts"
+
+    def _put(self, name: str, text: Any) -> None:
+        static = self.query_one(f"#{name}", Static)
+        static.display = bool(text)
+        static.update(_labelled(text) if isinstance(text, list) else text)
 
     def show(self, field: Field | None) -> None:
         if not self._shown and self.document.summary is not None:
@@ -61,31 +62,39 @@ class Overview(VerticalScroll, Pane, can_focus=True):
 
     def fail(self, error: Exception) -> None:
         """Show why the file cannot be summarized."""
-        self.query_one("#facts", Static).update(escape(str(error), keep_newlines=True))
+        self._put("facts", escape(str(error), keep_newlines=True))
 
     def _show_facts(self, summary: Summary) -> None:
-        lines = [line for line in summary_lines(summary) if line[0] != "file"]  # the name is at the top of the screen
-        lines = [line for line in lines if not line[1].startswith("ggcp-schema browse ")]
+        """Show the lines of `info`, but the file's name and how to browse it: what to do next and damage at the top."""
+        lines = [each for each in summary_lines(summary) if each[0] not in ("file", "look")]
+        first = [each for each in lines if each[1].startswith("ggcp-schema ") and self.size.height >= ROOM]
+        damage = []
         if summary.condition is not None:
-            damage = ("damage", "whole", "cut", "lost")
-            box = self.query_one("#damage", Static)
-            box.display = True
-            shown = [line for line in lines if line[0] in damage or line[1].startswith("ggcp-schema ")]
-            box.update(_labelled(shown))
-            lines = [line for line in lines if line not in shown]
-        is_high = self.size.height >= ROOM
-        first = [line for line in lines if line[1].startswith("ggcp-schema ") and is_high]
-        self.query_one("#next", Static).display = bool(first)
-        self.query_one("#next", Static).update(_labelled(first))
-        self.query_one("#facts", Static).update(_labelled([line for line in lines if line not in first]))
-        losses = summary.losses
-        chart, file_map = self.query_one(LossChart), self.query_one(FileMap)
-        chart.display = losses is not None
-        if losses is not None:
-            past = [loss / (losses.divisor or 1) for loss in losses.past]
-            chart.set_losses(past, summary.loss, losses.untrained, rough=losses.is_rough)
-        file_map.display = True
-        file_map.set_usage(self.document.usage)
+            damage = [each for each in lines if each[0] in DAMAGE or each[1].startswith("ggcp-schema ")]
+            first = []
+        self._put("damage", damage)
+        self._put("next", first)
+        self._put("facts", [each for each in lines if each not in first + damage])
+        self._put("losses", self._losses(summary))
+        self.query_one(FileMap).display = True
+
+    def _losses(self, summary: Summary) -> Text | str:
+        """Return the loss beside that of an untrained model, and draw the losses before it, the oldest first."""
+        losses, latest = summary.losses, summary.loss
+        if losses is None:
+            return ""
+        past = [loss / (losses.divisor or 1) for loss in losses.past if math.isfinite(loss)]
+        chart = self.query_one(Sparkline)
+        chart.data, chart.display = past, len(past) > 1
+        text = Text.assemble(("Loss  ", "bold"), (number(latest), "bold"))
+        if latest is not None and losses.untrained:
+            share, untrained = bar(latest / losses.untrained, 10), number(losses.untrained)
+            text.append(f"  ▕{share}▏ {untrained} = ln(n_vocab), untrained")
+        if losses.is_rough:
+            text.append("\napproximate: from a few tokens")
+        if chart.display:
+            text.append(f"\nthe last {len(past)} losses, {number(min(past))} to {number(max(past))}:")
+        return text
 
 
 def _labelled(lines: list[Line]) -> Hanging:
@@ -93,42 +102,14 @@ def _labelled(lines: list[Line]) -> Hanging:
     return Hanging(text, 13)
 
 
-class LossChart(Vertical):
-    """The last loss beside that of an untrained model, ln(n_vocab), and the losses before it."""
-
-    def compose(self) -> ComposeResult:
-        yield Static(id="loss")
-        yield Sparkline(summary_function=max)
-        yield Static(id="losses")
-
-    def set_losses(self, losses: list[float], latest: float | None, untrained: float | None, *, rough: bool) -> None:
-        """Show these losses, the oldest first, and the latest beside that of an untrained model."""
-        losses = [loss for loss in losses if math.isfinite(loss)]
-        text = Text.assemble(("Loss  ", "bold"), (number(latest), "bold"))
-        if latest is not None and untrained:
-            text.append(f"  ▕{bar(latest / untrained, 10)}▏ {number(untrained)} = ln(n_vocab), untrained")
-        if rough:
-            text.append("\napproximate: from a few tokens")
-        self.query_one("#loss", Static).update(text)
-        chart, words = self.query_one(Sparkline), self.query_one("#losses", Static)
-        chart.data, chart.display, words.display = losses, len(losses) > 1, len(losses) > 1
-        if losses:
-            words.update(f"the last {len(losses)} losses, {number(min(losses))} to {number(max(losses))}")
-
-
-class FileMap(Widget):
+class FileMap(Drawn):
     """The file to scale: a cell stands for an equal part of its bytes, drawn as what takes most of them."""
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = {f"map--{use.replace(' ', '-')}" for use in USES} | {
-        "map--label",
-        "map--title",
-        "map--here",
-    }
+    here = 0
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, document: Document) -> None:
         super().__init__()
-        self.file_size, self.here = size, 0
-        self.usage: Usage | None = None
+        self.document = document
         self._cells: list[str] = []
 
     @property
@@ -136,75 +117,100 @@ class FileMap(Widget):
         """The lines of the map."""
         return 1 if self.app.size.height < 30 else 3
 
-    def set_usage(self, usage: Usage | None) -> None:
-        """Show what the bytes are used for."""
-        self.usage = usage
-        self._cells = []
-        self.styles.height = self.rows + 1 + len(self._legend())
-        self.refresh(layout=True)
+    def get_content_height(self, container: Any, viewport: Any, width: int) -> int:
+        """Return the lines of the title, the map and the legend."""
+        return self.rows + 1 + len(self._legend(width))
 
     def place(self, offset: int) -> None:
         """Mark the cell of a byte."""
         self.here = offset
         self.refresh()
 
-    def on_resize(self) -> None:
-        self.set_usage(self.usage)
-
-    def _legend(self) -> list[list[tuple[str, str]]]:
+    def _legend(self, width: int) -> list[list[tuple[str, str]]]:
         """Return the uses with their sizes, in as many lines as they need."""
-        sizes = {} if self.usage is None else self.usage.sizes
         lines: list[list[tuple[str, str]]] = []
         left = 0
-        for use, size in sizes.items():
-            if not size:
-                continue
-            share = 100 * size / max(1, self.file_size)
+        sizes = self.document.usage.sizes if self.document.usage else {}
+        for use, size in ((use, size) for use, size in sizes.items() if size):
+            share = 100 * size / max(1, self.document.file.size)
             words = f"{use} {short_size(size)} {share:.0f} %" if share >= 0.5 else f"{use} {short_size(size)}"
             if len(words) + 4 > left:
                 lines.append([])
-                left = self.size.width
+                left = width
             lines[-1].append((use, words))
             left -= len(words) + 4
         return lines
 
-    def render_line(self, y: int) -> Strip:
-        width, base = self.size.width, self.rich_style
-        label = self.get_component_rich_style("map--label")
+    def line(self, y: int, width: int) -> Iterator[Segment]:
+        usage, total = self.document.usage, width * self.rows
         if y == 0:
-            title = [
-                Segment("Bytes", self.get_component_rich_style("map--title")),
-                Segment("  click a cell to go there", label),
-            ]
-            return Strip(title).adjust_cell_length(width, base)
-        if 1 <= y <= self.rows and self.usage is not None:
-            total = width * self.rows
+            yield self.text("Bytes", "holder")
+            yield self.text("  click a cell to go there", "detail")
+        elif y <= self.rows and usage is not None:
             if len(self._cells) != total:
-                self._cells = self.usage.pooled(total)
-            here = self.here * total // max(1, self.file_size)
-            start = (y - 1) * width
-            segments = []
-            for index in range(start, start + width):
-                style = self._style(self._cells[index])
-                if index == here:
-                    segments.append(Segment("◆", style + self.get_component_rich_style("map--here")))
-                else:
-                    segments.append(Segment(SIGNS[self._cells[index]], style))
-            return Strip(segments).simplify()
-        index, legend = y - self.rows - 1, self._legend()
-        if not 0 <= index < len(legend):
-            return Strip.blank(width, base)
-        segments = []
-        for use, words in legend[index]:
-            segments += [Segment(SIGNS[use], self._style(use)), Segment(f" {words}  ", label)]
-        return Strip(segments).adjust_cell_length(width, base)
-
-    def _style(self, use: str) -> Style:
-        return self.get_component_rich_style(f"map--{use.replace(' ', '-')}")
+                self._cells = usage.pooled(total)
+            here = self.here * total // max(1, self.document.file.size) - (y - 1) * width
+            for index, use in enumerate(self._cells[(y - 1) * width : y * width]):
+                yield self.text("◆", "here") if index == here else self.text(SIGNS[use], INKS[use])
+        elif y <= self.rows + len(legend := self._legend(width)):
+            for use, words in legend[y - self.rows - 1]:
+                yield from (self.text(SIGNS[use], INKS[use]), self.text(f" {words}  ", "detail"))
 
     def on_click(self, event: events.Click) -> None:
-        place = event.get_content_offset(self)
-        if place is None or not 1 <= place.y <= self.rows:
-            return
-        cell = (place.y - 1) * self.size.width + place.x
-        self.post_message(Jump(offset=min(self.file_size - 1, self.file_size * cell // (self.size.width * self.rows))))
+        place, size = event.get_content_offset(self), self.document.file.size
+        if place is not None and 1 <= place.y <= self.rows:
+            cell = (place.y - 1) * self.size.width + place.x
+            self.post_message(Moved(self, min(size - 1, size * cell // (self.size.width * self.rows))))
+
+
+def describe(document: Document, field: Field) -> Iterator[tuple[str, str]]:
+    """Give what is known of a field as labels and texts."""
+    yield "path", field.path
+    yield "type", field.type
+    if field.is_leaf and field.type != "padding":
+        yield "value", value_text(field, 2000)
+    if field.rule:
+        yield "rule", field.rule
+    if field.docs:
+        yield "note", field.docs
+    yield "offset", f"{field.offset:,} (0x{field.offset:x})"
+    yield "size", size_text(field.size)
+    tensor = document.tensor_of(field)
+    if tensor is not None:
+        yield "tensor", tensor.path
+        if tensor.name:
+            yield "name", tensor.name
+        shape = shape_text(tensor.shape)
+        numpy = ", ".join(map(str, reversed(tensor.shape)))
+        yield "shape", f"{shape} (ggml order), ({numpy}) in numpy" if tensor.shape else shape
+        yield "elements", f"{tensor.n_elements:,} {tensor.type}"
+    for finding in document.file.findings:
+        if finding.path == field.path:
+            yield "finding", finding.message
+    damage = document.file.damage
+    if damage is not None and document.marks.get(field.path, "").startswith("damage"):
+        yield "damage", f"{damage.path}: expected {damage.expected}, found {damage.found}"
+    yield "format", document.file.format.title
+    if document.summary is not None and document.summary.era is not None:
+        yield "era", document.summary.era.writer_text
+    if not field.is_leaf:
+        children = field.children()
+        yield "fields", f"{len(children):,}"
+        for index in range(min(len(children), MEMBERS)):
+            child = children[index]
+            yield "", f"{child.name:<18} {child.type:<8} {child.docs}"
+        if len(children) > MEMBERS:
+            yield "", f"… and {len(children) - MEMBERS:,} more"
+
+
+class Schema(VerticalScroll, Pane, can_focus=True):
+    """The Schema tab."""
+
+    TITLE = "Schema"
+
+    def compose(self) -> ComposeResult:
+        yield Static()
+
+    def show(self, field: Field | None) -> None:
+        after = "These bytes belong to no field: they come after the damage."
+        self.query_one(Static).update(after if field is None else _labelled([*describe(self.document, field)]))

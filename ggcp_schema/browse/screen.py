@@ -1,9 +1,9 @@
-"""What the screens with one file and with two have in common."""
+"""What the screens with one file and with two have in common: panes, keys, and a look at changes of the file."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from typing import Any, ClassVar
@@ -13,15 +13,16 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.screen import Screen
 from textual.widget import Widget
+from textual.widgets import Footer, Tree
 
 from ggcp_schema.browse import commands
-from ggcp_schema.browse.dialogs import CommandWindow, GoToWindow, HelpWindow, SearchWindow
+from ggcp_schema.browse.dialogs import CommandWindow, HelpWindow, SearchWindow, Target
 from ggcp_schema.browse.document import READ_ERRORS, Document
 from ggcp_schema.browse.hexview import HexView
 from ggcp_schema.browse.jobs import Job
-from ggcp_schema.browse.panes import Keys, TopBar, Unreadable, reads_file
+from ggcp_schema.browse.panes import TopBar, Unreadable, reads_file
 from ggcp_schema.constructs.tree import Field
-from ggcp_schema.errors import FileError, GgcpError
+from ggcp_schema.errors import FileError
 from ggcp_schema.files.source import Source
 from ggcp_schema.inspect.findings import Place, next_place
 
@@ -47,15 +48,14 @@ class Reopen(Message):
 
 
 class FileScreen(Screen[None]):
-    """What the screens with one file and with two have in common: panes, keys, and a look at changes of the file."""
+    """A screen of panes, each in a frame; `documents[side]` is the file that keys and windows act on."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("question_mark", "help", "help", key_display="?", tooltip="Keys"),
         Binding("q", "app.quit", "quit", tooltip="Quit"),
         Binding("tab", "pane(1)", "pane", key_display="Tab", tooltip="Next pane"),
         Binding("shift+tab", "pane(-1)", "Previous pane", show=False),
-        Binding("slash", "search", "search", key_display="/", tooltip="Search paths, names and texts"),
-        Binding("g", "go_to", "go to", tooltip="Go to a path or an offset"),
+        Binding("slash,g", "search", "search, go to", key_display="/", tooltip="Search, or go to a path or an offset"),
         Binding("n", "tensor(1)", "next tensor", tooltip="Next tensor"),
         Binding("N", "tensor(-1)", "Previous tensor", show=False),
         Binding("f", "finding", "finding", tooltip="Next finding: NaN, infinity, damage, odd padding"),
@@ -72,13 +72,14 @@ class FileScreen(Screen[None]):
     NAMES: ClassVar[tuple[str, ...]]  # of the panes
     OWNERS: ClassVar[dict[str, type[Widget]]]  # whose keys the help window lists
     field: Field | None = None
-    byte = tab = side = 0
+    byte = side = pane = 0
+    zoomed = False
 
     def __init__(self, *documents: Document) -> None:
         super().__init__()
         self.documents = documents
         self.finder = Job(self.found)
-        self.students = [Job(partial(self.studied, document), patient=True) for document in documents]
+        self.students = [Job(partial(self.studied, document)) for document in documents]
 
     @property
     def document(self) -> Document:
@@ -87,93 +88,65 @@ class FileScreen(Screen[None]):
 
     def edges(self) -> Iterator[Widget]:
         """Yield the jobs and the keys at the bottom."""
-        yield from (self.finder, *self.students, Keys())
+        yield from (self.finder, *self.students, Footer(show_command_palette=False))
 
-    def studied(self, document: Document, result: Any, *, done: bool) -> None:
-        """Show what `info` says about a file, or the error (`result`) that prevents that."""
-        self.query_one(TopBar).refresh()
+    def targets(self) -> list[Widget]:
+        """Return the widgets that get the focus, one of each pane, in the order of Tab."""
+        raise NotImplementedError
 
     def select(self, field: Field | None, offset: int | None = None, origin: Widget | None = None) -> None:
         """Select a field everywhere but in the widget where the user did it."""
         raise NotImplementedError
 
-    def frames(self) -> list[str]:
-        """Return the ids of the panes, in the order of Tab."""
-        raise NotImplementedError
+    def studied(self, document: Document, result: Any, *, done: bool) -> None:
+        """Show what `info` says about a file, or the error (`result`) that prevents that."""
+        self.query_one(TopBar).refresh()
 
-    # Panes -------------------------------------------------------------------------------------------------
-
-    @property
-    def single(self) -> bool:
-        """Whether one pane is shown at a time."""
-        return self.has_class("-single")
-
-    @property
-    def crowded(self) -> bool:
-        """Whether there is no room for all panes, so that the open one decides which are shown."""
-        return self.single
-
-    def fit_to(self, width: int, height: int) -> None:
-        """Arrange the panes for a size of the screen."""
-        before = self.classes
-        self.set_class(self.zoomed or width < SINGLE[0] or height < SINGLE[1], "-single", update=False)
-        self.set_class(height < LOW, "-low", update=False)
-        self._show_panes(before)
-
-    def on_resize(self, event: events.Resize) -> None:
-        self.fit_to(event.size.width, event.size.height)
-
-    pane = 0
-    zoomed = False
-
-    def _show_panes(self, before: Collection[str] | None = None) -> None:
-        """Show the panes that there is room for; `before` are the classes of the screen at the last time."""
-        before = self.classes if before is None else before
-        names = self.frames()
-        for index, name in enumerate(names):
-            self.set_class(self.crowded and index == self.pane, f"-shows-{name}", update=False)
-        if self.classes != before:
-            self.app.update_styles(self)  # once: it takes longer than all else
-        for bar in self.query(TopBar):
-            bar.put(panes=(list(self.NAMES), self.pane) if self.single else None)
-
-    def target(self, name: str) -> Widget:
-        """Return the widget that is focused in a pane."""
-        raise NotImplementedError
-
-    def open_pane(self, index: int) -> None:
-        """Focus a pane; where only one is shown, show it."""
-        self.pane = index % len(self.frames())
-        self._show_panes()
-        self.target(self.frames()[self.pane]).focus()
-
-    def action_zoom(self) -> None:
-        """Let the pane with the focus fill the screen, or show all panes again."""
-        self.zoomed = not self.zoomed
-        self.fit_to(self.app.size.width, self.app.size.height)
-
-    def action_pane(self, step: int) -> None:
-        self.open_pane(self.pane + step)
-
-    def frame_of(self, widget: Widget) -> int:
-        """Return which pane a widget is in; the open one if it is in none."""
-        ids = [(ancestor.id or "").removesuffix("-frame") for ancestor in widget.ancestors_with_self]
-        return next((index for index, name in enumerate(self.frames()) if name in ids), self.pane)
-
-    def on_descendant_focus(self, event: events.DescendantFocus) -> None:
-        self.pane = self.frame_of(event.widget)
-
-    # The file may change -----------------------------------------------------------------------------------
-
-    async def on_mount(self) -> None:
+    def on_mount(self) -> None:
+        self.show_panes()
         self.set_interval(WATCH, self.look_for_changes)
         for student, document in zip(self.students, self.documents, strict=True):
             student.start(document.study, delay=AFTER_PAINT)
 
-    def hold_work(self) -> None:
-        """Let work in the background wait while the user does something."""
-        for student in self.students:
-            student.wait()
+    # Panes -------------------------------------------------------------------------------------------------
+
+    def show_panes(self) -> None:
+        """Show the panes that there is room for."""
+        width, height = self.app.size
+        single = self.zoomed or width < SINGLE[0] or height < SINGLE[1]
+        self.set_class(single, "-single")
+        self.set_class(height < LOW, "-low")
+        shown = self.targets()[self.pane].ancestors
+        for each in self.query(".frame, .row"):
+            each.set_class(each in shown, "-open")
+        names = (f"[{name}]" if index == self.pane else f" {name} " for index, name in enumerate(self.NAMES))
+        self.query_one(TopBar).put(pane=" ".join(names) if single else "")
+
+    def on_resize(self) -> None:
+        self.show_panes()
+
+    def open_pane(self, index: int) -> None:
+        """Focus a pane; where only one is shown, show it."""
+        targets = self.targets()
+        self.pane = index % len(targets)
+        self.show_panes()
+        targets[self.pane].focus()
+
+    def action_zoom(self) -> None:
+        """Let the pane with the focus fill the screen, or show all panes again."""
+        self.zoomed = not self.zoomed
+        self.show_panes()
+
+    def action_pane(self, step: int) -> None:
+        self.open_pane(self.pane + step)
+
+    def on_descendant_focus(self, event: events.DescendantFocus) -> None:
+        for index, target in enumerate(self.targets()):
+            if event.widget is target and index != self.pane:
+                self.pane = index
+                self.show_panes()
+
+    # The file may change -----------------------------------------------------------------------------------
 
     def look_for_changes(self) -> None:
         """Say it once if a file was changed or cut by another program."""
@@ -200,44 +173,31 @@ class FileScreen(Screen[None]):
     def on_unreadable(self, message: Unreadable) -> None:
         self.failed(message.error)
 
-    def place(self) -> tuple[str | None, int, int]:
-        """Return the path of the field, the byte and the tab, to go there again."""
-        return (self.field.path if self.field else None), self.byte, self.tab
-
-    async def restore(self, place: tuple[str | None, int, int]) -> None:
-        """Go to a place of before, as far as the file still has it."""
-        path, byte, _ = place
+    def restore(self, before: FileScreen) -> None:
+        """Go to the place that another screen shows, as far as the file still has it."""
         with suppress(*READ_ERRORS):
-            field = None if path is None else self.document.file.find(path)
-            self.select(field, byte if field and field.offset <= byte < field.end else None)
+            field = None if before.field is None else self.document.file.find(before.field.path)
+            self.select(field, before.byte if field and field.offset <= before.byte < field.end else None)
 
     def action_reload(self) -> None:
         self.post_message(Reopen())
 
     # Keys --------------------------------------------------------------------------------------------------
 
+    @reads_file
+    def on_tree_node_highlighted(self, event: Tree.NodeHighlighted[Any]) -> None:
+        tree: Any = event.control
+        if isinstance(event.node.data, Field) and event.node is not tree.root:  # the root has no row
+            self.side = self.documents.index(tree.document)
+            self.select(event.node.data, origin=tree)
+
     def action_search(self) -> None:
         self.app.push_screen(SearchWindow(self.document), self._searched)
 
     @reads_file
-    def _searched(self, path: str | None) -> None:
-        if path is None:
-            return
-        tensor = self.document.file.tensors.get(path)
-        try:
-            field = self.document.field_of(tensor) if tensor else self.document.file.find(path)
-        except GgcpError as error:
-            self.notify(str(error), severity="error", markup=False)
-            return
-        self.select(field)
-
-    def action_go_to(self) -> None:
-        self.app.push_screen(GoToWindow(self.document), self._gone_to)
-
-    @reads_file
-    def _gone_to(self, place: tuple[Field | None, int] | None) -> None:
-        if place is not None:
-            self.select(*place)
+    def _searched(self, target: Target | None) -> None:
+        if target is not None:
+            self.select(*target)
 
     def position(self) -> int:
         """Return the offset from which the next tensor or finding is looked for."""
@@ -246,14 +206,14 @@ class FileScreen(Screen[None]):
 
     @reads_file
     def action_tensor(self, step: int) -> None:
-        tensor = self.document.file.tensors.next_to(self.position(), step)
-        if tensor is None:
-            if not self.document.file.tensors:
-                self.notify("This file has no tensors.")
-                return
+        tensors = self.document.file.tensors
+        tensor = tensors.next_to(self.position(), step)
+        if tensor is not None:
+            self.select(self.document.field_of(tensor))
+        elif tensors:
             self.notify("This is the last tensor." if step > 0 else "This is the first tensor.")
         else:
-            self.select(self.document.field_of(tensor))
+            self.notify("This file has no tensors.")
 
     def action_finding(self) -> None:
         self.query_one(TopBar).put(note="looking for findings …  Esc: stop")
@@ -277,9 +237,8 @@ class FileScreen(Screen[None]):
             self.failed(result)
 
     def action_stop(self) -> None:
-        if self.finder.working:
-            self.finder.stop()
-            self.query_one(TopBar).put(note="")
+        self.finder.stop()
+        self.query_one(TopBar).put(note="")
 
     def _copy(self, text: str) -> None:
         self.app.copy_to_clipboard(text)
@@ -290,11 +249,11 @@ class FileScreen(Screen[None]):
 
     @reads_file
     def action_copy_command(self) -> None:
-        file = self.document.file.path
-        if self.field is None:
+        file, field = self.document.file.path, self.field
+        if field is None:
             self._copy(commands.hex_at(file, self.byte))
-            return
-        self._copy(commands.printing(file, self.field, self.document.element_at(self.byte, self.field)))
+        else:
+            self._copy(commands.printing(file, field, self.document.element_at(self.byte, field)))
 
     @reads_file
     def action_extract(self) -> None:
@@ -304,13 +263,10 @@ class FileScreen(Screen[None]):
         else:
             self.app.push_screen(CommandWindow(commands.extracting(self.document.file.path, tensor)))
 
-    def _advised(self) -> tuple[str, ...]:
-        return () if self.document.summary is None else self.document.summary.next
-
     def action_export(self) -> None:
-        self.app.push_screen(
-            CommandWindow(commands.exporting(self.document.file.path, self._advised(), self.document.has_tokens))
-        )
+        summary = self.document.summary
+        advised, has_tokens = (summary.next, bool(summary.n_tokens)) if summary else ((), False)
+        self.app.push_screen(CommandWindow(commands.exporting(self.document.file.path, advised, has_tokens)))
 
     def action_convert(self) -> None:
         self.app.push_screen(CommandWindow(commands.converting(self.document.file.path)))

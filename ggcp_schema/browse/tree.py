@@ -8,16 +8,13 @@ from typing import Any, ClassVar, NamedTuple
 from rich.cells import cell_len
 from rich.style import Style
 from rich.text import Text
-from textual import events
 from textual.binding import Binding, BindingType
-from textual.message import Message
 from textual.widgets import Tree
 from textual.widgets.tree import TreeNode
 
 from ggcp_schema.browse.document import READ_ERRORS, Document
-from ggcp_schema.browse.lines import LINE_CLASSES
+from ggcp_schema.browse.lines import INK_CLASSES, fit
 from ggcp_schema.browse.panes import reads_file
-from ggcp_schema.browse.text import fit
 from ggcp_schema.constructs import short_size
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.inspect.text import count_text, escape, shape_text, value_text
@@ -27,9 +24,9 @@ SIGNS = {
     "damage inside": ("✗", "error"),
     "finding": ("!", "warning"),
     "finding inside": ("!", "warning"),
-    "changed": ("≠", "changed"),
-    "changed inside": ("≠", "changed"),
-    "only": ("+", "changed"),
+    "changed": ("≠", "accent"),
+    "changed inside": ("≠", "accent"),
+    "only": ("+", "accent"),
 }
 GROUP = 1000  # elements of a list that are unfolded at once
 LONGEST = 200  # characters of a text that are looked at
@@ -54,28 +51,16 @@ class TreeView(Tree["Field | Group"]):
         Binding("down,j", "cursor_down", "Down", show=False),
         Binding("left,h", "out", "Collapse, or to the parent", show=False),
         Binding("right,l", "into", "Expand, or to the first child", show=False),
-        Binding("enter,space", "unfold", "Expand or collapse", show=False),
+        Binding("enter,space", "toggle_node", "Expand or collapse", show=False),
     ]
-    COMPONENT_CLASSES: ClassVar[set[str]] = LINE_CLASSES
+    COMPONENT_CLASSES: ClassVar[set[str]] = INK_CLASSES
     LINES = dict.fromkeys(("default", "bold", "double"), ("│ ", "│ ", "│ ", "│ "))
-
-    class Moved(Message):
-        """The user moved the cursor to another field."""
-
-        def __init__(self, view: TreeView, field: Field) -> None:
-            super().__init__()
-            self.view, self.field = view, field
-
-        @property
-        def control(self) -> TreeView:
-            """The view whose cursor moved."""
-            return self.view
 
     def __init__(self, document: Document, **options: Any) -> None:
         super().__init__("", document.file.root, **options)
         self.document = document
         self.marks: Mapping[str, str] = document.marks
-        self.show_root, self.auto_expand, self.guide_depth = False, False, 2
+        self.show_root, self.guide_depth = False, 2
         self._new = True
         self._opened: set[Node] = set()  # what `reveal` has expanded, and not the user
         self.fill(self.root)
@@ -113,9 +98,8 @@ class TreeView(Tree["Field | Group"]):
         node = self.cursor_node
         if node is None or node is self.root:  # not drawn yet
             node = next(iter(self.root.children), None)
-        if node is None or node.data is None:
-            return None
-        return node.data.parent if isinstance(node.data, Group) else node.data
+        data = None if node is None else node.data
+        return data.parent if isinstance(data, Group) else data
 
     # Unfolding ---------------------------------------------------------------------------------------------
 
@@ -131,22 +115,17 @@ class TreeView(Tree["Field | Group"]):
             step *= GROUP
         for at in range(start, stop, step):
             data = children[at] if step == 1 else Group(field, at, min(stop, at + step))
-            node.add("", data, allow_expand=step > 1 or not data.is_leaf)  # type: ignore[union-attr]
+            node.add("", data, allow_expand=isinstance(data, Group) or not data.is_leaf)
 
     def _child(self, node: Node, step: str | int) -> list[Node]:
         """Return the nodes that lead from a node to its child, which comes last; an empty list if it has none."""
         self.fill(node)
-        path: list[Node] = []
-        while node.children and isinstance(node.children[0].data, Group):
-            inside = (each for each in node.children if each.data.start <= step < each.data.stop)  # type: ignore
-            found = next(inside, None)
-            if found is None:
-                return []
-            path.append(found)
-            node = found
-            self.fill(node)
-        last = next((each for each in node.children if each.data.steps[-1] == step), None)  # type: ignore[union-attr]
-        return [] if last is None else [*path, last]
+        for each in node.children:
+            if isinstance(each.data, Group) and each.data.start <= step < each.data.stop:  # type: ignore[operator]
+                return [each, *self._child(each, step)]
+            if isinstance(each.data, Field) and each.data.steps[-1] == step:
+                return [each]
+        return []
 
     def reveal(self, field: Field) -> None:
         """Put the cursor on a field, and expand what leads to it.
@@ -160,44 +139,36 @@ class TreeView(Tree["Field | Group"]):
             if not found:
                 return
             path += found
-        for node in self._opened.difference(path[:-1]):
-            node.collapse()
-            node.remove_children()
-            self._opened.discard(node)
-        for node in path[:-1]:
-            if not node.is_expanded:
-                node.expand()
-                self._opened.add(node)
-        with self.prevent(Tree.NodeHighlighted):
+        with self.prevent(Tree.NodeHighlighted, Tree.NodeExpanded, Tree.NodeCollapsed):
+            for node in self._opened.difference(path[:-1]):
+                node.collapse()
+                node.remove_children()
+                self._opened.discard(node)
+            for node in path[:-1]:
+                if not node.is_expanded:
+                    node.expand()
+                    self._opened.add(node)
             top = round(self.scroll_y)
             _ = self.last_line  # the lines are known after that
             self.move_cursor(path[-1])
             if not top <= path[-1].line < top + self.size.height:
                 self.scroll_to(y=max(0, path[-1].line - self.size.height // 3), animate=False)
 
-    def _expand(self, node: Node) -> None:
-        self.fill(node)
-        node.expand()
-        up: Node | None = node
-        while up is not None:  # what leads to a node that the user expanded stays expanded too
+    @reads_file
+    def on_tree_node_expanded(self, event: Tree.NodeExpanded[Any]) -> None:
+        """Fill what the user expanded; it stays expanded, with all that leads to it."""
+        self.fill(event.node)
+        up: Node | None = event.node
+        while up is not None:
             self._opened.discard(up)
             up = up.parent
 
-    @reads_file
-    def action_unfold(self) -> None:
-        node = self.cursor_node
-        if node is not None and node.allow_expand:
-            node.collapse() if node.is_expanded else self._expand(node)
-
-    @reads_file
     def action_into(self) -> None:
         node = self.cursor_node
-        if node is None or not node.allow_expand:
-            return
-        if node.is_expanded:
+        if node is not None and node.is_expanded:
             self.action_cursor_down()
-        else:
-            self._expand(node)
+        elif node is not None and node.allow_expand:
+            node.expand()
 
     def action_out(self) -> None:
         node = self.cursor_node
@@ -206,82 +177,52 @@ class TreeView(Tree["Field | Group"]):
         elif node is not None and node.parent not in (None, self.root):
             self.move_cursor(node.parent)
 
-    @reads_file
-    def on_tree_node_highlighted(self, event: Tree.NodeHighlighted[Field | Group]) -> None:
-        event.stop()
-        if isinstance(event.node.data, Field) and event.node is not self.root:  # the root has no row
-            self.post_message(self.Moved(self, event.node.data))
-
-    async def on_click(self, event: events.Click) -> None:
-        """Move to the row that was clicked; expand or collapse it at a second click, or one on its arrow."""
-        event.prevent_default()
-        place = event.get_content_offset(self)
-        line = -1 if place is None else round(self.scroll_y) + place.y
-        node = self.get_node_at_line(line)
-        if place is None or node is None:
-            return
-        again = line == self.cursor_line or 0 <= place.x - 2 * self._depth(node) < 2
-        self.cursor_line = line
-        if again:
-            self.action_unfold()
-
     # Drawing -----------------------------------------------------------------------------------------------
-
-    def _depth(self, node: Node) -> int:
-        depth = -1
-        while node.parent is not None:
-            depth, node = depth + 1, node.parent
-        return depth
 
     def get_label_width(self, node: Node) -> int:
         """Return a width that every tree has, so that only visible labels are made."""
         return 1
 
     def render_label(self, node: Node, base_style: Style, style: Style) -> Text:
-        width = self.scrollable_content_region.width - 2 * self._depth(node)
+        depth, up = -1, node.parent
+        while up is not None:
+            depth, up = depth + 1, up.parent
+        width = max(1, self.scrollable_content_region.width - 2 * depth)
         try:
-            parts = self._parts(node, max(1, width))
+            parts = self._parts(node, width)
         except READ_ERRORS:
             parts = [("(cannot be read)", "error")]
         text = Text(no_wrap=True, end="")
         for words, kind in parts:
-            own = self.get_component_rich_style(f"line--{kind}")
+            own = self.get_component_rich_style(f"ink--{kind}")
             text.append(words, Style(color=own.color, bold=own.bold))
         text.pad_right(max(0, width - text.cell_len))
         text.stylize_before(style)
         return text
 
     def _parts(self, node: Node, width: int) -> list[tuple[str, str]]:
-        """Return what stands in a row, with the kinds of text."""
-        arrow = "▾ " if node.is_expanded else "▸ "
-        if isinstance(node.data, Group):
-            return [(arrow, "guide"), (f"[{node.data.start:,} … {node.data.stop - 1:,}]", "index")]
-        field = node.data
-        assert field is not None  # noqa: S101 - every row but the root's has data
-        sign, sign_kind = SIGNS.get(self.marks.get(field.path, ""), ("", "name"))
-        sign = f"{sign} " if sign else ""
-        name = escape(field.name)
+        """Return what stands in a row, with the inks."""
+        field, arrow = node.data, "▾ " if node.is_expanded else "▸ "
+        if not isinstance(field, Field):
+            return [(arrow, "guide"), (f"[{field.start:,} … {field.stop - 1:,}]" if field else "", "index")]
+        sign, sign_ink = SIGNS.get(self.marks.get(field.path, ""), ("", "name"))
+        sign, name = f"{sign} " if sign else "", escape(field.name)
         if isinstance(field.steps[-1], int) and field.parent is not None:  # what follows begins in one column
             name = name.ljust(len(f"[{len(field.parent.children()) - 1}]"))
         left = width - 2 - len(sign) - cell_len(name)
-        caption, value = self._caption(field)
-        words = sum(cell_len(text) + 2 for text in (caption, value) if text)
+        words, ink = self._words(field)
         details = self._details(field)
-        detail = next((text for text in details if words + len(text) + 1 <= left), "")
-        if not detail and not caption:
-            detail = next((text for text in details if len(text) + 1 <= left), "")
-            if words and left - len(detail) - 3 < min(words, 12):
-                detail = ""
+        detail = next((text for text in details if cell_len(words) + len(text) + 3 <= left), "")
+        detail = detail or next((text for text in details if len(text) + 1 <= left - min(cell_len(words), 12) - 2), "")
         kind = "name" if field.is_leaf else "index" if name.startswith("[") else "holder"
-        parts = [("  " if field.is_leaf else arrow, "guide"), (sign, sign_kind)]
+        parts = [("  " if field.is_leaf else arrow, "guide"), (sign, sign_ink)]
         parts.append((fit(name, width - 2 - len(sign)) if left < 0 else name, kind))
-        left -= len(detail) + (1 if detail else 0)
-        for text, text_kind in ((caption, "name"), (value, "value")):
-            if text and left > 4:
-                shown = fit(text, min(cell_len(text), left - 2))
-                parts.append((f"  {shown}", text_kind))
-                left -= cell_len(shown) + 2
-        return [*parts, (" " * (max(0, left) + 1) + detail, "detail")] if detail else parts
+        left -= len(detail) + 1
+        if words and left > 4:
+            shown = fit(words, min(cell_len(words), left - 2))
+            parts.append((f"  {shown}", ink))
+            left -= cell_len(shown) + 2
+        return [*parts, (" " * (left + 1) + detail, "detail")]
 
     def _details(self, field: Field) -> list[str]:
         """Return what stands at the right, from the longest form to the shortest."""
@@ -299,23 +240,18 @@ class TreeView(Tree["Field | Group"]):
             return [f"{count} {size:>8}", f"{count} {size}", size]
         if not field.is_leaf:
             return [f"{size:>8}", size]
-        if field.type in ("padding", "data"):
-            return [f"{field.type} {size:>8}", size]
-        return [field.type, ""]
+        return [f"{field.type} {size:>8}", size] if field.type in ("padding", "data") else [field.type]
 
-    def _caption(self, field: Field) -> tuple[str, str]:
-        """Return what follows the name: for an element of a list the name that it holds, and the value of a leaf."""
+    def _words(self, field: Field) -> tuple[str, str]:
+        """Return what follows the name: the value of a leaf; for an element of a list the name that it holds."""
         broken = self.document.broken_off(field)
         if broken:
-            return f"broken off at {broken}", ""
+            return f"broken off at {broken}", "name"
         if field.is_leaf:
-            return "", "" if field.type in ("padding", "data") else escape(value_text(field, LONGEST))
+            return "" if field.type in ("padding", "data") else escape(value_text(field, LONGEST)), "value"
         if not isinstance(field.steps[-1], int):
-            return "", ""
+            return "", "name"
         name = self.document.name_of(field)
-        if not name:
-            return "", ""
-        children = field.children()[:8]
-        value = next((child for child in children if child.name == "value"), None)
-        shown = "" if value is None else self.document.brief(value, LONGEST)
-        return escape(name), escape(shown)
+        value = next((child for child in field.children()[:8] if child.name == "value"), None) if name else None
+        shown = "" if value is None else f"  {self.document.brief(value, LONGEST)}"
+        return escape(f"{name}{shown}"), "name"

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from textwrap import wrap
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from rich.segment import Segment
 from textual import events
 from textual.binding import Binding, BindingType
 from textual.geometry import Size
 
-from ggcp_schema.browse.document import Document
-from ggcp_schema.browse.lines import LineView
-from ggcp_schema.browse.panes import Jump, Pane, cannot_show
-from ggcp_schema.browse.text import fit, number
+from ggcp_schema.browse.lines import LineView, fit, number
+from ggcp_schema.browse.panes import Moved, Pane, cannot_show, wrapped
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.errors import GgcpError
 from ggcp_schema.files.tensor import Tensor
@@ -46,14 +43,7 @@ class Table:
 
     def label(self, row: int) -> str:
         """Return the indices of a row, the slowest first; of a tensor with one dimension its first index."""
-        shape = self.tensor.shape
-        if len(shape) < 2:
-            return str(row * self.columns)
-        parts = []
-        for length in shape[1:-1]:
-            row, index = divmod(row, length)
-            parts.append(index)
-        return ",".join(map(str, [row, *reversed(parts)]))
+        return ",".join(map(str, self.indices(row * self.columns)[: max(1, len(self.tensor.shape) - 1)]))
 
     def axes(self) -> str:
         """Return in words which axis goes where, in ggml's order and in numpy's."""
@@ -63,13 +53,13 @@ class Table:
         down = ", ".join(f"ne[{axis}] = {shape[axis]:,} (numpy axis {last - axis})" for axis in range(last, 0, -1))
         return f"→ ne[0] = {shape[0]:,} (numpy axis {last})   ↓ {down}"
 
-    def index_words(self, element: int) -> str:
+    def indices(self, element: int) -> list[int]:
         """Return the indices of an element in numpy's order: `[3, 17]`."""
         indices = []
         for length in self.tensor.shape:
             element, index = divmod(element, length)
             indices.append(index)
-        return f"[{', '.join(map(str, reversed(indices)))}]"
+        return indices[::-1]
 
 
 class Values(LineView, Pane):
@@ -84,26 +74,20 @@ class Values(LineView, Pane):
     ]
     top = 3
     marks_line = False  # the cell is marked instead
-
-    def __init__(self, document: Document, **options: Any) -> None:
-        super().__init__(**options)
-        self.document = document
-        self.table: Table | None = None
-        self.texts: Callable[[int], str] | None = None
-        self.column = 0
-        self._message = ""
-        self._cache: dict[tuple[int, int, int], list[float]] = {}
+    table: Table | None = None
+    texts: Callable[[int], str] | None = None
+    column = 0
+    message = ""
 
     def show(self, field: Field | None) -> None:
         tensor = self.document.tensor_of(field)
-        self._message = cannot_show(tensor, "its values")
-        if tensor is None or self._message:
+        self.message = cannot_show(tensor, "its values")
+        if tensor is None or self.message:
             self.table = None
         elif self.table is None or tensor != self.table.tensor:
             self.table, self.texts = Table(tensor), self.document.row_text(tensor)
             self.cursor = self.column = 0
             self.scroll_to(0, 0, animate=False)
-        self._cache.clear()
         self.relayout()
 
     def go_to(self, element: int) -> None:
@@ -121,55 +105,38 @@ class Values(LineView, Pane):
             self.virtual_size = Size(self._gutter + CELL * self.table.columns, self.count() + self.top)
 
     @property
-    def _gutter(self) -> int:
-        """The width of the rows' labels."""
-        if self.table is None:
-            return 0
-        return self._digits + 1 + (0 if self.texts is None else TOKEN + 1)
-
-    @property
     def _digits(self) -> int:
         return 4 if self.table is None else max(4, len(self.table.label(self.table.rows - 1)))
 
     @property
-    def element(self) -> int:
-        """The index of the element under the cursor, in the file's order."""
-        if self.table is None:
-            return 0
-        return min(self.cursor * self.table.columns + self.column, self.table.tensor.n_elements - 1)
+    def _gutter(self) -> int:
+        """The width of the rows' labels."""
+        return self._digits + 1 + (0 if self.texts is None else TOKEN + 1)
 
-    def _visible(self) -> tuple[int, int]:
-        """Return the first visible column and the one after the last."""
-        width = self.scrollable_content_region.width - self._gutter
+    def _visible(self) -> range:
+        """Return the visible columns."""
         columns = self.table.columns if self.table else 0
-        first = min(-(-round(self.scroll_x) // CELL), max(0, columns - max(1, width // CELL)))
-        return first, min(columns, first + max(1, width // CELL))
-
-    def _row(self, row: int, first: int, stop: int) -> list[float]:
-        """Read a part of a row."""
-        assert self.table is not None  # noqa: S101 - rows are drawn for a table only
-        key = (row, first, stop)
-        if key not in self._cache:
-            if len(self._cache) > 500:
-                self._cache.clear()
-            tensor, start = self.table.tensor, row * self.table.columns
-            stop_at = min(start + stop, tensor.n_elements)
-            self._cache[key] = [float(value) for piece in tensor.values(start + first, stop_at) for value in piece]
-        return self._cache[key]
+        room = max(1, (self.scrollable_content_region.width - self._gutter) // CELL)
+        first = min(-(-round(self.scroll_x) // CELL), max(0, columns - room))
+        return range(first, min(columns, first + room))
 
     # Moving ------------------------------------------------------------------------------------------------
+
+    def _element(self, table: Table) -> int:
+        """Return the index of the element under the cursor, in the file's order."""
+        return min(self.cursor * table.columns + self.column, table.tensor.n_elements - 1)
 
     def moved(self) -> None:
         if self.table is not None:
             tensor = self.table.tensor
             size = tensor.nbytes // tensor.n_elements
-            self.post_message(Jump(offset=tensor.offset + self.element * size, tensor=tensor))
+            self.post_message(Moved(self, tensor.offset + self._element(self.table) * size, tensor))
 
     def show_cursor(self, *, centre: bool = False) -> None:
         super().show_cursor(centre=centre)
-        first, stop = self._visible()
-        if self.table is not None and not first <= self.column < stop:
-            left = self.column if self.column < first else self.column - (stop - first) + 1
+        visible = self._visible()
+        if self.table is not None and self.column not in visible:
+            left = self.column if self.column < visible.start else self.column - len(visible) + 1
             self.scroll_to(x=CELL * left, animate=False)
 
     def action_column(self, step: int) -> None:
@@ -183,14 +150,10 @@ class Values(LineView, Pane):
             self.action_column(-self.column if side < 0 else self.table.columns - 1 - self.column)
 
     def on_click(self, event: events.Click) -> None:
-        place = event.get_content_offset(self)
-        if place is None or self.table is None or place.y < self.top:
-            return
-        first, stop = self._visible()
-        row = round(self.scroll_y) + place.y - self.top
-        column = first + (place.x - self._gutter) // CELL
-        if place.x >= self._gutter and column < stop and row < self.count():
-            event.prevent_default()
+        event.prevent_default()  # the method of the base class
+        row, x = self.line_at(event)
+        column = self._visible().start + (x - self._gutter) // CELL
+        if row >= 0 and column in self._visible():
             self.column = column
             self.put(row)
             self.moved()
@@ -198,59 +161,48 @@ class Values(LineView, Pane):
     # Drawing -----------------------------------------------------------------------------------------------
 
     def draw_top(self, index: int, width: int) -> list[Segment]:
-        if self.table is None:
-            lines = wrap(self._message, max(1, width))
-            return [self.text(lines[index], "detail")] if index < len(lines) else []
+        table = self.table
+        if table is None:
+            return [self.text(wrapped(self.message, index, width), "detail")]
         if index == 0:
-            return [self.text(fit(self.table.axes(), width), "detail")]
+            return [self.text(fit(table.axes(), width), "detail")]
         if index == 1:
-            return self._current(width)
-        first, stop = self._visible()
-        offsets = range(first, stop)
-        labels = [f"+{column}" if len(self.table.tensor.shape) < 2 else str(column) for column in offsets]
-        gutter = Segment(" " * self._gutter, self.rich_style)
-        return [gutter, *(self.text(f"{label:>{CELL}}", "head") for label in labels)]
-
-    def _current(self, width: int) -> list[Segment]:
-        """Return the line that says which element the cursor is on, with all digits."""
-        assert self.table is not None  # noqa: S101 - drawn for a table only
-        tensor, element = self.table.tensor, self.element
-        try:
-            value = next(iter(tensor.values(element, element + 1)))[0]
-        except GgcpError as error:
-            return [self.text(fit(error.message, width), "error")]
-        place = f"{tensor.path}{self.table.index_words(element)}"
-        return [self.text(place, "index"), self.text(f" = {value!s}", "value")]
+            element = self._element(table)
+            try:
+                value = next(iter(table.tensor.values(element, element + 1)))[0]
+            except GgcpError as error:
+                return [self.text(fit(error.message, width), "error")]
+            place = f"{table.tensor.path}{table.indices(element)}"
+            return [self.text(place, "index"), self.text(f" = {value!s}", "value")]
+        sign = "+" if len(table.tensor.shape) < 2 else ""
+        labels = (self.text(f"{f'{sign}{column}':>{CELL}}", "head") for column in self._visible())
+        return [Segment(" " * self._gutter), *labels]
 
     def draw(self, index: int, width: int) -> list[Segment]:
-        if self.table is None:
+        table, here = self.table, index == self.cursor
+        if table is None:
             return []
-        first, stop = self._visible()
-        label = self.table.label(index).rjust(self._digits)
-        segments = [self.text(f"{label} ", "head" if index != self.cursor else "holder")]
+        segments = [self.text(f"{table.label(index):>{self._digits}} ", "holder" if here else "head")]
         if self.texts is not None:
             segments.append(self.text(fit(escape(repr(self.texts(index))), TOKEN) + " ", "accent"))
+        visible, start = self._visible(), index * table.columns
+        stop = min(start + visible.stop, table.tensor.n_elements)
         try:
-            values = self._row(index, first, stop)
+            values = [float(value) for piece in table.tensor.values(start + visible.start, stop) for value in piece]
         except GgcpError as error:
             return [*segments, self.text(error.message, "error")]
-        for column, value in enumerate(values, first):
-            if index == self.cursor and column == self.column:
-                text = number(value)
-                segments += [
-                    Segment(" " * max(0, CELL - len(text) - 1), self.rich_style),
-                    Segment(f"[{text}", self.style_of("value") + self.style_of("cursor")),
-                ]
-                continue
-            after = index == self.cursor and column == self.column + 1
-            text = f"]{number(value):>{CELL - 1}}" if after else f"{number(value):>{CELL}}"
-            segments.append(self.text(text, _kind(value)))
-        if index == self.cursor and self.column == stop - 1 and len(values) > self.column - first:
-            segments.append(self.text("]", "value"))
-        return segments
+        marked = self.column if here else -2
+        segments += self._cells(zip(visible, values), marked)
+        return [*segments, self.text("]" if marked == visible.start + len(values) - 1 else "", "value")]
 
-
-def _kind(value: float) -> str:
-    if not math.isfinite(value):
-        return "error"
-    return "detail" if value == 0 else "index" if value < 0 else "name"
+    def _cells(self, cells: Iterator[tuple[int, float]] | zip[tuple[int, float]], marked: int) -> Iterator[Segment]:
+        """Yield the values of a row, one of them in brackets."""
+        for column, value in cells:
+            text = number(value)
+            if column == marked:
+                yield Segment(" " * (CELL - len(text) - 1))
+                yield Segment(f"[{text}", self.ink("value") + self.ink("cursor"))
+            else:
+                ink = "detail" if value == 0 else "index" if value < 0 else "name"
+                closing = "]" if column == marked + 1 else ""
+                yield self.text(f"{closing}{text:>{CELL - len(closing)}}", ink if math.isfinite(value) else "error")

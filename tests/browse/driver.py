@@ -78,7 +78,7 @@ class Browser:
         tree.root.remove_children()
         tree.fill(tree.root)
         screen.select(tree.root.children[0].data)
-        await screen.action_tab(0, focus=False)
+        screen.action_tab(0)
         await self.painted()
         screen.open_pane(0)
         await self.painted()

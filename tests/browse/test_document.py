@@ -105,7 +105,7 @@ def test_holders() -> None:
 
 def test_groups_are_of_tensors_that_all_layers_have() -> None:
     with open_file(FIXTURES / "alice.ggcp") as file:
-        groups = Document(file).groups()
+        groups = Document(file).groups
     assert [tensor.path for tensor in groups["layers[*].wk"]] == [f"layers[{layer}].wk" for layer in range(3)]
     assert all(len(tensors) == 3 for tensors in groups.values())
     assert len(groups) == 9

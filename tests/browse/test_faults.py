@@ -21,16 +21,16 @@ from textual.app import App, ComposeResult
 
 from ggcp_schema.browse import dialogs, jobs, pair
 from ggcp_schema.browse.document import Document
-from ggcp_schema.browse.health import HealthView
-from ggcp_schema.browse.layers import Layers, measure_all
-from ggcp_schema.browse.picture import PictureView
-from ggcp_schema.browse.text import fit
+from ggcp_schema.browse.lines import fit
+from ggcp_schema.browse.plots import PictureView
+from ggcp_schema.browse.tables import HealthView, Layers, measure_all
 from ggcp_schema.browse.tree import TreeView
 from ggcp_schema.cli.browse import open_for_long
 from ggcp_schema.errors import FileError
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats import open_file
 from ggcp_schema.inspect import health, text
+from ggcp_schema.inspect.diff import DIFFERENT, FieldRow
 from ggcp_schema.inspect.search import Index, search
 from tests.browse.driver import Browser, browse
 from tests.helpers import FIXTURES, ORDERS, TRUNCATED
@@ -107,13 +107,13 @@ def test_two_files_are_compared_and_marked_outside_of_the_screens_thread(
         for letter, value in (("a", 1), ("b", 2))
     )
     threads = set()
-    find = pair.field_of
+    find = pair.place_of
 
     def noted(*arguments: Any) -> Any:
         threads.add(threading.current_thread())
         return find(*arguments)
 
-    monkeypatch.setattr(pair, "field_of", noted)
+    monkeypatch.setattr(pair, "place_of", noted)
 
     async def script(browser: Browser) -> None:
         await browser.settle()
@@ -129,9 +129,11 @@ def test_two_files_are_compared_and_marked_outside_of_the_screens_thread(
 def test_what_is_measured_is_added_to_one_result() -> None:
     seen: list[int] = []
     with open_file(ALICE) as file:
-        found = measure_all(list(file.tensors.values()), lambda result: seen.append(id(result)) if result else None)
+        found = measure_all(
+            {"*": list(file.tensors.values())}, lambda result: seen.append(id(result)) if result else None
+        )
         assert set(seen) == {id(found)}
-        assert len(seen) == len(found)
+        assert len(seen) == len(found.values)
         seen.clear()
         examined = health.examine(file, lambda result: seen.append(id(result)) if result else None)
         assert set(seen) == {id(examined)}
@@ -200,7 +202,7 @@ def test_an_error_does_not_start_the_work_again_at_each_move(monkeypatch: pytest
         started.append(tensors)
         raise FileError("the disk is broken")
 
-    monkeypatch.setattr("ggcp_schema.browse.layers.measure_all", fail)
+    monkeypatch.setattr("ggcp_schema.browse.tables.measure_all", fail)
 
     async def script(browser: Browser) -> None:
         await browser.press("6")
@@ -246,7 +248,10 @@ def test_a_change_that_is_a_field_of_neither_file_moves_nothing() -> None:
         screen = browser.app.screen_stack[1]
         assert isinstance(screen, pair.PairScreen)
         before = (screen.side, screen.field)
-        screen.on_change_list_chosen(pair.ChangeList.Chosen(pair.Change("n_rot", "16", "8")))
+        nowhere = pair.Change(FieldRow("n_rot", DIFFERENT, None, None), "n_rot", ((None, None), (None, None)))
+        screen.changes.changes.rows.insert(0, nowhere)
+        screen.changes.moved()
+        await browser.painted()
         assert (screen.side, screen.field) == before
 
     browse(a, b, script=script)

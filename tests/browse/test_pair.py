@@ -40,12 +40,12 @@ def changed(tmp_path: Path) -> Path:
 def test_the_changes_are_those_that_were_made(tmp_path: Path) -> None:
     with open_file(ALICE) as a, open_file(changed(tmp_path)) as b:
         found = compare(Document(a), Document(b), lambda result: None)
-    rows = {row.name: row for row in found.rows}
+    rows = {change.name: change for change in found.rows}
     assert list(rows) == ["train_its", "optimizer.state.fx_prev", "norm", "layers[1].wk"]
-    assert (rows["train_its"].a, rows["train_its"].b, rows["train_its"].difference) == ("6000", "6400", 400)
-    assert rows["layers[1].wk"].relative == pytest.approx(1)
-    assert rows["layers[1].wk"].largest == pytest.approx(np.abs(rows_of("layers[1].wk")).max())
-    assert rows["norm"].relative == float("inf")
+    assert (rows["train_its"].words, rows["train_its"].difference) == (["6000", "6400"], 400)
+    assert rows["layers[1].wk"].row.relative == pytest.approx(1)
+    assert rows["layers[1].wk"].row.largest == pytest.approx(np.abs(rows_of("layers[1].wk")).max())
+    assert rows["norm"].row.relative == float("inf")
     assert found.done == found.total
 
 
@@ -59,7 +59,7 @@ def test_the_names_are_those_of_diff() -> None:
         found = compare(Document(a), Document(b), lambda result: None)
     result = json.loads(run_cli("diff", A, B, "--json").stdout)
     different = [row["name"] for kind in ("fields", "tensors") for row in result[kind] if row["verdict"] != "equal"]
-    assert sorted(row.name for row in found.rows) == sorted(different)
+    assert sorted(change.row.name for change in found.rows) == sorted(different)
 
 
 def test_equal_files_have_no_changes() -> None:
@@ -79,10 +79,9 @@ def test_tensors_that_cannot_be_read_are_compared_by_their_bytes(tmp_path: Path)
         writer.write_tensors_to_file()
         writer.close()
     with open_file(paths[0]) as a, open_file(paths[1]) as b:
-        (row,) = compare(Document(a), Document(b), lambda result: None).rows
+        (change,) = compare(Document(a), Document(b), lambda result: None).rows
         assert not compare(Document(a), Document(a), lambda result: None).rows
-    assert (row.name, row.a, row.relative, row.largest) == ("quantized", "Q1_0 [128, 1]", None, None)
-    assert row.is_tensor
+    assert (change.name, change.words[0], change.row.relative) == ("quantized", "Q1_0 [128, 1]", None)
 
     async def script(browser: Browser) -> None:
         await browser.settle()
@@ -200,7 +199,7 @@ def test_moving_in_the_bytes_of_one_moves_those_of_the_other() -> None:
 def test_a_damaged_file_can_be_compared() -> None:
     async def script(browser: Browser) -> None:
         await browser.settle()
-        assert pair(browser).query_one(ChangeList).changes is not None
+        assert "changed field" in browser.text("ChangeList")
 
     browse(FIXTURES / "v0-adam.ggcp", FIXTURES / "truncated-v0-lbfgs.ggcp", script=script)
 
@@ -210,7 +209,7 @@ def test_bytes_that_differ_are_marked(tmp_path: Path) -> None:
         screen = pair(browser)
         views = [screen.query_one(f"#hex-{letter}", HexView) for letter in "ab"]
         await browser.go_to("train_its")
-        assert [view._different for view in views] == [{8, 9}] * 2  # 70 17 00 00 and 00 19 00 00
+        assert [view.different for view in views] == [{8, 9}] * 2  # 70 17 00 00 and 00 19 00 00
         colours = {
             (segment.text, segment.style.bgcolor.triplet)
             for segment in views[1].render_line(0)
@@ -218,6 +217,6 @@ def test_bytes_that_differ_are_marked(tmp_path: Path) -> None:
         }
         assert len({colour for text, colour in colours if text.strip() in ("19", "00")}) > 1
         await browser.go_to("version")
-        assert [view._different for view in views] == [set()] * 2
+        assert [view.different for view in views] == [set()] * 2
 
     browse(ALICE, changed(tmp_path), script=script, size=(200, 50))
