@@ -16,13 +16,13 @@ from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.theme import Theme
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
 from ggcp_schema.browse.dialogs import HelpWindow
 from ggcp_schema.browse.document import Document
 from ggcp_schema.browse.jobs import Job
 from ggcp_schema.browse.pair import PairScreen
-from ggcp_schema.browse.panes import Pane
+from ggcp_schema.browse.panes import Keys, Pane
 from ggcp_schema.browse.screen import FileScreen, Reopen
 from ggcp_schema.browse.single import BrowseScreen
 from ggcp_schema.inspect import Report
@@ -81,7 +81,7 @@ class OpeningScreen(Screen[None]):
         yield Static(id="title")
         yield Static(id="problem")
         yield self.opener
-        yield Footer(show_command_palette=False)
+        yield Keys()
 
     def on_mount(self) -> None:
         self._say("opening …")

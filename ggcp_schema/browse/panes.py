@@ -11,7 +11,9 @@ from rich.cells import cell_len
 from rich.segment import Segment
 from textual.message import Message
 from textual.message_pump import MessagePump
+from textual.screen import Screen
 from textual.widget import Widget
+from textual.widgets import Footer
 
 from ggcp_schema.browse.document import READ_ERRORS, Document
 from ggcp_schema.browse.jobs import Working
@@ -161,3 +163,17 @@ class TopBar(Drawn):
         name = self.text(f" {fit(title, min(room, cell_len(title)))}", "holder")
         gap = " " * (width - cell_len(name.text) - cell_len(pane) - cell_len(verdict) - 1)
         return [name, self.text(pane, "accent"), self.text(gap), self.text(verdict, ink)]
+
+
+class Keys(Footer):
+    """Textual's footer, which is made anew only if other keys are to be seen: that takes longer than a key should."""
+
+    _shown: tuple[str, ...] = ()
+
+    def __init__(self) -> None:
+        super().__init__(show_command_palette=False)
+
+    def bindings_changed(self, screen: Screen[Any]) -> Any:  # a coroutine in Textual 4
+        shown = tuple(each.binding.description for each in screen.active_bindings.values() if each.binding.show)
+        before, self._shown = self._shown, shown
+        return super().bindings_changed(screen) if shown != before else None

@@ -13,14 +13,14 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.screen import Screen
 from textual.widget import Widget
-from textual.widgets import Footer, Tree
+from textual.widgets import Tree
 
 from ggcp_schema.browse import commands
 from ggcp_schema.browse.dialogs import CommandWindow, HelpWindow, SearchWindow, Target
 from ggcp_schema.browse.document import READ_ERRORS, Document
 from ggcp_schema.browse.hexview import HexView
 from ggcp_schema.browse.jobs import Job
-from ggcp_schema.browse.panes import TopBar, Unreadable, reads_file
+from ggcp_schema.browse.panes import Keys, TopBar, Unreadable, reads_file
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.errors import FileError
 from ggcp_schema.files.source import Source
@@ -88,7 +88,7 @@ class FileScreen(Screen[None]):
 
     def edges(self) -> Iterator[Widget]:
         """Yield the jobs and the keys at the bottom."""
-        yield from (self.finder, *self.students, Footer(show_command_palette=False))
+        yield from (self.finder, *self.students, Keys())
 
     def targets(self) -> list[Widget]:
         """Return the widgets that get the focus, one of each pane, in the order of Tab."""
@@ -116,7 +116,7 @@ class FileScreen(Screen[None]):
         single = self.zoomed or width < SINGLE[0] or height < SINGLE[1]
         self.set_class(single, "-single")
         self.set_class(height < LOW, "-low")
-        shown = self.targets()[self.pane].ancestors
+        shown = self.targets()[self.pane].ancestors if single or height < LOW else ()
         for each in self.query(".frame, .row"):
             each.set_class(each in shown, "-open")
         names = (f"[{name}]" if index == self.pane else f" {name} " for index, name in enumerate(self.NAMES))

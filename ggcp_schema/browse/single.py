@@ -51,9 +51,7 @@ class BrowseScreen(FileScreen):
             with Container(id="tree-frame", classes="frame"):
                 yield TreeView(self.document)
             with Container(id="tabs-frame", classes="frame"), self.tabs:
-                for index, pane in enumerate(self.panes):
-                    with TabPane(pane.TITLE, id=f"tab-{index}"):
-                        yield pane
+                yield from (TabPane(pane.TITLE, id=f"tab-{index}") for index, pane in enumerate(self.panes))
         with Container(id="hex-frame", classes="frame"):
             yield HexView(self.document)
         yield from self.edges()
@@ -73,7 +71,6 @@ class BrowseScreen(FileScreen):
         """Select the place of the damage: its field, or the last one before it; without damage the first field."""
         file, damage = self.document.file, self.document.file.damage
         if damage is None:
-            self._show_in_tab()
             self._describe()
             return
         offset = min(damage.offset, max(0, file.size - 1))
@@ -88,8 +85,8 @@ class BrowseScreen(FileScreen):
 
     def studied(self, document: Document, result: Any, *, done: bool) -> None:
         super().studied(document, result, done=done)
-        if result is not None:
-            self.query_one(Overview).fail(result)
+        if isinstance(self.panes[0], Overview) and result is not None:
+            self.panes[0].fail(result)
         elif self.tab in (0, len(KINDS) - 1):
             self._show_in_tab()
 
@@ -105,10 +102,13 @@ class BrowseScreen(FileScreen):
         self.tabs.active = f"tab-{index}"
         self.open_pane(1)
 
-    def on_tabbed_content_tab_activated(self) -> None:
-        for pane in self.panes:
-            if pane is not self.panes[self.tab]:
-                pane.hide()
+    async def on_tabbed_content_tab_activated(self, message: TabbedContent.TabActivated) -> None:
+        pane = self.panes[self.tab]
+        for other in self.panes:
+            if other is not pane:
+                other.hide()
+        if not pane.is_attached:
+            await message.pane.mount(pane)
         if self.pane == 1:
             self.open_pane(1)
         self._show_in_tab()
@@ -116,7 +116,7 @@ class BrowseScreen(FileScreen):
     @reads_file
     def _show_in_tab(self, origin: Widget | None = None) -> None:
         pane = self.panes[self.tab]
-        if pane is origin:
+        if pane is origin or not pane.is_attached:
             return
         pane.show(self.field)
         element = self.document.element_at(self.byte, self.field)

@@ -13,7 +13,7 @@ from gguf import GGMLQuantizationType, GGUFWriter
 
 from ggcp_schema.browse.document import Document
 from ggcp_schema.browse.hexview import HexView
-from ggcp_schema.browse.pair import ChangeList, PairScreen, compare, counterpart, signed
+from ggcp_schema.browse.pair import PairScreen, compare, counterpart, signed
 from ggcp_schema.browse.tree import TreeView
 from ggcp_schema.formats import open_file
 from tests.browse.driver import SIZES, Browser, browse
