@@ -116,9 +116,9 @@ class FileScreen(Screen[None]):
         single = self.zoomed or width < SINGLE[0] or height < SINGLE[1]
         self.set_class(single, "-single")
         self.set_class(height < LOW, "-low")
-        shown = self.targets()[self.pane].ancestors if single or height < LOW else ()
+        shown = self.targets()[self.pane].ancestors
         for each in self.query(".frame, .row"):
-            each.set_class(each in shown, "-open")
+            each.set_class(each in shown and (single or each.id == "bytes"), "-open")
         names = (f"[{name}]" if index == self.pane else f" {name} " for index, name in enumerate(self.NAMES))
         self.query_one(TopBar).put(pane=" ".join(names) if single else "")
 
