@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from math import prod
+from typing import Any
 
 from ggcp_schema.errors import FileError, MalformedError
 from ggcp_schema.files.source import Source
@@ -53,6 +54,8 @@ def header(tensors: Iterable[TensorInfo], metadata: Mapping[str, str]) -> tuple[
 
 
 MAX_HEADER = 100_000_000  # bytes, as the safetensors package allows
+MAX_DIMS = 64  # as numpy allows
+MAX_QUOTED = 200  # characters that an error repeats
 
 
 def read_tensors(source: Source) -> dict[str, Tensor]:
@@ -65,18 +68,24 @@ def read_tensors(source: Source) -> dict[str, Tensor]:
         raise _malformed(source, "a header that the file has", f"one of {size:,} bytes")
     start, found = 8 + size, {}
     try:
-        entries = json.loads(source.read(8, size))
+        entries = json.loads(source.read(8, size).decode("utf-8"))
         entries.pop("__metadata__", None)
         for name, entry in entries.items():
-            shape, (first, last) = tuple(map(int, entry["shape"])), map(int, entry["data_offsets"])
-            if last - first != prod(shape) * DTYPES[entry["dtype"]] or not 0 <= first <= last <= source.size - start:
+            shape, (first, last) = _numbers(entry["shape"]), _numbers(entry["data_offsets"])
+            if last - first != prod(shape) * DTYPES[entry["dtype"]] or not first <= last <= source.size - start:
                 raise ValueError(f"tensor {name} of {entry['dtype']} {shape} at {first} to {last}")
             found[name] = Tensor(name, name, shape[::-1], start + first, last - first, source, entry["dtype"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _malformed(
-            source, f"a table of tensors in {', '.join(DTYPES)} that lie in the file", str(error)
-        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        expected = f"a table of tensors in {', '.join(DTYPES)} that lie in the file"
+        raise _malformed(source, expected, f"{error!s:.{MAX_QUOTED}}") from error
     return found
+
+
+def _numbers(values: Any) -> tuple[int, ...]:
+    """Return numbers of elements or bytes. Raises `ValueError` for anything else."""
+    if not isinstance(values, list) or len(values) > MAX_DIMS or not all(type(n) is int and n >= 0 for n in values):
+        raise ValueError(f"{values!r:.{MAX_QUOTED}} in place of numbers")
+    return tuple(values)
 
 
 def _malformed(source: Source, expected: str, found: str) -> MalformedError:

@@ -114,7 +114,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file. Raises `FileError`, or `MalformedError`."""
     try:
         value = json.loads(_content(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _malformed(path, "JSON", str(error)) from error
     if not isinstance(value, dict):
         raise _malformed(path, "an object", type(value).__name__)
@@ -142,6 +142,8 @@ def json_differences(
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return "an object"
     return f"a list of {len(value)}" if isinstance(value, list | tuple) else json.dumps(value, ensure_ascii=False)[:60]
 
 
