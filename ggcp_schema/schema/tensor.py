@@ -98,8 +98,10 @@ class Tensor(Struct):
         n_dims, size = len(place.shape), stream_end(stream, context)
         stream.seek(min(place.start + len(place.header), size))
         padding = stream.read(max(0, min(place.data, size) - stream.tell()))
-        end = place.end if place.is_whole else max(place.data, place.stop)
-        data = Extent(stream.tell(), max(0, min(end, size) - stream.tell()), Origin.of(stream, context))
+        start, end = stream.tell(), max(place.data, place.stop)
+        if place.is_whole:  # also if bytes of the header, or more than the padding, are missing
+            start, end = place.data, place.end
+        data = Extent(start, max(0, min(end, size) - start), Origin.of(stream, context))
         record = Container(
             _offset=place.start,
             n_dims=n_dims,

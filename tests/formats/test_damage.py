@@ -136,6 +136,24 @@ def test_a_hint_can_be_pasted_into_a_shell(tmp_path: Path) -> None:
 # Truncation ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("count", [1, 5, 17])
+def test_bytes_that_a_header_lost_are_not_taken_from_the_data(count: int, tmp_path: Path) -> None:
+    """The header of layers[0].wq ends where its data begins, without padding."""
+    data, path = build_checkpoint(), tmp_path / "x"
+    path.write_bytes(data)
+    with open_checkpoint(path) as whole:
+        values = {name: tensor.array().tobytes() for name, tensor in whole.tensors.items()}
+        start, size = whole.find("layers[0].wq").offset, len(whole.find("layers[0].wq.padding").value)
+        end = whole["layers[0].wq"].offset
+    assert size == 0
+    for at in range(start, end - count + 1):
+        path.write_bytes(data[:at] + data[at + count :])
+        with open_checkpoint(path, partial=True) as lossy:
+            found = {name: tensor.array().tobytes() for name, tensor in lossy.tensors.items()}
+        assert found.items() <= values.items()
+        assert found.keys() >= values.keys() - {"layers[0].wq", "layers[0].attention_norm"}
+
+
 def first_cut(data: bytes, layout: str, optimizer: str) -> int:
     """Return the offset from which to cut: the model is the same in all layouts, and is cut in the first."""
     return -1 if (layout, optimizer) == KINDS[0] else CHECKPOINT.parse(data).optimizer["_offset"] - 1

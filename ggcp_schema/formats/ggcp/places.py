@@ -248,7 +248,8 @@ def _proven_shift(
             follows = shift in final and not final & others
         else:
             follows = _is_followed(search, shift)
-        if follows and record.end + shift <= search.file.size and joints[index].ends(shift, others):
+        fits = record.start + before[index] <= record.data + shift and record.end + shift <= search.file.size
+        if follows and fits and joints[index].ends(shift, others):
             return shift
     return None
 

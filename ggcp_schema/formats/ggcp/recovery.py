@@ -7,7 +7,7 @@ from typing import IO, Any, cast
 
 from construct import Container
 
-from ggcp_schema.constructs import FieldError, Steps, count_bytes, root_field
+from ggcp_schema.constructs import Extent, FieldError, Steps, count_bytes, root_field
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import Recovered
 from ggcp_schema.formats.ggcp.headers import OPTIMIZERS
@@ -93,7 +93,9 @@ def _errors(source: Source, container: Container, places: Places) -> Iterator[Fi
     root = root_field(CHECKPOINT, container)
     for offset in places.wrong:
         field = root.at(offset)
-        if field is not None:
+        if field is not None and isinstance(field.value, Extent):  # of a tensor of which not all is there
+            yield _placed(FieldError(offset, "a tensor's header", "other bytes"), field.steps)
+        elif field is not None:
             found = source.read(field.offset, min(field.size, source.size - field.offset))
             number = field.size in {4, 8} and isinstance(field.value, int)
             words = str(int.from_bytes(found, "little", signed=field.size == 8)) if number else repr(found)[1:]
