@@ -62,7 +62,7 @@ class Listed(NamedTuple):
     @property
     def names(self) -> list[str]:
         """All names by which the tensor can be selected."""
-        return [name for name in dict.fromkeys((self.name, self.path, self.gguf_name)) if name]
+        return [name for name in dict.fromkeys((self.name, self.path, self.gguf_name)) if name is not None]
 
     @property
     def moment(self) -> str | None:

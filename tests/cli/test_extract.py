@@ -16,7 +16,7 @@ from matplotlib.image import imread
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from tests.builder import build_checkpoint
+from tests.builder import build_checkpoint, build_gguf
 from tests.helpers import (
     FIXTURES,
     GENUINE,
@@ -132,15 +132,23 @@ def test_a_folder_is_left_as_it_was_if_a_file_cannot_be_written(tmp_path):
 def test_names_of_files_come_from_names_of_tensors(tmp_path):
     path = tmp_path / "x.gguf"
     writer = gguf.GGUFWriter(path, "llama")
-    for name in ("../../up", "a/b", "c d"):
+    for name in ("../../up", "a/b", "c d", "..", "/etc/x", "\x1b[31m"):
         writer.add_tensor(name, np.ones(2, np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
     run_cli("extract", path, "*", f"{tmp_path}/out/", check=True)
-    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["_.._up.npy", "a_b.npy", "c_d.npy"]
+    names = ["_.._up.npy", "_.npy", "__31m.npy", "_etc_x.npy", "a_b.npy", "c_d.npy"]
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == names
     assert sorted(file.name for file in tmp_path.iterdir()) == ["out", "x.gguf"]
+
+
+def test_a_tensor_without_a_name_is_not_left_out(tmp_path):
+    path = tmp_path / "x.gguf"
+    path.write_bytes(build_gguf([], [("", (2,), 0, bytes(8)), ("b", (2,), 0, bytes(8))]))
+    run_cli("extract", path, "*", tmp_path / "out.safetensors", check=True)
+    assert sorted(load_file(tmp_path / "out.safetensors")) == ["", "b"]
 
 
 @pytest.mark.parametrize("name", ["layers[0].wq", "norm"])
