@@ -68,6 +68,7 @@ INNER = frozenset(
         "expected_size",
         "expected_tensors",
         "facts",
+        "key_field",
         "kind",
         "least_size",
         "malformed",
@@ -279,6 +280,10 @@ class File:
         """The GGUF keys that the file has."""
         return {}
 
+    def key_field(self, key: str) -> Field | None:
+        """Return the field with the value of a key, whatever else has that name; None if there is none."""
+        return None
+
     def key_type(self, name: str) -> tuple[int, str] | None:
         """Return the number of a type of GGUF keys and its name in the schema; None if it has no keys of that type."""
         return None
@@ -383,8 +388,11 @@ class File:
             return found
 
     def _at(self, path: str) -> Field | None:
-        steps = self.alias(path) or parse_path(path)
-        return None if steps is None else self.root.find(steps)
+        for steps in (parse_path(path), self.alias(path)):  # a key or a tensor may have the path of a field as its name
+            found = None if steps is None else self.root.find(steps)
+            if found is not None:
+                return found
+        return None
 
     def find(self, path: str) -> Field:
         """Return the field at a path, as `lookup`. Raises `PathError` if there is no such field."""

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from construct import Container
+
 from ggcp_schema.errors import UnfitError
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import File
@@ -74,6 +76,8 @@ def iterations_of(file: File) -> int | None:
 def adam_of(file: File, iterations: int) -> AdamParams | None:
     """Return Adam's parameters; None if the file does not store them, or is one of L-BFGS."""
     params = file.get("optimizer.params.adam")
-    if params is None or file.get("optimizer.type") != "adam":  # with L-BFGS they are uninitialised memory
+    if not isinstance(params, Container):  # a key may have this name
+        return None
+    if file.get("optimizer.type") != "adam":  # with L-BFGS they are uninitialised memory
         return None
     return AdamParams.of(params, iterations)

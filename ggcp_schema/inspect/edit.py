@@ -95,7 +95,7 @@ def _change(file: File, assignment: Assignment) -> Change:
     path, text = assignment
     key, _, name = path.rpartition(":")
     if key and path not in file and (key_type := file.key_type(name)):
-        field = file.find(key) if key in file.key_values else None
+        field = file.key_field(key)
         return Change(field, _scalar(key, key_type[1], text), key, key_type)
     try:
         field = file.find(path)
@@ -112,9 +112,10 @@ def _change(file: File, assignment: Assignment) -> Change:
 
 
 def _removal(file: File, key: str) -> Change:
-    if key not in file.key_values:
+    field = file.key_field(key)
+    if field is None:
         raise UsageError(f"{file.path} has no key {key!r}", "Only the keys of a GGUF file can be removed.")
-    return Change(file.find(key), None, key)
+    return Change(field, None, key)
 
 
 def _value(file: File, field: Field, text: str) -> Any:

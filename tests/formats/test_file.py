@@ -10,9 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ggcp_schema import FORMATS, File, FileError, GgcpError, NotACheckpointError, PathError, UsageError, open_file
+from ggcp_schema.cli.output import json_text
 from ggcp_schema.formats.paths import parse_path
+from ggcp_schema.inspect.summary import summarize
 from tests.builder import build_checkpoint, build_ggml, build_gguf
 from tests.helpers import FIXTURES, GENUINE, TRUNCATED
+from tests.lora.lora_files import ggla
 
 PATH = FIXTURES / "v1-adam.ggcp"
 SMALL = {
@@ -86,6 +89,47 @@ def test_any_text_is_a_field_or_a_path_error(text: str) -> None:
             with pytest.raises(PathError) as caught:
                 file.find(text)
             assert repr(text) in caught.value.message
+
+
+def named(format: str, name: str) -> bytes:
+    """Return a file of a format in which a tensor has this name, and in GGUF files a key too."""
+    keys = [("general.architecture", 8, "llama"), (name, 9, (4, [1, 2]))]
+    tensors = [(name, (2, 2), 0, bytes(16)), ("t", (2,), 0, bytes(8))]
+    return {
+        "gguf": lambda: build_gguf(keys, tensors),
+        "ggjt": lambda: build_ggml(b"tjgg", 3, tensors=tensors),
+        "ggmf": lambda: build_ggml(b"fmgg", 1, tensors=tensors),
+        "ggml": lambda: build_ggml(b"lmgg", None, tensors=tensors),
+        "ggla": lambda: ggla({name: ((2, 4), (2, 4))}),
+    }[format]()
+
+
+@pytest.mark.parametrize("name", ["gguf", "ggjt", "ggmf", "ggml", "ggla"])
+def test_keys_and_tensors_named_like_fields_hide_none(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(named(name, "x"))
+    with open_file(path) as file:
+        fields = [leaf.path for leaf in file.root.leaves()] + [field.path for field in file.root.children()]
+    for other in (*fields, "", "version", "tensor_data", "optimizer.params.adam"):
+        path.write_bytes(named(name, other))
+        with open_file(path) as file:
+            for leaf in file.root.leaves():
+                found = file.field(leaf.path)
+                assert found is not None
+                assert found.steps == leaf.steps
+            json_text(summarize(file, data=True).as_dict())
+            assert file.expected_tensors() is None or name == "gguf"
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_path_that_is_not_utf8(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(SMALL[name])
+    with open_file(path) as file:
+        for text in ("\udcff", "t\udcff[0]", "[" * 5000, f"t[{'9' * 5000}]"):
+            assert text not in file
+            with pytest.raises(PathError):
+                file.find(text)
 
 
 def test_a_path_error_is_a_key_error_and_names_the_nearest() -> None:

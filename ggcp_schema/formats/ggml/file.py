@@ -72,8 +72,9 @@ class GgmlFile(File):
     def alias(self, name: str) -> Steps | None:
         """Return the path of the tensor of that name, which may be that of another format."""
         index = self._indices.get(name)
-        if index is None:
-            index = self._indices.get(names.llama_name(names.field_path(name) or name) or "")
+        other = names.llama_name(names.field_path(name) or name)
+        if index is None and other is not None:
+            index = self._indices.get(other)
         return None if index is None else ("tensors", index)
 
     @property
@@ -84,7 +85,7 @@ class GgmlFile(File):
     @property
     def what(self) -> str:
         """What the file is, in words."""
-        version = self.get("version")
+        version = self.container.get("version")
         what = "model of 2023" if self.tensors else "vocabulary of 2023, without a model"
         return f"{self.format.name}{'' if version is None else f' version {version}'}, {what}"
 
@@ -95,12 +96,12 @@ class GgmlFile(File):
 
     def facts(self) -> dict[str, Any]:
         """Return what the file states of itself."""
-        tensors, tokens = self.tensors, self.get("tokens")
+        tensors, tokens = self.tensors, self.container.get("tokens")
         data, padding = tensors.nbytes, tensors.padding
         w1 = next((tensor for name, tensor in tensors.items() if name.endswith("feed_forward.w1.weight")), None)
-        hparams = self.get("hparams") or {}
+        hparams = self.container.get("hparams") or {}
         return {
-            "version": self.get("version"),
+            "version": self.container.get("version"),
             "hparams": {name: value for name, value in hparams.items() if not name.startswith("_")} or None,
             "n_ff": w1.shape[1] if w1 is not None and len(w1.shape) == 2 else None,
             "n_ff_source": None if w1 is None else "by the shape of w1",
@@ -133,7 +134,7 @@ class GgmlFile(File):
         """The GGUF keys that the hyper-parameters mean."""
         from ggcp_schema.gguf.entries import KeyValue
 
-        hparams = self.get("hparams") or {}
+        hparams = self.container.get("hparams") or {}
         return {key: KeyValue(key, "UINT32", hparams[name]) for name, key in HPARAMS.items() if key and name in hparams}
 
     def compares_by_field(self, other: File) -> bool:

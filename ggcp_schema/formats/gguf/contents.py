@@ -41,7 +41,7 @@ def contents(gguf: GgufFile) -> tuple[tuple[str, str], ...]:
     """Return what the keys say of the contents, in words, each with a label."""
     text = Keys(gguf).text
     architecture, kind, tokenizer = text(names.ARCHITECTURE), text("general.type"), text("tokenizer.ggml.model")
-    counts = counted(len(gguf.key_values), "key"), counted(gguf.get("tensor_count") or 0, "tensor")
+    counts = counted(len(gguf.key_values), "key"), counted(gguf.container.get("tensor_count") or 0, "tensor")
     words = [architecture or "no architecture", kind, f"version {gguf.get('version')}", *counts]
     lines = {"name": text("general.name"), "contents": ", ".join(filter(None, words))}
     sizes = {name: _sizes(gguf.value(f"{architecture}.{name}")) for name in SIZES}

@@ -46,7 +46,7 @@ def facts_of(gguf: GgufFile) -> dict[str, Any]:
     return {
         **stated,
         **(_adapter(gguf) or {"details": contents(gguf)}),
-        "version": gguf.get("version"),
+        "version": gguf.container.get("version"),
         "hparams": _hparams_of(gguf, keys),
         "n_ff": n_ff,
         "n_ff_source": None if n_ff is None else keys.own(names.FEED_FORWARD_LENGTH),
@@ -88,7 +88,7 @@ def kind_of(gguf: GgufFile) -> str:
     if part_of(gguf):
         return "gguf-part"
     has_tokens = names.TOKENS in gguf.key_values
-    if not gguf.get("tensor_count"):
+    if not gguf.container.get("tensor_count"):
         return "gguf-vocabulary" if has_tokens else "gguf"
     return "gguf-model" if has_tokens or keys.own(names.CONTEXT_LENGTH) in gguf.key_values else "gguf"
 

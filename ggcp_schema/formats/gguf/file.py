@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from construct import Container
 
-from ggcp_schema.constructs import FieldError, Steps, counted
+from ggcp_schema.constructs import Field, FieldError, Steps, counted
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import File, Finding, Format, open_source, trailing_bytes
+from ggcp_schema.formats.paths import parse_path
 from ggcp_schema.gguf.entries import ALIGNMENT, KeyValue
 from ggcp_schema.llama import names
 from ggcp_schema.llama.names import OPTIMIZER_TYPE, STATE, field_path, tensor_name
@@ -69,6 +70,12 @@ class GgufFile(File):
     def key_values(self) -> KeyValues:
         """The keys with their types and values, in file order. A long array is read when its elements are asked for."""
         return KeyValues(item for item in self.container.get("metadata_kv") or () if "_size" in item)
+
+    def key_field(self, key: str) -> Field | None:
+        """Return the field with the value of a key; None if there is none. Of several of that name it is the last."""
+        indices = [index for index, item in enumerate(self.container["metadata_kv"]) if item["key"] == key]
+        field = self.root.find(("metadata_kv", indices[-1], "value")) if indices else None
+        return field and (field.child("array") or field)
 
     def key_type(self, name: str) -> tuple[int, str] | None:
         """Return the number of a type of keys and its name in the schema; None if there is no such type."""
@@ -188,11 +195,12 @@ class GgufFile(File):
         optimizer = self.value(OPTIMIZER_TYPE)
         own = tensor_name(name, optimizer if isinstance(optimizer, str) else None)
         found = self._steps(name) or (own and self._steps(own))
-        head, bracket, index = name.removesuffix("]").rpartition("[")
-        if not found and bracket and index.isdecimal():
-            found = self._steps(head)
-            return (*found, int(index)) if found else None
-        return found or None
+        if found:
+            return found
+        head, bracket, index = name.rpartition("[")
+        steps = parse_path(bracket + index) if bracket else None
+        found = self._steps(head) if steps else None
+        return (*found, *steps) if found and steps else None
 
     def candidates(self) -> list[str]:
         """Return the keys and tensor names, with which a misspelt one is compared."""
@@ -292,9 +300,9 @@ class GgufFile(File):
 
     def expected_tensors(self) -> list[str] | None:
         """Return the ggcp paths or the names of the tensors that the whole file had, which its table tells."""
-        infos = self.get("tensor_infos") or ()
+        infos = self.container.get("tensor_infos") or ()
         found = [info["name"] for info in infos if "_size" in info]
-        if len(found) != self.get("tensor_count"):
+        if len(found) != self.container.get("tensor_count"):
             return None
         return [field_path(name) or name for name in found]
 

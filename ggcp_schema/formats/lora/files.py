@@ -67,7 +67,7 @@ class GglaFile(LoraFile):
     def alias(self, name: str) -> Steps | None:
         """Return the path of the tensor of that name."""
         for index, record in enumerate(self.container.get("tensors") or ()):
-            if record.get("name") == name.encode():
+            if record.get("name", b"").decode("utf-8", "backslashreplace") == name:
                 return ("tensors", index)
         return None
 
