@@ -16,8 +16,7 @@ from ggcp_schema.cli.table import print_table
 from ggcp_schema.cli.tensors import Moments, Order
 from ggcp_schema.errors import UsageError
 from ggcp_schema.formats import open_file
-from ggcp_schema.inspect.soundness import soundness
-from ggcp_schema.inspect.stats import Stats, flags, measure, optimizer_facts
+from ggcp_schema.inspect.stats import Stats, flags, measure, measure_state, optimizer_facts
 from ggcp_schema.inspect.tensors import moments, order_of, select
 from ggcp_schema.inspect.text import count_text
 
@@ -78,9 +77,12 @@ def stats(
         if by_parameter:
             found = list(moments(opened, order_of(opened, order), found))
         with progress(sum(item.tensor.nbytes for item in found), "Measuring", quiet=quiet) as advance:
-            measured = list(zip(found, measure([item.tensor for item in found], advance), strict=True))
-        unsound = [] if pattern else soundness(opened)
+            tensors = [item.tensor for item in found]
+            results, unsound = (
+                (list(measure(tensors, advance)), []) if pattern else measure_state(opened, tensors, advance)
+            )
         opened.source.check_unchanged()
+        measured = list(zip(found, results, strict=True))
         flagged = flags(measured, optimizer_facts(opened))
         rows = [(*pair, words) for pair, words in zip(measured, flagged, strict=True)]
         if as_json:

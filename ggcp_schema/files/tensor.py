@@ -124,14 +124,17 @@ class Tensor:
 
     def values(self, start: int = 0, stop: int | None = None) -> Iterator[npt.NDArray[Any]]:
         """Yield the elements from `start` to `stop`, in file order, as arrays of `dtype` of at most 2**16 elements."""
+        import numpy as np
+
         self.check_readable()
         stop = self.n_elements if stop is None else stop
         length, nbytes = self.block
         self._check_bounds(start // length * nbytes, -(-stop // length) * nbytes)
         for at in range(start - start % length, stop, AT_ONCE):
             end = min(at + AT_ONCE, stop)
-            data = self.source.read(self.offset + at // length * nbytes, -(-(end - at) // length) * nbytes)
-            yield decode(data, self.type, self.byte_order)[max(start - at, 0) : end - at]
+            data = np.empty(-(-(end - at) // length) * nbytes, np.uint8)
+            self.source.read_into(data.data, self.offset + at // length * nbytes)
+            yield decode(data.data, self.type, self.byte_order)[max(start - at, 0) : end - at]
 
     def numbers(self, start: int, stop: int) -> list[Any]:
         """Return a few elements, from `start` to `stop`, as Python numbers. Unquantized, they need no numpy."""

@@ -16,8 +16,10 @@ import numpy.typing as npt
 from ggcp_schema.files.tensor import Tensor, stream_values
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.state import adam_of, iterations_of
+from ggcp_schema.inspect.soundness import soundness
 from ggcp_schema.inspect.tensors import Listed
 from ggcp_schema.llama.adam import largest_ratio
+from ggcp_schema.llama.state import Unsound
 
 Floats = npt.NDArray[np.float32]
 
@@ -90,6 +92,26 @@ class Sums:
         self.min, self.max = min(self.min, other.min), max(self.max, other.max)
 
 
+class Measurement:
+    """The statistics of a tensor, from its values as they are read."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._sums, self._sample = Sums(), [np.empty(0, np.float32)]
+        self._step = (
+            -(-tensor.n_elements // SAMPLE) | 1
+        )  # odd, so that it does not sample the same columns of every row
+
+    def add(self, values: Floats) -> None:
+        """Add the next values."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._sample.append(values[-self._sums.count % self._step :: self._step].copy())
+            self._sums.add(sums(values))
+
+    def stats(self) -> Stats:
+        """Return the statistics of the values that were added."""
+        return finish(self._sums, np.concatenate(self._sample))
+
+
 def measure(tensors: Sequence[Tensor], progress: Callable[[int], None] | None = None) -> Iterator[Stats | None]:
     """Yield the statistics of each tensor, in order; None for one whose elements cannot be read.
 
@@ -97,22 +119,42 @@ def measure(tensors: Sequence[Tensor], progress: Callable[[int], None] | None = 
     """
     chunks = stream_values([tensor for tensor in tensors if tensor.is_readable])
     for tensor in tensors:
-        yield _measure(tensor, chunks, progress) if tensor.is_readable else None
-
-
-def _measure(tensor: Tensor, chunks: Iterator[Floats], progress: Callable[[int], None] | None) -> Stats:
-    total, samples, done = Sums(), [], 0
-    length, nbytes = tensor.block
-    step = -(-tensor.n_elements // SAMPLE) | 1  # odd, so that it does not sample the same columns of every row
-    with np.errstate(over="ignore", invalid="ignore"):
+        if not tensor.is_readable:
+            yield None
+            continue
+        measurement, done = Measurement(tensor), 0
+        length, nbytes = tensor.block
         while done < tensor.n_elements:
             values = next(chunks)
-            total.add(sums(values))
-            samples.append(values[-done % step :: step].copy())
+            measurement.add(values)
             done += len(values)
             if progress:
                 progress(len(values) * nbytes // length)
-    return finish(total, np.concatenate(samples) if samples else np.empty(0, np.float32))
+        yield measurement.stats()
+
+
+def measure_state(
+    file: File, tensors: Sequence[Tensor], progress: Callable[[int], None]
+) -> tuple[list[Stats | None], list[Unsound]]:
+    """Return the statistics of these tensors, and what is unsound in the training state of their file.
+
+    What both need is read once. The parameters and exceptions are those of `measure`.
+    """
+    seen: dict[tuple[int, int], Measurement] = {}
+    wanted = {_place(tensor) for tensor in tensors}
+
+    def look(tensor: Tensor, at: int, values: Floats) -> None:
+        if _place(tensor) in wanted:
+            seen.setdefault(_place(tensor), Measurement(tensor)).add(values)
+            progress(values.nbytes)
+
+    unsound = soundness(file, look=look)
+    others = measure([tensor for tensor in tensors if _place(tensor) not in seen], progress)
+    return [seen[_place(each)].stats() if _place(each) in seen else next(others) for each in tensors], unsound
+
+
+def _place(tensor: Tensor) -> tuple[int, int]:
+    return tensor.offset, tensor.nbytes
 
 
 def sums(values: Floats) -> Sums:

@@ -35,6 +35,8 @@ class Runs:
 
     def add(self, at: int, mask: npt.NDArray[np.bool_]) -> None:
         """Add the runs of True in the next piece, of which the first is element `at`."""
+        if not mask.any():  # which takes a tenth of the time of what follows
+            return
         edges = np.flatnonzero(np.diff(mask, prepend=False, append=False)).reshape(-1, 2)
         lengths = edges[:, 1] - edges[:, 0]
         at_an_edge = (edges[:, 0] == 0) | (edges[:, 1] == len(mask))

@@ -11,7 +11,7 @@ This module imports numpy; only commands that read tensor data import it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -147,8 +147,12 @@ class Watch:
             return
         n_elements = vectors["m"].n_elements
         start, stop = max(start, 0), min(n_elements if stop is None else stop, n_elements)
+        parts = [
+            replace(vector, shape=(stop - start,), offset=vector.offset + 4 * start, nbytes=4 * (stop - start))
+            for vector in map(vectors.__getitem__, names)
+        ]
         at = start
-        for pieces in zip(*(vectors[name].values(start, stop) for name in names), strict=True):
+        for pieces in zip(*(stream_values([part]) for part in parts), strict=True):
             values = dict(zip(names, pieces, strict=True))
             m, v = values["m"], values["v"]
             for name in ("m", "v"):
@@ -157,10 +161,15 @@ class Watch:
                 for name, piece in values.items():
                     look(vectors[name], at, piece)
             with np.errstate(invalid="ignore", over="ignore"):
-                exceeds = np.abs(m) > self._root * np.sqrt(np.maximum(v, 0) + SQUARE)
-                self._add("m-without-v", "v", at, exceeds & (v == 0))
-                self._add(ZEROS_OF_V, "v", at, v == 0)
-                self._add("m-exceeds-v", "m", at, exceeds & (v != 0))
+                limit = np.zeros_like(v)
+                np.maximum(v, limit, out=limit)  # with a number in place of an array it takes eight times as long
+                limit += SQUARE
+                np.sqrt(limit, out=limit)
+                limit *= self._root
+                exceeds, no_v = np.abs(m) > limit, v == 0
+                self._add("m-without-v", "v", at, exceeds & no_v)
+                self._add(ZEROS_OF_V, "v", at, no_v)
+                self._add("m-exceeds-v", "m", at, exceeds & ~no_v)
                 self._add("zeros-in-m", "m", at, (m == 0) & (v > 0))
                 if len(names) > 2 and self.state.adam is not None and self.state.adam.is_usual:
                     self._corrected(self.state.adam, at, *pieces)
