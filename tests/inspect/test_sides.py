@@ -22,8 +22,11 @@ JUNE = FIXTURES / "orders" / "jun-A-3.ggcp"  # order A, gradients summed
 # Files of other layouts and formats ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("verbatim", [False, True])
-@pytest.mark.parametrize("path", [*GENUINE, JUNE], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    ("path", "verbatim"),
+    [*((path, False) for path in (*GENUINE, JUNE)), (JUNE, True), (FIXTURES / "v0-adam.ggcp", True)],
+    ids=lambda value: getattr(value, "name", str(value)),
+)
 def test_a_checkpoint_and_its_gguf_are_equal_both_ways(path, verbatim, tmp_path):
     out = converted(path, tmp_path, verbatim=verbatim)
     for pair in ((path, out), (out, path)):

@@ -263,7 +263,7 @@ def test_a_file_cut_at_any_field_before_the_state(fixture, tmp_path):
     data, path = (FIXTURES / fixture).read_bytes(), tmp_path / "cut.ggcp"
     with open_file(FIXTURES / fixture) as file:
         start, end = file.find("optimizer").offset, file.find("optimizer.just_initialized").end
-    for size in range(start, end + 1, 3):
+    for size in range(start, end + 1, 11):
         path.write_bytes(data[:size])
         with open_file(path, partial=True) as file:
             assert file.damage is not None
