@@ -21,7 +21,7 @@ from ggcp_schema.formats.existing import ANOTHER
 from ggcp_schema.inspect.commands import OUTPUTS, output_name
 from ggcp_schema.inspect.text import count_text
 from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, ORDERS
-from ggcp_schema.mapping.convert import plan_resume
+from ggcp_schema.mapping.convert import ResumeOptions, plan_resume
 
 SUFFIX = OUTPUTS["resume"]
 
@@ -88,19 +88,12 @@ def convert(
 
     Example: ggcp-schema convert checkpoint.bin resume.gguf --verify
     """
+    stated = ResumeOptions(rms_eps, order, batch, fresh, verbatim, partial)
     options = WriteOptions(strict, force, verify, sync=not no_sync)
 
     def one(source: Path, output: Path, what: str) -> None:
         with open_file(source, partial=True) as file:
-            plan = plan_resume(
-                file,
-                rms_eps=rms_eps,
-                order=order,
-                n_batch=batch,
-                fresh_optimizer=fresh,
-                verbatim=verbatim,
-                partial=partial,
-            )
+            plan = plan_resume(file, stated)
             is_new = into is not None and not into.exists()  # as in a dry run
             try:
                 written = carry_out(plan, output, options, what, dry_run=dry_run, quiet=quiet, is_new=is_new)

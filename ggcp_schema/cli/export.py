@@ -20,11 +20,11 @@ from ggcp_schema.files.output import WriteOptions
 from ggcp_schema.formats import open_file
 from ggcp_schema.inspect.commands import OUTPUTS, output_name
 from ggcp_schema.mapping import lora
-from ggcp_schema.mapping.export import GGUF, MissingError
+from ggcp_schema.mapping.export import GGUF, MissingError, ModelOptions
 from ggcp_schema.mapping.hf import DTYPES
 from ggcp_schema.mapping.model import rescued
 from ggcp_schema.mapping.plan import Plan, Written
-from ggcp_schema.mapping.targets import EXPORTS, export_target
+from ggcp_schema.mapping.targets import EXPORTS, planner
 
 OPTIONS = {"vocab": "--vocab", "context_length": "--context-length"}
 
@@ -51,7 +51,7 @@ def export(
         str | None,
         typer.Option(
             "--to",
-            metavar="|".join({**EXPORTS, **lora.TARGETS}),
+            metavar="|".join(dict.fromkeys((*EXPORTS, *lora.TARGETS))),
             help=f"What to make of it. A model: {', '.join(EXPORTS)} (the first by default). An adapter: "
             f"{', '.join(lora.TARGETS)} (the first by default).",
             show_default=False,
@@ -138,7 +138,7 @@ def export(
     options = WriteOptions(strict, force, verify, sync=not no_sync)
     with ExitStack() as stack:
         file = stack.enter_context(open_file(input, partial=True))
-        model: dict[str, Any] = {"vocab": vocab, "context_length": context_length, "rms_eps": rms_eps, "name": name}
+        model = ModelOptions(vocab, context_length, rms_eps, name, dtype, partial)
         try:
             if file.has_adapter:
                 refuse({"--partial": partial or None}, f"{input} contains a LoRA adapter")
@@ -147,26 +147,26 @@ def export(
                         "Missing option --base: an adapter is exported for the model that it was trained on",
                         "Give that model: a GGUF of any type, a ggjt file or a ggcp checkpoint.",
                     )
-                output = output or Path(output_name(input, OUTPUTS.get(to or next(iter(lora.TARGETS)), "")))
+                output = output or Path(output_name(input, OUTPUTS.get(to or lora.TARGETS[0], "")))
                 plan = lora.plan_adapter(
                     file,
                     stack.enter_context(open_file(base)),
-                    to=to or next(iter(lora.TARGETS)),
+                    to=to or lora.TARGETS[0],
                     scale=scale,
                     verbatim=verbatim,
                     ignore_norms=lora.ignored(norms),
                     patched_base=patched_base,
-                    model=lora.ModelOptions(**model, dtype=dtype),
+                    model=model,
                 )
             else:
                 of_adapters = {"--base": base, "--patched-base": patched_base, "--norms": norms, "--scale": scale}
                 refuse({**of_adapters, "--verbatim": verbatim or None}, f"{input} contains no LoRA adapter")
-                target = export_target(to or GGUF)
-                output = output or Path(output_name(input, OUTPUTS[target.name]))
+                plan_export = planner(to or GGUF)
+                output = output or Path(output_name(input, OUTPUTS[to or GGUF]))
                 if file.damage is not None and not partial:
                     command = ["ggcp-schema", "export", "--partial", *sys.argv[sys.argv.index("export") + 1 :]]
                     raise rescued(file, f"Run: {shlex.join(command)}")
-                plan = target.plan(file, partial=partial, **model, **target.checked(dtype=dtype))
+                plan = plan_export(file, model)
         except MissingError as error:
             options_text = " and ".join(OPTIONS[parameter] for parameter in error.parameters)
             raise UsageError(f"Missing option {options_text}: {error.message}", error.hint) from error

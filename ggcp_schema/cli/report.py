@@ -16,8 +16,8 @@ from ggcp_schema.gguf.writer import Gguf
 from ggcp_schema.inspect.text import cells, count_text, shape_text, size_text
 from ggcp_schema.llama.facts import Fact
 from ggcp_schema.mapping.plan import Plan, Written, check, write
-from ggcp_schema.mapping.targets import TARGETS
 
+KINDS = {"gguf": "model"}  # in JSON, if it is not the name of the target
 OPTIONS = {"n_batch": "--batch"}
 """The options of the command line whose names are not those of the API's parameters."""
 
@@ -199,7 +199,7 @@ def plan_as_dict(plan: Plan, output: Path, written: Written | None) -> PlanJson:
     return {
         "input": plan.file.path,
         "output": os.fsdecode(output),
-        "kind": TARGETS[plan.target].kind if plan.target in TARGETS else plan.target,
+        "kind": KINDS.get(plan.target, plan.target),
         "rms_eps": epsilon and epsilon.value,
         "rms_eps_reason": epsilon and epsilon.reason,
         "notes": [sentence(fact) for fact in plan.facts if fact.value is None],

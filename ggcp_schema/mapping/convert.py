@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from ggcp_schema.errors import GgcpError, UsageError
 from ggcp_schema.files.output import WHOLE
@@ -22,27 +23,31 @@ from ggcp_schema.schema.inference import ADAM
 RESUME = "resume"
 
 
-def plan_resume(
-    file: File,
-    *,
-    rms_eps: float | None = None,
-    order: str | None = None,
-    n_batch: int | None = None,
-    fresh_optimizer: bool = False,
-    verbatim: bool = False,
-    partial: bool = False,
-) -> Plan:
+class ResumeOptions(NamedTuple):
+    """What may be stated of a checkpoint to resume from: the parameters of `convert`."""
+
+    rms_eps: float | None = None
+    order: str | None = None
+    n_batch: int | None = None
+    fresh_optimizer: bool = False
+    verbatim: bool = False
+    partial: bool = False
+
+
+def plan_resume(file: File, options: ResumeOptions = ResumeOptions()) -> Plan:  # noqa: B008
     """Plan a GGUF checkpoint from which training can be resumed.
 
-    The parameters are those of `convert`. Raises `MalformedError` if the file is damaged, `UsageError` if it contains
-    no training state or if parameters contradict each other.
+    Raises `MalformedError` if the file is damaged, `UsageError` if it contains no training state or if options
+    contradict each other.
     """
-    if file.damage is not None and not partial:
+    if file.damage is not None and not options.partial:
         raise rescued(file, _remedy(file))
+    rms_eps, order, n_batch, fresh_optimizer, verbatim, _ = options
     fresh_optimizer = fresh_optimizer or file.damage is not None
+    is_stated = any(value is not None for value in (rms_eps, order, n_batch))
     converted = file.converted()
     if converted is not None:
-        if fresh_optimizer or verbatim or any(value is not None for value in (rms_eps, order, n_batch)):
+        if fresh_optimizer or verbatim or is_stated:
             raise UsageError(
                 f"{file.path}: a checkpoint of finetune is converted exactly as it is",
                 "Omit what was stated: epsilon, order, batch, a fresh optimizer or a verbatim conversion.",
@@ -50,7 +55,7 @@ def plan_resume(
         return _plan_finetune(file, converted)
     training = file.training() if file.damage is None else file.model_training()
     if verbatim:
-        if fresh_optimizer or any(value is not None for value in (rms_eps, order, n_batch)):
+        if fresh_optimizer or is_stated:
             raise UsageError(
                 "a verbatim conversion allows no epsilon, order, batch or fresh optimizer to be stated",
                 "Omit the request for a verbatim conversion, or the other ones.",

@@ -36,6 +36,17 @@ class MissingError(UsageError):
         self.parameters = parameters
 
 
+class ModelOptions(NamedTuple):
+    """What may be stated of a model that is made: the parameters of `export_model`."""
+
+    vocab: str | os.PathLike[str] | None = None
+    context_length: int | None = None
+    rms_eps: float | None = None
+    name: str | None = None
+    dtype: str | None = None
+    partial: bool = False
+
+
 class Choices(NamedTuple):
     """What every export of a model takes from its file, from the user, or from a vocabulary.
 
@@ -59,20 +70,13 @@ class Choices(NamedTuple):
     inputs: tuple[str, ...]
 
 
-def choose(
-    file: File,
-    *,
-    vocab: str | os.PathLike[str] | None = None,
-    context_length: int | None = None,
-    rms_eps: float | None = None,
-    partial: bool = False,
-    needs_study: bool = False,
-) -> Choices:
+def choose(file: File, options: ModelOptions, *, needs_study: bool = False) -> Choices:
     """Choose what goes into an exported model. With `needs_study` the state of the training is examined in any case.
 
-    The other parameters and exceptions are those of `plan_model`.
+    The exceptions are those of `plan_model`.
     """
-    if file.damage is not None and not partial:
+    vocab, context_length, rms_eps, *_ = options
+    if file.damage is not None and not options.partial:
         raise rescued(file, "Use partial=True to export it.")
     model = file.model()
     vocabulary = None
@@ -103,27 +107,21 @@ def choose(
     )
 
 
-def plan_model(
-    file: File,
-    *,
-    vocab: str | os.PathLike[str] | None = None,
-    context_length: int | None = None,
-    rms_eps: float | None = None,
-    name: str | None = None,
-    partial: bool = False,
-) -> Plan:
+def plan_model(file: File, options: ModelOptions = ModelOptions()) -> Plan:  # noqa: B008
     """Plan a GGUF model for present-day llama.cpp.
 
-    The parameters and exceptions are those of `export_model`. `MissingError` is raised if the vocabulary or the context
-    length is neither given nor told by the file.
+    The exceptions are those of `export_model`. `MissingError` is raised if the vocabulary or the context length is
+    neither given nor told by the file.
     """
-    chosen = choose(file, vocab=vocab, context_length=context_length, rms_eps=rms_eps, partial=partial)
+    if options.dtype is not None:
+        raise UsageError("dtype means nothing for a GGUF model for llama.cpp", "Leave it out.")
+    chosen = choose(file, options)
     content = model_content(
         chosen.model,
         chosen.vocabulary.keys,
         context_length=chosen.context_length,
         rms_eps=chosen.epsilon.value,
-        name=name,
+        name=options.name,
     )
     return Plan(
         target=GGUF,

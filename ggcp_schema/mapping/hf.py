@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from ggcp_schema.llama.model import Model
 from ggcp_schema.llama.tokenizer import SpmTokenizer, spm_tokenizer
 from ggcp_schema.llama.training import Study, Training
 from ggcp_schema.llama.vocabulary import Vocabulary
-from ggcp_schema.mapping.export import Choices, choose
+from ggcp_schema.mapping.export import Choices, ModelOptions, choose
 from ggcp_schema.mapping.model import name_of
 from ggcp_schema.mapping.plan import OUTPUT, Command, Plan
 from ggcp_schema.schema.inference import ADAM
@@ -41,27 +40,16 @@ README = Command("programs that continue a text and train the model", ("cat", f"
 COSTS = {"f16": "0.05", "bf16": "0.44"}  # the worst difference of a log probability, of fixtures/alice.ggcp
 
 
-def plan_hf(
-    file: File,
-    *,
-    vocab: str | os.PathLike[str] | None = None,
-    context_length: int | None = None,
-    rms_eps: float | None = None,
-    name: str | None = None,
-    partial: bool = False,
-    dtype: str = "f32",
-) -> Plan:
+def plan_hf(file: File, options: ModelOptions) -> Plan:
     """Plan a model folder for transformers 4 and 5, and what else reads such folders.
 
-    `dtype` is the type of the weights, a name in `DTYPES`. The other parameters and exceptions are those of
-    `plan_model`. Raises `UsageError` too for quantized weights, and for a vocabulary that is not of sentencepiece.
+    The exceptions are those of `plan_model`. Raises `UsageError` too for quantized weights, for a `dtype` that is not
+    in `DTYPES`, and for a vocabulary that is not of sentencepiece.
     """
-    chosen = choose(
-        file, vocab=vocab, context_length=context_length, rms_eps=rms_eps, partial=partial, needs_study=True
-    )
+    chosen = choose(file, options, needs_study=True)
     moments, optimizer = moments_of(file, chosen.study)
     history = _training_facts(file, chosen.era, chosen.study)
-    parts, facts = hf_parts(chosen, name=name, dtype=dtype, moments=moments, facts=(optimizer,), history=history)
+    parts, facts = hf_parts(chosen, options, moments=moments, facts=(optimizer,), history=history)
     return Plan(
         target=HF,
         file=file,
@@ -77,9 +65,8 @@ def plan_hf(
 
 def hf_parts(
     chosen: Choices,
+    options: ModelOptions,
     *,
-    name: str | None = None,
-    dtype: str = "f32",
     tensors: Sequence[TensorEntry] | None = None,
     moments: Sequence[TensorEntry] = (),
     facts: Iterable[Fact] = (),
@@ -89,11 +76,11 @@ def hf_parts(
 
     `tensors` are the weights; None takes those of the model. `facts` are told too; the card alone has `history`.
     """
-    spm = tokenizer_of(chosen.vocabulary)
+    spm, dtype = tokenizer_of(chosen.vocabulary), options.dtype or "f32"
     folder = Folder(chosen.model, spm, chosen.context_length, chosen.epsilon.value, dtype)
     told = (*chosen.facts, *_tokenizer_facts(spm), *_dtype_facts(dtype), *facts)
     card = model_card(
-        name=name_of(chosen.model, name),
+        name=name_of(chosen.model, options.name),
         facts=[*history, *_for_others(told, chosen.vocabulary)],
         context_length=chosen.context_length,
         has_moments=bool(moments),

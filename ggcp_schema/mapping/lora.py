@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import get_args
 
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.contents import Patched, Safetensors, Text
@@ -25,30 +25,15 @@ from ggcp_schema.llama.facts import Fact
 from ggcp_schema.mapping.adapter import adapter_keys, adapter_tensors, patched_norms
 from ggcp_schema.mapping.adapter_choices import Target, choice_notes, chosen, norms_of
 from ggcp_schema.mapping.base import base_of
-from ggcp_schema.mapping.export import Choices, choose
+from ggcp_schema.mapping.export import ModelOptions, choose
 from ggcp_schema.mapping.hf import DTYPES, METADATA, README, element_type, hf_parts
 from ggcp_schema.mapping.merged import merged
 from ggcp_schema.mapping.model import model_content
 from ggcp_schema.mapping.peft import peft_card, peft_config, peft_tensors
 from ggcp_schema.mapping.plan import OUTPUT, Command, Plan, Written, write
 
-TARGETS: Mapping[str, str] = {
-    "adapter": "a GGUF adapter for llama.cpp",
-    "peft": "a folder for PEFT",
-    "gguf": "a GGUF model with the adapter merged into the base",
-    "hf": "a folder for transformers with the adapter merged into the base",
-}
-"""What can be made of an adapter, with its title."""
-
-
-class ModelOptions(NamedTuple):
-    """What a model that is made of the base may need; of `choose` and, of a folder alone, `dtype`."""
-
-    vocab: str | os.PathLike[str] | None = None
-    context_length: int | None = None
-    rms_eps: float | None = None
-    name: str | None = None
-    dtype: str | None = None
+TARGETS = get_args(Target)
+"""What can be made of an adapter."""
 
 
 def plan_adapter(
@@ -121,7 +106,7 @@ def plan_adapter(
 def _refuse(model: ModelOptions, why: str) -> None:
     """Raise `UsageError` if one of the options is stated."""
     for option, value in model._asdict().items():
-        if value is not None:
+        if value is not None and value is not False:
             raise UsageError(f"{option} means nothing here, because {why}", "Leave it out.")
 
 
@@ -151,7 +136,7 @@ def _changed(adapter: Adapter, base: Base, file: File, model: ModelOptions) -> t
 
 def _gguf(adapter: Adapter, base: Base, file: File, model: ModelOptions) -> tuple[Parts, Iterable[Fact]]:
     """Return the GGUF model that `export` makes of a file, with the pairs added."""
-    made = _choices(file, model)
+    made = choose(file, model)
     content = model_content(
         made.model,
         made.vocabulary.keys,
@@ -167,18 +152,14 @@ def _gguf(adapter: Adapter, base: Base, file: File, model: ModelOptions) -> tupl
 def _folder(adapter: Adapter, base: Base, file: File, model: ModelOptions) -> tuple[Parts, Iterable[Fact]]:
     """Return the folder that `export` makes of a file, with the pairs added; quantized weights are decoded."""
     dtype = model.dtype or "f32"
-    made = _choices(file, model)
+    made = choose(file, model)
     changed = merged(adapter, base, type=element_type(dtype), hf_rows=True, every=True)
     tensors = [changed[path]._replace(name=name) for path, name in parameter_names(made.model.n_layer).items()]
     history = (Fact("base", os.path.basename(base.path)), Fact("adapter", os.path.basename(adapter.path)))
     kinds = sorted({tensor.type for tensor in base.tensors.values()} - set(ELEMENT_SIZES))
     decoded = [Fact("weights", f"{', '.join(kinds)} of the base decoded to {DTYPES[dtype]}")] if kinds else []
-    parts, facts = hf_parts(made, name=model.name, dtype=dtype, tensors=tensors, facts=decoded, history=history)
+    parts, facts = hf_parts(made, model, tensors=tensors, facts=decoded, history=history)
     return parts, facts
-
-
-def _choices(file: File, model: ModelOptions) -> Choices:
-    return choose(file, vocab=model.vocab, context_length=model.context_length, rms_eps=model.rms_eps)
 
 
 def export_adapter(

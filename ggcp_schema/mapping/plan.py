@@ -52,7 +52,7 @@ class Plan:
     """What will be written, and why.
 
     Attributes:
-        target: the name of what is made: a key of `TARGETS`.
+        target: the name of what is made: resume, gguf, hf, adapter or peft.
         file: the input. It is open while the plan is carried out.
         inputs: the paths of all inputs, which the output must not replace.
         parts: the contents: of a file, by an empty name, or of the files of a folder, by their names.

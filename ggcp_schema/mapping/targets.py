@@ -4,59 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.output import WriteOptions
 from ggcp_schema.files.pieces import Progress
 from ggcp_schema.formats import open_file
-from ggcp_schema.mapping.convert import RESUME, plan_resume
-from ggcp_schema.mapping.export import GGUF, plan_model
+from ggcp_schema.formats.file import File
+from ggcp_schema.mapping.convert import ResumeOptions, plan_resume
+from ggcp_schema.mapping.export import GGUF, ModelOptions, plan_model
 from ggcp_schema.mapping.hf import HF, plan_hf
 from ggcp_schema.mapping.plan import Plan, Written, write
 
-
-class Target(NamedTuple):
-    """Something that can be made of a file.
-
-    Attributes:
-        name: its name in the command line.
-        kind: what it contains, in JSON: resume or model.
-        title: what it is, in words.
-        plan: returns its plan. Those of the targets of `export` have the parameters of `plan_model`, and `options`.
-        options: the names of its own parameters.
-    """
-
-    name: str
-    kind: str
-    title: str
-    plan: Callable[..., Plan]
-    options: tuple[str, ...] = ()
-
-    def checked(self, **options: Any) -> dict[str, Any]:
-        """Return the options that are not None. Raises `UsageError` for an option that the target does not have."""
-        stated = {name: value for name, value in options.items() if value is not None}
-        for name in stated:
-            if name not in self.options:
-                raise UsageError(f"{name} means nothing for {self.title}", "Leave it out.")
-        return stated
+EXPORTS: dict[str, Callable[[File, ModelOptions], Plan]] = {GGUF: plan_model, HF: plan_hf}
+"""What plans that which `export` makes of a model, by its name."""
 
 
-EXPORTS = {
-    target.name: target
-    for target in (
-        Target(GGUF, "model", "a GGUF model for llama.cpp", plan_model),
-        Target(HF, "hf", "a folder for transformers, MLX and vLLM", plan_hf, ("dtype",)),
-    )
-}
-"""What `export` makes."""
-
-TARGETS = {RESUME: Target(RESUME, "resume", "a GGUF checkpoint to resume from", plan_resume), **EXPORTS}
-"""All that can be made, by name."""
-
-
-def export_target(name: str) -> Target:
-    """Return the target of `export` with that name. Raises `UsageError`."""
+def planner(name: str) -> Callable[[File, ModelOptions], Plan]:
+    """Return what plans the export with that name. Raises `UsageError`."""
     if name not in EXPORTS:
         raise UsageError(f"{name!r} is not among what can be exported to", f"Choose from: {', '.join(EXPORTS)}.")
     return EXPORTS[name]
@@ -97,18 +61,9 @@ def convert(
     Raises `MalformedError` if the checkpoint is damaged, `UsageError` if it contains no training state, `UnfitError` if
     GGUF cannot store one of its numbers, `FileError` if a file cannot be read or written.
     """
-    options = WriteOptions(strict, force, verify, sync, progress)
+    stated = ResumeOptions(rms_eps, order, n_batch, fresh_optimizer, verbatim, partial)
     with open_file(source, partial=True) as file:
-        plan = plan_resume(
-            file,
-            rms_eps=rms_eps,
-            order=order,
-            n_batch=n_batch,
-            fresh_optimizer=fresh_optimizer,
-            verbatim=verbatim,
-            partial=partial,
-        )
-        return write(plan, output, options)
+        return write(plan_resume(file, stated), output, WriteOptions(strict, force, verify, sync, progress))
 
 
 def export_model(
@@ -147,16 +102,6 @@ def export_model(
     The other parameters are those of `convert`. Raises `MalformedError` if a file is damaged, `UsageError` if the files
     do not go together, `FileError` if a file cannot be read or written.
     """
-    options = WriteOptions(strict, force, verify, sync, progress)
-    target = export_target(to)
+    plan, stated = planner(to), ModelOptions(vocab, context_length, rms_eps, name, dtype, partial)
     with open_file(source, partial=True) as file:
-        plan = target.plan(
-            file,
-            vocab=vocab,
-            context_length=context_length,
-            rms_eps=rms_eps,
-            name=name,
-            partial=partial,
-            **target.checked(dtype=dtype),
-        )
-        return write(plan, output, options)
+        return write(plan(file, stated), output, WriteOptions(strict, force, verify, sync, progress))

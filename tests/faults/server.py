@@ -29,9 +29,9 @@ from ggcp_schema.files import atomic_folder
 from ggcp_schema.files.contents import Safetensors, Text
 from ggcp_schema.files.output import WHOLE
 from ggcp_schema.formats.file import File
-from ggcp_schema.mapping.export import plan_model
+from ggcp_schema.mapping.export import ModelOptions, plan_model
 from ggcp_schema.mapping.plan import Plan
-from ggcp_schema.mapping.targets import EXPORTS, TARGETS, Target
+from ggcp_schema.mapping.targets import EXPORTS
 from tests.faults.shim import Shim
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -169,9 +169,9 @@ def checksum(path: Path) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def plan_folder(file: File, **options: Any) -> Plan:
+def plan_folder(file: File, options: ModelOptions) -> Plan:
     """Plan a folder with contents of each kind."""
-    plan = plan_model(file, **options)
+    plan = plan_model(file, options)
     tensors = [tensor for tensor in plan.tensors if tensor.type == "F32"]
     parts = {
         "config.json": Text("{}\n"),
@@ -181,7 +181,7 @@ def plan_folder(file: File, **options: Any) -> Plan:
     return replace(plan, target="folder", parts=parts)
 
 
-EXPORTS["folder"] = TARGETS["folder"] = Target("folder", "model", "a folder", plan_folder)
+EXPORTS["folder"] = plan_folder
 
 
 if __name__ == "__main__":

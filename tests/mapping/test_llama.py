@@ -14,7 +14,7 @@ from gguf import GGUFReader
 from ggcp_schema import File, convert, export_model, open_file
 from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.mapping.convert import plan_resume
-from ggcp_schema.mapping.export import plan_model
+from ggcp_schema.mapping.export import ModelOptions, plan_model
 from tests.builder import build_checkpoint
 from tests.helpers import FIXTURES, GENUINE, ORDERS
 from tests.mapping import llama, reference
@@ -238,4 +238,4 @@ def test_control_two_tokens_of_one_text_are_refused(model: Path) -> None:
 
 def model_entries(file: File) -> list[Entry]:
     """Return what `export` writes."""
-    return entries_of(plan_model(file, vocab=FIXTURES / "vocab.gguf", context_length=CONTEXT))
+    return entries_of(plan_model(file, ModelOptions(FIXTURES / "vocab.gguf", CONTEXT)))

@@ -10,7 +10,7 @@ import pytest
 from gguf import GGUFReader
 
 from ggcp_schema import FileError, MalformedError, UsageError, convert, export_model, open_checkpoint, open_file
-from ggcp_schema.mapping.export import plan_model
+from ggcp_schema.mapping.export import ModelOptions, plan_model
 from tests.builder import build_checkpoint
 from tests.helpers import FIXTURES, GENUINE, ORDERS, TRUNCATED, expected_model
 from tests.mapping import independent_order
@@ -309,7 +309,7 @@ def test_a_vocabulary_is_no_model(out: Path) -> None:
 @pytest.mark.parametrize("path", [*GENUINE, *ORDERS], ids=lambda path: path.stem)
 def test_a_plan_says_everything_before_anything_is_written(path: Path, out: Path) -> None:
     with open_file(path) as file:
-        plan = plan_model(file, vocab=vocabulary_of(path), context_length=16)
+        plan = plan_model(file, ModelOptions(vocabulary_of(path), 16))
         assert plan.nbytes == sum(tensor.nbytes for tensor in plan.tensors)
         assert plan.target == "gguf"
     assert not out.exists()

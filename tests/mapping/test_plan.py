@@ -18,8 +18,8 @@ from ggcp_schema.cli.report import sentence
 from ggcp_schema.files.atomic import ExistsError
 from ggcp_schema.files.output import WriteOptions
 from ggcp_schema.llama.eras import Evidence, conclude
-from ggcp_schema.mapping.convert import plan_resume
-from ggcp_schema.mapping.export import MissingError, plan_model
+from ggcp_schema.mapping.convert import ResumeOptions, plan_resume
+from ggcp_schema.mapping.export import MissingError, ModelOptions, plan_model
 from ggcp_schema.mapping.plan import Plan, Written, epsilon_of, write
 from tests.builder import build_checkpoint
 from tests.helpers import FIXTURES, GENUINE, ORDERS, TRUNCATED
@@ -34,7 +34,7 @@ EPSILON = "llama.attention.layer_norm_rms_epsilon"
 
 def plan_of(path: Path, **options: Any) -> Plan:
     with open_file(path) as file:
-        return plan_resume(file, **options)
+        return plan_resume(file, ResumeOptions(**options))
 
 
 def notes(plan: Plan) -> dict[str, str]:
@@ -72,7 +72,7 @@ def test_the_epsilon_is_that_of_the_era(name: str, tmp_path: Path) -> None:
         assert plan.fact("epsilon").value == expected
     with open_file(path) as file:
         vocab = FIXTURES / ("alice-vocab.gguf" if name == "alice" else "vocab.gguf")
-        model = plan_model(file, vocab=vocab, context_length=16)
+        model = plan_model(file, ModelOptions(vocab, 16))
     assert model.fact("epsilon") == plan.fact("epsilon")
 
 
