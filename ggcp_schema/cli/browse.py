@@ -90,9 +90,7 @@ def _end_by_exception() -> None:
 
 def token_texts(path: Path) -> Callable[[int], str]:
     """Return a function that gives the text of a token of a vocabulary file."""
-    from ggcp_schema.llama.names import TOKENS
     from ggcp_schema.mapping.vocabulary import read_vocabulary
 
-    entries = read_vocabulary(path).keys
-    texts = next(entry.value for entry in entries if entry.key == TOKENS)
-    return lambda token: str(texts[token]).replace("▁", " ") if token < len(texts) else "?"
+    tokens = read_vocabulary(path).tokens
+    return lambda token: tokens[token].text.replace("▁", " ") if token < len(tokens) else "?"

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ggcp_schema.constructs import FieldError
-from ggcp_schema.llama.tokenizer import damaged
-from ggcp_schema.llama.vocabulary import MAX_BYTES
+from ggcp_schema.llama.vocabulary import MAX_BYTES, damaged
 
 if TYPE_CHECKING:
     from ggcp_schema.formats.file import File

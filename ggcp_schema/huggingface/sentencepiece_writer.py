@@ -25,7 +25,7 @@ from ggcp_schema.formats.sentencepiece.model import (
     TYPE,
     VARINT,
 )
-from ggcp_schema.llama.tokenizer import ANOTHER, BYTE, NORMAL, UNDEFINED, UNKNOWN, SpmTokenizer, Token
+from ggcp_schema.llama.vocabulary import ANOTHER, BYTE, NORMAL, UNDEFINED, UNKNOWN, Token, Vocabulary
 
 VOCAB_SIZE, BYTE_FALLBACK = 4, 35  # fields of the trainer_spec, as the next two
 SPECIAL_IDS = {"unknown": 40, "bos": 41, "eos": 42, "padding": 43}
@@ -34,12 +34,12 @@ N_BYTES = 256
 NAME, ESCAPE_WHITESPACES = 1, 5  # fields of the normalizer_spec
 
 
-def sentencepiece_model(spm: SpmTokenizer) -> bytes:
+def sentencepiece_model(vocabulary: Vocabulary) -> bytes:
     """Return tokenizer.model. A token of llama.cpp's type UNDEFINED becomes a normal one.
 
     Raises `UsageError` if sentencepiece could not load the model.
     """
-    counts = Counter(token.type for token in spm.tokens)
+    counts = Counter(token.type for token in vocabulary.tokens)
     if counts[BYTE] not in (0, N_BYTES):
         found = f"{counts[BYTE]} tokens of the type byte, but a sentencepiece model has all {N_BYTES} or none"
         raise UsageError(f"the vocabulary has {found}", ANOTHER)
@@ -48,23 +48,23 @@ def sentencepiece_model(spm: SpmTokenizer) -> bytes:
         raise UsageError(f"the vocabulary has {found}", ANOTHER)
     trainer = [
         _number(MODEL_TYPE, next(number for number, name in MODEL_TYPES.items() if name == "bpe")),
-        _number(VOCAB_SIZE, len(spm.tokens)),
+        _number(VOCAB_SIZE, len(vocabulary.tokens)),
         _number(BYTE_FALLBACK, counts[BYTE] > 0),
-        *(_number(field, spm.ids.get(name, -1)) for name, field in SPECIAL_IDS.items()),
+        *(_number(field, vocabulary.ids.get(name, -1)) for name, field in SPECIAL_IDS.items()),
         *(
-            _bytes(field, spm.texts[spm.ids[name]].encode())
+            _bytes(field, vocabulary.texts[vocabulary.ids[name]].encode())
             for name, field in SPECIAL_PIECES.items()
-            if name in spm.ids
+            if name in vocabulary.ids
         ),
     ]
     normalizer = [
         _bytes(NAME, b"identity"),
-        _number(ADD_DUMMY_PREFIX, spm.add_space_prefix),
+        _number(ADD_DUMMY_PREFIX, vocabulary.adds_space),
         _number(REMOVE_EXTRA_WHITESPACES, 0),
         _number(ESCAPE_WHITESPACES, 1),
     ]
     out = bytearray()
-    for text, token in zip(spm.texts, spm.tokens):
+    for text, token in zip(vocabulary.texts, vocabulary.tokens):
         out += _bytes(PIECES, _piece(text, token))
     out += _bytes(TRAINER_SPEC, b"".join(trainer)) + _bytes(NORMALIZER_SPEC, b"".join(normalizer))
     return bytes(out)

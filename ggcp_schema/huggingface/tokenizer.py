@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any
 
-from ggcp_schema.llama.tokenizer import CONTROL, UNKNOWN, USER_DEFINED, SpmTokenizer
+from ggcp_schema.llama.vocabulary import CONTROL, UNKNOWN, USER_DEFINED, Vocabulary
 
 SPACE = "▁"
 SPECIAL_TOKENS = {"bos": "bos_token", "eos": "eos_token", "unknown": "unk_token"}
@@ -29,60 +29,60 @@ OVERLAPPING = (
 )
 
 
-def tokenizer_json(spm: SpmTokenizer) -> dict[str, Any]:
+def tokenizer_json(vocabulary: Vocabulary) -> dict[str, Any]:
     """Return tokenizer.json. What it cannot express is said by `inexpressible`."""
-    ids = {text: index for index, text in enumerate(spm.texts)}
-    unknown = spm.ids.get("unknown")
+    ids = {text: index for index, text in enumerate(vocabulary.texts)}
+    unknown = vocabulary.ids.get("unknown")
     prepend = {"type": "Prepend", "prepend": SPACE}
     strip = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [{"id": index, **added} for index, added in _added_tokens(spm)],
+        "added_tokens": [{"id": index, **added} for index, added in _added_tokens(vocabulary)],
         "normalizer": {
             "type": "Sequence",
             "normalizers": [
-                *([prepend] if spm.add_space_prefix else []),
+                *([prepend] if vocabulary.adds_space else []),
                 {"type": "Replace", "pattern": {"String": " "}, "content": SPACE},
             ],
         },
         "pre_tokenizer": None,
-        "post_processor": _template(spm),
+        "post_processor": _template(vocabulary),
         "decoder": {
             "type": "Sequence",
             "decoders": [
                 {"type": "Replace", "pattern": {"String": SPACE}, "content": " "},
                 {"type": "ByteFallback"},
                 {"type": "Fuse"},
-                *([strip] if spm.add_space_prefix else []),
+                *([strip] if vocabulary.adds_space else []),
             ],
         },
         "model": {
             "type": "BPE",
             "dropout": None,
-            "unk_token": None if unknown is None else spm.texts[unknown],
+            "unk_token": None if unknown is None else vocabulary.texts[unknown],
             "continuing_subword_prefix": None,
             "end_of_word_suffix": None,
             "fuse_unk": True,
             "byte_fallback": True,
             "ignore_merges": False,
             "vocab": ids,
-            "merges": _merges(spm, ids),
+            "merges": _merges(vocabulary, ids),
         },
     }
 
 
-def tokenizer_config(spm: SpmTokenizer, context_length: int) -> dict[str, Any]:
+def tokenizer_config(vocabulary: Vocabulary, context_length: int) -> dict[str, Any]:
     """Return tokenizer_config.json; `context_length` is in tokens.
 
     User-defined tokens are listed, and no others: with them llama.cpp's converter gives each token its type again.
     """
-    texts = spm.texts
-    user_defined = {str(index): added for index, added in _added_tokens(spm) if not added["special"]}
+    texts = vocabulary.texts
+    user_defined = {str(index): added for index, added in _added_tokens(vocabulary) if not added["special"]}
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        **{key: texts[spm.ids[name]] for name, key in SPECIAL_TOKENS.items() if name in spm.ids},
+        **{key: texts[vocabulary.ids[name]] for name, key in SPECIAL_TOKENS.items() if name in vocabulary.ids},
         **({"added_tokens_decoder": user_defined} if user_defined else {}),
         "clean_up_tokenization_spaces": False,
         "model_input_names": ["input_ids", "attention_mask"],
@@ -90,15 +90,15 @@ def tokenizer_config(spm: SpmTokenizer, context_length: int) -> dict[str, Any]:
     }
 
 
-def inexpressible(spm: SpmTokenizer) -> list[str]:
+def inexpressible(vocabulary: Vocabulary) -> list[str]:
     """Return why tokenizer.json cannot tokenize all text as llama.cpp does, in words; nothing if it can."""
-    known = set(spm.texts)
-    joined = [token for token in spm.tokens if len(token.text) > 1 and token.type != USER_DEFINED]
+    known = set(vocabulary.texts)
+    joined = [token for token in vocabulary.tokens if len(token.text) > 1 and token.type != USER_DEFINED]
     scores = Counter(token.score for token in joined if next(_splits(token.text, known), None))
     reasons = {
         EQUAL_SCORES: any(count > 1 for count in scores.values()),
         UNKNOWN_CHARACTER: any(_joins_unknown(token.text, known) for token in joined),
-        OVERLAPPING: _overlap([added["content"] for _, added in _added_tokens(spm)]),
+        OVERLAPPING: _overlap([added["content"] for _, added in _added_tokens(vocabulary)]),
     }
     return [reason for reason, holds in reasons.items() if holds]
 
@@ -123,13 +123,13 @@ def _overlap(texts: Sequence[str]) -> bool:
     )
 
 
-def _merges(spm: SpmTokenizer, ids: Mapping[str, int]) -> list[tuple[str, str]]:
+def _merges(vocabulary: Vocabulary, ids: Mapping[str, int]) -> list[tuple[str, str]]:
     """Return the pairs of tokens that are joined, the first ones first: by descending score of the token they make.
 
     Tokens of the same score, and the pairs that make the same token, are ordered by their ids.
     """
-    texts = spm.texts
-    order = sorted(range(len(texts)), key=lambda index: -spm.tokens[index].score)
+    texts = vocabulary.texts
+    order = sorted(range(len(texts)), key=lambda index: -vocabulary.tokens[index].score)
     return [
         (texts[left], texts[right])  # the same strings, which takes less memory than those of `_splits`
         for index in order
@@ -144,9 +144,9 @@ def _splits(text: str, known: Container[str]) -> Iterator[tuple[str, str]]:
             yield text[:at], text[at:]
 
 
-def _added_tokens(spm: SpmTokenizer) -> Iterator[tuple[int, dict[str, Any]]]:
+def _added_tokens(vocabulary: Vocabulary) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the tokens, with their ids, that are cut out of a text before the rest is tokenized."""
-    for index, (text, token) in enumerate(zip(spm.texts, spm.tokens)):
+    for index, (text, token) in enumerate(zip(vocabulary.texts, vocabulary.tokens)):
         if token.type in (UNKNOWN, CONTROL, USER_DEFINED):
             yield (
                 index,
@@ -161,11 +161,12 @@ def _added_tokens(spm: SpmTokenizer) -> Iterator[tuple[int, dict[str, Any]]]:
             )
 
 
-def _template(spm: SpmTokenizer) -> dict[str, Any] | None:
+def _template(vocabulary: Vocabulary) -> dict[str, Any] | None:
     """Return the post-processor that adds the tokens bos and eos to each text; None if there is nothing to add."""
+    ids = vocabulary.ids
     before, after = (
-        {spm.texts[spm.ids[name]]: spm.ids[name]} if added and name in spm.ids else {}
-        for name, added in (("bos", spm.add_bos), ("eos", spm.add_eos))
+        {vocabulary.texts[ids[name]]: ids[name]} if name in ids and vocabulary.adds(name) else {}
+        for name in ("bos", "eos")
     )
 
     def parts(text: str, number: int) -> list[dict[str, Any]]:

@@ -34,11 +34,8 @@ TOKENS = "tokenizer.ggml.tokens"
 TOKEN_SCORES = "tokenizer.ggml.scores"
 TOKEN_TYPES = "tokenizer.ggml.token_type"
 TOKEN_ID = "tokenizer.ggml.{}_token_id"
-ADDED = {
-    "add_bos": "tokenizer.ggml.add_bos_token",
-    "add_eos": "tokenizer.ggml.add_eos_token",
-    "add_space_prefix": "tokenizer.ggml.add_space_prefix",
-}
+ADD_TOKEN = "tokenizer.ggml.add_{}_token"
+ADD_SPACE_PREFIX = "tokenizer.ggml.add_space_prefix"
 
 TRAINING_FILE_VERSION = "training.file_version"
 TRAINING_TYPE = "training.type"

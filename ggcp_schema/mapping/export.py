@@ -85,7 +85,7 @@ def choose(file: File, options: ModelOptions, *, needs_study: bool = False) -> C
     elif model.has_vocabulary:
         vocabulary = file.vocabulary()
     if vocabulary is not None:
-        check_vocabulary(model, vocabulary.keys)
+        check_vocabulary(model, vocabulary)
     length = model.context.tokens if context_length is None else context_length
     check_context_length(length)
     if vocabulary is None or length is None:
@@ -118,7 +118,7 @@ def plan_model(file: File, options: ModelOptions = ModelOptions()) -> Plan:  # n
     chosen = choose(file, options)
     content = model_content(
         chosen.model,
-        chosen.vocabulary.keys,
+        chosen.vocabulary,
         context_length=chosen.context_length,
         rms_eps=chosen.epsilon.value,
         name=options.name,

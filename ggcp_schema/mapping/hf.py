@@ -22,7 +22,6 @@ from ggcp_schema.llama.eras import EraConclusion
 from ggcp_schema.llama.facts import Fact
 from ggcp_schema.llama.losses import stored_losses
 from ggcp_schema.llama.model import Model
-from ggcp_schema.llama.tokenizer import SpmTokenizer, spm_tokenizer
 from ggcp_schema.llama.training import Study, Training
 from ggcp_schema.llama.vocabulary import Vocabulary
 from ggcp_schema.mapping.export import Choices, ModelOptions, choose
@@ -76,9 +75,9 @@ def hf_parts(
 
     `tensors` are the weights; None takes those of the model. `facts` are told too; the card alone has `history`.
     """
-    spm, dtype = tokenizer_of(chosen.vocabulary), options.dtype or "f32"
-    folder = Folder(chosen.model, spm, chosen.context_length, chosen.epsilon.value, dtype)
-    told = (*chosen.facts, *_tokenizer_facts(spm), *_dtype_facts(dtype), *facts)
+    vocabulary, dtype = expressible(chosen.vocabulary), options.dtype or "f32"
+    folder = Folder(chosen.model, vocabulary, chosen.context_length, chosen.epsilon.value, dtype)
+    told = (*chosen.facts, *_tokenizer_facts(vocabulary), *_dtype_facts(dtype), *facts)
     card = model_card(
         name=name_of(chosen.model, options.name),
         facts=[*history, *_for_others(told, chosen.vocabulary)],
@@ -105,7 +104,7 @@ class Folder:
     """What a folder is made of, except for the optimizer's state and the card. `dtype` is a name in `DTYPES`."""
 
     model: Model
-    spm: SpmTokenizer
+    vocabulary: Vocabulary
     context_length: int
     rms_eps: float
     dtype: str = "f32"
@@ -130,28 +129,28 @@ class Folder:
             rope_factor=_rope_factor(model),
             rms_eps=self.rms_eps,
             context_length=self.context_length,
-            ids=self.spm.ids,
+            ids=self.vocabulary.ids,
             dtype=DTYPES[self.dtype],
         )
         yield CONFIG, config
-        yield GENERATION, generation_config(self.spm.ids)
-        yield TOKENIZER, tokenizer_json(self.spm)
-        yield TOKENIZER_CONFIG, tokenizer_config(self.spm, self.context_length)
+        yield GENERATION, generation_config(self.vocabulary.ids)
+        yield TOKENIZER, tokenizer_json(self.vocabulary)
+        yield TOKENIZER_CONFIG, tokenizer_config(self.vocabulary, self.context_length)
 
     def tokenizer_model(self) -> Blob:
         """Return tokenizer.model. Raises `UsageError` if sentencepiece could not load it."""
-        return Blob(sentencepiece_model(self.spm))
+        return Blob(sentencepiece_model(self.vocabulary))
 
 
-def tokenizer_of(vocabulary: Vocabulary) -> SpmTokenizer:
-    """Return how llama.cpp tokenizes text with a vocabulary. Raises `UsageError` if that is not as sentencepiece."""
-    kind = next((entry.value for entry in vocabulary.keys if entry.key == names.TOKENIZER_MODEL), "llama")
+def expressible(vocabulary: Vocabulary) -> Vocabulary:
+    """Return the vocabulary. Raises `UsageError` if llama.cpp does not tokenize text with it as sentencepiece does."""
+    kind = vocabulary.values[names.TOKENIZER_MODEL]
     if kind != "llama":
         raise UsageError(
             f"{vocabulary.path}: its tokenizer is {kind}, which no tokenizer.model can express",
             "Export to GGUF instead.",
         )
-    return spm_tokenizer(vocabulary.keys)
+    return vocabulary
 
 
 def _weights(model: Model) -> Mapping[str, Tensor]:
@@ -235,8 +234,8 @@ def _left_out(why: str) -> Fact:
 # What there is to say --------------------------------------------------------------------------------------
 
 
-def _tokenizer_facts(spm: SpmTokenizer) -> Iterator[Fact]:
-    for reason in inexpressible(spm):
+def _tokenizer_facts(vocabulary: Vocabulary) -> Iterator[Fact]:
+    for reason in inexpressible(vocabulary):
         yield Fact("tokenizer", f"{TOKENIZER} gives some texts other tokens than llama.cpp does", reason)
 
 

@@ -139,7 +139,7 @@ def _gguf(adapter: Adapter, base: Base, file: File, model: ModelOptions) -> tupl
     made = choose(file, model)
     content = model_content(
         made.model,
-        made.vocabulary.keys,
+        made.vocabulary,
         context_length=made.context_length,
         rms_eps=made.epsilon.value,
         name=model.name,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from ggcp_schema.errors import GgcpError, UsageError
@@ -12,7 +11,7 @@ from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.gguf.writer import Gguf
 from ggcp_schema.llama import names
 from ggcp_schema.llama.model import Model
-from ggcp_schema.llama.tokenizer import n_tokens
+from ggcp_schema.llama.vocabulary import Vocabulary
 from ggcp_schema.mapping.resume import checked_epsilon
 
 
@@ -28,7 +27,7 @@ def rescued(file: File, remedy: str) -> GgcpError:
 
 def model_content(
     model: Model,
-    vocabulary: Sequence[KeyValue],
+    vocabulary: Vocabulary,
     *,
     context_length: int,
     rms_eps: float,
@@ -36,8 +35,8 @@ def model_content(
 ) -> Gguf:
     """Return the keys and tensors of a model that llama.cpp runs, without the state of the training.
 
-    `vocabulary` is the tokenizer's keys, `context_length` in tokens; `name` is that of `name_of`. Raises
-    `UsageError` if the vocabulary has another size than the model's, or a number is impossible.
+    `context_length` is in tokens, `name` that of `name_of`. Raises `UsageError` if the vocabulary has another size than
+    the model's, or a number is impossible.
     """
     check_vocabulary(model, vocabulary)
     name = name_of(model, name)
@@ -45,18 +44,17 @@ def model_content(
         *hparam_keys(model, context_length),
         KeyValue(names.RMS_EPSILON, "FLOAT32", checked_epsilon(rms_eps)),
         *_general_keys(model, name),
-        *vocabulary,
+        *vocabulary.keys,
     ]
     written = {entry.key for entry in keys} | {names.NAME}
     return Gguf([*keys, *(entry for entry in model.kept if entry.key not in written)], model_tensors(model))
 
 
-def check_vocabulary(model: Model, vocabulary: Sequence[KeyValue]) -> None:
-    """Check that the tokenizer's keys describe as many tokens as the model has. Raises `UsageError`."""
-    found = n_tokens(vocabulary)
-    if found != model.n_vocab:
+def check_vocabulary(model: Model, vocabulary: Vocabulary) -> None:
+    """Check that the vocabulary has as many tokens as the model. Raises `UsageError`."""
+    if vocabulary.n_tokens != model.n_vocab:
         raise UsageError(
-            f"the vocabulary has {found} tokens; the model {model.path} was trained with {model.n_vocab}",
+            f"the vocabulary has {vocabulary.n_tokens} tokens; the model {model.path} was trained with {model.n_vocab}",
             "Use the file that was the trainer's --vocab-model, or one with the same vocabulary.",
         )
 

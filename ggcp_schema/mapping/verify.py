@@ -17,6 +17,7 @@ from ggcp_schema.llama import names
 from ggcp_schema.llama.parameters import ORDERS
 from ggcp_schema.llama.rotation import FREQ_BASE, n_rot_of
 from ggcp_schema.llama.training import Training, study
+from ggcp_schema.llama.vocabulary import key_type
 from ggcp_schema.mapping.model import hparam_keys, model_tensors
 from ggcp_schema.mapping.resume import Recipe, kept_rotation, resume_content, verbatim_recipe
 
@@ -201,7 +202,7 @@ def _vocabulary_differences(ckpt: Checkpoint, gguf: GgufFile, *, required: bool)
     if tokens is None:
         if required:
             yield Difference("key", names.TOKENS, "is missing")
-    elif tokens.type != "ARRAY/STRING":
-        yield Difference("key", names.TOKENS, f"has type {tokens.type}, expected ARRAY/STRING")
+    elif tokens.type != key_type(names.TOKENS):
+        yield Difference("key", names.TOKENS, f"has type {tokens.type}, expected {key_type(names.TOKENS)}")
     elif isinstance(tokens.value, Collection) and len(tokens.value) != n_vocab:
         yield Difference("key", names.TOKENS, f"has {len(tokens.value)} tokens, expected {n_vocab}")

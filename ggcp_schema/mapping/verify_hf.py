@@ -19,7 +19,7 @@ from ggcp_schema.files.safetensors import read_tensors
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import File
 from ggcp_schema.huggingface.config import TORCH_DTYPES, json_bytes
-from ggcp_schema.llama.tokenizer import SpmTokenizer
+from ggcp_schema.llama.vocabulary import Vocabulary
 from ggcp_schema.mapping.export import try_study
 from ggcp_schema.mapping.hf import (
     CONFIG,
@@ -30,8 +30,8 @@ from ggcp_schema.mapping.hf import (
     TOKENIZER_MODEL,
     WEIGHTS,
     Folder,
+    expressible,
     moments_of,
-    tokenizer_of,
 )
 from ggcp_schema.mapping.model import rescued
 from ggcp_schema.mapping.verify import Verification
@@ -64,8 +64,8 @@ def verify_folder(
     place, config = Path(folder), read_json(Path(folder, CONFIG))
     model = file.model()
     vocabulary = read_vocabulary(vocab) if vocab is not None else file.vocabulary() if model.has_vocabulary else None
-    spm = SpmTokenizer([], {}) if vocabulary is None else tokenizer_of(vocabulary)
-    expected = Folder(model, spm, *_stated(place / CONFIG, config))
+    tokens = Vocabulary("", "", []) if vocabulary is None else expressible(vocabulary)
+    expected = Folder(model, tokens, *_stated(place / CONFIG, config))
     differences: list[Difference] = []
     n_values = 0
     for name, value in expected.json():
@@ -92,9 +92,17 @@ def verify_folder(
             differences += data_differences(tensors, content.tensors, progress)
             source.check_unchanged()
         n_tensors, nbytes = n_tensors + len(compared), nbytes + sum(tensor.nbytes for tensor in compared)
-    tokens = "compared" if vocabulary is not None else "not compared: state the vocabulary"
     return Verification(
-        HF, n_values, n_tensors, nbytes, model.n_params, expected.rms_eps, fact.text, (), tuple(differences), tokens
+        HF,
+        n_values,
+        n_tensors,
+        nbytes,
+        model.n_params,
+        expected.rms_eps,
+        fact.text,
+        (),
+        tuple(differences),
+        "not compared: state the vocabulary" if vocabulary is None else "compared",
     )
 
 

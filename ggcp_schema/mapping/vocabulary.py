@@ -10,8 +10,7 @@ from ggcp_schema.files.source import Source
 from ggcp_schema.formats import open_file
 from ggcp_schema.formats.file import ACCEPTED
 from ggcp_schema.formats.sentencepiece.model import begins_like_a_model, read_model
-from ggcp_schema.llama.tokenizer import ANOTHER, damaged, tokenizer_keys
-from ggcp_schema.llama.vocabulary import MAX_BYTES, Vocabulary, checked
+from ggcp_schema.llama.vocabulary import ANOTHER, MAX_BYTES, Vocabulary, damaged
 
 
 def read_vocabulary(path: str | os.PathLike[str]) -> Vocabulary:
@@ -46,5 +45,4 @@ def _of_sentencepiece(source: Source) -> Vocabulary:
     def locate(key: str, index: int | None) -> tuple[str, int]:
         return ("pieces", 0) if index is None else (f"pieces[{index}]", model.pieces[index].start)
 
-    keys = tokenizer_keys(model.tokens, model.ids)
-    return checked(Vocabulary(path, "sentencepiece model", keys, model.note), locate)
+    return Vocabulary.of(path, "sentencepiece model", model.tokens, model.ids, model.note).checked(locate)

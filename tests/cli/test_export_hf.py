@@ -246,7 +246,7 @@ def test_scaled_positions(tmp_path: Path, out: Path) -> None:
                 KeyValue(ROPE_SCALING_FACTOR, "FLOAT32", 4.0),
             ]
             changed = replace(model, kept=(*model.kept, *scaling))
-            content = model_content(changed, file.vocabulary().keys, context_length=16, rms_eps=1e-5)
+            content = model_content(changed, file.vocabulary(), context_length=16, rms_eps=1e-5)
             content.write(str(tmp_path / f"{kind}.gguf"))
         if expected is None:
             refused = run_cli("export", tmp_path / f"{kind}.gguf", out, "--to", "hf", "--force")

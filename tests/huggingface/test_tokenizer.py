@@ -27,7 +27,7 @@ from ggcp_schema.huggingface.tokenizer import (
     tokenizer_config,
     tokenizer_json,
 )
-from ggcp_schema.llama.tokenizer import USER_DEFINED, SpmTokenizer, Token, spm_tokenizer
+from ggcp_schema.llama.vocabulary import USER_DEFINED, Token, Vocabulary
 from ggcp_schema.mapping.vocabulary import read_vocabulary
 from tests.builder import build_checkpoint
 from tests.helpers import FIXTURES
@@ -60,11 +60,7 @@ def source(name: str, folder: Path) -> Path:
     return path
 
 
-def read(path: Path) -> SpmTokenizer:
-    return spm_tokenizer(read_vocabulary(path).keys)
-
-
-def fast(spm: SpmTokenizer) -> Tokenizer:
+def fast(spm: Vocabulary) -> Tokenizer:
     return Tokenizer.from_str(json.dumps(tokenizer_json(spm)))
 
 
@@ -76,7 +72,7 @@ def by_llama(vocab: Path, strings: list[str], folder: Path, *, parse_special: bo
 @cache
 def _answers(content: bytes, vocab: Path, strings: tuple[str, ...], folder: Path) -> tuple[list[list[int]], ...]:
     """Return the ids for texts that stay texts, and where those of special tokens are these."""
-    tokens = read(vocab).tokens
+    tokens = read_vocabulary(vocab).tokens
     checkpoint, model = folder / "model.ggcp", folder / "model.gguf"
     checkpoint.write_bytes(build_checkpoint(n_vocab=len(tokens)))
     export_model(checkpoint, model, vocab=vocab, context_length=64, force=True)
@@ -101,7 +97,7 @@ def differing(strings: list[str], found: list[list[int]], expected: list[list[in
 @pytest.mark.parametrize("name", NAMES)
 def test_tokenizers_gives_the_ids_of_llama_cpp(name: str, folder: Path) -> None:
     vocab = source(name, folder)
-    spm = read(vocab)
+    spm = read_vocabulary(vocab)
     assert not inexpressible(spm)
     strings, tokenizer = [*texts(), *SPECIAL], fast(spm)
     assert len(strings) >= 1000
@@ -116,7 +112,7 @@ def test_tokenizers_gives_the_ids_of_llama_cpp(name: str, folder: Path) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_sentencepiece_gives_the_ids_of_llama_cpp(name: str, folder: Path) -> None:
     vocab = source(name, folder)
-    processor = SentencePieceProcessor(model_proto=sentencepiece_model(read(vocab)))
+    processor = SentencePieceProcessor(model_proto=sentencepiece_model(read_vocabulary(vocab)))
     strings = [*texts(), *SPECIAL]
     found = [processor.encode(text, add_bos=True) for text in strings]
     assert differing(strings, found, by_llama(vocab, strings, folder, parse_special=False)) == []
@@ -129,7 +125,7 @@ def test_user_defined_tokens(folder: Path) -> None:
     changed = {309: "  ", 310: "hat", 311: "<|x|>", 312: "é", 313: "\n\n"}
     assert set(keys["tokenizer.ggml.token_type"][1][309:]) == {4}
     write_gguf(vocab, with_texts(keys, changed))
-    spm = read(vocab)
+    spm = read_vocabulary(vocab)
     assert not inexpressible(spm)
     strings = [*texts(), *SPECIAL, "<|x|>", "a<|x|> b", " <|x|>the  the\n\nthe", "the<s>the", "<|x|><|x|>"]
     tokenizer = fast(spm)
@@ -149,8 +145,8 @@ def test_what_llama_cpp_adds_to_a_text(added: dict[str, bool], folder: Path) -> 
     vocab, keys = folder / "adds.gguf", tokenizer_keys("alice-vocab.gguf")
     changed = keys | {f"tokenizer.ggml.add_{name}": ("BOOL", value) for name, value in added.items()}
     write_gguf(vocab, [(name, value, kind) for name, (kind, value) in changed.items()])
-    spm, strings = read(vocab), texts()
-    assert spm != read(FIXTURES / "alice-vocab.gguf")
+    spm, strings = read_vocabulary(vocab), texts()
+    assert spm != read_vocabulary(FIXTURES / "alice-vocab.gguf")
     tokenizer = fast(spm)
     found = [tokenizer.encode(text).ids for text in strings]
     assert differing(strings, found, by_llama(vocab, strings, folder, parse_special=True)) == []
@@ -162,7 +158,7 @@ def test_what_llama_cpp_adds_to_a_text(added: dict[str, bool], folder: Path) -> 
 @needs_llama
 def test_control_another_order_of_merges_is_noticed(folder: Path) -> None:
     vocab = FIXTURES / "alice-vocab.gguf"
-    value = tokenizer_json(read(vocab))
+    value = tokenizer_json(read_vocabulary(vocab))
     value["model"]["merges"].reverse()
     tokenizer, strings = Tokenizer.from_str(json.dumps(value)), texts()
     found = [tokenizer.encode(text).ids for text in strings]
@@ -171,7 +167,7 @@ def test_control_another_order_of_merges_is_noticed(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_decoding_gives_the_text_again(name: str, folder: Path) -> None:
-    tokenizer = fast(read(source(name, folder)))
+    tokenizer = fast(read_vocabulary(source(name, folder)))
     strings = [text for text in texts() if "▁" not in text]
     assert [tokenizer.decode(tokenizer.encode(text).ids) for text in strings] == strings
 
@@ -183,26 +179,26 @@ def test_decoding_gives_the_text_again(name: str, folder: Path) -> None:
 def test_the_three_sources_of_a_vocabulary_give_the_same_files(names: list[str], folder: Path) -> None:
     made = {
         (json_bytes(tokenizer_json(spm)), sentencepiece_model(spm))
-        for spm in (read(source(name, folder)) for name in names)
+        for spm in (read_vocabulary(source(name, folder)) for name in names)
     }
     assert len(made) == 1
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_tokenizer_model_has_the_tokens_of_its_source(name: str, folder: Path) -> None:
-    spm = read(source(name, folder))
+    spm = read_vocabulary(source(name, folder))
     tokens, ids = spm.tokens, spm.ids
     path = folder / "rebuilt.model"
     path.write_bytes(sentencepiece_model(spm))
     normal = [token._replace(type=1) if token.type == 4 else token for token in tokens]  # as gguf reads them
-    assert read(path) == spm._replace(tokens=normal)
+    rebuilt = read_vocabulary(path)
+    assert (rebuilt.tokens, rebuilt.ids, rebuilt.note) == (normal, ids, "")
     processor = SentencePieceProcessor(model_file=str(path))
     for index, token in enumerate(tokens):
         assert (processor.id_to_piece(index), processor.get_score(index)) == token[:2]
         kinds = {2: processor.is_unknown, 3: processor.is_control, 5: processor.is_unused, 6: processor.is_byte}
         assert [kind for kind, holds in kinds.items() if holds(index)] == ([token.type] if token.type in kinds else [])
     assert (processor.unk_id(), processor.bos_id(), processor.eos_id()) == (ids["unknown"], ids["bos"], ids["eos"])
-    assert read_vocabulary(path).note == ""
 
 
 # What tokenizer.json cannot say ----------------------------------------------------------------------------
@@ -211,9 +207,9 @@ def test_tokenizer_model_has_the_tokens_of_its_source(name: str, folder: Path) -
 @needs_llama
 def test_equal_scores_are_said_and_make_a_difference(folder: Path) -> None:
     vocab = folder / "ggml"
-    known = read(FIXTURES / "alice-vocab.ggjt").tokens
+    known = read_vocabulary(FIXTURES / "alice-vocab.ggjt").tokens
     vocab.write_bytes(ggml_file("ggml", None, [raw_text(token.text, token.type) for token in known]))
-    spm = read(vocab)
+    spm = read_vocabulary(vocab)
     assert inexpressible(spm) == [EQUAL_SCORES]
     tokenizer, strings = fast(spm), texts()
     found = [tokenizer.encode(text).ids for text in strings]
@@ -225,7 +221,7 @@ def test_a_character_that_is_no_token_is_said_and_makes_a_difference(folder: Pat
     vocab, keys = folder / "character.gguf", tokenizer_keys()
     write_gguf(vocab, with_texts(keys, {308: "éé"}))
     assert keys["tokenizer.ggml.token_type"][1][308] == 1
-    spm = read(vocab)
+    spm = read_vocabulary(vocab)
     assert inexpressible(spm) == [UNKNOWN_CHARACTER]
     strings = ["éé", "café"]
     found = [fast(spm).encode(text).ids for text in strings]
@@ -238,7 +234,7 @@ def test_a_character_that_is_no_token_is_said_and_makes_a_difference(folder: Pat
 def test_user_defined_tokens_that_overlap_are_said_and_make_a_difference(folder: Path) -> None:
     vocab = folder / "overlap.gguf"
     write_gguf(vocab, with_texts(tokenizer_keys(), {309: "hat", 310: "ates"}))
-    spm, strings = read(vocab), ["hat", "ates", "hates"]
+    spm, strings = read_vocabulary(vocab), ["hat", "ates", "hates"]
     assert inexpressible(spm) == [OVERLAPPING]
     found = [fast(spm).encode(text).ids for text in strings]
     assert differing(strings, found, by_llama(vocab, strings, folder, parse_special=True)) == ["hates"]
@@ -253,18 +249,19 @@ def test_user_defined_tokens_that_overlap_are_said_and_make_a_difference(folder:
     ],
 )
 def test_what_sentencepiece_would_not_load_is_refused(types: dict[int, int], found: str) -> None:
-    spm = read(FIXTURES / "alice-vocab.gguf")
+    spm = read_vocabulary(FIXTURES / "alice-vocab.gguf")
     tokens = [token._replace(type=types.get(index, token.type)) for index, token in enumerate(spm.tokens)]
     with pytest.raises(UsageError, match=found):
-        sentencepiece_model(spm._replace(tokens=tokens))
+        sentencepiece_model(Vocabulary.of(spm.path, spm.kind, tokens, spm.ids))
     with pytest.raises(RuntimeError):  # sentencepiece's own words about such a model
         SentencePieceProcessor(model_proto=by_bytes(tokens))
 
 
 def test_a_vocabulary_of_a_few_keys_is_what_llama_cpp_takes_it_for() -> None:
     texts = ["<unk>", "", "b"]
-    spm = spm_tokenizer([KeyValue("tokenizer.ggml.tokens", "ARRAY/STRING", texts)])
-    assert spm == SpmTokenizer([Token(text, 0.0, 1) for text in texts], {"unknown": 0, "bos": 1, "eos": 2})
+    spm = Vocabulary("", "", [KeyValue("tokenizer.ggml.tokens", "ARRAY/STRING", texts)])
+    assert spm.tokens == [Token(text, 0.0, 1) for text in texts]
+    assert spm.ids == {"unknown": 0, "bos": 1, "eos": 2}
     assert list(tokenizer_json(spm)["model"]["vocab"]) == ["<unk>", "[EMPTY_1]", "b"]
 
 
@@ -323,14 +320,14 @@ def joined(tokens: list[Token], text: str) -> list[int]:
 
 @given(tokens=vocabularies(), strings=st.lists(st.text("abc é", max_size=12), min_size=1, max_size=20))
 def test_where_nothing_is_said_any_text_has_the_ids_of_llama_cpp(tokens: list[Token], strings: list[str]) -> None:
-    spm = SpmTokenizer(tokens, {"unknown": 0, "bos": 1, "eos": 2})
+    spm = Vocabulary.of("", "", tokens, {"unknown": 0, "bos": 1, "eos": 2})
     if not inexpressible(spm):
         tokenizer = fast(spm)
         assert [tokenizer.encode(text).ids for text in strings] == [[1, *spm_ids(tokens, text)] for text in strings]
 
 
 def test_the_property_s_account_of_llama_cpp_is_right(folder: Path) -> None:
-    tokens = read(FIXTURES / "alice-vocab.gguf").tokens
+    tokens = read_vocabulary(FIXTURES / "alice-vocab.gguf").tokens
     strings = [text for text in texts() if text]
     expected = by_llama(FIXTURES / "alice-vocab.gguf", strings, folder, parse_special=False)
     assert differing(strings, [[1, *spm_ids(tokens, text)] for text in strings], expected) == []

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ggcp_schema.formats.vocabularies import check_damage, items_of
 from ggcp_schema.llama import names
-from ggcp_schema.llama.tokenizer import BYTE, CONTROL, NORMAL, UNKNOWN, Token, tokenizer_keys
-from ggcp_schema.llama.vocabulary import NO_SCORES, Vocabulary, checked
+from ggcp_schema.llama.vocabulary import BYTE, CONTROL, NO_SCORES, NORMAL, UNKNOWN, Token, Vocabulary
 
 if TYPE_CHECKING:
     from ggcp_schema.formats.ggml.file import GgmlFile
@@ -37,12 +36,9 @@ def vocabulary_of_ggml(file: GgmlFile) -> Vocabulary:
     ids = {name: index for name, index in SPECIAL_IDS.items() if index < len(tokens)}
     if tokens and tokens[0].type != UNKNOWN:
         del ids["unknown"]
-    keys = tokenizer_keys(tokens, ids)
-    if "version" in root:
-        vocabulary = Vocabulary(file.path, f"{file.format.name} version {root['version']}", keys)
-    else:
-        vocabulary = Vocabulary(file.path, f"unversioned {file.format.name}", keys, NO_SCORES)
-    return checked(vocabulary, locate)
+    name = file.format.name
+    kind, note = (f"{name} version {root['version']}", "") if "version" in root else (f"unversioned {name}", NO_SCORES)
+    return Vocabulary.of(file.path, kind, tokens, ids, note).checked(locate)
 
 
 def _ggml_token(index: int, token: dict[str, Any]) -> Token:

@@ -9,8 +9,7 @@ from ggcp_schema.formats.file import ACCEPTED
 from ggcp_schema.formats.vocabularies import check_damage, items_of
 from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.llama import names
-from ggcp_schema.llama.tokenizer import damaged, is_id, shown
-from ggcp_schema.llama.vocabulary import NO_SCORES, NO_TYPES, Vocabulary, checked
+from ggcp_schema.llama.vocabulary import NO_SCORES, NO_TYPES, Vocabulary, damaged, is_id, key_type, shown
 
 if TYPE_CHECKING:
     from ggcp_schema.formats.gguf.file import GgufFile
@@ -39,7 +38,7 @@ def vocabulary_of_gguf(gguf: GgufFile) -> Vocabulary:
     keys = []
     for key, entry in gguf.key_values.items():
         if key.startswith(names.TOKENIZER):
-            expected = _type_of(key)
+            expected = key_type(key)
             if expected and entry.type != expected:
                 raise damaged(gguf.path, *locate(key, None), f"a value of type {expected}", entry.type)
             if entry.type == "ARRAY/ARRAY":
@@ -49,19 +48,4 @@ def vocabulary_of_gguf(gguf: GgufFile) -> Vocabulary:
                 keys.append(KeyValue(key, entry.type, value))
     found = {entry.key for entry in keys}
     notes = [note for key, note in ((names.TOKEN_SCORES, NO_SCORES), (names.TOKEN_TYPES, NO_TYPES)) if key not in found]
-    return checked(Vocabulary(gguf.path, "GGUF", keys, "; ".join(notes)), locate)
-
-
-def _type_of(key: str) -> str | None:
-    """Return the type that llama.cpp requires of a tokenizer key; None if it may have any."""
-    if is_id(key):
-        return "UINT32"
-    return "BOOL" if key.startswith("tokenizer.ggml.add_") else KEY_TYPES.get(key)
-
-
-KEY_TYPES = {
-    names.TOKENIZER_MODEL: "STRING",
-    names.TOKENS: "ARRAY/STRING",
-    names.TOKEN_SCORES: "ARRAY/FLOAT32",
-    names.TOKEN_TYPES: "ARRAY/INT32",
-}
+    return Vocabulary(gguf.path, "GGUF", keys, "; ".join(notes)).checked(locate)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from ggcp_schema.constructs import FieldError
 from ggcp_schema.errors import FileError, UsageError
 from ggcp_schema.files.source import Source
-from ggcp_schema.llama.tokenizer import Token, bytes_text, damaged, is_utf8
+from ggcp_schema.llama.vocabulary import Token, bytes_text, damaged, is_utf8
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # protobuf wire types
 PIECES, TRAINER_SPEC, NORMALIZER_SPEC = 1, 2, 3  # fields of ModelProto
