@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ggcp_schema.files.contents import Inspect
-from ggcp_schema.files.output import WHOLE, WriteOptions, write_parts
+from ggcp_schema.files.output import WHOLE, Parts, WriteOptions, placed_parts
 from ggcp_schema.files.pieces import TensorEntry
 from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.gguf.writer import Gguf
@@ -36,3 +36,9 @@ def write_gguf(path: Path, entries: Iterable[Entry], inspect: Inspect | None = N
         [entry for entry in entries if isinstance(entry, TensorEntry)],
     )
     return write_parts(path, {WHOLE: content}, WriteOptions(**options), inspect)
+
+
+def write_parts(path: Path, parts: Parts, options: WriteOptions, inspect: Inspect | None = None) -> int:
+    """Write a file or a folder. Return its size."""
+    with placed_parts(path, parts, options, inspect) as size:
+        return size

@@ -56,24 +56,6 @@ def check_parts(
         check_folder(output, inputs, {*parts, *optional})
 
 
-def write_parts(
-    output: str | os.PathLike[str],
-    parts: Parts,
-    options: WriteOptions,
-    inspect: Inspect | None = None,
-    optional: Collection[str] = (),
-) -> int:
-    """Write a file or a folder, completely or not at all, and return its size in bytes.
-
-    Data is streamed in constant memory. Before the output gets its name, each file is opened again and what precedes
-    its data is compared with the content; with `verify` every byte of data as well. The files that the data comes from
-    must not have changed meanwhile. `inspect` is called with each chunk of a tensor's data; `optional` is that of
-    `check_parts`. Raises `FileError`.
-    """
-    with placed_parts(output, parts, options, inspect, optional) as size:
-        return size
-
-
 @contextmanager
 def placed_parts(
     output: str | os.PathLike[str],
@@ -82,7 +64,15 @@ def placed_parts(
     inspect: Inspect | None = None,
     optional: Collection[str] = (),
 ) -> Iterator[int]:
-    """Write as `write_parts` does; the output gets its name at the end of the `with` block, if that succeeds."""
+    """Write a file or a folder, completely or not at all, and yield its size in bytes.
+
+    It gets its name at the end of the `with` block, if that succeeds.
+
+    Data is streamed in constant memory. Before the output gets its name, each file is opened again and what precedes
+    its data is compared with the content; with `verify` every byte of data as well. The files that the data comes from
+    must not have changed meanwhile. `inspect` is called with each chunk of a tensor's data; `optional` is that of
+    `check_parts`. Raises `FileError`.
+    """
     with _places(output, parts, options, optional) as places:
         try:
             for name, content in parts.items():

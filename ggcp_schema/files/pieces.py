@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from ggcp_schema.constructs.streams import CHUNK
@@ -89,22 +90,17 @@ def stored(name: str, tensor: Tensor) -> TensorEntry:
         if tensor.type not in ELEMENT_SIZES:
             message = f"{tensor.source.path}: tensor {tensor.path} is big-endian {tensor.type}, which cannot be copied"
             raise UsageError(message, f"Of big-endian files, only {', '.join(ELEMENT_SIZES)} tensors can be copied.")
-        transform = {4: swapped, 2: swapped_halves}[ELEMENT_SIZES[tensor.type]]
+        transform = partial(swapped, size=ELEMENT_SIZES[tensor.type])
     extents = ((tensor.offset, tensor.nbytes),) if tensor.nbytes else ()
     return TensorEntry(name, tensor.shape, FileData(tensor.path, tensor.source, extents, transform), tensor.type)
 
 
-def swapped(chunk: memoryview, element: str = "<u4") -> memoryview:
-    """Return 4-byte elements with the order of their bytes reversed."""
+def swapped(chunk: memoryview, size: int) -> memoryview:
+    """Return elements of that many bytes with the order of their bytes reversed."""
     import numpy as np
 
-    elements: memoryview = np.frombuffer(chunk, element).byteswap().data
+    elements: memoryview = np.frombuffer(chunk, f"<u{size}").byteswap().data
     return elements.cast("B")
-
-
-def swapped_halves(chunk: memoryview) -> memoryview:
-    """Return 2-byte elements with the order of their bytes reversed."""
-    return swapped(chunk, "<u2")
 
 
 def sources(tensors: Sequence[TensorEntry]) -> list[Source]:

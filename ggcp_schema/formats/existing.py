@@ -8,7 +8,6 @@ from contextlib import closing
 
 from ggcp_schema.errors import FileError, NotACheckpointError
 from ggcp_schema.files.atomic import ExistsError
-from ggcp_schema.files.identify import HEAD, identify
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats import open_file
 from ggcp_schema.formats.file import File
@@ -47,6 +46,8 @@ def _contents(path: str | os.PathLike[str]) -> tuple[str, str]:
         with open_file(path, partial=True) as file:
             return file.kind, file.what
     except NotACheckpointError:
+        from ggcp_schema.files.identify import HEAD, identify
+
         with closing(Source(path)) as source:
             what, remedy = identify(source.read(0, min(source.size, HEAD)), source.size)
         return ("vocabulary", what) if "--vocab" in remedy else ("", "")

@@ -66,12 +66,8 @@ def norms_of(adapter: Adapter, target: Target, *, patched_base: bool, ignore: bo
     )
 
 
-def choice_notes(adapter: Adapter, base: Base, target: Target, norms: Norms) -> list[Fact]:
-    """Return what has been chosen and what it costs; `adapter` is as it will be written."""
-    return list(_notes(adapter, base, target, norms))
-
-
-def _notes(adapter: Adapter, base: Base, target: Target, norms: Norms) -> Iterator[Fact]:
+def choice_notes(adapter: Adapter, base: Base, target: Target, norms: Norms) -> Iterator[Fact]:
+    """Yield what has been chosen and what it costs; `adapter` is as it will be written."""
     if adapter.r and adapter.alpha is not None and adapter.scale != adapter.alpha / adapter.r:
         yield Fact("scale", f"{adapter.scale:g}", f"stated; the file says alpha {adapter.alpha} / r {adapter.r}")
     elif adapter.writer == FINETUNE and adapter.alpha != adapter.r:

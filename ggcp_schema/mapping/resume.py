@@ -92,22 +92,17 @@ def record_of(training: Training, era: EraConclusion, *, certain: bool) -> tuple
     )
 
 
-def rotation_of(training: Training) -> tuple[int, float | None]:
-    """Return `rope.dimension_count` and `rope.freq_base` for the rotation of the model.
-
-    The base is None where it is the default of the trainers that resume. Raises `UsageError` if the numbers cannot be
-    those of a trainer.
-    """
-    dimension_count, freq_base = training.model.rotation
-    return dimension_count, None if freq_base == FREQ_BASE else freq_base
-
-
 def kept_rotation(training: Training) -> tuple[tuple[int, float | None], str]:
-    """Return the rotation's keys, and the reason if they must be written as stored; otherwise an empty text."""
+    """Return the rotation's keys, and the reason if they must be written as stored; otherwise an empty text.
+
+    They are `rope.dimension_count` and `rope.freq_base`, which is None where it is the default of the trainers that
+    resume.
+    """
     try:
-        return rotation_of(training), ""
+        dimension_count, freq_base = training.model.rotation
     except UsageError as error:
         return (training.model.n_rot, None), error.message
+    return (dimension_count, None if freq_base == FREQ_BASE else freq_base), ""
 
 
 def checked_epsilon(rms_eps: float) -> float:
@@ -211,18 +206,13 @@ def _record_of(recipe: Recipe) -> list[KeyValue]:
     """Return the keys that record how the optimizer's vectors were changed, so that `verify` can compare them."""
     if recipe.fresh:
         return [*recipe.record, KeyValue(names.CONVERTED_FRESH, "BOOL", True)]
-    return [
-        *recipe.record,
-        *([KeyValue(names.CONVERTED_FROM_ORDER, "STRING", recipe.order)] if recipe.permutes else []),
-        *(_scale_of(recipe) if recipe.scale != 1 else []),
-    ]
-
-
-def _scale_of(recipe: Recipe) -> list[KeyValue]:
-    return [
-        KeyValue(names.CONVERTED_SCALE, "UINT64", recipe.scale),
-        KeyValue(names.CONVERTED_SCALE_CERTAIN, "BOOL", recipe.scale_certain),
-    ]
+    changes = list(recipe.record)
+    if recipe.permutes:
+        changes.append(KeyValue(names.CONVERTED_FROM_ORDER, "STRING", recipe.order))
+    if recipe.scale != 1:
+        changes.append(KeyValue(names.CONVERTED_SCALE, "UINT64", recipe.scale))
+        changes.append(KeyValue(names.CONVERTED_SCALE_CERTAIN, "BOOL", recipe.scale_certain))
+    return changes
 
 
 def _kept_keys(gguf: GgufFile, training: Training, recipe: Recipe) -> list[KeyValue]:

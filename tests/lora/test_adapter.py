@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ggcp_schema import MalformedError, UnfitError, UsageError, open_file
-from ggcp_schema.files.output import WHOLE, WriteOptions, write_parts
+from ggcp_schema.files.output import WHOLE, WriteOptions
 from ggcp_schema.formats.gguf.file import open_gguf
 from ggcp_schema.formats.lora.files import GgclFile, adapter_in_gguf
 from ggcp_schema.formats.lora.resume import resume_content
@@ -34,6 +34,7 @@ from tests.lora.lora_files import (
     stem,
 )
 from tests.mapping.gguf_files import read_gguf
+from tests.writing import write_parts
 
 HEADS = Heads(4, 4)
 

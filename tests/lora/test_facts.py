@@ -123,11 +123,11 @@ def test_the_scale_and_the_rows_that_are_chosen() -> None:
 def test_what_a_choice_costs_is_said(tmp_path: Path) -> None:
     with adapter_of(FINETUNED, alpha=6, scale=1.5) as adapter, adapter_of(PEFT) as script:
         with base_in(quantized(tmp_path / "base.gguf", "Q4_0")) as base:
-            merged = choice_notes(adapter, base, "gguf", "merged")
+            merged = list(choice_notes(adapter, base, "gguf", "merged"))
             assert [note.label for note in merged] == ["scale", "rounded to Q4_0 again"]
             assert "twice" in merged[1].text
-            assert choice_notes(adapter, base, "adapter", "ignored")[1].reason.startswith("without them")
+            assert list(choice_notes(adapter, base, "adapter", "ignored"))[1].reason.startswith("without them")
             assert [note.text for note in choice_notes(script, base, "peft", "none")] == ["as PEFT trained them"]
         with base_in() as base:
-            stated = choice_notes(replace(adapter, scale=1.0), base, "gguf", "merged")
+            stated = list(choice_notes(replace(adapter, scale=1.0), base, "gguf", "merged"))
             assert [note.reason for note in stated] == ["stated; the file says alpha 6 / r 4"]
