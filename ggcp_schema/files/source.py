@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 from ggcp_schema.constructs.streams import CHUNK
@@ -105,13 +105,7 @@ class Source:
 
     def read(self, offset: int, size: int) -> bytes:
         """Return `size` bytes from `offset`. Raises `FileError` if the file has become too short."""
-        self.check_open()
-        if self._reader is None:
-            with suppress(OSError):
-                data = os.pread(self.file.fileno(), size, offset)
-                if len(data) == size:
-                    return data
-        buffer = bytearray(size)  # to read piece by piece, and to say what is wrong
+        buffer = bytearray(size)
         self.read_into(memoryview(buffer), offset)
         return bytes(buffer)
 
