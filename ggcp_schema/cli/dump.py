@@ -304,5 +304,5 @@ def _last_name(field: Field) -> str:
 
 
 def _has_keys(field: Field) -> bool:
-    """Return True for a list of keys and values: of such a list nothing is left out."""
-    return field.children()[0].child("key") is not None
+    """Return True for a list of keys and values: of such a list nothing is left out, unless there are very many."""
+    return len(field.value) <= paths.MAX_KEYS and field.children()[0].child("key") is not None

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from construct import Container
 
-from ggcp_schema.constructs import Extent, Field, FieldError, count_bytes
+from ggcp_schema.constructs import Extent, Field, FieldError, Steps, count_bytes
 from ggcp_schema.schema.ggml import GgmlType
 
 MAX_FOUND = 1000  # errors, and warnings, of which a report has the texts
@@ -35,6 +35,19 @@ class Problem(NamedTuple):
         return error.message
 
 
+class Refusal(NamedTuple):
+    """A broken rule whose field is looked for when it is shown: `problem`. `offset` is that of the record."""
+
+    offset: int
+    steps: Steps
+    expected: str
+    found: str
+
+    def problem(self, root: Field) -> Problem:
+        """Return the error with the path and the offset of the field."""
+        return broken_field(root.find(self.steps), self.expected, self.found)
+
+
 class Oddity(NamedTuple):
     """Something that the format allows, but that is unusual or harmful."""
 
@@ -51,14 +64,14 @@ class Rules(NamedTuple):
 
     checked: int
     expected: int | None
-    errors: Iterable[Problem]
+    errors: Iterable[Problem | Refusal]
     warnings: Iterable[Oddity]
 
 
 T = TypeVar("T", Problem, Oddity)
 
 
-def _offset(finding: Problem | Oddity) -> int:
+def _offset(finding: Problem | Refusal | Oddity) -> int:
     return finding.offset
 
 
@@ -68,15 +81,19 @@ class Found(tuple[T, ...]):
     total = 0
 
     @classmethod
-    def of(cls, findings: Iterable[T]) -> Found[T]:
-        """Return the findings in order."""
-        first: list[T] = []
+    def of(cls, findings: Iterable[T | Refusal], root: Field) -> Found[T]:
+        """Return the findings in order; those of refusals in the tree of fields."""
+        first: list[Any] = []
         total = 0
         for total, finding in enumerate(findings, 1):  # noqa: B007 - it is the count
             first.append(finding)
             if len(first) > 2 * MAX_FOUND:
                 first = sorted(first, key=_offset)[:MAX_FOUND]
-        found = cls(sorted(first, key=_offset)[:MAX_FOUND])
+        first = sorted(first, key=_offset)[:MAX_FOUND]
+        placed: Iterable[Any] = (
+            finding.problem(root) if isinstance(finding, Refusal) else finding for finding in first
+        )
+        found = cls(sorted(placed, key=_offset))
         found.total = total
         return found
 
@@ -105,15 +122,13 @@ def repeated(path: str, name: str, records: Sequence[Container]) -> Iterator[Pro
         seen.add(record[name])
 
 
-def broken_rows(
-    path: str, name: str, records: Sequence[Container], types: dict[int, GgmlType], root: Field
-) -> Iterator[Problem]:
+def broken_rows(path: str, name: str, records: Sequence[Container], types: dict[int, GgmlType]) -> Iterator[Refusal]:
     """Yield an error for each quantized tensor whose rows are not a whole number of blocks."""
     for index, record in enumerate(records):
         kind, shape = types[record["type"]], record[name]
         if shape and shape[0] % kind.block_size:
-            field = root.find((path, index, name, 0))
-            yield broken_field(field, f"a multiple of {kind.block_size} (the block size of {kind.name})", str(shape[0]))
+            expected = f"a multiple of {kind.block_size} (the block size of {kind.name})"
+            yield Refusal(record["_offset"], (path, index, name, 0), expected, str(shape[0]))
 
 
 def broken_field(field: Field | None, expected: str, found: str) -> Problem:

@@ -75,8 +75,8 @@ def validate(source: Source) -> Report:
         checked=rules.checked,
         expected=rules.expected,
         fields=count_fields(parse.file.root),
-        errors=Found.of(chain(problems, rules.errors)),
-        warnings=Found.of(rules.warnings),
+        errors=Found.of(chain(problems, rules.errors), parse.file.root),
+        warnings=Found.of(rules.warnings, parse.file.root),
         damage=None if parse.damage is None else _problem(parse.damage, format_path(parse.damage.steps)),
     )
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import chain
 from typing import TYPE_CHECKING
 
-from ggcp_schema.formats.rules import Oddity, Rules, broken_rows, odd_padding, repeated
+from ggcp_schema.formats.rules import Problem, Refusal, Rules, broken_rows, odd_padding, repeated
 from ggcp_schema.schema.ggml import GGML_TYPES, GGML_TYPES_UNTIL_V2
 
 if TYPE_CHECKING:
@@ -13,11 +15,15 @@ if TYPE_CHECKING:
 
 def ggml_rules(parse: Parse) -> Rules:
     """Return what the rules find."""
-    root, version = parse.file.root, parse.container.get("version")
+    version = parse.container.get("version")
     records = [record for record in parse.container.get("tensors") or () if "_size" in record]
     types = GGML_TYPES if version == 3 else GGML_TYPES_UNTIL_V2
-    errors = [*repeated("tensors", "name", records), *broken_rows("tensors", "ne", records, types, root)]
-    warnings: list[Oddity] = []
-    for index, record in enumerate(records):
-        warnings += odd_padding(f"tensors[{index}].padding", record.get("padding", b""), record["data"].offset)
-    return Rules(len(records), None if parse.damage else len(records), errors, warnings)
+    errors: list[Iterable[Problem | Refusal]] = [
+        repeated("tensors", "name", records),
+        broken_rows("tensors", "ne", records, types),
+    ]
+    warnings = chain.from_iterable(
+        odd_padding(f"tensors[{index}].padding", record.get("padding", b""), record["data"].offset)
+        for index, record in enumerate(records)
+    )
+    return Rules(len(records), None if parse.damage else len(records), chain.from_iterable(errors), warnings)

@@ -6,16 +6,16 @@ tensors and arrays of arrays, which are no errors by GGUF's specification: these
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 from construct import Container
 
-from ggcp_schema.constructs import Steps, count_bytes
+from ggcp_schema.constructs import count_bytes
 from ggcp_schema.formats.gguf.contents import SPLIT_NO, odd_parts
-from ggcp_schema.formats.rules import Oddity, Problem, Rules, broken_field, odd_padding, repeated
+from ggcp_schema.formats.rules import Oddity, Problem, Refusal, Rules, broken_field, odd_padding, repeated
 from ggcp_schema.llama.names import ALIGNMENT, ARCHITECTURE
 from ggcp_schema.schema.ggml import GGML_TYPES, REMOVED_TYPES, type_name
 from ggcp_schema.schema.gguf import Extents, in_order
@@ -30,23 +30,20 @@ MAX_DIMS = 4  # ggml's GGML_MAX_DIMS
 MAX_ELEMENTS = (1 << 63) - 1
 
 
-Refusal = tuple[Steps, str, Any]
-"""The path of a field, what llama.cpp expects, and what it finds."""
-
-
 def gguf_rules(parse: Parse, file: GgufFile) -> Rules:
     """Return what the rules find."""
-    container, root = parse.container, file.root
+    container = parse.container
     infos = [info for info in container.get("tensor_infos") or () if "_size" in info]
     keys = [item for item in container.get("metadata_kv") or () if "_size" in item]
     places = _refused_places(container) if "data_start" in container else ()
-    refused = chain(_refused_keys(keys), _refused_tensors(infos), places)
-    errors = chain(
+    errors: list[Iterable[Problem | Refusal]] = [
         repeated("metadata_kv", "key", keys),
         repeated("tensor_infos", "name", infos),
-        (broken_field(root.find(steps), expected, str(value)) for steps, expected, value in refused),
+        _refused_keys(keys),
+        _refused_tensors(infos),
+        places,
         _parts(file, odd_parts(file)),
-    )
+    ]
     missing = parse.damage is None and not {ARCHITECTURE, SPLIT_NO} & file.key_values.keys()
     warnings = chain(
         _odd_keys(file, keys),
@@ -56,7 +53,7 @@ def gguf_rules(parse: Parse, file: GgufFile) -> Rules:
         _odd_findings(file),
     )
     whole = sum(end <= file.size for _, end in file.extents)
-    return Rules(whole, container.get("tensor_count"), errors, warnings)
+    return Rules(whole, container.get("tensor_count"), chain.from_iterable(errors), warnings)
 
 
 def _odd_findings(file: GgufFile) -> Iterator[Oddity]:
@@ -101,32 +98,42 @@ def _odd_paddings(file: GgufFile) -> Iterator[Oddity]:
 
 def _refused_keys(keys: Sequence[Container]) -> Iterator[Refusal]:
     for index, item in enumerate(keys):
-        place, value = ("metadata_kv", index), item["value"]
+        refuse, value = _refusing("metadata_kv", index, item), item["value"]
         if not item["key"]:
-            yield (*place, "key"), "a key", "none"
+            yield refuse("a key", "none", "key")
         if item["key"] == ALIGNMENT and item["value_type"] != ALIGNMENT_TYPE:
-            yield (*place, "value_type"), f"{ALIGNMENT_TYPE} (UINT32)", item["value_type"]
+            yield refuse(f"{ALIGNMENT_TYPE} (UINT32)", item["value_type"], "value_type")
         elif item["key"] == ALIGNMENT and value.bit_count() != 1:
-            yield (*place, "value"), "a power of two", value
+            yield refuse("a power of two", value, "value")
+
+
+def _refusing(place: str, index: int, record: Container) -> Callable[..., Refusal]:
+    """Return what makes an error of a record from what llama.cpp expects, what it finds, and the field."""
+
+    def refuse(expected: str, found: Any, *steps: str | int) -> Refusal:
+        return Refusal(record["_offset"], (place, index, *steps), expected, str(found))
+
+    return refuse
 
 
 def _refused_tensors(infos: Sequence[Container]) -> Iterator[Refusal]:
     for index, info in enumerate(infos):
-        place, dimensions, number = ("tensor_infos", index), info["dimensions"], info["type"]
+        refuse, dimensions, number = _refusing("tensor_infos", index, info), info["dimensions"], info["type"]
         length = len(info["name"].encode("utf-8", "surrogateescape"))
         if length >= MAX_NAME:
-            yield (*place, "name"), f"fewer than {MAX_NAME} bytes", length
+            yield refuse(f"fewer than {MAX_NAME} bytes", length, "name")
         if info["n_dimensions"] > MAX_DIMS:
-            yield (*place, "n_dimensions"), f"at most {MAX_DIMS}", info["n_dimensions"]
+            yield refuse(f"at most {MAX_DIMS}", info["n_dimensions"], "n_dimensions")
         if max(prod(dimensions), *dimensions, 0) > MAX_ELEMENTS:
-            yield (*place, "dimensions"), "fewer than 2**63 elements", list(dimensions)
+            yield refuse("fewer than 2**63 elements", list(dimensions), "dimensions")
         if number not in GGML_TYPES or number in REMOVED_TYPES:
             found = f"{number} ({type_name(number)})" if number in GGML_TYPES else number
-            yield (*place, "type"), "a type that llama.cpp has", found
+            yield refuse("a type that llama.cpp has", found, "type")
         elif dimensions and dimensions[0] % GGML_TYPES[number].block_size:
             kind = GGML_TYPES[number]
-            expected = f"a multiple of {kind.block_size} (the block size of {kind.name})"
-            yield (*place, "dimensions", 0), expected, dimensions[0]
+            yield refuse(
+                f"a multiple of {kind.block_size} (the block size of {kind.name})", dimensions[0], "dimensions", 0
+            )
 
 
 def _refused_places(container: Container) -> Iterator[Refusal]:
@@ -137,13 +144,13 @@ def _refused_places(container: Container) -> Iterator[Refusal]:
     alignment, start = container["alignment"], container["data_start"]
     places, end, before = Extents(container), start, -1
     for index in in_order(places):
-        offset = places[index][0]
-        field = ("tensor_infos", index, "offset")
+        (offset, stop), expected = places[index], ""
         if (offset - start) % alignment:
-            yield (field, f"a multiple of {alignment} (alignment)", offset - start)
+            expected = f"a multiple of {alignment} (alignment)"
         elif offset < end:
-            yield (field, f"at least {end - start}, the end of the data of tensor_infos[{before}]", offset - start)
+            expected = f"at least {end - start}, the end of the data of tensor_infos[{before}]"
         elif index < before:
             expected = f"the offset to be less than that of tensor_infos[{before}], as the index is"
-            yield (field, expected, offset - start)
-        end, before = max(end, places[index][1] or offset), index
+        if expected:
+            yield _refusing("tensor_infos", index, places.infos[index])(expected, offset - start, "offset")
+        end, before = max(end, stop or offset), index
