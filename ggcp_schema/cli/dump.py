@@ -132,7 +132,7 @@ def rows(field: Field, *, full: bool) -> Iterator[Leaf | Cut]:
         else:
             yield {**place, "value": json_value(field)}
         return
-    if full or not paths.is_long(field):
+    if full or not (paths.is_long(field) or (field.is_list and len(field.value) > paths.MAX_KEYS)):
         for child in field.elements():
             yield from rows(child, full=full)
         return

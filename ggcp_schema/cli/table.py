@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from ggcp_schema.cli.output import echo, escape, output_width, paint
 from ggcp_schema.inspect.text import cells, padded, shorten
@@ -13,7 +13,7 @@ LEAST = 20  # cells of a column that is shortened
 
 def print_table(
     head: Sequence[str],
-    rows: Sequence[Sequence[str]],
+    rows: Sequence[Sequence[str]] | Callable[[], Iterable[Sequence[str]]],
     *,
     right: Collection[str] = (),
     optional: Sequence[str] = (),
@@ -22,13 +22,21 @@ def print_table(
 ) -> None:
     """Print the rows under their head. The cells may hold any text.
 
+    Very many rows are not kept: what makes them is called twice.
+
     The columns named in `right` are aligned to the right. If the table is wider than `width` (by default the
     terminal; a pipe has no limit), the columns named in `optional` are dropped, in this order, until it fits, and the
     texts in the column `cut` are shortened. If it still does not, each row becomes a paragraph without its empty cells.
     """
     limit = output_width(width)
-    rows = [[escape(cell) for cell in row] for row in rows]
-    widths = {name: max(map(cells, column)) for name, *column in zip(head, head, *rows, strict=True)}
+
+    def escaped() -> Iterator[list[str]]:
+        return ([escape(cell) for cell in row] for row in (rows() if callable(rows) else rows))
+
+    most = list(map(cells, head))
+    for row in escaped():
+        most = [max(width, cells(cell)) for width, cell in zip(most, row, strict=True)]
+    widths = dict(zip(head, most, strict=True))
     shown = list(head)
     if cut and limit is not None:
         full, widths[cut] = widths[cut], min(widths[cut], LEAST)
@@ -39,7 +47,7 @@ def print_table(
     if cut and limit is not None:
         widths[cut] = min(full, max(widths[cut], widths[cut] + limit - _total(shown, widths)))
     if limit is not None and _total(shown, widths) > limit:
-        for row in rows:
+        for row in escaped():
             for line in _paragraph(head, row, limit):
                 echo(line)
         return
@@ -50,7 +58,7 @@ def print_table(
         return GAP.join(padded(text, widths[name], right=name in right) for name, text in zip(shown, texts)).rstrip()
 
     echo(paint(aligned(head), bold=True))
-    for row in rows:
+    for row in escaped():
         echo(aligned(row))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -10,7 +11,7 @@ from ggcp_schema.cli.options import File, Json, Width
 from ggcp_schema.cli.output import print_json_array, raise_damage
 from ggcp_schema.cli.table import print_table
 from ggcp_schema.formats import open_file
-from ggcp_schema.inspect.tensors import Listed, ListedJson, listing, moments, order_of
+from ggcp_schema.inspect.tensors import Listed, ListedJson, listed, moments, order_of
 from ggcp_schema.inspect.text import shape_text
 
 OTHER_NAME = {True: "GGUF name", False: "ggcp path"}  # of files that name tensors by paths, and of others
@@ -49,15 +50,14 @@ def tensors(
     Example: ggcp-schema tensors alice.ggcp --moments
     """
     with open_file(file, partial=True) as opened:
-        found = listing(opened)
-        if by_parameter:
-            found = list(moments(opened, order_of(opened, order)))
+        found = partial(moments, opened, order_of(opened, order)) if by_parameter else partial(listed, opened)
         if as_json:
-            print_json_array(item.as_dict() for item in found)
+            print_json_array(item.as_dict() for item in found())
         else:
-            head = ("tensor", OTHER_NAME[any(item.name == item.path for item in found)], *HEAD)
-            rows = [_cells(item) for item in found]
-            print_table(head, rows, right=("offset", "bytes"), optional=(head[1], *DROPPED), width=width)
+            head = ("tensor", OTHER_NAME[any(item.name == item.path for item in found())], *HEAD)
+            print_table(
+                head, lambda: map(_cells, found()), right=("offset", "bytes"), optional=(head[1], *DROPPED), width=width
+            )
         raise_damage(opened.damage)
 
 

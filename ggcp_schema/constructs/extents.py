@@ -156,7 +156,8 @@ class Hollow(io.RawIOBase):
 
 def skip(stream: IO[bytes], nbytes: int, context: Container) -> Extent:
     """Skip `nbytes` of the stream and return where they lie. Raises `FieldError` if the stream ends first."""
-    here, available = stream.tell(), stream_end(stream, context) - stream.tell()
+    here = stream.tell()
+    available = stream_end(stream, context) - here
     if nbytes < 0:
         raise negative(here, nbytes)
     if nbytes > available:

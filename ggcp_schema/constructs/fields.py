@@ -175,9 +175,9 @@ class PascalString(Described, Construct):
         return Sizes(sizes_of(self.lengthfield).least)
 
     def _parse(self, stream: IO[bytes], context: Container, path: str) -> str:
-        offset = stream.tell()
         length = self.lengthfield._parse(stream, context, path)
         if length > self.longest:
+            offset = stream.tell() - sizes_of(self.lengthfield).least
             raise FieldError(offset, f"at most {self.longest} bytes of text", str(length))
         return read_exactly(stream, length, context).decode(self.encoding, "surrogateescape")
 

@@ -615,6 +615,7 @@ def tensor_of_record(
     """Return the tensor of a whole record that has been parsed."""
     data = record["data"]
     name = record["name"].decode("utf-8", "backslashreplace")
+    name = path if name == path else name  # once in the memory
     padding = len(record.get("padding", b""))
     return Tensor(
         path, name, tuple(record["ne"]), data.offset, data.nbytes, source, type, padding=padding, is_known=is_known

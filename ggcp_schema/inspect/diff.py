@@ -180,9 +180,9 @@ def shared_bytes(a: File, b: File) -> int:
 def _pairs(a: Mapping[str, S], b: Mapping[str, S]) -> Iterator[tuple[str, S | None, S | None]]:
     for name, value in a.items():
         yield name, value, b.get(name)
-    for name, value in b.items():
+    for name in b:
         if name not in a:
-            yield name, None, value
+            yield name, None, b[name]
 
 
 def _verdict(a: object | None, b: object | None, *, same: bool) -> str:

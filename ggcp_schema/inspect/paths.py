@@ -17,7 +17,7 @@ from ggcp_schema.inspect.text import count_text, shorten
 NUMBER = re.compile(r"0[xX][0-9a-fA-F]{1,16}|\d{1,18}")
 RANGE = re.compile(r"(?P<target>.*?)(?::(?P<length>[^\]]*))?", re.DOTALL)  # the colon of a slice is in brackets
 MAX_LIST = 1000  # elements of a list that is shown and compared element by element
-MAX_KEYS = 10_000  # of a file, of which all are shown
+MAX_KEYS = 10_000  # keys, or other records with lists in them, of which all are shown
 MAX_TEXT = 1 << 16  # characters of a text that JSON has
 NOT_VALUES = (Container, ListContainer, LazyList, Extent)
 MAX_QUOTED = 40  # characters of a length that an error repeats

@@ -90,7 +90,12 @@ class Listed(NamedTuple):
 
 def listing(file: File) -> list[Listed]:
     """Return all tensors in file order; those after the damage of a damaged file are missing."""
-    return list(map(lister(file), file.tensors.values()))
+    return list(listed(file))
+
+
+def listed(file: File) -> Iterator[Listed]:
+    """Yield the tensors of `listing`, of which there may be very many."""
+    return map(lister(file), file.tensors.values())
 
 
 def lister(file: File) -> Callable[[Tensor], Listed]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from construct import Container
@@ -54,28 +56,21 @@ class GgmlFile(File):
         return TYPES_OF_GGUF.get(self.container.get("version", 0), UNQUANTIZED)
 
     def _tensors(self) -> Iterator[Tensor]:
-        for _, tensor in self._with_indices():
-            yield tensor
-
-    def _with_indices(self) -> Iterator[tuple[int, Tensor]]:
         types = GGML_TYPES if self.container.get("version") == 3 else GGML_TYPES_UNTIL_V2
-        for index, record in enumerate(self.container.get("tensors") or ()):
+        for record in self.container.get("tensors") or ():
             if "_size" in record:
                 name = record["name"].decode("utf-8", "backslashreplace")
                 kind = types[record["type"]].name
-                yield index, tensor_of_record(record, name, self.source, kind, is_known=kind in self.types_of_gguf)
-
-    @cached_property
-    def _indices(self) -> dict[str, int]:
-        return {tensor.path: index for index, tensor in self._with_indices()}
+                yield tensor_of_record(record, name, self.source, kind, is_known=kind in self.types_of_gguf)
 
     def alias(self, name: str) -> Steps | None:
         """Return the path of the tensor of that name, which may be that of another format."""
-        index = self._indices.get(name)
         other = names.llama_name(names.field_path(name) or name)
-        if index is None and other is not None:
-            index = self._indices.get(other)
-        return None if index is None else ("tensors", index)
+        tensor = self.tensors.get(name) or (None if other is None else self.tensors.get(other))
+        if tensor is None:
+            return None
+        last = tensor.offset - 1  # byte of the record before its data
+        return ("tensors", bisect_right(self.container["tensors"], last, key=itemgetter("_offset")) - 1)
 
     @property
     def kind(self) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain, islice
@@ -119,13 +118,8 @@ class GgufFile(File):
         return in_order(self.extents) if self.extents else range(len(self.container.get("tensor_infos") or ()))
 
     def _tensors(self) -> Iterator[Tensor]:
-        ends = 0  # of the data before
-        padding = array("Q", bytes(8 * len(self.extents)))
-        for index in self._order if self.extents else ():
-            start, end = self.extents[index]
-            padding[index] = max(0, min(start, self.size) - max(ends, self.container["data_start"]))
-            ends = max(ends, end)
-        for index, (start, end) in enumerate(self.extents):
+        found = self._placed() if self.extents else iter(())
+        for index, start, end, padding in found if isinstance(self._order, range) else sorted(found):
             if end <= self.size:
                 info = self.container["tensor_infos"][index]
                 yield Tensor(
@@ -137,8 +131,16 @@ class GgufFile(File):
                     self.source,
                     type_name(info["type"]),
                     self.byte_order,
-                    padding[index],
+                    padding,
                 )
+
+    def _placed(self) -> Iterator[tuple[int, int, int, int]]:
+        """Yield the index of each tensor, where its data begins and ends, and the padding before, in that order."""
+        before = self.container["data_start"]
+        for index in self._order:
+            start, end = self.extents[index]
+            yield index, start, end, max(0, start - before)
+            before = max(before, end)
 
     @cached_property
     def findings(self) -> tuple[Finding, ...]:
