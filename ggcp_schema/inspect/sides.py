@@ -226,13 +226,13 @@ def _operands(file: File, tensors: Mapping[str, Tensor]) -> Parts[Operand]:
 
 
 def _by_gguf_name(file: File, label: str) -> Side:
-    tensors: dict[str, Tensor] = {}
+    named = ((file.names_of(tensor)[1], tensor) for tensor in file.tensors.values())
+    if all(name == tensor.path for name, tensor in named):
+        return Side(label, file, facts(file), _keys(file), _operands(file, file.tensors))
+    tensors = {name: tensor for tensor in file.tensors.values() if (name := file.names_of(tensor)[1])}
     side = Side(label, file, facts(file), _keys(file), _operands(file, tensors))
     for tensor in file.tensors.values():
-        name = file.names_of(tensor)[1]
-        if name:
-            tensors[name] = tensor
-        elif not tensor.is_null:
+        if not (file.names_of(tensor)[1] or tensor.is_null):
             side.omitted.note(tensor.path, label, "a GGUF checkpoint has no place for it")
     return side
 
