@@ -90,8 +90,8 @@ class Overview(VerticalScroll, Pane, can_focus=True):
         if latest is not None and losses.untrained:
             share, untrained = bar(latest / losses.untrained, 10), number(losses.untrained)
             text.append(f"  ▕{share}▏ {untrained} = ln(n_vocab), untrained")
-        if losses.is_rough:
-            text.append("\napproximate: from a few tokens")
+        if losses.doubt:
+            text.append(f"\n{losses.doubt}")
         if chart.display:
             text.append(f"\nthe last {len(past)} losses, {number(min(past))} to {number(max(past))}:")
         return text

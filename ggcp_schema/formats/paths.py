@@ -318,5 +318,6 @@ def suggestions(file: File, path: str) -> list[str]:
         known.setdefault(candidate.rpartition(".")[2].lower(), []).append(candidate)
     near = difflib.get_close_matches(wanted, known, n=SUGGESTIONS, cutoff=0.6)
     if not near:  # a word of what the schema says
-        return [field.path for field in file.sample() if wanted in field.docs.lower().split()][:SUGGESTIONS]
+        found = [field for field in file.sample() if wanted in field.docs.lower().split()]
+        return [field.path for field in sorted(found, key=lambda field: len(field.docs))][:SUGGESTIONS]
     return list(dict.fromkeys(candidate for name in near for candidate in known[name]))[:SUGGESTIONS]

@@ -8,7 +8,7 @@ from ggcp_schema.constructs import short_size
 from ggcp_schema.inspect.commands import purpose
 from ggcp_schema.inspect.facts import Summary
 from ggcp_schema.inspect.text import cells, count_text, shorten
-from ggcp_schema.llama.eras import epsilon_text, join_words, period_text
+from ggcp_schema.llama.eras import MORE_LOST, epsilon_text, join_words, times_text
 from ggcp_schema.llama.losses import loss_text
 
 Line = tuple[str, str]
@@ -68,9 +68,10 @@ def _more(findings: Sequence[object]) -> str:
 def _written(summary: Summary) -> Iterator[Line]:
     """Yield when and by which programs the file may have been written."""
     era = summary.era
-    if era is not None and era.first and era.last:
-        programs = dict.fromkeys(writer.program.partition(",")[0] for writer in era.writers)
-        yield "written", f"{period_text(era.first, era.last)}, by {' or '.join(programs)}"
+    if era is not None and era.writers:
+        programs = {writer.short for writer in era.writers}
+        program = programs.pop() if len(programs) == 1 else "train-text-from-scratch, of either branch"
+        yield "written", f"{times_text(era.writers)}, by {program}"
 
 
 def _model(summary: Summary) -> Iterator[str]:
@@ -108,7 +109,7 @@ def _loss(summary: Summary) -> str:
     if summary.is_loss_impossible:
         return "0, which no training reaches"
     about = "about " if losses.divisor is not None and losses.is_rough else ""
-    unless = ", unless it is a sum over threads" if losses.divisor is None else ""
+    unless = f", {losses.doubt}" if losses.divisor is None else ""
     untrained = "" if losses.untrained is None else f" (an untrained model has {losses.untrained:.2f})"
     return f"{about}{loss_text(loss)}{unless}{untrained}"
 
@@ -122,4 +123,5 @@ def _doubts(summary: Summary) -> Iterator[str]:
         yield "batch size"
     if era is not None and not era.rms_eps_certain:
         others = join_words(map(epsilon_text, era.rms_eps_alternatives))
-        yield f"RMS epsilon {epsilon_text(era.rms_eps)}" + (f" (or {others})" if others else "")
+        lost = MORE_LOST if summary.damage is not None and others else ""
+        yield f"RMS epsilon {epsilon_text(era.rms_eps)}" + (f" (or {others}){lost}" if others else "")

@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 DEFAULT_RMS_EPS = 1e-5  # for a file of no known writer: what all trainers since 28 August 2023 compute with
 CLIPPED = 1e-4  # the average of the squared length lies this near to 1; 7e-6 after 1,184 iterations
+MORE_LOST = ", for what is lost may tell another"
 COST_OF_EPSILON = "a wrong one costs 1e-4 to 9e-3 in log probability"  # measured on genuine files
 
 Names = Literal["llama", "gguf"]  # layers.0.attention.wq.weight or blk.0.attn_q.weight
@@ -58,6 +59,11 @@ class Writer(NamedTuple):
     orders: tuple[tuple[str, str], ...]
     n_mult_fits: bool = True
     file_version: int | None = None
+
+    @property
+    def short(self) -> str:
+        """The program in a few words."""
+        return "train-text-from-scratch, xaedes' branch" if self.program.startswith(_BRANCH) else self.program
 
     def as_dict(self) -> dict[str, Any]:
         """Return the writer for JSON, with dates as `2023-06-13`."""
@@ -150,6 +156,7 @@ class Evidence(NamedTuple):
         rms_eps: the epsilon that a GGUF file stores.
         rms_eps_certain: what `convert` recorded of it.
         modified: the file's modification date.
+        damaged: True if damage may hide more.
     """
 
     layout: str | None = None
@@ -167,6 +174,7 @@ class Evidence(NamedTuple):
     rms_eps: float | None = None
     rms_eps_certain: bool | None = None
     modified: datetime.date | None = None
+    damaged: bool = False
 
 
 class EraConclusion(NamedTuple):
@@ -329,14 +337,14 @@ def _rms_eps(
     if len(by_eps) == 1:
         option = ", unless --norm-rms-eps was given" if writers[0].names == "gguf" else ""
         return writers[0].rms_eps, True, f"computed with by {writers_text(writers)}{option}", usual
-    times = join_words(f"{epsilon_text(eps)} ({_times(group)})" for eps, group in sorted(by_eps.items()))
+    times = join_words(f"{epsilon_text(eps)} ({times_text(group)})" for eps, group in sorted(by_eps.items()))
     choices = f"the file may be of a program that computed with {times}"
     eps = _longest(usual)
     if len({writer.rms_eps for writer in usual}) > 1:
         among = (
             "" if len(usual) == len(writers) else "of the programs that usually write vectors and gradients like these "
         )
-        why = f"{among}the one in use for most days was taken"
+        why = f"{among}the one in use for most days was taken{MORE_LOST * evidence.damaged}"
     elif dated and evidence.modified:
         why = f"the file was last modified on {date_text(evidence.modified)}"
     else:
@@ -381,10 +389,10 @@ def writers_text(writers: Iterable[Writer]) -> str:
     by_program: dict[str, list[Writer]] = {}
     for writer in writers:
         by_program.setdefault(writer.program, []).append(writer)
-    return join_words(f"{program} ({_times(group)})" for program, group in by_program.items())
+    return join_words(f"{program} ({times_text(group)})" for program, group in by_program.items())
 
 
-def _times(writers: Iterable[Writer]) -> str:
+def times_text(writers: Iterable[Writer]) -> str:
     """Return the times of the writers in words, with the year once: `3 to 27 July or 14 to 24 August 2023`."""
     texts = [period_text(first, last) for first, last in _periods(writers)]
     years = {text.rpartition(" ")[2] for text in texts}

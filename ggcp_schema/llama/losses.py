@@ -52,6 +52,12 @@ class Losses(NamedTuple):
         """True unless the losses are certainly means."""
         return self.meanings != ("mean",)
 
+    @property
+    def doubt(self) -> str:
+        """Why `latest` may be another number than the mean loss, in a few words; empty if it is certainly that."""
+        rough = "a rough measure, from a few tokens" if self.is_rough else ""
+        return "unless it is a sum over threads" if self.divisor is None else rough
+
     def as_dict(self) -> dict[str, Any]:
         """Return the numbers for JSON: as stored, and divided by the number of threads."""
 
@@ -150,10 +156,9 @@ def _values_text(best: float, previous: float | None, divisor: int | None) -> st
 
 def _meanings_text(meanings: Sequence[Loss], threads: int | None) -> str:
     """Describe what the losses may be. Only one meaning is certain."""
-    rows = "the loss of each thread's last token, summed over the threads"
-    if threads is None:
-        rows += ", of which the number is not stored"
-    else:
+    number = ", whose number is not stored," if threads is None else ""
+    rows = f"a sum over threads{number} of the loss of each one's last token"
+    if threads is not None:
         rows += f": a rough measure, from {threads} token{'' if threads == 1 else 's'} of the batch"
     texts = {
         "mean": "the mean over the tokens of a batch",
@@ -164,7 +169,8 @@ def _meanings_text(meanings: Sequence[Loss], threads: int | None) -> str:
         return "of no known program, so that its meaning is not known"
     if len(meanings) == 1:
         return texts[meanings[0]]
-    return f"{join_words(texts[meaning] for meaning in meanings)}; the file does not show which"
+    first, *others = (texts[meaning] for meaning in meanings)
+    return f"{first}, unless it is {join_words(others)}; the file does not show which"
 
 
 def _in_order(past: Sequence[float], iteration: int) -> tuple[float, ...]:

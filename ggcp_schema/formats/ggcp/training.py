@@ -63,6 +63,7 @@ def evidence_of(ckpt: Checkpoint) -> Evidence:
         n_ff_by_formula=formula,
         losses_differ=None if None in losses else losses[0] != losses[1],
         modified=modification_date(ckpt.source),
+        damaged=ckpt.damage is not None,
     )
 
 
