@@ -72,6 +72,8 @@ def edit(
 
     Example: ggcp-schema edit checkpoint.bin reset.ggcp train_its=0 optimizer.iter=0
     """
+    if "=" in output.name and not output.exists():
+        raise UsageError(f"{name_text(output)} stands where the output is expected", "Write: INPUT OUTPUT PATH=VALUE.")
     if not assignments and not remove:
         raise UsageError("nothing to change", "Give PATH=VALUE, or --remove KEY.")
     with open_file(file) as opened:

@@ -13,6 +13,7 @@ from ggcp_schema.cli.table import print_table
 from ggcp_schema.formats import open_file
 from ggcp_schema.inspect.tensors import Listed, ListedJson, listed, moments, order_of
 from ggcp_schema.inspect.text import shape_text
+from ggcp_schema.llama.parameters import known_order
 
 OTHER_NAME = {True: "GGUF name", False: "ggcp path"}  # of files that name tensors by paths, and of others
 HEAD = ("shape", "type", "offset", "bytes", "role")
@@ -24,6 +25,7 @@ Order = Annotated[
     typer.Option(
         "--order",
         metavar="A|B|C",
+        callback=lambda order: order and known_order(order),
         help="The order of the parameters in the optimizer's vectors, if you know it. Default: decided from the bytes.",
     ),
 ]

@@ -67,10 +67,10 @@ def verify(
 
 def _of_gguf(checkpoint: Path, gguf: Path, *, quiet: bool) -> Verification:
     with open_file(checkpoint, partial=True) as ckpt, open_file(gguf, partial=True) as file:
-        if not isinstance(ckpt, Checkpoint) or not isinstance(file, GgufFile):
+        if not isinstance(ckpt, Checkpoint) or not isinstance(file, GgufFile) or file.kind == "gguf-vocabulary":
             swapped = isinstance(ckpt, GgufFile) and isinstance(file, Checkpoint)
             raise UsageError(
-                f"expected a ggcp checkpoint and a GGUF file, found a {ckpt.format.title} and a {file.format.title}",
+                f"expected a ggcp checkpoint and a GGUF file made from it, found a {ckpt.short} and a {file.short}",
                 "The checkpoint comes first." if swapped else "`ggcp-schema diff` compares any two files.",
             )
         raise_damage(ckpt.damage)

@@ -31,6 +31,7 @@ from ggcp_schema.files.tensor import BIG
 from ggcp_schema.files.values import same_value
 from ggcp_schema.formats.existing import check_existing
 from ggcp_schema.formats.file import File, open_source
+from ggcp_schema.formats.paths import elements_at
 from ggcp_schema.inspect.validate import validate
 
 FLOATS = ("f32", "f64")
@@ -100,6 +101,8 @@ def _change(file: File, assignment: Assignment) -> Change:
     try:
         field = file.find(path)
     except PathError as error:
+        if elements_at(file, path) is not None:
+            raise UsageError(f"{path} is a part of a tensor", "A tensor is set as a whole: TENSOR=@FILE.npy.") from None
         add = " To add a key, write KEY:TYPE=VALUE, such as x:u32=1." if file.key_type("u32") else ""
         raise error.with_hint(error.hint + add) from None
     field = field.child("data") or field  # a tensor means its data

@@ -76,6 +76,8 @@ def place(file: File, where: str) -> tuple[int, int | None]:
         if not 0 <= offset < file.size:
             raise UsageError(f"offset {offset} is beyond the end of {file.path} ({count_text(file.size, 'byte')})")
         return offset, size
+    if all(number(part) is not None for part in target.split("-")):
+        raise UsageError(f"{target} is not an offset", "Give OFFSET:LENGTH, the length in bytes.")
     found = file.lookup(target)
     offset, own = found.offset, found.size
     if size is None and not own:

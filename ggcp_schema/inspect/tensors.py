@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple, TypedDict
 
-from ggcp_schema.errors import GgcpError, UsageError
+from ggcp_schema.errors import GgcpError, PathError, UsageError
 from ggcp_schema.files.tensor import ELEMENT_SIZES, Tensor
 from ggcp_schema.formats.file import File
 from ggcp_schema.inspect.text import shell_word, value_text
@@ -215,6 +215,10 @@ def _no_match(file: File, pattern: str) -> list[Listed]:
     error: GgcpError = file.unknown_path(pattern)
     if file.damage is None and not file.tensors:
         error = UsageError(f"{file.path} has no tensors")
+    elif file.damage is None and set("*?") & set(pattern):
+        error = PathError(
+            f"no tensor matches {pattern!r}", f"`ggcp-schema tensors {shell_word(file.path)}` lists them."
+        )
     raise error
 
 
