@@ -57,28 +57,31 @@ def run() -> int:
 
 def _run() -> int:
     """Run the command; return its exit code."""
-    from ggcp_schema.cli.app import app
-    from ggcp_schema.errors import GgcpError
+    from ggcp_schema.cli.app import WrongUsage, app
+    from ggcp_schema.errors import GgcpError, UsageError
 
+    code = 2
     try:
-        app(prog_name="ggcp-schema")
+        code = app(prog_name="ggcp-schema", standalone_mode=False) or 0
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 0
+        code = end.code if isinstance(end.code, int) else 0
+    except WrongUsage as error:
+        command = error.ctx.command_path if error.ctx else "ggcp-schema"
+        _say_error(UsageError(error.format_message(), f"`{command} --help` explains the command."))
     except GgcpError as error:
         _say_error(error)
-        return error.exit_code
+        code = error.exit_code
     except BrokenPipeError:
         _discard_output()
+        code = 0
     except OSError as error:
         from ggcp_schema.cli.output import escape
 
         _discard_output()
         _say(escape(f"{error.filename or 'standard output'}: {error.strerror}"))
-        return 2
     except MemoryError:
         _say("out of memory")
-        return 2
-    return 0
+    return code
 
 
 def _open_standard_streams() -> None:

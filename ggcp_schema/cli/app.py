@@ -54,7 +54,7 @@ class Commands(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the arguments; `help COMMAND` means `COMMAND --help`, and `-v FILE` means `FILE -v`."""
-        if args[:1] == ["help"]:
+        if args[:1] in ([], ["help"]):
             args = [*args[1:2], "--help"]
         elif args[:1] == ["-v"]:
             args = [*args[1:], "-v"]
@@ -95,7 +95,9 @@ class Commands(TyperGroup):
                 formatter.write_dl([(name.ljust(width), text) for name, text in helps.items()])
 
 
-app = typer.Typer(cls=Commands, no_args_is_help=True, **SETTINGS)
+app = typer.Typer(cls=Commands, **SETTINGS)
+WrongUsage: Any = typer.BadParameter.__base__
+"""What typer raises for arguments that do not fit: it gives no other name to it."""
 
 
 def _version(value: bool) -> None:

@@ -566,7 +566,7 @@ def test_a_wrong_command_line(args: tuple[str, ...], tmp_path: Path) -> None:
     result = run_cli(*args, cwd=tmp_path)
     assert_no_traceback(result)
     assert (result.returncode, result.stdout) == (2, "")
-    assert "Usage: ggcp-schema convert" in result.stderr
+    assert "`ggcp-schema convert --help`" in result.stderr
     assert os.listdir(tmp_path) == []
 
 
