@@ -97,7 +97,7 @@ class Changes:
 
 def compare(a: Document, b: Document, report: Report) -> Changes:
     """Compare the files as `diff` does: all fields, then the tensors one after another."""
-    from ggcp_schema.inspect.diff import EQUAL, field_rows, tensor_rows
+    from ggcp_schema.inspect.diff import field_rows, tensor_rows
     from ggcp_schema.inspect.sides import sides
 
     left, right, _ = sides(a.file, b.file)
@@ -105,11 +105,11 @@ def compare(a: Document, b: Document, report: Report) -> Changes:
     found.total = len(left.tensors) + sum(name not in left.tensors for name in right.tensors)
     found.omitted = left.omitted.counts.total() + right.omitted.counts.total()
     for field in field_rows(left, right):
-        if field.verdict != EQUAL:
+        if field.verdict != "equal":
             found.add((a, b), field)
     report(found)
     for found.done, (row, _) in enumerate(tensor_rows(left, right, progress=lambda nbytes: report(None)), 1):
-        if row.verdict != EQUAL:
+        if row.verdict != "equal":
             found.add((a, b), row)
         report(found)
     return found

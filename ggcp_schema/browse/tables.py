@@ -147,7 +147,7 @@ class HealthView(Measured):
         if self.error or found is None:
             texts = [(self.error or "reading …", "error" if self.error else "detail")]
         else:
-            words = f"{'✓' if found.is_sound else '✗'} {found.verdict}"
+            words = f"{'✓' if found.is_sound else '✗'} {found.text}"
             if self.working:
                 words = f"{bar(len(found.rows) / (found.total or 1), 12)} reading …"
             texts = [(words, "value" if found.is_sound else "error")]

@@ -11,7 +11,7 @@ import typer
 
 from ggcp_schema.cli.files import files_in
 from ggcp_schema.cli.options import DryRun, Force, Json, NoSync, Quiet, RmsEps, Strict, Verify
-from ggcp_schema.cli.output import echo, error_text, json_text, print_json, write
+from ggcp_schema.cli.output import Unread, echo, error_text, json_text, unread, write
 from ggcp_schema.cli.report import PlanJson, carry_out, echo_parts, echo_plan, echo_written, name_text, plan_as_dict
 from ggcp_schema.errors import FileError, GgcpError, UsageError
 from ggcp_schema.files.atomic import ExistsError
@@ -27,7 +27,7 @@ SUFFIX = OUTPUTS["resume"]
 
 One = Callable[[Path, Path, str], None]
 
-JSON = PlanJson
+JSON = PlanJson | Unread
 
 
 def convert(
@@ -84,7 +84,7 @@ def convert(
     trainer of the file would have continued it; the summary says what was changed and on what evidence. To run the
     model, use `export`.
 
-    With --into, --json prints one object a line.
+    --json prints an object for each file on a line, with --into also for one that cannot be converted.
 
     Example: ggcp-schema convert checkpoint.bin resume.gguf --verify
     """
@@ -102,8 +102,7 @@ def convert(
                     raise
                 raise error.with_hint(f"{ANOTHER} For several inputs, give --into FOLDER.") from error
             if as_json:
-                document = plan_as_dict(plan, output, written)
-                print_json(document) if into is None else write(json_text(document) + "\n")
+                write(json_text(plan_as_dict(plan, output, written)) + "\n")
             elif written and not quiet:
                 echo_plan(plan)
                 echo_written(written, output, verified=verify)
@@ -112,7 +111,7 @@ def convert(
                 echo_parts(plan, output)
 
     if into is not None:
-        convert_all(files_in(files), into, one, quiet=quiet or as_json, dry_run=dry_run)
+        convert_all(files_in(files), into, one, quiet=quiet, as_json=as_json, dry_run=dry_run)
     elif len(files) <= 2:
         one(files[0], files[-1] if len(files) == 2 else Path(output_name(files[0], SUFFIX)), "Converting")
     else:
@@ -122,7 +121,7 @@ def convert(
         )
 
 
-def convert_all(files: list[Path], folder: Path, one: One, *, quiet: bool, dry_run: bool) -> None:
+def convert_all(files: list[Path], folder: Path, one: One, *, quiet: bool, as_json: bool, dry_run: bool) -> None:
     """Convert each file into the folder, go on after an error, and exit with the worst exit code."""
     outputs = {source: folder / output_name(source, SUFFIX) for source in files}
     names = list(outputs.values())
@@ -135,21 +134,23 @@ def convert_all(files: list[Path], folder: Path, one: One, *, quiet: bool, dry_r
         except OSError as error:
             raise FileError(f"{os.fsdecode(folder)}: {error.strerror}") from error
     codes = [
-        exit_code(one, source, output, f"Converting {number} of {len(outputs)}")
+        exit_code(one, source, output, f"Converting {number} of {len(outputs)}", as_json=as_json)
         for number, (source, output) in enumerate(outputs.items(), 1)
     ]
-    if not quiet:
+    if not quiet and not as_json:
         verb = "would convert" if dry_run else "converted"
         echo(f"{verb} {codes.count(0):,} of {count_text(len(outputs), 'file')} into {name_text(folder)}")
     if any(codes):
         raise typer.Exit(max(codes))
 
 
-def exit_code(one: One, source: Path, output: Path, what: str) -> int:
+def exit_code(one: One, source: Path, output: Path, what: str, *, as_json: bool) -> int:
     """Convert one of several files; return its exit code, after printing the error if there is one."""
     try:
         one(source, output, what)
     except GgcpError as error:
+        if as_json:
+            write(json_text(unread(source, error)) + "\n")
         typer.echo(f"ggcp-schema: {error_text(error)}", err=True)
         return error.exit_code
     return 0

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypedDict
 
 import typer
 from construct import Container
@@ -19,9 +19,10 @@ from ggcp_schema.formats import open_file
 from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.inspect import paths
 from ggcp_schema.inspect.change import Change
-from ggcp_schema.inspect.diff import EQUAL, MAX_ROWS, Comparison, FieldRow, TensorRow, compare, shared_bytes
-from ggcp_schema.inspect.sides import Operand
+from ggcp_schema.inspect.diff import MAX_ROWS, Comparison, FieldRow, TensorRow, Verdict, compare, shared_bytes
+from ggcp_schema.inspect.sides import Label, Omission, Operand
 from ggcp_schema.inspect.text import count_text, json_value_of, line_text, shape_text, shorten
+from ggcp_schema.inspect.words import VERDICTS
 
 HEAD = ("field or tensor", "verdict", "A", "B", "differing", "largest", "RMS")
 NUMBERS = HEAD[4:]
@@ -51,11 +52,8 @@ def diff(
     how much further one training has come than the other; then the tensors, those with the largest change first. A
     tensor's line counts the elements that differ, and gives the largest and the RMS difference.
 
-    JSON keys: a, b, equal; change {iterations, samples, tokens, loss_a, loss_b, ahead, weights}; counts {fields,
-    different_fields, tensors, different_tensors, not_compared}; fields {name, verdict, a, b}, where a list of more than
-    1,000 elements or a longer text is {length, index, value}: of the first element that differs; tensors {name,
-    verdict, a, b (shapes), differing, largest, rms, relative}; not_compared {name, side, reason}; notes. Verdicts:
-    equal, different, only in A, only in B. No list has more than 10,000 rows.
+    In JSON no list has more than 10,000 rows. The value of a list of more than 1,000 elements, or of a text of more
+    than 65,536 characters, is {length, index, value}, of the first element that differs.
 
     Exit code 0: equal, 1: different, 2: a file cannot be read, 4: a file is damaged.
 
@@ -67,7 +65,7 @@ def diff(
         with progress(shared_bytes(left, right), "Comparing", quiet=quiet) as advance:
             found = compare(left, right, rtol=rtol, atol=atol, progress=advance)
         if as_json:
-            print_json_object([("a", left.path), ("b", right.path), *as_dict(found).items()])
+            print_json_object(as_dict(left.path, right.path, found))
         elif not quiet:
             _print(found, left.path, right.path, width)
         raise_damage(left.damage)
@@ -78,8 +76,8 @@ def diff(
 
 def _print(found: Comparison, a: str, b: str, width: int | None) -> None:
     rows = [
-        *(field_cells(row) for row in found.fields if row.verdict != EQUAL),
-        *(tensor_cells(row) for row in found.tensors if row.verdict != EQUAL),
+        *(field_cells(row) for row in found.fields if row.verdict != "equal"),
+        *(tensor_cells(row) for row in found.tensors if row.verdict != "equal"),
     ]
     if rows:
         for label, path in (("A", a), ("B", b)):
@@ -102,7 +100,7 @@ def _echo_all(lines: Iterable[str], width: int | None) -> None:
 
 def field_cells(row: FieldRow) -> tuple[str, ...]:
     """Format a FieldRow as table cells."""
-    return row.name, row.verdict, value_text(row.a, row.b), value_text(row.b, row.a), "", "", ""
+    return row.name, VERDICTS[row.verdict], value_text(row.a, row.b), value_text(row.b, row.a), "", "", ""
 
 
 def value_text(value: KeyValue | None, other: KeyValue | None) -> str:
@@ -126,10 +124,10 @@ def value_text(value: KeyValue | None, other: KeyValue | None) -> str:
 def tensor_cells(row: TensorRow) -> tuple[str, ...]:
     """Format a TensorRow as table cells: shapes and types if they differ, and by how much the data does."""
     if row.a is None or row.b is None or row.differing is None:
-        return row.name, row.verdict, _shape(row.a), _shape(row.b), "", "", ""
+        return row.name, VERDICTS[row.verdict], _shape(row.a), _shape(row.b), "", "", ""
     share = f"{row.differing:,} of {row.a.n_elements:,}"
     sides = (_shape(row.a), _shape(row.b)) if row.a.type != row.b.type else ("", "")
-    return row.name, row.verdict, *sides, share, f"{row.largest:.4g}", f"{row.rms:.4g}"
+    return row.name, VERDICTS[row.verdict], *sides, share, f"{row.largest:.4g}", f"{row.rms:.4g}"
 
 
 def _shape(side: Operand | None) -> str:
@@ -138,7 +136,7 @@ def _shape(side: Operand | None) -> str:
 
 def omissions(found: Comparison) -> Iterator[str]:
     """Yield a line for each reason why something was not compared."""
-    reasons: dict[tuple[str, str], list[str]] = {}
+    reasons: dict[tuple[Label, str], list[str]] = {}
     for name, side, reason in found.omitted:
         reasons.setdefault((side, reason), []).append(name)
     for (side, reason), names in reasons.items():
@@ -181,11 +179,59 @@ def verdict(found: Comparison) -> str:
     return f"equal: {', '.join(counts)}, {elements}{within}"
 
 
-def as_dict(found: Comparison) -> dict[str, Any]:
-    """Return the comparison as data, equal fields and tensors included."""
+class Counts(TypedDict):
+    """How many there are, also those that are not listed."""
+
+    fields: int
+    different_fields: int
+    tensors: int
+    different_tensors: int
+    not_compared: int
+
+
+class FieldJson(TypedDict):
+    """A field as JSON: its values; of long ones the length, and the first element that differs with its index."""
+
+    name: str
+    verdict: Verdict
+    a: Any
+    b: Any
+
+
+class TensorJson(TypedDict):
+    """A tensor as JSON: its shapes in ggml order, and how far the elements are apart."""
+
+    name: str
+    verdict: Verdict
+    a: Sequence[int] | None
+    b: Sequence[int] | None
+    differing: int | None
+    largest: float | None
+    rms: float | None
+    relative: float | None
+
+
+class JSON(TypedDict):
+    """A comparison; no list has more than 10,000 rows, of which the equal ones come last."""
+
+    a: str
+    b: str
+    equal: bool
+    change: Change | None
+    counts: Counts
+    fields: Iterable[FieldJson]
+    tensors: Iterable[TensorJson]
+    not_compared: Sequence[Omission]
+    notes: Sequence[str]
+
+
+def as_dict(a: str, b: str, found: Comparison) -> JSON:
+    """Return the comparison of two files for JSON. The rows are made when they are iterated."""
     return {
+        "a": a,
+        "b": b,
         "equal": found.equal,
-        "change": found.change and found.change.as_dict(),
+        "change": found.change,
         "counts": {
             "fields": found.fields.total,
             "different_fields": found.fields.differing,
@@ -193,15 +239,28 @@ def as_dict(found: Comparison) -> dict[str, Any]:
             "different_tensors": found.tensors.differing,
             "not_compared": found.omitted.counts.total(),
         },
-        "fields": (
-            row._asdict() | {"a": _json_value(row.a, row.b), "b": _json_value(row.b, row.a)} for row in found.fields
-        ),
-        "tensors": (
-            row._asdict() | {"a": row.a and list(row.a.shape), "b": row.b and list(row.b.shape)}
-            for row in found.tensors
-        ),
-        "not_compared": (omission._asdict() for omission in found.omitted[:MAX_ROWS]),
+        "fields": map(_field_as_dict, found.fields),
+        "tensors": map(_tensor_as_dict, found.tensors),
+        "not_compared": found.omitted[:MAX_ROWS],
         "notes": found.notes,
+    }
+
+
+def _field_as_dict(row: FieldRow) -> FieldJson:
+    a, b = _json_value(row.a, row.b), _json_value(row.b, row.a)
+    return {"name": row.name, "verdict": row.verdict, "a": a, "b": b}
+
+
+def _tensor_as_dict(row: TensorRow) -> TensorJson:
+    return {
+        "name": row.name,
+        "verdict": row.verdict,
+        "a": row.a and row.a.shape,
+        "b": row.b and row.b.shape,
+        "differing": row.differing,
+        "largest": row.largest,
+        "rms": row.rms,
+        "relative": row.relative,
     }
 
 

@@ -12,12 +12,24 @@ import typer
 
 from ggcp_schema.cli.files import files_in
 from ggcp_schema.cli.options import FILES_HELP, Json, Verbose, Width
-from ggcp_schema.cli.output import echo, error_text, escape, json_text, output_width, paint, progress, wrapped, write
+from ggcp_schema.cli.output import (
+    Unread,
+    echo,
+    error_text,
+    escape,
+    json_text,
+    output_width,
+    paint,
+    progress,
+    unread,
+    wrapped,
+    write,
+)
 from ggcp_schema.cli.table import print_table
 from ggcp_schema.errors import GgcpError, UsageError
 from ggcp_schema.formats import open_file
 from ggcp_schema.inspect.brief import brief_lines, state_text
-from ggcp_schema.inspect.facts import Summary
+from ggcp_schema.inspect.facts import Summary, SummaryJson
 from ggcp_schema.inspect.summary import summarize, summary_lines
 from ggcp_schema.llama.eras import epsilon_text
 from ggcp_schema.llama.losses import loss_text
@@ -44,10 +56,7 @@ def info(
     them all. Of several files, or of those in a folder, one table is printed: a loss that is only a rough measure has a
     ~ before it, what is not certain a ? after it.
 
-    --json prints an object for each file on a line, with the keys file, format, kind, size, state (whole, damaged,
-    unsound), version, layout, writer, era, rms_eps, train_its, train_samples, train_tokens, n_ctx, context, loss,
-    optimizer, order, scale, hparams, n_ff, n_ff_source, n_params, tensor_types, n_tokens, bytes, details, findings,
-    unsound, damage, condition, next. A file that cannot be read has only file and error.
+    --json prints an object for each file on a line, also for one that cannot be read.
 
     Exit code 0: every file is whole, 2: one cannot be read, or is of an unknown format, 4: one is damaged; the highest
     of all files counts.
@@ -76,7 +85,8 @@ def _one(path: Path, *, verbose: bool, width: int | None) -> int:
     lines = summary_lines(summary) if verbose else brief_lines(summary)
     label_width = max(len(label) for label, _ in lines) + 1
     for label, text in lines:
-        _print_line(label.ljust(label_width), text, output_width(width))
+        # A command is copied as a whole.
+        _print_line(label.ljust(label_width), text, None if text in summary.next else output_width(width))
     if summary.damage is None:
         return 0
     sys.stdout.flush()
@@ -92,14 +102,16 @@ def echo_error(error: GgcpError) -> None:
 
 
 def _print_line(label: str, text: str, width: int | None) -> None:
-    """Print a line with its label. The text is wrapped between words, but for a command, which is copied as a whole."""
+    """Print a line with its label. The text is wrapped between words, but without a width."""
     lines = [escape(text)]
-    is_command = text.startswith(("ggcp-schema ", "llama-completion "))
-    if width is not None and not is_command:
+    if width is not None:
         lines = wrapped(lines[0], width - len(label))
     for number, line in enumerate(lines):
         colour = COLOURS.get(line[:1]) if not number else None
         write(paint((" " * len(label) if number else label), "cyan") + paint(line, colour) + "\n")
+
+
+JSON = SummaryJson | Unread
 
 
 class Row(NamedTuple):
@@ -107,7 +119,7 @@ class Row(NamedTuple):
 
     values: Sequence[Any]
     cells: Sequence[str]
-    data: dict[str, Any]
+    data: JSON
 
 
 def _several(paths: Sequence[Path], sort: str | None, *, verbose: bool, as_json: bool, width: int | None) -> int:
@@ -120,8 +132,7 @@ def _several(paths: Sequence[Path], sort: str | None, *, verbose: bool, as_json:
             worst = max(worst, error.exit_code)
             message = error.message.removeprefix(f"{path}: ").removeprefix(f"{path} ")
             cells = [str(path), *[""] * (len(HEAD) - 2), f"✗ {message}"]
-            data = {"file": str(path), "error": {"message": error.message, "hint": error.hint}}
-            rows.append(Row([str(path), *[None] * (len(HEAD) - 2), message], cells, data))
+            rows.append(Row([str(path), *[None] * (len(HEAD) - 2), message], cells, unread(path, error)))
             if as_json and len(paths) == 1:
                 echo_error(error)
             continue
@@ -129,7 +140,7 @@ def _several(paths: Sequence[Path], sort: str | None, *, verbose: bool, as_json:
             worst = max(worst, summary.damage.exit_code)
             if as_json and len(paths) == 1:
                 echo_error(summary.damage)
-        rows.append(_row(summary, as_json=as_json))
+        rows.append(_row(summary))
     if sort is not None:
         rows.sort(key=lambda row: _sort_key(row.values[HEAD.index(sort)]))
     if as_json:
@@ -149,7 +160,7 @@ def _sort_key(value: Any) -> tuple[bool, bool, Any]:
     return value is None, isinstance(value, float) and math.isnan(value), value
 
 
-def _row(summary: Summary, *, as_json: bool) -> Row:
+def _row(summary: Summary) -> Row:
     loss = epsilon = ""
     if summary.is_loss_impossible:
         loss = "✗ 0"
@@ -165,4 +176,4 @@ def _row(summary: Summary, *, as_json: bool) -> Row:
     values = [summary.file, summary.short, *counts, number, optimizer, summary.rms_eps, state]
     its, samples = ("" if count is None else f"{count:,}" for count in counts)
     cells = [summary.file, summary.short, its, samples, loss, optimizer or "", epsilon, state]
-    return Row(values, cells, summary.as_dict() if as_json else {})
+    return Row(values, cells, summary.as_dict())

@@ -9,9 +9,11 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypedDict
 
 import typer
 
@@ -38,6 +40,25 @@ def error_text(error: GgcpError) -> str:
     if error.option:
         hint = hint.replace(f"{error.option}=True", "--" + error.option.replace("_", "-"))
     return "\n".join(escape(line) for line in (error.message, hint) if line)
+
+
+class ErrorJson(TypedDict):
+    """An error as JSON: what is wrong, and what to do next."""
+
+    message: str
+    hint: str
+
+
+class Unread(TypedDict):
+    """A file that cannot be read, as JSON."""
+
+    file: str
+    error: ErrorJson
+
+
+def unread(file: Path, error: GgcpError) -> Unread:
+    """Return for JSON that a file cannot be read."""
+    return {"file": os.fsdecode(file), "error": {"message": error.message, "hint": error.hint}}
 
 
 def echo(text: str = "") -> None:
@@ -156,10 +177,10 @@ def print_json_array(items: Iterable[Any]) -> None:
     write("\n")
 
 
-def print_json_object(items: Iterable[tuple[str, Any]]) -> None:
+def print_json_object(item: Mapping[str, Any]) -> None:
     """Write a JSON object. The elements of a value that is an iterator are made one at a time."""
     before = "{\n  "
-    for key, value in items:
+    for key, value in item.items():
         write(f"{before}{json_text(key)}: ")
         for part in _array_parts(value) if isinstance(value, Iterator) else [json_text(value, indent=2)]:
             write(part.replace("\n", "\n  "))
@@ -176,8 +197,10 @@ def _array_parts(items: Iterable[Any]) -> Iterator[str]:
 
 
 def to_json(value: Any) -> Any:
-    """Return the value with bytes as hex, and numbers that JSON does not know as strings."""
-    if isinstance(value, dict):
+    """Return the value with bytes as hex, a NamedTuple as an object, and numbers that JSON does not know as strings."""
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        value = value._asdict()
+    if isinstance(value, dict | MappingProxyType):
         return {key: to_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [to_json(item) for item in value]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated, TypedDict
@@ -15,7 +16,6 @@ from ggcp_schema.cli.report import echo_replaced, name_text
 from ggcp_schema.files.atomic import check_output
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.existing import check_existing
-from ggcp_schema.inspect.json_schema import as_object
 from ggcp_schema.inspect.text import count_text, size_text
 from ggcp_schema.llama.state import Unsound
 
@@ -35,7 +35,7 @@ class JSON(TypedDict):
     input: str
     output: str
     changes: list[ChangeJson]
-    left: list[Unsound] | None
+    left: Sequence[Unsound] | None
     written: bool
 
 
@@ -76,7 +76,7 @@ def repair(
                 {"path": change.path, "offset": change.offset, "size": change.size, "reason": change.reason}
                 for change in wanted
             ],
-            "left": None if wanted and dry_run else [as_object(finding) for finding in left],
+            "left": None if wanted and dry_run else left,
             "written": writes,
         }
         print_json(document)

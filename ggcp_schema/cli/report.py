@@ -15,6 +15,7 @@ from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.gguf.writer import Gguf
 from ggcp_schema.inspect.text import cells, count_text, shape_text, size_text
 from ggcp_schema.llama.facts import Fact
+from ggcp_schema.llama.training import StudyJson
 from ggcp_schema.mapping.plan import Plan, Written, check, write
 
 KINDS = {"gguf": "model"}  # in JSON, if it is not the name of the target
@@ -179,7 +180,7 @@ class PlanJson(TypedDict):
     rms_eps_reason: str | None
     notes: list[str]
     findings: list[Finding]
-    conclusions: dict[str, Any] | None
+    conclusions: StudyJson | None
     keys: list[Scalar | Array]
     tensors: list[TensorJson]
     files: list[FileJson]

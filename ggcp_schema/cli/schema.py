@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from ggcp_schema.cli import options
+from ggcp_schema.cli.app import COMMANDS
 from ggcp_schema.cli.complete import complete_format
 from ggcp_schema.cli.output import echo, output_width, paint, print_json, write
 from ggcp_schema.constructs import reference_of
@@ -25,20 +26,7 @@ from ggcp_schema.inspect.reference import Reference, functions, reference
 from ggcp_schema.inspect.sections import Section, byte_order_text, sections
 
 LEAST_WORDS = 20  # characters for rules and notes
-WITH_SCHEMA = (  # commands
-    "convert",
-    "dump",
-    "edit",
-    "export",
-    "extract",
-    "get",
-    "hex",
-    "repair",
-    "schema",
-    "tensors",
-    "validate",
-    "verify",
-)
+WITH_JSON = [name for names in COMMANDS.values() for name in names if name != "browse"]
 JSON = Reference
 COLUMNS = "name", "type", "condition", "rule", "note"
 
@@ -82,8 +70,8 @@ def schema(
     Example: ggcp-schema schema gguf --format markdown
     """
     if json_of is not None:
-        if json_of not in WITH_SCHEMA:
-            raise UsageError(f"no JSON Schema of {json_of!r}", f"There is one of {', '.join(WITH_SCHEMA)}.")
+        if json_of not in WITH_JSON:
+            raise UsageError(f"no JSON Schema of {json_of!r}", f"There is one of {', '.join(WITH_JSON)}.")
         print_json(json_schema(import_module(f"ggcp_schema.cli.{json_of}").JSON, f"ggcp-schema {json_of} --json"))
         return
     formats = known_formats()

@@ -16,16 +16,39 @@ from ggcp_schema.cli.table import print_table
 from ggcp_schema.cli.tensors import Moments, Order
 from ggcp_schema.errors import UsageError
 from ggcp_schema.formats import open_file
-from ggcp_schema.inspect.stats import Stats, flags, measure, measure_state, optimizer_facts
-from ggcp_schema.inspect.tensors import moments, order_of, select
+from ggcp_schema.inspect.health import HealthJson, examine
+from ggcp_schema.inspect.stats import Flag, Stats, flags, measure, measure_state, optimizer_facts
+from ggcp_schema.inspect.tensors import Listed, ListedJson, moments, order_of, select
 from ggcp_schema.inspect.text import count_text
+from ggcp_schema.inspect.words import FLAGS
+from ggcp_schema.llama.state import Unsound
 
 NUMBERS = ("min", "max", "mean", "std", "RMS", "zeros", "NaN", "Inf")
 HEAD = ("tensor", *NUMBERS, "histogram", "flags")
 DROPPED = ("mean", "NaN", "Inf", "histogram", "zeros", "std")  # on a narrow terminal, in this order
 BLOCKS, PLAIN = "▁▂▃▄▅▆▇█", ".:-=+*#@"
 HEALTH = ("parameter", "RMS", "m", "v", "m/√v", "v = 0", "NaN", "Inf")
-NOT_MEASURED = dict.fromkeys(Stats.__dataclass_fields__)
+
+
+class StatsJson(ListedJson):
+    """The statistics of a tensor as JSON: the attributes of `Stats`, null if its elements cannot be read."""
+
+    count: int | None
+    nan: int | None
+    inf: int | None
+    zeros: int | None
+    min: float | None
+    max: float | None
+    mean: float | None
+    std: float | None
+    rms: float | None
+    histogram: Sequence[int] | None
+    sampled: int | None
+    flags: Sequence[Flag]
+    unsound: Sequence[Unsound]
+
+
+JSON = list[StatsJson] | HealthJson
 
 
 def stats(
@@ -56,12 +79,9 @@ def stats(
     out.
 
     With --health, each parameter has a line: RMS, RMS of m, mean of v, RMS of m/√v, share of zeros in v, NaN and Inf of
-    the three; the JSON is an object with verdict, moments, n_tokens, dead_tokens and tensors.
+    the three.
 
     Of a training state it is said too which values no training can have left, as after a lost page of a disk: unsound.
-
-    JSON keys: those of `tensors`; count, nan, inf, zeros, min, max, mean, std, rms, histogram (counts), sampled; flags;
-    unsound {path, start, stop, rule, message}.
 
     Exit code 0: done, 2: the file cannot be read or no tensor matches, 4: it is damaged.
 
@@ -84,27 +104,22 @@ def stats(
         opened.source.check_unchanged()
         measured = list(zip(found, results, strict=True))
         flagged = flags(measured, optimizer_facts(opened))
-        rows = [(*pair, words) for pair, words in zip(measured, flagged, strict=True)]
+        rows = [(*pair, codes) for pair, codes in zip(measured, flagged, strict=True)]
         if as_json:
             print_json_array(
-                item.as_dict()
-                | (result.as_dict() if result else NOT_MEASURED)
-                | {
-                    "flags": words,
-                    "unsound": [bad._asdict() for bad in unsound if bad.path == (item.path or item.name)],
-                }
-                for item, result, words in rows
+                as_dict(item, result, codes, [bad for bad in unsound if bad.path == (item.path or item.name)])
+                for item, result, codes in rows
             )
         else:
             table = [
-                (item.name, *cells(result), ", ".join(words) or not_read(item.tensor.type, result))
-                for item, result, words in rows
+                (item.name, *cells(result), flags_text(codes) or not_read(item.tensor.type, result))
+                for item, result, codes in rows
             ]
             print_table(HEAD, table, right=NUMBERS, optional=DROPPED, width=width)
             echo()
-            for item, _, words in rows:
-                if words:
-                    echo(f"{paint('flag', 'red')} {escape(item.name)}: {', '.join(words)}")
+            for item, _, codes in rows:
+                if codes:
+                    echo(f"{paint('flag', 'red')} {escape(item.name)}: {flags_text(codes)}")
             for bad in unsound:
                 echo(f"{paint('unsound', 'red')} {escape(bad.path)}: {escape(bad.message)}")
             if not any(flagged):
@@ -113,10 +128,33 @@ def stats(
         raise_damage(opened.damage)
 
 
+def as_dict(item: Listed, stats: Stats | None, flags: Sequence[Flag], unsound: Sequence[Unsound]) -> StatsJson:
+    """Return what is known of a tensor for JSON."""
+    return {
+        **item.as_dict(),
+        "count": stats and stats.count,
+        "nan": stats and stats.nan,
+        "inf": stats and stats.inf,
+        "zeros": stats and stats.zeros,
+        "min": stats and stats.min,
+        "max": stats and stats.max,
+        "mean": stats and stats.mean,
+        "std": stats and stats.std,
+        "rms": stats and stats.rms,
+        "histogram": stats and stats.histogram,
+        "sampled": stats and stats.sampled,
+        "flags": flags,
+        "unsound": unsound,
+    }
+
+
+def flags_text(flags: Sequence[Flag]) -> str:
+    """Return the flags in words."""
+    return ", ".join(FLAGS[flag] for flag in flags)
+
+
 def show_health(file: Path, *, as_json: bool, width: int | None) -> None:
     """Print the state of each parameter and its moments, and the tokens that never occurred in training."""
-    from ggcp_schema.inspect.health import examine
-
     with open_file(file, partial=True) as opened:
         found = examine(opened)
         opened.source.check_unchanged()
@@ -131,7 +169,7 @@ def show_health(file: Path, *, as_json: bool, width: int | None) -> None:
                 table.append((row.tensor.path, *cells, unused, f"{row.nan:,}", f"{row.inf:,}"))
             print_table(HEALTH, table, right=HEALTH[1:], optional=(), width=width)
             echo()
-            echo(found.verdict)
+            echo(found.text)
             echo(escape(found.moments.evidence))
             if found.dead:
                 echo(f"tokens never trained: {', '.join(ranges(found.dead))}")

@@ -13,6 +13,7 @@ from ggcp_schema.cli.table import print_table
 from ggcp_schema.formats import open_file
 from ggcp_schema.inspect.tensors import Listed, ListedJson, listed, moments, order_of
 from ggcp_schema.inspect.text import shape_text
+from ggcp_schema.inspect.words import role_text
 from ggcp_schema.llama.parameters import known_order
 
 OTHER_NAME = {True: "GGUF name", False: "ggcp path"}  # of files that name tensors by paths, and of others
@@ -72,5 +73,5 @@ def _cells(item: Listed) -> tuple[str, ...]:
         tensor.type,
         f"{tensor.offset:,}",
         f"{tensor.nbytes:,}",
-        item.role,
+        role_text(item),
     )

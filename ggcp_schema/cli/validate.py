@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated, TypedDict
+from typing import Annotated, Literal, TypedDict
 
 import typer
 
 from ggcp_schema.cli.files import files_in
 from ggcp_schema.cli.options import FILES_HELP, Json, Quiet
-from ggcp_schema.cli.output import echo, escape, json_text, paint, progress, write
+from ggcp_schema.cli.output import Unread, echo, error_text, escape, json_text, paint, progress, unread, write
 from ggcp_schema.errors import GgcpError, NotACheckpointError
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.rules import Oddity, Problem
-from ggcp_schema.inspect.json_schema import as_object
 from ggcp_schema.inspect.text import count_text
 from ggcp_schema.inspect.validate import Report, examine_data
 from ggcp_schema.inspect.validate import validate as check
 from ggcp_schema.llama.state import Unsound
 
-EXIT_CODES = {"valid": 0, "unsound": 1, "invalid": 1, "unreadable": 2, "damaged": 4, "unknown": 2}
+Outcome = Literal["valid", "unsound", "invalid", "unreadable", "damaged", "unknown"]
+EXIT_CODES: dict[Outcome, int] = {"valid": 0, "unsound": 1, "invalid": 1, "unreadable": 2, "damaged": 4, "unknown": 2}
 
 
 def validate(
@@ -46,11 +45,11 @@ def validate(
     cannot be read or is of an unknown format, 4 it is damaged so that the rest cannot be checked. Of several files the
     highest code counts.
 
-    --json prints an object for each file on a line; of several files also for those that cannot be read.
+    --json prints an object for each file on a line; also for one that cannot be read.
 
     Example: ggcp-schema validate --data --strict *.ggcp
     """
-    verdicts: Counter[str] = Counter()
+    verdicts: Counter[Outcome] = Counter()
     files = files_in(files)
 
     def results() -> Iterator[Verdict]:
@@ -58,9 +57,11 @@ def validate(
             try:
                 result: Verdict = examine(file, data=data, strict=strict, quiet=as_json or quiet)
             except GgcpError as error:
-                if len(files) == 1:
+                if len(files) == 1 and not as_json:
                     raise
                 result = unreadable(file, error, quiet=as_json or quiet)
+                if len(files) == 1:
+                    typer.echo(f"ggcp-schema: {error_text(error)}", err=True)
             verdicts[result["verdict"]] += 1
             yield result
 
@@ -85,8 +86,8 @@ def examine(file: Path, *, data: bool, strict: bool, quiet: bool) -> Verdict:
                 odd, unsound = examine_data(report, advance)
             warnings += odd
         source.check_unchanged()
-        verdict = "damaged" if report.damage else "valid" if report.valid and not (strict and warnings) else "invalid"
-        verdict = "unsound" if verdict == "valid" and unsound else verdict
+        valid = report.valid and not (strict and warnings)
+        verdict: Outcome = "damaged" if report.damage else "invalid" if not valid else "unsound" if unsound else "valid"
         if not quiet:
             show(report, unsound, warnings, verdict, data=data)
             return {"verdict": verdict}
@@ -95,25 +96,23 @@ def examine(file: Path, *, data: bool, strict: bool, quiet: bool) -> Verdict:
 
 def unreadable(file: Path, error: GgcpError, *, quiet: bool) -> Unreadable:
     """Print that one of several files could not be checked, unless `quiet`, and return it for JSON."""
-    verdict = "unknown" if isinstance(error, NotACheckpointError) else "unreadable"
+    verdict: Outcome = "unknown" if isinstance(error, NotACheckpointError) else "unreadable"
     if not quiet:
         echo(f"{paint(verdict, 'red', bold=True)}: {escape(error.message)}")
-    return {"file": os.fsdecode(file), "format": None, "verdict": verdict, "valid": False, "error": error.message}
+    return {**unread(file, error), "format": None, "verdict": verdict, "valid": False}
 
 
 class Verdict(TypedDict):
     """The verdict on a file."""
 
-    verdict: str
+    verdict: Outcome
 
 
-class Unreadable(Verdict):
+class Unreadable(Verdict, Unread):
     """A file that could not be checked."""
 
-    file: str
     format: None
     valid: bool
-    error: str
 
 
 class Records(TypedDict):
@@ -139,9 +138,9 @@ class Checked(Verdict):
     records: Records
     fields: int
     data: bool
-    errors: list[Problem]
-    unsound: list[Unsound]
-    warnings: list[Oddity]
+    errors: Sequence[Problem]
+    unsound: Sequence[Unsound]
+    warnings: Sequence[Oddity]
     more: More
     damage: Problem | None
 
@@ -149,7 +148,7 @@ class Checked(Verdict):
 JSON = Checked | Unreadable
 
 
-def as_dict(report: Report, unsound: list[Unsound], warnings: list[Oddity], verdict: str, *, data: bool) -> Checked:
+def as_dict(report: Report, unsound: list[Unsound], warnings: list[Oddity], verdict: Outcome, *, data: bool) -> Checked:
     """Return the findings for JSON."""
     return {
         "file": report.file.path,
@@ -159,15 +158,15 @@ def as_dict(report: Report, unsound: list[Unsound], warnings: list[Oddity], verd
         "records": {"checked": report.checked, "expected": report.expected},
         "fields": report.fields,
         "data": data,
-        "errors": [as_object(error) for error in report.errors],
-        "unsound": [as_object(bad) for bad in unsound],
-        "warnings": [as_object(warning) for warning in warnings],
+        "errors": report.errors,
+        "unsound": unsound,
+        "warnings": warnings,
         "more": {"errors": report.errors.more, "warnings": report.warnings.more},
-        "damage": report.damage and as_object(report.damage),
+        "damage": report.damage,
     }
 
 
-def show(report: Report, unsound: list[Unsound], warnings: list[Oddity], verdict: str, *, data: bool) -> None:
+def show(report: Report, unsound: list[Unsound], warnings: list[Oddity], verdict: Outcome, *, data: bool) -> None:
     """Print a line for each finding, and the verdict."""
     errors = [*report.errors, *([report.damage] if report.damage else [])]
     for error in errors:

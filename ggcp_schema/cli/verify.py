@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, TypedDict
 
@@ -15,7 +16,6 @@ from ggcp_schema.files.compare import Difference
 from ggcp_schema.formats import open_file
 from ggcp_schema.formats.ggcp.checkpoint import Checkpoint
 from ggcp_schema.formats.gguf.file import GgufFile
-from ggcp_schema.inspect.json_schema import as_object
 from ggcp_schema.inspect.text import count_text
 from ggcp_schema.llama.eras import epsilon_text
 from ggcp_schema.mapping.verify import Verification
@@ -114,7 +114,7 @@ class Result(TypedDict):
     compared: Compared
     rms_eps: float | None
     extra_keys: list[str]
-    differences: list[Difference]
+    differences: Sequence[Difference]
 
 
 class OfFile(Result):
@@ -148,7 +148,7 @@ def as_dict(checkpoint: str, output: str, result: Verification) -> JSON:
         },
         "rms_eps": result.rms_eps,
         "extra_keys": list(result.extra_keys),
-        "differences": [as_object(difference) for difference in result.differences],
+        "differences": result.differences,
     }
     return {**found, "folder": output} if result.kind == "hf" else {**found, "gguf": output}
 

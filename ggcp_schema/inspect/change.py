@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Literal, NamedTuple
 
 from ggcp_schema.inspect.facts import Summary
 from ggcp_schema.llama.eras import Loss
 from ggcp_schema.llama.losses import Losses
 
 
-@dataclass(frozen=True)
-class Change:
+class Change(NamedTuple):
     """What happened between two checkpoints: B's numbers minus A's; None for what is not known of both.
 
     Attributes:
@@ -27,12 +25,8 @@ class Change:
     tokens: int | None
     loss_a: float | None
     loss_b: float | None
-    ahead: str | None
+    ahead: Literal["A", "B"] | None
     weights: Mapping[str, float]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the attributes for JSON."""
-        return {**vars(self), "weights": dict(self.weights)}
 
 
 def change_between(a: Summary, b: Summary, weights: Mapping[str, float]) -> Change | None:
@@ -44,7 +38,7 @@ def change_between(a: Summary, b: Summary, weights: Mapping[str, float]) -> Chan
     tokens = _difference(a.train_tokens, b.train_tokens)
     steps = _difference(a.optimizer.iter, b.optimizer.iter), _difference(_lbfgs_steps(a), _lbfgs_steps(b))
     first = next((count for count in (iterations, samples, tokens, *steps) if count), 0)
-    ahead = "B" if first > 0 else "A" if first < 0 else None
+    ahead: Literal["A", "B"] | None = "B" if first > 0 else "A" if first < 0 else None
     return Change(iterations, samples, tokens, *_comparable_losses(a, b), ahead, weights)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, TypedDict
 
 from ggcp_schema.errors import MalformedError, TruncatedError
 from ggcp_schema.files.tensor import Tensor
@@ -16,6 +16,19 @@ from ggcp_schema.llama.names import STATE
 
 Line = tuple[str, str]
 MOST_NAMED = 12  # tensors that are lost
+
+
+class ConditionJson(TypedDict):
+    """A `Condition` as JSON; sizes are in bytes, `whole_sizes` by the type of the optimizer."""
+
+    model_whole: bool
+    model_tensors: int
+    model_tensors_total: int | None
+    optimizer_tensors: Sequence[str]
+    lost_tensors: Sequence[str]
+    cut_tensor: str | None
+    whole_sizes: dict[str, int]
+    least_size: int | None
 
 
 class Condition(NamedTuple):
@@ -60,14 +73,14 @@ class Condition(NamedTuple):
         """True if the file ends too early, and False if it holds a wrong value or bytes after its end."""
         return isinstance(self.damage, TruncatedError)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the condition for JSON; sizes are in bytes, `whole_sizes` by the type of the optimizer."""
+    def as_dict(self) -> ConditionJson:
+        """Return the condition for JSON."""
         return {
             "model_whole": self.model_is_whole,
             "model_tensors": self.model,
             "model_tensors_total": self.model_total,
-            "optimizer_tensors": list(self.state),
-            "lost_tensors": list(self.lost),
+            "optimizer_tensors": self.state,
+            "lost_tensors": self.lost,
             "cut_tensor": self.cut and self.cut[0],
             "whole_sizes": self.whole_sizes,
             "least_size": self.least_size,
@@ -161,9 +174,7 @@ def missing_tensors(file: File, pattern: str) -> list[str]:
     if expected is None:
         return ["..."]
     kind = file.get("optimizer.type")
-    wanted = [
-        Listed(Tensor(path, "", (), 0, 0, file.source), path, names.tensor_name(path, kind), "") for path in expected
-    ]
+    wanted = [Listed(Tensor(path, "", (), 0, 0, file.source), path, names.tensor_name(path, kind)) for path in expected]
     parts = split_moments(pattern)
     whole = {name for item in items for name in item.names}
     found = matching(wanted, pattern if parts is None else parts[0])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from ggcp_schema.inspect.tensors import Listed
 
 Progress = Callable[[int], None]
 
-EQUAL, DIFFERENT, ONLY_A, ONLY_B = "equal", "different", "only in A", "only in B"
+Verdict = Literal["equal", "different", "only-a", "only-b"]
 MAX_ROWS = 10_000  # that a comparison keeps
 BLOCK = 1 << 16  # elements compared at a time, which stay in a core's L2 cache
 
@@ -31,7 +31,7 @@ class FieldRow(NamedTuple):
     """A field in both files; `a` or `b` is None if only the other file has it."""
 
     name: str
-    verdict: str
+    verdict: Verdict
     a: KeyValue | None
     b: KeyValue | None
 
@@ -47,7 +47,7 @@ class TensorRow(NamedTuple):
     """
 
     name: str
-    verdict: str
+    verdict: Verdict
     a: Operand | None
     b: Operand | None
     differing: int | None = None
@@ -72,7 +72,7 @@ class Rows(list[T]):
         found, equal = cls(), cls()
         for row in rows:
             found.total += 1
-            if row.verdict == EQUAL:
+            if row.verdict == "equal":
                 equal.append(row)
                 del equal[MAX_ROWS:]
             else:
@@ -169,7 +169,7 @@ def tensor_rows(
             distance = _distance(a, b, rtol, atol, progress)
             row = distance.row(name, a, b)
             exact = a.type == b.type or rtol or atol
-            yield row if exact else row._replace(verdict=DIFFERENT), distance
+            yield row if exact else row._replace(verdict="different"), distance
 
 
 def shared_bytes(a: File, b: File) -> int:
@@ -185,10 +185,10 @@ def _pairs(a: Mapping[str, S], b: Mapping[str, S]) -> Iterator[tuple[str, S | No
             yield name, None, b[name]
 
 
-def _verdict(a: object | None, b: object | None, *, same: bool) -> str:
+def _verdict(a: object | None, b: object | None, *, same: bool) -> Verdict:
     if a is None or b is None:
-        return ONLY_B if a is None else ONLY_A
-    return EQUAL if same else DIFFERENT
+        return "only-b" if a is None else "only-a"
+    return "equal" if same else "different"
 
 
 def _same_field(a: KeyValue | None, b: KeyValue | None, rtol: float, atol: float) -> bool:
@@ -235,7 +235,7 @@ class Distance:
     def row(self, name: str, a: Operand, b: Operand) -> TensorRow:
         """Return the result for two tensors."""
         rms = math.sqrt(self.squares / max(1, a.n_elements))
-        verdict = DIFFERENT if self.differing else EQUAL
+        verdict: Verdict = "different" if self.differing else "equal"
         return TensorRow(name, verdict, a, b, self.differing, self.largest, rms, self.relative)
 
 

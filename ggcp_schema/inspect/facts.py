@@ -2,27 +2,101 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict
 
 from ggcp_schema.errors import GgcpError, MalformedError, UnfitError, UsageError
 from ggcp_schema.formats.file import File, Finding
-from ggcp_schema.inspect.damage import Condition
+from ggcp_schema.inspect.damage import Condition, ConditionJson
 from ggcp_schema.inspect.text import count_text
 from ggcp_schema.llama.context import Context, context_of
-from ggcp_schema.llama.eras import EraConclusion, conclude
-from ggcp_schema.llama.losses import Losses, stored_losses
+from ggcp_schema.llama.eras import EraConclusion, EraJson, conclude
+from ggcp_schema.llama.losses import LineJson, Losses, LossesJson, stored_losses
 from ggcp_schema.llama.order import OrderDecision
-from ggcp_schema.llama.scale import ScaleDecision
+from ggcp_schema.llama.scale import ScaleDecision, ScaleJson
+from ggcp_schema.llama.state import Unsound
 from ggcp_schema.llama.training import Study, Training, study
 from ggcp_schema.mapping.resume import resume_keys, verbatim_recipe
 from ggcp_schema.schema.inference import Inference
 
 if TYPE_CHECKING:
     from ggcp_schema.llama.adapter import Adapter
-    from ggcp_schema.llama.state import Unsound
 
 Line = tuple[str, str]
+State = Literal["whole", "damaged", "unsound"]
+NffSource = Literal["shape", "n-mult", "stored"]
+"""Where n_ff is from: the shape of w1; n_embd and n_mult, for w1 is missing; or the file states it."""
+
+
+class OptimizerJson(TypedDict):
+    """An `OptimizerSummary` as JSON."""
+
+    type: str | None
+    inferred: bool
+    by_size: str | None
+    by_records: str | None
+    confirmed: bool | None
+    iter: int | None
+    just_initialized: bool | None
+    n_params: int | None
+    past: int | None
+    lbfgs_m: int | None
+    n_no_improvement: int | None
+
+
+class DamageJson(TypedDict):
+    """The error that ended the parse, as JSON."""
+
+    path: str
+    offset: int
+    expected: str
+    found: str
+    message: str
+
+
+class NoLosses(TypedDict):
+    """The losses of a file that stores none."""
+
+    best: None
+    previous: None
+
+
+class SummaryJson(TypedDict):
+    """A `Summary` as JSON; null for what is not known."""
+
+    file: str
+    format: str
+    kind: str
+    size: int
+    state: State
+    version: int | None
+    layout: str | None
+    writer: str | None
+    era: EraJson | None
+    rms_eps: float | None
+    train_its: int | None
+    train_samples: int | None
+    train_tokens: int | None
+    n_ctx: int | None
+    context: str | None
+    loss: LossesJson | NoLosses
+    optimizer: OptimizerJson | None
+    order: OrderDecision | None
+    scale: ScaleJson | None
+    hparams: Mapping[str, int | None] | None
+    n_ff: int | None
+    n_ff_source: NffSource | None
+    n_ff_by_n_mult: int | None
+    n_params: int | None
+    tensor_types: Mapping[str, int] | None
+    n_tokens: int | None
+    bytes: Mapping[str, int] | None
+    details: list[LineJson]
+    findings: Sequence[Finding]
+    unsound: Sequence[Unsound] | None
+    damage: DamageJson | None
+    condition: ConditionJson | None
+    next: Sequence[str]
 
 
 class OptimizerSummary(NamedTuple):
@@ -37,7 +111,7 @@ class OptimizerSummary(NamedTuple):
     lbfgs_m: int | None = None
     n_no_improvement: int | None = None
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> OptimizerJson:
         """Return the counts for JSON. `confirmed` is null if the type is stored."""
         inference = self.inference
         return {
@@ -66,7 +140,8 @@ class Summary(NamedTuple):
         layout: of the optimizer block of a ggcp file.
         train_its, train_samples, train_tokens: the counts of the training.
         hparams: the hyper-parameters by name, with n_ctx if the file stores it.
-        n_ff, n_ff_source: the width of the feed-forward layers, and where it is from, in words.
+        n_ff, n_ff_source: the width of the feed-forward layers, and where it is from.
+        n_ff_by_n_mult: what n_embd and n_mult give instead, if the file states them.
         n_params: the parameters of the model.
         tensor_types: the number of tensors by element type.
         n_tokens: the tokens of the vocabulary that the file contains.
@@ -96,7 +171,8 @@ class Summary(NamedTuple):
     train_tokens: int | None = None
     hparams: Mapping[str, int | None] | None = None
     n_ff: int | None = None
-    n_ff_source: str | None = None
+    n_ff_source: NffSource | None = None
+    n_ff_by_n_mult: int | None = None
     n_params: int | None = None
     tensor_types: Mapping[str, int] | None = None
     n_tokens: int | None = None
@@ -133,7 +209,7 @@ class Summary(NamedTuple):
         return any(bad.rule == "loss-zero" for bad in self.unsound or ())
 
     @property
-    def state(self) -> str:
+    def state(self) -> State:
         """Whether the file is `whole`, `damaged`, or `unsound`: well-formed, and yet not what its program wrote."""
         return "damaged" if self.condition is not None else "unsound" if self.unsound else "whole"
 
@@ -145,9 +221,10 @@ class Summary(NamedTuple):
         noted = f", {count_text(len(self.findings), 'note')}" if self.findings else ""
         return f"{self.short}{noted}"
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> SummaryJson:
         """Return the summary for JSON, under stable keys; null for what is not known."""
-        losses = None if self.losses is None else self.losses.as_dict()
+        none: NoLosses = {"best": None, "previous": None}
+        damage = self.damage
         return {
             "file": self.file,
             "format": self.format,
@@ -164,24 +241,35 @@ class Summary(NamedTuple):
             "train_tokens": self.train_tokens,
             "n_ctx": self.context.tokens,
             "context": self.context.text or None,
-            "loss": losses or {"best": None, "previous": None},
+            "loss": none if self.losses is None else self.losses.as_dict(),
             "optimizer": self.optimizer and self.optimizer.as_dict(),
-            "order": self.order and self.order.as_dict(),
+            "order": self.order,
             "scale": self.scale and self.scale.as_dict(),
-            "hparams": None if self.hparams is None else dict(self.hparams),
+            "hparams": self.hparams,
             "n_ff": self.n_ff,
             "n_ff_source": self.n_ff_source,
+            "n_ff_by_n_mult": self.n_ff_by_n_mult,
             "n_params": self.n_params,
-            "tensor_types": self.tensor_types and dict(self.tensor_types),
+            "tensor_types": self.tensor_types,
             "n_tokens": self.n_tokens,
-            "bytes": self.bytes and dict(self.bytes),
+            "bytes": self.bytes,
             "details": [{"label": label, "text": text} for label, text in self.details],
-            "findings": [finding._asdict() for finding in self.findings],
-            "unsound": None if self.unsound is None else [bad._asdict() for bad in self.unsound],
-            "damage": self.damage and self.damage.as_dict(),
+            "findings": self.findings,
+            "unsound": self.unsound,
+            "damage": None if damage is None else _damage_as_dict(damage),
             "condition": self.condition and self.condition.as_dict(),
-            "next": list(self.next),
+            "next": self.next,
         }
+
+
+def _damage_as_dict(damage: MalformedError) -> DamageJson:
+    return {
+        "path": damage.path,
+        "offset": damage.offset,
+        "expected": damage.expected,
+        "found": damage.found,
+        "message": damage.message,
+    }
 
 
 def facts(file: File) -> Summary:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +20,13 @@ from ggcp_schema.inspect.soundness import soundness
 from ggcp_schema.inspect.stats import Sums, sums
 from ggcp_schema.inspect.tensors import listing, moments, order_of
 from ggcp_schema.inspect.text import count_text
+from ggcp_schema.inspect.words import HEALTH
+from ggcp_schema.llama.state import Unsound
 
 if TYPE_CHECKING:
     from ggcp_schema.formats.file import File
-    from ggcp_schema.llama.state import Unsound
 
+Verdict = Literal["healthy", "not-finite", "unsound"]
 PIECE = 1 << 18  # elements read at a time
 EMBEDDINGS = "tok_embeddings"  # its rows are those of tokens
 
@@ -70,6 +72,31 @@ def find_moments(file: File) -> Moments:
     )
 
 
+class ParameterJson(TypedDict):
+    """A `Health` as JSON."""
+
+    path: str
+    type: str
+    rms: float | None
+    nan: int
+    inf: int
+    m: float | None
+    v: float | None
+    ratio: float | None
+    unused: float | None
+
+
+class HealthJson(TypedDict):
+    """An `Examination` as JSON; `moments` says how their order is known."""
+
+    verdict: Verdict
+    moments: str
+    n_tokens: int
+    dead_tokens: Sequence[int]
+    unsound: Sequence[Unsound]
+    tensors: list[ParameterJson]
+
+
 @dataclass(frozen=True)
 class Health:
     """The state of a parameter and its moments.
@@ -93,6 +120,20 @@ class Health:
     def is_measured(self) -> bool:
         """True if the elements can be read."""
         return self.tensor.is_readable
+
+    def as_dict(self) -> ParameterJson:
+        """Return the attributes for JSON."""
+        return {
+            "path": self.tensor.path,
+            "type": self.tensor.type,
+            "rms": self.rms,
+            "nan": self.nan,
+            "inf": self.inf,
+            "m": self.m,
+            "v": self.v,
+            "ratio": self.ratio,
+            "unused": self.unused,
+        }
 
 
 @dataclass
@@ -125,7 +166,12 @@ class Examination:
         return not (self.nan or self.inf or self.unsound)
 
     @property
-    def verdict(self) -> str:
+    def verdict(self) -> Verdict:
+        """The result as a code."""
+        return "not-finite" if self.nan or self.inf else "unsound" if self.unsound else "healthy"
+
+    @property
+    def text(self) -> str:
         """The result in one line."""
         words = [f"{count_text(self.nan, 'NaN', 'NaN')}, {count_text(self.inf, 'infinity', 'infinities')}"]
         if self.unsound:
@@ -136,21 +182,17 @@ class Examination:
             words.append(f"{len(self.dead):,} of {self.n_tokens:,} tokens never trained")
         if self.skipped:
             words.append(f"{self.skipped:,} not measured")
-        return f"{'healthy' if self.is_sound else 'damaged weights or moments'}: {', '.join(words)}"
+        return f"{HEALTH[self.verdict]}: {', '.join(words)}"
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return verdict, moments, n_tokens, dead_tokens, unsound and tensors {path, type, rms, nan, …} for JSON."""
-        names = ("rms", "nan", "inf", "m", "v", "ratio", "unused")
+    def as_dict(self) -> HealthJson:
+        """Return the result for JSON."""
         return {
-            "verdict": "healthy" if self.is_sound else "not finite" if self.nan or self.inf else "unsound",
+            "verdict": self.verdict,
             "moments": self.moments.evidence,
             "n_tokens": self.n_tokens,
             "dead_tokens": self.dead,
-            "unsound": [each._asdict() for each in self.unsound],
-            "tensors": [
-                {"path": row.tensor.path, "type": row.tensor.type} | {name: getattr(row, name) for name in names}
-                for row in self.rows
-            ],
+            "unsound": self.unsound,
+            "tensors": [row.as_dict() for row in self.rows],
         }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 from collections.abc import Mapping
 from dataclasses import is_dataclass
-from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 SIMPLE: dict[Any, dict[str, Any]] = {
     Any: {},
@@ -15,12 +15,6 @@ SIMPLE: dict[Any, dict[str, Any]] = {
     bool: {"type": "boolean"},
     type(None): {"type": "null"},
 }
-T = TypeVar("T", bound=tuple[Any, ...])
-
-
-def as_object(item: T) -> T:
-    """Return a NamedTuple as the JSON object of its fields, which a `TypedDict` may state as the NamedTuple."""
-    return cast(T, item._asdict())  # type: ignore[attr-defined]
 
 
 def json_schema(kind: Any, title: str) -> dict[str, Any]:
@@ -32,6 +26,8 @@ def _schema(kind: Any) -> dict[str, Any]:
     origin, args = get_origin(kind), get_args(kind)
     if kind in SIMPLE:
         return SIMPLE[kind]
+    if origin is Literal:
+        return {"enum": list(args)}
     if origin in {Union, types.UnionType}:
         return {"anyOf": [_schema(arg) for arg in args]}
     if is_typeddict(kind) or is_dataclass(kind) or hasattr(kind, "_fields"):

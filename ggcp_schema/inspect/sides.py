@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -87,11 +87,14 @@ class Operand(NamedTuple):
             yield values if whole else np.frombuffer(divided(values.data.cast("B"), self.divisor), "<f4")
 
 
+Label = Literal["A", "B"]
+
+
 class Omission(NamedTuple):
     """Something that one file (`A` or `B`) contains and that was not compared, and why."""
 
     name: str
-    side: str
+    side: Label
     reason: str
 
 
@@ -100,9 +103,9 @@ class Omissions(list[Omission]):
 
     def __init__(self, found: Iterable[Omission] = ()) -> None:
         super().__init__(found)
-        self.counts: Counter[tuple[str, str]] = Counter()
+        self.counts: Counter[tuple[Label, str]] = Counter()
 
-    def note(self, name: str, side: str, reason: str) -> None:
+    def note(self, name: str, side: Label, reason: str) -> None:
         """Add one."""
         self.counts[side, reason] += 1
         if self.counts[side, reason] <= MAX_OMISSIONS:
@@ -146,7 +149,7 @@ class Parts(MutableMapping[str, V]):
 class Side:
     """One side of the comparison, under names common to both files. Everything else is listed in `omitted`."""
 
-    label: str
+    label: Label
     file: File
     summary: Summary
     fields: Parts[KeyValue]
@@ -199,7 +202,7 @@ def sides(a: File, b: File) -> tuple[Side, Side, list[str]]:
     return left, right, notes
 
 
-def _by_path(file: File, label: str) -> Side:
+def _by_path(file: File, label: Label) -> Side:
     fields = {path: KeyValue(path, found.type, found.value) for path, found in _fields(file.root)}
     for name, tensor in file.tensors.items():
         if file.names_of(tensor)[0] == name:
@@ -225,7 +228,7 @@ def _operands(file: File, tensors: Mapping[str, Tensor]) -> Parts[Operand]:
     return Parts(tensors, lambda tensor: Operand(listed(tensor)))
 
 
-def _by_gguf_name(file: File, label: str) -> Side:
+def _by_gguf_name(file: File, label: Label) -> Side:
     named = ((file.names_of(tensor)[1], tensor) for tensor in file.tensors.values())
     if all(name == tensor.path for name, tensor in named):
         return Side(label, file, facts(file), _keys(file), _operands(file, file.tensors))

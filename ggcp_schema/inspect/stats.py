@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Literal, final
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,7 @@ HUGE = 1e6  # far larger than any healthy value
 SELDOM_FULL = frozenset({"pf", "lmal", "lmys", "lms", "lmy"})  # they are filled as training continues
 
 
+@final
 @dataclass(frozen=True)
 class Stats:
     """What a tensor holds. All but `count`, `nan` and `inf` are of its finite elements, None if there are none.
@@ -52,10 +53,6 @@ class Stats:
     rms: float | None
     histogram: tuple[int, ...]
     sampled: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the attributes for JSON."""
-        return asdict(self)
 
 
 @dataclass
@@ -211,6 +208,18 @@ def finish(total: Sums, sample: Floats | None = None) -> Stats:
 
 # Flags -----------------------------------------------------------------------------------------------------
 
+Flag = Literal[
+    "nan",
+    "inf",
+    "huge",
+    "all-zero",
+    "constant",
+    "negative-loss",
+    "negative-v",
+    "m-without-v",
+    "v-too-small",
+]
+
 
 @dataclass(frozen=True)
 class OptimizerFacts:
@@ -227,33 +236,33 @@ def optimizer_facts(file: File) -> OptimizerFacts:
     return OptimizerFacts(iterations, None if adam is None else (adam.beta1, adam.beta2))
 
 
-def flags(measured: Sequence[tuple[Listed, Stats | None]], facts: OptimizerFacts) -> list[tuple[str, ...]]:
-    """Return what is wrong with each tensor, in words.
+def flags(measured: Sequence[tuple[Listed, Stats | None]], facts: OptimizerFacts) -> list[tuple[Flag, ...]]:
+    """Return what is wrong with each tensor.
 
-    `NaN`, `Inf`, `huge` (beyond a million): exploded. `all zero`, `constant`: dead, if training should have changed
-    that. `v < 0`: second moments are means of squares. `m without v`: no gradients give first moments but second
-    moments of zero. `v too small for m`: no gradients give a mean of m² above `largest_ratio` times that of v; checked
-    if the file stores the betas. `loss < 0`: a cross entropy is not.
+    `nan`, `inf`, `huge` (beyond a million): exploded. `all-zero`, `constant`: dead, if training should have changed
+    that. `negative-v`: second moments are means of squares. `m-without-v`: no gradients give first moments but second
+    moments of zero. `v-too-small`: no gradients give a mean of m² above `largest_ratio` times that of v; checked if the
+    file stores the betas. `negative-loss`: a cross entropy is not.
     """
     first_moments = {item.parameter: stats for item, stats in measured if item.moment == "m"}
     return [tuple(_flags(item, stats, first_moments.get(item.parameter), facts)) for item, stats in measured]
 
 
-def _flags(item: Listed, stats: Stats | None, m: Stats | None, facts: OptimizerFacts) -> Iterator[str]:
+def _flags(item: Listed, stats: Stats | None, m: Stats | None, facts: OptimizerFacts) -> Iterator[Flag]:
     if stats is None:
         return
     if stats.nan:
-        yield "NaN"
+        yield "nan"
     if stats.inf:
-        yield "Inf"
+        yield "inf"
     if stats.min is None or stats.max is None:
         return
     if max(-stats.min, stats.max) > HUGE and item.tensor.dtype[1] not in "bhiq":
         yield "huge"
     if stats.min == stats.max and stats.count > 1 and _should_vary(item, facts):
-        yield "constant" if stats.min else "all zero"
+        yield "constant" if stats.min else "all-zero"
     if item.moment == "pf" and stats.min < 0:
-        yield "loss < 0"
+        yield "negative-loss"
     if item.moment == "v":
         yield from _second_moments(stats, m, facts.betas)
 
@@ -264,12 +273,12 @@ def _should_vary(item: Listed, facts: OptimizerFacts) -> bool:
     return item.gguf_name is not None and item.moment not in SELDOM_FULL and facts.iterations != 0
 
 
-def _second_moments(v: Stats, m: Stats | None, betas: tuple[float, float] | None) -> Iterator[str]:
+def _second_moments(v: Stats, m: Stats | None, betas: tuple[float, float] | None) -> Iterator[Flag]:
     if v.min is not None and v.min < 0:
-        yield "v < 0"
+        yield "negative-v"
     elif m is None or not m.rms or v.mean is None:
         return
     elif v.mean == 0:
-        yield "m without v"
+        yield "m-without-v"
     elif betas and m.rms**2 > 1.01 * largest_ratio(*betas) * v.mean:
-        yield "v too small for m"
+        yield "v-too-small"

@@ -9,6 +9,7 @@ from ggcp_schema.inspect.commands import next_commands, purpose
 from ggcp_schema.inspect.damage import condition_of
 from ggcp_schema.inspect.facts import Summary, facts
 from ggcp_schema.inspect.text import count_text, size_text
+from ggcp_schema.inspect.words import n_ff_text
 from ggcp_schema.llama.eras import EraConclusion, epsilon_text, join_words
 from ggcp_schema.llama.order import OrderDecision
 from ggcp_schema.llama.parameters import ORDERS
@@ -64,8 +65,8 @@ def _lines(summary: Summary) -> Iterator[Line]:
 
 def _evidence_text(era: EraConclusion) -> Iterator[str]:
     """Yield the evidence; with what follows from it where that is not simply that some writers fit."""
-    for statement, why in era.evidence:
-        yield statement if why.startswith("true of") else f"{statement} ({why})"
+    for statement, why, effect in era.evidence:
+        yield statement if effect == "fits" else f"{statement} ({why})"
 
 
 def _training_lines(summary: Summary) -> Iterator[Line]:
@@ -111,7 +112,7 @@ def _model_lines(summary: Summary) -> Iterator[Line]:
     if summary.hparams:
         yield "model", ", ".join(f"{name} {value}" for name, value in summary.hparams.items() if value is not None)
     if summary.n_ff is not None:
-        yield "n_ff", f"{summary.n_ff} ({summary.n_ff_source})"
+        yield "n_ff", n_ff_text(summary)
     if summary.n_params is not None:
         yield "parameters", f"{summary.n_params:,}"
     types = summary.tensor_types or {}

@@ -8,22 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
-from typing import NamedTuple, TypedDict
+from typing import Literal, NamedTuple, TypedDict
 
 from ggcp_schema.errors import GgcpError, PathError, UsageError
 from ggcp_schema.files.tensor import ELEMENT_SIZES, Tensor
 from ggcp_schema.formats.file import File
 from ggcp_schema.inspect.text import shell_word, value_text
+from ggcp_schema.inspect.words import role_text
 from ggcp_schema.llama import names
 from ggcp_schema.llama.moments import Moments
 from ggcp_schema.llama.names import STATE
 from ggcp_schema.llama.order import OrderDecision, stated_order
 from ggcp_schema.llama.parameters import FLAT_FIELDS, Layout
 from ggcp_schema.schema.inference import ADAM, LBFGS
-from ggcp_schema.schema.optimizer import ADAM_STATE_V0, LBFGS_STATE
 
-STATE_SCHEMAS = {ADAM: ADAM_STATE_V0, LBFGS: LBFGS_STATE}  # ADAM_STATE_V0 has all fields that other layouts have
-MODEL = "model"  # the role of all tensors that are not of an optimizer
+Role = Literal["model", "adam", "lbfgs"]
+"""What a tensor belongs to: the model, or the state of an optimizer."""
+OPTIMIZERS: dict[str, Role] = {ADAM: "adam", LBFGS: "lbfgs"}
 
 
 class ListedJson(TypedDict):
@@ -35,24 +36,26 @@ class ListedJson(TypedDict):
     offset: int
     nbytes: int
     type: str
-    role: str
+    role: Role
+    description: str
 
 
 class Listed(NamedTuple):
-    """A tensor with its names and its role in words.
+    """A tensor with its names and its role.
 
     Attributes:
         path: its path in a ggcp file; None for a tensor that no ggcp file has.
         gguf_name: its name in a GGUF checkpoint; None for a tensor that is not converted: a NULL, and the work tensors
             of Adam in v0.
-        parameter: the path of the model's tensor, if this is a part of a flat vector.
+        parameter, order: the path of the model's tensor, if this is a part of a flat vector, and the order of that.
     """
 
     tensor: Tensor
     path: str | None
     gguf_name: str | None
-    role: str
+    role: Role = "model"
     parameter: str | None = None
+    order: str | None = None
 
     @property
     def name(self) -> str:
@@ -82,6 +85,7 @@ class Listed(NamedTuple):
             "nbytes": tensor.nbytes,
             "type": tensor.type,
             "role": self.role,
+            "description": role_text(self),
         }
 
 
@@ -103,21 +107,10 @@ def lister(file: File) -> Callable[[Tensor], Listed]:
 
     def listed(tensor: Tensor) -> Listed:
         path, name, optimizer = file.names_of(tensor)
-        role = _role(path or "", optimizer)
-        if role != MODEL and name is None:
-            role += ", not converted"
+        role = OPTIMIZERS.get(optimizer or "", "model") if path and path.startswith(STATE) else "model"
         return Listed(tensor, path, name, role)
 
     return listed
-
-
-def _role(path: str, optimizer: str | None) -> str:
-    """Return `model`; or the optimizer, the schema's note on the field, and its name: `adam first moments (m)`."""
-    if optimizer not in STATE_SCHEMAS or not path.startswith(STATE):
-        return MODEL
-    name = path.removeprefix(STATE)
-    note = next(field.docs for field in STATE_SCHEMAS[optimizer].subcons if field.name == name)
-    return f"{optimizer} {note} ({name})"
 
 
 # Parts of the flat vectors ---------------------------------------------------------------------------------
@@ -152,7 +145,7 @@ def moments(file: File, decision: OrderDecision, fields: Sequence[Listed] | None
             path, name = str(Moments(vector.moment, piece.path)), names.tensor_name(piece.path)
             (part,) = piece.of(tensor, path, model[piece.path].shape, layout.n_params)
             gguf_name = f"{vector.gguf_name}[{name}]" if vector.gguf_name else None
-            yield Listed(part, path, gguf_name, f"{vector.role}, order {decision.order}", piece.path)
+            yield Listed(part, path, gguf_name, vector.role, piece.path, decision.order)
 
 
 # Selecting -------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypedDict, TypeVar
 
 DEFAULT_RMS_EPS = 1e-5  # for a file of no known writer: what all trainers since 28 August 2023 compute with
 CLIPPED = 1e-4  # the average of the squared length lies this near to 1; 7e-6 after 1,184 iterations
@@ -22,11 +22,52 @@ MORE_LOST = ", for what is lost may tell another"
 COST_OF_EPSILON = "a wrong one costs 1e-4 to 9e-3 in log probability"  # measured on genuine files
 
 Names = Literal["llama", "gguf"]  # layers.0.attention.wq.weight or blk.0.attn_q.weight
-Gradient = Literal["sum", "clipped sum", "mean"]  # over the n_ctx * n_batch tokens of a batch
-Loss = Literal["last rows", "mean", "constant"]
+Gradient = Literal["sum", "clipped-sum", "mean"]  # over the n_ctx * n_batch tokens of a batch
+Loss = Literal["last-rows", "mean", "constant"]
 """Each thread's loss of its last row, summed over the threads; the mean over a batch; the same number for any model."""
 
 _T = TypeVar("_T")
+
+
+class WriterJson(TypedDict):
+    """A program as JSON. The orders are given with the options that lead to them."""
+
+    key: str
+    program: str
+    first: str
+    last: str
+    rms_eps: float
+    gradient: Gradient
+    loss: Loss
+    orders: dict[str, str]
+
+
+class Clue(NamedTuple):
+    """A piece of evidence: what was found, what follows from it in words, and what that is.
+
+    It `fits` some writers, whom `why` names, and excludes the others; it is only a `hint`; no writer that is left fits
+    it, so that it is `ignored`; or it proves that the writer is `unknown`.
+    """
+
+    statement: str
+    why: str
+    effect: Literal["fits", "hint", "ignored", "unknown"]
+
+
+class EraJson(TypedDict):
+    """A conclusion as JSON: the attributes of `EraConclusion`, and what follows from them."""
+
+    writers: list[WriterJson]
+    likely: list[str]
+    first: str | None
+    last: str | None
+    gradient: Gradient | None
+    losses: Sequence[Loss]
+    rms_eps: float
+    rms_eps_certain: bool
+    rms_eps_alternatives: Sequence[float]
+    rms_eps_reason: str
+    evidence: Sequence[Clue]
 
 
 class Writer(NamedTuple):
@@ -65,7 +106,7 @@ class Writer(NamedTuple):
         """The program in a few words."""
         return "train-text-from-scratch, xaedes' branch" if self.program.startswith(_BRANCH) else self.program
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> WriterJson:
         """Return the writer for JSON, with dates as `2023-06-13`."""
         return {
             "key": self.key,
@@ -102,20 +143,20 @@ _LAST_ORDERS = (
 # fmt: off
 WRITERS = (
     Writer("master-june", _MASTER, _day(6, 13), _day(7, 24), ("v0",), "llama",
-           1e-6, "sum", "last rows", _JUNE_ORDERS),
+           1e-6, "sum", "last-rows", _JUNE_ORDERS),
     Writer("master-july", _MASTER, _day(7, 25), _day(8, 20), ("v0",), "llama",
-           5e-6, "sum", "last rows", _JUNE_ORDERS),
+           5e-6, "sum", "last-rows", _JUNE_ORDERS),
     # llama.cpp read GGUF by now; checkpoints kept their format and their tensor names for one more week
     Writer("master-august", _MASTER, _day(8, 21), _day(8, 27), ("v0",), "llama",
-           1e-5, "sum", "last rows", _JUNE_ORDERS),
+           1e-5, "sum", "last-rows", _JUNE_ORDERS),
     Writer("branch-raw-june", _BRANCH, _day(6, 15), _day(6, 15), ("v1-raw-params",), "llama",
-           1e-6, "sum", "last rows", _JUNE_ORDERS),
+           1e-6, "sum", "last-rows", _JUNE_ORDERS),
     # the branch was put on top of a later llama.cpp on this day: its first commits computed with another epsilon then
     Writer("branch-raw-july", _BRANCH, _day(7, 28), _day(7, 28), ("v1-raw-params",), "llama",
-           5e-6, "sum", "last rows", _JUNE_ORDERS),
+           5e-6, "sum", "last-rows", _JUNE_ORDERS),
     # the summed gradient was clipped to a length of 1, by default
     Writer("branch-june", _BRANCH, _day(6, 15), _day(7, 2), ("v1",), "llama",
-           1e-6, "clipped sum", "last rows", _JULY_ORDERS),
+           1e-6, "clipped-sum", "last-rows", _JULY_ORDERS),
     Writer("branch-july", _BRANCH, _day(7, 3), _day(7, 27), ("v1",), "llama",
            1e-6, "mean", "mean", _JULY_ORDERS),
     Writer("branch-rebased", _BRANCH, _day(7, 28), _day(8, 14), ("v1",), "llama",
@@ -197,7 +238,7 @@ class EraConclusion(NamedTuple):
     rms_eps_certain: bool
     rms_eps_alternatives: tuple[float, ...]
     rms_eps_reason: str
-    evidence: tuple[tuple[str, str], ...]
+    evidence: tuple[Clue, ...]
 
     @property
     def first(self) -> datetime.date | None:
@@ -228,20 +269,20 @@ class EraConclusion(NamedTuple):
         """The writers that remain, in words."""
         return writers_text(self.writers) or "unknown"
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> EraJson:
         """Return the conclusion for JSON, with dates as `2023-06-13`."""
         return {
             "writers": [writer.as_dict() for writer in self.writers],
             "likely": [writer.key for writer in self.likely],
-            "first": self.first and self.first.isoformat(),
-            "last": self.last and self.last.isoformat(),
+            "first": None if self.first is None else self.first.isoformat(),
+            "last": None if self.last is None else self.last.isoformat(),
             "gradient": self.gradient,
-            "losses": list(self.losses),
+            "losses": self.losses,
             "rms_eps": self.rms_eps,
             "rms_eps_certain": self.rms_eps_certain,
-            "rms_eps_alternatives": list(self.rms_eps_alternatives),
+            "rms_eps_alternatives": self.rms_eps_alternatives,
             "rms_eps_reason": self.rms_eps_reason,
-            "evidence": [{"statement": statement, "why": why} for statement, why in self.evidence],
+            "evidence": self.evidence,
         }
 
 
@@ -259,13 +300,14 @@ def conclude(evidence: Evidence) -> EraConclusion:
         left = tuple(writer for writer in writers if fits(writer))
         if left or required:
             writers = left
-            found.append((statement, f"true of {writers_text(left)}" if left else "no known writer is left"))
+            why = Clue(statement, f"true of {writers_text(left)}", "fits")
+            found.append(why if left else Clue(statement, "no known writer is left", "unknown"))
         else:
-            found.append((statement, "not true of any writer that fits the rest; ignored"))
+            found.append(Clue(statement, "not true of any writer that fits the rest; ignored", "ignored"))
     dated = [writer for writer in writers if evidence.modified and writer.first <= evidence.modified <= writer.last]
     if evidence.modified and 0 < len(dated) < len(writers):
         statement = f"the file was last modified on {date_text(evidence.modified)}"
-        found.append((statement, f"a weak hint at {writers_text(dated)}"))
+        found.append(Clue(statement, f"a weak hint at {writers_text(dated)}", "hint"))
     eps, certain, reason, likely = _rms_eps(evidence, writers, dated)
     same = epsilon_text(eps)  # a file stores it as float32
     others = set() if certain else {writer.rms_eps for writer in writers if epsilon_text(writer.rms_eps) != same}
@@ -356,7 +398,7 @@ def _by_length(writers: Sequence[Writer], square_length: float | None) -> Sequen
     """Return the writers whose gradients have such lengths: a sum that is always clipped has the length 1."""
     if square_length is None:
         return writers
-    return [writer for writer in writers if (writer.gradient == "clipped sum") == is_clipped(square_length)] or writers
+    return [writer for writer in writers if (writer.gradient == "clipped-sum") == is_clipped(square_length)] or writers
 
 
 def is_clipped(square_length: float) -> bool:

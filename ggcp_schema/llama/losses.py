@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.llama.eras import EraConclusion, Loss, join_words
@@ -19,11 +19,34 @@ Line = tuple[str, str]
 MAX_PAST = 1000  # past losses that are read; the trainers' default was 0
 
 
+class LineJson(TypedDict):
+    """A line for a person as JSON."""
+
+    label: str
+    text: str
+
+
+class LossesJson(TypedDict):
+    """The losses as JSON: as stored, and of one token. `meaning` is null if there is more than one."""
+
+    meaning: Loss | None
+    meanings: Sequence[Loss]
+    rough: bool
+    best: float
+    previous: float | None
+    best_per_token: float | None
+    previous_per_token: float | None
+    past: Sequence[float]
+    untrained: float | None
+    lbfgs_steps: int | None
+    explanation: list[LineJson]
+
+
 class Losses(NamedTuple):
     """The losses of a checkpoint, explained. Numbers are None if the file does not tell them.
 
     Attributes:
-        meanings: what the losses may be, the likelier first: `mean`, `last rows` (each thread's loss of its last row,
+        meanings: what the losses may be, the likelier first: `mean`, `last-rows` (each thread's loss of its last row,
             summed over the threads) or `constant`; empty for a file of no known program.
         best, previous: fx_best and fx_prev, as stored.
         divisor: the number by which to divide a stored loss to get the loss of one token: the number of threads, or 1.
@@ -58,7 +81,7 @@ class Losses(NamedTuple):
         rough = "a rough measure, from a few tokens" if self.is_rough else ""
         return "unless it is a sum over threads" if self.divisor is None else rough
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> LossesJson:
         """Return the numbers for JSON: as stored, and divided by the number of threads."""
 
         def each(loss: float | None) -> float | None:
@@ -66,13 +89,13 @@ class Losses(NamedTuple):
 
         return {
             "meaning": self.meanings[0] if len(self.meanings) == 1 else None,
-            "meanings": list(self.meanings),
+            "meanings": self.meanings,
             "rough": self.is_rough,
             "best": self.best,
             "previous": self.previous,
             "best_per_token": each(self.best),
             "previous_per_token": each(self.previous),
-            "past": list(self.past),
+            "past": self.past,
             "untrained": self.untrained,
             "lbfgs_steps": self.steps,
             "explanation": [{"label": label, "text": text} for label, text in self.lines],
@@ -125,7 +148,7 @@ def explain_losses(
     """
     meanings = conclusion.losses
     threads = n_threads if n_threads is not None and n_threads > 0 else None
-    divisors = {{"last rows": threads}.get(meaning, 1) for meaning in meanings}
+    divisors = {{"last-rows": threads}.get(meaning, 1) for meaning in meanings}
     divisor = divisors.pop() if len(divisors) == 1 else None
     recent = _in_order(past, iteration) if optimizer == "adam" else tuple(past)
     lines = [("loss", _values_text(fx_best, fx_prev, divisor)), ("loss is", _meanings_text(meanings, threads))]
@@ -162,7 +185,7 @@ def _meanings_text(meanings: Sequence[Loss], threads: int | None) -> str:
         rows += f": a rough measure, from {threads} token{'' if threads == 1 else 's'} of the batch"
     texts = {
         "mean": "the mean over the tokens of a batch",
-        "last rows": rows,
+        "last-rows": rows,
         "constant": "a number that says nothing of the model (14 August 2023, 18:44 to 20:56)",
     }
     if not meanings:

@@ -21,7 +21,7 @@ import sys
 from array import array
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from ggcp_schema.errors import UnfitError
 from ggcp_schema.files.tensor import Tensor, decode
@@ -63,16 +63,6 @@ class OrderDecision(NamedTuple):
     def is_certain(self) -> bool:
         """True if the vectors may be reordered: the order is proven or stated."""
         return self.certainty in {"proven", "stated"}
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the attributes for JSON."""
-        return {
-            "order": self.order,
-            "certainty": self.certainty,
-            "reason": self.reason,
-            "refuted": dict(self.refuted),
-            "harmless": self.harmless,
-        }
 
 
 def stated_order(order: str) -> OrderDecision:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import isqrt, log, sqrt
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 from ggcp_schema.llama.eras import Gradient, is_clipped, join_words
 from ggcp_schema.llama.order import floats, sampled_rows
@@ -55,6 +55,22 @@ class Counts(NamedTuple):
     n_batch: int | None = None
 
 
+class ScaleJson(TypedDict):
+    """A `ScaleDecision` as JSON."""
+
+    gradient: Gradient | None
+    reason: str
+    s: int | None
+    s_range: tuple[int, int] | None
+    n_ctx: int | None
+    n_batch: int | None
+    assumed: bool
+    ratio: float | None
+    contradiction: str
+    short: bool
+    summed: bool
+
+
 class ScaleDecision(NamedTuple):
     """Whether m and v are of summed gradients, and by what they are to be divided.
 
@@ -88,9 +104,21 @@ class ScaleDecision(NamedTuple):
         """True if m and v are known to be of sums that were not clipped."""
         return self.gradient == "sum"
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> ScaleJson:
         """Return the attributes for JSON."""
-        return {**self._asdict(), "summed": self.summed}
+        return {
+            "gradient": self.gradient,
+            "reason": self.reason,
+            "s": self.s,
+            "s_range": self.s_range,
+            "n_ctx": self.n_ctx,
+            "n_batch": self.n_batch,
+            "assumed": self.assumed,
+            "ratio": self.ratio,
+            "contradiction": self.contradiction,
+            "short": self.short,
+            "summed": self.summed,
+        }
 
 
 def decide_scale(
@@ -108,7 +136,7 @@ def decide_scale(
     if gradient == "sum" or (ratio or 0) > SUM_ABOVE:
         return _of_sums(f"gradients were summed over the tokens of a batch{measured}", known, counts)
     short = False
-    if gradient == "clipped sum":
+    if gradient == "clipped-sum":
         reason = "gradients were summed, and the sums clipped to a length of 1"
     elif gradient == "mean":
         reason = f"gradients are means{measured}"

@@ -10,17 +10,25 @@ import datetime
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.llama.context import Context
-from ggcp_schema.llama.eras import EraConclusion, Gradient, conclude
+from ggcp_schema.llama.eras import EraConclusion, EraJson, Gradient, conclude
 from ggcp_schema.llama.model import Model
 from ggcp_schema.llama.order import OrderDecision, decide_order, stated_order
 from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, FLAT_FIELDS, RESUME_ORDER, Order
-from ggcp_schema.llama.scale import Counts, ScaleDecision, decide_scale, gradient_ratio, is_long, mean_square_length
+from ggcp_schema.llama.scale import (
+    Counts,
+    ScaleDecision,
+    ScaleJson,
+    decide_scale,
+    gradient_ratio,
+    is_long,
+    mean_square_length,
+)
 from ggcp_schema.schema import CHECKPOINT, LAYER
 from ggcp_schema.schema.inference import ADAM
 from ggcp_schema.schema.tensor import Tensor as TensorRecord
@@ -73,6 +81,14 @@ class Training:
         return {name: tensor for name, tensor in self.state.items() if name in FLAT_FIELDS}
 
 
+class StudyJson(TypedDict):
+    """The conclusions as JSON."""
+
+    era: EraJson
+    order: OrderDecision
+    scale: ScaleJson
+
+
 class Study(NamedTuple):
     """What follows from a training state: its era, the order of its flat vectors, the scale of its gradients.
 
@@ -84,9 +100,9 @@ class Study(NamedTuple):
     scale: ScaleDecision
     contradictions: tuple[str, ...] = ()
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> StudyJson:
         """Return the conclusions for JSON."""
-        return {"era": self.era.as_dict(), "order": self.order.as_dict(), "scale": self.scale.as_dict()}
+        return {"era": self.era.as_dict(), "order": self.order, "scale": self.scale.as_dict()}
 
 
 def study(training: Training, *, order: str | None = None, n_batch: int | None = None) -> Study:
@@ -117,7 +133,7 @@ def study(training: Training, *, order: str | None = None, n_batch: int | None =
         order=proven, long_gradient=None if training.divided else is_long(ratio)
     )
     era, square_length = conclude(evidence), None
-    if "v" in training.vectors and "clipped sum" in {writer.gradient for writer in era.writers}:
+    if "v" in training.vectors and "clipped-sum" in {writer.gradient for writer in era.writers}:
         square_length = mean_square_length(training.vectors["v"], training.iteration)
         era = conclude(evidence._replace(square_length=square_length))
     scale = _scale(training, era, n_batch, ratio, square_length)

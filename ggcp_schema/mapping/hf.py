@@ -250,7 +250,7 @@ def _training_facts(file: File, era: EraConclusion, conclusions: Study | None) -
     evidence = file.evidence()
     if evidence is None:
         return
-    yield Fact("written by", era.writer_text, "; ".join(statement for statement, _ in era.evidence))
+    yield Fact("written by", era.writer_text, "; ".join(clue.statement for clue in era.evidence))
     stated = file.facts()
     counts = {"iterations": "train_its", "samples": "train_samples", "tokens": "train_tokens"}
     for label, key in counts.items():

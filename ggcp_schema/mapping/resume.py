@@ -84,7 +84,7 @@ def record_of(training: Training, era: EraConclusion, *, certain: bool) -> tuple
     """
     if training.model.evidence.file_version is not None or not era.writers:
         return ()
-    threads = training.n_threads if "last rows" in era.losses else None
+    threads = training.n_threads if "last-rows" in era.losses else None
     return (
         KeyValue(names.CONVERTED_WRITERS, "STRING", " ".join(writer.key for writer in era.writers)),
         KeyValue(names.CONVERTED_EPSILON_CERTAIN, "BOOL", certain),

@@ -436,7 +436,9 @@ def test_the_exit_code_is_the_worst(tmp_path: Path) -> None:
 
 def test_many_files_as_json_lines(tmp_path: Path) -> None:
     result = run_cli("convert", ADAM, SUMMED, TRUNCATED, "--into", tmp_path, "--json")
-    documents = [json.loads(line) for line in result.stdout.splitlines()]
+    *documents, unread = [json.loads(line) for line in result.stdout.splitlines()]
+    assert unread["file"] == str(TRUNCATED)
+    assert unread["error"]["message"] in result.stderr
     assert [set(document) for document in documents] == [JSON_KEYS, JSON_KEYS]
     assert [document["input"] for document in documents] == [str(ADAM), str(SUMMED)]
     assert result.returncode == 4

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import functools
 import json
+from importlib import import_module
+from inspect import signature
 
 import pytest
 from jsonschema import Draft202012Validator
 
 from ggcp_schema import FORMATS
-from ggcp_schema.cli.schema import WITH_SCHEMA
+from ggcp_schema.cli.app import COMMANDS
+from ggcp_schema.cli.schema import WITH_JSON
 from tests.helpers import FIXTURES, run_cli
 
 SUFFIXES = {".ggcp", ".gguf", ".ggjt", ".ggla", ".ggcl"}
@@ -39,6 +42,20 @@ def test_what_is_read_of_every_file(path):
     assert_follows("get", path, rows[0]["path"])
     assert_follows("hex", path, rows[0]["path"])
     assert_follows("tensors", path)
+    assert_follows("info", path, "-v")
+    assert_follows("stats", path)
+    assert_follows("diff", path, ADAM)
+
+
+@pytest.mark.parametrize("name", ["alice.ggcp", "alice-vocab.gguf", "v0-adam.ggcp"])
+def test_health(name):
+    assert "verdict" in assert_follows("stats", FIXTURES / name, "--health")
+
+
+@pytest.mark.parametrize("command", ["info", "validate"])
+def test_what_cannot_be_read(command, tmp_path):
+    for path in (tmp_path / "missing", FIXTURES / "README.md"):
+        assert assert_follows(command, path)["error"]["message"]
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -65,13 +82,23 @@ def test_what_is_written(tmp_path):
     assert assert_follows("repair", damaged, repaired)["changes"]
 
 
-@pytest.mark.parametrize("command", WITH_SCHEMA)
+@pytest.mark.parametrize("command", WITH_JSON)
 def test_no_other_key_is_allowed(command):
-    schema = validator(command).schema
-    objects = [schema.get("items", schema)] if "anyOf" not in schema.get("items", schema) else []
-    for each in objects or schema.get("items", schema)["anyOf"]:
+    def objects(schema):
+        if "anyOf" in schema:
+            return [each for one in schema["anyOf"] for each in objects(one)]
+        return objects(schema["items"]) if "items" in schema else [schema]
+
+    for each in objects(validator(command).schema):
         assert each["additionalProperties"] is False
         assert each["required"]
+
+
+def test_every_command_with_json_has_a_schema():
+    """What `--json` prints is a type that is called JSON, in the module of the command."""
+    modules = {name: import_module(f"ggcp_schema.cli.{name}") for names in COMMANDS.values() for name in names}
+    prints = {name for name, module in modules.items() if "as_json" in signature(getattr(module, name)).parameters}
+    assert prints == {name for name, module in modules.items() if hasattr(module, "JSON")} == set(WITH_JSON)
 
 
 def test_a_command_without_a_schema():

@@ -15,7 +15,7 @@ from tests.golden import assert_golden
 from tests.helpers import FIXTURES, GENUINE, TRUNCATED, assert_no_traceback, expected_resume, run_cli, run_pty
 from tests.samples import KINDS, sample
 
-KEYS = ["path", "gguf_name", "shape", "offset", "nbytes", "type", "role"]
+KEYS = ["path", "gguf_name", "shape", "offset", "nbytes", "type", "role", "description"]
 HOSTILE = "\x1b[31mred[/bold]\r\n[link=x]\u202e"
 WITH_RESUME = [path for path in GENUINE if not path.name.startswith(("alice", "rotmax8"))]
 
@@ -70,7 +70,7 @@ def test_json_places_the_data_where_the_trainer_put_it(path):
     assert found == expected_resume(path)["tensors"]
     for row in rows:
         if not row["gguf_name"]:
-            assert row["shape"] is None or row["role"].endswith("not converted")
+            assert row["shape"] is None or row["description"].endswith("not converted")
 
 
 @pytest.mark.parametrize("name", ["v0-adam.ggcp", "twin-lbfgs.v1.ggcp"])
@@ -85,7 +85,7 @@ def test_a_gguf_has_the_paths_names_and_roles_of_its_checkpoint(name, tmp_path):
 
 
 def test_roles_in_words():
-    roles = {row["path"]: row["role"] for row in listed(FIXTURES / "twin-adam.v0.ggcp")}
+    roles = {row["path"]: row["description"] for row in listed(FIXTURES / "twin-adam.v0.ggcp")}
     assert roles["layers[0].wq"] == "model"
     assert roles["optimizer.state.v"] == "adam second moments (v)"
     assert roles["optimizer.state.x"] == "adam parameters (x), not converted"

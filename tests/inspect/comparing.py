@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ggcp_schema import convert, export_model, open_file
-from ggcp_schema.inspect.diff import EQUAL, compare
+from ggcp_schema.inspect.diff import compare
 from tests.helpers import FIXTURES
 
 ADAM, LBFGS = FIXTURES / "v1-adam.ggcp", FIXTURES / "v1-lbfgs.ggcp"
@@ -15,7 +15,7 @@ def compared(a, b, **options):
 
 
 def differing(found):
-    return {row.name: row.verdict for row in [*found.fields, *found.tensors] if row.verdict != EQUAL}
+    return {row.name: row.verdict for row in [*found.fields, *found.tensors] if row.verdict != "equal"}
 
 
 def row_of(found, name):

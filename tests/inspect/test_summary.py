@@ -176,7 +176,7 @@ def test_training_keys_of_odd_types_or_missing_ones(missing, tmp_path):
     summary = summary_of(gguf_with(tmp_path / "odd.gguf", keys, [("token_embd.weight", (4, 2))]))
     assert summary.kind == "gguf-resume"
     assert summary.train_its is None
-    assert summary.as_dict()["next"] == [f"ggcp-schema browse {tmp_path / 'odd.gguf'}"]
+    assert summary.next == (f"ggcp-schema browse {tmp_path / 'odd.gguf'}",)
     assert summary_lines(summary)
 
 
@@ -314,7 +314,7 @@ def test_every_short_part_of_a_file(fixture, tmp_path):
         path.write_bytes(data[:size])
         summary = summary_of(path)
         assert summary.damage is not None
-        assert summary.as_dict()["condition"]["optimizer_tensors"] == []
+        assert summary.as_dict()["condition"]["optimizer_tensors"] == ()
         assert summary_lines(summary)[0] == ("file", str(path))
 
 

@@ -86,7 +86,7 @@ def test_k_counts_the_steps_of_lbfgs(name: str) -> None:
 def test_two_threads(name: str, each: float) -> None:
     losses = explain(name, summed=True)
     facts = losses.as_dict()
-    assert (losses.meanings, losses.divisor, facts["rough"]) == (("last rows",), 2, True)
+    assert (losses.meanings, losses.divisor, facts["rough"]) == (("last-rows",), 2, True)
     assert facts["best"] == pytest.approx(2 * each, abs=1e-4)
     assert facts["best_per_token"] == pytest.approx(each, abs=1e-4)
     assert abs(facts["previous_per_token"] - facts["untrained"]) < 0.05
@@ -117,7 +117,7 @@ def test_threads_that_are_not_stored() -> None:
 
 def test_a_meaning_that_is_open() -> None:
     losses = explain_losses(OPEN, optimizer="adam", fx_best=5.0, fx_prev=5.5)
-    assert losses.meanings == ("mean", "last rows", "constant")
+    assert losses.meanings == ("mean", "last-rows", "constant")
     assert losses.as_dict()["meaning"] is None
     assert losses.as_dict()["previous_per_token"] is None
     assert "does not show which" in text_of(losses)

@@ -79,11 +79,10 @@ def test_the_ratio_is_that_of_the_independent_implementation(name: str) -> None:
 @pytest.mark.parametrize("name", ADAM)
 def test_nothing_is_said_of_a_gradient_that_its_program_denies(name: str) -> None:
     decision = studied(name)
-    true = "sum" if name in SUMMED else "clipped sum" if "clip" in name else "mean"
+    true = "sum" if name in SUMMED else "clipped-sum" if "clip" in name else "mean"
     assert decision.gradient in {true, None}
     assert decision.summed is (name in SUMMED)
     assert (decision.s is not None) is (name in SUMMED)
-    assert decision.as_dict()["reason"] == decision.reason
 
 
 @pytest.mark.parametrize("name", [name for name, s in SUMMED.items() if s])
@@ -138,7 +137,7 @@ def test_the_program_says_what_the_length_does_not() -> None:
     for ratio in (None, 0.05, 0.5):
         assert decide_scale(ratio, "sum", counts).gradient == "sum"
         assert decide_scale(ratio, "mean", counts).gradient == "mean"
-        assert decide_scale(ratio, "clipped sum", counts).gradient == "clipped sum"
+        assert decide_scale(ratio, "clipped-sum", counts).gradient == "clipped-sum"
         assert decide_scale(ratio, None, counts).gradient is None
     assert decide_scale(1.5, None, counts).gradient == "sum"
     assert decide_scale(1.5, "mean", counts).gradient == "sum"  # resumed from a file of sums

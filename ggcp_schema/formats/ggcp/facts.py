@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 def facts_of(ckpt: Checkpoint) -> dict[str, Any]:
     """Return values for the fields of a summary, by their names."""
     hparams = ckpt.get("hparams") or {}
+    n_embd, n_mult = hparams.get("n_embd"), hparams.get("n_mult")
     return {
         **stated_of(ckpt.get, ckpt.state_tensors.get("pf")),
         "version": ckpt.get("version"),
@@ -22,24 +23,11 @@ def facts_of(ckpt: Checkpoint) -> dict[str, Any]:
         "hparams": {name: value for name, value in hparams.items() if not name.startswith("_") and value is not None}
         or None,
         "n_ff": ckpt.n_ff,
-        "n_ff_source": _n_ff_source(ckpt),
+        "n_ff_source": None if ckpt.n_ff is None else "shape" if "layers[0].w1" in ckpt.tensors else "n-mult",
+        "n_ff_by_n_mult": None if n_embd is None or n_mult is None else n_ff_by_formula(n_embd, n_mult),
         "n_params": ckpt.n_params if "optimizer.version" in ckpt else None,
         "bytes": _byte_budget(ckpt) if ckpt.damage is None else None,
     }
-
-
-def _n_ff_source(ckpt: Checkpoint) -> str | None:
-    """Describe where n_ff comes from and whether it matches the n_mult formula."""
-    if ckpt.n_ff is None:
-        return None
-    if "layers[0].w1" not in ckpt.tensors:
-        return "computed from n_embd and n_mult, because no w1 states it"
-    n_embd, n_mult = ckpt.get("hparams.n_embd"), ckpt.get("hparams.n_mult")
-    if n_mult is None:
-        return "by the shape of w1"
-    formula = n_ff_by_formula(n_embd, n_mult)
-    agrees = "as n_mult gives" if formula == ckpt.n_ff else f"where n_mult {n_mult} would give {formula}"
-    return f"by the shape of w1, {agrees}"
 
 
 def _byte_budget(ckpt: Checkpoint) -> dict[str, int]:

@@ -99,7 +99,7 @@ class GgmlFile(File):
             "version": self.container.get("version"),
             "hparams": {name: value for name, value in hparams.items() if not name.startswith("_")} or None,
             "n_ff": w1.shape[1] if w1 is not None and len(w1.shape) == 2 else None,
-            "n_ff_source": None if w1 is None else "by the shape of w1",
+            "n_ff_source": None if w1 is None else "shape",
             "n_params": tensors.n_elements or None,
             "n_tokens": None if tokens is None else len(tokens),
             "bytes": {"model": data, "optimizer": 0, "waste": padding, "headers": self.size - data - padding}
