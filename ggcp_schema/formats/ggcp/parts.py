@@ -1,4 +1,8 @@
-"""The parts of a checkpoint as typed, read-only records. The fields are named as in the schema."""
+"""The parts of a checkpoint as typed, read-only records.
+
+They are written by hand, since a generator would be as long and give AdamState and Layer no docstrings of use; a test
+compares each field, its name and its types, with the schema.
+"""
 
 from __future__ import annotations
 
