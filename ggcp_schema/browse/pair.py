@@ -24,6 +24,7 @@ from ggcp_schema.constructs.tree import Field
 from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.inspect import Report
 from ggcp_schema.inspect.text import count_text, escape, plain_text, shape_text
+from ggcp_schema.inspect.words import VERDICTS
 
 if TYPE_CHECKING:
     from ggcp_schema.inspect.diff import FieldRow, TensorRow
@@ -209,7 +210,7 @@ class ChangeList(LineView, Working):
             bars = self.text(bar(scale, max(4, width - label - 36)), "bar")
             largest = number(getattr(change.row, "largest", None), 3)
             return [*head, self.text(f"{share:>9} ", "value"), bars, self.text(f"  max |Δ| {largest:>9}", "detail")]
-        only = "only in A: " if b is None else "only in B: " if a is None else ""
+        only = "" if a and b else f"{VERDICTS[change.row.verdict]}: "
         sides = dict.fromkeys(escape(side) for side in (a, b) if side is not None)
         words = only + " → ".join(sides) + ("" if only or len(sides) == 2 else ", of which the bytes differ")
         difference = "" if change.difference is None else f"   ({signed(change.difference)})"

@@ -59,15 +59,14 @@ def dump(
         ),
     ] = 99,
     width: options.Width = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print all leaf fields as a JSON array.")] = False,
+    as_json: options.Json = False,
 ) -> None:
     """Print every field with its offset, size, type and value.
 
-    On a terminal, and with --width, long values are shortened; a pipe gets whole lines. --json prints an array of
-    {path, type, offset, size, value}. The leaves cover the file without gaps; padding is shown as hex and tensor data
-    as null. Of a list of more than 1,000 values or tokens the first are given, and the others as one row {…, more}; of
-    a text of more than 65,536 bytes the beginning, and more. With --full all are. Type "derived" is a value that is
-    computed from others (size 0).
+    On a terminal, and with --width, long values are shortened; a pipe gets whole lines. --json prints a row for each
+    leaf, which together cover the file without gaps; padding is shown as hex and tensor data as null. Of a list of more
+    than 1,000 values or tokens the first are given, and the others as one row {…, more}; of a text of more than 65,536
+    bytes the beginning, and more. With --full all are. Type "derived" is a value that is computed from others (size 0).
 
     Exit code 4 if the file is damaged: the fields before the damage are shown.
 

@@ -42,14 +42,13 @@ def get(
             autocompletion=complete_path,
         ),
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: path, type, offset, size, value.")] = False,
+    as_json: options.Json = False,
 ) -> None:
     """Print one value, or a slice of a tensor's data.
 
     One value per line. Elements are indexed as in Python, without a step. Those of a tensor count in file order:
     layers[0].wq.data[0:4] are the first four of the first row. Tensors may be given by their ggcp path or GGUF name, in
-    GGUF files without .data. optimizer.state.m[layers[0].wq] are the moments of one parameter. --json prints {path,
-    type, offset, size, value}.
+    GGUF files without .data. optimizer.state.m[layers[0].wq] are the moments of one parameter.
 
     If the file is damaged but the value is intact, the value is printed and the exit code is 4.
 

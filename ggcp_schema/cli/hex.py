@@ -34,7 +34,7 @@ def hex(
     ],
     full: Annotated[bool, typer.Option("--full", help="Show every byte of long fields.")] = False,
     width: options.Width = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array of {path, offset, size, hex}.")] = False,
+    as_json: options.Json = False,
 ) -> None:
     """Print bytes, each with the field it belongs to.
 

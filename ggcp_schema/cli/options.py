@@ -12,7 +12,7 @@ FILE_HELP = "A ggcp checkpoint, a GGUF file, or a ggjt, ggmf or ggml file."
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help=FILE_HELP)]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print everything, with the evidence.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, which `schema --json-of COMMAND` describes.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors; the exit code gives the result.")]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite the output if it exists.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="List what would be written; write nothing.")]

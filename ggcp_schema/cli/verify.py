@@ -18,7 +18,7 @@ from ggcp_schema.formats.ggcp.checkpoint import Checkpoint
 from ggcp_schema.formats.gguf.file import GgufFile
 from ggcp_schema.inspect.text import count_text
 from ggcp_schema.llama.eras import epsilon_text
-from ggcp_schema.mapping.verify import Verification
+from ggcp_schema.mapping.verify import Kind, Verification
 from ggcp_schema.mapping.verify import verify as compare
 
 KINDS = {"resume": "a checkpoint to resume from", "model": "a model", "hf": "a folder for transformers"}
@@ -104,10 +104,10 @@ class Compared(TypedDict):
 
 
 class Result(TypedDict):
-    """The result as JSON. `kind` of a difference is key, tensor, data or file."""
+    """The result as JSON."""
 
     checkpoint: str
-    kind: str
+    kind: Kind
     same: bool
     optimizer: str | None
     tokens: str | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from ggcp_schema.files.pieces import Progress, TensorEntry, stored, tensor_data
 from ggcp_schema.files.tensor import ELEMENT_SIZES, Tensor
@@ -12,7 +12,7 @@ from ggcp_schema.files.tensor import ELEMENT_SIZES, Tensor
 class Difference(NamedTuple):
     """A difference: `kind` is key, tensor (its presence, type or shape), data, or file, of a folder with its name."""
 
-    kind: str
+    kind: Literal["key", "tensor", "data", "file"]
     name: str
     message: str
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.contents import Blob, Content, Safetensors, Text
@@ -29,7 +29,7 @@ from ggcp_schema.mapping.model import name_of
 from ggcp_schema.mapping.plan import OUTPUT, Command, Plan
 from ggcp_schema.schema.inference import ADAM
 
-HF = "hf"
+HF: Final = "hf"
 DTYPES = {"f32": "F32", "f16": "F16", "bf16": "BF16"}
 WEIGHTS, MOMENTS, CARD = "model.safetensors", "optimizer.safetensors", "README.md"
 CONFIG, GENERATION = "config.json", "generation_config.json"

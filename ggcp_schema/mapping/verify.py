@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from math import isfinite
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from ggcp_schema.files.compare import Difference, comparable, data_differences, table_differences
 from ggcp_schema.files.pieces import Progress
@@ -21,7 +21,7 @@ from ggcp_schema.llama.vocabulary import key_type
 from ggcp_schema.mapping.model import hparam_keys, model_tensors
 from ggcp_schema.mapping.resume import Recipe, kept_rotation, resume_content, verbatim_recipe
 
-RESUME, MODEL = "resume", "model"
+Kind = Literal["resume", "model", "hf"]
 OPTIONAL_KEYS = (names.HEAD_COUNT_KV, names.VOCAB_SIZE, names.ROPE_SCALE_LINEAR)
 """Keys that the trainer did not always write: they follow from others, or have llama.cpp's default."""
 
@@ -50,7 +50,7 @@ class Verification(NamedTuple):
         tokens: whether the tokens of a folder were compared, in words; empty for a file.
     """
 
-    kind: str
+    kind: Kind
     keys: int
     tensors: int
     nbytes: int
@@ -76,7 +76,7 @@ def verify(ckpt: Checkpoint, gguf: GgufFile, progress: Progress | None = None) -
     `UsageError` if no such file can be made from the checkpoint.
     """
     kind = kind_of(gguf)
-    if kind == RESUME:
+    if kind == "resume":
         training = ckpt.training()
         recipe = recipe_of(ckpt, training, gguf)
         content, optimizer = resume_content(ckpt, training, recipe), _in_words(recipe)
@@ -100,7 +100,7 @@ def verify(ckpt: Checkpoint, gguf: GgufFile, progress: Progress | None = None) -
         *key_differences(gguf, expected),
         *_rotation_differences(ckpt, gguf),
         *wrong_epsilon,
-        *_vocabulary_differences(ckpt, gguf, required=kind == MODEL),
+        *_vocabulary_differences(ckpt, gguf, required=kind == "model"),
         *(item for item in table_differences(gguf.tensors, tensors) if item.name != names.ROPE_FREQS),
     ]
     if n_params != ckpt.n_params:
@@ -128,10 +128,10 @@ def _is_separate(key: str) -> bool:
     return key in SEPARATE_KEYS or key.startswith(names.CONVERTED)
 
 
-def kind_of(gguf: GgufFile) -> str:
+def kind_of(gguf: GgufFile) -> Kind:
     """Return whether the file is one to resume training from, or a model."""
     training = names.TRAINING_TYPE in gguf.key_values or names.OPTIMIZER_TYPE in gguf.key_values
-    return RESUME if training or any(is_optimizer(name) for name in gguf.tensors) else MODEL
+    return "resume" if training or any(is_optimizer(name) for name in gguf.tensors) else "model"
 
 
 def recipe_of(ckpt: Checkpoint, training: Training, gguf: GgufFile) -> Recipe:
