@@ -210,7 +210,7 @@ class ChangeList(LineView, Working):
             bars = self.text(bar(scale, max(4, width - label - 36)), "bar")
             largest = number(getattr(change.row, "largest", None), 3)
             return [*head, self.text(f"{share:>9} ", "value"), bars, self.text(f"  max |Δ| {largest:>9}", "detail")]
-        only = "" if a and b else f"{VERDICTS[change.row.verdict]}: "
+        only = "" if a is not None and b is not None else f"{VERDICTS[change.row.verdict]}: "
         sides = dict.fromkeys(escape(side) for side in (a, b) if side is not None)
         words = only + " → ".join(sides) + ("" if only or len(sides) == 2 else ", of which the bytes differ")
         difference = "" if change.difference is None else f"   ({signed(change.difference)})"
