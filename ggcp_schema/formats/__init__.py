@@ -103,6 +103,9 @@ def format_of(source: Source) -> Format:
         if head.startswith(known.magic):
             known.check(source)
             return known
+    for known in FORMATS.values():
+        if known.file_class is not None and known.file_class.is_proven(source):
+            return known
     head = head[:4]
     raise NotACheckpointError(
         f"{source.path}: unknown file format; it begins with the bytes {head.hex(' ') or '(none)'}",

@@ -314,6 +314,11 @@ class File:
         return error.steps[-1:] in (["data"], ["padding"]) or int(error.expected.split()[0]) <= LONGEST_NAME
 
     @classmethod
+    def is_proven(cls, source: Source) -> bool:
+        """Return True if a file is of this format whatever it begins with, as what follows proves."""
+        return False
+
+    @classmethod
     def doubt(cls, source: Source, container: Container) -> FieldError | None:
         """Return an error of a file that was parsed to its end, but whose parts may be at other places."""
         return None
@@ -540,23 +545,27 @@ def open_source(source: Source, format: Format, *, partial: bool) -> File:
 def malformed(error: FieldError, source: Source, format: Format) -> MalformedError:
     """Convert a FieldError into a MalformedError with a hint."""
     where = format_path(error.steps)
+    file_class = format.file_class or File
+    is_magic = where == "magic" and not file_class.is_proven(source)
     kind: type[MalformedError] = MalformedError
     hint = f"Run `ggcp-schema validate {shlex.quote(source.path)}` to list every problem."
     if error.missing is not None:
         kind = TruncatedError
-        is_cut = (format.file_class or File).is_cut(error)
+        is_cut = file_class.is_cut(error)
         hint = "The file is truncated. Copy it again" if is_cut else "The file is truncated, or a number in it is wrong"
         hint += f"; `ggcp-schema info {shlex.quote(source.path)}` tells what is left."
         add_file_missing(error, source, format)
     if "later version" in error.found:
         hint = "A later release of ggcp-schema may know it."
-    if where == "magic":
+    if is_magic:
         kind = NotACheckpointError
         hint = what_it_is(source) or f"This is no {format.title}."
+    elif where == "magic":
+        hint = f"Its first bytes are lost, but what follows proves that it is a {format.title}. {hint}"
     else:
         hint = _altered(source) or hint
     message = f"{source.path}: {error}"
-    if where == "magic" and _is_known(source):
+    if is_magic and _is_known(source):
         message, hint = f"{source.path} is no {format.title}", f"{hint} Open it with open_file."
     result = kind(message, hint, path=where, offset=error.offset, expected=error.expected, found=error.found)
     if isinstance(result, TruncatedError):

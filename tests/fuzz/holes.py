@@ -1,20 +1,38 @@
-"""Destroy headers, insert and remove bytes, and compare what is read with the whole file."""
+"""Make a hole, insert or remove a byte at every position of a checkpoint, and compare what is read with the whole file.
+
+A position where the reader does not look at the bytes that set it apart from the one before behaves as that one, and
+is not read again.
+"""
 
 from __future__ import annotations
 
-import os
+import io
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
+from unittest import mock
 
 from ggcp_schema import Checkpoint, GgcpError, open_checkpoint
 from ggcp_schema.errors import NotACheckpointError
+from ggcp_schema.files.source import Source
+from ggcp_schema.files.tensor import Tensor
+from ggcp_schema.formats import format_of
+from ggcp_schema.formats.file import open_source
+from ggcp_schema.formats.ggcp.joints import EVIDENCE, Bytes
 from ggcp_schema.llama.names import STATE
 
 FILLS = ("zeros", "ones", "noise")
 SIZES = (512, 4096)
+NOISE = random.Random(1).randbytes(1 << 16)
+KINDS = [(fill, size) for fill in FILLS for size in SIZES] + [("inserted", 1), ("removed", 1)]
+
+
+def noise(offset: int, size: int) -> bytes:
+    """Return the noise of a hole there; overlapping holes have the same."""
+    start = offset % len(NOISE)
+    return (NOISE[start : start + size] + NOISE)[:size]
 
 
 class Damage(NamedTuple):
@@ -24,22 +42,36 @@ class Damage(NamedTuple):
     size: int
     offset: int
 
+    @property
+    def stop(self) -> int:
+        return self.offset + (0 if self.kind == "inserted" else self.size)
+
     def apply(self, data: bytes) -> bytes:
         """Return the damaged bytes."""
-        before, after = data[: self.offset], data[self.offset + self.size :]
-        noise = random.Random(self.offset * 31 + self.size).randbytes(self.size)
-        if self.kind == "removed":
-            return before + after
-        if self.kind == "inserted":
-            return before + noise + data[self.offset :]
-        fill = {"zeros": bytes(self.size), "ones": b"\xff" * self.size, "noise": noise}[self.kind]
-        return before + fill[: len(data) - self.offset] + after
+        new = {"zeros": bytes(self.size), "ones": b"\xff" * self.size, "removed": b""}.get(self.kind)
+        new = noise(self.offset, self.size) if new is None else new
+        if self.kind in FILLS:
+            new = new[: len(data) - self.offset]
+        return b"".join((data[: self.offset], new, data[self.stop :]))
+
+    def largest(self, data: bytes) -> Damage:
+        """Return the most that may have been done where this file is found: bytes beside a hole may be of it too."""
+        start, stop = self.offset, self.stop
+        if self.kind == "noise":
+            return self._replace(offset=start - EVIDENCE, size=self.size + 2 * EVIDENCE)
+        fill = {"zeros": 0, "ones": 0xFF, "inserted": noise(start, 1)[0], "removed": data[start]}[self.kind]
+        while start and data[start - 1] == fill:
+            start -= 1
+        while stop < len(data) and data[stop] == fill:
+            stop += 1
+        beside = self.kind not in FILLS  # the byte may have been inserted into the data beside it, or taken from there
+        return Damage("removed", stop - start + 2 * beside, start - beside)
 
     def touches(self, start: int, stop: int) -> bool:
         """Return True if some byte of these is lost, or parted from the others."""
         if self.kind == "inserted":
             return start < self.offset < stop
-        return self.offset < stop and start < self.offset + self.size
+        return self.offset < stop and start < self.stop
 
 
 class Whole:
@@ -51,17 +83,86 @@ class Whole:
             self.tensors = {name: (t.offset, t.offset + t.nbytes, t.shape) for name, t in ckpt.tensors.items()}
             self.hparams = sizes_of(ckpt)
             self.optimizer = ckpt.container.optimizer["_offset"]
-            headers = [t.offset - t.padding - len(t.name) - 4 * len(t.shape) - 12 for t in ckpt.tensors.values()]
-        self.edges = sorted({0, 44, self.optimizer, *headers, *(stop for _, stop, _ in self.tensors.values())})
+        self.edges = [0, 44]  # where data ends and a header begins, or the other way round
+        for start, stop, _ in self.tensors.values():
+            self.edges += start, stop
+        self.edges.append(len(self.data))
+        self.places: dict[bytes, list[int]] = {}
 
-    def positions(self, size: int, step: int) -> Iterator[int]:
-        """Yield offsets at which a hole of so many bytes touches a header."""
-        last = -1
-        for edge in self.edges:
-            for offset in range(max(last + 1, edge - size), min(len(self.data), edge + 128)):
-                if offset % step == 0:
-                    yield offset
-                last = offset
+    @property
+    def headers(self) -> Iterator[tuple[int, int]]:
+        """Yield the bytes between the data of the tensors."""
+        return ((0, 44), *zip(self.edges[1::2], self.edges[2::2], strict=True))  # type: ignore[return-value]
+
+    def at_headers(self, size: int) -> list[int]:
+        """Return the offsets at which a hole of so many bytes touches a header."""
+        return sorted(
+            {p for start, stop in self.headers for p in range(max(0, start - size + 1), max(stop, start + 1))}
+        )
+
+    def all(self, pattern: bytes) -> list[int]:
+        """Return all places of a pattern."""
+        if pattern not in self.places:
+            found, at = [], self.data.find(pattern)
+            while at >= 0:
+                found.append(at)
+                at = self.data.find(pattern, at + 1)
+            self.places[pattern] = found
+        return self.places[pattern]
+
+
+class Damaged(Source):
+    """A damaged file in memory. `seen` has a 1 for each byte that was looked at."""
+
+    def __init__(self, whole: Whole, damage: Damage) -> None:
+        self.path, self.whole, self.damage = "damaged.ggcp", whole, damage
+        self.data = damage.apply(whole.data)
+        self.size, self.modified = len(self.data), 0.0
+        self.seen = bytearray(self.size + max(SIZES) + 2)
+        self.file = Seen(self)
+
+    def read(self, offset: int, size: int) -> bytes:
+        self.see(offset, size)
+        return self.data[offset : offset + size]
+
+    def read_into(self, buffer: memoryview, offset: int) -> None:
+        buffer[:] = self.read(offset, len(buffer))
+
+    def see(self, offset: int, size: int) -> None:
+        self.seen[offset : offset + size] = b"\1" * len(self.seen[offset : offset + size])
+
+    def find(self, pattern: bytes, start: int) -> int:
+        """Return where a pattern is first. This is as fast for a large file as for a small one."""
+        damage, length, moved = self.damage, len(pattern), self.size - len(self.whole.data)
+        edge = damage.stop + moved  # where the bytes after the damage are now
+        places = self.whole.all(pattern)
+        before = (at for at in places if start <= at <= damage.offset - length)
+        within = self.data.find(pattern, max(start, damage.offset - length + 1, 0), edge + length - 1)
+        after = (at + moved for at in places if at + moved >= max(start, edge))
+        return next(before, within if within >= 0 else next(after, -1))
+
+
+class Seen(io.BytesIO):
+    """The stream that a file is parsed from."""
+
+    def __init__(self, source: Damaged) -> None:
+        super().__init__(source.data)
+        self.source = source
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        offset = self.tell()
+        data = super().read(size)
+        self.source.see(offset, len(data))
+        return data
+
+
+def opened(source: Damaged) -> Checkpoint:
+    """Open a damaged file, in which the search for headers, and for the cause of the damage, does not count as seen."""
+    with (
+        mock.patch.object(Bytes, "find", lambda file, pattern, start=0: file.source.find(pattern, start)),
+        mock.patch("ggcp_schema.formats.file._altered", return_value=""),
+    ):
+        return cast(Checkpoint, open_source(source, format_of(source), partial=True))
 
 
 def sizes_of(ckpt: Checkpoint) -> tuple[int, ...]:
@@ -70,64 +171,106 @@ def sizes_of(ckpt: Checkpoint) -> tuple[int, ...]:
     return model.n_vocab, model.n_embd, model.n_head, model.n_layer, model.n_ff, model.n_rot
 
 
-def check(whole: Whole, damage: Damage, place: Path) -> Iterator[str]:
-    """Yield what was found for each tensor: `right`, `lost`, or in how far it is wrong."""
-    data = damage.apply(whole.data)
-    place.write_bytes(data)
-    if damage.kind in FILLS and data == whole.data:
+def check(source: Damaged) -> Iterator[str]:
+    """Yield what was found for each tensor: `recovered`, `touched`, `lost`, `unprovable`, or in how far it is wrong."""
+    whole = source.whole
+    if source.data == whole.data:
+        yield "unchanged"
         return
     try:
-        ckpt = open_checkpoint(place, partial=True)
+        ckpt = opened(source)
     except NotACheckpointError:
-        yield "not identified"
+        yield "unidentified"
         return
     except GgcpError as error:
         yield f"WRONG: {error}"
         return
-    with ckpt:
-        if ckpt.damage is None and ckpt.container["trailing"] is None:
-            yield "invisible"  # no header is touched
-            return
-        for name, (start, stop, shape) in whole.tensors.items():
-            if start == stop:
-                continue
-            found = ckpt.tensors.get(name)
-            touched = damage.touches(start, stop) and not (
-                damage.kind in FILLS and data[start:stop] == whole.data[start:stop]
-            )
-            if found is None:
-                yield "touched" if touched else f"lost {name}"
-            elif found.shape != shape or ckpt.source.read(found.offset, found.nbytes) != whole.data[start:stop]:
-                yield f"WRONG: {name}"
-            elif not touched:
-                yield "recovered"
-        if all(name in ckpt.tensors for name in whole.tensors if not name.startswith(STATE)):
-            try:
-                same = sizes_of(ckpt) == whole.hparams
-            except GgcpError:
-                yield "model lost"
-            else:
-                yield "models" if same else "WRONG: hparams"
-        yield from (f"WRONG: {name} is no tensor" for name in ckpt.tensors if name not in whole.tensors)
+    if ckpt.damage is None and ckpt.container["trailing"] is None:
+        yield "invisible"  # no header is touched
+        return
+    tensors = dict(ckpt.tensors)
+    yield from _tensors(source, tensors)
+    if all(name in tensors for name in whole.tensors if not name.startswith(STATE)):
+        try:
+            same = sizes_of(ckpt) == whole.hparams
+        except GgcpError:
+            yield "unsized"
+        else:
+            yield "models" if same else "WRONG: hparams"
+    yield from (f"WRONG: {name} is no tensor" for name in tensors if name not in whole.tensors)
 
 
-def campaign(paths: Iterable[Path], step: int, folder: Path, kinds: Iterable[str] = ()) -> Counter[str]:
-    """Damage files at each `step`th position at a header, print what was found, and return the counts."""
+def _tensors(source: Damaged, tensors: Mapping[str, Tensor]) -> Iterator[str]:
+    whole, damage, data = source.whole, source.damage, source.data
+    may = damage.largest(whole.data)
+    moved = len(data) - len(whole.data)
+    for name, (start, stop, shape) in whole.tensors.items():
+        if start == stop:
+            continue
+        found, touched = tensors.get(name), damage.touches(start, stop)
+        right = start + moved * (start >= damage.stop)
+        if found is None:
+            doubtful = may.touches(start, stop)
+            yield "touched" if touched else "unprovable" if doubtful else f"lost {name}"
+        elif found.shape != shape:
+            yield f"WRONG: {name}"
+        elif touched or found.offset != right:  # the bytes may be the same
+            same = data[found.offset : found.offset + found.nbytes] == whole.data[start:stop]
+            yield "same" if same else f"WRONG: {name}"
+        else:
+            yield "recovered"
+
+
+def alike(source: Damaged) -> int:
+    """Return the next offset at which the reader may behave in another way."""
+    damage = source.damage
+    at = source.seen.find(1, damage.offset)
+    if damage.kind in FILLS:
+        other = source.seen.find(1, damage.stop)
+        at = min(at, other - damage.size) if other >= 0 else at
+    elif damage.kind == "inserted":
+        at = max(damage.offset, at - 1)
+    return len(source.whole.data) if at < 0 else at + 1
+
+
+def every(whole: Whole, kind: str, size: int, step: int = 1) -> Iterator[tuple[Damage, list[str], int]]:
+    """Yield the damage at every position that differs, what was found, and how many positions behave so.
+
+    With a step, only so many of the positions are read.
+    """
+    offset, end = 0, len(whole.data)
+    while offset < end:
+        source = Damaged(whole, Damage(kind, size, offset))
+        found = list(check(source))
+        for start, stop in whole.headers:
+            first = max(0, start - 1)
+            source.see(first, stop + 2 - first)
+        following = offset + 1 if "same" in found or "unchanged" in found else min(end, alike(source))
+        following = max(following, min(end, offset + step))
+        yield source.damage, found, following - offset
+        offset = following
+
+
+def campaign(paths: Iterable[Path], step: int) -> Counter[str]:
+    """Damage files at each `step`th position, print a table of what was found, and return the counts."""
     total: Counter[str] = Counter()
-    place = folder / f"holes-{os.getpid()}.ggcp"
+    columns = "positions", "read", "untouched", "recovered", "unprovable", "lost", "models", "unidentified", "WRONG"
+    print("file", "damage", *columns)
     for path in paths:
-        whole = Whole(path)
-        for kind in kinds or (*FILLS, "inserted", "removed"):
-            for size in SIZES if kind in FILLS else (1,):
-                counts: Counter[str] = Counter()
-                for offset in whole.positions(size, step):
-                    damage = Damage(kind, size, offset)
-                    counts["positions"] += 1
-                    for found in check(whole, damage, place):
-                        counts[found.split(" ")[0].strip(":")] += 1
-                        if found.startswith("WRONG"):
-                            print(f"{path} {damage}: {found}", flush=True)
-                print(path.name, kind, size, dict(counts), flush=True)
-                total += counts
-    place.unlink(missing_ok=True)
+        whole, sums = Whole(path), Counter[str]()
+        for kind, size in KINDS:
+            counts: Counter[str] = Counter()
+            for damage, results, times in every(whole, kind, size, step):
+                counts["positions"] += times
+                counts["read"] += 1
+                for found in results:
+                    counts[found.split(" ")[0].strip(":")] += times
+                    if found.startswith(("WRONG", "lost")):
+                        print(f"{path} {damage}: {found}", flush=True)
+            counts["untouched"] = sum(counts[name] for name in ("recovered", "unprovable", "lost"))
+            print(path.name, kind, size, *(counts[name] for name in columns), dict(counts), flush=True)
+            sums += counts
+        print(path.name, "all", "-", *(sums[name] for name in columns), flush=True)
+        total += sums
+    print("all", "all", "-", *(total[name] for name in columns))
     return total

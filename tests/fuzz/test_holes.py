@@ -8,35 +8,44 @@ from pathlib import Path
 import pytest
 
 from ggcp_schema import MalformedError, convert, export_model, open_checkpoint
-from tests.fuzz.holes import FILLS, Damage, Whole, check
+from tests.fuzz.holes import FILLS, Damage, Damaged, Whole, check, opened
 from tests.helpers import FIXTURES
 
 NAMES = ("v0-adam.ggcp", "v1-adam-past5.ggcp", "v1-lbfgs.ggcp", "v1-adam-raw-params.ggcp")
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_sample_of_damage(name: str, tmp_path: Path) -> None:
+def test_a_sample_of_damage(name: str) -> None:
     """All positions: `python -m tests.fuzz --holes 1`."""
     whole, chance = Whole(FIXTURES / name), random.Random(name)
     found: list[str] = []
     for kind, size in [*((fill, 512) for fill in FILLS), ("inserted", 1), ("removed", 1)]:
-        for offset in chance.sample(list(whole.positions(size, 1)), 12):
-            found += check(whole, Damage(kind, size, offset), tmp_path / "damaged.ggcp")
+        for offset in chance.sample(whole.at_headers(size), 12):
+            found += check(Damaged(whole, Damage(kind, size, offset)))
     assert not [result for result in found if result.startswith("WRONG")]
     assert found.count("recovered") > 100
-    assert sum(result.startswith("lost") for result in found) <= found.count("recovered") // 50
+    assert sum(result.startswith("lost") for result in found) < 2  # by a byte inserted after the last tensor
 
 
-def test_each_header_may_be_lost_alone(tmp_path: Path) -> None:
+def test_each_header_may_be_lost_alone() -> None:
     """A hole from the second number of a header to its padding costs no tensor."""
     whole = Whole(FIXTURES / "v1-lbfgs.ggcp")
     for name, (start, stop, _) in whole.tensors.items():
         if start < stop:
             edge = max(edge for edge in whole.edges if edge < start)
-            damage = Damage("noise", start - edge - 12, edge + 8)
-            assert "touched" not in check(whole, damage, tmp_path / "damaged.ggcp"), name
-            with open_checkpoint(tmp_path / "damaged.ggcp", partial=True) as ckpt:
-                assert {*ckpt.tensors} == {*whole.tensors}, name
+            damaged = Damaged(whole, Damage("noise", start - edge - 12, edge + 8))
+            assert "touched" not in check(damaged), name
+            assert {*opened(damaged).tensors} == {*whole.tensors}, name
+
+
+@pytest.mark.parametrize("kind", ["inserted", "removed"])
+def test_each_byte_of_a_header_may_be_inserted_or_removed(kind: str) -> None:
+    """That costs the tensors beside it only if it is not told from one in their data."""
+    whole = Whole(FIXTURES / "twin-ff48.v0.ggcp")
+    for start, stop in list(whole.headers)[::9]:
+        for offset in range(start, stop, 5):
+            found = list(check(Damaged(whole, Damage(kind, 1, offset))))
+            assert not [result for result in found if result.startswith(("WRONG", "lost"))], offset
 
 
 def test_a_damaged_optimizer_is_replaced_by_a_fresh_one(tmp_path: Path) -> None:

@@ -291,6 +291,14 @@ class Checkpoint(File):
         return checkpoint_rules(parse)
 
     @classmethod
+    def is_proven(cls, source: Source) -> bool:
+        """Return True if most records of a checkpoint, and the state of an optimizer, are where they must be."""
+        from ggcp_schema.formats.ggcp.places import SEARCHED_FIRST, find_places
+
+        places = find_places(source, SEARCHED_FIRST)
+        return places is not None and places.optimizer is not None and 2 * places.found > len(places.records)
+
+    @classmethod
     def doubt(cls, source: Source, container: Container) -> FieldError | None:
         """Return an error if bytes follow the end, and may have been inserted before it."""
         if container.get("trailing") is None:

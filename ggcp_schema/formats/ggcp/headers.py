@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import prod
 from typing import NamedTuple
 
@@ -159,7 +160,7 @@ def _with_state(records: Records, shape: Shape) -> Records | None:
     }
     if min(optimizer.values()) < 0 or max(optimizer["past"], optimizer["lbfgs_m"]) > source.size:
         return None
-    state = list(walk(at + shape.state, state_shapes(shape.fields, optimizer), lambda path: ""))
+    state = list(walk(at + shape.state, state_shapes(shape.fields, **optimizer), lambda path: ""))
     found = Records(source, records.n_embd, records.model, state, at, shape)
     total = len(found.model) + len(found.state)
     if state[-1].end + shape.tail != source.size or len(found.wrong) > (1 - TRUSTED) * total:
@@ -167,9 +168,10 @@ def _with_state(records: Records, shape: Shape) -> Records | None:
     return found
 
 
-def state_shapes(fields: Struct, optimizer: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+@lru_cache(16)
+def state_shapes(fields: Struct, nx: int, past: int, lbfgs_m: int) -> dict[str, tuple[int, ...]]:
     """Return the shapes of the state's tensors by path, for an optimizer's nx, past and lbfgs_m."""
-    scope = {"_": {"_": optimizer}}
+    scope = {"_": {"_": {"nx": nx, "past": past, "lbfgs_m": lbfgs_m}}}
     records = ((name, record) for name, record in fields.fields if isinstance(record, TensorRecord))
     return {f"{STATE}{name}": tuple(record.shape_in(scope)) for name, record in records}
 

@@ -23,8 +23,8 @@ NUMBERS = 1e-20, 1e4  # between which are those of a training, and one in three 
 class Bytes:
     """The bytes of a file, as they are searched. What lies after the end is empty."""
 
-    def __init__(self, source: Source) -> None:
-        self.source, self.size, self._left = source, source.size, SEARCHED
+    def __init__(self, source: Source, searched: int = SEARCHED) -> None:
+        self.source, self.size, self._left = source, source.size, searched
 
     def read(self, start: int, stop: int) -> bytes:
         """Return the bytes from `start` to `stop` that the file has."""
@@ -83,7 +83,10 @@ class Joint:
 
     def wrong(self, shift: int) -> list[int]:
         """Return which bytes are not those expected."""
-        triples = zip(self.found(shift), self.expected, self.mask, strict=False)
+        found = self.found(shift)
+        if found == self.expected:
+            return []
+        triples = zip(found, self.expected, self.mask, strict=False)
         return [index for index, (one, other, known) in enumerate(triples) if known and one != other]
 
     def matches(self, shift: int) -> bool:
@@ -100,7 +103,9 @@ class Joint:
         """
         wrong = self.wrong(shift)
         if self.matches(shift) or not wrong:
-            return self.start + shift <= self.file.size and not (self.is_null and any(map(self.matches, others)))
+            if self.is_null and any(map(self.matches, others)):
+                return any(self.explains(shift, other) for other in others)
+            return self.start + shift <= self.file.size
         first = self._edge(shift, wrong[0], -1)
         fill = self._fill(wrong, shift)
         if fill is not None and not others:
@@ -108,7 +113,7 @@ class Joint:
             return (before + self.found(shift)[: wrong[0]]).strip(fill) != b""
         if not others and wrong[-1] - wrong[0] < EVIDENCE and self._are_numbers(shift, -min(size, BESIDE), 0):
             return True
-        return self._tells(0, first, bool(others)) or any(self._within(shift, other) for other in others)
+        return self._tells(0, first, bool(others)) or any(self.explains(shift, other) for other in others)
 
     def ends(self, shift: int, others: set[int]) -> bool:
         """Return True if it is proven that the data after the joint begins where it ends."""
@@ -125,13 +130,8 @@ class Joint:
         if not others and wrong[-1] - wrong[0] < EVIDENCE and self._are_numbers(shift, len(self.expected), BESIDE):
             return True
         return self._tells(last, len(self.expected), bool(others)) or any(
-            self._within(other, shift) or self._in_padding(other, shift) for other in others
+            self.explains(other, shift) for other in others
         )
-
-    def _in_padding(self, before: int, after: int) -> bool:
-        """Return True if bytes were inserted into the padding or lost from it, whose bytes are zero."""
-        wrong = self.wrong(before) if self.matches(before) else []
-        return bool(wrong) and wrong[-1] - wrong[0] < abs(after - before)
 
     def _edge(self, shift: int, index: int, step: int) -> int:
         """Return how far a hole may reach from a wrong byte: bytes of its value may be right by chance."""
@@ -159,14 +159,13 @@ class Joint:
         known = [byte for byte, known in zip(self.expected[start:stop], self.mask[start:stop], strict=True) if known]
         return len(known) >= EVIDENCE and (not doubtful or any(known))
 
-    def _within(self, before: int, after: int) -> bool:
-        """Return True if bytes were inserted or lost inside of the joint, whose parts have these two shifts."""
+    def explains(self, before: int, after: int) -> bool:
+        """Return True if bytes that were inserted or lost inside of the joint explain all that is wrong with it.
+
+        Its parts have these two shifts.
+        """
         wrong = self.wrong(before), self.wrong(after)
-        if not all(wrong):
-            return False
-        first, last = wrong[0][0], wrong[1][-1] + 1
-        kept = first + len(self.expected) - last >= len(self.expected) + min(0, after - before)
-        return kept and any(self.expected[:first]) and any(self.expected[last:])
+        return all(wrong) and wrong[1][-1] + 1 - wrong[0][0] <= max(0, before - after)
 
 
 def joint_of(record: Record, file: Bytes) -> Joint:

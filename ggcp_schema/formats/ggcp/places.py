@@ -15,13 +15,15 @@ from math import prod
 
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.ggcp.headers import HEAD, LEAST_LAYER, OPTIMIZERS, Shape, state_shapes, walk
-from ggcp_schema.formats.ggcp.joints import NEARBY, Bytes, Joint, joint_of, shifts_of
+from ggcp_schema.formats.ggcp.joints import NEARBY, SEARCHED, Bytes, Joint, joint_of, shifts_of
 from ggcp_schema.formats.ggcp.state import State
 from ggcp_schema.llama.names import STATE, llama_name, tensor_name
 from ggcp_schema.llama.training import model_shapes
 from ggcp_schema.schema.inference import n_ff_by_formula
 from ggcp_schema.schema.tensor import Place
 
+MAGIC = b"pcgg" + bytes(4)  # and the version
+SEARCHED_FIRST = 1 << 28  # bytes of a file that may be of another kind
 MOST_MOVED = 16  # bytes by which the hyper-parameters may be moved
 
 
@@ -103,9 +105,12 @@ class Search:
         """Return the places of all records."""
         shift = next((shift for shift in reversed(self.shifts) if shift is not None), 0)
         best, rivals = None, 0
-        for layout in OPTIMIZERS if 4 * self.n_params <= self.file.size else ():
+        layouts = OPTIMIZERS if 4 * self.n_params <= self.file.size else ()
+        for layout in sorted(layouts, key=lambda layout: not is_followed(self, shift, layout)):
             for past, lbfgs_m in self._counts(layout, shift):
                 state = State(self.file, self.model[-1].record.end, self.n_params, layout, past, lbfgs_m, shift)
+                if state.is_whole:
+                    return _places(self, state, head)
                 if best is None or state.score > best.score:
                     best, rivals = state, 0
                 elif state.score == best.score and state.layout != best.layout:
@@ -125,10 +130,11 @@ class Search:
             found.add((self.file.integer(start + layout.past), self.file.integer(start + layout.lbfgs_m)))
             lengths = {"nx": n_params, "past": 0, "lbfgs_m": 0}
             for name, path in (("past", "pf"), ("lbfgs_m", "lmal")):
-                records = walk(start + layout.state, state_shapes(layout.fields, lengths), lambda path: "")
-                record = next((record for record in records if record.path == f"{STATE}{path}"), None)
-                if record is not None and self.file.integer(record.start) == 1:
-                    lengths[name] = max(0, self.file.integer(record.start + 12))
+                records = walk(end + layout.state, state_shapes(layout.fields, **lengths), lambda path: "")
+                places = (record.start + start - end for record in records if record.path == f"{STATE}{path}")
+                place = next(places, -1)
+                if self.file.integer(place) == 1:
+                    lengths[name] = max(0, self.file.integer(place + 12))
             found.add((lengths["past"], lengths["lbfgs_m"]))
         return {counts for counts in found if min(counts) >= 0 and max(counts) <= self.file.size}
 
@@ -138,12 +144,16 @@ class Search:
         return sum(prod(joint.record.shape) for joint in self.model)
 
 
-def find_places(source: Source) -> Places | None:
-    """Return the places of the records of a ggcp file; None if too few headers are left to tell."""
-    file = Bytes(source)
+def find_places(source: Source, searched: int = SEARCHED) -> Places | None:
+    """Return the places of the records of a ggcp file; None if too few headers are left to tell.
+
+    At most so many bytes are searched.
+    """
+    file = Bytes(source, searched)
     if file.size < HEAD:
         return None
-    head = file.read(0, HEAD)
+    found = file.read(0, HEAD)
+    head = MAGIC + found[len(MAGIC) :]
     best = None
     for candidate in chain([head], _heads(file, head)):
         n_vocab, n_embd, n_mult, _, n_layer, _ = struct.unpack("<6I", candidate[20:])
@@ -156,9 +166,9 @@ def find_places(source: Source) -> Places | None:
             break
     if best is None or not best.found:
         return None
-    wrong = [at for at in range(20, HEAD, 4) if head[at : at + 4] != best.head[at : at + 4]]
+    wrong = [at for at in (0, 4, *range(20, HEAD, 4)) if found[at : at + 4] != best.head[at : at + 4]]
     best.is_head_moved = bool(best.moved) and best.moved[0][0] == best.records[0].start
-    best.is_head_lost = len(wrong) > (not best.is_head_moved) and best.head[20:] not in file.read(0, HEAD + MOST_MOVED)
+    best.is_head_lost = len(wrong) > 1 and best.head[20:] not in file.read(0, HEAD + MOST_MOVED)
     best.wrong += [] if best.is_head_moved else wrong
     return best
 
@@ -244,21 +254,22 @@ def _proven_shift(
             if zeros and len(later) > 1 and shifts[index + 2] is None:  # all may be a hole
                 last = record.end + shift
                 follows = follows and search.file.read(last - 1, last) != b"\0"
+            if others and all(joint.is_null for joint in later):
+                follows = follows or (shift in final and not final & others)
         elif state:
             follows = shift in final and not final & others
         else:
-            follows = _is_followed(search, shift)
+            follows = any(is_followed(search, shift, layout) for layout in OPTIMIZERS)
         fits = record.start + before[index] <= record.data + shift and record.end + shift <= search.file.size
         if follows and fits and joints[index].ends(shift, others):
             return shift
     return None
 
 
-def _is_followed(search: Search, shift: int) -> bool:
+def is_followed(search: Search, shift: int, layout: Shape) -> bool:
     """Return True if the optimizer's number of parameters is where it must be."""
-    start = search.model[-1].record.end + shift
-    number = struct.pack("<q", search.n_params)
-    return any(search.file.read(start + layout.iter - 8, start + layout.iter) == number for layout in OPTIMIZERS)
+    end = search.model[-1].record.end + shift + layout.iter
+    return search.file.read(end - 8, end) == struct.pack("<q", search.n_params)
 
 
 def _add_optimizer(found: Places, state: State, shift: int, is_lost: bool) -> None:

@@ -12,7 +12,7 @@ from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import Recovered
 from ggcp_schema.formats.ggcp.headers import OPTIMIZERS
 from ggcp_schema.formats.ggcp.joints import Bytes
-from ggcp_schema.formats.ggcp.places import Places, find_places
+from ggcp_schema.formats.ggcp.places import MAGIC, Places, find_places
 from ggcp_schema.formats.ggcp.state import are_losses_and_counts, numbers_after
 from ggcp_schema.schema import CHECKPOINT
 from ggcp_schema.schema.inference import V0, V1, V1_RAW_PARAMS
@@ -64,7 +64,7 @@ def recover(source: Source, error: FieldError) -> Recovered | None:
         return None
     if error.missing is not None and not places.moved and places.last < error.offset:
         return None  # the file ends too early
-    values = {HPARAMS: places.head[HPARAMS:], **places.values}
+    values = {0: places.head[: len(MAGIC)], HPARAMS: places.head[HPARAMS:], **places.values}
     params: dict[str, Any] = {"n_ff": places.n_ff, "places": iter(places.records)}
     if places.optimizer is not None:
         layout, start, end = places.optimizer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from functools import cached_property
 
 from ggcp_schema.formats.ggcp.headers import RAW, Shape, state_shapes, walk
 from ggcp_schema.formats.ggcp.joints import Bytes, Joint, joint_of, shifts_of
@@ -20,8 +21,8 @@ class State:
         self, file: Bytes, start: int, n_params: int, layout: Shape, past: int, lbfgs_m: int, shift: int
     ) -> None:
         self.file, self.layout, self.first, self.start = file, layout, shift, start
-        counts = {"nx": n_params, "past": past, "lbfgs_m": lbfgs_m}
-        records = list(walk(self.start + layout.state, state_shapes(layout.fields, counts), lambda path: ""))
+        shapes = state_shapes(layout.fields, n_params, past, lbfgs_m)
+        records = list(walk(self.start + layout.state, shapes, lambda path: ""))
         self.values = _values(layout, past, lbfgs_m, n_params)
         self.joints = [joint_of(record, file) for record in records]
         self.joints[0] = self._block(self.joints[0])
@@ -29,13 +30,20 @@ class State:
         final = file.size - self.end - layout.tail
         self.shifts = shifts_of(self.joints, shift, final if self._is_tail(final) else None)
         self.shift = next((shift for shift in reversed(self.shifts) if shift is not None), shift)
-        ends = {self.shift, *([final] if self.shifts[-1] is not None or self.joints[-1].is_null else [])}
+        last = self.joints[-1]
+        is_last = self.shifts[-1] is not None or last.is_null or last.explains(self.shift, final)
+        ends = {self.shift, *([final] if is_last else [])}
         self.tails = {shift for shift in ends if self._is_tail(shift)}
         if self.shift == final:
             self.tails = {final}
 
     @property
-    def score(self) -> tuple[int, int]:
+    def is_whole(self) -> bool:
+        """True if all headers are where they must be, and the end of the file too. No other layout fits so then."""
+        return {*self.shifts} == {self.first} and self.end + self.layout.tail + self.first == self.file.size
+
+    @cached_property
+    def score(self) -> tuple[int, int, bool]:
         """How well the layout fits: by the headers that are found and those that are not, and by how far they moved."""
         known = [shift for shift in self.shifts if shift is not None]
         moves = {self.first, *known} - {self.first}
@@ -46,7 +54,8 @@ class State:
         ]
         is_whole = self.end + self.layout.tail + self.shift == self.file.size
         score = 2 * len(known) - len(missing) - 3 * len(moves) + is_whole
-        return score, -sum(abs(shift - self.first) for shift in moves)
+        moved = sum(abs(shift - self.first) for shift in moves)
+        return score, -moved, self.joints[0].explains(self.first, self.shift)
 
     def _block(self, first: Joint) -> Joint:
         """Return the joint of the fields of the optimizer and its first header."""
