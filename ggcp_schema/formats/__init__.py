@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 from ggcp_schema.errors import NotACheckpointError, UsageError
 from ggcp_schema.files.source import Source
-from ggcp_schema.formats.file import File, Format, open_source, what_it_is
+from ggcp_schema.formats.file import File, Format, is_proven, open_source, what_it_is
 
 if TYPE_CHECKING:
     from ggcp_schema.formats.ggcp.checkpoint import Checkpoint
@@ -104,7 +104,7 @@ def format_of(source: Source) -> Format:
             known.check(source)
             return known
     for known in FORMATS.values():
-        if known.file_class is not None and known.file_class.is_proven(source):
+        if is_proven(source, known):
             return known
     head = head[:4]
     raise NotACheckpointError(

@@ -546,7 +546,7 @@ def malformed(error: FieldError, source: Source, format: Format) -> MalformedErr
     """Convert a FieldError into a MalformedError with a hint."""
     where = format_path(error.steps)
     file_class = format.file_class or File
-    is_magic = where == "magic" and not file_class.is_proven(source)
+    is_magic = where == "magic" and not is_proven(source, format)
     kind: type[MalformedError] = MalformedError
     hint = f"Run `ggcp-schema validate {shlex.quote(source.path)}` to list every problem."
     if error.missing is not None:
@@ -571,6 +571,11 @@ def malformed(error: FieldError, source: Source, format: Format) -> MalformedErr
     if isinstance(result, TruncatedError):
         result.missing, result.file_missing = error.missing or 0, error.file_missing
     return result
+
+
+def is_proven(source: Source, format: Format) -> bool:
+    """Return True if a file is of this format though it begins with other bytes, which are of no known kind of file."""
+    return not what_it_is(source) and (format.file_class or File).is_proven(source)
 
 
 def _is_known(source: Source) -> bool:

@@ -68,6 +68,8 @@ def parse_past_errors(source: Source, format: Format) -> Parse:
             best = _better(best, source, format, **params)
     kind = format.file_class or File
     error = best.damage or (None if best.errors else kind.doubt(source, best.container))
+    if error is None and best.errors and not best.errors[0].offset:
+        error = best.errors[0]  # the first bytes are lost, and values in them too
     if error is not None:
         recovered = kind.recovered(source, error)
         if recovered is not None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from ggcp_schema import MalformedError, convert, export_model, open_checkpoint
+from ggcp_schema import MalformedError, convert, export_model, open_checkpoint, open_file
+from ggcp_schema.files.source import Source
+from ggcp_schema.inspect.validate import validate
 from tests.fuzz.holes import FILLS, Damage, Damaged, Whole, check, opened
 from tests.helpers import FIXTURES
 
@@ -48,6 +51,20 @@ def test_each_byte_of_a_header_may_be_inserted_or_removed(kind: str) -> None:
             assert not [result for result in found if result.startswith(("WRONG", "lost"))], offset
 
 
+@pytest.mark.parametrize("size", [4, 44, 64, 4096])
+def test_the_first_bytes_may_be_lost(size: int, tmp_path: Path) -> None:
+    whole = Whole(FIXTURES / "v1-lbfgs.ggcp")
+    damage = Damage("zeros", size, 0)
+    found = list(check(Damaged(whole, damage)))
+    assert found.count("recovered") == sum(start < stop and start >= size for start, stop, _ in whole.tensors.values())
+    path = tmp_path / "damaged.ggcp"
+    path.write_bytes(damage.apply(whole.data))
+    with closing(Source(path)) as source:
+        result = validate(source)
+    assert next(error.path for error in result.errors) == "magic"
+    assert result.damage is None
+
+
 def test_a_damaged_optimizer_is_replaced_by_a_fresh_one(tmp_path: Path) -> None:
     whole = Whole(FIXTURES / "v1-adam.ggcp")
     path, output = tmp_path / "damaged.ggcp", tmp_path / "fresh.gguf"
@@ -65,12 +82,13 @@ def test_a_damaged_optimizer_is_replaced_by_a_fresh_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("tail", [b"\n", b"\0", b"text " * 300])
-def test_bytes_after_the_end_are_a_finding(tail: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "tail.ggcp"
-    path.write_bytes((FIXTURES / "v1-lbfgs.ggcp").read_bytes() + tail)
-    with open_checkpoint(path) as ckpt:
-        assert [finding.path for finding in ckpt.findings] == ["trailing"]
-    assert convert(path, tmp_path / "out.gguf").size == convert(FIXTURES / "v1-lbfgs.ggcp", tmp_path / "2.gguf").size
+@pytest.mark.parametrize("name", ["v1-lbfgs.ggcp", "lora/adam.ggcl"])
+def test_bytes_after_the_end_are_a_finding(name: str, tail: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "tail"
+    path.write_bytes((FIXTURES / name).read_bytes() + tail)
+    with open_file(path) as file:
+        assert [finding.path for finding in file.findings] == ["trailing"]
+    assert convert(path, tmp_path / "out.gguf").size == convert(FIXTURES / name, tmp_path / "2.gguf").size
 
 
 def test_a_byte_inserted_into_the_last_tensor_is_no_trailing_byte(tmp_path: Path) -> None:

@@ -45,6 +45,8 @@ class Mended:
 def doubt(source: Source, checkpoint: Container) -> FieldError | None:
     """Return an error if bytes follow the end, and may belong before it; None if they do not."""
     trailing = checkpoint["trailing"]
+    if trailing is None:
+        return None
     optimizer = checkpoint["optimizer"]
     size = 24 if "lmal" in optimizer["state"] else 12
     losses, counts = numbers_after(Bytes(source), trailing.offset - size, size)

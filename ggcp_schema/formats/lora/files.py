@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from construct import Container
 
-from ggcp_schema.constructs import Steps, counted
+from ggcp_schema.constructs import FieldError, Steps, counted
 from ggcp_schema.errors import GgcpError, UsageError
 from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.formats.file import File, tensor_of_record
+from ggcp_schema.formats.file import File, Finding, tensor_of_record, trailing_bytes
+from ggcp_schema.formats.ggcp.recovery import doubt
 from ggcp_schema.formats.gguf.file import GgufFile
 from ggcp_schema.formats.lora.ggla import TYPES
+from ggcp_schema.formats.rules import Oddity, Rules
 from ggcp_schema.llama import names
 from ggcp_schema.llama.adapter import SCRIPT, Adapter, checked_pair, pairs_of
 
 if TYPE_CHECKING:
+    from ggcp_schema.files.source import Source
+    from ggcp_schema.formats.parsing import Parse
     from ggcp_schema.gguf.writer import Gguf
 
 FINETUNE_LORA = "finetune_lora"  # training.type
@@ -93,6 +98,21 @@ class GglaFile(LoraFile):
 
 class GgclFile(LoraFile):
     """A ggcl checkpoint. The path of a tensor is that of its field: `layers[0].wq_a`, `optimizer.state.m`."""
+
+    @cached_property
+    def findings(self) -> tuple[Finding, ...]:
+        """The bytes after the end, if there are some."""
+        return tuple(trailing_bytes(self.container))
+
+    def rules(self, parse: Parse) -> Rules:
+        """Return what is odd."""
+        found = (Oddity(finding.path, self.find(finding.path).offset, finding.message) for finding in self.findings)
+        return Rules(len(self.tensors), None if parse.damage else len(self.tensors), [], found)
+
+    @classmethod
+    def doubt(cls, source: Source, container: Container) -> FieldError | None:
+        """Return an error if bytes follow the end, and may have been inserted before it."""
+        return doubt(source, container)
 
     def _tensors(self) -> Iterator[Tensor]:
         def within(value: Any, path: str) -> Iterator[Tensor]:

@@ -14,7 +14,6 @@ from ggcp_schema.constructs import (
     OneOf,
     Struct,
     Switch,
-    Terminated,
     kaitai,
     this,
 )
@@ -22,6 +21,7 @@ from ggcp_schema.schema.inference import ADAM, LBFGS, infer_optimizer_type, opti
 from ggcp_schema.schema.model import HPARAMS, N_EMBD, N_FF, N_LAYER, N_VOCAB
 from ggcp_schema.schema.optimizer import ADAM_STATE, LBFGS_STATE, SIZE
 from ggcp_schema.schema.tensor import Tensor
+from ggcp_schema.schema.trailing import TRAILING
 
 LAYER_RANKS = ("attention_norm", "wq", "wk", "wv", "wo", "ffn_norm", "w1", "w2", "w3")
 MODEL_RANKS = ("tok_embeddings", "norm", "output")
@@ -91,7 +91,7 @@ GGCL = Struct(
     "n_ff" / Computed(n_ff_of_w1_b) * "width of the feed-forward layers: from the shape of layers[0].w1_b",
     "layers" / Array(N_LAYER, LAYER),
     "optimizer" / OPTIMIZER * "starts right after the last tensor's data, unaligned",
-    Terminated,
+    TRAILING,
     root=True,
     type_name="ggcl",
 )
