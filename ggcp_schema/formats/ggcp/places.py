@@ -42,6 +42,7 @@ class Places:
         is_head_lost: True if hyper-parameters that no shape tells may be lost.
         is_head_moved: True if bytes were inserted or lost before the first record.
         is_optimizer_lost: True if its count of iterations may be lost.
+        is_version_lost: True if two versions of the optimizer block fit, whose records are the same.
         wrong: the offsets of bytes that are not those expected, one for each header.
         moved: where bytes were inserted (how many) or lost (a negative number) before.
         found: the number of headers that were found.
@@ -57,6 +58,7 @@ class Places:
     is_head_lost: bool = False
     is_head_moved: bool = False
     is_optimizer_lost: bool = False
+    is_version_lost: bool = False
     wrong: list[int] = field(default_factory=list)
     moved: list[tuple[int, int]] = field(default_factory=list)
     found: int = 0
@@ -104,7 +106,8 @@ class Search:
     def places(self, head: bytes) -> Places:
         """Return the places of all records."""
         shift = next((shift for shift in reversed(self.shifts) if shift is not None), 0)
-        best, rivals = None, 0
+        best: State | None = None
+        rivals: list[State] = []
         layouts = OPTIMIZERS if 4 * self.n_params <= self.file.size else ()
         for layout in sorted(layouts, key=lambda layout: not is_followed(self, shift, layout)):
             for past, lbfgs_m in self._counts(layout, shift):
@@ -112,11 +115,14 @@ class Search:
                 if state.is_whole:
                     return _places(self, state, head)
                 if best is None or state.score > best.score:
-                    best, rivals = state, 0
+                    best, rivals = state, []
                 elif state.score == best.score and state.layout != best.layout:
-                    rivals += 1
-        known = best is not None and best.score[0] > 0 and not rivals
-        return _places(self, best if known else None, head)
+                    rivals.append(state)
+        same = best is not None and all(rival.records == best.records for rival in rivals)
+        known = best is not None and best.score[0] > 0 and same
+        places = _places(self, best if known else None, head)
+        places.is_version_lost = bool(known and rivals)
+        return places
 
     def _counts(self, layout: Shape, shift: int) -> set[tuple[int, int]]:
         """Return what past and lbfgs_m may be: by their fields, and by the headers of pf and lmal."""
@@ -259,7 +265,7 @@ def _proven_shift(
         elif state:
             follows = shift in final and not final & others
         else:
-            follows = any(is_followed(search, shift, layout) for layout in OPTIMIZERS)
+            follows = False
         fits = record.start + before[index] <= record.data + shift and record.end + shift <= search.file.size
         if follows and fits and joints[index].ends(shift, others):
             return shift

@@ -86,6 +86,9 @@ def recover(source: Source, error: FieldError) -> Recovered | None:
     if places.is_optimizer_lost and optimizer:
         optimizer.update({"iter": None, "just_initialized": None})
         optimizer.pop("_size", None)
+    if places.is_version_lost and optimizer:
+        optimizer.update({"version": None, "layout": None})
+        optimizer.pop("_size", None)
     errors = sorted(_errors(source, container, places), key=lambda error: error.offset)
     return Recovered(container, errors or [ended or error], ended)
 
@@ -101,6 +104,9 @@ def _errors(source: Source, container: Container, places: Places) -> Iterator[Fi
             found = source.read(field.offset, min(field.size, source.size - field.offset))
             number = field.size in {4, 8} and isinstance(field.value, int)
             words = str(int.from_bytes(found, "little", signed=field.size == 8)) if number else repr(found)[1:]
+            if field.value is None:
+                yield _placed(FieldError(field.offset, "a value that is lost", repr(found)[1:]), field.steps)
+                continue
             expected = str(field.value) if number else repr(field.value).removeprefix("b")
             yield _placed(FieldError(field.offset, expected, words), field.steps)
     for offset, count in places.moved:

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Sequence
 from functools import cached_property
 
-from ggcp_schema.formats.ggcp.headers import RAW, Shape, state_shapes, walk
+from ggcp_schema.formats.ggcp.headers import RAW, Record, Shape, state_shapes, walk
 from ggcp_schema.formats.ggcp.joints import Bytes, Joint, joint_of, shifts_of
 from ggcp_schema.schema.optimizer import LBFGS_STATE
 
@@ -36,6 +36,11 @@ class State:
         self.tails = {shift for shift in ends if self._is_tail(shift)}
         if self.shift == final:
             self.tails = {final}
+
+    @property
+    def records(self) -> list[Record]:
+        """The records of the tensors."""
+        return [joint.record for joint in self.joints]
 
     @property
     def is_whole(self) -> bool:
