@@ -33,32 +33,14 @@ if TYPE_CHECKING:
 
 SWITCH_INTERVAL = 0.0005  # seconds; Python's 0.005 lets work in the background delay each key several times
 
+# name, primary, secondary, warning, error, success, accent, foreground, background, surface, panel
 DARK = Theme(
-    name="ggcp-dark",
-    primary="#74a8e0",
-    secondary="#b48ede",
-    accent="#e8b462",
-    warning="#e8b462",
-    error="#ec6a76",
-    success="#8ec07c",
-    foreground="#d6dbe4",
-    background="#15181e",
-    surface="#1d222b",
-    panel="#232a35",
-    dark=True,
+    *("ggcp-dark", "#74a8e0", "#b48ede", "#e8b462", "#ec6a76", "#8ec07c"),
+    *("#e8b462", "#d6dbe4", "#15181e", "#1d222b", "#232a35"),
 )
 LIGHT = Theme(
-    name="ggcp-light",
-    primary="#1f61a8",
-    secondary="#7a3fb0",
-    accent="#9a5b00",
-    warning="#9a5b00",
-    error="#b3203a",
-    success="#2f7031",
-    foreground="#22262d",
-    background="#fbfaf7",
-    surface="#f3f0ea",
-    panel="#e7e3da",
+    *("ggcp-light", "#1f61a8", "#7a3fb0", "#9a5b00", "#b3203a", "#2f7031"),
+    *("#9a5b00", "#22262d", "#fbfaf7", "#f3f0ea", "#e7e3da"),
     dark=False,
 )
 
@@ -74,8 +56,7 @@ class OpeningScreen(Screen[None]):
 
     def __init__(self, app: BrowseApp) -> None:
         super().__init__()
-        self.paths, self.open_file, self.tokens = app.paths, app.open_file, app.tokens
-        self.show, self.opener = app.show, Job(self._opened)
+        self.browser, self.opener = app, Job(self._opened)
 
     def compose(self) -> ComposeResult:
         yield Static(id="title")
@@ -89,15 +70,15 @@ class OpeningScreen(Screen[None]):
         self.call_after_refresh(self.opener.start, self._open)  # the screen is seen first
 
     def _say(self, state: str) -> None:
-        names = " and ".join(escape(Path(path).name) for path in self.paths)
+        names = " and ".join(escape(Path(path).name) for path in self.browser.paths)
         self.query_one("#title", Static).update(Text.assemble((f" {names}\n", "bold"), f" {state}"))
 
     def _open(self, report: Report) -> list[Document]:
         """Open the files. If a file cannot be opened, or the job is cancelled, close the opened files again."""
         documents: list[Document] = []
         try:
-            for path in self.paths:
-                documents.append(Document(self.open_file(path), self.tokens))
+            for path in self.browser.paths:
+                documents.append(Document(self.browser.open_file(path), self.browser.tokens))
                 documents[-1].prepare()
                 report(None)
         except BaseException:
@@ -113,7 +94,7 @@ class OpeningScreen(Screen[None]):
             problem = self.query_one("#problem", Static)
             problem.display = True
             problem.update(Text(escape(str(result), keep_newlines=True)))
-        self.app.call_later(self.show, result)
+        self.browser.call_later(self.browser.show, result)
 
     def action_help(self) -> None:
         self.app.push_screen(HelpWindow({"Everywhere": OpeningScreen}))
@@ -188,10 +169,6 @@ class BrowseApp(App[None]):
         for file in self.files:
             file.close()
 
-    def keep_screenshot(self) -> None:
-        """Save the screen as an SVG file and say where."""
-        self.notify(self.save_screenshot(), title="Saved", markup=False)
-
     def action_light_or_dark(self) -> None:
         """Switch between the light and the dark theme."""
         self.theme = LIGHT.name if self.current_theme.dark else DARK.name
@@ -203,6 +180,6 @@ class BrowseApp(App[None]):
                 title = binding.tooltip or binding.description
                 keys = f"Key: {binding.key_display or binding.key.partition(',')[0]}"
                 yield SystemCommand(title, keys, partial(self.call_later, node.run_action, binding.action))
-        yield SystemCommand("Theme", "Choose another theme", self.action_change_theme)
-        keep = partial(self.set_timer, 0.1, self.keep_screenshot)
-        yield SystemCommand("Screenshot", "Write the screen to an SVG file in this folder", keep)
+        for command in super().get_system_commands(screen):
+            if command.title in ("Theme", "Screenshot"):
+                yield command

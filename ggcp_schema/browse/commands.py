@@ -70,18 +70,15 @@ def _path(file: str) -> str:
     return f"./{file}" if file.startswith("-") else file
 
 
-def printing(file: str, field: Field, element: int | None = None) -> str:
-    """Return the command that prints the field; of an unread payload only the element, if one is given."""
+def printing(file: str, field: Field | None, offset: int, element: int | None = None) -> str:
+    """Return the command that prints the field, of data only the element, if one is given; or the bytes of no field."""
+    if field is None:
+        return line(["hex", _path(file), str(offset)])
     path = field.path
     if field.type == "data" and element is not None:
         path += f"[{element}]"
     is_value = field.type != "padding" and (field.type != "data" or element is not None)
     return line([("get" if is_value else "hex") if field.is_leaf else "dump", _path(file), *([path] if path else [])])
-
-
-def hex_at(file: str, offset: int) -> str:
-    """Return the command that prints bytes from an offset."""
-    return line(["hex", _path(file), str(offset)])
 
 
 def extracting(file: str, tensor: Tensor) -> Command:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from rich.segment import Segment
 from rich.style import Style
@@ -16,7 +16,7 @@ from ggcp_schema.browse.lines import LineView, fit
 from ggcp_schema.browse.panes import Moved, Unreadable
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.files.source import Source
-from ggcp_schema.formats.file import File
+from ggcp_schema.inspect.paths import Piece, pieces
 from ggcp_schema.inspect.text import escape, value_text
 
 NAMES = 18  # the least width of the column with the fields' names
@@ -67,36 +67,6 @@ class Layout:
         return next((index for index, start in enumerate(starts) if start <= column < start + 3), 0)
 
 
-class Piece(NamedTuple):
-    """The bytes of one field; `field` is None for bytes that belong to none. `odd` alternates between neighbours."""
-
-    start: int
-    stop: int
-    field: Field | None
-    odd: bool
-
-
-def pieces(file: File, start: int, stop: int, before: list[Piece]) -> list[Piece]:
-    """Return the fields that hold the bytes from `start` to `stop`.
-
-    `before` is what was returned for other bytes: pieces that are in both keep their shade.
-    """
-    found: list[Piece] = []
-    at = start
-    while at < stop:
-        field = file.at(at)
-        if field is not None and field.size > 0:
-            first, last = field.offset, field.end
-        else:
-            field, first, last = None, at, file.size
-        found.append(Piece(first, last, field, len(found) % 2 == 1))
-        at = max(last, at + 1)
-    shades = {piece.start: piece.odd for piece in before}
-    if any(shades.get(piece.start, piece.odd) != piece.odd for piece in found):
-        found = [piece._replace(odd=not piece.odd) for piece in found]
-    return found
-
-
 class HexView(LineView):
     """Bytes as hex digits and text, virtual: a file of 50 GB costs no more than one of 50 bytes.
 
@@ -128,6 +98,7 @@ class HexView(LineView):
         self._loaded: tuple[Any, ...] = (0, 0)
         self._bytes = b""
         self._pieces: list[Piece] = []
+        self._shades: dict[int, bool] = {}  # by the start of a piece: neighbours differ
         self._failed = False
 
     @property
@@ -221,7 +192,8 @@ class HexView(LineView):
         self._loaded = (start, stop, self.selection, self.against)
         try:
             self._bytes = self.file.source.read(start, max(0, stop - start))
-            self._pieces = pieces(self.file, start, stop, self._pieces)
+            self._pieces = list(pieces(self.file, start, stop - start))
+            self._shade()
             self.different = frozenset(self._compare(start, stop))
             self._failed = False
         except READ_ERRORS as error:
@@ -230,6 +202,13 @@ class HexView(LineView):
                 self._failed = True
                 self.post_message(Unreadable(error))
         return start
+
+    def _shade(self) -> None:
+        """Let the shades of neighbours differ; pieces that were visible before keep theirs."""
+        starts = [_start(piece) for piece in self._pieces]
+        known = next((index for index, start in enumerate(starts) if start in self._shades), 0)
+        shade = self._shades.get(starts[known], False) if starts else False
+        self._shades = {start: shade == ((index - known) % 2 == 0) for index, start in enumerate(starts)}
 
     def _compare(self, start: int, stop: int) -> Iterator[int]:
         """Yield the offsets of the selected bytes that the other file has not, or has otherwise."""
@@ -256,7 +235,8 @@ class HexView(LineView):
         address = self.text(f"{start:0{grid.digits}x} ", "detail")
         if not data:
             return [address, self.text("  cannot be read", "error")]
-        here = [piece for piece in self._pieces if piece.start < start + grid.per_line and piece.stop > start]
+        end = start + grid.per_line
+        here = [each for each in self._pieces if each.offset < end and each.offset + each.size > start]
         styles = [self._styles(start + index, here) for index in range(len(data))]
         text = [Segment(chr(byte) if 32 <= byte < 127 else "·", style) for byte, (style, _) in zip(data, styles)]
         left = Segment(" " * (grid.per_line - len(data) + 2))
@@ -281,8 +261,9 @@ class HexView(LineView):
 
     def _styles(self, offset: int, here: list[Piece]) -> tuple[Style, Style]:
         """Return the style of a byte, and that of the gap before it."""
-        piece = next((piece for piece in here if piece.start <= offset < piece.stop), None)
-        ink = "none" if piece is None or piece.field is None else "bytes-odd" if piece.odd else "bytes"
+        piece = next((piece for piece in here if piece.offset <= offset < piece.offset + piece.size), None)
+        odd = piece is not None and self._shades[_start(piece)]
+        ink = "none" if piece is None or piece.field is None else "bytes-odd" if odd else "bytes"
         shade = self.ink("selected" if offset in self.selection else ink)
         if offset == self.cursor:
             return self.ink("here") if self.has_focus else self.ink("selected") + Style(underline=True), shade
@@ -293,12 +274,13 @@ class HexView(LineView):
     def _names(self, here: list[Piece], start: int) -> Iterator[Segment]:
         """Yield the names of the fields that begin in the line, or of the field that continues in it."""
         left, end, first = self.grid.names, start + self.grid.per_line, start == self._loaded[0]
-        begin = [piece for piece in here if piece.start >= start or first] or here[:1]
+        begin = [piece for piece in here if piece.offset >= start] or here[:1]
         for piece in begin:
-            text = "┊" if piece.start < start and not first else self._label(piece, left if len(begin) == 1 else 0)
+            text = "┊" if piece.offset < start and not first else self._label(piece, left if len(begin) == 1 else 0)
             if left < 4:
                 return
-            chosen = max(piece.start, start) < self.selection.stop and self.selection.start < min(piece.stop, end)
+            stop = min(piece.offset + piece.size, end)
+            chosen = max(piece.offset, start) < self.selection.stop and self.selection.start < stop
             yield self.text(fit(text, left).rstrip(), "index" if chosen else "detail")
             yield Segment("  ")
             left -= len(text) + 2
@@ -312,3 +294,8 @@ class HexView(LineView):
         short = "".join(step if isinstance(step, str) else f"[{step}]" for step in last)
         name = escape(self.document.label(field) if room >= 24 else short)
         return f"{name} = {escape(value_text(field))}" if field.type in SHOWN_VALUES else name
+
+
+def _start(piece: Piece) -> int:
+    """Return where the field of a piece starts, which may be above the visible bytes."""
+    return piece.offset if piece.field is None else piece.field.offset

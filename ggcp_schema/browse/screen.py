@@ -249,11 +249,8 @@ class FileScreen(Screen[None]):
 
     @reads_file
     def action_copy_command(self) -> None:
-        file, field = self.document.file.path, self.field
-        if field is None:
-            self._copy(commands.hex_at(file, self.byte))
-        else:
-            self._copy(commands.printing(file, field, self.document.element_at(self.byte, field)))
+        element = self.document.element_at(self.byte, self.field)
+        self._copy(commands.printing(self.document.file.path, self.field, self.byte, element))
 
     @reads_file
     def action_extract(self) -> None:

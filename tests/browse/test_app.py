@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import struct
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -117,21 +116,6 @@ async def go_to(browser: Browser) -> None:
     assert browser.app.screen is not browser.screen
     await browser.press("escape")
     assert browser.path == "train_tokens"
-
-
-async def what_is_drawn_is_what_would_be_drawn_anew(browser: Browser) -> None:
-    """Lines that have not changed are not drawn again; none may be forgotten."""
-    moves = ["n", "down", "j", "right", "right", "down", "left", "left", "end", "up", "home", "n", "N", "tab", "2"]
-    moves += ["down", "right", "up", "left", "end", "ctrl+end", "3", "5", "down", "tab", "right", "down"]
-    moves += [*["right_square_bracket"] * 4, "left", "pagedown", "left_square_bracket", "ctrl+end", "ctrl+home"]
-    for key in [*moves, "tab", "down", "z", "down", "z", "t", "down", "t", "n"]:
-        await browser.press(key)
-        await browser.settle()
-        drawn = browser.strips()
-        for widget in browser.screen.query("TreeView, HexView, .pane"):
-            widget.refresh()
-        await browser.painted()
-        assert browser.strips() == drawn, key
 
 
 # Panes and sizes -------------------------------------------------------------------------------------------
@@ -261,19 +245,6 @@ async def the_picture_is_pooled_and_zoomed(browser: Browser) -> None:
     await browser.press("0")
     await browser.settle()
     assert view.window == (0, 0, 768, 64)
-
-
-async def health_names_the_dead_tokens(browser: Browser) -> None:
-    await browser.press("5")
-    await browser.settle()
-    view = browser.screen.query_one(HealthView)
-    assert view.found is not None
-    await browser.press("end")
-    dead = view.found.dead[-1]
-    assert f"token {dead}!" in browser.text()
-    await browser.press("enter")
-    tensor = browser.app.files[0].tensors["tok_embeddings"]
-    assert browser.hex.cursor == tensor.offset + 4 * 64 * dead
 
 
 async def the_layers_have_other_statistics(browser: Browser) -> None:
@@ -408,39 +379,18 @@ async def a_click_on_the_arrow_expands(browser: Browser) -> None:
 # Damage and change -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [SIZES[0], SIZES[2]], ids=lambda size: f"{size[0]}x{size[1]}")
-def test_a_damaged_file_shows_the_place_and_what_can_be_saved(size: tuple[int, int]) -> None:
+def test_a_damaged_file_shows_the_place_and_what_can_be_saved() -> None:
     async def script(browser: Browser) -> None:
         await browser.until(lambda: browser.hex.cursor == TRUNCATED.stat().st_size - 1)
         assert browser.path == "layers[0].w3.name"
         assert "✗ damaged" in browser.text("TopBar")
         assert any("✗" in line and "w3" in line for line in browser.text("TreeView").splitlines())
+        assert "11 of the model's 12 tensors" in browser.text("#damage")
+        assert "ggcp-schema validate" in browser.text("#damage")
         await browser.press("tab", "tab")
         assert "!" in browser.text("HexView")
-        await browser.press("1")
-        browser.screen.query_one(Overview).scroll_home(animate=False)
-        await browser.settle()
-        assert "11 of 12" in browser.text("Overview") or "11 of the" in browser.text("Overview")
 
-    browse(TRUNCATED, script=script, size=size)
-
-
-def test_findings_are_visited(tmp_path: Path) -> None:
-    content = bytearray(ALICE.read_bytes())
-    with open_file(ALICE) as file:
-        tensor = file.tensors["layers[2].wo"]
-    content[tensor.offset + 400 : tensor.offset + 404] = struct.pack("<f", float("nan"))
-    path = tmp_path / "nan.ggcp"
-    path.write_bytes(content)
-
-    async def script(browser: Browser) -> None:
-        await browser.press("f")
-        await browser.settle()
-        assert browser.hex.cursor == tensor.offset + 400
-        assert browser.path == "layers[2].wo.data"
-        assert "element 100 is NaN" in browser.text()
-
-    browse(path, script=script)
+    browse(TRUNCATED, script=script)
 
 
 def test_health_says_where_a_checkpoint_is_unsound(tmp_path: Path) -> None:
@@ -498,7 +448,7 @@ def test_a_file_that_changes_or_shrinks_gives_a_message_and_can_be_opened_again(
 # Formats ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["alice-vocab.gguf", "vocab.ggjt", "v1-lbfgs.ggcp", "v1-adam-raw-params.ggcp"])
+@pytest.mark.parametrize("name", ["alice-vocab.gguf", "vocab.ggjt", "v1-lbfgs.ggcp"])
 def test_every_format_opens_and_every_tab_shows_something(name: str) -> None:
     async def script(browser: Browser) -> None:
         if name.endswith(".gguf"):
@@ -722,20 +672,13 @@ async def the_edges_fit(browser: Browser) -> None:
 
 # Running them ----------------------------------------------------------------------------------------------
 
-AT_ALL_SIZES = (
-    the_edges_fit,
-    the_tree_moves_the_bytes,
-    the_bytes_move_the_tree,
-    next_and_previous_tensor,
-    search,
-    go_to,
-    every_tab,
-)
+MOVES = (the_tree_moves_the_bytes, the_bytes_move_the_tree, next_and_previous_tensor, search, go_to)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
 def test_at_every_size(size: tuple[int, int]) -> None:
-    browse(ALICE, script=in_turn(*AT_ALL_SIZES), size=size)
+    moves = MOVES if size in ((60, 15), (120, 40)) else ()
+    browse(ALICE, script=in_turn(the_edges_fit, *moves, every_tab), size=size)
 
 
 def test_moving_and_arranging() -> None:
@@ -754,11 +697,6 @@ def test_moving_and_arranging() -> None:
     )
 
 
-def test_all_that_changes_is_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(BrowseApp, "notify", lambda self, *words, **options: None)  # a message may go meanwhile
-    browse(ALICE, script=what_is_drawn_is_what_would_be_drawn_anew, size=(120, 24))
-
-
 def test_the_tabs_and_that_nothing_is_written(tmp_path: Path) -> None:
     path = tmp_path / "file.ggcp"
     path.write_bytes(ALICE.read_bytes())
@@ -771,7 +709,6 @@ def test_the_tabs_and_that_nothing_is_written(tmp_path: Path) -> None:
             rows_of_tokens_have_their_texts,
             the_histogram_has_a_logarithmic_scale,
             the_picture_is_pooled_and_zoomed,
-            health_names_the_dead_tokens,
             the_layers_have_other_statistics,
         ),
         tokens=lambda token: f"token {token}!",
@@ -799,7 +736,4 @@ def test_the_keys() -> None:
 
 
 def test_it_starts_with_light_colours() -> None:
-    async def script(browser: Browser) -> None:
-        assert not browser.app.current_theme.dark
-
-    browse(SMALL, script=script, light=True)
+    assert not BrowseApp([], open_file, light=True).current_theme.dark

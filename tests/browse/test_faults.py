@@ -232,13 +232,15 @@ def test_a_dead_token_leads_to_its_row_wherever_the_embeddings_stand(monkeypatch
     async def script(browser: Browser) -> None:
         await browser.press("5")
         await browser.settle()
-        await browser.press("end", "enter")
+        await browser.press("end")
         found = browser.screen.query_one(HealthView).found
         assert found is not None
+        assert f"token {found.dead[-1]}!" in browser.text("HealthView")
+        await browser.press("enter")
         tensor = browser.app.files[0].tensors["tok_embeddings"]
         assert browser.hex.cursor == tensor.offset + 4 * 64 * found.dead[-1]
 
-    browse(ALICE, script=script)
+    browse(ALICE, script=script, tokens=lambda token: f"token {token}!")
 
 
 def test_a_change_that_is_a_field_of_neither_file_moves_nothing() -> None:
@@ -382,12 +384,3 @@ def test_why_a_file_cannot_be_summarized_is_shown(monkeypatch: pytest.MonkeyPatc
         assert "nothing can be said" in browser.text("Overview")
 
     browse(ALICE, script=script)
-
-
-def test_a_damaged_file_says_at_the_top_what_is_whole_and_what_to_do() -> None:
-    async def script(browser: Browser) -> None:
-        shown = browser.text("#damage")
-        assert "11 of the model's 12 tensors" in shown
-        assert "ggcp-schema validate" in shown
-
-    browse(TRUNCATED, script=script)

@@ -204,7 +204,7 @@ def test_damage_and_what_the_reader_found_are_findings() -> None:
 )
 def test_the_command_that_prints_the_same_runs(path: str) -> None:
     with open_file(ALICE) as file:
-        line = commands.printing(str(ALICE), file.find(path))
+        line = commands.printing(str(ALICE), file.find(path), 0)
     words = shlex.split(line)
     assert words[0] == "ggcp-schema"
     result = run_cli(*words[1:])
@@ -214,7 +214,7 @@ def test_the_command_that_prints_the_same_runs(path: str) -> None:
 
 def test_the_command_for_an_element_prints_its_value() -> None:
     with open_file(ALICE) as file:
-        line = commands.printing(str(ALICE), file.find("layers[0].wq.data"), 17)
+        line = commands.printing(str(ALICE), file.find("layers[0].wq.data"), 0, 17)
         value = float(file.tensors["layers[0].wq"].array().reshape(-1)[17])
     result = run_cli(*shlex.split(line)[1:])
     assert float(result.stdout) == pytest.approx(value, rel=1e-6)
@@ -224,7 +224,7 @@ def test_file_names_are_quoted() -> None:
     name = "my file; rm -rf $HOME.ggcp"
     with open_file(ALICE) as file:
         for line in (
-            commands.printing(name, file.find("norm")),
+            commands.printing(name, file.find("norm"), 0),
             *(
                 commands.line([*command.words, *(blank.value for blank in command.blanks)])
                 for command in (
@@ -233,14 +233,14 @@ def test_file_names_are_quoted() -> None:
                     commands.converting(name),
                 )
             ),
-            commands.hex_at(name, 3),
+            commands.printing(name, None, 3),
         ):
             assert name in shlex.split(line)
 
 
 def test_a_file_name_like_an_option_is_a_path() -> None:
     with open_file(ALICE) as file:
-        assert commands.printing("-x.ggcp", file.find("norm")) == "ggcp-schema dump ./-x.ggcp norm"
+        assert commands.printing("-x.ggcp", file.find("norm"), 0) == "ggcp-schema dump ./-x.ggcp norm"
     assert commands.converting("-x.ggcp").filled(["out.gguf"]) == ["convert", "./-x.ggcp", "out.gguf"]
 
 
