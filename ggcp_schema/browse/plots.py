@@ -97,10 +97,10 @@ class Histogram(JobPane, Drawn, can_focus=True):
         found = self.found
         if found is None or self.error:
             return self.message
-        text = Text(f"{found.tensor.path}  {found.tensor.n_elements:,} values\n", self.ink("holder"))
+        text = Text()
         if found.done < 1:
-            total = short_size(found.tensor.nbytes)
-            text = Text.assemble(f"{bar(found.done, 12)} {100 * found.done:.0f} % of {total}  ", text)
+            text.append(f"{bar(found.done, 12)} {100 * found.done:.0f} % of {short_size(found.tensor.nbytes)}  ")
+        text.append(f"{found.tensor.path}  {found.tensor.n_elements:,} values\n", "bold")
         stats = found.stats
         if stats is None:
             return text
@@ -110,7 +110,7 @@ class Histogram(JobPane, Drawn, can_focus=True):
         for name, value in parts.items():
             bad = name in ("NaN", "Inf") and value != "0"
             text.append(f"{name}\u00a0")
-            text.append(f"{value}   ".replace(" %", "\u00a0%"), self.ink("error" if bad else "holder"))
+            text.append(f"{value}   ".replace(" %", "\u00a0%"), self.ink("error") if bad else "bold")
         scale, other = ("logarithmic", "linear") if self.logarithmic else ("linear", "logarithmic")
         return text.append(f"\ncounts, {scale} (o: {other})")
 

@@ -119,7 +119,7 @@ async def run():
             await timed("jump", lambda: screen.select(field))
         for share in (0.9, 0.1, 0.5, 0.999999):
             await timed("jump", lambda: view.jump(int(file.size * share)))
-        await timed("expand", lambda: (screen.select(file.find("layers")), tree.action_unfold()))
+        await timed("expand", lambda: (screen.select(file.find("layers")), tree.action_toggle_node()))
         await timed("jump", lambda: tree.action_scroll_end())
 
         async def walk(steps):
