@@ -9,6 +9,7 @@ from importlib import import_module
 from itertools import chain
 from typing import TYPE_CHECKING, cast
 
+from ggcp_schema.constructs import Struct
 from ggcp_schema.errors import NotACheckpointError, UsageError
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import File, Format, is_proven, open_source, what_it_is
@@ -60,11 +61,15 @@ def known_formats() -> dict[str, Format]:
     for entry in entry_points(group=GROUP):
         try:
             loaded = entry.load()
-        except Exception as error:  # another package may fail in any way
+        except (Exception, SystemExit) as error:  # another package may fail in any way
             message = f"the format {entry.name!r} ({entry.value}) cannot be loaded: {error}"
             raise UsageError(message, "Mend or uninstall the package that has it.") from error
         if not isinstance(loaded, Format):
             raise UsageError(f"the entry point {entry.name!r} ({entry.value}) is no Format, but {loaded!r:.40}")
+        name, magic, schema = loaded[:3]
+        if not (isinstance(name, str) and isinstance(magic, bytes) and magic and isinstance(schema, Struct)):
+            lacks = "a name, the bytes that its files begin with, or a Struct"
+            raise UsageError(f"the format {entry.name!r} ({entry.value}) lacks {lacks}")
         found.setdefault(loaded.name, loaded)
     return found
 

@@ -144,6 +144,32 @@ def test_an_entry_point_that_cannot_be_loaded_is_named(package: Path, tmp_path: 
     assert "the format 'toy' (toy_format:FORMAT) cannot be loaded" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("import sys; sys.exit(3)", "cannot be loaded: 3"),
+        ("1 / 0", "cannot be loaded: division by zero"),
+        ("FORMAT = 7", "is no Format, but 7"),
+        ("FORMAT = Format('toy', b'', Struct(), '')", "lacks"),
+        ("FORMAT = Format('toy', 'TOY1', Struct(), '')", "lacks"),
+        ("FORMAT = Format('toy', b'TOY1', None, '')", "lacks"),
+        ("FORMAT = Format([], b'TOY1', Struct(), '')", "lacks"),
+    ],
+)
+def test_a_broken_format_is_named(content: str, message: str, package: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.toy").write_bytes(sample(package))
+    whole = (package / "toy_format.py").read_text("utf-8")
+    imports = "from ggcp_schema.constructs import Struct\nfrom ggcp_schema.formats.file import Format\n"
+    (package / "toy_format.py").write_text(imports + content, "utf-8")
+    try:
+        result = run(package, "info", "x.toy", cwd=tmp_path)
+    finally:
+        (package / "toy_format.py").write_text(whole, "utf-8")
+    assert (result.returncode, "Traceback" in result.stderr) == (2, False)
+    assert "(toy_format:FORMAT)" in result.stderr
+    assert message in result.stderr
+
+
 def test_the_browser_shows_it(package: Path, tmp_path: Path) -> None:
     data = sample(package)
     for name, content in (("whole", data), ("cut", data[:-2]), ("changed", data[:8] + b"\xff\xff" + data[10:])):

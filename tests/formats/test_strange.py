@@ -359,3 +359,11 @@ def test_info_says_what_any_file_holds(name: str, kind: str, lines: list[str]) -
     text = run_cli("info", path, check=True).stdout
     for line in lines:
         assert line in text
+
+
+def test_names_of_tensors_hide_no_field_of_a_part(tmp_path: Path) -> None:
+    for number in range(2):
+        keys = [("split.no", 2, number), ("split.count", 2, 2), ("split.tensors.count", 5, 4)]
+        tensors = [(name, (2,), 0, bytes(8)) for name in ("tensor_count", "split.no")]
+        (tmp_path / f"m-0000{number + 1}-of-00002.gguf").write_bytes(build_gguf(keys, tensors))
+    assert checked(tmp_path / "m-00001-of-00002.gguf").valid

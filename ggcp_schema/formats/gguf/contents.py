@@ -42,7 +42,7 @@ def contents(gguf: GgufFile) -> tuple[tuple[str, str], ...]:
     text = Keys(gguf).text
     architecture, kind, tokenizer = text(names.ARCHITECTURE), text("general.type"), text("tokenizer.ggml.model")
     counts = counted(len(gguf.key_values), "key"), counted(gguf.container.get("tensor_count") or 0, "tensor")
-    words = [architecture or "no architecture", kind, f"version {gguf.get('version')}", *counts]
+    words = [architecture or "no architecture", kind, f"version {gguf.container.get('version')}", *counts]
     lines = {"name": text("general.name"), "contents": ", ".join(filter(None, words))}
     sizes = {name: _sizes(gguf.value(f"{architecture}.{name}")) for name in SIZES}
     if architecture != "llama":
@@ -114,7 +114,7 @@ def odd_parts(gguf: GgufFile) -> Iterator[tuple[str, str, str]]:
         name = os.path.basename(path)
         try:
             with open_gguf(path) as other:
-                tensors += other["tensor_count"]
+                tensors += other.container["tensor_count"]
                 if part_of(other) != (number, part[1]):
                     yield SPLIT_COUNT, f"{name} to be part {number} of {part[1]}", "another part"
                 if other.value(SPLIT_TENSORS) != total:
