@@ -250,6 +250,8 @@ class Padding(Described, Construct):
                 found = f"{size} (omit it to get zeros)"
                 raise FieldError(stream.tell(), f"{count_bytes(length)} of padding", found)
             obj = None
+        if obj is None and length > MOST_READ and recomputes(context):  # by a wrong offset, gigabytes
+            raise FieldError(stream.tell(), f"at most {MOST_READ:,} bytes of new padding", f"{length:,}")
         if isinstance(obj, Extent):
             obj.copy_to(stream)
         elif obj is not None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from ggcp_schema import FileError, GgcpError, MalformedError, PathError, UsageError, open_checkpoint, open_file
 from ggcp_schema.constructs import Extent, Field, NaN
 from ggcp_schema.inspect.edit import changes, check, edit, parse_assignment
-from tests.builder import build_checkpoint
+from tests.builder import build_checkpoint, build_gguf
 from tests.helpers import FIXTURES, TRUNCATED
 from tests.mapping import independent_order
 from tests.mapping.gguf_files import write_as_trainer
@@ -51,6 +51,13 @@ def refused(source: Path, output: Path, *assignments: str) -> GgcpError:
     assert str(dry.value) == str(wet.value)
     assert sorted(os.listdir(output.parent)) == before
     return wet.value
+
+
+@pytest.mark.parametrize("change", ["tensor_infos[1].offset=4294967296", "general.alignment:u32=2147483648"])
+def test_gigabytes_of_padding_are_refused(change: str, tmp_path: Path) -> None:
+    path = tmp_path / "in.gguf"
+    path.write_bytes(build_gguf([], [(name, (8,), 0, bytes(32)) for name in "ab"]))
+    assert "at most 65,536 bytes of new padding" in str(refused(path, tmp_path / "out.gguf", change))
 
 
 def text_of(field: Field) -> str | None:
