@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
+from math import prod
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
@@ -618,7 +619,7 @@ def tensor_of(field: Field, source: Source, path: str | None = None, type: str =
     if not isinstance(record, Container):
         return None
     data = record.get("data")
-    if not isinstance(data, Extent) or "ne" not in record:
+    if not isinstance(data, Extent) or "ne" not in record or data.nbytes < 4 * prod(record["ne"]) * bool(record["ne"]):
         return None
     return tensor_of_record(record, field.path if path is None else path, source, type)
 

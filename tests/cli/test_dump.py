@@ -260,3 +260,15 @@ def test_json_of_long_lists(kind, tmp_path, monkeypatch):
     assert [row["offset"] for row in found if row["size"]] == ends[:-1]
     assert ends[-1] == path.stat().st_size
     assert [row for row in whole if row in found] == [row for row in found if "more" not in row]
+
+
+def test_a_tensor_of_which_a_few_bytes_are_left(tmp_path):
+    data, path = build_checkpoint(), tmp_path / "x.ggcp"
+    path.write_bytes(data)
+    with open_file(path) as file:
+        start = file["layers[0].wq"].offset
+    path.write_bytes(data[: start + 4] + data[start + 61 :])
+    for options in ((), ("--full",), ("--json",)):
+        result = run_cli("dump", path, *options)
+        assert (result.returncode, "no bytes" in result.stderr) == (4, False)
+        assert "wk" in result.stdout
