@@ -11,6 +11,7 @@ from tests.fuzz.layout import walk
 from tests.fuzz.mutate import Recipe, draw, load
 from tests.fuzz.oracle import Oracle
 from tests.fuzz.seeds import SMALL, seed
+from tests.fuzz.targets import TARGETS, good, kept
 
 CORPUS = sorted((Path(__file__).parent / "corpus").glob("*.json"))
 PARTS = 8
@@ -28,6 +29,12 @@ def oracle(tmp_path_factory: pytest.TempPathFactory) -> Oracle:
 def test_corpus(oracle: Oracle, path: Path) -> None:
     found = list(oracle.examine(load(path), commands=COMMANDS))
     assert not found, "\n".join(map(str, found))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_what_searches_kept(target: str) -> None:
+    for data in (*good(target), *kept(target)):
+        TARGETS[target](data)  # if it raises, pytest shows the data
 
 
 @pytest.mark.parametrize("name", SMALL)
