@@ -37,7 +37,6 @@ from ggcp_schema.inspect.paths import pieces, place
 from ggcp_schema.inspect.summary import summarize, summary_lines
 from ggcp_schema.inspect.tensors import select
 from ggcp_schema.inspect.validate import examine_data, validate
-from ggcp_schema.llama.tokenizer import spm_tokenizer
 from ggcp_schema.mapping.base import base_of
 from ggcp_schema.mapping.vocabulary import read_vocabulary
 from tests.fuzz.little import LITTLE, little
@@ -165,9 +164,8 @@ def vocabularies(data: bytes) -> None:
     again = {entry.key: (entry.type, entry.value) for entry in read_vocabulary(copy).keys}
     for entry in vocabulary.keys:
         assert same_value(again[entry.key], (entry.type, entry.value)), f"{entry.key} is another one"
-    spm = spm_tokenizer(vocabulary.keys)
-    inexpressible(spm)
-    for document in (tokenizer_json(spm), tokenizer_config(spm, 16)):
+    inexpressible(vocabulary)
+    for document in (tokenizer_json(vocabulary), tokenizer_config(vocabulary, 16)):
         json.dumps(document, allow_nan=False).encode()
 
 
@@ -192,8 +190,9 @@ def edits(data: bytes) -> None:
         if any("value_type" in change.path for change in wanted):
             return  # after which the value is another one
         output = FOLDER / "edited"
+        output.unlink(missing_ok=True)
         try:
-            written = edit(file, output, wanted, force=True, sync=False)
+            written = edit(file, output, wanted, sync=False)
         except GgcpError as error:
             if size is not None:
                 raise AssertionError("refused after a dry run") from error
