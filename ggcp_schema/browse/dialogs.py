@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from time import monotonic
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from rich.segment import Segment
 from rich.text import Text
@@ -22,7 +22,7 @@ from textual.widgets import Input, Label, Static
 from ggcp_schema.browse.commands import Blank, Command, arguments, complete, line
 from ggcp_schema.browse.document import READ_ERRORS, Document
 from ggcp_schema.browse.jobs import Working
-from ggcp_schema.browse.lines import Hanging, LineView
+from ggcp_schema.browse.lines import LineView, labelled
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.inspect import Report
 from ggcp_schema.inspect.search import SHOWN, Hit, Hits, search
@@ -150,11 +150,11 @@ class SearchWindow(ModalScreen["Target | None"]):
         self.query_one(Results).action_move(step)
 
 
-class Finished:
+class Finished(NamedTuple):
     """How a command ended: its exit code and what it printed."""
 
-    def __init__(self, code: int, output: str) -> None:
-        self.code, self.output = code, output
+    code: int
+    output: str
 
 
 class Output(VerticalScroll, Working, can_focus=True):
@@ -299,20 +299,21 @@ class HelpWindow(ModalScreen[None]):
         self.groups = groups
 
     def compose(self) -> ComposeResult:
-        texts = [Text("\n").join(self._keys(*group)) for group in self.groups.items()]
+        groups = [[*self._keys(*group)] for group in self.groups.items()]
         with VerticalScroll(classes="window -small") as window:
             window.border_title, window.border_subtitle = "Keys", "↑ ↓ PgUp PgDn: scroll   Esc: close"
-            for part in (texts[:2], texts[2:]):
-                yield Static(Hanging(Text("\n\n").join(part), 19))
+            for part in (groups[:2], groups[2:]):
+                yield Static(labelled((line for group in part for line in group), 18))
 
-    def _keys(self, title: str, owner: type[DOMNode]) -> Iterator[Text]:
-        """Yield the keys of a widget, a line for each."""
-        yield Text(title, "bold underline")
+    def _keys(self, title: str, owner: type[DOMNode]) -> Iterator[tuple[str, str]]:
+        """Yield the keys of a widget and what they do, below its name."""
+        yield title, ""
         for binding in (each for each in vars(owner).get("BINDINGS", ()) if isinstance(each, Binding)):
             names = [format_key(key) for key in binding.key.split(",")]
-            keys = " ".join(name.capitalize() if len(name) > 1 else name for name in names)
             words = binding.tooltip or binding.description
-            yield Text.assemble((f"  {keys:<16} ", "bold"), words[:1].upper() + words[1:])
+            keys = " ".join(name.capitalize() if len(name) > 1 else name for name in names)
+            yield f"  {keys}", words[:1].upper() + words[1:]
+        yield "", ""
 
     def on_mount(self) -> None:
         self.query_one(".window").focus()

@@ -34,13 +34,14 @@ class Document:
     """A file and its name, marks, tensors and facts.
 
     `tokens` gives the text of a token of the vocabulary, if one is known. `summary` is what `info` says, `usage` what
-    the bytes are used for; both are None until `study` has found them.
+    the bytes are used for; both are None until `study` has found them; `problem` says why it could not.
     """
 
     def __init__(self, file: File, tokens: Callable[[int], str] | None = None) -> None:
         self.file, self.tokens = file, tokens
         self.summary: Summary | None = None
         self.usage: Usage | None = None
+        self.problem = ""
         self._unsound: list[Unsound] | None = None
 
     @cached_property

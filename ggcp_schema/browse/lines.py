@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
 from rich.style import Style
+from rich.table import Column, Table
 from rich.text import Text
 from textual import events
 from textual.binding import Binding, BindingType
@@ -57,18 +58,13 @@ def bar(share: float, width: int) -> str:
     return ("█" * whole + (BARS[rest] if rest else "")).ljust(width)
 
 
-class Hanging:
-    """Lines whose continuation is indented below the text and not below the label."""
-
-    def __init__(self, text: Text, indent: int) -> None:
-        self.text, self.indent = text, indent
-
-    def __rich_console__(self, console: Any, options: Any) -> Any:
-        for line in self.text.split("\n"):
-            label, words = line[: self.indent], line[self.indent :]
-            for index, part in enumerate(words.wrap(console, max(8, options.max_width - self.indent))):
-                part.rstrip()
-                yield Text.assemble(label if index == 0 else " " * self.indent, part)
+def labelled(lines: Iterable[tuple[str, str]], width: int) -> Table:
+    """Return labels and texts side by side; a text that is wrapped hangs below its start."""
+    table = Table.grid(Column(width=width, style="bold", no_wrap=True), padding=(0, 1, 0, 0))
+    table.add_column()
+    for label, words in lines:
+        table.add_row(Text(label), Text(words))
+    return table
 
 
 class Drawn(Widget):

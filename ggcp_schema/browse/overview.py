@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from rich.segment import Segment
+from rich.table import Table
 from rich.text import Text
 from textual import events
 from textual.app import ComposeResult
@@ -14,7 +15,7 @@ from textual.containers import VerticalScroll
 from textual.widgets import Sparkline, Static
 
 from ggcp_schema.browse.document import Document
-from ggcp_schema.browse.lines import Drawn, Hanging, bar, number
+from ggcp_schema.browse.lines import Drawn, bar, labelled, number
 from ggcp_schema.browse.panes import Moved, Pane
 from ggcp_schema.constructs import short_size
 from ggcp_schema.constructs.tree import Field
@@ -28,6 +29,10 @@ SIGNS = dict(zip(USES, "█▓▒▚░·≡╳"))
 INKS = dict(zip(USES, ("bar", "value", "warning", "state", "detail", "none", "name", "error")))
 DAMAGE = ("damage", "whole", "cut", "lost")  # the labels of lines about damage
 MEMBERS = 40  # children listed at most
+
+
+def _labels(lines: Iterable[Line]) -> Table:
+    return labelled(((label, escape(words)) for label, words in lines), 12)
 
 
 class Overview(VerticalScroll, Pane, can_focus=True):
@@ -51,18 +56,16 @@ class Overview(VerticalScroll, Pane, can_focus=True):
     def _put(self, name: str, text: Any) -> None:
         static = self.query_one(f"#{name}", Static)
         static.display = bool(text)
-        static.update(_labelled(text) if isinstance(text, list) else text)
+        static.update(_labels(text) if isinstance(text, list) else text)
 
     def show(self, field: Field | None) -> None:
         if not self._shown and self.document.summary is not None:
             self._shown = True
             self._show_facts(self.document.summary)
+        if self.document.problem:
+            self._put("facts", escape(self.document.problem, keep_newlines=True))
         if field is not None:
             self.query_one(FileMap).place(field.offset)
-
-    def fail(self, error: Exception) -> None:
-        """Show why the file cannot be summarized."""
-        self._put("facts", escape(str(error), keep_newlines=True))
 
     def _show_facts(self, summary: Summary) -> None:
         """Show the lines of `info`, but the file's name and how to browse it: what to do next and damage at the top."""
@@ -95,11 +98,6 @@ class Overview(VerticalScroll, Pane, can_focus=True):
         if chart.display:
             text.append(f"\nthe last {len(past)} losses, {number(min(past))} to {number(max(past))}:")
         return text
-
-
-def _labelled(lines: list[Line]) -> Hanging:
-    text = Text("\n").join(Text.assemble((f"{label:<12} ", "bold"), escape(words)) for label, words in lines)
-    return Hanging(text, 13)
 
 
 class FileMap(Drawn):
@@ -213,4 +211,4 @@ class Schema(VerticalScroll, Pane, can_focus=True):
 
     def show(self, field: Field | None) -> None:
         after = "These bytes belong to no field: they come after the damage."
-        self.query_one(Static).update(after if field is None else _labelled([*describe(self.document, field)]))
+        self.query_one(Static).update(after if field is None else _labels(describe(self.document, field)))

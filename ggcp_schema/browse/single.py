@@ -85,9 +85,8 @@ class BrowseScreen(FileScreen):
 
     def studied(self, document: Document, result: Any, *, done: bool) -> None:
         super().studied(document, result, done=done)
-        if isinstance(self.panes[0], Overview) and result is not None:
-            self.panes[0].fail(result)
-        elif self.tab in (0, len(KINDS) - 1):
+        document.problem = "" if result is None else str(result)
+        if self.tab in (0, len(KINDS) - 1):
             self._show_in_tab()
 
     # Tabs --------------------------------------------------------------------------------------------------
@@ -116,7 +115,7 @@ class BrowseScreen(FileScreen):
     @reads_file
     def _show_in_tab(self, origin: Widget | None = None) -> None:
         pane = self.panes[self.tab]
-        if pane is origin or not pane.is_attached:
+        if pane is origin or not pane.is_mounted:  # it is shown once it is mounted
             return
         pane.show(self.field)
         element = self.document.element_at(self.byte, self.field)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import ClassVar
 
 from rich.segment import Segment
@@ -16,7 +15,7 @@ from ggcp_schema.browse.lines import LineView, fit, number
 from ggcp_schema.browse.panes import Moved, Pane, cannot_show, wrapped
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.errors import GgcpError
-from ggcp_schema.files.tensor import Tensor
+from ggcp_schema.inspect.pooling import Matrix
 from ggcp_schema.inspect.text import escape
 
 CELL = 10  # characters
@@ -24,22 +23,12 @@ TOKEN = 10  # characters of the text of a token
 WRAP = 8  # elements in a row of a tensor with one dimension
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(Matrix):
     """A tensor as rows and columns: a row is a run of `ne[0]` elements, or of 8 if there is one dimension."""
-
-    tensor: Tensor
 
     @property
     def columns(self) -> int:
-        """The number of columns."""
-        shape = self.tensor.shape
-        return shape[0] if len(shape) > 1 else min(WRAP, self.tensor.n_elements)
-
-    @property
-    def rows(self) -> int:
-        """The number of rows."""
-        return -(-self.tensor.n_elements // self.columns) if self.columns else 0
+        return super().columns if len(self.tensor.shape) > 1 else min(WRAP, self.tensor.n_elements)
 
     def label(self, row: int) -> str:
         """Return the indices of a row, the slowest first; of a tensor with one dimension its first index."""

@@ -22,6 +22,7 @@ from textual.app import App, ComposeResult
 from ggcp_schema.browse import dialogs, jobs, pair
 from ggcp_schema.browse.document import Document
 from ggcp_schema.browse.lines import fit
+from ggcp_schema.browse.overview import Overview
 from ggcp_schema.browse.plots import PictureView
 from ggcp_schema.browse.tables import HealthView, Layers, measure_all
 from ggcp_schema.browse.tree import TreeView
@@ -370,6 +371,22 @@ def test_the_file_is_looked_at_from_time_to_time(monkeypatch: pytest.MonkeyPatch
 
     async def script(browser: Browser) -> None:
         await browser.until(lambda: len(looked) > 2)
+
+    browse(ALICE, script=script)
+
+
+def test_what_is_found_while_the_overview_is_made_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    compose = Overview.compose
+
+    def composed(self: Overview) -> ComposeResult:
+        self.document.study(lambda result: None)
+        self.screen.studied(self.document, None, done=True)  # type: ignore[attr-defined]
+        return compose(self)
+
+    monkeypatch.setattr(Overview, "compose", composed)
+
+    async def script(browser: Browser) -> None:
+        assert "untrained" in browser.text("Overview")
 
     browse(ALICE, script=script)
 
