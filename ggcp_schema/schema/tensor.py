@@ -96,7 +96,10 @@ class Tensor(Struct):
         if place is None:
             return super()._parse(stream, context, path)
         n_dims, size = len(place.shape), stream_end(stream, context)
-        stream.seek(min(place.start + len(place.header), size))
+        if place.start + len(place.header) > size:
+            stream.seek(min(place.start, size))
+            return super()._parse(stream, context, path)  # the file ends before
+        stream.seek(place.start + len(place.header))
         padding = stream.read(max(0, min(place.data, size) - stream.tell()))
         start, end = stream.tell(), max(place.data, place.stop)
         if place.is_whole:  # also if bytes of the header, or more than the padding, are missing

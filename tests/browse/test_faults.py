@@ -31,7 +31,7 @@ from ggcp_schema.errors import FileError
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats import open_file
 from ggcp_schema.inspect import health, text
-from ggcp_schema.inspect.diff import DIFFERENT, FieldRow
+from ggcp_schema.inspect.diff import FieldRow
 from ggcp_schema.inspect.search import Index, search
 from tests.browse.driver import Browser, browse
 from tests.helpers import FIXTURES, ORDERS, TRUNCATED
@@ -251,7 +251,7 @@ def test_a_change_that_is_a_field_of_neither_file_moves_nothing() -> None:
         screen = browser.app.screen_stack[1]
         assert isinstance(screen, pair.PairScreen)
         before = (screen.side, screen.field)
-        nowhere = pair.Change(FieldRow("n_rot", DIFFERENT, None, None), "n_rot", ((None, None), (None, None)))
+        nowhere = pair.Change(FieldRow("n_rot", "different", None, None), "n_rot", ((None, None), (None, None)))
         screen.changes.changes.rows.insert(0, nowhere)
         screen.changes.moved()
         await browser.painted()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ggcp_schema.browse.hexview import Layout
 from tests.browse.driver import Browser, browse
-from tests.helpers import FIXTURES, TRUNCATED
+from tests.helpers import FIXTURES
 
 SIZES = st.integers(1, 1 << 40)
 
@@ -40,9 +40,9 @@ def test_neighbours_differ_in_shade_and_keep_theirs_when_the_view_scrolls() -> N
 
 
 def test_bytes_after_damage_belong_to_no_field(tmp_path: Path) -> None:
-    content = bytearray(TRUNCATED.read_bytes())
-    content[4:8] = b"\x09\0\0\0"
-    damaged = tmp_path / "version.ggcp"
+    content = bytearray((FIXTURES / "alice-vocab.gguf").read_bytes())
+    content[24:32] = b"\xff" * 8  # the length of the first key
+    damaged = tmp_path / "length.gguf"
     damaged.write_bytes(content)
 
     async def script(browser: Browser) -> None:

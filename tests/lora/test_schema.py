@@ -104,12 +104,6 @@ def test_each_cut_of_ggcl_is_found(path: Path, tmp_path: Path) -> None:
         assert found.value.offset <= size
 
 
-def test_bytes_after_the_end_of_ggcl_are_found(tmp_path: Path) -> None:
-    (tmp_path / "long.ggcl").write_bytes(GGCL[0].read_bytes() + b"\0")
-    with pytest.raises(MalformedError, match="end of the file"), opened(tmp_path / "long.ggcl"):
-        pass
-
-
 @pytest.mark.parametrize(
     ("path", "offset", "value", "field"),
     [
