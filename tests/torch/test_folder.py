@@ -28,10 +28,11 @@ from transformers import (
     pipeline,
 )
 
+from ggcp_schema.mapping.vocabulary import read_vocabulary
 from tests.helpers import FIXTURES, GENUINE, ORDERS
 from tests.huggingface import forward
 from tests.huggingface.folders import ALICE, programs, write_folder
-from tests.huggingface.test_tokenizer import fast, read
+from tests.huggingface.test_tokenizer import fast
 from tests.huggingface.texts import PARAGRAPH, SPECIAL, texts
 from tests.mapping import reference
 from tests.mapping.test_llama import BEGINNING, CONTINUATION, ROTMAX_EPS
@@ -172,7 +173,7 @@ def test_the_tokenizer_gives_the_ids_of_its_file(name: str, folders: dict[Path, 
     """Which are those of llama.cpp, as tests/huggingface shows; also after it was saved with the trained model."""
     path = FIXTURES / name
     vocab = FIXTURES / ("alice-vocab.gguf" if path == ALICE else "vocab.gguf")
-    expected = fast(read(vocab))
+    expected = fast(read_vocabulary(vocab))
     strings = [*texts(), *SPECIAL]
     tokenizer = AutoTokenizer.from_pretrained(folders[path])
     tokenizer.pad_token = tokenizer.unk_token
