@@ -26,6 +26,10 @@ FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
 TRUNCATED = FIXTURES / "truncated-v0-lbfgs.ggcp"
 GENUINE = sorted(path for path in FIXTURES.glob("*.ggcp") if path != TRUNCATED)
 ORDERS = sorted((FIXTURES / "orders").glob("*.ggcp"))
+ONE_OF_EACH = [  # one of each: layout, optimizer, raw parameters, past losses, size of the feed-forward layer, order
+    *(FIXTURES / f"{name}.ggcp" for name in ("v0-adam", "v1-adam-past5", "v1-adam-raw-params", "v1-lbfgs")),
+    *(FIXTURES / f"{name}.ggcp" for name in ("twin-lbfgs.v0", "twin-ff48.v1", "orders/jun-A-3", "orders/aug-B-3")),
+]
 COMMAND = (sys.executable, "-m", "ggcp_schema")
 TIMEOUT = 120  # seconds after which a process counts as hung
 

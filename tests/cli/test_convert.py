@@ -20,7 +20,7 @@ from tests.builder import build_checkpoint
 from tests.helpers import (
     FIXTURES,
     GENUINE,
-    ORDERS,
+    ONE_OF_EACH,
     TRUNCATED,
     assert_no_traceback,
     expected_resume,
@@ -101,7 +101,7 @@ def test_the_summary(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["out.gguf"]
 
 
-@pytest.mark.parametrize("path", [*GENUINE, *ORDERS], ids=name_of)
+@pytest.mark.parametrize("path", ONE_OF_EACH, ids=name_of)
 def test_the_command_to_resume_has_the_numbers_of_the_file(path: Path, tmp_path: Path) -> None:
     out = tmp_path / "my out.gguf"
     line = run_cli("convert", path, out, check=True).stdout.splitlines()[-1]

@@ -24,7 +24,7 @@ from ggcp_schema.mapping.export import MissingError
 from ggcp_schema.mapping.model import model_content
 from tests.builder import build_checkpoint
 from tests.cli.test_export import assert_refused
-from tests.helpers import FIXTURES, GENUINE, ORDERS, run_cli
+from tests.helpers import FIXTURES, ONE_OF_EACH, run_cli
 from tests.huggingface.folders import ALICE, read_json, vocabulary_for
 from tests.lora.lora_files import BASE, write_grouped_base, write_model
 from tests.mapping import gguf_files
@@ -54,7 +54,7 @@ def optimizer_line(text: str) -> str:
 # Every file of 2023 ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", GENUINE + ORDERS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", ONE_OF_EACH, ids=lambda path: path.name)
 def test_every_checkpoint_is_written_and_verified(path: Path, out: Path) -> None:
     vocab = vocabulary_for(path)
     text = run_cli("export", path, out, "--to", "hf", "--vocab", vocab, "--ctx", "64", "--verify", check=True).stdout

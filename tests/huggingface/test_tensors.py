@@ -18,7 +18,7 @@ from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.huggingface.tensors import moment_tensors, weight_tensors
 from ggcp_schema.llama.rotation import halves
 from tests.builder import build_checkpoint
-from tests.helpers import FIXTURES, GENUINE, ORDERS
+from tests.helpers import FIXTURES, GENUINE, ONE_OF_EACH, ORDERS
 from tests.huggingface import forward
 from tests.huggingface.folders import ALICE, write_folder
 from tests.mapping import independent_order, reference
@@ -76,7 +76,7 @@ def test_partly_rotated_models_at_many_positions(name: str, tmp_path: Path) -> N
 # The weights -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", GENUINE + ORDERS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", ONE_OF_EACH, ids=lambda path: path.name)
 def test_every_weight_is_there_bit_for_bit(path: Path, tmp_path: Path) -> None:
     write_folder(tmp_path, path)
     model, found = reference.read_model(path), load_file(tmp_path / "model.safetensors")
@@ -195,7 +195,7 @@ def test_grouped_queries_have_keys_of_fewer_heads(tmp_path: Path) -> None:
 
 # The optimizer's state -------------------------------------------------------------------------------------
 
-WITH_ADAM = [path for path in GENUINE + ORDERS if "lbfgs" not in path.name]
+WITH_ADAM = [path for path in ONE_OF_EACH if "lbfgs" not in path.name]
 
 
 @pytest.mark.parametrize("path", WITH_ADAM, ids=lambda path: path.name)

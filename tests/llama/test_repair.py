@@ -10,7 +10,7 @@ import pytest
 
 from ggcp_schema.formats import open_file
 from tests.builder import build_checkpoint
-from tests.helpers import FIXTURES, GENUINE, ORDERS, run_cli
+from tests.helpers import FIXTURES, GENUINE, ONE_OF_EACH, ORDERS, run_cli
 from tests.llama.test_soundness import damaged, offset_of
 
 V0 = FIXTURES / "v0-adam.ggcp"
@@ -81,7 +81,7 @@ def test_a_bit_of_which_it_is_unknown_whether_x_or_the_weights_are_right_is_left
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("path", GENUINE, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", ONE_OF_EACH, ids=lambda path: path.name)
 def test_headers_names_and_paddings_follow_from_the_hyper_parameters(path: Path, tmp_path: Path) -> None:
     w1 = "w3" if "ff48" in path.name else "w1"  # whose shape tells n_ff where the formula does not
     with open_file(path) as file:

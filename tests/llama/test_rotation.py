@@ -24,12 +24,15 @@ head_sizes = st.integers(1, 128).map(lambda pairs: 2 * pairs)
 
 
 @functools.cache
-def differences(name: str, rms_eps: float, rotation: reference.Rotation) -> reference.Array:
-    """The trainer's log probabilities less those of the reference: [position, token]."""
+def differences(
+    name: str, rms_eps: float, rotation: reference.Rotation, count: int | None = None
+) -> reference.Array:
+    """The trainer's log probabilities less those of the reference: [position, token], of the first `count` tokens."""
     stored = np.load(FIXTURES / f"{name}.logits.npz")
     path = FIXTURES / f"{name}.ggcp"
-    computed = reference.log_probabilities(path, stored["tokens"].tolist(), rms_eps, rotation)
-    difference: reference.Array = reference.log_softmax(stored["logits"]) - computed[stored["positions"]]
+    computed = reference.log_probabilities(path, stored["tokens"].tolist()[:count], rms_eps, rotation)
+    known = stored["positions"] < len(computed)
+    difference: reference.Array = reference.log_softmax(stored["logits"][known]) - computed[stored["positions"][known]]
     return difference
 
 
@@ -58,7 +61,7 @@ def test_control_a_wrong_epsilon_is_wrong(name: str) -> None:
     right = differences(name, RMS_EPS[name], "2023")[0]
     assert np.abs(right).max() < 3e-5
     for rms_eps in WRONG_EPS[name]:
-        wrong = differences(name, rms_eps, "2023")[0]
+        wrong = differences(name, rms_eps, "2023", 1)[0]
         assert np.abs(wrong).max() > 1e-4
         assert rms(wrong) > 5 * rms(right)
 
@@ -142,8 +145,5 @@ def test_the_reference_continues_alice() -> None:
     vocabulary = reference.read_ggjt_vocabulary(FIXTURES / "alice-vocab.ggjt")
     prompt = [1, *reference.tokenize("Alice was beginning to get very", vocabulary)]
     texts = {token: text for text, (token, _) in vocabulary.items()}
-    continuation = b"".join(texts[token] for token in reference.greedy(path, prompt, 50, 5e-6)).decode()
-    expected = (
-        " tired of sitting by her sister on the bank, and of having nothing to do: once or twice she had peeped into"
-    )
-    assert continuation[: len(expected)] == expected
+    continuation = b"".join(texts[token] for token in reference.greedy(path, prompt, 30, 5e-6)).decode()
+    assert continuation == " tired of sitting by her sister on the bank, and of having nothing to do: once"

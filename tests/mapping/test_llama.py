@@ -143,7 +143,8 @@ def test_alice_continues_the_text_word_for_word(vocab: str, model: Path) -> None
     ran = llama.run(model, BEGINNING, [1], n_greedy=30)
     assert ran.prompt == prompt
     assert ran.text == CONTINUATION
-    assert ran.greedy == reference.greedy(ALICE, prompt, 30, ALICE_EPS)
+    if vocab == "alice-vocab.gguf":  # the text is the same, and with it the tokens
+        assert ran.greedy == reference.greedy(ALICE, prompt, 30, ALICE_EPS)
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from ggcp_schema.mapping.convert import ResumeOptions, plan_resume
 from ggcp_schema.mapping.export import MissingError, ModelOptions, plan_model
 from ggcp_schema.mapping.plan import Plan, Written, epsilon_of, write
 from tests.builder import build_checkpoint
-from tests.helpers import FIXTURES, GENUINE, ORDERS, TRUNCATED
+from tests.helpers import FIXTURES, ONE_OF_EACH, TRUNCATED
 from tests.llama.test_eras import MISTAKEN, WRITTEN
 from tests.mapping.gguf_files import data, read_gguf, value, write_as_trainer
 from tests.writing import content_of
@@ -45,7 +45,7 @@ def notes(plan: Plan) -> dict[str, str]:
 # What a plan says ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", [*GENUINE, *ORDERS], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", ONE_OF_EACH, ids=lambda path: path.stem)
 def test_the_plan_is_what_is_then_written(path: Path, tmp_path: Path) -> None:
     with open_file(path) as file:
         plan = plan_resume(file)
