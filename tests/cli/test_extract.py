@@ -12,7 +12,6 @@ import xml.etree.ElementTree as ET
 import gguf
 import numpy as np
 import pytest
-from matplotlib.image import imread
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
@@ -155,6 +154,8 @@ def test_a_tensor_without_a_name_is_not_left_out(tmp_path):
 def test_pictures(name, tmp_path):
     for out in (tmp_path / "x.svg", tmp_path / "x.png"):
         run_cli("extract", FIXTURES / "alice.ggcp", name, out, check=True)
+    from matplotlib.image import imread  # slow, and all processes that run tests import this module
+
     picture = imread(tmp_path / "x.png")
     height, width = picture.shape[:2]
     assert height >= 400
@@ -175,6 +176,8 @@ def test_the_picture_of_a_matrix_shows_its_values(tmp_path):
     draws = iter([halves])
     path.write_bytes(build_checkpoint(n_vocab=3000, n_layer=0, data=lambda count: next(draws, np.ones(count))))
     run_cli("extract", path, "tok_embeddings", tmp_path / "x.png", check=True)
+    from matplotlib.image import imread  # slow, and all processes that run tests import this module
+
     picture = imread(tmp_path / "x.png")
     height, width = picture.shape[:2]
     upper, lower = (picture[height // 4 * quarter, width // 4, :3] for quarter in (1, 3))

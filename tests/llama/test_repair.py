@@ -14,11 +14,7 @@ from tests.helpers import FIXTURES, GENUINE, ONE_OF_EACH, ORDERS, run_cli
 from tests.llama.test_soundness import damaged, offset_of
 
 V0 = FIXTURES / "v0-adam.ggcp"
-WITH_X = [
-    path
-    for path in (*GENUINE, *ORDERS)
-    if path.name.startswith(("v0-adam", "rotmax8-v0", "jun-", "eb5-", "v1-lbfgs", "twin-lbfgs", "aug-lbfgs"))
-]
+WITH_X = [path for path in ONE_OF_EACH if path.name.startswith(("v0-adam", "jun-", "v1-lbfgs", "twin-lbfgs"))]
 
 
 def repaired(path: Path, folder: Path, *, code: int = 0) -> bytes:

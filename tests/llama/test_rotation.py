@@ -24,9 +24,7 @@ head_sizes = st.integers(1, 128).map(lambda pairs: 2 * pairs)
 
 
 @functools.cache
-def differences(
-    name: str, rms_eps: float, rotation: reference.Rotation, count: int | None = None
-) -> reference.Array:
+def differences(name: str, rms_eps: float, rotation: reference.Rotation, count: int | None = None) -> reference.Array:
     """The trainer's log probabilities less those of the reference: [position, token], of the first `count` tokens."""
     stored = np.load(FIXTURES / f"{name}.logits.npz")
     path = FIXTURES / f"{name}.ggcp"

@@ -14,8 +14,10 @@ from ggcp_schema.mapping.merged import merged
 from tests.lora import independent
 from tests.lora.lora_files import (
     BASE,
+    CHECKPOINTS,
     EVERY,
     FOLDER,
+    GGCL,
     GGLA,
     PEFT,
     adapter_of,
@@ -66,7 +68,7 @@ def test_each_output_of_each_file(path: Path, tmp_path: Path) -> None:
     assert cost == 0 if path == PEFT else cost > 0.7  # without the norms it is not the finetune
 
 
-@pytest.mark.parametrize("path", EVERY, ids=ids)
+@pytest.mark.parametrize("path", [PEFT, GGLA[0], GGCL[0], CHECKPOINTS[0]], ids=ids)
 def test_a_q8_0_base_adds_the_rounding_of_its_arithmetic_and_nothing_else(path: Path, tmp_path: Path) -> None:
     """llama.cpp rounds weights and activations to Q8_0, but nothing that the adapter multiplies.
 

@@ -21,7 +21,7 @@ from ggcp_schema.llama.names import tensor_name
 from ggcp_schema.mapping.convert import plan_resume
 from ggcp_schema.mapping.verify import Verification, verify
 from tests.builder import build_checkpoint
-from tests.helpers import FIXTURES, GENUINE, ORDERS, expected_model, expected_resume
+from tests.helpers import FIXTURES, GENUINE, ONE_OF_EACH, expected_model, expected_resume
 from tests.writing import Entry, entries_of, write_gguf
 
 CHECKPOINT = FIXTURES / "v1-adam-past5.ggcp"
@@ -52,7 +52,7 @@ def names(result: Verification) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("verbatim", [False, True])
-@pytest.mark.parametrize("path", [*GENUINE, *ORDERS], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", ONE_OF_EACH, ids=lambda path: path.stem)
 def test_what_convert_wrote_holds_the_checkpoint(tmp_path: Path, path: Path, verbatim: bool) -> None:
     output = tmp_path / "x.gguf"
     convert(path, output, verbatim=verbatim, sync=False)
