@@ -67,7 +67,8 @@ def _run() -> int:
         code = end.code if isinstance(end.code, int) else 0
     except WrongUsage as error:
         command = error.ctx.command_path if error.ctx else "ggcp-schema"
-        _say_error(UsageError(error.format_message(), f"`{command} --help` explains the command."))
+        text = error.format_message().replace("a valid int", "a whole number").replace("a valid float", "a number")
+        _say_error(UsageError(text.replace("number range", "number"), f"`{command} --help` explains the command."))
     except GgcpError as error:
         _say_error(error)
         code = error.exit_code

@@ -83,8 +83,11 @@ class Commands(TyperGroup):
                 return super().resolve_command(ctx, ["info", *args])
             import difflib
 
-            near = difflib.get_close_matches(name, self.list_commands(ctx), n=1)
-            ctx.fail(f"No such command or file {name!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
+            from ggcp_schema.files.magic import names_like
+
+            near = [*difflib.get_close_matches(name, self.list_commands(ctx), n=1, cutoff=0.7), *names_like(name)]
+            meant = " or ".join(map(repr, near))
+            ctx.fail(f"No such command or file {name!r}." + (f" Did you mean {meant}?" if near else ""))
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
@@ -135,4 +138,6 @@ def _root(
     """Read, inspect and convert ggcp checkpoints written by llama.cpp's train-text-from-scratch (2023).
 
     `ggcp-schema FILE` is short for `ggcp-schema info FILE`.
+
+    Example: ggcp-schema checkpoint.bin
     """

@@ -13,6 +13,7 @@ from ggcp_schema.constructs import Field
 from ggcp_schema.formats import known_formats, open_file
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.paths import parse_path
+from ggcp_schema.llama.moments import parse_moments
 
 FILE_ARGUMENTS = ("file", "files", "a", "checkpoint", "input")  # their names in the commands
 MOST = 100  # proposals
@@ -20,12 +21,19 @@ MOST = 100  # proposals
 
 def complete_path(ctx: Any, incomplete: str) -> list[str]:
     """Propose the fields of the file whose path begins so, and the keys and tensors whose name does."""
-    return _complete(ctx, lambda file: [*_fields(file, incomplete), *_next_level(_names(file), incomplete)])
+    return _complete(
+        ctx,
+        lambda file: [
+            *_fields(file, incomplete),
+            *_next_level(_names(file), incomplete),
+            *_moments(file, incomplete),
+        ],
+    )
 
 
 def complete_tensor(ctx: Any, incomplete: str) -> list[str]:
     """Propose the tensors of the file whose path or name begins so."""
-    return _complete(ctx, lambda file: _next_level(file.tensors, incomplete))
+    return _complete(ctx, lambda file: [*_next_level(file.tensors, incomplete), *_moments(file, incomplete)])
 
 
 def complete_format(ctx: Any, incomplete: str) -> list[str]:
@@ -64,6 +72,14 @@ def _paths_in(parent: Field, path: str, start: str) -> Iterator[str]:
     else:
         texts = (f"{path}.{field.name}".removeprefix(".") for field in parent.children())
     return (text for text in texts if text.startswith(start))
+
+
+def _moments(file: File, incomplete: str) -> Iterator[str]:
+    """Yield the moments of parameters, `optimizer.state.m[layers[0].wq]`, if `incomplete` has the first bracket."""
+    vector, bracket, start = incomplete.partition("[")
+    if bracket and parse_moments(f"{vector}[a]"):
+        for name in _next_level(map("{}]".format, file.model_tensors), start):
+            yield f"{vector}[{name}"
 
 
 def _names(file: File) -> Iterator[str]:

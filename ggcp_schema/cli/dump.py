@@ -70,7 +70,7 @@ def dump(
 
     Exit code 4 if the file is damaged: the fields before the damage are shown.
 
-    Example: ggcp-schema dump checkpoint.ggcp optimizer --depth 1
+    Example, the keys of a GGUF file: ggcp-schema dump model.gguf metadata_kv --depth 1
     """
     with open_file(file, partial=True) as opened, reading(opened):
         found = opened.lookup(path)

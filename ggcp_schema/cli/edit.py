@@ -72,8 +72,10 @@ def edit(
 
     Example: ggcp-schema edit checkpoint.bin reset.ggcp train_its=0 optimizer.iter=0
     """
-    if "=" in output.name and not output.exists():
-        raise UsageError(f"{name_text(output)} stands where the output is expected", "Write: INPUT OUTPUT PATH=VALUE.")
+    for path, what in ((file, "input"), (output, "output")):
+        if "=" in path.name and not path.exists():
+            hint = "Write: INPUT OUTPUT PATH=VALUE."
+            raise UsageError(f"{name_text(path)} stands where the {what} is expected", hint)
     if not assignments and not remove:
         raise UsageError("nothing to change", "Give PATH=VALUE, or --remove KEY.")
     with open_file(file) as opened:

@@ -64,8 +64,7 @@ def schema(
     """Print the reference of a file format: every field, type, condition, rule and note.
 
     It is generated from the declarations that parse and build the files. The JSON is meant for programs that generate
-    readers: it has the types, conditions and expressions as data, and is documented in
-    ggcp_schema/inspect/reference.py.
+    readers: it has the types, conditions and expressions as data. docs/JSON.md describes it.
 
     Example: ggcp-schema schema gguf --format markdown
     """
@@ -97,7 +96,8 @@ def schema(
     echo(f"{'# ' if marked else ''}The {chosen.title}\n")
     shapes = "Shapes are in ggml order: the first number is the fastest-varying."
     intro = " ".join(filter(None, (chosen.description, byte_order_text(chosen), shapes)))
-    echo("\n".join(wrapped(intro, columns)))
+    for line in wrapped(intro, columns):
+        echo(line)
     for section in sections(chosen):
         echo()
         if marked:
@@ -106,7 +106,8 @@ def schema(
             text(section, columns)
     for title, words in functions(reference_of(chosen.schema)).items():
         echo(f"\n## {title}()\n" if marked else f"\n{paint(f'{title}()', 'cyan', bold=True)}\n")
-        echo(words if marked or columns is None else filled(words, columns))
+        for line in [words] if marked or columns is None else filled(words, columns):
+            echo(line)
 
 
 def text(section: Section, width: int | None) -> None:
@@ -125,13 +126,13 @@ def text(section: Section, width: int | None) -> None:
                 echo(f"  {row.name:<{name_width}}  {paint(f'{row.type:<{type_width}}', 'yellow')}  {line}".rstrip())
 
 
-def filled(words: str, width: int) -> str:
-    """Return the paragraphs wrapped to the width; lines that are indented stay as they are."""
-    return "\n".join(
+def filled(words: str, width: int) -> list[str]:
+    """Return the paragraphs in lines of that width; lines that are indented stay as they are."""
+    return [
         line
         for indented, lines in groupby(words.splitlines(), key=lambda line: line.startswith(" "))
         for line in (lines if indented else wrapped(" ".join(lines), width))
-    )
+    ]
 
 
 def wrapped(words: str, width: int | None) -> list[str]:

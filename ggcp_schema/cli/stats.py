@@ -25,7 +25,7 @@ from ggcp_schema.llama.state import Unsound
 
 NUMBERS = ("min", "max", "mean", "std", "RMS", "zeros", "NaN", "Inf")
 HEAD = ("tensor", *NUMBERS, "histogram", "flags")
-DROPPED = ("mean", "NaN", "Inf", "histogram", "zeros", "std")  # on a narrow terminal, in this order
+DROPPED = ("mean", "std", "Inf", "histogram", "zeros", "NaN")  # on a narrow terminal, in this order
 BLOCKS, PLAIN = "▁▂▃▄▅▆▇█", ".:-=+*#@"
 HEALTH = ("parameter", "RMS", "m", "v", "m/√v", "v = 0", "NaN", "Inf")
 
@@ -75,8 +75,8 @@ def stats(
 
     NaN and Inf are counted and left out of the other numbers. A histogram is of at most 16,384 elements, evenly spread.
     The flags are NaN, Inf, huge (exploded); all zero, constant (dead); v < 0, m without v, v too small for m, loss < 0
-    (impossible optimizer state). F32, F16 and BF16 tensors are measured. On a narrow terminal some columns are left
-    out.
+    (impossible optimizer state). Quantized tensors are measured by the values that they stand for. On a narrow terminal
+    some columns are left out.
 
     With --health, each parameter has a line: RMS, RMS of m, mean of v, RMS of m/√v, share of zeros in v, NaN and Inf of
     the three.

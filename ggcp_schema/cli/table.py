@@ -25,8 +25,9 @@ def print_table(
     Very many rows are not kept: what makes them is called twice.
 
     The columns named in `right` are aligned to the right. If the table is wider than `width` (by default the
-    terminal; a pipe has no limit), the columns named in `optional` are dropped, in this order, until it fits, and the
-    texts in the column `cut` are shortened. If it still does not, each row becomes a paragraph without its empty cells.
+    terminal; a pipe has no limit), the columns named in `optional` are dropped, in this order, until it fits, and named
+    after it, and the texts in the column `cut` are shortened. If it still does not fit, each row becomes a paragraph
+    without its empty cells.
     """
     limit = output_width(width)
 
@@ -60,6 +61,8 @@ def print_table(
     echo(paint(aligned(head), bold=True))
     for row in escaped():
         echo(aligned(row))
+    if missing := [name for name in head if name not in shown]:
+        echo(paint(f"too wide to be shown: {', '.join(missing)}", dim=True))
 
 
 def _total(names: Sequence[str], widths: dict[str, int]) -> int:

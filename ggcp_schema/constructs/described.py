@@ -11,7 +11,7 @@ from construct import Construct, Container, Error, Renamed, SizeofError
 from ggcp_schema.constructs.expressions import expression_text
 
 Node = dict[str, Any]
-"""A description as JSON data. `inspect/reference.py` documents its keys."""
+"""A description as JSON data. docs/JSON.md describes its keys."""
 
 
 class Sizes(NamedTuple):

@@ -46,18 +46,23 @@ def file_error(name: str, error: OSError | ValueError) -> FileError:
 
 
 def near(name: str) -> str:
-    """Return a hint for a file that does not exist: names like its own, in its folder or in one of nearly its name."""
-    import difflib
-
+    """Return a hint for a file that does not exist."""
     if set(name) & set("*?["):
         return "No file matches, or quotes keep the shell from expanding the name."
+    return f"Did you mean {', '.join(found)}?" if (found := names_like(name)) else ""
+
+
+def names_like(name: str) -> list[str]:
+    """Return the files whose names are like this one, in its folder or in one of nearly its name."""
+    import difflib
+
     folder, base = os.path.split(name)
     parent, last = os.path.split(folder)
     folders = [folder]
     if folder and not os.path.isdir(folder):
         folders = [os.path.join(parent, each) for each in difflib.get_close_matches(last, _names(parent))]
     found = [os.path.join(each, other) for each in folders for other in difflib.get_close_matches(base, _names(each))]
-    return f"Did you mean {', '.join(found[:SUGGESTIONS])}?" if found else ""
+    return found[:SUGGESTIONS]
 
 
 def _names(folder: str) -> list[str]:
