@@ -117,16 +117,15 @@ def _redirect_to_null(fd: int, flags: int) -> None:
 
 def _say_error(error: GgcpError) -> None:
     try:
-        sys.stdout.flush()  # what was printed before the error comes before it
+        sys.stdout.flush()
     except OSError:
         _discard_output()
-    from ggcp_schema.cli.output import HANGING, error_text, wrapped
+    from ggcp_schema.cli.output import echo_error
 
-    text = f"ggcp-schema: {error_text(error)}"
-    if sys.stderr.isatty():
-        width = os.get_terminal_size(2).columns or 80
-        text = "\n".join(part for line in text.splitlines() for part in wrapped(line, width, HANGING))
-    _say(text.removeprefix("ggcp-schema: "))
+    try:  # noqa: SIM105 - contextlib takes time to import
+        echo_error(error)
+    except OSError:
+        pass  # the exit code remains
 
 
 def _say(text: str) -> None:

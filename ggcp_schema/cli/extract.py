@@ -18,7 +18,7 @@ from ggcp_schema.cli.complete import complete_tensor
 from ggcp_schema.cli.options import File, Force, Json, NoSync, Quiet
 from ggcp_schema.cli.output import echo, escape, print_json, progress, raise_damage
 from ggcp_schema.cli.tensors import Order
-from ggcp_schema.errors import FileError, UsageError
+from ggcp_schema.errors import FileError, MalformedError, UsageError
 from ggcp_schema.files import safetensors
 from ggcp_schema.files.atomic import atomic_output, check_output
 from ggcp_schema.files.tensor import NUMBERS, stream_values
@@ -82,16 +82,15 @@ def extract(
     """Write tensors to a .npy, .safetensors or .csv file, or a picture of one.
 
     Arrays are float32, but integers and F64 stay what they are, and have numpy's order of dimensions, the reverse of
-    ggml's. A .npy or .csv file and a picture
-    hold one tensor, a .safetensors file any number, under the names that they have in FILE. A .csv file has a row of
-    the matrix on each line, and a vector one value. A picture is a histogram, and of a matrix also an image; it needs
-    matplotlib. A folder gets a .npy file for each tensor. A NULL tensor is left out, and of several also those of types
-    whose values cannot be read.
+    ggml's. A .npy or .csv file and a picture hold one tensor, a .safetensors file any number, under the names that they
+    have in FILE. A .csv file has a row of the matrix on each line, and a vector one value. A picture is a histogram,
+    and of a matrix also an image; it needs matplotlib. A folder gets a .npy file for each tensor. A NULL tensor is left
+    out, and of several also those of types whose values cannot be read.
 
     If some of the selected tensors are damaged, nothing is written without --partial, which never replaces a file.
 
-    Exit code 0: done, 2: no tensor matches, or a file cannot be read or written, 4: FILE is damaged, even if all that
-    was asked for is whole and was written.
+    Exit code 0: done, 2: no tensor matches, or a file cannot be read or written, 4: damage of FILE may have taken a
+    part of what was asked for. Damage elsewhere is told on stderr.
 
     Example: ggcp-schema extract alice.ggcp 'layers[0]' layer0.safetensors
     """
@@ -106,8 +105,9 @@ def extract(
         )
     with open_file(file, partial=True) as opened:
         found = select(opened, pattern, order=order)
-        if opened.damage is not None:
-            _check_missing(opened, pattern, output, partial=partial, is_folder=is_folder)
+        missing = missing_tensors(opened, pattern) if opened.damage else []
+        if missing and opened.damage:
+            _check_partial(missing, opened.damage, output, partial=partial, is_folder=is_folder)
         chosen, left_out = extractable(found)
         if is_folder:
             places = _places(output, chosen)
@@ -137,15 +137,11 @@ def extract(
             echo(f"wrote {escape(output)}: {escape(what)}, {size_text(size)}")
             for item in left_out:
                 echo(f"left out {escape(item.name)}: values of {item.tensor.type} cannot be read")
-        raise_damage(opened.damage)
+        raise_damage(opened.damage, is_whole=not missing)
 
 
-def _check_missing(opened: OpenFile, pattern: str, output: str, *, partial: bool, is_folder: bool) -> None:
-    """Check that all tensors of a damaged file that were asked for are whole, or that a part of them is enough."""
-    missing = missing_tensors(opened, pattern)
-    damage = opened.damage
-    if not missing or damage is None:
-        return
+def _check_partial(missing: list[str], damage: MalformedError, output: str, *, partial: bool, is_folder: bool) -> None:
+    """Check that the tensors of a damaged file without the missing ones are enough."""
     if not partial:
         more = f" and {len(missing) - MAX_NAMES} more" if len(missing) > MAX_NAMES else ""
         lost = "tensors may be missing" if missing == ["..."] else f"{', '.join(missing[:MAX_NAMES])}{more} missing"

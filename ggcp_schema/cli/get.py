@@ -50,7 +50,7 @@ def get(
     layers[0].wq.data[0:4] are the first four of the first row. Tensors may be given by their ggcp path or GGUF name, in
     GGUF files without .data. optimizer.state.m[layers[0].wq] are the moments of one parameter.
 
-    If the file is damaged but the value is intact, the value is printed and the exit code is 4.
+    Exit code 4 if damage of the file may have taken a part of what was asked for. Damage elsewhere is told on stderr.
 
     Example: ggcp-schema get checkpoint.ggcp 'norm.data[0:4]'
     """
@@ -63,7 +63,7 @@ def get(
                 print_values(values)
         if values.note:
             sys.stderr.write(f"ggcp-schema: {escape(values.note)}\n")
-        raise_damage(opened.damage)
+        raise_damage(opened.damage, is_whole=values.is_whole)
 
 
 def print_values(values: Values) -> None:

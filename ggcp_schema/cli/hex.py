@@ -13,6 +13,7 @@ from ggcp_schema.cli.output import echo, escape, json_text, output_width, paint,
 from ggcp_schema.constructs.streams import CHUNK
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats import open_file
+from ggcp_schema.formats.paths import elements_at
 from ggcp_schema.inspect.paths import Piece, pieces, place, reading
 from ggcp_schema.inspect.text import cells, count_text
 
@@ -43,13 +44,14 @@ def hex(
     damage belong to no field: they are shown unlabelled, and have the path null in JSON. hex holds the bytes that the
     rows would show, size is the number of bytes of the field.
 
-    Exit code 4 if the file is damaged.
+    Exit code 4 if damage of the file may have taken a part of what was asked for. Damage elsewhere is told on stderr.
 
     Example: ggcp-schema hex checkpoint.ggcp 0x28:40
     """
     with open_file(file, partial=True) as opened, reading(opened):
-        offset, size = place(opened, where)
-        found = pieces(opened, offset, DEFAULT_LENGTH if size is None else size)
+        offset, length = place(opened, where)
+        size = DEFAULT_LENGTH if length is None else length
+        found = pieces(opened, offset, size)
         limit = None if full or ":" in where else DATA_SHOWN
         with until_closed():
             if as_json:
@@ -60,7 +62,9 @@ def hex(
                 printer = Printer(opened.source, row, columns)
                 for index, piece in enumerate(found):
                     printer.print(piece, COLOURS[index % len(COLOURS)], limit)
-        raise_damage(opened.damage)
+        meant = opened.field(where) or elements_at(opened, where)
+        is_whole = offset + size <= opened.root.end and (meant is None or meant.is_whole)
+        raise_damage(opened.damage, is_whole=is_whole)
 
 
 class Printer:

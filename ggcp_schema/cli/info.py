@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -15,7 +14,7 @@ from ggcp_schema.cli.options import FILES_HELP, Json, Verbose, Width
 from ggcp_schema.cli.output import (
     Unread,
     echo,
-    error_text,
+    echo_error,
     escape,
     json_text,
     output_width,
@@ -89,16 +88,9 @@ def _one(path: Path, *, verbose: bool, width: int | None) -> int:
         _print_line(label.ljust(label_width), text, None if text in summary.next else output_width(width))
     if summary.damage is None:
         return 0
-    sys.stdout.flush()
-    echo_error(summary.damage)
+    # If the hint is a command: what to do is among the lines.
+    echo_error(summary.damage.with_hint("") if "`ggcp-schema " in summary.damage.hint else summary.damage)
     return summary.damage.exit_code
-
-
-def echo_error(error: GgcpError) -> None:
-    """Print an error to stderr, without the hint if that is a command: what to do is among the lines."""
-    if "`ggcp-schema " in error.hint:
-        error = error.with_hint("")
-    typer.echo(f"ggcp-schema: {error_text(error)}", err=True)
 
 
 def _print_line(label: str, text: str, width: int | None) -> None:

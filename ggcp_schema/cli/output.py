@@ -229,16 +229,31 @@ def progress(total: int, what: str, *, quiet: bool = False) -> Iterator[Callable
         yield lambda done: bar.advance(task, done)
 
 
-def raise_damage(damage: MalformedError | None) -> None:
-    """Raise the damage of a file, after a view has shown what can be read of it."""
-    if damage is not None:
-        sys.stdout.flush()
+def echo_error(error: GgcpError) -> None:
+    """Write an error to stderr, after what was printed before; wrapped on a terminal."""
+    sys.stdout.flush()
+    text = f"ggcp-schema: {error_text(error)}"
+    if sys.stderr.isatty():
+        width = os.get_terminal_size(2).columns or 80
+        text = "\n".join(part for line in text.splitlines() for part in wrapped(line, width, HANGING))
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def raise_damage(damage: MalformedError | None, *, is_whole: bool = False) -> None:
+    """Raise the damage of a file, after a view has shown what can be read of it; only tell it if that is whole."""
+    if damage is None:
+        return
+    sys.stdout.flush()
+    if not is_whole:
         raise damage
+    echo_error(damage.with_hint("All bytes of what was asked for were read."))
 
 
 __all__ = [
     "command_lines",
     "echo",
+    "echo_error",
     "error_text",
     "escape",
     "json_text",

@@ -92,6 +92,15 @@ class Field:
         return isinstance(self.value, ListContainer | LazyList)
 
     @property
+    def is_whole(self) -> bool:
+        """False if an error may have ended the parse in this record or list."""
+        if isinstance(self.value, Container):
+            return "_size" in self.value
+        if self.is_leaf or self.parent is None or self.parent.is_whole:
+            return True
+        return self.parent.children()[-1].steps != self.steps
+
+    @property
     def element_type(self) -> str:
         """The type of a leaf; of a list, the type of its elements."""
         if self.is_leaf:

@@ -62,6 +62,7 @@ class Values:
         note: what the user should know about them.
         tensor: the part of a flat vector, if the values are a whole one.
         count: how many there are.
+        is_whole: False if damage may have taken some of them.
     """
 
     path: str
@@ -73,6 +74,7 @@ class Values:
     note: str = ""
     tensor: Tensor | None = None
     count: int = 1
+    is_whole: bool = True
 
     def value(self) -> Any:
         """Return the value, or the list of all values."""
@@ -101,7 +103,9 @@ class Elements:
         begin, end = self.offset_of(start), self.offset_of(stop)
         whole = self.tensor if (start, stop) == (0, self.count) else None
         chunks = partial(self.chunks, start, stop)
-        return Values(path, self.type, begin, end - begin, single, chunks, self.note, whole, stop - start)
+        from_end = "-" in path[path.rfind("[") :]
+        is_whole = not self.truncated or (stop < self.count and not from_end)
+        return Values(path, self.type, begin, end - begin, single, chunks, self.note, whole, stop - start, is_whole)
 
 
 def values_of(file: File, found: Field, path: str) -> Values:
@@ -195,8 +199,7 @@ def _list_of(field: Field, path: str) -> Elements:
     def offset_of(index: int) -> int:
         return field.end if index == count else field.children()[index].offset
 
-    truncated = field.parent is not None and "_size" not in field.parent.value
-    return Elements(field.element_type, count, offset_of, chunks, truncated=truncated)
+    return Elements(field.element_type, count, offset_of, chunks, truncated=not field.is_whole)
 
 
 def _no_elements(offset: int) -> Elements:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from gguf import GGUFReader
 
+from ggcp_schema import open_checkpoint
 from tests.helpers import FIXTURES, GENUINE, TRUNCATED, assert_no_traceback, run_cli, run_pty
 from tests.samples import FAST, KINDS, TOKENS, sample
 
@@ -120,11 +121,24 @@ def test_errors_are_one_or_two_lines(path):
 
 def test_what_is_whole_in_a_damaged_file_is_printed_and_the_damage_told():
     result = run_cli("get", TRUNCATED, "train_its")
-    assert (result.returncode, result.stdout) == (4, "0\n")
+    assert (result.returncode, result.stdout) == (0, "0\n")
     assert "layers[0].w3.padding" in result.stderr
-    data = run_cli("get", TRUNCATED, "norm.data[-1]")
-    assert data.returncode == 4
+    data = run_cli("get", TRUNCATED, "norm.data[-1]", check=True)
     assert float(data.stdout)
+    assert data.stderr == result.stderr
+
+
+def test_elements_of_a_list_that_damage_ended(tmp_path):
+    """The file ends in the second of the two dimensions."""
+    path = tmp_path / "cut.ggcp"
+    with open_checkpoint(ADAM) as file:
+        path.write_bytes(ADAM.read_bytes()[: file.find("output.ne[1]").offset])
+    paths = {"norm.ne": (0, "16\n"), "output.ne[0]": (0, "16\n"), "output.ne": (4, "16\n"), "output.ne[1]": (4, "")}
+    for where, expected in paths.items():
+        result = run_cli("get", path, where)
+        assert (result.returncode, result.stdout) == expected, where
+    wholes = {where: run_cli("hex", path, where).returncode for where in ("hparams", "norm", "output", "output.type")}
+    assert wholes == {"hparams": 0, "norm": 0, "output": 4, "output.type": 0}
 
 
 def test_text_cannot_act_on_the_terminal(tmp_path):

@@ -27,10 +27,10 @@ ENTRY_POINT = 'toy = "toy_format:FORMAT"'
 COMMANDS = {  # each with the exit codes for a whole file and a damaged one
     ("info", "FILE"): (0, 4),
     ("dump", "FILE"): (0, 4),
-    ("get", "FILE", "count"): (0, 4),
+    ("get", "FILE", "count"): (0, 0),
     ("get", "FILE", "values[2]"): (0, 4),
-    ("hex", "FILE", "0:16"): (0, 4),
-    ("hex", "FILE", "kind"): (0, 4),
+    ("hex", "FILE", "0:24"): (0, 4),
+    ("hex", "FILE", "kind"): (0, 0),
     ("tensors", "FILE"): (0, 4),
     ("stats", "FILE"): (0, 4),
     ("validate", "FILE"): (0, 4),
