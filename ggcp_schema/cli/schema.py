@@ -96,8 +96,7 @@ def schema(
     echo(f"{'# ' if marked else ''}The {chosen.title}\n")
     shapes = "Shapes are in ggml order: the first number is the fastest-varying."
     intro = " ".join(filter(None, (chosen.description, byte_order_text(chosen), shapes)))
-    for line in wrapped(intro, columns):
-        echo(line)
+    write("\n".join(wrapped(intro, columns)) + "\n")
     for section in sections(chosen):
         echo()
         if marked:
@@ -106,8 +105,7 @@ def schema(
             text(section, columns)
     for title, words in functions(reference_of(chosen.schema)).items():
         echo(f"\n## {title}()\n" if marked else f"\n{paint(f'{title}()', 'cyan', bold=True)}\n")
-        for line in [words] if marked or columns is None else filled(words, columns):
-            echo(line)
+        write(f"{words if marked or columns is None else filled(words, columns)}\n")
 
 
 def text(section: Section, width: int | None) -> None:
@@ -126,13 +124,13 @@ def text(section: Section, width: int | None) -> None:
                 echo(f"  {row.name:<{name_width}}  {paint(f'{row.type:<{type_width}}', 'yellow')}  {line}".rstrip())
 
 
-def filled(words: str, width: int) -> list[str]:
-    """Return the paragraphs in lines of that width; lines that are indented stay as they are."""
-    return [
+def filled(words: str, width: int) -> str:
+    """Return the paragraphs wrapped to the width; lines that are indented stay as they are."""
+    return "\n".join(
         line
         for indented, lines in groupby(words.splitlines(), key=lambda line: line.startswith(" "))
         for line in (lines if indented else wrapped(" ".join(lines), width))
-    ]
+    )
 
 
 def wrapped(words: str, width: int | None) -> list[str]:

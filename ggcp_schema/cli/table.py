@@ -62,7 +62,7 @@ def print_table(
     for row in escaped():
         echo(aligned(row))
     if missing := [name for name in head if name not in shown]:
-        echo(paint(f"too wide to be shown: {', '.join(missing)}", dim=True))
+        echo(paint(f"no room for {', '.join(missing)}", dim=True))
 
 
 def _total(names: Sequence[str], widths: dict[str, int]) -> int:

@@ -60,6 +60,15 @@ def test_tensors(command):
     assert complete(command, FILE, "train") == []
 
 
+@pytest.mark.parametrize("command", ["get", "stats"])
+def test_moments_of_parameters(command):
+    assert complete(command, FILE, "optimizer.state.m[la") == [
+        f"optimizer.state.m[layers[{index}]." for index in (0, 1)
+    ]
+    assert complete(command, FILE, "optimizer.adam.first_moments[n") == ["optimizer.adam.first_moments[norm]"]
+    assert complete(command, FILE, "norm[n") == []
+
+
 def test_gguf_keys_and_tensors(tmp_path):
     path = sample("gguf", tmp_path)
     assert complete("get", VOCAB, "tokenizer.ggml.to") == ["tokenizer.ggml.tokens", "tokenizer.ggml.token_type"]

@@ -194,7 +194,7 @@ def test_several_files_are_a_table(tmp_path):
     assert not result.stderr
     assert_golden("info/several.txt", result.stdout)
     narrow = run_cli("info", *names, "cut.ggcp", "text", "missing", "--width", "80", cwd=tmp_path).stdout
-    assert len(narrow.splitlines()) == 11
+    assert len(narrow.splitlines()) == 12
     assert max(map(cells, narrow.splitlines())) <= 80
 
 
