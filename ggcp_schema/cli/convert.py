@@ -112,6 +112,9 @@ def convert(
 
     if into is not None:
         convert_all(files_in(files), into, one, quiet=quiet, as_json=as_json, dry_run=dry_run)
+    elif folders := [file for file in files if file.is_dir()]:
+        hint = "For the files in a folder, or to write into one, give --into FOLDER."
+        raise UsageError(f"{name_text(folders[0])} is a directory", hint)
     elif len(files) <= 2:
         one(files[0], files[-1] if len(files) == 2 else Path(output_name(files[0], SUFFIX)), "Converting")
     else:

@@ -212,10 +212,10 @@ def to_json(value: Any) -> Any:
 
 
 @contextmanager
-def progress(total: int, what: str, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
+def progress(total: int, what: str, then: str = "", *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
     """Yield a function to call with the number of bytes just done.
 
-    It moves a bar on stderr if that is a terminal and there is enough to do.
+    It moves a bar on stderr if that is a terminal and there is enough to do. The second half of it is called `then`.
     """
     if quiet or total < PROGRESS_FROM or not sys.stderr.isatty():
         yield lambda done: None
@@ -226,7 +226,16 @@ def progress(total: int, what: str, *, quiet: bool = False) -> Iterator[Callable
     columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(True), TransferSpeedColumn()
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=total)
-        yield lambda done: bar.advance(task, done)
+
+        def advance(done: int) -> None:
+            bar.advance(task, done)
+            at = bar.tasks[0].completed
+            if at >= total:
+                bar.update(task, description="Finishing")  # the disk may take its time
+            elif then and 2 * at >= total:
+                bar.update(task, description=then)
+
+        yield advance
 
 
 def echo_error(error: GgcpError) -> None:

@@ -40,7 +40,8 @@ def carry_out(
     check(plan, None if is_new else output, replace(options, force=options.force or dry_run))
     if dry_run:
         return None
-    with progress(plan.nbytes * (2 if options.verify else 1), what, quiet=quiet) as advance:
+    total, then = (2 * plan.nbytes, "Comparing") if options.verify else (plan.nbytes, "")
+    with progress(total, what, then, quiet=quiet) as advance:
         return write(plan, output, replace(options, progress=advance))
 
 

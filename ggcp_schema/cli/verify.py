@@ -21,6 +21,7 @@ from ggcp_schema.llama.eras import epsilon_text
 from ggcp_schema.mapping.verify import Kind, Verification
 from ggcp_schema.mapping.verify import verify as compare
 
+MAX_NAMES = 30  # of keys
 KINDS = {"resume": "a checkpoint to resume from", "model": "a model", "hf": "a folder for transformers"}
 
 
@@ -167,8 +168,9 @@ def show(checkpoint: str, output: str, result: Verification) -> None:
     if result.rms_eps is not None:
         where = "" if result.kind == "hf" else " (not stored in the checkpoint)"
         echo(f"RMS epsilon: {epsilon_text(result.rms_eps)}{where}")
-    if result.extra_keys:
-        echo(f"keys that the checkpoint does not have: {escape(', '.join(result.extra_keys))}")
+    if names := result.extra_keys:
+        more = f" and {len(names) - MAX_NAMES:,} more" if len(names) > MAX_NAMES else ""
+        echo(f"keys that the checkpoint does not have: {escape(', '.join(names[:MAX_NAMES]))}{more}")
     for difference in result.differences:
         echo(f"{paint('difference:', 'red')} {escape(str(difference))}")
     if result.same:

@@ -45,6 +45,7 @@ def folder(tmp_path: Path) -> Path:
         ("extract alice.ggcp out.npy layers[0].wq", "The tensor comes before the output"),
         ("convert alice.ggcp v0-adam.ggcp", "For several inputs, give --into FOLDER."),
         ("convert alice.ggcp vocab.gguf", "GGUF vocabulary"),
+        ("convert ../old", "give --into FOLDER."),
         ("edit alice.ggcp train_its=1", "Write: INPUT OUTPUT PATH=VALUE."),
         ("edit alice.ggcp train_its=1 new.ggcp", "Write: INPUT OUTPUT PATH=VALUE."),
         ("edit alice.ggcp new.ggcp layers[0].wq[0]=1", "TENSOR=@FILE.npy"),
