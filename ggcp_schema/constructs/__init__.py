@@ -47,7 +47,7 @@ from ggcp_schema.constructs.fields import (
     Pass,
     Terminated,
 )
-from ggcp_schema.constructs.lazy import DataArray, LazyArray, LazyList
+from ggcp_schema.constructs.lazy import DataArray, LazyArray, LazyList, LazyRange
 from ggcp_schema.constructs.numbers import (
     Flag,
     Float32b,

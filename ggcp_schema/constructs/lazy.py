@@ -1,4 +1,4 @@
-"""Arrays whose elements are parsed when they are accessed: of numbers, of texts, and of data with its padding."""
+"""Arrays whose elements are parsed when they are accessed: of numbers, of texts, of very many records, of data."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
-from construct import Container
+from construct import Construct, Container, ListContainer
 
 from ggcp_schema.constructs.conditions import chosen
-from ggcp_schema.constructs.errors import DataGoneError, FieldError, counted, too_short
+from ggcp_schema.constructs.errors import DataGoneError, ErrorLog, FieldError, counted, too_short
 from ggcp_schema.constructs.extents import Extent, Origin
 from ggcp_schema.constructs.fields import MOST_READ, PascalString
 from ggcp_schema.constructs.numbers import FormatField
-from ggcp_schema.constructs.records import Array
+from ggcp_schema.constructs.records import Array, GreedyRange, Struct
 from ggcp_schema.constructs.shown import Record
 from ggcp_schema.constructs.streams import CHUNK, stream_end
 
-SPACING = 512  # bytes: the place of one element in about so many is noted
+SPACING = 512  # bytes: the place of one text in about so many is noted
+RECORD_SPACING = 64  # the same for records, which take longer to parse
 AT_ONCE = 64  # elements that are parsed together
 
 
 class LazyArray(Array):
     """An Array that parses numbers and texts when they are accessed, so that it takes little memory: see `LazyList`.
 
-    Other elements are parsed immediately, because changes to a record that is parsed again on each access would be
-    lost.
+    Records, which must not refer to fields outside of them, are parsed again if there are more than `MANY`.
     """
 
     def _parse(self, stream: IO[bytes], context: Container, path: str) -> Any:
@@ -44,6 +44,9 @@ class LazyArray(Array):
             self._skip_texts(element, stream, context, path, count, items)
         items.length, items.nbytes = count, stream.tell() - start
         return items
+
+    def _compact(self, items: Any, stream: IO[bytes], context: Container) -> Any:
+        return _compacted(self, items, stream, context)
 
     def _skip_texts(
         self, element: PascalString, stream: IO[bytes], context: Container, path: str, count: int, items: LazyList
@@ -92,19 +95,60 @@ class LazyArray(Array):
             super()._build_items(obj, stream, context, path)
 
 
+class LazyRange(GreedyRange):
+    """A GreedyRange of records that are parsed again if there are very many, as those of a LazyArray."""
+
+    def _compact(self, items: Any, stream: IO[bytes], context: Container) -> Any:
+        return _compacted(self, items, stream, context)
+
+
+def _compacted(array: Array, items: ListContainer, stream: IO[bytes], context: Container) -> Any:
+    """Return the list of an array that keeps only the places of its elements, if they are records."""
+    element = chosen(array.subcon, context)
+    if not isinstance(element, Struct):
+        return items
+    places = LazyList(element, Origin.of(stream, context), items[0]["_offset"], context["_params"].get("errors"))
+    for item in items:
+        places.append(item)
+    return places
+
+
+class FixedRecord(Record):
+    """A record that is made anew each time it is accessed, and so cannot be changed."""
+
+    __slots__ = ()
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        raise TypeError("this record is made when it is accessed: put the list in place of its own, and change that")
+
+    def __reduce__(self) -> Any:
+        return Record, (dict(self),)
+
+
 class LazyList(Sequence[Any]):
     """The elements of a LazyArray: a sequence that parses an element each time it is accessed.
 
-    `offset` and `nbytes` say where they lie in the stream.
+    `offset` and `nbytes` say where they lie in the stream, but for the record in which an error ended the parse: `cut`.
     """
 
-    __slots__ = ("_indices", "_offsets", "element", "length", "nbytes", "offset", "origin")
+    __slots__ = ("_indices", "_offsets", "cut", "element", "errors", "length", "nbytes", "offset", "origin")
 
-    def __init__(self, element: FormatField | PascalString, origin: Origin, offset: int) -> None:
-        self.element, self.origin, self.offset = element, origin, offset
+    def __init__(self, element: Construct, origin: Origin, offset: int, errors: ErrorLog | None = None) -> None:
+        self.element, self.origin, self.offset, self.errors = element, origin, offset, errors
         self.length, self.nbytes = 0, 0
-        if isinstance(element, PascalString):  # of numbers the places are known
+        self.cut: Container | None = None
+        if not isinstance(element, FormatField):  # of numbers the places are known
             self._indices, self._offsets = array("Q", [0]), array("Q", [offset])
+
+    def append(self, record: Container) -> None:
+        """Add the place of a record, or the record in which an error ended the parse."""
+        if "_size" not in record:
+            self.cut = record
+            return
+        if record["_offset"] >= self._offsets[-1] + RECORD_SPACING:
+            self.note(self.length, record["_offset"])
+        self.length += 1
+        self.nbytes = record["_offset"] + record["_size"] - self.offset
 
     def note(self, index: int, offset: int) -> None:
         """Note the place of an element, from which later ones are found."""
@@ -148,11 +192,15 @@ class LazyList(Sequence[Any]):
 
     def _read(self, stream: IO[bytes], count: int) -> list[Any]:
         """Parse elements outside of the parse of the file, whose context would keep all of its values."""
-        context = Container(_params=Container(_end=self.offset + self.nbytes))
-        return [self.element._parse(stream, context, "") for _ in range(count)]
+        params = Container(_end=self.offset + self.nbytes, _origin=self.origin)
+        if self.errors is not None:  # of a tolerant parse, which has reported them
+            params["errors"] = ErrorLog(repair=self.errors.repair)
+        context = Container(_params=params)
+        items = [self.element._parse(stream, context, "") for _ in range(count)]
+        return [FixedRecord(item) for item in items] if isinstance(self.element, Struct) else items
 
     def __len__(self) -> int:
-        return self.length
+        return self.length + (self.cut is not None)
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
@@ -172,7 +220,7 @@ class LazyList(Sequence[Any]):
         """Yield the elements from `start` to `stop`. Raises `DataGoneError` if the file has changed meanwhile."""
         if isinstance(self.element, FormatField):
             return self._numbers(start, stop, self.element)
-        return self._texts(start, stop)
+        return self._others(start, stop)
 
     def _numbers(self, start: int, stop: int, element: FormatField) -> Iterator[Any]:
         size = int(element.length)
@@ -187,14 +235,16 @@ class LazyList(Sequence[Any]):
             at += len(data)
             yield from element.unpack_all(data)
 
-    def _texts(self, start: int, stop: int) -> Iterator[Any]:
-        at = self.offset_of(start)
-        for first in range(start, stop, AT_ONCE):
+    def _others(self, start: int, stop: int) -> Iterator[Any]:
+        at, whole = self.offset_of(start), min(stop, self.length)
+        for first in range(start, whole, AT_ONCE):
             with self.origin.open() as stream:
                 stream.seek(at)
-                items = self._read(stream, min(first + AT_ONCE, stop) - first)
+                items = self._read(stream, min(first + AT_ONCE, whole) - first)
                 at = stream.tell()
             yield from items
+        if start < stop > self.length:
+            yield self.cut
 
     def common(self, other: LazyList) -> int:
         """Return a number of first elements that are the same in both, which is found by comparing bytes in pieces."""
@@ -217,6 +267,11 @@ class LazyList(Sequence[Any]):
     def __deepcopy__(self, memo: dict[int, Any]) -> LazyList:
         return self
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        if isinstance(self.element, Struct):  # whose functions cannot be pickled
+            return ListContainer, (list(self),)
+        return super().__reduce_ex__(protocol)
+
     def __repr__(self) -> str:
         return f"<{counted(len(self), 'element')} at offset {self.offset}>"
 
@@ -225,54 +280,32 @@ class DataArray(Array):
     """An Array of records of `padding` and `data`, of which only the places are kept: see `DataList`."""
 
     def _parse(self, stream: IO[bytes], context: Container, path: str) -> Any:
-        items, subcon = DataList(Origin.of(stream, context), stream.tell()), self.subcon
-        for index in range(self._counted(stream, context)):
-            context["_index"] = index
-            try:
-                record = subcon._parse(stream, context, path)
-            except FieldError as error:
-                raise error.within(index, items) from None
-            items.add(record["data"].offset, stream.tell())
-        return items
-
-
-class FixedRecord(Record):
-    """A record that is made anew each time it is accessed, and so cannot be changed."""
-
-    __slots__ = ()
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        raise TypeError("this record is made when it is accessed: put the list in place of its own, and change that")
+        items = DataList(self.subcon, Origin.of(stream, context), stream.tell())
+        return self._parse_items(items, stream, context, path)
 
 
 class DataList(LazyList):
     """The elements of a DataArray: a sequence that makes a record each time it is accessed."""
 
-    __slots__ = ("_cut", "_data", "_ends")
+    __slots__ = ("_data",)
 
-    def __init__(self, origin: Origin, offset: int) -> None:
-        self.origin, self.offset, self.length, self.nbytes = origin, offset, 0, 0
-        self._data, self._ends = array("Q"), array("Q", [offset])
-        self._cut: Container | None = None
-
-    def add(self, data: int, end: int) -> None:
-        """Add a record whose data begins and ends there."""
-        self._data.append(data)
-        self._ends.append(end)
-        self.length, self.nbytes = len(self._data), end - self.offset
+    def __init__(self, element: Construct, origin: Origin, offset: int) -> None:
+        super().__init__(element, origin, offset)
+        self._data = array("Q")  # where the data of each record begins; the record before ends at its own offset
 
     def append(self, record: Container) -> None:
-        """Add the record in which an error ended the parse."""
-        padding = record.get("padding", b"")
-        self._cut = record
-        self.length += 1
-        self.nbytes += padding.nbytes if isinstance(padding, Extent) else len(padding)
+        if "_size" in record:
+            self._data.append(record["data"].offset)
+            self._offsets.append(record["_offset"] + record["_size"])
+            self.length, self.nbytes = len(self._data), self._offsets[-1] - self.offset
+        else:
+            self.cut = record
 
     def offset_of(self, index: int) -> int:
-        return self.offset + self.nbytes if index >= self.length else self._ends[index]
+        return self._offsets[min(index, self.length)]
 
     def index_at(self, offset: int) -> int:
-        return self.length if offset >= self.offset + self.nbytes else bisect_right(self._ends, offset) - 1
+        return bisect_right(self._offsets, offset) - 1
 
     def iterate(self, start: int, stop: int) -> Iterator[Any]:
         return map(self._record, range(start, stop))
@@ -280,10 +313,10 @@ class DataList(LazyList):
     def common(self, other: LazyList) -> int:
         return 0
 
-    def _record(self, index: int) -> Container:
-        if index == len(self._data) and self._cut is not None:
-            return self._cut
-        start, data, end = self._ends[index], self._data[index], self._ends[index + 1]
+    def _record(self, index: int) -> Any:
+        if index == self.length:
+            return self.cut
+        start, data, end = self._offsets[index], self._data[index], self._offsets[index + 1]
         padding: bytes | Extent = b""
         if data - start > MOST_READ:
             padding = Extent(start, data - start, self.origin)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import count, takewhile
 from typing import IO, Any
 
 import construct
@@ -23,6 +24,7 @@ from ggcp_schema.constructs.streams import SMALL, stream_end
 
 # What construct's classes and the functions of a schema raise; a FieldError of it has the path and the offset.
 FOREIGN = (ConstructError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError)
+MANY = 50_000  # elements, above which an array may keep only their places
 
 
 class Scope(Container):
@@ -204,7 +206,12 @@ class Array(Described, construct.Array):
     """An Array whose errors have the index of the element.
 
     A count that the file cannot hold is an error before the first element is parsed.
+
+    Attributes:
+        ends: the exceptions of an element that end the array before it.
     """
+
+    ends: tuple[type[Exception], ...] = ()
 
     def __init__(self, count: Any, subcon: Construct) -> None:
         super().__init__(count, unwrap(subcon))
@@ -228,14 +235,30 @@ class Array(Described, construct.Array):
             text = expression_text(self.count) if callable(self.count) else "the count"
             raise FieldError(here, f"{text} to be at most {most} in a file of {count_bytes(end)}", str(count))
 
-    def _parse(self, stream: IO[bytes], context: Container, path: str) -> ListContainer:
-        items, subcon = ListContainer(), self.subcon
-        for index in range(self._counted(stream, context)):
+    def _indices(self, stream: IO[bytes], context: Container) -> Iterable[int]:
+        """Return the indices of the elements to parse."""
+        return range(self._counted(stream, context))
+
+    def _parse(self, stream: IO[bytes], context: Container, path: str) -> Any:
+        return self._parse_items(ListContainer(), stream, context, path)
+
+    def _parse_items(self, items: Any, stream: IO[bytes], context: Container, path: str) -> Any:
+        """Append the elements to the list, and return it."""
+        subcon = self.subcon
+        for index in self._indices(stream, context):
+            if index == MANY:
+                items = self._compact(items, stream, context)
             context["_index"] = index
             try:
                 items.append(subcon._parse(stream, context, path))
             except FieldError as error:
                 raise error.within(index, items) from None
+            except self.ends:
+                break
+        return items
+
+    def _compact(self, items: Any, stream: IO[bytes], context: Container) -> Any:
+        """Return what holds these elements, and those to come, in less memory."""
         return items
 
     def _build(self, obj: Any, stream: IO[bytes], context: Container, path: str) -> Any:
@@ -259,21 +282,15 @@ class Array(Described, construct.Array):
 class GreedyRange(Array):
     """Elements up to the end of the stream, or to a `StopIf`. Unlike construct's, it hides no element's error."""
 
+    ends = (StopFieldError,)
+
     def __init__(self, subcon: Construct) -> None:
         super().__init__(None, subcon)
         self.flagbuildnone = True
 
-    def _parse(self, stream: IO[bytes], context: Container, path: str) -> ListContainer:
-        items, end = ListContainer(), stream_end(stream, context)
-        while stream.tell() < end:
-            context["_index"] = len(items)
-            try:
-                items.append(self.subcon._parse(stream, context, path))
-            except StopFieldError:
-                break
-            except FieldError as error:
-                raise error.within(len(items), items) from None
-        return items
+    def _indices(self, stream: IO[bytes], context: Container) -> Iterable[int]:
+        end = stream_end(stream, context)
+        return takewhile(lambda index: stream.tell() < end, count())
 
     def _build(self, obj: Any, stream: IO[bytes], context: Container, path: str) -> Any:
         self._build_items(obj or (), stream, context, path)

@@ -136,7 +136,7 @@ class Field:
             yield child
 
     def _measure(self, value: Any) -> int:
-        if isinstance(value, Extent | LazyList):
+        if isinstance(value, Extent) or (isinstance(value, LazyList) and value.cut is None):
             return int(value.nbytes)
         if isinstance(value, Container) and "_size" in value:
             return int(value["_size"])
@@ -237,6 +237,9 @@ class Elements(Sequence[Field]):
 
     def __len__(self) -> int:
         return len(self.items)
+
+    def __iter__(self) -> Iterator[Field]:
+        return self.field.elements()
 
     @overload
     def __getitem__(self, index: int) -> Field: ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 from construct import Container
@@ -112,7 +112,7 @@ def odd_padding(path: str, padding: bytes | Extent, end: int) -> Iterator[Oddity
         yield Oddity(path, end - size, f"{dirty} of {count_bytes(size)} of padding {verb} not zero")
 
 
-def repeated(path: str, name: str, records: Sequence[Container]) -> Iterator[Problem]:
+def repeated(path: str, name: str, records: Iterable[Container]) -> Iterator[Problem]:
     """Yield an error for each record with a name that an earlier one has."""
     seen: set[Any] = set()
     for index, record in enumerate(records):
@@ -122,7 +122,7 @@ def repeated(path: str, name: str, records: Sequence[Container]) -> Iterator[Pro
         seen.add(record[name])
 
 
-def broken_rows(path: str, name: str, records: Sequence[Container], types: dict[int, GgmlType]) -> Iterator[Refusal]:
+def broken_rows(path: str, name: str, records: Iterable[Container], types: dict[int, GgmlType]) -> Iterator[Refusal]:
     """Yield an error for each quantized tensor whose rows are not a whole number of blocks."""
     for index, record in enumerate(records):
         kind, shape = types[record["type"]], record[name]

@@ -27,7 +27,13 @@ def gguf(keys: list[bytes], tensors: list[bytes]) -> bytes:
     return data + bytes(-len(data) % 32 + 64)
 
 
+def ggmf(n: int) -> bytes:
+    head = b"fmgg" + struct.pack("<I7iI", 1, 1, 32, 1, 1, 1, 32, 0, 1) + b"a" + bytes(4)
+    return head + b"".join(struct.pack("<IIII", 1, 5, 0, 0) + b"%05x" % i for i in range(n))
+
+
 KINDS = {
+    "ggmf": ggmf,
     "keys": lambda n: gguf([text(b"%x" % i) + struct.pack("<IB", 0, 1) for i in range(2 * n)], []),
     "names": lambda n: gguf([], [text(b"%x" % i) + struct.pack("<IQIQ", 1, 0, 0, 0) for i in range(n)]),
     "no dimensions": lambda n: gguf([], [text(b"%x" % i) + struct.pack("<IIQ", 0, 24, 0) for i in range(n)]),
@@ -57,6 +63,7 @@ def test_memory(kind, command, tmp_path, monkeypatch):
     path = tmp_path / "hostile.gguf"
     arguments = [*command.split(), *[str(path)] * COMMANDS[command]]
     monkeypatch.setattr("ggcp_schema.inspect.diff.MAX_ROWS", 100)  # so many are kept of any file
+    monkeypatch.setattr("ggcp_schema.constructs.records.MANY", 100)
     path.write_bytes(KINDS[kind](4))
     peak(arguments, monkeypatch)  # imports
     path.write_bytes(KINDS[kind](COUNT))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import io
+import pickle
 import struct
 import tracemalloc
 from collections.abc import Callable
@@ -32,6 +33,7 @@ from ggcp_schema.constructs import (
     Int16ul,
     Int32ul,
     LazyArray,
+    LazyRange,
     OneOf,
     Padding,
     PascalString,
@@ -41,6 +43,7 @@ from ggcp_schema.constructs import (
     Terminated,
     format_path,
     lazy,
+    root_field,
     this,
 )
 
@@ -232,6 +235,30 @@ def test_records_in_a_lazy_array_are_parsed_at_once_so_that_they_can_be_changed(
     parsed = pairs.parse(b"\2\5\6\5\7")
     parsed.pairs[1].second = 8
     assert pairs.build(parsed) == b"\2\5\6\5\x08"
+
+
+@pytest.mark.parametrize("array", [LazyArray, lambda count, record: LazyRange(record)])
+def test_of_very_many_records_only_the_places_are_kept(
+    array: Callable[..., Array], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = Struct("texts" / array(100, Struct("n" / OneOf(Int8ul, range(100)), "text" / Bytes(this.n))))
+    data = b"".join(bytes([n]) + bytes(n) for n in range(100))
+    whole = texts.parse(data)
+    damaged = parse_error(texts, data[:-1]).partial
+    monkeypatch.setattr("ggcp_schema.constructs.records.MANY", 10)
+    lazy = texts.parse(data)
+    assert lazy.texts == whole.texts
+    assert [lazy.texts[i] for i in (99, 0, 50, 51)] == [whole.texts[i] for i in (99, 0, 50, 51)]
+    assert texts.build(lazy) == data
+    assert pickle.loads(pickle.dumps(lazy)) == whole  # noqa: S301
+    root, same = root_field(texts, whole), root_field(texts, lazy)
+    assert [(leaf.path, leaf.offset) for leaf in same.leaves()] == [(leaf.path, leaf.offset) for leaf in root.leaves()]
+    assert all(same.at(i).path == root.at(i).path for i in range(len(data)))  # type: ignore[union-attr]
+    with pytest.raises(TypeError, match="this record is made when it is accessed"):
+        lazy.texts[3].n = 4
+    cut = parse_error(texts, data[:-1]).partial
+    assert list(cut.texts) == list(damaged.texts)
+    assert root_field(texts, cut).size == root_field(texts, damaged).size
 
 
 def test_threads_may_read_a_lazy_array_at_the_same_time() -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from construct import Container
@@ -69,8 +67,8 @@ class GgmlFile(File):
         tensor = self.tensors.get(name) or (None if other is None else self.tensors.get(other))
         if tensor is None:
             return None
-        last = tensor.offset - 1  # byte of the record before its data
-        return ("tensors", bisect_right(self.container["tensors"], last, key=itemgetter("_offset")) - 1)
+        field = self.at(tensor.offset - 1)  # the byte of its record before its data
+        return None if field is None else field.steps[:2]
 
     @property
     def kind(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from ggcp_schema.formats.rules import Problem, Refusal, Rules, broken_rows, odd_padding, repeated
@@ -16,14 +16,15 @@ if TYPE_CHECKING:
 def ggml_rules(parse: Parse) -> Rules:
     """Return what the rules find."""
     version = parse.container.get("version")
-    records = [record for record in parse.container.get("tensors") or () if "_size" in record]
+    records = parse.container.get("tensors") or ()
+    checked = len(records) - bool(records and "_size" not in records[-1])
     types = GGML_TYPES if version == 3 else GGML_TYPES_UNTIL_V2
     errors: list[Iterable[Problem | Refusal]] = [
-        repeated("tensors", "name", records),
-        broken_rows("tensors", "ne", records, types),
+        repeated("tensors", "name", islice(records, checked)),
+        broken_rows("tensors", "ne", islice(records, checked), types),
     ]
     warnings = chain.from_iterable(
         odd_padding(f"tensors[{index}].padding", record.get("padding", b""), record["data"].offset)
-        for index, record in enumerate(records)
+        for index, record in enumerate(islice(records, checked))
     )
-    return Rules(len(records), None if parse.damage else len(records), chain.from_iterable(errors), warnings)
+    return Rules(checked, None if parse.damage else checked, chain.from_iterable(errors), warnings)
