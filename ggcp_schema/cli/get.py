@@ -63,7 +63,7 @@ def get(
                 print_values(values)
         if values.note:
             sys.stderr.write(f"ggcp-schema: {escape(values.note)}\n")
-        raise_damage(opened.damage, is_whole=values.is_whole)
+        raise_damage(opened.damage, is_whole=values.is_whole, path=values.path)
 
 
 def print_values(values: Values) -> None:

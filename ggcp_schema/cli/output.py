@@ -249,12 +249,15 @@ def echo_error(error: GgcpError) -> None:
     sys.stderr.flush()
 
 
-def raise_damage(damage: MalformedError | None, *, is_whole: bool = False) -> None:
-    """Raise the damage of a file, after a view has shown what can be read of it; only tell it if that is whole."""
+def raise_damage(damage: MalformedError | None, *, is_whole: bool = False, path: str = "") -> None:
+    """Raise the damage of a file, after a view has shown what can be read of it; only tell it if that is whole.
+
+    It is not whole if `path`, which was shown, is the field with the damage.
+    """
     if damage is None:
         return
     sys.stdout.flush()
-    if not is_whole:
+    if not is_whole or damage.path == path:
         raise damage
     echo_error(damage.with_hint("All bytes of what was asked for were read."))
 

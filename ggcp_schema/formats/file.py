@@ -56,37 +56,11 @@ LONGEST_NAME = 64  # bytes of a field whose size is hardly wrong
 ACCEPTED = "Use a llama GGUF, a ggjt file such as ggml-vocab.bin, or a sentencepiece tokenizer.model."
 CHECKPOINT_NEEDED = "Pass a checkpoint of train-text-from-scratch: a ggcp file, or a GGUF file made from one."
 MAX_CANDIDATES = 2000  # names compared with a misspelt path
-INNER = frozenset(
-    [
-        "alias",
-        "at",
-        "candidates",
-        "check_whole",
-        "compares_by_field",
-        "container",
-        "converted",
-        "evidence",
-        "expected_size",
-        "expected_tensors",
-        "facts",
-        "key_field",
-        "kind",
-        "least_size",
-        "malformed",
-        "names_of",
-        "orders",
-        "retries",
-        "rules",
-        "runs",
-        "short",
-        "suggestions",
-        "tensor_of_data",
-        "unknown_path",
-        "what",
-        "whole_sizes",
-    ]
-)
-"""Methods and attributes of a file that are for this package; completion leaves them out."""
+SHOWN = {
+    *("adapter", "close", "damage", "find", "findings", "format", "get", "has_adapter", "key_values", "keys", "model"),
+    *("order", "path", "root", "size", "source", "tensors", "training", "values", "vocabulary"),
+}
+"""Attributes of every file that completion shows; the others are for this package, and for formats to define."""
 
 
 class Format(NamedTuple):
@@ -490,7 +464,8 @@ class File:
         self.close()
 
     def __dir__(self) -> list[str]:
-        return [name for name in super().__dir__() if name not in INNER]
+        inner = {name for name in vars(File) if not name.startswith("_")} - SHOWN
+        return [name for name in super().__dir__() if name not in inner]
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.path}: {self.describe()}>"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -207,7 +208,7 @@ def test_a_tensor_of_1_gib_in_little_memory(command, tmp_path):
         text=True,
         check=False,
         preexec_fn=limit,
-        env={"OPENBLAS_NUM_THREADS": "1"},
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
     )
     assert result.stdout.strip() == "100000"
     assert "norm.n_dims" in result.stderr  # the damage: the file ends after the tensor
