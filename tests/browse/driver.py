@@ -24,7 +24,6 @@ from ggcp_schema.browse.single import BrowseScreen
 from ggcp_schema.browse.tree import TreeView
 from ggcp_schema.formats import open_file
 
-SIZES = ((60, 15), (80, 24), (120, 40), (200, 50))
 TIMEOUT = 60  # seconds after which what is waited for counts as missing
 Script = Callable[["Browser"], Awaitable[None]]
 

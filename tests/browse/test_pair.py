@@ -16,7 +16,7 @@ from ggcp_schema.browse.hexview import HexView
 from ggcp_schema.browse.pair import PairScreen, compare, counterpart, signed
 from ggcp_schema.browse.tree import TreeView
 from ggcp_schema.formats import open_file
-from tests.browse.driver import SIZES, Browser, browse
+from tests.browse.driver import Browser, browse
 from tests.helpers import FIXTURES, ORDERS, run_cli
 
 ALICE = FIXTURES / "alice.ggcp"
@@ -129,7 +129,7 @@ def test_selecting_in_one_selects_in_the_other(tmp_path: Path) -> None:
         await browser.press("n")
         assert [tree.field.path for tree in trees] == ["layers[1].wv"] * 2
 
-    browse(ALICE, changed(tmp_path), script=script, size=SIZES[0])
+    browse(ALICE, changed(tmp_path), script=script, size=(60, 15))
 
 
 def test_the_screen_shows_what_changed(tmp_path: Path) -> None:
