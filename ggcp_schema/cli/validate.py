@@ -181,7 +181,8 @@ def show(report: Report, unsound: list[Unsound], warnings: list[Oddity], verdict
         echo(f"and {count_text(report.warnings.more, 'more warning')}")
     noun = "tensor"
     if report.expected is None:
-        checked = f"{count_text(report.checked, noun)} (the damage hides how many there are)"
+        checked = count_text(report.checked, noun)
+        checked += "" if report.valid else " (the damage hides how many there are)"
     elif report.expected == 0:
         checked = f"no {noun}s"
     else:

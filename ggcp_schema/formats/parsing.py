@@ -70,12 +70,22 @@ def parse_past_errors(source: Source, format: Format) -> Parse:
     error = best.damage or (None if best.errors else kind.doubt(source, best.container))
     if error is None and best.errors and not best.errors[0].offset:
         error = best.errors[0]  # the first bytes are lost, and values in them too
-    if error is not None:
-        recovered = kind.recovered(source, error)
-        if recovered is not None:
-            known = None if recovered.damage is None else malformed(recovered.damage, source, format)
-            return Parse(kind(source, format, recovered.container, known), recovered.errors, recovered.damage)
+    recovered = None if error is None else kind.recovered(source, error)
+    if recovered is None and error is None and _rest(best.container) and any(e.found == "0" for e in best.errors):
+        found = kind.recovered(source, best.errors[0])  # in a hole of zeros a record looks like one of no tensor
+        recovered = found if found is not None and _rest(found.container) < _rest(best.container) else None
+    if recovered is not None:
+        said = {error.offset: error for error in best.errors}
+        errors = [said.get(error.offset, error) for error in recovered.errors]
+        known = None if recovered.damage is None else malformed(recovered.damage, source, format)
+        return Parse(kind(source, format, recovered.container, known), errors, recovered.damage)
     return best
+
+
+def _rest(container: Container) -> int:
+    """Return the number of bytes after the end of the file."""
+    trailing = container.get("trailing")
+    return 0 if trailing is None else int(trailing.nbytes)
 
 
 def _better(best: Parse, source: Source, format: Format, **params: Any) -> Parse:

@@ -367,3 +367,28 @@ def test_names_of_tensors_hide_no_field_of_a_part(tmp_path: Path) -> None:
         tensors = [(name, (2,), 0, bytes(8)) for name in ("tensor_count", "split.no")]
         (tmp_path / f"m-0000{number + 1}-of-00002.gguf").write_bytes(build_gguf(keys, tensors))
     assert checked(tmp_path / "m-00001-of-00002.gguf").valid
+
+
+def test_tokens_that_no_program_can_use_are_a_finding(tmp_path: Path) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "x.gguf", "llama")
+    writer.add_string("tokenizer.ggml.model", "llama")
+    writer.add_array("tokenizer.ggml.tokens", [1, 2, 3])
+    writer.add_tensor("token_embd.weight", np.zeros((4, 8), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with open_gguf(tmp_path / "x.gguf") as opened:
+        (finding,) = opened.findings
+        assert finding.message.endswith("and not texts; 3 tokens, but token_embd.weight has 4 rows")
+        assert not opened.runs
+
+
+@pytest.mark.parametrize(("start", "whole"), [(70656, 22), (45056, 8), (41472, 5)])
+def test_zeros_from_anywhere_to_the_end_are_not_taken_for_tensors(tmp_path: Path, start: int, whole: int) -> None:
+    data = (FIXTURES / "v1-adam.ggcp").read_bytes()
+    path = tmp_path / "full.ggcp"
+    path.write_bytes(data[:start] + bytes(len(data) - start))
+    report = checked(path)
+    assert (report.checked, report.expected) == (whole, 24)
+    assert not any(warning.path == "trailing" for warning in report.warnings)

@@ -166,8 +166,8 @@ def find_places(source: Source, searched: int = SEARCHED) -> Places | None:
         if n_layer > file.size // LEAST_LAYER or 4 * n_vocab * n_embd > file.size or not n_embd:
             continue
         places = Search(file, n_vocab, n_embd, n_layer, n_mult).places(candidate)
-        if best is None or places.rank > best.rank:
-            best = places
+        if best is None or places.found > best.found or (best.head != head and places.rank > best.rank):
+            best = places  # the file's own numbers, unless others find more
         if best.optimizer is not None and 2 * best.found > len(best.records):
             break
     if best is None or not best.found:

@@ -89,7 +89,8 @@ def recover(source: Source, error: FieldError) -> Recovered | None:
     if places.is_version_lost and optimizer:
         optimizer.update({"version": None, "layout": None})
         optimizer.pop("_size", None)
-    errors = sorted(_errors(source, container, places), key=lambda error: error.offset)
+    errors = [error if found.offset == error.offset else found for found in _errors(source, container, places)]
+    errors.sort(key=lambda error: error.offset)
     return Recovered(container, errors or [ended or error], ended)
 
 

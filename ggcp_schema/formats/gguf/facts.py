@@ -51,7 +51,7 @@ def facts_of(gguf: GgufFile) -> dict[str, Any]:
         "n_ff": n_ff,
         "n_ff_source": None if n_ff is None else "stored",
         "n_params": sum(tensor.n_elements for name, tensor in model.items() if name != names.ROPE_FREQS) or None,
-        "n_tokens": keys.length(names.TOKENS),
+        "n_tokens": None if gguf.odd_tokens else keys.length(names.TOKENS),
         "bytes": {"model": model_bytes, "optimizer": optimizer_bytes, "waste": 0, "headers": rest}
         if gguf.damage is None
         else None,

@@ -157,7 +157,21 @@ class GgufFile(File):
             found += islice(again, MAX_REPEATED)
             if more := sum(1 for _ in again):
                 found.append(Finding(place, f"{more:,} more of these have the {field} of another"))
-        return (*found, *missing_parts(self))
+        return (*found, *missing_parts(self), *self.odd_tokens)
+
+    @cached_property
+    def odd_tokens(self) -> tuple[Finding, ...]:
+        """What keeps llama.cpp from using the tokens: they are no texts, or not as many as the embeddings."""
+        tokens = self.key_values.get(names.TOKENS)
+        if tokens is None or not tokens.type.startswith("ARRAY/"):
+            return ()
+        found = [] if tokens.type == "ARRAY/STRING" else [f"the tokens are {tokens.type}, and not texts"]
+        embeddings = self.tensors.get(str(tensor_name("tok_embeddings")))
+        if embeddings is not None and len(embeddings.shape) == 2 and embeddings.shape[1] != len(tokens.value):
+            found.append(
+                f"{counted(len(tokens.value), 'token')}, but {embeddings.path} has {embeddings.shape[1]:,} rows"
+            )
+        return (Finding(names.TOKENS, "; ".join(found)),) if found else ()
 
     def _repeated(self, place: str, field: str) -> Iterator[Finding]:
         """Yield a finding for each record with the key or the name of an earlier one."""
@@ -233,8 +247,13 @@ class GgufFile(File):
 
     @property
     def runs(self) -> bool:
-        """True for a model with a vocabulary."""
-        return self.damage is None and self.kind == "gguf-model" and names.TOKENS in self.key_values
+        """True for a model with a vocabulary that fits it."""
+        return (
+            self.damage is None
+            and self.kind == "gguf-model"
+            and names.TOKENS in self.key_values
+            and not self.odd_tokens
+        )
 
     def facts(self) -> dict[str, Any]:
         """Return what the file states of itself."""

@@ -16,7 +16,7 @@ from construct import Container
 from ggcp_schema.constructs import count_bytes
 from ggcp_schema.formats.gguf.contents import SPLIT_NO, odd_parts
 from ggcp_schema.formats.rules import Oddity, Problem, Refusal, Rules, broken_field, odd_padding, repeated
-from ggcp_schema.llama.names import ALIGNMENT, ARCHITECTURE
+from ggcp_schema.llama.names import ALIGNMENT, ARCHITECTURE, TOKENS
 from ggcp_schema.schema.ggml import GGML_TYPES, REMOVED_TYPES, type_name
 from ggcp_schema.schema.gguf import Extents, in_order
 
@@ -58,7 +58,7 @@ def gguf_rules(parse: Parse, file: GgufFile) -> Rules:
 
 def _odd_findings(file: GgufFile) -> Iterator[Oddity]:
     for finding in file.findings:
-        if finding.path in {SPLIT_NO, "trailing"}:
+        if finding.path in {SPLIT_NO, "trailing", TOKENS}:
             field = file.find(finding.path)
             yield Oddity(field.path, field.offset, finding.message)
 
