@@ -1,7 +1,13 @@
 """The pattern of a format for ImHex: a translation of its specification for Kaitai Struct.
 
-A pattern is read from top to bottom, so a derived value stands where all that it needs is known, and only if the place
-or the type of a field depends on it. What is checked or computed besides is left to this program.
+A pattern is read from top to bottom, so a derived value stands where all that it needs is known. What goes from one
+element of a list to the next is computed in the elements, and a list whose elements have data behind the list is read
+twice. What is only checked is left to this program.
+
+No pattern was run: there is no package of ImHex's command-line tool. The rules that the text relies on were looked up
+in the reference at docs.werwolv.net and in the source of the language: a placed member does not move `$`, arrays of
+built-in types have no limit, `&&` evaluates both sides and `? :` one. A test holds each line to a strict grammar:
+balanced, each type and name defined before it is used, no keyword as a name.
 """
 
 from __future__ import annotations
@@ -20,6 +26,7 @@ TYPES = {f"{sign}{size}": f"{sign}{8 * size}" for sign in "us" for size in (1, 2
 }
 PRAGMAS = "#pragma endian little\n#pragma array_limit 0x1000000\n#pragma pattern_limit 0x1000000"
 COLOURS = {"u": "7FB2E5", "s": "66C2A5", "f": "E5C07B", "text": "98C379", "bytes": "A0A0A0", "enum": "C678DD"}
+FOLD = re.compile(r"(\w+)\((\w+)\[_index\], _index == 0 \? (\w+) : \w+\[_index - 1\]\.value\)")
 NAME = re.compile(r'(?<![.:\w"])[a-z]\w*(?![\w"]|::)')
 
 
@@ -31,13 +38,11 @@ def pattern(format: Format) -> str:
     either = "endian" not in page["meta"]
     magic = " ".join(f"{byte:02X}" for byte in format.magic)
     doc = page["doc"].replace("--format ksy", "--format hexpat").splitlines()
-    if made.left_out:
-        doc.append(f"Left out too, since it would need a second pass: {', '.join(made.left_out)}.")
     parts = [
         f"#pragma description {format.title}\n#pragma magic [ {magic} ] @ 0x00\n{PRAGMAS}",
         "\n".join(f"// {line}" for line in doc),
         "import std.core;\nimport std.mem;" if either else "",
-        *(f"u128 {name};" for name in made.globals.values()),
+        *(f"u128 {name};" for name in (*made.globals.values(), *made.sums)),
         *("\n".join(_enum(name, kind, page["enums"][name])) for name, kind in made.enums.items()),
         "\n".join(_enum("text", "u8", dict(enumerate(made.texts)))) if made.texts else "",
         *made.structs.values(),
@@ -55,17 +60,25 @@ class _Pattern:
         self.structs: dict[str, str] = {}
         self.enums: dict[str, str] = {}  # the type under an enum
         self.globals: dict[str, str] = {}  # the variable of a field of the root that others ask for
+        self.sums: dict[str, str] = {}  # where a value that goes from element to element begins
+        self.folds: dict[str, list[tuple[str, str]]] = {}  # what the elements of a type do with it
+        self.twice: dict[str, str] = {}  # the second reading of a list
         self.texts: list[str] = []  # a local variable can hold a number, but no text
-        self.left_out: list[str] = []
 
     def struct(self, name: str, record: Attribute) -> Iterator[str]:
         """Yield the lines of a struct."""
         seq, instances, params = _simplified(record, is_root=record is self.page)
-        beyond = next((i for i, field in enumerate(seq) if "_index" in str(field["type"])), len(seq))
-        self.left_out += [field["id"] for field in seq[beyond:] if not field["id"].endswith("_ahead")]
-        seq = seq[:beyond]
+        for field in seq:
+            kind, _, argument = str(field["type"]).partition("(")
+            if (called := self.page["types"].get(kind, {})).keys() == {"params"}:  # a place that is only kept
+                instances = _replaced(instances, rf"{field['id']}\.{called['params'][0]['id']}\b", field["id"])
+                field.update(type=None, value=argument[:-1])
+            elif fold := FOLD.fullmatch(str(field["type"])):
+                instances = _replaced(instances, rf"{field['id']}\.last\.value\b", field["id"])
+                of = next(other["type"] for other in seq if other["id"] == fold[2])
+                field.update(type=None, value=self.fold(field["id"], of, fold[1], fold[3]))
         among = {**instances, **{field["id"]: field for field in seq}}
-        needed = _reachable(among, [key for key in among if not seq or (key not in instances and key[-6:] != "_ahead")])
+        needed = _reachable(among, [key for key in among if not seq or self.is_shown(key, instances, record)])
         waiting = {key: value for key, value in instances.items() if key in needed}
         body, known = list[str](), set(params)
 
@@ -83,12 +96,34 @@ class _Pattern:
                 body.extend(self.field(field))
                 known.add(field["id"])
                 settle()
+        body += [f"{'' if key in self.sums else 's128 '}{key} = {value};" for key, value in self.folds.get(name, ())]
+        body += [self.twice.pop(field["id"]) for field in seq if field["id"] in self.twice]
         if record is self.page:  # after all others, which may ask for its fields
             for path, variable in self.globals.items():
                 place = next(i for i, line in enumerate(body) if re.search(rf"\b{path}\b.*;$", line))
                 body.insert(place + 1, f"{variable} = {path};")
+            late = {
+                self.globals[path]: "0"
+                for path in self.globals
+                if path in instances and "_ahead" in str(instances[path])
+            }
+            body[:0] = [f"{key} = {start};" for key, start in {**self.sums, **late}.items()]
         start = f"<{', '.join(f'auto {param}' for param in params)}>" if params else ""
         yield from (f"struct {name}{start} {{", *(f"    {line}" for line in body), "};")
+
+    def is_shown(self, key: str, instances: dict[str, Attribute], record: Attribute) -> bool:
+        """Return False if a member is there only for those that need it."""
+        return "size" in instances[key] or record is self.page if key in instances else not key.endswith("_ahead")
+
+    def fold(self, name: str, element: str, kind: str, start: str) -> str:
+        """Return the variable of a value that each element of a list makes from that of the one before it."""
+        variable, record = f"{name.removesuffix('_ahead')}_so_far", self.page["types"][kind]
+        itself, before = (param["id"] for param in record["params"])
+        self.sums[variable], self.folds[element] = start, []
+        for key, instance in record["instances"].items():
+            text = re.sub(rf"\b{itself}\.|\.as<\w+>", "", re.sub(rf"\b{before}\b", variable, instance["value"]))
+            self.folds[element].append((variable if key == "value" else key, self.expression(text)))
+        return variable
 
     # Members -------------------------------------------------------------------------------------------------
 
@@ -97,6 +132,11 @@ class _Pattern:
         if "value" in value:
             text = self.expression(value["value"])
             yield f"s128 {name} = {text} [[export]];"
+        elif "size" in value:  # the root does not know where before all elements are read
+            place, size = self.expression(value["pos"]), self.expression(value["size"])
+            root = next(name for name in self.globals.values() if name in place)
+            condition = f"{root} > 0 ? {self.expression(value['if'])} : false"
+            yield f'if ({condition}) u8 {name}[{size}] @ {place} [[color("{COLOURS["bytes"]}")]];'
         elif "pos" in value:
             kind, place = self.type(value["type"]), f" @ {self.expression(value['pos'])} [[hidden]];"
             count = f"[{self.expression(value['repeat-expr'])}]" if "repeat" in value else ""
@@ -114,6 +154,9 @@ class _Pattern:
     def field(self, field: Attribute) -> Iterator[str]:
         """Yield the lines of a field that has a place in the sequence."""
         name, kind = field["id"], field["type"]
+        if "value" in field:
+            yield f"s128 {name} = {self.expression(field['value'])};"
+            return
         condition = f"if ({self.expression(field['if'])}) " if "if" in field else ""
         if "size" in field:
             size = self.expression(field["size"])
@@ -131,6 +174,10 @@ class _Pattern:
             if "enum" in field:
                 self.enums[field["enum"]] = called
                 called, colour = field["enum"], "enum"
+            if any("size" in value for value in self.page["types"].get(kind, {}).get("instances", {}).values()):
+                yield f"s128 {name}_start = $;"
+                self.twice[name] = _member(called, f"{shown} @ {name}_start", colour, field)
+                shown = shown.replace(name, f"{name}_ahead", 1)
             yield condition + _member(called, shown, colour, field)
             return
         cases = {re.sub('[lb]e(?="$)', "", key): re.sub("[lb]e$", "", case) for key, case in kind["cases"].items()}
@@ -173,7 +220,7 @@ class _Pattern:
         for path in re.findall(r"_root\.([\w.]+)", text):
             self.globals[path] = f"root_{path.replace('.', '_')}"
             text = text.replace(f"_root.{path}", self.globals[path])
-        return translated(re.sub('"([^"]*)"', self.text, text))
+        return translated(re.sub('(?<!text == )"([^"]*)"', self.text, text))
 
     def text(self, found: re.Match[str]) -> str:
         """Return the name of the number that stands for a text."""
@@ -192,7 +239,7 @@ def _enum(name: str, kind: str, names: dict[int, str]) -> Iterator[str]:
 def _member(kind: str, name: str, colour: str, field: Attribute) -> str:
     doc = re.sub(r"\s+", " ", field.get("doc", "").split("\n\n")[0]).replace("\\", "\\\\").replace('"', '\\"')
     attributes = ([f'color("{COLOURS[colour]}")'] if colour else []) + ([f'comment("{doc}")'] if doc else [])
-    attributes += ["hidden"] if name.endswith("_ahead") else []
+    attributes += ["hidden"] if name.partition("[")[0].endswith("_ahead") else []
     return f"{kind} {name}" + (f" [[{', '.join(attributes)}]]" if attributes else "") + ";"
 
 
@@ -202,6 +249,9 @@ def _simplified(record: Attribute, *, is_root: bool) -> tuple[list[Attribute], d
     instances = record.get("instances", {})
     if is_root:
         seq, instances = _replaced(seq, r"\b_root\.", ""), _replaced(instances, r"\b_root\.", "")
+    for key, value in instances.items():
+        if isinstance(value.get("repeat-expr"), int):
+            instances = _replaced(instances, rf"\b{key}\.last\b", f"{key}[{value['repeat-expr'] - 1}]")
     for key, value in list(instances.items()):
         if re.fullmatch(r"\w+\[\d+\]", str(value.get("value"))):
             instances = _replaced(

@@ -11,6 +11,11 @@ from ggcp_schema.constructs import nodes, reference_of
 from ggcp_schema.inspect.hexpat import pattern
 
 BUILT_IN = {*(f"{sign}{bits}" for sign in "us" for bits in (8, 16, 32, 64, 128)), "char", "float", "double"}
+KEYWORDS = re.compile(  # of the language's lexer, with its operators, constants and types
+    r"as|be|bitfield|break|catch|const|continue|else|enum|fn|for|from|if|import|in|is|le|match|namespace|null|out|parent|"
+    r"ref|return|signed|struct|this|try|union|unsigned|using|while|_|addressof|sizeof|typenameof|true|false|nan|inf|"
+    r"any|auto|bool|char|char16|double|float|padding|str|[us]\d+"
+)
 WORDS = {"parent", "sizeof", "true", "false", "while", "std", "auto"}
 ATTRIBUTE = r'(?:hidden|export|(?:color|comment)\(""\))'
 ATTRIBUTES = re.compile(rf" \[\[{ATTRIBUTE}(?:, {ATTRIBUTE})*\]\](?=;)")
@@ -20,10 +25,9 @@ MEMBER = re.compile(
     r"(?: = (?P<value>.*?))?(?: @ (?P<place>.*?))?;"
 )
 OTHER = re.compile(
-    CONDITION + r"(?:padding\[(?P<size>.*)\]|(?P<name>\w+) = (?P<value>\w+)|std::core::set_endian\((?P<order>.*)\));"
+    CONDITION + r"(?:padding\[(?P<size>.*)\]|(?P<name>\w+) = (?P<value>.*)|std::core::set_endian\((?P<order>.*)\));"
 )
-DERIVED = {"n_ff", "byte_order", "alignment", "data_start"}  # no place or type of a field of a pattern depends on them
-LEFT_OUT = {"tensor_data": "gguf", "end_padding": "gguf", "trailing": "gguf", "padding": "gguf"}
+LEFT_OUT = {"gguf": {"tensor_data", "end_padding", "trailing"}}  # the data is in the elements of tensor_infos
 
 
 def statements(text):
@@ -41,6 +45,7 @@ def members(name):
             assert kind == "struct" or under in BUILT_IN
             assert inside not in structs
             types.add(inside)
+            assert not KEYWORDS.fullmatch(inside)
             structs[inside] = set(re.findall(r"auto (\w+)", params or ""))
         elif line == "};":
             inside = None
@@ -58,6 +63,7 @@ def members(name):
             groups = found.groupdict()
             used, made = groups.pop("type", None), groups.pop("name")
             assert used is None or used in types, line
+            assert not KEYWORDS.fullmatch(made or ""), line
             for text in filter(None, groups.values()):
                 assert set(re.findall(r"(?<![:\w])[a-z]\w*::[A-Z]\w*", text)) <= constants, line
                 names = set(re.findall(r"(?<![.:\w])[a-z]\w*(?!\w|::)", text))
@@ -79,11 +85,28 @@ def test_every_line_is_of_the_documented_syntax_and_names_only_what_stands_befor
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_field_of_the_reference_is_a_member_of_the_struct_of_that_name(name):
     structs = members(name)
-    root = reference_of(FORMATS[name].schema)
+    root, left_out = reference_of(FORMATS[name].schema), LEFT_OUT.get(name, set())
     for node in nodes(root):
-        if node.get("kind") != "struct" or LEFT_OUT.get(node["name"]) == name:
+        if node.get("kind") != "struct" or node["name"] in left_out:
             continue
         fields = {field["name"] for field in node["fields"] if field["name"]}
-        missing = fields - DERIVED - {key for key, format_ in LEFT_OUT.items() if format_ == name}
         found = structs[name if node is root else node["name"]]
-        assert missing <= found | {made.removeprefix("stored_") for made in found}
+        assert fields - left_out <= found | {made.removeprefix("stored_") for made in found}
+
+
+def test_the_data_of_the_tensors_of_a_gguf_file_is_coloured():
+    structs = members("gguf")
+    assert "data" in structs["tensor_info"]
+    text = pattern(FORMATS["gguf"])
+    assert re.search(r"u8 data\[nbytes\] @ root_data_start \+ offset \[\[color\(", text)
+    lines = [line.strip() for line in text[text.index("struct gguf {") :].splitlines()]
+    order = [
+        "alignment_so_far = 0;",
+        "root_data_start = 0;",
+        "tensor_infos_start = $;",
+        "tensor_infos_ahead[",
+        " padding[",
+    ]
+    order += ["root_data_start = data_start;", "tensor_infos[tensor_count] @ tensor_infos_start;"]
+    places = [next(index for index, line in enumerate(lines) if part in line) for part in order]
+    assert places == sorted(places)
