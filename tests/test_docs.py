@@ -5,8 +5,12 @@ from __future__ import annotations
 import ast
 import os
 import re
+from importlib import import_module
 
 from ggcp_schema import FORMATS
+from ggcp_schema.cli.schema import WITH_JSON
+from ggcp_schema.inspect.json_schema import json_schema
+from ggcp_schema.inspect.words import CODES
 from tests.helpers import FIXTURES, run_cli
 
 ROOT = FIXTURES.parent
@@ -24,6 +28,32 @@ def test_the_reference_is_that_of_the_schema():
     if os.environ.get("GGCP_UPDATE_GOLDENS"):
         path.write_text(text, "utf-8")
     assert text == path.read_text("utf-8")
+
+
+def codes(schema, key=""):
+    """Yield the keys and codes of the enumerations of a JSON Schema."""
+    if isinstance(schema, list):
+        for inner in schema:
+            yield from codes(inner, key)
+    elif isinstance(schema, dict):
+        yield from ((key, code) for code in schema.get("enum", ()) if code not in {"NaN", "Infinity", "-Infinity"})
+        for name, inner in schema.get("properties", {}).items():
+            yield from codes(inner, name)
+        for name in ("anyOf", "items", "additionalProperties"):
+            yield from codes(schema.get(name), key)
+
+
+def test_the_codes_of_json_are_listed_with_their_meanings():
+    schemas = [json_schema(import_module(f"ggcp_schema.cli.{name}").JSON, name) for name in WITH_JSON]
+    assert set(codes(schemas)) == {(key, code) for key, meanings in CODES.items() for code in meanings}
+    rows = [f"| `{key}` | `{code}` | {text} |\n" for key, found in CODES.items() for code, text in found.items()]
+    path, head = ROOT / "docs" / "JSON.md", "|---|---|---|\n"
+    page = path.read_text("utf-8")
+    made = page.partition(head)[0] + head + "".join(rows)
+    if os.environ.get("GGCP_UPDATE_GOLDENS"):
+        path.write_text(made, "utf-8")
+        page = made
+    assert page == made
 
 
 def test_every_statement_on_meaning_names_a_test_that_exists():

@@ -137,7 +137,7 @@ def _shape(side: Operand | None) -> str:
 def omissions(found: Comparison) -> Iterator[str]:
     """Yield a line for each reason why something was not compared."""
     reasons: dict[tuple[Label, str], list[str]] = {}
-    for name, side, reason in found.omitted:
+    for name, side, _, reason in found.omitted:
         reasons.setdefault((side, reason), []).append(name)
     for (side, reason), names in reasons.items():
         count = found.omitted.counts[side, reason]

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from ggcp_schema.cli.output import command_lines, echo, escape, output_width, progress
 from ggcp_schema.files.output import WHOLE, WriteOptions
@@ -18,7 +18,8 @@ from ggcp_schema.llama.facts import Fact
 from ggcp_schema.llama.training import StudyJson
 from ggcp_schema.mapping.plan import Plan, Written, check, write
 
-KINDS = {"gguf": "model"}  # in JSON, if it is not the name of the target
+Kind = Literal["resume", "model", "hf", "adapter", "peft"]
+KINDS: dict[str, Kind] = {"resume": "resume", "gguf": "model", "hf": "hf", "adapter": "adapter", "peft": "peft"}
 OPTIONS = {"n_batch": "--batch"}
 """The options of the command line whose names are not those of the API's parameters."""
 
@@ -176,7 +177,7 @@ class PlanJson(TypedDict):
 
     input: str
     output: str
-    kind: str
+    kind: Kind
     rms_eps: Any
     rms_eps_reason: str | None
     notes: list[str]
@@ -201,7 +202,7 @@ def plan_as_dict(plan: Plan, output: Path, written: Written | None) -> PlanJson:
     return {
         "input": plan.file.path,
         "output": os.fsdecode(output),
-        "kind": KINDS.get(plan.target, plan.target),
+        "kind": KINDS[plan.target],
         "rms_eps": epsilon and epsilon.value,
         "rms_eps_reason": epsilon and epsilon.reason,
         "notes": [sentence(fact) for fact in plan.facts if fact.value is None],

@@ -17,7 +17,7 @@ from ggcp_schema.llama.scale import ScaleDecision, ScaleJson
 from ggcp_schema.llama.state import Unsound
 from ggcp_schema.llama.training import Study, Training, study
 from ggcp_schema.mapping.resume import resume_keys, verbatim_recipe
-from ggcp_schema.schema.inference import Inference
+from ggcp_schema.schema.inference import Inference, Layout, OptimizerType
 
 if TYPE_CHECKING:
     from ggcp_schema.llama.adapter import Adapter
@@ -31,10 +31,10 @@ NffSource = Literal["shape", "n-mult", "stored"]
 class OptimizerJson(TypedDict):
     """An `OptimizerSummary` as JSON."""
 
-    type: str | None
+    type: OptimizerType | None
     inferred: bool
-    by_size: str | None
-    by_records: str | None
+    by_size: OptimizerType | None
+    by_records: OptimizerType | None
     confirmed: bool | None
     iter: int | None
     just_initialized: bool | None
@@ -70,7 +70,7 @@ class SummaryJson(TypedDict):
     size: int
     state: State
     version: int | None
-    layout: str | None
+    layout: Layout | None
     writer: str | None
     era: EraJson | None
     rms_eps: float | None
@@ -102,7 +102,7 @@ class SummaryJson(TypedDict):
 class OptimizerSummary(NamedTuple):
     """The optimizer's counts; None for what the file does not store. `inference` tells how the type of v1 was found."""
 
-    type: str | None
+    type: OptimizerType | None
     inference: Inference | None = None
     iter: int | None = None
     just_initialized: bool | None = None
@@ -165,7 +165,7 @@ class Summary(NamedTuple):
     what: str
     short: str
     version: int | None = None
-    layout: str | None = None
+    layout: Layout | None = None
     train_its: int | None = None
     train_samples: int | None = None
     train_tokens: int | None = None

@@ -90,11 +90,15 @@ class Operand(NamedTuple):
 Label = Literal["A", "B"]
 
 
+Cause = Literal["hidden", "no-place", "not-stored", "of-training", "of-model", "one-file", "rotation"]
+
+
 class Omission(NamedTuple):
-    """Something that one file (`A` or `B`) contains and that was not compared, and why."""
+    """Something that one file (`A` or `B`) contains and that was not compared, and why, as a code and in words."""
 
     name: str
     side: Label
+    cause: Cause
     reason: str
 
 
@@ -105,11 +109,11 @@ class Omissions(list[Omission]):
         super().__init__(found)
         self.counts: Counter[tuple[Label, str]] = Counter()
 
-    def note(self, name: str, side: Label, reason: str) -> None:
+    def note(self, name: str, side: Label, cause: Cause, reason: str) -> None:
         """Add one."""
         self.counts[side, reason] += 1
         if self.counts[side, reason] <= MAX_OMISSIONS:
-            self.append(Omission(name, side, reason))
+            self.append(Omission(name, side, cause, reason))
 
 
 class Parts(MutableMapping[str, V]):
@@ -156,14 +160,14 @@ class Side:
     tensors: Parts[Operand]
     omitted: Omissions = field(default_factory=Omissions)
 
-    def omit(self, unwanted: Iterable[str], reason: str) -> None:
+    def omit(self, unwanted: Iterable[str], cause: Cause, reason: str) -> None:
         """Leave out the fields and tensors of these names."""
         for name in list(unwanted):
             found = [parts for parts in (self.fields, self.tensors) if name in parts]
             for parts in found:
                 del parts[name]
             if found:
-                self.omitted.note(name, self.label, reason)
+                self.omitted.note(name, self.label, cause, reason)
 
     @property
     def names(self) -> Iterator[str]:
@@ -196,7 +200,7 @@ def sides(a: File, b: File) -> tuple[Side, Side, list[str]]:
     for side, other in ((left, right), (right, left)):
         if side.file.damage is not None:
             hidden = (name for name in other.names if name not in side.fields and name not in side.tensors)
-            other.omit(hidden, f"hidden by {side.label}'s damage")
+            other.omit(hidden, "hidden", f"hidden by {side.label}'s damage")
     scaled = not by_path and not (a.key_values and b.key_values)  # then both count as checkpoints to resume from
     notes = _split_vectors(left, right, by_path=by_path, scaled=scaled)
     return left, right, notes
@@ -236,7 +240,7 @@ def _by_gguf_name(file: File, label: Label) -> Side:
     side = Side(label, file, facts(file), _keys(file), _operands(file, tensors))
     for tensor in file.tensors.values():
         if not (file.names_of(tensor)[1] or tensor.is_null):
-            side.omitted.note(tensor.path, label, "a GGUF checkpoint has no place for it")
+            side.omitted.note(tensor.path, label, "no-place", "a GGUF checkpoint has no place for it")
     return side
 
 
@@ -256,17 +260,18 @@ def _share_keys(left: Side, right: Side) -> None:
     """Leave out what only one of the files can have."""
     for side, other in ((left, right), (right, left)):
         if names.RMS_EPSILON not in side.fields and names.RMS_EPSILON in other.fields:
-            other.omit([names.RMS_EPSILON], f"no {side.file.format.name} file stores it")
+            other.omit([names.RMS_EPSILON], "not-stored", f"no {side.file.format.name} file stores it")
     models = [side for side in (left, right) if side.summary.optimizer is None]
     if len(models) == 1:
         model, other = models[0], right if models[0] is left else left
-        other.omit(filter(is_optimizer, other.tensors), f"{model.label} is a model")
-        model.omit((name for name, one in model.tensors.items() if one.item.path is None), "no checkpoint has it")
+        other.omit(filter(is_optimizer, other.tensors), "of-training", f"{model.label} is a model")
+        unknown = (name for name, one in model.tensors.items() if one.item.path is None)
+        model.omit(unknown, "of-model", "no checkpoint has it")
     if models or left.file.format is not right.file.format:
         for side, other in ((left, right), (right, left)):
             required = set() if models else REQUIRED
             extra = (key for key in side.fields if key not in other.fields and key not in required)
-            side.omit(extra, "the other file has no such key")
+            side.omit(extra, "one-file", "the other file has no such key")
 
 
 def _share_rotation(left: Side, right: Side) -> None:
@@ -278,7 +283,7 @@ def _share_rotation(left: Side, right: Side) -> None:
         return
     for side, n_rot in zip((left, right), rotations, strict=True):
         side.fields["n_rot"] = KeyValue("n_rot", "derived", n_rot)
-        side.omit(ROTATION, f"compared as n_rot {n_rot}")
+        side.omit(ROTATION, "rotation", f"compared as n_rot {n_rot}")
 
 
 def _stated(side: Side, name: str) -> Any:

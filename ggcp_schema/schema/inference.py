@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import prod
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, Final, Literal, NamedTuple
 
 from construct import Container
 
 from ggcp_schema.constructs import FieldError, Int32ul, Int64sl, Struct, kaitai, stream_end
 from ggcp_schema.schema.tensor import TENSOR
 
-ADAM, LBFGS = "adam", "lbfgs"
+OptimizerType = Literal["adam", "lbfgs"]
+Layout = Literal["v0", "v1", "v1-raw-params"]
+
+ADAM: Final = "adam"
+LBFGS: Final = "lbfgs"
 TYPES = {0: ADAM, 1: LBFGS}
 LAYOUTS = V0, V1, V1_RAW_PARAMS = "v0", "v1", "v1-raw-params"
 
@@ -209,11 +213,11 @@ class Inference(NamedTuple):
     remaining: int
     adam_bound: int
     lbfgs_bound: int
-    by_size: str
-    by_records: str | None
+    by_size: OptimizerType
+    by_records: OptimizerType | None
 
     @property
-    def type(self) -> str:
+    def type(self) -> OptimizerType:
         return self.by_records or self.by_size
 
     @property
@@ -316,7 +320,8 @@ def infer_type(
     `third` and `fourth` are the shapes of these tensors of the state: `[]` for NULL, None if the file ends before them.
     """
     adam, lbfgs = adam_bound(nx, past), lbfgs_bound(nx, past, lbfgs_m)
-    by_size = ADAM if abs(remaining - adam) < abs(remaining - lbfgs) else LBFGS
+    by_records: OptimizerType | None
+    by_size: OptimizerType = ADAM if abs(remaining - adam) < abs(remaining - lbfgs) else LBFGS
     as_adam = third is not None and list(third) == ([past] if past else [])
     as_lbfgs = third is not None and list(third) == [nx]
     if as_adam and as_lbfgs:

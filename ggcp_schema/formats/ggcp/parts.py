@@ -1,7 +1,8 @@
 """The parts of a checkpoint as typed, read-only records.
 
-They are written by hand, since a generator would be as long and give AdamState and Layer no docstrings of use; a test
-compares each field, its name and its types, with the schema.
+They are written by hand. Generating them was tried, with the notes of the schema as comments: the fields came out as
+readable, but Adam's state became two classes instead of one, and the sentences on the classes and the methods of
+`Layer` had to stay here. A test compares each field, its name and its types, with the schema.
 """
 
 from __future__ import annotations
