@@ -4,10 +4,10 @@ A pattern is read from top to bottom, so a derived value stands where all that i
 element of a list to the next is computed in the elements, and a list whose elements have data behind the list is read
 twice. What is only checked is left to this program.
 
-No pattern was run: there is no package of ImHex's command-line tool. The rules that the text relies on were looked up
-in the reference at docs.werwolv.net and in the source of the language: a placed member does not move `$`, arrays of
-built-in types have no limit, `&&` evaluates both sides and `? :` one. A test holds each line to a strict grammar:
-balanced, each type and name defined before it is used, no keyword as a name.
+No pattern was run: there is no package of ImHex's command-line tool. Two rules that the text relies on were looked up
+in the source of the language: a placed member does not move `$`, and arrays of built-in types have no limit. That `&&`
+evaluates both sides and `? :` one is assumed. A test holds each line to a strict grammar: balanced, each type and name
+defined before it is used, no keyword as a name.
 """
 
 from __future__ import annotations

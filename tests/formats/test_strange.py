@@ -162,6 +162,7 @@ def test_later_versions_are_said_to_be_later(tmp_path: Path, version: int) -> No
 def test_a_type_that_is_not_read_hides_nothing_else(name: str, type: str, nbytes: int, tmp_path: Path) -> None:
     path = STRANGE / f"{name}.gguf"
     with open_gguf(path) as file:
+        assert file.runs == (type == "Q2_0")  # which today's llama.cpp reads
         found = {tensor.name: (tensor.type, tensor.nbytes) for tensor in file.tensors.values()}
         assert found["blk.0.ffn_down.weight"] == (type, nbytes)
         assert {kind for kind, _ in found.values()} == {"F32", type}

@@ -19,10 +19,11 @@ from ggcp_schema.gguf.entries import ALIGNMENT, KeyValue
 from ggcp_schema.llama import names
 from ggcp_schema.llama.names import OPTIMIZER_TYPE, STATE, field_path, tensor_name
 from ggcp_schema.schema import GGUF
-from ggcp_schema.schema.ggml import type_name
+from ggcp_schema.schema.ggml import GGML_TYPES, REMOVED_TYPES, type_name
 from ggcp_schema.schema.gguf import DEFAULT_ALIGNMENT, VALUE_TYPES, Extents, in_order
 
 ARRAY = 9
+RUNNABLE = GGML_TYPES.keys() - REMOVED_TYPES  # types of elements that llama.cpp reads
 MAX_REPEATED = 20  # names of which a finding says that they are used twice
 
 
@@ -247,12 +248,14 @@ class GgufFile(File):
 
     @property
     def runs(self) -> bool:
-        """True for a model with a vocabulary that fits it."""
+        """True for a model with a vocabulary that fits it, and of a version and types that llama.cpp reads."""
         return (
             self.damage is None
             and self.kind == "gguf-model"
             and names.TOKENS in self.key_values
             and not self.odd_tokens
+            and self.container["version"] > 1
+            and all(info["type"] in RUNNABLE for info in self.container["tensor_infos"])
         )
 
     def facts(self) -> dict[str, Any]:
