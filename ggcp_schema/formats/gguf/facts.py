@@ -20,7 +20,7 @@ KINDS = {
         "GGUF training checkpoint of llama.cpp's finetune: the state of a LoRA adapter, without a model",
         "LoRA checkpoint",
     ),
-    "gguf-model": ("GGUF model, to run", "GGUF model"),
+    "gguf-model": ("GGUF model", "GGUF model"),
     "gguf-vocabulary": ("GGUF vocabulary, without a model", "GGUF vocabulary"),
     "gguf-part": ("part of a split GGUF file", "part of a GGUF file"),
     "gguf-adapter": ("GGUF adapter", "GGUF adapter"),
