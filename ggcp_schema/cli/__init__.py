@@ -23,6 +23,16 @@ if hasattr(signal, "SIGHUP"):  # not on Windows
     ENDINGS[signal.SIGHUP] = "the terminal was closed"
 
 
+KINDS_OF_NUMBERS = {  # the words of several versions of typer, longer ones first, and ours
+    "integer range": "a whole number",
+    "integer": "a whole number",
+    "int range": "a whole number",
+    "int": "a whole number",
+    "float range": "a number",
+    "float": "a number",
+}
+
+
 def main() -> None:
     """Run the command line and end the process."""
     code = run()
@@ -67,8 +77,10 @@ def _run() -> int:
         code = end.code if isinstance(end.code, int) else 0
     except WrongUsage as error:
         command = error.ctx.command_path if error.ctx else "ggcp-schema"
-        text = error.format_message().replace("a valid int", "a whole number").replace("a valid float", "a number")
-        _say_error(UsageError(text.replace("number range", "number"), f"`{command} --help` explains the command."))
+        text = error.format_message()
+        for kind, words in KINDS_OF_NUMBERS.items():
+            text = text.replace(f"a valid {kind}", words)
+        _say_error(UsageError(text, f"`{command} --help` explains the command."))
     except GgcpError as error:
         _say_error(error)
         code = error.exit_code
