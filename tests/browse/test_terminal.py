@@ -41,6 +41,15 @@ class Terminal:
     def screen(self) -> str:
         return self.tmux("capture-pane", "-p")
 
+    def press_until(self, key: str, words: str) -> None:
+        """Press a key until the words are shown: while the panes are made, a key may reach none of them."""
+        for _ in range(TIMEOUT * 2):
+            if words in self.screen():
+                return
+            self.keys(key)
+            time.sleep(0.5)
+        raise AssertionError(f"{words!r} does not appear:\n{self.screen()}")
+
     def wait_for(self, words: str) -> str:
         end = time.monotonic() + TIMEOUT
         while time.monotonic() < end:
@@ -80,8 +89,7 @@ def test_it_starts_moves_and_quits(terminal: Terminal) -> None:
 def test_a_signal_ends_it_and_restores_the_terminal(terminal: Terminal, number: signal.Signals) -> None:
     terminal.start("browse", str(TRUNCATED), columns=60, lines=15, env="NO_COLOR=1")
     terminal.wait_for("✗ damaged")
-    terminal.keys("Tab", "Tab")
-    terminal.wait_for("[Bytes]")
+    terminal.press_until("Tab", "[Bytes]")
     shell = int(terminal.tmux("list-panes", "-F", "#{pane_pid}"))
     children = Path(f"/proc/{shell}/task/{shell}/children").read_text().split()
     os.kill(int(children[0]), number)
