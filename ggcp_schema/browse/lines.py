@@ -151,7 +151,7 @@ class LineView(ScrollView, Drawn, can_focus=True):
         self.relayout()
 
     def on_resize(self) -> None:
-        self.relayout()  # a narrower view, also one that got a scroll bar, may have more fixed lines
+        self.relayout()  # the fixed lines wrap in a narrower view, for example beside a scroll bar
         self.show_cursor()
 
     def jump(self, index: int) -> None:

@@ -23,16 +23,6 @@ if hasattr(signal, "SIGHUP"):  # not on Windows
     ENDINGS[signal.SIGHUP] = "the terminal was closed"
 
 
-KINDS_OF_NUMBERS = {  # the words of several versions of typer, longer ones first, and ours
-    "integer range": "a whole number",
-    "integer": "a whole number",
-    "int range": "a whole number",
-    "int": "a whole number",
-    "float range": "a number",
-    "float": "a number",
-}
-
-
 def main() -> None:
     """Run the command line and end the process."""
     code = run()
@@ -77,9 +67,12 @@ def _run() -> int:
         code = end.code if isinstance(end.code, int) else 0
     except WrongUsage as error:
         command = error.ctx.command_path if error.ctx else "ggcp-schema"
-        text = error.format_message()
-        for kind, words in KINDS_OF_NUMBERS.items():
-            text = text.replace(f"a valid {kind}", words)
+        import re
+
+        text = re.sub(
+            "a valid int(eger)?( range)?", "a whole number", error.format_message()
+        )  # versions of typer differ
+        text = re.sub("a valid float( range)?", "a number", text)
         _say_error(UsageError(text, f"`{command} --help` explains the command."))
     except GgcpError as error:
         _say_error(error)

@@ -49,8 +49,8 @@ def convert(
         typer.Option(
             "--order",
             metavar="A|B|C",
-            help="Order of the parameters in the optimizer's vectors, if you know it. Default: the one that the bytes "
-            f"prove. {' '.join(f'{name}: {ORDERS[name]}.' for name in CHECKPOINT_ORDERS)}",
+            help="Order of the parameters in the optimizer's vectors, if you know it. Default: detected. "
+            f"{' '.join(f'{name}: {ORDERS[name]}.' for name in CHECKPOINT_ORDERS)}",
         ),
     ] = None,
     batch: Annotated[
@@ -84,7 +84,7 @@ def convert(
     trainer of the file would have continued it; the summary says what was changed and on what evidence. To run the
     model, use `export`.
 
-    --json prints an object for each file on a line, with --into also for one that cannot be converted.
+    --json prints one object on a line for each file; with --into, including files that cannot be converted.
 
     Example: ggcp-schema convert checkpoint.bin resume.gguf --verify
     """

@@ -180,7 +180,7 @@ def verdict(found: Comparison) -> str:
 
 
 class Counts(TypedDict):
-    """How many there are, also those that are not listed."""
+    """The numbers of all rows, listed or not."""
 
     fields: int
     different_fields: int

@@ -15,7 +15,7 @@ from ggcp_schema.formats import format_of
 def files_in(paths: Iterable[Path]) -> list[Path]:
     """Return the files, and in place of each folder the files of known formats in it, by name.
 
-    Raises `UsageError` for a folder that has none, `FileError` for one that cannot be read.
+    Raises `UsageError` for a folder without such files, and `FileError` for a folder that cannot be read.
     """
     return [file for path in paths for file in (_known(path) if path.is_dir() else [path])]
 

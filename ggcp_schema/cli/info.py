@@ -55,7 +55,7 @@ def info(
     them all. Of several files, or of those in a folder, one table is printed: a loss that is only a rough measure has a
     ~ before it, what is not certain a ? after it.
 
-    --json prints an object for each file on a line, also for one that cannot be read.
+    --json prints one object on a line for each file, including files that cannot be read.
 
     Exit code 0: every file is whole, 2: one cannot be read, or is of an unknown format, 4: one is damaged; the highest
     of all files counts.
@@ -148,7 +148,7 @@ def _several(paths: Sequence[Path], sort: str | None, *, verbose: bool, as_json:
 
 
 def _sort_key(value: Any) -> tuple[bool, bool, Any]:
-    """Return what a value is sorted by: those that are missing come last, and NaN before them."""
+    """Return the key to sort a value by: numbers first, then NaN, then missing values."""
     return value is None, isinstance(value, float) and math.isnan(value), value
 
 

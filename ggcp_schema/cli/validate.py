@@ -45,7 +45,7 @@ def validate(
     cannot be read or is of an unknown format, 4 it is damaged so that the rest cannot be checked. Of several files the
     highest code counts.
 
-    --json prints an object for each file on a line; also for one that cannot be read.
+    --json prints one object on a line for each file, including files that cannot be read.
 
     Example: ggcp-schema validate --data --strict *.ggcp
     """

@@ -8,6 +8,7 @@ from functools import cache
 from math import prod
 
 from tests.builder import build_checkpoint, build_ggml, build_gguf
+from tests.fuzz.seeds import ADAM_KEYS
 from tests.helpers import FIXTURES
 from tests.lora.lora_files import ggla
 
@@ -75,12 +76,7 @@ def _resume() -> bytes:
         ("optimizer.file_version", UINT32, 0),
         ("optimizer.convergence_past_count", UINT32, 0),
         ("optimizer.parameter_count", UINT64, 44),
-        ("optimizer.iteration_count", UINT32, 3),
-        ("optimizer.just_initialized", BOOL, 0),
-        ("optimizer.type", STRING, "adam"),
-        ("optimizer.adam.best_loss", FLOAT32, 5.5),
-        ("optimizer.adam.previous_loss", FLOAT32, 5.75),
-        ("optimizer.adam.no_improvement_count", UINT32, 1),
+        *ADAM_KEYS,
     ]
     shapes = {"token_embd.weight": (4, 5), "output_norm.weight": (4,), "output.weight": (4, 5)}
     shapes |= {"optimizer.adam.first_moments": (44,), "optimizer.adam.second_moments": (44,)}

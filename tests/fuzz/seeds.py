@@ -19,6 +19,14 @@ UINT32, FLOAT32, BOOL, STRING, ARRAY, UINT64 = 4, 6, 7, 8, 9, 10
 FORMATS = {4: "I", 5: "i", 6: "f", 7: "B", 10: "Q"}
 LAYER = ("attn_norm", "attn_q", "attn_k", "attn_v", "attn_output", "ffn_norm", "ffn_gate", "ffn_down", "ffn_up")
 Entry = tuple[str, int, Any]
+ADAM_KEYS: tuple[Entry, ...] = (  # of a resume checkpoint, but for the counts of parameters and past losses
+    ("optimizer.iteration_count", UINT32, 3),
+    ("optimizer.just_initialized", BOOL, 0),
+    ("optimizer.type", STRING, "adam"),
+    ("optimizer.adam.best_loss", FLOAT32, 5.5),
+    ("optimizer.adam.previous_loss", FLOAT32, 5.75),
+    ("optimizer.adam.no_improvement_count", UINT32, 1),
+)
 
 
 def _checkpoint(layout: str, optimizer: str, past: int = 0, n_layer: int = 1) -> Callable[[], bytes]:
@@ -44,12 +52,7 @@ def _resume(byte_order: str) -> bytes:
         ("optimizer.file_version", UINT32, 0),
         ("optimizer.convergence_past_count", UINT32, 2),
         ("optimizer.parameter_count", UINT64, nx),
-        ("optimizer.iteration_count", UINT32, 3),
-        ("optimizer.just_initialized", BOOL, 0),
-        ("optimizer.type", STRING, "adam"),
-        ("optimizer.adam.best_loss", FLOAT32, 5.5),
-        ("optimizer.adam.previous_loss", FLOAT32, 5.75),
-        ("optimizer.adam.no_improvement_count", UINT32, 1),
+        *ADAM_KEYS,
     ]
     state = {"first_moments": (nx,), "second_moments": (nx,), "past_loss_values": (2,)}
     tensors = _model_tensors() + [(f"optimizer.adam.{name}", shape) for name, shape in state.items()]

@@ -73,9 +73,8 @@ class GgufFile(File):
 
     def key_field(self, key: str) -> Field | None:
         """Return the field with the value of a key; None if there is none. Of several of that name it is the last."""
-        indices = [index for index, item in enumerate(self.container["metadata_kv"]) if item["key"] == key]
-        field = self.root.find(("metadata_kv", indices[-1], "value")) if indices else None
-        return field and (field.child("array") or field)
+        steps = self._key_steps(key)
+        return None if steps is None else self.root.find(steps)
 
     def key_type(self, name: str) -> tuple[int, str] | None:
         """Return the number of a type of keys and its name in the schema; None if there is no such type."""
@@ -195,6 +194,10 @@ class GgufFile(File):
         """Return the path of the field that the name of a tensor or a key means; None if it means none."""
         if name in self._places:
             return "tensor_data", self._places[name], "data"
+        return self._key_steps(name)
+
+    def _key_steps(self, name: str) -> Steps | None:
+        """Return the path of the value of a key, the last of that name; None if there is none."""
         items = self.container.get("metadata_kv") or ()
         wanted = self.key_values.records.get(name)
         if items and items[-1].get("key") == name and "value" in items[-1]:  # also if it is not whole
