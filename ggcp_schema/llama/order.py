@@ -320,7 +320,7 @@ def _matching(
     firsts = floats(values[::n_embd].tobytes(), byte_order)
     if min(firsts) >= LEAST_NORMAL:
         return ()
-    if not any(firsts) and not bytes(block).strip(b"\0"):
+    if not any(firsts) and bytes(block) == bytes(len(block)):
         return range(len(firsts)) if matches(firsts) else ()
     small = [row for row, value in enumerate(firsts) if -LEAST_NORMAL < value < LEAST_NORMAL]
     return [row for row in small if matches(floats(block[row * n_embd * SIZE : (row + 1) * n_embd * SIZE], byte_order))]
