@@ -5,6 +5,7 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
+from math import inf
 from typing import Any
 
 from ggcp_schema.constructs import (
@@ -119,13 +120,18 @@ class Extents(Sequence[tuple[int, Any]]):
 
 
 def in_order(found: Extents) -> Sequence[int]:
-    """Return the indices of tensors in the order of their data. Of two that begin at one place the shorter is first."""
-    keys = ((begin, end or begin) for begin, end in found)
-    if all(one <= two for one, two in pairwise(keys)):
+    """Return the indices of tensors in the order of their data. Of two that begin at one place the shorter is first.
+
+    Data whose end is not known reaches to the end of the file.
+    """
+
+    def key(place):
+        begin, end = place
+        return begin, inf if end is None else end
+
+    if all(one <= two for one, two in pairwise(map(key, found))):
         return range(len(found))
-    return array(
-        "Q", sorted(range(len(found)), key=lambda index: (found[index][0], found[index][1] or found[index][0]))
-    )
+    return array("Q", sorted(range(len(found)), key=lambda index: key(found[index])))
 
 
 def extent_of(tensor):

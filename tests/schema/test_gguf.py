@@ -219,6 +219,16 @@ def test_data_in_any_order_shared_or_overlapping_is_read_and_built_back(
         assert leaves[-1].end == len(data)
 
 
+@pytest.mark.parametrize("index", range(3))
+def test_data_of_an_unknown_type_that_is_shared_is_built_back(index: int) -> None:
+    data = bytearray(build_gguf([], F32_64, offsets={0: 0, 1: 0, 2: 0}) + b"more of the unknown")
+    [offset] = (leaf.offset for leaf in tree(bytes(data)).leaves() if leaf.path == f"tensor_infos[{index}].type")
+    data[offset : offset + 4] = (65_536).to_bytes(4, "little")
+    parsed = GGUF.parse(bytes(data))
+    assert parsed.tensor_infos[index].type == 65_536
+    assert GGUF.build(parsed) == data
+
+
 def test_a_gap_between_tensors_is_padding() -> None:
     data = build_gguf([], F32_64)
     start = GGUF.parse(data).data_start
