@@ -21,7 +21,7 @@ from ggcp_schema.browse.lines import Drawn, fit, number
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.inspect.text import count_text, escape
-from ggcp_schema.llama.eras import epsilon_text
+from ggcp_schema.llama.writers import epsilon_text
 
 P = ParamSpec("P")
 M = TypeVar("M", bound=MessagePump)

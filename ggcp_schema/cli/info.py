@@ -30,8 +30,8 @@ from ggcp_schema.formats import open_file
 from ggcp_schema.inspect.brief import brief_lines, state_text
 from ggcp_schema.inspect.facts import Summary, SummaryJson
 from ggcp_schema.inspect.summary import summarize, summary_lines
-from ggcp_schema.llama.eras import epsilon_text
 from ggcp_schema.llama.losses import loss_text
+from ggcp_schema.llama.writers import epsilon_text
 
 NUMBERS = ("iterations", "samples", "loss", "epsilon")
 DROPPED = ("samples", "optimizer", "kind")  # on a narrow terminal, in this order

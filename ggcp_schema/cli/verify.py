@@ -17,7 +17,7 @@ from ggcp_schema.formats import open_file
 from ggcp_schema.formats.ggcp.checkpoint import Checkpoint
 from ggcp_schema.formats.gguf.file import GgufFile
 from ggcp_schema.inspect.text import count_text
-from ggcp_schema.llama.eras import epsilon_text
+from ggcp_schema.llama.writers import epsilon_text
 from ggcp_schema.mapping.verify import Kind, Verification
 from ggcp_schema.mapping.verify import verify as compare
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import IO, Protocol
 
 from ggcp_schema.errors import UnfitError
 from ggcp_schema.files.compare import data_differences
 from ggcp_schema.files.pieces import Progress, TensorEntry
-from ggcp_schema.files.safetensors import DTYPES, header
+from ggcp_schema.files.safetensors import DTYPES, header, read_tensors
 from ggcp_schema.files.source import Source
-from ggcp_schema.files.tensor import Tensor
 
 Inspect = Callable[[TensorEntry, memoryview], None]
 RESERVED = 1 << 20  # bytes for which it is worth while to reserve room
@@ -116,22 +116,13 @@ class Safetensors:
 
     def differences(self, place: str, *, data: bool, progress: Progress | None = None) -> Iterator[str]:
         header = self.header()
-        source = Source(place)
-        try:
+        with closing(Source(place)) as source:
             if source.size != len(header) + self.nbytes:
                 yield f"it has {source.size} bytes, expected {len(header) + self.nbytes}"
             elif source.read(0, len(header)) != header:
                 yield "the header is another one"
             elif data:
-                found, at = {}, len(header)
-                for entry in self.tensors:
-                    found[entry.name] = Tensor(
-                        entry.name, entry.name, entry.shape, at, entry.nbytes, source, entry.type
-                    )
-                    at += entry.nbytes
-                yield from map(str, data_differences(found, self.tensors, progress))
-        finally:
-            source.close()
+                yield from map(str, data_differences(read_tensors(source), self.tensors, progress))
 
 
 @dataclass(frozen=True)

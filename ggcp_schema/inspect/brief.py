@@ -8,8 +8,9 @@ from ggcp_schema.constructs import short_size
 from ggcp_schema.inspect.commands import purpose
 from ggcp_schema.inspect.facts import Summary
 from ggcp_schema.inspect.text import cells, count_text, shorten
-from ggcp_schema.llama.eras import MORE_LOST, epsilon_text, join_words, times_text
+from ggcp_schema.llama.eras import MORE_LOST
 from ggcp_schema.llama.losses import loss_text
+from ggcp_schema.llama.writers import epsilon_text, join_words, times_text
 
 Line = tuple[str, str]
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from ggcp_schema.inspect.facts import Summary
-from ggcp_schema.llama.eras import Loss
 from ggcp_schema.llama.losses import Losses
+from ggcp_schema.llama.writers import Loss
 
 
 class Change(NamedTuple):

@@ -13,7 +13,7 @@ from ggcp_schema.llama.context import Context, context_of
 from ggcp_schema.llama.eras import EraConclusion, EraJson, conclude
 from ggcp_schema.llama.losses import LineJson, Losses, LossesJson, stored_losses
 from ggcp_schema.llama.order import OrderDecision
-from ggcp_schema.llama.scale import ScaleDecision, ScaleJson
+from ggcp_schema.llama.scale import ScaleDecision
 from ggcp_schema.llama.state import Unsound
 from ggcp_schema.llama.training import Study, Training, study
 from ggcp_schema.mapping.resume import resume_keys, verbatim_recipe
@@ -82,7 +82,7 @@ class SummaryJson(TypedDict):
     loss: LossesJson | NoLosses
     optimizer: OptimizerJson | None
     order: OrderDecision | None
-    scale: ScaleJson | None
+    scale: ScaleDecision | None
     hparams: Mapping[str, int | None] | None
     n_ff: int | None
     n_ff_source: NffSource | None
@@ -244,7 +244,7 @@ class Summary(NamedTuple):
             "loss": none if self.losses is None else self.losses.as_dict(),
             "optimizer": self.optimizer and self.optimizer.as_dict(),
             "order": self.order,
-            "scale": self.scale and self.scale.as_dict(),
+            "scale": self.scale,
             "hparams": self.hparams,
             "n_ff": self.n_ff,
             "n_ff_source": self.n_ff_source,

@@ -10,9 +10,10 @@ from ggcp_schema.inspect.damage import condition_of
 from ggcp_schema.inspect.facts import Summary, facts
 from ggcp_schema.inspect.text import count_text, size_text
 from ggcp_schema.inspect.words import n_ff_text
-from ggcp_schema.llama.eras import EraConclusion, epsilon_text, join_words
+from ggcp_schema.llama.eras import EraConclusion
 from ggcp_schema.llama.order import OrderDecision
 from ggcp_schema.llama.parameters import ORDERS
+from ggcp_schema.llama.writers import epsilon_text, join_words
 
 Line = tuple[str, str]
 

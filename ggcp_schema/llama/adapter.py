@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ggcp_schema.errors import MalformedError, UsageError
 from ggcp_schema.files.tensor import Tensor
@@ -173,15 +173,11 @@ def pairs_of(file: str, tensors: Iterable[Tensor]) -> dict[str, Pair]:
             )
         if found.setdefault(path, {}).setdefault(PARTS[end], tensor) is not tensor:
             raise _odd(file, tensor, "one tensor of that name", "two")
-    return {path: _pair(file, path, parts) for path, parts in found.items()}
-
-
-def _pair(file: str, path: str, parts: Mapping[str, Tensor]) -> Pair:
-    missing = {"a", "b"} - set(parts)
-    if missing:
-        (part,) = parts.values()
-        raise _odd(file, part, "tensors A and B", f"no tensor {missing.pop().upper()}")
-    return checked_pair(file, path, parts["a"], parts["b"])
+    for parts in found.values():
+        if len(parts) == 1:
+            [(part, tensor)] = parts.items()
+            raise _odd(file, tensor, "tensors A and B", f"no tensor {'B' if part == 'a' else 'A'}")
+    return {path: checked_pair(file, path, **parts) for path, parts in found.items()}
 
 
 def checked_pair(file: str, path: str, a: Tensor, b: Tensor) -> Pair:
@@ -233,7 +229,7 @@ def fit(adapter: Adapter, base: Base) -> None:
 
     for path, pair in adapter.pairs.items():
         tensor = base.tensors.get(path)
-        has: list[Any] = [] if tensor is None else list(tensor.shape)
+        has = list(tensor.shape) if tensor else []
         wants = list(pair.shape[: 1 if is_norm(path) else 2])
         if has != wants:
             raise unfit(path, str(has) if tensor else "missing", str(wants))

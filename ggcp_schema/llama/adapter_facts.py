@@ -9,17 +9,13 @@ from ggcp_schema.llama.adapter import FINETUNE, SCRIPT, Adapter
 from ggcp_schema.llama.facts import Fact
 
 
-def adapter_facts(adapter: Adapter) -> list[Fact]:
-    """Return the facts about an adapter, in words for a person."""
-    return list(_facts(adapter))
-
-
 def reordered(adapter: Adapter) -> bool:
     """Return whether rows of the adapter are in Hugging Face's order, in which llama.cpp of 2023 did not take them."""
     return adapter.hf_rows and any(path.endswith((".wq", ".wk")) for path in adapter.pairs)
 
 
-def _facts(adapter: Adapter) -> Iterator[Fact]:
+def adapter_facts(adapter: Adapter) -> Iterator[Fact]:
+    """Yield the facts about an adapter, in words for a person."""
     why = {
         FINETUNE: f"F32 pairs for all tensors of {counted(adapter.n_layer, 'layer')}, the norms too",
         SCRIPT: "pairs of matrices alone; finetune always writes those of norms too",

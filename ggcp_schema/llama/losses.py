@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypedDict
 
 from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.llama.eras import EraConclusion, Loss, join_words
-from ggcp_schema.llama.order import floats
+from ggcp_schema.llama.eras import EraConclusion
+from ggcp_schema.llama.writers import Loss, join_words
 
 Line = tuple[str, str]
 
@@ -125,7 +125,7 @@ def _past_losses(pf: Tensor | None) -> tuple[float, ...]:
     """Return the past losses as they are stored; none if they are so many that no trainer wrote them."""
     if pf is None or not 0 < pf.n_elements <= MAX_PAST or pf.type != "F32":
         return ()
-    return tuple(floats(b"".join(pf.chunks()), pf.byte_order))
+    return tuple(pf.numbers(0, pf.n_elements))
 
 
 def explain_losses(

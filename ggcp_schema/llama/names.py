@@ -69,7 +69,7 @@ CONVERTED_FROM_ORDER = "ggcp.parameter_order"  # that of the flat vectors before
 CONVERTED_SCALE = "ggcp.gradient_scale"  # what `convert` divided m by, and v by its square
 CONVERTED_SCALE_CERTAIN = "ggcp.gradient_scale_certain"  # false if that is an estimate
 CONVERTED_FRESH = "ggcp.fresh_optimizer"  # true if `convert` wrote zeros for the optimizer's state
-CONVERTED_WRITERS = "ggcp.writers"  # the programs that may have written the ggcp file: their keys in `mapping.eras`
+CONVERTED_WRITERS = "ggcp.writers"  # the programs that may have written the ggcp file: their keys in `llama.writers`
 CONVERTED_EPSILON_CERTAIN = "ggcp.rms_epsilon_certain"  # whether all of them computed with the epsilon
 CONVERTED_THREADS = "ggcp.n_threads"  # of the trainer: its losses may be sums over the threads
 

@@ -17,23 +17,19 @@ Tensors are given as in `layout`.
 
 from __future__ import annotations
 
-import sys
 from array import array
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from ggcp_schema.errors import UnfitError
 from ggcp_schema.files.tensor import Tensor, decode
 from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, Layout, Order, element_counts, known_order
+from ggcp_schema.llama.rows import EXAMINED, SIZE, floats, sampled_rows
 
 Certainty = Literal["proven", "likely", "undecidable", "stated"]
 
-# x and the sizes of the values are examined whole in vectors of at most EXAMINED values; of longer ones about that
-# many, in blocks of BLOCK. Rows of zeros are searched for in the whole vector if it has at most SEARCHED values.
-EXAMINED, BLOCK, SEARCHED = 1 << 20, 1 << 10, 1 << 28
-READ_AT_ONCE = 1 << 16  # values, which stay in the processor's cache
-SIZE = 4  # bytes of a value
+SEARCHED = 1 << 28  # values of a vector in which rows of zeros are searched for everywhere, not in a sample
 LEAST_NORMAL = 2.0**-126  # m of a token that no longer occurs decays to a few denormal units, not to zero
 
 # By how much the best order must surpass the second in log likelihood. Rows count as the independent observations.
@@ -99,21 +95,18 @@ def decide_order(
         if vector.n_elements != n_params:
             return _undecidable(f"{name} holds {vector.n_elements} values, but the model has {n_params} parameters")
     evidence = _Evidence(model_tensors, vectors, layouts, n_embd)
-    for step in (
-        evidence.compare_weights,
-        evidence.search_zero_rows,
-        evidence.search_decayed_rows,
-        lambda: evidence.look_at_begin(begin),
-        evidence.compare_sizes,
-    ):
-        step()
-        if evidence.verdict is not None:
-            return evidence.verdict
-    return _undecidable(f"the file holds neither v nor g{evidence.note}")
+    return (
+        evidence.compare_weights()
+        or evidence.search_zero_rows()
+        or evidence.search_decayed_rows()
+        or evidence.look_at_begin(begin)
+        or evidence.compare_sizes()
+        or _undecidable(f"the file holds neither v nor g{evidence.note}")
+    )
 
 
 class _Evidence:
-    """What the bytes say of each order. `verdict` is None until a method has found the decision.
+    """What the bytes say of each order. Each method of finding the decision returns it, or None.
 
     `layouts` holds the parts of each order that is still possible; `refuted` says how the others were excluded.
     """
@@ -131,14 +124,13 @@ class _Evidence:
         self.name = "v" if "v" in vectors else "g"  # the vector whose rows and sizes tell the order
         self.n_rows = layouts["A"].n_params // n_embd
         self.refuted: dict[Order, str] = {}
-        self.verdict: OrderDecision | None = None
         self.note = ""  # what a later decision should mention
 
-    def compare_weights(self) -> None:
+    def compare_weights(self) -> OrderDecision | None:
         """Compare x with the model's weights in every order, bit for bit."""
         x = self.vectors.get("x")
         if x is None:
-            return
+            return None
         differing = {}
         for order, layout in self.layouts.items():
             path = self._first_difference(x, layout)
@@ -146,14 +138,14 @@ class _Evidence:
                 differing[order] = f"x differs from the weights of {path}"
         if len(differing) == len(self.layouts):
             self.note = "; x equals the model's weights in no order"
-            return
+            return None
         for order, how in differing.items():
             self._refute(order, how)
         if len(self.layouts) == 1:
             extent = "" if x.n_elements <= EXAMINED else ", compared at places spread over all of it"
-            self._decide(next(iter(self.layouts)), "proven", f"x equals the model's weights bit for bit{extent}")
-        else:
-            self.note = f"; x equals the weights in the orders {' and '.join(self.layouts)}"
+            return self._decide(next(iter(self.layouts)), "proven", f"x equals the model's weights bit for bit{extent}")
+        self.note = f"; x equals the weights in the orders {' and '.join(self.layouts)}"
+        return None
 
     def _first_difference(self, x: Tensor, layout: Layout) -> str | None:
         """Return the path of a tensor of the model from which x differs, None if there is none."""
@@ -170,79 +162,81 @@ class _Evidence:
                 at, index = end, index + 1
         return None
 
-    def search_zero_rows(self) -> None:
+    def search_zero_rows(self) -> OrderDecision | None:
         """Search for the rows of tokens that never occurred, and exclude the orders that have one elsewhere.
 
         Such a row is zero in v and m. Where only v is zero, values were lost.
         """
         if self.name not in self.vectors:
-            return
-        found = self._search([name for name in (self.name, "m") if name in self.vectors], lambda row: not any(row))
-        if self.name == "v" and found.n_rows == self.n_rows:
-            self._decide(None, "undecidable", "all moments are zero, in whatever order", harmless=True)
-            return
-        for order, row in found.outside.items():
+            return None
+        names = [name for name in (self.name, "m") if name in self.vectors]
+        n_found, outside = self._search(names, lambda row: not any(row))
+        if self.name == "v" and n_found == self.n_rows:
+            return self._decide(None, "undecidable", "all moments are zero, in whatever order", harmless=True)
+        for order, row in outside.items():
             values = f"values {row * self.n_embd} to {(row + 1) * self.n_embd - 1} of {self.name}"
             piece = self.layouts[order][self.layouts[order].index_at(row * self.n_embd)]
             self._refute(order, f"{values} are zero, which in this order lie in {piece.path}")
         rows = f"the rows of zeros in {self.name}, of tokens that did not occur,"
         if not self.layouts:
             reason = f"{self.name} has rows of zeros outside of tok_embeddings in every known order"
-            self._decide(None, "undecidable", reason)
-        elif found.n_rows and len(self.layouts) == 1:
+            return self._decide(None, "undecidable", reason)
+        if n_found and len(self.layouts) == 1:
             whole = self.n_rows * self.n_embd <= SEARCHED
             sample = "" if whole else "; only a sample of the rows was examined"
             [order] = self.layouts
-            self._decide(order, "proven" if whole else "likely", f"{rows} all lie in tok_embeddings{sample}")
-        elif found.n_rows:
+            return self._decide(order, "proven" if whole else "likely", f"{rows} all lie in tok_embeddings{sample}")
+        if n_found:
             self.note += f"; {rows} lie in tok_embeddings in the orders {' and '.join(self.layouts)}"
+        return None
 
-    def search_decayed_rows(self) -> None:
+    def search_decayed_rows(self) -> OrderDecision | None:
         """Search for the rows of tokens that have not occurred for 900 iterations: m has only denormal numbers there.
 
         A row of m that is all zero is no such row: where v is not zero, its values were lost.
         """
         if not {"v", "m"} <= self.vectors.keys():
-            return
-        found = self._search(["m"], _has_decayed)
-        fitting = [order for order in self.layouts if order not in found.outside]
-        if found.n_rows and len(fitting) == 1:
-            reason = f"{found.n_rows:,} rows of m, of tokens that had not occurred for long, all lie in tok_embeddings"
-            self._decide(fitting[0], "likely", reason)
+            return None
+        n_found, outside = self._search(["m"], _has_decayed)
+        fitting = [order for order in self.layouts if order not in outside]
+        if not n_found or len(fitting) != 1:
+            return None
+        reason = f"{n_found:,} rows of m, of tokens that had not occurred for long, all lie in tok_embeddings"
+        return self._decide(fitting[0], "likely", reason)
 
-    def look_at_begin(self, begin: int | None) -> None:
+    def look_at_begin(self, begin: int | None) -> OrderDecision | None:
         """Exclude the orders in which the row of the token that begins every sample is zero."""
         vectors = [self.vectors[name] for name in (self.name, "m") if name in self.vectors]
         if begin is None or not vectors:
-            return
+            return None
         fitting = []
         for order in self.layouts:
             first = (self.embeddings[order].start + begin) * self.n_embd
-            rows = (floats(_bytes(vector, first, first + self.n_embd), vector.byte_order) for vector in vectors)
+            rows = (vector.numbers(first, first + self.n_embd) for vector in vectors)
             if begin < len(self.embeddings[order]) and any(map(any, rows)):
                 fitting.append(order)
-        if len(fitting) == 1:
-            reason = f"in the others, the row of token {begin}, which begins every sample, is zero in {self.name}"
-            self._decide(fitting[0], "likely", reason)
+        if len(fitting) != 1:
+            return None
+        reason = f"in the others, the row of token {begin}, which begins every sample, is zero in {self.name}"
+        return self._decide(fitting[0], "likely", reason)
 
-    def compare_sizes(self) -> None:
+    def compare_sizes(self) -> OrderDecision | None:
         """Take the order in which one Gaussian per tensor describes the logarithms of the values best.
 
         m, which remembers only the last iterations, has to agree with v: in a training whose order changed it does not.
         """
         if self.name not in self.vectors:
-            return
+            return None
         order, lead = self._favourite(self.vectors[self.name])
         recent = self._favourite(self.vectors["m"])[0] if "m" in self.vectors else order
         if lead < 1:
             reason = f"neither rows of zeros in {self.name} nor the sizes of its values tell the order"
-            self._decide(None, "undecidable", reason)
-        elif recent != order:
+            return self._decide(None, "undecidable", reason)
+        if recent != order:
             reason = f"the sizes of the values speak for order {order} in {self.name} and for {recent} in m"
-            self._decide(None, "undecidable", f"{reason}, as after a training whose order changed")
-        else:
-            reason = f"in this order the values of {self.name} differ least within each tensor"
-            self._decide(order, "likely", f"{reason}, by {lead:.1f} times the least lead that counts {HOW_LIKELY}")
+            return self._decide(None, "undecidable", f"{reason}, as after a training whose order changed")
+        reason = f"in this order the values of {self.name} differ least within each tensor"
+        return self._decide(order, "likely", f"{reason}, by {lead:.1f} times the least lead that counts {HOW_LIKELY}")
 
     def _favourite(self, vector: Tensor) -> tuple[Order | None, float]:
         """Return the order of the highest likelihood, and its lead as a multiple of the least that counts."""
@@ -279,10 +273,11 @@ class _Evidence:
         least = max(LEAST_GAP_PER_VALUE, LEAST_GAP_IN_ROWS * len(self.model_tensors) ** 0.5 / n_rows)
         return best, gap / least
 
-    def _search(self, names: list[str], matches: Callable[[array[float]], bool]) -> _Rows:
-        """Find the rows that match in each of these vectors, and for each order one of them outside tok_embeddings."""
+    def _search(self, names: list[str], matches: Callable[[array[float]], bool]) -> tuple[int, dict[Order, int]]:
+        """Count the rows that match in each of these vectors, and find one outside of tok_embeddings, by order."""
         vector, *others = (self.vectors[name] for name in names)
-        found = _Rows(0, {})
+        n_found = 0
+        outside: dict[Order, int] = {}
         for first, block in sampled_rows(vector, self.n_embd, most=SEARCHED):
             rows = _matching(block, vector.byte_order, self.n_embd, matches)
             for other in others if rows else ():
@@ -290,26 +285,21 @@ class _Evidence:
                 rows = sorted({*rows} & {*_matching(data, other.byte_order, self.n_embd, matches)})
             if not rows:
                 continue
-            found = found._replace(n_rows=found.n_rows + len(rows))
-            for order in self.layouts.keys() - found.outside.keys():
+            n_found += len(rows)
+            for order in self.layouts.keys() - outside.keys():
                 low, high = (edge - first for edge in (self.embeddings[order].start, self.embeddings[order].stop))
                 if rows[0] < low or rows[-1] >= high:
-                    found.outside[order] = first + next(row for row in rows if not low <= row < high)
-        return found
+                    outside[order] = first + next(row for row in rows if not low <= row < high)
+        return n_found, outside
 
     def _refute(self, order: Order, how: str) -> None:
         del self.layouts[order]
         self.refuted[order] = how
 
-    def _decide(self, order: Order | None, certainty: Certainty, reason: str, *, harmless: bool = False) -> None:
-        self.verdict = OrderDecision(order, certainty, reason + self.note, dict(sorted(self.refuted.items())), harmless)
-
-
-class _Rows(NamedTuple):
-    """How many rows were found, and the first of them outside of tok_embeddings, for each order that has one."""
-
-    n_rows: int
-    outside: dict[Order, int]
+    def _decide(
+        self, order: Order | None, certainty: Certainty, reason: str, *, harmless: bool = False
+    ) -> OrderDecision:
+        return OrderDecision(order, certainty, reason + self.note, dict(sorted(self.refuted.items())), harmless)
 
 
 def _matching(
@@ -336,44 +326,6 @@ def _embeddings(layout: Layout, n_embd: int) -> range:
     piece = layout.find("tok_embeddings")
     assert piece is not None  # noqa: S101 - every order has it
     return range(piece.start // n_embd, (piece.start + piece.count) // n_embd)
-
-
-def sampled_rows(
-    vector: Tensor, n_embd: int, among: range | None = None, *, most: int | None = None
-) -> Iterator[tuple[int, memoryview]]:
-    """Yield (number of the first row, bytes) for blocks of rows of n_embd values, evenly spread over the vector.
-
-    The bytes are only valid until the next are requested.
-    All rows come if they have no more than `most` values, EXAMINED by default. `among` limits the rows.
-    """
-    among = range(vector.n_elements // n_embd) if among is None else among
-    if len(among) * n_embd <= (EXAMINED if most is None else most):
-        yield from _rows(vector, n_embd, among.start, among.stop)
-        return
-    rows = max(1, BLOCK // n_embd)
-    blocks = max(2, EXAMINED // (rows * n_embd))
-    for block in range(blocks):
-        first = among.start + block * (len(among) - rows) // (blocks - 1)
-        yield from _rows(vector, n_embd, first, first + rows)
-
-
-def floats(data: bytes | memoryview, byte_order: str) -> array[float]:
-    """Return F32 values in the byte order of a file as numbers."""
-    values = array("f")
-    values.frombytes(data)
-    if byte_order != sys.byteorder:
-        values.byteswap()
-    return values
-
-
-def _rows(vector: Tensor, n_embd: int, start: int, stop: int) -> Iterator[tuple[int, memoryview]]:
-    """Yield (number of the first row, bytes of the rows) from `start` to `stop`, about 256 KiB at a time."""
-    size, step = n_embd * SIZE, max(1, READ_AT_ONCE // n_embd)
-    buffer = memoryview(bytearray(min(step, stop - start) * size))
-    for first in range(start, stop, step):
-        block = buffer[: (stop - first) * size]
-        vector.source.read_into(block, vector.offset + first * size)
-        yield first, block
 
 
 def _bytes(tensor: Tensor, start: int, stop: int) -> bytes:

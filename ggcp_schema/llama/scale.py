@@ -16,11 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import isqrt, log, sqrt
-from typing import TYPE_CHECKING, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, NamedTuple
 
-from ggcp_schema.llama.eras import Gradient, is_clipped, join_words
-from ggcp_schema.llama.order import floats, sampled_rows
+from ggcp_schema.llama.eras import is_clipped
 from ggcp_schema.llama.parameters import piece_of
+from ggcp_schema.llama.rows import floats, sampled_rows
+from ggcp_schema.llama.writers import Gradient, join_words
 
 if TYPE_CHECKING:
     from ggcp_schema.files.tensor import Tensor
@@ -55,22 +56,6 @@ class Counts(NamedTuple):
     n_batch: int | None = None
 
 
-class ScaleJson(TypedDict):
-    """A `ScaleDecision` as JSON."""
-
-    gradient: Gradient | None
-    reason: str
-    s: int | None
-    s_range: tuple[int, int] | None
-    n_ctx: int | None
-    n_batch: int | None
-    assumed: bool
-    ratio: float | None
-    contradiction: str
-    short: bool
-    summed: bool
-
-
 class ScaleDecision(NamedTuple):
     """Whether m and v are of summed gradients, and by what they are to be divided.
 
@@ -86,6 +71,7 @@ class ScaleDecision(NamedTuple):
         ratio: the length of output's gradient in units of the greatest length of a mean; None if it cannot be computed.
         contradiction: why the stated batch does not fit; empty if it does.
         short: True if gradients are shorter than sums, and not always as long as sums that were clipped.
+        summed: True if m and v are known to be of sums that were not clipped.
     """
 
     gradient: Gradient | None
@@ -98,27 +84,7 @@ class ScaleDecision(NamedTuple):
     ratio: float | None = None
     contradiction: str = ""
     short: bool = False
-
-    @property
-    def summed(self) -> bool:
-        """True if m and v are known to be of sums that were not clipped."""
-        return self.gradient == "sum"
-
-    def as_dict(self) -> ScaleJson:
-        """Return the attributes for JSON."""
-        return {
-            "gradient": self.gradient,
-            "reason": self.reason,
-            "s": self.s,
-            "s_range": self.s_range,
-            "n_ctx": self.n_ctx,
-            "n_batch": self.n_batch,
-            "assumed": self.assumed,
-            "ratio": self.ratio,
-            "contradiction": self.contradiction,
-            "short": self.short,
-            "summed": self.summed,
-        }
+    summed: bool = False
 
 
 def decide_scale(
@@ -152,7 +118,7 @@ def decide_scale(
 
 
 def _of_sums(reason: str, known: ScaleDecision, counts: Counts) -> ScaleDecision:
-    known = known._replace(gradient="sum", reason=reason, n_batch=counts.n_batch)
+    known = known._replace(gradient="sum", summed=True, reason=reason, n_batch=counts.n_batch)
     batches = possible_batches(counts.train_samples, counts.train_its, counts.n_iter)
     if counts.n_batch is not None:
         return _stated(known, counts.n_batch, batches)
@@ -181,7 +147,7 @@ def _stated(known: ScaleDecision, n_batch: int, batches: list[int]) -> ScaleDeci
         allowed = join_words(f"{batch:,}" for batch in batches)
         doubt = f"{stated}; by the counts it is {allowed}, if context and batch never changed"
     elif known.ratio is not None and not LEAST_PER_TOKEN / 4 <= known.ratio / s <= MOST_PER_TOKEN * 4:
-        least, most = (max(1, round(known.ratio / per_token)) for per_token in (MOST_PER_TOKEN, LEAST_PER_TOKEN))
+        least, most = _usual_tokens(known.ratio)
         doubt = f"{stated}, of {s:,} tokens; the length of the gradient suggests {least:,} to {most:,}"
     reason = f"{known.reason}; {s:,} tokens, {n_batch:,} × {known.n_ctx:,}, as stated"
     return known._replace(reason=reason, s=s, contradiction=doubt)
@@ -189,14 +155,18 @@ def _stated(known: ScaleDecision, n_batch: int, batches: list[int]) -> ScaleDeci
 
 def _estimated(known: ScaleDecision, s: int) -> ScaleDecision:
     """Return the decision for an estimate of s."""
-    ratio = known.ratio or 0.0
-    least, most = (max(1, round(ratio / per_token)) for per_token in (MOST_PER_TOKEN, LEAST_PER_TOKEN))
+    least, most = _usual_tokens(known.ratio or 0.0)
     s_range = min(least, s), max(most, s)
     samples = ""
     if known.n_batch is not None:
         samples = f", {known.n_batch:,} × {known.n_ctx:,} by the counts if context and batch never changed"
     text = f"about {s:,} tokens{samples}; that length suggests {s_range[0]:,} to {s_range[1]:,}"
     return known._replace(reason=f"{known.reason}; {text}", s=s, s_range=s_range, assumed=True)
+
+
+def _usual_tokens(ratio: float) -> tuple[int, int]:
+    """Return the usual bounds of the tokens of a batch whose gradient has that ratio."""
+    return max(1, round(ratio / MOST_PER_TOKEN)), max(1, round(ratio / LEAST_PER_TOKEN))
 
 
 def is_long(ratio: float | None) -> bool | None:

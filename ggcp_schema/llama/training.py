@@ -15,20 +15,19 @@ from typing import NamedTuple, TypedDict
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.llama.context import Context
-from ggcp_schema.llama.eras import EraConclusion, EraJson, Gradient, conclude
+from ggcp_schema.llama.eras import EraConclusion, EraJson, conclude
 from ggcp_schema.llama.model import Model
 from ggcp_schema.llama.order import OrderDecision, decide_order, stated_order
 from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, FLAT_FIELDS, RESUME_ORDER, Order
 from ggcp_schema.llama.scale import (
     Counts,
     ScaleDecision,
-    ScaleJson,
     decide_scale,
     gradient_ratio,
     is_long,
     mean_square_length,
 )
+from ggcp_schema.llama.writers import Gradient
 from ggcp_schema.schema import CHECKPOINT, LAYER
 from ggcp_schema.schema.inference import ADAM
 from ggcp_schema.schema.tensor import Tensor as TensorRecord
@@ -70,11 +69,6 @@ class Training:
     divided_exactly: bool = False
     reordered: bool = False
 
-    @property
-    def context(self) -> Context:
-        """The tokens of a sample, as stored or as the counts tell."""
-        return self.model.context
-
     @cached_property
     def vectors(self) -> Mapping[str, Tensor]:
         """The flat vectors of the state: without pf, lmal and lmys."""
@@ -86,7 +80,7 @@ class StudyJson(TypedDict):
 
     era: EraJson
     order: OrderDecision
-    scale: ScaleJson
+    scale: ScaleDecision
 
 
 class Study(NamedTuple):
@@ -102,7 +96,7 @@ class Study(NamedTuple):
 
     def as_dict(self) -> StudyJson:
         """Return the conclusions for JSON."""
-        return {"era": self.era.as_dict(), "order": self.order, "scale": self.scale.as_dict()}
+        return {"era": self.era.as_dict(), "order": self.order, "scale": self.scale}
 
 
 def study(training: Training, *, order: str | None = None, n_batch: int | None = None) -> Study:
@@ -153,7 +147,7 @@ def order_of(training: Training) -> OrderDecision:
 def _scale(
     training: Training, era: EraConclusion, n_batch: int | None, ratio: float | None, square_length: float | None
 ) -> ScaleDecision:
-    n_ctx = training.context.tokens
+    n_ctx = training.model.context.tokens
     if training.divided or training.optimizer != ADAM:
         reason = "only Adam's moments have a scale"
         if training.divided:

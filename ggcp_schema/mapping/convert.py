@@ -175,7 +175,7 @@ def resume_command(training: Training) -> Command:
     """Return the command of the last trainer, that of July 2024, that resumes from the output."""
     numbers = {
         "--threads": os.cpu_count(),  # by default 6, which hardly move on fewer cores
-        "--ctx": training.context.tokens,
+        "--ctx": training.model.context.tokens,
         "--embd": training.model.n_embd,
         "--head": training.model.n_head,
         "--layer": training.model.n_layer,

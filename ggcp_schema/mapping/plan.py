@@ -22,10 +22,11 @@ from ggcp_schema.files.tensor import ELEMENT_SIZES, LITTLE, decode
 from ggcp_schema.formats.existing import check_existing
 from ggcp_schema.formats.file import File, Finding
 from ggcp_schema.formats.state import state_of
-from ggcp_schema.llama.eras import EraConclusion, epsilon_text
+from ggcp_schema.llama.eras import EraConclusion
 from ggcp_schema.llama.facts import Fact
 from ggcp_schema.llama.soundness import Watch
 from ggcp_schema.llama.training import Study
+from ggcp_schema.llama.writers import epsilon_text
 from ggcp_schema.mapping.resume import checked_epsilon
 
 OUTPUT = "{output}"

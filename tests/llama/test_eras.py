@@ -15,8 +15,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ggcp_schema import convert, open_file
-from ggcp_schema.llama.eras import DEFAULT_RMS_EPS, WRITERS, Evidence, conclude, period_text
+from ggcp_schema.llama.eras import DEFAULT_RMS_EPS, Evidence, conclude
 from ggcp_schema.llama.training import Study, study
+from ggcp_schema.llama.writers import WRITERS, period_text
 from tests.helpers import FIXTURES
 
 FLAGS = json.loads((FIXTURES / "orders/orders.json").read_text())

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats import open_file
 from ggcp_schema.llama import order as order_module
+from ggcp_schema.llama import rows
 from ggcp_schema.llama.moments import parse_moments
 from ggcp_schema.llama.order import OrderDecision, decide_order
 from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, FLAT_FIELDS, ORDERS, Order, permuted_extents
@@ -113,7 +114,7 @@ def test_a_file_in_which_most_tensors_had_no_gradient_is_undecidable() -> None:
 
 @pytest.mark.parametrize("name", DECIDED)
 def test_blocks_of_any_size_decide_alike(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setattr(order_module, "READ_AT_ONCE", 512)
+    monkeypatch.setattr(rows, "READ_AT_ONCE", 512)
     assert decided(opened(name)) == decided(opened(name))
     assert (decided(opened(name)).order, decided(opened(name)).certainty) == (DECIDED[name], "proven")
 
@@ -121,8 +122,8 @@ def test_blocks_of_any_size_decide_alike(monkeypatch: pytest.MonkeyPatch, name: 
 @pytest.mark.parametrize("name", [name for name in DECIDED if "x" not in read(genuine(name)).state])
 def test_a_sample_of_the_rows_proves_nothing(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(order_module, "SEARCHED", 0)
-    monkeypatch.setattr(order_module, "EXAMINED", 2000)
-    monkeypatch.setattr(order_module, "BLOCK", 64)
+    monkeypatch.setattr(rows, "EXAMINED", 2000)
+    monkeypatch.setattr(rows, "BLOCK", 64)
     decision = decided(opened(name))
     assert decision.order in {DECIDED[name], None}
     assert not decision.is_certain

@@ -42,9 +42,9 @@ def test_ggcp_and_gguf_checkpoints_contain_the_same(version: int, big_endian: bo
     with open_file(ADAM) as ggcp, open_file(tmp_path / "x.gguf") as gguf:
         old, new = ggcp.training(), gguf.training()
         assert contents(old) == contents(new)
-        assert (old.model.rms_eps, old.context.tokens) == (None, 32)
+        assert (old.model.rms_eps, old.model.context.tokens) == (None, 32)
         assert new.model.rms_eps == pytest.approx(1e-5)
-        assert new.context.tokens == 16
+        assert new.model.context.tokens == 16
         assert (old.model.evidence.file_version, new.model.evidence.file_version) == (None, version)
 
 
@@ -179,4 +179,4 @@ def test_the_tokens_of_a_sample(train: tuple[int, int, int], n_ctx: int | None, 
     path = tmp_path / "x.ggcp"
     path.write_bytes(build_checkpoint(train=train))
     with open_file(path) as file:
-        assert file.training().context.tokens == n_ctx
+        assert file.training().model.context.tokens == n_ctx
