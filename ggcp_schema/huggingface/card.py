@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from ggcp_schema.llama.facts import Fact
 
@@ -11,29 +11,13 @@ PROMPT = "Once upon a time"
 NEW_TOKENS = 30
 
 
-def model_card(
-    *,
-    name: str,
-    facts: Iterable[Fact],
-    context_length: int,
-    has_moments: bool,
-    notes: Sequence[str] = (),
-    prompt: str = PROMPT,
-) -> str:
-    """Return README.md.
-
-    `facts` and `notes` are in words for a person: the facts make a table, the notes, each a sentence, say what was left
-    out and what to be careful about. With `has_moments` the folder has an optimizer.safetensors.
-    """
+def model_card(*, name: str, facts: Iterable[Fact], context_length: int, has_moments: bool) -> str:
+    """Return README.md, in which the facts make a table. With `has_moments` the folder has an optimizer.safetensors."""
     rows = "\n".join(f"| {' | '.join(map(_cell, (fact.label, fact.text, fact.reason)))} |" for fact in facts)
-    listed = "".join(f"- {_line(note)}\n" for note in notes)
     return CARD.format(
         name=_line(name) or "A Llama model",
         rows=rows,
-        notes=f"\n{listed}" if listed else "",
-        generate=GENERATE.format(
-            prompt=json.dumps(prompt, ensure_ascii=False), new_tokens=max(1, min(NEW_TOKENS, context_length // 2))
-        ),
+        generate=GENERATE.format(prompt=json.dumps(PROMPT), new_tokens=max(1, min(NEW_TOKENS, context_length // 2))),
         optimizer=WITH_MOMENTS if has_moments else WITHOUT_MOMENTS,
         train=TRAIN.format(
             context_length=context_length,
@@ -65,7 +49,7 @@ A Llama model, written by ggcp-schema for transformers 4 and 5.
 | | | |
 |---|---|---|
 {rows}
-{notes}
+
 ## Continue a text
 
 ```python

@@ -7,45 +7,38 @@ from collections.abc import Mapping
 from io import BytesIO, TextIOWrapper
 from typing import Any
 
+from ggcp_schema.errors import UsageError
+from ggcp_schema.llama import names
+from ggcp_schema.llama.model import Model
+
 TORCH_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 def model_config(
-    *,
-    n_vocab: int,
-    n_embd: int,
-    n_head: int,
-    n_layer: int,
-    n_ff: int,
-    rope_theta: float,
-    rms_eps: float,
-    context_length: int,
-    ids: Mapping[str, int],
-    n_head_kv: int | None = None,
-    rope_factor: float = 1.0,
-    dtype: str = "F32",
+    model: Model, rms_eps: float, context_length: int, ids: Mapping[str, int], dtype: str
 ) -> dict[str, Any]:
     """Return config.json of a LlamaForCausalLM.
 
-    `rope_theta` is the base of RoPE's frequencies, to which a partial rotation is converted as for GGUF, `rope_factor`
-    what positions are divided by, `context_length` in tokens, and `ids` those of the tokens bos and eos.
+    `context_length` is in tokens, `ids` are those of the tokens bos and eos, and `dtype` is a name in `TORCH_DTYPES`.
+    Raises `UsageError` if positions are scaled, but not linearly.
 
     transformers 5 reads `rope_parameters` and `dtype`; transformers 4 ignores these without a word and reads
     `rope_theta`, `rope_scaling` and `torch_dtype`. Both versions read their own key when all are there.
     """
-    theta = shortest(rope_theta)
-    linear = {"rope_type": "linear", "factor": shortest(rope_factor)}
-    is_scaled = rope_factor != 1
+    theta = shortest(model.rotation[1])  # to which a partial rotation is converted as for GGUF
+    factor = _rope_factor(model)
+    linear = {"rope_type": "linear", "factor": shortest(factor)}
+    is_scaled = factor != 1
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
-        "vocab_size": n_vocab,
-        "hidden_size": n_embd,
-        "intermediate_size": n_ff,
-        "num_hidden_layers": n_layer,
-        "num_attention_heads": n_head,
-        "num_key_value_heads": n_head_kv or n_head,
-        "head_dim": n_embd // n_head,
+        "vocab_size": model.n_vocab,
+        "hidden_size": model.n_embd,
+        "intermediate_size": model.n_ff,
+        "num_hidden_layers": model.n_layer,
+        "num_attention_heads": model.n_head,
+        "num_key_value_heads": model.n_head_kv or model.n_head,
+        "head_dim": model.n_embd // model.n_head,
         "hidden_act": "silu",
         "max_position_embeddings": context_length,
         "rms_norm_eps": shortest(rms_eps),
@@ -63,6 +56,17 @@ def model_config(
         "dtype": TORCH_DTYPES[dtype],
         "use_cache": True,
     }
+
+
+def _rope_factor(model: Model) -> float:
+    """Return what positions are divided by. Raises `UsageError` if they are scaled in another way."""
+    kept = {entry.key: entry.value for entry in model.kept}
+    kind = kept.get(names.ROPE_SCALING_TYPE, "linear")
+    if kind not in ("linear", "none"):
+        found = f"{model.path}: {names.ROPE_SCALING_TYPE} is {kind!r}; a folder is only made of linear scaling"
+        raise UsageError(found, "Export to GGUF instead.")
+    factor = kept.get(names.ROPE_SCALING_FACTOR, model.freq_scale) if kind == "linear" else 1.0
+    return float(factor) or 1.0
 
 
 def generation_config(ids: Mapping[str, int]) -> dict[str, Any]:

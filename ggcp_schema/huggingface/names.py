@@ -19,9 +19,6 @@ LAYER = {
 }
 HEAD = {"norm": "model.norm", "output": "lm_head"}
 
-ROTATED = ("wq", "wk")
-"""The matrices whose rows are in another order in transformers: see `llama.rotation`."""
-
 
 def module_name(path: str) -> str:
     """Return transformers' name of a tensor's module by its ggcp path: `lm_head`, `model.layers.0.self_attn.q_proj`."""
@@ -36,8 +33,3 @@ def parameter_names(n_layer: int) -> dict[str, str]:
     """
     layers = [f"layers[{layer}].{name}" for layer in range(n_layer) for name in LAYER]
     return {path: f"{module_name(path)}.weight" for path in (*EMBEDDINGS, *layers, *HEAD)}
-
-
-def is_rotated(path: str) -> bool:
-    """Check if a tensor, given by its ggcp path, is a matrix whose rows transformers has in another order."""
-    return layer_and_name(path)[1] in ROTATED

@@ -10,10 +10,10 @@ from ggcp_schema.errors import UsageError
 from ggcp_schema.files.pieces import Computed, FileData, TensorEntry
 from ggcp_schema.files.source import Rows
 from ggcp_schema.files.tensor import ELEMENT_SIZES, LITTLE, Tensor, decode
-from ggcp_schema.huggingface.names import is_rotated, parameter_names
+from ggcp_schema.huggingface.names import parameter_names
 from ggcp_schema.llama.names import layer_and_name
 from ggcp_schema.llama.parameters import Layout
-from ggcp_schema.llama.rotation import halves
+from ggcp_schema.llama.rotation import Heads, halves
 from ggcp_schema.llama.scale import divided
 
 MOMENTS = {"m": "exp_avg", "v": "exp_avg_sq"}
@@ -30,7 +30,7 @@ def weight_tensors(
     """
     if dtype not in ELEMENT_SIZES:
         raise UsageError(f"there is no element type {dtype!r}", f"Use {', '.join(ELEMENT_SIZES)}.")
-    heads = {"wq": n_head, "wk": n_head_kv or n_head}
+    heads = Heads(n_head, n_head_kv or n_head)
     found = []
     for path, name in parameter_names(layer_count(tensors)).items():
         tensor = tensors[path]
@@ -59,7 +59,7 @@ def moment_tensors(
     `UsageError` for an unknown order, `UnfitError` if the tensors are not those of a whole model.
     """
     layout = Layout.of(order, tensors)
-    heads = {"wq": n_head, "wk": n_head_kv or n_head}
+    heads = Heads(n_head, n_head_kv or n_head)
     found = []
     for power, (field, prefix) in enumerate(MOMENTS.items(), 1):
         vector, divisor = state[field], scale**power
@@ -80,13 +80,12 @@ def layer_count(tensors: Mapping[str, Tensor]) -> int:
     return sum(layer_and_name(path)[1] == "wq" for path in tensors)
 
 
-def _extents(path: str, offset: int, nbytes: int, shape: tuple[int, ...], heads: Mapping[str, int]) -> tuple[Rows, ...]:
+def _extents(path: str, offset: int, nbytes: int, shape: tuple[int, ...], heads: Heads) -> tuple[Rows, ...]:
     """Return where the elements of a parameter lie, in the order of transformers; `offset` is that of the first."""
     if not nbytes:
         return ()
-    if not is_rotated(path):
-        return (Rows(offset, nbytes),)
-    return halves(offset, nbytes // shape[1], shape[1], heads[layer_and_name(path)[1]])
+    n_head = heads.of(path)
+    return (Rows(offset, nbytes),) if n_head is None else halves(offset, nbytes // shape[1], shape[1], n_head)
 
 
 def _converted(type: str, byte_order: str, dtype: str, divisor: int, chunk: memoryview) -> memoryview:

@@ -148,17 +148,8 @@ def _added_tokens(vocabulary: Vocabulary) -> Iterator[tuple[int, dict[str, Any]]
     """Yield the tokens, with their ids, that are cut out of a text before the rest is tokenized."""
     for index, (text, token) in enumerate(zip(vocabulary.texts, vocabulary.tokens)):
         if token.type in (UNKNOWN, CONTROL, USER_DEFINED):
-            yield (
-                index,
-                {
-                    "content": text,
-                    "single_word": False,
-                    "lstrip": False,
-                    "rstrip": False,
-                    "normalized": False,
-                    "special": token.type != USER_DEFINED,
-                },
-            )
+            flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+            yield index, {"content": text, **flags, "special": token.type != USER_DEFINED}
 
 
 def _template(vocabulary: Vocabulary) -> dict[str, Any] | None:

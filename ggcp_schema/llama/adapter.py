@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ggcp_schema.errors import MalformedError, UsageError
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.llama.names import LAYER_TENSORS, MODEL_TENSORS, field_path, layer_and_name, llama_field_path
-from ggcp_schema.llama.rotation import halves, order_of_halves
+from ggcp_schema.llama.rotation import Heads, halves, order_of_halves
 
 if TYPE_CHECKING:
     import numpy as np
@@ -126,17 +126,6 @@ def product(a: Factor, b: Factor, scale: float) -> npt.NDArray[np.float64]:
     with np.errstate(invalid="ignore"):  # factors that are infinite give NaN
         whole: npt.NDArray[np.float64] = scale * (b.astype("f8") @ a.astype("f8").T)
     return whole
-
-
-class Heads(NamedTuple):
-    """The heads of the base model's attention: `kv` is fewer than `q` if queries are grouped."""
-
-    q: int
-    kv: int
-
-    def of(self, path: str) -> int | None:
-        """Return the heads of which a tensor has the rows that RoPE pairs; None if it has no such rows."""
-        return {"wq": self.q, "wk": self.kv}.get(layer_and_name(path)[1])
 
 
 class Base(NamedTuple):

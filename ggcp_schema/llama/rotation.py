@@ -13,16 +13,28 @@ from __future__ import annotations
 
 import math
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.source import Rows
+from ggcp_schema.llama.names import layer_and_name
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
 FREQ_BASE = 10000.0  # of all trainers until 27 August 2023
+
+
+class Heads(NamedTuple):
+    """The heads of a model's attention: `kv` is fewer than `q` if queries are grouped."""
+
+    q: int
+    kv: int
+
+    def of(self, path: str) -> int | None:
+        """Return the heads of which a tensor has the rows that RoPE pairs; None if it has no such rows."""
+        return {"wq": self.q, "wk": self.kv}.get(layer_and_name(path)[1])
 
 
 def rope_entries(n_embd: int, n_head: int, n_rot: int, base: float = FREQ_BASE) -> tuple[int, float]:

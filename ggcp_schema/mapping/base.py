@@ -5,7 +5,8 @@ from __future__ import annotations
 from ggcp_schema.errors import UsageError
 from ggcp_schema.formats.file import File
 from ggcp_schema.llama import names
-from ggcp_schema.llama.adapter import Base, Heads
+from ggcp_schema.llama.adapter import Base
+from ggcp_schema.llama.rotation import Heads
 
 
 def base_of(file: File) -> Base:

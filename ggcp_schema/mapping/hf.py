@@ -77,7 +77,7 @@ def hf_parts(
     """
     vocabulary, dtype = expressible(chosen.vocabulary), options.dtype or "f32"
     folder = Folder(chosen.model, vocabulary, chosen.context_length, chosen.epsilon.value, dtype)
-    told = (*chosen.facts, *_tokenizer_facts(vocabulary), *_dtype_facts(dtype), *facts)
+    told = (*chosen.facts, *_changes(vocabulary, dtype), *facts)
     card = model_card(
         name=name_of(chosen.model, options.name),
         facts=[*history, *_for_others(told, chosen.vocabulary)],
@@ -111,29 +111,15 @@ class Folder:
 
     def weights(self) -> Safetensors:
         """Return model.safetensors. Raises `UsageError` for quantized weights, or another `dtype`."""
-        model = self.model
-        heads: dict[str, Any] = {"n_head": model.n_head, "n_head_kv": model.n_head_kv}
-        return Safetensors(METADATA, weight_tensors(_weights(model), **heads, dtype=element_type(self.dtype)))
+        model, dtype = self.model, element_type(self.dtype)
+        tensors = weight_tensors(_weights(model), n_head=model.n_head, n_head_kv=model.n_head_kv, dtype=dtype)
+        return Safetensors(METADATA, tensors)
 
     def json(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Yield the names and the values of the JSON files. Those of large vocabularies take some memory."""
-        model = self.model
-        config = model_config(
-            n_vocab=model.n_vocab,
-            n_embd=model.n_embd,
-            n_head=model.n_head,
-            n_head_kv=model.n_head_kv,
-            n_layer=model.n_layer,
-            n_ff=model.n_ff,
-            rope_theta=model.rotation[1],
-            rope_factor=_rope_factor(model),
-            rms_eps=self.rms_eps,
-            context_length=self.context_length,
-            ids=self.vocabulary.ids,
-            dtype=DTYPES[self.dtype],
-        )
-        yield CONFIG, config
-        yield GENERATION, generation_config(self.vocabulary.ids)
+        ids, dtype = self.vocabulary.ids, DTYPES[self.dtype]
+        yield CONFIG, model_config(self.model, self.rms_eps, self.context_length, ids, dtype)
+        yield GENERATION, generation_config(ids)
         yield TOKENIZER, tokenizer_json(self.vocabulary)
         yield TOKENIZER_CONFIG, tokenizer_config(self.vocabulary, self.context_length)
 
@@ -163,17 +149,6 @@ def _weights(model: Model) -> Mapping[str, Tensor]:
                 "Pass the file that the model was quantized from.",
             )
     return model.tensors
-
-
-def _rope_factor(model: Model) -> float:
-    """Return what positions are divided by. Raises `UsageError` if they are scaled in another way."""
-    kept = {entry.key: entry.value for entry in model.kept}
-    kind = kept.get(names.ROPE_SCALING_TYPE, "linear")
-    if kind not in ("linear", "none"):
-        found = f"{model.path}: {names.ROPE_SCALING_TYPE} is {kind!r}; a folder is only made of linear scaling"
-        raise UsageError(found, "Export to GGUF instead.")
-    factor = kept.get(names.ROPE_SCALING_FACTOR, model.freq_scale) if kind == "linear" else 1.0
-    return float(factor) or 1.0
 
 
 # The optimizer's state -------------------------------------------------------------------------------------
@@ -234,12 +209,10 @@ def _left_out(why: str) -> Fact:
 # What there is to say --------------------------------------------------------------------------------------
 
 
-def _tokenizer_facts(vocabulary: Vocabulary) -> Iterator[Fact]:
+def _changes(vocabulary: Vocabulary, dtype: str) -> Iterator[Fact]:
+    """Yield what is not the same in the folder."""
     for reason in inexpressible(vocabulary):
         yield Fact("tokenizer", f"{TOKENIZER} gives some texts other tokens than llama.cpp does", reason)
-
-
-def _dtype_facts(dtype: str) -> Iterator[Fact]:
     if dtype in COSTS:
         cost = f"it moved log probabilities of a small model by up to {COSTS[dtype]}"
         yield Fact("dtype", f"weights are rounded to {DTYPES[dtype]}", effect=cost)

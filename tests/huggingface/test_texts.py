@@ -15,14 +15,13 @@ from safetensors import safe_open
 from ggcp_schema import FileError, open_file
 from ggcp_schema.files.pieces import tensor_data
 from ggcp_schema.files.safetensors import write_safetensors
-from ggcp_schema.huggingface.card import model_card
+from ggcp_schema.huggingface.card import PROMPT, model_card
 from ggcp_schema.huggingface.config import model_config, shortest
 from ggcp_schema.huggingface.tensors import weight_tensors
+from ggcp_schema.llama.eras import Evidence
 from ggcp_schema.llama.facts import Fact
+from ggcp_schema.llama.model import Model
 from tests.huggingface.folders import ALICE, programs, read_json, write_folder
-
-SHAPE = {"n_vocab": 320, "n_embd": 32, "n_head": 2, "n_layer": 2, "n_ff": 96, "context_length": 64}
-
 
 # config.json -----------------------------------------------------------------------------------------------
 
@@ -37,7 +36,8 @@ def test_the_configuration_of_alice(tmp_path: Path) -> None:
 
 
 def test_each_generation_of_transformers_has_its_own_keys() -> None:
-    config = model_config(**SHAPE, rope_theta=1e8, rms_eps=1e-6, ids={}, rope_factor=4, dtype="BF16")
+    model = Model("", 320, 32, 2, 2, 96, n_rot=8, freq_scale=4, tensors={}, evidence=Evidence())
+    config = model_config(model, 1e-6, 64, {}, "BF16")
     assert config["rope_parameters"] == {"rope_type": "linear", "factor": 4, "rope_theta": 1e8}
     assert (config["rope_theta"], config["rope_scaling"]) == (1e8, {"rope_type": "linear", "factor": 4})
     assert config["dtype"] == config["torch_dtype"] == "bfloat16"
@@ -59,23 +59,21 @@ def test_an_epsilon_reads_as_a_person_writes_it() -> None:
 
 @pytest.mark.parametrize("has_moments", [True, False])
 def test_the_card_s_programs_are_python(has_moments: bool) -> None:
-    prompt = 'A "quoted" line\\\nand another é'
-    card = model_card(name="x", facts=[], context_length=64, has_moments=has_moments, prompt=prompt)
+    card = model_card(name="x", facts=[], context_length=64, has_moments=has_moments)
     first, second = (ast.parse(program) for program in programs(card))
-    assert prompt in {node.value for node in ast.walk(first) if isinstance(node, ast.Constant)}
+    assert PROMPT in {node.value for node in ast.walk(first) if isinstance(node, ast.Constant)}
     names = {node.id for node in ast.walk(second) if isinstance(node, ast.Name)}
     assert ("load_moments" in names) == has_moments
     assert ("optimizer.safetensors" in card) == has_moments
 
 
-def test_the_card_states_facts_and_notes() -> None:
+def test_the_card_states_facts() -> None:
     facts = [Fact("loss", "0.15", "mean | of the\nlast batch"), Fact("samples", "96,000")]
-    card = model_card(name="a\nb", facts=facts, context_length=8, has_moments=False, notes=["The order\nis unknown."])
+    card = model_card(name="a\nb", facts=facts, context_length=8, has_moments=False)
     lines = card.splitlines()
     assert "# a b" in lines
     assert r"| loss | 0.15 | mean \| of the last batch |" in lines
     assert "| samples | 96,000 |  |" in lines
-    assert "- The order is unknown." in lines
     assert "max_new_tokens=4," in card
     assert "max_length=8)" in card
 

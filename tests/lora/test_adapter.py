@@ -15,8 +15,8 @@ from ggcp_schema.files.output import WHOLE, WriteOptions
 from ggcp_schema.formats.gguf.file import open_gguf
 from ggcp_schema.formats.lora.files import GgclFile, adapter_in_gguf
 from ggcp_schema.formats.lora.resume import resume_content
-from ggcp_schema.llama.adapter import FINETUNE, SCRIPT, Base, Heads, fit
-from ggcp_schema.llama.rotation import order_of_halves
+from ggcp_schema.llama.adapter import FINETUNE, SCRIPT, Base, fit
+from ggcp_schema.llama.rotation import Heads, order_of_halves
 from tests.builder import build_checkpoint
 from tests.lora import independent
 from tests.lora.lora_files import (

@@ -13,7 +13,7 @@ from gguf.quants import dequantize, quantize
 
 from ggcp_schema import UsageError, open_file
 from ggcp_schema.formats.gguf.file import open_gguf
-from ggcp_schema.llama.adapter import Heads
+from ggcp_schema.llama.rotation import Heads
 from ggcp_schema.mapping import merged as merging
 from ggcp_schema.mapping.adapter import adapter_tensors
 from ggcp_schema.mapping.base import base_of
