@@ -28,9 +28,9 @@ from ggcp_schema.llama.scale import (
     mean_square_length,
 )
 from ggcp_schema.llama.writers import Gradient
-from ggcp_schema.schema import CHECKPOINT, LAYER
+from ggcp_schema.schema import CHECKPOINT
 from ggcp_schema.schema.inference import ADAM
-from ggcp_schema.schema.tensor import Tensor as TensorRecord
+from ggcp_schema.schema.model import tensors_of
 
 BATCHES = range(1, 1 << 31)  # a C int
 
@@ -213,10 +213,5 @@ def whole_model(
 
 def model_shapes(n_vocab: int, n_embd: int, n_layer: int, n_ff: int) -> dict[str, tuple[int, ...]]:
     """Return the shapes of a model's tensors in ggml order, by ggcp path in file order, as the schema declares them."""
-    root = {"hparams": {"n_vocab": n_vocab, "n_embd": n_embd}, "n_ff": n_ff}
-    shapes = {}
-    for prefix, record in (("", CHECKPOINT), *((f"layers[{layer}].", LAYER) for layer in range(n_layer))):
-        for name, field in record.fields:
-            if isinstance(field, TensorRecord):
-                shapes[f"{prefix}{name}"] = tuple(field.shape_in({"_root": root}))
-    return shapes
+    scope = {"_root": {"hparams": {"n_vocab": n_vocab, "n_embd": n_embd}, "n_ff": n_ff}}
+    return {path: tuple(field.shape_in(scope)) for path, field in tensors_of(CHECKPOINT, n_layer)}

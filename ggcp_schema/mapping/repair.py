@@ -5,16 +5,25 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.atomic import atomic_output
 from ggcp_schema.files.source import Source
+from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats import format_of
-from ggcp_schema.formats.ggcp.headers import Record, Records, expected_records
+from ggcp_schema.formats.ggcp.headers import COUNTS, GGCP, RAW, Record
+from ggcp_schema.formats.ggcp.places import Places, find_places
 from ggcp_schema.llama.adam import AdamParams
+from ggcp_schema.llama.names import STATE
 from ggcp_schema.llama.repair import Change, value_changes
 from ggcp_schema.llama.soundness import examine
 from ggcp_schema.llama.state import State, Unsound
+from ggcp_schema.schema.inference import ADAM
+from ggcp_schema.schema.optimizer import ADAM_PARAMS
+
+TRUSTED = 3 / 4  # of the records must have the header that is expected of them
+PARAMS = 28  # where Adam's part of the C struct begins in the optimizer block
 
 
 def changes(source: Source, progress: Callable[[int], None] | None = None) -> list[Change]:
@@ -23,14 +32,15 @@ def changes(source: Source, progress: Callable[[int], None] | None = None) -> li
     Raises `UsageError` if the file is no ggcp file whose parts can be told from its size, `NotACheckpointError` if its
     format is unknown.
     """
-    records = _records(source)
-    headers = [_header_change(records, record) for record in records.wrong]
-    return sorted([*headers, *value_changes(_state(records), progress)], key=lambda change: change.offset)
+    places = _places(source)
+    headers = (_header_change(source, joint.record) for joint in places.joints)
+    found = [*_number_changes(source, places), *filter(None, headers), *value_changes(_state(source, places), progress)]
+    return sorted(found, key=lambda change: change.offset)
 
 
 def remaining(source: Source) -> list[Unsound]:
     """Return what is unsound in a ggcp file, in file order. The exceptions are those of `changes`."""
-    return examine(_state(_records(source)))
+    return examine(_state(source, _places(source)))
 
 
 def write_repaired(
@@ -51,27 +61,59 @@ def write_repaired(
             return remaining(written)
 
 
-def _records(source: Source) -> Records:
-    records = expected_records(source)
-    if records is None:
+def _places(source: Source) -> Places:
+    places = find_places(source, GGCP)
+    state = None if places is None else places.state
+    if places is None or state is None or places.moved or places.is_head_lost or places.is_version_lost:
+        fits = False
+    else:
+        fits = state.end + state.block.tail == source.size and places.found >= TRUSTED * len(places.joints)
+    if places is None or not fits:
         format_of(source)  # a file of no known format is named
         raise UsageError(
             f"{source.path} cannot be repaired: it is not a ggcp file of the size that its hyper-parameters give",
             "Only what a whole ggcp file holds twice can be taken back.",
         )
-    return records
+    return places
 
 
-def _state(records: Records) -> State:
-    params = records.adam
-    adam = None if params is None else AdamParams.of(params, records.iterations)
+def _state(source: Source, places: Places) -> State:
+    assert places.state is not None  # noqa: S101 - `_places` has checked it
+    start, block = places.state.start, places.state.block
+    tensors = {
+        joint.record.path: Tensor(
+            joint.record.path, "", joint.record.shape, joint.record.data, joint.record.end - joint.record.data, source
+        )
+        for joint in places.joints
+        if not joint.is_null
+    }
+    iterations = int.from_bytes(source.read(start + block.iter, 4), "little", signed=True)
+    adam = None
+    if block.state == RAW["state"] and block.type == ADAM:
+        adam = AdamParams.of(ADAM_PARAMS.parse(source.read(start + PARAMS, ADAM_PARAMS.sizeof())), iterations)
     return State(
-        records.tensors(records.model), records.tensors(records.state), max(records.n_embd, 1), records.iterations, adam
+        {path: tensor for path, tensor in tensors.items() if not path.startswith(STATE)},
+        {path.removeprefix(STATE): tensor for path, tensor in tensors.items() if path.startswith(STATE)},
+        max(GGCP.numbers(places.head)["hparams.n_embd"], 1),
+        iterations,
+        adam,
     )
 
 
-def _header_change(records: Records, record: Record) -> Change:
-    """Return the change that writes the header of a record, and zeros as its padding."""
+def _number_changes(source: Source, places: Places) -> Iterator[Change]:
+    """Yield the changes of numbers that the headers of the records tell."""
+    head = {at: places.head[at : at + 4] for at in range(0, GGCP.size, 4) if at not in COUNTS}
+    block = {} if places.is_optimizer_lost else places.values
+    for at, wanted in (*head.items(), *block.items()):
+        if source.read(at, len(wanted)) != wanted:
+            path = "optimizer" if at in block else ("magic", "version")[at // 4] if at < COUNTS.start else "hparams"
+            yield Change(path, at, len(wanted), "the headers of the records tell it", partial(iter, [wanted]))
+
+
+def _header_change(source: Source, record: Record) -> Change | None:
+    """Return the change that writes the header of a record, and zeros as its padding; None if it is there."""
+    if source.read(record.start, len(record.header)) == record.header:
+        return None
 
     def content() -> Iterator[bytes]:
         yield record.header.ljust(record.data - record.start, b"\0")

@@ -22,7 +22,7 @@ from ggcp_schema.constructs import (
 )
 from ggcp_schema.schema.ggml import GGML_TYPES, GGML_TYPES_UNTIL_V2, data_size, kaitai_size, names_of
 from ggcp_schema.schema.model import HPARAMS, N_VOCAB
-from ggcp_schema.schema.tensor import ALIGNMENT, MAX_DIMS, NAME_LENGTHS
+from ggcp_schema.schema.tensor import ALIGNMENT, MAX_DIMS, NAME_LENGTHS, Placed
 
 TEXT = (
     "len" / OneOf(Int32ul, NAME_LENGTHS),
@@ -44,7 +44,7 @@ def tensor(types, *, aligned):
         """
         return data_size(types[record["type"]], record["ne"])
 
-    return Struct(
+    return Placed(
         "n_dims" / OneOf(Int32ul, range(1, MAX_DIMS + 1)),
         "name_len" / OneOf(Int32ul, NAME_LENGTHS),
         "type" / OneOf(Int32ul, names_of(types)) * "ggml type",

@@ -1,5 +1,7 @@
 """The model: its hyper-parameters and its weights."""
 
+from collections.abc import Iterator
+
 from ggcp_schema.constructs import Int32ul, Struct, this
 from ggcp_schema.schema.tensor import Tensor
 
@@ -30,3 +32,13 @@ LAYER = Struct(
     "w3" / Tensor(N_EMBD, N_FF),
     type_name="layer",
 )
+
+
+def tensors_of(schema: Struct, n_layer: int) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors before the optimizer by path, in file order: those of the schema, then those of each layer."""
+    fields = dict(schema.fields)
+    records = [("", schema), *((f"layers[{layer}].", fields["layers"].subcon) for layer in range(n_layer))]
+    for prefix, record in records:
+        for name, field in record.fields:
+            if isinstance(field, Tensor):
+                yield f"{prefix}{name}", field

@@ -46,6 +46,7 @@ class Place(NamedTuple):
     end: int
     stop: int
     is_whole: bool
+    type: int = 0
 
 
 class TensorRecord(Record):
@@ -60,7 +61,41 @@ class TensorRecord(Record):
     __repr__ = __str__
 
 
-class Tensor(Struct):
+class Placed(Struct):
+    """The record of a tensor, which can be read from a place that is known, whatever stands there."""
+
+    def _parse(self, stream: IO[bytes], context: Container, path: str) -> Container:
+        """Parse the record; with the parameter `places`, read it from the next place instead."""
+        place: Place | None = next(context["_params"].get("places", iter(())), None)
+        if place is None:
+            return super()._parse(stream, context, path)
+        n_dims, size = len(place.shape), stream_end(stream, context)
+        if place.start + len(place.header) > size:
+            stream.seek(min(place.start, size))
+            return super()._parse(stream, context, path)  # the file ends before
+        stream.seek(place.start + len(place.header))
+        padding = stream.read(max(0, min(place.data, size) - stream.tell()))
+        start, end = stream.tell(), max(place.data, place.stop)
+        if place.is_whole:  # also if bytes of the header, or more than the padding, are missing
+            start, end = place.data, place.end
+        data = Extent(start, max(0, min(end, size) - start), Origin.of(stream, context))
+        record = Container(
+            _offset=place.start,
+            n_dims=n_dims,
+            name_len=len(place.header) - 12 - 4 * n_dims,
+            type=place.type,
+            ne=ListContainer(place.shape),
+            name=place.header[12 + 4 * n_dims :],
+            padding=padding,
+            data=data,
+        )
+        if place.is_whole:
+            record["_size"] = data.offset + data.nbytes - place.start
+        stream.seek(min(place.stop, size))
+        return record
+
+
+class Tensor(Placed):
     """The record of a tensor of this shape; of any shape if none is given.
 
     `shape` holds expressions, in ggml order: the first number is the fastest-varying. With `null_if_zero`, a vector of
@@ -89,36 +124,6 @@ class Tensor(Struct):
             * "little-endian F32",
             type_name="tensor",
         )
-
-    def _parse(self, stream: IO[bytes], context: Container, path: str) -> Container:
-        """Parse the record; with the parameter `places`, read it from the next place instead, whatever stands there."""
-        place: Place | None = next(context["_params"].get("places", iter(())), None)
-        if place is None:
-            return super()._parse(stream, context, path)
-        n_dims, size = len(place.shape), stream_end(stream, context)
-        if place.start + len(place.header) > size:
-            stream.seek(min(place.start, size))
-            return super()._parse(stream, context, path)  # the file ends before
-        stream.seek(place.start + len(place.header))
-        padding = stream.read(max(0, min(place.data, size) - stream.tell()))
-        start, end = stream.tell(), max(place.data, place.stop)
-        if place.is_whole:  # also if bytes of the header, or more than the padding, are missing
-            start, end = place.data, place.end
-        data = Extent(start, max(0, min(end, size) - start), Origin.of(stream, context))
-        record = Container(
-            _offset=place.start,
-            n_dims=n_dims,
-            name_len=len(place.header) - 12 - 4 * n_dims,
-            type=0,
-            ne=ListContainer(place.shape),
-            name=place.header[12 + 4 * n_dims :],
-            padding=padding,
-            data=data,
-        )
-        if place.is_whole:
-            record["_size"] = data.offset + data.nbytes - place.start
-        stream.seek(min(place.stop, size))
-        return record
 
     def reference(self) -> Node:
         """Return the description of the record, with the `shape` that it must have, and if it may be a NULL instead."""

@@ -1,4 +1,4 @@
-"""Make a hole, insert or remove a byte at every position of a checkpoint, and compare what is read with the whole file.
+"""Make a hole, insert or remove a byte at every position of a file, and compare what is read with the whole file.
 
 A position where the reader does not look at the bytes that set it apart from the one before behaves as that one, and
 is not read again.
@@ -11,21 +11,22 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 from unittest import mock
 
-from ggcp_schema import Checkpoint, GgcpError, open_checkpoint
+from ggcp_schema import GgcpError, open_file
 from ggcp_schema.errors import NotACheckpointError
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats import format_of
-from ggcp_schema.formats.file import open_source
+from ggcp_schema.formats.file import File, open_source
 from ggcp_schema.formats.ggcp.joints import EVIDENCE, Bytes
 from ggcp_schema.llama.names import STATE
 
 FILLS = ("zeros", "ones", "noise")
 SIZES = (512, 4096)
 NOISE = random.Random(1).randbytes(1 << 16)
+HEADS = {"ggcp": 44, "ggcl": 92, "ggla": 16}  # bytes before the first tensor
 KINDS = [(fill, size) for fill in FILLS for size in SIZES] + [("inserted", 1), ("removed", 1)]
 
 
@@ -79,12 +80,14 @@ class Whole:
 
     def __init__(self, path: Path) -> None:
         self.data = path.read_bytes()
-        with open_checkpoint(path) as ckpt:
-            self.tensors = {name: (t.offset, t.offset + t.nbytes, t.shape) for name, t in ckpt.tensors.items()}
-            self.hparams = sizes_of(ckpt)
-            self.optimizer = ckpt.container.optimizer["_offset"]
-        self.edges = [0, 44]  # where data ends and a header begins, or the other way round
-        for start, stop, _ in self.tensors.values():
+        with open_file(path) as file:
+            self.tensors = {name: (t.offset, t.offset + t.nbytes, t.shape) for name, t in file.tensors.items()}
+            self.hparams = sizes_of(file)
+            self.optimizer = file.get("optimizer", {}).get("_offset", len(self.data))
+            self.head = HEADS.get(file.format.name, min(start for start, _, _ in self.tensors.values()))
+            self.has_headers = file.format.name != "gguf"  # between the data of its tensors
+        self.edges = [0, self.head]  # where data ends and a header begins, or the other way round
+        for start, stop, _ in sorted(self.tensors.values()):
             self.edges += start, stop
         self.edges.append(len(self.data))
         self.places: dict[bytes, list[int]] = {}
@@ -92,7 +95,7 @@ class Whole:
     @property
     def headers(self) -> Iterator[tuple[int, int]]:
         """Yield the bytes between the data of the tensors."""
-        return ((0, 44), *zip(self.edges[1::2], self.edges[2::2], strict=True))  # type: ignore[return-value]
+        return ((0, self.head), *zip(self.edges[1::2], self.edges[2::2], strict=True))  # type: ignore[return-value]
 
     def at_headers(self, size: int) -> list[int]:
         """Return the offsets at which a hole of so many bytes touches a header."""
@@ -115,7 +118,7 @@ class Damaged(Source):
     """A damaged file in memory. `seen` has a 1 for each byte that was looked at."""
 
     def __init__(self, whole: Whole, damage: Damage) -> None:
-        self.path, self.whole, self.damage = "damaged.ggcp", whole, damage
+        self.path, self.whole, self.damage = "damaged", whole, damage
         self.data = damage.apply(whole.data)
         self.size, self.modified = len(self.data), 0.0
         self.seen = bytearray(self.size + max(SIZES) + 2)
@@ -156,18 +159,20 @@ class Seen(io.BytesIO):
         return data
 
 
-def opened(source: Damaged) -> Checkpoint:
+def opened(source: Damaged) -> File:
     """Open a damaged file, in which the search for headers, and for the cause of the damage, does not count as seen."""
     with (
         mock.patch.object(Bytes, "find", lambda file, pattern, start=0: file.source.find(pattern, start)),
         mock.patch("ggcp_schema.formats.file._altered", return_value=""),
     ):
-        return cast(Checkpoint, open_source(source, format_of(source), partial=True))
+        return open_source(source, format_of(source), partial=True)
 
 
-def sizes_of(ckpt: Checkpoint) -> tuple[int, ...]:
-    """Return the sizes of the model. Raises `GgcpError` if they are not certain."""
-    model = ckpt.model()
+def sizes_of(file: File) -> tuple[int, ...] | None:
+    """Return the sizes of the model; None for a file that has none. Raises `GgcpError` if they are not certain."""
+    if file.format.name in {"ggla", "ggcl"} or file.get("training.type") == "finetune_lora":
+        return None
+    model = file.model()
     return model.n_vocab, model.n_embd, model.n_head, model.n_layer, model.n_ff, model.n_rot
 
 
@@ -178,21 +183,22 @@ def check(source: Damaged) -> Iterator[str]:
         yield "unchanged"
         return
     try:
-        ckpt = opened(source)
+        file = opened(source)
     except NotACheckpointError:
         yield "unidentified"
         return
     except GgcpError as error:
         yield f"WRONG: {error}"
         return
-    if ckpt.damage is None and ckpt.container["trailing"] is None:
-        yield "invisible"  # no header is touched
+    tensors = dict(file.tensors)
+    if file.damage is None and file.container.get("trailing") is None:
+        same = whole.tensors == {name: (t.offset, t.offset + t.nbytes, t.shape) for name, t in tensors.items()}
+        yield "invisible" if same else "WRONG: no damage"  # no header is touched
         return
-    tensors = dict(ckpt.tensors)
     yield from _tensors(source, tensors)
-    if all(name in tensors for name in whole.tensors if not name.startswith(STATE)):
+    if whole.hparams and all(name in tensors for name in whole.tensors if not name.startswith(STATE)):
         try:
-            same = sizes_of(ckpt) == whole.hparams
+            same = sizes_of(file) == whole.hparams
         except GgcpError:
             yield "unsized"
         else:
@@ -258,7 +264,7 @@ def campaign(paths: Iterable[Path], step: int) -> Counter[str]:
     print("file", "damage", *columns)
     for path in paths:
         whole, sums = Whole(path), Counter[str]()
-        for kind, size in KINDS:
+        for kind, size in KINDS[: None if whole.has_headers else len(FILLS) * len(SIZES)]:
             counts: Counter[str] = Counter()
             for damage, results, times in every(whole, kind, size, step):
                 counts["positions"] += times

@@ -128,12 +128,14 @@ def test_what_does_not_have_the_size_of_a_checkpoint_is_refused(name: str, tmp_p
     assert not list(tmp_path.iterdir())
 
 
-def test_hyper_parameters_that_do_not_fit_the_file_change_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "x"
-    for offset in range(8, 44, 4):
-        content = bytearray(build_checkpoint(layout="v0"))
+def test_numbers_that_the_records_tell_are_taken_back_and_no_others(tmp_path: Path) -> None:
+    path, out, whole = tmp_path / "x", tmp_path / "out", build_checkpoint(layout="v0")
+    for offset in (0, 4, *range(8, 44, 4)):
+        content = bytearray(whole)
         content[offset : offset + 4] = b"\xff\xff\xff\x7f"
         path.write_bytes(content)
-        result = run_cli("repair", path, tmp_path / "out")
+        result = run_cli("repair", path, out, "--force")
         assert "Traceback" not in result.stderr
-        assert not (tmp_path / "out").exists()
+        told = offset in (0, 4, 20, 24, 36)  # the magic, the version, n_vocab, n_embd, n_layer
+        assert (out.exists() and out.read_bytes() == whole) == told, offset
+        out.unlink(missing_ok=True)

@@ -293,10 +293,10 @@ class Checkpoint(File):
     @classmethod
     def is_proven(cls, source: Source) -> bool:
         """Return True if most records of a checkpoint, and the state of an optimizer, are where they must be."""
-        from ggcp_schema.formats.ggcp.places import SEARCHED_FIRST, find_places
+        from ggcp_schema.formats.ggcp.headers import GGCP
+        from ggcp_schema.formats.ggcp.recovery import is_proven
 
-        places = find_places(source, SEARCHED_FIRST)
-        return places is not None and places.optimizer is not None and 2 * places.found > len(places.records)
+        return is_proven(source, GGCP)
 
     @classmethod
     def doubt(cls, source: Source, container: Container) -> FieldError | None:
@@ -308,9 +308,10 @@ class Checkpoint(File):
     @classmethod
     def recovered(cls, source: Source, error: FieldError) -> Recovered | None:
         """Return all fields at the places that follow from the hyper-parameters; None if those are lost too."""
+        from ggcp_schema.formats.ggcp.headers import GGCP
         from ggcp_schema.formats.ggcp.recovery import recover
 
-        return recover(source, error)
+        return recover(source, error, GGCP)
 
     def retries(self) -> list[dict[str, Any]]:
         """Return the parameters of the parses to try: also with n_ff by n_mult, since the record of w1 may be wrong."""

@@ -1,25 +1,23 @@
-"""What can be read of a damaged ggcp file: all fields at the places that follow from its hyper-parameters."""
+"""What can be read of a damaged file: all fields at the places that follow from the numbers before its tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import IO, Any, cast
 
 from construct import Container
 
-from ggcp_schema.constructs import Extent, FieldError, Steps, count_bytes, root_field
+from ggcp_schema.constructs import Extent, Field, FieldError, Steps, Struct, count_bytes, root_field
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import Recovered
-from ggcp_schema.formats.ggcp.headers import OPTIMIZERS
+from ggcp_schema.formats.ggcp.headers import COUNTS, Kind
 from ggcp_schema.formats.ggcp.joints import Bytes
-from ggcp_schema.formats.ggcp.places import MAGIC, Places, find_places
+from ggcp_schema.formats.ggcp.places import SEARCHED_FIRST, Places, find_places
 from ggcp_schema.formats.ggcp.state import are_losses_and_counts, numbers_after
-from ggcp_schema.schema import CHECKPOINT
-from ggcp_schema.schema.inference import V0, V1, V1_RAW_PARAMS
+from ggcp_schema.schema.tensor import Place
 
-HPARAMS = 20  # where the hyper-parameters begin
 SIZES = "n_mult", "n_head", "n_rot"  # which no shape tells
-COUNTS = "train_its", "train_samples", "train_tokens"
+TRAINED = "train_its", "train_samples", "train_tokens"
 
 
 class Mended:
@@ -59,29 +57,31 @@ def doubt(source: Source, checkpoint: Container) -> FieldError | None:
     return error
 
 
-def recover(source: Source, error: FieldError) -> Recovered | None:
-    """Return what can be read of a file whose parse ended with an error; None if that is no more."""
-    places = find_places(source)
+def is_proven(source: Source, kind: Kind) -> bool:
+    """Return True if most records of a checkpoint, and the state of an optimizer, are where they must be."""
+    places = find_places(source, kind, SEARCHED_FIRST)
+    return places is not None and places.state is not None and 2 * places.found > len(places.records)
+
+
+def recover(source: Source, error: FieldError, kind: Kind) -> Recovered | None:
+    """Return what can be read of a checkpoint whose parse ended with an error; None if that is no more."""
+    places = find_places(source, kind)
     if places is None or not (places.wrong or places.moved):
         return None
     if error.missing is not None and not places.moved and places.last < error.offset:
         return None  # the file ends too early
-    values = {0: places.head[: len(MAGIC)], HPARAMS: places.head[HPARAMS:], **places.values}
-    params: dict[str, Any] = {"n_ff": places.n_ff, "places": iter(places.records)}
-    if places.optimizer is not None:
-        layout, start, end = places.optimizer
-        params["layout"] = (V0, V1_RAW_PARAMS, V1)[OPTIMIZERS.index(layout) // 2]
-        params["state"] = end + layout.tail - start - layout.state, [list(shape) for shape in places.state]
-    with source.reading() as stream:
-        try:
-            container, ended = CHECKPOINT.parse_stream(cast(IO[bytes], Mended(stream, values)), **params), None
-        except FieldError as found:
-            container, ended = found.partial, found.with_traceback(None)
+    values = {0: places.head[: COUNTS.start], COUNTS.stop: places.head[COUNTS.stop :], **places.values}
+    params: dict[str, Any] = {"n_ff": places.n_ff}
+    if (state := places.state) is not None:
+        params["layout"] = state.block.layout
+        size = state.end + state.block.tail - state.start - state.block.state
+        params["state"] = size, [list(record.shape) for record in state.records]
+    container, ended = parsed_at(source, kind.schema, places.records, values, **params)
     if places.is_head_lost and "hparams" in container:
         container["hparams"].update(dict.fromkeys(SIZES))
         container["hparams"].pop("_size", None)
     if places.is_head_moved or places.is_head_lost:
-        container.update(dict.fromkeys(COUNTS))
+        container.update(dict.fromkeys(TRAINED))
     optimizer = container.get("optimizer")
     if places.is_optimizer_lost and optimizer:
         optimizer.update({"iter": None, "just_initialized": None})
@@ -89,31 +89,52 @@ def recover(source: Source, error: FieldError) -> Recovered | None:
     if places.is_version_lost and optimizer:
         optimizer.update({"version": None, "layout": None})
         optimizer.pop("_size", None)
-    errors = [error if found.offset == error.offset else found for found in _errors(source, container, places)]
+    return recovered(source, kind.schema, places, container, error, ended)
+
+
+def parsed_at(
+    source: Source, schema: Struct, places: Sequence[Place], values: dict[int, bytes], **params: Any
+) -> tuple[Container, FieldError | None]:
+    """Return the values of a file whose records are at these places, and the error that ended the parse."""
+    with source.reading() as stream:
+        try:
+            return schema.parse_stream(cast(IO[bytes], Mended(stream, values)), places=iter(places), **params), None
+        except FieldError as error:
+            return error.partial, error.with_traceback(None)
+
+
+def recovered(
+    source: Source, schema: Struct, places: Places, container: Container, error: FieldError, ended: FieldError | None
+) -> Recovered:
+    """Return what was read, with what the file has in place of what was expected, and where parts were moved."""
+    root = root_field(schema, container)
+    found = [*(_wrong(source, root, at) for at in places.wrong), *(_moved(root, *move) for move in places.moved)]
+    errors = [error if one.offset == error.offset else one for one in found if one is not None]
     errors.sort(key=lambda error: error.offset)
     return Recovered(container, errors or [ended or error], ended)
 
 
-def _errors(source: Source, container: Container, places: Places) -> Iterator[FieldError]:
-    """Yield what the file has in place of the values that were taken, and where bytes were inserted or lost."""
-    root = root_field(CHECKPOINT, container)
-    for offset in places.wrong:
-        field = root.at(offset)
-        if field is not None and isinstance(field.value, Extent):  # of a tensor of which not all is there
-            yield _placed(FieldError(offset, "a tensor's header", "other bytes"), field.steps)
-        elif field is not None:
-            found = source.read(field.offset, min(field.size, source.size - field.offset))
-            number = field.size in {4, 8} and isinstance(field.value, int)
-            words = str(int.from_bytes(found, "little", signed=field.size == 8)) if number else repr(found)[1:]
-            if field.value is None:
-                yield _placed(FieldError(field.offset, "a value that is lost", repr(found)[1:]), field.steps)
-                continue
-            expected = str(field.value) if number else repr(field.value).removeprefix("b")
-            yield _placed(FieldError(field.offset, expected, words), field.steps)
-    for offset, count in places.moved:
-        field = root.at(offset)
-        words = f"offset {offset}: {count_bytes(abs(count))} {'more' if count > 0 else 'fewer'} before it"
-        yield _placed(FieldError(offset, f"offset {offset - count}", words), () if field is None else field.steps)
+def _wrong(source: Source, root: Field, offset: int) -> FieldError | None:
+    """Return what the file has in place of the value at an offset; None if no field is there."""
+    field = root.at(offset)
+    if field is None:
+        return None
+    if isinstance(field.value, Extent):  # of a tensor of which not all is there
+        return _placed(FieldError(offset, "a tensor's header", "other bytes"), field.steps)
+    found = source.read(field.offset, min(field.size, source.size - field.offset))
+    expected, words = repr(field.value).removeprefix("b"), repr(found)[1:]
+    if field.value is None:
+        expected = "a value that is lost"
+    elif field.size in {4, 8} and isinstance(field.value, int):
+        expected, words = str(field.value), str(int.from_bytes(found, "little", signed=field.size == 8))
+    return _placed(FieldError(field.offset, expected, words), field.steps)
+
+
+def _moved(root: Field, offset: int, count: int) -> FieldError:
+    """Return that bytes were inserted or lost before an offset."""
+    field = root.at(offset)
+    words = f"offset {offset}: {count_bytes(abs(count))} {'more' if count > 0 else 'fewer'} before it"
+    return _placed(FieldError(offset, f"offset {offset - count}", words), () if field is None else field.steps)
 
 
 def _placed(error: FieldError, steps: Steps) -> FieldError:

@@ -6,9 +6,9 @@ import struct
 from collections.abc import Sequence
 from functools import cached_property
 
-from ggcp_schema.formats.ggcp.headers import RAW, Record, Shape, state_shapes, walk
+from ggcp_schema.formats.ggcp.headers import RAW, Block, Naming, Record, state_records
 from ggcp_schema.formats.ggcp.joints import Bytes, Joint, joint_of, shifts_of
-from ggcp_schema.schema.optimizer import LBFGS_STATE
+from ggcp_schema.schema.inference import LBFGS
 
 MOST_COUNT = 1 << 20  # of the counts after the state
 LOSSES = 1e-7, 1e6
@@ -18,16 +18,23 @@ class State:
     """A layout of the optimizer block, as it may follow the model."""
 
     def __init__(
-        self, file: Bytes, start: int, n_params: int, layout: Shape, past: int, lbfgs_m: int, shift: int
+        self,
+        file: Bytes,
+        start: int,
+        n_params: int,
+        block: Block,
+        past: int,
+        lbfgs_m: int,
+        shift: int,
+        naming: Naming,
     ) -> None:
-        self.file, self.layout, self.first, self.start = file, layout, shift, start
-        shapes = state_shapes(layout.fields, n_params, past, lbfgs_m)
-        records = list(walk(self.start + layout.state, shapes, lambda path: ""))
-        self.values = _values(layout, past, lbfgs_m, n_params)
+        self.file, self.block, self.first, self.start = file, block, shift, start
+        records = list(state_records(start, block, naming, n_params, past, lbfgs_m))
+        self.values = _values(block, past, lbfgs_m, n_params)
         self.joints = [joint_of(record, file) for record in records]
-        self.joints[0] = self._block(self.joints[0])
+        self.joints[0] = self._with_fields(self.joints[0])
         self.end = records[-1].end
-        final = file.size - self.end - layout.tail
+        final = file.size - self.end - block.tail
         self.shifts = shifts_of(self.joints, shift, final if self._is_tail(final) else None)
         self.shift = next((shift for shift in reversed(self.shifts) if shift is not None), shift)
         last = self.joints[-1]
@@ -45,7 +52,7 @@ class State:
     @property
     def is_whole(self) -> bool:
         """True if all headers are where they must be, and the end of the file too. No other layout fits so then."""
-        return {*self.shifts} == {self.first} and self.end + self.layout.tail + self.first == self.file.size
+        return {*self.shifts} == {self.first} and self.end + self.block.tail + self.first == self.file.size
 
     @cached_property
     def score(self) -> tuple[int, int, bool]:
@@ -57,14 +64,14 @@ class State:
             for joint, shift in zip(self.joints, self.shifts, strict=True)
             if shift is None and joint.record.data + self.shift <= self.file.size
         ]
-        is_whole = self.end + self.layout.tail + self.shift == self.file.size
+        is_whole = self.end + self.block.tail + self.shift == self.file.size
         score = 2 * len(known) - len(missing) - 3 * len(moves) + is_whole
         moved = sum(abs(shift - self.first) for shift in moves)
         return score, -moved, self.joints[0].explains(self.first, self.shift)
 
-    def _block(self, first: Joint) -> Joint:
+    def _with_fields(self, first: Joint) -> Joint:
         """Return the joint of the fields of the optimizer and its first header."""
-        expected, mask = bytearray(self.layout.state), bytearray(self.layout.state)
+        expected, mask = bytearray(self.block.state), bytearray(self.block.state)
         for offset, value in self.values.items():
             expected[offset : offset + len(value)] = value
             mask[offset : offset + len(value)] = b"\1" * len(value)
@@ -79,7 +86,7 @@ class State:
 
     def _is_tail(self, shift: int) -> bool:
         """Return True if the numbers after the state, as far as the file has them, can be losses and counts."""
-        losses, counts = numbers_after(self.file, self.end + shift, self.layout.tail)
+        losses, counts = numbers_after(self.file, self.end + shift, self.block.tail)
         if self.end + shift < self.start or self.end + shift > self.file.size:
             return False
         if shift != self.first and not any(losses):
@@ -102,10 +109,10 @@ def are_losses_and_counts(losses: Sequence[float], counts: Sequence[int]) -> boo
     )
 
 
-def _values(layout: Shape, past: int, lbfgs_m: int, n_params: int) -> dict[int, bytes]:
+def _values(block: Block, past: int, lbfgs_m: int, n_params: int) -> dict[int, bytes]:
     """Return the fields of the optimizer block that follow from others, by their offsets in it."""
-    values = {0: layout.version, layout.past: past, layout.lbfgs_m: lbfgs_m}
-    if layout.state == RAW["state"]:
-        values[4] = layout.fields is LBFGS_STATE
+    values = {0: block.version, block.past: past, block.lbfgs_m: lbfgs_m}
+    if block.state == RAW["state"]:
+        values[4] = block.type == LBFGS
     fields = {offset: struct.pack("<I", value) for offset, value in values.items()}
-    return fields | {layout.iter - 8: struct.pack("<q", n_params), layout.iter + 5: bytes(3)}
+    return fields | {block.iter - 8: struct.pack("<q", n_params), block.iter + 5: bytes(3)}

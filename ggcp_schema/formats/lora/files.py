@@ -12,7 +12,7 @@ from construct import Container
 from ggcp_schema.constructs import FieldError, Steps, counted
 from ggcp_schema.errors import GgcpError, UsageError
 from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.formats.file import File, Finding, tensor_of_record, trailing_bytes
+from ggcp_schema.formats.file import File, Finding, Recovered, tensor_of_record, trailing_bytes
 from ggcp_schema.formats.ggcp.recovery import doubt
 from ggcp_schema.formats.gguf.file import GgufFile
 from ggcp_schema.formats.lora.ggla import TYPES
@@ -95,6 +95,20 @@ class GglaFile(LoraFile):
             return super().describe()
         return f"ggla LoRA adapter with {counted(len(self.tensors), 'tensor')}"
 
+    @classmethod
+    def is_proven(cls, source: Source) -> bool:
+        """Return True if most records of an adapter are where they must be."""
+        from ggcp_schema.formats.lora.records import is_adapter
+
+        return is_adapter(source)
+
+    @classmethod
+    def recovered(cls, source: Source, error: FieldError) -> Recovered | None:
+        """Return all fields at the places that follow from the headers that are left; None if they do not tell."""
+        from ggcp_schema.formats.lora.records import recover_adapter
+
+        return recover_adapter(source, error)
+
 
 class GgclFile(LoraFile):
     """A ggcl checkpoint. The path of a tensor is that of its field: `layers[0].wq_a`, `optimizer.state.m`."""
@@ -113,6 +127,22 @@ class GgclFile(LoraFile):
     def doubt(cls, source: Source, container: Container) -> FieldError | None:
         """Return an error if bytes follow the end, and may have been inserted before it."""
         return doubt(source, container)
+
+    @classmethod
+    def is_proven(cls, source: Source) -> bool:
+        """Return True if most records of a checkpoint, and the state of an optimizer, are where they must be."""
+        from ggcp_schema.formats.ggcp.recovery import is_proven
+        from ggcp_schema.formats.lora.records import FINETUNE
+
+        return is_proven(source, FINETUNE)
+
+    @classmethod
+    def recovered(cls, source: Source, error: FieldError) -> Recovered | None:
+        """Return all fields at the places that follow from the hyper-parameters; None if those are lost too."""
+        from ggcp_schema.formats.ggcp.recovery import recover
+        from ggcp_schema.formats.lora.records import FINETUNE
+
+        return recover(source, error, FINETUNE)
 
     def _tensors(self) -> Iterator[Tensor]:
         def within(value: Any, path: str) -> Iterator[Tensor]:

@@ -37,6 +37,9 @@ def pair(name, n_in, n_out):
 @kaitai("hparams.n_layer > 0 ? n_ff_ahead.width : 0", **width_ahead(BEFORE_W1_B))
 def n_ff_of_w1_b(ggcl):
     """Return the width of the feed-forward layers: the second dimension of layers[0].w1_b; None if there is none."""
+    forced = ggcl["_params"].get("n_ff")
+    if forced is not None:
+        return forced
     if ggcl["_building"]:
         return next((layer["w1_b"]["ne"][1] for layer in ggcl["layers"]), None)
     shape = shapes_ahead(ggcl["_io"], BEFORE_W1_B + 1)[-1] if ggcl["hparams"]["n_layer"] else None
