@@ -13,14 +13,16 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 from ggcp_schema.cli import run
+from ggcp_schema.files.pieces import TensorEntry
 
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
 TRUNCATED = FIXTURES / "truncated-v0-lbfgs.ggcp"
@@ -195,3 +197,8 @@ def assert_no_traceback(result: subprocess.CompletedProcess[Any]) -> None:
     stderr = result.stderr if isinstance(result.stderr, str) else result.stderr.decode("utf-8", "replace")
     assert "Traceback" not in stderr, stderr
     assert result.returncode >= 0, f"killed by signal {-result.returncode}: {stderr}"
+
+
+def tensor_data(tensors: Iterable[TensorEntry]) -> Iterator[memoryview]:
+    """Yield the data of an output's tensors one after another."""
+    return chain.from_iterable(tensor.chunks() for tensor in tensors)

@@ -192,7 +192,7 @@ class Output:
             self._replace()
         self.published = True
         if sync:
-            self._sync_folder()
+            synchronize(self.folder)
 
     def close(self) -> None:
         """Close the file, and remove it unless it was published."""
@@ -293,9 +293,6 @@ class Output:
             return stat.S_IMODE(os.stat(self.target).st_mode) & 0o777
         except FileNotFoundError:
             return None
-
-    def _sync_folder(self) -> None:
-        synchronize(self.folder)
 
 
 def synchronize(path: str) -> None:

@@ -111,7 +111,7 @@ class FolderOutput(Output):
             os.rename(self.temporary, self.target)
         self.published = True
         if sync:
-            self._sync_folder()
+            synchronize(self.folder)
 
     def remove_temporary(self) -> None:
         """Remove what is left beside the output: the new folder if it was not published, else the one it replaced."""

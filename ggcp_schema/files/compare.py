@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from ggcp_schema.files.pieces import Progress, TensorEntry, stored, tensor_data
-from ggcp_schema.files.tensor import ELEMENT_SIZES, Tensor
+from ggcp_schema.files.pieces import Progress, TensorEntry
+from ggcp_schema.files.tensor import ELEMENT_SIZES, MARKS, Tensor
 
 
 class Difference(NamedTuple):
@@ -56,42 +56,21 @@ def data_differences(
     """
     import numpy as np
 
-    both = comparable(found, expected)
-    written = Pieces(tensor_data([stored(entry.name, found[entry.name]) for entry in both]))
-    original = Pieces(tensor_data(both))
-    for entry in both:
-        width = ELEMENT_SIZES.get(entry.type, 1)
+    for entry in comparable(found, expected):
+        tensor, width = found[entry.name], ELEMENT_SIZES.get(entry.type, 1)
         at = count = first = 0
-        while at < entry.nbytes:
-            size = min(original.available(), written.available())
-            is_, wanted = (np.frombuffer(pieces.take(size), f"<u{width}") for pieces in (written, original))
+        for chunk in entry.chunks():
+            data = tensor.source.read(tensor.offset + at, len(chunk))
+            is_, wanted = np.frombuffer(data, f"{MARKS[tensor.byte_order]}u{width}"), np.frombuffer(chunk, f"<u{width}")
             if not np.array_equal(is_, wanted):
                 wrong = np.flatnonzero(is_ != wanted)
                 first = first if count else at // width + int(wrong[0])
                 count += len(wrong)
-            at += size
+            at += len(chunk)
             if progress:
-                progress(size)
+                progress(len(chunk))
         if count:
             unit = "element" if entry.type in ELEMENT_SIZES else "byte"
             verb = "differs; it" if count == 1 else "differ; the first"
             message = f"{count} of {entry.nbytes // width} {unit}s {verb} is {unit} {first}"
             yield Difference("data", entry.name, f"data: {message}")
-
-
-class Pieces:
-    """Chunks of bytes, taken in sizes that the caller chooses. Each part is only valid until the next is taken."""
-
-    def __init__(self, chunks: Iterator[memoryview]) -> None:
-        self.chunks, self.rest = chunks, memoryview(b"")
-
-    def available(self) -> int:
-        """Return how many bytes can be taken at once."""
-        while not len(self.rest):
-            self.rest = next(self.chunks)
-        return len(self.rest)
-
-    def take(self, size: int) -> memoryview:
-        """Return the next `size` bytes, which must be available."""
-        part, self.rest = self.rest[:size], self.rest[size:]
-        return part

@@ -156,10 +156,6 @@ OTHER = "a ggml file of another program, which this does not read"
 LLAMA_ONLY = "Only llama.cpp's own files are read; use the program that wrote it, or a converter of its files to GGUF."
 
 
-def _is_of_another_program(head: Head) -> bool:
-    return head.data.startswith(GGML) and is_of_another_program(head.data)
-
-
 ERROR = re.compile(
     r"error|denied|forbidden|unauthori[sz]ed|not found|invalid|expired|restricted|too many requests|log ?in",
     re.IGNORECASE,
@@ -170,7 +166,7 @@ KINDS = (
     Kind(b"GGUF", "a GGUF file"),
     Kind(b"ggcp", "a big-endian ggcp checkpoint (only little-endian checkpoints are supported)"),
     Kind(b"FUGG", "a GGUF file with the bytes of its magic swapped"),
-    Kind(_is_of_another_program, OTHER, LLAMA_ONLY),
+    Kind(lambda head: head.data.startswith(GGML) and is_of_another_program(head.data), OTHER, LLAMA_ONLY),
     Kind(b"tjgg", "a ggjt model or vocabulary file (llama.cpp of April to August 2023)"),
     Kind(b"fmgg", "a ggmf model or vocabulary file (llama.cpp of March 2023)"),
     Kind(b"lmgg", "an unversioned ggml file (of llama.cpp before 25 March 2023, or of another program)"),

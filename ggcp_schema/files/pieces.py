@@ -108,12 +108,6 @@ def sources(tensors: Sequence[TensorEntry]) -> list[Source]:
     return list({id(source): source for tensor in tensors for source in tensor.sources}.values())
 
 
-def tensor_data(tensors: Sequence[TensorEntry]) -> Iterator[memoryview]:
-    """Yield the data of the tensors one after another, as `TensorEntry.chunks` does."""
-    for tensor in tensors:
-        yield from tensor.chunks()
-
-
 def _made(entry: TensorEntry) -> Iterator[memoryview]:
     """Yield data that does not lie in a file."""
     if isinstance(entry.data, Computed):

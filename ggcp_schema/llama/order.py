@@ -244,7 +244,10 @@ class _Evidence:
 
         if len(self.layouts) < 2:
             return next(iter(self.layouts)), 0.0
-        starts = {order: layout.starts() // self.n_embd for order, layout in self.layouts.items()}
+        starts = {
+            order: np.array([piece.start for piece in layout if piece.count]) // self.n_embd
+            for order, layout in self.layouts.items()
+        }
         edges = np.unique(np.concatenate(list(starts.values())))
         count, total, squares = np.zeros((3, edges.size))  # of the logarithms, between neighbouring edges
         n_rows = 0

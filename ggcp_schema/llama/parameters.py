@@ -14,14 +14,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, islice
 from math import prod
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from ggcp_schema.errors import PathError, UnfitError, UsageError
 from ggcp_schema.files.tensor import Tensor
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
 
 Order = Literal["A", "B", "C", "D"]
 
@@ -93,12 +89,6 @@ class Layout(list[Piece]):
     def index_at(self, element: int) -> int:
         """Return the index of the part that holds an element."""
         return bisect_right(self, element, key=lambda piece: piece.start) - 1
-
-    def starts(self) -> npt.NDArray[np.int64]:
-        """Return the first elements of the parts that are not empty."""
-        import numpy as np
-
-        return np.array([piece.start for piece in self if piece.count], np.int64)
 
 
 def _paths(order: str, n_layer: int) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ggcp_schema.constructs.streams import CHUNK
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.pieces import TYPES, Computed, TensorEntry
-from ggcp_schema.files.tensor import Tensor, decode
+from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.llama import names
 from ggcp_schema.llama.adapter import Adapter, Base, product
 from ggcp_schema.llama.rotation import order_of_halves
@@ -59,28 +59,23 @@ def check_types(base: Base, tensor: Tensor, type: str) -> None:
 def _merged(adapter: Adapter, base: Base, path: str, type: str, *, hf_rows: bool) -> TensorEntry:
     tensor, pair = base.tensors[path], adapter.pairs.get(path)
     n_head = base.heads.of(path) if hf_rows else None
-    n_rows = tensor.shape[1] if len(tensor.shape) == 2 else 1
+    n_in, n_rows = (*tensor.shape, 1)[:2]
 
     def chunks() -> Iterator[bytes]:
+        import numpy as np
+
         a, b = adapter.factors(path, base.heads) if pair else (None, None)
         head_size = n_rows // n_head if n_head else 1
-        step = max(1, CHUNK // (8 * tensor.shape[0] * head_size)) * head_size  # whole heads, whose rows change places
+        step = max(1, CHUNK // (8 * n_in * head_size)) * head_size  # whole heads, whose rows change places
         for start in range(0, n_rows, step):
-            rows: npt.NDArray[np.floating] = read_rows(tensor, start, min(start + step, n_rows))
+            values = tensor.values(start * n_in, min(start + step, n_rows) * n_in)
+            rows: npt.NDArray[np.floating] = np.concatenate([*values]).reshape(-1, n_in)
             if a is not None and b is not None:
                 rows = product(a, b[start : start + step], adapter.scale) + rows
             yield encode(rows[order_of_halves(len(rows), len(rows) // head_size)] if n_head else rows, type)
 
     sources = (*((pair.a.source,) if pair else ()), tensor.source)
     return TensorEntry(str(names.tensor_name(path)), tensor.shape, Computed(chunks, sources), type)
-
-
-def read_rows(tensor: Tensor, start: int, stop: int) -> npt.NDArray[np.float32]:
-    """Return rows of a tensor of any type, [row, column]; a vector is one row."""
-    size = tensor.nbytes * tensor.shape[0] // tensor.n_elements
-    data = tensor.source.read(tensor.offset + start * size, (stop - start) * size)
-    rows: npt.NDArray[np.float32] = decode(data, tensor.type, tensor.byte_order).reshape(stop - start, -1)
-    return rows
 
 
 def encode(rows: npt.NDArray[np.floating], type: str) -> bytes:

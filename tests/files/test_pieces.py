@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from ggcp_schema.errors import UsageError
-from ggcp_schema.files.pieces import Computed, FileData, TensorEntry, Zeros, sources, stored, tensor_data
+from ggcp_schema.files.pieces import Computed, FileData, TensorEntry, Zeros, sources, stored
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
+from tests.helpers import tensor_data
 
 
 @pytest.fixture

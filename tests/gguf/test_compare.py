@@ -7,11 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ggcp_schema.constructs import NaN
-from ggcp_schema.files.compare import Pieces, data_differences, table_differences
+from ggcp_schema.files.compare import data_differences, table_differences
 from ggcp_schema.files.pieces import FileData, TensorEntry, Zeros
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.gguf.file import GgufFile, open_gguf
@@ -105,12 +103,3 @@ def test_the_place_and_the_number_of_differences(
     changed.close()
     verb = "differs; it is" if len(elements) == 1 else "differ; the first is"
     assert str(difference) == f"tensor large data: {len(elements)} of {COUNT} elements {verb} element {elements[0]}"
-
-
-@given(st.lists(st.binary(max_size=9), max_size=9), st.data())
-def test_pieces_are_the_chunks_cut_anywhere(chunks: list[bytes], data: st.DataObject) -> None:
-    pieces, taken = Pieces(iter([memoryview(chunk) for chunk in chunks])), b""
-    whole = b"".join(chunks)
-    while len(taken) < len(whole):
-        taken += pieces.take(data.draw(st.integers(1, pieces.available())))
-    assert taken == whole

@@ -13,13 +13,12 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from ggcp_schema import UsageError, open_file
-from ggcp_schema.files.pieces import tensor_data
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.huggingface.tensors import moment_tensors, weight_tensors
 from ggcp_schema.llama.rotation import halves
 from tests.builder import build_checkpoint
-from tests.helpers import FIXTURES, GENUINE, ONE_OF_EACH, ORDERS
+from tests.helpers import FIXTURES, GENUINE, ONE_OF_EACH, ORDERS, tensor_data
 from tests.huggingface import forward
 from tests.huggingface.folders import ALICE, write_folder
 from tests.mapping import independent_order, reference

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 
 from ggcp_schema import FileError, open_file
-from ggcp_schema.files.pieces import tensor_data
 from ggcp_schema.files.safetensors import write_safetensors
 from ggcp_schema.huggingface.card import PROMPT, model_card
 from ggcp_schema.huggingface.config import model_config, shortest
@@ -21,6 +20,7 @@ from ggcp_schema.huggingface.tensors import weight_tensors
 from ggcp_schema.llama.eras import Evidence
 from ggcp_schema.llama.facts import Fact
 from ggcp_schema.llama.model import Model
+from tests.helpers import tensor_data
 from tests.huggingface.folders import ALICE, programs, read_json, write_folder
 
 # config.json -----------------------------------------------------------------------------------------------

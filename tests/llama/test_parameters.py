@@ -43,7 +43,6 @@ def test_a_part_is_found_by_its_path_and_by_each_of_its_elements(order: str, n_l
     assert [layout.find(part.path) for part in layout] == layout
     elements = [index for index, part in enumerate(layout) for _ in range(part.count)]
     assert [layout.index_at(element) for element in range(layout.n_params)] == elements
-    assert layout.starts().tolist() == [part.start for part in layout if part.count]
     assert not any(map(layout.find, (f"layers[{n_layer}].wq", "layers[0].norm", "wq", "layers[00].wq")))
 
 
