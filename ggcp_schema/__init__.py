@@ -22,16 +22,17 @@ if TYPE_CHECKING:
     from ggcp_schema.formats.ggcp.checkpoint import Checkpoint
     from ggcp_schema.mapping.lora import export_adapter
     from ggcp_schema.mapping.targets import convert, export_model
-    from ggcp_schema.schema import CHECKPOINT, GGUF
+    from ggcp_schema.schema.checkpoint import CHECKPOINT
+    from ggcp_schema.schema.gguf import GGUF
 
 _HOMES = {
-    "CHECKPOINT": "schema",
+    "CHECKPOINT": "schema.checkpoint",
     "Checkpoint": "formats.ggcp.checkpoint",
     "FORMATS": "formats",
     "File": "formats.file",
     "FileError": "errors",
     "Format": "formats.file",
-    "GGUF": "schema",
+    "GGUF": "schema.gguf",
     "GgcpError": "errors",
     "MalformedError": "errors",
     "NotACheckpointError": "errors",

@@ -28,7 +28,7 @@ from ggcp_schema.llama.scale import (
     mean_square_length,
 )
 from ggcp_schema.llama.writers import Gradient
-from ggcp_schema.schema import CHECKPOINT
+from ggcp_schema.schema.checkpoint import CHECKPOINT
 from ggcp_schema.schema.inference import ADAM
 from ggcp_schema.schema.model import tensors_of
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from ggcp_schema.errors import GgcpError, UsageError
@@ -21,6 +21,11 @@ from ggcp_schema.mapping.resume import Recipe, kept_rotation, record_of, resume_
 from ggcp_schema.schema.inference import ADAM
 
 RESUME = "resume"
+NO_LBFGS = (
+    "no trainer goes on from the state of L-BFGS and saves: that of July 2024 saves nothing and exits with 0, that of "
+    "28 August 2023 ignores the state. A fresh optimizer is written as Adam's, from which they go on; `export` makes a "
+    "model of the file"
+)
 
 
 class ResumeOptions(NamedTuple):
@@ -85,7 +90,7 @@ def plan_resume(file: File, options: ResumeOptions = ResumeOptions()) -> Plan:  
         inputs=(file.path,),
         parts={WHOLE: resume_content(file, training, recipe)},
         facts=(epsilon, *resume_facts(training, conclusions, recipe, problem)),
-        warnings=_warnings(file, problem, _doubts(training, conclusions, fresh=fresh_optimizer)),
+        warnings=tuple(_warnings(file, training, conclusions, problem, fresh=fresh_optimizer)),
         next=(resume_command(training),),
         study=conclusions,
     )
@@ -149,26 +154,14 @@ def _plan_verbatim(file: File, training: Training) -> Plan:
     )
 
 
-def _doubts(training: Training, conclusions: Study, *, fresh: bool) -> Iterator[str]:
-    """Yield what a person should know of the optimizer's state before it is written."""
-    if fresh:
-        return
-    if training.optimizer != ADAM:
-        yield (
-            "no trainer goes on from the state of L-BFGS and saves: that of July 2024 saves nothing and exits with 0, "
-            "that of 28 August 2023 ignores the state. A fresh optimizer is written as Adam's, from which they go on; "
-            "`export` makes a model of the file"
-        )
-    yield from conclusions.contradictions
-
-
-def _warnings(file: File, problem: str, doubts: Iterable[str]) -> tuple[Finding, ...]:
-    """Return the findings, the problem with the rotation unless they name it, and the doubts."""
-    findings = list(file.findings)
-    if problem and not any(finding.path in {"hparams.n_rot", "hparams.n_head"} for finding in findings):
-        findings.append(Finding("hparams.n_rot", problem))
-    findings += (Finding("optimizer.state", doubt) for doubt in doubts)
-    return tuple(findings)
+def _warnings(file: File, training: Training, conclusions: Study, problem: str, *, fresh: bool) -> Iterator[Finding]:
+    """Yield the findings, the problem with the rotation unless they name it, and doubts in the optimizer's state."""
+    yield from file.findings
+    if problem and not any(finding.path in {"hparams.n_rot", "hparams.n_head"} for finding in file.findings):
+        yield Finding("hparams.n_rot", problem)
+    if not fresh:
+        doubts = [NO_LBFGS] if training.optimizer != ADAM else []
+        yield from (Finding("optimizer.state", doubt) for doubt in (*doubts, *conclusions.contradictions))
 
 
 def resume_command(training: Training) -> Command:

@@ -10,6 +10,7 @@ from ggcp_schema.errors import MalformedError, UnfitError, UsageError
 from ggcp_schema.files.output import WHOLE
 from ggcp_schema.formats.file import File, Finding
 from ggcp_schema.formats.ggcp.checkpoint import is_optimizer
+from ggcp_schema.gguf.writer import Gguf
 from ggcp_schema.llama.eras import EraConclusion, conclude
 from ggcp_schema.llama.facts import Fact
 from ggcp_schema.llama.model import Model
@@ -69,6 +70,10 @@ class Choices(NamedTuple):
     warnings: tuple[Finding, ...]
     inputs: tuple[str, ...]
 
+    def gguf(self, name: str | None) -> Gguf:
+        """Return the keys and tensors of the GGUF model. `name` is that which the user states."""
+        return model_content(self.model, self.vocabulary, self.context_length, self.epsilon.value, name)
+
 
 def choose(file: File, options: ModelOptions, *, needs_study: bool = False) -> Choices:
     """Choose what goes into an exported model. With `needs_study` the state of the training is examined in any case.
@@ -116,18 +121,11 @@ def plan_model(file: File, options: ModelOptions = ModelOptions()) -> Plan:  # n
     if options.dtype is not None:
         raise UsageError("dtype means nothing for a GGUF model for llama.cpp", "Leave it out.")
     chosen = choose(file, options)
-    content = model_content(
-        chosen.model,
-        chosen.vocabulary,
-        context_length=chosen.context_length,
-        rms_eps=chosen.epsilon.value,
-        name=options.name,
-    )
     return Plan(
         target=GGUF,
         file=file,
         inputs=chosen.inputs,
-        parts={WHOLE: content},
+        parts={WHOLE: chosen.gguf(options.name)},
         facts=chosen.facts,
         warnings=chosen.warnings,
         next=(Command("run", ("llama-completion", "-m", OUTPUT, "-p", "Once upon a time")),),

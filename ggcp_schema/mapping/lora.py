@@ -28,7 +28,6 @@ from ggcp_schema.mapping.base import base_of
 from ggcp_schema.mapping.export import ModelOptions, choose
 from ggcp_schema.mapping.hf import DTYPES, METADATA, README, element_type, hf_parts
 from ggcp_schema.mapping.merged import merged
-from ggcp_schema.mapping.model import model_content
 from ggcp_schema.mapping.peft import peft_card, peft_config, peft_tensors
 from ggcp_schema.mapping.plan import OUTPUT, Command, Plan, Written, write
 
@@ -137,13 +136,7 @@ def _changed(adapter: Adapter, base: Base, file: File, model: ModelOptions) -> t
 def _gguf(adapter: Adapter, base: Base, file: File, model: ModelOptions) -> tuple[Parts, Iterable[Fact]]:
     """Return the GGUF model that `export` makes of a file, with the pairs added."""
     made = choose(file, model)
-    content = model_content(
-        made.model,
-        made.vocabulary,
-        context_length=made.context_length,
-        rms_eps=made.epsilon.value,
-        name=model.name,
-    )
+    content = made.gguf(model.name)
     changed = {entry.name: entry for entry in merged(adapter, base).values()}
     tensors = [changed.get(entry.name, entry) for entry in content.tensors]
     return {WHOLE: Gguf(content.keys, tensors)}, made.facts

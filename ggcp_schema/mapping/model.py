@@ -26,24 +26,16 @@ def rescued(file: File, remedy: str) -> GgcpError:
 
 
 def model_content(
-    model: Model,
-    vocabulary: Vocabulary,
-    *,
-    context_length: int,
-    rms_eps: float,
-    name: str | None = None,
+    model: Model, vocabulary: Vocabulary, context_length: int, rms_eps: float, name: str | None = None
 ) -> Gguf:
     """Return the keys and tensors of a model that llama.cpp runs, without the state of the training.
 
-    `context_length` is in tokens, `name` that of `name_of`. Raises `UsageError` if the vocabulary has another size than
-    the model's, or a number is impossible.
+    `context_length` is in tokens, `name` that of `name_of`. Raises `UsageError` if a number is impossible.
     """
-    check_vocabulary(model, vocabulary)
-    name = name_of(model, name)
     keys = [
         *hparam_keys(model, context_length),
         KeyValue(names.RMS_EPSILON, "FLOAT32", checked_epsilon(rms_eps)),
-        *_general_keys(model, name),
+        *_general_keys(model, name_of(model, name)),
         *vocabulary.keys,
     ]
     written = {entry.key for entry in keys} | {names.NAME}

@@ -17,7 +17,7 @@ from hypothesis import given
 
 from ggcp_schema import FileError, MalformedError, NotACheckpointError, TruncatedError, UsageError
 from ggcp_schema.formats.gguf.file import open_gguf
-from ggcp_schema.schema import GGUF
+from ggcp_schema.schema.gguf import GGUF
 from tests.builder import build_gguf
 from tests.helpers import FIXTURES
 from tests.strategies import BuiltGguf, ggufs

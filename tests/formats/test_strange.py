@@ -22,7 +22,7 @@ from ggcp_schema.files.tensor import BLOCKS
 from ggcp_schema.formats.gguf.contents import FILE_TYPES
 from ggcp_schema.formats.gguf.file import open_gguf
 from ggcp_schema.inspect.validate import Report, validate
-from ggcp_schema.schema import GGUF
+from ggcp_schema.schema.gguf import GGUF
 from tests.builder import build_gguf
 from tests.helpers import FIXTURES, run_cli
 from tests.llama_gguf import accepted

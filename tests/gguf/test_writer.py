@@ -22,7 +22,7 @@ from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.gguf.file import open_gguf
 from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.gguf.writer import Gguf
-from ggcp_schema.schema import GGUF
+from ggcp_schema.schema.gguf import GGUF
 from tests.writing import Entry, write_gguf
 
 LLAMA = KeyValue("general.architecture", "STRING", "llama")

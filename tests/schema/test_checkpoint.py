@@ -17,7 +17,8 @@ import pytest
 from hypothesis import given, settings
 
 from ggcp_schema.constructs import Bytes, Extent, Field, FieldError, Struct, root_field
-from ggcp_schema.schema import CHECKPOINT, GGUF
+from ggcp_schema.schema.checkpoint import CHECKPOINT
+from ggcp_schema.schema.gguf import GGUF
 from tests.builder import build_checkpoint
 from tests.helpers import FIXTURES, GENUINE, ORDERS
 from tests.strategies import KINDS, SIGNALLING_NAN, Built, checkpoints

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from ggcp_schema import FORMATS, MalformedError, TruncatedError, UsageError, open_file
 from ggcp_schema.constructs import FieldError, root_field
-from ggcp_schema.schema import GGJT
 from ggcp_schema.schema.ggml import GGML_TYPES, GGML_TYPES_UNTIL_V2, GgmlType, data_size
+from ggcp_schema.schema.ggml_model import GGJT
 from tests.builder import GgmlTensor, build_ggml
 from tests.helpers import FIXTURES
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from ggcp_schema.constructs import Field, FieldError, LazyList, root_field
 from ggcp_schema.formats.gguf.file import open_gguf
-from ggcp_schema.schema import GGUF
+from ggcp_schema.schema.gguf import GGUF
 from tests.builder import build_gguf
 from tests.helpers import FIXTURES
 from tests.strategies import BuiltGguf, ggufs

@@ -25,7 +25,7 @@ from ggcp_schema.llama.losses import stored_losses
 from ggcp_schema.llama.moments import Moments
 from ggcp_schema.llama.names import STATE, field_path, tensor_name
 from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, FLAT_FIELDS, Order
-from ggcp_schema.schema import CHECKPOINT
+from ggcp_schema.schema.checkpoint import CHECKPOINT
 from ggcp_schema.schema.inference import n_ff_by_formula
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from ggcp_schema.constructs import Struct, expression_tree
 from ggcp_schema.llama.names import STATE, llama_name, tensor_name
-from ggcp_schema.schema import CHECKPOINT
+from ggcp_schema.schema.checkpoint import CHECKPOINT
 from ggcp_schema.schema.ggml import GGML_TYPES, data_size
 from ggcp_schema.schema.inference import ADAM, LBFGS, V0, V1, V1_RAW_PARAMS
 from ggcp_schema.schema.model import tensors_of

@@ -16,8 +16,8 @@ from ggcp_schema.formats.file import File, Format, tensor_of_record
 from ggcp_schema.formats.ggcp.parts import Hparams, part_of
 from ggcp_schema.llama import names
 from ggcp_schema.llama.keys import HPARAMS
-from ggcp_schema.schema import GGJT, GGMF, GGML
 from ggcp_schema.schema.ggml import GGML_TYPES, GGML_TYPES_UNTIL_V2, TYPES_OF_GGUF, UNQUANTIZED
+from ggcp_schema.schema.ggml_model import GGJT, GGMF, GGML
 
 if TYPE_CHECKING:
     from ggcp_schema.formats.parsing import Parse

@@ -18,9 +18,8 @@ from ggcp_schema.formats.paths import parse_path
 from ggcp_schema.gguf.entries import ALIGNMENT, KeyValue
 from ggcp_schema.llama import names
 from ggcp_schema.llama.names import OPTIMIZER_TYPE, STATE, field_path, tensor_name
-from ggcp_schema.schema import GGUF
 from ggcp_schema.schema.ggml import GGML_TYPES, REMOVED_TYPES, type_name
-from ggcp_schema.schema.gguf import DEFAULT_ALIGNMENT, VALUE_TYPES, Extents, in_order
+from ggcp_schema.schema.gguf import DEFAULT_ALIGNMENT, GGUF, VALUE_TYPES, Extents, in_order
 
 ARRAY = 9
 RUNNABLE = GGML_TYPES.keys() - REMOVED_TYPES  # types of elements that llama.cpp reads
