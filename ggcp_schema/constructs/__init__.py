@@ -21,32 +21,9 @@ from ggcp_schema.constructs.errors import (
     format_path,
     short_size,
 )
-from ggcp_schema.constructs.expressions import (
-    Kaitai,
-    compiled,
-    expression_text,
-    expression_tree,
-    kaitai,
-    prod_,
-    this,
-)
-from ggcp_schema.constructs.extents import (
-    Extent,
-    Hollow,
-    Origin,
-    Payload,
-)
-from ggcp_schema.constructs.fields import (
-    Bytes,
-    Chars,
-    Computed,
-    Const,
-    OneOf,
-    Padding,
-    PascalString,
-    Pass,
-    Terminated,
-)
+from ggcp_schema.constructs.expressions import Kaitai, compiled, expression_text, expression_tree, kaitai, prod_, this
+from ggcp_schema.constructs.extents import Extent, Hollow, Origin, Payload
+from ggcp_schema.constructs.fields import Bytes, Chars, Computed, Const, OneOf, Padding, PascalString, Pass, Terminated
 from ggcp_schema.constructs.lazy import DataArray, LazyArray, LazyList, LazyRange
 from ggcp_schema.constructs.numbers import (
     Flag,
@@ -72,12 +49,7 @@ from ggcp_schema.constructs.numbers import (
     NaN,
     number,
 )
-from ggcp_schema.constructs.records import (
-    Array,
-    EitherOrder,
-    GreedyRange,
-    Struct,
-)
+from ggcp_schema.constructs.records import Array, EitherOrder, GreedyRange, Struct
 from ggcp_schema.constructs.shown import Record
 from ggcp_schema.constructs.streams import stream_end
 from ggcp_schema.constructs.tree import Field, kind_of, root_field

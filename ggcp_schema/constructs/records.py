@@ -7,13 +7,7 @@ from itertools import count, takewhile
 from typing import IO, Any
 
 import construct
-from construct import (
-    Construct,
-    ConstructError,
-    Container,
-    ListContainer,
-    StopFieldError,
-)
+from construct import Construct, ConstructError, Container, ListContainer, StopFieldError
 
 from ggcp_schema.constructs.conditions import chosen
 from ggcp_schema.constructs.described import Described, Node, Sizes, docs_of, reference_of, sizes_of, unwrap

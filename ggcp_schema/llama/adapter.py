@@ -7,13 +7,15 @@ them. convert-lora-to-ggml.py wrote the pairs of a PEFT adapter, never one of a 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from ggcp_schema.constructs import counted
 from ggcp_schema.errors import MalformedError, UsageError
 from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.llama.names import LAYER_TENSORS, MODEL_TENSORS, field_path, layer_and_name, llama_field_path
+from ggcp_schema.llama.facts import Fact
+from ggcp_schema.llama.names import MODEL_TENSORS, field_path, layer_and_name, llama_field_path, n_tensors
 from ggcp_schema.llama.rotation import Heads, halves, order_of_halves
 
 if TYPE_CHECKING:
@@ -100,9 +102,14 @@ class Adapter:
     def writer(self) -> str | None:
         """`FINETUNE` if the file has an F32 pair for every tensor, `SCRIPT` if for no norm; else None."""
         types = {tensor.type for pair in self.pairs.values() for tensor in pair}
-        if len(self.pairs) == len(MODEL_TENSORS) + len(LAYER_TENSORS) * self.n_layer and types == {"F32"}:
+        if len(self.pairs) == n_tensors(self.n_layer) and types == {"F32"}:
             return FINETUNE
         return None if self.norms else SCRIPT
+
+    @property
+    def is_reordered(self) -> bool:
+        """True if rows are in Hugging Face's order, in which llama.cpp of 2023 did not take them."""
+        return self.hf_rows and any(path.endswith((".wq", ".wk")) for path in self.pairs)
 
     def factors(self, path: str, heads: Heads, *, hf_rows: bool = False) -> tuple[Factor, Factor]:
         """Return A, (n_in, r), and B, (n_out, r), as float32, with the rows of wq and wk in that order."""
@@ -229,3 +236,37 @@ def fit(adapter: Adapter, base: Base) -> None:
     for path, pair in adapter.pairs.items():
         if n_head := base.heads.of(path):
             halves(0, 1, pair.shape[1], n_head)
+
+
+# What there is to say of an adapter ------------------------------------------------------------------------
+
+
+def adapter_facts(adapter: Adapter) -> Iterator[Fact]:
+    """Yield the facts about an adapter, in words for a person."""
+    why = {
+        FINETUNE: f"F32 pairs for all tensors of {counted(adapter.n_layer, 'layer')}, the norms too",
+        SCRIPT: "pairs of matrices alone; finetune always writes those of norms too",
+        None: "neither all pairs, which finetune writes, nor matrices alone, as in an adapter made from PEFT",
+    }
+    yield Fact("written by", adapter.writer or "unknown", why[adapter.writer])
+    yield Fact("pairs", f"{len(adapter.pairs)}: {len(adapter.matrices)} of matrices, {len(adapter.norms)} of norms")
+    yield Fact("ranks", _ranks(adapter))
+    stated = adapter.r is not None
+    yield Fact("scale", f"{adapter.scale:g}", f"alpha {adapter.alpha} / r {adapter.r}" if stated else "of a checkpoint")
+    if stated and adapter.writer == FINETUNE and adapter.alpha != adapter.r:
+        yield Fact("trained with scale", "1", "finetune used alpha and r for nothing but the header of this file")
+    if adapter.norms:
+        yield Fact("norms", "trained", "llama.cpp ignores them in an adapter, so the base needs them")
+    if adapter.is_reordered:
+        yield Fact("rows of wq, wk", "as PEFT trained them", "llama.cpp of 2023 took them for rows in its own order")
+
+
+def _ranks(adapter: Adapter) -> str:
+    """Return `4; 1 for norm, attention_norm`: the most frequent rank, then the others."""
+    if not adapter.pairs:
+        return "none"
+    by_ranks: dict[str, list[str]] = {}
+    for name, ranks in adapter.ranks.items():
+        by_ranks.setdefault(" and ".join(map(str, ranks)), []).append(name)
+    usual, *others = sorted(by_ranks, key=lambda ranks: -len(by_ranks[ranks]))
+    return "; ".join([usual, *(f"{ranks} for {', '.join(by_ranks[ranks])}" for ranks in others)])

@@ -19,14 +19,7 @@ from ggcp_schema.llama.eras import EraConclusion, EraJson, conclude
 from ggcp_schema.llama.model import Model
 from ggcp_schema.llama.order import OrderDecision, decide_order, stated_order
 from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, FLAT_FIELDS, RESUME_ORDER, Order
-from ggcp_schema.llama.scale import (
-    Counts,
-    ScaleDecision,
-    decide_scale,
-    gradient_ratio,
-    is_long,
-    mean_square_length,
-)
+from ggcp_schema.llama.scale import Counts, ScaleDecision, decide_scale, gradient_ratio, is_long, mean_square_length
 from ggcp_schema.llama.writers import Gradient
 from ggcp_schema.schema.checkpoint import CHECKPOINT
 from ggcp_schema.schema.inference import ADAM

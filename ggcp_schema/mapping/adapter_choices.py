@@ -8,7 +8,6 @@ from typing import Literal
 
 from ggcp_schema.errors import UsageError
 from ggcp_schema.llama.adapter import FINETUNE, Adapter, Base, fit
-from ggcp_schema.llama.adapter_facts import reordered
 from ggcp_schema.llama.facts import Fact
 
 Target = Literal["adapter", "peft", "gguf", "hf"]
@@ -32,7 +31,7 @@ def chosen(adapter: Adapter, base: Base, *, scale: float | None = None, verbatim
     `UsageError` if it does not fit, or `verbatim` means nothing for it.
     """
     fit(adapter, base)
-    if verbatim and not reordered(adapter):
+    if verbatim and not adapter.is_reordered:
         raise UsageError(
             f"{adapter.path}: there is nothing that llama.cpp of 2023 took otherwise than it was trained",
             "Leave --verbatim out: it is for adapters that were made from PEFT and have pairs of wq or wk.",
@@ -72,7 +71,7 @@ def choice_notes(adapter: Adapter, base: Base, target: Target, norms: Norms) -> 
         yield Fact("scale", f"{adapter.scale:g}", f"stated; the file says alpha {adapter.alpha} / r {adapter.r}")
     elif adapter.writer == FINETUNE and adapter.alpha != adapter.r:
         yield Fact("scale", f"{adapter.scale:g}", "as llama.cpp applied it; finetune had trained with 1")
-    if reordered(adapter):
+    if adapter.is_reordered:
         yield Fact("rows of wq, wk", "as PEFT trained them", "llama.cpp of 2023 computed something else from them")
     if norms == "ignored":
         yield Fact("norms", "left out", NORMS_COST)

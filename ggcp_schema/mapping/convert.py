@@ -11,7 +11,7 @@ from ggcp_schema.files.output import WHOLE
 from ggcp_schema.formats.file import File, Finding
 from ggcp_schema.gguf.writer import Gguf
 from ggcp_schema.llama import names
-from ggcp_schema.llama.adapter_facts import adapter_facts
+from ggcp_schema.llama.adapter import adapter_facts
 from ggcp_schema.llama.facts import Fact
 from ggcp_schema.llama.training import Study, Training, study
 from ggcp_schema.mapping.model import rescued

@@ -19,12 +19,11 @@ from ggcp_schema.gguf.entries import is_copied
 from ggcp_schema.gguf.writer import Gguf
 from ggcp_schema.huggingface.names import parameter_names
 from ggcp_schema.llama import names
-from ggcp_schema.llama.adapter import Adapter, Base
-from ggcp_schema.llama.adapter_facts import adapter_facts
+from ggcp_schema.llama.adapter import Adapter, Base, adapter_facts
 from ggcp_schema.llama.facts import Fact
+from ggcp_schema.llama.rotation import Heads
 from ggcp_schema.mapping.adapter import adapter_keys, adapter_tensors, patched_norms
 from ggcp_schema.mapping.adapter_choices import Target, choice_notes, chosen, norms_of
-from ggcp_schema.mapping.base import base_of
 from ggcp_schema.mapping.export import ModelOptions, choose
 from ggcp_schema.mapping.hf import DTYPES, METADATA, README, element_type, hf_parts
 from ggcp_schema.mapping.merged import merged
@@ -100,6 +99,20 @@ def plan_adapter(
         warnings=file.findings,
         next={"peft": (), "hf": (README,)}.get(to, (run,)),
     )
+
+
+def base_of(file: File) -> Base:
+    """Return the model in a file. Raises the damage of a damaged file, and `UsageError` if there is no llama model."""
+    if file.damage is not None:
+        raise file.damage.again()
+    keys = file.key_values
+    n_head = (file.facts().get("hparams") or {}).get("n_head")
+    n_head_kv = keys[names.HEAD_COUNT_KV].value if names.HEAD_COUNT_KV in keys else n_head
+    is_llama = names.ARCHITECTURE not in keys or keys[names.ARCHITECTURE].value == "llama"
+    heads = [n for n in (n_head, n_head_kv) if isinstance(n, int) and n > 0]
+    if file.model_tensors and is_llama and len(heads) == 2:
+        return Base(file.path, file.model_tensors, Heads(*heads))
+    raise UsageError(f"{file.path} contains no llama model", "Pass the model that was finetuned, in GGUF.")
 
 
 def _refuse(model: ModelOptions, why: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,7 +80,10 @@ def peft_tensors(adapter: Adapter, base: Base, *, norms: bool) -> list[TensorEnt
         else:
             tensors.append(small(f"{name}.lora_A.weight", (n_in, r), lambda a=a: a().T))  # type: ignore[misc]
             tensors.append(small(f"{name}.lora_B.weight", (r, n_out), b))
-    return [*tensors, *(_norms(adapter, base) if norms else ())]
+    for path in adapter.norms if norms else ():
+        name, shape = f"{PREFIX}{module_name(path)}.weight", base.tensors[path].shape
+        tensors.append(small(name, shape, partial(new_norm, adapter, base, path)))
+    return tensors
 
 
 def _padded(adapter: Adapter, base: Base, path: str, factor: int, r: int) -> npt.NDArray[np.float32]:
@@ -88,12 +91,6 @@ def _padded(adapter: Adapter, base: Base, path: str, factor: int, r: int) -> npt
 
     values = adapter.factors(path, base.heads, hf_rows=True)[factor]
     return np.pad(values, ((0, 0), (0, r - values.shape[1])))
-
-
-def _norms(adapter: Adapter, base: Base) -> Iterator[TensorEntry]:
-    for path in adapter.norms:
-        name, shape = f"{PREFIX}{module_name(path)}.weight", base.tensors[path].shape
-        yield small(name, shape, partial(new_norm, adapter, base, path))
 
 
 def peft_card(adapter: Adapter, base: str, *, is_folder: bool, is_gguf: bool, norms: str) -> str:

@@ -37,7 +37,7 @@ from ggcp_schema.inspect.paths import pieces, place
 from ggcp_schema.inspect.summary import summarize, summary_lines
 from ggcp_schema.inspect.tensors import select
 from ggcp_schema.inspect.validate import examine_data, validate
-from ggcp_schema.mapping.base import base_of
+from ggcp_schema.mapping.lora import base_of
 from ggcp_schema.mapping.vocabulary import read_vocabulary
 from tests.fuzz.little import LITTLE, little
 from tests.fuzz.seeds import seed

@@ -22,7 +22,7 @@ from ggcp_schema.formats.lora.files import GgclFile, GglaFile, adapter_in_gguf
 from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.llama.adapter import Adapter, Base
 from ggcp_schema.mapping.adapter import adapter_keys, adapter_tensors, patched_norms
-from ggcp_schema.mapping.base import base_of
+from ggcp_schema.mapping.lora import base_of
 from tests.helpers import FIXTURES
 from tests.lora import independent
 

@@ -15,7 +15,7 @@ from ggcp_schema.formats.gguf.file import open_gguf
 from ggcp_schema.inspect.edit import Change, edit
 from ggcp_schema.llama.adapter import Adapter, Base
 from ggcp_schema.mapping.adapter import adapter_keys, adapter_tensors, patched_norms
-from ggcp_schema.mapping.base import base_of
+from ggcp_schema.mapping.lora import base_of
 from ggcp_schema.mapping.peft import peft_config, peft_tensors
 from tests.lora import independent
 from tests.lora.lora_files import (

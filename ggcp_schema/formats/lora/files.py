@@ -53,7 +53,7 @@ class LoraFile(File):
 
 def stated_of(adapter: Adapter) -> dict[str, Any]:
     """Return what a summary shows of an adapter: the adapter, and the facts about it as lines with labels."""
-    from ggcp_schema.llama.adapter_facts import adapter_facts
+    from ggcp_schema.llama.adapter import adapter_facts
 
     facts = adapter_facts(adapter)
     lines = tuple((fact.label, f"{fact.text} ({fact.reason})" if fact.reason else fact.text) for fact in facts)
