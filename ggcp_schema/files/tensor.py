@@ -193,6 +193,19 @@ def decode(data: memoryview | bytes, type: str, byte_order: str) -> npt.NDArray[
     return values.astype(np.float32, copy=False)
 
 
+def encode(values: npt.NDArray[Any], type: str) -> memoryview:
+    """Return numbers as little-endian data of a type in `ELEMENT_SIZES`; F16 may overflow, and NaN stays NaN."""
+    import numpy as np
+
+    with np.errstate(all="ignore"):
+        numbers = np.ascontiguousarray(values, "<f2" if type == "F16" else "<f4")
+    if type != "BF16":
+        return numbers.data.cast("B")
+    bits = numbers.view(np.uint32)
+    rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16  # to the nearest, of two the even one
+    return np.where(np.isnan(numbers), bits >> 16 | 0x40, rounded).astype("<u2").data.cast("B")
+
+
 def stream_values(tensors: Sequence[Tensor]) -> Iterator[npt.NDArray[Any]]:
     """Yield the elements of the tensors one after another, as arrays of at most 256 KiB of one tensor each.
 

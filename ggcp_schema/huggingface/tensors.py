@@ -9,7 +9,7 @@ from functools import partial
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.pieces import Computed, FileData, TensorEntry
 from ggcp_schema.files.source import Rows
-from ggcp_schema.files.tensor import ELEMENT_SIZES, LITTLE, Tensor, decode
+from ggcp_schema.files.tensor import ELEMENT_SIZES, LITTLE, Tensor, decode, encode
 from ggcp_schema.huggingface.names import parameter_names
 from ggcp_schema.llama.names import layer_and_name
 from ggcp_schema.llama.parameters import Layout
@@ -26,7 +26,7 @@ def weight_tensors(
     """Return a model's weights by transformers' names, in the order of `named_parameters()`.
 
     `tensors` are those of a whole model by ggcp path, and `dtype` is F32, F16 or BF16. Raises `UsageError` for another
-    `dtype`, or a tensor whose elements cannot be read.
+    `dtype`, or quantized weights.
     """
     if dtype not in ELEMENT_SIZES:
         raise UsageError(f"there is no element type {dtype!r}", f"Use {', '.join(ELEMENT_SIZES)}.")
@@ -34,7 +34,12 @@ def weight_tensors(
     found = []
     for path, name in parameter_names(layer_count(tensors)).items():
         tensor = tensors[path]
-        tensor.check_readable()
+        if tensor.type not in ELEMENT_SIZES:
+            raise UsageError(
+                f"{tensor.source.path}: tensor {tensor.path} is {tensor.type}, but a folder is made of weights in "
+                f"{', '.join(ELEMENT_SIZES)}",
+                "Pass the file that the model was quantized from.",
+            )
         extents = _extents(path, tensor.offset, tensor.nbytes, tensor.shape, heads)
         as_it_is = tensor.type == dtype and tensor.byte_order == LITTLE
         transform = None if as_it_is else partial(_converted, tensor.type, tensor.byte_order, dtype, 1)
@@ -89,15 +94,5 @@ def _extents(path: str, offset: int, nbytes: int, shape: tuple[int, ...], heads:
 
 
 def _converted(type: str, byte_order: str, dtype: str, divisor: int, chunk: memoryview) -> memoryview:
-    """Return elements of that type as little-endian `dtype`, divided in float32; NaN stays NaN, F16 may overflow."""
-    import numpy as np
-
-    values = decode(chunk, type, byte_order).astype("<f4", copy=False)
-    if dtype == "F32":
-        return divided(values.data.cast("B"), divisor)
-    if dtype == "F16":
-        with np.errstate(over="ignore"):
-            return values.astype("<f2").data.cast("B")
-    bits = values.view(np.uint32)
-    rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16  # to the nearest, of two the even one
-    return np.where(np.isnan(values), bits >> 16 | 0x40, rounded).astype("<u2").data.cast("B")
+    """Return elements of that type as little-endian `dtype`, divided in float32."""
+    return divided(encode(decode(chunk, type, byte_order), dtype), divisor)

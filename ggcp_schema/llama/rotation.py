@@ -63,19 +63,19 @@ def rope_entries(n_embd: int, n_head: int, n_rot: int, base: float = FREQ_BASE) 
         ) from None
 
 
-def n_rot_of(dimension_count: int, freq_base: float | None = None, base: float = FREQ_BASE) -> int | None:
+def n_rot_of(dimension_count: int, freq_base: float | None = None) -> int | None:
     """Return the n_rot that a GGUF file's rotation was made from; None if it is no rotation of a trainer of 2023.
 
     Understands what `rope_entries` gives, and what the trainers themselves wrote (`dimension_count` n_rot, `freq_base`
     the base or absent).
     """
-    freq_base = base if freq_base is None else freq_base
+    freq_base = FREQ_BASE if freq_base is None else freq_base
     if dimension_count < 2 or dimension_count % 2 or not 1 < freq_base < math.inf:
         return None
-    n_rot = round(dimension_count * math.log(base) / math.log(freq_base))
+    n_rot = round(dimension_count * math.log(FREQ_BASE) / math.log(freq_base))
     if n_rot < 2 or n_rot % 2 or n_rot > dimension_count:
         return None
-    exact = base ** (dimension_count / n_rot)
+    exact = FREQ_BASE ** (dimension_count / n_rot)
     return n_rot if math.isclose(freq_base, exact, rel_tol=1e-6) else None
 
 

@@ -10,7 +10,6 @@ from typing import Any, Final
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.contents import Blob, Content, Safetensors, Text
 from ggcp_schema.files.pieces import TensorEntry
-from ggcp_schema.files.tensor import ELEMENT_SIZES, Tensor
 from ggcp_schema.formats.file import File
 from ggcp_schema.huggingface.card import model_card
 from ggcp_schema.huggingface.config import generation_config, json_bytes, model_config
@@ -112,7 +111,7 @@ class Folder:
     def weights(self) -> Safetensors:
         """Return model.safetensors. Raises `UsageError` for quantized weights, or another `dtype`."""
         model, dtype = self.model, element_type(self.dtype)
-        tensors = weight_tensors(_weights(model), n_head=model.n_head, n_head_kv=model.n_head_kv, dtype=dtype)
+        tensors = weight_tensors(model.tensors, n_head=model.n_head, n_head_kv=model.n_head_kv, dtype=dtype)
         return Safetensors(METADATA, tensors)
 
     def json(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -137,18 +136,6 @@ def expressible(vocabulary: Vocabulary) -> Vocabulary:
             "Export to GGUF instead.",
         )
     return vocabulary
-
-
-def _weights(model: Model) -> Mapping[str, Tensor]:
-    """Return the tensors. Raises `UsageError` for quantized ones."""
-    for tensor in model.tensors.values():
-        if tensor.type not in ELEMENT_SIZES:
-            raise UsageError(
-                f"{model.path}: tensor {tensor.path} is {tensor.type}, but a folder is made of weights in "
-                f"{', '.join(ELEMENT_SIZES)}",
-                "Pass the file that the model was quantized from.",
-            )
-    return model.tensors
 
 
 # The optimizer's state -------------------------------------------------------------------------------------

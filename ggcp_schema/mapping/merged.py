@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ggcp_schema.constructs.streams import CHUNK
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.pieces import TYPES, Computed, TensorEntry
-from ggcp_schema.files.tensor import Tensor
+from ggcp_schema.files.tensor import ELEMENT_SIZES, Tensor, encode
 from ggcp_schema.llama import names
 from ggcp_schema.llama.adapter import Adapter, Base, product
 from ggcp_schema.llama.rotation import order_of_halves
@@ -47,7 +47,7 @@ def check_types(base: Base, tensor: Tensor, type: str) -> None:
     if not tensor.is_readable:
         raise UsageError(f"{name} of a kind that cannot be read", "Pass a model in another type.")
     try:
-        encode(np.zeros((1, TYPES[type].block_size)), type)
+        _encoded(np.zeros((1, TYPES[type].block_size)), type)
     except (NotImplementedError, KeyError) as error:  # a KeyError for a type that the installed gguf does not know
         raise UsageError(
             f"{base.path}: {tensor.name} is {type}, which cannot be written, so the adapter cannot be merged into this "
@@ -61,7 +61,7 @@ def _merged(adapter: Adapter, base: Base, path: str, type: str, *, hf_rows: bool
     n_head = base.heads.of(path) if hf_rows else None
     n_in, n_rows = (*tensor.shape, 1)[:2]
 
-    def chunks() -> Iterator[bytes]:
+    def chunks() -> Iterator[memoryview]:
         import numpy as np
 
         a, b = adapter.factors(path, base.heads) if pair else (None, None)
@@ -72,23 +72,23 @@ def _merged(adapter: Adapter, base: Base, path: str, type: str, *, hf_rows: bool
             rows: npt.NDArray[np.floating] = np.concatenate([*values]).reshape(-1, n_in)
             if a is not None and b is not None:
                 rows = product(a, b[start : start + step], adapter.scale) + rows
-            yield encode(rows[order_of_halves(len(rows), len(rows) // head_size)] if n_head else rows, type)
+            yield _encoded(rows[order_of_halves(len(rows), len(rows) // head_size)] if n_head else rows, type)
 
     sources = (*((pair.a.source,) if pair else ()), tensor.source)
     return TensorEntry(str(names.tensor_name(path)), tensor.shape, Computed(chunks, sources), type)
 
 
-def encode(rows: npt.NDArray[np.floating], type: str) -> bytes:
+def _encoded(rows: npt.NDArray[np.floating], type: str) -> memoryview:
     """Return the little-endian data of rows as `type`.
 
     Raises `NotImplementedError` or `KeyError` if gguf does not know the type.
     """
+    if type in ELEMENT_SIZES:
+        return encode(rows, type)
     import numpy as np
+    from gguf import GGMLQuantizationType
+    from gguf.quants import quantize
 
     with np.errstate(all="ignore"):  # what is out of range becomes infinite
-        if type in ("F32", "F16"):
-            return rows.astype("<f4" if type == "F32" else "<f2").tobytes()
-        from gguf import GGMLQuantizationType
-        from gguf.quants import quantize
-
-        return bytes(quantize(rows.astype(np.float32), GGMLQuantizationType[type]).tobytes())
+        blocks: npt.NDArray[np.uint8] = quantize(rows.astype(np.float32), GGMLQuantizationType[type])
+    return blocks.data.cast("B")

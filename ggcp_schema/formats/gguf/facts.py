@@ -9,7 +9,7 @@ from ggcp_schema.formats.ggcp.checkpoint import is_optimizer
 from ggcp_schema.formats.gguf.keys import Keys
 from ggcp_schema.llama import names
 from ggcp_schema.llama.keys import HPARAMS, stated_of
-from ggcp_schema.llama.rotation import FREQ_BASE, n_rot_of
+from ggcp_schema.llama.rotation import n_rot_of
 
 if TYPE_CHECKING:
     from ggcp_schema.formats.gguf.file import GgufFile
@@ -100,5 +100,5 @@ def _hparams_of(gguf: GgufFile, keys: Keys) -> dict[str, int | None] | None:
     if embeddings and len(embeddings.shape) == 2:
         found["n_vocab"] = embeddings.shape[1]
     if dimensions := found["n_rot"]:
-        found["n_rot"] = n_rot_of(dimensions, FREQ_BASE if freq_base is None else freq_base)
+        found["n_rot"] = n_rot_of(dimensions, freq_base)
     return found if any(value is not None for value in found.values()) else None
