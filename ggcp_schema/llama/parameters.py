@@ -12,12 +12,13 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from math import prod
 from typing import Literal
 
 from ggcp_schema.errors import PathError, UnfitError, UsageError
 from ggcp_schema.files.tensor import Tensor
+from ggcp_schema.llama.names import LAYER_TENSORS, MODEL_TENSORS
 
 Order = Literal["A", "B", "C", "D"]
 
@@ -107,11 +108,9 @@ def element_counts(model_tensors: Mapping[str, Tensor]) -> tuple[dict[str, int],
     Raises `UnfitError` if the tensors are not those of a whole model.
     """
     counts: dict[str, int] = {}
-    names = [name for name, _, more in (part.partition(": ") for part in ORDERS["A"].split("; ")) if not more]
-    in_layers = ORDERS["A"].partition(": ")[2].partition(";")[0].split()
-    n_layer = (len(model_tensors) - len(names)) // len(in_layers)
-    paths = ((f"layers[{layer}].{name}", name) for layer in range(n_layer) for name in in_layers)
-    for path, name in chain(zip(names, names, strict=True), paths):
+    n_layer = (len(model_tensors) - len(MODEL_TENSORS)) // len(LAYER_TENSORS)
+    in_layers = ((f"layers[{layer}].{name}", name) for layer in range(n_layer) for name in LAYER_TENSORS)
+    for path, name in (*((name, name) for name in MODEL_TENSORS), *in_layers):
         tensor = model_tensors.get(path)
         if tensor is None:
             raise UnfitError(f"the model has no tensor {path}, so the order of its parameters is unknown")

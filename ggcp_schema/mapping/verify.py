@@ -28,13 +28,6 @@ OPTIONAL_KEYS = (names.HEAD_COUNT_KV, names.VOCAB_SIZE, names.ROPE_SCALE_LINEAR)
 SEPARATE_KEYS = (names.RMS_EPSILON, names.ROPE_DIMENSION_COUNT, names.ROPE_FREQ_BASE)
 """Keys that are not compared for equality: any epsilon is allowed, and a rotation can be stated in several ways."""
 
-CHANGED = {
-    (False, False): "the optimizer's vectors as in the checkpoint",
-    (True, False): "the optimizer's vectors from order {order} in order C",
-    (False, True): "m divided by {scale:,}, v by its square",
-    (True, True): "the optimizer's vectors from order {order} in order C, m divided by {scale:,}, v by its square",
-}
-
 
 class Verification(NamedTuple):
     """What was compared between a checkpoint and a GGUF file, and what differs.
@@ -165,8 +158,10 @@ def _agrees(ckpt: Checkpoint, training: Training, gguf: GgufFile, recipe: Recipe
 def _in_words(recipe: Recipe) -> str:
     if recipe.fresh:
         return "an optimizer that has not started yet"
-    text = CHANGED[recipe.permutes, recipe.scale != 1]
-    return text.format(order=recipe.order, scale=recipe.scale)
+    changes = [f"the optimizer's vectors from order {recipe.order} in order C"] if recipe.permutes else []
+    if recipe.scale != 1:
+        changes.append(f"m divided by {recipe.scale:,}, v by its square")
+    return ", ".join(changes) or "the optimizer's vectors as in the checkpoint"
 
 
 def _rotation_differences(ckpt: Checkpoint, gguf: GgufFile) -> Iterator[Difference]:
