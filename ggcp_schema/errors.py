@@ -16,6 +16,8 @@ class GgcpError(Exception):
     parameter that the hint names: it shows `--force` for `force=True`. It shows `shell_hint` instead, if there is one.
     """
 
+    message: str
+    hint: str
     exit_code = 2
     option = ""
     shell_hint = ""
@@ -76,6 +78,12 @@ class MalformedError(GgcpError):
     """
 
     exit_code = 4
+
+    path: str
+    offset: int
+    expected: str
+    found: str
+    json_keys = "path offset expected found message"
 
     def __init__(self, message: str, hint: str = "", *, path: str, offset: int, expected: str, found: str) -> None:
         super().__init__(message, hint)

@@ -20,7 +20,7 @@ from ggcp_schema.browse.panes import Moved, Pane
 from ggcp_schema.constructs import short_size
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.inspect.facts import Summary
-from ggcp_schema.inspect.summary import Line, summary_lines
+from ggcp_schema.inspect.summary import summary_lines
 from ggcp_schema.inspect.text import escape, shape_text, size_text, value_text
 from ggcp_schema.inspect.usage import USES
 
@@ -31,7 +31,7 @@ DAMAGE = ("damage", "whole", "cut", "lost")  # the labels of lines about damage
 MEMBERS = 40  # children listed at most
 
 
-def _labels(lines: Iterable[Line]) -> Table:
+def _labels(lines: Iterable[tuple[str, str]]) -> Table:
     return labelled(((label, escape(words)) for label, words in lines), 12)
 
 

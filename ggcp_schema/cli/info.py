@@ -28,7 +28,7 @@ from ggcp_schema.cli.table import print_table
 from ggcp_schema.errors import GgcpError, UsageError
 from ggcp_schema.formats import open_file
 from ggcp_schema.inspect.brief import brief_lines, state_text
-from ggcp_schema.inspect.facts import Summary, SummaryJson
+from ggcp_schema.inspect.facts import Summary
 from ggcp_schema.inspect.summary import summarize, summary_lines
 from ggcp_schema.llama.losses import loss_text
 from ggcp_schema.llama.writers import epsilon_text
@@ -103,7 +103,7 @@ def _print_line(label: str, text: str, width: int | None) -> None:
         write(paint((" " * len(label) if number else label), "cyan") + paint(line, colour) + "\n")
 
 
-JSON = SummaryJson | Unread
+JSON = Summary | Unread
 
 
 class Row(NamedTuple):
@@ -168,4 +168,4 @@ def _row(summary: Summary) -> Row:
     values = [summary.file, summary.short, *counts, number, optimizer, summary.rms_eps, state]
     its, samples = ("" if count is None else f"{count:,}" for count in counts)
     cells = [summary.file, summary.short, its, samples, loss, optimizer or "", epsilon, state]
-    return Row(values, cells, summary.as_dict())
+    return Row(values, cells, summary)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import math
 import os
@@ -19,6 +20,7 @@ import typer
 
 from ggcp_schema.errors import GgcpError, MalformedError
 from ggcp_schema.inspect.text import cells, escape
+from ggcp_schema.llama.json_keys import json_attributes
 
 PROGRESS_FROM = 1 << 26  # bytes; less is done before a bar could be read
 HANGING = "  "  # before the lines after the first
@@ -197,15 +199,18 @@ def _array_parts(items: Iterable[Any]) -> Iterator[str]:
 
 
 def to_json(value: Any) -> Any:
-    """Return the value with bytes as hex, a NamedTuple as an object, and numbers that JSON does not know as strings."""
-    if isinstance(value, tuple) and hasattr(value, "_asdict"):
-        value = value._asdict()
+    """Return the value as JSON has it: records as objects, bytes as hex, dates and what JSON does not know as text."""
+    attributes = json_attributes(value.__class__)
+    if attributes is not None:
+        value = {key: getattr(value, name) for key, name in attributes.items()}
     if isinstance(value, dict | MappingProxyType):
         return {key: to_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [to_json(item) for item in value]
     if isinstance(value, bytes):
         return value.hex()
+    if isinstance(value, datetime.date):
+        return value.isoformat()
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value

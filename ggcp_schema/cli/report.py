@@ -15,7 +15,7 @@ from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.gguf.writer import Gguf
 from ggcp_schema.inspect.text import cells, count_text, shape_text, size_text
 from ggcp_schema.llama.facts import Fact
-from ggcp_schema.llama.training import StudyJson
+from ggcp_schema.llama.training import Study
 from ggcp_schema.mapping.plan import Plan, Written, check, write
 
 Kind = Literal["resume", "model", "hf", "adapter", "peft"]
@@ -182,7 +182,7 @@ class PlanJson(TypedDict):
     rms_eps_reason: str | None
     notes: list[str]
     findings: list[Finding]
-    conclusions: StudyJson | None
+    conclusions: Study | None
     keys: list[Scalar | Array]
     tensors: list[TensorJson]
     files: list[FileJson]
@@ -207,7 +207,7 @@ def plan_as_dict(plan: Plan, output: Path, written: Written | None) -> PlanJson:
         "rms_eps_reason": epsilon and epsilon.reason,
         "notes": [sentence(fact) for fact in plan.facts if fact.value is None],
         "findings": [{"path": finding.path, "message": finding.message} for finding in findings],
-        "conclusions": plan.study.as_dict() if plan.study else None,
+        "conclusions": plan.study,
         "keys": [key_as_dict(entry) for entry in keys_of(plan)],
         "tensors": [
             {

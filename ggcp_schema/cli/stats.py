@@ -16,7 +16,7 @@ from ggcp_schema.cli.table import print_table
 from ggcp_schema.cli.tensors import Moments, Order
 from ggcp_schema.errors import UsageError
 from ggcp_schema.formats import open_file
-from ggcp_schema.inspect.health import HealthJson, examine
+from ggcp_schema.inspect.health import Examination, examine
 from ggcp_schema.inspect.stats import Flag, Stats, flags, measure, measure_state, optimizer_facts
 from ggcp_schema.inspect.tensors import Listed, ListedJson, moments, order_of, select
 from ggcp_schema.inspect.text import count_text
@@ -48,7 +48,7 @@ class StatsJson(ListedJson):
     unsound: Sequence[Unsound]
 
 
-JSON = list[StatsJson] | HealthJson
+JSON = list[StatsJson] | Examination
 
 
 def stats(
@@ -159,7 +159,7 @@ def show_health(file: Path, *, as_json: bool, width: int | None) -> None:
         found = examine(opened)
         opened.source.check_unchanged()
         if as_json:
-            print_json(found.as_dict())
+            print_json(found)
         else:
             table = []
             for row in found.rows:

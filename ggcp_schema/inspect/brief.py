@@ -12,13 +12,11 @@ from ggcp_schema.llama.eras import MORE_LOST
 from ggcp_schema.llama.losses import loss_text
 from ggcp_schema.llama.writers import epsilon_text, join_words, times_text
 
-Line = tuple[str, str]
-
 LINES, COLUMNS = 10, 80
 SHOWN = ("run", "train on", "rescue", "measure", "look")  # the purposes of commands; of each the first one
 
 
-def brief_lines(summary: Summary) -> list[Line]:
+def brief_lines(summary: Summary) -> list[tuple[str, str]]:
     """Return the summary in at most ten lines of 80 columns, labels and texts; a text may take two lines."""
     lines = [*_facts(summary)]
     commands = {purpose(command): command for command in reversed(summary.next)}
@@ -33,7 +31,7 @@ def brief_lines(summary: Summary) -> list[Line]:
     return [first, *((label, shorten(text, width)) for label, text in lines), *last]
 
 
-def _facts(summary: Summary) -> Iterator[Line]:
+def _facts(summary: Summary) -> Iterator[tuple[str, str]]:
     yield "state", state_text(summary, "-v examines them")
     model = ", ".join(_model(summary))
     if model:
@@ -66,7 +64,7 @@ def _more(findings: Sequence[object]) -> str:
     return f" (and {len(findings) - 1:,} more)" if len(findings) > 1 else ""
 
 
-def _written(summary: Summary) -> Iterator[Line]:
+def _written(summary: Summary) -> Iterator[tuple[str, str]]:
     """Yield when and by which programs the file may have been written."""
     era = summary.era
     if era is not None and era.writers:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple, TypedDict
+from collections.abc import Iterator
+from typing import NamedTuple
 
 from ggcp_schema.errors import MalformedError, TruncatedError
 from ggcp_schema.files.tensor import Tensor
@@ -12,25 +12,16 @@ from ggcp_schema.formats.paths import parse_path
 from ggcp_schema.inspect.tensors import Listed, listing, matching, split_moments
 from ggcp_schema.inspect.text import count_text, size_text
 from ggcp_schema.llama import names
+from ggcp_schema.llama.json_keys import json_keys
 from ggcp_schema.llama.names import STATE
 
-Line = tuple[str, str]
 MOST_NAMED = 12  # tensors that are lost
 
 
-class ConditionJson(TypedDict):
-    """A `Condition` as JSON; sizes are in bytes, `whole_sizes` by the type of the optimizer."""
-
-    model_whole: bool
-    model_tensors: int
-    model_tensors_total: int | None
-    optimizer_tensors: Sequence[str]
-    lost_tensors: Sequence[str]
-    cut_tensor: str | None
-    whole_sizes: dict[str, int]
-    least_size: int | None
-
-
+@json_keys(
+    "model_whole=model_is_whole model_tensors=model model_tensors_total=model_total optimizer_tensors=state "
+    "lost_tensors=lost cut_tensor whole_sizes least_size"
+)
 class Condition(NamedTuple):
     """The condition of a damaged file.
 
@@ -73,18 +64,10 @@ class Condition(NamedTuple):
         """True if the file ends too early, and False if it holds a wrong value or bytes after its end."""
         return isinstance(self.damage, TruncatedError)
 
-    def as_dict(self) -> ConditionJson:
-        """Return the condition for JSON."""
-        return {
-            "model_whole": self.model_is_whole,
-            "model_tensors": self.model,
-            "model_tensors_total": self.model_total,
-            "optimizer_tensors": self.state,
-            "lost_tensors": self.lost,
-            "cut_tensor": self.cut and self.cut[0],
-            "whole_sizes": self.whole_sizes,
-            "least_size": self.least_size,
-        }
+    @property
+    def cut_tensor(self) -> str | None:
+        """The tensor in which the file ends; None if it ends in none."""
+        return self.cut and self.cut[0]
 
     @property
     def verdict(self) -> str:
@@ -101,7 +84,7 @@ class Condition(NamedTuple):
         place = self.damage.path.removeprefix(STATE).removeprefix("optimizer.").partition(".")[0]
         return f"model whole; optimizer {'cut' if self.is_truncated else 'damaged'} in {place}"
 
-    def lines(self) -> Iterator[Line]:
+    def lines(self) -> Iterator[tuple[str, str]]:
         """Yield the condition in words, line by line with labels."""
         place = f"{self.damage.path} at offset {self.damage.offset:,}"
         yield "damage", f"{self.verdict} ({place})" if self.has_model else place

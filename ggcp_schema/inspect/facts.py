@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict
+from collections.abc import Iterator, Mapping
+from typing import Literal, NamedTuple
 
 from ggcp_schema.errors import GgcpError, MalformedError, UnfitError, UsageError
 from ggcp_schema.formats.file import File, Finding
-from ggcp_schema.inspect.damage import Condition, ConditionJson
+from ggcp_schema.inspect.damage import Condition
 from ggcp_schema.inspect.text import count_text
+from ggcp_schema.llama.adapter import Adapter
 from ggcp_schema.llama.context import Context, context_of
-from ggcp_schema.llama.eras import EraConclusion, EraJson, conclude
-from ggcp_schema.llama.losses import LineJson, Losses, LossesJson, stored_losses
+from ggcp_schema.llama.eras import EraConclusion, conclude
+from ggcp_schema.llama.facts import Line
+from ggcp_schema.llama.json_keys import json_keys
+from ggcp_schema.llama.losses import Losses, stored_losses
 from ggcp_schema.llama.order import OrderDecision
 from ggcp_schema.llama.scale import ScaleDecision
 from ggcp_schema.llama.state import Unsound
@@ -19,86 +22,19 @@ from ggcp_schema.llama.training import Study, Training, study
 from ggcp_schema.mapping.resume import resume_keys, verbatim_recipe
 from ggcp_schema.schema.inference import Inference, Layout, OptimizerType
 
-if TYPE_CHECKING:
-    from ggcp_schema.llama.adapter import Adapter
-
-Line = tuple[str, str]
 State = Literal["whole", "damaged", "unsound"]
 NffSource = Literal["shape", "n-mult", "stored"]
 """Where n_ff is from: the shape of w1; n_embd and n_mult, for w1 is missing; or the file states it."""
 
 
-class OptimizerJson(TypedDict):
-    """An `OptimizerSummary` as JSON."""
-
-    type: OptimizerType | None
-    inferred: bool
-    by_size: OptimizerType | None
-    by_records: OptimizerType | None
-    confirmed: bool | None
-    iter: int | None
-    just_initialized: bool | None
-    n_params: int | None
-    past: int | None
-    lbfgs_m: int | None
-    n_no_improvement: int | None
-
-
-class DamageJson(TypedDict):
-    """The error that ended the parse, as JSON."""
-
-    path: str
-    offset: int
-    expected: str
-    found: str
-    message: str
-
-
-class NoLosses(TypedDict):
+class NoLosses(NamedTuple):
     """The losses of a file that stores none."""
 
-    best: None
-    previous: None
+    best: None = None
+    previous: None = None
 
 
-class SummaryJson(TypedDict):
-    """A `Summary` as JSON; null for what is not known."""
-
-    file: str
-    format: str
-    kind: str
-    size: int
-    state: State
-    version: int | None
-    layout: Layout | None
-    writer: str | None
-    era: EraJson | None
-    rms_eps: float | None
-    train_its: int | None
-    train_samples: int | None
-    train_tokens: int | None
-    n_ctx: int | None
-    context: str | None
-    loss: LossesJson | NoLosses
-    optimizer: OptimizerJson | None
-    order: OrderDecision | None
-    scale: ScaleDecision | None
-    hparams: Mapping[str, int | None] | None
-    n_ff: int | None
-    n_ff_source: NffSource | None
-    n_ff_by_n_mult: int | None
-    n_params: int | None
-    tensor_types: Mapping[str, int] | None
-    n_tokens: int | None
-    bytes: Mapping[str, int] | None
-    details: list[LineJson]
-    findings: Sequence[Finding]
-    unsound: Sequence[Unsound] | None
-    damage: DamageJson | None
-    condition: ConditionJson | None
-    next: Sequence[str]
-
-
+@json_keys("type inferred by_size by_records confirmed iter just_initialized n_params past lbfgs_m n_no_improvement")
 class OptimizerSummary(NamedTuple):
     """The optimizer's counts; None for what the file does not store. `inference` tells how the type of v1 was found."""
 
@@ -111,24 +47,32 @@ class OptimizerSummary(NamedTuple):
     lbfgs_m: int | None = None
     n_no_improvement: int | None = None
 
-    def as_dict(self) -> OptimizerJson:
-        """Return the counts for JSON. `confirmed` is null if the type is stored."""
-        inference = self.inference
-        return {
-            "type": self.type,
-            "inferred": inference is not None,
-            "by_size": inference and inference.by_size,
-            "by_records": inference and inference.by_records,
-            "confirmed": inference and inference.confirmed,
-            "iter": self.iter,
-            "just_initialized": self.just_initialized,
-            "n_params": self.n_params,
-            "past": self.past,
-            "lbfgs_m": self.lbfgs_m,
-            "n_no_improvement": self.n_no_improvement,
-        }
+    @property
+    def inferred(self) -> bool:
+        """True if the file does not store the type."""
+        return self.inference is not None
+
+    @property
+    def by_size(self) -> OptimizerType | None:
+        """The type that the size of the state tells; None if the type is stored."""
+        return self.inference and self.inference.by_size
+
+    @property
+    def by_records(self) -> OptimizerType | None:
+        """The type that the shapes of the records tell; None if they do not, or the type is stored."""
+        return self.inference and self.inference.by_records
+
+    @property
+    def confirmed(self) -> bool | None:
+        """True if both tell the same type; None if the type is stored."""
+        return self.inference and self.inference.confirmed
 
 
+@json_keys(
+    "file format kind size state version layout writer era rms_eps train_its train_samples train_tokens n_ctx "
+    "context=context_text loss=stored_loss optimizer order scale hparams n_ff n_ff_source n_ff_by_n_mult n_params "
+    "tensor_types n_tokens bytes details findings unsound damage condition next"
+)
 class Summary(NamedTuple):
     """What `info` says about a file. None for what the file does not say, or what damage hides.
 
@@ -199,6 +143,26 @@ class Summary(NamedTuple):
         return context_of(self.train_samples, self.train_tokens, (self.hparams or {}).get("n_ctx"))
 
     @property
+    def n_ctx(self) -> int | None:
+        """The tokens of a sample; None if they are not known."""
+        return self.context.tokens
+
+    @property
+    def context_text(self) -> str | None:
+        """What is known of them, in words; None if nothing is."""
+        return self.context.text or None
+
+    @property
+    def writer(self) -> str | None:
+        """The programs that may have written it, in words; None if it is no training checkpoint."""
+        return None if self.era is None else self.era.writer_text
+
+    @property
+    def stored_loss(self) -> Losses | NoLosses:
+        """The losses, or that there are none."""
+        return NoLosses() if self.losses is None else self.losses
+
+    @property
     def loss(self) -> float | None:
         """The latest loss that is stored, of one token."""
         return None if self.losses is None else self.losses.latest
@@ -221,56 +185,6 @@ class Summary(NamedTuple):
         noted = f", {count_text(len(self.findings), 'note')}" if self.findings else ""
         return f"{self.short}{noted}"
 
-    def as_dict(self) -> SummaryJson:
-        """Return the summary for JSON, under stable keys; null for what is not known."""
-        none: NoLosses = {"best": None, "previous": None}
-        damage = self.damage
-        return {
-            "file": self.file,
-            "format": self.format,
-            "kind": self.kind,
-            "size": self.size,
-            "state": self.state,
-            "version": self.version,
-            "layout": self.layout,
-            "writer": None if self.era is None else self.era.writer_text,
-            "era": self.era and self.era.as_dict(),
-            "rms_eps": self.rms_eps,
-            "train_its": self.train_its,
-            "train_samples": self.train_samples,
-            "train_tokens": self.train_tokens,
-            "n_ctx": self.context.tokens,
-            "context": self.context.text or None,
-            "loss": none if self.losses is None else self.losses.as_dict(),
-            "optimizer": self.optimizer and self.optimizer.as_dict(),
-            "order": self.order,
-            "scale": self.scale,
-            "hparams": self.hparams,
-            "n_ff": self.n_ff,
-            "n_ff_source": self.n_ff_source,
-            "n_ff_by_n_mult": self.n_ff_by_n_mult,
-            "n_params": self.n_params,
-            "tensor_types": self.tensor_types,
-            "n_tokens": self.n_tokens,
-            "bytes": self.bytes,
-            "details": [{"label": label, "text": text} for label, text in self.details],
-            "findings": self.findings,
-            "unsound": self.unsound,
-            "damage": None if damage is None else _damage_as_dict(damage),
-            "condition": self.condition and self.condition.as_dict(),
-            "next": self.next,
-        }
-
-
-def _damage_as_dict(damage: MalformedError) -> DamageJson:
-    return {
-        "path": damage.path,
-        "offset": damage.offset,
-        "expected": damage.expected,
-        "found": damage.found,
-        "message": damage.message,
-    }
-
 
 def facts(file: File) -> Summary:
     """Summarize a file without its condition and the next commands."""
@@ -280,6 +194,7 @@ def facts(file: File) -> Summary:
     era = conclusions.era if conclusions else conclude(evidence) if evidence else None
     losses = None if era is None else stored_losses(stated, era)
     optimizer, _ = stated.pop("optimizer", None), stated.pop("stored_losses", None)
+    details = tuple(map(Line._make, stated.pop("details", ())))
     if era is not None:
         stated["rms_eps"] = era.rms_eps
     return Summary(
@@ -300,6 +215,7 @@ def facts(file: File) -> Summary:
         unsound=None if losses is None else _zero_losses(file, losses),
         findings=(*file.findings, *_refusals(file, training)),
         damage=file.damage,
+        details=details,
         **stated,
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from ggcp_schema.inspect.stats import Sums, sums
 from ggcp_schema.inspect.tensors import listing, moments, order_of
 from ggcp_schema.inspect.text import count_text
 from ggcp_schema.inspect.words import HEALTH
+from ggcp_schema.llama.json_keys import json_keys
 from ggcp_schema.llama.state import Unsound
 
 if TYPE_CHECKING:
@@ -72,31 +73,7 @@ def find_moments(file: File) -> Moments:
     )
 
 
-class ParameterJson(TypedDict):
-    """A `Health` as JSON."""
-
-    path: str
-    type: str
-    rms: float | None
-    nan: int
-    inf: int
-    m: float | None
-    v: float | None
-    ratio: float | None
-    unused: float | None
-
-
-class HealthJson(TypedDict):
-    """An `Examination` as JSON; `moments` says how their order is known."""
-
-    verdict: Verdict
-    moments: str
-    n_tokens: int
-    dead_tokens: Sequence[int]
-    unsound: Sequence[Unsound]
-    tensors: list[ParameterJson]
-
-
+@json_keys("path type rms nan inf m v ratio unused")
 @dataclass(frozen=True)
 class Health:
     """The state of a parameter and its moments.
@@ -117,25 +94,22 @@ class Health:
     unused: float | None = None
 
     @property
+    def path(self) -> str:
+        """The path of the tensor."""
+        return self.tensor.path
+
+    @property
+    def type(self) -> str:
+        """The element type."""
+        return self.tensor.type
+
+    @property
     def is_measured(self) -> bool:
         """True if the elements can be read."""
         return self.tensor.is_readable
 
-    def as_dict(self) -> ParameterJson:
-        """Return the attributes for JSON."""
-        return {
-            "path": self.tensor.path,
-            "type": self.tensor.type,
-            "rms": self.rms,
-            "nan": self.nan,
-            "inf": self.inf,
-            "m": self.m,
-            "v": self.v,
-            "ratio": self.ratio,
-            "unused": self.unused,
-        }
 
-
+@json_keys("verdict moments=evidence n_tokens dead_tokens=dead unsound tensors=rows")
 @dataclass
 class Examination:
     """What is known so far: a row for each of `total` tensors, and the tokens whose embeddings were never trained.
@@ -171,6 +145,11 @@ class Examination:
         return "not-finite" if self.nan or self.inf else "unsound" if self.unsound else "healthy"
 
     @property
+    def evidence(self) -> str:
+        """How the order of the moments is known."""
+        return self.moments.evidence
+
+    @property
     def text(self) -> str:
         """The result in one line."""
         words = [f"{count_text(self.nan, 'NaN', 'NaN')}, {count_text(self.inf, 'infinity', 'infinities')}"]
@@ -183,17 +162,6 @@ class Examination:
         if self.skipped:
             words.append(f"{self.skipped:,} not measured")
         return f"{HEALTH[self.verdict]}: {', '.join(words)}"
-
-    def as_dict(self) -> HealthJson:
-        """Return the result for JSON."""
-        return {
-            "verdict": self.verdict,
-            "moments": self.moments.evidence,
-            "n_tokens": self.n_tokens,
-            "dead_tokens": self.dead,
-            "unsound": self.unsound,
-            "tensors": [row.as_dict() for row in self.rows],
-        }
 
 
 def parameters(file: File) -> list[Tensor]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
 import types
 from collections.abc import Mapping
-from dataclasses import is_dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
+
+from ggcp_schema.llama.json_keys import json_attributes
 
 SIMPLE: dict[Any, dict[str, Any]] = {
     Any: {},
     str: {"type": "string"},
+    datetime.date: {"type": "string"},
     int: {"type": "integer"},
     float: {"anyOf": [{"type": "number"}, {"enum": ["NaN", "Infinity", "-Infinity"]}]},
     bool: {"type": "boolean"},
@@ -30,8 +33,10 @@ def _schema(kind: Any) -> dict[str, Any]:
         return {"enum": list(args)}
     if origin in {Union, types.UnionType}:
         return {"anyOf": [_schema(arg) for arg in args]}
-    if is_typeddict(kind) or is_dataclass(kind) or hasattr(kind, "_fields"):
-        hints = get_type_hints(kind)
+    attributes = json_attributes(kind)
+    if attributes is not None or is_typeddict(kind):
+        own = get_type_hints(kind)
+        hints = own if attributes is None else {key: _hint(kind, own, name) for key, name in attributes.items()}
         return {
             "type": "object",
             "properties": {name: _schema(hint) for name, hint in hints.items()},
@@ -41,3 +46,8 @@ def _schema(kind: Any) -> dict[str, Any]:
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return {"type": "object", "additionalProperties": _schema(args[1])}
     return {"type": "array", "items": _schema(args[0])}
+
+
+def _hint(kind: Any, hints: dict[str, Any], name: str) -> Any:
+    """Return the type of an attribute: a field, or a property."""
+    return hints[name] if name in hints else get_type_hints(getattr(kind, name).fget)["return"]

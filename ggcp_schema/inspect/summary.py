@@ -15,8 +15,6 @@ from ggcp_schema.llama.order import OrderDecision
 from ggcp_schema.llama.parameters import ORDERS
 from ggcp_schema.llama.writers import epsilon_text, join_words
 
-Line = tuple[str, str]
-
 USES = {"waste": "other optimizer vectors and padding"}
 """What bytes are for, where that is said in other words than in JSON."""
 
@@ -36,12 +34,12 @@ def summarize(file: File, *, data: bool = False, progress: Callable[[int], None]
     return summary._replace(next=tuple(next_commands(summary)))
 
 
-def summary_lines(summary: Summary) -> list[Line]:
+def summary_lines(summary: Summary) -> list[tuple[str, str]]:
     """Return the summary in words: labels and texts. What is not known has no line."""
     return [*_lines(summary)]
 
 
-def _lines(summary: Summary) -> Iterator[Line]:
+def _lines(summary: Summary) -> Iterator[tuple[str, str]]:
     yield "file", summary.file
     yield "what", f"{summary.what}, {size_text(summary.size)}"
     if summary.condition is not None:
@@ -70,7 +68,7 @@ def _evidence_text(era: EraConclusion) -> Iterator[str]:
         yield statement if effect == "fits" else f"{statement} ({why})"
 
 
-def _training_lines(summary: Summary) -> Iterator[Line]:
+def _training_lines(summary: Summary) -> Iterator[tuple[str, str]]:
     if summary.train_its is not None:
         words = [count_text(summary.train_its, "iteration")]
         if summary.train_samples is not None:
@@ -109,7 +107,7 @@ def _order_text(order: OrderDecision) -> str:
     return f"{order.order} ({order.certainty}), of the parameters in the optimizer's vectors: {order.reason}"
 
 
-def _model_lines(summary: Summary) -> Iterator[Line]:
+def _model_lines(summary: Summary) -> Iterator[tuple[str, str]]:
     if summary.hparams:
         yield "model", ", ".join(f"{name} {value}" for name, value in summary.hparams.items() if value is not None)
     if summary.n_ff is not None:

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, NamedTuple, TypedDict
+from typing import Literal, NamedTuple
 
+from ggcp_schema.llama.json_keys import json_keys
 from ggcp_schema.llama.writers import (
     WRITERS,
     Gradient,
     Loss,
     Writer,
-    WriterJson,
     date_text,
     days_of,
     epsilon_text,
@@ -43,22 +43,6 @@ class Clue(NamedTuple):
     statement: str
     why: str
     effect: Literal["fits", "hint", "ignored", "unknown"]
-
-
-class EraJson(TypedDict):
-    """A conclusion as JSON: the attributes of `EraConclusion`, and what follows from them."""
-
-    writers: list[WriterJson]
-    likely: list[str]
-    first: str | None
-    last: str | None
-    gradient: Gradient | None
-    losses: Sequence[Loss]
-    rms_eps: float
-    rms_eps_certain: bool
-    rms_eps_alternatives: Sequence[float]
-    rms_eps_reason: str
-    evidence: Sequence[Clue]
 
 
 class Evidence(NamedTuple):
@@ -101,6 +85,10 @@ class Evidence(NamedTuple):
     damaged: bool = False
 
 
+@json_keys(
+    "writers likely=likely_keys first last gradient losses rms_eps rms_eps_certain rms_eps_alternatives "
+    "rms_eps_reason evidence"
+)
 class EraConclusion(NamedTuple):
     """Who may have written a file, and what follows. Only what all these writers share is certain.
 
@@ -151,21 +139,10 @@ class EraConclusion(NamedTuple):
         """The writers that remain, in words."""
         return writers_text(self.writers) or "unknown"
 
-    def as_dict(self) -> EraJson:
-        """Return the conclusion for JSON, with dates as `2023-06-13`."""
-        return {
-            "writers": [writer.as_dict() for writer in self.writers],
-            "likely": [writer.key for writer in self.likely],
-            "first": None if self.first is None else self.first.isoformat(),
-            "last": None if self.last is None else self.last.isoformat(),
-            "gradient": self.gradient,
-            "losses": self.losses,
-            "rms_eps": self.rms_eps,
-            "rms_eps_certain": self.rms_eps_certain,
-            "rms_eps_alternatives": self.rms_eps_alternatives,
-            "rms_eps_reason": self.rms_eps_reason,
-            "evidence": self.evidence,
-        }
+    @property
+    def likely_keys(self) -> list[str]:
+        """The keys of the likely writers."""
+        return [writer.key for writer in self.likely]
 
 
 def conclude(evidence: Evidence) -> EraConclusion:

@@ -12,6 +12,13 @@ class Remedy(NamedTuple):
     values: str
 
 
+class Line(NamedTuple):
+    """A line of a summary."""
+
+    label: str
+    text: str
+
+
 class Fact(NamedTuple):
     """Something that is known of a file, or was decided about an output, in words.
 

@@ -8,40 +8,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple
 
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.llama.eras import EraConclusion
+from ggcp_schema.llama.facts import Line
+from ggcp_schema.llama.json_keys import json_keys
 from ggcp_schema.llama.writers import Loss, join_words
-
-Line = tuple[str, str]
 
 MAX_PAST = 1000  # past losses that are read; the trainers' default was 0
 
 
-class LineJson(TypedDict):
-    """A line for a person as JSON."""
-
-    label: str
-    text: str
-
-
-class LossesJson(TypedDict):
-    """The losses as JSON: as stored, and of one token. `meaning` is null if there is more than one."""
-
-    meaning: Loss | None
-    meanings: Sequence[Loss]
-    rough: bool
-    best: float
-    previous: float | None
-    best_per_token: float | None
-    previous_per_token: float | None
-    past: Sequence[float]
-    untrained: float | None
-    lbfgs_steps: int | None
-    explanation: list[LineJson]
-
-
+@json_keys(
+    "meaning meanings rough=is_rough best previous best_per_token previous_per_token past untrained lbfgs_steps=steps "
+    "explanation=lines"
+)
 class Losses(NamedTuple):
     """The losses of a checkpoint, explained. Numbers are None if the file does not tell them.
 
@@ -81,25 +62,20 @@ class Losses(NamedTuple):
         rough = "a rough measure, from a few tokens" if self.is_rough else ""
         return "unless it is a sum over threads" if self.divisor is None else rough
 
-    def as_dict(self) -> LossesJson:
-        """Return the numbers for JSON: as stored, and divided by the number of threads."""
+    @property
+    def meaning(self) -> Loss | None:
+        """What the losses are; None if there is more than one possibility."""
+        return self.meanings[0] if len(self.meanings) == 1 else None
 
-        def each(loss: float | None) -> float | None:
-            return None if loss is None or self.divisor is None else loss / self.divisor
+    @property
+    def best_per_token(self) -> float | None:
+        """The best loss divided by the number of threads; None if that is not known."""
+        return None if self.divisor is None else self.best / self.divisor
 
-        return {
-            "meaning": self.meanings[0] if len(self.meanings) == 1 else None,
-            "meanings": self.meanings,
-            "rough": self.is_rough,
-            "best": self.best,
-            "previous": self.previous,
-            "best_per_token": each(self.best),
-            "previous_per_token": each(self.previous),
-            "past": self.past,
-            "untrained": self.untrained,
-            "lbfgs_steps": self.steps,
-            "explanation": [{"label": label, "text": text} for label, text in self.lines],
-        }
+    @property
+    def previous_per_token(self) -> float | None:
+        """The previous loss divided by the number of threads; None if either is not known."""
+        return None if self.divisor is None or self.previous is None else self.previous / self.divisor
 
 
 def stored_losses(stated: Mapping[str, Any], era: EraConclusion) -> Losses | None:
@@ -166,7 +142,7 @@ def explain_losses(
     if untrained is not None:
         text = f"{loss_text(untrained)} = ln({n_vocab}), if the model gives every token the same probability"
         lines.append(("untrained", text))
-    return Losses(meanings, fx_best, fx_prev, divisor, recent, untrained, steps, tuple(lines))
+    return Losses(meanings, fx_best, fx_prev, divisor, recent, untrained, steps, tuple(map(Line._make, lines)))
 
 
 def _values_text(best: float, previous: float | None, divisor: int | None) -> str:

@@ -10,12 +10,13 @@ import datetime
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.llama.eras import EraConclusion, EraJson, conclude
+from ggcp_schema.llama.eras import EraConclusion, conclude
+from ggcp_schema.llama.json_keys import json_keys
 from ggcp_schema.llama.model import Model
 from ggcp_schema.llama.order import OrderDecision, decide_order, stated_order
 from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, FLAT_FIELDS, RESUME_ORDER, Order
@@ -68,14 +69,7 @@ class Training:
         return {name: tensor for name, tensor in self.state.items() if name in FLAT_FIELDS}
 
 
-class StudyJson(TypedDict):
-    """The conclusions as JSON."""
-
-    era: EraJson
-    order: OrderDecision
-    scale: ScaleDecision
-
-
+@json_keys("era order scale")
 class Study(NamedTuple):
     """What follows from a training state: its era, the order of its flat vectors, the scale of its gradients.
 
@@ -86,10 +80,6 @@ class Study(NamedTuple):
     order: OrderDecision
     scale: ScaleDecision
     contradictions: tuple[str, ...] = ()
-
-    def as_dict(self) -> StudyJson:
-        """Return the conclusions for JSON."""
-        return {"era": self.era.as_dict(), "order": self.order, "scale": self.scale}
 
 
 def study(training: Training, *, order: str | None = None, n_batch: int | None = None) -> Study:

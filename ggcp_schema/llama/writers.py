@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Iterable
-from typing import Literal, NamedTuple, TypedDict, TypeVar
+from typing import Literal, NamedTuple, TypeVar
+
+from ggcp_schema.llama.json_keys import json_keys
 
 Names = Literal["llama", "gguf"]  # layers.0.attention.wq.weight or blk.0.attn_q.weight
 Gradient = Literal["sum", "clipped-sum", "mean"]  # over the n_ctx * n_batch tokens of a batch
@@ -20,19 +22,7 @@ Loss = Literal["last-rows", "mean", "constant"]
 _Key = TypeVar("_Key")
 
 
-class WriterJson(TypedDict):
-    """A program as JSON. The orders are given with the options that lead to them."""
-
-    key: str
-    program: str
-    first: str
-    last: str
-    rms_eps: float
-    gradient: Gradient
-    loss: Loss
-    orders: dict[str, str]
-
-
+@json_keys("key program first last rms_eps gradient loss orders=options")
 class Writer(NamedTuple):
     """A program during a time in which its files and its numbers were of one kind.
 
@@ -69,18 +59,10 @@ class Writer(NamedTuple):
         """The program in a few words."""
         return "train-text-from-scratch, xaedes' branch" if self.program.startswith(_BRANCH) else self.program
 
-    def as_dict(self) -> WriterJson:
-        """Return the writer for JSON, with dates as `2023-06-13`."""
-        return {
-            "key": self.key,
-            "program": self.program,
-            "first": self.first.isoformat(),
-            "last": self.last.isoformat(),
-            "rms_eps": self.rms_eps,
-            "gradient": self.gradient,
-            "loss": self.loss,
-            "orders": dict(self.orders),
-        }
+    @property
+    def options(self) -> dict[str, str]:
+        """The options that lead to each order."""
+        return dict(self.orders)
 
 
 def _day(month: int, day: int, year: int = 2023) -> datetime.date:

@@ -117,7 +117,7 @@ def test_keys_and_tensors_named_like_fields_hide_none(name: str, tmp_path: Path)
                 found = file.field(leaf.path)
                 assert found is not None
                 assert found.steps == leaf.steps
-            json_text(summarize(file, data=True).as_dict())
+            json_text(summarize(file, data=True))
             assert file.expected_tensors() is None or name == "gguf"
 
 

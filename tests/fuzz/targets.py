@@ -20,6 +20,7 @@ from zipfile import ZipFile
 
 import numpy as np
 
+from ggcp_schema.cli.output import json_text
 from ggcp_schema.constructs import Extent, Field
 from ggcp_schema.errors import GgcpError, NotACheckpointError
 from ggcp_schema.files.safetensors import DTYPES, MAX_DIMS, read_tensors, write_safetensors
@@ -97,7 +98,7 @@ def _look(file: File) -> None:
         _read(tensor)
     summary = summarize(file, data=True)
     summary_lines(summary)
-    json.dumps(summary.as_dict())
+    json_text(summary)
     for meaning in (file.model, file.training, file.model_training, file.vocabulary, file.adapter, file.converted):
         with suppress(GgcpError):
             meaning()

@@ -15,6 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ggcp_schema import convert, open_file
+from ggcp_schema.cli.output import to_json
 from ggcp_schema.llama.eras import DEFAULT_RMS_EPS, Evidence, conclude
 from ggcp_schema.llama.training import Study, study
 from ggcp_schema.llama.writers import WRITERS, period_text
@@ -261,7 +262,7 @@ def test_conclusions_are_consistent(evidence: Evidence) -> None:
     assert {conclusion.rms_eps, *conclusion.rms_eps_alternatives} == used
     assert conclusion.rms_eps not in conclusion.rms_eps_alternatives
     assert len({statement for statement, *_ in conclusion.evidence}) == len(conclusion.evidence)
-    assert json.loads(json.dumps(conclusion.as_dict()))["rms_eps"] == conclusion.rms_eps
+    assert json.loads(json.dumps(to_json(conclusion)))["rms_eps"] == conclusion.rms_eps
 
 
 @given(some_evidence, st.sampled_from(["layout", "first_tensor", "n_ff", "long_gradient", "modified"]))

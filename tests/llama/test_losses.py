@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ggcp_schema.cli.output import to_json
 from ggcp_schema.llama.eras import Evidence, conclude
 from ggcp_schema.llama.losses import Losses, explain_losses
 from tests.helpers import FIXTURES
@@ -85,7 +85,7 @@ def test_k_counts_the_steps_of_lbfgs(name: str) -> None:
 @pytest.mark.parametrize(("name", "each"), [("v0-adam", 5.7493), ("v1-adam-raw-params", 5.7744)])
 def test_two_threads(name: str, each: float) -> None:
     losses = explain(name, summed=True)
-    facts = losses.as_dict()
+    facts = to_json(losses)
     assert (losses.meanings, losses.divisor, facts["rough"]) == (("last-rows",), 2, True)
     assert facts["best"] == pytest.approx(2 * each, abs=1e-4)
     assert facts["best_per_token"] == pytest.approx(each, abs=1e-4)
@@ -96,7 +96,7 @@ def test_two_threads(name: str, each: float) -> None:
 
 def test_one_thread_needs_no_division() -> None:
     losses = explain("orders/eb5-A-2", summed=True)
-    assert losses.as_dict()["best_per_token"] == losses.best
+    assert losses.best_per_token == losses.best
     assert "from 1 token of the batch" in text_of(losses)
     assert "threads =" not in text_of(losses)
 
@@ -105,21 +105,21 @@ def test_mean_losses() -> None:
     losses = explain("twin-adam.v1", summed=False)
     assert (losses.meanings, losses.divisor, losses.is_rough) == (("mean",), 1, False)
     assert "the mean over the tokens" in text_of(losses)
-    assert losses.as_dict()["best_per_token"] == losses.best
+    assert losses.best_per_token == losses.best
 
 
 def test_threads_that_are_not_stored() -> None:
     for n_threads in (None, 0, -5):
         losses = explain_losses(BRANCH_JUNE, optimizer="adam", fx_best=11.0, fx_prev=11.5, n_threads=n_threads)
-        assert losses.as_dict()["best_per_token"] is None
+        assert losses.best_per_token is None
         assert "not stored" in text_of(losses)
 
 
 def test_a_meaning_that_is_open() -> None:
     losses = explain_losses(OPEN, optimizer="adam", fx_best=5.0, fx_prev=5.5)
     assert losses.meanings == ("mean", "last-rows", "constant")
-    assert losses.as_dict()["meaning"] is None
-    assert losses.as_dict()["previous_per_token"] is None
+    assert losses.meaning is None
+    assert losses.previous_per_token is None
     assert "does not show which" in text_of(losses)
 
 
@@ -161,5 +161,5 @@ def test_the_loss_of_an_untrained_model(n_vocab: int) -> None:
 
 
 def test_json() -> None:
-    facts = json.loads(json.dumps(explain("v0-adam", summed=True).as_dict()))
+    facts = to_json(explain("v0-adam", summed=True))
     assert facts["explanation"][0] == {"label": "loss", "text": dict(explain("v0-adam", summed=True).lines)["loss"]}

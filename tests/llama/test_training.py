@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ggcp_schema import MalformedError, UsageError, convert, open_checkpoint, open_file
+from ggcp_schema.cli.output import to_json
 from ggcp_schema.llama.training import Training, model_shapes, study
 from tests.builder import build_checkpoint
 from tests.helpers import FIXTURES, GENUINE, ORDERS, TRUNCATED
@@ -141,7 +142,7 @@ def test_conclusions_come_from_the_bytes_and_can_be_replaced(tmp_path: Path) -> 
         assert found.era.gradient == "sum"
         stated = study(training, order="B", n_batch=8)
         assert (stated.order.certainty, stated.scale.s, stated.scale.assumed) == ("stated", 256, False)
-        assert set(found.as_dict()) == {"era", "order", "scale"}
+        assert set(to_json(found)) == {"era", "order", "scale"}
         for n_batch in (0, -4, 1 << 31, 10**400):
             with pytest.raises(UsageError, match=r"a batch of .* samples is impossible"):
                 study(training, n_batch=n_batch)
