@@ -20,6 +20,7 @@ import typer
 
 from ggcp_schema.errors import GgcpError, MalformedError
 from ggcp_schema.inspect.text import cells, escape
+from ggcp_schema.inspect.words import CODES, WITH_TEXT
 from ggcp_schema.llama.json_keys import json_attributes
 
 PROGRESS_FROM = 1 << 26  # bytes; less is done before a bar could be read
@@ -204,7 +205,9 @@ def to_json(value: Any) -> Any:
     if attributes is not None:
         value = {key: getattr(value, name) for key, name in attributes.items()}
     if isinstance(value, dict | MappingProxyType):
-        return {key: to_json(item) for key, item in value.items()}
+        found = {key: to_json(item) for key, item in value.items()}
+        texts = {f"{key}_text": _meaning(CODES[key], found[key]) for key in WITH_TEXT if key in found}
+        return found | {key: text for key, text in texts.items() if text is not None}
     if isinstance(value, list | tuple):
         return [to_json(item) for item in value]
     if isinstance(value, bytes):
@@ -214,6 +217,13 @@ def to_json(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value
+
+
+def _meaning(meanings: Mapping[str, str], found: Any) -> Any:
+    """Return what a code means, or each code of a list; None if there is another value under its key."""
+    codes = found if isinstance(found, list) else [found]
+    texts = [meanings.get(code) if isinstance(code, str) else None for code in codes]
+    return None if None in texts else texts if isinstance(found, list) else texts[0]
 
 
 @contextmanager

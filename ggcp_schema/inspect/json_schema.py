@@ -7,6 +7,7 @@ import types
 from collections.abc import Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
 
+from ggcp_schema.inspect.words import WITH_TEXT
 from ggcp_schema.llama.json_keys import json_attributes
 
 SIMPLE: dict[Any, dict[str, Any]] = {
@@ -37,9 +38,10 @@ def _schema(kind: Any) -> dict[str, Any]:
     if attributes is not None or is_typeddict(kind):
         own = get_type_hints(kind)
         hints = own if attributes is None else {key: _hint(kind, own, name) for key, name in attributes.items()}
+        texts = {f"{name}_text": list[str] if name == "flags" else str for name in WITH_TEXT if name in hints}
         return {
             "type": "object",
-            "properties": {name: _schema(hint) for name, hint in hints.items()},
+            "properties": {name: _schema(hint) for name, hint in (hints | texts).items()},
             "required": sorted(getattr(kind, "__required_keys__", hints)),
             "additionalProperties": False,
         }

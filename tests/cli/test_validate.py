@@ -99,6 +99,7 @@ def test_the_json_of_one_file(invalid: Path) -> None:
         "file": str(invalid),
         "format": "ggcp",
         "verdict": "invalid",
+        "verdict_text": "a rule is broken",
         "valid": False,
         "records": {"checked": 15, "expected": 15},
         "fields": 127,
@@ -162,6 +163,7 @@ def test_a_file_that_cannot_be_read_does_not_stop_the_others(invalid: Path) -> N
         "file": str(FIXTURES / "nothing.ggcp"),
         "format": None,
         "verdict": "unreadable",
+        "verdict_text": "the file cannot be read",
         "valid": False,
     }
 
