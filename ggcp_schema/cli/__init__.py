@@ -26,10 +26,10 @@ if hasattr(signal, "SIGHUP"):  # not on Windows
 def main() -> None:
     """Run the command line and end the process."""
     code = run()
-    try:  # noqa: SIM105 - contextlib takes time to import
+    from contextlib import suppress
+
+    with suppress(OSError):
         sys.stderr.flush()
-    except OSError:
-        pass
     os._exit(code)  # all is written; Python's own end, which frees each object, takes a tenth of a short command
 
 
@@ -41,53 +41,53 @@ def run() -> int:
     gc.disable()  # it takes a tenth of the import time; the values of a file are freed without it
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # no command multiplies matrices; starting threads takes time
     _open_standard_streams()
-    code = _run()
+    code, error = _outcome()
+    from contextlib import suppress
+
+    from ggcp_schema.cli.output import echo_error
+    from ggcp_schema.errors import FileError
+
     try:
         sys.stdout.flush()
     except BrokenPipeError:  # the reader, for example `head`, has seen enough
-        _discard_output()
-    except OSError as error:
-        _discard_output()
-        _say(f"standard output: {error.strerror}")
-        code = max(code, 2)
+        discard_output()
+    except OSError as failure:
+        discard_output()
+        code, error = max(code, 2), error or FileError(f"standard output: {failure.strerror}")
+    if error is not None:
+        with suppress(OSError):  # the exit code remains
+            echo_error(error)
     for number in ENDINGS:  # the work is done, and the exit code says so
         signal.signal(number, signal.SIG_IGN)
     return code
 
 
-def _run() -> int:
-    """Run the command; return its exit code."""
+def _outcome() -> tuple[int, GgcpError | None]:  # noqa: PLR0911 - a return for each outcome
+    """Run the command; return its exit code, and the error that is still to be told."""
     from ggcp_schema.cli.app import WrongUsage, app
-    from ggcp_schema.errors import GgcpError, UsageError
+    from ggcp_schema.errors import FileError, GgcpError, UsageError
 
-    code = 2
     try:
-        code = app(prog_name="ggcp-schema", standalone_mode=False) or 0
+        return app(prog_name="ggcp-schema", standalone_mode=False) or 0, None
     except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 0
+        return end.code if isinstance(end.code, int) else 0, None
     except WrongUsage as error:
-        command = error.ctx.command_path if error.ctx else "ggcp-schema"
         import re
 
         text = re.sub(
             "a valid int(eger)?( range)?", "a whole number", error.format_message()
-        )  # versions of typer differ
+        )  # typer's versions differ
         text = re.sub("a valid float( range)?", "a number", text)
-        _say_error(UsageError(text, f"`{command} --help` explains the command."))
+        command = error.ctx.command_path if error.ctx else "ggcp-schema"
+        return 2, UsageError(text, f"`{command} --help` explains the command.")
     except GgcpError as error:
-        _say_error(error)
-        code = error.exit_code
+        return error.exit_code, error
     except BrokenPipeError:
-        _discard_output()
-        code = 0
+        return 0, None
     except OSError as error:
-        from ggcp_schema.cli.output import escape
-
-        _discard_output()
-        _say(escape(f"{error.filename or 'standard output'}: {error.strerror}"))
+        return 2, FileError(f"{error.filename or 'standard output'}: {error.strerror}")
     except MemoryError:
-        _say("out of memory")
-    return code
+        return 2, GgcpError("out of memory")
 
 
 def _open_standard_streams() -> None:
@@ -109,8 +109,8 @@ def _open_standard_streams() -> None:
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # for locales that are not UTF-8
 
 
-def _discard_output() -> None:
-    """Drop what is still buffered for stdout, because Python would write it at exit."""
+def discard_output() -> None:
+    """Drop what is printed from now on, and what is still buffered, because Python would write it at exit."""
     _redirect_to_null(1, os.O_WRONLY)
 
 
@@ -118,28 +118,6 @@ def _redirect_to_null(fd: int, flags: int) -> None:
     null = os.open(os.devnull, flags)
     os.dup2(null, fd)
     os.close(null)
-
-
-def _say_error(error: GgcpError) -> None:
-    try:
-        sys.stdout.flush()
-    except OSError:
-        _discard_output()
-    from ggcp_schema.cli.output import echo_error
-
-    try:  # noqa: SIM105 - contextlib takes time to import
-        echo_error(error)
-    except OSError:
-        pass  # the exit code remains
-
-
-def _say(text: str) -> None:
-    """Write a message, which must be safe to print, to stderr."""
-    try:
-        sys.stderr.write(f"ggcp-schema: {text}\n")
-        sys.stderr.flush()
-    except OSError:
-        pass  # the exit code remains
 
 
 def _end(number: int, frame: object) -> None:

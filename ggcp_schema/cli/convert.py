@@ -11,7 +11,7 @@ import typer
 
 from ggcp_schema.cli.files import files_in
 from ggcp_schema.cli.options import DryRun, Force, Json, NoSync, Quiet, RmsEps, Strict, Verify
-from ggcp_schema.cli.output import Unread, echo, error_text, json_text, unread, write
+from ggcp_schema.cli.output import Unread, echo, echo_error, json_text, unread, write
 from ggcp_schema.cli.report import PlanJson, carry_out, echo_parts, echo_plan, echo_written, name_text, plan_as_dict
 from ggcp_schema.errors import FileError, GgcpError, UsageError
 from ggcp_schema.files.atomic import ExistsError
@@ -154,6 +154,6 @@ def exit_code(one: One, source: Path, output: Path, what: str, *, as_json: bool)
     except GgcpError as error:
         if as_json:
             write(json_text(unread(source, error)) + "\n")
-        typer.echo(f"ggcp-schema: {error_text(error)}", err=True)
+        echo_error(error)
         return error.exit_code
     return 0

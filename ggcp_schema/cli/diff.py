@@ -11,7 +11,7 @@ import typer
 from construct import Container
 
 from ggcp_schema.cli.options import FILE_HELP, Json, Quiet, Width
-from ggcp_schema.cli.output import echo, escape, output_width, print_json_object, progress, raise_damage
+from ggcp_schema.cli.output import echo, output_width, print_json_object, progress, raise_damage
 from ggcp_schema.cli.table import print_table
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.values import LISTS, first_different
@@ -21,7 +21,7 @@ from ggcp_schema.inspect import paths
 from ggcp_schema.inspect.change import Change
 from ggcp_schema.inspect.diff import MAX_ROWS, Comparison, FieldRow, TensorRow, Verdict, compare, shared_bytes
 from ggcp_schema.inspect.sides import Label, Omission, Operand
-from ggcp_schema.inspect.text import count_text, json_value_of, line_text, shape_text, shorten
+from ggcp_schema.inspect.text import count_text, escape, json_value_of, line_text, shape_text, shorten
 from ggcp_schema.inspect.words import VERDICTS
 
 HEAD = ("field or tensor", "verdict", "A", "B", "differing", "largest", "RMS")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Annotated, Any
@@ -12,7 +11,7 @@ import typer
 from ggcp_schema.cli import options
 from ggcp_schema.cli.complete import complete_path
 from ggcp_schema.cli.get import Place, print_json_values
-from ggcp_schema.cli.output import echo, escape, json_text, output_width, paint, raise_damage, until_closed, write
+from ggcp_schema.cli.output import echo, json_text, output_width, paint, raise_damage, say, until_closed, write
 from ggcp_schema.constructs import Field
 from ggcp_schema.files.tensor import BLOCKS
 from ggcp_schema.formats import open_file
@@ -23,6 +22,7 @@ from ggcp_schema.inspect.paths import reading
 from ggcp_schema.inspect.text import (
     cells,
     count_text,
+    escape,
     json_value,
     json_value_of,
     plain_text,
@@ -92,7 +92,7 @@ def dump(
                 else:
                     tree.print(found.elements(), depth)
         if isinstance(found, Values) and found.note:
-            sys.stderr.write(f"ggcp-schema: {escape(found.note)}\n")
+            say(escape(found.note))
         raise_damage(opened.damage)
 
 

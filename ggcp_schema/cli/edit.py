@@ -10,7 +10,7 @@ import typer
 
 from ggcp_schema.cli.complete import complete_path
 from ggcp_schema.cli.options import DryRun, Force, Json, NoSync, Quiet
-from ggcp_schema.cli.output import echo, escape, print_json
+from ggcp_schema.cli.output import echo, print_json
 from ggcp_schema.cli.report import echo_replaced, name_text
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.atomic import check_output
@@ -19,7 +19,7 @@ from ggcp_schema.formats import open_file
 from ggcp_schema.formats.existing import check_existing
 from ggcp_schema.inspect.edit import Change, changes, check, parse_assignment
 from ggcp_schema.inspect.edit import edit as write_edited
-from ggcp_schema.inspect.text import json_value_of, plain_text, size_text, value_text
+from ggcp_schema.inspect.text import escape, json_value_of, plain_text, size_text, value_text
 
 SHOWN = 60  # characters of a value
 

@@ -16,7 +16,7 @@ from numpy.lib import format as npy
 
 from ggcp_schema.cli.complete import complete_tensor
 from ggcp_schema.cli.options import File, Force, Json, NoSync, Quiet
-from ggcp_schema.cli.output import echo, escape, print_json, progress, raise_damage
+from ggcp_schema.cli.output import echo, print_json, progress, raise_damage
 from ggcp_schema.cli.tensors import Order
 from ggcp_schema.errors import FileError, MalformedError, UsageError
 from ggcp_schema.files import safetensors
@@ -28,7 +28,7 @@ from ggcp_schema.formats.file import File as OpenFile
 from ggcp_schema.inspect.damage import missing_tensors
 from ggcp_schema.inspect.plot import plot
 from ggcp_schema.inspect.tensors import Listed, select
-from ggcp_schema.inspect.text import size_text
+from ggcp_schema.inspect.text import escape, size_text
 
 Floats = npt.NDArray[Any]
 Writer = Callable[[str, Sequence[Listed], Iterator[Floats]], None]

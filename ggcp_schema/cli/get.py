@@ -10,11 +10,11 @@ import typer
 
 from ggcp_schema.cli import options
 from ggcp_schema.cli.complete import complete_path
-from ggcp_schema.cli.output import escape, json_text, raise_damage, until_closed, write
+from ggcp_schema.cli.output import json_text, raise_damage, say, until_closed, write
 from ggcp_schema.formats import open_file
 from ggcp_schema.formats.paths import Values
 from ggcp_schema.inspect.paths import reading
-from ggcp_schema.inspect.text import json_value_of, line_text
+from ggcp_schema.inspect.text import escape, json_value_of, line_text
 
 
 class Place(TypedDict):
@@ -62,7 +62,7 @@ def get(
             else:
                 print_values(values)
         if values.note:
-            sys.stderr.write(f"ggcp-schema: {escape(values.note)}\n")
+            say(escape(values.note))
         raise_damage(opened.damage, is_whole=values.is_whole, path=values.path)
 
 

@@ -9,13 +9,13 @@ import typer
 
 from ggcp_schema.cli import options
 from ggcp_schema.cli.complete import complete_path
-from ggcp_schema.cli.output import echo, escape, json_text, output_width, paint, raise_damage, until_closed, write
+from ggcp_schema.cli.output import echo, json_text, output_width, paint, raise_damage, until_closed, write
 from ggcp_schema.constructs.streams import CHUNK
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats import open_file
 from ggcp_schema.formats.paths import elements_at
 from ggcp_schema.inspect.paths import Piece, pieces, place, reading
-from ggcp_schema.inspect.text import cells, count_text
+from ggcp_schema.inspect.text import cells, count_text, escape
 
 DEFAULT_LENGTH = 256
 DATA_SHOWN = 64  # bytes of a field

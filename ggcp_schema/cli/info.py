@@ -15,7 +15,6 @@ from ggcp_schema.cli.output import (
     Unread,
     echo,
     echo_error,
-    escape,
     json_text,
     output_width,
     paint,
@@ -30,6 +29,7 @@ from ggcp_schema.formats import open_file
 from ggcp_schema.inspect.brief import brief_lines, state_text
 from ggcp_schema.inspect.facts import Summary
 from ggcp_schema.inspect.summary import summarize, summary_lines
+from ggcp_schema.inspect.text import escape
 from ggcp_schema.llama.losses import loss_text
 from ggcp_schema.llama.writers import epsilon_text
 

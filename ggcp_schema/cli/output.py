@@ -18,6 +18,7 @@ from typing import Any, TypedDict
 
 import typer
 
+from ggcp_schema.cli import discard_output
 from ggcp_schema.errors import GgcpError, MalformedError
 from ggcp_schema.inspect.text import cells, escape
 from ggcp_schema.inspect.words import CODES, WITH_TEXT
@@ -78,7 +79,7 @@ def write(text: str) -> None:
     try:
         sys.stdout.write(text)
     except BrokenPipeError:  # typer would turn it into exit code 1, which is a verdict here
-        _drop_output()
+        discard_output()
         if _blocks:
             raise _ClosedError from None
 
@@ -100,14 +101,9 @@ def until_closed() -> Iterator[None]:
     except _ClosedError:
         pass
     except BrokenPipeError:
-        _drop_output()
+        discard_output()
     finally:
         _blocks.pop()
-
-
-def _drop_output() -> None:
-    """Redirect stdout to nothing: Python would complain at exit about output that it cannot write."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def paint(text: str, colour: str | None = None, *, bold: bool = False, dim: bool = False) -> str:
@@ -205,9 +201,12 @@ def to_json(value: Any) -> Any:
     if attributes is not None:
         value = {key: getattr(value, name) for key, name in attributes.items()}
     if isinstance(value, dict | MappingProxyType):
-        found = {key: to_json(item) for key, item in value.items()}
-        texts = {f"{key}_text": _meaning(CODES[key], found[key]) for key in WITH_TEXT if key in found}
-        return found | {key: text for key, text in texts.items() if text is not None}
+        found: dict[Any, Any] = {}
+        for key, item in value.items():
+            found[key] = to_json(item)
+            if key in WITH_TEXT:
+                found |= _text_beside(key, found[key])
+        return found
     if isinstance(value, list | tuple):
         return [to_json(item) for item in value]
     if isinstance(value, bytes):
@@ -219,11 +218,14 @@ def to_json(value: Any) -> Any:
     return value
 
 
-def _meaning(meanings: Mapping[str, str], found: Any) -> Any:
-    """Return what a code means, or each code of a list; None if there is another value under its key."""
+def _text_beside(key: str, found: Any) -> dict[str, Any]:
+    """Return what a code means, or each code of a list, under the key for it; nothing if the value is no code."""
+    meanings = {None: None, **CODES[key]}
     codes = found if isinstance(found, list) else [found]
-    texts = [meanings.get(code) if isinstance(code, str) else None for code in codes]
-    return None if None in texts else texts if isinstance(found, list) else texts[0]
+    if not all(isinstance(code, str | type(None)) and code in meanings for code in codes):
+        return {}
+    texts = [meanings[code] for code in codes]
+    return {f"{key}_text": texts if isinstance(found, list) else texts[0]}
 
 
 @contextmanager
@@ -253,15 +255,23 @@ def progress(total: int, what: str, then: str = "", *, quiet: bool = False) -> I
         yield advance
 
 
-def echo_error(error: GgcpError) -> None:
-    """Write an error to stderr, after what was printed before; wrapped on a terminal."""
-    sys.stdout.flush()
-    text = f"ggcp-schema: {error_text(error)}"
+def say(text: str) -> None:
+    """Write a message, which must be safe to print, to stderr after what was printed before; wrapped on a terminal."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        discard_output()
+    text = f"ggcp-schema: {text}"
     if sys.stderr.isatty():
         width = os.get_terminal_size(2).columns or 80
         text = "\n".join(part for line in text.splitlines() for part in wrapped(line, width, HANGING))
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
+
+
+def echo_error(error: GgcpError) -> None:
+    """Write an error to stderr, with what to do next."""
+    say(error_text(error))
 
 
 def raise_damage(damage: MalformedError | None, *, is_whole: bool = False, path: str = "") -> None:
@@ -271,27 +281,6 @@ def raise_damage(damage: MalformedError | None, *, is_whole: bool = False, path:
     """
     if damage is None:
         return
-    sys.stdout.flush()
     if not is_whole or damage.path == path:
         raise damage
     echo_error(damage.with_hint("All bytes of what was asked for were read."))
-
-
-__all__ = [
-    "command_lines",
-    "echo",
-    "echo_error",
-    "error_text",
-    "escape",
-    "json_text",
-    "output_width",
-    "paint",
-    "print_json",
-    "print_json_array",
-    "print_json_object",
-    "progress",
-    "raise_damage",
-    "until_closed",
-    "wrapped",
-    "write",
-]

@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
-from ggcp_schema.cli.output import command_lines, echo, escape, output_width, progress
+from ggcp_schema.cli.output import command_lines, echo, output_width, progress
 from ggcp_schema.files.output import WHOLE, WriteOptions
 from ggcp_schema.files.pieces import FileData
 from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.gguf.writer import Gguf
-from ggcp_schema.inspect.text import cells, count_text, shape_text, size_text
+from ggcp_schema.inspect.text import cells, count_text, escape, shape_text, size_text
 from ggcp_schema.llama.facts import Fact
 from ggcp_schema.llama.training import Study
 from ggcp_schema.mapping.plan import Plan, Written, check, write

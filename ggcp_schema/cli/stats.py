@@ -11,7 +11,7 @@ import typer
 
 from ggcp_schema.cli.complete import complete_tensor
 from ggcp_schema.cli.options import File, Json, Width
-from ggcp_schema.cli.output import echo, escape, paint, print_json, print_json_array, progress, raise_damage
+from ggcp_schema.cli.output import echo, paint, print_json, print_json_array, progress, raise_damage
 from ggcp_schema.cli.table import print_table
 from ggcp_schema.cli.tensors import Moments, Order
 from ggcp_schema.errors import UsageError
@@ -19,7 +19,7 @@ from ggcp_schema.formats import open_file
 from ggcp_schema.inspect.health import Examination, examine
 from ggcp_schema.inspect.stats import Flag, Stats, flags, measure, measure_state, optimizer_facts
 from ggcp_schema.inspect.tensors import Listed, ListedJson, moments, order_of, select
-from ggcp_schema.inspect.text import count_text
+from ggcp_schema.inspect.text import count_text, escape
 from ggcp_schema.inspect.words import FLAGS
 from ggcp_schema.llama.state import Unsound
 

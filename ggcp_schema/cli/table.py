@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
-from ggcp_schema.cli.output import echo, escape, output_width, paint
-from ggcp_schema.inspect.text import cells, padded, shorten
+from ggcp_schema.cli.output import echo, output_width, paint
+from ggcp_schema.inspect.text import cells, escape, padded, shorten
 
 GAP = "  "
 LEAST = 20  # cells of a column that is shortened

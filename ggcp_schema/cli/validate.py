@@ -12,11 +12,11 @@ import typer
 
 from ggcp_schema.cli.files import files_in
 from ggcp_schema.cli.options import FILES_HELP, Json, Quiet
-from ggcp_schema.cli.output import Unread, echo, error_text, escape, json_text, paint, progress, unread, write
+from ggcp_schema.cli.output import Unread, echo, echo_error, json_text, paint, progress, unread, write
 from ggcp_schema.errors import GgcpError, NotACheckpointError
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.rules import Oddity, Problem
-from ggcp_schema.inspect.text import count_text
+from ggcp_schema.inspect.text import count_text, escape
 from ggcp_schema.inspect.validate import Report, examine_data
 from ggcp_schema.inspect.validate import validate as check
 from ggcp_schema.llama.state import Unsound
@@ -61,7 +61,7 @@ def validate(
                     raise
                 result = unreadable(file, error, quiet=as_json or quiet)
                 if len(files) == 1:
-                    typer.echo(f"ggcp-schema: {error_text(error)}", err=True)
+                    echo_error(error)
             verdicts[result["verdict"]] += 1
             yield result
 

@@ -10,13 +10,13 @@ from typing import Annotated, TypedDict
 import typer
 
 from ggcp_schema.cli.options import Json, Quiet
-from ggcp_schema.cli.output import echo, escape, paint, print_json, progress, raise_damage
+from ggcp_schema.cli.output import echo, paint, print_json, progress, raise_damage
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.compare import Difference
 from ggcp_schema.formats import open_file
 from ggcp_schema.formats.ggcp.checkpoint import Checkpoint
 from ggcp_schema.formats.gguf.file import GgufFile
-from ggcp_schema.inspect.text import count_text
+from ggcp_schema.inspect.text import count_text, escape
 from ggcp_schema.llama.writers import epsilon_text
 from ggcp_schema.mapping.verify import Kind, Verification
 from ggcp_schema.mapping.verify import verify as compare

@@ -38,11 +38,11 @@ def _schema(kind: Any) -> dict[str, Any]:
     if attributes is not None or is_typeddict(kind):
         own = get_type_hints(kind)
         hints = own if attributes is None else {key: _hint(kind, own, name) for key, name in attributes.items()}
-        texts = {f"{name}_text": list[str] if name == "flags" else str for name in WITH_TEXT if name in hints}
+        hints |= {f"{name}_text": text for name, text in WITH_TEXT.items() if name in hints}
         return {
             "type": "object",
-            "properties": {name: _schema(hint) for name, hint in (hints | texts).items()},
-            "required": sorted(getattr(kind, "__required_keys__", hints)),
+            "properties": {name: _schema(hint) for name, hint in hints.items()},
+            "required": sorted(hints.keys() - getattr(kind, "__optional_keys__", ())),
             "additionalProperties": False,
         }
     if isinstance(origin, type) and issubclass(origin, Mapping):

@@ -124,8 +124,8 @@ CODES: Mapping[str, Mapping[Any, str]] = {
     },
 }
 """What the codes mean, by the key under which JSON has them."""
-WITH_TEXT = ("flags", "n_ff_source", "verdict")
-"""The keys of codes that JSON has the text of beside them, as `verdict_text`."""
+WITH_TEXT: Mapping[str, Any] = {"flags": list[str], "n_ff_source": str | None, "verdict": str}
+"""The keys of codes that JSON has the text of beside them, as `verdict_text`, and the types of that."""
 STATES = {"adam": ADAM_STATE_V0, "lbfgs": LBFGS_STATE}  # ADAM_STATE_V0 has all fields that other layouts have
 
 

@@ -39,6 +39,7 @@ ALL_KEYS = [
     "hparams",
     "n_ff",
     "n_ff_source",
+    "n_ff_source_text",
     "n_ff_by_n_mult",
     "n_params",
     "tensor_types",
