@@ -12,7 +12,7 @@ import typer
 from ggcp_schema.cli.files import files_in
 from ggcp_schema.cli.options import DryRun, Force, Json, NoSync, Quiet, RmsEps, Strict, Verify
 from ggcp_schema.cli.output import Unread, echo, echo_error, json_text, unread, write
-from ggcp_schema.cli.report import PlanJson, carry_out, echo_parts, echo_plan, echo_written, name_text, plan_as_dict
+from ggcp_schema.cli.report import PlanJson, carry_out, echo_outcome, name_text, plan_as_dict
 from ggcp_schema.errors import FileError, GgcpError, UsageError
 from ggcp_schema.files.atomic import ExistsError
 from ggcp_schema.files.output import WriteOptions
@@ -103,12 +103,8 @@ def convert(
                 raise error.with_hint(f"{ANOTHER} For several inputs, give --into FOLDER.") from error
             if as_json:
                 write(json_text(plan_as_dict(plan, output, written)) + "\n")
-            elif written and not quiet:
-                echo_plan(plan)
-                echo_written(written, output, verified=verify)
             elif not quiet:
-                echo_plan(plan)
-                echo_parts(plan, output)
+                echo_outcome(plan, output, written, verified=verify)
 
     if into is not None:
         convert_all(files_in(files), into, one, quiet=quiet, as_json=as_json, dry_run=dry_run)

@@ -7,14 +7,13 @@ import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated, Any
 
 import typer
 
 from ggcp_schema.cli.options import DryRun, Force, Json, NoSync, Quiet, RmsEps, Strict, Verify
 from ggcp_schema.cli.output import print_json
-from ggcp_schema.cli.report import PlanJson, carry_out, echo_parts, echo_plan, echo_written, plan_as_dict
+from ggcp_schema.cli.report import PlanJson, carry_out, echo_outcome, plan_as_dict
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.output import WriteOptions
 from ggcp_schema.formats import open_file
@@ -23,7 +22,6 @@ from ggcp_schema.mapping import lora
 from ggcp_schema.mapping.export import GGUF, MissingError, ModelOptions
 from ggcp_schema.mapping.hf import DTYPES
 from ggcp_schema.mapping.model import rescued
-from ggcp_schema.mapping.plan import Plan, Written
 from ggcp_schema.mapping.targets import EXPORTS, planner
 
 OPTIONS = {"vocab": "--vocab", "context_length": "--context-length"}
@@ -171,8 +169,11 @@ def export(
             options_text = " and ".join(OPTIONS[parameter] for parameter in error.parameters)
             raise UsageError(f"Missing option {options_text}: {error.message}", error.hint) from error
         written = carry_out(plan, output, options, "Exporting", dry_run=dry_run, quiet=quiet)
-        vocabulary = next(({"vocabulary": fact.value} for fact in plan.facts if fact.label == "vocabulary"), {})
-        report(plan, output, written, verified=verify, as_json=as_json, quiet=quiet, more=vocabulary)
+        if as_json:
+            vocabulary = next(({"vocabulary": fact.value} for fact in plan.facts if fact.label == "vocabulary"), {})
+            print_json({**plan_as_dict(plan, output, written), **vocabulary})
+        elif not quiet:
+            echo_outcome(plan, output, written, verified=verify)
 
 
 def refuse(options: Mapping[str, Any], reason: str) -> None:
@@ -180,24 +181,3 @@ def refuse(options: Mapping[str, Any], reason: str) -> None:
     for option, value in options.items():
         if value is not None:
             raise UsageError(f"{option} means nothing here, because {reason}", "Leave it out.")
-
-
-def report(
-    plan: Plan,
-    output: Path,
-    written: Written | None,
-    *,
-    verified: bool,
-    as_json: bool,
-    quiet: bool,
-    more: Mapping[str, Any] = MappingProxyType({}),
-) -> None:
-    """Print what was written, or would be; `more` is added to the JSON."""
-    if as_json:
-        print_json({**plan_as_dict(plan, output, written), **more})
-    elif not quiet:
-        echo_plan(plan)
-        if written:
-            echo_written(written, output, verified=verified)
-        else:
-            echo_parts(plan, output)

@@ -17,16 +17,8 @@ from ggcp_schema.files.atomic import check_output
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.existing import check_existing
 from ggcp_schema.inspect.text import count_text, escape, size_text
+from ggcp_schema.llama.repair import Change
 from ggcp_schema.llama.state import Unsound
-
-
-class ChangeJson(TypedDict):
-    """A change as JSON."""
-
-    path: str
-    offset: int
-    size: int
-    reason: str
 
 
 class JSON(TypedDict):
@@ -34,7 +26,7 @@ class JSON(TypedDict):
 
     input: str
     output: str
-    changes: list[ChangeJson]
+    changes: Sequence[Change]
     left: Sequence[Unsound] | None
     written: bool
 
@@ -72,10 +64,7 @@ def repair(
         document: JSON = {
             "input": source.path,
             "output": os.fsdecode(output),
-            "changes": [
-                {"path": change.path, "offset": change.offset, "size": change.size, "reason": change.reason}
-                for change in wanted
-            ],
+            "changes": wanted,
             "left": None if wanted and dry_run else left,
             "written": writes,
         }

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypedDict
 from ggcp_schema.cli.output import command_lines, echo, output_width, progress
 from ggcp_schema.files.output import WHOLE, WriteOptions
 from ggcp_schema.files.pieces import FileData
+from ggcp_schema.formats.file import Finding
 from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.gguf.writer import Gguf
 from ggcp_schema.inspect.text import cells, count_text, escape, shape_text, size_text
@@ -118,6 +119,15 @@ def echo_written(written: Written, output: Path, *, verified: bool) -> None:
                 echo(part)
 
 
+def echo_outcome(plan: Plan, output: Path, written: Written | None, *, verified: bool) -> None:
+    """Print what was planned, and what was written, or would be."""
+    echo_plan(plan)
+    if written:
+        echo_written(written, output, verified=verified)
+    else:
+        echo_parts(plan, output)
+
+
 def echo_replaced(output: Path, what: str) -> None:
     """Print what the output has replaced, if that is known."""
     if what:
@@ -127,13 +137,6 @@ def echo_replaced(output: Path, what: str) -> None:
 def name_text(path: Path) -> str:
     """Return a file name that is safe to print; bytes that are not UTF-8 are escaped."""
     return escape(os.fsdecode(path))
-
-
-class Finding(TypedDict):
-    """A warning as JSON."""
-
-    path: str
-    message: str
 
 
 class Key(TypedDict):
@@ -181,7 +184,7 @@ class PlanJson(TypedDict):
     rms_eps: Any
     rms_eps_reason: str | None
     notes: list[str]
-    findings: list[Finding]
+    findings: Sequence[Finding]
     conclusions: Study | None
     keys: list[Scalar | Array]
     tensors: list[TensorJson]
@@ -206,7 +209,7 @@ def plan_as_dict(plan: Plan, output: Path, written: Written | None) -> PlanJson:
         "rms_eps": epsilon and epsilon.value,
         "rms_eps_reason": epsilon and epsilon.reason,
         "notes": [sentence(fact) for fact in plan.facts if fact.value is None],
-        "findings": [{"path": finding.path, "message": finding.message} for finding in findings],
+        "findings": findings,
         "conclusions": plan.study,
         "keys": [key_as_dict(entry) for entry in keys_of(plan)],
         "tensors": [

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, cast
 from ggcp_schema.constructs import Struct
 from ggcp_schema.errors import NotACheckpointError, UsageError
 from ggcp_schema.files.source import Source
-from ggcp_schema.formats.file import File, Format, is_proven, open_source, what_it_is
+from ggcp_schema.formats.file import File, Format
+from ggcp_schema.formats.parsing import is_proven, open_path, what_it_is
 
 if TYPE_CHECKING:
     from ggcp_schema.formats.ggcp.checkpoint import Checkpoint
@@ -79,7 +80,7 @@ def open_file(path: str | os.PathLike[str], *, partial: bool = False) -> File:
 
     The parameters and exceptions are those of `open_checkpoint`.
     """
-    return _open(path, None, partial)
+    return open_path(path, format_of, partial=partial)
 
 
 def open_checkpoint(path: str | os.PathLike[str], *, partial: bool = False) -> Checkpoint:
@@ -89,16 +90,7 @@ def open_checkpoint(path: str | os.PathLike[str], *, partial: bool = False) -> C
     not a whole, well-formed checkpoint, and `NotACheckpointError` if it is another kind of file. With `partial`, a
     damaged file opens with what precedes the damage, and the error is its `damage`.
     """
-    return cast("Checkpoint", _open(path, FORMATS["ggcp"], partial))
-
-
-def _open(path: str | os.PathLike[str], format: Format | None, partial: bool) -> File:
-    source = Source(path)
-    try:
-        return open_source(source, format or format_of(source), partial=partial)
-    except BaseException:
-        source.close()
-        raise
+    return cast("Checkpoint", open_path(path, lambda source: FORMATS["ggcp"], partial=partial))
 
 
 def format_of(source: Source) -> Format:

@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from math import prod
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from construct import Container
 
 from ggcp_schema.constructs import (
-    ErrorLog,
     Extent,
     Field,
     FieldError,
     Steps,
     Struct,
     counted,
-    format_path,
     root_field,
 )
 from ggcp_schema.errors import (
     GgcpError,
     MalformedError,
-    NotACheckpointError,
     PathError,
-    TruncatedError,
     UsageError,
 )
 from ggcp_schema.files.source import Source
@@ -51,7 +46,6 @@ if TYPE_CHECKING:
     from ggcp_schema.llama.training import Training
     from ggcp_schema.llama.vocabulary import Vocabulary
 
-PARTIAL = "Open it with partial=True to read what is whole."
 LONGEST_NAME = 64  # bytes of a field whose size is hardly wrong
 ACCEPTED = "Use a llama GGUF, a ggjt file such as ggml-vocab.bin, or a sentencepiece tokenizer.model."
 CHECKPOINT_NEEDED = "Pass a checkpoint of train-text-from-scratch: a ggcp file, or a GGUF file made from one."
@@ -330,10 +324,6 @@ class File:
                 "which `ggcp-schema extract --partial` can save."
             )
 
-    def malformed(self, error: FieldError) -> MalformedError:
-        """Return the error for a field that was found to be wrong when it was read again."""
-        return malformed(error, self.source, self.format)
-
     def _lacks(self, what: str, hint: str = CHECKPOINT_NEEDED) -> GgcpError:
         return self.damage or UsageError(f"{self.path} is a {self.format.title}, {what}", hint)
 
@@ -477,34 +467,6 @@ class File:
         return self.format.title
 
 
-def read_container(source: Source, format: Format, *, partial: bool) -> tuple[Container, MalformedError | None]:
-    """Parse a file with the schema of its format. Return the values, and the damage if there is some.
-
-    Raises `MalformedError` for a file that is not whole and well-formed, unless `partial`; and always
-    `NotACheckpointError` for a file of another format. Raises `FileError` if the file cannot be read.
-    """
-    kind = format.file_class or File
-    try:
-        with source.reading() as stream:
-            container = _parse(format, stream)
-        error = kind.doubt(source, container)
-        if error is not None:
-            raise error
-        return container, None
-    except FieldError as error:
-        damage = malformed(error, source, format)
-        if isinstance(damage, NotACheckpointError):
-            raise damage from error
-        if not partial:
-            if isinstance(damage, TruncatedError) and not _altered(source):
-                damage.shell_hint, damage.hint = damage.hint, PARTIAL
-            raise damage from error
-        recovered = kind.recovered(source, error)
-        if recovered is None:
-            return error.partial, damage
-        return recovered.container, malformed(recovered.errors[0], source, format)
-
-
 def trailing_bytes(container: Container) -> Iterator[Finding]:
     """Yield a finding if bytes follow the end of a file."""
     trailing = container.get("trailing")
@@ -512,91 +474,15 @@ def trailing_bytes(container: Container) -> Iterator[Finding]:
         yield Finding("trailing", f"{counted(trailing.nbytes, 'more byte')} after the end of the file")
 
 
-def open_source(source: Source, format: Format, *, partial: bool) -> File:
-    """Parse a file and return it as the class of its format. The exceptions are those of `read_container`."""
-    container, damage = read_container(source, format, partial=partial)
-    return (format.file_class or File)(source, format, container, damage)
-
-
-def malformed(error: FieldError, source: Source, format: Format) -> MalformedError:
-    """Convert a FieldError into a MalformedError with a hint."""
-    where = format_path(error.steps)
-    file_class = format.file_class or File
-    is_magic = where == "magic" and not is_proven(source, format)
-    kind: type[MalformedError] = MalformedError
-    hint = f"Run `ggcp-schema validate {shlex.quote(source.path)}` to list every problem."
-    if error.missing is not None:
-        kind = TruncatedError
-        is_cut = file_class.is_cut(error)
-        hint = "The file is truncated. Copy it again" if is_cut else "The file is truncated, or a number in it is wrong"
-        hint += f"; `ggcp-schema info {shlex.quote(source.path)}` tells what is left."
-        add_file_missing(error, source, format)
-    if "later version" in error.found:
-        hint = "A later release of ggcp-schema may know it."
-    if is_magic:
-        kind = NotACheckpointError
-        hint = what_it_is(source) or f"This is no {format.title}."
-    elif where == "magic":
-        hint = f"Its first bytes are lost, but what follows proves that it is a {format.title}. {hint}"
-    else:
-        hint = _altered(source) or hint
-    message = f"{source.path}: {error}"
-    if is_magic and _is_known(source):
-        message, hint = f"{source.path} is no {format.title}", f"{hint} Open it with open_file."
-    result = kind(message, hint, path=where, offset=error.offset, expected=error.expected, found=error.found)
-    if isinstance(result, TruncatedError):
-        result.missing, result.file_missing = error.missing or 0, error.file_missing
-    return result
-
-
-def is_proven(source: Source, format: Format) -> bool:
-    """Return True if a file is of this format though it begins with other bytes, which are of no known kind of file."""
-    return not what_it_is(source) and (format.file_class or File).is_proven(source)
-
-
-def _is_known(source: Source) -> bool:
-    from ggcp_schema.formats import format_of
-
-    try:
-        format_of(source)
-    except NotACheckpointError:
-        return False
-    return True
-
-
-def add_file_missing(error: FieldError, source: Source, format: Format) -> None:
-    """Compute how much the whole file lacks, if the values before the error tell that."""
-    size = format.expected_size(error.partial) if error.missing is not None else None
-    if size is not None and size > source.size:
-        error.file_missing = size - source.size
-
-
-def what_it_is(source: Source) -> str:
-    """Return a hint that says what the file is instead; empty if that is not known."""
-    from ggcp_schema.files.identify import HEAD, identify
-
-    if source.size < 4:
-        return "The file is too short to identify." if source.size else "The file is empty."
-    what, remedy = identify(source.read(0, min(source.size, HEAD)), source.size)
-    return " ".join((f"This is {what}.", *filter(None, [remedy]))) if what else ""
-
-
-def _altered(source: Source) -> str:
-    """Return how the whole file was changed on its way, with the remedy; empty if that is not proven."""
-    from ggcp_schema.files.identify import HEAD, altered
-
-    return altered(source.read(0, min(source.size, HEAD)))
-
-
-def tensor_of(field: Field, source: Source, path: str | None = None, type: str = "F32") -> Tensor | None:
+def tensor_of(field: Field, source: Source) -> Tensor | None:
     """Return the tensor whose record the field is; None if it is not one, or if its data is cut off."""
     record = field.value
-    if not isinstance(record, Container):
+    if not isinstance(record, Container) or "ne" not in record:
         return None
     data = record.get("data")
-    if not isinstance(data, Extent) or "ne" not in record or data.nbytes < 4 * prod(record["ne"]) * bool(record["ne"]):
+    if not isinstance(data, Extent) or data.nbytes < 4 * prod(record["ne"]) * bool(record["ne"]):
         return None
-    return tensor_of_record(record, field.path if path is None else path, source, type)
+    return tensor_of_record(record, field.path, source)
 
 
 def tensor_of_record(
@@ -610,20 +496,3 @@ def tensor_of_record(
     return Tensor(
         path, name, tuple(record["ne"]), data.offset, data.nbytes, source, type, padding=padding, is_known=is_known
     )
-
-
-def _parse(format: Format, stream: IO[bytes], **params: Any) -> Container:
-    container: Container = format.schema.parse_stream(stream, **params)
-    return container
-
-
-def tolerant_parse(
-    source: Source, format: Format, *, repair: bool = False, **params: Any
-) -> tuple[Container, ErrorLog, FieldError | None]:
-    """Parse past errors where that is possible. Return the values, the errors, and the error that ended the parse."""
-    log = ErrorLog(repair=repair)
-    with source.reading() as stream:
-        try:
-            return _parse(format, stream, errors=log, **params), log, None
-        except FieldError as error:
-            return error.partial, log, error.with_traceback(None)  # whose frames hold all values

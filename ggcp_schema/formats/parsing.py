@@ -1,18 +1,143 @@
-"""Parse a file past its errors, with expected values in place of wrong ones if more of the file can be read so."""
+"""Parse files: up to the first error, or past errors.
+
+Past errors, expected values take the place of wrong ones if more of the file can be read so.
+"""
 
 from __future__ import annotations
 
+import os
+import shlex
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import IO, Any
 
 from construct import Container
 
-from ggcp_schema.constructs import FieldError
+from ggcp_schema.constructs import ErrorLog, FieldError, format_path
+from ggcp_schema.errors import MalformedError, NotACheckpointError, TruncatedError
 from ggcp_schema.files.source import Source
-from ggcp_schema.formats.file import File, Format, malformed, tolerant_parse
+from ggcp_schema.formats.file import File, Format
+
+PARTIAL = "Open it with partial=True to read what is whole."
+
+
+def open_source(source: Source, format: Format, *, partial: bool) -> File:
+    """Parse a file and return it as the class of its format. The exceptions are those of `read_container`."""
+    container, damage = read_container(source, format, partial=partial)
+    return (format.file_class or File)(source, format, container, damage)
+
+
+def open_path(path: str | os.PathLike[str], format: Callable[[Source], Format], *, partial: bool) -> File:
+    """Open a file of the format that `format` returns for its bytes. The exceptions are those of `read_container`."""
+    source = Source(path)
+    try:
+        return open_source(source, format(source), partial=partial)
+    except BaseException:
+        source.close()
+        raise
+
+
+def read_container(source: Source, format: Format, *, partial: bool) -> tuple[Container, MalformedError | None]:
+    """Parse a file with the schema of its format. Return the values, and the damage if there is some.
+
+    Raises `MalformedError` for a file that is not whole and well-formed, unless `partial`; and always
+    `NotACheckpointError` for a file of another format. Raises `FileError` if the file cannot be read.
+    """
+    kind = format.file_class or File
+    try:
+        with source.reading() as stream:
+            container = _parse(format, stream)
+        error = kind.doubt(source, container)
+        if error is not None:
+            raise error
+        return container, None
+    except FieldError as error:
+        damage = malformed(error, source, format)
+        if isinstance(damage, NotACheckpointError):
+            raise damage from error
+        if not partial:
+            if isinstance(damage, TruncatedError) and not _altered(source):
+                damage.shell_hint, damage.hint = damage.hint, PARTIAL
+            raise damage from error
+        recovered = kind.recovered(source, error)
+        if recovered is None:
+            return error.partial, damage
+        return recovered.container, malformed(recovered.errors[0], source, format)
+
+
+def malformed(error: FieldError, source: Source, format: Format) -> MalformedError:
+    """Convert a FieldError into a MalformedError with a hint."""
+    where = format_path(error.steps)
+    file_class = format.file_class or File
+    is_magic = where == "magic" and not is_proven(source, format)
+    kind: type[MalformedError] = MalformedError
+    hint = f"Run `ggcp-schema validate {shlex.quote(source.path)}` to list every problem."
+    if error.missing is not None:
+        kind = TruncatedError
+        is_cut = file_class.is_cut(error)
+        hint = "The file is truncated. Copy it again" if is_cut else "The file is truncated, or a number in it is wrong"
+        hint += f"; `ggcp-schema info {shlex.quote(source.path)}` tells what is left."
+        add_file_missing(error, source, format)
+    if "later version" in error.found:
+        hint = "A later release of ggcp-schema may know it."
+    if is_magic:
+        kind = NotACheckpointError
+        hint = what_it_is(source) or f"This is no {format.title}."
+    elif where == "magic":
+        hint = f"Its first bytes are lost, but what follows proves that it is a {format.title}. {hint}"
+    else:
+        hint = _altered(source) or hint
+    message = f"{source.path}: {error}"
+    if is_magic and _is_known(source):
+        message, hint = f"{source.path} is no {format.title}", f"{hint} Open it with open_file."
+    result = kind(message, hint, path=where, offset=error.offset, expected=error.expected, found=error.found)
+    if isinstance(result, TruncatedError):
+        result.missing, result.file_missing = error.missing or 0, error.file_missing
+    return result
+
+
+def is_proven(source: Source, format: Format) -> bool:
+    """Return True if a file is of this format though it begins with other bytes, which are of no known kind of file."""
+    return not what_it_is(source) and (format.file_class or File).is_proven(source)
+
+
+def _is_known(source: Source) -> bool:
+    from ggcp_schema.formats import format_of
+
+    try:
+        format_of(source)
+    except NotACheckpointError:
+        return False
+    return True
+
+
+def add_file_missing(error: FieldError, source: Source, format: Format) -> None:
+    """Compute how much the whole file lacks, if the values before the error tell that."""
+    size = format.expected_size(error.partial) if error.missing is not None else None
+    if size is not None and size > source.size:
+        error.file_missing = size - source.size
+
+
+def what_it_is(source: Source) -> str:
+    """Return a hint that says what the file is instead; empty if that is not known."""
+    from ggcp_schema.files.identify import HEAD, identify
+
+    if source.size < 4:
+        return "The file is too short to identify." if source.size else "The file is empty."
+    what, remedy = identify(source.read(0, min(source.size, HEAD)), source.size)
+    return " ".join((f"This is {what}.", *filter(None, [remedy]))) if what else ""
+
+
+def _altered(source: Source) -> str:
+    """Return how the whole file was changed on its way, with the remedy; empty if that is not proven."""
+    from ggcp_schema.files.identify import HEAD, altered
+
+    return altered(source.read(0, min(source.size, HEAD)))
+
+
+# Past errors ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -99,3 +224,20 @@ def _attempt(source: Source, format: Format, **params: Any) -> Parse:
     known = None if damage is None else malformed(damage, source, format)
     file = (format.file_class or File)(source, format, container, known)
     return Parse(file, log.errors, damage)
+
+
+def _parse(format: Format, stream: IO[bytes], **params: Any) -> Container:
+    container: Container = format.schema.parse_stream(stream, **params)
+    return container
+
+
+def tolerant_parse(
+    source: Source, format: Format, *, repair: bool = False, **params: Any
+) -> tuple[Container, ErrorLog, FieldError | None]:
+    """Parse past errors where that is possible. Return the values, the errors, and the error that ended the parse."""
+    log = ErrorLog(repair=repair)
+    with source.reading() as stream:
+        try:
+            return _parse(format, stream, errors=log, **params), log, None
+        except FieldError as error:
+            return error.partial, log, error.with_traceback(None)  # whose frames hold all values

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ggcp_schema.constructs import FieldError
+from ggcp_schema.formats.parsing import malformed
 from ggcp_schema.llama.vocabulary import MAX_BYTES, damaged
 
 if TYPE_CHECKING:
@@ -31,4 +32,4 @@ def items_of(file: File, path: str, values: Sequence[Any]) -> list[Any]:
         with file.source.reading():
             return list(values)
     except FieldError as error:  # the file has changed since it was opened
-        raise file.malformed(error) from error
+        raise malformed(error, file.source, file.format) from error

@@ -30,7 +30,8 @@ from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import BIG
 from ggcp_schema.files.values import same_value
 from ggcp_schema.formats.existing import check_existing
-from ggcp_schema.formats.file import File, open_source
+from ggcp_schema.formats.file import File
+from ggcp_schema.formats.parsing import open_source
 from ggcp_schema.formats.paths import elements_at
 from ggcp_schema.inspect.validate import validate
 

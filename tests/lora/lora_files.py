@@ -15,10 +15,11 @@ from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType, GGUFWriter
 from ggcp_schema import open_file
 from ggcp_schema.files.pieces import Computed, TensorEntry
 from ggcp_schema.files.source import Source
-from ggcp_schema.formats.file import File, open_source
+from ggcp_schema.formats.file import File
 from ggcp_schema.formats.gguf.file import open_gguf
 from ggcp_schema.formats.lora import FORMATS
 from ggcp_schema.formats.lora.files import GgclFile, GglaFile, adapter_in_gguf
+from ggcp_schema.formats.parsing import open_source
 from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.llama.adapter import Adapter, Base
 from ggcp_schema.mapping.adapter import adapter_keys, adapter_tensors, patched_norms

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from construct import Container
 
 from ggcp_schema.constructs import Field, FieldError, Steps, counted
-from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.formats.file import File, Finding, Format, open_source, trailing_bytes
+from ggcp_schema.formats.file import File, Finding, Format, trailing_bytes
+from ggcp_schema.formats.parsing import open_path
 from ggcp_schema.formats.paths import parse_path
 from ggcp_schema.gguf.entries import ALIGNMENT, KeyValue
 from ggcp_schema.llama import names
@@ -371,11 +371,6 @@ def open_gguf(path: str | os.PathLike[str], *, partial: bool = False) -> GgufFil
     Raises `FileError` if it cannot be read and `MalformedError` if it is damaged. With `partial`, a damaged file opens
     with what precedes the damage.
     """
-    source = Source(path)
-    try:
-        opened = open_source(source, GGUF_FORMAT, partial=partial)
-    except BaseException:
-        source.close()
-        raise
+    opened = open_path(path, lambda source: GGUF_FORMAT, partial=partial)
     assert isinstance(opened, GgufFile)  # noqa: S101 - GGUF_FORMAT opens nothing else
     return opened

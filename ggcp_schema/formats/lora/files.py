@@ -37,11 +37,6 @@ class LoraFile(File):
         """True: it is made to hold a LoRA adapter."""
         return True
 
-    @property
-    def what(self) -> str:
-        """What the file is, in words."""
-        return self.format.title
-
     def facts(self) -> dict[str, Any]:
         """Return what the file states of itself, and what is known of its adapter."""
         try:
