@@ -20,9 +20,9 @@ import typer
 
 from ggcp_schema.cli import discard_output
 from ggcp_schema.errors import GgcpError, MalformedError
+from ggcp_schema.files.json_keys import json_attributes
 from ggcp_schema.inspect.text import cells, escape
 from ggcp_schema.inspect.words import CODES, WITH_TEXT
-from ggcp_schema.llama.json_keys import json_attributes
 
 PROGRESS_FROM = 1 << 26  # bytes; less is done before a bar could be read
 HANGING = "  "  # before the lines after the first

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypedDict
 
 from ggcp_schema.cli.output import command_lines, echo, output_width, progress
 from ggcp_schema.files.output import WHOLE, WriteOptions
-from ggcp_schema.files.pieces import FileData
+from ggcp_schema.files.pieces import TensorEntry
 from ggcp_schema.formats.file import Finding
 from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.gguf.writer import Gguf
@@ -158,16 +158,6 @@ class Array(Key):
     length: int
 
 
-class TensorJson(TypedDict):
-    """A tensor that is written, as JSON."""
-
-    name: str
-    shape: list[int]
-    type: str
-    nbytes: int
-    source: str | None
-
-
 class FileJson(TypedDict):
     """A file that is written, as JSON."""
 
@@ -187,7 +177,7 @@ class PlanJson(TypedDict):
     findings: Sequence[Finding]
     conclusions: Study | None
     keys: list[Scalar | Array]
-    tensors: list[TensorJson]
+    tensors: Sequence[TensorEntry]
     files: list[FileJson]
     written: bool
     size: int | None
@@ -212,16 +202,7 @@ def plan_as_dict(plan: Plan, output: Path, written: Written | None) -> PlanJson:
         "findings": findings,
         "conclusions": plan.study,
         "keys": [key_as_dict(entry) for entry in keys_of(plan)],
-        "tensors": [
-            {
-                "name": entry.name,
-                "shape": list(entry.shape),
-                "type": entry.type,
-                "nbytes": entry.nbytes,
-                "source": entry.data.path if isinstance(entry.data, FileData) else None,
-            }
-            for entry in plan.tensors
-        ],
+        "tensors": plan.tensors,
         "files": [
             {"path": os.path.join(place, name) if name else place, "nbytes": content.nbytes}
             for place, parts in {os.fsdecode(output): plan.parts, **plan.beside}.items()

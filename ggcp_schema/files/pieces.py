@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from ggcp_schema.constructs.streams import CHUNK
 from ggcp_schema.errors import UsageError
+from ggcp_schema.files.json_keys import json_keys
 from ggcp_schema.files.source import Rows, Source
 from ggcp_schema.files.tensor import BIG, ELEMENT_SIZES, Tensor
 from ggcp_schema.schema.ggml import GGML_TYPES, data_size
@@ -45,6 +46,7 @@ class Zeros(NamedTuple):
     """Data that is zero bytes."""
 
 
+@json_keys("name shape type nbytes source=source_path")
 class TensorEntry(NamedTuple):
     """A tensor: its name, its shape in ggml order, where its little-endian data comes from, and its element type.
 
@@ -60,6 +62,11 @@ class TensorEntry(NamedTuple):
     def nbytes(self) -> int:
         """The bytes of the data."""
         return data_size(TYPES[self.type], [*self.shape] or [1])
+
+    @property
+    def source_path(self) -> str | None:
+        """The path of the file that the data is from, as it is there; None for data that is made."""
+        return self.data.path if isinstance(self.data, FileData) else None
 
     def chunks(self, at: int = 0) -> Iterator[memoryview]:
         """Yield the data in chunks of at most 256 KiB. A chunk is only valid until the next one is requested.

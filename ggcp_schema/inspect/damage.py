@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from ggcp_schema.errors import MalformedError, TruncatedError
+from ggcp_schema.files.json_keys import json_keys
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.paths import parse_path
 from ggcp_schema.inspect.tensors import Listed, listing, matching, split_moments
 from ggcp_schema.inspect.text import count_text, size_text
 from ggcp_schema.llama import names
-from ggcp_schema.llama.json_keys import json_keys
 from ggcp_schema.llama.names import STATE
 
 MOST_NAMED = 12  # tensors that are lost

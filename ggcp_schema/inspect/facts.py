@@ -6,14 +6,13 @@ from collections.abc import Iterator, Mapping
 from typing import Literal, NamedTuple
 
 from ggcp_schema.errors import GgcpError, MalformedError, UnfitError, UsageError
+from ggcp_schema.files.json_keys import json_keys
 from ggcp_schema.formats.file import File, Finding
 from ggcp_schema.inspect.damage import Condition
-from ggcp_schema.inspect.text import count_text
 from ggcp_schema.llama.adapter import Adapter
 from ggcp_schema.llama.context import Context, context_of
 from ggcp_schema.llama.eras import EraConclusion, conclude
 from ggcp_schema.llama.facts import Line
-from ggcp_schema.llama.json_keys import json_keys
 from ggcp_schema.llama.losses import Losses, stored_losses
 from ggcp_schema.llama.order import OrderDecision
 from ggcp_schema.llama.scale import ScaleDecision
@@ -176,14 +175,6 @@ class Summary(NamedTuple):
     def state(self) -> State:
         """Whether the file is `whole`, `damaged`, or `unsound`: well-formed, and yet not what its program wrote."""
         return "damaged" if self.condition is not None else "unsound" if self.unsound else "whole"
-
-    @property
-    def verdict(self) -> str:
-        """The condition and the kind in a few words."""
-        if self.condition is not None:
-            return self.condition.verdict
-        noted = f", {count_text(len(self.findings), 'note')}" if self.findings else ""
-        return f"{self.short}{noted}"
 
 
 def facts(file: File) -> Summary:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ggcp_schema.errors import GgcpError
+from ggcp_schema.files.json_keys import json_keys
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.inspect import Report
 from ggcp_schema.inspect.soundness import soundness
@@ -21,7 +22,6 @@ from ggcp_schema.inspect.stats import Sums, sums
 from ggcp_schema.inspect.tensors import listing, moments, order_of
 from ggcp_schema.inspect.text import count_text
 from ggcp_schema.inspect.words import HEALTH
-from ggcp_schema.llama.json_keys import json_keys
 from ggcp_schema.llama.state import Unsound
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ import types
 from collections.abc import Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
 
+from ggcp_schema.files.json_keys import json_attributes
 from ggcp_schema.inspect.words import WITH_TEXT
-from ggcp_schema.llama.json_keys import json_attributes
 
 SIMPLE: dict[Any, dict[str, Any]] = {
     Any: {},

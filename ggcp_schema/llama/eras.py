@@ -12,7 +12,7 @@ import datetime
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
-from ggcp_schema.llama.json_keys import json_keys
+from ggcp_schema.files.json_keys import json_keys
 from ggcp_schema.llama.writers import (
     WRITERS,
     Gradient,

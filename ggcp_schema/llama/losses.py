@@ -10,10 +10,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ggcp_schema.files.json_keys import json_keys
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.llama.eras import EraConclusion
 from ggcp_schema.llama.facts import Line
-from ggcp_schema.llama.json_keys import json_keys
 from ggcp_schema.llama.writers import Loss, join_words
 
 MAX_PAST = 1000  # past losses that are read; the trainers' default was 0

@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ggcp_schema.constructs.streams import CHUNK
+from ggcp_schema.files.json_keys import json_keys
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.llama.adam import AdamParams
-from ggcp_schema.llama.json_keys import json_keys
 from ggcp_schema.llama.runs import Run
 from ggcp_schema.llama.soundness import HUGE_WEIGHT, LEAST, Floats, Watch, is_loss_of_relation
 from ggcp_schema.llama.state import State

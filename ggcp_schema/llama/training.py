@@ -13,10 +13,10 @@ from functools import cached_property
 from typing import NamedTuple
 
 from ggcp_schema.errors import UsageError
+from ggcp_schema.files.json_keys import json_keys
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.llama.eras import EraConclusion, conclude
-from ggcp_schema.llama.json_keys import json_keys
 from ggcp_schema.llama.model import Model
 from ggcp_schema.llama.order import OrderDecision, decide_order, stated_order
 from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, FLAT_FIELDS, RESUME_ORDER, Order

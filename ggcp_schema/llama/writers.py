@@ -12,7 +12,7 @@ import datetime
 from collections.abc import Callable, Iterable
 from typing import Literal, NamedTuple, TypeVar
 
-from ggcp_schema.llama.json_keys import json_keys
+from ggcp_schema.files.json_keys import json_keys
 
 Names = Literal["llama", "gguf"]  # layers.0.attention.wq.weight or blk.0.attn_q.weight
 Gradient = Literal["sum", "clipped-sum", "mean"]  # over the n_ctx * n_batch tokens of a batch
