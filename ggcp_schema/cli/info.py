@@ -95,10 +95,7 @@ def _one(path: Path, *, verbose: bool, width: int | None) -> int:
 
 def _print_line(label: str, text: str, width: int | None) -> None:
     """Print a line with its label. The text is wrapped between words, but without a width."""
-    lines = [escape(text)]
-    if width is not None:
-        lines = wrapped(lines[0], width - len(label))
-    for number, line in enumerate(lines):
+    for number, line in enumerate(wrapped(escape(text), width and width - len(label))):
         colour = COLOURS.get(line[:1]) if not number else None
         write(paint((" " * len(label) if number else label), "cyan") + paint(line, colour) + "\n")
 

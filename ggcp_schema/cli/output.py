@@ -67,8 +67,7 @@ def unread(file: Path, error: GgcpError) -> Unread:
 
 def echo(text: str = "") -> None:
     """Write a line to stdout, wrapped on a terminal. The text must not contain control characters: see `escape`."""
-    width = output_width()
-    write("".join(f"{line}\n" for line in ([text] if width is None else wrapped(text, width, HANGING))))
+    write("".join(f"{line}\n" for line in wrapped(text, output_width(), HANGING)))
 
 
 def write(text: str) -> None:
@@ -122,9 +121,12 @@ def output_width(width: int | None = None) -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
-def wrapped(text: str, width: int, indent: str = "") -> list[str]:
-    """Return the text in lines of at most `width` cells, wrapped between words; all but the first are indented."""
-    if cells(text) <= width:
+def wrapped(text: str, width: int | None, indent: str = "") -> list[str]:
+    """Return the text in lines of at most `width` cells, wrapped between words; all but the first are indented.
+
+    There is one line if the width is None. No line is narrower than 20 cells.
+    """
+    if width is None or cells(text) <= width:
         return [text]
     lines = [""]
     for space, word in re.findall(r"( *)([^ ]+)", text):

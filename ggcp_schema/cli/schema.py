@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import textwrap
 from enum import Enum
 from importlib import import_module
 from itertools import groupby
@@ -14,7 +13,7 @@ import typer
 from ggcp_schema.cli import options
 from ggcp_schema.cli.app import COMMANDS
 from ggcp_schema.cli.complete import complete_format
-from ggcp_schema.cli.output import echo, output_width, paint, print_json, write
+from ggcp_schema.cli.output import echo, output_width, paint, print_json, wrapped, write
 from ggcp_schema.constructs import reference_of
 from ggcp_schema.errors import UsageError
 from ggcp_schema.formats import FORMATS, known_formats
@@ -25,7 +24,6 @@ from ggcp_schema.inspect.magic import magic_entry
 from ggcp_schema.inspect.reference import Reference, functions, reference
 from ggcp_schema.inspect.sections import Section, byte_order_text, sections
 
-LEAST_WORDS = 20  # characters for rules and notes
 WITH_JSON = [name for names in COMMANDS.values() for name in names if name != "browse"]
 JSON = Reference
 COLUMNS = "name", "type", "condition", "rule", "note"
@@ -131,13 +129,6 @@ def filled(words: str, width: int) -> str:
         for indented, lines in groupby(words.splitlines(), key=lambda line: line.startswith(" "))
         for line in (lines if indented else wrapped(" ".join(lines), width))
     )
-
-
-def wrapped(words: str, width: int | None) -> list[str]:
-    """Return the words in lines of that width, at least one line. A column too narrow for that is not wrapped."""
-    if width is None or width < LEAST_WORDS:
-        return [words]
-    return textwrap.wrap(words, width, break_on_hyphens=False) or [""]
 
 
 def markdown(section: Section) -> None:

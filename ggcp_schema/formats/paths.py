@@ -179,7 +179,9 @@ def _sequence(file: File, field: Field, path: str) -> Elements:
     data = field if field.is_leaf or field.is_list else field.child("data")
     if data is not None and isinstance(data.value, Extent):
         tensor = file.tensor_of_data(data)
-        return _no_elements(data.offset) if tensor is None else _elements_of([tensor])
+        if tensor is None:
+            return Elements("f32", 0, lambda index: data.offset, lambda start, stop: iter(()))
+        return _elements_of([tensor])
     if field.is_list:
         return _list_of(field, path)
     if field.is_leaf:
@@ -200,10 +202,6 @@ def _list_of(field: Field, path: str) -> Elements:
         return field.end if index == count else field.children()[index].offset
 
     return Elements(field.element_type, count, offset_of, chunks, truncated=not field.is_whole)
-
-
-def _no_elements(offset: int) -> Elements:
-    return Elements("f32", 0, lambda index: offset, lambda start, stop: iter(()))
 
 
 def _part_at(file: File, path: str) -> Elements | None:

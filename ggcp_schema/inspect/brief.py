@@ -9,7 +9,7 @@ from ggcp_schema.inspect.commands import purpose
 from ggcp_schema.inspect.facts import Summary
 from ggcp_schema.inspect.text import cells, count_text, shorten
 from ggcp_schema.llama.eras import MORE_LOST
-from ggcp_schema.llama.losses import loss_text
+from ggcp_schema.llama.losses import Losses, loss_text
 from ggcp_schema.llama.writers import epsilon_text, join_words, times_text
 
 LINES, COLUMNS = 10, 80
@@ -39,8 +39,8 @@ def _facts(summary: Summary) -> Iterator[tuple[str, str]]:
     training = ", ".join(_training(summary))
     if training:
         yield "training", training
-    if summary.loss is not None and summary.losses is not None:
-        yield "loss", _loss(summary)
+    if summary.losses is not None:
+        yield "loss", _loss(summary, summary.losses)
     doubts = "; ".join(_doubts(summary))
     if doubts:
         yield "doubtful", doubts
@@ -101,16 +101,13 @@ def _training(summary: Summary) -> Iterator[str]:
         yield {"adam": "Adam", "lbfgs": "L-BFGS"}.get(summary.optimizer.type, summary.optimizer.type)
 
 
-def _loss(summary: Summary) -> str:
-    losses, loss = summary.losses, summary.loss
-    if losses is None or loss is None:
-        return ""
+def _loss(summary: Summary, losses: Losses) -> str:
     if summary.is_loss_impossible:
         return "0, which no training reaches"
     about = "about " if losses.divisor is not None and losses.is_rough else ""
     unless = f", {losses.doubt}" if losses.divisor is None else ""
     untrained = "" if losses.untrained is None else f" (an untrained model has {losses.untrained:.2f})"
-    return f"{about}{loss_text(loss)}{unless}{untrained}"
+    return f"{about}{loss_text(losses.latest)}{unless}{untrained}"
 
 
 def _doubts(summary: Summary) -> Iterator[str]:
