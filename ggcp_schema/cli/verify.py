@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, TypedDict
+from typing import Annotated
 
 import typer
 
 from ggcp_schema.cli.options import Json, Quiet
 from ggcp_schema.cli.output import echo, paint, print_json, progress, raise_damage
 from ggcp_schema.errors import UsageError
-from ggcp_schema.files.compare import Difference
 from ggcp_schema.formats import open_file
 from ggcp_schema.formats.ggcp.checkpoint import Checkpoint
 from ggcp_schema.formats.gguf.file import GgufFile
 from ggcp_schema.inspect.text import count_text, escape
 from ggcp_schema.llama.writers import epsilon_text
-from ggcp_schema.mapping.verify import Kind, Verification
+from ggcp_schema.mapping.verify import Verification
 from ggcp_schema.mapping.verify import verify as compare
 
+JSON = Verification
 MAX_NAMES = 30  # of keys
 KINDS = {"resume": "a checkpoint to resume from", "model": "a model", "hf": "a folder for transformers"}
 
@@ -59,9 +57,9 @@ def verify(
     else:
         result = _of_gguf(checkpoint, output, quiet=quiet)
     if as_json:
-        print_json(as_dict(os.fsdecode(checkpoint), os.fsdecode(output), result))
+        print_json(result)
     elif not quiet:
-        show(os.fsdecode(checkpoint), os.fsdecode(output), result)
+        show(result)
     if not result.same:
         raise typer.Exit(1)
 
@@ -95,72 +93,13 @@ def _of_folder(checkpoint: Path, folder: Path, vocab: Path | None, *, partial: b
     return result
 
 
-class Compared(TypedDict):
-    """How much was compared."""
-
-    keys: int
-    tensors: int
-    bytes: int
-    parameters: int
-
-
-class Result(TypedDict):
-    """The result as JSON."""
-
-    checkpoint: str
-    kind: Kind
-    same: bool
-    optimizer: str | None
-    tokens: str | None
-    compared: Compared
-    rms_eps: float | None
-    extra_keys: list[str]
-    differences: Sequence[Difference]
-
-
-class OfFile(Result):
-    """The result for a GGUF file."""
-
-    gguf: str
-
-
-class OfFolder(Result):
-    """The result for a folder."""
-
-    folder: str
-
-
-JSON = OfFile | OfFolder
-
-
-def as_dict(checkpoint: str, output: str, result: Verification) -> JSON:
-    """Return the result for JSON."""
-    found: Result = {
-        "checkpoint": checkpoint,
-        "kind": result.kind,
-        "same": result.same,
-        "optimizer": result.optimizer or None,
-        "tokens": result.tokens or None,
-        "compared": {
-            "keys": result.keys,
-            "tensors": result.tensors,
-            "bytes": result.nbytes,
-            "parameters": result.n_params,
-        },
-        "rms_eps": result.rms_eps,
-        "extra_keys": list(result.extra_keys),
-        "differences": result.differences,
-    }
-    return {**found, "folder": output} if result.kind == "hf" else {**found, "gguf": output}
-
-
-def show(checkpoint: str, output: str, result: Verification) -> None:
+def show(result: Verification) -> None:
     """Print what was compared, a line for each difference, and the verdict."""
     compared = (
         f"{count_text(result.keys, 'key')}, {count_text(result.tensors, 'tensor')}, "
         f"{count_text(result.nbytes, 'byte')} of data compared"
     )
-    echo(f"{escape(output)} is {KINDS[result.kind]}: {compared}; {count_text(result.n_params, 'parameter')}")
+    echo(f"{escape(result.output)} is {KINDS[result.kind]}: {compared}; {count_text(result.n_params, 'parameter')}")
     if result.optimizer:
         echo(f"optimizer: {result.optimizer}")
     if result.tokens:
@@ -174,7 +113,7 @@ def show(checkpoint: str, output: str, result: Verification) -> None:
     for difference in result.differences:
         echo(f"{paint('difference:', 'red')} {escape(str(difference))}")
     if result.same:
-        echo(f"{paint('same:', 'green', bold=True)} {escape(checkpoint)} and {escape(output)}")
+        echo(f"{paint('same:', 'green', bold=True)} {escape(result.checkpoint)} and {escape(result.output)}")
     else:
         count = count_text(len(result.differences), "difference")
-        echo(f"{paint(count, 'red', bold=True)} between {escape(checkpoint)} and {escape(output)}")
+        echo(f"{paint(count, 'red', bold=True)} between {escape(result.checkpoint)} and {escape(result.output)}")

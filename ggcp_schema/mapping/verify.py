@@ -7,6 +7,7 @@ from math import isfinite
 from typing import Literal, NamedTuple
 
 from ggcp_schema.files.compare import Difference, comparable, data_differences, table_differences
+from ggcp_schema.files.json_keys import json_keys
 from ggcp_schema.files.pieces import Progress
 from ggcp_schema.formats.ggcp.checkpoint import Checkpoint, is_optimizer
 from ggcp_schema.formats.gguf.file import GgufFile
@@ -29,35 +30,63 @@ SEPARATE_KEYS = (names.RMS_EPSILON, names.ROPE_DIMENSION_COUNT, names.ROPE_FREQ_
 """Keys that are not compared for equality: any epsilon is allowed, and a rotation can be stated in several ways."""
 
 
+class Compared(NamedTuple):
+    """How much was compared."""
+
+    keys: int
+    tensors: int
+    bytes: int
+    parameters: int
+
+
+@json_keys("checkpoint kind same optimizer tokens compared rms_eps extra_keys differences gguf folder")
 class Verification(NamedTuple):
     """What was compared between a checkpoint and a GGUF file, and what differs.
 
     Attributes:
+        checkpoint, output: the paths.
         kind: resume, model, or hf of a folder.
         keys, tensors, nbytes: how much was compared; bytes are of tensor data, keys those of the JSON of a folder.
         n_params: the number of the model's parameters in the GGUF file.
         rms_eps: the epsilon of the GGUF file, None if missing or invalid.
-        optimizer: how the optimizer's vectors were changed, in words; empty for a model.
+        optimizer: how the optimizer's vectors were changed, in words; None for a model.
         extra_keys: the keys that have no counterpart in a checkpoint, as the vocabulary's.
         differences: what differs; empty if nothing does.
-        tokens: whether the tokens of a folder were compared, in words; empty for a file.
+        tokens: whether the tokens of a folder were compared, in words; None for a file.
     """
 
+    checkpoint: str
+    output: str
     kind: Kind
     keys: int
     tensors: int
     nbytes: int
     n_params: int
     rms_eps: float | None
-    optimizer: str
+    optimizer: str | None
     extra_keys: tuple[str, ...]
     differences: tuple[Difference, ...]
-    tokens: str = ""
+    tokens: str | None = None
 
     @property
     def same(self) -> bool:
         """True if nothing differs."""
         return not self.differences
+
+    @property
+    def compared(self) -> Compared:
+        """How much was compared."""
+        return Compared(self.keys, self.tensors, self.nbytes, self.n_params)
+
+    @property
+    def gguf(self) -> str | None:
+        """The path of the GGUF file; None if it is a folder."""
+        return None if self.kind == "hf" else self.output
+
+    @property
+    def folder(self) -> str | None:
+        """The path of the folder; None if it is a GGUF file."""
+        return self.output if self.kind == "hf" else None
 
 
 def verify(ckpt: Checkpoint, gguf: GgufFile, progress: Progress | None = None) -> Verification:
@@ -104,13 +133,15 @@ def verify(ckpt: Checkpoint, gguf: GgufFile, progress: Progress | None = None) -
     compared = comparable(gguf.tensors, tensors)
     extra = extra_keys(gguf, expected)
     return Verification(
+        ckpt.path,
+        gguf.path,
         kind,
         sum(entry.key in gguf.key_values for entry in expected) + (names.ROPE_DIMENSION_COUNT in gguf.key_values),
         len(compared),
         sum(tensor.nbytes for tensor in compared),
         n_params,
         epsilon.value if epsilon and not wrong_epsilon else None,
-        optimizer,
+        optimizer or None,
         tuple(key for key in extra if not _is_separate(key)),
         tuple(found),
     )

@@ -93,6 +93,8 @@ def verify_folder(
             source.check_unchanged()
         n_tensors, nbytes = n_tensors + len(compared), nbytes + sum(tensor.nbytes for tensor in compared)
     return Verification(
+        file.path,
+        os.fsdecode(folder),
         HF,
         n_values,
         n_tensors,

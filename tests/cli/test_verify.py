@@ -19,7 +19,19 @@ SUMMED = FIXTURES / "orders" / "jun-B-3.ggcp"  # and these in order B, of summed
 IN_ORDER = FIXTURES / "v1-adam-past5.ggcp"
 VOCAB = FIXTURES / "vocab.gguf"
 JSON_KEYS = {
-    *("checkpoint", "gguf", "kind", "same", "optimizer", "compared", "rms_eps", "tokens", "extra_keys", "differences"),
+    *(
+        "checkpoint",
+        "gguf",
+        "kind",
+        "same",
+        "optimizer",
+        "compared",
+        "rms_eps",
+        "tokens",
+        "extra_keys",
+        "differences",
+        "folder",
+    ),
 }
 
 
