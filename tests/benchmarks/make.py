@@ -9,6 +9,7 @@ from pathlib import Path
 from string import ascii_lowercase
 
 import numpy as np
+from gguf import GGUFWriter
 
 from tests.builder import build_checkpoint
 from tests.vocabularies import write_gguf
@@ -82,14 +83,25 @@ def of_tensors(count: int) -> bytes:
     return build_checkpoint(n_vocab=3, n_embd=2, n_mult=2, n_head=1, n_layer=-(-count // 9))
 
 
-def write_vocabulary(path: Path) -> None:
-    """Write a GGUF vocabulary of `N_VOCAB` tokens, each of two that precede it, as in one of sentencepiece."""
+def write_gguf_tensors(path: Path, count: int) -> None:
+    """Write a GGUF file of that many tensors."""
+    writer = GGUFWriter(path, "llama")
+    for index in range(count):
+        writer.add_tensor(f"blk.{index}.attn_q.weight", np.full((2, 2), index, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def write_vocabulary(path: Path, n_vocab: int) -> None:
+    """Write a GGUF vocabulary of that many tokens, each of two that precede it, as in one of sentencepiece."""
     rng, words = np.random.default_rng(1), dict.fromkeys(["▁", *ascii_lowercase])
-    while len(words) < N_VOCAB - 259:
+    while len(words) < n_vocab - 259:
         known = list(words)
         for left, right in rng.integers(len(known), size=(len(known), 2)):
             word = known[left] + known[right]
-            if len(word) <= 12 and len(words) < N_VOCAB - 259:
+            if len(word) <= 12 and len(words) < n_vocab - 259:
                 words[word] = None
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *words]
     scores = [0.0] * 259 + [-float(index) for index in range(len(words))]
@@ -114,14 +126,18 @@ KINDS: dict[str, Callable[[int], bytes]] = {
     "tensors": of_tensors,
     "tokens": lambda size: with_vocabulary(),
 }
+WRITERS: dict[str, Callable[[Path, int], None]] = {
+    "tensors in GGUF": write_gguf_tensors,
+    "vocabulary": lambda path, size: write_vocabulary(path, size or N_VOCAB),
+}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("kind", choices=[*KINDS, "vocabulary"])
+    parser.add_argument("kind", choices=[*KINDS, *WRITERS])
     parser.add_argument("path", type=Path)
-    parser.add_argument("size", type=int, nargs="?", default=0, help="in megabytes; the number of tensors of `tensors`")
+    parser.add_argument("size", type=int, nargs="?", default=0, help="in megabytes, or the number of tensors or tokens")
     options = parser.parse_args()
-    if options.kind == "vocabulary":
-        write_vocabulary(options.path)
+    if options.kind in WRITERS:
+        WRITERS[options.kind](options.path, options.size)
     else:
         options.path.write_bytes(KINDS[options.kind](options.size))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from tests.benchmarks.measure import Bench, Result, at_least, at_most, least, make, peak
+from tests.benchmarks.measure import Bench, Command, Result, at_least, at_most, least, make, peak
 
 PARSE = """
 import sys, time
@@ -33,7 +33,7 @@ def parsing(bench: Bench) -> Iterator[Result]:
 
 
 def tensors(bench: Bench) -> Iterator[Result]:
-    """Run commands on many tensors."""
+    """Run commands on many tensors, in checkpoints and in a GGUF file."""
     for count, seconds, megabytes in ((20_000, 0.7, 100), (200_000, 6, 500)):
         file = make("tensors", bench.folder / f"{count}.ggcp", count)
         last = f"layers[{count // 9}]"
@@ -44,9 +44,19 @@ def tensors(bench: Bench) -> Iterator[Result]:
             "validate": bench.command("validate", file),
             "get of a misspelt path": bench.command("get", file, f"{last}.wx"),
         }
-        rounds = bench if count < 100_000 else bench._replace(rounds=max(1, bench.rounds // 2))
-        runs = rounds.in_turns(commands, exits=(0, USAGE))
-        for name, found in runs.items():
-            yield at_most(f"{name}, {count:,} tensors", seconds, least(found), "s")
-            yield peak(f"{name}, {count:,} tensors", megabytes, found)
+        few = bench if count < 100_000 else bench._replace(rounds=max(1, bench.rounds // 2))
+        yield from limited(few, commands, f"{count:,} tensors", seconds, megabytes)
         file.unlink()
+    file = make("tensors in GGUF", bench.folder / "many.gguf", count)
+    commands = {name: bench.command(name, file) for name in ("info", "validate")}
+    yield from limited(few, commands, f"{count:,} tensors in GGUF", seconds, megabytes)
+    file.unlink()
+
+
+def limited(
+    bench: Bench, commands: Mapping[str, Command], what: str, seconds: float, megabytes: float
+) -> Iterator[Result]:
+    """Run commands, and compare what each takes with the limits."""
+    for name, runs in bench.in_turns(commands, exits=(0, USAGE)).items():
+        yield at_most(f"{name}, {what}", seconds, least(runs), "s")
+        yield peak(f"{name}, {what}", megabytes, runs)
