@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from tempfile import TemporaryDirectory
+import sys
 
 import pytest
 from hypothesis import settings
@@ -19,29 +19,14 @@ settings.load_profile("quick")
 # Hypothesis.)
 gc.set_threshold(200_000, 50, 1000)
 
-BYTECODE = "GGCP_TESTS_BYTECODE"  # the folder, for the processes that run tests
 
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Make a folder for bytecode, once for all processes that run tests, if Python is told to write none."""
-    if os.environ.get("PYTHONDONTWRITEBYTECODE") and BYTECODE not in os.environ:
-        folder = TemporaryDirectory(prefix="ggcp-schema-bytecode-", ignore_cleanup_errors=True)
-        config.add_cleanup(folder.cleanup)
-        os.environ[BYTECODE] = folder.name
+# Also where Python is told to write no bytecode: else each run compiles all tests anew, and each process that a test
+# starts compiles the package.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure() -> None:
     """Let the collections after pytest's own, which are at the end of the process, find nothing to look at."""
     gc.freeze()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _processes_keep_their_bytecode() -> None:
-    """Let the processes that tests start run as a user's do: without bytecode, each compiles the package anew.
-
-    What they write goes to that folder instead of the source tree.
-    """
-    if BYTECODE in os.environ:
-        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-        os.environ["PYTHONPYCACHEPREFIX"] = os.environ[BYTECODE]

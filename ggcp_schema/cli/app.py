@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -66,11 +67,7 @@ class Commands(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return the command, after importing its module; None if there is none of that name."""
-        if cmd_name not in self.list_commands(ctx):
-            return None
-        single = typer.Typer(add_completion=False, **SETTINGS)
-        single.command(cmd_name, cls=Command)(getattr(import_module(f"ggcp_schema.cli.{cmd_name}"), cmd_name))
-        return typer.main.get_command(single)
+        return _command(cmd_name) if cmd_name in self.list_commands(ctx) else None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return the command that the arguments name; the name of a file means `info FILE`."""
@@ -98,7 +95,15 @@ class Commands(TyperGroup):
                 formatter.write_dl([(name.ljust(width), text) for name, text in helps.items()])
 
 
-app = typer.Typer(cls=Commands, **SETTINGS)
+@cache
+def _command(name: str) -> Any:
+    """Return a command, which is made once: to read the types of its parameters takes milliseconds."""
+    single = typer.Typer(add_completion=False, **SETTINGS)
+    single.command(name, cls=Command)(getattr(import_module(f"ggcp_schema.cli.{name}"), name))
+    return typer.main.get_command(single)
+
+
+root = typer.Typer(cls=Commands, **SETTINGS)
 WrongUsage: Any = typer.BadParameter.__base__
 """What typer raises for arguments that do not fit: it gives no other name to it."""
 
@@ -119,7 +124,7 @@ def _color(value: str | None) -> None:
         os.environ[{"always": "FORCE_COLOR", "never": "NO_COLOR"}[value]] = "1"
 
 
-@app.callback()
+@root.callback()
 def _root(
     show_version: Annotated[
         bool, typer.Option("--version", "-V", callback=_version, is_eager=True, help="Show the version and exit.")
@@ -141,3 +146,6 @@ def _root(
 
     Example: ggcp-schema checkpoint.bin
     """
+
+
+app: Any = typer.main.get_command(root)
