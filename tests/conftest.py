@@ -9,8 +9,8 @@ import sys
 import pytest
 from hypothesis import settings
 
-# A busy machine must not fail a test, so there is no deadline. .ci/run loads the thorough profile.
-settings.register_profile("quick", parent=settings(), deadline=None, max_examples=50)
+# A busy machine must not fail a test, so there is no deadline. .ci/run loads the thorough profile, twice.
+settings.register_profile("quick", parent=settings(), deadline=None, max_examples=25)
 settings.register_profile("thorough", parent=settings(), deadline=None, max_examples=200)
 settings.load_profile("quick")
 

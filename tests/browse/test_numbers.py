@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
@@ -110,7 +110,6 @@ def test_rebinning_keeps_the_count(counts: list[int], columns: int) -> None:
 # Picture ---------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=80, deadline=None)
 @given(st.data())
 def test_pixels_are_the_mean_min_or_max_of_what_they_cover(tmp_path_factory: pytest.TempPathFactory, data: Any) -> None:
     rows, columns = data.draw(st.integers(1, 30)), data.draw(st.integers(1, 30))

@@ -13,7 +13,10 @@ ANSWER = "answer: "
 
 
 def token_ids(model: Path, texts: Sequence[str]) -> tuple[list[list[int]], list[list[int]]]:
-    """Return the ids of each text, with the token bos; then again with the texts of special tokens as these."""
+    """Return the ids of each text, with the token bos; then again with the texts of special tokens as these.
+
+    All special tokens have a < in their text.
+    """
     job = json.dumps([str(model), list(texts)])
     result = subprocess.run(
         [sys.executable, __file__], input=job, capture_output=True, encoding="utf-8", timeout=300, check=False
@@ -44,8 +47,9 @@ def _main(model: str, texts: list[str]) -> None:
         found: list[int] = json.load(connection.getresponse())["tokens"]
         return found
 
-    found = [[ids(text, parse_special) for text in texts] for parse_special in (False, True)]
-    print(ANSWER, json.dumps(found), sep="", flush=True)
+    as_texts = [ids(text, False) for text in texts]
+    as_tokens = [ids(text, True) if "<" in text else found for text, found in zip(texts, as_texts, strict=True)]
+    print(ANSWER, json.dumps([as_texts, as_tokens]), sep="", flush=True)
     os._exit(0)  # the server's threads do not always end
 
 

@@ -8,7 +8,7 @@ import struct
 import numpy as np
 import pytest
 from gguf import GGUFReader
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ggcp_schema import MalformedError, PathError, UsageError, open_file
@@ -77,7 +77,6 @@ def test_the_leaves_tile_a_file_of_any_format(kind, tmp_path):
         assert_tiles(file, path.read_bytes(), ">" if kind == "gguf-big" else "<")
 
 
-@settings(max_examples=60)
 @given(checkpoints())
 def test_the_leaves_tile_any_checkpoint(tmp_path_factory, built):
     path = tmp_path_factory.getbasetemp() / "any.ggcp"

@@ -32,7 +32,7 @@ RECORDS |= {"twin-ff48.v0": 29, "twin-ff48.v1": 24, "alice": 33, "rotmax8-v0": 2
 RECORDS |= {"17a-B-3": 33, "aug-B-3": 33, "aug-C-3": 33, "jul-A-3": 33}  # 3 + 3 * 9 + 3
 RECORDS |= {"aug-lbfgs-B-1": 22, "eb5-A-2": 29, "jun-A-3": 38, "jun-B-3": 38}
 ADAM_FLOATS = ("sched", "decay", "alpha", "beta1", "beta2", "eps", "eps_f", "eps_g")
-ANY_DATA = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+ANY_DATA = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def check(path: Path, *, data: bool = False) -> tuple[Report, list[Oddity]]:

@@ -69,7 +69,7 @@ def test_nothing_is_found_in_what_a_genuine_file_is_converted_to(path: Path, tmp
     assert found_in(converted) == []
 
 
-@settings(UNTIMED, max_examples=2 * UNTIMED.max_examples)
+@UNTIMED
 @given(data=trained())
 def test_nothing_is_found_in_a_training_whose_tokens_did_not_all_occur(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "x"
@@ -77,7 +77,7 @@ def test_nothing_is_found_in_a_training_whose_tokens_did_not_all_occur(data: byt
     assert found_in(path) == []
 
 
-@settings(UNTIMED, max_examples=100)
+@UNTIMED
 @given(built=checkpoints())
 def test_files_of_any_values_can_be_examined(built: Built, tmp_path: Path) -> None:
     path = tmp_path / "x"

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from ggcp_schema.constructs import Bytes, Extent, Field, FieldError, Struct, root_field
 from ggcp_schema.schema.checkpoint import CHECKPOINT
@@ -319,7 +319,6 @@ def test_the_leaves_tile_a_genuine_file(path: Path) -> None:
     assert_tiles(path.read_bytes())
 
 
-@settings(max_examples=40)
 @given(checkpoints())
 def test_the_leaves_tile_any_file(built: Built) -> None:
     assert_tiles(built.data)
