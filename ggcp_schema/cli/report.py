@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -39,12 +38,12 @@ def carry_out(
 
     `is_new` says that the folder of the output does not exist yet, so that there is nothing to check.
     """
-    check(plan, None if is_new else output, replace(options, force=options.force or dry_run))
+    check(plan, None if is_new else output, options._replace(force=options.force or dry_run))
     if dry_run:
         return None
     total, then = (2 * plan.nbytes, "Comparing") if options.verify else (plan.nbytes, "")
     with progress(total, what, then, quiet=quiet) as advance:
-        return write(plan, output, replace(options, progress=advance))
+        return write(plan, output, options._replace(progress=advance))
 
 
 def echo_plan(plan: Plan) -> None:

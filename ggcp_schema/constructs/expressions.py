@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import reduce
 from operator import getitem, itemgetter
-from typing import Any, TypeVar
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar
 
 from construct.expr import BinExpr, FuncPath, Path, UniExpr, opnames, this
 
@@ -20,8 +20,7 @@ prod_ = FuncPath(math.prod)
 """The product of a list, like construct's `sum_`."""
 
 
-@dataclass(frozen=True)
-class Kaitai:
+class Kaitai(NamedTuple):
     """What a function of a schema is in the language of Kaitai Struct.
 
     Attributes:
@@ -32,9 +31,9 @@ class Kaitai:
     """
 
     value: str | None = None
-    seq: Mapping[str, Any] = field(default_factory=dict)
-    instances: Mapping[str, Any] = field(default_factory=dict)
-    types: Mapping[str, Any] = field(default_factory=dict)
+    seq: Mapping[str, Any] = MappingProxyType({})
+    instances: Mapping[str, Any] = MappingProxyType({})
+    types: Mapping[str, Any] = MappingProxyType({})
 
 
 def kaitai(value: str | None = None, **more: Any) -> Callable[[Function], Function]:

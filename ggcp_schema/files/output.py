@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from construct import ConstructError
 
@@ -21,8 +21,7 @@ Parts = Mapping[str, Content]
 WHOLE = ""
 
 
-@dataclass(frozen=True)
-class WriteOptions:
+class WriteOptions(NamedTuple):
     """How an output is written.
 
     Attributes:

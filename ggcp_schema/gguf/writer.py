@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import IO, Any, cast
+from typing import IO, Any, NamedTuple, cast
 
 from ggcp_schema.constructs import NaN, counted
 from ggcp_schema.errors import MalformedError, UnfitError
@@ -18,8 +17,7 @@ from ggcp_schema.gguf.compare import extra_keys, key_differences
 from ggcp_schema.gguf.entries import ARCHITECTURE, QUIET, KeyValue
 
 
-@dataclass(frozen=True)
-class Gguf:
+class Gguf(NamedTuple):
     """The content of a GGUF file: keys, among them `general.architecture`, and tensors, both in file order."""
 
     keys: Sequence[KeyValue]

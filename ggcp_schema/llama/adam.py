@@ -14,14 +14,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
-Mask = npt.NDArray[np.bool_]
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Floats = npt.NDArray[np.float32]
+    Mask = npt.NDArray[np.bool_]
 
 ANY_BETAS = 1e3  # the largest m / sqrt(v) for the most unusual betas: beta1 = 0, beta2 = 0.999999
 ULP = 2.0**-23
@@ -29,8 +30,7 @@ CLOSE = 2e-6  # relative: seven times the largest difference that genuine files 
 TINY = np.float32(1e-37)  # below it float32 has fewer digits
 
 
-@dataclass(frozen=True)
-class AdamParams:
+class AdamParams(NamedTuple):
     """Adam's parameters, as a file stores them, and the count of iterations."""
 
     iterations: int

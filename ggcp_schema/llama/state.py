@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from ggcp_schema.errors import UnfitError
@@ -51,8 +50,7 @@ class Loss(NamedTuple):
     value: float
 
 
-@dataclass(frozen=True)
-class State:
+class State(NamedTuple):
     """What is examined of a training state.
 
     Attributes:

@@ -11,8 +11,6 @@ from ggcp_schema.errors import UnfitError, UsageError
 from ggcp_schema.files.pieces import FileData, TensorEntry, Transform, Zeros, stored
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import File
-from ggcp_schema.formats.ggcp.checkpoint import Checkpoint
-from ggcp_schema.formats.gguf.file import GgufFile
 from ggcp_schema.gguf.entries import INTEGERS, KeyValue, is_copied
 from ggcp_schema.llama import names
 from ggcp_schema.llama.eras import DEFAULT_RMS_EPS, EraConclusion
@@ -24,6 +22,8 @@ from ggcp_schema.llama.training import Training
 from ggcp_schema.schema.inference import ADAM
 
 if TYPE_CHECKING:
+    from ggcp_schema.formats.ggcp.checkpoint import Checkpoint
+    from ggcp_schema.formats.gguf.file import GgufFile
     from ggcp_schema.gguf.writer import Gguf
 
 FRESH = {

@@ -301,6 +301,8 @@ class Checkpoint(File):
     @classmethod
     def doubt(cls, source: Source, container: Container) -> FieldError | None:
         """Return an error if bytes follow the end, and may have been inserted before it."""
+        if container["trailing"] is None:
+            return None
         from ggcp_schema.formats.ggcp.recovery import doubt
 
         return doubt(source, container)
