@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from construct import Container
 
@@ -12,9 +12,11 @@ from ggcp_schema.errors import UnfitError
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import File
 from ggcp_schema.llama import names
-from ggcp_schema.llama.adam import AdamParams
 from ggcp_schema.llama.order import decide_order
 from ggcp_schema.llama.state import Loss, State
+
+if TYPE_CHECKING:
+    from ggcp_schema.llama.adam import AdamParams
 
 COUNTS = ("optimizer.iter", names.OPTIMIZER_ITERATION_COUNT)
 LOSSES = (
@@ -80,4 +82,6 @@ def adam_of(file: File, iterations: int) -> AdamParams | None:
         return None
     if file.get("optimizer.type") != "adam":  # with L-BFGS they are uninitialised memory
         return None
+    from ggcp_schema.llama.adam import AdamParams  # it imports numpy, which a file without a training does not need
+
     return AdamParams.of(params, iterations)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ggcp_schema.errors import UnfitError
 from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.llama.adam import AdamParams
 from ggcp_schema.llama.names import STATE
 from ggcp_schema.llama.parameters import ORDERS, Layout
+
+if TYPE_CHECKING:
+    from ggcp_schema.llama.adam import AdamParams
 
 PAGES = {4096: "4 KiB", 512: "512 B"}
 SAMPLE = 64  # values at either end of a tensor, by which the order of x is found

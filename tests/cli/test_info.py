@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import json
 import shlex
+import subprocess
+import sys
 
 import pytest
 from construct import Container
@@ -292,3 +294,11 @@ def test_what_is_kept_of_a_file_does_not_grow_with_the_number_of_files():
             gc.enable()
 
     assert containers(1) == containers(4)
+
+
+def test_what_takes_long_to_import_is_not() -> None:
+    """A small checkpoint and a vocabulary need no arrays."""
+    program = "import sys; from ggcp_schema.cli import run; run(); print({'numpy', 'gguf', 'rich'} & {*sys.modules})"
+    command = [sys.executable, "-c", program, "info", "--json", ADAM, FIXTURES / "alice-vocab.gguf"]
+    result = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
+    assert result.stdout.splitlines()[-1] == "set()"
