@@ -5,10 +5,13 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ggcp_schema.inspect.damage import Condition
-from ggcp_schema.inspect.facts import Summary
 from ggcp_schema.inspect.text import shell_word
+
+if TYPE_CHECKING:
+    from ggcp_schema.inspect.damage import Condition
+    from ggcp_schema.inspect.facts import Summary
 
 OUTPUTS = {
     "resume": ".resume.gguf",

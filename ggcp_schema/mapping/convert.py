@@ -11,7 +11,6 @@ from ggcp_schema.files.output import WHOLE
 from ggcp_schema.formats.file import File, Finding
 from ggcp_schema.gguf.writer import Gguf
 from ggcp_schema.llama import names
-from ggcp_schema.llama.adapter import adapter_facts
 from ggcp_schema.llama.facts import Fact
 from ggcp_schema.llama.training import Study, Training, study
 from ggcp_schema.mapping.model import rescued
@@ -107,6 +106,8 @@ def _remedy(file: File) -> str:
 
 
 def _plan_finetune(file: File, content: Gguf) -> Plan:
+    from ggcp_schema.llama.adapter import adapter_facts
+
     values = {entry.key: entry.value for entry in content.keys}
     past, is_adam = values[names.OPTIMIZER_PAST_COUNT], values[names.OPTIMIZER_TYPE] == ADAM
     adapter = file.adapter()

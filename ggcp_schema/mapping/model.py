@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ggcp_schema.errors import GgcpError, UsageError
 from ggcp_schema.files.pieces import TensorEntry, stored
@@ -11,8 +12,10 @@ from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.gguf.writer import Gguf
 from ggcp_schema.llama import names
 from ggcp_schema.llama.model import Model
-from ggcp_schema.llama.vocabulary import Vocabulary
 from ggcp_schema.mapping.resume import checked_epsilon
+
+if TYPE_CHECKING:
+    from ggcp_schema.llama.vocabulary import Vocabulary
 
 
 def rescued(file: File, remedy: str) -> GgcpError:
