@@ -102,28 +102,22 @@ def stats(
                 (list(measure(tensors, advance)), []) if pattern else measure_state(opened, tensors, advance)
             )
         opened.source.check_unchanged()
-        measured = list(zip(found, results, strict=True))
-        flagged = flags(measured, optimizer_facts(opened))
-        rows = [(*pair, codes) for pair, codes in zip(measured, flagged, strict=True)]
+        flagged = flags(list(zip(found, results, strict=True)), optimizer_facts(opened))
         if as_json:
             print_json_array(
                 as_dict(item, result, codes, [bad for bad in unsound if bad.path == (item.path or item.name)])
-                for item, result, codes in rows
+                for item, result, codes in zip(found, results, flagged, strict=True)
             )
         else:
-            table = [
-                (item.name, *cells(result), flags_text(codes) or not_read(item.tensor.type, result))
-                for item, result, codes in rows
-            ]
-            print_table(HEAD, table, right=NUMBERS, optional=DROPPED, width=width)
+            print_table(HEAD, lambda: map(_row, found, results, flagged), right=NUMBERS, optional=DROPPED, width=width)
             echo()
-            for item, _, codes in rows:
+            for item, codes in zip(found, flagged, strict=True):
                 if codes:
                     echo(f"{paint('flag', 'red')} {escape(item.name)}: {flags_text(codes)}")
             for bad in unsound:
                 echo(f"{paint('unsound', 'red')} {escape(bad.path)}: {escape(bad.message)}")
             if not any(flagged):
-                unread = sum(result is None for _, result, _ in rows)
+                unread = results.count(None)
                 echo("no flags" + (f"; {count_text(unread, 'tensor')} not measured" if unread else ""))
         raise_damage(opened.damage)
 
@@ -185,9 +179,8 @@ def ranges(numbers: Sequence[int]) -> Iterator[str]:
             start = index
 
 
-def not_read(type: str, stats: Stats | None) -> str:
-    """Return the element type of a tensor that was not measured."""
-    return "" if stats else f"{type}, not measured"
+def _row(item: Listed, stats: Stats | None, flags: Sequence[Flag]) -> tuple[str, ...]:
+    return item.name, *cells(stats), flags_text(flags) if stats else f"{item.tensor.type}, not measured"
 
 
 def cells(stats: Stats | None) -> list[str]:

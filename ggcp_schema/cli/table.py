@@ -55,7 +55,9 @@ def print_table(
     indices = [head.index(name) for name in shown]
 
     def aligned(row: Sequence[str]) -> str:
-        texts = (shorten(row[index], widths[name]) for name, index in zip(shown, indices))
+        texts = [row[index] for index in indices]
+        if cut in shown:
+            texts[shown.index(cut)] = shorten(texts[shown.index(cut)], widths[cut])
         return GAP.join(padded(text, widths[name], right=name in right) for name, text in zip(shown, texts)).rstrip()
 
     echo(paint(aligned(head), bold=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import islice
 from typing import Annotated
 
 import typer
@@ -57,7 +58,7 @@ def tensors(
         if as_json:
             print_json_array(item.as_dict() for item in found())
         else:
-            head = ("tensor", OTHER_NAME[any(item.name == item.path for item in found())], *HEAD)
+            head = ("tensor", OTHER_NAME[any(item.name == item.path for item in islice(found(), 1))], *HEAD)
             print_table(
                 head, lambda: map(_cells, found()), right=("offset", "bytes"), optional=(head[1], *DROPPED), width=width
             )

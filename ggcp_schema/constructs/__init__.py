@@ -24,7 +24,8 @@ from ggcp_schema.constructs.errors import (
 from ggcp_schema.constructs.expressions import Kaitai, compiled, expression_text, expression_tree, kaitai, prod_, this
 from ggcp_schema.constructs.extents import Extent, Hollow, Origin, Payload
 from ggcp_schema.constructs.fields import Bytes, Chars, Computed, Const, OneOf, Padding, PascalString, Pass, Terminated
-from ggcp_schema.constructs.lazy import DataArray, LazyArray, LazyList, LazyRange
+from ggcp_schema.constructs.lazy import LazyArray, LazyList
+from ggcp_schema.constructs.lists import LISTS, LongList, column
 from ggcp_schema.constructs.numbers import (
     Flag,
     Float32b,

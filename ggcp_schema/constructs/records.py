@@ -13,12 +13,13 @@ from ggcp_schema.constructs.conditions import chosen
 from ggcp_schema.constructs.described import Described, Node, Sizes, docs_of, reference_of, sizes_of, unwrap
 from ggcp_schema.constructs.errors import FieldError, count_bytes, counted
 from ggcp_schema.constructs.expressions import compiled, expression_text, expression_tree
+from ggcp_schema.constructs.lists import Records
 from ggcp_schema.constructs.shown import Record
 from ggcp_schema.constructs.streams import SMALL, stream_end
 
 # What construct's classes and the functions of a schema raise; a FieldError of it has the path and the offset.
 FOREIGN = (ConstructError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError)
-MANY = 50_000  # elements, above which an array may keep only their places
+MANY = 10_000  # records, above which an array keeps them as `Records`
 
 
 class Scope(Container):
@@ -234,14 +235,11 @@ class Array(Described, construct.Array):
         return range(self._counted(stream, context))
 
     def _parse(self, stream: IO[bytes], context: Container, path: str) -> Any:
-        return self._parse_items(ListContainer(), stream, context, path)
-
-    def _parse_items(self, items: Any, stream: IO[bytes], context: Container, path: str) -> Any:
-        """Append the elements to the list, and return it."""
+        items: Any = ListContainer()
         subcon = self.subcon
         for index in self._indices(stream, context):
-            if index == MANY:
-                items = self._compact(items, stream, context)
+            if index == MANY and type(items[0]) is Record:
+                items = Records(items)
             context["_index"] = index
             try:
                 items.append(subcon._parse(stream, context, path))
@@ -249,10 +247,6 @@ class Array(Described, construct.Array):
                 raise error.within(index, items) from None
             except self.ends:
                 break
-        return items
-
-    def _compact(self, items: Any, stream: IO[bytes], context: Container) -> Any:
-        """Return what holds these elements, and those to come, in less memory."""
         return items
 
     def _build(self, obj: Any, stream: IO[bytes], context: Container, path: str) -> Any:

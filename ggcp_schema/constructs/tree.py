@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any, overload
 
 import construct
-from construct import Construct, Container, ListContainer
+from construct import Construct, Container
 
 from ggcp_schema.constructs.conditions import chosen, static_construct
 from ggcp_schema.constructs.described import docs_of, reference_of, rule_text, sizes_of
@@ -20,9 +20,10 @@ from ggcp_schema.constructs.errors import Step, Steps, format_path
 from ggcp_schema.constructs.extents import Extent
 from ggcp_schema.constructs.fields import PascalString
 from ggcp_schema.constructs.lazy import LazyList
+from ggcp_schema.constructs.lists import LISTS
 from ggcp_schema.constructs.records import EitherOrder, Struct, new_scope, outermost
 
-BRANCHES = (Container, ListContainer, LazyList)  # the classes of the values that have fields in them
+BRANCHES = (Container, *LISTS)  # the classes of the values that have fields in them
 
 
 class Field:
@@ -89,7 +90,7 @@ class Field:
     @property
     def is_list(self) -> bool:
         """True if the field is a list."""
-        return isinstance(self.value, ListContainer | LazyList)
+        return isinstance(self.value, LISTS)
 
     @property
     def is_whole(self) -> bool:
@@ -136,7 +137,7 @@ class Field:
             yield child
 
     def _measure(self, value: Any) -> int:
-        if isinstance(value, Extent) or (isinstance(value, LazyList) and value.cut is None):
+        if isinstance(value, Extent | LazyList):
             return int(value.nbytes)
         if isinstance(value, Container) and "_size" in value:
             return int(value["_size"])

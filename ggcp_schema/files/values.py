@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
-from ggcp_schema.constructs import LazyList, NaN
+from ggcp_schema.constructs import LazyList, LongList, NaN
 
-LISTS = (list, tuple, LazyList)
+LISTS = (list, tuple, LongList)
 
 
 def same_value(a: Any, b: Any, *, rtol: float = 0.0, atol: float = 0.0) -> bool:
@@ -37,7 +37,7 @@ def first_different(a: Any, b: Any, *, rtol: float = 0.0, atol: float = 0.0) -> 
     """Return the index of the first element of a list that another list does not have there; None if it has all."""
     start = a.common(b) if isinstance(a, LazyList) and isinstance(b, LazyList) else 0
     rest = (
-        items.iterate(start, len(items)) if isinstance(items, LazyList) else islice(items, start, None)
+        items.iterate(start, len(items)) if isinstance(items, LongList) else islice(items, start, None)
         for items in (a, b)
     )
     index = start

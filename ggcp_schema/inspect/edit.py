@@ -14,12 +14,12 @@ from construct import ConstructError, Container, ListContainer
 from construct.expr import Path
 
 from ggcp_schema.constructs import (
+    LISTS,
     Chars,
     Extent,
     Field,
     FieldError,
     Hollow,
-    LazyList,
     NaN,
     expression_text,
     format_path,
@@ -282,7 +282,7 @@ def changed(file: File, wanted: Sequence[Change]) -> Container:
 
 def _copy(value: Any) -> Any:
     """Return a copy of a record or a list, which shares its elements."""
-    return ListContainer(value) if isinstance(value, LazyList | ListContainer) else value.copy()
+    return ListContainer(value) if isinstance(value, LISTS) else value.copy()
 
 
 def _build(file: File, container: Container, stream: IO[bytes]) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from construct import ConstructError, Container, ListContainer
+from construct import ConstructError, Container
 
-from ggcp_schema.constructs import Extent, Field, LazyList
+from ggcp_schema.constructs import LISTS, Extent, Field
 from ggcp_schema.errors import FileError, UsageError
 from ggcp_schema.formats.file import File
 from ggcp_schema.inspect.text import count_text, shorten
@@ -19,7 +19,7 @@ RANGE = re.compile(r"(?P<target>.*?)(?::(?P<length>[^\]]*))?", re.DOTALL)  # the
 MAX_LIST = 1000  # elements of a list that is shown and compared element by element
 MAX_KEYS = 10_000  # keys, or other records with lists in them, of which all are shown
 MAX_TEXT = 1 << 16  # characters of a text that JSON has
-NOT_VALUES = (Container, ListContainer, LazyList, Extent)
+NOT_VALUES = (Container, *LISTS, Extent)
 MAX_QUOTED = 40  # characters of a length that an error repeats
 
 

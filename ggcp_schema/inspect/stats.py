@@ -33,7 +33,7 @@ SELDOM_FULL = frozenset({"pf", "lmal", "lmys", "lms", "lmy"})  # they are filled
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Stats:
     """What a tensor holds. All but `count`, `nan` and `inf` are of its finite elements, None if there are none.
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from construct import Container
 
-from ggcp_schema.constructs import Const, Extent, Field, LazyList, OneOf
+from ggcp_schema.constructs import Const, Extent, Field, LongList, OneOf
 from ggcp_schema.constructs.described import number_text
 
 MAX_HEX = 64  # bytes of a bytes value that are shown
@@ -115,7 +115,7 @@ def plain_text(value: Any, type: str = "", limit: int | None = None) -> str:  # 
         return value if type == "derived" else f"'{escape(value)}'"
     if isinstance(value, Container):
         return f"{{{', '.join(name for name in value if not name.startswith('_'))}}}"
-    if isinstance(value, LazyList | list):
+    if isinstance(value, LongList | list):
         items = ", ".join(plain_text(item, type, limit) for item in value[:MAX_ITEMS])
         return f"[{items}, …] ({len(value):,} elements)" if len(value) > MAX_ITEMS else f"[{items}]"
     return str(value)
@@ -155,7 +155,7 @@ NARROW = dict.fromkeys(map(ord, "✓✗…×–"), "x")  # of one cell, and freq
 
 def cells(text: str) -> int:
     """Return the width of the text on a terminal, where `日` takes two cells and a combining accent none."""
-    if text.translate(NARROW).isascii():
+    if text.isascii() or text.translate(NARROW).isascii():
         return len(text)
     from rich.cells import cell_len
 

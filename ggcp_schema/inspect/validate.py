@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from construct import Container, ListContainer
+from construct import Container
 
-from ggcp_schema.constructs import Extent, Field, FieldError, LazyList, format_path
+from ggcp_schema.constructs import LISTS, Extent, Field, FieldError, format_path
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor, stream_values
 from ggcp_schema.formats import format_of
@@ -171,7 +171,7 @@ def count_fields(root: Field) -> int:
 def _count(value: Any) -> int:
     if isinstance(value, Container):
         return sum(1 if type(item) is int else _count(item) for name, item in value.items() if name[0] != "_")
-    if isinstance(value, ListContainer | LazyList):
+    if isinstance(value, LISTS):
         return sum(map(_count, value)) if value and isinstance(value[0], Container) else len(value)
     if isinstance(value, Extent):
         return value.nbytes > 0

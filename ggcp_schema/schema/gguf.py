@@ -12,7 +12,6 @@ from ggcp_schema.constructs import (
     Array,
     Computed,
     Const,
-    DataArray,
     EitherOrder,
     Error,
     Flag,
@@ -24,6 +23,7 @@ from ggcp_schema.constructs import (
     Payload,
     Struct,
     Switch,
+    column,
     kaitai,
     number,
     stream_end,
@@ -95,28 +95,35 @@ class Extents(Sequence[tuple[int, Any]]):
     """Where the data of each tensor begins and ends in the file, in the order of `tensor_infos`.
 
     The type and the dimensions tell the size. The data of a type that is not known is all that lies before the next
-    tensor, or before `end`; without it the end of such data at the end of the file is None. The places are computed
-    when they are asked for, since a file can have very many.
+    tensor, or before `end`; without it the end of such data at the end of the file is None.
     """
 
     def __init__(self, gguf: Mapping[str, Any], end: int | None = None) -> None:
-        self.start, self.infos, self.end = gguf["data_start"], gguf["tensor_infos"], end
+        start, infos = gguf["data_start"], gguf["tensor_infos"]
+        self._begins = column([start + info["offset"] for info in infos])
+        self._sizes = column([size_of(info) for info in infos])  # -1 of an unknown type
+        self._end = end
 
     def __len__(self) -> int:
-        return len(self.infos)
+        return len(self._begins)
 
     def __getitem__(self, index: Any) -> Any:
-        info = self.infos[index]
-        begin, kind = self.start + info["offset"], GGML_TYPES.get(info["type"])
-        if kind is not None:
-            return begin, begin + data_size(kind, info["dimensions"] or [1])
+        begin, size = self._begins[index], self._sizes[index]
+        if size >= 0:
+            return begin, begin + size
         later = bisect_right(self._starts, begin)
-        stop = self._starts[later] if later < len(self._starts) else self.end
+        stop = self._starts[later] if later < len(self._starts) else self._end
         return begin, None if stop is None else max(begin, stop)
 
     @cached_property
     def _starts(self) -> list[int]:
-        return sorted(self.start + info["offset"] for info in self.infos)
+        return sorted(self._begins)
+
+
+def size_of(info: Mapping[str, Any]) -> int:
+    """Return the size of a tensor's data; -1 if its type is not known."""
+    kind = GGML_TYPES.get(info["type"])
+    return -1 if kind is None else data_size(kind, info["dimensions"] or [1])
 
 
 def in_order(found: Extents) -> Sequence[int]:
@@ -244,7 +251,7 @@ def gguf(order, size="u64", versions=VERSIONS):
         "alignment" / Computed(alignment) * "general.alignment, or 32",
         "padding" / If(this.tensor_count != 0, Padding(multiple_of=this.alignment)),
         "data_start" / Computed(data_start),
-        "tensor_data" / DataArray(this.tensor_count, tensor_data) * "in the order of their data",
+        "tensor_data" / Array(this.tensor_count, tensor_data) * "in the order of their data",
         "end_padding" / Padding(multiple_of=this.alignment, optional=True),
         TRAILING,
         root=True,

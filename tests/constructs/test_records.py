@@ -33,7 +33,6 @@ from ggcp_schema.constructs import (
     Int16ul,
     Int32ul,
     LazyArray,
-    LazyRange,
     OneOf,
     Padding,
     PascalString,
@@ -43,9 +42,12 @@ from ggcp_schema.constructs import (
     Terminated,
     format_path,
     lazy,
+    lists,
+    records,
     root_field,
     this,
 )
+from ggcp_schema.constructs.lists import Records
 
 ITEM = Struct("kind" / OneOf(Int8ul, {1: "one", 2: ""}))
 
@@ -237,16 +239,16 @@ def test_records_in_a_lazy_array_are_parsed_at_once_so_that_they_can_be_changed(
     assert pairs.build(parsed) == b"\2\5\6\5\x08"
 
 
-@pytest.mark.parametrize("array", [LazyArray, lambda count, record: LazyRange(record)])
-def test_of_very_many_records_only_the_places_are_kept(
-    array: Callable[..., Array], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("array", [Array, LazyArray, lambda count, record: GreedyRange(record)])
+def test_very_many_records_are_kept_in_columns(array: Callable[..., Array], monkeypatch: pytest.MonkeyPatch) -> None:
     texts = Struct("texts" / array(100, Struct("n" / OneOf(Int8ul, range(100)), "text" / Bytes(this.n))))
     data = b"".join(bytes([n]) + bytes(n) for n in range(100))
     whole = texts.parse(data)
     damaged = parse_error(texts, data[:-1]).partial
-    monkeypatch.setattr("ggcp_schema.constructs.records.MANY", 10)
+    monkeypatch.setattr(records, "MANY", 10)
+    monkeypatch.setattr(lists, "PACK", 7)
     lazy = texts.parse(data)
+    assert isinstance(lazy.texts, Records)
     assert lazy.texts == whole.texts
     assert [lazy.texts[i] for i in (99, 0, 50, 51)] == [whole.texts[i] for i in (99, 0, 50, 51)]
     assert texts.build(lazy) == data
@@ -259,6 +261,17 @@ def test_of_very_many_records_only_the_places_are_kept(
     cut = parse_error(texts, data[:-1]).partial
     assert list(cut.texts) == list(damaged.texts)
     assert root_field(texts, cut).size == root_field(texts, damaged).size
+
+
+def test_very_many_records_may_have_different_fields(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "MANY", 10)
+    monkeypatch.setattr(lists, "PACK", 7)
+    pairs = GreedyRange(Struct("n" / Int8ul, construct.StopIf(this.n % 5 == 0), "m" / Int8ul))
+    data = b"".join(bytes([n, n + 100][: 2 - (n % 5 == 0)]) for n in range(80))
+    found = pairs.parse(data)
+    assert isinstance(found, Records)
+    assert found == [{"n": n} if n % 5 == 0 else {"n": n, "m": n + 100} for n in range(80)]
+    assert pairs.build(found) == data
 
 
 def test_threads_may_read_a_lazy_array_at_the_same_time() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
@@ -37,26 +37,6 @@ if TYPE_CHECKING:
     from ggcp_schema.llama.vocabulary import Vocabulary
 
 
-class KeyValues(Mapping[str, KeyValue]):
-    """The keys of a file, of which there may be very many: each is made when it is asked for."""
-
-    def __init__(self, records: Iterable[Container]) -> None:
-        self.records = {record["key"]: record for record in records}
-
-    def __getitem__(self, key: str) -> KeyValue:
-        record = self.records[key]
-        return KeyValue(key, *typed(record["value_type"], record["value"]))
-
-    def __contains__(self, key: object) -> bool:
-        return key in self.records
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.records)
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-
 class GgufFile(File):
     """A GGUF file of version 1 to 3, in either byte order."""
 
@@ -66,9 +46,10 @@ class GgufFile(File):
         return str(self.container.get("byte_order", "little"))
 
     @cached_property
-    def key_values(self) -> KeyValues:
+    def key_values(self) -> Mapping[str, KeyValue]:
         """The keys with their types and values, in file order. A long array is read when its elements are asked for."""
-        return KeyValues(item for item in self.container.get("metadata_kv") or () if "_size" in item)
+        items = (item for item in self.container.get("metadata_kv") or () if "_size" in item)
+        return {item["key"]: KeyValue(item["key"], *typed(item["value_type"], item["value"])) for item in items}
 
     def key_field(self, key: str) -> Field | None:
         """Return the field with the value of a key; None if there is none. Of several of that name it is the last."""
@@ -117,10 +98,11 @@ class GgufFile(File):
         return in_order(self.extents) if self.extents else range(len(self.container.get("tensor_infos") or ()))
 
     def _tensors(self) -> Iterator[Tensor]:
-        found = self._placed() if self.extents else iter(())
-        for index, start, end, padding in found if isinstance(self._order, range) else sorted(found):
+        if not self.extents:
+            return
+        found = self._placed() if isinstance(self._order, range) else sorted(self._placed())
+        for info, (_, start, end, padding) in zip(self.container["tensor_infos"], found, strict=True):
             if end <= self.size:
-                info = self.container["tensor_infos"][index]
                 yield Tensor(
                     info["name"],
                     info["name"],
@@ -184,6 +166,12 @@ class GgufFile(File):
                 yield Finding(f"{place}[{index}].{field}", message)
 
     @cached_property
+    def _keys(self) -> dict[str, int]:
+        """The indices of the keys that have a value, also if it is not whole."""
+        items = self.container.get("metadata_kv") or ()
+        return {item["key"]: index for index, item in enumerate(items) if "value" in item}
+
+    @cached_property
     def _places(self) -> dict[str, int]:
         """The indices of the tensors in `tensor_data`, by name."""
         infos = self.container.get("tensor_infos") or ()
@@ -197,14 +185,11 @@ class GgufFile(File):
 
     def _key_steps(self, name: str) -> Steps | None:
         """Return the path of the value of a key, the last of that name; None if there is none."""
-        items = self.container.get("metadata_kv") or ()
-        wanted = self.key_values.records.get(name)
-        if items and items[-1].get("key") == name and "value" in items[-1]:  # also if it is not whole
-            wanted = items[-1]
-        if wanted is None:
+        index = self._keys.get(name)
+        if index is None:
             return None
-        index = next(index for index, item in enumerate(items) if item is wanted)
-        return ("metadata_kv", index, "value", *(["array"] if isinstance(wanted["value"], Container) else []))
+        is_array = isinstance(self.container["metadata_kv"][index]["value"], Container)
+        return ("metadata_kv", index, "value", *(["array"] if is_array else []))
 
     def alias(self, name: str) -> Steps | None:
         """Return the path of the value of a key, or of the data of a tensor, also by its ggcp path.

@@ -6,7 +6,7 @@ tensors and arrays of arrays, which are no errors by GGUF's specification: these
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -33,20 +33,18 @@ MAX_ELEMENTS = (1 << 63) - 1
 def gguf_rules(parse: Parse, file: GgufFile) -> Rules:
     """Return what the rules find."""
     container = parse.container
-    infos = [info for info in container.get("tensor_infos") or () if "_size" in info]
-    keys = [item for item in container.get("metadata_kv") or () if "_size" in item]
     places = _refused_places(container) if "data_start" in container else ()
     errors: list[Iterable[Problem | Refusal]] = [
-        repeated("metadata_kv", "key", keys),
-        repeated("tensor_infos", "name", infos),
-        _refused_keys(keys),
-        _refused_tensors(infos),
+        repeated("metadata_kv", "key", _whole(container, "metadata_kv")),
+        repeated("tensor_infos", "name", _whole(container, "tensor_infos")),
+        _refused_keys(_whole(container, "metadata_kv")),
+        _refused_tensors(_whole(container, "tensor_infos")),
         places,
         _parts(file, odd_parts(file)),
     ]
     missing = parse.damage is None and not {ARCHITECTURE, SPLIT_NO} & file.key_values.keys()
     warnings = chain(
-        _odd_keys(file, keys),
+        _odd_keys(file, _whole(container, "metadata_kv")),
         _odd_paddings(file),
         [Oddity("version", 4, "is 1, which llama.cpp refuses")] * (container.get("version") == 1),
         [Oddity("metadata_kv", 0, f"the key {ARCHITECTURE} is missing")] * missing,
@@ -54,6 +52,11 @@ def gguf_rules(parse: Parse, file: GgufFile) -> Rules:
     )
     whole = sum(end <= file.size for _, end in file.extents)
     return Rules(whole, container.get("tensor_count"), chain.from_iterable(errors), warnings)
+
+
+def _whole(container: Container, place: str) -> Iterator[Container]:
+    """Yield the records of a list, of which there may be very many, but for one that an error ended."""
+    return (record for record in container.get(place) or () if "_size" in record)
 
 
 def _odd_findings(file: GgufFile) -> Iterator[Oddity]:
@@ -68,7 +71,7 @@ def _parts(file: GgufFile, found: Iterator[tuple[str, str, str]]) -> Iterator[Pr
         yield broken_field(file.find(key), expected, value)
 
 
-def _odd_keys(file: GgufFile, keys: Sequence[Container]) -> Iterator[Oddity]:
+def _odd_keys(file: GgufFile, keys: Iterable[Container]) -> Iterator[Oddity]:
     for index, item in enumerate(keys):
         if item["value_type"] not in (ARRAY, BOOL) or isinstance(item["value"], bool):
             continue
@@ -96,7 +99,7 @@ def _odd_paddings(file: GgufFile) -> Iterator[Oddity]:
             yield Oddity(path, start, text)
 
 
-def _refused_keys(keys: Sequence[Container]) -> Iterator[Refusal]:
+def _refused_keys(keys: Iterable[Container]) -> Iterator[Refusal]:
     for index, item in enumerate(keys):
         refuse, value = _refusing("metadata_kv", index, item), item["value"]
         if not item["key"]:
@@ -116,7 +119,7 @@ def _refusing(place: str, index: int, record: Container) -> Callable[..., Refusa
     return refuse
 
 
-def _refused_tensors(infos: Sequence[Container]) -> Iterator[Refusal]:
+def _refused_tensors(infos: Iterable[Container]) -> Iterator[Refusal]:
     for index, info in enumerate(infos):
         refuse, dimensions, number = _refusing("tensor_infos", index, info), info["dimensions"], info["type"]
         length = len(info["name"].encode("utf-8", "surrogateescape"))
@@ -152,5 +155,5 @@ def _refused_places(container: Container) -> Iterator[Refusal]:
         elif index < before:
             expected = f"the offset to be less than that of tensor_infos[{before}], as the index is"
         if expected:
-            yield _refusing("tensor_infos", index, places.infos[index])(expected, offset - start, "offset")
+            yield _refusing("tensor_infos", index, container["tensor_infos"][index])(expected, offset - start, "offset")
         end, before = max(end, stop or offset), index

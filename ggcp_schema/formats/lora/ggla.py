@@ -5,7 +5,7 @@ The name of a tensor says what it belongs to: `blk.0.attn_q.weight.loraA`, until
 finetune are often called .gguf. All numbers are little-endian.
 """
 
-from ggcp_schema.constructs import Const, Int32sl, Int32ul, LazyRange, Struct
+from ggcp_schema.constructs import Const, GreedyRange, Int32sl, Int32ul, Struct
 from ggcp_schema.schema.ggml import GGML_TYPES
 from ggcp_schema.schema.ggml_model import tensor
 
@@ -16,7 +16,7 @@ GGLA = Struct(
     "version" / Const(1, Int32ul) * "the only version ever written",
     "r" / Int32sl * "rank; a tensor may have another",
     "alpha" / Int32sl * "llama.cpp multiplied each product of B and A by alpha / r, whatever the tensor's own rank",
-    "tensors" / LazyRange(tensor(TYPES, aligned=True)) * "to the end of the file",
+    "tensors" / GreedyRange(tensor(TYPES, aligned=True)) * "to the end of the file",
     root=True,
     type_name="ggla",
 )
