@@ -26,6 +26,7 @@ from ggcp_schema.llama.state import Unsound
 NUMBERS = ("min", "max", "mean", "std", "RMS", "zeros", "NaN", "Inf")
 HEAD = ("tensor", *NUMBERS, "histogram", "flags")
 DROPPED = ("mean", "std", "Inf", "histogram", "zeros", "NaN")  # on a narrow terminal, in this order
+MAX_TENSORS = 10_000  # that are measured
 BLOCKS, PLAIN = "▁▂▃▄▅▆▇█", ".:-=+*#@"
 HEALTH = ("parameter", "RMS", "m", "v", "m/√v", "v = 0", "NaN", "Inf")
 
@@ -75,8 +76,8 @@ def stats(
 
     NaN and Inf are counted and left out of the other numbers. A histogram is of at most 16,384 elements, evenly spread.
     The flags are NaN, Inf, huge (exploded); all zero, constant (dead); v < 0, m without v, v too small for m, loss < 0
-    (impossible optimizer state). Quantized tensors are measured by the values that they stand for. On a narrow terminal
-    some columns are left out.
+    (impossible optimizer state). Quantized tensors are measured by the values that they stand for. At most
+    10,000 tensors are measured. On a narrow terminal some columns are left out.
 
     With --health, each parameter has a line: RMS, RMS of m, mean of v, RMS of m/√v, share of zeros in v, NaN and Inf of
     the three.
@@ -96,6 +97,8 @@ def stats(
         found = select(opened, pattern, order=order)
         if by_parameter:
             found = list(moments(opened, order_of(opened, order), found))
+        left_out = len(found) - MAX_TENSORS
+        del found[MAX_TENSORS:]
         with progress(sum(item.tensor.nbytes for item in found), "Measuring", quiet=quiet) as advance:
             tensors = [item.tensor for item in found]
             results, unsound = (
@@ -119,6 +122,8 @@ def stats(
             if not any(flagged):
                 unread = results.count(None)
                 echo("no flags" + (f"; {count_text(unread, 'tensor')} not measured" if unread else ""))
+        if left_out > 0:
+            typer.echo(f"ggcp-schema: {left_out:,} more tensors were not measured: name them by a PATTERN", err=True)
         raise_damage(opened.damage)
 
 

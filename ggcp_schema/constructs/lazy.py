@@ -19,6 +19,7 @@ from ggcp_schema.constructs.records import Array
 from ggcp_schema.constructs.streams import CHUNK, stream_end
 
 SPACING = 512  # bytes: the place of one text in about so many is noted
+SHORT = 64  # bytes: the size of most texts with their lengths
 AT_ONCE = 64  # texts that are parsed together
 NONE = array("Q")  # of all lists in which no place is noted
 
@@ -55,7 +56,7 @@ class LazyArray(Array):
         last = here = items.offset
         index = 0
         while index < count:
-            chunk, at = stream.read(CHUNK), 0
+            chunk, at = stream.read(min(CHUNK, SHORT * (count - index))), 0
             size, mark = len(chunk), last + SPACING - here
             for index in range(index, count):  # noqa: B020 - a large vocabulary goes through this loop: each step counts
                 if at + width > size:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from construct import Container, ListContainer
@@ -15,7 +16,6 @@ from ggcp_schema.constructs.extents import Extent
 from ggcp_schema.constructs.shown import Record
 
 PACK = 512  # records that are put together
-Pack = tuple[tuple[str, ...], list[Sequence[Any]]] | list[Container]
 CODES: dict[Any, str] = {int: "q", float: "d"}
 
 
@@ -68,7 +68,7 @@ class Records(LongList):
     __slots__ = ("_last", "_packs")
 
     def __init__(self, records: Iterable[Container]) -> None:
-        self._packs: list[Pack] = []
+        self._packs: list[Sequence[Any]] = []
         self._last: list[Container] = []  # fewer than PACK records
         for record in records:
             self.append(record)
@@ -77,7 +77,7 @@ class Records(LongList):
         """Add a record."""
         self._last.append(record)
         if len(self._last) == PACK:
-            self._packs.append(_packed(self._last))
+            self._packs.append(column(self._last))
             self._last = []
 
     def __len__(self) -> int:
@@ -87,61 +87,56 @@ class Records(LongList):
         """Yield the records from `start` to `stop`."""
         for number in range(start // PACK, -(-stop // PACK)):
             part = slice(max(0, start - PACK * number), stop - PACK * number)
-            pack = self._last if number == len(self._packs) else self._packs[number]
-            if isinstance(pack, list):
-                yield from pack[part]
-                continue
-            names, columns = pack
-            for values in zip(*(column[part] for column in columns)):
-                yield FixedRecord(zip(names, values))
+            yield from (self._last if number == len(self._packs) else self._packs[number])[part]
 
     def __getitem__(self, index: Any) -> Any:
         if not isinstance(index, int) or not 0 <= index < PACK * len(self._packs):
             return super().__getitem__(index)
-        pack = self._packs[index // PACK]
-        if isinstance(pack, list):
-            return pack[index % PACK]
-        return FixedRecord(zip(pack[0], [values[index % PACK] for values in pack[1]]))
+        return self._packs[index // PACK][index % PACK]
 
     def __repr__(self) -> str:
         return f"<{counted(len(self), 'record')}>"
 
 
-def _packed(records: list[Container]) -> Pack:
-    """Return the names and columns of some records; the records themselves if not all have the same fields."""
-    names = tuple(records[0])
-    if any(tuple(record) != names for record in records):
-        return records
-    return names, [column([record[name] for record in records]) for name in names]
+def _record(names: tuple[str, ...], values: Iterable[Any]) -> FixedRecord:
+    return FixedRecord(zip(names, values))
 
 
-def column(values: list[Any]) -> Sequence[Any]:
-    """Return values in little memory: numbers and the places of data as arrays."""
-    kind = type(values[0]) if values else None
+def column(values: Sequence[Any]) -> Sequence[Any]:
+    """Return values in little memory: numbers as an array; records, lists and extents as columns, if they are alike."""
+    kind: Any = type(values[0]) if values else None
     if any(type(value) is not kind for value in values):
         return tuple(values)
+    if kind is Record and all(map(tuple(values[0]).__eq__, map(tuple, values))):
+        return Columns(partial(_record, tuple(values[0])), [tuple(record.values()) for record in values])
+    if kind is ListContainer and {*map(len, values)} == {len(values[0]) or -1}:
+        return Columns(ListContainer, values)
     if kind is Extent:
-        return Extents(values)
+        return Columns(_extent, [(extent.offset, extent.nbytes, extent.origin) for extent in values])
     if kind in CODES:
         with suppress(OverflowError):
             return array(CODES[kind], values)
     return tuple(values)
 
 
-class Extents(Sequence[Any]):
-    """A column of extents: their offsets, sizes and origins."""
+class Columns(Sequence[Any]):
+    """Values that are made of those in columns."""
 
-    __slots__ = ("_columns",)
+    __slots__ = ("_columns", "_make")
 
-    def __init__(self, extents: list[Extent]) -> None:
-        self._columns = [column([getattr(each, name) for each in extents]) for name in ("offset", "nbytes", "origin")]
+    def __init__(self, make: Callable[[Iterable[Any]], Any], rows: Sequence[Sequence[Any]]) -> None:
+        self._make, self._columns = make, [column(values) for values in zip(*rows)]
 
     def __len__(self) -> int:
         return len(self._columns[0])
 
     def __getitem__(self, index: Any) -> Any:
         values = [column[index] for column in self._columns]
-        return list(map(Extent, *values)) if isinstance(index, slice) else Extent(*values)
+        return list(map(self._make, zip(*values))) if isinstance(index, slice) else self._make(values)
+
+
+def _extent(values: Iterable[Any]) -> Extent:
+    return Extent(*values)
 
 
 LISTS = (ListContainer, LongList)

@@ -6,9 +6,9 @@ This module imports numpy; only the command `diff` and the browser's view of two
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,8 +32,6 @@ from ggcp_schema.llama.scale import divided
 from ggcp_schema.mapping.resume import resume_keys, verbatim_recipe
 
 Floats = npt.NDArray[np.float32]
-
-V = TypeVar("V")
 
 MAX_OMISSIONS = 10_000  # of which the names are kept, for each reason
 ROTATION = (names.ROPE_DIMENSION_COUNT, names.ROPE_FREQ_BASE, names.ROPE_FREQS)
@@ -116,37 +114,31 @@ class Omissions(list[Omission]):
             self.append(Omission(name, side, cause, reason))
 
 
-class Parts(MutableMapping[str, V]):
-    """The fields or tensors of a file by name, of which there may be very many: each is made when it is asked for."""
+class Operands(MutableMapping[str, Operand]):
+    """The tensors of a file by name, of which there may be very many: an operand is made when it is asked for."""
 
-    def __init__(self, source: Mapping[str, Any], make: Callable[[Any], V] = lambda value: value) -> None:
-        self.source, self.make = source, make
-        self.left_out: set[str] = set()
-        self.others: dict[str, V] = {}  # besides those of the source, or instead of them
+    def __init__(self, file: File, tensors: Mapping[str, Tensor]) -> None:
+        self.tensors: dict[str, Tensor | Operand] = {**tensors}
+        self.listed = lister(file)
+
+    def __getitem__(self, name: str) -> Operand:
+        found = self.tensors[name]
+        return found if isinstance(found, Operand) else Operand(self.listed(found))
 
     def __contains__(self, name: object) -> bool:
-        return name in self.others or (name in self.source and name not in self.left_out)
+        return name in self.tensors
 
-    def __getitem__(self, name: str) -> V:
-        if name in self.others:
-            return self.others[name]
-        if name in self.left_out:
-            raise KeyError(name)
-        return self.make(self.source[name])
-
-    def __setitem__(self, name: str, value: V) -> None:
-        self.others[name] = value
+    def __setitem__(self, name: str, value: Operand) -> None:
+        self.tensors[name] = value
 
     def __delitem__(self, name: str) -> None:
-        self.left_out.add(name)
-        self.others.pop(name, None)
+        del self.tensors[name]
 
     def __iter__(self) -> Iterator[str]:
-        yield from (name for name in self.source if name in self)
-        yield from (name for name in self.others if name not in self.source)
+        return iter(self.tensors)
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
+        return len(self.tensors)
 
 
 @dataclass
@@ -156,8 +148,8 @@ class Side:
     label: Label
     file: File
     summary: Summary
-    fields: Parts[KeyValue]
-    tensors: Parts[Operand]
+    fields: dict[str, KeyValue]
+    tensors: Operands
     omitted: Omissions = field(default_factory=Omissions)
 
     def omit(self, unwanted: Iterable[str], cause: Cause, reason: str) -> None:
@@ -211,13 +203,14 @@ def _by_path(file: File, label: Label) -> Side:
     for name, tensor in file.tensors.items():
         if file.names_of(tensor)[0] == name:
             fields[f"{name}.name"] = KeyValue(f"{name}.name", "char", tensor.name)
-    return Side(label, file, facts(file), Parts(fields), _operands(file, file.tensors))
+    return Side(label, file, facts(file), fields, Operands(file, file.tensors))
 
 
 def _fields(record: Field) -> Iterator[tuple[str, Field]]:
-    """Yield the leaves that are neither padding nor part of a tensor's record, and long lists."""
+    """Yield the leaves that are neither padding nor part of tensors' records, and long lists."""
     for child in record.children():
-        if isinstance(child.value, Container) and "n_dims" in child.value:
+        first = child.value[0] if child.is_list and child.value else child.value
+        if isinstance(first, Container) and "n_dims" in first:
             continue
         if is_long(child):
             yield child.path, child
@@ -227,33 +220,27 @@ def _fields(record: Field) -> Iterator[tuple[str, Field]]:
             yield child.path, child
 
 
-def _operands(file: File, tensors: Mapping[str, Tensor]) -> Parts[Operand]:
-    listed = lister(file)
-    return Parts(tensors, lambda tensor: Operand(listed(tensor)))
-
-
 def _by_gguf_name(file: File, label: Label) -> Side:
-    named = ((file.names_of(tensor)[1], tensor) for tensor in file.tensors.values())
-    if all(name == tensor.path for name, tensor in named):
-        return Side(label, file, facts(file), _keys(file), _operands(file, file.tensors))
-    tensors = {name: tensor for tensor in file.tensors.values() if (name := file.names_of(tensor)[1])}
-    side = Side(label, file, facts(file), _keys(file), _operands(file, tensors))
+    tensors, left_out = {}, Omissions()
     for tensor in file.tensors.values():
-        if not (file.names_of(tensor)[1] or tensor.is_null):
-            side.omitted.note(tensor.path, label, "no-place", "a GGUF checkpoint has no place for it")
-    return side
+        name = file.names_of(tensor)[1]
+        if name:
+            tensors[name] = tensor
+        elif not tensor.is_null:
+            left_out.note(tensor.path, label, "no-place", "a GGUF checkpoint has no place for it")
+    return Side(label, file, facts(file), _keys(file), Operands(file, tensors), left_out)
 
 
-def _keys(file: File) -> Parts[KeyValue]:
+def _keys(file: File) -> dict[str, KeyValue]:
     """Return the keys that the file has, or gets in GGUF, except the epsilon; none if it is damaged."""
     if file.key_values or file.damage is not None:
-        return Parts(file.key_values)
+        return dict(file.key_values)
     try:
         training = file.training()
     except UsageError:
-        return Parts({})
+        return {}
     keys = resume_keys(file, training, verbatim_recipe(training))
-    return Parts({entry.key: entry for entry in keys if entry.key != names.RMS_EPSILON})
+    return {entry.key: entry for entry in keys if entry.key != names.RMS_EPSILON}
 
 
 def _share_keys(left: Side, right: Side) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from construct import Container
 
-from ggcp_schema.constructs import LISTS, Extent, Field, FieldError, format_path
+from ggcp_schema.constructs import LISTS, Extent, Field, FieldError, LazyList, format_path
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor, stream_values
 from ggcp_schema.formats import format_of
@@ -172,7 +172,8 @@ def _count(value: Any) -> int:
     if isinstance(value, Container):
         return sum(1 if type(item) is int else _count(item) for name, item in value.items() if name[0] != "_")
     if isinstance(value, LISTS):
-        return sum(map(_count, value)) if value and isinstance(value[0], Container) else len(value)
+        is_plain = isinstance(value, LazyList) or not value or not isinstance(value[0], Container)
+        return len(value) if is_plain else sum(map(_count, value))
     if isinstance(value, Extent):
         return value.nbytes > 0
     return value is not None and value != b""
