@@ -18,10 +18,10 @@ from textual.screen import Screen
 from textual.theme import Theme
 from textual.widgets import Static
 
-from ggcp_schema.browse.dialogs import HelpWindow
 from ggcp_schema.browse.document import Document
 from ggcp_schema.browse.jobs import Job
 from ggcp_schema.browse.pair import PairScreen
+from ggcp_schema.browse.palette import KeyWindow, Palette
 from ggcp_schema.browse.panes import Keys, Pane
 from ggcp_schema.browse.screen import FileScreen, Reopen
 from ggcp_schema.browse.single import BrowseScreen
@@ -49,8 +49,8 @@ class OpeningScreen(Screen[None]):
     """The screen shown while files are opened, or when that fails."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("question_mark", "help", "help", key_display="?", tooltip="Keys"),
-        Binding("q", "app.quit", "quit", tooltip="Quit"),
+        Binding("question_mark", "help", "help", key_display="?", tooltip="the keys"),
+        Binding("q", "app.quit", "quit"),
         Binding("t", "app.light_or_dark", "light or dark"),
     ]
 
@@ -97,7 +97,7 @@ class OpeningScreen(Screen[None]):
         self.browser.call_later(self.browser.show, result)
 
     def action_help(self) -> None:
-        self.app.push_screen(HelpWindow({"Everywhere": OpeningScreen}))
+        self.app.push_screen(KeyWindow())
 
 
 class BrowseApp(App[None]):
@@ -173,13 +173,19 @@ class BrowseApp(App[None]):
         """Switch between the light and the dark theme."""
         self.theme = LIGHT.name if self.current_theme.dark else DARK.name
 
+    def action_command_palette(self) -> None:
+        """Search commands, fields and tensors."""
+        if not isinstance(self.screen, Palette):
+            self.push_screen(Palette())
+
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """Yield everything that a key does on this screen and in the focused pane, for the command palette."""
         for node, binding, enabled, _ in screen.active_bindings.values():
             if enabled and isinstance(node, FileScreen | OpeningScreen | Pane):
-                title = binding.tooltip or binding.description
-                keys = f"Key: {binding.key_display or binding.key.partition(',')[0]}"
-                yield SystemCommand(title, keys, partial(self.call_later, node.run_action, binding.action))
+                title = binding.description[:1].upper() + binding.description[1:]
+                key = binding.key_display or binding.key.partition(",")[0]
+                run = partial(self.call_later, node.run_action, binding.action)
+                yield SystemCommand(title, f"{binding.tooltip}   Key: {key}".strip(), run)
         for command in super().get_system_commands(screen):
             if command.title in ("Theme", "Screenshot"):
                 yield command

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import ClassVar
 
 from rich.cells import cell_len, set_cell_size
@@ -22,7 +23,8 @@ INKS = (
     *("accent", "bar", "bytes", "bytes-odd", "cursor", "cursor-blurred", "detail", "different", "error", "guide"),
     *("head", "here", "holder", "index", "name", "none", "selected", "state", "value", "warning"),
 )
-INK_CLASSES = {f"ink--{ink}" for ink in INKS}
+INK_CLASSES = {f"ink--{ink}" for ink in INKS}  # the screen has them: Textual takes 1 ms to style them for a widget
+GROUNDS = frozenset({"bytes-odd", "cursor", "cursor-blurred", "different", "here", "selected"})  # with a background
 BARS = " ▏▎▍▌▋▊▉█"
 
 
@@ -67,10 +69,18 @@ def labelled(lines: Iterable[tuple[str, str]], width: int) -> Table:
     return table
 
 
+def ink(widget: Widget, name: str) -> Style:
+    """Return the style that `app.tcss` gives an ink."""
+    return _on_any_ground(widget.screen.get_component_rich_style(f"ink--{name}"), name in GROUNDS)
+
+
+@lru_cache
+def _on_any_ground(style: Style, has_ground: bool) -> Style:
+    return style if has_ground else Style(color=style.color, bold=style.bold)
+
+
 class Drawn(Widget):
     """A widget whose lines are drawn when they are seen."""
-
-    COMPONENT_CLASSES: ClassVar[set[str]] = INK_CLASSES
 
     def line(self, y: int, width: int) -> Iterable[Segment]:
         """Return a line; it is cut or filled to the width."""
@@ -78,7 +88,7 @@ class Drawn(Widget):
 
     def ink(self, name: str) -> Style:
         """Return the style that `app.tcss` gives an ink."""
-        return self.get_component_rich_style(f"ink--{name}")
+        return ink(self, name)
 
     def text(self, text: str, ink: str = "name") -> Segment:
         """Return text in an ink."""
@@ -96,6 +106,7 @@ class LineView(ScrollView, Drawn, can_focus=True):
     cursor moves, and on Enter or a click on the cursor's line.
     """
 
+    BINDING_GROUP_TITLE = "This pane"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "move(-1)", "Up", show=False),
         Binding("down,j", "move(1)", "Down", show=False),
@@ -105,7 +116,6 @@ class LineView(ScrollView, Drawn, can_focus=True):
         Binding("end", "end(1)", "Last line", show=False),
         Binding("enter", "choose", "Choose", show=False),
     ]
-    COMPONENT_CLASSES: ClassVar[set[str]] = INK_CLASSES
 
     top = 0  # fixed lines
     cursor = 0

@@ -224,7 +224,6 @@ class PairScreen(FileScreen):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(str(number), f"open({number - 1})", f"Open {name}", show=False) for number, name in enumerate(NAMES, 1)
     ]
-    OWNERS: ClassVar[dict[str, type[Widget]]] = {"Fields": TreeView, "Bytes": HexView}
 
     def __init__(self, *documents: Document) -> None:
         super().__init__(*documents)

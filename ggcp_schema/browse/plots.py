@@ -14,7 +14,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import Sparkline, Static
 
-from ggcp_schema.browse.lines import INK_CLASSES, Drawn, bar, fit, number
+from ggcp_schema.browse.lines import Drawn, bar, fit, number
 from ggcp_schema.browse.panes import JobPane, cannot_show, wrapped
 from ggcp_schema.constructs import short_size
 from ggcp_schema.constructs.tree import Field
@@ -41,7 +41,7 @@ class Histogram(JobPane, Drawn, can_focus=True):
     """The Histogram tab."""
 
     TITLE = "Histogram"
-    COMPONENT_CLASSES: ClassVar[set[str]] = INK_CLASSES
+    BINDING_GROUP_TITLE = "This pane"
     BINDINGS: ClassVar[list[BindingType]] = [Binding("o", "logarithmic", "Logarithmic scale")]
     found: Distribution | None = None
     tensor: Tensor | None = None
@@ -132,7 +132,7 @@ class PictureView(JobPane, Drawn, can_focus=True):
     """The Picture tab: a matrix as pixels, two in a character, pooled by mean, minimum or maximum."""
 
     TITLE = "Picture"
-    COMPONENT_CLASSES: ClassVar[set[str]] = INK_CLASSES
+    BINDING_GROUP_TITLE = "This pane"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("p", "method", "Pool by mean, min or max"),
         Binding("plus,equals_sign", "zoom(2)", "Zoom in"),

@@ -16,10 +16,12 @@ from textual.widget import Widget
 from textual.widgets import Tree
 
 from ggcp_schema.browse import commands
-from ggcp_schema.browse.dialogs import CommandWindow, HelpWindow, SearchWindow, Target
+from ggcp_schema.browse.dialogs import CommandWindow
 from ggcp_schema.browse.document import READ_ERRORS, Document
 from ggcp_schema.browse.hexview import HexView
 from ggcp_schema.browse.jobs import Job
+from ggcp_schema.browse.lines import INK_CLASSES
+from ggcp_schema.browse.palette import KeyWindow, Palette, Places, resolve
 from ggcp_schema.browse.panes import Keys, TopBar, Unreadable, reads_file
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.errors import FileError
@@ -50,27 +52,35 @@ class Reopen(Message):
 class FileScreen(Screen[None]):
     """A screen of panes, each in a frame; `documents[side]` is the file that keys and windows act on."""
 
+    BINDING_GROUP_TITLE = "All panes"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("question_mark", "help", "help", key_display="?", tooltip="Keys"),
-        Binding("q", "app.quit", "quit", tooltip="Quit"),
-        Binding("tab", "pane(1)", "pane", key_display="Tab", tooltip="Next pane"),
+        Binding("question_mark", "help", "help", key_display="?", tooltip="the keys"),
+        Binding("q", "app.quit", "quit"),
+        Binding("tab", "pane(1)", "pane", key_display="Tab", tooltip="the next one"),
         Binding("shift+tab", "pane(-1)", "Previous pane", show=False),
-        Binding("slash,g", "search", "search, go to", key_display="/", tooltip="Search, or go to a path or an offset"),
-        Binding("n", "tensor(1)", "next tensor", tooltip="Next tensor"),
+        Binding(
+            "slash,g",
+            "search",
+            "search, go to",
+            key_display="/",
+            tooltip="a path, a name, a text, an offset",
+        ),
+        Binding("n", "tensor(1)", "next tensor"),
         Binding("N", "tensor(-1)", "Previous tensor", show=False),
-        Binding("f", "finding", "finding", tooltip="Next finding: NaN, infinity, damage, odd padding"),
-        Binding("z", "zoom", "zoom", tooltip="Let one pane fill the screen, or show all again"),
-        Binding("x", "extract", "extract", tooltip="Extract the tensor"),
-        Binding("e", "export", "export", tooltip="Export a model to run"),
-        Binding("c", "convert", "convert", tooltip="Convert to a GGUF checkpoint to resume from"),
-        Binding("y", "copy_path", "copy path", tooltip="Copy the path"),
+        Binding("f", "finding", "finding", tooltip="the next NaN, infinity, damage or odd padding"),
+        Binding("z", "zoom", "zoom", tooltip="let one pane fill the screen, or show all again"),
+        Binding("x", "extract", "extract", tooltip="the tensor, to a file"),
+        Binding("e", "export", "export", tooltip="a model to run"),
+        Binding("c", "convert", "convert", tooltip="to a GGUF checkpoint to resume from"),
+        Binding("y", "copy_path", "copy path"),
         Binding("Y", "copy_command", "Copy the command that prints this", show=False),
         Binding("r", "reload", "Open the file again", show=False),
         Binding("t", "app.light_or_dark", "Light or dark", show=False),
         Binding("escape", "stop", "Stop looking", show=False),
     ]
+    COMPONENT_CLASSES: ClassVar[set[str]] = INK_CLASSES
+    COMMANDS = {Places}  # noqa: RUF012 - as Textual declares it
     NAMES: ClassVar[tuple[str, ...]]  # of the panes
-    OWNERS: ClassVar[dict[str, type[Widget]]]  # whose keys the help window lists
     field: Field | None = None
     byte = side = pane = 0
     zoomed = False
@@ -118,7 +128,7 @@ class FileScreen(Screen[None]):
         self.set_class(height < LOW, "-low")
         shown = self.targets()[self.pane].ancestors
         for each in self.query(".frame, .row"):
-            each.set_class(each in shown and (single or each.id == "bytes"), "-open")
+            each.display = each in shown or not (single or (height < LOW and each.id == "bytes"))
         names = (f"[{name}]" if index == self.pane else f" {name} " for index, name in enumerate(self.NAMES))
         self.query_one(TopBar).put(pane=" ".join(names) if single else "")
 
@@ -192,12 +202,16 @@ class FileScreen(Screen[None]):
             self.select(event.node.data, origin=tree)
 
     def action_search(self) -> None:
-        self.app.push_screen(SearchWindow(self.document), self._searched)
+        self.app.push_screen(Palette([Places], placeholder="layers[0].wq, wq 0, 1024 or 0x400"))
 
     @reads_file
-    def _searched(self, target: Target | None) -> None:
-        if target is not None:
-            self.select(*target)
+    def go_to(self, text: str) -> None:
+        """Select a field by its path, a tensor by its name, or a byte."""
+        tensor = self.document.file.tensors.get(text)
+        if tensor is not None:
+            self.select(self.document.field_of(tensor))
+        else:
+            self.select(*resolve(self.document, text))
 
     def position(self) -> int:
         """Return the offset from which the next tensor or finding is looked for."""
@@ -269,4 +283,4 @@ class FileScreen(Screen[None]):
         self.app.push_screen(CommandWindow(commands.converting(self.document.file.path)))
 
     def action_help(self) -> None:
-        self.app.push_screen(HelpWindow({"Everywhere": FileScreen, "Panes": type(self), **self.OWNERS}))
+        self.app.push_screen(KeyWindow())

@@ -35,9 +35,6 @@ class BrowseScreen(FileScreen):
         for number, kind in enumerate(KINDS, 1)
     ]
     NAMES = ("Fields", "Tabs", "Bytes")
-    OWNERS: ClassVar[dict[str, type[Widget]]] = {"Fields": TreeView, "Bytes": HexView} | {
-        kind.TITLE: kind for kind in KINDS if kind not in (Overview, Schema)
-    }
 
     def __init__(self, document: Document) -> None:
         super().__init__(document)

@@ -13,7 +13,7 @@ from textual.widgets import Tree
 from textual.widgets.tree import TreeNode
 
 from ggcp_schema.browse.document import READ_ERRORS, Document
-from ggcp_schema.browse.lines import INK_CLASSES, fit
+from ggcp_schema.browse.lines import fit, ink
 from ggcp_schema.browse.panes import reads_file
 from ggcp_schema.constructs import short_size
 from ggcp_schema.constructs.tree import Field
@@ -46,6 +46,7 @@ Node = TreeNode["Field | Group"]
 class TreeView(Tree["Field | Group"]):
     """The tree of fields. A field's children are asked for when it is expanded."""
 
+    BINDING_GROUP_TITLE = "This pane"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "cursor_up", "Up", show=False),
         Binding("down,j", "cursor_down", "Down", show=False),
@@ -53,7 +54,6 @@ class TreeView(Tree["Field | Group"]):
         Binding("right,l", "into", "Expand, or to the first child", show=False),
         Binding("enter,space", "toggle_node", "Expand or collapse", show=False),
     ]
-    COMPONENT_CLASSES: ClassVar[set[str]] = INK_CLASSES
     LINES = dict.fromkeys(("default", "bold", "double"), ("│ ", "│ ", "│ ", "│ "))
 
     def __init__(self, document: Document, **options: Any) -> None:
@@ -194,8 +194,7 @@ class TreeView(Tree["Field | Group"]):
             parts = [("(cannot be read)", "error")]
         text = Text(no_wrap=True, end="")
         for words, kind in parts:
-            own = self.get_component_rich_style(f"ink--{kind}")
-            text.append(words, Style(color=own.color, bold=own.bold))
+            text.append(words, ink(self, kind))
         text.pad_right(max(0, width - text.cell_len))
         text.stylize_before(style)
         return text
@@ -210,7 +209,7 @@ class TreeView(Tree["Field | Group"]):
         if isinstance(field.steps[-1], int) and field.parent is not None:  # what follows begins in one column
             name = name.ljust(len(f"[{len(field.parent.children()) - 1}]"))
         left = width - 2 - len(sign) - cell_len(name)
-        words, ink = self._words(field)
+        words, words_ink = self._words(field)
         details = self._details(field)
         detail = next((text for text in details if cell_len(words) + len(text) + 3 <= left), "")
         detail = detail or next((text for text in details if len(text) + 1 <= left - min(cell_len(words), 12) - 2), "")
@@ -220,7 +219,7 @@ class TreeView(Tree["Field | Group"]):
         left -= len(detail) + 1
         if words and left > 4:
             shown = fit(words, min(cell_len(words), left - 2))
-            parts.append((f"  {shown}", ink))
+            parts.append((f"  {shown}", words_ink))
             left -= cell_len(shown) + 2
         return [*parts, (" " * (left + 1) + detail, "detail")]
 

@@ -21,6 +21,7 @@ import typer
 from ggcp_schema.cli import discard_output
 from ggcp_schema.errors import GgcpError, MalformedError
 from ggcp_schema.files.json_keys import json_attributes
+from ggcp_schema.inspect import MARK, PROGRESS
 from ggcp_schema.inspect.text import cells, escape
 from ggcp_schema.inspect.words import CODES, WITH_TEXT
 
@@ -235,7 +236,11 @@ def progress(total: int, what: str, then: str = "", *, quiet: bool = False) -> I
     """Yield a function to call with the number of bytes just done.
 
     It moves a bar on stderr if that is a terminal and there is enough to do. The second half of it is called `then`.
+    For the browser it writes numbers.
     """
+    if PROGRESS in os.environ:
+        yield _counter(total)
+        return
     if quiet or total < PROGRESS_FROM or not sys.stderr.isatty():
         yield lambda done: None
         return
@@ -255,6 +260,21 @@ def progress(total: int, what: str, then: str = "", *, quiet: bool = False) -> I
                 bar.update(task, description=then)
 
         yield advance
+
+
+def _counter(total: int) -> Callable[[int], None]:
+    """Return a function that writes how many bytes are done of all, after each hundredth."""
+    seen = shown = 0
+
+    def advance(done: int) -> None:
+        nonlocal seen, shown
+        seen += done
+        if 100 * seen // max(1, total) > shown:
+            shown = 100 * seen // max(1, total)
+            sys.stderr.write(f"{MARK}{seen} {total}\n")
+            sys.stderr.flush()
+
+    return advance
 
 
 def say(text: str) -> None:

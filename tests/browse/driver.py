@@ -6,7 +6,7 @@ import asyncio
 import gc
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -24,6 +24,17 @@ from ggcp_schema.browse.single import BrowseScreen
 from ggcp_schema.browse.tree import TreeView
 from ggcp_schema.formats import open_file
 
+LETTERS = {
+    "slash": "/",
+    "question_mark": "?",
+    "full_stop": ".",
+    "space": " ",
+    "plus": "+",
+    "minus": "-",
+    "left_square_bracket": "[",
+    "right_square_bracket": "]",
+    "underscore": "_",
+}
 TIMEOUT = 60  # seconds after which what is waited for counts as missing
 Script = Callable[["Browser"], Awaitable[None]]
 
@@ -83,18 +94,19 @@ class Browser:
         await self.painted()
 
     async def press(self, *keys: str) -> None:
+        """Press keys. Textual's `press` asks every widget after each key whether it is done."""
         for key in keys:
-            await self.pilot.press(key)
+            self.app.post_message(events.Key(key, LETTERS.get(key, key if len(key) == 1 else None)))
+            await idle()
         await self.painted()
 
     async def type(self, text: str) -> None:
-        names = {".": "full_stop", "[": "left_square_bracket", "]": "right_square_bracket", " ": "space"}
+        names = {letter: name for name, letter in LETTERS.items()}
         await self.press(*(names.get(char, char) for char in text))
 
     async def go_to(self, place: str) -> None:
-        await self.press("g")
-        self.app.post_message(events.Paste(place))
-        await self.press("enter")
+        self.app.screen_stack[1].go_to(place)  # type: ignore[attr-defined]
+        await self.painted()
 
     async def settle(self) -> None:
         """Wait until the files are open and nothing is computed in the background."""
@@ -114,18 +126,19 @@ class Browser:
     async def painted(self) -> None:
         """Wait until the screen shows what has happened so far."""
         done = asyncio.Event()
+        await idle()
         self.app.screen.call_after_refresh(done.set)
-        for _ in range(100):  # an application that has ended paints nothing
-            if done.is_set():
-                return
-            await self.pilot.pause()
+        while self.app.is_running and not done.is_set():  # an application that has ended paints nothing
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(done.wait(), 0.1)
+        await idle()
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait until the condition is true."""
         end = time.monotonic() + TIMEOUT
         while not condition():
             assert time.monotonic() < end, "it does not come true"
-            await self.pilot.pause(0.002)
+            await asyncio.sleep(0.002)
 
     def text(self, selector: str | None = None) -> str:
         """What the screen, or a widget, shows."""

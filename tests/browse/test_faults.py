@@ -30,7 +30,7 @@ from ggcp_schema.cli.browse import open_for_long
 from ggcp_schema.errors import FileError
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats import open_file
-from ggcp_schema.inspect import health, text
+from ggcp_schema.inspect import MARK, health, text
 from ggcp_schema.inspect.diff import FieldRow
 from ggcp_schema.inspect.search import Index, search
 from tests.browse.driver import Browser, browse
@@ -351,11 +351,17 @@ def test_quitting_ends_the_command_that_runs(monkeypatch: pytest.MonkeyPatch) ->
     assert processes[0].wait(60) != 0
 
 
-def test_escape_stops_the_command_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dialogs, "arguments", lambda words: [sys.executable, "-c", "import time; time.sleep(600)"])
+def test_escape_stops_the_command_and_says_so_and_until_then_it_shows_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    code = f"import time; time.sleep(0.2); print('{MARK}30 120', flush=True); time.sleep(600)"
+    monkeypatch.setattr(dialogs, "arguments", lambda words: [sys.executable, "-c", code])
 
     async def script(browser: Browser) -> None:
-        await browser.press("c", "enter", "escape")
+        await browser.press("c", "enter")
+        await browser.until(lambda: "25%" in browser.text())
+        await browser.press("escape")
+        assert "25%" not in browser.text()
         assert "stopped; nothing was written" in browser.text()
         assert browser.app.screen.query_one(dialogs.Output).process.poll() is not None  # type: ignore[union-attr]
         await browser.press("escape")

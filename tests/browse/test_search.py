@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from ggcp_schema.browse import commands
-from ggcp_schema.browse.dialogs import resolve
 from ggcp_schema.browse.document import Document
 from ggcp_schema.browse.jobs import Cancelled
+from ggcp_schema.browse.palette import resolve
 from ggcp_schema.errors import GgcpError
 from ggcp_schema.formats import open_file
 from ggcp_schema.inspect import search as fuzzy

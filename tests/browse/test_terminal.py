@@ -75,7 +75,7 @@ def test_it_starts_moves_and_quits(terminal: Terminal) -> None:
     terminal.keys("Down", "Down", "Down")
     terminal.wait_for("train_samples  u32  96000")
     terminal.keys("g")
-    terminal.wait_for("Search, or go to")
+    terminal.wait_for("wq 0, 1024 or 0x400")
     terminal.keys("layers[1].wq", "Enter")
     terminal.wait_for("0x94740")
     terminal.keys("3")

@@ -1,0 +1,117 @@
+"""The palette, which searches the file beside Textual's commands; and the window with the keys."""
+
+from __future__ import annotations
+
+from asyncio import to_thread
+from functools import partial
+from threading import Event
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.command import CommandPalette, Hit, Hits, Provider
+from textual.screen import ModalScreen
+from textual.widgets import Input, KeyPanel, OptionList
+
+from ggcp_schema.browse.document import READ_ERRORS, Document
+from ggcp_schema.browse.jobs import Cancelled
+from ggcp_schema.constructs.tree import Field
+from ggcp_schema.inspect.search import search
+from ggcp_schema.inspect.text import escape
+
+if TYPE_CHECKING:
+    from ggcp_schema.browse.screen import FileScreen
+
+PLAIN, FOUND, OTHER = "not bold", "bold underline", "dim not bold"  # styles of letters
+
+
+def resolve(document: Document, text: str) -> tuple[Field | None, int]:
+    """Return the field and the offset that a path, an element of data, or an offset means: as `ggcp-schema hex` does.
+
+    Raises `GgcpError` if there is no such place.
+    """
+    from ggcp_schema.inspect.paths import place
+
+    file, text = document.file, text.strip()
+    offset, _ = place(file, text.replace(",", "") if text.replace(",", "").isdecimal() else text)
+    field = file.field(text)
+    return (file.at(offset), offset) if field is None else (field, field.offset)
+
+
+class Places(Provider):
+    """The place that the words mean as they stand, and then the best hits of a fuzzy search."""
+
+    async def search(self, query: str) -> Hits:
+        screen: FileScreen = self.screen  # type: ignore[assignment]
+        document, problem, cancelled = screen.document, "", Event()
+        try:
+            field, offset = resolve(document, query)
+        except READ_ERRORS as error:
+            problem = str(error).replace("\n", "  ")
+        else:
+            words = f"{'no field' if field is None else field.path} at offset {offset:,} (0x{offset:x})"
+            yield Hit(1000.0, Text(escape(words)), partial(screen.go_to, query))
+
+        def report(result: Any) -> None:
+            if cancelled.is_set():
+                raise Cancelled
+
+        try:
+            found = await to_thread(search, document.index, query, report)
+        finally:
+            cancelled.set()
+        for hit in found.hits:
+            letters = ((escape(letter), FOUND if at in hit.at else PLAIN) for at, letter in enumerate(hit.text))
+            text = Text.assemble(*letters)
+            if hit.text != hit.path:
+                text.append(f"  {escape(hit.path)}", OTHER)
+            yield Hit(hit.score, text, partial(screen.go_to, hit.path))
+        if problem and not found.hits:
+            yield Hit(0.0, Text(problem, PLAIN), partial(screen.notify, problem, severity="error", markup=False))
+
+
+class Palette(CommandPalette):
+    """Textual's palette, in which Enter never takes a hit of other words than those that stand there.
+
+    Textual lets the hits of the words before stand until there are others.
+    """
+
+    def on_input_changed(self) -> None:
+        self.query_one(OptionList).clear_options()
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Go to a path or an offset at once if the search still runs."""
+        screen: Any = self.app.screen_stack[-2]
+        if self.query_one(OptionList).option_count or not event.value.strip():
+            return
+        event.prevent_default()
+        try:
+            resolve(screen.document, event.value)
+        except (AttributeError, *READ_ERRORS):  # Textual goes on to search
+            return
+        self.dismiss()
+        screen.call_later(screen.go_to, event.value)
+
+
+class KeyList(KeyPanel, can_focus=True):
+    """Textual's list of keys, which can be scrolled with keys here."""
+
+
+class KeyWindow(ModalScreen[None]):
+    """The keys of the pane with the focus, and of all panes."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,question_mark,enter", "dismiss", "Close", show=False)]
+
+    @property
+    def active_bindings(self) -> Any:
+        """The bindings below this window, which the list shows."""
+        return self.app.screen_stack[-2].active_bindings
+
+    def compose(self) -> ComposeResult:
+        keys = KeyList(classes="window")
+        keys.border_title, keys.border_subtitle = "Keys", "↑ ↓ PgUp PgDn: scroll   Esc: close"
+        yield keys
+
+    def on_mount(self) -> None:
+        self.query_one(KeyList).focus()
