@@ -176,12 +176,13 @@ class BrowseApp(App[None]):
     def action_command_palette(self) -> None:
         """Search commands, fields and tensors."""
         if not isinstance(self.screen, Palette):
-            self.push_screen(Palette())
+            self.push_screen(Palette(placeholder="a command, a field, a tensor, a text"))
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """Yield everything that a key does on this screen and in the focused pane, for the command palette."""
         for node, binding, enabled, _ in screen.active_bindings.values():
-            if enabled and isinstance(node, FileScreen | OpeningScreen | Pane):
+            is_ours = isinstance(node, FileScreen | OpeningScreen | Pane) and not binding.action.startswith("screen.")
+            if enabled and is_ours:
                 title = binding.description[:1].upper() + binding.description[1:]
                 key = binding.key_display or binding.key.partition(",")[0]
                 run = partial(self.call_later, node.run_action, binding.action)

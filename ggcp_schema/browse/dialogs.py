@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.containers import Horizontal, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Input, Label, ProgressBar, Static
 
@@ -107,7 +107,7 @@ class CommandWindow(ModalScreen[None]):
         self.command = command
 
     def compose(self) -> ComposeResult:
-        with Vertical(classes="window -small") as window:
+        with VerticalScroll(classes="window -small", can_focus=False) as window:
             window.border_title = self.command.title
             yield Label(self.command.note, markup=False)
             for blank in self.command.blanks:
@@ -148,6 +148,7 @@ class CommandWindow(ModalScreen[None]):
             missing[0].focus()
         elif not output.working:
             output.display = True
+            output.scroll_visible(animate=False)
             output.run_command(arguments(self.command.filled([each.value for each, _ in self._blanks()])))
 
     def action_complete(self) -> None:
