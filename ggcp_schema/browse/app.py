@@ -100,6 +100,9 @@ class OpeningScreen(Screen[None]):
         self.app.push_screen(KeyWindow())
 
 
+OWNERS = (FileScreen, OpeningScreen, Pane)  # of the keys that the palette lists
+
+
 class BrowseApp(App[None]):
     """The browser of one file, or of two.
 
@@ -181,8 +184,7 @@ class BrowseApp(App[None]):
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """Yield everything that a key does on this screen and in the focused pane, for the command palette."""
         for node, binding, enabled, _ in screen.active_bindings.values():
-            is_ours = isinstance(node, FileScreen | OpeningScreen | Pane) and not binding.action.startswith("screen.")
-            if enabled and is_ours:
+            if enabled and isinstance(node, OWNERS) and not binding.action.startswith("screen."):
                 title = binding.description[:1].upper() + binding.description[1:]
                 key = binding.key_display or binding.key.partition(",")[0]
                 run = partial(self.call_later, node.run_action, binding.action)

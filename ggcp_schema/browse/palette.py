@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from asyncio import to_thread
+from contextlib import suppress
 from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -72,26 +73,31 @@ class Places(Provider):
 
 
 class Palette(CommandPalette):
-    """Textual's palette, in which Enter never takes a hit of other words than those that stand there.
+    """Textual's palette, in which Enter waits for the hits of the words that stand there.
 
-    Textual lets the hits of the words before stand until there are others.
+    Textual takes the hits of the words before as long as there are no others.
     """
+
+    awaited: str | None = None  # words after which Enter was pressed
 
     def on_input_changed(self) -> None:
         self.query_one(OptionList).clear_options()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Go to a path or an offset at once if the search still runs."""
-        screen: Any = self.app.screen_stack[-2]
+        """Go to a path or an offset at once if the search still runs; else to the best hit once it is found."""
         if self.query_one(OptionList).option_count or not event.value.strip():
             return
         event.prevent_default()
-        try:
+        self.awaited = event.value
+        screen: Any = self.app.screen_stack[-2]
+        with suppress(AttributeError, *READ_ERRORS):  # the screen has no file, or the file no such place
             resolve(screen.document, event.value)
-        except (AttributeError, *READ_ERRORS):  # Textual goes on to search
-            return
-        self.dismiss()
-        screen.call_later(screen.go_to, event.value)
+            self.dismiss()
+            screen.call_later(screen.go_to, event.value)
+
+    def on_option_list_option_highlighted(self) -> None:
+        if self.awaited == self.query_one(Input).value:
+            self.query_one(OptionList).action_select()
 
 
 class KeyList(KeyPanel, can_focus=True):

@@ -48,7 +48,8 @@ class BrowseScreen(FileScreen):
             with Container(id="tree-frame", classes="frame"):
                 yield TreeView(self.document)
             with Container(id="tabs-frame", classes="frame"), self.tabs:
-                yield from (TabPane(pane.TITLE, id=f"tab-{index}") for index, pane in enumerate(self.panes))
+                for index, pane in enumerate(self.panes):
+                    yield TabPane(pane.TITLE, *self.panes[: not index], id=f"tab-{index}")
         with Container(id="hex-frame", classes="frame"):
             yield HexView(self.document)
         yield from self.edges()

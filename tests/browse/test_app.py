@@ -8,6 +8,7 @@ import re
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -23,9 +24,11 @@ from ggcp_schema.browse.overview import FileMap, Overview, Schema
 from ggcp_schema.browse.palette import KeyWindow, Palette
 from ggcp_schema.browse.panes import TopBar
 from ggcp_schema.browse.plots import Histogram, PictureView
+from ggcp_schema.browse.single import BrowseScreen
 from ggcp_schema.browse.tables import HealthView, Layers
 from ggcp_schema.browse.values import Values
 from ggcp_schema.errors import FileError
+from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats import open_file
 from ggcp_schema.formats.file import File
 from ggcp_schema.inspect.histogram import Distribution
@@ -98,8 +101,7 @@ async def next_and_previous_tensor(browser: Browser) -> None:
 async def search(browser: Browser) -> None:
     await browser.press("slash")
     await browser.type("w3 2")
-    await browser.settle()
-    assert "layers[2].w3" in browser.text()
+    await browser.until(lambda: "layers[2].w3" in browser.text())
     await browser.press("down", "up", "enter")
     assert browser.path == "layers[2].w3"
     await browser.press("slash", "escape")
@@ -328,10 +330,9 @@ async def the_vocabulary_is_asked_for_and_its_path_completed(browser: Browser) -
 async def help_lists_the_keys_and_closes(browser: Browser) -> None:
     await browser.press("question_mark")
     assert isinstance(browser.app.screen, KeyWindow)
-    assert "Expand, or to the first child" in browser.text()
-    for _ in range(10):
-        await browser.press("pagedown")
-    assert "Stop looking" in browser.text(), "the last key cannot be read"
+    await browser.until(lambda: "Expand, or to the first child" in browser.text())
+    await browser.press(*["pagedown"] * 10)
+    await browser.until(lambda: "Open the command palette" in " ".join(browser.text().split()))
     await browser.press("escape")
     assert browser.app.screen is browser.screen
 
@@ -428,17 +429,22 @@ def test_health_says_where_a_checkpoint_is_unsound(tmp_path: Path) -> None:
     browse(path, script=script, size=(200, 50))
 
 
-def test_a_file_that_changes_or_shrinks_gives_a_message_and_can_be_opened_again(tmp_path: Path) -> None:
-    path = tmp_path / "shrinks.ggcp"
+def test_a_file_that_changes_shrinks_or_is_replaced_gives_a_message_and_can_be_opened_again(tmp_path: Path) -> None:
+    path, other = tmp_path / "shrinks.ggcp", tmp_path / "other.ggcp"
     path.write_bytes(ALICE.read_bytes())
 
     async def script(browser: Browser) -> None:
+        await browser.go_to("layers[1].wq.data[17]")
+        await browser.press("2")
+        browser.screen.look_for_changes()
+        assert "✓ whole" in browser.text("TopBar")
         os.utime(path, (1, 1))
         browser.screen.look_for_changes()
         assert "changed on disk" in browser.text("TopBar")
         await browser.press("r")
         await browser.settle()
         assert "✓ whole" in browser.text("TopBar")
+        the_place_and_the_tab_are_kept(browser)
         os.truncate(path, 5000)
         await browser.press("tab", "tab", "ctrl+end", "ctrl+home", "pagedown")
         for key in "256":  # those that read tensors: values, health, layers
@@ -449,6 +455,17 @@ def test_a_file_that_changes_or_shrinks_gives_a_message_and_can_be_opened_again(
         await browser.press("r")
         await browser.settle()
         assert "✓ whole" in browser.text("TopBar")
+        other.write_bytes(ALICE.read_bytes())
+        other.rename(path)
+        browser.screen.look_for_changes()
+        await browser.painted()
+        assert "changed on disk" in browser.text("TopBar")
+        assert "replaced by another file" in browser.text()
+
+    def the_place_and_the_tab_are_kept(browser: Browser) -> None:
+        assert browser.path == "layers[1].wq.data"
+        assert browser.hex.cursor == browser.app.files[0].tensors["layers[1].wq"].offset + 4 * 17
+        assert "layers[1].wq[0, 17] = " in browser.text("Values")
 
     browse(path, script=script)
 
@@ -460,11 +477,12 @@ def test_a_file_that_changes_or_shrinks_gives_a_message_and_can_be_opened_again(
 def test_every_format_opens_and_every_tab_shows_something(name: str) -> None:
     async def script(browser: Browser) -> None:
         if name.endswith(".gguf"):
-            await browser.resize(200, 50)
+            await it_opens_with_the_first_field_and_the_keys_of_a_gguf_file(browser)
             await browser.go_to("general.name")
             assert "general.name  'alice-vocab'" in browser.text()
             await browser.press("tab", "tab")
             assert "general.name" in browser.text("HexView")
+            await neighbours_differ_in_shade_and_keep_theirs_when_the_view_scrolls(browser)
             await browser.press("tab")
         await browser.press("n")
         for key, kind in enumerate(TABS, 1):
@@ -473,11 +491,28 @@ def test_every_format_opens_and_every_tab_shows_something(name: str) -> None:
             assert browser.text(kind.__name__).strip()
         await browser.press("slash")
         await browser.type("o")
-        await browser.settle()
         await browser.press("enter")
+        await browser.until(lambda: isinstance(browser.app.screen, BrowseScreen))
         assert browser.path
 
-    browse(FIXTURES / name, script=script, size=(80, 24))
+    browse(FIXTURES / name, script=script, size=(200, 50) if name.endswith(".gguf") else (80, 24))
+
+
+async def it_opens_with_the_first_field_and_the_keys_of_a_gguf_file(browser: Browser) -> None:
+    assert browser.path == "magic"
+    assert list(browser.hex.selection) == [0, 1, 2, 3]
+    assert "general.architecture  'llama'" in browser.text("TreeView")
+    assert "tokenizer.ggml.tokens  ['<unk>'" in browser.text("TreeView")
+
+
+async def neighbours_differ_in_shade_and_keep_theirs_when_the_view_scrolls(browser: Browser) -> None:
+    before: dict[int, bool] = {}
+    for _ in range(5):
+        await browser.press("pagedown")
+        shades = browser.hex._shades
+        assert all(one != other for one, other in pairwise(shades.values()))
+        assert all(before[start] == shades[start] for start in shades.keys() & before.keys())
+        before = shades
 
 
 # Opening ---------------------------------------------------------------------------------------------------
@@ -552,22 +587,30 @@ def test_an_unforeseen_error_while_the_file_is_opened_is_not_swallowed() -> None
 # Background work -------------------------------------------------------------------------------------------
 
 
-def test_work_stops_when_the_selection_moves(monkeypatch: pytest.MonkeyPatch) -> None:
-    started, stopped = [], []
-    go_on = threading.Event()
+def test_work_stops_when_the_selection_moves_and_quitting_does_not_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[str] = []
+    stopped, blocked = [], threading.Event()
 
-    def slow(tensor: object, report: jobs.Report) -> None:
-        started.append(tensor.path)  # type: ignore[attr-defined]
+    def slow(tensor: Tensor, report: jobs.Report) -> None:
+        started.append(tensor.path)
         try:
-            while not go_on.wait(0.005):
+            while True:
+                time.sleep(0.005)
                 report(None)
         except jobs.Cancelled:
-            stopped.append(tensor.path)  # type: ignore[attr-defined]
+            stopped.append(tensor.path)
             raise
 
-    monkeypatch.setattr(plots, "measured", slow)
+    def note(tensor: Tensor, report: jobs.Report) -> Distribution:
+        started.append(tensor.path)
+        return Distribution(tensor, 1.0)
+
+    def block(tensor: Tensor, report: jobs.Report) -> None:
+        started.append(tensor.path)
+        blocked.wait()
 
     async def script(browser: Browser) -> None:
+        monkeypatch.setattr(plots, "measured", slow)
         await browser.go_to("norm")
         await browser.press("3")
         await browser.until(lambda: started)
@@ -578,42 +621,17 @@ def test_work_stops_when_the_selection_moves(monkeypatch: pytest.MonkeyPatch) ->
         await browser.press("1")
         await browser.until(lambda: len(stopped) == 2)
         assert stopped == ["norm", "output"]
+        await holding_a_key_starts_no_work_on_the_way(browser)
+        monkeypatch.setattr(plots, "measured", block)
+        await browser.press("n")
+        await browser.until(lambda: len(started) == 4)
 
-    browse(SMALL, script=script, size=(80, 24))
-
-
-def test_holding_a_key_starts_no_work_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    started = []
-
-    def note(tensor: object, report: jobs.Report) -> Distribution:
-        started.append(tensor.path)  # type: ignore[attr-defined]
-        return Distribution(tensor, 1.0)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(plots, "measured", note)
-    monkeypatch.setattr(plots, "DELAY", 0.5)
-
-    async def script(browser: Browser) -> None:
-        await browser.press("3", "n", "n", "n", "n", "n")
+    async def holding_a_key_starts_no_work_on_the_way(browser: Browser) -> None:
+        monkeypatch.setattr(plots, "measured", note)
+        monkeypatch.setattr(plots, "DELAY", 0.5)
+        await browser.press("3", "n", "n", "n")
         await browser.settle()
-        assert started == ["layers[0].wq"]
-
-    browse(SMALL, script=script, size=(80, 24))
-
-
-def test_quitting_does_not_wait_for_work_that_cannot_be_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
-    blocked = threading.Event()
-    started = []
-
-    def block(tensor: object, report: jobs.Report) -> None:
-        started.append(tensor)
-        blocked.wait()
-
-    monkeypatch.setattr(plots, "measured", block)
-
-    async def script(browser: Browser) -> None:
-        await browser.go_to("norm")
-        await browser.press("3")
-        await browser.until(lambda: started)
+        assert started[2:] == ["layers[0].wk"]
 
     browse(SMALL, script=script, size=(80, 24))
     assert not blocked.is_set()
@@ -685,10 +703,11 @@ async def the_edges_fit(browser: Browser) -> None:
 MOVES = (the_tree_moves_the_bytes, the_bytes_move_the_tree, next_and_previous_tensor, search, go_to)
 
 
-@pytest.mark.parametrize("size", [(60, 15), (200, 50)], ids=lambda size: f"{size[0]}x{size[1]}")
-def test_at_the_smallest_and_the_largest_size(size: tuple[int, int]) -> None:
-    moves = MOVES if size == (60, 15) else ()
-    browse(ALICE, script=in_turn(the_edges_fit, *moves, every_tab), size=size)
+def test_at_the_smallest_and_the_largest_size() -> None:
+    async def larger(browser: Browser) -> None:
+        await browser.resize(200, 50)
+
+    browse(ALICE, script=in_turn(the_edges_fit, *MOVES, every_tab, larger, the_edges_fit, every_tab), size=(60, 15))
 
 
 def test_moving_and_arranging() -> None:

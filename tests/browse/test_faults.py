@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -31,10 +32,9 @@ from ggcp_schema.errors import FileError
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats import open_file
 from ggcp_schema.inspect import MARK, health, text
-from ggcp_schema.inspect.diff import FieldRow
 from ggcp_schema.inspect.search import Index, search
 from tests.browse.driver import Browser, browse
-from tests.helpers import FIXTURES, ORDERS, TRUNCATED
+from tests.helpers import FIXTURES, TRUNCATED
 
 ALICE = FIXTURES / "alice.ggcp"
 
@@ -196,16 +196,18 @@ def test_health_and_the_other_tabs_pass_over_tensors_that_cannot_be_read(tmp_pat
     browse(quantized(tmp_path / "q.gguf"), script=script)
 
 
-def test_an_error_does_not_start_the_work_again_at_each_move(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_is_shown_and_does_not_start_the_work_again_at_each_move(monkeypatch: pytest.MonkeyPatch) -> None:
     started = []
 
-    def fail(tensors: object, report: object) -> None:
-        started.append(tensors)
+    def fail(what: object, report: object) -> None:
+        started.append(what)
         raise FileError("the disk is broken")
 
     monkeypatch.setattr("ggcp_schema.browse.tables.measure_all", fail)
+    monkeypatch.setattr(Document, "study", fail)
 
     async def script(browser: Browser) -> None:
+        assert "the disk is broken" in browser.text("Overview")
         await browser.press("6")
         await browser.settle()
         await browser.press("n", "n", "n")
@@ -214,7 +216,7 @@ def test_an_error_does_not_start_the_work_again_at_each_move(monkeypatch: pytest
         assert browser.screen.query_one(Layers).error
 
     browse(FIXTURES / "v1-adam.ggcp", script=script)
-    assert len(started) == 1
+    assert len(started) == 2
 
 
 def test_wide_letters_take_two_cells() -> None:
@@ -244,22 +246,6 @@ def test_a_dead_token_leads_to_its_row_wherever_the_embeddings_stand(monkeypatch
     browse(ALICE, script=script, tokens=lambda token: f"token {token}!")
 
 
-def test_a_change_that_is_a_field_of_neither_file_moves_nothing() -> None:
-    a, b = (path for path in ORDERS if path.name in ("aug-B-3.ggcp", "aug-C-3.ggcp"))
-
-    async def script(browser: Browser) -> None:
-        screen = browser.app.screen_stack[1]
-        assert isinstance(screen, pair.PairScreen)
-        before = (screen.side, screen.field)
-        nowhere = pair.Change(FieldRow("n_rot", "different", None, None), "n_rot", ((None, None), (None, None)))
-        screen.changes.changes.rows.insert(0, nowhere)
-        screen.changes.moved()
-        await browser.painted()
-        assert (screen.side, screen.field) == before
-
-    browse(a, b, script=script)
-
-
 def test_moments_that_are_lost_are_not_called_absent() -> None:
     with open_file(TRUNCATED, partial=True) as file:
         assert health.find_moments(file).evidence.startswith(
@@ -270,38 +256,6 @@ def test_moments_that_are_lost_are_not_called_absent() -> None:
 
 
 # The file on the disk --------------------------------------------------------------------------------------
-
-
-def test_a_file_that_is_replaced_is_noticed(tmp_path: Path) -> None:
-    path, other = tmp_path / "file.ggcp", tmp_path / "other.ggcp"
-    for each in (path, other):
-        each.write_bytes(ALICE.read_bytes())
-
-    async def script(browser: Browser) -> None:
-        browser.screen.look_for_changes()
-        assert "✓ whole" in browser.text("TopBar")
-        other.rename(path)
-        browser.screen.look_for_changes()
-        await browser.painted()
-        assert "changed on disk" in browser.text("TopBar")
-        assert "replaced by another file" in browser.text()
-
-    browse(path, script=script)
-
-
-def test_opening_again_keeps_the_place_and_the_tab(tmp_path: Path) -> None:
-    path = tmp_path / "file.ggcp"
-    path.write_bytes(ALICE.read_bytes())
-
-    async def script(browser: Browser) -> None:
-        await browser.go_to("layers[1].wq.data[17]")
-        await browser.press("2", "r")
-        await browser.settle()
-        assert browser.path == "layers[1].wq.data"
-        assert browser.hex.cursor == browser.app.files[0].tensors["layers[1].wq"].offset + 4 * 17
-        assert "layers[1].wq[0, 17] = " in browser.text("Values")
-
-    browse(path, script=script)
 
 
 def test_an_error_of_the_disk_is_not_called_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,53 +289,35 @@ def test_opening_a_file_again_lets_the_last_one_go() -> None:
         (gc.enable if was_enabled else gc.disable)()
 
 
-def test_quitting_ends_the_command_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dialogs, "arguments", lambda words: [sys.executable, "-c", "import time; time.sleep(600)"])
-    processes = []
+def test_a_command_shows_how_far_it_is_and_ends_on_escape_and_with_the_browser(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = f"import time; time.sleep(0.2); print('{MARK}30 120', flush=True); time.sleep(600)"
+    monkeypatch.setattr(dialogs, "arguments", lambda words: [sys.executable, "-c", code])
+    processes: list[subprocess.Popen[bytes]] = []
 
     async def script(browser: Browser) -> None:
         await browser.press("c", "enter")
         output = browser.app.screen.query_one(dialogs.Output)
+        await browser.until(lambda: "25%" in browser.text())
+        await browser.press("escape")
+        assert "25%" not in browser.text()
+        assert "stopped; nothing was written" in browser.text()
         assert output.process is not None
-        processes.append(output.process)
-        assert output.process.poll() is None
+        assert output.process.poll() is not None
+        await browser.press("escape")
+        assert browser.app.screen is browser.screen
+        await browser.press("c", "enter")
+        processes.append(browser.app.screen.query_one(dialogs.Output).process)
+        assert processes[0].poll() is None
         browser.app.exit()
 
     browse(ALICE, script=script)
     assert processes[0].wait(60) != 0
 
 
-def test_escape_stops_the_command_and_says_so_and_until_then_it_shows_how_far_it_is(
+def test_the_file_is_looked_at_from_time_to_time_and_what_is_found_before_the_overview_is_there_is_shown(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    code = f"import time; time.sleep(0.2); print('{MARK}30 120', flush=True); time.sleep(600)"
-    monkeypatch.setattr(dialogs, "arguments", lambda words: [sys.executable, "-c", code])
-
-    async def script(browser: Browser) -> None:
-        await browser.press("c", "enter")
-        await browser.until(lambda: "25%" in browser.text())
-        await browser.press("escape")
-        assert "25%" not in browser.text()
-        assert "stopped; nothing was written" in browser.text()
-        assert browser.app.screen.query_one(dialogs.Output).process.poll() is not None  # type: ignore[union-attr]
-        await browser.press("escape")
-        assert browser.app.screen is browser.screen
-
-    browse(ALICE, script=script)
-
-
-def test_the_file_is_looked_at_from_time_to_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ggcp_schema.browse.screen.WATCH", 0.01)
     looked: list[float] = []
-    monkeypatch.setattr("ggcp_schema.browse.screen.check_same_file", lambda source: looked.append(time.monotonic()))
-
-    async def script(browser: Browser) -> None:
-        await browser.until(lambda: len(looked) > 2)
-
-    browse(ALICE, script=script)
-
-
-def test_what_is_found_while_the_overview_is_made_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     compose = Overview.compose
 
     def composed(self: Overview) -> ComposeResult:
@@ -390,20 +326,11 @@ def test_what_is_found_while_the_overview_is_made_is_shown(monkeypatch: pytest.M
         return compose(self)
 
     monkeypatch.setattr(Overview, "compose", composed)
+    monkeypatch.setattr("ggcp_schema.browse.screen.WATCH", 0.01)
+    monkeypatch.setattr("ggcp_schema.browse.screen.check_same_file", lambda source: looked.append(time.monotonic()))
 
     async def script(browser: Browser) -> None:
         assert "untrained" in browser.text("Overview")
-
-    browse(ALICE, script=script)
-
-
-def test_why_a_file_cannot_be_summarized_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(self: Document, report: object) -> None:
-        raise FileError("nothing can be said")
-
-    monkeypatch.setattr(Document, "study", fail)
-
-    async def script(browser: Browser) -> None:
-        assert "nothing can be said" in browser.text("Overview")
+        await browser.until(lambda: len(looked) > 2)
 
     browse(ALICE, script=script)

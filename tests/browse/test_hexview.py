@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from itertools import pairwise
 from pathlib import Path
 
 from hypothesis import given
@@ -23,20 +22,6 @@ def test_a_line_fits_and_every_column_leads_back_to_its_byte(size: int, width: i
         assert column + 2 < layout.text_column
     if width >= 40:
         assert layout.text_column + layout.per_line + (layout.names and layout.names + 2) <= width
-
-
-def test_neighbours_differ_in_shade_and_keep_theirs_when_the_view_scrolls() -> None:
-    async def script(browser: Browser) -> None:
-        await browser.press("tab", "tab")
-        before: dict[int, bool] = {}
-        for _ in range(8):
-            await browser.press("pagedown")
-            shades = browser.hex._shades
-            assert all(one != other for one, other in pairwise(shades.values()))
-            assert all(before[start] == shades[start] for start in shades.keys() & before.keys())
-            before = shades
-
-    browse(FIXTURES / "alice-vocab.gguf", script=script)
 
 
 def test_bytes_after_damage_belong_to_no_field(tmp_path: Path) -> None:

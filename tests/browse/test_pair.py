@@ -13,9 +13,10 @@ from gguf import GGMLQuantizationType, GGUFWriter
 
 from ggcp_schema.browse.document import Document
 from ggcp_schema.browse.hexview import HexView
-from ggcp_schema.browse.pair import PairScreen, compare, counterpart, signed
+from ggcp_schema.browse.pair import Change, PairScreen, compare, counterpart, signed
 from ggcp_schema.browse.tree import TreeView
 from ggcp_schema.formats import open_file
+from ggcp_schema.inspect.diff import FieldRow
 from tests.browse.driver import Browser, browse
 from tests.helpers import FIXTURES, ORDERS, run_cli
 
@@ -132,7 +133,9 @@ def test_selecting_in_one_selects_in_the_other(tmp_path: Path) -> None:
     browse(ALICE, changed(tmp_path), script=script, size=(60, 15))
 
 
-def test_the_screen_shows_what_changed(tmp_path: Path) -> None:
+def test_the_screen_shows_what_changed_and_marks_the_bytes_that_differ(tmp_path: Path) -> None:
+    later = changed(tmp_path)
+
     async def script(browser: Browser) -> None:
         await browser.settle()
         shown = browser.text("ChangeList")
@@ -144,8 +147,31 @@ def test_the_screen_shows_what_changed(tmp_path: Path) -> None:
         assert any("≠ train_its" in line for line in tree.splitlines())
         assert any("≠ layers" in line for line in tree.splitlines())
         assert not any("≠ output" in line for line in tree.splitlines())
+        await bytes_that_differ_are_marked(browser)
+        await commands_are_about_the_file_with_the_focus(browser)
 
-    browse(ALICE, changed(tmp_path), script=script, size=(200, 50))
+    async def bytes_that_differ_are_marked(browser: Browser) -> None:
+        views = [pair(browser).query_one(f"#hex-{letter}", HexView) for letter in "ab"]
+        await browser.go_to("train_its")
+        assert [view.different for view in views] == [{8, 9}] * 2  # 70 17 00 00 and 00 19 00 00
+        colours = {
+            (segment.text, segment.style.bgcolor.triplet)
+            for segment in views[1].render_line(0)
+            if segment.style and segment.style.bgcolor
+        }
+        assert len({colour for text, colour in colours if text.strip() in ("19", "00")}) > 1
+        await browser.go_to("version")
+        assert [view.different for view in views] == [set()] * 2
+
+    async def commands_are_about_the_file_with_the_focus(browser: Browser) -> None:
+        for pane, path in (("1", ALICE), ("2", later)):
+            await browser.press(pane, "n")
+            for key, word in (("x", "extract"), ("e", "export"), ("c", "convert")):
+                await browser.press(key)
+                assert browser.app.screen.line.startswith(f"ggcp-schema {word} {path} ")
+                await browser.press("escape")
+
+    browse(ALICE, later, script=script, size=(200, 50))
 
 
 def test_checkpoints_of_two_layouts_have_the_names_and_marks_of_their_trees() -> None:
@@ -170,22 +196,18 @@ def test_tab_goes_through_all_panes() -> None:
         await browser.press("5", *["right"] * 17)
         assert screen.query_one("#hex-a", HexView).cursor == 17
         assert screen.query_one("#tree-a", TreeView).field.path == "train_tokens"
+        await a_change_that_is_a_field_of_neither_file_moves_nothing(browser)
+
+    async def a_change_that_is_a_field_of_neither_file_moves_nothing(browser: Browser) -> None:
+        screen = pair(browser)
+        before = (screen.side, screen.field)
+        nowhere = Change(FieldRow("n_rot", "different", None, None), "n_rot", ((None, None), (None, None)))
+        screen.changes.changes.rows.insert(0, nowhere)
+        screen.changes.moved()
+        await browser.painted()
+        assert (screen.side, screen.field) == before
 
     browse(A, B, script=script)
-
-
-def test_commands_are_about_the_file_with_the_focus(tmp_path: Path) -> None:
-    later = changed(tmp_path)
-
-    async def script(browser: Browser) -> None:
-        for pane, path in (("1", ALICE), ("2", later)):
-            await browser.press(pane, "n")
-            for key, word in (("x", "extract"), ("e", "export"), ("c", "convert")):
-                await browser.press(key)
-                assert browser.app.screen.line.startswith(f"ggcp-schema {word} {path} ")
-                await browser.press("escape")
-
-    browse(ALICE, later, script=script)
 
 
 def test_a_damaged_file_can_be_compared() -> None:
@@ -194,21 +216,3 @@ def test_a_damaged_file_can_be_compared() -> None:
         assert "changed field" in browser.text("ChangeList")
 
     browse(FIXTURES / "v0-adam.ggcp", FIXTURES / "truncated-v0-lbfgs.ggcp", script=script)
-
-
-def test_bytes_that_differ_are_marked(tmp_path: Path) -> None:
-    async def script(browser: Browser) -> None:
-        screen = pair(browser)
-        views = [screen.query_one(f"#hex-{letter}", HexView) for letter in "ab"]
-        await browser.go_to("train_its")
-        assert [view.different for view in views] == [{8, 9}] * 2  # 70 17 00 00 and 00 19 00 00
-        colours = {
-            (segment.text, segment.style.bgcolor.triplet)
-            for segment in views[1].render_line(0)
-            if segment.style and segment.style.bgcolor
-        }
-        assert len({colour for text, colour in colours if text.strip() in ("19", "00")}) > 1
-        await browser.go_to("version")
-        assert [view.different for view in views] == [set()] * 2
-
-    browse(ALICE, changed(tmp_path), script=script, size=(200, 50))

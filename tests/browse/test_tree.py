@@ -7,7 +7,7 @@ from pathlib import Path
 from gguf import GGUFWriter
 
 from ggcp_schema.browse.tree import GROUP, Group, TreeView
-from tests.browse.driver import Browser, browse
+from tests.browse.driver import Browser, browse, in_turn
 from tests.helpers import FIXTURES
 
 ALICE = FIXTURES / "alice.ggcp"
@@ -24,9 +24,8 @@ def expanded(tree: TreeView) -> set[str]:
     return found
 
 
-def test_every_field_is_revealed_and_what_was_left_is_collapsed_again() -> None:
-    async def script(browser: Browser) -> None:
-        await browser.begin_again()
+def test_every_field_is_revealed_and_what_was_left_is_collapsed_again_unless_the_user_expanded_it() -> None:
+    async def revealed(browser: Browser) -> None:
         tree, file = browser.tree, browser.app.files[0]
         for path in ("layers[2].w1.ne[1]", "hparams.n_rot", "optimizer.state.m.data", "norm", "layers[0].wq.name"):
             tree.reveal(file.find(path))
@@ -34,12 +33,7 @@ def test_every_field_is_revealed_and_what_was_left_is_collapsed_again() -> None:
             assert tree.field.path == path
         assert expanded(tree) == {"layers", "layers[0]", "layers[0].wq"}
 
-    browse(ALICE, script=script)
-
-
-def test_what_the_user_expanded_stays_with_all_that_leads_to_it() -> None:
-    async def script(browser: Browser) -> None:
-        await browser.begin_again()
+    async def expanded_by_the_user(browser: Browser) -> None:
         await browser.go_to("layers[1].wq")
         await browser.press("right", "right")
         assert browser.path == "layers[1].wq.n_dims"
@@ -50,7 +44,7 @@ def test_what_the_user_expanded_stays_with_all_that_leads_to_it() -> None:
         await browser.press("left", "left")
         assert browser.path == "norm"
 
-    browse(ALICE, script=script)
+    browse(ALICE, script=in_turn(revealed, expanded_by_the_user))
 
 
 def test_at_first_what_there_is_room_for_is_expanded() -> None:
@@ -75,9 +69,9 @@ def test_a_long_list_unfolds_in_groups(tmp_path: Path) -> None:
     async def script(browser: Browser) -> None:
         await browser.press("slash")
         await browser.type(f"token {2 * GROUP + 1}")
-        await browser.settle()
         await browser.press("enter")
-        assert f"[{2 * GROUP + 1}]" in (browser.path or "")
+        await browser.until(lambda: f"[{2 * GROUP + 1}]" in (browser.path or ""))
+        await browser.painted()
         node = browser.tree.cursor_node
         assert [each.data.path for each in node.parent.children] == [
             (browser.path or "").replace(str(2 * GROUP + 1), str(number)) for number in range(2 * GROUP, 2 * GROUP + 5)
@@ -91,13 +85,3 @@ def test_a_long_list_unfolds_in_groups(tmp_path: Path) -> None:
         assert "[2,000 … 2,004]" in browser.text("TreeView")
 
     browse(path, script=script)
-
-
-def test_it_opens_with_the_first_field_and_the_keys_of_a_gguf_file() -> None:
-    async def script(browser: Browser) -> None:
-        assert browser.path == "magic"
-        assert list(browser.hex.selection) == [0, 1, 2, 3]
-        assert "general.architecture  'llama'" in browser.text("TreeView")
-        assert "tokenizer.ggml.tokens  ['<unk>'" in browser.text("TreeView")
-
-    browse(FIXTURES / "alice-vocab.gguf", script=script, size=(200, 50))
