@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 from rich.segment import Segment
 from rich.style import Style
-from textual import events
 from textual.binding import Binding, BindingType
 
 from ggcp_schema.browse.document import READ_ERRORS, Document
@@ -109,20 +108,18 @@ class HexView(LineView):
     # Moving ------------------------------------------------------------------------------------------------
 
     @property
-    def row(self) -> int:
-        return self.cursor // self.grid.per_line
+    def per_line(self) -> int:
+        return self.grid.per_line
+
+    @property
+    def last(self) -> int:
+        return self.file.size - 1
 
     def count(self) -> int:
-        return -(-self.file.size // self.grid.per_line)
+        return -(-self.file.size // self.per_line)
 
-    def relayout(self) -> None:
-        cursor = self.cursor
-        super().relayout()
-        self.cursor = cursor
-
-    def on_resize(self) -> None:
+    def on_resize(self) -> None:  # Textual calls the method of the base class too
         self.reload()
-        self.relayout()
 
     def mark(self, field: Field | None, cursor: int | None = None) -> None:
         """Mark the bytes of a field, and put the cursor on its first byte or on the given one."""
@@ -136,26 +133,17 @@ class HexView(LineView):
         self.selection = chosen
         self.put(min(cursor, max(0, self.file.size - 1)), centre=True)
 
-    def jump(self, index: int) -> None:
-        """Put the cursor on a byte, as the user does by moving it."""
-        index = min(max(index, 0), self.file.size - 1)
-        if index != self.cursor and self.file.size:
-            self.put(index)
-            self.post_message(Moved(self, index))
+    def moved(self) -> None:
+        self.post_message(Moved(self, self.cursor))
 
     def action_move_lines(self, step: int) -> None:
-        offset = self.cursor + step * self.grid.per_line
-        if 0 <= offset < self.file.size:
+        offset = self.cursor + step * self.per_line
+        if 0 <= offset <= self.last:
             self.jump(offset)
 
-    def action_page(self, step: int) -> None:
-        self.jump(self.cursor + step * self.grid.per_line * max(1, self.body - 1))
-
     def action_line_end(self, side: int) -> None:
-        self.jump(self.row * self.grid.per_line + (0 if side < 0 else self.grid.per_line - 1))
-
-    def action_end(self, side: int) -> None:
-        self.jump(0 if side < 0 else self.file.size - 1)
+        start = self.cursor - self.cursor % self.per_line
+        self.jump(start if side < 0 else start + self.per_line - 1)
 
     def action_field(self, step: int) -> None:
         """Go to the first byte of the next or previous field."""
@@ -163,18 +151,15 @@ class HexView(LineView):
         if here is None:
             self.jump(max(0, self.damage_at - 1))
         elif step > 0:
-            self.jump(here.end if here.end < self.file.size else self.cursor)
+            self.jump(here.end if here.end <= self.last else self.cursor)
         elif self.cursor > here.offset:
             self.jump(here.offset)
         else:
             before = self.file.at(here.offset - 1) if here.offset else None
             self.jump(0 if before is None else before.offset)
 
-    def on_click(self, event: events.Click) -> None:
-        event.prevent_default()  # the method of the base class
-        row, column = self.line_at(event)
-        if row >= 0:
-            self.jump(row * self.grid.per_line + self.grid.byte_at(column))
+    def clicked(self, line: int, column: int) -> None:
+        self.jump(line * self.per_line + self.grid.byte_at(column))
 
     # Drawing -----------------------------------------------------------------------------------------------
 

@@ -118,7 +118,7 @@ class LineView(ScrollView, Drawn, can_focus=True):
     ]
 
     top = 0  # fixed lines
-    cursor = 0
+    cursor = 0  # an item
     marks_line = True  # the line of the cursor is drawn in another style
 
     def count(self) -> int:
@@ -142,9 +142,14 @@ class LineView(ScrollView, Drawn, can_focus=True):
     # Moving ------------------------------------------------------------------------------------------------
 
     @property
-    def row(self) -> int:
-        """The line of the cursor."""
-        return self.cursor
+    def per_line(self) -> int:
+        """The items of a line, between which the cursor moves."""
+        return 1
+
+    @property
+    def last(self) -> int:
+        """The last item; -1 if there is none."""
+        return self.count() - 1
 
     @property
     def body(self) -> int:
@@ -153,7 +158,7 @@ class LineView(ScrollView, Drawn, can_focus=True):
 
     def relayout(self) -> None:
         """Take note that the number of lines has changed."""
-        self.cursor = min(self.cursor, max(0, self.count() - 1))
+        self.cursor = min(self.cursor, max(0, self.last))
         self.virtual_size = Size(0, self.count() + self.top)
         self.refresh()
 
@@ -165,21 +170,21 @@ class LineView(ScrollView, Drawn, can_focus=True):
         self.show_cursor()
 
     def jump(self, index: int) -> None:
-        """Put the cursor on a line, as the user does by moving it."""
-        index = min(max(index, 0), self.count() - 1)
+        """Put the cursor on an item, as the user does by moving it."""
+        index = min(max(index, 0), self.last)
         if index != self.cursor and index >= 0:
             self.put(index)
             self.moved()
 
     def put(self, index: int, *, centre: bool = False) -> None:
-        """Put the cursor on a line that exists."""
+        """Put the cursor on an item that exists."""
         self.cursor = index
         self.show_cursor(centre=centre)
         self.refresh()
 
     def show_cursor(self, *, centre: bool = False) -> None:
         """Scroll so that the cursor can be seen."""
-        top, row = round(self.scroll_y), self.row
+        top, row = round(self.scroll_y), self.cursor // self.per_line
         if self.body and not top <= row < top + self.body:
             top = row - self.body // 3 if centre else row if row < top else row - self.body + 1
             self.scroll_to(y=max(0, top), animate=False)
@@ -188,29 +193,28 @@ class LineView(ScrollView, Drawn, can_focus=True):
         self.jump(self.cursor + step)
 
     def action_page(self, step: int) -> None:
-        self.jump(self.cursor + step * max(1, self.body - 1))
+        self.jump(self.cursor + step * self.per_line * max(1, self.body - 1))
 
     def action_end(self, side: int) -> None:
-        self.jump(0 if side < 0 else self.count() - 1)
+        self.jump(0 if side < 0 else self.last)
 
     def action_choose(self) -> None:
         if self.count():
             self.chosen()
 
-    def line_at(self, event: events.Click) -> tuple[int, int]:
-        """Return the line and the column that were clicked; the line is -1 where none is."""
-        place = event.get_content_offset(self)
-        if place is None or place.y < self.top:
-            return -1, 0
-        index = round(self.scroll_y) + place.y - self.top
-        return (index if index < self.count() else -1), place.x
-
     def on_click(self, event: events.Click) -> None:
-        index, _ = self.line_at(event)
-        if index == self.cursor:
+        place = event.get_content_offset(self)
+        if place is not None and place.y >= self.top:
+            line = round(self.scroll_y) + place.y - self.top
+            if line < self.count():
+                self.clicked(line, place.x)
+
+    def clicked(self, line: int, column: int) -> None:
+        """Go where the user clicked."""
+        if line == self.cursor:
             self.chosen()
-        elif index >= 0:
-            self.jump(index)
+        else:
+            self.jump(line)
 
     def line(self, y: int, width: int) -> Iterable[Segment]:
         if y < self.top:

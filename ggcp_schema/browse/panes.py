@@ -98,15 +98,34 @@ class JobPane(Working, Pane):
         return self.error or ("reading …" if self.working else "")
 
 
-def cannot_show(tensor: Tensor | None, what: str) -> str:
-    """Return why there is nothing to see of a tensor; empty if there is. `what` would be seen of it."""
-    if tensor is None:
-        return f"Press n for the first tensor, to see {what}."
-    if not tensor.n_elements:
-        return "A NULL tensor has no values."
-    if not tensor.is_readable:
-        return f"{tensor.path} is {tensor.type}: its values cannot be read."
-    return ""
+class TensorPane(JobPane):
+    """A tab about the selected tensor. `tensor` is None, and `error` says why, if there is nothing to see of it."""
+
+    WHAT: ClassVar[str]  # is to be seen
+    tensor: Tensor | None = None
+
+    def show(self, field: Field | None) -> None:
+        tensor = self.document.tensor_of(field)
+        if tensor is not None and tensor == self.tensor:
+            return
+        self.stop()
+        self.tensor, self.found, self.error = None, None, ""
+        if tensor is None:
+            self.error = f"Press n for the first tensor, to see {self.WHAT}."
+        elif not tensor.n_elements:
+            self.error = "A NULL tensor has no values."
+        elif not tensor.is_readable:
+            self.error = f"{tensor.path} is {tensor.type}: its values cannot be read."
+        else:
+            self.tensor = tensor
+        self.begin(self.tensor)
+
+    def begin(self, tensor: Tensor | None) -> None:
+        """Show another tensor, or none."""
+        raise NotImplementedError
+
+    def forget(self) -> None:
+        self.tensor = None
 
 
 def wrapped(text: str, y: int, width: int) -> str:

@@ -15,9 +15,8 @@ from textual.binding import Binding, BindingType
 from textual.widgets import Sparkline, Static
 
 from ggcp_schema.browse.lines import Drawn, bar, fit, number
-from ggcp_schema.browse.panes import JobPane, cannot_show, wrapped
+from ggcp_schema.browse.panes import TensorPane, wrapped
 from ggcp_schema.constructs import short_size
-from ggcp_schema.constructs.tree import Field
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.inspect import Report
 from ggcp_schema.inspect.pooling import METHODS, Matrix, Picture, Window, pool
@@ -37,14 +36,13 @@ def measured(tensor: Tensor, report: Report) -> Distribution:
     return distribution(tensor, report)
 
 
-class Histogram(JobPane, Drawn, can_focus=True):
+class Histogram(TensorPane, Drawn, can_focus=True):
     """The Histogram tab."""
 
-    TITLE = "Histogram"
+    TITLE, WHAT = "Histogram", "how its values are distributed"
     BINDING_GROUP_TITLE = "This pane"
     BINDINGS: ClassVar[list[BindingType]] = [Binding("o", "logarithmic", "Logarithmic scale")]
     found: Distribution | None = None
-    tensor: Tensor | None = None
     logarithmic = False
 
     def compose(self) -> ComposeResult:
@@ -52,19 +50,10 @@ class Histogram(JobPane, Drawn, can_focus=True):
         yield Sparkline()
         yield Static(id="ends")
 
-    def show(self, field: Field | None) -> None:
-        tensor = self.document.tensor_of(field)
-        if tensor == self.tensor and (tensor is not None or self.error):
-            return
-        self.stop()
-        self.tensor, self.found = tensor, None
-        self.error = cannot_show(tensor, "how its values are distributed")
-        if tensor is not None and not self.error:
+    def begin(self, tensor: Tensor | None) -> None:
+        if tensor is not None:
             self.start(lambda report: measured(tensor, report), delay=DELAY)
         self._update()
-
-    def forget(self) -> None:
-        self.tensor = None
 
     def reported(self, result: Any, *, done: bool) -> None:
         super().reported(result, done=done)
@@ -128,10 +117,10 @@ def colour(value: float, scale: float) -> Color:
     return Color.from_rgb(*(round(a + (b - a) * share) for a, b in zip(STOPS[index], STOPS[index + 1])))
 
 
-class PictureView(JobPane, Drawn, can_focus=True):
+class PictureView(TensorPane, Drawn, can_focus=True):
     """The Picture tab: a matrix as pixels, two in a character, pooled by mean, minimum or maximum."""
 
-    TITLE = "Picture"
+    TITLE, WHAT = "Picture", "it as a picture"
     BINDING_GROUP_TITLE = "This pane"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("p", "method", "Pool by mean, min or max"),
@@ -148,19 +137,10 @@ class PictureView(JobPane, Drawn, can_focus=True):
     window = Window(0, 0, 0, 0)
     method = METHODS[0]
 
-    def show(self, field: Field | None) -> None:
-        tensor = self.document.tensor_of(field)
-        problem = cannot_show(tensor, "it as a picture")
-        if tensor is None or problem:
-            self.stop()
-            self.matrix, self.found, self.error = None, None, problem
-            self.refresh()
-        elif self.matrix is None or self.matrix.tensor != tensor:
-            self.matrix = Matrix(tensor)
-            self.action_whole()
-
-    def forget(self) -> None:
-        self.matrix = None
+    def begin(self, tensor: Tensor | None) -> None:
+        self.matrix = None if tensor is None else Matrix(tensor)
+        self.action_whole()
+        self.refresh()
 
     def on_resize(self) -> None:
         self._compute()

@@ -208,10 +208,8 @@ class FileScreen(Screen[None]):
     def go_to(self, text: str) -> None:
         """Select a field by its path, a tensor by its name, or a byte."""
         tensor = self.document.file.tensors.get(text)
-        if tensor is not None:
-            self.select(self.document.field_of(tensor))
-        else:
-            self.select(*resolve(self.document, text))
+        if self.is_current:  # the user may have quit meanwhile
+            self.select(*resolve(self.document, text) if tensor is None else (self.document.field_of(tensor),))
 
     def position(self) -> int:
         """Return the offset from which the next tensor or finding is looked for."""

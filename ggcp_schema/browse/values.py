@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterator
 from typing import ClassVar
 
 from rich.segment import Segment
-from textual import events
 from textual.binding import Binding, BindingType
 from textual.geometry import Size
 
 from ggcp_schema.browse.lines import LineView, fit, number
-from ggcp_schema.browse.panes import Moved, Pane, cannot_show, wrapped
-from ggcp_schema.constructs.tree import Field
+from ggcp_schema.browse.panes import Moved, TensorPane, wrapped
 from ggcp_schema.errors import GgcpError
+from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.inspect.pooling import Matrix
 from ggcp_schema.inspect.text import escape
 
@@ -51,10 +50,10 @@ class Table(Matrix):
         return indices[::-1]
 
 
-class Values(LineView, Pane):
+class Values(LineView, TensorPane):
     """The Values tab."""
 
-    TITLE = "Values"
+    TITLE, WHAT = "Values", "its values"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("left,h", "column(-1)", "Left", show=False),
         Binding("right,l", "column(1)", "Right", show=False),
@@ -66,14 +65,10 @@ class Values(LineView, Pane):
     table: Table | None = None
     texts: Callable[[int], str] | None = None
     column = 0
-    message = ""
 
-    def show(self, field: Field | None) -> None:
-        tensor = self.document.tensor_of(field)
-        self.message = cannot_show(tensor, "its values")
-        if tensor is None or self.message:
-            self.table = None
-        elif self.table is None or tensor != self.table.tensor:
+    def begin(self, tensor: Tensor | None) -> None:
+        self.table, self.texts = None, None
+        if tensor is not None:
             self.table, self.texts = Table(tensor), self.document.row_text(tensor)
             self.cursor = self.column = 0
             self.scroll_to(0, 0, animate=False)
@@ -138,13 +133,11 @@ class Values(LineView, Pane):
         if self.table is not None:
             self.action_column(-self.column if side < 0 else self.table.columns - 1 - self.column)
 
-    def on_click(self, event: events.Click) -> None:
-        event.prevent_default()  # the method of the base class
-        row, x = self.line_at(event)
-        column = self._visible().start + (x - self._gutter) // CELL
-        if row >= 0 and column in self._visible():
+    def clicked(self, line: int, column: int) -> None:
+        column = self._visible().start + (column - self._gutter) // CELL
+        if column in self._visible():
             self.column = column
-            self.put(row)
+            self.put(line)
             self.moved()
 
     # Drawing -----------------------------------------------------------------------------------------------

@@ -493,6 +493,7 @@ def test_every_format_opens_and_every_tab_shows_something(name: str) -> None:
         await browser.type("o")
         await browser.press("enter")
         await browser.until(lambda: isinstance(browser.app.screen, BrowseScreen))
+        await browser.painted()
         assert browser.path
 
     browse(FIXTURES / name, script=script, size=(200, 50) if name.endswith(".gguf") else (80, 24))
