@@ -60,7 +60,8 @@ def data_differences(
         tensor, width = found[entry.name], ELEMENT_SIZES.get(entry.type, 1)
         at = count = first = 0
         for chunk in entry.chunks():
-            data = tensor.source.read(tensor.offset + at, len(chunk))
+            data = memoryview(bytearray(len(chunk)))
+            tensor.source.read_into(data, tensor.offset + at)
             is_, wanted = np.frombuffer(data, f"{MARKS[tensor.byte_order]}u{width}"), np.frombuffer(chunk, f"<u{width}")
             if not np.array_equal(is_, wanted):
                 wrong = np.flatnonzero(is_ != wanted)

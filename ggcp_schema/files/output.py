@@ -22,15 +22,7 @@ WHOLE = ""
 
 
 class WriteOptions(NamedTuple):
-    """How an output is written.
-
-    Attributes:
-        strict: refuse an input with findings, and tensors with NaN or infinite values.
-        force: replace an existing output.
-        verify: compare every byte with the input before the output gets its name.
-        sync: wait until the output is on the disk.
-        progress: called with the number of bytes just copied or compared.
-    """
+    """How an output is written: the parameters that `convert` and the exports share, which `convert` describes."""
 
     strict: bool = False
     force: bool = False

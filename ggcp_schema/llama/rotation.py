@@ -55,7 +55,7 @@ def rope_entries(n_embd: int, n_head: int, n_rot: int, base: float = FREQ_BASE) 
     if not 1 < base < math.inf:
         raise UsageError(f"RoPE's frequency base must be a number above 1, got {base}")
     try:
-        return head_size, _float32(base ** (head_size / n_rot))
+        return head_size, struct.unpack("<f", struct.pack("<f", base ** (head_size / n_rot)))[0]
     except OverflowError:
         raise UsageError(
             f"n_rot {n_rot} of a head of {head_size} dimensions needs a RoPE frequency base of "
@@ -97,9 +97,3 @@ def order_of_halves(n_rows: int, n_head: int) -> npt.NDArray[np.intp]:
     import numpy as np
 
     return np.concatenate([np.arange(n_half) * step + at for at, _, n_half, step in halves(0, 1, n_rows, n_head)])
-
-
-def _float32(value: float) -> float:
-    """Return the nearest float32. Raises `OverflowError` if there is none."""
-    nearest: float = struct.unpack("<f", struct.pack("<f", value))[0]
-    return nearest

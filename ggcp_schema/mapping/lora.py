@@ -47,16 +47,8 @@ def plan_adapter(
 ) -> Plan:
     """Plan what is made of an adapter and the model that it was trained on.
 
-    Parameters:
-        base: the model, open: GGUF of any type, ggjt, or ggcp. It stays open while the plan is carried out.
-        to: a name in `TARGETS`.
-        scale: what each product is multiplied by; None takes that of the file.
-        verbatim: take an adapter that was made from PEFT as llama.cpp of 2023 took it.
-        ignore_norms: leave the norms out.
-        patched_base: write a copy of the base there, to whose norms those of the adapter are added: for PEFT a folder.
-        model: what is stated of the model that is written, if one is.
-
-    Raises `MalformedError` if a file is damaged, `UsageError` if the files do not fit or norms would be lost.
+    The parameters and the exceptions are those of `export_adapter`. `base` stays open while the plan is carried out;
+    `ignore_norms` leaves the norms out; `model` is what is stated of the model that is written, if one is.
     """
     if to not in TARGETS:
         raise UsageError(f"an adapter cannot be exported to {to!r}", f"Choose from: {', '.join(TARGETS)}.")
