@@ -156,8 +156,8 @@ class _Evidence:
             while at < stop:
                 piece = layout[index]
                 end = min(stop, piece.start + piece.count)
-                weights = _bytes(self.model_tensors[piece.path], at - piece.start, end - piece.start)
-                if block[(at - start) * SIZE : (end - start) * SIZE] != weights:
+                weights = self.model_tensors[piece.path].chunks((at - piece.start) * SIZE, (end - piece.start) * SIZE)
+                if block[(at - start) * SIZE : (end - start) * SIZE] != b"".join(weights):
                     return piece.path
                 at, index = end, index + 1
         return None
@@ -284,7 +284,8 @@ class _Evidence:
         for first, block in sampled_rows(vector, self.n_embd, most=SEARCHED):
             rows = _matching(block, vector.byte_order, self.n_embd, matches)
             for other in others if rows else ():
-                data = memoryview(_bytes(other, first * self.n_embd, first * self.n_embd + len(block) // SIZE))
+                at = first * self.n_embd * SIZE
+                data = memoryview(b"".join(other.chunks(at, at + len(block))))
                 rows = sorted({*rows} & {*_matching(data, other.byte_order, self.n_embd, matches)})
             if not rows:
                 continue
@@ -329,11 +330,6 @@ def _embeddings(layout: Layout, n_embd: int) -> range:
     piece = layout.find("tok_embeddings")
     assert piece is not None  # noqa: S101 - every order has it
     return range(piece.start // n_embd, (piece.start + piece.count) // n_embd)
-
-
-def _bytes(tensor: Tensor, start: int, stop: int) -> bytes:
-    """Return the bytes of the elements from `start` to `stop`, few enough for memory."""
-    return tensor.source.read(tensor.offset + start * SIZE, (stop - start) * SIZE)
 
 
 def _undecidable(reason: str) -> OrderDecision:
