@@ -160,9 +160,8 @@ def test_no_message_gets_into_the_output(closed: str, tmp_path: Path) -> None:
         (("info", FIXTURES / "none"), 2),
         (("convert", FIXTURES / "truncated-v0-lbfgs.ggcp", FIXTURES / "none" / "out"), 4),
         (("info", SMALL, "--no-such-option"), 2),
-        (("no-such-command",), 2),
     ],
-    ids=["missing", "damaged", "option", "command"],
+    ids=["missing", "damaged", "option"],
 )
 def test_errors_keep_their_exit_code(args: tuple[str, ...], code: int, closed: str) -> None:
     result = run_closed(closed, *args)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -233,7 +232,7 @@ def test_a_users_program_is_checked_by_mypy(tmp_path: Path) -> None:
         "mypy",
         "--strict",
         "--cache-dir",
-        os.devnull,
+        FIXTURES.parent / ".mypy_cache" / "users",
         "--no-error-summary",
         script,
     ]
