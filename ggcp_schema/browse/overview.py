@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.segment import Segment
 from rich.table import Table
@@ -19,10 +19,11 @@ from ggcp_schema.browse.lines import Drawn, bar, labelled, number
 from ggcp_schema.browse.panes import Moved, Pane
 from ggcp_schema.constructs import short_size
 from ggcp_schema.constructs.tree import Field
-from ggcp_schema.inspect.facts import Summary
-from ggcp_schema.inspect.summary import summary_lines
 from ggcp_schema.inspect.text import escape, shape_text, size_text, value_text
 from ggcp_schema.inspect.usage import USES
+
+if TYPE_CHECKING:
+    from ggcp_schema.inspect.facts import Summary
 
 ROOM = 16  # lines of the pane from which what to do next stands at its top
 SIGNS = dict(zip(USES, "█▓▒▚░·≡╳"))
@@ -69,6 +70,8 @@ class Overview(VerticalScroll, Pane, can_focus=True):
 
     def _show_facts(self, summary: Summary) -> None:
         """Show the lines of `info`, but the file's name and how to browse it: what to do next and damage at the top."""
+        from ggcp_schema.inspect.summary import summary_lines
+
         lines = [each for each in summary_lines(summary) if each[0] not in ("file", "look")]
         first = [each for each in lines if each[1].startswith("ggcp-schema ") and self.size.height >= ROOM]
         damage = []

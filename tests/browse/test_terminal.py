@@ -112,3 +112,9 @@ def test_what_is_no_known_file_is_refused(terminal: Terminal, tmp_path: Path) ->
     screen = terminal.wait_for("exit 2")
     assert "unknown file format" in screen
     assert "Traceback" not in screen
+
+
+def test_the_first_picture_does_not_wait_for_numpy() -> None:
+    program = "import sys; import ggcp_schema.browse.app; print({'numpy', 'gguf'} & {*sys.modules})"
+    result = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert result.stdout == "set()\n"
