@@ -158,9 +158,6 @@ class Search:
             found.values = {state.start + shift + offset: value for offset, value in values.items()}
             wrong = state.joints[0].wrong(shift)
             found.is_optimizer_lost = any(counts - 8 <= index < counts + 12 for index in wrong)
-        if state.tails and state.shift not in state.tails:
-            (final,) = state.tails
-            found.moved.append((state.end + final, final - state.shift))
         return found
 
     @cached_property
@@ -276,6 +273,9 @@ def placed(joints: Sequence[Joint], shifts: Sequence[int | None], tails: set[int
         moved = before[index] - (before[index - 1] if index else 0)
         if moved:
             found.moved.append((joint.start + before[index], moved))
+    if tails and before[-1] not in tails:
+        (final,) = tails
+        found.moved.append((joints[-1].record.end + final, final - before[-1]))
     return found
 
 

@@ -91,6 +91,13 @@ class GglaFile(LoraFile):
         return f"ggla LoRA adapter with {counted(len(self.tensors), 'tensor')}"
 
     @classmethod
+    def doubt(cls, source: Source, container: Container) -> FieldError | None:
+        """Return an error if a tensor has another name than the other tensors prove."""
+        from ggcp_schema.formats.lora.records import doubtful_name
+
+        return doubtful_name(source, container)
+
+    @classmethod
     def is_proven(cls, source: Source) -> bool:
         """Return True if most records of an adapter are where they must be."""
         from ggcp_schema.formats.lora.records import is_adapter

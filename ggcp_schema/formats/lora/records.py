@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import NamedTuple
+
+from construct import Container
 
 from ggcp_schema.constructs import FieldError
 from ggcp_schema.files.source import Source
@@ -49,6 +51,7 @@ FINETUNE = Kind(GGCL, (_name, _later_name), tuple(block for block in BLOCKS if b
 HEAD = struct.pack("<4sI", b"algg", 1)
 FIRST = len(HEAD) + 8  # where the records begin, after r and alpha, which nothing else tells
 MIDDLE = b".weight.lora"  # of all names, before an A or a B
+NAME = re.compile(rb"[\w.]+\.weight\.lora[AB]")
 LONGEST = 64  # bytes of a name
 LEAST = 12 + 4  # bytes of a header
 LAYER = re.compile(r"(?<=\.)\d+(?=\.)")
@@ -70,6 +73,7 @@ class Part(NamedTuple):
         return self.name.replace("#", str(self.layer))
 
 
+MOST_UNKNOWN = 2  # ranks that are tried
 START = Part("", -1)
 
 
@@ -92,36 +96,54 @@ def is_adapter(source: Source) -> bool:
     return places is not None and 2 * places.found > len(places.records)
 
 
+def doubtful_name(source: Source, container: Container) -> FieldError | None:
+    """Return an error if the name of a tensor is not the one that others prove; None if they prove nothing else."""
+    odd = next((record for record in container["tensors"] if not NAME.fullmatch(record["name"])), None)
+    places = None if odd is None else find_adapter(source)
+    if odd is None or places is None or not places.wrong:
+        return None
+    offset = odd["_offset"] + 12 + 4 * odd["n_dims"]
+    error = FieldError(offset, "a name that ends in .weight.loraA or .weight.loraB", repr(odd["name"])[1:])
+    error.partial = container
+    return error
+
+
 def find_adapter(source: Source, searched: int = SEARCHED) -> Places | None:
-    """Return the places of the records of a ggla file; None if the headers that are left do not tell them."""
+    """Return the places of the records of a ggla file; None if it has no whole header."""
     file = Bytes(source, searched)
     records = _records(file)
     if not records:
         return None
     joints = [joint_of(record, file) for record in records]
     final = file.size - records[-1].end
-    places = placed(joints, shifts_of(joints, 0, final), {final}, HEAD)
+    shifts = shifts_of(joints, 0, final)
+    last = next((shift for shift in reversed(shifts) if shift is not None), 0)
+    ends = final >= last or joints[-1].explains(last, final)  # and is not cut off
+    places = placed(joints, shifts, {final} if ends else set(), HEAD)
     wrong = [at for at in (0, 4) if file.read(at, at + 4) != HEAD[at : at + 4]]
-    places.wrong += wrong
+    gaps = [place.start for place in places.records if not place.header]
+    places.wrong += *wrong, *gaps
     places.is_head_lost = bool(wrong)
     return places
 
 
 def _records(file: Bytes) -> list[Record]:
-    """Return the records that the whole file has; none if those that have lost their headers cannot be told."""
+    """Return the records that the whole file has, with one without a header in place of those that cannot be told."""
     found = list(_headers(file))
     order = Order(found)
     records: list[Record] = []
     part, at, shift = START, FIRST, 0
-    for record in found:
-        missing = order.between(part, Part.of(record.path), at, record.start - shift)
-        if missing is None:
-            return []
-        at = missing[-1].end if missing else at
+    for record in (*found, None):
+        stop = (file.size if record is None else record.start) - shift
+        missing = order.between(part, None if record is None else Part.of(record.path), at, stop)
+        records += [Record("", (), at, b"", at)] if missing is None else missing
+        if record is None:
+            break
+        at = stop if missing is None else missing[-1].end if missing else at
         shift, part = record.start - at, Part.of(record.path)
-        records += *missing, record_at(at, record.path, record.shape, record.path, record.type)
+        records.append(record_at(at, record.path, record.shape, record.path, record.type))
         at = records[-1].end
-    return [*records, *(order.between(part, None, at, file.size - shift) or ())]
+    return records if found else []
 
 
 def _headers(file: Bytes) -> Iterator[Record]:
@@ -147,7 +169,7 @@ def _header_at(file: Bytes, at: int) -> Record | None:
         return None
     name = file.read(at + 12 + 4 * n_dims, at + 12 + 4 * n_dims + length)
     shape = tuple(file.integer(at + 12 + 4 * index) for index in range(n_dims))
-    if not name.isascii() or name[:-1][-len(MIDDLE) :] != MIDDLE or min(shape) < 1:
+    if not NAME.fullmatch(name) or min(shape) < 1:
         return None
     return record_at(at, name.decode(), shape, name.decode(), kind)
 
@@ -170,34 +192,54 @@ class Order:
         self.has_vectors = any(len(record.shape) == 1 for record in found)
         pairs = pairwise([START, *(part for part, _ in tensors)])
         self.following = {one.name: (other.name, other.layer - one.layer) for one, other in pairs}
-        for (one, record), (other, after) in pairwise(zip(known, found, strict=True)):
+        near = pairwise(zip(known, found, strict=True))
+        for (one, record), (other, after) in near:
             if record.end == after.start:
                 self.following[one.name] = other.name, other.layer - one.layer
+                if other.layer == one.layer + 1 and not any(part.layer < 0 for part in known):
+                    self.following[START.name] = other.name, 1  # the first layer begins as the others
 
     def between(self, part: Part, target: Part | None, at: int, stop: int) -> list[Record] | None:
         """Return the records between two parts, `target` or the end of the file; None if that cannot be told.
 
         The first begins at an offset, and the target at about `stop`.
         """
-        records: list[Record] = []
-        while at != stop:
-            if target is None and at > stop - MOST_MOVED:
+        if abs(at - stop) <= MOST_MOVED or (target is None and at > stop):
+            return []
+        fits: list[list[Record]] = []
+        parts: list[Part] = []
+        while (following := self._after(part)) != target:
+            if target is None:
+                fits += self._fitting(parts, at, stop)
+            if following is None or at + LEAST * len(parts) > stop:
                 break
-            name, layers = self.following.get(part.name, ("", 0))
-            part = Part(name, part.layer + layers)
-            if part == target and (not records or abs(at - stop) <= MOST_MOVED):
-                break
-            shape, kind = self.shapes.get(name) or (self._usual_shape(name), 0)
-            if not shape or at > stop:
-                return None
-            records.append(record_at(at, part.text, shape, part.text, kind))
-            at = records[-1].end
-        return records
+            part = following
+            parts.append(part)
+        else:
+            fits += self._fitting(parts, at, stop)
+        exact = [records for records in fits if records and records[-1].end == stop]
+        (best,) = exact if len(exact) == 1 else fits if len(fits) == 1 else [None]
+        return best
 
-    def _usual_shape(self, name: str) -> tuple[int, ...]:
-        """Return the shape that follows from those of others; an empty one if it does not."""
-        names = self.usual.get(name, ())
-        shape = [self.numbers.get(number, number) for number in names]
-        if not all(isinstance(length, int) for length in shape):
-            return ()
-        return tuple(shape[:-1] if self.has_vectors and names[-1:] == [1] else shape)
+    def _after(self, part: Part) -> Part | None:
+        name, layers = self.following.get(part.name, (None, 0))
+        return None if name is None else Part(name, part.layer + layers)
+
+    def _fitting(self, parts: Sequence[Part], at: int, stop: int) -> Iterator[list[Record]]:
+        """Yield the records of these parts if they end at about `stop`. A rank that nothing tells may be any other."""
+        names = [self.shapes.get(part.name, (self.usual.get(part.name, ()), 0)) for part in parts]
+        unknown = {name for shape, _ in names for name in shape if name not in self.numbers and isinstance(name, str)}
+        ranks = {number for name, number in self.numbers.items() if str(name).startswith("n_rank.")}
+        if not all(shape for shape, _ in names) or len(unknown) > MOST_UNKNOWN:
+            return
+        for told in product(ranks, repeat=len(unknown)):
+            numbers = dict(zip(unknown, told, strict=True))
+            records, start = [], at
+            for part, (shape, kind) in zip(parts, names, strict=True):
+                lengths = tuple((self.numbers | numbers).get(length, length) for length in shape)
+                if self.has_vectors and shape[-1:] == [1]:
+                    lengths = lengths[:-1]
+                records.append(record_at(start, part.text, lengths, part.text, kind))
+                start = records[-1].end
+            if abs(start - stop) <= MOST_MOVED:
+                yield records
