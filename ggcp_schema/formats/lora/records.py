@@ -118,7 +118,10 @@ def find_adapter(source: Source, searched: int = SEARCHED) -> Places | None:
     final = file.size - records[-1].end
     shifts = shifts_of(joints, 0, final)
     last = next((shift for shift in reversed(shifts) if shift is not None), 0)
-    ends = final >= last or joints[-1].explains(last, final)  # and is not cut off
+    rest = file.read(records[-1].end + last, file.size)
+    if rest[:1] in {b"\1", b"\2"} and not rest[1:4].strip(b"\0"):
+        final = last  # the next header is cut off
+    ends = final >= last or joints[-1].explains(last, final)  # and is not cut off itself
     places = placed(joints, shifts, {final} if ends else set(), HEAD)
     wrong = [at for at in (0, 4) if file.read(at, at + 4) != HEAD[at : at + 4]]
     gaps = [place.start for place in places.records if not place.header]
