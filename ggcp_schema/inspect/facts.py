@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from ggcp_schema.errors import GgcpError, MalformedError, UnfitError, UsageError
 from ggcp_schema.files.json_keys import json_keys
 from ggcp_schema.formats.file import File, Finding
 from ggcp_schema.inspect.damage import Condition
-from ggcp_schema.llama.adapter import Adapter
 from ggcp_schema.llama.context import Context, context_of
 from ggcp_schema.llama.eras import EraConclusion, conclude
 from ggcp_schema.llama.facts import Line
@@ -20,6 +19,9 @@ from ggcp_schema.llama.state import Unsound
 from ggcp_schema.llama.training import Study, Training, study
 from ggcp_schema.mapping.resume import resume_keys, verbatim_recipe
 from ggcp_schema.schema.inference import Inference, Layout, OptimizerType
+
+if TYPE_CHECKING:
+    from ggcp_schema.llama.adapter import Adapter
 
 State = Literal["whole", "damaged", "unsound"]
 NffSource = Literal["shape", "n-mult", "stored"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import sys
 import types
 from collections.abc import Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
@@ -36,8 +37,9 @@ def _schema(kind: Any) -> dict[str, Any]:
         return {"anyOf": [_schema(arg) for arg in args]}
     attributes = json_attributes(kind)
     if attributes is not None or is_typeddict(kind):
-        own = get_type_hints(kind)
-        hints = own if attributes is None else {key: _hint(kind, own, name) for key, name in attributes.items()}
+        hints = (
+            get_type_hints(kind) if attributes is None else {key: _hint(kind, name) for key, name in attributes.items()}
+        )
         hints |= {f"{name}_text": text for name, text in WITH_TEXT.items() if name in hints}
         return {
             "type": "object",
@@ -50,6 +52,11 @@ def _schema(kind: Any) -> dict[str, Any]:
     return {"type": "array", "items": _schema(args[0])}
 
 
-def _hint(kind: Any, hints: dict[str, Any], name: str) -> Any:
-    """Return the type of an attribute: a field, or a property."""
-    return hints[name] if name in hints else get_type_hints(getattr(kind, name).fget)["return"]
+def _hint(kind: Any, name: str) -> Any:
+    """Return the type of an attribute of a record: a property, or a field. Types of other fields may be unknown."""
+    found = getattr(kind, name, None)
+    if isinstance(found, property):
+        return get_type_hints(found.fget)["return"]
+    owner = next(base for base in kind.__mro__ if name in getattr(base, "__annotations__", {}))
+    only = types.SimpleNamespace(__annotations__={name: owner.__annotations__[name]})
+    return get_type_hints(only, vars(sys.modules[owner.__module__]))[name]

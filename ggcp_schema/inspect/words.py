@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ggcp_schema.llama.parameters import ORDERS
-from ggcp_schema.schema.optimizer import ADAM_STATE_V0, LBFGS_STATE
 
 if TYPE_CHECKING:
     from ggcp_schema.inspect.diff import Verdict
@@ -126,14 +125,16 @@ CODES: Mapping[str, Mapping[Any, str]] = {
 """What the codes mean, by the key under which JSON has them."""
 WITH_TEXT: Mapping[str, Any] = {"flags": list[str], "n_ff_source": str | None, "verdict": str}
 """The keys of codes that JSON has the text of beside them, as `verdict_text`, and the types of that."""
-STATES = {"adam": ADAM_STATE_V0, "lbfgs": LBFGS_STATE}  # ADAM_STATE_V0 has all fields that other layouts have
 
 
 def role_text(item: Listed) -> str:
     """Return what a tensor is: `model`, or `adam first moments (m)`, with the schema's note on the field."""
     if item.role == "model":
         return "model"
-    note = next(field.docs for field in STATES[item.role].subcons if field.name == item.moment)
+    from ggcp_schema.schema.optimizer import ADAM_STATE_V0, LBFGS_STATE
+
+    state = ADAM_STATE_V0 if item.role == "adam" else LBFGS_STATE  # v0 has all fields that other layouts have
+    note = next(field.docs for field in state.subcons if field.name == item.moment)
     order = f", order {item.order}" if item.order else ""
     return f"{item.role} {note} ({item.moment}){'' if item.gguf_name else ', not converted'}{order}"
 
