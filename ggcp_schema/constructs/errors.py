@@ -113,28 +113,25 @@ def negative(offset: int, length: int) -> FieldError:
 class ErrorLog:
     """Collects the errors of a tolerant parse: `parse_stream(stream, errors=ErrorLog())`.
 
-    After a wrong value the parse goes on, if possible, with the value found, or with the expected value if `repair` is
-    set and there is only one. `errors` are in file order and have no paths: the offset identifies the
-    field.
+    After a wrong value the parse goes on, if possible, with the value found. `errors` are in file order and have no
+    paths: the offset identifies the field.
     """
 
-    def __init__(self, *, repair: bool = False) -> None:
-        self.repair = repair
+    def __init__(self) -> None:
         self.errors: list[FieldError] = []
 
 
-def report(error: FieldError, context: Container, *, found: Any = None, expected: Any = None) -> Any:
+def report(error: FieldError, context: Container, *, found: Any = None) -> Any:
     """Report a wrong value.
 
-    In a normal parse, raise `error`. In a tolerant parse, record it and return the value to continue with: `expected`
-    if the parse repairs values, otherwise `found`. Always raise if that value is None.
+    In a normal parse, raise `error`. In a tolerant parse, record it and return the value to continue with, `found`;
+    raise if that is None.
     """
     log: ErrorLog | None = context["_params"].get("errors")
-    value = None if log is None else expected if log.repair and expected is not None else found
-    if log is None or value is None:
+    if log is None or found is None:
         try:
             raise error
         finally:
             del error  # its traceback refers to this frame
     log.errors.append(error)
-    return value
+    return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Mapping
-from itertools import islice
 from typing import IO, Any
 
 import construct
@@ -63,7 +62,7 @@ class Const(Described, construct.Const):
             words += f" ({expression_text(self.value)})"
         usable = isinstance(found, int) and (self.tolerable is None or found in self.tolerable)
         kept = found if usable else None
-        return report(FieldError(offset, words, found_words), context, found=kept, expected=expected)
+        return report(FieldError(offset, words, found_words), context, found=kept)
 
 
 class OneOf(Described, Subconstruct):
@@ -112,13 +111,9 @@ class OneOf(Described, Subconstruct):
         return self.subcon._build(obj, stream, context, path)
 
     def _report(self, value: Any, offset: int, context: Container) -> Any:
-        first = list(islice(self.valids, 2))
-        sole = first[0] if len(first) == 1 else None
         kept = None if self.critical else value
         found = number_text(value) + (self.above if self.above and value > max(self.valids) else "")
-        return report(
-            FieldError(offset, rule_text(self._rule(), MOST_LISTED), found), context, found=kept, expected=sole
-        )
+        return report(FieldError(offset, rule_text(self._rule(), MOST_LISTED), found), context, found=kept)
 
 
 # Bytes and text --------------------------------------------------------------------------------------------

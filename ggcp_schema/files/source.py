@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+LEAST = 512  # bytes: a block of a disk
 WIDEST = 8  # bytes of the widest number, which no chunk may end inside of
 
 
@@ -108,6 +109,17 @@ class Source:
         buffer = bytearray(size)
         self.read_into(memoryview(buffer), offset)
         return bytes(buffer)
+
+    def zeros_at_end(self) -> int:
+        """Return the offset from which all bytes up to the end are zero; the size if there are fewer than `LEAST`."""
+        start = self.size
+        while start:
+            size = min(start, CHUNK if start < self.size else LEAST)
+            left = len(self.read(start - size, size).rstrip(b"\0"))
+            start -= size - left
+            if left:
+                break
+        return start if self.size - start >= LEAST else self.size
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
         """Fill the buffer from `offset`. Raises `FileError` if the file has become too short."""

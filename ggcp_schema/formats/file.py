@@ -297,10 +297,6 @@ class File:
         """Return what can be read of a file whose parse ended with an error; None if that is no more."""
         return None
 
-    def retries(self) -> list[dict[str, Any]]:
-        """Return the parameters of the parses to try, with expected values in place of wrong ones, after errors."""
-        return []
-
     def expected_tensors(self) -> list[str] | None:
         """Return the ggcp paths of the tensors that the whole file had, or else their names; None if it is not known.
 

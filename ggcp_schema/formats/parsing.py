@@ -1,7 +1,4 @@
-"""Parse files: up to the first error, or past errors.
-
-Past errors, expected values take the place of wrong ones if more of the file can be read so.
-"""
+"""Parse files: up to the first error, or past errors, with the records where they must be if more can be read so."""
 
 from __future__ import annotations
 
@@ -54,6 +51,7 @@ def read_container(source: Source, format: Format, *, partial: bool) -> tuple[Co
             raise error
         return container, None
     except FieldError as error:
+        say_zeros(source, [error])
         damage = malformed(error, source, format)
         if isinstance(damage, NotACheckpointError):
             raise damage from error
@@ -64,7 +62,17 @@ def read_container(source: Source, format: Format, *, partial: bool) -> tuple[Co
         recovered = kind.recovered(source, error)
         if recovered is None:
             return error.partial, damage
+        say_zeros(source, recovered.errors[:1])
         return recovered.container, malformed(recovered.errors[0], source, format)
+
+
+def say_zeros(source: Source, errors: Sequence[FieldError]) -> None:
+    """Say in the first of these errors that lies in zeros up to the end of the file where the zeros begin."""
+    start = source.zeros_at_end() if errors else 0
+    words = f"; all bytes from offset {start} to the end are zeros"
+    error = next((error for error in errors if start <= error.offset < source.size), None)
+    if error is not None and not error.found.endswith(words):
+        error.found += words
 
 
 def malformed(error: FieldError, source: Source, format: Format) -> MalformedError:
@@ -167,63 +175,40 @@ class Parse:
         return found
 
     @property
-    def badness(self) -> tuple[bool, int]:
-        """What to compare attempts by: damage is worse than any number of errors."""
-        return self.damage is not None, len(self.errors)
-
-    @property
-    def fits(self) -> bool:
-        """True if the file was read to its end, and half of the records after the first bad one or fewer are bad."""
-        if self.damage is not None:
-            return False
+    def badness(self) -> tuple[bool, int, int]:
+        """What to compare parses by: damage is worse than bytes that are left over, and those than wrong records."""
+        trailing = self.container.get("trailing")
         starts = [tensor.offset for tensor in self.file.tensors.values()]
-        wrong = {bisect_right(starts, error.offset) for error in self.errors} - {len(starts)}
-        return not wrong or 2 * (len(wrong) - 1) <= len(starts) - 1 - min(wrong)
+        wrong = {bisect_right(starts, error.offset) for error in self.errors}
+        return self.damage is not None, 0 if trailing is None else int(trailing.nbytes), len(wrong)
 
 
 def parse_past_errors(source: Source, format: Format) -> Parse:
     """Parse as far as the file allows.
 
-    First continue with the values found, since a record may really have the odd shape that it states. If that fails,
-    retry with the expected values, and keep the attempt with the fewest errors.
+    First continue with the values found, since a record may really have the odd shape that it states. If the records
+    can be told from what else is known, and fewer of them are wrong then, they are.
     """
-    best = _attempt(source, format)
-    if any(best.badness):
-        for params in best.file.retries():
-            best = _better(best, source, format, **params)
+    container, log, damage = tolerant_parse(source, format)
+    best = _parse_of(source, format, container, log.errors, damage)
     kind = format.file_class or File
-    error = best.damage or (None if best.errors else kind.doubt(source, best.container))
-    if error is None and best.errors and not best.errors[0].offset:
-        error = best.errors[0]  # the first bytes are lost, and values in them too
+    error = best.damage or (best.errors[0] if best.errors else kind.doubt(source, container))
     recovered = None if error is None else kind.recovered(source, error)
-    if recovered is None and error is None and _rest(best.container) and any(e.found == "0" for e in best.errors):
-        found = kind.recovered(source, best.errors[0])  # in a hole of zeros a record looks like one of no tensor
-        recovered = found if found is not None and _rest(found.container) < _rest(best.container) else None
-    if recovered is not None:
+    if recovered is not None and error is not None:
         said = {error.offset: error for error in best.errors}
         errors = [said.get(error.offset, error) for error in recovered.errors]
-        known = None if recovered.damage is None else malformed(recovered.damage, source, format)
-        return Parse(kind(source, format, recovered.container, known), errors, recovered.damage)
+        other = _parse_of(source, format, recovered.container, errors, recovered.damage)
+        if best.damage or not best.errors or not error.offset or other.badness < best.badness:
+            best = other
+    say_zeros(source, [*best.errors, *([best.damage] if best.damage else [])])
     return best
 
 
-def _rest(container: Container) -> int:
-    """Return the number of bytes after the end of the file."""
-    trailing = container.get("trailing")
-    return 0 if trailing is None else int(trailing.nbytes)
-
-
-def _better(best: Parse, source: Source, format: Format, **params: Any) -> Parse:
-    """Return a parse that repairs wrong values if it is better than the best so far; otherwise return that."""
-    attempt = _attempt(source, format, repair=True, **params)
-    return attempt if attempt.fits and attempt.badness < best.badness else best
-
-
-def _attempt(source: Source, format: Format, **params: Any) -> Parse:
-    container, log, damage = tolerant_parse(source, format, **params)
+def _parse_of(
+    source: Source, format: Format, container: Container, errors: Sequence[FieldError], damage: FieldError | None
+) -> Parse:
     known = None if damage is None else malformed(damage, source, format)
-    file = (format.file_class or File)(source, format, container, known)
-    return Parse(file, log.errors, damage)
+    return Parse((format.file_class or File)(source, format, container, known), errors, damage)
 
 
 def _parse(format: Format, stream: IO[bytes], **params: Any) -> Container:
@@ -231,13 +216,11 @@ def _parse(format: Format, stream: IO[bytes], **params: Any) -> Container:
     return container
 
 
-def tolerant_parse(
-    source: Source, format: Format, *, repair: bool = False, **params: Any
-) -> tuple[Container, ErrorLog, FieldError | None]:
+def tolerant_parse(source: Source, format: Format) -> tuple[Container, ErrorLog, FieldError | None]:
     """Parse past errors where that is possible. Return the values, the errors, and the error that ended the parse."""
-    log = ErrorLog(repair=repair)
+    log = ErrorLog()
     with source.reading() as stream:
         try:
-            return _parse(format, stream, errors=log, **params), log, None
+            return _parse(format, stream, errors=log), log, None
         except FieldError as error:
             return error.partial, log, error.with_traceback(None)  # whose frames hold all values

@@ -74,6 +74,12 @@ class Condition(NamedTuple):
         """The condition in a few words: `model whole; optimizer cut in v`."""
         if self.damage.path == "file":
             return "whole, but more bytes follow"
+        if self.damage.path == "magic":
+            return f"its first bytes are lost; {self._verdict}"
+        return self._verdict
+
+    @property
+    def _verdict(self) -> str:
         if not self.has_model:
             return f"damaged at {self.damage.path}"
         if not self.model_is_whole:

@@ -82,9 +82,19 @@ class State(NamedTuple):
 
     def zero_losses(self) -> list[Unsound]:
         """Return the losses of exactly 0 after training."""
-        text = f"{RULES['loss-zero']}: {self.iterations:,} iterations"
-        zeros = [loss for loss in self.losses if loss.value == 0 and self.iterations > 0]
+        zeros = [loss for loss in self.losses if loss.value == 0]
+        reason = f"{self.iterations:,} iterations" if self.iterations > 0 else "the gradient is not 0"
+        if not zeros or not (self.iterations > 0 or self._has_gradient):
+            return []
+        text = f"{RULES['loss-zero']}: {reason}"
         return [Unsound(loss.path, loss.offset, loss.offset + 4, "loss-zero", text) for loss in zeros]
+
+    @property
+    def _has_gradient(self) -> bool:
+        """True if the gradient of L-BFGS, which counts no iterations, is not zero at its ends."""
+        g = self.vectors.get("g")
+        size = 0 if g is None else min(SAMPLE, g.n_elements)
+        return g is not None and any(g.numbers(0, size) + g.numbers(g.n_elements - size, g.n_elements))
 
     def tensor(self, name: str) -> Tensor:
         """Return the tensor of the model or of the state with that name."""

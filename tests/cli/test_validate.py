@@ -25,9 +25,9 @@ def report_of(*arguments: Any) -> tuple[int, Any]:
 def invalid(tmp_path: Path) -> Path:
     """A file with a wrong element type, and padding that is not zero."""
     data = bytearray(build_checkpoint())
-    norm = CHECKPOINT.parse(bytes(data)).norm
-    struct.pack_into("<I", data, norm["_offset"] + 8, 1)
-    data[norm.data.offset - 1] = 7
+    whole = CHECKPOINT.parse(bytes(data))
+    struct.pack_into("<I", data, whole.norm["_offset"] + 8, 1)
+    data[whole.output.data.offset - 1] = 7
     path = tmp_path / "invalid.ggcp"
     path.write_bytes(data)
     return path
@@ -59,7 +59,7 @@ def test_what_a_person_sees_of_an_invalid_file(invalid: Path) -> None:
     assert (result.returncode, result.stderr) == (1, "")
     assert result.stdout.splitlines() == [
         "error: norm.type at offset 184 (0xb8): expected 0 (F32), found 1",
-        "warning: norm.padding at offset 203 (0xcb): 1 of 21 bytes of padding is not zero",
+        "warning: output.padding at offset 273 (0x111): 1 of 15 bytes of padding is not zero",
         "invalid: invalid.ggcp: 1 error, 1 warning; checked 15 of 15 tensors, 127 fields",
     ]
 
@@ -115,7 +115,7 @@ def test_the_json_of_one_file(invalid: Path) -> None:
             }
         ],
         "warnings": [
-            {"path": "norm.padding", "offset": 203, "message": "1 of 21 bytes of padding is not zero"},
+            {"path": "output.padding", "offset": 273, "message": "1 of 15 bytes of padding is not zero"},
         ],
         "more": {"errors": 0, "warnings": 0},
         "damage": None,

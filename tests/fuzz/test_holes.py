@@ -10,11 +10,15 @@ import pytest
 
 from ggcp_schema import MalformedError, convert, export_model, open_checkpoint, open_file
 from ggcp_schema.files.source import Source
+from ggcp_schema.inspect.damage import condition_of
 from ggcp_schema.inspect.validate import validate
 from tests.fuzz.holes import FILLS, Damage, Damaged, Whole, check, opened
 from tests.helpers import FIXTURES
 
-NAMES = ("v0-adam.ggcp", "v1-adam-past5.ggcp", "v1-lbfgs.ggcp", "v1-adam-raw-params.ggcp")
+NAMES = (
+    *("v0-adam.ggcp", "v1-adam-past5.ggcp", "v1-lbfgs.ggcp", "v1-adam-raw-params.ggcp"),
+    *("lora/twin-adam.ggcl", "lora/lbfgs.ggcl", "lora/adam.ggla", "lora/feb2024-adam.ggla"),
+)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -51,9 +55,16 @@ def test_each_byte_of_a_header_may_be_inserted_or_removed(kind: str) -> None:
             assert not [result for result in found if result.startswith(("WRONG", "lost"))], offset
 
 
-@pytest.mark.parametrize("size", [4, 44, 64, 4096])
-def test_the_first_bytes_may_be_lost(size: int, tmp_path: Path) -> None:
-    whole = Whole(FIXTURES / "v1-lbfgs.ggcp")
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        *(("v1-lbfgs.ggcp", size) for size in (4, 44, 64, 4096)),
+        *(("lora/lbfgs.ggcl", size) for size in (4, 92, 512)),  # of more, a rank that only these bytes tell is lost
+        *(("lora/adam.ggla", size) for size in (4, 64, 4096)),
+    ],
+)
+def test_the_first_bytes_may_be_lost(name: str, size: int, tmp_path: Path) -> None:
+    whole = Whole(FIXTURES / name)
     damage = Damage("zeros", size, 0)
     found = list(check(Damaged(whole, damage)))
     assert found.count("recovered") == sum(start < stop and start >= size for start, stop, _ in whole.tensors.values())
@@ -63,6 +74,10 @@ def test_the_first_bytes_may_be_lost(size: int, tmp_path: Path) -> None:
         result = validate(source)
     assert next(error.path for error in result.errors) == "magic"
     assert result.damage is None
+    with open_file(path, partial=True) as file:
+        condition = condition_of(file)
+    assert condition is not None
+    assert condition.verdict.startswith("its first bytes are lost; ")
 
 
 def test_a_damaged_optimizer_is_replaced_by_a_fresh_one(tmp_path: Path) -> None:

@@ -136,6 +136,16 @@ def test_zeros_to_the_end_of_the_file(tmp_path: Path) -> None:
     start = offset_of(V1, "optimizer.state.m", 9000)
     with open_file(damaged(V1, start, bytes(size - start), tmp_path), partial=True) as file:
         assert [path for path in file.tensors if path.startswith(STATE)] == [f"{STATE}pf"]
+        assert str(file.damage).splitlines()[0].endswith(f"all bytes from offset {start} to the end are zeros")
+
+
+@pytest.mark.parametrize("name", ["v1-lbfgs", "twin-lbfgs.v0"])
+def test_zeros_from_within_the_last_vector_of_l_bfgs_to_the_end(name: str, tmp_path: Path) -> None:
+    """The headers are all there, and L-BFGS counts no iterations."""
+    path = FIXTURES / f"{name}.ggcp"
+    start = offset_of(path, "optimizer.state.lmy", 100)
+    (finding,) = found_in(damaged(path, start, bytes(path.stat().st_size - start), tmp_path))
+    assert (finding.path, finding.rule) == (f"{STATE}fx_best", "loss-zero")
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,6 @@ from ggcp_schema.llama.moments import Moments
 from ggcp_schema.llama.names import STATE, field_path, tensor_name
 from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, FLAT_FIELDS, Order
 from ggcp_schema.schema.checkpoint import CHECKPOINT
-from ggcp_schema.schema.inference import n_ff_by_formula
 
 if TYPE_CHECKING:
     import numpy as np
@@ -314,13 +313,6 @@ class Checkpoint(File):
         from ggcp_schema.formats.ggcp.recovery import recover
 
         return recover(source, error, GGCP)
-
-    def retries(self) -> list[dict[str, Any]]:
-        """Return the parameters of the parses to try: also with n_ff by n_mult, since the record of w1 may be wrong."""
-        hparams = self.container.get("hparams") or {}
-        if not hparams.get("n_mult"):
-            return [{}]
-        return [{}, {"n_ff": n_ff_by_formula(hparams["n_embd"], hparams["n_mult"])}]
 
     def expected_tensors(self) -> list[str] | None:
         """Return the paths of the tensors that the whole file had; None if that cannot be known."""

@@ -92,12 +92,15 @@ class Search:
         return self.kind.namings[0]
 
     def _width(self) -> int:
-        """Return n_ff: by the first header with it that is found, or by the formula."""
+        """Return n_ff: by the first two headers that agree, by the only one that is found, or by the formula."""
+        widths: list[int] = []
         for path, shape in self.kind.tensors(self.n_layer):
-            if "n_ff" in shape:
-                told = numbers_told(self.file, str(self.naming(path, "")), shape, self.numbers)
-                if told:
+            if "n_ff" in shape and (told := numbers_told(self.file, str(self.naming(path, "")), shape, self.numbers)):
+                if told["n_ff"] in widths:
                     return told["n_ff"]
+                widths.append(told["n_ff"])
+        if widths:
+            return widths[0]
         return n_ff_by_formula(self.numbers["hparams.n_embd"], self.numbers["hparams.n_mult"]) or 0
 
     def places(self, head: bytes) -> Places:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import IO, Any, cast
 
 from construct import Container
 
-from ggcp_schema.constructs import Extent, Field, FieldError, Steps, Struct, count_bytes, root_field
+from ggcp_schema.constructs import ErrorLog, Extent, Field, FieldError, Struct, count_bytes, root_field
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import Recovered
 from ggcp_schema.formats.ggcp.headers import COUNTS, Kind
 from ggcp_schema.formats.ggcp.joints import Bytes
 from ggcp_schema.formats.ggcp.places import SEARCHED_FIRST, Places, find_places
 from ggcp_schema.formats.ggcp.state import are_losses_and_counts, numbers_after
-from ggcp_schema.schema.tensor import Place
 
 SIZES = "n_mult", "n_head", "n_rot"  # which no shape tells
 TRAINED = "train_its", "train_samples", "train_tokens"
@@ -68,7 +66,8 @@ def recover(source: Source, error: FieldError, kind: Kind) -> Recovered | None:
     places = find_places(source, kind)
     if places is None or not (places.wrong or places.moved):
         return None
-    if error.missing is not None and not places.moved and places.last < error.offset:
+    is_followed = places.state is not None and places.state.tails
+    if error.missing is not None and not places.moved and not is_followed and places.last < error.offset:
         return None  # the file ends too early
     values = {0: places.head[: COUNTS.start], COUNTS.stop: places.head[COUNTS.stop :], **places.values}
     params: dict[str, Any] = {"n_ff": places.n_ff}
@@ -76,7 +75,8 @@ def recover(source: Source, error: FieldError, kind: Kind) -> Recovered | None:
         params["layout"] = state.block.layout
         size = state.end + state.block.tail - state.start - state.block.state
         params["state"] = size, [list(record.shape) for record in state.records]
-    container, ended = parsed_at(source, kind.schema, places.records, values, **params)
+    found = parsed_at(source, kind.schema, places, error, values, **params)
+    container = found.container
     if places.is_head_lost and "hparams" in container:
         container["hparams"].update(dict.fromkeys(SIZES))
         container["hparams"].pop("_size", None)
@@ -89,28 +89,28 @@ def recover(source: Source, error: FieldError, kind: Kind) -> Recovered | None:
     if places.is_version_lost and optimizer:
         optimizer.update({"version": None, "layout": None})
         optimizer.pop("_size", None)
-    return recovered(source, kind.schema, places, container, error, ended)
+    return found
 
 
 def parsed_at(
-    source: Source, schema: Struct, places: Sequence[Place], values: dict[int, bytes], **params: Any
-) -> tuple[Container, FieldError | None]:
-    """Return the values of a file whose records are at these places, and the error that ended the parse."""
-    with source.reading() as stream:
-        try:
-            return schema.parse_stream(cast(IO[bytes], Mended(stream, values)), places=iter(places), **params), None
-        except FieldError as error:
-            return error.partial, error.with_traceback(None)
-
-
-def recovered(
-    source: Source, schema: Struct, places: Places, container: Container, error: FieldError, ended: FieldError | None
+    source: Source, schema: Struct, places: Places, error: FieldError, values: dict[int, bytes], **params: Any
 ) -> Recovered:
-    """Return what was read, with what the file has in place of what was expected, and where parts were moved."""
+    """Return what is read of a file whose records are at these places, with other values in it.
+
+    `error` is that of the parse without them.
+    """
+    log, ended = ErrorLog(), None
+    with source.reading() as stream:
+        mended = cast(IO[bytes], Mended(stream, values))
+        try:
+            container = schema.parse_stream(mended, places=iter(places.records), errors=log, **params)
+        except FieldError as found:
+            container, ended = found.partial, found.with_traceback(None)
     root = root_field(schema, container)
-    found = [*(_wrong(source, root, at) for at in places.wrong), *(_moved(root, *move) for move in places.moved)]
-    errors = [error if one.offset == error.offset else one for one in found if one is not None]
-    errors.sort(key=lambda error: error.offset)
+    known = {one.offset: _placed(one, root.at(one.offset)) for one in log.errors}
+    known |= {one.offset: one for one in filter(None, (_wrong(source, root, at) for at in places.wrong))}
+    known |= {one.offset: one for one in (_moved(root, *move) for move in places.moved)}
+    errors = [error if offset == error.offset else known[offset] for offset in sorted(known)]
     return Recovered(container, errors or [ended or error], ended)
 
 
@@ -120,23 +120,22 @@ def _wrong(source: Source, root: Field, offset: int) -> FieldError | None:
     if field is None:
         return None
     if isinstance(field.value, Extent):  # of a tensor of which not all is there
-        return _placed(FieldError(offset, "a tensor's header", "other bytes"), field.steps)
+        return _placed(FieldError(offset, "a tensor's header", "other bytes"), field)
     found = source.read(field.offset, min(field.size, source.size - field.offset))
     expected, words = repr(field.value).removeprefix("b"), repr(found)[1:]
     if field.value is None:
         expected = "a value that is lost"
     elif field.size in {4, 8} and isinstance(field.value, int):
         expected, words = str(field.value), str(int.from_bytes(found, "little", signed=field.size == 8))
-    return _placed(FieldError(field.offset, expected, words), field.steps)
+    return _placed(FieldError(field.offset, expected, words), field)
 
 
 def _moved(root: Field, offset: int, count: int) -> FieldError:
     """Return that bytes were inserted or lost before an offset."""
-    field = root.at(offset)
     words = f"offset {offset}: {count_bytes(abs(count))} {'more' if count > 0 else 'fewer'} before it"
-    return _placed(FieldError(offset, f"offset {offset - count}", words), () if field is None else field.steps)
+    return _placed(FieldError(offset, f"offset {offset - count}", words), root.at(offset))
 
 
-def _placed(error: FieldError, steps: Steps) -> FieldError:
-    error.steps = list(steps)
+def _placed(error: FieldError, field: Field | None) -> FieldError:
+    error.steps = [] if field is None else list(field.steps)
     return error

@@ -16,7 +16,7 @@ from ggcp_schema.formats.file import Recovered
 from ggcp_schema.formats.ggcp.headers import BLOCKS, Kind, Record, record_at
 from ggcp_schema.formats.ggcp.joints import SEARCHED, Bytes, joint_of, shifts_of
 from ggcp_schema.formats.ggcp.places import MOST_MOVED, SEARCHED_FIRST, Places, placed
-from ggcp_schema.formats.ggcp.recovery import parsed_at, recovered
+from ggcp_schema.formats.ggcp.recovery import parsed_at
 from ggcp_schema.formats.lora.ggcl import GGCL
 from ggcp_schema.formats.lora.ggla import GGLA, TYPES
 from ggcp_schema.llama.names import field_path, llama_field_path, llama_name, tensor_name
@@ -74,6 +74,7 @@ class Part(NamedTuple):
 
 
 MOST_UNKNOWN = 2  # ranks that are tried
+MOST_AT_END = 40  # records that may be lost there, two layers
 START = Part("", -1)
 
 
@@ -84,16 +85,17 @@ def recover_adapter(source: Source, error: FieldError) -> Recovered | None:
         return None
     if error.missing is not None and not places.moved and places.last < error.offset:
         return None  # the file ends too early
-    container, ended = parsed_at(source, GGLA, places.records, {0: HEAD})
+    found = parsed_at(source, GGLA, places, error, {0: HEAD})
     if places.is_head_lost:
-        container.update(dict.fromkeys(("r", "alpha")))
-    return recovered(source, GGLA, places, container, error, ended)
+        found.container.update(dict.fromkeys(("r", "alpha")))
+    return found
 
 
 def is_adapter(source: Source) -> bool:
-    """Return True if most records of an adapter are where they must be."""
+    """Return True if most records of an adapter, and nothing else, are where they must be."""
     places = find_adapter(source, SEARCHED_FIRST)
-    return places is not None and 2 * places.found > len(places.records)
+    is_all = places is not None and all(place.header for place in places.records)  # no optimizer follows
+    return places is not None and is_all and 2 * places.found > len(places.records)
 
 
 def doubtful_name(source: Source, container: Container) -> FieldError | None:
@@ -214,7 +216,7 @@ class Order:
         while (following := self._after(part)) != target:
             if target is None:
                 fits += self._fitting(parts, at, stop)
-            if following is None or at + LEAST * len(parts) > stop:
+            if following is None or at + LEAST * len(parts) > stop or (target is None and len(parts) > MOST_AT_END):
                 break
             part = following
             parts.append(part)
