@@ -18,7 +18,7 @@ from ggcp_schema.files.source import Source
 from ggcp_schema.formats.ggcp.headers import COUNTS, LEAST_LAYER, Block, Kind, Naming, record_at, state_records, walk
 from ggcp_schema.formats.ggcp.joints import NEARBY, SEARCHED, Bytes, Joint, joint_of, shifts_of
 from ggcp_schema.formats.ggcp.state import State
-from ggcp_schema.schema.inference import n_ff_by_formula
+from ggcp_schema.schema.inference import LBFGS, n_ff_by_formula
 from ggcp_schema.schema.tensor import Place
 
 SEARCHED_FIRST = 1 << 28  # bytes of a file that may be of another kind
@@ -111,6 +111,8 @@ class Search:
         blocks = self.kind.blocks if 4 * self.n_params <= self.file.size else ()
         for block in sorted(blocks, key=lambda block: not self._is_followed(shift, block)):
             for past, lbfgs_m in self._counts(block, shift):
+                if block.type == LBFGS and not lbfgs_m:
+                    continue
                 end = self.model[-1].record.end
                 state = State(self.file, end, self.n_params, block, past, lbfgs_m, shift, self.naming)
                 if state.is_whole:
