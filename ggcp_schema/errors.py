@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import shlex
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from typing_extensions import Self
+
+
+def shell_word(path: str) -> str:
+    """Return a path as a word for a shell, also if it begins with a dash or is not printable."""
+    path = f"./{path}" if path.startswith("-") else path
+    if path.isprintable():
+        return shlex.quote(path)
+    text = "".join(
+        chr(byte) if 0x20 <= byte < 0x7F and byte not in b"'\\" else f"\\x{byte:02x}"
+        for byte in path.encode("utf-8", "surrogateescape")
+    )
+    return f"$'{text}'"
 
 
 class GgcpError(Exception):

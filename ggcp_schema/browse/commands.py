@@ -9,7 +9,7 @@ from os.path import commonprefix
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ggcp_schema.inspect.text import shell_word
+from ggcp_schema.errors import shell_word
 
 if TYPE_CHECKING:
     from ggcp_schema.constructs.tree import Field

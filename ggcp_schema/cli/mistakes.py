@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from ggcp_schema.errors import FileError, GgcpError, UsageError
-from ggcp_schema.inspect.text import shell_word
+from ggcp_schema.errors import FileError, GgcpError, UsageError, shell_word
 
 
 def put_right(error: GgcpError) -> GgcpError:

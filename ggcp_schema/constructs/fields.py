@@ -17,6 +17,7 @@ from ggcp_schema.constructs.streams import CHUNK, read_exactly, stream_end
 
 MOST_READ = 1 << 16  # bytes of padding
 MOST_LISTED = 8  # valid numbers in a message
+NEAR = 1 << 16  # how much larger than the valid numbers one may be that is among later ones
 
 # Rules -----------------------------------------------------------------------------------------------------
 
@@ -70,7 +71,7 @@ class OneOf(Described, Subconstruct):
 
     `critical=False` means that later fields do not depend on the value, so that a tolerant parse may keep a wrong one.
     With `others`, numbers that are not among `valids` are accepted, and have no meaning. `above` is what a message adds
-    to a number that is larger than all of them.
+    to a number that is a little larger than all of them.
     """
 
     def __init__(
@@ -112,7 +113,7 @@ class OneOf(Described, Subconstruct):
 
     def _report(self, value: Any, offset: int, context: Container) -> Any:
         kept = None if self.critical else value
-        found = number_text(value) + (self.above if self.above and value > max(self.valids) else "")
+        found = number_text(value) + (self.above if self.above and 0 < value - max(self.valids) < NEAR else "")
         return report(FieldError(offset, rule_text(self._rule(), MOST_LISTED), found), context, found=kept)
 
 

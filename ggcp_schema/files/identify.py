@@ -33,13 +33,13 @@ class Head(NamedTuple):
 
     @property
     def text(self) -> str | None:
-        """The bytes as text; None if they are too few to tell, not UTF-8, or contain control characters."""
+        """The bytes as text; None if they are none, not UTF-8, or contain control characters."""
         cut = self.size is not None and self.size > len(self.data)
         try:
             text = codecs.getincrementaldecoder("utf-8-sig")().decode(self.data, final=not cut)
         except UnicodeDecodeError:
             return None
-        return text if len(text) >= LEAST_TEXT and not CONTROL.search(text) else None
+        return text if text and not CONTROL.search(text) else None
 
     def words(self, count: int, at: int = 0) -> tuple[int, ...]:
         """Return 32-bit numbers, 0 for each that the file does not have."""
@@ -78,14 +78,9 @@ def _pattern(pattern: bytes) -> re.Pattern[bytes]:
     return re.compile(pattern, re.DOTALL)
 
 
-def _first_member(end: bytes) -> Callable[[Head], bool]:
-    """Return what recognises a zip archive by the end of the name of its first member."""
-
-    def matches(head: Head) -> bool:
-        length = int.from_bytes(head.data[26:28], "little")
-        return head.data.startswith(b"PK\x03\x04") and head.data[30 : 30 + length].endswith(end)
-
-    return matches
+def _member(end: bytes) -> re.Pattern[bytes]:
+    """Return the pattern of a zip archive in which the name of one of the first members ends so."""
+    return _pattern(rb"(?=PK\x03\x04).*?PK\x03\x04.{26}[\w./-]*" + end)
 
 
 def _is_windows_program(head: Head) -> bool:
@@ -95,7 +90,8 @@ def _is_windows_program(head: Head) -> bool:
 
 def _is_safetensors(head: Head) -> bool:
     length = int.from_bytes(head.data[:8], "little")
-    return head.data[8:10] in (b'{"', b"{}") and (head.size is None or length + 8 <= head.size)
+    fits = head.size is None or length + 8 <= head.size or b'"dtype":' in head.data
+    return fits and length < 1 << 32 and re.match(rb'\{\s*["}]', head.data[8:]) is not None
 
 
 def _is_llama2c(head: Head) -> bool:
@@ -137,27 +133,39 @@ def _error_message(head: Head) -> bool | str:
 
 
 def _text(head: Head) -> bool | str:
-    return False if head.text is None or not head.text.strip() else _line(head, re.compile(r"\S"))
+    return head.text is not None and len(head.text.strip()) >= LEAST_TEXT and _line(head, re.compile(r"\w"))
 
 
 def _line(head: Head, pattern: re.Pattern[str]) -> str:
     """Return the first line with the pattern in it."""
-    line = next(line for line in (head.text or "").splitlines() if pattern.search(line)).strip()
+    text = head.text or ""
+    line = next((line for line in text.splitlines() if pattern.search(line)), text).strip()
     return repr(line if len(line) <= 100 else f"{line[:97]}...")
 
 
+def _contained(head: Head) -> bool | str:
+    """Return how a file of llama.cpp is cut out that begins later in this one, as after the head of a mail."""
+    found = re.search(rb"(GGUF|tjgg)[\x01-\x03]\0\0\0", head.data)
+    if found is None:
+        return False
+    name, at = "GGUF" if found[1] == b"GGUF" else "ggjt", found.start()
+    return f"a {name} file, which begins at offset {at:,}: `tail -c +{at + 1} FILE > OUTPUT`"
+
+
 def _lfs_size(head: Head) -> bool | str:
-    match = re.match(rb"version https://git-lfs\.github\.com/spec/.*?\nsize (\d+)", head.data, re.DOTALL)
+    match = re.match(rb"version https://(?:git-lfs|hawser)\.github\.com/spec/.*?\nsize (\d+)", head.data, re.DOTALL)
     return f"{int(match[1]):,}" if match else False
 
 
+BASE64 = rb"\s*(cGNnZ|R0dVR|dGpnZ|bG1nZ|bGNnZ|YWxnZ)"  # of the first bytes of each format
 GGML = (b"tjgg", b"fmgg", b"lmgg")
 OTHER = "a ggml file of another program, which this does not read"
 LLAMA_ONLY = "Only llama.cpp's own files are read; use the program that wrote it, or a converter of its files to GGUF."
 
 
 ERROR = re.compile(
-    r"error|denied|forbidden|unauthori[sz]ed|not found|invalid|expired|restricted|too many requests|log ?in",
+    r"error|denied|forbidden|unauthori[sz]ed|authenticat|credentials|not found|no ?such|do(es)? not exist|invalid"
+    r"|expired|exceeded|restricted|throttled|too many requests|log ?in|unavailable|bad gateway|gateway time|redirect",
     re.IGNORECASE,
 )
 
@@ -174,12 +182,19 @@ KINDS = (
     Kind(b"lcgg", "a ggcl LoRA training checkpoint (llama.cpp's finetune, 2023)"),
     # Altered on the way
     Kind(
-        _pattern(rb"(cGNnZ|R0dVR|dGpnZ|bG1nZ)[\w+/]"),
-        "a checkpoint or model file in base64",
-        "Decode it: `base64 -d FILE > OUTPUT`.",
+        _pattern(BASE64 + rb"[A-Za-z0-9\s]*[-_]"),
+        "a checkpoint or model file in base64, as addresses carry it",
+        "Decode it: `tr -- -_ +/ < FILE | base64 -di > OUTPUT`.",
     ),
     Kind(
-        _pattern(rb"\xff\xfe(?:[^\0]\0)+|\xfe\xff(?:\0[^\0])+|(?:[\t\n\r -~]\0){12}"),
+        _pattern(BASE64 + rb"[\w+/]"),
+        "a checkpoint or model file in base64",
+        "Decode it: `base64 -di FILE > OUTPUT`.",
+    ),
+    Kind(
+        _pattern(
+            rb"\xff\xfe(?:[^\0]\0)+|\xfe\xff(?:\0[^\0])+|(?:[\t\n\r -~]\0){12}|(?:G\0G\0U\0F|[pltfa]\0[cmjl]\0g\0g)\0"
+        ),
         "text in UTF-16, as PowerShell writes what is redirected with `>`",
         BINARY,
     ),
@@ -191,14 +206,18 @@ KINDS = (
         "a Git LFS pointer to a file of {} bytes, not the file",
         "Run `git lfs pull` in its repository, or download the file itself.",
     ),
+    Kind(b"/annex/objects/", "a pointer of git-annex, not the file", "Run `git annex get` in its repository."),
+    Kind(b"# xet version ", "a pointer of Git-Xet, not the file", "Download the file itself."),
     Kind(
-        _pattern(rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?(?i:<!doctype html|<html|<head)"),
+        _pattern(
+            rb"(\xef\xbb\xbf)?\s*((<\?xml[^>]*>|<!--.*?-->)\s*)*(?i:<!doctype html|<(html|head|title|body|script)[ >])"
+        ),
         "a web page, not the file",
         "Download the file itself: the page has a link to it, or asks to log in.",
     ),
     # Other formats
-    Kind(_first_member(b"/data.pkl"), "a PyTorch checkpoint", PICKLE),
-    Kind(_first_member(b".npy"), "a NumPy .npz archive", "Load it with numpy.load."),
+    Kind(_member(rb"/data\.pkl"), "a PyTorch checkpoint", PICKLE),
+    Kind(_pattern(rb"PK\x03\x04.{26}[\w.-]*\.npy"), "a NumPy .npz archive", "Load it with numpy.load."),
     Kind(
         _pattern(rb"\x80([\x02\x03][\]}\(ccX\x8aKMG]|[\x04\x05]\x95)"),
         "a Python pickle, as PyTorch wrote until 2020",
@@ -208,14 +227,21 @@ KINDS = (
     Kind(b"\x93NUMPY", "a NumPy array", "Load it with numpy.load."),
     Kind(b"\x89HDF\r\n\x1a\n", "an HDF5 file", "Keras models and h5py's files are such; h5py reads it."),
     Kind(
-        _pattern(rb"\x08[\x01-\x20]\x12([\x01-\x40])[\x20-\x7e]+[\x1a\x22\x3a\x42]"),
+        _pattern(
+            rb"\x08[\x01-\x20](\x12[\x01-\x40][\x20-\x7e]+[\x1a\x22\x3a\x42]|(\x12\0)?(\x1a\0)?:[\x80-\xff]{1,4}[\0-\x7f]\n)"
+        ),
         "an ONNX model",
         "The package onnx reads it.",
     ),
-    Kind(b"MZqFpD=", "a program for several systems, such as a llamafile", PROGRAM),
+    Kind(_pattern(rb"....TFL3"), "a TensorFlow Lite model"),
+    Kind(_pattern(rb"MZqFpD=|jartsr="), "a program for several systems, such as a llamafile", PROGRAM),
     Kind(b"\x7fELF", "a program or library (ELF)", PROGRAM),
     Kind(_is_windows_program, "a program or library for Windows", PROGRAM),
-    Kind(_pattern(rb"[\xce\xcf]\xfa\xed\xfe|\xca\xfe\xba\xbe\0\0\0[\1-\5]"), "a program or library for macOS", PROGRAM),
+    Kind(
+        _pattern(rb"[\xce\xcf]\xfa\xed\xfe|\xfe\xed\xfa[\xce\xcf]|\xca\xfe\xba\xbe\0\0\0[\1-\5]"),
+        "a program or library for macOS",
+        PROGRAM,
+    ),
     Kind(_pattern(rb"24ka[\x01-\x03]\0\0\0"), "a model of llama2.c", "llama2.c's run reads it."),
     Kind(_is_llama2c, "a model of llama2.c", "llama2.c's run reads it."),
     Kind(
@@ -229,8 +255,14 @@ KINDS = (
         "an importance matrix of llama.cpp in its old format",
         "`llama-imatrix --in-file FILE -o OUTPUT.gguf` converts it.",
     ),
+    Kind(
+        _pattern(rb"[nq]sgg"),
+        "a saved session of llama.cpp (--prompt-cache, or a slot of its server), without a model",
+        "It belongs to the model that it was made with.",
+    ),
+    Kind(_pattern(rb"(ccgg|ggml).\0\0\0"), OTHER, LLAMA_ONLY),
     # Archives
-    Kind(b"PK\x03\x04", "a zip archive", "Unpack it with `unzip FILE`."),
+    Kind(_pattern(rb"PK(\x03\x04|\x05\x06|\x07\x08)"), "a zip archive", "Unpack it with `unzip FILE`."),
     Kind(b"\x1f\x8b", "a gzip file", "Unpack it with `gunzip FILE`, or `tar xzf FILE` for a .tar.gz."),
     Kind(b"BZh", "a bzip2 file", "Unpack it with `bunzip2 FILE`, or `tar xjf FILE` for a .tar.bz2."),
     Kind(b"\xfd7zXZ", "an xz file", "Unpack it with `unxz FILE`, or `tar xJf FILE` for a .tar.xz."),
@@ -245,6 +277,7 @@ KINDS = (
         "Download it again.",
     ),
     Kind(_text, "a text that begins with {}"),
+    Kind(_contained, "a file with other bytes before {} cuts it out"),
 )
 """What files are, in the order in which it is tried."""
 
@@ -261,7 +294,7 @@ def identify(head: bytes, size: int | None = None) -> tuple[str, str]:
     return "", ""
 
 
-QUOTED = re.compile(rb"(pcgg|GGUF|tjgg|fmgg)=0[0-3]=00")
+QUOTED = re.compile(rb"(pcgg|GGUF|tjgg|fmgg|lcgg|algg)=0[0-3]=00")
 
 
 def altered(sample: bytes) -> str:
@@ -300,7 +333,8 @@ def is_of_another_program(head: bytes) -> bool:
     """Return True if a ggml, ggmf or ggjt file cannot be a llama's: if its hyper-parameters are others.
 
     A llama has 7 numbers and then its tokens. GPT-2, GPT-J, StarCoder and others state the number of tokens again
-    before these; Whisper has its filters there, RWKV its tensors; other programs have more or fewer numbers.
+    before these; Whisper has its filters there, RWKV its tensors; other programs have more or fewer numbers, or such
+    as no llama has.
     """
     versioned = head[:4] != b"lmgg"
     if head[:4] == b"fmgg" and Head(head).words(1, 4)[0] in range(100, 110):
@@ -313,6 +347,9 @@ def is_of_another_program(head: bytes) -> bool:
         return True  # Whisper
     if _tokens_at(head, start + 7 * 4, versioned):
         return False
+    _, n_embd, _, n_head, n_layer, n_rot = first = words[:6]
+    if min(first) > 0 and max(first) < 1 << 20 and (n_layer > 1000 or n_embd % n_head or n_rot * n_head > n_embd):
+        return True  # CLIP, Bark
     starts = [start + 4 * count for count in (5, 6, 8, 9)]
     tokens = any(_tokens_at(head, at, scored, least=1) for at in starts for scored in (False, True))
     return tokens or any(map(Head(head).begins_a_tensor, starts))
@@ -330,10 +367,16 @@ def _tokens_at(head: bytes, at: int, scored: bool, *, least: int = 0) -> bool:
 
 
 OTHER_NAMES = re.compile(
-    r"transformer\.|model/|gpt_neox\.|(en|de)coder\.|blocks\.\d|emb\.weight$|(\w+\.)?word_embeddings|embeddings\.|bert\."
+    rb"(?<![\w.])(transformer\.|model/|gpt_neox\.|(en|de)coder\.|blocks\.\d|emb\.weight$|(\w+\.)?word_embeddings"
+    rb"|embeddings\.|bert\.|text_model\.|vision_model\.|model\.(diffusion_model|decoder)\.|image_encoder\.)"
 )
 
 
-def is_name_of_another_program(name: str) -> bool:
+def is_name_of_another_program(name: bytes) -> bool:
     """Return True if a tensor's name is one of GPT-2's, Falcon's, RWKV's or another model's that is no llama."""
     return OTHER_NAMES.match(name) is not None
+
+
+def names_another_program(data: bytes) -> bool:
+    """Return True if such a name is in the data, where a tensor's name should be."""
+    return OTHER_NAMES.search(data) is not None

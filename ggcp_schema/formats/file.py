@@ -315,9 +315,9 @@ class File:
     def check_whole(self, found: int, total: int) -> None:
         """Check that all tensors of the model are whole. Raises the damage of the file, which is why they are not."""
         if found < total and self.damage is not None:
+            saved = ", which `ggcp-schema extract --partial` can save" if found else ""
             raise self.damage.with_hint(
-                f"The model is not whole: the file has {found:,} of its {total:,} tensors, "
-                "which `ggcp-schema extract --partial` can save."
+                f"The model is not whole: the file has {found:,} of its {total:,} tensors{saved}."
             )
 
     def _lacks(self, what: str, hint: str = CHECKPOINT_NEEDED) -> GgcpError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import IO, Any
 from construct import Container
 
 from ggcp_schema.constructs import ErrorLog, FieldError, format_path
-from ggcp_schema.errors import MalformedError, NotACheckpointError, TruncatedError
+from ggcp_schema.errors import MalformedError, NotACheckpointError, TruncatedError, shell_word
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import File, Format
 
@@ -56,7 +55,7 @@ def read_container(source: Source, format: Format, *, partial: bool) -> tuple[Co
         if isinstance(damage, NotACheckpointError):
             raise damage from error
         if not partial:
-            if isinstance(damage, TruncatedError) and not _altered(source):
+            if isinstance(damage, TruncatedError) and not how_altered(source):
                 damage.shell_hint, damage.hint = damage.hint, PARTIAL
             raise damage from error
         recovered = kind.recovered(source, error)
@@ -81,12 +80,12 @@ def malformed(error: FieldError, source: Source, format: Format) -> MalformedErr
     file_class = format.file_class or File
     is_magic = where == "magic" and not is_proven(source, format)
     kind: type[MalformedError] = MalformedError
-    hint = f"Run `ggcp-schema validate {shlex.quote(source.path)}` to list every problem."
+    hint = f"Run `ggcp-schema validate {shell_word(source.path)}` to list every problem."
     if error.missing is not None:
         kind = TruncatedError
         is_cut = file_class.is_cut(error)
         hint = "The file is truncated. Copy it again" if is_cut else "The file is truncated, or a number in it is wrong"
-        hint += f"; `ggcp-schema info {shlex.quote(source.path)}` tells what is left."
+        hint += f"; `ggcp-schema info {shell_word(source.path)}` tells what is left."
         add_file_missing(error, source, format)
     if "later version" in error.found:
         hint = "A later release of ggcp-schema may know it."
@@ -96,7 +95,7 @@ def malformed(error: FieldError, source: Source, format: Format) -> MalformedErr
     elif where == "magic":
         hint = f"Its first bytes are lost, but what follows proves that it is a {format.title}. {hint}"
     else:
-        hint = _altered(source) or hint
+        hint = how_altered(source) or hint
     message = f"{source.path}: {error}"
     if is_magic and _is_known(source):
         message, hint = f"{source.path} is no {format.title}", f"{hint} Open it with open_file."
@@ -138,11 +137,11 @@ def what_it_is(source: Source) -> str:
     return " ".join((f"This is {what}.", *filter(None, [remedy]))) if what else ""
 
 
-def _altered(source: Source) -> str:
-    """Return how the whole file was changed on its way, with the remedy; empty if that is not proven."""
+def how_altered(source: Source, start: int = 0) -> str:
+    """Return how a file was changed on its way, by the bytes from `start`, with the remedy; empty if not proven."""
     from ggcp_schema.files.identify import HEAD, altered
 
-    return altered(source.read(0, min(source.size, HEAD)))
+    return altered(source.read(start, min(source.size - start, HEAD)))
 
 
 # Past errors ---------------------------------------------------------------------------------------------
@@ -192,7 +191,8 @@ def parse_past_errors(source: Source, format: Format) -> Parse:
     container, log, damage = tolerant_parse(source, format)
     best = _parse_of(source, format, container, log.errors, damage)
     kind = format.file_class or File
-    error = best.damage or (best.errors[0] if best.errors else kind.doubt(source, container))
+    doubt = None if best.damage or best.errors else kind.doubt(source, container)
+    error = best.damage or (best.errors[0] if best.errors else doubt)
     recovered = None if error is None else kind.recovered(source, error)
     if recovered is not None and error is not None:
         said = {error.offset: error for error in best.errors}
@@ -200,6 +200,8 @@ def parse_past_errors(source: Source, format: Format) -> Parse:
         other = _parse_of(source, format, recovered.container, errors, recovered.damage)
         if best.damage or not best.errors or not error.offset or other.badness < best.badness:
             best = other
+    elif doubt is not None:
+        best = _parse_of(source, format, doubt.partial, [], doubt)
     say_zeros(source, [*best.errors, *([best.damage] if best.damage else [])])
     return best
 

@@ -6,7 +6,6 @@ Everything is an iterator, so that no more of a file is in memory than is being 
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from construct import Container
 
 from ggcp_schema.constructs import Extent, Field, Steps, counted
-from ggcp_schema.errors import GgcpError, PathError, UsageError
+from ggcp_schema.errors import GgcpError, PathError, UsageError, shell_word
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.llama.moments import Moments, parse_moments
 from ggcp_schema.llama.names import STATE
@@ -278,7 +277,7 @@ def unknown_path(file: File, path: str) -> GgcpError:
     message = f"{file.path} has no field {path!r}"
     if (hint := _out_of_range(file, path)) or (near := suggestions(file, path)):
         return PathError(message, hint or f"Did you mean {', '.join(_with_indices(file, near, path))}?")
-    return PathError(message, f"Run `ggcp-schema dump {shlex.quote(file.path)}` to list all fields.")
+    return PathError(message, f"Run `ggcp-schema dump {shell_word(file.path)}` to list all fields.")
 
 
 def _with_indices(file: File, near: list[str], path: str) -> Iterator[str]:

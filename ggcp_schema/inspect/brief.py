@@ -25,10 +25,11 @@ def brief_lines(summary: Summary) -> list[tuple[str, str]]:
     width = COLUMNS - 1 - max(len(label) for label, _ in (*lines, *last, *more[0], *more[1]))
     files = [f"{summary.file}: {what}, {short_size(summary.size)}" for what in (summary.what, summary.short)]
     first = ("file", files[cells(files[0]) > width])
-    room = LINES - len(lines) - sum(-(-cells(text) // width) for _, text in (first, *last))
+    state = (lines[0][0], shorten(lines[0][1], width + width // 2))  # in two lines, whose words do not fill the first
+    room = LINES - len(lines) + 1 - sum(-(-cells(text) // width) for _, text in (first, state, *last))
     lines[1:1], room = more[0][: max(0, room)], room - len(more[0])
     lines += more[1][: max(0, room)]
-    return [first, *((label, shorten(text, width)) for label, text in lines), *last]
+    return [first, state, *((label, shorten(text, width)) for label, text in lines[1:]), *last]
 
 
 def _facts(summary: Summary) -> Iterator[tuple[str, str]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ggcp_schema.inspect.text import shell_word
+from ggcp_schema.errors import shell_word
 
 if TYPE_CHECKING:
     from ggcp_schema.inspect.damage import Condition

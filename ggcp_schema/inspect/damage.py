@@ -83,8 +83,10 @@ class Condition(NamedTuple):
         if not self.has_model:
             return f"damaged at {self.damage.path}"
         if not self.model_is_whole:
-            total = "" if self.model_total is None else f" of {self.model_total:,}"
-            return f"model damaged, {self.model:,}{total} tensors whole"
+            whole = count_text(self.model, "tensor")
+            if self.model_total is not None:
+                whole = f"{self.model:,} of {count_text(self.model_total, 'tensor')}"
+            return f"model damaged, {whole} whole"
         if not self.damage.path.startswith("optimizer."):
             return "model whole"
         place = self.damage.path.removeprefix(STATE).removeprefix("optimizer.").partition(".")[0]

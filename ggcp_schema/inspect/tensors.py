@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Literal, NamedTuple, TypedDict
 
-from ggcp_schema.errors import GgcpError, PathError, UsageError
+from ggcp_schema.errors import GgcpError, PathError, UsageError, shell_word
 from ggcp_schema.files.tensor import ELEMENT_SIZES, Tensor
 from ggcp_schema.formats.file import File
-from ggcp_schema.inspect.text import shell_word, value_text
+from ggcp_schema.inspect.text import value_text
 from ggcp_schema.inspect.words import role_text
 from ggcp_schema.llama import names
 from ggcp_schema.llama.moments import Moments

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 import struct
 from collections.abc import Sequence
 from typing import Any
@@ -180,15 +179,3 @@ def shorten(text: str, width: int) -> str:
     if text[len(kept)] != " " and " " in kept.strip():
         kept = kept.rstrip().rpartition(" ")[0] + " "
     return f"{kept}…"
-
-
-def shell_word(path: str) -> str:
-    """Return a path as a word for a shell, also if it begins with a dash or is not printable."""
-    path = f"./{path}" if path.startswith("-") else path
-    if path.isprintable():
-        return shlex.quote(path)
-    text = "".join(
-        chr(byte) if 0x20 <= byte < 0x7F and byte not in b"'\\" else f"\\x{byte:02x}"
-        for byte in path.encode("utf-8", "surrogateescape")
-    )
-    return f"$'{text}'"

@@ -7,14 +7,14 @@ was changed and on what evidence. `mapping.targets` lists what makes plans; `wri
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from shlex import quote
 from typing import NamedTuple
 
 from ggcp_schema.constructs import counted, short_size
-from ggcp_schema.errors import UsageError
+from ggcp_schema.errors import UsageError, shell_word
 from ggcp_schema.files.output import Parts, WriteOptions, check_parts, placed_parts
 from ggcp_schema.files.pieces import FileData, TensorEntry
 from ggcp_schema.files.source import Rows
@@ -45,7 +45,10 @@ class Command(NamedTuple):
 
     def line(self, output: str | os.PathLike[str]) -> str:
         """Return the command for a shell."""
-        return shlex.join(word.replace(OUTPUT, os.fsdecode(output)) for word in self.words)
+        path = os.fsdecode(output)
+        return " ".join(
+            shell_word(word.replace(OUTPUT, path)) if OUTPUT in word else quote(word) for word in self.words
+        )
 
 
 @dataclass(frozen=True, repr=False)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ggcp_schema.errors import UnfitError, UsageError
+from ggcp_schema.errors import UnfitError, UsageError, shell_word
 from ggcp_schema.files.pieces import FileData, TensorEntry, Transform, Zeros, stored
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import File
@@ -189,10 +188,10 @@ def _key_of_field(ckpt: Checkpoint, key: str, type: str, path: str, lost: dict[s
         return KeyValue(key, type, bool(value) if type == "BOOL" else value)
     except UnfitError as error:
         allowed = INTEGERS[type]
-        command = ["ggcp-schema", "edit", ckpt.path, "OUTPUT", f"{path}={max(allowed.start, 0)}"]
+        words = "ggcp-schema", "edit", ckpt.path, "OUTPUT", f"{path}={max(allowed.start, 0)}"
         raise UnfitError(
             f"{path} is {value}, but {key} ({type}) holds {allowed.start} to {allowed.stop - 1}",
-            f"Write a copy with another value: {shlex.join(command)}",
+            f"Write a copy with another value: {' '.join(map(shell_word, words))}",
         ) from error
 
 

@@ -35,6 +35,10 @@ def in_zip(name: str) -> bytes:
     return out.getvalue()
 
 
+def in_zip_later(name: str) -> bytes:
+    return in_zip("m/code/__torch__.py")[:-22] + in_zip(name)
+
+
 def numpy_bytes(write: Callable[..., None], array: np.ndarray) -> bytes:
     out = io.BytesIO()
     write(out, array)
@@ -77,6 +81,10 @@ MADE: dict[str, Callable[[], Made]] = {
         "git lfs pull",
     ),
     "page": lambda: (b"\n <!DOCTYPE html>\n<html><body>Sign in</body></html>", "a web page, not the file", "Download"),
+    "page with a comment": lambda: (b"\xef\xbb\xbf<!-- saved\nfrom -->\n<HTML><p>", "a web page", "Download"),
+    "git-annex": lambda: (b"/annex/objects/SHA256E-s9--0.gguf\n", "a pointer of git-annex", "git annex get"),
+    "git-xet": lambda: (b'# xet version 0\nfilesize = 9\nhash = "0"\n', "a pointer of Git-Xet", "Download"),
+    "shortest error": lambda: (b"Not Found", "such as a server's error message: 'Not Found'", "again"),
     "error": lambda: (b"Entry not found\n", "such as a server's error message: 'Entry not found'", "again"),
     "json error": lambda: (b'{"error":"Invalid username or password."}', "server's error message", "again"),
     "text": lambda: (b"Once upon a time\nthere was\n" * 400, "a text that begins with 'Once upon a time'", ""),
@@ -85,6 +93,7 @@ MADE: dict[str, Callable[[], Made]] = {
     "zeros first": lambda: (bytes(HEAD + 1), "a file of zeros and perhaps more", "again"),
     "ff": lambda: (b"\xff" * 9000, "a file of bytes 0xFF and nothing else", "again"),
     "torch": lambda: (in_zip("archive/data.pkl"), "a PyTorch checkpoint", "pickles can run code"),
+    "torch script": lambda: (in_zip_later("m/data.pkl"), "a PyTorch checkpoint", "pickles can run code"),
     "pickle 2": lambda: (pickle.dumps({"a": [1.0]}, 2), "a Python pickle", "pickles can run code"),
     "pickle 4": lambda: (pickle.dumps({"a": [1.0]}, 4), "a Python pickle", "pickles can run code"),
     "torch until 2020": lambda: (
@@ -95,8 +104,13 @@ MADE: dict[str, Callable[[], Made]] = {
     "npz": lambda: (numpy_bytes(np.savez, ARRAY), "a NumPy .npz archive", "numpy.load"),
     "npy": lambda: (numpy_bytes(np.save, ARRAY), "a NumPy array", "numpy.load"),
     "safetensors": lambda: (save({"a": ARRAY}), "a safetensors file", "convert_hf_to_gguf"),
+    "safetensors, cut": lambda: (save({"a" * 99: ARRAY})[:150], "a safetensors file", "convert_hf_to_gguf"),
+    "tflite": lambda: (b"\x1c\0\0\0TFL3" + bytes(90), "a TensorFlow Lite model", ""),
+    "chatglm": lambda: (b"ggml" + struct.pack("<9i", *range(1, 10)), "a ggml file of another program", "converter"),
+    "session": lambda: (b"nsgg" + struct.pack("<9i", *range(9, 18)), "a saved session of llama.cpp", "the model"),
     "hdf5": lambda: (b"\x89HDF\r\n\x1a\n" + bytes(90), "an HDF5 file", "h5py"),
     "onnx": lambda: (onnx(), "an ONNX model", "onnx"),
+    "onnx, no producer": lambda: (b"\x08\x07:\xd0\x0f\n\x17" + bytes(90), "an ONNX model", "onnx"),
     "program": lambda: (Path(sys.executable).read_bytes()[: 1 << 16], "a program or library", "llamafile"),
     "llamafile": lambda: (b"MZqFpD='\n\n" + bytes(90), "such as a llamafile", "unzip"),
     "windows": lambda: (windows_program(), "a program or library for Windows", "llamafile"),
@@ -110,6 +124,10 @@ MADE: dict[str, Callable[[], Made]] = {
     ),
     "imatrix": lambda: (imatrix(), "an importance matrix", "llama-imatrix"),
     "base64": lambda: (base64.encodebytes(GENUINE_DATA), "in base64", "base64 -d"),
+    "base64 after a line end": lambda: (b"\r\n" + base64.encodebytes(GENUINE_DATA), "in base64", "base64 -d"),
+    "base64 of addresses": lambda: (base64.urlsafe_b64encode(GENUINE_DATA), "as addresses carry it", "tr -- -_ +/"),
+    "utf-16, no mark": lambda: ("GGUF\3\0é".encode("utf-16-le"), "text in UTF-16", "binary mode"),
+    "mail": lambda: (b"From: a\n\n" + b"GGUF\3\0\0\0\xff", "a GGUF file, which begins at offset 9", ""),
 }
 
 
@@ -229,6 +247,11 @@ OTHERS = {  # as the programs in ggml's and other repositories of 2023 write the
     "gpt-neox": GGML + words(50432, 2048, 2048, 16, 16, 32, 1, 1) + some_tokens(),
     "whisper": GGML + words(51864, 1500, 384, 6, 4, 448, 384, 6, 4, 80, 1, 80, 201) + bytes(80 * 4),
     "bloom": GGML + words(250880, 1024, 1, 16, 24, 1) + some_tokens(),
+    "gpt-neox, one residual": GGML
+    + words(9, 2048, 64, 4, 2, 16, 0, 0)
+    + some_tokens()
+    + tensor(b"gpt_neox.embed_in.weight"),
+    "clip": GGML + words(49408, 77, 512, 2048, 512, 8, 12, 224, 32, 768, 3072, 512, 12, 12, 1) + some_tokens(),
     "mpt": GGML + words(4096, 2048, 32, 32, 50432, 0x41000000, 0, 1) + some_tokens(),
     "sam": GGML + words(768, 12, 12, 256, 16, 1) + words(3, 23, 0, 4, 4, 768) + b"image_encoder.pos_embed",
     "falcon": GGML + words(9, 64, 1, 1, 1, 7, 1) + some_tokens() + tensor(b"transformer.word_embeddings.weight"),

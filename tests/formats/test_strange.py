@@ -392,3 +392,33 @@ def test_zeros_from_anywhere_to_the_end_are_not_taken_for_tensors(tmp_path: Path
     report = checked(path)
     assert (report.checked, report.expected) == (whole, 24)
     assert not any(warning.path == "trailing" for warning in report.warnings)
+
+
+@pytest.mark.parametrize("name", ["alice-vocab.gguf", "lora/base.gguf", "lora/master-adam.checkpoint.gguf"])
+def test_headers_that_end_in_zeros_are_damaged_where_the_zeros_begin(name: str, tmp_path: Path) -> None:
+    data, path = (FIXTURES / name).read_bytes(), tmp_path / "x.gguf"
+    with open_gguf(FIXTURES / name) as file:
+        keys = file.root.find(("metadata_kv",)).children()
+        at = keys[len(keys) // 2].offset
+        before = list(file.key_values)[: len(keys) // 2]
+    path.write_bytes(data[:at] + bytes(len(data) - at))
+    with pytest.raises(MalformedError, match=rf"at offset {at} .*expected a key, found zeros"):
+        open_file(path)
+    with open_file(path, partial=True) as file:
+        assert list(file.key_values) == before
+        assert not file.tensors
+        assert not file.runs
+    assert checked(path).damage is not None
+
+
+def test_data_whose_line_ends_were_changed_is_not_called_whole(tmp_path: Path) -> None:
+    data, path = (FIXTURES / "lora/base.gguf").read_bytes(), tmp_path / "x.gguf"
+    with open_gguf(FIXTURES / "lora/base.gguf") as file:
+        start = file.container["data_start"]
+    path.write_bytes(data[:start] + data[start:].replace(b"\n", b"\r\n"))
+    for command in ("info", "validate", "export", "extract"):
+        result = run_cli(command, path, *{"extract": ["*", tmp_path / "o.safetensors"]}.get(command, []), cwd=tmp_path)
+        assert result.returncode == 4
+        assert "whole" not in result.stdout.replace("0 of 21 tensors whole", "")
+    path.write_bytes(data + b"\r\n" * 40)
+    assert checked(path).valid

@@ -16,9 +16,9 @@ from hypothesis import given, settings
 
 from ggcp_schema import convert, export_model, open_file
 from ggcp_schema.cli.output import to_json
+from ggcp_schema.errors import shell_word
 from ggcp_schema.inspect.damage import missing_tensors
 from ggcp_schema.inspect.summary import summarize, summary_lines
-from ggcp_schema.inspect.text import shell_word
 from tests.builder import build_checkpoint
 from tests.helpers import FIXTURES, GENUINE, ONE_OF_EACH, ORDERS, expected_resume
 from tests.samples import GGML_KINDS, sample

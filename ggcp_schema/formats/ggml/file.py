@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from ggcp_schema.llama.vocabulary import Vocabulary
 
 
+NEXT = 128  # bytes in which the name of the first tensor is looked for
+
+
 class GgmlFile(File):
     """A ggml, ggmf or ggjt file. A vocabulary file has no tensors.
 
@@ -38,6 +41,8 @@ class GgmlFile(File):
         records = container.get("tensors") or ()
         if records and "_size" in records[0]:
             check_name(source, records[0])
+        elif damage is not None and damage.path.startswith("tensors[0]"):
+            check_next(source, damage.offset)
 
     @cached_property
     def hparams(self) -> Hparams:
@@ -161,8 +166,17 @@ def check_name(source: Source, record: Container) -> None:
     """Check that the first tensor of a ggml file can be a llama's. Raises `NotACheckpointError`."""
     from ggcp_schema.files.identify import is_name_of_another_program
 
-    if is_name_of_another_program(record["name"].decode("utf-8", "backslashreplace")):
+    if is_name_of_another_program(record["name"]):
         raise another_program(source, record["_offset"] + 12 + 4 * record["n_dims"], record["name"])
+
+
+def check_next(source: Source, offset: int) -> None:
+    """Check that what follows the tokens, and is no tensor, can be a llama's. Raises `NotACheckpointError`."""
+    from ggcp_schema.files.identify import names_another_program
+
+    data = source.read(offset, min(source.size - offset, NEXT))
+    if names_another_program(data):
+        raise another_program(source, offset, data)
 
 
 def another_program(source: Source, offset: int, found: bytes) -> NotACheckpointError:

@@ -41,8 +41,7 @@ def contents(gguf: GgufFile) -> tuple[tuple[str, str], ...]:
     """Return what the keys say of the contents, in words, each with a label."""
     text = Keys(gguf).text
     architecture, kind, tokenizer = text(names.ARCHITECTURE), text("general.type"), text("tokenizer.ggml.model")
-    counts = counted(len(gguf.key_values), "key"), counted(gguf.container.get("tensor_count") or 0, "tensor")
-    words = [architecture or "no architecture", kind, f"version {gguf.container.get('version')}", *counts]
+    words = [architecture or "no architecture" * (gguf.damage is None), kind, *_counts(gguf)]
     lines = {"name": text("general.name"), "contents": ", ".join(filter(None, words))}
     sizes = {name: _sizes(gguf.value(f"{architecture}.{name}")) for name in SIZES}
     if architecture != "llama":
@@ -52,6 +51,18 @@ def contents(gguf: GgufFile) -> tuple[tuple[str, str], ...]:
         lines["weights"] = ", ".join(filter(None, (file_type(gguf.value("general.file_type")), bits)))
     lines["tokenizer"] = tokenizer
     return tuple((label, line) for label, line in lines.items() if line)
+
+
+def _counts(gguf: GgufFile) -> Iterator[str]:
+    """Yield the version, the byte order if it is unusual, and the numbers of keys and tensors, where they are known."""
+    version, n_keys, n_tensors = (gguf.container.get(name) for name in ("version", "metadata_kv_count", "tensor_count"))
+    if version is not None:
+        yield f"version {version}" + ", big-endian" * (gguf.byte_order == "big")
+    if n_keys is not None:
+        cut = "" if "tensor_infos" in gguf.container else f"{len(gguf.key_values)} of "
+        yield cut + counted(n_keys, "key")
+    if n_tensors is not None:
+        yield counted(n_tensors, "tensor")
 
 
 def _sizes(value: Any) -> str:

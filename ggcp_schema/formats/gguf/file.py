@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import chain, islice
+from itertools import chain, islice, takewhile
 from typing import TYPE_CHECKING, Any
 
-from construct import Container
+from construct import Container, ListContainer
 
 from ggcp_schema.constructs import Field, FieldError, Steps, counted
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import File, Finding, Format, trailing_bytes
-from ggcp_schema.formats.parsing import open_path
+from ggcp_schema.formats.parsing import how_altered, open_path
 from ggcp_schema.formats.paths import parse_path
 from ggcp_schema.gguf.entries import ALIGNMENT, KeyValue
 from ggcp_schema.llama import names
@@ -27,6 +27,7 @@ MAX_REPEATED = 20  # names of which a finding says that they are used twice
 
 
 if TYPE_CHECKING:
+    from ggcp_schema.files.source import Source
     from ggcp_schema.formats.parsing import Parse
     from ggcp_schema.formats.rules import Rules
     from ggcp_schema.llama.adapter import Adapter
@@ -35,6 +36,11 @@ if TYPE_CHECKING:
     from ggcp_schema.llama.parameters import Order
     from ggcp_schema.llama.training import Training
     from ggcp_schema.llama.vocabulary import Vocabulary
+
+
+def _until(container: Container, field: str) -> Container:
+    """Return the values before a field."""
+    return Container(takewhile(lambda item: item[0] != field, container.items()))
 
 
 class GgufFile(File):
@@ -91,6 +97,24 @@ class GgufFile(File):
                 return False
             at = begin if end is None else end
         return True
+
+    @classmethod
+    def doubt(cls, source: Source, container: Container) -> FieldError | None:
+        """Return an error if the headers end in zeros that were read as records, or if bytes were put into the data."""
+        for place, field, what in (("metadata_kv", "key", "a key"), ("tensor_infos", "name", "a name")):
+            empty = [index for index, record in enumerate(container[place]) if not record[field]]
+            if len(empty) > 1:
+                error = FieldError(container[place][empty[0]]["_offset"], what, "zeros")
+                error.steps = [place, empty[0], field]
+                error.partial = _until(container, place)
+                error.partial[place] = ListContainer(container[place][: empty[0]])
+                return error
+        trailing = container["trailing"]
+        if trailing is None or not how_altered(source, container["data_start"]):
+            return None
+        error = FieldError(trailing.offset, "the end of the file", counted(trailing.nbytes, "more byte"))
+        error.steps, error.partial = ["trailing"], _until(container, "data_start")
+        return error
 
     @cached_property
     def _order(self) -> Sequence[int]:
@@ -235,13 +259,14 @@ class GgufFile(File):
 
     @property
     def runs(self) -> bool:
-        """True for a model with a vocabulary that fits it, and of a version and types that llama.cpp reads."""
+        """True for a model with a vocabulary that fits it, in a version, order and types that llama.cpp reads."""
         return (
             self.damage is None
             and self.kind == "gguf-model"
             and names.TOKENS in self.key_values
             and not self.odd_tokens
             and self.container["version"] > 1
+            and self.byte_order == "little"
             and all(info["type"] in RUNNABLE for info in self.container["tensor_infos"])
         )
 

@@ -1,7 +1,8 @@
 """The rules of a GGUF file that its schema does not state, and what is odd in it.
 
 Errors are what llama.cpp of 2026 refuses; a test compares its verdicts. It also refuses version 1, gaps between
-tensors and arrays of arrays, which are no errors by GGUF's specification: these are warnings.
+tensors and arrays of arrays, which are no errors by GGUF's specification: these are warnings. A file in the byte order
+of other machines, which it refuses too, is valid.
 """
 
 from __future__ import annotations
