@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ggcp_schema.cli.options import File
-from ggcp_schema.errors import UsageError
+from ggcp_schema.errors import UsageError, shell_word
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +38,9 @@ def browse(
     Example: ggcp-schema browse alice.ggcp --vocab tokenizer.gguf
     """
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise UsageError("browse needs a terminal", f"Run `ggcp-schema dump {file}` to print the fields.")
+        raise UsageError(
+            "browse needs a terminal", f"Run `ggcp-schema dump {shell_word(str(file))}` to print the fields."
+        )
     from ggcp_schema.files.source import Source
     from ggcp_schema.formats import format_of
 

@@ -28,7 +28,7 @@ from ggcp_schema.formats.file import File as OpenFile
 from ggcp_schema.inspect.damage import missing_tensors
 from ggcp_schema.inspect.plot import plot
 from ggcp_schema.inspect.tensors import Listed, select
-from ggcp_schema.inspect.text import escape, size_text
+from ggcp_schema.inspect.text import escape, readable, size_text
 
 Floats = npt.NDArray[Any]
 Writer = Callable[[str, Sequence[Listed], Iterator[Floats]], None]
@@ -246,7 +246,7 @@ def write_safetensors(place: str, items: Sequence[Listed], data: Iterator[Floats
 
     source = os.path.basename(os.fsencode(items[0].tensor.source.path)).decode("utf-8", "replace")
     listed = [
-        (item.name, item.tensor.type if item.tensor.type in NUMBERS else "F32", item.tensor.shape[::-1])
+        (readable(item.name), item.tensor.type if item.tensor.type in NUMBERS else "F32", item.tensor.shape[::-1])
         for item in items
     ]
     chunks = (values.astype(values.dtype.newbyteorder("<"), copy=False).data.cast("B") for values in data)

@@ -69,9 +69,10 @@ def _places(source: Source) -> Places:
     else:
         fits = state.end + state.block.tail == source.size and places.found >= TRUSTED * len(places.joints)
     if places is None or not fits:
-        format_of(source)  # a file of no known format is named
+        kind = format_of(source)  # a file of no known format is named
         raise UsageError(
-            f"{source.path} cannot be repaired: it is not a ggcp file of the size that its hyper-parameters give",
+            f"{source.path} cannot be repaired: it is a {kind.title}, and no ggcp file of the size that its "
+            "hyper-parameters give",
             "Only what a whole ggcp file holds twice can be taken back.",
         )
     return places

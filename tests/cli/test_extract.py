@@ -386,3 +386,10 @@ def test_file_names_that_are_not_utf8(tmp_path):
     assert os.path.getsize(out) == 192
     run_cli("extract", path, "norm", bytes(tmp_path) + b"/x.safetensors", check=True)
     run_cli("extract", path, "norm", bytes(tmp_path) + b"/x.svg", check=True)
+
+
+def test_names_that_are_not_utf8_are_escaped_in_safetensors(tmp_path):
+    path, out = tmp_path / "x.gguf", tmp_path / "o.safetensors"
+    path.write_bytes(build_gguf([], [("\udcff\n", (2,), 0, bytes(8))]))
+    run_cli("extract", path, "*", out, check=True)
+    assert [*load_file(out)] == ["\\xff\n"]
