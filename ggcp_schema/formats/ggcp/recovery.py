@@ -66,12 +66,13 @@ def recover(source: Source, error: FieldError, kind: Kind) -> Recovered | None:
     places = find_places(source, kind)
     if places is None or not (places.wrong or places.moved):
         return None
-    is_followed = places.state is not None and places.state.tails
+    state = places.state
+    is_followed = state and any(state.end + state.block.tail + shift <= source.size for shift in state.tails)
     if error.missing is not None and not places.moved and not is_followed and places.last < error.offset:
         return None  # the file ends too early
     values = {0: places.head[: COUNTS.start], COUNTS.stop: places.head[COUNTS.stop :], **places.values}
     params: dict[str, Any] = {"n_ff": places.n_ff}
-    if (state := places.state) is not None:
+    if state is not None:
         params["layout"] = state.block.layout
         size = state.end + state.block.tail - state.start - state.block.state
         params["state"] = size, [list(record.shape) for record in state.records]
