@@ -155,10 +155,7 @@ class Side:
     def omit(self, unwanted: Iterable[str], cause: Cause, reason: str) -> None:
         """Leave out the fields and tensors of these names."""
         for name in list(unwanted):
-            found = [parts for parts in (self.fields, self.tensors) if name in parts]
-            for parts in found:
-                del parts[name]
-            if found:
+            if any([self.fields.pop(name, None), self.tensors.pop(name, None)]):
                 self.omitted.note(name, self.label, cause, reason)
 
     @property
@@ -224,7 +221,7 @@ def _by_gguf_name(file: File, label: Label) -> Side:
     tensors, left_out = {}, Omissions()
     for tensor in file.tensors.values():
         name = file.names_of(tensor)[1]
-        if name:
+        if name is not None:
             tensors[name] = tensor
         elif not tensor.is_null:
             left_out.note(tensor.path, label, "no-place", "a GGUF checkpoint has no place for it")
@@ -247,7 +244,9 @@ def _share_keys(left: Side, right: Side) -> None:
     """Leave out what only one of the files can have."""
     for side, other in ((left, right), (right, left)):
         if names.RMS_EPSILON not in side.fields and names.RMS_EPSILON in other.fields:
-            other.omit([names.RMS_EPSILON], "not-stored", f"no {side.file.format.name} file stores it")
+            alike = side.file.format is other.file.format
+            reason = "the other file has no such key" if alike else f"no {side.file.format.name} file stores it"
+            other.omit([names.RMS_EPSILON], "not-stored", reason)
     models = [side for side in (left, right) if side.summary.optimizer is None]
     if len(models) == 1:
         model, other = models[0], right if models[0] is left else left
