@@ -43,6 +43,6 @@ def _of_sentencepiece(source: Source) -> Vocabulary:
     source.check_unchanged()
 
     def locate(key: str, index: int | None) -> tuple[str, int]:
-        return ("pieces", 0) if index is None else (f"pieces[{index}]", model.pieces[index].start)
+        return ("pieces", 0) if index is None else (f"pieces[{index}]", model.pieces[index])
 
     return Vocabulary.of(path, "sentencepiece model", model.tokens, model.ids, model.note).checked(locate)

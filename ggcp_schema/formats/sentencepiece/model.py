@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,13 +45,13 @@ class SentencePieceModel:
     Attributes:
         tokens: the tokens by id.
         ids: the ids of the special tokens: bos, eos, unknown, padding, as far as the model has them.
-        pieces: where each token lies in the file.
+        pieces: the offset of each token in the file.
         note: how the model treats text otherwise than llama.cpp; empty if it does not.
     """
 
     tokens: list[Token]
     ids: dict[str, int]
-    pieces: list[ProtobufField]
+    pieces: Sequence[int]
     note: str
 
 
@@ -76,19 +77,23 @@ def read_model(source: Source) -> SentencePieceModel:
     """
     path = os.fsdecode(source.path)
     data = source.read(0, source.size)
+    pieces, others = array("Q"), []  # there may be very many pieces
     try:
-        fields = list(_fields(data, 0, len(data)))
-        trainer = _values(data, fields, TRAINER_SPEC)
-        normalizer = _values(data, fields, NORMALIZER_SPEC)
+        for field in _fields(data, 0, len(data)):
+            if field.number == PIECES:
+                pieces.append(field.start)
+            elif field.number in (TRAINER_SPEC, NORMALIZER_SPEC):
+                others.append(field)
+        trainer = _values(data, others, TRAINER_SPEC)
+        normalizer = _values(data, others, NORMALIZER_SPEC)
     except FieldError as error:
         expected = f"a whole sentencepiece model, with {error.expected}"
         raise damaged(path, "file", error.offset, expected, error.found) from error
-    pieces = [field for field in fields if field.number == PIECES]
     try:
         tokens, ids = _tokens_by_gguf(path)
     except UnicodeError as error:
-        index, found = next(_invalid_texts(data, pieces), (0, str(error)))
-        raise damaged(path, f"pieces[{index}]", pieces[index].start, "UTF-8", found) from error
+        index, found = next(_invalid_texts(data), (0, str(error)))
+        raise damaged(path, f"pieces[{index}]", pieces[index], "UTF-8", found) from error
     return SentencePieceModel(tokens, ids, pieces, _differences(trainer, normalizer, ids))
 
 
@@ -140,9 +145,9 @@ def _differences(trainer: dict[int, int], normalizer: dict[int, int], ids: dict[
     return f"llama.cpp tokenizes text differently from this sentencepiece model, which {listed}"
 
 
-def _invalid_texts(data: bytes, pieces: Sequence[ProtobufField]) -> Iterator[tuple[int, str]]:
+def _invalid_texts(data: bytes) -> Iterator[tuple[int, str]]:
     """Yield the index of each piece whose text is not UTF-8, and its bytes in words."""
-    for index, piece in enumerate(pieces):
+    for index, piece in enumerate(field for field in _fields(data, 0, len(data)) if field.number == PIECES):
         for field in _fields(data, piece.start, piece.end):
             text = data[field.start : field.end].decode("utf-8", "surrogateescape")
             if field.number == PIECE and not is_utf8(text):
