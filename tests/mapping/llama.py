@@ -9,6 +9,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,7 +136,11 @@ def _main(model: str, prompt: list[int] | str, prefixes: list[int] | None, n_gre
     params.n_ctx = 0  # the context length of the model
     params.warmup = params.fit_params = False
     params.verbosity = 1
-    server = xllamacpp.Server(params)
+    try:
+        server = xllamacpp.Server(params)
+    except RuntimeError:
+        time.sleep(1)  # a thread of llama.cpp writes meanwhile why it refuses the file
+        raise
     opener = build_opener(ProxyHandler({}))
 
     def ask(path: str, **body: Any) -> dict[str, Any]:
