@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import count, takewhile
 from typing import IO, Any
 
@@ -268,17 +268,34 @@ class Array(Described, construct.Array):
 
 
 class GreedyRange(Array):
-    """Elements up to the end of the stream, or to a `StopIf`. Unlike construct's, it hides no element's error."""
+    """Elements up to the end of the stream, or to a `StopIf`. Unlike construct's, it hides no element's error.
+
+    Fewer bytes than `least` before the end are no element, unless the first of them is one of `first`: that is one of
+    which the rest is missing.
+    """
 
     ends = (StopFieldError,)
 
-    def __init__(self, subcon: Construct) -> None:
+    def __init__(self, subcon: Construct, least: int = 1, first: Collection[int] = ()) -> None:
         super().__init__(None, subcon)
         self.flagbuildnone = True
+        self.least, self.first = least, first
+
+    def reference(self) -> Node:
+        return super().reference() | {"least": self.least, "first": list(self.first)}
 
     def _indices(self, stream: IO[bytes], context: Container) -> Iterable[int]:
         end = stream_end(stream, context)
-        return takewhile(lambda index: stream.tell() < end, count())
+        return takewhile(lambda index: self._follows(stream, end - stream.tell()), count())
+
+    def _follows(self, stream: IO[bytes], left: int) -> bool:
+        """Return True if an element follows, or begins, in the bytes that are left."""
+        if not 0 < left < self.least:
+            return left > 0
+        here = stream.tell()
+        (first,) = stream.read(1)
+        stream.seek(here)
+        return first in self.first
 
     def _build(self, obj: Any, stream: IO[bytes], context: Container, path: str) -> Any:
         self._build_items(obj or (), stream, context, path)

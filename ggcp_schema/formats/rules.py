@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from construct import Container
 
 from ggcp_schema.constructs import Extent, Field, FieldError, Steps, count_bytes
 from ggcp_schema.schema.ggml import GgmlType
+
+if TYPE_CHECKING:
+    from ggcp_schema.formats.file import File
 
 MAX_FOUND = 1000  # errors, and warnings, of which a report has the texts
 
@@ -54,6 +57,11 @@ class Oddity(NamedTuple):
     path: str
     offset: int
     message: str
+
+
+def odd_findings(file: File) -> Iterator[Oddity]:
+    """Yield the findings of a file, with their offsets."""
+    return (Oddity(finding.path, file.find(finding.path).offset, finding.message) for finding in file.findings)
 
 
 class Rules(NamedTuple):

@@ -36,6 +36,7 @@ class Condition(NamedTuple):
         whole_sizes: the sizes in bytes that the whole file can have had, by the type of the optimizer: one if the type
             is known, none if the sizes cannot be computed.
         least_size: the size at which the model ends, which the whole file exceeded; None if it cannot be computed.
+        part: `model`, or `adapter` if that is what the file holds in its place.
     """
 
     damage: MalformedError
@@ -48,6 +49,7 @@ class Condition(NamedTuple):
     cut: tuple[str, int, int] | None
     whole_sizes: dict[str, int]
     least_size: int | None
+    part: str = "model"
 
     @property
     def model_is_whole(self) -> bool:
@@ -86,11 +88,11 @@ class Condition(NamedTuple):
             whole = count_text(self.model, "tensor")
             if self.model_total is not None:
                 whole = f"{self.model:,} of {count_text(self.model_total, 'tensor')}"
-            return f"model damaged, {whole} whole"
+            return f"{self.part} damaged, {whole} whole"
         if not self.damage.path.startswith("optimizer."):
-            return "model whole"
+            return f"{self.part} whole"
         place = self.damage.path.removeprefix(STATE).removeprefix("optimizer.").partition(".")[0]
-        return f"model whole; optimizer {'cut' if self.is_truncated else 'damaged'} in {place}"
+        return f"{self.part} whole; optimizer {'cut' if self.is_truncated else 'damaged'} in {place}"
 
     def lines(self) -> Iterator[tuple[str, str]]:
         """Yield the condition in words, line by line with labels."""
@@ -107,11 +109,11 @@ class Condition(NamedTuple):
 
     def _whole(self) -> Iterator[str]:
         if self.model_is_whole:
-            yield f"the model, {count_text(self.model, 'tensor')} with {count_text(self.n_params, 'parameter')}"
+            yield f"the {self.part}, {count_text(self.model, 'tensor')} with {count_text(self.n_params, 'parameter')}"
         elif self.model_total is None:
-            yield f"{count_text(self.model, 'tensor')} of the model"
+            yield f"{count_text(self.model, 'tensor')} of the {self.part}"
         else:
-            yield f"{self.model:,} of the model's {count_text(self.model_total, 'tensor')}"
+            yield f"{self.model:,} of the {self.part}'s {count_text(self.model_total, 'tensor')}"
         if self.state:
             yield f"of the optimizer's state {', '.join(self.state)}"
 
@@ -135,7 +137,11 @@ def condition_of(file: File) -> Condition | None:
     """Return the condition of a damaged file that was opened with `partial=True`; None for a whole one."""
     if file.damage is None:
         return None
-    model = [item.tensor for item in listing(file) if item.moment is None]
+    tensors = {item.path or item.name: item.tensor for item in listing(file)}
+    model = [tensor for path, tensor in tensors.items() if not path.startswith(STATE)]
+    state = (
+        path.removeprefix(STATE) for path, tensor in tensors.items() if not tensor.is_null and path.startswith(STATE)
+    )
     sizes = file.whole_sizes()
     expected = file.expected_tensors()
     total = None if expected is None else sum(not path.startswith(STATE) for path in expected)
@@ -145,11 +151,12 @@ def condition_of(file: File) -> Condition | None:
         model=len(model),
         model_total=total,
         n_params=sum(tensor.n_elements for tensor in model if tensor.path != names.ROPE_FREQS),
-        state=tuple(field for field, tensor in file.state_tensors.items() if not tensor.is_null),
+        state=tuple(state),
         lost=() if total is None or isinstance(file.damage, TruncatedError) else tuple(missing_tensors(file, "*")),
         cut=_cut(file),
         whole_sizes=sizes,
         least_size=None if sizes else file.least_size(),
+        part="adapter" if file.has_adapter else "model",
     )
 
 

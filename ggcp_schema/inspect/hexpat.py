@@ -167,7 +167,8 @@ class _Pattern:
         if "contents" in field:
             yield _member("char", f"{name}[{len(field['contents'])}]", "text", field)
             return
-        count = self.expression(field["repeat-expr"]) if "repeat-expr" in field else "while($ < sizeof($))"
+        count = self.expression(field.get("repeat-expr", field.get("repeat-until")))
+        count = f"while(!({count}))" if "repeat-until" in field else count
         shown = f"{name}[{count}]" if "repeat" in field else name
         if not isinstance(kind, dict):
             called, colour = self.type(kind), str(kind)[0] if str(kind) in TYPES else ""

@@ -244,8 +244,11 @@ class _Record:
 
     def _array(self, name: str, node: Node) -> Attribute:
         count = node["count"]
-        repeat = {"repeat": "eos"} if count is None else {"repeat": "expr", "repeat-expr": self.expression(count)}
-        return self.attribute(name, node["of"]) | repeat
+        element = self.attribute(name, node["of"])
+        if count is not None:
+            return element | {"repeat": "expr", "repeat-expr": self.expression(count)}
+        left, least = "_io.size - _io.pos", node["least"]
+        return element | {"if": f"{left} >= {least}", "repeat": "until", "repeat-until": f"{left} < {least}"}
 
     def _if(self, name: str, node: Node) -> Attribute:
         then, otherwise, condition = node["then"], node["else"], node["condition"]

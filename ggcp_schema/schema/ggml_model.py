@@ -22,7 +22,10 @@ from ggcp_schema.constructs import (
 from ggcp_schema.schema.ggml import GGML_TYPES, GGML_TYPES_UNTIL_V2, data_size, kaitai_size, names_of
 from ggcp_schema.schema.model import HPARAMS, N_VOCAB
 from ggcp_schema.schema.tensor import ALIGNMENT, MAX_DIMS, NAME_LENGTHS, Placed
+from ggcp_schema.schema.trailing import TRAILING
 
+LEAST_RECORD = 16  # bytes of the header of a tensor with one dimension and no name
+TO_END = "to the end: fewer than 16 bytes are no record, unless the first of them is 1 to 4, and so n_dims, cut off"
 TEXT = (
     "len" / OneOf(Int32ul, NAME_LENGTHS),
     "text" / Chars(this.len) * "no terminator; a space stands for sentencepiece's ▁",
@@ -55,12 +58,18 @@ def tensor(types, *, aligned):
     )
 
 
+def tensors(types, *, aligned):
+    """Return the records of tensors, whose number no field tells."""
+    return GreedyRange(tensor(types, aligned=aligned), least=LEAST_RECORD, first=range(1, MAX_DIMS + 1))
+
+
 GGML = Struct(
     "magic" / Const(0x67676D6C, Int32ul) * "on disk the bytes 'lmgg'",
     "hparams" / HPARAMS,
     "ftype" / Int32ul * "type of most weights",
     "tokens" / Array(N_VOCAB, UNSCORED_TOKEN),
-    "tensors" / GreedyRange(tensor(GGML_TYPES_UNTIL_V2, aligned=False)),
+    "tensors" / tensors(GGML_TYPES_UNTIL_V2, aligned=False) * TO_END,
+    TRAILING,
     root=True,
     type_name="ggml",
 )
@@ -71,7 +80,8 @@ GGMF = Struct(
     "hparams" / HPARAMS,
     "ftype" / Int32ul * "type of most weights",
     "tokens" / Array(N_VOCAB, TOKEN),
-    "tensors" / GreedyRange(tensor(GGML_TYPES_UNTIL_V2, aligned=False)),
+    "tensors" / tensors(GGML_TYPES_UNTIL_V2, aligned=False) * TO_END,
+    TRAILING,
     root=True,
     type_name="ggmf",
 )
@@ -85,9 +95,11 @@ GGJT = Struct(
     "tensors"
     / IfThenElse(
         this.version == 3,
-        GreedyRange(tensor(GGML_TYPES, aligned=True)),
-        GreedyRange(tensor(GGML_TYPES_UNTIL_V2, aligned=True)),
-    ),
+        tensors(GGML_TYPES, aligned=True),
+        tensors(GGML_TYPES_UNTIL_V2, aligned=True),
+    )
+    * TO_END,
+    TRAILING,
     root=True,
     type_name="ggjt",
 )

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ggcp_schema import FORMATS, File, FileError, GgcpError, NotACheckpointError, PathError, UsageError, open_file
+from ggcp_schema import (
+    FORMATS,
+    File,
+    FileError,
+    GgcpError,
+    MalformedError,
+    NotACheckpointError,
+    PathError,
+    TruncatedError,
+    UsageError,
+    open_file,
+)
 from ggcp_schema.cli.output import json_text
+from ggcp_schema.files.source import Source
 from ggcp_schema.formats.paths import parse_path
 from ggcp_schema.inspect.summary import summarize
+from ggcp_schema.inspect.validate import validate
 from tests.builder import build_checkpoint, build_ggml, build_gguf
 from tests.helpers import FIXTURES, GENUINE, TRUNCATED
 from tests.lora.lora_files import ggla
@@ -243,3 +257,22 @@ def test_a_file_is_a_mapping_of_its_fields(name: str, tmp_path: Path) -> None:
             assert file[path] is tensor or file[path] == tensor
         with pytest.raises(PathError):
             file["nowhere"]
+
+
+@pytest.mark.parametrize("name", ["lora/adam.ggla", "lora/base.ggjt", "alice-vocab.ggjt"])
+def test_bytes_after_the_last_tensor_are_a_finding_if_they_cannot_belong_before_it(name: str, tmp_path: Path) -> None:
+    whole, path = (FIXTURES / name).read_bytes(), tmp_path / "x"
+    for tail in (b"\r\n", bytes(15)):
+        path.write_bytes(whole + tail)
+        with open_file(path) as file, open_file(FIXTURES / name) as genuine:
+            assert file.findings == (("trailing", f"{len(tail)} more bytes after the end of the file"),)
+            assert file.tensors.keys() == genuine.tensors.keys()
+        with closing(Source(path)) as source:
+            report = validate(source)
+            assert ([*report.errors], [warning.path for warning in report.warnings]) == ([], ["trailing"])
+    path.write_bytes(whole[:-2] + b"\x7f" + whole[-2:])
+    with pytest.raises(MalformedError, match="1 byte more, which may belong before it"):
+        open_file(path)
+    path.write_bytes(whole + b"\2\0\0\0\5\0")
+    with pytest.raises(TruncatedError):
+        open_file(path)

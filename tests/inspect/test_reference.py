@@ -89,6 +89,10 @@ class JsonReader:
             return math.prod(*args)
         return getattr(self, expression["function"])(scope, node)
 
+    def follows(self, node):
+        left = self.data[self.at :]
+        return len(left) >= node["least"] or (left and left[0] in node["first"])
+
     def read(self, node, scope, path, index):  # noqa: PLR0911, PLR0912
         kind = node["kind"]
         if kind == "struct":
@@ -108,7 +112,7 @@ class JsonReader:
         if kind == "array":
             items = []
             count = math.inf if node["count"] is None else self.evaluate(node["count"], scope)
-            while len(items) < count and (node["count"] is not None or self.at < len(self.data)):
+            while len(items) < count and (node["count"] is not None or self.follows(node)):
                 scope.index = len(items)
                 items.append(self.read(node["of"], scope, f"{path}[{len(items)}]", len(items)))
             return items

@@ -47,7 +47,7 @@ def expected_sizes(checkpoint: Container) -> dict[str, int]:
 
 def state_schemas(optimizer: Container) -> dict[str, Struct]:
     """Return the schemas that the optimizer's state can have, by the type of the optimizer."""
-    schemas = {ADAM: ADAM_STATE_V0 if optimizer["layout"] == V0 else ADAM_STATE, LBFGS: LBFGS_STATE}
+    schemas = {ADAM: ADAM_STATE_V0 if optimizer.get("layout") == V0 else ADAM_STATE, LBFGS: LBFGS_STATE}
     inference = optimizer.get("inference")
     if inference is None or inference.by_records:
         known = optimizer["type"]
@@ -84,24 +84,32 @@ def end_of_tensor(start: int, shape: Sequence[int], name_len: int = 0) -> int:
 
 
 def expected_tensors(file: File) -> list[str] | None:
-    """Return the paths of the tensors that the whole file had; None if that cannot be known.
-
-    If the type of the optimizer is not known, the tensors of all types are returned.
-    """
+    """Return the paths of the tensors that the whole file had; None if that cannot be known."""
     shapes = _model_shapes(file)
-    if shapes is None:
-        return None
+    return None if shapes is None else [*shapes, *state_tensors(file)]
+
+
+def state_tensors(file: File) -> list[str]:
+    """Return the paths of the tensors of the optimizer; if its type is not known, those of all types."""
     optimizer = file.get("optimizer") or {}
     schemas = state_schemas(optimizer) if "type" in optimizer else STATE_SCHEMAS
     fields = {name: None for schema in schemas.values() for name, field in schema.fields if isinstance(field, Tensor)}
-    return [*shapes, *(f"{names.STATE}{name}" for name in fields)]
+    return [f"{names.STATE}{name}" for name in fields]
+
+
+def n_layer_of(file: File) -> int | None:
+    """Return the number of layers; None if the file ends before, or if it can hardly be true."""
+    hparams = file.get("hparams") or {}
+    n_layer: int | None = hparams.get("n_layer") if "n_rot" in hparams else None
+    return None if n_layer is None or n_layer > max(PLAUSIBLE_LAYERS, file.size // LEAST_LAYER) else n_layer
 
 
 def _model_shapes(file: File) -> dict[str, tuple[int, ...]] | None:
-    hparams = file.get("hparams") or {}
-    if "n_rot" not in hparams or hparams["n_layer"] > max(PLAUSIBLE_LAYERS, file.size // LEAST_LAYER):
+    n_layer = n_layer_of(file)
+    if n_layer is None:
         return None
-    return model_shapes(hparams["n_vocab"], hparams["n_embd"], hparams["n_layer"], file.get("n_ff") or 0)
+    hparams = file.get("hparams")
+    return model_shapes(hparams["n_vocab"], hparams["n_embd"], n_layer, file.get("n_ff") or 0)
 
 
 def model_end(file: File) -> int | None:

@@ -8,7 +8,7 @@ from construct import Container
 
 from ggcp_schema.constructs import ErrorLog, Extent, Field, FieldError, Struct, count_bytes, root_field
 from ggcp_schema.files.source import Source
-from ggcp_schema.formats.file import Recovered
+from ggcp_schema.formats.file import Recovered, may_belong_before
 from ggcp_schema.formats.ggcp.headers import COUNTS, Kind
 from ggcp_schema.formats.ggcp.joints import Bytes
 from ggcp_schema.formats.ggcp.places import SEARCHED_FIRST, Places, find_places
@@ -49,10 +49,7 @@ def doubt(source: Source, checkpoint: Container) -> FieldError | None:
     is_certain = optimizer["inference"] is None or optimizer["inference"].confirmed
     if is_certain and any(losses) and are_losses_and_counts(losses, counts):
         return None
-    found = f"{count_bytes(trailing.nbytes)} more, which may belong before it"
-    error = FieldError(trailing.offset, "the end of the file", found)
-    error.partial = checkpoint
-    return error
+    return may_belong_before(checkpoint)
 
 
 def is_proven(source: Source, kind: Kind) -> bool:

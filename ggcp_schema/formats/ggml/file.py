@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from construct import Container
 
-from ggcp_schema.constructs import Steps, counted
+from ggcp_schema.constructs import FieldError, Steps, counted
 from ggcp_schema.errors import MalformedError, NotACheckpointError
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.formats.file import File, Format, tensor_of_record
+from ggcp_schema.formats.file import File, Finding, Format, doubtful_end, tensor_of_record, trailing_bytes
 from ggcp_schema.formats.ggcp.parts import Hparams, part_of
 from ggcp_schema.llama import names
 from ggcp_schema.llama.keys import HPARAMS
@@ -43,6 +43,16 @@ class GgmlFile(File):
             check_name(source, records[0])
         elif damage is not None and damage.path.startswith("tensors[0]"):
             check_next(source, damage.offset)
+
+    @cached_property
+    def findings(self) -> tuple[Finding, ...]:
+        """The bytes after the end, if there are some."""
+        return tuple(trailing_bytes(self.container))
+
+    @classmethod
+    def doubt(cls, source: Source, container: Container) -> FieldError | None:
+        """Return an error if bytes follow the end, and may have been inserted before it."""
+        return doubtful_end(source, container)
 
     @cached_property
     def hparams(self) -> Hparams:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
-from ggcp_schema.formats.rules import Problem, Refusal, Rules, broken_rows, odd_padding, repeated
+from ggcp_schema.formats.rules import Problem, Refusal, Rules, broken_rows, odd_findings, odd_padding, repeated
 from ggcp_schema.schema.ggml import GGML_TYPES, GGML_TYPES_UNTIL_V2
 
 if TYPE_CHECKING:
@@ -23,8 +23,13 @@ def ggml_rules(parse: Parse) -> Rules:
         repeated("tensors", "name", islice(records, checked)),
         broken_rows("tensors", "ne", islice(records, checked), types),
     ]
-    warnings = chain.from_iterable(
+    paddings = chain.from_iterable(
         odd_padding(f"tensors[{index}].padding", record.get("padding", b""), record["data"].offset)
         for index, record in enumerate(islice(records, checked))
     )
-    return Rules(checked, None if parse.damage else checked, chain.from_iterable(errors), warnings)
+    return Rules(
+        checked,
+        None if parse.damage else checked,
+        chain.from_iterable(errors),
+        chain(paddings, odd_findings(parse.file)),
+    )

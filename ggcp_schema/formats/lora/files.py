@@ -12,11 +12,11 @@ from construct import Container
 from ggcp_schema.constructs import FieldError, Steps, counted
 from ggcp_schema.errors import GgcpError, UsageError
 from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.formats.file import File, Finding, Recovered, tensor_of_record, trailing_bytes
+from ggcp_schema.formats.file import File, Finding, Recovered, doubtful_end, tensor_of_record, trailing_bytes
 from ggcp_schema.formats.ggcp.recovery import doubt
 from ggcp_schema.formats.gguf.file import GgufFile
 from ggcp_schema.formats.lora.ggla import TYPES
-from ggcp_schema.formats.rules import Oddity, Rules
+from ggcp_schema.formats.rules import Rules, odd_findings
 from ggcp_schema.llama import names
 from ggcp_schema.llama.adapter import SCRIPT, Adapter, checked_pair, pairs_of
 
@@ -32,10 +32,19 @@ STATE = "optimizer."
 class LoraFile(File):
     """A file whose only meaning is an adapter."""
 
+    @cached_property
+    def findings(self) -> tuple[Finding, ...]:
+        """The bytes after the end, if there are some."""
+        return tuple(trailing_bytes(self.container))
+
     @property
     def has_adapter(self) -> bool:
         """True: it is made to hold a LoRA adapter."""
         return True
+
+    def rules(self, parse: Parse) -> Rules:
+        """Return what is odd."""
+        return Rules(len(self.tensors), None if parse.damage else len(self.tensors), [], odd_findings(self))
 
     def facts(self) -> dict[str, Any]:
         """Return what the file states of itself, and what is known of its adapter."""
@@ -92,10 +101,10 @@ class GglaFile(LoraFile):
 
     @classmethod
     def doubt(cls, source: Source, container: Container) -> FieldError | None:
-        """Return an error if a tensor has another name than the other tensors prove."""
+        """Return an error if a tensor has another name than the others prove, or bytes after the end may be its own."""
         from ggcp_schema.formats.lora.records import doubtful_name
 
-        return doubtful_name(source, container)
+        return doubtful_name(source, container) or doubtful_end(source, container)
 
     @classmethod
     def is_proven(cls, source: Source) -> bool:
@@ -114,16 +123,6 @@ class GglaFile(LoraFile):
 
 class GgclFile(LoraFile):
     """A ggcl checkpoint. The path of a tensor is that of its field: `layers[0].wq_a`, `optimizer.state.m`."""
-
-    @cached_property
-    def findings(self) -> tuple[Finding, ...]:
-        """The bytes after the end, if there are some."""
-        return tuple(trailing_bytes(self.container))
-
-    def rules(self, parse: Parse) -> Rules:
-        """Return what is odd."""
-        found = (Oddity(finding.path, self.find(finding.path).offset, finding.message) for finding in self.findings)
-        return Rules(len(self.tensors), None if parse.damage else len(self.tensors), [], found)
 
     @classmethod
     def doubt(cls, source: Source, container: Container) -> FieldError | None:
@@ -145,6 +144,16 @@ class GgclFile(LoraFile):
         from ggcp_schema.formats.lora.records import FINETUNE
 
         return recover(source, error, FINETUNE)
+
+    def expected_tensors(self) -> list[str] | None:
+        """Return the paths of all tensors; None if the number of layers is not known."""
+        from ggcp_schema.formats.ggcp.extent import n_layer_of, state_tensors
+        from ggcp_schema.formats.lora.records import FINETUNE
+
+        n_layer = n_layer_of(self)
+        if n_layer is None:
+            return None
+        return [*(path for path, _ in FINETUNE.tensors(n_layer)), *state_tensors(self)]
 
     def _tensors(self) -> Iterator[Tensor]:
         def within(value: Any, path: str) -> Iterator[Tensor]:
@@ -185,7 +194,8 @@ class GgclFile(LoraFile):
             name: optimizer.get(field)
             for name, field in {"type": "type", "inference": "inference", "iter": "iter", "n_params": "nx"}.items()
         }
-        return {**super().facts(), **counts, "hparams": hparams or None, "optimizer": state}
+        adapter = super().facts() if self.damage is None else {}
+        return {**adapter, **counts, "hparams": hparams or None, "optimizer": state}
 
     def describe(self) -> str:
         """Return what the file is, in a few words."""

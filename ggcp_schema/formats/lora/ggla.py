@@ -5,9 +5,10 @@ The name of a tensor says what it belongs to: `blk.0.attn_q.weight.loraA`, until
 finetune are often called .gguf. All numbers are little-endian.
 """
 
-from ggcp_schema.constructs import Const, GreedyRange, Int32sl, Int32ul, Struct
+from ggcp_schema.constructs import Const, Int32sl, Int32ul, Struct
 from ggcp_schema.schema.ggml import GGML_TYPES
-from ggcp_schema.schema.ggml_model import tensor
+from ggcp_schema.schema.ggml_model import TO_END, tensors
+from ggcp_schema.schema.trailing import TRAILING
 
 TYPES = {number: GGML_TYPES[number] for number in (0, 1)}
 
@@ -16,7 +17,8 @@ GGLA = Struct(
     "version" / Const(1, Int32ul) * "the only version ever written",
     "r" / Int32sl * "rank; a tensor may have another",
     "alpha" / Int32sl * "llama.cpp multiplied each product of B and A by alpha / r, whatever the tensor's own rank",
-    "tensors" / GreedyRange(tensor(TYPES, aligned=True)) * "to the end of the file",
+    "tensors" / tensors(TYPES, aligned=True) * TO_END,
+    TRAILING,
     root=True,
     type_name="ggla",
 )
