@@ -13,14 +13,18 @@ if TYPE_CHECKING:
 
 def shell_word(path: str) -> str:
     """Return a path as a word for a shell, also if it begins with a dash or is not printable."""
-    path = f"./{path}" if path.startswith("-") else path
-    if path.isprintable():
-        return shlex.quote(path)
-    text = "".join(
+    return quoted(f"./{path}" if path.startswith("-") else path)
+
+
+def quoted(text: str) -> str:
+    """Return an argument as a word for a shell, also if it is not printable."""
+    if text.isprintable():
+        return shlex.quote(text)
+    escaped = "".join(
         chr(byte) if 0x20 <= byte < 0x7F and byte not in b"'\\" else f"\\x{byte:02x}"
-        for byte in path.encode("utf-8", "surrogateescape")
+        for byte in text.encode("utf-8", "surrogateescape")
     )
-    return f"$'{text}'"
+    return f"$'{escaped}'"
 
 
 class GgcpError(Exception):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -14,7 +13,7 @@ import typer
 from ggcp_schema.cli.options import DryRun, Force, Json, NoSync, Quiet, RmsEps, Strict, Verify
 from ggcp_schema.cli.output import print_json
 from ggcp_schema.cli.report import PlanJson, carry_out, echo_outcome, plan_as_dict
-from ggcp_schema.errors import UsageError
+from ggcp_schema.errors import UsageError, quoted
 from ggcp_schema.files.output import WriteOptions
 from ggcp_schema.formats import open_file
 from ggcp_schema.inspect.commands import OUTPUTS, output_name
@@ -163,7 +162,7 @@ def export(
                 output = output or Path(output_name(input, OUTPUTS[to or GGUF]))
                 if file.damage is not None and not partial:
                     command = ["ggcp-schema", "export", "--partial", *sys.argv[sys.argv.index("export") + 1 :]]
-                    raise rescued(file, f"Run: {shlex.join(command)}")
+                    raise rescued(file, f"Run: {' '.join(map(quoted, command))}")
                 plan = plan_export(file, model)
         except MissingError as error:
             options_text = " and ".join(OPTIONS[parameter] for parameter in error.parameters)

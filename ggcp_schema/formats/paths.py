@@ -305,7 +305,7 @@ def _out_of_range(file: File, path: str) -> str:
 
 
 def suggestions(file: File, path: str) -> list[str]:
-    """Return the existing paths that end in `path`, or else resemble it most, at most three."""
+    """Return the existing paths that end in `path`, or else mean its last word or resemble it most, at most three."""
     import difflib
 
     wanted, candidates = path.lower(), file.candidates()
@@ -317,7 +317,10 @@ def suggestions(file: File, path: str) -> list[str]:
         known.setdefault(candidate.lower(), []).append(candidate)
         known.setdefault(candidate.rpartition(".")[2].lower(), []).append(candidate)
     near = difflib.get_close_matches(wanted, known, n=SUGGESTIONS, cutoff=0.6)
-    if not near:  # a word of what the schema says
-        found = [field for field in file.sample() if wanted in field.docs.lower().split()]
-        return [field.path for field in sorted(found, key=lambda field: len(field.docs))][:SUGGESTIONS]
+    inside, _, word = wanted.rpartition(".")
+    if inside or not near:  # a word of what the schema says
+        said = [field for field in file.sample() if word in field.docs.lower().split()]
+        said = [field for field in said if field.path.startswith(inside)]
+        if said:
+            return [field.path for field in sorted(said, key=lambda field: len(field.docs))][:SUGGESTIONS]
     return list(dict.fromkeys(candidate for name in near for candidate in known[name]))[:SUGGESTIONS]

@@ -53,6 +53,12 @@ def run_closed(closed: str, *args: str | os.PathLike[str]) -> subprocess.Complet
 # Signals ---------------------------------------------------------------------------------------------------
 
 
+def take_all_signals() -> None:
+    """Undo what a background job inherits: it ignores the signals of the terminal."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+
+
 def run_with_signal(
     number: signal.Signals, module: str, folder: Path, *, in_destructor: bool = False, **options: Any
 ) -> subprocess.CompletedProcess[str]:
@@ -65,7 +71,7 @@ def run_with_signal(
         env=environment(),
         timeout=TIMEOUT,
         check=False,
-        **options,
+        **{"preexec_fn": take_all_signals, **options},
     )
 
 

@@ -167,6 +167,7 @@ def test_a_path_error_is_a_key_error_and_names_the_nearest() -> None:
 @pytest.mark.parametrize(
     ("wrong", "hint"),
     [
+        ("optimizer.loss", "Did you mean optimizer.state.fx_prev, optimizer.state.fx_best?"),
         ("wq.data", "Did you mean layers[0].wq.data?"),
         ("NE[0]", "Did you mean tok_embeddings.ne[0], norm.ne[0]"),
         ("layers[2]", "layers has 2 elements, [0] to [1]."),
