@@ -12,7 +12,9 @@ import tracemalloc
 import pytest
 import typer
 
+from ggcp_schema import open_file
 from ggcp_schema.cli.app import app
+from tests.lora.lora_files import ggla
 
 COUNT = 1_500
 SLACK = 1 << 19  # bytes, for what is the same for all files, and the larger objects of Python 3.10
@@ -74,3 +76,19 @@ def test_memory(command, tmp_path, monkeypatch):
         tracemalloc.stop()
         gc.enable()
     assert max(taken.values()) <= 1, taken
+
+
+def test_memory_of_a_gap_in_an_adapter(tmp_path):
+    """Any number of records may be lost between two of which one never follows the other."""
+    first, second = (ggla({name: ((4, 8), (4, 8))}) for name in ("blk.0.attn_q", "unknown"))
+    path = tmp_path / "hostile.ggla"
+    for gap in (1 << 8, 1 << 22):  # the first is for the imports
+        path.write_bytes(first + bytes([7]) * gap + second[16:])
+        tracemalloc.start()
+        try:
+            with open_file(path, partial=True) as file:
+                assert "unknown.weight.loraB" in file.tensors
+            taken = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert taken <= path.stat().st_size

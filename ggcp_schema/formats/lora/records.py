@@ -74,6 +74,7 @@ class Part(NamedTuple):
 
 
 MOST_UNKNOWN = 2  # ranks that are tried
+MOST_LOST = 4096  # records between two that are found: those of 200 layers
 MOST_AT_END = 40  # records that may be lost there, two layers
 START = Part("", -1)
 
@@ -216,7 +217,8 @@ class Order:
         while (following := self._after(part)) != target:
             if target is None:
                 fits += self._fitting(parts, at, stop)
-            if following is None or at + LEAST * len(parts) > stop or (target is None and len(parts) > MOST_AT_END):
+            most = MOST_AT_END if target is None else MOST_LOST
+            if following is None or at + LEAST * len(parts) > stop or len(parts) > most:
                 break
             part = following
             parts.append(part)
