@@ -384,6 +384,14 @@ def test_tokens_that_no_program_can_use_are_a_finding(tmp_path: Path) -> None:
         assert not opened.runs
 
 
+def test_keys_without_a_name_are_no_zeros_if_they_have_values(tmp_path: Path) -> None:
+    """llama.cpp refuses them, and yet the file is read."""
+    path = tmp_path / "nameless.gguf"
+    path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 2) + struct.pack("<QIB", 0, 0, 7) * 2 + bytes(14))
+    with open_file(path) as file:
+        assert [record["value"] for record in file.container["metadata_kv"]] == [7, 7]
+
+
 @pytest.mark.parametrize(("start", "whole"), [(70656, 22), (45056, 8), (41472, 5)])
 def test_zeros_from_anywhere_to_the_end_are_not_taken_for_tensors(tmp_path: Path, start: int, whole: int) -> None:
     data = (FIXTURES / "v1-adam.ggcp").read_bytes()

@@ -23,6 +23,7 @@ from ggcp_schema.schema.gguf import DEFAULT_ALIGNMENT, GGUF, VALUE_TYPES, Extent
 
 ARRAY = 9
 RUNNABLE = GGML_TYPES.keys() - REMOVED_TYPES  # types of elements that llama.cpp reads
+ZERO_RECORD = 24  # bytes of a tensor's record of zeros; that of a key has fewer
 MAX_REPEATED = 20  # names of which a finding says that they are used twice
 
 
@@ -41,6 +42,11 @@ if TYPE_CHECKING:
 def _until(container: Container, field: str) -> Container:
     """Return the values before a field."""
     return Container(takewhile(lambda item: item[0] != field, container.items()))
+
+
+def _is_zero(source: Source, record: Container) -> bool:
+    """Return True if a record is one of zeros: without a name, and of the smallest size."""
+    return record["_size"] <= ZERO_RECORD and not any(source.read(record["_offset"], record["_size"]))
 
 
 class GgufFile(File):
@@ -102,7 +108,9 @@ class GgufFile(File):
     def doubt(cls, source: Source, container: Container) -> FieldError | None:
         """Return an error if the headers end in zeros that were read as records, or if bytes were put into the data."""
         for place, field, what in (("metadata_kv", "key", "a key"), ("tensor_infos", "name", "a name")):
-            empty = [index for index, record in enumerate(container[place]) if not record[field]]
+            records = enumerate(container[place])
+            zeros = (index for index, record in records if not record[field] and _is_zero(source, record))
+            empty = [*islice(zeros, 2)]
             if len(empty) > 1:
                 error = FieldError(container[place][empty[0]]["_offset"], what, "zeros")
                 error.steps = [place, empty[0], field]
