@@ -133,7 +133,7 @@ def _error_message(head: Head) -> bool | str:
 
 
 def _text(head: Head) -> bool | str:
-    return head.text is not None and len(head.text.strip()) >= LEAST_TEXT and _line(head, re.compile(r"\w"))
+    return head.text is not None and len(head.text.strip()) >= LEAST_TEXT and _line(head, re.compile(r"\S"))
 
 
 def _line(head: Head, pattern: re.Pattern[str]) -> str:

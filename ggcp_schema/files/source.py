@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 LEAST = 512  # bytes: a block of a disk
+MOST_ZEROS = 1 << 30  # bytes at the end of a file
 WIDEST = 8  # bytes of the widest number, which no chunk may end inside of
 
 
@@ -111,11 +112,15 @@ class Source:
         return bytes(buffer)
 
     def zeros_at_end(self) -> int:
-        """Return the offset from which all bytes up to the end are zero; the size if there are fewer than `LEAST`."""
-        start = self.size
-        while start:
-            size = min(start, CHUNK if start < self.size else LEAST)
-            left = len(self.read(start - size, size).rstrip(b"\0"))
+        """Return the offset from which all bytes up to the end are zero; the size if there are fewer than `LEAST`.
+
+        No more than 1 GiB is read: of more zeros, those that were read.
+        """
+        start, most = self.size, max(0, self.size - MOST_ZEROS)
+        while start > most:
+            size = min(start - most, CHUNK if start < self.size else LEAST)
+            piece = self.read(start - size, size)
+            left = 0 if piece == bytes(size) else len(piece.rstrip(b"\0"))  # a comparison is much faster
             start -= size - left
             if left:
                 break

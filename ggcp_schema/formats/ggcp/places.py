@@ -192,7 +192,8 @@ def find_places(source: Source, kind: Kind, searched: int = SEARCHED) -> Places 
         search = Search(file, kind, numbers)
         places = search.places(kind.head(found, numbers))
         places.n_ff = search.n_ff
-        if best is None or places.found > best.found or (best.head[20:] != found[20:] and places.rank > best.rank):
+        other_sizes = best is not None and best.head[COUNTS.stop :] != found[COUNTS.stop :]
+        if best is None or places.found > best.found or (other_sizes and places.rank > best.rank):
             best = places  # the file's own numbers, unless others find more
         if best.state is not None and 2 * best.found > len(best.records):
             break
