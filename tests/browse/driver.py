@@ -15,6 +15,8 @@ from textual import events
 from textual._styles_cache import StylesCache
 from textual.pilot import Pilot
 from textual.strip import Strip
+from textual.widget import Widget
+from textual.widgets._toast import Toast
 
 from ggcp_schema.browse.app import BrowseApp
 from ggcp_schema.browse.hexview import HexView
@@ -140,10 +142,15 @@ class Browser:
             assert time.monotonic() < end, "it does not come true"
             await asyncio.sleep(0.002)
 
-    def text(self, selector: str | None = None) -> str:
+    def text(self, of: str | Widget | None = None) -> str:
         """What the screen, or a widget, shows."""
-        region = self.app.screen.region if selector is None else self.app.screen.query_one(selector).region
+        screen = self.app.screen
+        region = (screen if of is None else screen.query_one(of) if isinstance(of, str) else of).region
         return "\n".join(strip.crop(region.x, region.right).text for strip in self.strips()[region.y : region.bottom])
+
+    def messages(self) -> str:
+        """The words of the messages in the corner, however their lines are broken."""
+        return " ".join("".join(map(self.text, self.app.screen.query(Toast))).replace("▌", " ").split())
 
     def strips(self) -> list[Strip]:
         """The lines of the screen, with their styles."""

@@ -460,7 +460,7 @@ def test_a_file_that_changes_shrinks_or_is_replaced_gives_a_message_and_can_be_o
         browser.screen.look_for_changes()
         await browser.painted()
         assert "changed on disk" in browser.text("TopBar")
-        await browser.until(lambda: "replaced by another file" in browser.text())
+        await browser.until(lambda: "replaced by another file" in browser.messages())
 
     def the_place_and_the_tab_are_kept(browser: Browser) -> None:
         assert browser.path == "layers[1].wq.data"
