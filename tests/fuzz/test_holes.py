@@ -34,6 +34,16 @@ def test_a_sample_of_damage(name: str) -> None:
     assert sum(result.startswith("lost") for result in found) < 2  # by a byte inserted after the last tensor
 
 
+@pytest.mark.parametrize("name", ["truth/jan24-D.gguf", "lora/base.gguf"])
+def test_a_sample_of_damage_in_gguf(name: str) -> None:
+    """Only the tensors whose own headers are damaged are lost, unless the last is, and none is in a wrong place."""
+    whole, chance = Whole(FIXTURES / name), random.Random(name)
+    offsets = [8, *chance.sample(range(24, whole.head - 512), 12), *range(whole.head - 60, whole.head, 9)]
+    found = [result for fill in FILLS for at in offsets for result in check(Damaged(whole, Damage(fill, 512, at)))]
+    assert not [result for result in found if result.startswith("WRONG")]
+    assert found.count("recovered") > 300
+
+
 def test_each_header_may_be_lost_alone() -> None:
     """A hole from the second number of a header to its padding costs no tensor."""
     whole = Whole(FIXTURES / "v1-lbfgs.ggcp")

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import chain, islice, takewhile
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-from construct import Container, ListContainer
+from construct import Container
 
 from ggcp_schema.constructs import Field, FieldError, Steps, counted
 from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.formats.file import File, Finding, Format, trailing_bytes
-from ggcp_schema.formats.parsing import how_altered, open_path
+from ggcp_schema.formats.file import File, Finding, Format, Recovered, trailing_bytes
+from ggcp_schema.formats.parsing import open_path
 from ggcp_schema.formats.paths import parse_path
 from ggcp_schema.gguf.entries import ALIGNMENT, KeyValue
 from ggcp_schema.llama import names
@@ -23,7 +23,6 @@ from ggcp_schema.schema.gguf import DEFAULT_ALIGNMENT, GGUF, VALUE_TYPES, Extent
 
 ARRAY = 9
 RUNNABLE = GGML_TYPES.keys() - REMOVED_TYPES  # types of elements that llama.cpp reads
-ZERO_RECORD = 24  # bytes of a tensor's record of zeros; that of a key has fewer
 MAX_REPEATED = 20  # names of which a finding says that they are used twice
 
 
@@ -37,16 +36,6 @@ if TYPE_CHECKING:
     from ggcp_schema.llama.parameters import Order
     from ggcp_schema.llama.training import Training
     from ggcp_schema.llama.vocabulary import Vocabulary
-
-
-def _until(container: Container, field: str) -> Container:
-    """Return the values before a field."""
-    return Container(takewhile(lambda item: item[0] != field, container.items()))
-
-
-def _is_zero(source: Source, record: Container) -> bool:
-    """Return True if a record is one of zeros: without a name, and of the smallest size."""
-    return record["_size"] <= ZERO_RECORD and not any(source.read(record["_offset"], record["_size"]))
 
 
 class GgufFile(File):
@@ -96,33 +85,23 @@ class GgufFile(File):
         """Return True if the file ends too early, and not if an offset or a shape contradicts the others."""
         if error.steps[:1] != ["tensor_data"]:
             return super().is_cut(error)
-        found = Extents(error.partial)
-        at = error.partial["data_start"]
-        for begin, end in (found[index] for index in in_order(found)):
-            if not at <= begin < at + error.partial["alignment"]:
-                return False
-            at = begin if end is None else end
-        return True
+        from ggcp_schema.formats.gguf.recovery import is_dense
+
+        return is_dense(error.partial)
 
     @classmethod
     def doubt(cls, source: Source, container: Container) -> FieldError | None:
-        """Return an error if the headers end in zeros that were read as records, or if bytes were put into the data."""
-        for place, field, what in (("metadata_kv", "key", "a key"), ("tensor_infos", "name", "a name")):
-            records = enumerate(container[place])
-            zeros = (index for index, record in records if not record[field] and _is_zero(source, record))
-            empty = [*islice(zeros, 2)]
-            if len(empty) > 1:
-                error = FieldError(container[place][empty[0]]["_offset"], what, "zeros")
-                error.steps = [place, empty[0], field]
-                error.partial = _until(container, place)
-                error.partial[place] = ListContainer(container[place][: empty[0]])
-                return error
-        trailing = container["trailing"]
-        if trailing is None or not how_altered(source, container["data_start"]):
-            return None
-        error = FieldError(trailing.offset, "the end of the file", counted(trailing.nbytes, "more byte"))
-        error.steps, error.partial = ["trailing"], _until(container, "data_start")
-        return error
+        """Return an error if headers are zeros that were read as records, or if bytes were put into the data."""
+        from ggcp_schema.formats.gguf.recovery import doubt
+
+        return doubt(source, container)
+
+    @classmethod
+    def recovered(cls, source: Source, error: FieldError) -> Recovered | None:
+        """Return the tensors whose places are proven, though headers are damaged; None if that is no more."""
+        from ggcp_schema.formats.gguf.recovery import recover
+
+        return recover(source, error)
 
     @cached_property
     def _order(self) -> Sequence[int]:
