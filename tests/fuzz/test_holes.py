@@ -44,6 +44,19 @@ def test_a_sample_of_damage_in_gguf(name: str) -> None:
     assert found.count("recovered") > 300
 
 
+@pytest.mark.parametrize("fill", FILLS)
+def test_a_tensor_before_a_damaged_header_is_whole_only_if_it_is_proven(fill: str) -> None:
+    whole = Whole(FIXTURES / "lora/base.ggjt")
+    found = [
+        result
+        for start, _ in list(whole.headers)[2:9]
+        for at in (start - 300, start)
+        for result in check(Damaged(whole, Damage(fill, 512, at)))
+    ]
+    assert not [result for result in found if result.startswith("WRONG")]
+    assert found.count("recovered") > 30
+
+
 def test_each_header_may_be_lost_alone() -> None:
     """A hole from the second number of a header to its padding costs no tensor."""
     whole = Whole(FIXTURES / "v1-lbfgs.ggcp")

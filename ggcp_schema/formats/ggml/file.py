@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from construct import Container
 
 from ggcp_schema.constructs import FieldError, Steps, counted
-from ggcp_schema.errors import MalformedError, NotACheckpointError
+from ggcp_schema.errors import MalformedError, NotACheckpointError, TruncatedError
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import File, Finding, Format, doubtful_end, tensor_of_record, trailing_bytes
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ggcp_schema.llama.vocabulary import Vocabulary
 
 
+HEADER = 12  # bytes before the shape of a tensor
 NEXT = 128  # bytes in which the name of the first tensor is looked for
 
 
@@ -70,11 +71,21 @@ class GgmlFile(File):
 
     def _tensors(self) -> Iterator[Tensor]:
         types = GGML_TYPES if self.container.get("version") == 3 else GGML_TYPES_UNTIL_V2
-        for record in self.container.get("tensors") or ():
-            if "_size" in record:
-                name = record["name"].decode("utf-8", "backslashreplace")
-                kind = types[record["type"]].name
-                yield tensor_of_record(record, name, self.source, kind, is_known=kind in self.types_of_gguf)
+        records = [record for record in self.container.get("tensors") or () if "_size" in record]
+        if records and not self._ends_whole(records[-1]):
+            records.pop()
+        for record in records:
+            name = record["name"].decode("utf-8", "backslashreplace")
+            kind = types[record["type"]].name
+            yield tensor_of_record(record, name, self.source, kind, is_known=kind in self.types_of_gguf)
+
+    def _ends_whole(self, record: Container) -> bool:
+        """Return False if the data of the last record may be damaged as what follows is, which is no record."""
+        if self.damage is None or isinstance(self.damage, TruncatedError):
+            return True
+        end = record["_offset"] + record["_size"]
+        after = {*self.source.read(end, min(self.source.size - end, HEADER))}
+        return len(after) == 1 and after != {*self.source.read(end - 1, 1)}  # zeros, say, that begin after the data
 
     def alias(self, name: str) -> Steps | None:
         """Return the path of the tensor of that name, which may be that of another format."""
