@@ -384,6 +384,20 @@ def test_tokens_that_no_program_can_use_are_a_finding(tmp_path: Path) -> None:
         assert not opened.runs
 
 
+@pytest.mark.parametrize(
+    ("offsets", "cut", "whole"),
+    [({}, 70, 2), ({2: 256, 3: 320}, 10, 2), ({1: 0, 2: 64, 3: 128}, 70, 3), ({1: 0}, 70, 2)],
+)
+def test_a_cut_file_has_its_whole_tensors_wherever_its_data_lies(
+    offsets: dict[int, int], cut: int, whole: int, tmp_path: Path
+) -> None:
+    tensors = [(f"t{index}", (16,), 0, bytes([index + 1]) * 64) for index in range(4)]
+    path = tmp_path / "cut.gguf"
+    path.write_bytes(build_gguf([("general.architecture", 8, "llama")], tensors, offsets=offsets)[:-cut])
+    with open_file(path, partial=True) as file:
+        assert len(file.tensors) == whole
+
+
 def test_keys_without_a_name_are_no_zeros_if_they_have_values(tmp_path: Path) -> None:
     """llama.cpp refuses them, and yet the file is read."""
     path = tmp_path / "nameless.gguf"

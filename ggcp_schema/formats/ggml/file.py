@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
 from construct import Container
@@ -71,10 +72,11 @@ class GgmlFile(File):
 
     def _tensors(self) -> Iterator[Tensor]:
         types = GGML_TYPES if self.container.get("version") == 3 else GGML_TYPES_UNTIL_V2
-        records = [record for record in self.container.get("tensors") or () if "_size" in record]
-        if records and not self._ends_whole(records[-1]):
-            records.pop()
-        for record in records:
+        records = self.container.get("tensors") or ()
+        parsed = (record for record in records if "_size" in record)
+        for record, following in pairwise(chain(parsed, [None])):
+            if following is None and not self._ends_whole(record):
+                break
             name = record["name"].decode("utf-8", "backslashreplace")
             kind = types[record["type"]].name
             yield tensor_of_record(record, name, self.source, kind, is_known=kind in self.types_of_gguf)

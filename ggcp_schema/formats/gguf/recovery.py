@@ -22,6 +22,7 @@ from ggcp_schema.schema.gguf import GGUF, Extents, alignment, in_order, size_of
 
 SEARCHED = 1 << 25  # bytes in which the headers of the tensors are looked for
 ZERO_RECORD = 24  # bytes of a tensor's record of zeros; that of a key has fewer
+MOST_OFFSET = 1 << 40
 SAMPLE = 4096  # bytes after the end, which are of no tensor if they are zeros
 INFO = re.compile(rb"([\x01-\x7f])\0{7}([!-~]{1,127})[\x01-\x08]\0{3}.{5}\0{3}", re.DOTALL)
 
@@ -67,10 +68,17 @@ def _may_end_in_zeros(container: Container) -> bool:
 
 
 def _are_intact(container: Container) -> bool:
-    """Return True if each header states what a tensor can have, as in a file with gaps or shared data that was cut."""
-    return all(
-        _is_named(info) and info["offset"] % container["alignment"] == 0 and size_of(info) != 0
-        for info in container["tensor_infos"]
+    """Return True if each header states what a tensor can have, as in a file with gaps or shared data that was cut.
+
+    A hole that begins in the last header, and goes on in the data, would make its offset less than others if it is of
+    zeros, and else very large, or the padding odd.
+    """
+    infos, unit = container["tensor_infos"], container["alignment"]
+    largest = max(info["offset"] for info in infos)
+    return (
+        largest == infos[-1]["offset"] < MOST_OFFSET
+        and not any(container["padding"])
+        and all(_is_named(info) and info["offset"] % unit == 0 and size_of(info) != 0 for info in infos)
     )
 
 
