@@ -135,8 +135,11 @@ DIFFERENCES: dict[str, Callable[[Damage, Damage, str], bool]] = {
     ),
     # Models of other programs have llama.cpp's magic, and Kaitai knows no rule that tells them apart.
     "program": lambda ours, theirs, _: "another program" in ours.message,
-    # Bytes after the end: this package doubts a file in which they may have been inserted earlier.
-    "trailing": lambda ours, theirs, _: "may belong before it" in ours.message and theirs.offset is None,
+    # Bytes after the end: this package doubts a file in which they may have been inserted earlier, or are of a tensor.
+    "trailing": lambda ours, theirs, _: (
+        theirs.offset is None
+        and any(words in ours.message for words in ("may belong before it", "may be of its tensors"))
+    ),
     # A header that is cut off: to Kaitai, whose lists cannot look ahead, too few bytes for one are bytes after the end.
     "header": lambda ours, theirs, _: (
         ": tensors[" in ours.message and "too short" in ours.message and not theirs.message
