@@ -147,10 +147,11 @@ class HealthView(Measured):
         if self.error or found is None:
             texts = [(self.error or "reading …", "error" if self.error else "detail")]
         else:
-            words = f"{'✓' if found.is_sound else '✗'} {found.text}"
+            is_good = found.is_sound and found.damage is None
+            words = f"{'✓' if is_good else '✗'} {found.text}"
             if self.working:
                 words = f"{bar(len(found.rows) / (found.total or 1), 12)} reading …"
-            texts = [(words, "value" if found.is_sound else "error")]
+            texts = [(words, "value" if is_good else "error")]
             if height >= ROOM:
                 texts += [(words, "detail") for words in (found.moments.evidence, *LEGEND)]
         return [(line, ink) for words, ink in texts for line in wrap(words, width)]
@@ -161,7 +162,9 @@ class HealthView(Measured):
             return [self.text(*lines[index])]
         columns = self._columns(width)
         titles = "".join(f"{title:>{size}}" for title, size in columns.items())
-        return [self.text(f"{'parameter':<{width - sum(columns.values())}}{titles}" if self.count() else "", "head")]
+        can_grow = width < self.screen.size.width // 2 and len(columns) < len(COLUMNS)
+        name = "parameter (z: more)" if can_grow else "parameter"
+        return [self.text(f"{name:<{width - sum(columns.values())}}{titles}" if self.count() else "", "head")]
 
     def draw(self, index: int, width: int) -> list[Segment]:
         if index >= len(self.rows):

@@ -115,11 +115,12 @@ class Examination:
     """What is known so far: a row for each of `total` tensors, and the tokens whose embeddings were never trained.
 
     `unsound` are the places that the program which wrote a checkpoint cannot have written, as `validate` finds them.
-    `examine` adds to it, while another thread may show it.
+    `examine` adds to it, while another thread may show it. `damage` is the path at which the file is damaged, if it is.
     """
 
     total: int
     moments: Moments
+    damage: str | None = None
     rows: list[Health] = field(default_factory=list)
     dead: list[int] = field(default_factory=list)
     unsound: list[Unsound] = field(default_factory=list)
@@ -161,7 +162,9 @@ class Examination:
             words.append(f"{len(self.dead):,} of {self.n_tokens:,} tokens never trained")
         if self.skipped:
             words.append(f"{self.skipped:,} not measured")
-        return f"{HEALTH[self.verdict]}: {', '.join(words)}"
+        if self.damage is None:
+            return f"{HEALTH[self.verdict]}: {', '.join(words)}"
+        return f"the file is damaged at {self.damage}; what is whole: {HEALTH[self.verdict]}, {', '.join(words)}"
 
 
 def parameters(file: File) -> list[Tensor]:
@@ -174,14 +177,17 @@ def examine(file: File, report: Report = lambda found: None) -> Examination:
 
     `report` gets the same growing result each time. Raises `FileError` if the file becomes too short.
     """
-    found = examine_tensors(parameters(file), find_moments(file), report)
+    damage = None if file.damage is None else file.damage.path
+    found = examine_tensors(parameters(file), find_moments(file), report, damage)
     found.unsound += soundness(file, lambda nbytes: report(None))
     return found
 
 
-def examine_tensors(tensors: Sequence[Tensor], moments: Moments, report: Report) -> Examination:
+def examine_tensors(
+    tensors: Sequence[Tensor], moments: Moments, report: Report, damage: str | None = None
+) -> Examination:
     """Measure these parameters; see `examine`."""
-    found = Examination(len(tensors), moments)
+    found = Examination(len(tensors), moments, damage)
     report(found)
     for tensor in tensors:
         found.add(examine_tensor(tensor, moments.parts.get(tensor.path), report))

@@ -27,7 +27,7 @@ from ggcp_schema.inspect import pooling
 from ggcp_schema.inspect.health import Moments, block, dead_rows, examine, examine_tensors, find_moments
 from ggcp_schema.inspect.histogram import BINS, distribution, rebin
 from ggcp_schema.inspect.pooling import Matrix, Window, pool
-from tests.helpers import FIXTURES, ORDERS
+from tests.helpers import FIXTURES, ORDERS, TRUNCATED
 
 
 def silent(result: Any) -> None:
@@ -208,6 +208,14 @@ def test_health_is_what_numpy_finds_in_the_whole_file() -> None:
         assert found.n_tokens == 768
         assert 0 in found.dead  # <unk> occurs in no text
         assert 1 not in found.dead  # <s> begins every sample
+
+
+def test_a_damaged_file_is_not_called_healthy() -> None:
+    with open_file(TRUNCATED, partial=True) as file:
+        found = examine(file, silent)
+        assert found.is_sound
+        assert found.text.startswith("the file is damaged at layers[0].w3.padding; what is whole: healthy")
+        assert "m and v" in found.moments.evidence
 
 
 @pytest.mark.parametrize("path", ORDERS, ids=lambda path: path.name)
