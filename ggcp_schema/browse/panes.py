@@ -163,6 +163,7 @@ class TopBar(Drawn):
         words = [count_text(summary.train_its, "iteration")] if summary.train_its is not None else []
         words += [f"loss {number(summary.loss)}"] if summary.loss is not None else []
         words += [count_text(summary.n_params, "parameter")] if summary.n_params else []
+        words += [count_text(summary.n_tokens, "token")] if summary.n_tokens and not summary.n_params else []
         words.append(f"{summary.format} {summary.layout or ''}".rstrip())
         if summary.era is not None:
             likely = "" if summary.era.rms_eps_certain else " (likely)"
