@@ -114,7 +114,7 @@ class Source:
     def zeros_at_end(self) -> int:
         """Return the offset from which all bytes up to the end are zero; the size if there are fewer than `LEAST`.
 
-        No more than 1 GiB is read: of more zeros, those that were read.
+        At most 1 GiB is read. If all of it is zero, the offset at which it begins is returned.
         """
         start, most = self.size, max(0, self.size - MOST_ZEROS)
         while start > most:
