@@ -269,8 +269,9 @@ def _counter(total: int) -> Callable[[int], None]:
     def advance(done: int) -> None:
         nonlocal seen, shown
         seen += done
-        if 100 * seen // max(1, total) > shown:
-            shown = 100 * seen // max(1, total)
+        hundredths = 100 * seen // max(1, total)
+        if hundredths > shown:
+            shown = hundredths
             sys.stderr.write(f"{MARK}{seen} {total}\n")
             sys.stderr.flush()
 

@@ -16,8 +16,6 @@ from ggcp_schema.constructs import (
     FieldError,
     Steps,
     Struct,
-    count_bytes,
-    counted,
     root_field,
 )
 from ggcp_schema.errors import (
@@ -47,8 +45,6 @@ if TYPE_CHECKING:
     from ggcp_schema.llama.training import Training
     from ggcp_schema.llama.vocabulary import Vocabulary
 
-LINE_ENDS = b"\r\n\x1a"
-UNQUANTIZED = (0, 1)  # F32 and F16
 LONGEST_NAME = 64  # bytes of a field whose size is hardly wrong
 ACCEPTED = "Use a llama GGUF, a ggjt file such as ggml-vocab.bin, or a sentencepiece tokenizer.model."
 CHECKPOINT_NEEDED = "Pass a checkpoint of train-text-from-scratch: a ggcp file, or a GGUF file made from one."
@@ -464,37 +460,6 @@ class File:
         if self.damage is not None:
             return f"{self.format.title}, damaged at {self.damage.path}"
         return self.format.title
-
-
-def trailing_bytes(container: Container) -> Iterator[Finding]:
-    """Yield a finding if bytes follow the end of a file."""
-    trailing = container.get("trailing")
-    if trailing is not None:
-        yield Finding("trailing", f"{counted(trailing.nbytes, 'more byte')} after the end of the file")
-
-
-def may_belong_before(container: Container) -> FieldError:
-    """Return the error for bytes after the end that may have been inserted before it."""
-    trailing = container["trailing"]
-    found = f"{count_bytes(trailing.nbytes)} more, which may belong before it"
-    error = FieldError(trailing.offset, "the end of the file", found)
-    error.partial = container
-    return error
-
-
-def doubtful_end(source: Source, container: Container) -> FieldError | None:
-    """Return an error if bytes follow the last number of a file without a count, and may belong before it.
-
-    The last byte of a float is its exponent. No weight has that of a line end, and one of zeros is 0: so these bytes
-    were added, unless the number before them is 0 too.
-    """
-    trailing, records = container["trailing"], container["tensors"]
-    if trailing is None:
-        return None
-    before, added = source.read(trailing.offset - 1, 1), source.read(trailing.offset, trailing.nbytes)
-    ends_in_float = not records or records[-1]["type"] in UNQUANTIZED
-    is_added = not added.strip(LINE_ENDS) or (not added.strip(b"\0") and before != b"\0")
-    return None if ends_in_float and is_added else may_belong_before(container)
 
 
 def tensor_of(field: Field, source: Source) -> Tensor | None:

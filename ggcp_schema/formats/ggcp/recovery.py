@@ -8,11 +8,12 @@ from construct import Container
 
 from ggcp_schema.constructs import ErrorLog, Extent, Field, FieldError, Struct, count_bytes, root_field
 from ggcp_schema.files.source import Source
-from ggcp_schema.formats.file import Recovered, may_belong_before
+from ggcp_schema.formats.file import Recovered
 from ggcp_schema.formats.ggcp.headers import COUNTS, Kind
 from ggcp_schema.formats.ggcp.joints import Bytes
 from ggcp_schema.formats.ggcp.places import SEARCHED_FIRST, Places, find_places
 from ggcp_schema.formats.ggcp.state import are_losses_and_counts, numbers_after
+from ggcp_schema.formats.trailing import may_belong_before
 
 SIZES = "n_mult", "n_head", "n_rot"  # which no shape tells
 TRAINED = "train_its", "train_samples", "train_tokens"

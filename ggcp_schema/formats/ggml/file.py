@@ -13,8 +13,9 @@ from ggcp_schema.constructs import FieldError, Steps, counted
 from ggcp_schema.errors import MalformedError, NotACheckpointError, TruncatedError
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.formats.file import File, Finding, Format, doubtful_end, tensor_of_record, trailing_bytes
+from ggcp_schema.formats.file import File, Finding, Format, tensor_of_record
 from ggcp_schema.formats.ggcp.parts import Hparams, part_of
+from ggcp_schema.formats.trailing import doubtful_end, trailing_bytes
 from ggcp_schema.llama import names
 from ggcp_schema.llama.keys import HPARAMS
 from ggcp_schema.schema.ggml import GGML_TYPES, GGML_TYPES_UNTIL_V2, TYPES_OF_GGUF, UNQUANTIZED

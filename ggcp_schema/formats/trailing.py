@@ -1,0 +1,45 @@
+"""Bytes after the end of a file: added to it, or a sign that others were inserted before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from construct import Container
+
+from ggcp_schema.constructs import FieldError, count_bytes, counted
+from ggcp_schema.files.source import Source
+from ggcp_schema.formats.file import Finding
+from ggcp_schema.schema.ggml import UNQUANTIZED, type_name
+
+LINE_ENDS = b"\r\n\x1a"
+
+
+def trailing_bytes(container: Container) -> Iterator[Finding]:
+    """Yield a finding if bytes follow the end of a file."""
+    trailing = container.get("trailing")
+    if trailing is not None:
+        yield Finding("trailing", f"{counted(trailing.nbytes, 'more byte')} after the end of the file")
+
+
+def may_belong_before(container: Container) -> FieldError:
+    """Return the error for bytes after the end that may have been inserted before it."""
+    trailing = container["trailing"]
+    found = f"{count_bytes(trailing.nbytes)} more, which may belong before it"
+    error = FieldError(trailing.offset, "the end of the file", found)
+    error.partial = container
+    return error
+
+
+def doubtful_end(source: Source, container: Container) -> FieldError | None:
+    """Return an error if bytes follow the last number of a file without a count, and may belong before it.
+
+    The last byte of a float is its exponent. No weight has that of a line end, and one of zeros is 0: so these bytes
+    were added, unless the number before them is 0 too.
+    """
+    trailing, records = container["trailing"], container["tensors"]
+    if trailing is None:
+        return None
+    before, added = source.read(trailing.offset - 1, 1), source.read(trailing.offset, trailing.nbytes)
+    ends_in_float = not records or type_name(records[-1]["type"]) in UNQUANTIZED
+    is_added = not added.strip(LINE_ENDS) or (not added.strip(b"\0") and before != b"\0")
+    return None if ends_in_float and is_added else may_belong_before(container)
