@@ -257,7 +257,7 @@ class File:
         return None
 
     def set_keys(self, container: Container, wanted: Mapping[str, tuple[int, Any] | None]) -> None:
-        """Give a changed copy of the values these keys, of a type and a value, and remove those that are None."""
+        """Set keys, each to a type and a value, in a changed copy of the values; remove those that are None."""
 
     def names_of(self, tensor: Tensor) -> tuple[str | None, str | None, str | None]:
         """Return the path of a tensor in ggcp files, its name in GGUF files, and the type of the optimizer.

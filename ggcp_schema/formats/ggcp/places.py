@@ -35,7 +35,7 @@ class Places:
         head: the first bytes of the file, as they must be.
         n_ff: the width of the feed-forward layers.
         records: the places of the records.
-        shifts: by how many bytes each joint is moved; of one that is not found, as the one before it.
+        shifts: the bytes by which each joint is moved; one that is not found has the shift of the one before.
         state: the optimizer's part of them; None if that is not known.
         values: bytes of the optimizer's fields, as they must be, by their offsets.
         is_head_lost: True if numbers before the first record that no shape tells may be lost.
@@ -92,7 +92,7 @@ class Search:
         return self.kind.namings[0]
 
     def _width(self) -> int:
-        """Return n_ff: by the first two headers that agree, by the only one that is found, or by the formula."""
+        """Return n_ff, which the first two headers that agree tell; else the first header found, else the formula."""
         widths: list[int] = []
         for path, shape in self.kind.tensors(self.n_layer):
             if "n_ff" in shape and (told := numbers_told(self.file, str(self.naming(path, "")), shape, self.numbers)):
@@ -236,7 +236,7 @@ def _told(file: Bytes, kind: Kind, ours: Mapping[str, int]) -> Iterator[dict[str
 
 
 def numbers_told(file: Bytes, name: str, shape: Sequence[Any], known: dict[str, int]) -> dict[str, int]:
-    """Return the numbers that the header of a tensor of that name tells, which agree with those that are known."""
+    """Return the numbers in the header of the tensor of that name. A header that contradicts those known is skipped."""
     for at in file.all(name.encode()):
         start = at - 4 * len(shape) - 12
         if start < 0 or file.read(start, start + 12) != struct.pack("<3I", len(shape), len(name), 0):
