@@ -22,7 +22,7 @@ from typing import Any
 from unittest import mock
 
 from ggcp_schema.cli import run
-from ggcp_schema.files.pieces import TensorEntry
+from ggcp_schema.files.tensor_entries import TensorEntry
 
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
 TRUNCATED = FIXTURES / "truncated-v0-lbfgs.ggcp"

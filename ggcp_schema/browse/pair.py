@@ -28,7 +28,7 @@ from ggcp_schema.inspect.words import VERDICTS
 
 if TYPE_CHECKING:
     from ggcp_schema.inspect.diff import FieldRow, TensorRow
-    from ggcp_schema.inspect.sides import Operand
+    from ggcp_schema.inspect.matching import Operand
 
 LONGEST = 200  # characters of a value that are shown
 
@@ -99,7 +99,7 @@ class Changes:
 def compare(a: Document, b: Document, report: Report) -> Changes:
     """Compare the files as `diff` does: all fields, then the tensors one after another."""
     from ggcp_schema.inspect.diff import field_rows, tensor_rows
-    from ggcp_schema.inspect.sides import sides
+    from ggcp_schema.inspect.matching import sides
 
     left, right, _ = sides(a.file, b.file)
     found = Changes()

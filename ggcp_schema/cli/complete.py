@@ -13,7 +13,7 @@ from ggcp_schema.constructs import Field
 from ggcp_schema.formats import known_formats, open_file
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.paths import parse_path
-from ggcp_schema.llama.moments import parse_moments
+from ggcp_schema.llama.vector_parts import parse_part_path
 
 FILE_ARGUMENTS = ("file", "files", "a", "checkpoint", "input")  # their names in the commands
 MOST = 100  # proposals
@@ -77,7 +77,7 @@ def _paths_in(parent: Field, path: str, start: str) -> Iterator[str]:
 def _moments(file: File, incomplete: str) -> Iterator[str]:
     """Yield the moments of parameters, `optimizer.state.m[layers[0].wq]`, if `incomplete` has the first bracket."""
     vector, bracket, start = incomplete.partition("[")
-    if bracket and parse_moments(f"{vector}[a]"):
+    if bracket and parse_part_path(f"{vector}[a]"):
         for name in _next_level(map("{}]".format, file.model_tensors), start):
             yield f"{vector}[{name}"
 

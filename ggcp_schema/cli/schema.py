@@ -22,7 +22,7 @@ from ggcp_schema.inspect.json_schema import json_schema
 from ggcp_schema.inspect.kaitai import specification
 from ggcp_schema.inspect.magic import magic_entry
 from ggcp_schema.inspect.reference import Reference, functions, reference
-from ggcp_schema.inspect.sections import Section, byte_order_text, sections
+from ggcp_schema.inspect.reference_tables import Section, byte_order_text, sections
 
 WITH_JSON = [name for names in COMMANDS.values() for name in names if name != "browse"]
 JSON = Reference

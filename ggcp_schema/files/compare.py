@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from ggcp_schema.files.pieces import Progress, TensorEntry
 from ggcp_schema.files.tensor import ELEMENT_SIZES, MARKS, Tensor
+from ggcp_schema.files.tensor_entries import Progress, TensorEntry
 
 
 class Difference(NamedTuple):

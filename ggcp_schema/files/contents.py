@@ -11,9 +11,9 @@ from typing import IO, Protocol
 
 from ggcp_schema.errors import UnfitError
 from ggcp_schema.files.compare import data_differences
-from ggcp_schema.files.pieces import Progress, TensorEntry
 from ggcp_schema.files.safetensors import DTYPES, header, read_tensors
 from ggcp_schema.files.source import Source
+from ggcp_schema.files.tensor_entries import Progress, TensorEntry
 
 Inspect = Callable[[TensorEntry, memoryview], None]
 RESERVED = 1 << 20  # bytes for which it is worth while to reserve room

@@ -13,7 +13,7 @@ from ggcp_schema.errors import FileError
 from ggcp_schema.files.atomic import atomic_output, check_output
 from ggcp_schema.files.atomic_folder import atomic_folder, check_folder
 from ggcp_schema.files.contents import Content, Inspect
-from ggcp_schema.files.pieces import Progress, sources
+from ggcp_schema.files.tensor_entries import Progress, sources
 
 Parts = Mapping[str, Content]
 """What is written: the contents by file name, or of the one file that is the output if the name is empty."""

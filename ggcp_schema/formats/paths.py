@@ -16,9 +16,9 @@ from construct import Container
 from ggcp_schema.constructs import Extent, Field, Steps, counted
 from ggcp_schema.errors import GgcpError, PathError, UsageError, shell_word
 from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.llama.moments import Moments, parse_moments
 from ggcp_schema.llama.names import STATE
-from ggcp_schema.llama.parameters import RESUME_ORDER, piece_of
+from ggcp_schema.llama.parameters import RESUME_ORDER, vector_part
+from ggcp_schema.llama.vector_parts import PartPath, parse_part_path
 
 if TYPE_CHECKING:
     from ggcp_schema.formats.file import File
@@ -209,35 +209,36 @@ def _part_at(file: File, path: str) -> Elements | None:
     Of `lms` and `lmy`, which have a column for each iteration that L-BFGS remembers, these are the parameter's values
     in the first column, then those in the second, and so on.
     """
-    moments = parse_moments(path)
-    if moments is None:
+    part_path = parse_part_path(path)
+    if part_path is None:
         return None
-    parts, note = parts_of(file, moments)
+    parts, note = parts_of(file, part_path)
     return _elements_of(parts, note) if parts else None
 
 
-def parts_of(file: File, moments: Moments, order: str | None = None) -> tuple[list[Tensor], str]:
-    """Return the parts of a flat vector that belong to a parameter, as `Piece.of`, and a note if they are unproven.
+def parts_of(file: File, part_path: PartPath, order: str | None = None) -> tuple[list[Tensor], str]:
+    """Return the parts of a flat vector that belong to a parameter, as `VectorPart.of`, and a note if unproven.
 
     `order` is what the user states. Raises `PathError` for an unknown parameter or vector, and `UsageError` if the
     order of the parameters in the vectors is not known.
     """
     from ggcp_schema.llama.order import stated_order
 
-    vector = file.state_tensors.get(moments.field)
+    vector = file.state_tensors.get(part_path.field)
     if vector is None or vector.is_null:
-        raise file.unknown_path(str(moments) if file.field(whole := f"{STATE}{moments.field}") else whole)
+        raise file.unknown_path(str(part_path) if file.field(whole := f"{STATE}{part_path.field}") else whole)
     decision = stated_order(order) if order else file.order
-    is_zero = decision.harmless and moments.field in {"m", "v"}  # the same in every order
+    is_zero = decision.harmless and part_path.field in {"m", "v"}  # the same in every order
     known = RESUME_ORDER if is_zero else decision.order
     if known is None:
         raise UsageError(
-            f"{file.path}: which values of {vector.path} belong to {moments.parameter} is not known: {decision.reason}",
+            f"{file.path}: which values of {vector.path} belong to {part_path.parameter} is not known: "
+            f"{decision.reason}",
             f"The whole vector is {vector.path}.",
         )
-    piece = piece_of(known, file.model_tensors, moments.parameter)
+    part = vector_part(known, file.model_tensors, part_path.parameter)
     note = "" if is_zero or decision.is_certain else f"order {known} of the parameters is likely, not proven"
-    return piece.of(vector, str(moments), file.model_tensors[piece.path].shape, file.model_tensors.n_elements), note
+    return part.of(vector, str(part_path), file.model_tensors[part.path].shape, file.model_tensors.n_elements), note
 
 
 def _elements_of(tensors: Sequence[Tensor], note: str = "") -> Elements:

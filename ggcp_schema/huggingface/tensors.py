@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from functools import partial
 
 from ggcp_schema.errors import UsageError
-from ggcp_schema.files.pieces import Computed, FileData, TensorEntry
 from ggcp_schema.files.source import Rows
 from ggcp_schema.files.tensor import ELEMENT_SIZES, LITTLE, Tensor, decode, encode
+from ggcp_schema.files.tensor_entries import Computed, FileData, TensorEntry
 from ggcp_schema.huggingface.names import parameter_names
 from ggcp_schema.llama.names import layer_and_name
 from ggcp_schema.llama.parameters import Layout

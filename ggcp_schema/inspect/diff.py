@@ -16,9 +16,9 @@ import numpy as np
 from ggcp_schema.files.values import same_value
 from ggcp_schema.formats.file import File
 from ggcp_schema.gguf.entries import KeyValue
-from ggcp_schema.inspect.change import Change, change_between
-from ggcp_schema.inspect.sides import Floats, Omissions, Operand, Side, sides
+from ggcp_schema.inspect.matching import Floats, Omissions, Operand, Side, sides
 from ggcp_schema.inspect.tensors import Listed
+from ggcp_schema.inspect.training_change import Change, change_between
 
 Progress = Callable[[int], None]
 

@@ -16,10 +16,10 @@ from ggcp_schema.formats.file import File
 from ggcp_schema.inspect.text import value_text
 from ggcp_schema.inspect.words import role_text
 from ggcp_schema.llama import names
-from ggcp_schema.llama.moments import Moments
 from ggcp_schema.llama.names import STATE
 from ggcp_schema.llama.order import OrderDecision, stated_order
 from ggcp_schema.llama.parameters import FLAT_FIELDS, Layout
+from ggcp_schema.llama.vector_parts import PartPath
 from ggcp_schema.schema.inference import ADAM, LBFGS
 
 Role = Literal["model", "adam", "lbfgs"]
@@ -141,11 +141,11 @@ def moments(file: File, decision: OrderDecision, fields: Sequence[Listed] | None
         tensor = vector.tensor
         if vector.moment not in FLAT_FIELDS or tensor.shape != (layout.n_params,) or tensor.type not in ELEMENT_SIZES:
             continue
-        for piece in layout:
-            path, name = str(Moments(vector.moment, piece.path)), names.tensor_name(piece.path)
-            (part,) = piece.of(tensor, path, model[piece.path].shape, layout.n_params)
+        for place in layout:
+            path, name = str(PartPath(vector.moment, place.path)), names.tensor_name(place.path)
+            (part,) = place.of(tensor, path, model[place.path].shape, layout.n_params)
             gguf_name = f"{vector.gguf_name}[{name}]" if vector.gguf_name else None
-            yield Listed(part, path, gguf_name, vector.role, piece.path, decision.order)
+            yield Listed(part, path, gguf_name, vector.role, place.path, decision.order)
 
 
 # Selecting -------------------------------------------------------------------------------------------------

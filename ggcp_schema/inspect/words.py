@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ggcp_schema.inspect.diff import Verdict
     from ggcp_schema.inspect.facts import NffSource, Summary
     from ggcp_schema.inspect.health import Verdict as Healthy
-    from ggcp_schema.inspect.sides import Cause
+    from ggcp_schema.inspect.matching import Cause
     from ggcp_schema.inspect.stats import Flag
     from ggcp_schema.inspect.tensors import Listed
 

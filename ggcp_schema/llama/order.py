@@ -154,11 +154,11 @@ class _Evidence:
             stop = start + len(block) // SIZE
             index = layout.index_at(start)
             while at < stop:
-                piece = layout[index]
-                end = min(stop, piece.start + piece.count)
-                weights = self.model_tensors[piece.path].chunks((at - piece.start) * SIZE, (end - piece.start) * SIZE)
+                part = layout[index]
+                end = min(stop, part.start + part.count)
+                weights = self.model_tensors[part.path].chunks((at - part.start) * SIZE, (end - part.start) * SIZE)
                 if block[(at - start) * SIZE : (end - start) * SIZE] != b"".join(weights):
-                    return piece.path
+                    return part.path
                 at, index = end, index + 1
         return None
 
@@ -175,8 +175,8 @@ class _Evidence:
             return self._decide(None, "undecidable", "all moments are zero, in whatever order", harmless=True)
         for order, row in outside.items():
             values = f"values {row * self.n_embd} to {(row + 1) * self.n_embd - 1} of {self.name}"
-            piece = self.layouts[order][self.layouts[order].index_at(row * self.n_embd)]
-            self._refute(order, f"{values} are zero, which in this order lie in {piece.path}")
+            part = self.layouts[order][self.layouts[order].index_at(row * self.n_embd)]
+            self._refute(order, f"{values} are zero, which in this order lie in {part.path}")
         rows = f"the rows of zeros in {self.name}, of tokens that did not occur,"
         if not self.layouts:
             reason = f"{self.name} has rows of zeros outside of tok_embeddings in every known order"
@@ -245,7 +245,7 @@ class _Evidence:
         if len(self.layouts) < 2:
             return next(iter(self.layouts)), 0.0
         starts = {
-            order: np.array([piece.start for piece in layout if piece.count]) // self.n_embd
+            order: np.array([part.start for part in layout if part.count]) // self.n_embd
             for order, layout in self.layouts.items()
         }
         edges = np.unique(np.concatenate(list(starts.values())))
@@ -327,9 +327,9 @@ def _has_decayed(row: array[float]) -> bool:
 
 def _embeddings(layout: Layout, n_embd: int) -> range:
     """Return the rows of the vector that are tok_embeddings."""
-    piece = layout.find("tok_embeddings")
-    assert piece is not None  # noqa: S101 - every order has it
-    return range(piece.start // n_embd, (piece.start + piece.count) // n_embd)
+    part = layout.find("tok_embeddings")
+    assert part is not None  # noqa: S101 - every order has it
+    return range(part.start // n_embd, (part.start + part.count) // n_embd)
 
 
 def _undecidable(reason: str) -> OrderDecision:

@@ -36,7 +36,7 @@ FLAT_FIELDS = ("x", "g1", "g2", "m", "v", "mh", "vh", "xp", "g", "gp", "d", "lms
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class VectorPart:
     """The part of a flat vector that belongs to one tensor of the model: `start` and `count` in elements."""
 
     path: str
@@ -64,7 +64,7 @@ def known_order(order: str) -> Order:
     raise UsageError(f"there is no order {order!r}", f"The orders are {', '.join(ORDERS)}.")
 
 
-class Layout(list[Piece]):
+class Layout(list[VectorPart]):
     """The parts of a flat vector in an order, from its first element to its last.
 
     `counts` are the elements of the tensors, by path outside of the layers, and by name in them. Raises `UsageError` if
@@ -74,22 +74,22 @@ class Layout(list[Piece]):
     def __init__(self, order: str, counts: Mapping[str, int], n_layer: int) -> None:
         self.n_params = 0
         for path, name in _paths(order, n_layer):
-            self.append(Piece(path, self.n_params, counts[name]))
+            self.append(VectorPart(path, self.n_params, counts[name]))
             self.n_params += counts[name]
-        self._by_path = {piece.path: piece for piece in self}
+        self._by_path = {part.path: part for part in self}
 
     @classmethod
     def of(cls, order: str, model_tensors: Mapping[str, Tensor]) -> Layout:
         """Return the layout for a model's tensors. Raises `UnfitError` if they are not those of a whole model."""
         return cls(order, *element_counts(model_tensors))
 
-    def find(self, path: str) -> Piece | None:
+    def find(self, path: str) -> VectorPart | None:
         """Return the part that belongs to the tensor at a path; None if there is none."""
         return self._by_path.get(path)
 
     def index_at(self, element: int) -> int:
         """Return the index of the part that holds an element."""
-        return bisect_right(self, element, key=lambda piece: piece.start) - 1
+        return bisect_right(self, element, key=lambda part: part.start) - 1
 
 
 def _paths(order: str, n_layer: int) -> Iterator[tuple[str, str]]:
@@ -119,15 +119,15 @@ def element_counts(model_tensors: Mapping[str, Tensor]) -> tuple[dict[str, int],
     return counts, n_layer
 
 
-def piece_of(order: str, model_tensors: Mapping[str, Tensor], path: str) -> Piece:
+def vector_part(order: str, model_tensors: Mapping[str, Tensor], path: str) -> VectorPart:
     """Return the part of a flat vector that belongs to one parameter, given by its path.
 
     In column j of lms or lmy, shape `[n_params, lbfgs_m]`, the part starts `j * n_params` elements later. Raises
     `PathError` for an unknown path, `UsageError` for an unknown order.
     """
-    piece = Layout.of(order, model_tensors).find(path)
-    if piece is not None:
-        return piece
+    part = Layout.of(order, model_tensors).find(path)
+    if part is not None:
+        return part
     import difflib
 
     near = difflib.get_close_matches(path, list(islice(model_tensors, 1000)), n=3, cutoff=0.5)
@@ -151,8 +151,8 @@ def permuted_extents(
     if not tensor.nbytes:
         return []
     size = tensor.nbytes // tensor.n_elements
-    found = (sources.find(piece.path) for piece in targets)
-    column = _joined((piece.start * size, piece.count * size) for piece in found if piece is not None)
+    found = (sources.find(part.path) for part in targets)
+    column = _joined((part.start * size, part.count * size) for part in found if part is not None)
     starts = range(tensor.offset, tensor.offset + tensor.nbytes, n_params * size)
     return _joined((start + offset, length) for start in starts for offset, length in column)
 

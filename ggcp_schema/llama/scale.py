@@ -19,7 +19,7 @@ from math import isqrt, log, sqrt
 from typing import TYPE_CHECKING, NamedTuple
 
 from ggcp_schema.llama.eras import is_clipped
-from ggcp_schema.llama.parameters import piece_of
+from ggcp_schema.llama.parameters import vector_part
 from ggcp_schema.llama.rows import floats, sampled_rows
 from ggcp_schema.llama.writers import Gradient, join_words
 
@@ -180,7 +180,7 @@ def gradient_ratio(model_tensors: Mapping[str, Tensor], v: Tensor, order: str, i
     The squared length is the sum of v over output, without Adam's bias towards 0, averaged over the last iterations.
     None if there was no iteration, or the values are zero or not finite.
     """
-    output, norm = piece_of(order, model_tensors, "output"), model_tensors["norm"]
+    output, norm = vector_part(order, model_tensors, "output"), model_tensors["norm"]
     n_embd = norm.n_elements
     if iterations <= 0 or not output.count:
         return None

@@ -190,18 +190,18 @@ class Watch:
         if order is None:
             return []
         x, found, n_wrong = self.state.vectors["x"], [], 0
-        for piece in Layout.of(order, self.state.model):
-            weights, wrong, at = self.state.model[piece.path], Runs(), 0
+        for part in Layout.of(order, self.state.model):
+            weights, wrong, at = self.state.model[part.path], Runs(), 0
             ours = weights.values()
-            theirs = x.values(piece.start, piece.start + piece.count)
+            theirs = x.values(part.start, part.start + part.count)
             for a, b in zip(ours, theirs, strict=True):
                 wrong.add(at, a.view(np.uint32) != b.view(np.uint32))
                 at += len(a)
                 if progress:
                     progress(a.nbytes + b.nbytes)
             n_wrong += wrong.count
-            found += [Difference(piece.path, run, piece.start + run.start) for run in wrong.kept]
-            self.runs["x-differs", piece.path] = wrong
+            found += [Difference(part.path, run, part.start + run.start) for run in wrong.kept]
+            self.runs["x-differs", part.path] = wrong
         if 4 * n_wrong > x.n_elements:
             self.runs = {key: runs for key, runs in self.runs.items() if key[0] != "x-differs"}
             return []
@@ -266,8 +266,8 @@ class Watch:
             layouts = [Layout.of(known, self.state.model) for known in (ORDERS if order is None else (order,))]
         except UnfitError:  # the model is not whole
             return True
-        pieces = [layout.find("tok_embeddings") for layout in layouts]
-        return any(piece and run.start < piece.start + piece.count and run.stop > piece.start for piece in pieces)
+        parts = [layout.find("tok_embeddings") for layout in layouts]
+        return any(part and run.start < part.start + part.count and run.stop > part.start for part in parts)
 
     @cached_property
     def _order(self) -> str | None:

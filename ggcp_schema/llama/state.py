@@ -120,13 +120,13 @@ def order_of_x(state: State) -> str | None:
         return None
     for order, layout in zip(ORDERS, layouts, strict=True):
         equal = looked = 0
-        for piece in layout:
-            if not piece.count:
+        for part in layout:
+            if not part.count:
                 continue
-            size = min(SAMPLE, piece.count)
-            for at in {0, piece.count - size}:
-                ours = next(state.model[piece.path].values(at, at + size))
-                theirs = next(x.values(piece.start + at, piece.start + at + size))
+            size = min(SAMPLE, part.count)
+            for at in {0, part.count - size}:
+                ours = next(state.model[part.path].values(at, at + size))
+                theirs = next(x.values(part.start + at, part.start + at + size))
                 equal += int((ours.view("u4") == theirs.view("u4")).sum())
                 looked += size
         best = max(best, (equal / looked, order), key=lambda pair: pair[0])

@@ -12,8 +12,8 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from ggcp_schema.errors import UsageError
-from ggcp_schema.files.pieces import Computed, TensorEntry
 from ggcp_schema.files.tensor import MARKS
+from ggcp_schema.files.tensor_entries import Computed, TensorEntry
 from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.llama import names
 from ggcp_schema.llama.adapter import Adapter, Base

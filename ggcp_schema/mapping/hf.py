@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.contents import Blob, Content, Safetensors, Text
-from ggcp_schema.files.pieces import TensorEntry
+from ggcp_schema.files.tensor_entries import TensorEntry
 from ggcp_schema.formats.file import File
 from ggcp_schema.huggingface.card import model_card
 from ggcp_schema.huggingface.config import generation_config, json_bytes, model_config

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from ggcp_schema.constructs.streams import CHUNK
 from ggcp_schema.errors import UsageError
-from ggcp_schema.files.pieces import TYPES, Computed, TensorEntry
 from ggcp_schema.files.tensor import ELEMENT_SIZES, Tensor, encode
+from ggcp_schema.files.tensor_entries import TYPES, Computed, TensorEntry
 from ggcp_schema.llama import names
 from ggcp_schema.llama.adapter import Adapter, Base, product
 from ggcp_schema.llama.rotation import order_of_halves

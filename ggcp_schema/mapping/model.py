@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ggcp_schema.errors import GgcpError, UsageError
-from ggcp_schema.files.pieces import TensorEntry, stored
+from ggcp_schema.files.tensor_entries import TensorEntry, stored
 from ggcp_schema.formats.file import File
 from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.gguf.writer import Gguf

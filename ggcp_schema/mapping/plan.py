@@ -16,9 +16,9 @@ from typing import NamedTuple
 from ggcp_schema.constructs import counted, short_size
 from ggcp_schema.errors import UsageError, shell_word
 from ggcp_schema.files.output import Parts, WriteOptions, check_parts, placed_parts
-from ggcp_schema.files.pieces import FileData, TensorEntry
 from ggcp_schema.files.source import Rows
 from ggcp_schema.files.tensor import ELEMENT_SIZES, LITTLE, decode
+from ggcp_schema.files.tensor_entries import FileData, TensorEntry
 from ggcp_schema.formats.existing import check_existing
 from ggcp_schema.formats.file import File, Finding
 from ggcp_schema.formats.state import state_of

@@ -7,8 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ggcp_schema.errors import UnfitError, UsageError, shell_word
-from ggcp_schema.files.pieces import FileData, TensorEntry, Transform, Zeros, stored
 from ggcp_schema.files.tensor import Tensor
+from ggcp_schema.files.tensor_entries import FileData, TensorEntry, Transform, Zeros, stored
 from ggcp_schema.formats.file import File
 from ggcp_schema.gguf.entries import INTEGERS, KeyValue, is_copied
 from ggcp_schema.llama import names

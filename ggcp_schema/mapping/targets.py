@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.output import WriteOptions
-from ggcp_schema.files.pieces import Progress
+from ggcp_schema.files.tensor_entries import Progress
 from ggcp_schema.formats import open_file
 from ggcp_schema.formats.file import File
 from ggcp_schema.mapping.convert import ResumeOptions, plan_resume

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from ggcp_schema.files.compare import Difference, comparable, data_differences, table_differences
 from ggcp_schema.files.json_keys import json_keys
-from ggcp_schema.files.pieces import Progress
+from ggcp_schema.files.tensor_entries import Progress
 from ggcp_schema.formats.ggcp.checkpoint import Checkpoint, is_optimizer
 from ggcp_schema.formats.gguf.file import GgufFile
 from ggcp_schema.gguf.compare import extra_keys, key_differences

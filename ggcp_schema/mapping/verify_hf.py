@@ -14,9 +14,9 @@ from typing import Any
 from ggcp_schema.errors import MalformedError
 from ggcp_schema.files.compare import Difference, comparable, data_differences, table_differences
 from ggcp_schema.files.contents import Safetensors
-from ggcp_schema.files.pieces import Progress
 from ggcp_schema.files.safetensors import read_tensors
 from ggcp_schema.files.source import Source
+from ggcp_schema.files.tensor_entries import Progress
 from ggcp_schema.formats.file import File
 from ggcp_schema.huggingface.config import TORCH_DTYPES, json_bytes
 from ggcp_schema.llama.vocabulary import Vocabulary

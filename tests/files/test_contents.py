@@ -13,8 +13,8 @@ from safetensors import safe_open
 from ggcp_schema.errors import FileError, UnfitError
 from ggcp_schema.files.contents import Blob, Content, Safetensors, Text
 from ggcp_schema.files.output import WriteOptions
-from ggcp_schema.files.pieces import Computed, FileData, TensorEntry, Zeros
 from ggcp_schema.files.source import Source
+from ggcp_schema.files.tensor_entries import Computed, FileData, TensorEntry, Zeros
 from tests.writing import write_parts
 
 

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from ggcp_schema.errors import FileError
 from ggcp_schema.files.atomic import ExistsError
-from ggcp_schema.files.pieces import TensorEntry, Zeros, stored
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
+from ggcp_schema.files.tensor_entries import TensorEntry, Zeros, stored
 from ggcp_schema.formats.gguf.file import open_gguf
 from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.gguf.writer import Gguf

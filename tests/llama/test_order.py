@@ -17,10 +17,10 @@ from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats import open_file
 from ggcp_schema.llama import order as order_module
 from ggcp_schema.llama import rows
-from ggcp_schema.llama.moments import parse_moments
 from ggcp_schema.llama.order import OrderDecision, decide_order
 from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, FLAT_FIELDS, ORDERS, Order, permuted_extents
 from ggcp_schema.llama.training import order_of
+from ggcp_schema.llama.vector_parts import parse_part_path
 from tests.fuzz import orders
 from tests.mapping.flat_files import (
     DECIDED,
@@ -436,9 +436,9 @@ def test_big_endian_vectors(scratch: Path) -> None:
     ],
 )
 def test_moments_are_named_by_their_parameter(path: str, field: str, parameter: str) -> None:
-    parsed = parse_moments(path)
+    parsed = parse_part_path(path)
     assert parsed == (field, parameter)
-    assert parse_moments(str(parsed)) == parsed
+    assert parse_part_path(str(parsed)) == parsed
 
 
 @pytest.mark.parametrize(
@@ -457,7 +457,7 @@ def test_moments_are_named_by_their_parameter(path: str, field: str, parameter: 
     ],
 )
 def test_other_paths_are_not_in_this_notation(path: str) -> None:
-    assert parse_moments(path) is None
+    assert parse_part_path(path) is None
 
 
 def test_synthetic_trainings_are_never_proven_wrongly() -> None:

@@ -16,7 +16,7 @@ from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.llama.names import LAYER_TENSORS, MODEL_TENSORS
 from ggcp_schema.llama.order import decide_order, stated_order
-from ggcp_schema.llama.parameters import ORDERS, Layout, permuted_extents, piece_of
+from ggcp_schema.llama.parameters import ORDERS, Layout, permuted_extents, vector_part
 from tests.mapping.flat_files import close_all, genuine, opened, shapes_of
 from tests.mapping.independent_order import Vector, change_order, order_of_paths, read, sizes_of, split
 
@@ -29,7 +29,7 @@ def _closed() -> Iterator[None]:
 
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("name", ["v1-adam", "alice", "jun-B-3"])
-def test_pieces_are_those_of_the_independent_tables(name: str, order: str) -> None:
+def test_parts_are_those_of_the_independent_tables(name: str, order: str) -> None:
     file = read(genuine(name))
     sizes = sizes_of(file)
     starts = split(np.arange(sum(sizes.values()), dtype=np.float32), order, sizes)
@@ -46,15 +46,15 @@ def test_a_part_is_found_by_its_path_and_by_each_of_its_elements(order: str, n_l
     assert not any(map(layout.find, (f"layers[{n_layer}].wq", "layers[0].norm", "wq", "layers[00].wq")))
 
 
-def test_piece_of_one_parameter() -> None:
+def test_part_of_one_parameter() -> None:
     tensors, file = opened("jun-B-3"), read(genuine("jun-B-3"))
     for path, weights in split(file.state["x"].data, "B", sizes_of(file)).items():
-        piece = piece_of("B", tensors.model, path)
+        piece = vector_part("B", tensors.model, path)
         (values,) = tensors.state["x"].values(piece.start, piece.start + piece.count)
         assert np.array_equal(values, weights)
         assert np.array_equal(values, file.model[path].data)
     with pytest.raises(PathError, match=r"no parameter 'layers\[0\]\.wx'\nDid you mean layers\[0\]\.w"):
-        piece_of("B", tensors.model, "layers[0].wx")
+        vector_part("B", tensors.model, "layers[0].wx")
 
 
 def test_an_order_that_does_not_exist() -> None:

@@ -13,8 +13,8 @@ import numpy as np
 from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType, GGUFWriter
 
 from ggcp_schema import open_file
-from ggcp_schema.files.pieces import Computed, TensorEntry
 from ggcp_schema.files.source import Source
+from ggcp_schema.files.tensor_entries import Computed, TensorEntry
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.gguf.file import open_gguf
 from ggcp_schema.formats.lora import FORMATS

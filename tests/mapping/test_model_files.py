@@ -11,7 +11,7 @@ import pytest
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFReader
 
 from ggcp_schema import UsageError, export_model
-from ggcp_schema.files.pieces import TensorEntry, Zeros
+from ggcp_schema.files.tensor_entries import TensorEntry, Zeros
 from ggcp_schema.gguf.entries import KeyValue
 from tests.builder import build_ggml
 from tests.helpers import FIXTURES

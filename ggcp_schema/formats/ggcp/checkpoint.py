@@ -18,13 +18,13 @@ from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.files.tensors import Tensors
 from ggcp_schema.formats.file import File, Finding, Format, Recovered, tensor_of, tensor_of_record
 from ggcp_schema.formats.ggcp.oddities import oddities
-from ggcp_schema.formats.ggcp.parts import Hparams, Layer, Layers, Optimizer, part_of
+from ggcp_schema.formats.ggcp.records import Hparams, Layer, Layers, Optimizer, record_of
 from ggcp_schema.formats.paths import parse_path, parts_of
 from ggcp_schema.llama.eras import conclude
 from ggcp_schema.llama.losses import stored_losses
-from ggcp_schema.llama.moments import Moments
 from ggcp_schema.llama.names import STATE, field_path, tensor_name
 from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, FLAT_FIELDS, Order
+from ggcp_schema.llama.vector_parts import PartPath
 from ggcp_schema.schema.checkpoint import CHECKPOINT
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Checkpoint(File):
     @cached_property
     def hparams(self) -> Hparams:
         """The hyper-parameters of the model."""
-        return part_of(Hparams, self._whole("hparams"), "hparams", self.source)
+        return record_of(Hparams, self._whole("hparams"), "hparams", self.source)
 
     @property
     def tok_embeddings(self) -> Tensor:
@@ -107,14 +107,14 @@ class Checkpoint(File):
     def layers(self) -> Sequence[Layer]:
         """The layers up to the first that is not whole."""
         return Layers(
-            part_of(Layer, record, f"layers[{index}]", self.source)
+            record_of(Layer, record, f"layers[{index}]", self.source)
             for index, record in enumerate(takewhile(_is_whole, self._value("layers")))
         )
 
     @cached_property
     def optimizer(self) -> Optimizer:
         """The optimizer block."""
-        return part_of(Optimizer, self._whole("optimizer"), "optimizer", self.source)
+        return record_of(Optimizer, self._whole("optimizer"), "optimizer", self.source)
 
     @property
     def n_ff(self) -> int | None:
@@ -175,7 +175,7 @@ class Checkpoint(File):
         for field, tensor in self.state_tensors.items():
             if field not in FLAT_FIELDS or tensor.shape[:1] != (self.n_params,):
                 continue
-            parts, note = parts_of(self, Moments(field, parameter), order)
+            parts, note = parts_of(self, PartPath(field, parameter), order)
             arrays, notes = [part.array() for part in parts], notes | {note}
             if len(tensor.shape) > 1:
                 shape = self.model_tensors[parameter].shape[::-1]

@@ -14,7 +14,7 @@ from ggcp_schema.errors import MalformedError, NotACheckpointError, TruncatedErr
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import File, Finding, Format, tensor_of_record
-from ggcp_schema.formats.ggcp.parts import Hparams, part_of
+from ggcp_schema.formats.ggcp.records import Hparams, record_of
 from ggcp_schema.formats.trailing import doubtful_end, trailing_bytes
 from ggcp_schema.llama import names
 from ggcp_schema.llama.keys import HPARAMS
@@ -64,7 +64,7 @@ class GgmlFile(File):
         if value is None or "_size" not in value:
             assert self.damage is not None  # noqa: S101 - a whole file has them
             raise self.damage.again()
-        return part_of(Hparams, value, "hparams", self.source)
+        return record_of(Hparams, value, "hparams", self.source)
 
     @property
     def types_of_gguf(self) -> Collection[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ggcp_schema.errors import UnfitError, UsageError
-from ggcp_schema.files.pieces import TensorEntry, stored
+from ggcp_schema.files.tensor_entries import TensorEntry, stored
 from ggcp_schema.formats.lora.files import FINETUNE_LORA, STATE, GgclFile
 from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.gguf.writer import Gguf

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from ggcp_schema.errors import UsageError
-from ggcp_schema.files.pieces import Computed, FileData, TensorEntry, Zeros, sources, stored
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
+from ggcp_schema.files.tensor_entries import Computed, FileData, TensorEntry, Zeros, sources, stored
 from tests.helpers import tensor_data
 
 

@@ -8,7 +8,7 @@ from ggcp_schema.llama.names import STATE, field_path
 from ggcp_schema.llama.parameters import FLAT_FIELDS
 
 
-class Moments(NamedTuple):
+class PartPath(NamedTuple):
     """A state field (`m`) and the ggcp path of the parameter (`layers[0].wq`) of which it holds the values."""
 
     field: str
@@ -18,11 +18,11 @@ class Moments(NamedTuple):
         return f"{STATE}{self.field}[{self.parameter}]"
 
 
-def parse_moments(path: str) -> Moments | None:
+def parse_part_path(path: str) -> PartPath | None:
     """Return what a path in this notation means, None if it is not in this notation.
 
     GGUF names are understood for both parts: `optimizer.adam.first_moments[blk.0.attn_q.weight]`. Whether the model has
-    the parameter is not checked here, but by `checkpoint.layout.piece_of`. None for an index: `optimizer.state.m[3]`.
+    the parameter is not checked here, but by `llama.parameters.vector_part`. None for an index: `optimizer.state.m[3]`.
     """
     vector, bracket, parameter = path.partition("[")
     if not bracket or not parameter.endswith("]"):
@@ -32,4 +32,4 @@ def parse_moments(path: str) -> Moments | None:
     name = vector.removeprefix(STATE)
     if name not in FLAT_FIELDS or not parameter[:1].isalpha():
         return None
-    return Moments(name, field_path(parameter) or parameter)
+    return PartPath(name, field_path(parameter) or parameter)

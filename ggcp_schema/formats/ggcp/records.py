@@ -162,12 +162,12 @@ NESTED: dict[str, Any] = {"params": Params, "adam": AdamParams, "lbfgs": LbfgsPa
 Part = TypeVar("Part", Hparams, Layer, Optimizer)
 
 
-def part_of(kind: type[Part], container: Container, path: str, source: Source) -> Part:
+def record_of(kind: type[Part], container: Container, path: str, source: Source) -> Part:
     """Return the parsed values of a whole record as its class. `path` is that of the record."""
-    return _part(kind, container, path, source)  # type: ignore[no-any-return]
+    return _record(kind, container, path, source)  # type: ignore[no-any-return]
 
 
-def _part(kind: Any, container: Container, path: str, source: Source) -> Any:
+def _record(kind: Any, container: Container, path: str, source: Source) -> Any:
     values = {}
     for name in kind._fields:
         value = container.get(name)
@@ -176,8 +176,8 @@ def _part(kind: Any, container: Container, path: str, source: Source) -> Any:
             if "ne" in value:
                 value = tensor_of_record(value, where, source)
             elif name == "state":
-                value = _part(LbfgsState if "lmal" in value else AdamState, value, where, source)
+                value = _record(LbfgsState if "lmal" in value else AdamState, value, where, source)
             else:
-                value = _part(NESTED[name], value, where, source)
+                value = _record(NESTED[name], value, where, source)
         values[name] = value
     return kind(**values)

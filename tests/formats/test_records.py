@@ -10,20 +10,20 @@ import pytest
 
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats import FORMATS
-from ggcp_schema.formats.ggcp import parts
+from ggcp_schema.formats.ggcp import records
 from ggcp_schema.inspect.reference import reference
 from ggcp_schema.schema import inference
 
 PARTS = {
-    "hparams": parts.Hparams,
-    "layer": parts.Layer,
-    "optimizer": parts.Optimizer,
-    "params": parts.Params,
-    "adam_params": parts.AdamParams,
-    "lbfgs_params": parts.LbfgsParams,
-    "adam_state": parts.AdamState,
-    "adam_state_v0": parts.AdamState,
-    "lbfgs_state": parts.LbfgsState,
+    "hparams": records.Hparams,
+    "layer": records.Layer,
+    "optimizer": records.Optimizer,
+    "params": records.Params,
+    "adam_params": records.AdamParams,
+    "lbfgs_params": records.LbfgsParams,
+    "adam_state": records.AdamState,
+    "adam_state_v0": records.AdamState,
+    "lbfgs_state": records.LbfgsState,
     "tensor": Tensor,
 }
 SIMPLE = {  # by the first letter of the kind
@@ -35,15 +35,15 @@ SIMPLE = {  # by the first letter of the kind
 }
 
 
-def records(node):
+def records_of(node):
     """Return the fields of every record in a type by the name of the record."""
     inner = [field["type"] for field in node.get("fields", ())] + [case["type"] for case in node.get("cases", ())]
     inner += [node[key] for key in ("then", "else", "of") if key in node]
     own = {node["name"]: node["fields"]} if node["kind"] == "struct" else {}
-    return reduce(lambda found, each: found | records(each), inner, own)
+    return reduce(lambda found, each: found | records_of(each), inner, own)
 
 
-RECORDS = records(reference(FORMATS["ggcp"])["root"])
+RECORDS = records_of(reference(FORMATS["ggcp"])["root"])
 
 
 def types_of(node, fields):
@@ -79,7 +79,7 @@ def test_a_part_is_the_record_of_the_schema(name):
 
 def test_adam_has_the_state_of_both_layouts():
     v1, v0 = ({field["name"]: types_of(field["type"], ()) for field in RECORDS[f"adam_state{v}"]} for v in ("", "_v0"))
-    stated = {field: members(hint) for field, hint in get_type_hints(parts.AdamState).items()}
+    stated = {field: members(hint) for field, hint in get_type_hints(records.AdamState).items()}
     assert stated == v1 | {name: types | {NoneType} for name, types in v0.items() if name not in v1}
     assert v1.items() <= v0.items()
 
