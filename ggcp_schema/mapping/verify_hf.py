@@ -57,7 +57,7 @@ def verify_folder(
     if it has none, tokens are not compared. README.md is for people, and is not compared; other files are ignored.
 
     Raises `MalformedError` if a file of the folder is damaged, `FileError` if one cannot be read, and `UsageError` if
-    no folder can be made from the file. With `partial`, a damaged file will do if the model is whole.
+    no folder can be made from the file. With `partial`, a damaged file is accepted if the model is whole.
     """
     if file.damage is not None and not partial:
         raise rescued(file, "Use partial=True to compare it.")

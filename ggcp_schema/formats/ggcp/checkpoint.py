@@ -244,7 +244,7 @@ class Checkpoint(File):
         return facts_of(self)
 
     def model(self) -> Model:
-        """Return the model. A damaged file will do if the model is whole; otherwise its damage is raised."""
+        """Return the model. A damaged file is accepted if the model is whole. Otherwise raise its damage."""
         from ggcp_schema.formats.ggcp.training import model_of_checkpoint
 
         return model_of_checkpoint(self)

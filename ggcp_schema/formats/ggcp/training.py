@@ -68,7 +68,7 @@ def evidence_of(ckpt: Checkpoint) -> Evidence:
 
 
 def model_of_checkpoint(ckpt: Checkpoint) -> Model:
-    """Return the model. A damaged file will do if the model is whole; otherwise its damage is raised."""
+    """Return the model. A damaged file is accepted if the model is whole. Otherwise raise its damage."""
     ckpt.check_whole(len(ckpt.model_tensors), n_tensors(ckpt.hparams.n_layer))
     return _model_of(ckpt).checked()
 

@@ -141,7 +141,7 @@ class GgmlFile(File):
         return vocabulary_of_ggml(self)
 
     def model(self) -> Model:
-        """Return the model. A damaged file will do if the model is whole; otherwise its damage is raised."""
+        """Return the model. A damaged file is accepted if the model is whole. Otherwise raise its damage."""
         from ggcp_schema.formats.ggml.model import model_of_ggml
 
         return model_of_ggml(self)

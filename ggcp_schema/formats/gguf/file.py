@@ -282,7 +282,7 @@ class GgufFile(File):
         return vocabulary_of_gguf(self)
 
     def model(self) -> Model:
-        """Return the model. A damaged file will do if the model is whole; otherwise its damage is raised."""
+        """Return the model. A damaged file is accepted if the model is whole. Otherwise raise its damage."""
         from ggcp_schema.formats.gguf.training import model_of_gguf
 
         return model_of_gguf(self)

@@ -97,7 +97,7 @@ def check_whole_model(gguf: GgufFile) -> None:
 
 
 def model_of_gguf(gguf: GgufFile) -> Model:
-    """Return the model. A damaged file will do if the model is whole; otherwise its damage is raised."""
+    """Return the model. A damaged file is accepted if the model is whole. Otherwise raise its damage."""
     try:
         check_whole_model(gguf)
         return _model_of(gguf).checked()
