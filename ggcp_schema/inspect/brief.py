@@ -13,6 +13,7 @@ from ggcp_schema.llama.losses import Losses, loss_text
 from ggcp_schema.llama.writers import epsilon_text, join_words, times_text
 
 LINES, COLUMNS = 10, 80
+TYPES = 3  # element types that are named where there are more than one more
 SHOWN = ("run", "train on", "rescue", "measure", "look")  # the purposes of commands; of each the first one
 
 
@@ -88,7 +89,9 @@ def _model(summary: Summary) -> Iterator[str]:
         yield count_text(n_tokens, "token")
     types = summary.tensor_types or {}
     if set(types) - {"F32"}:
-        yield ", ".join(sorted(types, key=lambda name: -types[name]))
+        names = sorted(types, key=lambda name: -types[name])
+        kept = names[: TYPES if len(names) > TYPES + 1 else None]
+        yield ", ".join([*kept, *([f"{len(names) - TYPES} more types"] if kept != names else [])])
 
 
 def _training(summary: Summary) -> Iterator[str]:

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from ggcp_schema.constructs import counted
 from ggcp_schema.errors import MalformedError, UsageError
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.llama.facts import Fact
@@ -244,9 +243,9 @@ def fit(adapter: Adapter, base: Base) -> None:
 def adapter_facts(adapter: Adapter) -> Iterator[Fact]:
     """Yield the facts about an adapter, in words for a person."""
     why = {
-        FINETUNE: f"F32 pairs for all tensors of {counted(adapter.n_layer, 'layer')}, the norms too",
-        SCRIPT: "pairs of matrices alone; finetune always writes those of norms too",
-        None: "neither all pairs, which finetune writes, nor matrices alone, as in an adapter made from PEFT",
+        FINETUNE: "F32 pairs for all tensors, the norms too",
+        SCRIPT: "no norms, which finetune writes",
+        None: "neither all pairs, as by finetune, nor matrices alone",
     }
     yield Fact("written by", adapter.writer or "unknown", why[adapter.writer])
     yield Fact("pairs", f"{len(adapter.pairs)}: {len(adapter.matrices)} of matrices, {len(adapter.norms)} of norms")
@@ -256,9 +255,9 @@ def adapter_facts(adapter: Adapter) -> Iterator[Fact]:
     if stated and adapter.writer == FINETUNE and adapter.alpha != adapter.r:
         yield Fact("trained with scale", "1", "finetune used alpha and r for nothing but the header of this file")
     if adapter.norms:
-        yield Fact("norms", "trained", "llama.cpp ignores them in an adapter, so the base needs them")
+        yield Fact("norms", "trained", "llama.cpp ignores them in an adapter: the base needs them")
     if adapter.is_reordered:
-        yield Fact("rows of wq, wk", "as PEFT trained them", "llama.cpp of 2023 took them for rows in its own order")
+        yield Fact("rows of wq, wk", "as PEFT trained them", "llama.cpp of 2023 used its own order")
 
 
 def _ranks(adapter: Adapter) -> str:

@@ -57,7 +57,7 @@ class Writer(NamedTuple):
     @property
     def short(self) -> str:
         """The program in a few words."""
-        return "train-text-from-scratch, xaedes' branch" if self.program.startswith(_BRANCH) else self.program
+        return "train-text-from-scratch" + (", xaedes' branch" if self.program.startswith(_BRANCH) else "")
 
     @property
     def options(self) -> dict[str, str]:

@@ -23,7 +23,7 @@ def told(path: Path, **changes: float) -> dict[str, str]:
 
 def test_an_adapter_by_finetune() -> None:
     facts = told(FOLDER / "lbfgs.ggla")
-    assert facts["written by"].startswith("llama.cpp's finetune (F32 pairs for all tensors of 2 layers")
+    assert facts["written by"].startswith("llama.cpp's finetune (F32 pairs for all tensors")
     assert facts["pairs"] == "21: 16 of matrices, 5 of norms ()"
     assert facts["ranks"] == "4; 1 for norm, attention_norm, ffn_norm, w1; 2 for wq ()"
     assert facts["scale"] == "1 (alpha 4 / r 4)"
