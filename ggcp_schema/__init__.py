@@ -88,4 +88,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    """Return the public names, so that Tab in a shell offers nothing else."""
+    return sorted({*(name for name in globals() if name.startswith("__")), *__all__})

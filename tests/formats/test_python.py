@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import ggcp_schema
 from ggcp_schema import (
     CHECKPOINT,
     MalformedError,
@@ -24,6 +25,7 @@ ADAM = FIXTURES / "v1-adam.ggcp"
 def test_texts_are_short(tmp_path: Path) -> None:
     with open_checkpoint(ADAM) as ckpt:
         assert repr(ckpt.layers) == "<2 layers>"
+        assert repr(ckpt.optimizer).startswith("<optimizer: adam in layout v")
         assert repr(ckpt.layers[0].wq) == "<Tensor layers[0].wq F32 [16, 16] 1.0 KiB>"
         assert all(len(repr(part)) < 250 for part in (ckpt.layers[1], ckpt.tensors["norm"], ckpt))
         written = convert(ADAM, tmp_path / "out.gguf")
@@ -70,3 +72,7 @@ def test_hints_are_for_python_here_and_for_a_shell_there() -> None:
     said = run_cli("edit", TRUNCATED, "out", "train_its=1").stderr
     assert "`ggcp-schema info " in said
     assert "partial=True" not in said
+
+
+def test_a_shell_offers_the_public_names_alone() -> None:
+    assert {name for name in dir(ggcp_schema) if not name.startswith("_")} == {*ggcp_schema.__all__} - {"__version__"}

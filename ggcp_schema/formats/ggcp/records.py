@@ -157,6 +157,12 @@ class Optimizer(NamedTuple):
     type: str
     state: AdamState | LbfgsState
 
+    def __repr__(self) -> str:
+        tensors = (
+            name for name, value in zip(self.state._fields, self.state, strict=True) if isinstance(value, Tensor)
+        )
+        return f"<optimizer: {self.type} in layout {self.layout}, iteration {self.iter:,}: {', '.join(tensors)}>"
+
 
 NESTED: dict[str, Any] = {"params": Params, "adam": AdamParams, "lbfgs": LbfgsParams}
 Part = TypeVar("Part", Hparams, Layer, Optimizer)
