@@ -21,7 +21,7 @@ from ggcp_schema.formats.ggcp.state import State
 from ggcp_schema.schema.inference import LBFGS, n_ff_by_formula
 from ggcp_schema.schema.tensor import Place
 
-SEARCHED_FIRST = 1 << 28  # bytes of a file that may be of another kind
+SEARCHED_FIRST = 1 << 29  # bytes of a file that may be of another kind
 MOST_MOVED = 16  # bytes by which the hyper-parameters may be moved
 LAYERS = 4  # in whose headers the names of the tensors are looked for
 
