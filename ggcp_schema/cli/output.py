@@ -7,7 +7,6 @@ import json
 import math
 import os
 import re
-import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -138,10 +137,10 @@ def wrapped(text: str, width: int | None, indent: str = "") -> list[str]:
     return lines
 
 
-def command_lines(command: str, width: int) -> list[str]:
-    """Return a command for a shell in lines of about that many columns, which end in a backslash but for the last."""
+def command_lines(words: Iterable[str], width: int) -> list[str]:
+    """Return words for a shell in lines of about that many columns, which end in a backslash but for the last."""
     lines = [""]
-    for word in map(shlex.quote, shlex.split(command)):
+    for word in words:
         if lines[-1] and word.startswith("-") and len(lines[-1]) + len(word) > width // 2:
             lines.append(HANGING)
         lines[-1] += f" {word}" if lines[-1].strip() else word

@@ -109,12 +109,13 @@ def echo_written(written: Written, output: Path, *, verified: bool) -> None:
         size = sum(content.nbytes for content in parts.values())
         echo(f"wrote {name_text(Path(place))}: {size_text(size)}{compared}")
     for command in written.plan.next:
-        line, width = escape(command.line(output)), output_width()
+        words, width = command.for_shell(output), output_width()
+        line = " ".join(words)
         if width is None or cells(line) + len(command.purpose) + 2 <= width:
             echo(f"{command.purpose}: {line}")
         else:
             echo(f"{command.purpose}:")
-            for part in command_lines(line, width):
+            for part in command_lines(words, width):
                 echo(part)
 
 

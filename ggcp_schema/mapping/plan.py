@@ -10,11 +10,10 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from shlex import quote
 from typing import NamedTuple
 
 from ggcp_schema.constructs import counted, short_size
-from ggcp_schema.errors import UsageError, shell_word
+from ggcp_schema.errors import UsageError, quoted, shell_word
 from ggcp_schema.files.output import Parts, WriteOptions, check_parts, placed_parts
 from ggcp_schema.files.source import Rows
 from ggcp_schema.files.tensor import ELEMENT_SIZES, LITTLE, decode
@@ -43,12 +42,10 @@ class Command(NamedTuple):
     purpose: str
     words: tuple[str, ...]
 
-    def line(self, output: str | os.PathLike[str]) -> str:
-        """Return the command for a shell."""
+    def for_shell(self, output: str | os.PathLike[str]) -> list[str]:
+        """Return the words as they are typed into a shell."""
         path = os.fsdecode(output)
-        return " ".join(
-            shell_word(word.replace(OUTPUT, path)) if OUTPUT in word else quote(word) for word in self.words
-        )
+        return [shell_word(word.replace(OUTPUT, path)) if OUTPUT in word else quoted(word) for word in self.words]
 
 
 @dataclass(frozen=True, repr=False)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
+import subprocess
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ggcp_schema.cli.output import COLOURED, command_lines, wrapped
+from ggcp_schema.errors import quoted
 from ggcp_schema.inspect.text import cells
 from tests.helpers import FIXTURES, run_cli, run_pty
 
@@ -23,10 +24,12 @@ def test_no_word_is_lost_or_broken(words: list[str], width: int) -> None:
     assert all(line.startswith("  ") for line in lines[1:])
 
 
-@given(st.lists(st.text(min_size=1, max_size=30).map(lambda word: word.replace("\n", "")), min_size=1))
-def test_a_command_over_several_lines_is_the_same(words: list[str]) -> None:
-    text = "\n".join(command_lines(shlex.join(words), 80))
-    assert shlex.split(text.replace("\\\n", "")) == words  # a shell takes a backslash and a line end for nothing
+@given(st.lists(st.text("ab '\"$`\\\n\x1b\u202e日-", max_size=30), min_size=1, max_size=9))
+def test_a_shell_reads_a_command_over_several_lines(words: list[str]) -> None:
+    text = "\n".join(command_lines(map(quoted, words), 80))
+    assert text.replace("\n", "").isprintable()
+    read = subprocess.run(["bash", "-c", f"printf '%s\\0' {text}"], capture_output=True, check=True).stdout
+    assert read.decode() == "".join(f"{word}\0" for word in words)
 
 
 def test_colours_as_they_are_wanted() -> None:

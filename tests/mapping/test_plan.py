@@ -136,7 +136,7 @@ def test_sums_over_samples_of_an_unknown_length_are_divided_by_an_estimate(tmp_p
 
 def resume_command(plan: Plan, output: str) -> list[str]:
     (command,) = plan.next
-    return shlex.split(command.line(output))
+    return shlex.split(" ".join(command.for_shell(output)))
 
 
 def options_of(command: list[str]) -> dict[str, str]:
