@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import sys
 
-from ggcp_schema.errors import FileError, GgcpError, UsageError, shell_word
+from ggcp_schema.errors import FileError, GgcpError, UsageError, quoted, shell_word
+
+ONE_FILE = {"get", "hex", "dump", "extract", "stats", "edit", "convert", "export", "repair"}
+"""The commands that begin with the one file that they read."""
 
 
 def put_right(error: GgcpError) -> GgcpError:
     """Return the error with the hint that this command line needs."""
-    if isinstance(error, FileError) and isinstance(error.__cause__, FileNotFoundError):
-        words = sys.argv[1:]
-        first = words[1] if len(words) > 2 else ""
-        if first and error.message.startswith(f"{first}: ") and os.path.isfile(words[2]):
-            words[1:3] = words[2], words[1]
-            return error.with_hint(f"The file comes first: ggcp-schema {' '.join(map(shell_word, words))}")
+    if isinstance(error, FileError) and isinstance(error.__cause__, FileNotFoundError) and not error.hint:
+        command, first, second, *others = [*sys.argv[1:], "", "", ""]
+        is_input = error.message.startswith(f"{first}: ") and "--into" not in others
+        if command in ONE_FILE and is_input and os.path.isfile(second):
+            return error.with_hint(f"The file comes first: {_line([command, second, first, *others])}")
     return error
 
 
@@ -23,4 +25,11 @@ def check_order(words: list[str], commands: list[str]) -> None:
     """Check that no command stands after the file that the words begin with. Raises `UsageError`."""
     later = next((word for word in words[1:] if word in commands and not os.path.lexists(word)), None)
     if later is not None:
-        raise UsageError(f"{later} is a command, which comes first", f"Run: ggcp-schema {later} {words[0]} …")
+        words.remove(later)
+        raise UsageError(f"{later} is a command, which comes first", f"Run: {_line([later, *words])}")
+
+
+def _line(words: list[str]) -> str:
+    """Return a command line. Its second word is the path of a file."""
+    command, path, *others = [word for word in words if word]
+    return " ".join(["ggcp-schema", command, shell_word(path), *map(quoted, others)])

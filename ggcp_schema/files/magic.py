@@ -47,10 +47,12 @@ def file_error(name: str, error: OSError | ValueError) -> FileError:
 
 def near(name: str) -> str:
     """Return a hint for a file that does not exist."""
+    import glob
+
     if os.path.islink(name):
         return f"It is a link to {os.readlink(name)}, which does not exist."
-    if set(name) & set("*?["):
-        return "No file matches, or quotes keep the shell from expanding the name."
+    if glob.has_magic(name) and next(glob.iglob(name), None):
+        return "Files match this name, but quotes keep the shell from expanding it."
     return f"Did you mean {', '.join(found)}?" if (found := names_like(name)) else ""
 
 

@@ -10,6 +10,7 @@ import pytest
 from ggcp_schema import open_checkpoint
 from tests.helpers import FIXTURES, assert_no_traceback, run_cli
 
+NOT_THERE = "No such file or directory"
 NAMES = ("alice.ggcp", "v0-adam.ggcp", "vocab.gguf", "alice-tokenizer.model")
 
 
@@ -33,10 +34,13 @@ def folder(tmp_path: Path) -> Path:
         ("get alice.ggcp layers[-1].wq", "layers has 3 elements, [0] to [2]."),
         ("get alice.ggcp loss", "Did you mean optimizer.state.fx_prev,"),
         ("get layers[0].wq alice.ggcp", "The file comes first: ggcp-schema get alice.ggcp 'layers[0].wq'"),
-        ("alice.ggcp info", "Run: ggcp-schema info alice.ggcp"),
+        ("get alice alice.ggcp", "Did you mean alice.ggcp?"),
+        ("convert new.gguf alice.ggcp -q", "The file comes first: ggcp-schema convert alice.ggcp new.gguf -q"),
+        ("convert alise.ggcp vocab.gguf", "Did you mean alice.ggcp?"),
+        ("alice.ggcp info -v", "Run: ggcp-schema info alice.ggcp -v\n"),
         ("alise.ggcp", "Did you mean alice.ggcp?"),
         ("info ../olt/alise.ggcp", "Did you mean ../old/alice.ggcp?"),
-        ("info *.bin", "quotes keep the shell from expanding"),
+        ("info *.ggcp", "Files match this name, but quotes keep the shell from expanding it."),
         ("alice", "No such command or file 'alice'. Did you mean 'alice.ggcp'?"),
         ("export alice.ggcp new.gguf --ctx 64k", "'64k' is not a whole number."),
         ("edit train_its=1 alice.ggcp new.ggcp", "Write: INPUT OUTPUT PATH=VALUE."),
@@ -66,6 +70,11 @@ def test_the_message_puts_the_user_right(typed: str, said: str, folder: Path) ->
     assert said in result.stderr
     assert "--force" not in result.stderr
     assert contents(folder) == before
+
+
+@pytest.mark.parametrize("typed", ["verify new.gguf alice.ggcp", "validate *.nothing", "diff new.gguf alice.ggcp"])
+def test_nothing_is_advised_that_may_not_be_meant(typed: str, folder: Path) -> None:
+    assert run_cli(*typed.split(), cwd=folder / "old").stderr == f"ggcp-schema: {typed.split()[1]}: {NOT_THERE}\n"
 
 
 @pytest.mark.parametrize(
