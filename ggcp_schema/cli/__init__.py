@@ -78,7 +78,8 @@ def _outcome() -> tuple[int, GgcpError | None]:  # noqa: PLR0911 - a return for 
             "a valid int(eger)?( range)?", "a whole number", error.format_message()
         )  # typer's versions differ
         text = re.sub("a valid float( range)?", "a number", text)
-        command = error.ctx.command_path if error.ctx else "ggcp-schema"
+        named = [word for word in sys.argv[1:2] if not word.startswith("-")]
+        command = error.ctx.command_path if error.ctx else " ".join(["ggcp-schema", *named])
         return 2, UsageError(text, f"`{command} --help` explains the command.")
     except GgcpError as error:
         return error.exit_code, error

@@ -131,7 +131,7 @@ def convert_all(files: list[Path], folder: Path, one: One, *, quiet: bool, as_js
         try:
             os.makedirs(folder, exist_ok=True)
         except OSError as error:
-            raise FileError(f"{os.fsdecode(folder)}: {error.strerror}") from error
+            raise FileError(f"{os.fsdecode(folder)}: cannot make a folder: {error.strerror}") from error
     codes = [
         exit_code(one, source, output, f"Converting {number} of {len(outputs)}", as_json=as_json)
         for number, (source, output) in enumerate(outputs.items(), 1)

@@ -54,7 +54,9 @@ def check_output(path: str | os.PathLike[str], inputs: tuple[str | os.PathLike[s
     except OSError as error:
         raise FileError(f"{name}: {error.strerror}") from error
     if not stat.S_ISREG(status.st_mode):
-        raise FileError(f"{name} is {'a directory' if stat.S_ISDIR(status.st_mode) else 'not a regular file'}")
+        if stat.S_ISDIR(status.st_mode):
+            raise FileError(f"{name} is a directory", "Add the name of the file to write.")
+        raise FileError(f"{name} is not a regular file")
     for other in inputs:
         if os.path.exists(other) and os.path.samestat(status, os.stat(other)):
             raise FileError(f"{name}: output and input are the same file", "Choose another output.")

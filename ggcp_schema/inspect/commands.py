@@ -36,6 +36,8 @@ def next_commands(summary: Summary) -> Iterator[str]:
     First those that run the model in llama.cpp, then those that go on training it, with the trainer of 2023 or in
     PyTorch, MLX or vLLM, and last those that look inside.
     """
+    if summary.file.startswith("/dev/"):  # it is another file for the next command
+        return
     path = shell_word(summary.file)
     yield from _uses(summary, path)
     yield f"ggcp-schema browse {path}"

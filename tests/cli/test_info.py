@@ -143,6 +143,13 @@ def test_the_command_for_a_damaged_file_runs(tmp_path):
     assert (tmp_path / "cut.safetensors").stat().st_size
 
 
+def test_no_command_is_proposed_for_a_file_that_is_another_one_then():
+    with ADAM.open() as stdin:
+        screen = run_process("info", "/dev/stdin", stdin=stdin, check=True).stdout
+    assert "12 iterations" in screen
+    assert "ggcp-schema " not in screen
+
+
 def test_a_damaged_file_shows_what_can_be_read():
     result = run_cli("info", "-v", TRUNCATED.name, cwd=FIXTURES)
     assert result.returncode == 4
