@@ -100,7 +100,11 @@ def _command(name: str) -> Any:
     """Return a command, which is made once: to read the types of its parameters takes milliseconds."""
     single = typer.Typer(add_completion=False, **SETTINGS)
     single.command(name, cls=Command)(getattr(import_module(f"ggcp_schema.cli.{name}"), name))
-    return typer.main.get_command(single)
+    command = typer.main.get_command(single)
+    for parameter in command.params:  # whether a file can be read is found, and said, when it is opened
+        if hasattr(parameter.type, "readable"):
+            parameter.type.readable = False
+    return command
 
 
 root = typer.Typer(cls=Commands, **SETTINGS)

@@ -156,6 +156,13 @@ def test_habits_from_other_programs(typed: str, meant: str, folder: Path) -> Non
     assert results[0].stdout == results[1].stdout != ""
 
 
+def test_opening_a_file_tells_if_it_can_be_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not the library that reads the arguments, which would call a file without rights wrong usage."""
+    monkeypatch.setattr("os.access", lambda *_, **__: False)
+    run_cli("info", folder / "old" / "v0-adam.ggcp", check=True)
+    run_cli("info", folder / "old", check=True)
+
+
 def test_a_folder_stands_for_the_files_in_it(folder: Path) -> None:
     assert run_cli("validate", folder / "old", check=True).stdout.endswith("3 files: 3 valid\n")
     assert len(run_cli("info", folder / "old", "--json", check=True).stdout.splitlines()) == 3
