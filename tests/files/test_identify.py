@@ -266,7 +266,7 @@ def test_a_ggml_file_of_another_program_is_not_read_and_is_no_vocabulary(name: s
     path.write_bytes(OTHERS[name])
     for command in ("info", "validate", "tensors"):
         result = run_cli(command, path)
-        assert result.returncode == 2
+        assert result.returncode == 4
         assert "a ggml file of another program, which this does not read" in result.stderr
     with pytest.raises(NotACheckpointError, match="a ggml file of another program"):
         read_vocabulary(path)

@@ -207,7 +207,7 @@ def another_program(source: Source, offset: int, found: bytes) -> NotACheckpoint
     """Return the error for a ggml file that is not a llama's."""
     from ggcp_schema.files.identify import LLAMA_ONLY, OTHER
 
-    return NotACheckpointError(
+    error = NotACheckpointError(
         f"{source.path} is {OTHER}",
         LLAMA_ONLY,
         path="hparams" if offset < 32 else "tensors[0].name",
@@ -215,6 +215,8 @@ def another_program(source: Source, offset: int, found: bytes) -> NotACheckpoint
         expected="a llama's",
         found=found.hex(" ") if offset < 32 else found.decode("utf-8", "backslashreplace"),
     )
+    error.exit_code = MalformedError.exit_code  # it begins as a known format, and cannot be read
+    return error
 
 
 FORMATS = (
