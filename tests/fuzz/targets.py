@@ -44,6 +44,7 @@ from tests.fuzz.little import LITTLE, little
 from tests.fuzz.seeds import seed
 from tests.helpers import FIXTURES
 
+KEYS = "metadata_kv"  # and `metadata_kv_count`: of GGUF files
 MOST = 40  # fields, tensors and values that are looked at
 TEMPORARY = tempfile.TemporaryDirectory(prefix="ggcp-fuzz-")
 FOLDER = Path(TEMPORARY.name)
@@ -207,25 +208,23 @@ def edits(data: bytes) -> None:
 
 
 def _values(file: File, wanted: list[Change]) -> dict[str, Any]:
-    """Return values of a file that no change means: of keys and tensors if keys are changed, or else of all fields.
+    """Return values of a file that no change means: of all fields; if keys are added or removed, those of keys by key.
 
-    Lengths and paddings are left out, which follow from the rest.
+    Lengths, counts, offsets and paddings are left out, which follow from the rest.
     """
-    changed = {change.path for change in wanted}
+    values = {
+        leaf.path: file.source.read(leaf.offset, leaf.size) if isinstance(leaf.value, Extent) else leaf.value
+        for leaf in file.root.leaves()
+        if leaf.type not in ("derived", "padding") and leaf.name not in ("len", "name_len")
+    }
     if any(change.key for change in wanted):
-        keys = {key: (entry.type, entry.value) for key, entry in file.key_values.items()}
-        values = keys | {name: (each.shape, each.type, _data(each)) for name, each in file.tensors.items()}
-    else:
         values = {
-            leaf.path: file.source.read(leaf.offset, leaf.size) if isinstance(leaf.value, Extent) else leaf.value
-            for leaf in file.root.leaves()
-            if leaf.type not in ("derived", "padding") and leaf.name not in ("len", "name_len")
+            path: value for path, value in values.items() if not path.startswith(KEYS) and not path.endswith(".offset")
         }
+        if not any(change.path.startswith(KEYS) for change in wanted):
+            values |= {key: (entry.type, entry.value) for key, entry in file.key_values.items()}
+    changed = {change.path for change in wanted}
     return {path: value for path, value in values.items() if path not in changed}
-
-
-def _data(tensor: Tensor) -> bytes:
-    return tensor.source.read(tensor.offset, tensor.nbytes)
 
 
 def safetensors(data: bytes) -> None:
