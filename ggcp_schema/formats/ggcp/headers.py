@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ggcp_schema.constructs import Struct, expression_tree
 from ggcp_schema.llama.names import STATE, llama_name, tensor_name
 from ggcp_schema.schema.checkpoint import CHECKPOINT
-from ggcp_schema.schema.ggml import GGML_TYPES, data_size
+from ggcp_schema.schema.ggml import GGML_TYPES, GgmlType, data_size
 from ggcp_schema.schema.inference import ADAM, LBFGS, V0, V1, V1_RAW_PARAMS
 from ggcp_schema.schema.model import tensors_of
 from ggcp_schema.schema.optimizer import ADAM_STATE, ADAM_STATE_V0, LBFGS_STATE
@@ -26,19 +26,15 @@ Naming = Callable[[str, str], str | None]
 
 
 class Record(NamedTuple):
-    """A tensor record: the path of the tensor, its shape, where it begins, its header, and where its data begins."""
+    """A tensor record: the path of the tensor, its shape, where it begins, its header, its data, and its type."""
 
     path: str
     shape: tuple[int, ...]
     start: int
     header: bytes
     data: int
+    end: int
     type: int = 0
-
-    @property
-    def end(self) -> int:
-        """The first byte after the data."""
-        return self.data + (data_size(GGML_TYPES[self.type], list(self.shape)))
 
 
 class Block(NamedTuple):
@@ -146,9 +142,18 @@ def walk(at: int, shapes: Mapping[str, tuple[int, ...]], name_of: Callable[[str]
         at = record.end
 
 
-def record_at(at: int, path: str, shape: tuple[int, ...], text: str, type: int = 0) -> Record:
+def record_at(
+    at: int,
+    path: str,
+    shape: tuple[int, ...],
+    text: str,
+    type: int = 0,
+    types: Mapping[int, GgmlType] = GGML_TYPES,
+    alignment: int = ALIGNMENT,
+) -> Record:
     """Return the record of a tensor, at an offset."""
     name = text.encode()
     header = struct.pack(f"<{3 + len(shape)}I", len(shape), len(name), type, *shape) + name
-    start = at + len(header)
-    return Record(path, shape, at, header, start + -start % ALIGNMENT, type)
+    data = at + len(header)
+    data += -data % alignment
+    return Record(path, shape, at, header, data, data + data_size(types[type], list(shape)), type)

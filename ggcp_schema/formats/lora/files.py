@@ -103,9 +103,10 @@ class GglaFile(LoraFile):
     @classmethod
     def doubt(cls, source: Source, container: Container) -> FieldError | None:
         """Return an error if a tensor has another name than the others prove, or bytes after the end may be its own."""
-        from ggcp_schema.formats.lora.records import doubtful_name
+        from ggcp_schema.formats.ggcp.named import doubtful_name
+        from ggcp_schema.formats.lora.records import ADAPTER, FIRST
 
-        return doubtful_name(source, container) or doubtful_end(source, container)
+        return doubtful_name(source, container, ADAPTER, FIRST) or doubtful_end(source, container)
 
     @classmethod
     def is_proven(cls, source: Source) -> bool:
