@@ -95,14 +95,23 @@ class Struct(Described, construct.Struct):
         """Parse a stream. Raises `FieldError` if it does not match the schema."""
         return self._parse(stream, outermost(params), "")
 
+    def resume(self, stream: IO[bytes], kept: Container, **params: Any) -> Container:
+        """Parse the fields that `kept` does not have, which holds all before them, from where the stream is."""
+        return self._parse(stream, outermost(params), "", kept)
+
     def build_stream(self, obj: Any, stream: IO[bytes], **params: Any) -> None:
         """Build a value into a stream. Raises `FieldError` if the schema does not allow it."""
         self._build(obj, stream, outermost(params), "")
 
-    def _parse(self, stream: IO[bytes], context: Container, path: str) -> Container:
+    def _parse(self, stream: IO[bytes], context: Container, path: str, kept: Container | None = None) -> Container:
         scope = new_scope(self, stream, context)
-        obj = self.record(_offset=stream.tell())
-        for name, field in self.fields:
+        obj, fields = kept, self.fields
+        if obj is None:
+            obj = self.record(_offset=stream.tell())
+        else:
+            scope.update(obj)
+            fields = [field for field in fields if field[0] not in obj]
+        for name, field in fields:
             try:
                 value = field._parse(stream, scope, path)
             except FieldError as error:
@@ -172,7 +181,9 @@ class EitherOrder(Struct):
         """Return the Struct of what begins with these bytes."""
         return self.big if self.is_big(head) else self.little
 
-    def _parse(self, stream: IO[bytes], context: Container, path: str) -> Container:
+    def _parse(self, stream: IO[bytes], context: Container, path: str, kept: Container | None = None) -> Container:
+        if kept is not None:
+            return self.of(kept)._parse(stream, context, path, kept)
         here = stream.tell()
         head = stream.read(self.HEAD)
         stream.seek(here)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
+from itertools import takewhile
 from math import prod
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -94,6 +95,11 @@ class Recovered(NamedTuple):
     container: Container
     errors: list[FieldError]
     damage: FieldError | None
+
+
+def until(container: Container, field: str) -> Container:
+    """Return the values before a field."""
+    return Container(takewhile(lambda item: item[0] != field, container.items()))
 
 
 class File:

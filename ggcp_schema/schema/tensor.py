@@ -64,11 +64,11 @@ class TensorRecord(Record):
 class Placed(Struct):
     """The record of a tensor, which can be read from a place that is known, whatever stands there."""
 
-    def _parse(self, stream: IO[bytes], context: Container, path: str) -> Container:
+    def _parse(self, stream: IO[bytes], context: Container, path: str, kept: Container | None = None) -> Container:
         """Parse the record; with the parameter `places`, read it from the next place instead."""
         place: Place | None = next(context["_params"].get("places", iter(())), None)
         if place is None:
-            return super()._parse(stream, context, path)
+            return super()._parse(stream, context, path, kept)
         n_dims, size = len(place.shape), stream_end(stream, context)
         if place.start + len(place.header) > size:
             stream.seek(min(place.start, size))

@@ -13,11 +13,13 @@ from typing import Any, NamedTuple
 
 from construct import Container, ListContainer
 
-from ggcp_schema.constructs import FieldError
+from ggcp_schema.constructs import FieldError, Struct
 from ggcp_schema.files.source import Source
+from ggcp_schema.formats.file import Recovered
 from ggcp_schema.formats.ggcp.headers import Record, record_at
 from ggcp_schema.formats.ggcp.joints import Bytes, joint_of, shifts_of
 from ggcp_schema.formats.ggcp.places import MOST_MOVED, Places, placed
+from ggcp_schema.formats.ggcp.recovery import parsed_at
 from ggcp_schema.schema.ggml import GgmlType
 from ggcp_schema.schema.tensor import ALIGNMENT
 
@@ -279,6 +281,20 @@ class Names:
             records.append(self._from(record, -shift))
             at = records[-1].end
         return records
+
+
+def recover(
+    source: Source, error: FieldError, schema: Struct, places: Places | None, kept: Container | None = None
+) -> Recovered | None:
+    """Return what can be read of a file whose parse ended with an error, with the records at these places.
+
+    None is returned if that is no more. With `kept`, only the fields after those are read.
+    """
+    if places is None or not (places.wrong or places.moved or kept):
+        return None
+    if error.missing is not None and not places.moved and places.last < error.offset and not kept:
+        return None  # the file ends too early
+    return parsed_at(source, schema, places, error, {0: places.head}, kept)
 
 
 def doubtful_name(source: Source, container: Container, series: Series, first: int) -> FieldError | None:

@@ -92,17 +92,24 @@ def recover(source: Source, error: FieldError, kind: Kind) -> Recovered | None:
 
 
 def parsed_at(
-    source: Source, schema: Struct, places: Places, error: FieldError, values: dict[int, bytes], **params: Any
+    source: Source,
+    schema: Struct,
+    places: Places,
+    error: FieldError,
+    values: dict[int, bytes],
+    kept: Container | None = None,
+    **params: Any,
 ) -> Recovered:
     """Return what is read of a file whose records are at these places, with other values in it.
 
-    `error` is that of the parse without them.
+    `error` is that of the parse without them. With `kept`, only the fields after those are read.
     """
     log, ended = ErrorLog(), None
+    params |= {"places": iter(places.records), "errors": log}
     with source.reading() as stream:
         mended = cast(IO[bytes], Mended(stream, values))
         try:
-            container = schema.parse_stream(mended, places=iter(places.records), errors=log, **params)
+            container = schema.resume(mended, kept, **params) if kept else schema.parse_stream(mended, **params)
         except FieldError as found:
             container, ended = found.partial, found.with_traceback(None)
     root = root_field(schema, container)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
-from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
 from construct import Container
 
 from ggcp_schema.constructs import FieldError, Steps, counted
-from ggcp_schema.errors import MalformedError, NotACheckpointError, TruncatedError
+from ggcp_schema.errors import MalformedError, NotACheckpointError
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.formats.file import File, Finding, Format, tensor_of_record
+from ggcp_schema.formats.file import File, Finding, Format, Recovered, tensor_of_record
 from ggcp_schema.formats.ggcp.records import Hparams, record_of
-from ggcp_schema.formats.trailing import doubtful_end, trailing_bytes
+from ggcp_schema.formats.trailing import trailing_bytes
 from ggcp_schema.llama import names
 from ggcp_schema.llama.keys import HPARAMS
 from ggcp_schema.schema.ggml import GGML_TYPES, GGML_TYPES_UNTIL_V2, TYPES_OF_GGUF, UNQUANTIZED
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from ggcp_schema.llama.vocabulary import Vocabulary
 
 
-HEADER = 12  # bytes before the shape of a tensor
 NEXT = 128  # bytes in which the name of the first tensor is looked for
 
 
@@ -54,8 +52,17 @@ class GgmlFile(File):
 
     @classmethod
     def doubt(cls, source: Source, container: Container) -> FieldError | None:
-        """Return an error if bytes follow the end, and may have been inserted before it."""
-        return doubtful_end(source, container)
+        """Return an error if a tensor has another name than the others prove, or bytes after the end may be its own."""
+        from ggcp_schema.formats.ggml.recovery import doubt
+
+        return doubt(source, container)
+
+    @classmethod
+    def recovered(cls, source: Source, error: FieldError) -> Recovered | None:
+        """Return the tensors whose places follow from the headers that are left; None if they do not tell."""
+        from ggcp_schema.formats.ggml.recovery import recover
+
+        return recover(source, error)
 
     @cached_property
     def hparams(self) -> Hparams:
@@ -74,21 +81,12 @@ class GgmlFile(File):
     def _tensors(self) -> Iterator[Tensor]:
         types = GGML_TYPES if self.container.get("version") == 3 else GGML_TYPES_UNTIL_V2
         records = self.container.get("tensors") or ()
-        parsed = (record for record in records if "_size" in record)
-        for record, following in pairwise(chain(parsed, [None])):
-            if following is None and not self._ends_whole(record):
-                break
+        for record in records:
+            if "_size" not in record:
+                continue
             name = record["name"].decode("utf-8", "backslashreplace")
             kind = types[record["type"]].name
             yield tensor_of_record(record, name, self.source, kind, is_known=kind in self.types_of_gguf)
-
-    def _ends_whole(self, record: Container) -> bool:
-        """Return False if the data of the last record may be damaged as what follows is, which is no record."""
-        if self.damage is None or isinstance(self.damage, TruncatedError):
-            return True
-        end = record["_offset"] + record["_size"]
-        after = {*self.source.read(end, min(self.source.size - end, HEADER))}
-        return len(after) == 1 and after != {*self.source.read(end - 1, 1)}  # zeros, say, that begin after the data
 
     def alias(self, name: str) -> Steps | None:
         """Return the path of the tensor of that name, which may be that of another format."""

@@ -7,16 +7,16 @@ are found again by their names and offsets, and prove where the data begins.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from itertools import islice, takewhile
-from typing import IO, Any
+from collections.abc import Iterator
+from itertools import islice
+from typing import IO
 
 from construct import Container, ListContainer
 
 from ggcp_schema.constructs import FieldError, counted
 from ggcp_schema.constructs.records import new_scope, outermost
 from ggcp_schema.files.source import Source
-from ggcp_schema.formats.file import Recovered
+from ggcp_schema.formats.file import Recovered, until
 from ggcp_schema.formats.parsing import how_altered
 from ggcp_schema.schema.gguf import GGUF, Extents, alignment, in_order, size_of
 
@@ -25,11 +25,6 @@ ZERO_RECORD = 24  # bytes of a tensor's record of zeros; that of a key has fewer
 MOST_OFFSET = 1 << 40
 SAMPLE = 4096  # bytes after the end, which are of no tensor if they are zeros
 INFO = re.compile(rb"([\x01-\x7f])\0{7}([!-~]{1,127})[\x01-\x08]\0{3}.{5}\0{3}", re.DOTALL)
-
-
-def until(container: Container, field: str) -> Container:
-    """Return the values before a field."""
-    return Container(takewhile(lambda item: item[0] != field, container.items()))
 
 
 def is_dense(container: Container) -> bool:
@@ -120,8 +115,10 @@ def recover(source: Source, error: FieldError) -> Recovered | None:
         if not infos:
             return Recovered(kept, [error], error) if "data_start" in container else None
         error.missing = None  # the data ends where the file ends
-        _complete(kept, infos, stream)
-    return Recovered(kept, [error], None)
+        stream.seek(infos[-1]["_offset"] + infos[-1]["_size"])
+        counts = {"tensor_count": len(infos), "metadata_kv": _whole(container, "metadata_kv")}
+        whole = GGUF.resume(stream, Container({**kept, "tensor_infos": ListContainer(infos), **counts}))
+    return Recovered(Container({**whole, **kept}), [error], None)
 
 
 def _found(source: Source, stream: IO[bytes], container: Container) -> Iterator[Container]:
@@ -182,15 +179,3 @@ def _end(info: Container, unit: int) -> int:
 
 def _whole(container: Container, place: str) -> list[Container]:
     return [record for record in container.get(place) or () if "_size" in record]
-
-
-def _complete(container: Container, infos: Sequence[Container], stream: IO[bytes]) -> None:
-    """Add these headers, and the fields after them."""
-    struct = GGUF.of(container)  # type: ignore[no-untyped-call]
-    names = [name for name, _ in struct.fields]
-    container["tensor_infos"] = ListContainer(infos)
-    scope: Any = new_scope(struct, stream, outermost({}))
-    scope.update({**container, "tensor_count": len(infos), "metadata_kv": _whole(container, "metadata_kv")})
-    stream.seek(infos[-1]["_offset"] + infos[-1]["_size"])
-    for name, field in struct.fields[names.index("tensor_infos") + 1 :]:
-        container[name] = scope[name] = field._parse(stream, scope, "")

@@ -11,9 +11,8 @@ from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import Recovered
 from ggcp_schema.formats.ggcp.headers import BLOCKS, Kind
 from ggcp_schema.formats.ggcp.joints import SEARCHED, Bytes
-from ggcp_schema.formats.ggcp.named import Names, Series
+from ggcp_schema.formats.ggcp.named import Names, Series, recover
 from ggcp_schema.formats.ggcp.places import SEARCHED_FIRST, Places
-from ggcp_schema.formats.ggcp.recovery import parsed_at
 from ggcp_schema.formats.lora.ggcl import GGCL
 from ggcp_schema.formats.lora.ggla import GGLA, TYPES
 from ggcp_schema.llama.names import field_path, llama_field_path, llama_name, tensor_name
@@ -62,12 +61,8 @@ ADAPTER = Series(HEAD, TYPES, b".weight.lora", 1, _usual)
 def recover_adapter(source: Source, error: FieldError) -> Recovered | None:
     """Return what can be read of a ggla file whose parse ended with an error; None if that is no more."""
     places = find_adapter(source)
-    if places is None or not (places.wrong or places.moved):
-        return None
-    if error.missing is not None and not places.moved and places.last < error.offset:
-        return None  # the file ends too early
-    found = parsed_at(source, GGLA, places, error, {0: HEAD})
-    if places.is_head_lost:
+    found = recover(source, error, GGLA, places)
+    if found is not None and places is not None and places.is_head_lost:
         found.container.update(dict.fromkeys(("r", "alpha")))
     return found
 

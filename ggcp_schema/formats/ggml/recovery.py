@@ -1,0 +1,79 @@
+"""What can be read of a damaged ggml, ggmf or ggjt file: the tensors whose headers are found, or follow from others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from construct import Container, ListContainer
+
+from ggcp_schema.constructs import FieldError
+from ggcp_schema.files.source import Source
+from ggcp_schema.formats.file import Recovered, until
+from ggcp_schema.formats.ggcp.headers import GGCP
+from ggcp_schema.formats.ggcp.joints import NAMED, Bytes
+from ggcp_schema.formats.ggcp.named import Names, Series, doubtful_name
+from ggcp_schema.formats.ggcp.named import recover as recovered
+from ggcp_schema.formats.trailing import doubtful_end
+from ggcp_schema.llama.names import llama_name
+from ggcp_schema.schema.ggml import GGML_TYPES, GGML_TYPES_UNTIL_V2
+from ggcp_schema.schema.ggml_model import GGJT, GGMF, GGML
+from ggcp_schema.schema.tensor import ALIGNMENT
+
+SCHEMAS = {schema.fields[0][1].value: schema for schema in (GGML, GGMF, GGJT)}
+LEAST = 32  # bytes before the tokens
+
+
+def _usual(names: Iterable[str]) -> list[tuple[str, Sequence[Any]]]:
+    """Return the names and shapes as the trainers and convert.py wrote them."""
+    return [(str(llama_name(path)), shape) for path, shape in GGCP.tensors(2)]
+
+
+def series_of(container: Container) -> Series:
+    """Return what tells where the records of a file are that begins with these values."""
+    types = GGML_TYPES if container.get("version") == 3 else GGML_TYPES_UNTIL_V2
+    numbers = {f"hparams.{name}": n for name, n in (container.get("hparams") or {}).items() if not name.startswith("_")}
+    is_aligned = SCHEMAS[container["magic"]] is GGJT
+    return Series(b"", types, NAMED, 0, _usual, numbers, ALIGNMENT if is_aligned else 1)
+
+
+def end_of_tokens(container: Container) -> int:
+    """Return where the tokens end that were parsed."""
+    last = (container["tokens"] or [container["hparams"]])[-1]
+    end: int = last["_offset"] + last["_size"]
+    return end if container["tokens"] else end + 4  # after ftype
+
+
+def doubt(source: Source, container: Container) -> FieldError | None:
+    """Return an error if a tensor has another name than the others prove, or if bytes after the end may be its own."""
+    name = doubtful_name(source, container, series_of(container), end_of_tokens(container))
+    return name or doubtful_end(source, container)
+
+
+def recover(source: Source, error: FieldError) -> Recovered | None:
+    """Return what can be read of a file whose parse ended with an error; None if that is no more."""
+    container = error.partial
+    series = series_of(container)
+    names = Names(Bytes(source), series, LEAST)
+    if "hparams" not in container or not names.found:
+        for record in (container.get("tensors") or ())[-2:]:
+            record.pop("_size", None)  # it may be damaged as what follows it is
+        return None
+    first = end_of_tokens(container) if "tensors" in container else None
+    if first is not None and names.is_first(first):
+        return recovered(source, error, SCHEMAS[container["magic"]], names.places(first))
+    begin = names.first()
+    kept = until(container, "tokens")
+    if first is not None:
+        error = FieldError(first, f"tokens up to offset {begin}", "the end of the tokens")
+        error.steps = ["tokens"]
+    error.missing = None
+    tokens = container.get("tokens") or [{}]
+    numbers = {name.removeprefix("hparams."): names.order.numbers.get(name) for name in series.numbers}
+    if not tokens[0].get("text") or any(kept["hparams"][name] != number for name, number in numbers.items()):
+        kept["ftype"] = None  # the damage may begin before the tokens
+        kept["hparams"] = Container(kept["hparams"] | dict.fromkeys(numbers))
+        kept["hparams"].pop("_size", None)
+    kept["tokens"] = ListContainer()
+    found = recovered(source, error, SCHEMAS[container["magic"]], names.places(begin), kept)
+    return found and found._replace(errors=[error, *(other for other in found.errors if other is not error)])
