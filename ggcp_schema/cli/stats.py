@@ -121,7 +121,8 @@ def stats(
                 echo(f"{paint('unsound', 'red')} {escape(bad.path)}: {escape(bad.message)}")
             if not any(flagged):
                 unread = results.count(None)
-                echo("no flags" + (f"; {count_text(unread, 'tensor')} not measured" if unread else ""))
+                said = "no flags" if results else "The file has no tensors."
+                echo(said + (f"; {count_text(unread, 'tensor')} not measured" if unread else ""))
         if left_out > 0:
             typer.echo(f"ggcp-schema: {left_out:,} more tensors were not measured: name them by a PATTERN", err=True)
         raise_damage(opened.damage)

@@ -27,7 +27,7 @@ from ggcp_schema.llama.state import Unsound
 if TYPE_CHECKING:
     from ggcp_schema.formats.file import File
 
-Verdict = Literal["healthy", "not-finite", "unsound"]
+Verdict = Literal["healthy", "not-finite", "unsound", "not-measured"]
 PIECE = 1 << 18  # elements read at a time
 EMBEDDINGS = "tok_embeddings"  # its rows are those of tokens
 
@@ -143,7 +143,9 @@ class Examination:
     @property
     def verdict(self) -> Verdict:
         """The result as a code."""
-        return "not-finite" if self.nan or self.inf else "unsound" if self.unsound else "healthy"
+        if not self.is_sound:
+            return "not-finite" if self.nan or self.inf else "unsound"
+        return "healthy" if len(self.rows) > self.skipped else "not-measured"
 
     @property
     def evidence(self) -> str:
@@ -162,9 +164,10 @@ class Examination:
             words.append(f"{len(self.dead):,} of {self.n_tokens:,} tokens never trained")
         if self.skipped:
             words.append(f"{self.skipped:,} not measured")
-        if self.damage is None:
-            return f"{HEALTH[self.verdict]}: {', '.join(words)}"
-        return f"the file is damaged at {self.damage}; what is whole: {HEALTH[self.verdict]}, {', '.join(words)}"
+        if self.verdict == "not-measured":
+            words = [f"{count_text(self.skipped, 'tensor')} of types that cannot be read"] if self.skipped else []
+        result = ": ".join([HEALTH[self.verdict], *filter(None, [", ".join(words)])])
+        return result if self.damage is None else f"the file is damaged at {self.damage}; what is whole: {result}"
 
 
 def parameters(file: File) -> list[Tensor]:

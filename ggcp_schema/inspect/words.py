@@ -39,6 +39,7 @@ HEALTH: Mapping[Healthy, str] = {
     "healthy": "healthy",
     "not-finite": "damaged weights or moments",
     "unsound": "damaged weights or moments",
+    "not-measured": "nothing was measured",
 }
 N_FF_SOURCES: Mapping[NffSource, str] = {
     "shape": "by the shape of w1",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -120,3 +121,15 @@ def test_health_is_that_of_the_weights_and_their_moments() -> None:
     told = [part.split("-") for part in line.partition(": ")[2].split(", ")]
     assert [n for part in told for n in range(int(part[0]), int(part[-1]) + 1)] == found["dead_tokens"]
     assert run_cli("stats", FIXTURES / "alice.ggcp", "norm", "--health").returncode == 2
+
+
+def test_nothing_is_healthy_that_was_not_measured(tmp_path: Path) -> None:
+    cut = tmp_path / "cut.gguf"
+    cut.write_bytes((FIXTURES / "strange/q8_1-36.gguf").read_bytes()[:450])
+    for path, said in (
+        (FIXTURES / "vocab.gguf", "\nnothing was measured\nThe file has no tensors.\n"),
+        (cut, "what is whole: nothing was measured: 1 tensor of types that cannot be read\n"),
+    ):
+        assert json.loads(run_cli("stats", path, "--health", "--json").stdout)["verdict"] == "not-measured"
+        assert said in run_cli("stats", path, "--health").stdout
+    assert "no flags" not in run_cli("stats", FIXTURES / "vocab.gguf", check=True).stdout
