@@ -8,6 +8,7 @@ from typing import Any
 
 from ggcp_schema.constructs import Node, expression_text, nodes, reference_of, rule_text
 from ggcp_schema.formats.file import Format
+from ggcp_schema.inspect.text import count_text
 from ggcp_schema.schema.tensor import TENSOR
 
 NEGATED = {"==": "!=", "!=": "=="}
@@ -66,7 +67,15 @@ def _record(title: str, path: str, record: Node, around: tuple[object, ...]) -> 
         return
     yield section
     for where, node in inner:
+        if "element_types" in node:
+            yield Section(f"{title}, blocks by type", tuple(_blocks(node["element_types"])))
         yield from _inside(where, (), node, record, (*around, section.rows))
+
+
+def _blocks(types: Node) -> Iterator[Row]:
+    for number, kind in types.items():
+        elements, size = count_text(kind["block_size"], "element"), count_text(kind["type_size"], "byte")
+        yield Row(number, kind["name"], rule=f"{elements} in {size}")
 
 
 def _inside(

@@ -317,6 +317,8 @@ def test_every_field_of_every_checkpoint_is_in_a_section_and_conversely():
         ("gguf", "metadata_kv[i].value, by value_type", "12", {"type": "f64", "note": "FLOAT64"}),
         ("ggjt", "file", "tensors", {"type": "record × any number"}),
         ("ggjt", "tensors[i] (version != 3)", "padding", {"type": "padding"}),
+        ("ggjt", "tensors[i] (version == 3), blocks by type", "8", {"type": "Q8_0", "rule": "32 elements in 34 bytes"}),
+        ("ggjt", "tensors[i] (version != 3), blocks by type", "8", {"type": "Q8_0", "rule": "32 elements in 36 bytes"}),
     ],
 )
 def test_rows(format, section, name, expected):
