@@ -133,7 +133,7 @@ def extract(
         elif not quiet:
             what = f"{len(chosen)} tensors"
             if len(chosen) == 1:
-                what = f"{chosen[0].name} {list(chosen[0].tensor.shape[::-1])}"
+                what = f"{chosen[0].name}, numpy shape {chosen[0].tensor.shape[::-1]}"
             echo(f"wrote {escape(output)}: {escape(what)}, {size_text(size)}")
             for item in left_out:
                 echo(f"left out {escape(item.name)}: values of {item.tensor.type} cannot be read")

@@ -18,7 +18,7 @@ from ggcp_schema.inspect.words import role_text
 from ggcp_schema.llama.parameters import known_order
 
 OTHER_NAME = {True: "GGUF name", False: "ggcp path"}  # of files that name tensors by paths, and of others
-HEAD = ("shape", "type", "offset", "bytes", "role")
+HEAD = ("ggml shape", "type", "offset", "bytes", "role")
 JSON = list[ListedJson]
 DROPPED = ("role", "type")  # on a narrow terminal, after the other name, in this order
 

@@ -79,7 +79,7 @@ def test_npy(name, tmp_path):
     assert array.dtype == np.float32
     assert list(array.shape) == wanted["shape"][::-1] == [48, 16]
     assert hashlib.sha256(array.tobytes()).hexdigest() == wanted["sha256"]
-    assert result.stdout == f"wrote {out}: layers[1].w1 [48, 16], 3,200 bytes (3.1 KiB)\n"
+    assert result.stdout == f"wrote {out}: layers[1].w1, numpy shape (48, 16), 3,200 bytes (3.1 KiB)\n"
 
 
 @pytest.mark.parametrize("name", ["layers[1].w1", "norm", "optimizer.state.v[layers[0].wo]"])
@@ -369,7 +369,7 @@ def test_a_damaged_gguf_file(tmp_path):
 def test_quiet_and_narrow(tmp_path):
     assert run_cli("extract", CHECKPOINT, "norm", tmp_path / "a.npy", "-q", check=True).stdout == ""
     code, text = run_pty("extract", CHECKPOINT, "norm", "b.npy", columns=30, cwd=tmp_path)
-    assert (code, text) == (0, "wrote b.npy: norm [16], 192\n  bytes\n")
+    assert (code, text) == (0, "wrote b.npy: norm, numpy shape\n  (16,), 192 bytes\n")
 
 
 def test_names_do_not_reach_the_terminal_as_they_are(tmp_path):
