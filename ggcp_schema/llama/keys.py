@@ -66,6 +66,13 @@ REQUIRED = frozenset(
 """The keys without which a trainer does not resume."""
 
 
+def paths_by_key(optimizer: str | None) -> dict[str, str]:
+    """Return the path of the field for each key; those of the state only if the type of the optimizer is given."""
+    found = {key: f"hparams.{name}" for name, key in HPARAMS.items() if key}
+    found |= {key: path for key, _, path in (*COUNTS, *OPTIMIZER, *STATE.get(optimizer or "", ()))}
+    return found | {names.FEED_FORWARD_LENGTH: "n_ff"}
+
+
 def stated_of(value: Callable[[str], Any], past: Tensor | None) -> dict[str, Any]:
     """Return what a file states of a training, by the names in a summary; `value` gives that of a field, or None.
 

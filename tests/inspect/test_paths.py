@@ -11,8 +11,9 @@ from gguf import GGUFReader
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ggcp_schema import MalformedError, PathError, UsageError, open_file
+from ggcp_schema import MalformedError, PathError, UsageError, convert, open_file
 from ggcp_schema.inspect.paths import pieces, place
+from ggcp_schema.llama.keys import paths_by_key
 from tests.builder import build_checkpoint
 from tests.helpers import FIXTURES, GENUINE, TRUNCATED
 from tests.samples import DOUBLES, FAST, KINDS, TOKENS, sample
@@ -375,3 +376,20 @@ def test_many_layers_are_listed_lazily(tmp_path):
         finally:
             type(layers).__getitem__ = original
     assert 49 not in made
+
+
+@pytest.mark.parametrize(
+    "name", ["alice.ggcp", "v1-adam-past5.ggcp", "v1-lbfgs.ggcp", "lora/adam.ggcl", "lora/lbfgs.ggcl"]
+)
+def test_a_key_and_its_field_have_both_names_in_both_formats(name, tmp_path):
+    path = FIXTURES / name
+    convert(path, tmp_path / "out.gguf", sync=False)
+    theirs = GGUFReader(tmp_path / "out.gguf").fields
+    with open_file(path) as file, open_file(tmp_path / "out.gguf") as gguf:
+        both = {
+            key: field for key, field in paths_by_key(file["optimizer.type"]).items() if key in theirs and field in file
+        }
+        assert len(both) >= 14
+        for key, field in both.items():
+            assert file[key] == file[field] == theirs[key].contents()
+            assert gguf[key] == gguf[field] == theirs[key].contents()

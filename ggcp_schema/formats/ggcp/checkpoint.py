@@ -21,6 +21,7 @@ from ggcp_schema.formats.ggcp.oddities import oddities
 from ggcp_schema.formats.ggcp.records import Hparams, Layer, Layers, Optimizer, record_of
 from ggcp_schema.formats.paths import parse_path, parts_of
 from ggcp_schema.llama.eras import conclude
+from ggcp_schema.llama.keys import paths_by_key
 from ggcp_schema.llama.losses import stored_losses
 from ggcp_schema.llama.names import STATE, field_path, tensor_name
 from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, FLAT_FIELDS, Order
@@ -216,8 +217,8 @@ class Checkpoint(File):
         return default
 
     def alias(self, name: str) -> Steps | None:
-        """Return the path of the tensor with that GGUF name, such as `blk.0.attn_q.weight`."""
-        path = field_path(name)
+        """Return the path of the tensor with that GGUF name, such as `blk.0.attn_q.weight`, or of the key's field."""
+        path = field_path(name) or paths_by_key(self.container.get("optimizer", {}).get("type")).get(name)
         return None if path is None else parse_path(path)
 
     @cached_property

@@ -18,6 +18,7 @@ from ggcp_schema.formats.paths import parse_path
 from ggcp_schema.formats.trailing import trailing_bytes
 from ggcp_schema.gguf.entries import ALIGNMENT, KeyValue
 from ggcp_schema.llama import names
+from ggcp_schema.llama.keys import paths_by_key
 from ggcp_schema.llama.names import OPTIMIZER_TYPE, STATE, field_path, tensor_name
 from ggcp_schema.schema.ggml import GGML_TYPES, REMOVED_TYPES, type_name
 from ggcp_schema.schema.gguf import DEFAULT_ALIGNMENT, GGUF, VALUE_TYPES, Extents, in_order
@@ -204,14 +205,16 @@ class GgufFile(File):
         return ("metadata_kv", index, "value", *(["array"] if is_array else []))
 
     def alias(self, name: str) -> Steps | None:
-        """Return the path of the value of a key, or of the data of a tensor, also by its ggcp path.
+        """Return the path of the value of a key, or of the data of a tensor, also by the path of a ggcp file.
 
         `KEY[3]` is an element of an array.
         """
+        if found := self._steps(name):
+            return found
         optimizer = self.value(OPTIMIZER_TYPE)
-        own = tensor_name(name, optimizer if isinstance(optimizer, str) else None)
-        found = self._steps(name) or (own and self._steps(own))
-        if found:
+        kind = optimizer if isinstance(optimizer, str) else None
+        own = tensor_name(name, kind) or next((key for key, path in paths_by_key(kind).items() if path == name), None)
+        if own and (found := self._steps(own)):
             return found
         head, bracket, index = name.rpartition("[")
         steps = parse_path(bracket + index) if bracket else None

@@ -16,10 +16,12 @@ from ggcp_schema.formats.file import File, Finding, Recovered, tensor_of_record
 from ggcp_schema.formats.ggcp.recovery import doubt
 from ggcp_schema.formats.gguf.file import GgufFile
 from ggcp_schema.formats.lora.ggla import TYPES
+from ggcp_schema.formats.paths import parse_path
 from ggcp_schema.formats.rules import Rules, odd_findings
 from ggcp_schema.formats.trailing import doubtful_end, trailing_bytes
 from ggcp_schema.llama import names
 from ggcp_schema.llama.adapter import SCRIPT, Adapter, checked_pair, pairs_of
+from ggcp_schema.llama.keys import paths_by_key
 
 if TYPE_CHECKING:
     from ggcp_schema.files.source import Source
@@ -146,6 +148,11 @@ class GgclFile(LoraFile):
         from ggcp_schema.formats.lora.records import FINETUNE
 
         return recover(source, error, FINETUNE)
+
+    def alias(self, name: str) -> Steps | None:
+        """Return the path of the field for a GGUF key."""
+        path = paths_by_key(self.container.get("optimizer", {}).get("type")).get(name)
+        return None if path is None else parse_path(path)
 
     def expected_tensors(self) -> list[str] | None:
         """Return the paths of all tensors; None if the number of layers is not known."""
