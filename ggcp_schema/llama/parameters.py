@@ -31,6 +31,8 @@ ORDERS: dict[Order, str] = {  # "up" is from layer 0, "down" from the last layer
 CHECKPOINT_ORDERS: tuple[Order, ...] = ("A", "B", "C")  # of ggcp files; D occurs in GGUF checkpoints from November 2023
 RESUME_ORDER: Order = "C"  # every trainer that resumes from GGUF uses it with --no-flash --use-checkpointing
 
+MAX_TENSORS = 2048  # of a model: ggml's optimizers take fewer than GGML_MAX_PARAMS, which was never more
+
 # State fields of n_params values, or in lms and lmy of n_params values for each of the steps they remember.
 FLAT_FIELDS = ("x", "g1", "g2", "m", "v", "mh", "vh", "xp", "g", "gp", "d", "lms", "lmy")
 
@@ -107,6 +109,8 @@ def element_counts(model_tensors: Mapping[str, Tensor]) -> tuple[dict[str, int],
 
     Raises `UnfitError` if the tensors are not those of a whole model.
     """
+    if len(model_tensors) >= MAX_TENSORS:
+        raise UnfitError(f"the model has {len(model_tensors):,} tensors, more than a program of ggml could train")
     counts: dict[str, int] = {}
     n_layer = (len(model_tensors) - len(MODEL_TENSORS)) // len(LAYER_TENSORS)
     in_layers = ((f"layers[{layer}].{name}", name) for layer in range(n_layer) for name in LAYER_TENSORS)
