@@ -167,7 +167,7 @@ class Parse:
         for error in self.errors:
             within = near.offset <= error.offset < near.end  # errors often follow each other in one layer
             leaf = (near if within else root).at(error.offset)
-            found.append(("file" if leaf is None else leaf.path, error))
+            found.append((format_path(error.steps) if leaf is None else leaf.path, error))
             near = root if leaf is None else leaf
             while near.parent is not None and near.parent.parent is not None and near.parent.parent is not root:
                 near = near.parent

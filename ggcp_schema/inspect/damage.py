@@ -74,7 +74,7 @@ class Condition(NamedTuple):
     @property
     def verdict(self) -> str:
         """The condition in a few words: `model whole; optimizer cut in v`."""
-        if self.damage.path == "file":
+        if self.damage.path == "file" and not self.lost:
             return "whole, but more bytes follow"
         if self.damage.path == "magic":
             return f"its first bytes are lost; {self._verdict}"

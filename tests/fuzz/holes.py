@@ -15,7 +15,7 @@ from typing import NamedTuple
 from unittest import mock
 
 from ggcp_schema import GgcpError, open_file
-from ggcp_schema.errors import NotACheckpointError
+from ggcp_schema.errors import NotACheckpointError, UsageError
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats import format_of
@@ -83,7 +83,10 @@ class Whole:
         self.data = path.read_bytes()
         with open_file(path) as file:
             self.tensors = {name: (t.offset, t.offset + t.nbytes, t.shape) for name, t in file.tensors.items()}
-            self.hparams = sizes_of(file)
+            try:
+                self.hparams = sizes_of(file)
+            except UsageError:  # its types are not those of GGUF
+                self.hparams = None
             self.optimizer = file.get("optimizer", {}).get("_offset", len(self.data))
             self.head = HEADS.get(file.format.name, min(start for start, _, _ in self.tensors.values()))
             self.has_headers = file.format.name != "gguf"  # between the data of its tensors

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import struct
 from contextlib import closing
 from pathlib import Path
 
@@ -12,12 +13,13 @@ from ggcp_schema import MalformedError, convert, export_model, open_checkpoint, 
 from ggcp_schema.files.source import Source
 from ggcp_schema.inspect.damage import condition_of
 from ggcp_schema.inspect.validate import validate
+from ggcp_schema.schema.ggml import GGML_TYPES, GGML_TYPES_UNTIL_V2, data_size
 from tests.fuzz.holes import FILLS, Damage, Damaged, Whole, check, opened
 from tests.helpers import FIXTURES
 
 NAMES = (
     *("v0-adam.ggcp", "v1-adam-past5.ggcp", "v1-lbfgs.ggcp", "v1-adam-raw-params.ggcp"),
-    *("lora/twin-adam.ggcl", "lora/lbfgs.ggcl", "lora/adam.ggla", "lora/feb2024-adam.ggla"),
+    *("lora/twin-adam.ggcl", "lora/lbfgs.ggcl", "lora/adam.ggla", "lora/feb2024-adam.ggla", "lora/base.ggjt"),
 )
 
 
@@ -44,17 +46,41 @@ def test_a_sample_of_damage_in_gguf(name: str) -> None:
     assert found.count("recovered") > 300
 
 
-@pytest.mark.parametrize("fill", FILLS)
-def test_a_tensor_before_a_damaged_header_is_whole_only_if_it_is_proven(fill: str) -> None:
-    whole = Whole(FIXTURES / "lora/base.ggjt")
-    found = [
-        result
-        for start, _ in list(whole.headers)[2:9]
-        for at in (start - 300, start)
-        for result in check(Damaged(whole, Damage(fill, 512, at)))
-    ]
-    assert not [result for result in found if result.startswith("WRONG")]
-    assert found.count("recovered") > 30
+@pytest.mark.parametrize(("magic", "version"), [(b"fmgg", 1), (b"tjgg", 3)])
+def test_a_sample_of_damage_in_a_quantized_model(magic: bytes, version: int, tmp_path: Path) -> None:
+    """The type of a tensor whose header is lost follows from its size; `output` is the only one of its type."""
+    with open_file(FIXTURES / "lora/base.ggjt") as base:
+        names = {**base.tensors}
+        out = bytearray(base.source.read(0, base.container["tensors"][0]["_offset"]))
+    out[:8] = magic + struct.pack("<I", version)
+    chance, types = random.Random(version), GGML_TYPES if version == 3 else GGML_TYPES_UNTIL_V2
+    for name, tensor in names.items():
+        kind = {"output": 8, "layers.1.feed_forward.w2": 6}.get(name.removesuffix(".weight"), 2)
+        kind = kind if len(tensor.shape) > 1 else 0
+        shape = [*tensor.shape]
+        out += struct.pack(f"<{3 + len(shape)}I", len(shape), len(name), kind, *shape) + name.encode()
+        out += bytes(-len(out) % 32 if magic == b"tjgg" else 0) + chance.randbytes(data_size(types[kind], shape))
+    path = tmp_path / "quantized"
+    path.write_bytes(out)
+    whole = Whole(path)
+    found: list[str] = []
+    for kind, size in [*((fill, 512) for fill in FILLS), ("inserted", 1), ("removed", 1)]:
+        headers = [offset for offset in whole.at_headers(size) if offset > whole.edges[2]]  # of what the types follow
+        for offset in chance.sample(headers, 8):
+            found += check(Damaged(whole, Damage(kind, size, offset)))
+    assert not [result for result in found if result.startswith(("WRONG", "lost"))]
+    assert found.count("recovered") > 700
+
+
+def test_a_hole_in_the_tokens_is_no_vocabulary(tmp_path: Path) -> None:
+    """Zeros are tokens without a text: those after them were read as the first tensors."""
+    whole, path = Whole(FIXTURES / "lora/base.ggjt"), tmp_path / "damaged.ggjt"
+    for offset in (300, whole.head - 600, whole.head - 500):
+        path.write_bytes(Damage("zeros", 512, offset).apply(whole.data))
+        with open_file(path, partial=True) as file:
+            assert len(file.tensors) > 19
+            with pytest.raises(MalformedError, match=r"tokens"):
+                file.vocabulary()
 
 
 def test_each_header_may_be_lost_alone() -> None:

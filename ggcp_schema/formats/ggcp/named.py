@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import struct
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise, product
 from math import prod
@@ -17,7 +17,7 @@ from ggcp_schema.constructs import FieldError, Struct
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import Recovered
 from ggcp_schema.formats.ggcp.headers import Record, record_at
-from ggcp_schema.formats.ggcp.joints import Bytes, joint_of, shifts_of
+from ggcp_schema.formats.ggcp.joints import EVIDENCE, Bytes, joint_of, shifts_of
 from ggcp_schema.formats.ggcp.places import MOST_MOVED, Places, placed
 from ggcp_schema.formats.ggcp.recovery import parsed_at
 from ggcp_schema.schema.ggml import GgmlType
@@ -140,12 +140,17 @@ class Order:
         }
         pairs = pairwise([START, *(part for part, _ in tensors)])
         self.following = {one.name: (other.name, other.layer - one.layer) for one, other in pairs}
-        near = pairwise(zip(known, found, strict=True))
-        for (one, record), (other, after) in near:
-            if record.end == after.start:
-                self.following[one.name] = other.name, other.layer - one.layer
-                if other.layer == one.layer + 1 and not any(part.layer < 0 for part in known):
-                    self.following[START.name] = other.name, 1  # the first layer begins as the others
+        near = [
+            (one, other)
+            for (one, record), (other, after) in pairwise(zip(known, found, strict=True))
+            if abs(record.end - after.start) < ALIGNMENT  # bytes may be inserted before them, which changes the padding
+        ]
+        begins = next((two.name for one, two in near if two.layer == one.layer + 1 and one.layer >= 0), None)
+        if begins is not None:  # the first layer begins as the others
+            outer = [one for one, (other, _) in self.following.items() if "#" not in one and "#" in other]
+            outer += [START.name] if all(part.layer >= 0 for part in known) else []
+            self.following |= dict.fromkeys(outer, (begins, 1))
+        self.following |= {one.name: (other.name, other.layer - one.layer) for one, other in near}
 
     def between(self, part: Part, target: Part | None, at: int, stop: int) -> list[Record] | None:
         """Return the records between two parts, `target` or the end of the file; None if that cannot be told.
@@ -154,21 +159,21 @@ class Order:
         """
         if abs(at - stop) <= MOST_MOVED or (target is None and at > stop):
             return []
-        fits: list[list[Record]] = []
+        chains: list[list[Part]] = []
         parts: list[Part] = []
         while (following := self._after(part)) != target:
             if target is None:
-                fits += self._fitting(parts, at, stop)
+                chains.append([*parts])
             most = MOST_AT_END if target is None else MOST_LOST
             if following is None or at + LEAST * len(parts) > stop or len(parts) > most:
                 break
             part = following
             parts.append(part)
         else:
-            fits += self._fitting(parts, at, stop)
-        exact = [records for records in fits if records and records[-1].end == stop]
-        (best,) = exact if len(exact) == 1 else fits if len(fits) == 1 else [None]
-        return best
+            chains.append(parts)
+        levels = [[*self._fitting(chains, at, stop, level)] for level in range(3)]
+        exact = ([records for records in fits if records[-1].end == stop] for fits in levels)
+        return next((fits[0] for fits in (*exact, *levels) if len(fits) == 1), None)
 
     def before(self, target: Part, stop: int) -> Iterator[Record]:
         """Yield the records that may be the first of a file, in which the target begins at `stop`."""
@@ -185,16 +190,25 @@ class Order:
         name, layers = self.following.get(part.name, (None, 0))
         return None if name is None else Part(name, part.layer + layers)
 
-    def _fitting(self, parts: Sequence[Part], at: int, stop: int) -> Iterator[list[Record]]:
-        """Yield the records of these parts if they end at about `stop`."""
-        return (records for records in self._laid(parts, at) if records and abs(records[-1].end - stop) <= MOST_MOVED)
+    def _fitting(self, chains: Iterable[Sequence[Part]], at: int, stop: int, level: int) -> Iterator[list[Record]]:
+        """Yield the records of each chain of parts if they end at about `stop`."""
+        laid = (records for parts in chains for records in self._laid(parts, at, level))
+        return (records for records in laid if records and abs(records[-1].end - stop) <= MOST_MOVED)
 
-    def _laid(self, parts: Sequence[Part], at: int) -> Iterator[list[Record]]:
-        """Yield the records of these parts from an offset. A rank or a type that nothing tells may be any other."""
+    def _laid(self, parts: Sequence[Part], at: int, level: int = 0) -> Iterator[list[Record]]:
+        """Yield the records of these parts from an offset.
+
+        A rank that nothing tells may be any other. The type of a part is that of another layer; with level 1 also that
+        of another part, and with level 2 any, except that of a vector.
+        """
         shapes = {part.name: self.shapes.get(part.name, ()) for part in parts}
         unknown = {name for shape in shapes.values() for name in shape if isinstance(name, str)} - self.numbers.keys()
         ranks = {number for name, number in self.numbers.items() if str(name).startswith("n_rank.")}
-        types = {name: self.types.get(name) or self.types.get(len(shape)) or {0} for name, shape in shapes.items()}
+        types: dict[str, Collection[int]] = {}
+        for name, shape in shapes.items():
+            seen = self.types.get(len(shape)) or {0}
+            any_type = self.series.types if len(shape) > 1 else seen
+            types[name] = [self.types.get(name) or seen, seen, any_type][level]
         options = [*(ranks for _ in unknown), *types.values()]
         if not all(shapes.values()) or prod(map(len, options)) > MOST_OPTIONS:
             return
@@ -205,8 +219,11 @@ class Order:
             for part in parts:
                 lengths = [numbers.get(length, length) for length in shapes[part.name]]
                 start = records[-1].end if records else at
+                if lengths[0] % self.series.types[kinds[part.name]].block_size:
+                    break  # no row ends inside of a block
                 records.append(self.series.record(start, part.text, lengths, kinds[part.name]))
-            yield records
+            else:
+                yield records
 
 
 class Names:
@@ -217,7 +234,7 @@ class Names:
     """
 
     def __init__(self, file: Bytes, series: Series, at: int) -> None:
-        self.file, self.series = file, series
+        self.file, self.series, self.at = file, series, at
         self.found = list(series.records_in(file, at))
         self.order = Order(series, self.found)
 
@@ -235,12 +252,15 @@ class Names:
             shift = next((s for s in shifts if self._from(one, -s).end == other.start - s), 0)
         one = self._from(one, -shift)
 
-        def left(record: Record) -> int:
-            """Return how many bytes before the data are as they must be."""
+        def evidence(record: Record) -> int:
+            """Return how many bytes of the header, from its end on, are as they must be."""
             joint = joint_of(record, self.file)
-            return len(joint.expected) - max(joint.wrong(shift), default=-1)
+            return len(joint.expected) - max(joint.wrong(shift), default=-1) - joint.padding
 
-        return max(self.order.before(Part.of(one.path), one.start), key=left, default=one).start
+        options = [record for record in self.order.before(Part.of(one.path), one.start) if record.start >= self.at]
+        if len({record.type for record in options}) > 1:
+            options = [record for record in options if evidence(record) > EVIDENCE]
+        return max(options, key=evidence, default=one).start
 
     def _from(self, record: Record, shift: int) -> Record:
         return self.series.record(record.start + shift, record.path, record.shape, record.type)

@@ -88,6 +88,14 @@ class GgmlFile(File):
             kind = types[record["type"]].name
             yield tensor_of_record(record, name, self.source, kind, is_known=kind in self.types_of_gguf)
 
+    def expected_tensors(self) -> list[str] | None:
+        """Return the paths of the model's tensors; None for a vocabulary, or if the number of layers is not known."""
+        from ggcp_schema.formats.ggcp.extent import n_layer_of
+        from ggcp_schema.formats.ggcp.headers import GGCP
+
+        n_layer = n_layer_of(self)
+        return [path for path, _ in GGCP.tensors(n_layer)] if n_layer is not None and self.tensors else None
+
     def alias(self, name: str) -> Steps | None:
         """Return the path of the tensor of that name, which may be that of another format."""
         other = names.llama_name(names.field_path(name) or name)
@@ -126,7 +134,7 @@ class GgmlFile(File):
             "n_ff": w1.shape[1] if w1 is not None and len(w1.shape) == 2 else None,
             "n_ff_source": None if w1 is None else "shape",
             "n_params": tensors.n_elements or None,
-            "n_tokens": None if tokens is None else len(tokens),
+            "n_tokens": len(tokens) if tokens and len(tokens) == hparams.get("n_vocab") else None,
             "bytes": {"model": data, "optimizer": 0, "waste": padding, "headers": self.size - data - padding}
             if self.damage is None
             else None,

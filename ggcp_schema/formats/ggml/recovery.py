@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise, takewhile
 from typing import Any
 
 from construct import Container, ListContainer
@@ -21,17 +22,23 @@ from ggcp_schema.schema.ggml_model import GGJT, GGMF, GGML
 from ggcp_schema.schema.tensor import ALIGNMENT
 
 SCHEMAS = {schema.fields[0][1].value: schema for schema in (GGML, GGMF, GGJT)}
+OF_2023 = {number: GGML_TYPES[number] for number in range(16)}
+ZERO = 3  # the token of byte 0, whose text is empty in the files of the trainer of August 2023
+META = (1, 2, 3, 4, 0, 6, 7, 8, 5)  # the tensors of a layer
 LEAST = 32  # bytes before the tokens
 
 
 def _usual(names: Iterable[str]) -> list[tuple[str, Sequence[Any]]]:
-    """Return the names and shapes as the trainers and convert.py wrote them."""
-    return [(str(llama_name(path)), shape) for path, shape in GGCP.tensors(2)]
+    """Return the names and shapes in the order of the trainers, or of Meta's files, which is that of convert.py."""
+    trained: list[tuple[str, Sequence[Any]]] = [(str(llama_name(path)), shape) for path, shape in GGCP.tensors(2)]
+    meta = [trained[index] for index in (0, 1, 2, *(3 + 9 * layer + at for layer in range(2) for at in META))]
+    pairs = {*pairwise(names)}
+    return max(trained, meta, key=lambda tensors: len(pairs & {*pairwise(name for name, _ in tensors)}))
 
 
 def series_of(container: Container) -> Series:
     """Return what tells where the records of a file are that begins with these values."""
-    types = GGML_TYPES if container.get("version") == 3 else GGML_TYPES_UNTIL_V2
+    types = OF_2023 if container.get("version") == 3 else GGML_TYPES_UNTIL_V2
     numbers = {f"hparams.{name}": n for name, n in (container.get("hparams") or {}).items() if not name.startswith("_")}
     is_aligned = SCHEMAS[container["magic"]] is GGJT
     return Series(b"", types, NAMED, 0, _usual, numbers, ALIGNMENT if is_aligned else 1)
@@ -53,9 +60,11 @@ def doubt(source: Source, container: Container) -> FieldError | None:
 def recover(source: Source, error: FieldError) -> Recovered | None:
     """Return what can be read of a file whose parse ended with an error; None if that is no more."""
     container = error.partial
+    if "hparams" not in container:
+        return None
     series = series_of(container)
     names = Names(Bytes(source), series, LEAST)
-    if "hparams" not in container or not names.found:
+    if not names.found:
         for record in (container.get("tensors") or ())[-2:]:
             record.pop("_size", None)  # it may be damaged as what follows it is
         return None
@@ -74,6 +83,7 @@ def recover(source: Source, error: FieldError) -> Recovered | None:
         kept["ftype"] = None  # the damage may begin before the tokens
         kept["hparams"] = Container(kept["hparams"] | dict.fromkeys(numbers))
         kept["hparams"].pop("_size", None)
-    kept["tokens"] = ListContainer()
+    sound = takewhile(lambda one: "_size" in one[1] and (one[1]["text"] or one[0] == ZERO), enumerate(tokens))
+    kept["tokens"] = ListContainer(tokens[: max(0, len([*sound]) - 1)])  # the damage may begin in the last
     found = recovered(source, error, SCHEMAS[container["magic"]], names.places(begin), kept)
     return found and found._replace(errors=[error, *(other for other in found.errors if other is not error)])
