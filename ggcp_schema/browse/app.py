@@ -20,11 +20,9 @@ from textual.widgets import Static
 
 from ggcp_schema.browse.document import Document
 from ggcp_schema.browse.jobs import Job
-from ggcp_schema.browse.pair import PairScreen
 from ggcp_schema.browse.palette import KeyWindow, Palette
 from ggcp_schema.browse.panes import Keys, Pane
-from ggcp_schema.browse.screen import FileScreen, Reopen
-from ggcp_schema.browse.single import BrowseScreen
+from ggcp_schema.browse.screen import BrowseScreen, FileScreen, PairScreen
 from ggcp_schema.inspect import Report
 from ggcp_schema.inspect.text import escape
 
@@ -49,55 +47,30 @@ class OpeningScreen(Screen[None]):
     """The screen shown while files are opened, or when that fails."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("question_mark", "help", "help", key_display="?", tooltip="the keys"),
+        Binding("question_mark", "app.help", "help", key_display="?", tooltip="the keys"),
         Binding("q", "app.quit", "quit"),
         Binding("t", "app.light_or_dark", "light or dark"),
     ]
 
-    def __init__(self, app: BrowseApp) -> None:
+    def __init__(self, browser: BrowseApp) -> None:
         super().__init__()
-        self.browser, self.opener = app, Job(self._opened)
+        self.browser = browser
 
     def compose(self) -> ComposeResult:
         yield Static(id="title")
         yield Static(id="problem")
-        yield self.opener
         yield Keys()
 
     def on_mount(self) -> None:
-        self._say("opening …")
-        self.query_one("#problem").display = False
-        self.call_after_refresh(self.opener.start, self._open)  # the screen is seen first
+        self.say("opening …")
+        self.call_after_refresh(self.browser.opener.start, self.browser.open)  # the screen is seen first
 
-    def _say(self, state: str) -> None:
+    def say(self, state: str, problem: str = "") -> None:
+        """Show what is going on with the files, and what prevents that."""
         names = " and ".join(escape(Path(path).name) for path in self.browser.paths)
         self.query_one("#title", Static).update(Text.assemble((f" {names}\n", "bold"), f" {state}"))
-
-    def _open(self, report: Report) -> list[Document]:
-        """Open the files. If a file cannot be opened, or the job is cancelled, close the opened files again."""
-        documents: list[Document] = []
-        try:
-            for path in self.browser.paths:
-                documents.append(Document(self.browser.open_file(path), self.browser.tokens))
-                documents[-1].prepare()
-                report(None)
-        except BaseException:
-            for document in documents:
-                document.file.close()
-            raise
-        return documents
-
-    def _opened(self, result: Any, *, done: bool) -> None:
-        """Show the files; after an error this screen stays and says so."""
-        if isinstance(result, Exception):
-            self._say("cannot be opened")
-            problem = self.query_one("#problem", Static)
-            problem.display = True
-            problem.update(Text(escape(str(result), keep_newlines=True)))
-        self.browser.call_later(self.browser.show, result)
-
-    def action_help(self) -> None:
-        self.app.push_screen(KeyWindow())
+        self.query_one("#problem", Static).update(Text(escape(problem, keep_newlines=True)))
+        self.query_one("#problem").display = bool(problem)
 
 
 OWNERS = (FileScreen, OpeningScreen, Pane)  # of the keys that the palette lists
@@ -128,6 +101,7 @@ class BrowseApp(App[None]):
         self.tokens = tokens
         self.files: list[File] = []
         self.error: Exception | None = None
+        self.opener = Job(self, self._opened)
         self._before: FileScreen | None = None
         self._interval = sys.getswitchinterval()
         self.register_theme(DARK)
@@ -146,19 +120,34 @@ class BrowseApp(App[None]):
     def on_unmount(self) -> None:
         sys.setswitchinterval(self._interval)
 
-    async def show(self, opened: Sequence[Document] | Exception) -> None:
-        """Show the files; or note the error that prevented opening them."""
-        if isinstance(opened, Exception):
-            self.error = opened
+    def open(self, report: Report) -> list[Document]:
+        """Open the files. If a file cannot be opened, or the browser ends, close the opened files again."""
+        documents: list[Document] = []
+        try:
+            for path in self.paths:
+                documents.append(Document(self.open_file(path), self.tokens))
+                documents[-1].prepare()
+                report(None)
+        except BaseException:
+            for document in documents:
+                document.file.close()
+            raise
+        return documents
+
+    def _opened(self, result: Any, *, done: bool) -> None:
+        """Show the files; after an error the screen stays and says so."""
+        if isinstance(self.screen, OpeningScreen) and isinstance(result, Exception):
+            self.error = result
+            self.screen.say("cannot be opened", str(result))
             return
-        self.error, self.files = None, [document.file for document in opened]
-        screen = PairScreen(*opened) if len(opened) == 2 else BrowseScreen(*opened)
-        await self.switch_screen(screen)
+        self.error, self.files = None, [document.file for document in result]
+        screen = PairScreen(*result) if len(result) == 2 else BrowseScreen(*result)
+        self.switch_screen(screen)
         if self._before is not None:
             self.call_after_refresh(screen.restore, self._before)
             self._before = None
 
-    async def on_reopen(self, message: Reopen) -> None:
+    async def action_reload(self) -> None:
         """Open the files again, after they have changed."""
         if isinstance(self.screen, FileScreen):
             self._before = self.screen
@@ -175,6 +164,10 @@ class BrowseApp(App[None]):
     def action_light_or_dark(self) -> None:
         """Switch between the light and the dark theme."""
         self.theme = LIGHT.name if self.current_theme.dark else DARK.name
+
+    def action_help(self) -> None:
+        """Show the keys."""
+        self.push_screen(KeyWindow())
 
     def action_command_palette(self) -> None:
         """Search commands, fields and tensors."""

@@ -1,58 +1,68 @@
-"""The commands that the browser shows, copies and runs."""
+"""The commands that the browser shows, copies and runs, and the window that runs them."""
 
 from __future__ import annotations
 
-import re
+import os
+import shlex
+import subprocess
 import sys
 from collections.abc import Sequence
-from os.path import commonprefix
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, VerticalScroll
+from textual.screen import ModalScreen
+from textual.suggester import Suggester
+from textual.widgets import Input, Label, ProgressBar, Static
+
+from ggcp_schema.browse.jobs import Job
 from ggcp_schema.errors import shell_word
+from ggcp_schema.inspect import MARK, PROGRESS, Report
+from ggcp_schema.inspect.commands import OUTPUTS, output_name
+from ggcp_schema.inspect.text import escape
 
 if TYPE_CHECKING:
     from ggcp_schema.constructs.tree import Field
     from ggcp_schema.files.tensor import Tensor
 
 PROGRAM = "ggcp-schema"
-FILE = "the path of a new file"
-VOCABULARY = "a llama GGUF, ggjt or sentencepiece model with the vocabulary of the training"
+NEW = "the path of a new file"
+BLANKS = {
+    "OUTPUT": NEW,
+    "VOCABULARY": "a llama GGUF, ggjt or sentencepiece model with the vocabulary of the training",
+    "CHECKPOINT": "a checkpoint",
+    "MODEL.gguf": "the model that the adapter was trained on",
+    "PATCHED.gguf": NEW,
+    "N": "the context length of the training",
+    "CONTEXT": "",
+}
+"""Words of a command in place of which the user gives others, and what is to be given; empty if it may be left out."""
 
 
-class Blank(NamedTuple):
-    """A word of a command that the user may change: its label, the option before it, and what stands there first.
-
-    An empty word leaves the option out. `wants` says what has to be given, if a word is required. `is_path` means that
-    it can be completed.
-    """
-
-    label: str
-    option: str = ""
-    value: str = ""
-    wants: str = ""
-    is_path: bool = False
-
-    @property
-    def gap(self) -> str:
-        """What stands in the command for a required word that is missing."""
-        return self.label.upper() if self.wants else ""
+class Blank(str):
+    """A word of `BLANKS` in a command."""
 
 
 class Command(NamedTuple):
-    """A command with blanks: what it does, and the words before the blanks."""
+    """A command with blanks: what it does, its words, and what stands in the first blank at first."""
 
     title: str
     note: str
-    words: tuple[str, ...]
-    blanks: tuple[Blank, ...]
+    words: list[str]
+    output: str
 
-    def filled(self, values: Sequence[str]) -> list[str]:
-        """Return the words after the name of the program."""
-        words = list(self.words)
-        for blank, value in zip(self.blanks, values, strict=True):
-            if value.strip():
-                words += [blank.option, value.strip()] if blank.option else [value.strip()]
+    def filled(self, values: dict[str, str]) -> list[str]:
+        """Return the words with these in place of the blanks. An empty one stays, or is left out with its option."""
+        words: list[str] = []
+        for word in self.words:
+            value = values.get(word, "").strip() if isinstance(word, Blank) else word
+            if value or BLANKS[word]:
+                words.append(value or word)
+            else:
+                words.pop()
         return words
 
 
@@ -85,41 +95,185 @@ def extracting(file: str, tensor: Tensor) -> Command:
     """Return the command that copies one tensor to a numpy file."""
     out = "".join(char if char.isalnum() or char in "._-" else "-" for char in tensor.path.replace("]", "")) + ".npy"
     note = "Write the tensor to a file: .npy, .safetensors, .csv or .png."
-    words = ("extract", _path(file), tensor.path)
-    return Command("Extract this tensor", note, words, (Blank("Output", "", out, FILE, is_path=True),))
+    return Command("Extract this tensor", note, ["extract", _path(file), tensor.path, Blank("OUTPUT")], out)
 
 
-def exporting(file: str, advised: Sequence[str] = (), has_tokens: bool = False) -> Command:
-    """Return the command that writes a model that can be run; `advised` are the commands that `info` gives."""
-    options = next((each for each in advised if each.startswith(f"{PROGRAM} export ")), "")
-    words = ("export", *(["--partial"] if " --partial " in options else []), _path(file))
-    context = re.search(r" --context-length (\d+)", options)
-    blanks = [
-        Blank("Output", "", _output(file, ".model.gguf"), FILE, is_path=True),
-        Blank("Vocabulary", "--vocab", "", "" if has_tokens else VOCABULARY, is_path=True),
-        Blank("Context", "--context-length", context[1] if context else ""),
-    ]
-    return Command("Export a model", "Write a GGUF model to run with llama.cpp.", words, tuple(blanks))
+def exporting(file: str, advice: Sequence[str] = ()) -> Command:
+    """Return the command that writes a model that can be run; `advice` are the commands that `info` gives."""
+    words = _advised("export", file, advice)
+    if "--vocab" in words and "--context-length" not in words:
+        words += ["--context-length", Blank("CONTEXT")]
+    out = output_name(file, OUTPUTS["adapter" if "--base" in words else "gguf"])
+    return Command("Export a model", "Write a GGUF model to run with llama.cpp.", words, _path(out))
 
 
-def converting(file: str) -> Command:
+def converting(file: str, advice: Sequence[str] = ()) -> Command:
     """Return the command that writes a checkpoint to resume from."""
-    blank = Blank("Output", "", _output(file, ".resume.gguf"), FILE, is_path=True)
     note = "Write a GGUF checkpoint from which training can go on."
-    return Command("Convert to a GGUF checkpoint", note, ("convert", _path(file)), (blank,))
+    words, out = _advised("convert", file, advice), output_name(file, OUTPUTS["resume"])
+    return Command("Convert to a GGUF checkpoint", note, words, _path(out))
 
 
-def _output(file: str, suffix: str) -> str:
-    return _path(f"{Path(file).stem}{suffix}")
+def _advised(verb: str, file: str, advice: Sequence[str]) -> list[str]:
+    """Return the words of the first command for this that `info` gives, or those of the bare command."""
+    bare = f"{PROGRAM} {verb} {shell_word(file)}"
+    found = next((each for each in advice if each.startswith(f"{PROGRAM} {verb} ")), bare)
+    words = shlex.split(found.replace(shell_word(file), "FILE"))[1:]
+    words.insert(1 + next(at for at, word in enumerate(words) if word in ("FILE", "CHECKPOINT")), "OUTPUT")
+    return [_path(file) if word == "FILE" else Blank(word) if word in BLANKS else word for word in words]
 
 
-def complete(text: str) -> tuple[str, list[str]]:
-    """Return a path with as many letters as all files have that begin so, and the names of these files."""
-    start = text.rpartition("/")[2]
-    before = text[: len(text) - len(start)]
-    try:
-        found = [each for each in Path(before or ".").expanduser().iterdir() if each.name.startswith(start)]
-    except OSError:
-        return text, []
-    names = sorted(f"{each.name}/" if each.is_dir() else each.name for each in found)
-    return before + commonprefix(names) if names else text, names  # noqa: RUF071 - of names, not of paths
+class Paths(Suggester):
+    """Suggests how a path may go on: as the first name in its folder that begins so."""
+
+    def __init__(self) -> None:
+        super().__init__(use_cache=False, case_sensitive=True)
+
+    async def get_suggestion(self, value: str) -> str | None:
+        start = value.rpartition("/")[2]
+        folder = value[: len(value) - len(start)]
+        try:
+            found = [each for each in Path(folder or ".").expanduser().iterdir() if each.name.startswith(start)]
+        except OSError:
+            return None
+        return min((f"{folder}{each.name}{'/' * each.is_dir()}" for each in found), default=None)
+
+
+class CommandWindow(ModalScreen[None]):
+    """A form for a command: a line for each blank, the command that results, and what it prints.
+
+    The command ends with the window, and with the browser.
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "stop_or_close", "Stop or close", show=False),
+        Binding("tab", "complete", "Complete a path, or to the next line", show=False, priority=True),
+        Binding("ctrl+y", "copy", "Copy", show=False, priority=True),
+    ]
+    ASK = "Enter: run   Tab: complete a path, next line   Ctrl+Y: copy the command   Esc: close"
+    process: subprocess.Popen[bytes] | None = None
+
+    def __init__(self, command: Command) -> None:
+        super().__init__()
+        self.command, self.job = command, Job(self, self.reported)
+        self.inputs = {
+            word: Input(placeholder=BLANKS[word] or "optional", suggester=Paths())
+            for word in BLANKS
+            if any(isinstance(each, Blank) and each == word for each in command.words)
+        }
+        self.inputs["OUTPUT"].value = command.output
+
+    def compose(self) -> ComposeResult:
+        with VerticalScroll(classes="window -small", can_focus=False) as window:
+            window.border_title = self.command.title
+            yield Label(self.command.note, markup=False)
+            for blank, each in self.inputs.items():
+                yield Horizontal(Label(_label(blank), markup=False), each, classes="blank")
+            yield Static(id="line", markup=False)
+            yield Label(self.ASK, id="status", markup=False)
+            yield ProgressBar(show_eta=False)
+            with VerticalScroll(id="output"):
+                yield Static(markup=False)
+
+    def on_mount(self) -> None:
+        self.query_one(ProgressBar).display = self.query_one("#output").display = False
+        self.inputs[self._missing() or next(iter(self.inputs))].focus()
+
+    @property
+    def words(self) -> list[str]:
+        """The words of the command; one that is missing is in capitals."""
+        return self.command.filled({blank: each.value for blank, each in self.inputs.items()})
+
+    def _missing(self) -> str | None:
+        """Return the first blank that has to be filled in."""
+        return next((word for word in self.words if isinstance(word, Blank)), None)
+
+    def _say(self, text: str) -> None:
+        self.query_one("#status", Label).update(text)
+
+    def on_input_changed(self) -> None:
+        self.query_one("#line", Static).update(line(self.words))
+        self._say(self.ASK)
+
+    def on_input_submitted(self) -> None:
+        missing = self._missing()
+        if missing is not None:
+            self._say(f"✗ {_label(missing)} is missing: give {BLANKS[missing]}.")
+            self.inputs[missing].focus()
+        elif not self.job.working:
+            self._run(arguments(self.words))
+
+    def action_complete(self) -> None:
+        """Take the suggested path; if there is none, go to the next line."""
+        focused = self.focused
+        before = focused.value if isinstance(focused, Input) else ""
+        if isinstance(focused, Input):
+            focused.action_end()
+            focused.action_cursor_right()  # which takes it
+        if not isinstance(focused, Input) or focused.value == before:
+            self.focus_next(Input)
+
+    def action_copy(self) -> None:
+        self.app.copy_to_clipboard(line(self.words))
+        self.notify("The command was copied.")
+
+    # Running -----------------------------------------------------------------------------------------------
+
+    def _run(self, words: list[str]) -> None:
+        """Run a command without a terminal, and show what it prints and how far it is."""
+        self.process = process = subprocess.Popen(  # noqa: S603 - the user has confirmed the command line
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, PROGRESS: "1"},
+        )
+
+        def wait(report: Report) -> str:
+            printed = []
+            with process:
+                for line in process.stdout or ():
+                    text = line.decode("utf-8", "backslashreplace")
+                    if text.startswith(MARK):
+                        report([int(number) for number in text[1:].split()])
+                    else:
+                        printed.append(escape(text.rstrip("\r\n")))
+            verdict = "✓ done" if process.returncode == 0 else f"✗ exit code {process.returncode}"
+            return "\n".join([*printed, verdict]).strip()
+
+        bar = self.query_one(ProgressBar)
+        bar.display = self.query_one("#output").display = True
+        bar.update(total=None, progress=0)
+        self._print("running …   Esc: stop")
+        self.job.start(wait)
+
+    def _print(self, text: str) -> None:
+        self.query_one("#output Static", Static).update(Text(text))
+        self.query_one("#output").scroll_visible(animate=False)
+
+    def reported(self, result: Any, *, done: bool) -> None:
+        """Show how far the command is, or what it has printed."""
+        bar = self.query_one(ProgressBar)
+        bar.display = not done
+        if done:
+            self._print(result if isinstance(result, str) else f"✗ {result}")
+        else:
+            bar.update(progress=result[0], total=result[1])
+
+    def action_stop_or_close(self) -> None:
+        """End the command, which then removes its unfinished output; if none is running, close the window."""
+        if not self.job.working or self.process is None:
+            self.dismiss()
+            return
+        self.job.stop()
+        self.process.terminate()
+        self.query_one(ProgressBar).display = False
+        self._print("✗ stopped; nothing was written" if self.process.wait() else "✓ done")
+
+    def on_unmount(self) -> None:
+        if self.process is not None:
+            self.process.terminate()
+
+
+def _label(blank: str) -> str:
+    return "Context" if blank == "N" else blank.partition(".")[0].capitalize()

@@ -61,6 +61,11 @@ class Document:
         _ = self.marks, self.by_path, self.file.tensors.at(0)
 
     @property
+    def advice(self) -> tuple[str, ...]:
+        """The commands that `info` gives, as far as they are known."""
+        return () if self.summary is None else self.summary.next
+
+    @property
     def name(self) -> str:
         """The file's name without its folder."""
         return Path(self.file.path).name

@@ -12,7 +12,7 @@ from textual.binding import Binding, BindingType
 
 from ggcp_schema.browse.document import READ_ERRORS, Document
 from ggcp_schema.browse.lines import LineView, fit
-from ggcp_schema.browse.panes import Moved, Unreadable
+from ggcp_schema.browse.panes import Moved
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.files.source import Source
 from ggcp_schema.inspect.paths import Piece, pieces
@@ -185,7 +185,7 @@ class HexView(LineView):
             self._bytes = b""
             if not self._failed:
                 self._failed = True
-                self.post_message(Unreadable(error))
+                self.call_later(self.screen.failed, error)  # type: ignore[attr-defined]
         return start
 
     def _shade(self) -> None:
@@ -207,11 +207,6 @@ class HexView(LineView):
         for index in range(max(0, last - first)):
             if index >= count or data[index] != self._bytes[first - start + index]:
                 yield first + index
-
-    def line(self, y: int, width: int) -> list[Segment]:
-        if not self.file.size:
-            return [] if y else [self.text("The file is empty.")]
-        return list(super().line(y, width))
 
     def draw(self, index: int, width: int) -> list[Segment]:
         grid = self.grid

@@ -1,115 +1,105 @@
-"""Work in the background that stops as soon as its result is no longer wanted."""
+"""Work in the background that stops as soon as its result is no longer wanted, and files that cannot be read."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import copy_context
+from functools import wraps
 from threading import Thread
 from time import monotonic
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from textual.message import Message
-from textual.widget import Widget
+from textual.dom import DOMNode
+from textual.message_pump import MessagePump
 
 from ggcp_schema.browse.document import READ_ERRORS
 from ggcp_schema.inspect import Report
 
 EVERY = 0.05  # seconds between two reports that reach the screen
 
+P = ParamSpec("P")
+N = TypeVar("N", bound=DOMNode)
+
+
+def reads_file(handler: Callable[Concatenate[N, P], None]) -> Callable[Concatenate[N, P], None]:
+    """Let the screen say so if a handler of a key, a click or a message fails because the file cannot be read."""
+
+    @wraps(handler)
+    def guarded(self: N, /, *args: P.args, **options: P.kwargs) -> None:
+        try:
+            handler(self, *args, **options)
+        except READ_ERRORS as error:
+            self.screen.failed(error)  # type: ignore[attr-defined]
+
+    return guarded
+
 
 class Cancelled(Exception):  # noqa: N818 - not an error: it ends a job
     """Raised by a job's `report` when the job is no longer wanted."""
 
 
-class Reported(Message, bubble=False):
-    """What a job has found so far, or at its end (`done`), or the error that ended it."""
+class Job:
+    """Work that a widget or a screen does in a thread.
 
-    def __init__(self, turn: int, result: Any, *, done: bool) -> None:
-        super().__init__()
-        self.turn, self.result, self.done = turn, result, done
+    `start` runs a function there. The function gets a `report` to call often: it passes on what was found so far, and
+    raises `Cancelled` after another function was started, `stop` was called or the owner was removed. `reported` is
+    called in the application's thread with what was found, or with the error that ended the work; `done` is true at the
+    end. At most one report waits for it, so a function should pass on an object to which it adds, and never a copy.
 
-
-class Working(Widget):
-    """A widget that shows the result of a job.
-
-    `start` runs a function in a thread. The function gets a `report` to call often: it passes on what was found so far,
-    and raises `Cancelled` after another job was started, `stop` was called or the widget was removed. Subclasses define
-    `reported`, which is called in the application's thread. At most one report waits for it, so a job should pass on an
-    object to which it adds, and never a copy.
-
-    The threads are daemons, not those of Textual's workers: quitting waits for no job, even if it cannot be cancelled.
+    The threads are daemons, not those of Textual's workers: quitting waits for no work, even if it cannot be cancelled.
     """
 
-    turn = 0
-    working = False
-    _unread = False  # a report is on its way
+    def __init__(self, owner: MessagePump, reported: Callable[..., None]) -> None:
+        self.owner, self.reported = owner, reported
+        self.working = False
+        self._turn = 0
+        self._unread = False  # a report is on its way
 
-    def start(self, job: Callable[[Report], Any], *, delay: float = 0.0) -> None:
-        """Start a job, after a delay in seconds unless another is started before. A running job is cancelled."""
+    def start(self, work: Callable[[Report], Any], *, delay: float = 0.0) -> None:
+        """Start work, after a delay in seconds unless other is started before. What runs is cancelled."""
         self.stop()
-        self.working = True
-        turn = self.turn
+        self.working, turn = True, self._turn
 
         def begin() -> None:
-            if turn == self.turn:
-                Thread(target=copy_context().run, args=(self._run, job, turn), daemon=True).start()
+            if turn == self._turn:
+                Thread(target=copy_context().run, args=(self._run, work, turn), daemon=True).start()
 
         if delay:
-            self.set_timer(delay, begin)
+            self.owner.set_timer(delay, begin)
         else:
             begin()
 
     def stop(self) -> None:
-        """Cancel the job that runs, if there is one."""
-        self.turn += 1
+        """Cancel the work, if there is any."""
+        self._turn += 1
         self.working = self._unread = False
 
-    def _run(self, job: Callable[[Report], Any], turn: int) -> None:
+    def _run(self, work: Callable[[Report], Any], turn: int) -> None:
         last = monotonic()
 
         def report(result: Any) -> None:
             nonlocal last
-            if turn != self.turn:
+            if turn != self._turn or not self.owner.is_running:
                 raise Cancelled
             if result is not None and not self._unread and monotonic() - last >= EVERY:
-                self._unread = True
-                self.post_message(Reported(turn, result, done=False))
-                last = monotonic()
+                self._unread, last = True, monotonic()
+                self.owner.call_later(self._show, turn, result, done=False)
 
         try:
-            result = job(report)
+            result = work(report)
         except Cancelled:
             return
         except Exception as error:  # raised again in the application's thread
             result = error
         with suppress(RuntimeError):  # the application has ended
-            self.post_message(Reported(turn, result, done=True))
+            self.owner.call_later(self._show, turn, result, done=True)
 
-    def on_reported(self, message: Reported) -> None:
-        if message.turn != self.turn:
+    def _show(self, turn: int, result: Any, *, done: bool) -> None:
+        if turn != self._turn:
             return
         self._unread = False
-        if isinstance(message.result, Exception) and not isinstance(message.result, READ_ERRORS):
-            raise message.result
-        self.working = self.working and not message.done
-        self.reported(message.result, done=message.done)
-
-    def reported(self, result: Any, *, done: bool) -> None:
-        """Show what the job has found, or the error that ended it."""
-        raise NotImplementedError
-
-    def on_unmount(self) -> None:
-        self.stop()
-
-
-class Job(Working):
-    """Work that has no picture of its own: what it finds is given to a function, as to `Working.reported`."""
-
-    def __init__(self, found: Callable[..., None]) -> None:
-        super().__init__()
-        self.display = False
-        self.found = found
-
-    def reported(self, result: Any, *, done: bool) -> None:
-        self.found(result, done=done)
+        if isinstance(result, Exception) and not isinstance(result, READ_ERRORS):
+            raise result
+        self.working = not done
+        self.reported(result, done=done)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from functools import lru_cache
 from typing import ClassVar
 
 from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
 from rich.style import Style
-from rich.table import Column, Table
-from rich.text import Text
 from textual import events
 from textual.binding import Binding, BindingType
 from textual.geometry import Size
@@ -60,15 +57,6 @@ def bar(share: float, width: int) -> str:
     return ("█" * whole + (BARS[rest] if rest else "")).ljust(width)
 
 
-def labelled(lines: Iterable[tuple[str, str]], width: int) -> Table:
-    """Return labels and texts side by side; a text that is wrapped hangs below its start."""
-    table = Table.grid(Column(width=width, style="bold", no_wrap=True), padding=(0, 1, 0, 0))
-    table.add_column()
-    for label, words in lines:
-        table.add_row(Text(label), Text(words))
-    return table
-
-
 def ink(widget: Widget, name: str) -> Style:
     """Return the style that `app.tcss` gives an ink."""
     return _on_any_ground(widget.screen.get_component_rich_style(f"ink--{name}"), name in GROUNDS)
@@ -79,31 +67,11 @@ def _on_any_ground(style: Style, has_ground: bool) -> Style:
     return style if has_ground else Style(color=style.color, bold=style.bold)
 
 
-class Drawn(Widget):
-    """A widget whose lines are drawn when they are seen."""
+class LineView(ScrollView, can_focus=True):
+    """Lines with a cursor, of which only those that are seen are drawn.
 
-    def line(self, y: int, width: int) -> Iterable[Segment]:
-        """Return a line; it is cut or filled to the width."""
-        return ()
-
-    def ink(self, name: str) -> Style:
-        """Return the style that `app.tcss` gives an ink."""
-        return ink(self, name)
-
-    def text(self, text: str, ink: str = "name") -> Segment:
-        """Return text in an ink."""
-        return Segment(text, self.ink(ink))
-
-    def render_line(self, y: int) -> Strip:
-        strip = Strip(self.line(y, self.scrollable_content_region.width)).adjust_cell_length(self.size.width)
-        return strip.apply_style(self.rich_style)
-
-
-class LineView(ScrollView, Drawn, can_focus=True):
-    """Lines with a cursor, and fixed lines at the top.
-
-    Subclasses define `count`, `draw` and, if `top` is not 0, `draw_top`; `moved` and `chosen` are called when the
-    cursor moves, and on Enter or a click on the cursor's line.
+    Subclasses define `count` and `draw`; `moved` and `chosen` are called when the cursor moves, and on Enter or a click
+    on the cursor's line.
     """
 
     BINDING_GROUP_TITLE = "This pane"
@@ -117,7 +85,6 @@ class LineView(ScrollView, Drawn, can_focus=True):
         Binding("enter", "choose", "Choose", show=False),
     ]
 
-    top = 0  # fixed lines
     cursor = 0  # an item
     marks_line = True  # the line of the cursor is drawn in another style
 
@@ -126,11 +93,7 @@ class LineView(ScrollView, Drawn, can_focus=True):
         raise NotImplementedError
 
     def draw(self, index: int, width: int) -> list[Segment]:
-        """Return a line."""
-        raise NotImplementedError
-
-    def draw_top(self, index: int, width: int) -> list[Segment]:
-        """Return a fixed line."""
+        """Return a line; it is cut or filled to the width."""
         raise NotImplementedError
 
     def moved(self) -> None:
@@ -154,19 +117,19 @@ class LineView(ScrollView, Drawn, can_focus=True):
     @property
     def body(self) -> int:
         """The number of lines that can be seen at once."""
-        return max(0, self.scrollable_content_region.height - self.top)
+        return self.scrollable_content_region.height
 
-    def relayout(self) -> None:
-        """Take note that the number of lines has changed."""
+    def relayout(self, width: int = 0) -> None:
+        """Take note that the number of lines has changed, or the width up to which the view can be scrolled."""
         self.cursor = min(self.cursor, max(0, self.last))
-        self.virtual_size = Size(0, self.count() + self.top)
+        self.virtual_size = Size(width, self.count())
         self.refresh()
 
     def on_mount(self) -> None:
         self.relayout()
 
     def on_resize(self) -> None:
-        self.relayout()  # the fixed lines wrap in a narrower view, for example beside a scroll bar
+        self.relayout()
         self.show_cursor()
 
     def jump(self, index: int) -> None:
@@ -204,10 +167,9 @@ class LineView(ScrollView, Drawn, can_focus=True):
 
     def on_click(self, event: events.Click) -> None:
         place = event.get_content_offset(self)
-        if place is not None and place.y >= self.top:
-            line = round(self.scroll_y) + place.y - self.top
-            if line < self.count():
-                self.clicked(line, place.x)
+        line = -1 if place is None else round(self.scroll_y) + place.y
+        if place is not None and line < self.count():
+            self.clicked(line, place.x)
 
     def clicked(self, line: int, column: int) -> None:
         """Go where the user clicked."""
@@ -216,16 +178,21 @@ class LineView(ScrollView, Drawn, can_focus=True):
         else:
             self.jump(line)
 
-    def line(self, y: int, width: int) -> Iterable[Segment]:
-        if y < self.top:
-            return self.draw_top(y, width)
-        index = round(self.scroll_y) + y - self.top
-        if index >= self.count():
-            return []
-        segments = self.draw(index, width)
-        if index != self.cursor or not self.marks_line:
-            return segments
-        mark = self.ink("cursor" if self.has_focus else "cursor-blurred")
-        style = Style(bgcolor=mark.bgcolor, bold=mark.bold)
-        line = Strip(segments).adjust_cell_length(width)
-        return [Segment(text, (own or Style()) + style) for text, own, *_ in line]
+    # Drawing -----------------------------------------------------------------------------------------------
+
+    def ink(self, name: str) -> Style:
+        """Return the style that `app.tcss` gives an ink."""
+        return ink(self, name)
+
+    def text(self, text: str, ink: str = "name") -> Segment:
+        """Return text in an ink."""
+        return Segment(text, self.ink(ink))
+
+    def render_line(self, y: int) -> Strip:
+        index, width = round(self.scroll_y) + y, self.scrollable_content_region.width
+        strip = Strip(self.draw(index, width) if index < self.count() else []).adjust_cell_length(width)
+        if index == self.cursor and self.marks_line:
+            mark = self.ink("cursor" if self.has_focus else "cursor-blurred")
+            style = Style(bgcolor=mark.bgcolor, bold=mark.bold)
+            strip = Strip([Segment(text, (own or Style()) + style) for text, own, *_ in strip])
+        return strip.adjust_cell_length(self.size.width).apply_style(self.rich_style)

@@ -1,140 +1,47 @@
-"""What all panes have in common, and the two lines at the top of the screen."""
+"""The head of the screen, what all tabs have in common, and the tabs of text."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from functools import wraps
-from textwrap import wrap
-from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar
+import math
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.cells import cell_len
+from rich.columns import Columns
+from rich.console import Group, RenderableType
 from rich.segment import Segment
+from rich.table import Column, Table
+from rich.text import Text
+from textual import events
+from textual.app import ComposeResult
+from textual.containers import VerticalScroll
 from textual.message import Message
-from textual.message_pump import MessagePump
 from textual.screen import Screen
+from textual.strip import Strip
 from textual.widget import Widget
-from textual.widgets import Footer
+from textual.widgets import Footer, Sparkline, Static
 
-from ggcp_schema.browse.document import READ_ERRORS, Document
-from ggcp_schema.browse.jobs import Working
-from ggcp_schema.browse.lines import Drawn, fit, number
+from ggcp_schema.browse.document import Document
+from ggcp_schema.browse.jobs import Job
+from ggcp_schema.browse.lines import bar, ink, number
+from ggcp_schema.constructs import short_size
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.inspect.text import count_text, escape
+from ggcp_schema.inspect.text import count_text, escape, shape_text, size_text, value_text
+from ggcp_schema.inspect.usage import USES
 from ggcp_schema.llama.writers import epsilon_text
 
-P = ParamSpec("P")
-M = TypeVar("M", bound=MessagePump)
+if TYPE_CHECKING:
+    from ggcp_schema.inspect.facts import Summary
+
+ROOM = 16  # lines of the pane from which what to do next stands at its top
+SIGNS = dict(zip(USES, "█▓▒▚░·≡╳"))
+INKS = dict(zip(USES, ("bar", "value", "warning", "state", "detail", "none", "name", "error")))
+DAMAGE = ("damage", "whole", "cut", "lost")  # the labels of lines about damage
+MEMBERS = 40  # children listed at most
 
 
-class Unreadable(Message):
-    """The file cannot be read as it was: another program has changed it, or the disk fails."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__()
-        self.error = error
-
-
-def reads_file(handler: Callable[Concatenate[M, P], None]) -> Callable[Concatenate[M, P], None]:
-    """Let a handler of a key, a click or a message send `Unreadable` if it fails because the file cannot be read."""
-
-    @wraps(handler)
-    def guarded(self: M, /, *args: P.args, **options: P.kwargs) -> None:
-        try:
-            handler(self, *args, **options)
-        except READ_ERRORS as error:
-            self.post_message(Unreadable(error))
-
-    return guarded
-
-
-class Moved(Message):
-    """The user moved in a pane to a byte, or to a tensor."""
-
-    def __init__(self, origin: Widget, offset: int | None = None, tensor: Tensor | None = None) -> None:
-        super().__init__()
-        self.origin, self.offset, self.tensor = origin, offset, tensor
-
-
-class Pane(Widget):
-    """A tab. `show` is called while the tab can be seen: after the selection has moved, and when the tab is opened."""
-
-    TITLE: ClassVar[str]
-    document: Document
-
-    def show(self, field: Field | None) -> None:
-        """Update the tab for the selected field."""
-        raise NotImplementedError
-
-    def hide(self) -> None:
-        """Stop background work, because the tab is hidden."""
-
-
-class JobPane(Working, Pane):
-    """A tab that shows what a job has found so far (`found`), or why there is nothing to see (`error`)."""
-
-    found: Any = None
-    error = ""
-
-    def hide(self) -> None:
-        if self.working:
-            self.stop()
-            self.forget()
-
-    def forget(self) -> None:
-        """Take note that the job was stopped, so that it begins anew when the tab is opened again."""
-        self.found = None
-
-    def reported(self, result: Any, *, done: bool) -> None:
-        if isinstance(result, Exception):
-            self.error = getattr(result, "message", str(result))
-        else:
-            self.found = result
-        self.refresh()
-
-    @property
-    def message(self) -> str:
-        """The reason why there is nothing to see, or the words that stand there meanwhile."""
-        return self.error or ("reading …" if self.working else "")
-
-
-class TensorPane(JobPane):
-    """A tab about the selected tensor. `tensor` is None, and `error` says why, if there is nothing to see of it."""
-
-    WHAT: ClassVar[str]  # is to be seen
-    tensor: Tensor | None = None
-
-    def show(self, field: Field | None) -> None:
-        tensor = self.document.tensor_of(field)
-        if tensor is not None and tensor == self.tensor:
-            return
-        self.stop()
-        self.tensor, self.found, self.error = None, None, ""
-        if tensor is None:
-            self.error = f"Press n for the first tensor, to see {self.WHAT}."
-        elif not tensor.n_elements:
-            self.error = "A NULL tensor has no values."
-        elif not tensor.is_readable:
-            self.error = f"{tensor.path} is {tensor.type}: its values cannot be read."
-        else:
-            self.tensor = tensor
-        self.begin(self.tensor)
-
-    def begin(self, tensor: Tensor | None) -> None:
-        """Show another tensor, or none."""
-        raise NotImplementedError
-
-    def forget(self) -> None:
-        self.tensor = None
-
-
-def wrapped(text: str, y: int, width: int) -> str:
-    """Return a line of a text that is wrapped at words."""
-    lines = wrap(text, max(1, width))
-    return lines[y] if y < len(lines) else ""
-
-
-class TopBar(Drawn):
+class TopBar(Static):
     """The names of the files, the verdict or what is going on, and as much of what is known as there is room for."""
 
     def __init__(self, title: str, document: Document) -> None:
@@ -170,19 +77,16 @@ class TopBar(Drawn):
             words += [f"ε {epsilon_text(summary.era.rms_eps)}{likely}", summary.era.writer_text]
         return words
 
-    def line(self, y: int, width: int) -> Iterable[Segment]:
-        if y:
-            facts = [escape(fact) for fact in self._facts()]
-            while len(facts) > 1 and cell_len("  ·  ".join(facts)) >= width:
-                facts.pop()
-            return [self.text(fit(f" {'  ·  '.join(facts)}", width), "detail")]
-        words, ink = self._verdict()
-        verdict = fit(words, min(cell_len(words), width // 2))
-        title, pane = escape(self.title), f" {self.pane}" if self.pane else ""
-        room = max(0, width - cell_len(verdict) - cell_len(pane) - 3)
-        name = self.text(f" {fit(title, min(room, cell_len(title)))}", "holder")
-        gap = " " * (width - cell_len(name.text) - cell_len(pane) - cell_len(verdict) - 1)
-        return [name, self.text(pane, "accent"), self.text(gap), self.text(verdict, ink)]
+    def render(self) -> Group:
+        width, facts = self.size.width, [escape(fact) for fact in self._facts()]
+        while len(facts) > 1 and cell_len("  ·  ".join(facts)) >= width:
+            facts.pop()
+        title, (verdict, kind) = Text(f" {escape(self.title)}", ink(self, "holder")), self._verdict()
+        line = Table.grid(Column(ratio=1), Column(), Column(max_width=width // 2), expand=True, padding=(0, 1, 0, 0))
+        line.add_row(title, Text(self.pane, ink(self, "accent")), Text(f"{verdict} ", ink(self, kind)))
+        for column in line.columns:
+            column.no_wrap, column.overflow = True, "ellipsis"
+        return Group(line, Text(f" {'  ·  '.join(facts)}", ink(self, "detail"), no_wrap=True, overflow="ellipsis"))
 
 
 class Keys(Footer):
@@ -197,3 +101,288 @@ class Keys(Footer):
         shown = tuple(each.binding.description for each in screen.active_bindings.values() if each.binding.show)
         before, self._shown = self._shown, shown
         return super().bindings_changed(screen) if shown != before else None
+
+
+class Moved(Message):
+    """The user moved in a pane to a byte, or to a tensor."""
+
+    def __init__(self, origin: Widget, offset: int | None = None, tensor: Tensor | None = None) -> None:
+        super().__init__()
+        self.origin, self.offset, self.tensor = origin, offset, tensor
+
+
+class Words(Static):
+    """Text of a pane, made anew whenever it is drawn: its inks change with the theme."""
+
+    def __init__(self, pane: Pane) -> None:
+        super().__init__()
+        self.pane = pane
+
+    def render(self) -> RenderableType:
+        return self.pane.text()
+
+
+class Pane(VerticalScroll):
+    """A tab: `text` at its top, and below that what a subclass composes.
+
+    `show` is called while the tab can be seen: after the selection has moved, and when the tab is opened. `found` is
+    what a job has found so far, `error` why there is nothing to see.
+    """
+
+    TITLE: ClassVar[str]
+    BINDING_GROUP_TITLE = "This pane"
+    found: Any = None
+    error = ""
+
+    def __init__(self, *documents: Document) -> None:
+        super().__init__(classes="pane")
+        self.documents, self.document = documents, documents[0]
+        self.words, self.job = Words(self), Job(self, self.reported)
+
+    @property
+    def target(self) -> Widget:
+        """What gets the focus."""
+        return self
+
+    def compose(self) -> ComposeResult:
+        yield self.words
+
+    def text(self) -> RenderableType:
+        """Return the text: the reason why there is nothing else, or the words that stand there meanwhile."""
+        return Text(escape(self.error), ink(self, "error")) if self.error else Text("reading …" * self.job.working)
+
+    def show(self, field: Field | None) -> None:
+        """Take note of the selected field."""
+        raise NotImplementedError
+
+    def hide(self) -> None:
+        """Stop the job, because the tab is hidden, so that it begins anew when the tab is opened again."""
+        if self.job.working:
+            self.job.stop()
+            self.found = None
+
+    def reported(self, result: Any, *, done: bool) -> None:
+        """Show what the job has found."""
+        if isinstance(result, Exception):
+            self.error = getattr(result, "message", str(result))
+        else:
+            self.found = result
+        self.update()
+
+    def update(self) -> None:
+        """Show what is known now."""
+        self.words.refresh(layout=True)
+
+
+class TensorPane(Pane):
+    """A tab about the selected tensor. `tensor` is None, and `error` says why, if there is nothing to see of it."""
+
+    WHAT: ClassVar[str]  # is to be seen
+    tensor: Tensor | None = None
+
+    def show(self, field: Field | None) -> None:
+        tensor = self.document.tensor_of(field)
+        if tensor is not None and tensor == self.tensor:
+            return
+        self.job.stop()
+        self.tensor, self.found, self.error = None, None, ""
+        if tensor is None:
+            self.error = f"Press n for the first tensor, to see {self.WHAT}."
+        elif not tensor.n_elements:
+            self.error = "A NULL tensor has no values."
+        elif not tensor.is_readable:
+            self.error = f"{tensor.path} is {tensor.type}: its values cannot be read."
+        else:
+            self.tensor = tensor
+        self.begin(self.tensor)
+        self.update()
+
+    def text(self) -> RenderableType:
+        return Text(escape(self.error), ink(self, "detail")) if self.error else super().text()
+
+    def begin(self, tensor: Tensor | None) -> None:
+        """Take note of another tensor, or of none."""
+        raise NotImplementedError
+
+    def hide(self) -> None:
+        if self.job.working:
+            self.tensor = None
+        super().hide()
+
+
+def _labelled(lines: Iterable[tuple[str, str]]) -> Table:
+    """Return labels and texts side by side; a text that is wrapped hangs below its start."""
+    table = Table.grid(Column(width=12, style="bold", no_wrap=True), padding=(0, 1, 0, 0))
+    table.add_column()
+    for label, words in lines:
+        table.add_row(Text(label), Text(escape(words)))
+    return table
+
+
+class Overview(Pane):
+    """What `info` says, with the losses and a map of the bytes."""
+
+    TITLE = "Overview"
+    _shown = False
+
+    def compose(self) -> ComposeResult:
+        yield Static(id="damage")
+        yield Static(id="next")
+        yield Static(id="losses")
+        yield Sparkline(summary_function=max)
+        yield Static("[b]Bytes[/b]  click a cell to go there", id="map")
+        yield FileMap(self.document)
+        yield self.words
+        yield Static("reading …", id="facts")
+
+    def on_mount(self) -> None:
+        for each in self.children:
+            each.display = each.id == "facts"
+
+    def _put(self, name: str, text: Any) -> None:
+        static = self.query_one(f"#{name}", Static)
+        static.display = bool(text)
+        static.update(_labelled(text) if isinstance(text, list) else text)
+
+    def show(self, field: Field | None) -> None:
+        if not self._shown and self.document.summary is not None:
+            self._shown = True
+            self._show_facts(self.document.summary)
+        if self.document.problem:
+            self._put("facts", escape(self.document.problem, keep_newlines=True))
+        if field is not None:
+            self.query_one(FileMap).place(field.offset)
+
+    def _show_facts(self, summary: Summary) -> None:
+        """Show the lines of `info`, but the file's name and how to browse it: what to do next and damage at the top."""
+        from ggcp_schema.inspect.summary import summary_lines
+
+        lines = [each for each in summary_lines(summary) if each[0] not in ("file", "look")]
+        is_damaged = summary.condition is not None
+        first = [each for each in lines if each[1].startswith("ggcp-schema ")]
+        first = first if is_damaged or self.size.height >= ROOM else []
+        first += [each for each in lines if is_damaged and each[0] in DAMAGE]
+        self._put("damage" if is_damaged else "next", [each for each in lines if each in first])
+        self._put("facts", [each for each in lines if each not in first])
+        self._put("losses", self._losses(summary))
+        for each in (self.query_one("#map"), self.query_one(FileMap), self.words):
+            each.display = True
+
+    def _losses(self, summary: Summary) -> Text | str:
+        """Return the loss beside that of an untrained model, and draw the losses before it, the oldest first."""
+        losses, latest = summary.losses, summary.loss
+        if losses is None:
+            return ""
+        past = [loss / (losses.divisor or 1) for loss in losses.past if math.isfinite(loss)]
+        chart = self.query_one(Sparkline)
+        chart.data, chart.display = past, len(past) > 1
+        text = Text.assemble(("Loss  ", "bold"), (number(latest), "bold"))
+        if latest is not None and losses.untrained:
+            share, untrained = bar(latest / losses.untrained, 10), number(losses.untrained)
+            text.append(f"  ▕{share}▏ {untrained} = ln(n_vocab), untrained")
+        if losses.doubt:
+            text.append(f"\n{losses.doubt}")
+        if chart.display:
+            text.append(f"\nthe last {len(past)} losses, {number(min(past))} to {number(max(past))}:")
+        return text
+
+    def text(self) -> RenderableType:
+        """Return the legend of the map: the uses of the bytes with their sizes."""
+        size, legend = max(1, self.document.file.size), []
+        for use, count in self.document.usage.sizes.items() if self.document.usage else ():
+            if count:
+                share = f" {100 * count / size:.0f} %" if 200 * count >= size else ""
+                sign, words = (
+                    (SIGNS[use], ink(self, INKS[use])),
+                    (f" {use} {short_size(count)}{share}", ink(self, "detail")),
+                )
+                legend.append(Text.assemble(sign, words))
+        return Columns(legend, padding=(0, 2))
+
+
+class FileMap(Widget):
+    """The file to scale: a cell stands for an equal part of its bytes, drawn as what takes most of them."""
+
+    here = 0
+
+    def __init__(self, document: Document) -> None:
+        super().__init__()
+        self.document = document
+        self._cells: list[str] = []
+
+    def place(self, offset: int) -> None:
+        """Mark the cell of a byte."""
+        self.here = offset
+        self.refresh()
+
+    def render_line(self, y: int) -> Strip:
+        usage, width, size = self.document.usage, self.size.width, max(1, self.document.file.size)
+        if usage is None:
+            return Strip.blank(width)
+        total = width * self.size.height
+        if len(self._cells) != total:
+            self._cells = usage.pooled(total)
+        cells = [Segment(SIGNS[use], ink(self, INKS[use])) for use in self._cells[y * width :][:width]]
+        here = self.here * total // size - y * width
+        if 0 <= here < width:
+            cells[here] = Segment("◆", ink(self, "here"))
+        return Strip(cells).apply_style(self.rich_style)
+
+    def on_click(self, event: events.Click) -> None:
+        place, size = event.get_content_offset(self), self.document.file.size
+        if place is not None and size:
+            cell = place.y * self.size.width + place.x
+            self.post_message(Moved(self, min(size - 1, size * cell // (self.size.width * self.size.height))))
+
+
+def describe(document: Document, field: Field) -> Iterator[tuple[str, str]]:
+    """Give what is known of a field as labels and texts."""
+    yield "path", field.path
+    yield "type", field.type
+    if field.is_leaf and field.type != "padding":
+        yield "value", value_text(field, 2000)
+    if field.rule:
+        yield "rule", field.rule
+    if field.docs:
+        yield "note", field.docs
+    yield "offset", f"{field.offset:,} (0x{field.offset:x})"
+    yield "size", size_text(field.size)
+    tensor = document.tensor_of(field)
+    if tensor is not None:
+        yield "tensor", tensor.path
+        if tensor.name:
+            yield "name", tensor.name
+        shape = shape_text(tensor.shape)
+        numpy = ", ".join(map(str, reversed(tensor.shape)))
+        yield "shape", f"{shape} (ggml order), ({numpy}) in numpy" if tensor.shape else shape
+        yield "elements", f"{tensor.n_elements:,} {tensor.type}"
+    for finding in document.file.findings:
+        if finding.path == field.path:
+            yield "finding", finding.message
+    damage = document.file.damage
+    if damage is not None and document.marks.get(field.path, "").startswith("damage"):
+        yield "damage", f"{damage.path}: expected {damage.expected}, found {damage.found}"
+    yield "format", document.file.format.title
+    if document.summary is not None and document.summary.era is not None:
+        yield "era", document.summary.era.writer_text
+    if not field.is_leaf:
+        children = field.children()
+        yield "fields", f"{len(children):,}"
+        for index in range(min(len(children), MEMBERS)):
+            child = children[index]
+            yield "", f"{child.name:<18} {child.type:<8} {child.docs}"
+        if len(children) > MEMBERS:
+            yield "", f"… and {len(children) - MEMBERS:,} more"
+
+
+class Schema(Pane):
+    """What the format says of the selected field."""
+
+    TITLE = "Schema"
+
+    def show(self, field: Field | None) -> None:
+        self.found = () if field is None else [*describe(self.document, field)]
+        self.update()
+
+    def text(self) -> RenderableType:
+        return _labelled(self.found) if self.found else "These bytes belong to no field: they come after the damage."

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from rich.color import Color
-from rich.segment import Segment
+from rich.columns import Columns
+from rich.console import Group, RenderableType
+from rich.segment import Segment, Segments
 from rich.style import Style
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import Sparkline, Static
 
-from ggcp_schema.browse.lines import Drawn, bar, fit, number
-from ggcp_schema.browse.panes import TensorPane, wrapped
+from ggcp_schema.browse.lines import bar, fit, ink, number
+from ggcp_schema.browse.panes import TensorPane
 from ggcp_schema.constructs import short_size
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.inspect import Report
@@ -36,72 +38,68 @@ def measured(tensor: Tensor, report: Report) -> Distribution:
     return distribution(tensor, report)
 
 
-class Histogram(TensorPane, Drawn, can_focus=True):
+class Histogram(TensorPane):
     """The Histogram tab."""
 
     TITLE, WHAT = "Histogram", "how its values are distributed"
-    BINDING_GROUP_TITLE = "This pane"
     BINDINGS: ClassVar[list[BindingType]] = [Binding("o", "logarithmic", "Logarithmic scale")]
     found: Distribution | None = None
     logarithmic = False
 
     def compose(self) -> ComposeResult:
-        yield Static(id="numbers")
+        yield self.words
         yield Sparkline()
         yield Static(id="ends")
 
     def begin(self, tensor: Tensor | None) -> None:
         if tensor is not None:
-            self.start(lambda report: measured(tensor, report), delay=DELAY)
-        self._update()
-
-    def reported(self, result: Any, *, done: bool) -> None:
-        super().reported(result, done=done)
-        self._update()
+            self.job.start(lambda report: measured(tensor, report), delay=DELAY)
 
     def on_resize(self) -> None:
-        self._update()
+        self.update()
 
     def action_logarithmic(self) -> None:
         self.logarithmic = not self.logarithmic
-        self._update()
+        self.update()
 
-    def _update(self) -> None:
+    def update(self) -> None:
         """Show what is known; the bars are as many as there are columns."""
+        super().update()
         bars, ends, found = self.query_one(Sparkline), self.query_one("#ends", Static), self.found
-        stats = None if found is None or self.error else found.stats
-        bars.display = ends.display = bool(found and found.counts and stats)
-        self.query_one("#numbers", Static).update(self._numbers())
-        if found is None or stats is None or stats.min is None or stats.max is None or not found.counts:
+        bars.display = ends.display = bool(found and found.counts)
+        if found is None or not found.counts:
             return
         from ggcp_schema.inspect.histogram import rebin
 
-        counts = rebin(found.counts, max(1, self.size.width))
+        width, stats = max(1, self.size.width), found.stats
+        counts = rebin(found.counts, width)
         bars.data = [math.log1p(count) for count in counts] if self.logarithmic else counts
-        least, most = number(stats.min), number(stats.max)
-        middle = number((stats.min + stats.max) / 2).center(max(0, self.size.width - len(least) - len(most)))
-        ends.update(f"{least}{middle}{most}")
+        if stats is not None and stats.min is not None and stats.max is not None:
+            least, most = number(stats.min), number(stats.max)
+            middle = number((stats.min + stats.max) / 2).center(max(0, width - len(least) - len(most)))
+            ends.update(f"{least}{middle}{most}")
 
-    def _numbers(self) -> str | Text:
+    def text(self) -> RenderableType:
         found = self.found
         if found is None or self.error:
-            return self.message
+            return super().text()
         text = Text()
         if found.done < 1:
             text.append(f"{bar(found.done, 12)} {100 * found.done:.0f} % of {short_size(found.tensor.nbytes)}  ")
-        text.append(f"{found.tensor.path}  {found.tensor.n_elements:,} values\n", "bold")
+        text.append(f"{found.tensor.path}  {found.tensor.n_elements:,} values", "bold")
         stats = found.stats
         if stats is None:
             return text
         parts = {each: number(getattr(stats, each.lower())) for each in ("mean", "std", "RMS", "min", "max")}
         parts["zero"] = f"{100 * stats.zeros / stats.count:.3g} %" if stats.zeros else "0"
         parts |= {"NaN": f"{stats.nan:,}", "Inf": f"{stats.inf:,}"}
-        for name, value in parts.items():
-            bad = name in ("NaN", "Inf") and value != "0"
-            text.append(f"{name}\u00a0")
-            text.append(f"{value}   ".replace(" %", "\u00a0%"), self.ink("error") if bad else "bold")
+        bad = {name for name in ("NaN", "Inf") if parts[name] != "0"}
+        numbers = [
+            Text.assemble(f"{name} ", (value, ink(self, "error") if name in bad else "bold"))
+            for name, value in parts.items()
+        ]
         scale, other = ("logarithmic", "linear") if self.logarithmic else ("linear", "logarithmic")
-        return text.append(f"\ncounts, {scale} (o: {other})")
+        return Group(text, Columns(numbers, padding=(0, 2)), f"counts, {scale} (o: {other})")
 
 
 def colour(value: float, scale: float) -> Color:
@@ -117,11 +115,10 @@ def colour(value: float, scale: float) -> Color:
     return Color.from_rgb(*(round(a + (b - a) * share) for a, b in zip(STOPS[index], STOPS[index + 1])))
 
 
-class PictureView(TensorPane, Drawn, can_focus=True):
+class PictureView(TensorPane):
     """The Picture tab: a matrix as pixels, two in a character, pooled by mean, minimum or maximum."""
 
     TITLE, WHAT = "Picture", "it as a picture"
-    BINDING_GROUP_TITLE = "This pane"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("p", "method", "Pool by mean, min or max"),
         Binding("plus,equals_sign", "zoom(2)", "Zoom in"),
@@ -133,14 +130,20 @@ class PictureView(TensorPane, Drawn, can_focus=True):
         Binding("down,j", "pan(1,0)", "Down", show=False),
     ]
     found: Picture | None = None
-    matrix: Matrix | None = None
     window = Window(0, 0, 0, 0)
     method = METHODS[0]
 
+    def compose(self) -> ComposeResult:
+        yield self.words
+        yield Static(id="pixels")
+
+    @property
+    def matrix(self) -> Matrix | None:
+        """The tensor as a matrix."""
+        return None if self.tensor is None else Matrix(self.tensor)
+
     def begin(self, tensor: Tensor | None) -> None:
-        self.matrix = None if tensor is None else Matrix(tensor)
         self.action_whole()
-        self.refresh()
 
     def on_resize(self) -> None:
         self._compute()
@@ -152,8 +155,8 @@ class PictureView(TensorPane, Drawn, can_focus=True):
         if matrix is None or width < 1 or height < 1:
             return
         self.found, self.error = None, ""
-        self.refresh()
-        self.start(lambda report: pool(matrix, window, width, height, method, report), delay=DELAY)
+        self.job.start(lambda report: pool(matrix, window, width, height, method, report), delay=DELAY)
+        self.update()
 
     # Actions -----------------------------------------------------------------------------------------------
 
@@ -162,20 +165,23 @@ class PictureView(TensorPane, Drawn, can_focus=True):
         self._compute()
 
     def action_whole(self) -> None:
-        if self.matrix is not None:
-            self.window = Window(0, 0, self.matrix.rows, self.matrix.columns)
+        matrix = self.matrix
+        if matrix is not None:
+            self.window = Window(0, 0, matrix.rows, matrix.columns)
             self._compute()
 
     def action_zoom(self, factor: int) -> None:
-        if self.matrix is None:
+        """Show half as many rows and columns around the same middle, or twice as many."""
+        matrix = self.matrix
+        if matrix is None:
             return
-        row, column, rows, columns = self.window
+        row, column, *now = self.window
+        all_of_it = (matrix.rows, matrix.columns)
         if factor > 0:
-            new_rows, new_columns = max(min(rows, 4), rows // 2), max(min(columns, 4), columns // 2)
+            rows, columns = (max(min(count, 4), count // 2) for count in now)
         else:
-            new_rows, new_columns = min(self.matrix.rows, rows * 2), min(self.matrix.columns, columns * 2)
-        row, column = row + (rows - new_rows) // 2, column + (columns - new_columns) // 2
-        self._move(Window(row, column, new_rows, new_columns))
+            rows, columns = (min(most, count * 2) for most, count in zip(all_of_it, now))
+        self._move(Window(row + (now[0] - rows) // 2, column + (now[1] - columns) // 2, rows, columns))
 
     def action_pan(self, down: int, right: int) -> None:
         row, column, rows, columns = self.window
@@ -183,52 +189,52 @@ class PictureView(TensorPane, Drawn, can_focus=True):
 
     def _move(self, window: Window) -> None:
         """Show another part, within the matrix."""
-        if self.matrix is None:
+        matrix = self.matrix
+        if matrix is None:
             return
-        row = min(max(window.row, 0), self.matrix.rows - window.rows)
-        column = min(max(window.column, 0), self.matrix.columns - window.columns)
-        window = Window(row, column, window.rows, window.columns)
+        row = min(max(window.row, 0), matrix.rows - window.rows)
+        column = min(max(window.column, 0), matrix.columns - window.columns)
+        window = window._replace(row=row, column=column)
         if window != self.window:
             self.window = window
             self._compute()
 
     # Drawing -----------------------------------------------------------------------------------------------
 
-    def line(self, y: int, width: int) -> Iterator[Segment]:
-        if self.matrix is None or self.error:
-            yield self.text(wrapped(self.message, y, width), "detail")
-        elif y == 0:
-            yield self.text(fit(self._title(self.matrix), width), "holder")
-        elif y > 1 and self.found is not None:
-            yield from self._pixels(self.found, 2 * (y - 2), width)
-        elif y == 1:
-            yield from self._legend(width)
+    def update(self) -> None:
+        super().update()
+        found = None if self.error else self.found
+        self.query_one("#pixels", Static).update(Segments(self._pixels(found) if found else ()))
 
-    def _title(self, matrix: Matrix) -> str:
+    def text(self) -> RenderableType:
+        """Return what is shown, and the colours with their values."""
+        matrix, found, width = self.matrix, self.found, self.words.size.width
+        if matrix is None or self.error:
+            return super().text()
         row, column, rows, columns = self.window
         place = f"rows {row:,}–{row + rows - 1:,} of {matrix.rows:,}, columns {column:,}–{column + columns - 1:,}"
         wrapped = ", one dimension wrapped" if len(matrix.tensor.shape) < 2 else ""
-        return f"{matrix.tensor.path}  {place} of {matrix.columns:,}{wrapped}"
-
-    def _legend(self, width: int) -> Iterator[Segment]:
-        if self.found is None:
-            yield self.text("reading …", "detail")
-            return
-        scale = self.found.scale
-        steps = range(-8, 9, 1 if width > 50 else 2)
-        yield self.text(f"{number(-scale, 3)} ", "detail")
-        yield from (Segment("█", Style(color=colour(step / 8, 1.0))) for step in steps)
-        yield self.text(f" {number(scale, 3)}", "detail")
-        down = max(1, self.window.rows // len(self.found.pixels))
-        across = max(1, self.window.columns // self.found.width)
+        title = f"{matrix.tensor.path}  {place} of {matrix.columns:,}{wrapped}"
+        text = Text.assemble((f"{fit(title, width)}\n", ink(self, "holder")))
+        if found is None:
+            return text.append("reading …", ink(self, "detail"))
+        scale, steps = number(found.scale, 3), range(-8, 9, 1 if width > 50 else 2)
+        text.append(f"−{scale} ", ink(self, "detail"))
+        for step in steps:
+            text.append("█", Style(color=colour(step / 8, 1.0)))
+        down, across = max(1, rows // len(found.pixels)), max(1, columns // found.width)
         words = "a pixel is one value" if down == across == 1 else f"a pixel is the {self.method} of {down}×{across}"
-        room = width - len(steps) - 2 * len(number(scale, 3)) - 6
-        yield self.text(f"   {words}" if len(words) <= room else f"   {self.method} {down}×{across}", "detail")
+        if len(words) + len(steps) + 2 * len(scale) + 6 > width:
+            words = f"{self.method} {down}×{across}"
+        return text.append(f" {scale}   {words}", ink(self, "detail"))
 
-    def _pixels(self, found: Picture, line: int, width: int) -> Iterator[Segment]:
+    def _pixels(self, found: Picture) -> Iterator[Segment]:
+        """Yield the lines of the picture, which is enlarged as often as there is room."""
         pixels, scale = found.pixels, found.scale
-        times = max(1, min(width // found.width, 2 * (self.size.height - 2) // len(pixels)))
-        top, bottom = (pixels[at] if at < len(pixels) else None for at in (line // times, (line + 1) // times))
-        for index in range(found.width):
-            above, below = (colour(row[index], scale) if row else None for row in (top, bottom))
-            yield Segment(("▀" if above or below else " ") * times, Style(color=above, bgcolor=below))
+        times = max(1, min(self.size.width // found.width, 2 * (self.size.height - 2) // len(pixels)))
+        for line in range(0, times * len(pixels), 2):
+            top, bottom = (pixels[at] if at < len(pixels) else None for at in (line // times, (line + 1) // times))
+            for index in range(found.width):
+                above, below = (colour(row[index], scale) if row else None for row in (top, bottom))
+                yield Segment(("▀" if above or below else " ") * times, Style(color=above, bgcolor=below))
+            yield Segment.line()

@@ -1,32 +1,39 @@
-"""What the screens with one file and with two have in common: panes, keys, and a look at changes of the file."""
+"""The screens with one file and with two: trees, tabs and bytes, in which the same field is selected."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections import ChainMap
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 from typing import Any, ClassVar
 
 from textual import events
+from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.message import Message
+from textual.containers import Container, Horizontal
 from textual.screen import Screen
 from textual.widget import Widget
-from textual.widgets import Tree
+from textual.widgets import TabbedContent, TabPane, Tabs, Tree
 
-from ggcp_schema.browse import commands
-from ggcp_schema.browse.dialogs import CommandWindow
+from ggcp_schema.browse.changes import Changes, Chosen, Found, counterpart
+from ggcp_schema.browse.commands import Command, CommandWindow, converting, exporting, extracting, printing
 from ggcp_schema.browse.document import READ_ERRORS, Document
 from ggcp_schema.browse.hexview import HexView
-from ggcp_schema.browse.jobs import Job
+from ggcp_schema.browse.jobs import Job, reads_file
 from ggcp_schema.browse.lines import INK_CLASSES
-from ggcp_schema.browse.palette import KeyWindow, Palette, Places, resolve
-from ggcp_schema.browse.panes import Keys, TopBar, Unreadable, reads_file
+from ggcp_schema.browse.palette import Palette, Places, resolve
+from ggcp_schema.browse.panes import Keys, Moved, Overview, Pane, Schema, TopBar
+from ggcp_schema.browse.plots import Histogram, PictureView
+from ggcp_schema.browse.tables import HealthView, Layers
+from ggcp_schema.browse.tree import TreeView
+from ggcp_schema.browse.values import Cells, Values
 from ggcp_schema.constructs.tree import Field
-from ggcp_schema.errors import FileError
+from ggcp_schema.errors import FileError, GgcpError
 from ggcp_schema.files.source import Source
 from ggcp_schema.inspect.findings import Place, next_place
+from ggcp_schema.inspect.text import escape, float_text, value_text
 
 WATCH = 2.0  # seconds between two looks at whether the file has changed
 AFTER_PAINT = 0.05  # seconds before work begins that would delay the first picture
@@ -45,16 +52,20 @@ def check_same_file(source: Source) -> None:
         raise FileError(f"{source.path} was replaced by another file while it was open", "Press r to open that one.")
 
 
-class Reopen(Message):
-    """The user wants the files to be opened again."""
+def numbered(action: str, titles: Iterable[str]) -> list[BindingType]:
+    """Return keys from 1 on that open something."""
+    return [Binding(f"{key + 1}", f"{action}({key})", f"Open {title}", show=False) for key, title in enumerate(titles)]
 
 
 class FileScreen(Screen[None]):
-    """A screen of panes, each in a frame; `documents[side]` is the file that keys and windows act on."""
+    """A screen of panes, each in a frame: the trees, the tabs, and the bytes of one file or two.
+
+    `side` is the number of the file that keys and windows act on, and that `field` and `byte` are of.
+    """
 
     BINDING_GROUP_TITLE = "All panes"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("question_mark", "help", "help", key_display="?", tooltip="the keys"),
+        Binding("question_mark", "app.help", "help", key_display="?", tooltip="the keys"),
         Binding("q", "app.quit", "quit"),
         Binding("tab", "pane(1)", "pane", key_display="Tab", tooltip="the next one"),
         Binding("shift+tab", "pane(-1)", "Previous pane", show=False),
@@ -74,12 +85,13 @@ class FileScreen(Screen[None]):
         Binding("c", "convert", "convert", tooltip="to a GGUF checkpoint to resume from"),
         Binding("y", "copy_path", "copy path"),
         Binding("Y", "copy_command", "Copy the command that prints this", show=False),
-        Binding("r", "reload", "Open the file again", show=False),
+        Binding("r", "app.reload", "Open the file again", show=False),
         Binding("t", "app.light_or_dark", "Light or dark", show=False),
         Binding("escape", "stop", "Stop looking", show=False),
     ]
     COMPONENT_CLASSES: ClassVar[set[str]] = INK_CLASSES
     COMMANDS = {Places}  # noqa: RUF012 - as Textual declares it
+    KINDS: ClassVar[tuple[type[Pane], ...]]  # of the tabs
     NAMES: ClassVar[tuple[str, ...]]  # of the panes
     field: Field | None = None
     byte = side = pane = 0
@@ -88,54 +100,87 @@ class FileScreen(Screen[None]):
     def __init__(self, *documents: Document) -> None:
         super().__init__()
         self.documents = documents
-        self.finder = Job(self.found)
-        self.students = [Job(partial(self.studied, document)) for document in documents]
+        self.finder = Job(self, self.found)
+        self.bar = TopBar(" ↔ ".join(each.name for each in documents), documents[0])
+        self.trees, self.views = [TreeView(each) for each in documents], [HexView(each) for each in documents]
+        self.panes, self.tabs = [kind(*documents) for kind in self.KINDS], TabbedContent()
+        for index, pane in enumerate(self.panes):
+            self.tabs.compose_add_child(TabPane(pane.TITLE, *self.panes[: not index], id=f"tab-{index}"))
+        kinds = [*("tree" for _ in documents), "tabs", *("hex" for _ in documents)]
+        widgets = (*self.trees, self.tabs, *self.views)
+        self.frames = [Container(widget, classes=f"frame {kind}") for widget, kind in zip(widgets, kinds)]
 
     @property
     def document(self) -> Document:
         """The file that keys and windows act on."""
         return self.documents[self.side]
 
-    def edges(self) -> Iterator[Widget]:
-        """Yield the jobs and the keys at the bottom."""
-        yield from (self.finder, *self.students, Keys())
+    def compose(self) -> ComposeResult:
+        count = len(self.documents)
+        yield self.bar
+        yield Container(*self.frames[: count + 1], id="upper")
+        yield Horizontal(*self.frames[count + 1 :], id="bytes")
+        yield Keys()
 
-    def targets(self) -> list[Widget]:
-        """Return the widgets that get the focus, one of each pane, in the order of Tab."""
-        raise NotImplementedError
+    def on_mount(self) -> None:
+        self.query_one(Tabs).can_focus = False
+        for frame, title in zip(self.frames, self.titles()):
+            frame.border_title = title.replace("[", r"\[")
+        self.show_panes()
+        self.set_interval(WATCH, self.look_for_changes)
+        for document in self.documents:
+            Job(self, partial(self.studied, document)).start(document.study, delay=AFTER_PAINT)
+        self.trees[0].focus()
+        self.call_after_refresh(self.begin)
 
-    def select(self, field: Field | None, offset: int | None = None, origin: Widget | None = None) -> None:
-        """Select a field everywhere but in the widget where the user did it."""
-        raise NotImplementedError
+    def titles(self) -> Iterable[str]:
+        """Return the titles of the frames."""
+        return self.NAMES
+
+    @reads_file
+    def begin(self) -> None:
+        """Select the place of the damage: its field, or the last one before it; without damage the first field."""
+        file, damage = self.document.file, self.document.file.damage
+        if damage is None:
+            self.select(self.trees[0].field)
+            return
+        offset = min(damage.offset, max(0, file.size - 1))
+        try:
+            field: Field | None = file.find(damage.path)
+        except GgcpError:
+            field = file.at(max(0, offset - 1))
+        self.select(field, offset)
 
     def studied(self, document: Document, result: Any, *, done: bool) -> None:
         """Show what `info` says about a file, or the error (`result`) that prevents that."""
-        self.query_one(TopBar).refresh()
-
-    def on_mount(self) -> None:
-        self.show_panes()
-        self.set_interval(WATCH, self.look_for_changes)
-        for student, document in zip(self.students, self.documents, strict=True):
-            student.start(document.study, delay=AFTER_PAINT)
+        document.problem = "" if result is None else str(result)
+        self.bar.refresh()
+        self.show_in_tab()
 
     # Panes -------------------------------------------------------------------------------------------------
+
+    def targets(self) -> list[Widget]:
+        """Return the widgets that get the focus, one of each frame, in the order of Tab."""
+        return [*self.trees, self.panes[self.tab].target, *self.views]
 
     def show_panes(self) -> None:
         """Show the panes that there is room for."""
         width, height = self.app.size
-        single = self.zoomed or width < SINGLE[0] or height < SINGLE[1]
+        single, low = self.zoomed or width < SINGLE[0] or height < SINGLE[1], height < LOW
         self.set_class(single, "-single")
-        self.set_class(height < LOW, "-low")
-        shown = self.targets()[self.pane].ancestors
-        for each in self.query(".frame, .row"):
-            each.display = each in shown or not (single or (height < LOW and each.id == "bytes"))
+        self.set_class(low, "-low")
+        for index, frame in enumerate(self.frames):
+            is_bytes = index > len(self.documents)
+            frame.display = index == self.pane or not (single or (low and is_bytes and len(self.documents) > 1))
+        for row in self.query("#upper, #bytes"):
+            row.display = any(frame.display for frame in row.children)
         names = (f"[{name}]" if index == self.pane else f" {name} " for index, name in enumerate(self.NAMES))
-        self.query_one(TopBar).put(pane=" ".join(names) if single else "")
+        self.bar.put(pane=" ".join(names) if single else "")
 
     def on_resize(self) -> None:
         self.show_panes()
 
-    def open_pane(self, index: int) -> None:
+    def action_open(self, index: int) -> None:
         """Focus a pane; where only one is shown, show it."""
         targets = self.targets()
         self.pane = index % len(targets)
@@ -148,13 +193,50 @@ class FileScreen(Screen[None]):
         self.show_panes()
 
     def action_pane(self, step: int) -> None:
-        self.open_pane(self.pane + step)
+        self.action_open(self.pane + step)
 
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
-        for index, target in enumerate(self.targets()):
-            if event.widget is target and index != self.pane:
-                self.pane = index
-                self.show_panes()
+        """Take note of the pane that has the focus; keys act on the file that it is of."""
+        frame = next((each for each in self.frames if each in event.widget.ancestors), None)
+        if frame is not None and self.frames.index(frame) != self.pane:
+            self.pane = self.frames.index(frame)
+            self.show_panes()
+        document = getattr(event.widget, "document", None)  # of a tree or of bytes
+        if document in self.documents:
+            self.side = self.documents.index(document)
+            self.bar.put(document=document)
+
+    @property
+    def tab(self) -> int:
+        """The open tab."""
+        return int(self.tabs.active.removeprefix("tab-") or 0)
+
+    def action_tab(self, index: int) -> None:
+        """Open a tab."""
+        self.tabs.active = f"tab-{index}"
+        self.action_open(len(self.trees))
+
+    async def on_tabbed_content_tab_activated(self, message: TabbedContent.TabActivated) -> None:
+        pane = self.panes[self.tab]
+        for other in self.panes:
+            if other is not pane:
+                other.hide()
+        if not pane.is_attached:
+            await message.pane.mount(pane)
+        if self.pane == len(self.trees):
+            self.action_open(self.pane)
+        self.show_in_tab()
+
+    @reads_file
+    def show_in_tab(self, origin: Widget | None = None) -> None:
+        """Let the open tab show what is selected, but not if the user selected it there."""
+        pane = self.panes[self.tab]
+        if not pane.is_mounted or (origin is not None and pane in origin.ancestors_with_self):
+            return  # it is shown once it is mounted
+        pane.show(self.field)
+        element = self.document.element_at(self.byte, self.field)
+        if isinstance(pane, Values) and element is not None:
+            pane.go_to(element)
 
     # The file may change -----------------------------------------------------------------------------------
 
@@ -164,35 +246,90 @@ class FileScreen(Screen[None]):
             for document in self.documents:
                 check_same_file(document.file.source)
         except READ_ERRORS as error:
-            self.trouble(error, "changed on disk (r: open again)", "The file has changed")
-
-    def trouble(self, error: Exception, state: str, title: str) -> None:
-        """Say once that a file cannot be read as it was."""
-        bar = self.query_one(TopBar)
-        if not bar.trouble:
-            bar.put(trouble=state)
-            self.notify(str(error), title=title, severity="error", timeout=15, markup=False)
-            for view in self.query(HexView):
-                view.reload()
+            self._say(error, "changed on disk (r: open again)", "The file has changed")
 
     def failed(self, error: Exception) -> None:
-        """Say that a file cannot be read: because it has changed, or for another reason."""
+        """Say once that a file cannot be read: because it has changed, or for another reason."""
         self.look_for_changes()
-        self.trouble(error, "cannot be read (r: try again)", "The file cannot be read")
+        self._say(error, "cannot be read (r: try again)", "The file cannot be read")
 
-    def on_unreadable(self, message: Unreadable) -> None:
-        self.failed(message.error)
+    def _say(self, error: Exception, state: str, title: str) -> None:
+        if not self.bar.trouble:
+            self.bar.put(trouble=state)
+            self.notify(str(error), title=title, severity="error", timeout=15, markup=False)
+            for view in self.views:
+                view.reload()
 
     def restore(self, before: FileScreen) -> None:
         """Go to the place that another screen shows, as far as the file still has it."""
+        self.action_tab(before.tab)
         with suppress(*READ_ERRORS):
             field = None if before.field is None else self.document.file.find(before.field.path)
             self.select(field, before.byte if field and field.offset <= before.byte < field.end else None)
 
-    def action_reload(self) -> None:
-        self.post_message(Reopen())
+    # Selection ---------------------------------------------------------------------------------------------
 
-    # Keys --------------------------------------------------------------------------------------------------
+    @reads_file
+    def select(self, field: Field | None, offset: int | None = None, origin: Widget | None = None) -> None:
+        """Select a field, or a byte of it, everywhere but in the widget where the user did it."""
+        self.field = field
+        self.byte = offset if offset is not None else self.byte if field is None else field.offset
+        tree, view = self.trees[self.side], self.views[self.side]
+        if origin is not tree and field is not None:
+            tree.reveal(field)
+        if isinstance(origin, Cells) and offset is not None:
+            view.mark_bytes(range(offset, offset + self.document.element_size(offset)), offset)
+        else:
+            view.mark(field, offset)
+        if len(self.documents) > 1:
+            self._select_in_other(field, offset)
+        self.show_in_tab(origin)
+        self._describe()
+
+    def _select_in_other(self, field: Field | None, offset: int | None) -> None:
+        """Select the same field in the other file, and mark the bytes that differ."""
+        other = 1 - self.side
+        view, across = self.views[self.side], self.views[other]
+        same = None if field is None else counterpart(field, self.document, self.documents[other])
+        inside = None
+        if same is not None and field is not None:
+            if offset is not None:
+                inside = same.offset + min(offset - field.offset, max(0, same.size - 1))
+            self.trees[other].reveal(same)
+        across.mark(same, inside)
+        for one, against in ((view, across), (across, view)):
+            one.against = None if same is None else (against.file.source, against.selection)
+
+    def _describe(self) -> None:
+        """Show at the edge of the bytes what is under the cursor."""
+        words, field = [f"0x{self.byte:x}"], self.field
+        if field is not None and field.size and not field.offset <= self.byte < field.end:
+            words.append("no field: after the damage")
+        elif field is not None:
+            words.append(escape(self.document.label(field)))
+            element, tensor = self.document.element_at(self.byte, field), self.document.tensor_of(field)
+            if element is not None and tensor is not None:
+                words.append(f"element {element:,}")
+                with suppress(GgcpError):  # quantized elements are not decoded
+                    words += map(float_text, tensor.numbers(element, element + 1))
+            elif field.is_leaf:
+                words += [field.type, escape(value_text(field, 200))]
+        for side, frame in enumerate(self.frames[-len(self.views) :]):
+            frame.border_subtitle = "  ".join(words).replace("[", r"\[") if side == self.side else ""
+
+    @reads_file
+    def on_moved(self, message: Moved) -> None:
+        offset, tensor = message.offset, message.tensor
+        if isinstance(message.origin, HexView):
+            self.side = self.views.index(message.origin)
+        if offset is None:
+            if tensor is not None:
+                self.select(self.document.field_of(tensor), origin=message.origin)
+            return
+        field = self.document.file.at(offset)
+        if tensor is not None and self.document.tensor_of(self.field) == tensor:
+            field = self.field  # the tree need not move to the data of a tensor that is selected already
+        self.select(field, offset, origin=message.origin)
 
     @reads_file
     def on_tree_node_highlighted(self, event: Tree.NodeHighlighted[Any]) -> None:
@@ -200,6 +337,21 @@ class FileScreen(Screen[None]):
         if isinstance(event.node.data, Field) and event.node is not tree.root:  # the root has no row
             self.side = self.documents.index(tree.document)
             self.select(event.node.data, origin=tree)
+
+    @reads_file
+    def on_chosen(self, message: Chosen) -> None:
+        """Select the change in A, or in B if A lacks it; do nothing if it is a field of neither, as `n_rot` may be."""
+        for side, (field, offset) in enumerate(message.change.places):
+            if field is not None:
+                self.side = side
+                self.select(field, offset)
+                return
+
+    def on_found(self, message: Found) -> None:
+        for tree, marks in zip(self.trees, message.found.marks):
+            tree.put_marks(ChainMap(tree.document.marks, marks))
+
+    # Keys --------------------------------------------------------------------------------------------------
 
     def action_search(self) -> None:
         self.app.push_screen(Palette([Places], placeholder="layers[0].wq, wq 0, 1024 or 0x400"))
@@ -211,15 +363,10 @@ class FileScreen(Screen[None]):
         if self.is_current:  # the user may have quit meanwhile
             self.select(*resolve(self.document, text) if tensor is None else (self.document.field_of(tensor),))
 
-    def position(self) -> int:
-        """Return the offset from which the next tensor or finding is looked for."""
-        tensor = self.document.tensor_of(self.field)
-        return tensor.offset if tensor is not None and tensor.nbytes else self.byte
-
     @reads_file
     def action_tensor(self, step: int) -> None:
-        tensors = self.document.file.tensors
-        tensor = tensors.next_to(self.position(), step)
+        tensors, here = self.document.file.tensors, self.document.tensor_of(self.field)
+        tensor = tensors.next_to(here.offset if here is not None and here.nbytes else self.byte, step)
         if tensor is not None:
             self.select(self.document.field_of(tensor))
         elif tensors:
@@ -228,18 +375,17 @@ class FileScreen(Screen[None]):
             self.notify("This file has no tensors.")
 
     def action_finding(self) -> None:
-        self.query_one(TopBar).put(note="looking for findings …  Esc: stop")
+        self.bar.put(note="looking for findings …  Esc: stop")
         document, after = self.document, self.byte
         self.finder.start(lambda report: next_place(document.file, after, report, document.unsound(report)))
 
     @reads_file
     def found(self, result: Any, *, done: bool) -> None:
         """Go to the place that was found."""
-        bar = self.query_one(TopBar)
         if not done:
-            bar.put(note=f"looking for findings … {100 * result:.0f} %  Esc: stop")
+            self.bar.put(note=f"looking for findings … {100 * result:.0f} %  Esc: stop")
             return
-        bar.put(note="")
+        self.bar.put(note="")
         if isinstance(result, Place):
             self.select(self.document.file.at(result.offset), result.offset)
             self.notify(result.message, title=f"Finding at offset {result.offset:,}", markup=False)
@@ -250,7 +396,7 @@ class FileScreen(Screen[None]):
 
     def action_stop(self) -> None:
         self.finder.stop()
-        self.query_one(TopBar).put(note="")
+        self.bar.put(note="")
 
     def _copy(self, text: str) -> None:
         self.app.copy_to_clipboard(text)
@@ -262,7 +408,10 @@ class FileScreen(Screen[None]):
     @reads_file
     def action_copy_command(self) -> None:
         element = self.document.element_at(self.byte, self.field)
-        self._copy(commands.printing(self.document.file.path, self.field, self.byte, element))
+        self._copy(printing(self.document.file.path, self.field, self.byte, element))
+
+    def _ask(self, command: Command) -> None:
+        self.app.push_screen(CommandWindow(command))
 
     @reads_file
     def action_extract(self) -> None:
@@ -270,15 +419,33 @@ class FileScreen(Screen[None]):
         if tensor is None or not tensor.nbytes:
             self.notify("Select a tensor to extract it.", severity="warning")
         else:
-            self.app.push_screen(CommandWindow(commands.extracting(self.document.file.path, tensor)))
+            self._ask(extracting(self.document.file.path, tensor))
 
     def action_export(self) -> None:
-        summary = self.document.summary
-        advised, has_tokens = (summary.next, bool(summary.n_tokens)) if summary else ((), False)
-        self.app.push_screen(CommandWindow(commands.exporting(self.document.file.path, advised, has_tokens)))
+        self._ask(exporting(self.document.file.path, self.document.advice))
 
     def action_convert(self) -> None:
-        self.app.push_screen(CommandWindow(commands.converting(self.document.file.path)))
+        self._ask(converting(self.document.file.path, self.document.advice))
 
-    def action_help(self) -> None:
-        self.app.push_screen(KeyWindow())
+
+class BrowseScreen(FileScreen):
+    """One file: the tree at the left, tabs at the right, bytes at the bottom."""
+
+    KINDS = (Overview, Values, Histogram, PictureView, HealthView, Layers, Schema)
+    NAMES = ("Fields", "Tabs", "Bytes")
+    BINDINGS: ClassVar[list[BindingType]] = numbered("tab", (kind.TITLE for kind in KINDS))
+
+    def titles(self) -> Iterable[str]:
+        return ("Fields", "1 … 7", "Bytes")
+
+
+class PairScreen(FileScreen):
+    """Two files: both trees at the top, then the changes, then the bytes of both."""
+
+    KINDS = (Changes,)
+    NAMES = ("A", "B", "Changes", "Bytes A", "Bytes B")
+    BINDINGS: ClassVar[list[BindingType]] = numbered("open", NAMES)
+
+    def titles(self) -> Iterable[str]:
+        a, b = self.documents
+        return (f"A: {a.name}", f"B: {b.name}", *self.NAMES[2:])

@@ -13,8 +13,8 @@ from textual.widgets import Tree
 from textual.widgets.tree import TreeNode
 
 from ggcp_schema.browse.document import READ_ERRORS, Document
+from ggcp_schema.browse.jobs import reads_file
 from ggcp_schema.browse.lines import fit, ink
-from ggcp_schema.browse.panes import reads_file
 from ggcp_schema.constructs import short_size
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.inspect.text import count_text, escape, shape_text, value_text
@@ -100,6 +100,13 @@ class TreeView(Tree["Field | Group"]):
             node = next(iter(self.root.children), None)
         data = None if node is None else node.data
         return data.parent if isinstance(data, Group) else data
+
+    def put_marks(self, marks: Mapping[str, str]) -> None:
+        """Let rows have signs, by path."""
+        self.marks = marks
+        for node in self.root.children:  # Textual keeps lines until a node of theirs has changed; the root has none
+            node.refresh()
+        self.refresh()
 
     # Unfolding ---------------------------------------------------------------------------------------------
 

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import ClassVar
 
+from rich.console import RenderableType
 from rich.segment import Segment
+from rich.text import Text
+from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.geometry import Size
+from textual.widget import Widget
 
-from ggcp_schema.browse.lines import LineView, fit, number
-from ggcp_schema.browse.panes import Moved, TensorPane, wrapped
+from ggcp_schema.browse.document import Document
+from ggcp_schema.browse.lines import LineView, fit, ink, number
+from ggcp_schema.browse.panes import Moved, TensorPane
 from ggcp_schema.errors import GgcpError
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.inspect.pooling import Matrix
 from ggcp_schema.inspect.text import escape
 
-CELL = 10  # characters
+CELL = 10  # characters of a value
 TOKEN = 10  # characters of the text of a token
 WRAP = 8  # elements in a row of a tensor with one dimension
 
@@ -50,43 +54,31 @@ class Table(Matrix):
         return indices[::-1]
 
 
-class Values(LineView, TensorPane):
-    """The Values tab."""
+class Cells(LineView):
+    """A table of values, of which only the visible ones are read."""
 
-    TITLE, WHAT = "Values", "its values"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("left,h", "column(-1)", "Left", show=False),
         Binding("right,l", "column(1)", "Right", show=False),
         Binding("ctrl+home", "column_end(-1)", "First column", show=False),
         Binding("ctrl+end", "column_end(1)", "Last column", show=False),
     ]
-    top = 3
     marks_line = False  # the cell is marked instead
     table: Table | None = None
-    texts: Callable[[int], str] | None = None
+    texts: Callable[[int], str] | None = None  # of the tokens to which the rows belong
     column = 0
 
-    def begin(self, tensor: Tensor | None) -> None:
-        self.table, self.texts = None, None
-        if tensor is not None:
-            self.table, self.texts = Table(tensor), self.document.row_text(tensor)
-            self.cursor = self.column = 0
-            self.scroll_to(0, 0, animate=False)
+    def put_table(self, table: Table | None, texts: Callable[[int], str] | None) -> None:
+        """Show another table."""
+        self.table, self.texts, self.cursor, self.column = table, texts, 0, 0
+        self.scroll_to(0, 0, animate=False)
         self.relayout()
-
-    def go_to(self, element: int) -> None:
-        """Put the cursor on an element of the tensor that is shown."""
-        if self.table is not None:
-            row, self.column = divmod(element, self.table.columns)
-            self.put(row, centre=True)
 
     def count(self) -> int:
         return 0 if self.table is None else self.table.rows
 
-    def relayout(self) -> None:
-        super().relayout()
-        if self.table is not None:
-            self.virtual_size = Size(self._gutter + CELL * self.table.columns, self.count() + self.top)
+    def relayout(self, width: int = 0) -> None:
+        super().relayout(self._gutter + CELL * self.table.columns if self.table else 0)
 
     @property
     def _digits(self) -> int:
@@ -106,22 +98,30 @@ class Values(LineView, TensorPane):
 
     # Moving ------------------------------------------------------------------------------------------------
 
-    def _element(self, table: Table) -> int:
-        """Return the index of the element under the cursor, in the file's order."""
-        return min(self.cursor * table.columns + self.column, table.tensor.n_elements - 1)
+    @property
+    def element(self) -> int:
+        """The index of the element under the cursor, in the file's order."""
+        columns, count = (1, 1) if self.table is None else (self.table.columns, self.table.tensor.n_elements)
+        return min(self.cursor * columns + self.column, count - 1)
 
     def moved(self) -> None:
         if self.table is not None:
             tensor = self.table.tensor
             size = tensor.nbytes // tensor.n_elements
-            self.post_message(Moved(self, tensor.offset + self._element(self.table) * size, tensor))
+            self.post_message(Moved(self, tensor.offset + self.element * size, tensor))
 
-    def show_cursor(self, *, centre: bool = False) -> None:
-        super().show_cursor(centre=centre)
+    def put(self, index: int, *, centre: bool = False) -> None:
+        super().put(index, centre=centre)
         visible = self._visible()
-        if self.table is not None and self.column not in visible:
+        if self.column not in visible:
             left = self.column if self.column < visible.start else self.column - len(visible) + 1
             self.scroll_to(x=CELL * left, animate=False)
+
+    def put_element(self, element: int) -> None:
+        """Put the cursor on an element."""
+        if self.table is not None:
+            row, self.column = divmod(element, self.table.columns)
+            self.put(row, centre=True)
 
     def action_column(self, step: int) -> None:
         if self.table is not None and 0 <= self.column + step < self.table.columns:
@@ -142,23 +142,10 @@ class Values(LineView, TensorPane):
 
     # Drawing -----------------------------------------------------------------------------------------------
 
-    def draw_top(self, index: int, width: int) -> list[Segment]:
-        table = self.table
-        if table is None:
-            return [self.text(wrapped(self.message, index, width), "detail")]
-        if index == 0:
-            return [self.text(fit(table.axes(), width), "detail")]
-        if index == 1:
-            element = self._element(table)
-            try:
-                value = next(iter(table.tensor.values(element, element + 1)))[0]
-            except GgcpError as error:
-                return [self.text(fit(error.message, width), "error")]
-            place = f"{table.tensor.path}{table.indices(element)}"
-            return [self.text(place, "index"), self.text(f" = {value!s}", "value")]
-        sign = "+" if len(table.tensor.shape) < 2 else ""
-        labels = (self.text(f"{f'{sign}{column}':>{CELL}}", "head") for column in self._visible())
-        return [Segment(" " * self._gutter), *labels]
+    def head(self) -> str:
+        """Return the numbers of the visible columns."""
+        sign = "+" if self.table and len(self.table.tensor.shape) < 2 else ""
+        return " " * self._gutter + "".join(f"{f'{sign}{column}':>{CELL}}" for column in self._visible())
 
     def draw(self, index: int, width: int) -> list[Segment]:
         table, here = self.table, index == self.cursor
@@ -177,7 +164,7 @@ class Values(LineView, TensorPane):
         segments += self._cells(zip(visible, values), marked)
         return [*segments, self.text("]" if marked == visible.start + len(values) - 1 else "", "value")]
 
-    def _cells(self, cells: Iterator[tuple[int, float]] | zip[tuple[int, float]], marked: int) -> Iterator[Segment]:
+    def _cells(self, cells: Iterable[tuple[int, float]], marked: int) -> Iterator[Segment]:
         """Yield the values of a row, one of them in brackets."""
         for column, value in cells:
             text = number(value)
@@ -185,6 +172,57 @@ class Values(LineView, TensorPane):
                 yield Segment(" " * (CELL - len(text) - 1))
                 yield Segment(f"[{text}", self.ink("value") + self.ink("cursor"))
             else:
-                ink = "detail" if value == 0 else "index" if value < 0 else "name"
+                kind = "detail" if value == 0 else "index" if value < 0 else "name"
                 closing = "]" if column == marked + 1 else ""
-                yield self.text(f"{closing}{text:>{CELL - len(closing)}}", ink if math.isfinite(value) else "error")
+                yield self.text(f"{closing}{text:>{CELL - len(closing)}}", kind if math.isfinite(value) else "error")
+
+
+class Values(TensorPane, can_focus=False):
+    """The Values tab."""
+
+    TITLE, WHAT = "Values", "its values"
+
+    def __init__(self, *documents: Document) -> None:
+        super().__init__(*documents)
+        self.cells = Cells()
+        self.watch(self.cells, "scroll_x", self.on_moved, init=False)
+
+    @property
+    def target(self) -> Widget:
+        return self.cells
+
+    def compose(self) -> ComposeResult:
+        yield self.words
+        yield self.cells
+
+    def begin(self, tensor: Tensor | None) -> None:
+        table = None if tensor is None else Table(tensor)
+        self.cells.put_table(table, None if tensor is None else self.document.row_text(tensor))
+
+    def go_to(self, element: int) -> None:
+        """Put the cursor on an element of the tensor that is shown."""
+        self.cells.put_element(element)
+        self.words.refresh()
+
+    def on_moved(self) -> None:
+        self.words.refresh()
+
+    def on_resize(self) -> None:
+        self.update()
+
+    def text(self) -> RenderableType:
+        """Return the axes, the value under the cursor, and the numbers of the columns."""
+        table, element, width = self.cells.table, self.cells.element, self.words.size.width
+        if table is None:
+            return super().text()
+        try:
+            value = next(iter(table.tensor.values(element, element + 1)))[0]
+        except GgcpError as error:
+            return Text(error.message, ink(self, "error"))
+        return Text.assemble(
+            (f"{fit(table.axes(), width)}\n", ink(self, "detail")),
+            (f"{table.tensor.path}{table.indices(element)}", ink(self, "index")),
+            (f" = {value!s}\n", ink(self, "value")),
+            (self.cells.head(), ink(self, "head")),
+            no_wrap=True,
+        )

@@ -20,9 +20,8 @@ from textual.widgets._toast import Toast
 
 from ggcp_schema.browse.app import BrowseApp
 from ggcp_schema.browse.hexview import HexView
-from ggcp_schema.browse.jobs import Working
-from ggcp_schema.browse.screen import FileScreen
-from ggcp_schema.browse.single import BrowseScreen
+from ggcp_schema.browse.jobs import Job
+from ggcp_schema.browse.screen import BrowseScreen, FileScreen, PairScreen
 from ggcp_schema.browse.tree import TreeView
 from ggcp_schema.formats import open_file
 
@@ -65,6 +64,12 @@ class Browser:
         return screen
 
     @property
+    def pair(self) -> PairScreen:
+        screen = self.app.screen_stack[1]
+        assert isinstance(screen, PairScreen)
+        return screen
+
+    @property
     def tree(self) -> TreeView:
         return self.app.screen_stack[1].query(TreeView).first()
 
@@ -92,7 +97,7 @@ class Browser:
         screen.select(tree.root.children[0].data)
         screen.action_tab(0)
         await self.painted()
-        screen.open_pane(0)
+        screen.action_open(0)
         await self.painted()
 
     async def press(self, *keys: str) -> None:
@@ -114,10 +119,13 @@ class Browser:
         """Wait until the files are open and nothing is computed in the background."""
         await self.until(lambda: isinstance(self.app.screen_stack[-1], FileScreen) or len(self.app.screen_stack) > 2)
         await self.painted()
-        await self.until(
-            lambda: not any(isinstance(each, Working) and each.working for each in self.app.screen.query("*"))
-        )
+        await self.until(lambda: not any(job.working for job in self.jobs()))
         await self.painted()
+
+    def jobs(self) -> Iterator[Job]:
+        """All work in the background."""
+        for widget in (*self.app.screen_stack, *self.app.screen.query("*")):
+            yield from (each for each in vars(widget).values() if isinstance(each, Job))
 
     async def resize(self, width: int, height: int) -> None:
         await self.pilot.resize_terminal(width, height)

@@ -20,13 +20,12 @@ from gguf import GGMLQuantizationType, GGUFWriter
 from rich.cells import cell_len
 from textual.app import App, ComposeResult
 
-from ggcp_schema.browse import dialogs, jobs, pair
+from ggcp_schema.browse import changes, commands, jobs
 from ggcp_schema.browse.document import Document
 from ggcp_schema.browse.lines import fit
-from ggcp_schema.browse.overview import Overview
+from ggcp_schema.browse.panes import Overview
 from ggcp_schema.browse.plots import PictureView
 from ggcp_schema.browse.tables import HealthView, Layers, measure_all
-from ggcp_schema.browse.tree import TreeView
 from ggcp_schema.cli.browse import open_for_long
 from ggcp_schema.errors import FileError
 from ggcp_schema.files.source import Source
@@ -67,14 +66,7 @@ def quantized(path: Path) -> Path:
 def test_reports_that_were_not_seen_do_not_queue() -> None:
     done, handled = threading.Event(), []
 
-    class Counter(jobs.Working):
-        def reported(self, result: Any, *, done: bool) -> None:
-            handled.append((result, done))
-
     class Host(App[None]):
-        def compose(self) -> ComposeResult:
-            yield Counter()
-
         def on_mount(self) -> None:
             def flood(report: Callable[[Any], None]) -> str:
                 for number in range(2000):
@@ -82,7 +74,7 @@ def test_reports_that_were_not_seen_do_not_queue() -> None:
                 done.set()
                 return "end"
 
-            self.query_one(Counter).start(flood)
+            jobs.Job(self, lambda result, done: handled.append((result, done))).start(flood)
             assert done.wait(60)  # the screen handles nothing meanwhile
 
     async def run() -> None:
@@ -108,18 +100,18 @@ def test_two_files_are_compared_and_marked_outside_of_the_screens_thread(
         for letter, value in (("a", 1), ("b", 2))
     )
     threads = set()
-    find = pair.place_of
+    find = changes.place_of
 
     def noted(*arguments: Any) -> Any:
         threads.add(threading.current_thread())
         return find(*arguments)
 
-    monkeypatch.setattr(pair, "place_of", noted)
+    monkeypatch.setattr(changes, "place_of", noted)
 
     async def script(browser: Browser) -> None:
         await browser.settle()
-        assert "300 changed tensors" in browser.text("ChangeList")
-        marks = browser.app.screen_stack[1].query_one("#tree-b", TreeView).marks
+        assert "300 changed tensors" in browser.text("Changes")
+        marks = browser.pair.trees[1].marks
         assert [marks[f"tensor_data[{number}].data"] for number in (0, 299)] == ["changed"] * 2
 
     browse(a, b, script=script)
@@ -291,22 +283,23 @@ def test_opening_a_file_again_lets_the_last_one_go() -> None:
 
 def test_a_command_shows_how_far_it_is_and_ends_on_escape_and_with_the_browser(monkeypatch: pytest.MonkeyPatch) -> None:
     code = f"import time; time.sleep(0.2); print('{MARK}30 120', flush=True); time.sleep(600)"
-    monkeypatch.setattr(dialogs, "arguments", lambda words: [sys.executable, "-c", code])
+    monkeypatch.setattr(commands, "arguments", lambda words: [sys.executable, "-c", code])
     processes: list[subprocess.Popen[bytes]] = []
 
     async def script(browser: Browser) -> None:
         await browser.press("c", "enter")
-        output = browser.app.screen.query_one(dialogs.Output)
+        window = browser.app.screen
+        assert isinstance(window, commands.CommandWindow)
         await browser.until(lambda: "25%" in browser.text())
         await browser.press("escape")
         assert "25%" not in browser.text()
         assert "stopped; nothing was written" in browser.text()
-        assert output.process is not None
-        assert output.process.poll() is not None
+        assert window.process is not None
+        assert window.process.poll() is not None
         await browser.press("escape")
         assert browser.app.screen is browser.screen
         await browser.press("c", "enter")
-        processes.append(browser.app.screen.query_one(dialogs.Output).process)
+        processes.append(browser.app.screen.process)  # type: ignore[attr-defined]
         assert processes[0].poll() is None
         browser.app.exit()
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import shlex
 import struct
 from pathlib import Path
@@ -226,7 +227,7 @@ def test_file_names_are_quoted() -> None:
         for line in (
             commands.printing(name, file.find("norm"), 0),
             *(
-                commands.line([*command.words, *(blank.value for blank in command.blanks)])
+                commands.line(command.filled({"OUTPUT": command.output}))
                 for command in (
                     commands.extracting(name, file.tensors["layers[0].wq"]),
                     commands.exporting(name),
@@ -241,14 +242,25 @@ def test_file_names_are_quoted() -> None:
 def test_a_file_name_like_an_option_is_a_path() -> None:
     with open_file(ALICE) as file:
         assert commands.printing("-x.ggcp", file.find("norm"), 0) == "ggcp-schema dump ./-x.ggcp norm"
-    assert commands.converting("-x.ggcp").filled(["out.gguf"]) == ["convert", "./-x.ggcp", "out.gguf"]
+    assert commands.converting("-x.ggcp").filled({"OUTPUT": "out.gguf"}) == ["convert", "./-x.ggcp", "out.gguf"]
 
 
-def test_a_path_is_completed_as_far_as_it_is_certain(tmp_path: Path) -> None:
-    for name in ("model-a.gguf", "model-b.gguf", "other"):
+def test_what_info_advises_is_asked_for(tmp_path: Path) -> None:
+    advice = ("ggcp-schema export --partial 'a b' --base MODEL.gguf", "ggcp-schema export 'a b' --vocab VOCABULARY")
+    command = commands.exporting("a b", advice)
+    assert command.words == ["export", "--partial", "a b", "OUTPUT", "--base", "MODEL.gguf"]
+    assert command.output == "a b.adapter.gguf"
+    command = commands.exporting("a b", advice[1:])
+    assert command.filled({"OUTPUT": "c", "VOCABULARY": "d"}) == ["export", "a b", "c", "--vocab", "d"]
+    full = command.filled({"CONTEXT": " 64 "})
+    assert full == ["export", "a b", "OUTPUT", "--vocab", "VOCABULARY", "--context-length", "64"]
+    assert [isinstance(word, commands.Blank) for word in full] == [False, False, True, False, True, False, False]
+
+
+def test_a_path_is_suggested(tmp_path: Path) -> None:
+    for name in ("model-b.gguf", "model-a.gguf", "other"):
         (tmp_path / name).touch()
     (tmp_path / "folder").mkdir()
-    assert commands.complete(f"{tmp_path}/m") == (f"{tmp_path}/model-", ["model-a.gguf", "model-b.gguf"])
-    assert commands.complete(f"{tmp_path}/f") == (f"{tmp_path}/folder/", ["folder/"])
-    assert commands.complete(f"{tmp_path}/x") == (f"{tmp_path}/x", [])
-    assert commands.complete(f"{tmp_path}/none/x") == (f"{tmp_path}/none/x", [])
+    for start, found in (("m", "model-a.gguf"), ("f", "folder/"), ("x", None), ("none/x", None)):
+        suggested = asyncio.run(commands.Paths().get_suggestion(f"{tmp_path}/{start}"))
+        assert suggested == (found and f"{tmp_path}/{found}")
