@@ -38,12 +38,6 @@ class Change(NamedTuple):
         """What stands in A and in B; None where only the other file has it."""
         return [None if side is None else _words(side) for side in (self.row.a, self.row.b)]
 
-    @property
-    def difference(self) -> float | None:
-        """The difference of two numbers."""
-        a, b = (getattr(side, "value", None) for side in (self.row.a, self.row.b))
-        return b - a if isinstance(a, int | float) and isinstance(b, int | float) else None
-
 
 def _words(side: KeyValue | Operand) -> str:
     if isinstance(side, KeyValue):
@@ -107,12 +101,6 @@ def compare(a: Document, b: Document, report: Report) -> Comparison:
             found.add((a, b), row)
         report(found)
     return found
-
-
-def signed(value: float) -> str:
-    """Return a difference with its sign; that of two integers with all digits."""
-    text = f"{value:,}" if isinstance(value, int) else number(value)
-    return text.replace("-", "−") if value < 0 else f"+{text}"
 
 
 def counterpart(field: Field, here: Document, there: Document) -> Field | None:
@@ -203,5 +191,4 @@ class Changes(Table):
         only = "" if a is not None and b is not None else f"{VERDICTS[diff.verdict]}: "
         sides = dict.fromkeys(escape(side) for side in (a, b) if side is not None)
         words = only + " → ".join(sides) + ("" if only or len(sides) == 2 else ", of which the bytes differ")
-        difference = "" if row.difference is None else f"   ({signed(row.difference)})"
-        return [*head, text(f" {words}", "value"), text(difference, "detail")]
+        return [*head, text(f" {words}", "value")]

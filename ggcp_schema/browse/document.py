@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ggcp_schema.files.tensor import Tensor
     from ggcp_schema.formats.file import File
     from ggcp_schema.inspect.facts import Summary
+    from ggcp_schema.inspect.health import Examination
     from ggcp_schema.inspect.search import Index
     from ggcp_schema.inspect.usage import Usage
     from ggcp_schema.llama.state import Unsound
@@ -43,6 +44,7 @@ class Document:
         self.usage: Usage | None = None
         self.problem = ""
         self._unsound: list[Unsound] | None = None
+        self._examined: Examination | None = None
 
     @cached_property
     def index(self) -> Index:
@@ -207,6 +209,14 @@ class Document:
         from ggcp_schema.inspect.tensors import lister
 
         return lister(self.file)(tensor).gguf_name or ""
+
+    def examine(self, report: Report) -> Examination:
+        """Return the health of the parameters. Reads all weights and moments once."""
+        from ggcp_schema.inspect.health import examine
+
+        if self._examined is None:
+            self._examined = examine(self.file, report)
+        return self._examined
 
     def unsound(self, report: Report) -> list[Unsound]:
         """Return what the program that wrote the file cannot have written. Reads all weights and moments once."""

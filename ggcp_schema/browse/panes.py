@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from rich.cells import cell_len
 from rich.columns import Columns
@@ -23,21 +23,16 @@ from textual.widgets import Footer, Sparkline, Static
 
 from ggcp_schema.browse.document import Document
 from ggcp_schema.browse.jobs import Job
-from ggcp_schema.browse.lines import bar, ink, number
+from ggcp_schema.browse.lines import ink
 from ggcp_schema.constructs import short_size
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.inspect.text import count_text, escape, shape_text, size_text, value_text
+from ggcp_schema.inspect.brief import in_short
+from ggcp_schema.inspect.text import escape, shape_text, size_text, value_text
 from ggcp_schema.inspect.usage import USES
-from ggcp_schema.llama.writers import epsilon_text
 
-if TYPE_CHECKING:
-    from ggcp_schema.inspect.facts import Summary
-
-ROOM = 16  # lines of the pane from which what to do next stands at its top
 SIGNS = dict(zip(USES, "█▓▒▚░·≡╳"))
 INKS = dict(zip(USES, ("bar", "value", "warning", "state", "detail", "none", "name", "error")))
-DAMAGE = ("damage", "whole", "cut", "lost")  # the labels of lines about damage
 MEMBERS = 40  # children listed at most
 
 
@@ -62,23 +57,9 @@ class TopBar(Static):
             return (self.note, "accent") if self.note else (f"✗ {self.trouble}", "error")
         return ("✓ whole", "value") if damage is None else (f"✗ damaged at {damage.path}", "error")
 
-    def _facts(self) -> list[str]:
-        """Return what is known, the most important first."""
-        summary = self.document.summary
-        if summary is None:
-            return [self.document.file.format.title]
-        words = [count_text(summary.train_its, "iteration")] if summary.train_its is not None else []
-        words += [f"loss {number(summary.loss)}"] if summary.loss is not None else []
-        words += [count_text(summary.n_params, "parameter")] if summary.n_params else []
-        words += [count_text(summary.n_tokens, "token")] if summary.n_tokens and not summary.n_params else []
-        words.append(f"{summary.format} {summary.layout or ''}".rstrip())
-        if summary.era is not None:
-            likely = "" if summary.era.rms_eps_certain else " (likely)"
-            words += [f"ε {epsilon_text(summary.era.rms_eps)}{likely}", summary.era.writer_text]
-        return words
-
     def render(self) -> Group:
-        width, facts = self.size.width, [escape(fact) for fact in self._facts()]
+        width, summary = self.size.width, self.document.summary
+        facts = [escape(fact) for fact in ([self.document.file.format.title] if summary is None else in_short(summary))]
         while len(facts) > 1 and cell_len("  ·  ".join(facts)) >= width:
             facts.pop()
         title, (verdict, kind) = Text(f" {escape(self.title)}", ink(self, "holder")), self._verdict()
@@ -220,71 +201,34 @@ def _labelled(lines: Iterable[tuple[str, str]]) -> Table:
 
 
 class Overview(Pane):
-    """What `info` says, with the losses and a map of the bytes."""
+    """A map of the bytes, the losses of the past, and what `info` and `info -v` say."""
 
     TITLE = "Overview"
-    _shown = False
 
     def compose(self) -> ComposeResult:
-        yield Static(id="damage")
-        yield Static(id="next")
-        yield Static(id="losses")
-        yield Sparkline(summary_function=max)
-        yield Static("[b]Bytes[/b]  click a cell to go there", id="map")
+        yield Static("[b]Bytes[/b]  click a cell to go there")
         yield FileMap(self.document)
         yield self.words
-        yield Static("reading …", id="facts")
-
-    def on_mount(self) -> None:
-        for each in self.children:
-            each.display = each.id == "facts"
-
-    def _put(self, name: str, text: Any) -> None:
-        static = self.query_one(f"#{name}", Static)
-        static.display = bool(text)
-        static.update(_labelled(text) if isinstance(text, list) else text)
+        yield Sparkline(summary_function=max)
+        yield Static(id="facts")
 
     def show(self, field: Field | None) -> None:
-        if not self._shown and self.document.summary is not None:
-            self._shown = True
-            self._show_facts(self.document.summary)
-        if self.document.problem:
-            self._put("facts", escape(self.document.problem, keep_newlines=True))
+        summary, chart = self.document.summary, self.query_one(Sparkline)
+        for each in self.children:
+            each.display = each.id == "facts" or (summary is not None and each is not chart)
+        if summary is None:
+            words: RenderableType = Text(escape(self.document.problem or "reading …", keep_newlines=True))
+        else:
+            from ggcp_schema.inspect.brief import brief_lines
+            from ggcp_schema.inspect.summary import summary_lines
+
+            words = Group(_labelled(brief_lines(summary)), "", _labelled(summary_lines(summary)[1:]))
+            losses = summary.losses
+            chart.data = [] if losses is None else [loss for loss in losses.past if math.isfinite(loss)]
+            chart.display = len(chart.data) > 1
+        self.query_one("#facts", Static).update(words)
         if field is not None:
             self.query_one(FileMap).place(field.offset)
-
-    def _show_facts(self, summary: Summary) -> None:
-        """Show the lines of `info`, but the file's name and how to browse it: what to do next and damage at the top."""
-        from ggcp_schema.inspect.summary import summary_lines
-
-        lines = [each for each in summary_lines(summary) if each[0] not in ("file", "look")]
-        is_damaged = summary.condition is not None
-        first = [each for each in lines if each[1].startswith("ggcp-schema ")]
-        first = first if is_damaged or self.size.height >= ROOM else []
-        first += [each for each in lines if is_damaged and each[0] in DAMAGE]
-        self._put("damage" if is_damaged else "next", [each for each in lines if each in first])
-        self._put("facts", [each for each in lines if each not in first])
-        self._put("losses", self._losses(summary))
-        for each in (self.query_one("#map"), self.query_one(FileMap), self.words):
-            each.display = True
-
-    def _losses(self, summary: Summary) -> Text | str:
-        """Return the loss beside that of an untrained model, and draw the losses before it, the oldest first."""
-        losses, latest = summary.losses, summary.loss
-        if losses is None:
-            return ""
-        past = [loss / (losses.divisor or 1) for loss in losses.past if math.isfinite(loss)]
-        chart = self.query_one(Sparkline)
-        chart.data, chart.display = past, len(past) > 1
-        text = Text.assemble(("Loss  ", "bold"), (number(latest), "bold"))
-        if latest is not None and losses.untrained:
-            share, untrained = bar(latest / losses.untrained, 10), number(losses.untrained)
-            text.append(f"  ▕{share}▏ {untrained} = ln(n_vocab), untrained")
-        if losses.doubt:
-            text.append(f"\n{losses.doubt}")
-        if chart.display:
-            text.append(f"\nthe last {len(past)} losses, {number(min(past))} to {number(max(past))}:")
-        return text
 
     def text(self) -> RenderableType:
         """Return the legend of the map: the uses of the bytes with their sizes."""
@@ -318,7 +262,7 @@ class FileMap(Widget):
     def render_line(self, y: int) -> Strip:
         usage, width, size = self.document.usage, self.size.width, max(1, self.document.file.size)
         if usage is None:
-            return Strip.blank(width)
+            return Strip.blank(width, self.rich_style)
         total = width * self.size.height
         if len(self._cells) != total:
             self._cells = usage.pooled(total)

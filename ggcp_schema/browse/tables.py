@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.console import RenderableType
@@ -23,7 +23,6 @@ from ggcp_schema.llama.state import Unsound
 
 if TYPE_CHECKING:
     from ggcp_schema.inspect.health import Examination, Health
-    from ggcp_schema.inspect.stats import Stats
 
 LEGEND = (
     "RMS of the weights; m and v: how far and how steadily they move; v = 0: never trained\n"
@@ -31,6 +30,7 @@ LEGEND = (
 )
 ROOM = 16  # lines of the pane from which there is room for the legend
 COLUMNS = {"RMS": 8, "m": 8, "v": 8, "m/√v": 8, "v = 0": 8, "NaN": 6, "Inf": 6}  # widths; no value is negative
+STATISTICS = {"RMS": "rms", "largest": "largest", "m": "m", "v": "v", "m/√v": "ratio", "v = 0": "unused"}
 NAME = 20  # columns for a path: enough to show the layer of an attention_norm
 
 
@@ -100,9 +100,13 @@ class Table(Pane, can_focus=False):
 
 
 class TensorTable(Table):
-    """A table of a file's tensors. The cursor follows the selection."""
+    """A table of the parameters of a file, as `health` measures them. The cursor follows the selection."""
 
+    found: Examination | None = None
     tensor: Tensor | None = None
+
+    def measure(self, report: Report) -> Examination:
+        return self.document.examine(report)
 
     def tensor_of(self, row: Any) -> Tensor | None:
         """Return the tensor that a row is about."""
@@ -138,12 +142,6 @@ class HealthView(TensorTable):
     """The Health tab: a verdict, each parameter with its moments, what is unsound, and the tokens never trained."""
 
     TITLE = "Health"
-    found: Examination | None = None
-
-    def measure(self, report: Report) -> Examination:
-        from ggcp_schema.inspect.health import examine
-
-        return examine(self.document.file, report)
 
     def update(self) -> None:
         self.rows = () if self.found is None else [*self.found.rows, *self._below(self.found)]
@@ -217,63 +215,27 @@ class HealthView(TensorTable):
         return segments
 
 
-STATISTICS: dict[str, Callable[[Stats], float | None]] = {
-    "RMS": lambda stats: stats.rms,
-    "mean": lambda stats: stats.mean,
-    "std": lambda stats: stats.std,
-    "largest": lambda stats: None if stats.min is None or stats.max is None else max(-stats.min, stats.max),
-    "zero": lambda stats: stats.zeros / stats.count if stats.count else None,
-}
-
-
-class Bars:
-    """The statistics of tensors by path, and the largest absolute value of each statistic in each group of tensors."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, dict[str, float | None]] = {}
-        self.largest: dict[tuple[str, str], float] = {}
-
-    def add(self, group: str, path: str, stats: Stats | None) -> None:
-        """Add a tensor; `stats` is None if it cannot be measured."""
-        values = {name: None if stats is None else find(stats) for name, find in STATISTICS.items()}
-        for name, value in values.items():
-            if value is not None:
-                self.largest[group, name] = max(self.largest.get((group, name), 0.0), abs(value))
-        self.values[path] = values
-
-
-def measure_all(groups: dict[str, list[Tensor]], report: Report) -> Bars:
-    """Read the tensors and return their statistics. `report` gets the same growing result each time."""
-    from ggcp_schema.inspect.stats import measure
-
-    found = Bars()
-    for group, tensors in groups.items():
-        for tensor in tensors:
-            found.add(group, tensor.path, next(measure([tensor], lambda nbytes: report(None))))
-            report(found)
-    return found
-
-
 class Layers(TensorTable):
     """The Layers tab: one statistic of the tensors that every layer has, as bars."""
 
     TITLE = "Layers"
     BINDINGS: ClassVar[list[BindingType]] = [Binding("s", "statistic", "Next statistic")]
-    found: Bars | None = None
+    rows: Sequence[tuple[str, Tensor | None]] = ()
     statistic = "RMS"
-
     widest = 0
+
+    def __init__(self, *documents: Document) -> None:
+        super().__init__(*documents)
+        self.values: dict[str, float | None] = {}
+        self.largest: dict[str, float] = {}
 
     def show(self, field: Field | None) -> None:
         if not self.rows:
             groups = self.document.groups.items()
             self.rows = [(group, each) for group, tensors in groups for each in (None, *tensors)]
             self.widest = max((len(tensor.path) for _, tensor in self.rows if tensor), default=0)
-            self.update()
         super().show(field)
-
-    def measure(self, report: Report) -> Bars:
-        return measure_all(self.document.groups, report)
+        self.update()
 
     def tensor_of(self, row: tuple[str, Tensor | None]) -> Tensor | None:
         return row[1]
@@ -282,6 +244,17 @@ class Layers(TensorTable):
         names = [*STATISTICS]
         self.statistic = names[(names.index(self.statistic) + 1) % len(names)]
         self.update()
+
+    def update(self) -> None:
+        """Find the values of the statistic, and the largest of each group."""
+        rows = self.found.rows if self.found else ()
+        self.values = {row.path: getattr(row, STATISTICS[self.statistic]) for row in rows}
+        self.largest.clear()
+        for group, tensor in self.rows:
+            value = None if tensor is None else self.values.get(tensor.path)
+            if value is not None:
+                self.largest[group] = max(self.largest.get(group, 0.0), value)
+        super().update()
 
     # Drawing -----------------------------------------------------------------------------------------------
 
@@ -294,17 +267,16 @@ class Layers(TensorTable):
         for name in STATISTICS:
             chosen = name == self.statistic
             text.append(f"[{name}]" if chosen else f" {name} ", ink(self, "accent" if chosen else "detail"))
-        count = len(self.found.values) if self.found else 0
-        progress = "" if self.complete else f" {count:,} of {len(self.rows) - len(self.document.groups):,} tensors"
+        progress = "" if self.complete else f" {len(self.values):,} tensors"
         return text.append(progress, ink(self, "detail"))
 
     def draw(self, row: tuple[str, Tensor | None], width: int) -> list[Segment]:
-        (group, tensor), found, text = row, self.found or Bars(), self.view.text
-        most = found.largest.get((group, self.statistic))
+        (group, tensor), text = row, self.view.text
+        most = self.largest.get(group)
         if tensor is None:
-            return [text(escape(group), "holder"), text("" if most is None else f"  up to {number(most)}", "detail")]
+            up_to = "" if most is None else f"  up to {number(most)}"
+            return [text(escape(group), "holder"), text(up_to, "detail")]
         label = min(self.widest + 1, width // 2)
-        value = found.values.get(tensor.path, {}).get(self.statistic)
-        share = 0.0 if value is None else abs(value) / (most or 1.0)
-        bars = text(bar(share, max(4, width - label - 12)), "bar")
+        value = self.values.get(tensor.path)
+        bars = text(bar((value or 0.0) / (most or 1.0), max(4, width - label - 12)), "bar")
         return [text("  "), self.name_text(tensor, label), bars, text(f"{number(value):>10}", "value")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from ggcp_schema.constructs import short_size
 from ggcp_schema.inspect.commands import purpose
@@ -31,6 +32,13 @@ def brief_lines(summary: Summary) -> list[tuple[str, str]]:
     lines[1:1], room = more[0][: max(0, room)], room - len(more[0])
     lines += more[1][: max(0, room)]
     return [first, state, *((label, shorten(text, width)) for label, text in lines[1:]), *last]
+
+
+def in_short(summary: Summary) -> list[str]:
+    """Return the same in a few words each, the most important first."""
+    loss = [] if summary.losses is None else [f"loss {loss_text(summary.losses.latest)}"]
+    written = f"{summary.format} {summary.layout or ''}".rstrip()
+    return [*islice(_training(summary), 1), *loss, *_model(summary), written, *_doubts(summary)]
 
 
 def _facts(summary: Summary) -> Iterator[tuple[str, str]]:

@@ -78,10 +78,10 @@ def find_moments(file: File) -> Moments:
 class Health:
     """The state of a parameter and its moments.
 
-    `rms` is None if the tensor has no finite value, cannot be read, or its squares are too large. `nan` and `inf`
-    count the elements of the tensor and of its moments. `m` is the root mean square of m, `v` the mean of v, `ratio`
-    the root mean square of m/√v where v > 0, and `unused` the share of v that is 0; they are None where the moments are
-    not known.
+    `rms` is None if the tensor has no finite value, cannot be read, or its squares are too large; `largest` is the
+    largest absolute value. `nan` and `inf` count the elements of the tensor and of its moments. `m` is the root mean
+    square of m, `v` the mean of v, `ratio` the root mean square of m/√v where v > 0, and `unused` the share of v that
+    is 0; they are None where the moments are not known.
     """
 
     tensor: Tensor
@@ -92,6 +92,7 @@ class Health:
     v: float | None = None
     ratio: float | None = None
     unused: float | None = None
+    largest: float | None = None
 
     @property
     def path(self) -> str:
@@ -226,11 +227,12 @@ def examine_tensor(tensor: Tensor, parts: tuple[Tensor, Tensor] | None, report: 
                 ratios.add(sums(np.asarray(m[used] / np.sqrt(v[used]), np.float32)))
         report(None)
     nan, inf = (sum(getattr(each, kind) for each in (weights, first, second)) for kind in ("nan", "inf"))
+    largest = max(-weights.min, weights.max) if weights.finite else None
     if parts is None:
-        return Health(tensor, _rms(weights), nan, inf)
+        return Health(tensor, _rms(weights), nan, inf, largest=largest)
     mean = second.mean if second.finite else None
     unused = second.zeros / second.finite if second.finite else None
-    return Health(tensor, _rms(weights), nan, inf, _rms(first), mean, _rms(ratios), unused)
+    return Health(tensor, _rms(weights), nan, inf, _rms(first), mean, _rms(ratios), unused, largest)
 
 
 def _rms(sums: Sums) -> float | None:

@@ -185,7 +185,7 @@ async def every_tab(browser: Browser) -> None:
         if number == 1:
             pane.scroll_end(animate=False)
             await browser.settle()
-            assert "RMS epsilon" in browser.text() or "VOCABULARY" in browser.text()
+            assert "ggcp-schema browse" in browser.text()
         elif browser.app.size.width > 80:
             assert words in browser.text()
         assert [tab for tab in browser.screen.panes if tab.region.area] == [pane]
@@ -258,7 +258,7 @@ async def the_layers_have_other_statistics(browser: Browser) -> None:
     await browser.settle()
     assert "[RMS]" in browser.text()
     await browser.press("s", "s")
-    assert "[std]" in browser.text()
+    assert "[m]" in browser.text()
     await browser.press("down", "down", "down")
     assert browser.path == "layers[2].attention_norm"
 
@@ -392,8 +392,8 @@ def test_a_damaged_file_shows_the_place_and_what_can_be_saved() -> None:
         assert browser.path == "layers[0].w3.name"
         assert "✗ damaged" in browser.text("TopBar")
         assert any("✗" in line and "w3" in line for line in browser.text("TreeView").splitlines())
-        assert "11 of the model's 12 tensors" in browser.text("#damage")
-        assert "ggcp-schema validate" in browser.text("#damage")
+        assert "11 of 12 tensors whole" in browser.text("#facts")
+        assert "ggcp-schema extract" in browser.text("#facts")
         await browser.press("tab", "tab")
         assert "!" in browser.text("HexView")
 

@@ -25,7 +25,7 @@ from ggcp_schema.browse.document import Document
 from ggcp_schema.browse.lines import fit
 from ggcp_schema.browse.panes import Overview
 from ggcp_schema.browse.plots import PictureView
-from ggcp_schema.browse.tables import HealthView, Layers, measure_all
+from ggcp_schema.browse.tables import HealthView, Layers
 from ggcp_schema.cli.browse import open_for_long
 from ggcp_schema.errors import FileError
 from ggcp_schema.files.source import Source
@@ -122,12 +122,6 @@ def test_two_files_are_compared_and_marked_outside_of_the_screens_thread(
 def test_what_is_measured_is_added_to_one_result() -> None:
     seen: list[int] = []
     with open_file(ALICE) as file:
-        found = measure_all(
-            {"*": list(file.tensors.values())}, lambda result: seen.append(id(result)) if result else None
-        )
-        assert set(seen) == {id(found)}
-        assert len(seen) == len(found.values)
-        seen.clear()
         examined = health.examine(file, lambda result: seen.append(id(result)) if result else None)
         assert set(seen) == {id(examined)}
 
@@ -195,7 +189,7 @@ def test_an_error_is_shown_and_does_not_start_the_work_again_at_each_move(monkey
         started.append(what)
         raise FileError("the disk is broken")
 
-    monkeypatch.setattr("ggcp_schema.browse.tables.measure_all", fail)
+    monkeypatch.setattr(Document, "examine", fail)
     monkeypatch.setattr(Document, "study", fail)
 
     async def script(browser: Browser) -> None:
