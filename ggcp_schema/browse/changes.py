@@ -12,6 +12,7 @@ from textual.message import Message
 
 from ggcp_schema.browse.document import Document, holders, readable_name
 from ggcp_schema.browse.lines import bar, fit, ink, number
+from ggcp_schema.browse.panes import Moved
 from ggcp_schema.browse.tables import Table
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.gguf.entries import KeyValue
@@ -121,14 +122,6 @@ class Found(Message):
         self.found = found
 
 
-class Chosen(Message):
-    """The cursor stands on another change."""
-
-    def __init__(self, change: Change) -> None:
-        super().__init__()
-        self.change = change
-
-
 class Changes(Table):
     """The Changes tab: the fields first."""
 
@@ -150,7 +143,11 @@ class Changes(Table):
         super().update()
 
     def moved(self, row: Change) -> None:
-        self.post_message(Chosen(row))
+        """Select the change in A, or in B if A lacks it; do nothing if it is a field of neither, as `n_rot` may be."""
+        places = zip(self.documents, row.places)
+        place = next(((document, at) for document, at in places if at[0] is not None), None)
+        if place is not None:
+            self.post_message(Moved(self, place[0], field=place[1][0], offset=place[1][1]))
 
     chosen = moved
 

@@ -134,7 +134,7 @@ class HexView(LineView):
         self.put(min(cursor, max(0, self.file.size - 1)), centre=True)
 
     def moved(self) -> None:
-        self.post_message(Moved(self, self.cursor))
+        self.post_message(Moved(self, self.document, offset=self.cursor))
 
     def action_move_lines(self, step: int) -> None:
         offset = self.cursor + step * self.per_line
@@ -224,20 +224,20 @@ class HexView(LineView):
 
     def _digits(self, data: bytes, start: int, styles: list[tuple[Style, Style]]) -> Iterator[Segment]:
         """Yield the hex digits, with brackets around the selected field."""
-        chosen, marked = self.selection, self.ink("selected")
-        for index, (byte, (style, shade)) in enumerate(zip(data, styles)):
-            offset, joins = start + index, index > 0 and styles[index - 1][1] == shade
-            bracket = "[" if chosen and offset == chosen.start else "]" if chosen and offset == chosen.stop else ""
-            bracket = "" if bracket == "]" and not index else bracket
-            mark = bracket or ("!" if offset == self.damage_at else " ")
-            gap = "" if not index or index % 8 else " "
-            before = mark + gap if mark == "]" else gap + mark
-            yield Segment(before, marked if bracket else shade if joins else Style())
-            yield Segment(f"{byte:02x}", style)
-        end, column = start + len(data), self.grid.byte_column(len(data) - 1) + 2
-        closing = bool(chosen) and start < chosen.stop == end
-        yield Segment("]" if closing else " ", marked if closing else Style())
-        yield Segment(" " * (self.grid.text_column - column - 1))
+        chosen, count = self.selection, len(data)
+        for index in range(count + 1):
+            offset, is_byte = start + index, index < count
+            mark = "!" if is_byte and offset == self.damage_at else " "
+            if chosen and is_byte and offset == chosen.start:
+                mark = "["
+            elif chosen and index and offset == chosen.stop:
+                mark = "]"
+            gap = " " if is_byte and index and index % 8 == 0 else ""
+            joins = 0 < index < count and styles[index - 1][1] == styles[index][1]
+            style = self.ink("selected") if mark in "[]" else styles[index][1] if joins else Style()
+            yield Segment(mark + gap if mark == "]" else gap + mark, style)
+            yield Segment(f"{data[index]:02x}" if is_byte else "", styles[index][0] if is_byte else None)
+        yield Segment(" " * (self.grid.text_column - self.grid.byte_column(count - 1) - 3))
 
     def _styles(self, offset: int, here: list[Piece]) -> tuple[Style, Style]:
         """Return the style of a byte, and that of the gap before it."""

@@ -85,11 +85,19 @@ class Keys(Footer):
 
 
 class Moved(Message):
-    """The user moved in a pane to a byte, or to a tensor."""
+    """The user moved in a widget to a field, a tensor or a byte of a document."""
 
-    def __init__(self, origin: Widget, offset: int | None = None, tensor: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        origin: Widget,
+        document: Document,
+        *,
+        field: Field | None = None,
+        tensor: Tensor | None = None,
+        offset: int | None = None,
+    ) -> None:
         super().__init__()
-        self.origin, self.offset, self.tensor = origin, offset, tensor
+        self.origin, self.document, self.field, self.tensor, self.offset = origin, document, field, tensor, offset
 
 
 class Words(Static):
@@ -276,7 +284,8 @@ class FileMap(Widget):
         place, size = event.get_content_offset(self), self.document.file.size
         if place is not None and size:
             cell = place.y * self.size.width + place.x
-            self.post_message(Moved(self, min(size - 1, size * cell // (self.size.width * self.size.height))))
+            offset = min(size - 1, size * cell // (self.size.width * self.size.height))
+            self.post_message(Moved(self, self.document, offset=offset))
 
 
 def describe(document: Document, field: Field) -> Iterator[tuple[str, str]]:
@@ -306,17 +315,10 @@ def describe(document: Document, field: Field) -> Iterator[tuple[str, str]]:
     damage = document.file.damage
     if damage is not None and document.marks.get(field.path, "").startswith("damage"):
         yield "damage", f"{damage.path}: expected {damage.expected}, found {damage.found}"
-    yield "format", document.file.format.title
-    if document.summary is not None and document.summary.era is not None:
-        yield "era", document.summary.era.writer_text
     if not field.is_leaf:
-        children = field.children()
-        yield "fields", f"{len(children):,}"
-        for index in range(min(len(children), MEMBERS)):
-            child = children[index]
+        yield "fields", f"{len(field.children()):,}"
+        for child in field.children()[:MEMBERS]:
             yield "", f"{child.name:<18} {child.type:<8} {child.docs}"
-        if len(children) > MEMBERS:
-            yield "", f"… and {len(children) - MEMBERS:,} more"
 
 
 class Schema(Pane):

@@ -15,9 +15,9 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container, Horizontal
 from textual.screen import Screen
 from textual.widget import Widget
-from textual.widgets import TabbedContent, TabPane, Tabs, Tree
+from textual.widgets import TabbedContent, TabPane, Tabs
 
-from ggcp_schema.browse.changes import Changes, Chosen, Found, counterpart
+from ggcp_schema.browse.changes import Changes, Found, counterpart
 from ggcp_schema.browse.commands import Command, CommandWindow, converting, exporting, extracting, printing
 from ggcp_schema.browse.document import READ_ERRORS, Document
 from ggcp_schema.browse.hexview import HexView
@@ -44,12 +44,10 @@ LOW = 30  # lines below which empty lines are saved
 def check_same_file(source: Source) -> None:
     """Check that the path still leads to the file that is open, and that it has not changed. Raises `FileError`."""
     source.check_unchanged()
-    try:
-        same = os.path.samestat(os.stat(source.path), os.fstat(source.file.fileno()))
-    except FileNotFoundError as error:
-        raise FileError(f"{source.path} was deleted or renamed while it was open") from error
-    if not same:
-        raise FileError(f"{source.path} was replaced by another file while it was open", "Press r to open that one.")
+    with suppress(FileNotFoundError):
+        if os.path.samestat(os.stat(source.path), os.fstat(source.file.fileno())):
+            return
+    raise FileError(f"{source.path} was replaced by another file, or deleted, while it was open", "Press r to open it.")
 
 
 def numbered(action: str, titles: Iterable[str]) -> list[BindingType]:
@@ -124,18 +122,14 @@ class FileScreen(Screen[None]):
 
     def on_mount(self) -> None:
         self.query_one(Tabs).can_focus = False
-        for frame, title in zip(self.frames, self.titles()):
-            frame.border_title = title.replace("[", r"\[")
+        for frame, title in zip(self.frames, self.NAMES):
+            frame.border_title = title
         self.show_panes()
         self.set_interval(WATCH, self.look_for_changes)
         for document in self.documents:
             Job(self, partial(self.studied, document)).start(document.study, delay=AFTER_PAINT)
         self.trees[0].focus()
         self.call_after_refresh(self.begin)
-
-    def titles(self) -> Iterable[str]:
-        """Return the titles of the frames."""
-        return self.NAMES
 
     @reads_file
     def begin(self) -> None:
@@ -319,33 +313,15 @@ class FileScreen(Screen[None]):
 
     @reads_file
     def on_moved(self, message: Moved) -> None:
-        offset, tensor = message.offset, message.tensor
-        if isinstance(message.origin, HexView):
-            self.side = self.views.index(message.origin)
-        if offset is None:
-            if tensor is not None:
-                self.select(self.document.field_of(tensor), origin=message.origin)
-            return
-        field = self.document.file.at(offset)
-        if tensor is not None and self.document.tensor_of(self.field) == tensor:
-            field = self.field  # the tree need not move to the data of a tensor that is selected already
+        """Select what the user moved to."""
+        self.side = self.documents.index(message.document)
+        field, tensor, offset = message.field, message.tensor, message.offset
+        if field is None and offset is not None:
+            same = tensor is not None and self.document.tensor_of(self.field) == tensor
+            field = self.field if same else self.document.file.at(offset)  # the tree need not move to its data
+        elif field is None and tensor is not None:
+            field = self.document.field_of(tensor)
         self.select(field, offset, origin=message.origin)
-
-    @reads_file
-    def on_tree_node_highlighted(self, event: Tree.NodeHighlighted[Any]) -> None:
-        tree: Any = event.control
-        if isinstance(event.node.data, Field) and event.node is not tree.root:  # the root has no row
-            self.side = self.documents.index(tree.document)
-            self.select(event.node.data, origin=tree)
-
-    @reads_file
-    def on_chosen(self, message: Chosen) -> None:
-        """Select the change in A, or in B if A lacks it; do nothing if it is a field of neither, as `n_rot` may be."""
-        for side, (field, offset) in enumerate(message.change.places):
-            if field is not None:
-                self.side = side
-                self.select(field, offset)
-                return
 
     def on_found(self, message: Found) -> None:
         for tree, marks in zip(self.trees, message.found.marks):
@@ -435,9 +411,6 @@ class BrowseScreen(FileScreen):
     NAMES = ("Fields", "Tabs", "Bytes")
     BINDINGS: ClassVar[list[BindingType]] = numbered("tab", (kind.TITLE for kind in KINDS))
 
-    def titles(self) -> Iterable[str]:
-        return ("Fields", "1 … 7", "Bytes")
-
 
 class PairScreen(FileScreen):
     """Two files: both trees at the top, then the changes, then the bytes of both."""
@@ -445,7 +418,3 @@ class PairScreen(FileScreen):
     KINDS = (Changes,)
     NAMES = ("A", "B", "Changes", "Bytes A", "Bytes B")
     BINDINGS: ClassVar[list[BindingType]] = numbered("open", NAMES)
-
-    def titles(self) -> Iterable[str]:
-        a, b = self.documents
-        return (f"A: {a.name}", f"B: {b.name}", *self.NAMES[2:])

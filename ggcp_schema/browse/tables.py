@@ -58,7 +58,6 @@ class Table(Pane, can_focus=False):
     """A tab with rows of what is measured once, when it is first opened."""
 
     rows: Sequence[Any] = ()
-    complete = False
 
     def __init__(self, *documents: Document) -> None:
         super().__init__(*documents)
@@ -87,12 +86,8 @@ class Table(Pane, can_focus=False):
         """Act on a row, on Enter or a click."""
 
     def show(self, field: Field | None) -> None:
-        if not (self.complete or self.job.working or self.error):
+        if self.found is None and not (self.job.working or self.error):
             self.job.start(self.measure)
-
-    def reported(self, result: Any, *, done: bool) -> None:
-        super().reported(result, done=done)
-        self.complete = done and not self.error
 
     def update(self) -> None:
         super().update()
@@ -125,13 +120,12 @@ class TensorTable(Table):
 
     def reported(self, result: Any, *, done: bool) -> None:
         super().reported(result, done=done)
-        if done:
-            self.follow()
+        self.follow()
 
     def moved(self, row: Any) -> None:
         tensor = self.tensor_of(row)
         if tensor is not None:
-            self.post_message(Moved(self, tensor=tensor))
+            self.post_message(Moved(self, self.document, tensor=tensor))
 
     def name_text(self, tensor: Tensor, width: int) -> Segment:
         """Return the path of a tensor, cut at its start."""
@@ -165,9 +159,10 @@ class HealthView(TensorTable):
             path = self.found.moments.embeddings
             embeddings = next(each.tensor for each in self.found.rows if each.tensor.path == path)
             size = embeddings.shape[0] * (embeddings.nbytes // embeddings.n_elements)
-            self.post_message(Moved(self, embeddings.offset + row * size, embeddings))
+            offset = embeddings.offset + row * size
+            self.post_message(Moved(self, self.document, offset=offset, tensor=embeddings))
         elif isinstance(row, Unsound):
-            self.post_message(Moved(self, row.start))
+            self.post_message(Moved(self, self.document, offset=row.start))
 
     # Drawing -----------------------------------------------------------------------------------------------
 
@@ -267,7 +262,7 @@ class Layers(TensorTable):
         for name in STATISTICS:
             chosen = name == self.statistic
             text.append(f"[{name}]" if chosen else f" {name} ", ink(self, "accent" if chosen else "detail"))
-        progress = "" if self.complete else f" {len(self.values):,} tensors"
+        progress = f" {len(self.values):,} tensors" if self.job.working else ""
         return text.append(progress, ink(self, "detail"))
 
     def draw(self, row: tuple[str, Tensor | None], width: int) -> list[Segment]:

@@ -15,6 +15,7 @@ from textual.widgets.tree import TreeNode
 from ggcp_schema.browse.document import READ_ERRORS, Document
 from ggcp_schema.browse.jobs import reads_file
 from ggcp_schema.browse.lines import fit, ink
+from ggcp_schema.browse.panes import Moved
 from ggcp_schema.constructs import short_size
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.inspect.text import count_text, escape, shape_text, value_text
@@ -169,6 +170,10 @@ class TreeView(Tree["Field | Group"]):
         while up is not None:
             self._opened.discard(up)
             up = up.parent
+
+    def on_tree_node_highlighted(self, event: Tree.NodeHighlighted[Any]) -> None:
+        if isinstance(event.node.data, Field) and event.node is not self.root:  # the root has no row
+            self.post_message(Moved(self, self.document, field=event.node.data))
 
     def action_into(self) -> None:
         node = self.cursor_node

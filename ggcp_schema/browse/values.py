@@ -68,6 +68,10 @@ class Cells(LineView):
     texts: Callable[[int], str] | None = None  # of the tokens to which the rows belong
     column = 0
 
+    def __init__(self, document: Document) -> None:
+        super().__init__()
+        self.document = document
+
     def put_table(self, table: Table | None, texts: Callable[[int], str] | None) -> None:
         """Show another table."""
         self.table, self.texts, self.cursor, self.column = table, texts, 0, 0
@@ -108,7 +112,8 @@ class Cells(LineView):
         if self.table is not None:
             tensor = self.table.tensor
             size = tensor.nbytes // tensor.n_elements
-            self.post_message(Moved(self, tensor.offset + self.element * size, tensor))
+            offset = tensor.offset + self.element * size
+            self.post_message(Moved(self, self.document, offset=offset, tensor=tensor))
 
     def put(self, index: int, *, centre: bool = False) -> None:
         super().put(index, centre=centre)
@@ -184,7 +189,7 @@ class Values(TensorPane, can_focus=False):
 
     def __init__(self, *documents: Document) -> None:
         super().__init__(*documents)
-        self.cells = Cells()
+        self.cells = Cells(self.document)
         self.watch(self.cells, "scroll_x", self.on_moved, init=False)
 
     @property

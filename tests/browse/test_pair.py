@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType, GGUFWriter
 
-from ggcp_schema.browse.changes import Change, Chosen, compare, counterpart
+from ggcp_schema.browse.changes import Change, compare, counterpart
 from ggcp_schema.browse.document import Document
 from ggcp_schema.formats import open_file
 from ggcp_schema.inspect.diff import FieldRow
@@ -188,7 +188,7 @@ def test_tab_goes_through_all_panes() -> None:
         screen = browser.pair
         before = (screen.side, screen.field)
         nowhere = Change(FieldRow("n_rot", "different", None, None), "n_rot", ((None, None), (None, None)))
-        screen.post_message(Chosen(nowhere))
+        screen.panes[0].moved(nowhere)
         await browser.painted()
         assert (screen.side, screen.field) == before
 
