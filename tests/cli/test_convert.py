@@ -468,7 +468,11 @@ def test_names_of_outputs_in_a_folder(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    assert_refused(run_cli("convert", ADAM, "--into", tmp_path / "file"), 2, f"{tmp_path / 'file'}: File exists")
+    assert_refused(
+        run_cli("convert", ADAM, "--into", tmp_path / "file"),
+        2,
+        f"{tmp_path / 'file'}: cannot make a folder: File exists",
+    )
 
 
 # Refused ---------------------------------------------------------------------------------------------------
