@@ -18,14 +18,9 @@ from ggcp_schema.llama.state import Loss, State
 if TYPE_CHECKING:
     from ggcp_schema.llama.adam import AdamParams
 
-COUNTS = ("optimizer.iter", names.OPTIMIZER_ITERATION_COUNT)
-LOSSES = (
-    "optimizer.state.fx_best",
-    "optimizer.state.fx_prev",
-    names.ADAM_BEST_LOSS,
-    names.ADAM_PREVIOUS_LOSS,
-    names.LBFGS_BEST_LOSS,
-)
+COUNT = "optimizer.iter"
+LOSSES = ("optimizer.state.fx_best", "optimizer.state.fx_prev")
+LOSS_KEYS = (names.ADAM_BEST_LOSS, names.ADAM_PREVIOUS_LOSS, names.LBFGS_BEST_LOSS)
 
 
 def state_of(file: File) -> State | None:
@@ -37,7 +32,7 @@ def state_of(file: File) -> State | None:
         {path: tensor for path, tensor in tensors.items() if tensor.type == "F32" and not tensor.is_null}
         for tensors in (file.model_tensors, file.state_tensors)
     )
-    is_training = any(_stated(file, path) is not None for path in (*COUNTS, "optimizer.nx"))
+    is_training = any(_stated(file, path) is not None for path in (COUNT, "optimizer.nx"))
     if not is_training or not model:
         return None
     iterations = iterations_of(file) or 0
@@ -49,7 +44,7 @@ def state_of(file: File) -> State | None:
         adam_of(file, iterations),
         [
             Loss(path, file.find(path).offset, value)
-            for path in LOSSES
+            for path in (LOSS_KEYS if file.key_values else LOSSES)
             if isinstance(value := _stated(file, path), float)
         ],
         partial(_proven_order, model, vectors),
@@ -71,8 +66,8 @@ def _proven_order(model: Mapping[str, Tensor], vectors: Mapping[str, Tensor]) ->
 
 def iterations_of(file: File) -> int | None:
     """Return the count of the optimizer's iterations; None if the file, or the whole part of it, does not tell."""
-    counts = (_stated(file, path) for path in COUNTS)
-    return next((count for count in counts if isinstance(count, int)), None)
+    count = _stated(file, COUNT)
+    return count if isinstance(count, int) else None
 
 
 def adam_of(file: File, iterations: int) -> AdamParams | None:
