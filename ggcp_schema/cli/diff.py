@@ -198,19 +198,6 @@ class FieldJson(TypedDict):
     b: Any
 
 
-class TensorJson(TypedDict):
-    """A tensor as JSON: its shapes in ggml order, and how far the elements are apart."""
-
-    name: str
-    verdict: Verdict
-    a: Sequence[int] | None
-    b: Sequence[int] | None
-    differing: int | None
-    largest: float | None
-    rms: float | None
-    relative: float | None
-
-
 class JSON(TypedDict):
     """A comparison; no list has more than 10,000 rows, of which the equal ones come last."""
 
@@ -220,7 +207,7 @@ class JSON(TypedDict):
     change: Change | None
     counts: Counts
     fields: Iterable[FieldJson]
-    tensors: Iterable[TensorJson]
+    tensors: Iterable[TensorRow]
     not_compared: Sequence[Omission]
     notes: Sequence[str]
 
@@ -240,7 +227,7 @@ def as_dict(a: str, b: str, found: Comparison) -> JSON:
             "not_compared": found.omitted.counts.total(),
         },
         "fields": map(_field_as_dict, found.fields),
-        "tensors": map(_tensor_as_dict, found.tensors),
+        "tensors": iter(found.tensors),
         "not_compared": found.omitted[:MAX_ROWS],
         "notes": found.notes,
     }
@@ -249,19 +236,6 @@ def as_dict(a: str, b: str, found: Comparison) -> JSON:
 def _field_as_dict(row: FieldRow) -> FieldJson:
     a, b = _json_value(row.a, row.b), _json_value(row.b, row.a)
     return {"name": row.name, "verdict": row.verdict, "a": a, "b": b}
-
-
-def _tensor_as_dict(row: TensorRow) -> TensorJson:
-    return {
-        "name": row.name,
-        "verdict": row.verdict,
-        "a": row.a and row.a.shape,
-        "b": row.b and row.b.shape,
-        "differing": row.differing,
-        "largest": row.largest,
-        "rms": row.rms,
-        "relative": row.relative,
-    }
 
 
 def _json_value(side: KeyValue | None, other: KeyValue | None) -> Any:

@@ -19,7 +19,7 @@ import typer
 
 from ggcp_schema.cli import discard_output
 from ggcp_schema.errors import GgcpError, MalformedError
-from ggcp_schema.files.json_keys import json_attributes
+from ggcp_schema.files.json_keys import json_record
 from ggcp_schema.inspect import MARK, PROGRESS
 from ggcp_schema.inspect.text import cells, escape
 from ggcp_schema.inspect.words import CODES, WITH_TEXT
@@ -199,9 +199,8 @@ def _array_parts(items: Iterable[Any]) -> Iterator[str]:
 
 def to_json(value: Any) -> Any:
     """Return the value as JSON has it: records as objects, bytes as hex, dates and what JSON does not know as text."""
-    attributes = json_attributes(value.__class__)
-    if attributes is not None:
-        value = {key: getattr(value, name) for key, name in attributes.items()}
+    record = json_record(value)
+    value = value if record is None else record
     if isinstance(value, dict | MappingProxyType):
         found: dict[Any, Any] = {}
         for key, item in value.items():

@@ -17,11 +17,10 @@ from ggcp_schema.cli.tensors import Moments, Order
 from ggcp_schema.errors import UsageError
 from ggcp_schema.formats import open_file
 from ggcp_schema.inspect.health import Examination, examine
-from ggcp_schema.inspect.stats import Flag, Stats, flags, measure, measure_state, optimizer_facts
-from ggcp_schema.inspect.tensors import Listed, ListedJson, moments, order_of, select
+from ggcp_schema.inspect.stats import Flag, Measured, Stats, flags, measure, measure_state, optimizer_facts
+from ggcp_schema.inspect.tensors import moments, order_of, select
 from ggcp_schema.inspect.text import count_text, escape
 from ggcp_schema.inspect.words import FLAGS
-from ggcp_schema.llama.state import Unsound
 
 NUMBERS = ("min", "max", "mean", "std", "RMS", "zeros", "NaN", "Inf")
 HEAD = ("tensor", *NUMBERS, "histogram", "flags")
@@ -31,25 +30,7 @@ BLOCKS, PLAIN = "▁▂▃▄▅▆▇█", ".:-=+*#@"
 HEALTH = ("parameter", "RMS", "m", "v", "m/√v", "v = 0", "NaN", "Inf")
 
 
-class StatsJson(ListedJson):
-    """The statistics of a tensor as JSON: the attributes of `Stats`, null if its elements cannot be read."""
-
-    count: int | None
-    nan: int | None
-    inf: int | None
-    zeros: int | None
-    min: float | None
-    max: float | None
-    mean: float | None
-    std: float | None
-    rms: float | None
-    histogram: Sequence[int] | None
-    sampled: int | None
-    flags: Sequence[Flag]
-    unsound: Sequence[Unsound]
-
-
-JSON = list[StatsJson] | Examination
+JSON = list[Measured] | Examination
 
 
 def stats(
@@ -106,17 +87,18 @@ def stats(
             )
         opened.source.check_unchanged()
         flagged = flags(list(zip(found, results, strict=True)), optimizer_facts(opened))
+        rows = [
+            Measured(item, result, codes, [bad for bad in unsound if bad.path == (item.path or item.name)])
+            for item, result, codes in zip(found, results, flagged, strict=True)
+        ]
         if as_json:
-            print_json_array(
-                as_dict(item, result, codes, [bad for bad in unsound if bad.path == (item.path or item.name)])
-                for item, result, codes in zip(found, results, flagged, strict=True)
-            )
+            print_json_array(rows)
         else:
-            print_table(HEAD, lambda: map(_row, found, results, flagged), right=NUMBERS, optional=DROPPED, width=width)
+            print_table(HEAD, lambda: map(_cells, rows), right=NUMBERS, optional=DROPPED, width=width)
             echo()
-            for item, codes in zip(found, flagged, strict=True):
-                if codes:
-                    echo(f"{paint('flag', 'red')} {escape(item.name)}: {flags_text(codes)}")
+            for row in rows:
+                if row.flags:
+                    echo(f"{paint('flag', 'red')} {escape(row.item.name)}: {flags_text(row.flags)}")
             for bad in unsound:
                 echo(f"{paint('unsound', 'red')} {escape(bad.path)}: {escape(bad.message)}")
             if not any(flagged):
@@ -126,26 +108,6 @@ def stats(
         if left_out > 0:
             typer.echo(f"ggcp-schema: {left_out:,} more tensors were not measured: name them by a PATTERN", err=True)
         raise_damage(opened.damage)
-
-
-def as_dict(item: Listed, stats: Stats | None, flags: Sequence[Flag], unsound: Sequence[Unsound]) -> StatsJson:
-    """Return what is known of a tensor for JSON."""
-    return {
-        **item.as_dict(),
-        "count": stats and stats.count,
-        "nan": stats and stats.nan,
-        "inf": stats and stats.inf,
-        "zeros": stats and stats.zeros,
-        "min": stats and stats.min,
-        "max": stats and stats.max,
-        "mean": stats and stats.mean,
-        "std": stats and stats.std,
-        "rms": stats and stats.rms,
-        "histogram": stats and stats.histogram,
-        "sampled": stats and stats.sampled,
-        "flags": flags,
-        "unsound": unsound,
-    }
 
 
 def flags_text(flags: Sequence[Flag]) -> str:
@@ -185,8 +147,9 @@ def ranges(numbers: Sequence[int]) -> Iterator[str]:
             start = index
 
 
-def _row(item: Listed, stats: Stats | None, flags: Sequence[Flag]) -> tuple[str, ...]:
-    return item.name, *cells(stats), flags_text(flags) if stats else f"{item.tensor.type}, not measured"
+def _cells(row: Measured) -> tuple[str, ...]:
+    last = flags_text(row.flags) if row.stats else f"{row.item.tensor.type}, not measured"
+    return row.item.name, *cells(row.stats), last
 
 
 def cells(stats: Stats | None) -> list[str]:

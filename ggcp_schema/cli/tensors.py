@@ -12,14 +12,14 @@ from ggcp_schema.cli.options import File, Json, Width
 from ggcp_schema.cli.output import print_json_array, raise_damage
 from ggcp_schema.cli.table import print_table
 from ggcp_schema.formats import open_file
-from ggcp_schema.inspect.tensors import Listed, ListedJson, listed, moments, order_of
+from ggcp_schema.inspect.tensors import Listed, listed, moments, order_of
 from ggcp_schema.inspect.text import shape_text
 from ggcp_schema.inspect.words import role_text
 from ggcp_schema.llama.parameters import known_order
 
 OTHER_NAME = {True: "GGUF name", False: "ggcp path"}  # of files that name tensors by paths, and of others
 HEAD = ("ggml shape", "type", "offset", "bytes", "role")
-JSON = list[ListedJson]
+JSON = list[Listed]
 DROPPED = ("role", "type")  # on a narrow terminal, after the other name, in this order
 
 Order = Annotated[
@@ -56,7 +56,7 @@ def tensors(
     with open_file(file, partial=True) as opened:
         found = partial(moments, opened, order_of(opened, order)) if by_parameter else partial(listed, opened)
         if as_json:
-            print_json_array(item.as_dict() for item in found())
+            print_json_array(found())
         else:
             head = ("tensor", OTHER_NAME[any(item.name == item.path for item in islice(found(), 1))], *HEAD)
             print_table(

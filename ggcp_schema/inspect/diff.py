@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
+from ggcp_schema.files.json_keys import json_keys
 from ggcp_schema.files.values import same_value
 from ggcp_schema.formats.file import File
 from ggcp_schema.gguf.entries import KeyValue
@@ -36,6 +37,7 @@ class FieldRow(NamedTuple):
     b: KeyValue | None
 
 
+@json_keys("name verdict a=a.shape b=b.shape differing largest rms relative")
 class TensorRow(NamedTuple):
     """A tensor in both files; `a` or `b` is None if only the other file has it.
 

@@ -35,7 +35,10 @@ class NoLosses(NamedTuple):
     previous: None = None
 
 
-@json_keys("type inferred by_size by_records confirmed iter just_initialized n_params past lbfgs_m n_no_improvement")
+@json_keys(
+    "type inferred by_size=inference.by_size by_records=inference.by_records confirmed=inference.confirmed iter "
+    "just_initialized n_params past lbfgs_m n_no_improvement"
+)
 class OptimizerSummary(NamedTuple):
     """The optimizer's counts; None for what the file does not store. `inference` tells how the type of v1 was found."""
 
@@ -53,26 +56,11 @@ class OptimizerSummary(NamedTuple):
         """True if the file does not store the type."""
         return self.inference is not None
 
-    @property
-    def by_size(self) -> OptimizerType | None:
-        """The type that the size of the state tells; None if the type is stored."""
-        return self.inference and self.inference.by_size
-
-    @property
-    def by_records(self) -> OptimizerType | None:
-        """The type that the shapes of the records tell; None if they do not, or the type is stored."""
-        return self.inference and self.inference.by_records
-
-    @property
-    def confirmed(self) -> bool | None:
-        """True if both tell the same type; None if the type is stored."""
-        return self.inference and self.inference.confirmed
-
 
 @json_keys(
-    "file format kind size state version layout writer era rms_eps train_its train_samples train_tokens n_ctx "
-    "context=context_text loss=stored_loss optimizer order scale hparams n_ff n_ff_source n_ff_by_n_mult n_params "
-    "tensor_types n_tokens bytes details findings unsound damage condition next"
+    "file format kind size state version layout writer era rms_eps train_its train_samples train_tokens "
+    "n_ctx=context.tokens context=context_text loss=stored_loss optimizer order scale hparams n_ff n_ff_source "
+    "n_ff_by_n_mult n_params tensor_types n_tokens bytes details findings unsound damage condition next"
 )
 class Summary(NamedTuple):
     """What `info` says about a file. None for what the file does not say, or what damage hides.
@@ -142,11 +130,6 @@ class Summary(NamedTuple):
     def context(self) -> Context:
         """The tokens of a sample of the training, and what is known of them in words."""
         return context_of(self.train_samples, self.train_tokens, (self.hparams or {}).get("n_ctx"))
-
-    @property
-    def n_ctx(self) -> int | None:
-        """The tokens of a sample; None if they are not known."""
-        return self.context.tokens
 
     @property
     def context_text(self) -> str | None:

@@ -73,7 +73,7 @@ def find_moments(file: File) -> Moments:
     )
 
 
-@json_keys("path type rms nan inf m v ratio unused")
+@json_keys("path=tensor.path type=tensor.type rms nan inf m v ratio unused")
 @dataclass(frozen=True)
 class Health:
     """The state of a parameter and its moments.
@@ -95,22 +95,12 @@ class Health:
     largest: float | None = None
 
     @property
-    def path(self) -> str:
-        """The path of the tensor."""
-        return self.tensor.path
-
-    @property
-    def type(self) -> str:
-        """The element type."""
-        return self.tensor.type
-
-    @property
     def is_measured(self) -> bool:
         """True if the elements can be read."""
         return self.tensor.is_readable
 
 
-@json_keys("verdict moments=evidence n_tokens dead_tokens=dead unsound tensors=rows")
+@json_keys("verdict moments=moments.evidence n_tokens dead_tokens=dead unsound tensors=rows")
 @dataclass
 class Examination:
     """What is known so far: a row for each of `total` tensors, and the tokens whose embeddings were never trained.
@@ -147,11 +137,6 @@ class Examination:
         if not self.is_sound:
             return "not-finite" if self.nan or self.inf else "unsound"
         return "healthy" if len(self.rows) > self.skipped else "not-measured"
-
-    @property
-    def evidence(self) -> str:
-        """How the order of the moments is known."""
-        return self.moments.evidence
 
     @property
     def text(self) -> str:

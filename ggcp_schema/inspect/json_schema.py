@@ -38,7 +38,7 @@ def _schema(kind: Any) -> dict[str, Any]:
     attributes = json_attributes(kind)
     if attributes is not None or is_typeddict(kind):
         hints = (
-            get_type_hints(kind) if attributes is None else {key: _hint(kind, name) for key, name in attributes.items()}
+            get_type_hints(kind) if attributes is None else {key: _hint(kind, *way) for key, way in attributes.items()}
         )
         hints |= {f"{name}_text": text for name, text in WITH_TEXT.items() if name in hints}
         return {
@@ -52,11 +52,20 @@ def _schema(kind: Any) -> dict[str, Any]:
     return {"type": "array", "items": _schema(args[0])}
 
 
-def _hint(kind: Any, name: str) -> Any:
-    """Return the type of an attribute of a record: a property, or a field. Types of other fields may be unknown."""
+def _hint(kind: Any, name: str, *further: str) -> Any:
+    """Return the type of an attribute of a record: a property, or a field. Types of other fields may be unknown.
+
+    `further` leads on to an attribute of that; it is None too if that may be.
+    """
     found = getattr(kind, name, None)
     if isinstance(found, property):
-        return get_type_hints(found.fget)["return"]
-    owner = next(base for base in kind.__mro__ if name in getattr(base, "__annotations__", {}))
-    only = types.SimpleNamespace(__annotations__={name: owner.__annotations__[name]})
-    return get_type_hints(only, vars(sys.modules[owner.__module__]))[name]
+        hint = get_type_hints(found.fget)["return"]
+    else:
+        owner = next(base for base in kind.__mro__ if name in getattr(base, "__annotations__", {}))
+        only = types.SimpleNamespace(__annotations__={name: owner.__annotations__[name]})
+        hint = get_type_hints(only, vars(sys.modules[owner.__module__]))[name]
+    if not further:
+        return hint
+    is_optional = type(None) in get_args(hint)
+    inner = _hint(get_args(hint)[0] if is_optional else hint, *further)
+    return inner | None if is_optional else inner

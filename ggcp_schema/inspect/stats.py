@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import Literal, NamedTuple, final
 
 import numpy as np
 import numpy.typing as npt
 
+from ggcp_schema.files.json_keys import json_keys
 from ggcp_schema.files.tensor import Tensor, stream_values
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.state import adam_of, iterations_of
@@ -219,6 +220,21 @@ Flag = Literal[
     "m-without-v",
     "v-too-small",
 ]
+
+
+@json_keys(
+    "path=item.path gguf_name=item.gguf_name shape=item.shape offset=item.tensor.offset nbytes=item.tensor.nbytes "
+    "type=item.tensor.type role=item.role description=item.description count=stats.count nan=stats.nan inf=stats.inf "
+    "zeros=stats.zeros min=stats.min max=stats.max mean=stats.mean std=stats.std rms=stats.rms "
+    "histogram=stats.histogram sampled=stats.sampled flags unsound"
+)
+class Measured(NamedTuple):
+    """A tensor with its statistics, None if its elements cannot be read, and with what is wrong with it."""
+
+    item: Listed
+    stats: Stats | None
+    flags: Sequence[Flag]
+    unsound: Sequence[Unsound]
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
-from typing import Literal, NamedTuple, TypedDict
+from typing import Literal, NamedTuple
 
 from ggcp_schema.errors import GgcpError, PathError, UsageError, shell_word
+from ggcp_schema.files.json_keys import json_keys
 from ggcp_schema.files.tensor import ELEMENT_SIZES, Tensor
 from ggcp_schema.formats.file import File
 from ggcp_schema.inspect.text import value_text
@@ -27,19 +28,7 @@ Role = Literal["model", "adam", "lbfgs"]
 OPTIMIZERS: dict[str, Role] = {ADAM: "adam", LBFGS: "lbfgs"}
 
 
-class ListedJson(TypedDict):
-    """A tensor as JSON. The shape is in ggml order, and null of a NULL."""
-
-    path: str | None
-    gguf_name: str | None
-    shape: list[int] | None
-    offset: int
-    nbytes: int
-    type: str
-    role: Role
-    description: str
-
-
+@json_keys("path gguf_name shape offset=tensor.offset nbytes=tensor.nbytes type=tensor.type role description")
 class Listed(NamedTuple):
     """A tensor with its names and its role.
 
@@ -74,19 +63,15 @@ class Listed(NamedTuple):
             return None
         return self.path.removeprefix(STATE).partition("[")[0]
 
-    def as_dict(self) -> ListedJson:
-        """Return what is printed of it as JSON."""
-        tensor = self.tensor
-        return {
-            "path": self.path,
-            "gguf_name": self.gguf_name,
-            "shape": None if tensor.is_null else list(tensor.shape),
-            "offset": tensor.offset,
-            "nbytes": tensor.nbytes,
-            "type": tensor.type,
-            "role": self.role,
-            "description": role_text(self),
-        }
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """The shape in ggml order; None of a NULL."""
+        return self.tensor.shape or None
+
+    @property
+    def description(self) -> str:
+        """What it is, in words."""
+        return role_text(self)
 
 
 # Listing ---------------------------------------------------------------------------------------------------
