@@ -17,6 +17,7 @@ from ggcp_schema.cli.tensors import Moments, Order
 from ggcp_schema.errors import UsageError
 from ggcp_schema.formats import open_file
 from ggcp_schema.inspect.health import Examination, examine
+from ggcp_schema.inspect.soundness import bytes_read
 from ggcp_schema.inspect.stats import Flag, Measured, Stats, flags, measure, measure_state, optimizer_facts
 from ggcp_schema.inspect.tensors import moments, order_of, select
 from ggcp_schema.inspect.text import count_text, escape
@@ -80,8 +81,9 @@ def stats(
             found = list(moments(opened, order_of(opened, order), found))
         left_out = len(found) - MAX_TENSORS
         del found[MAX_TENSORS:]
-        with progress(sum(item.tensor.nbytes for item in found), "Measuring", quiet=quiet) as advance:
-            tensors = [item.tensor for item in found]
+        tensors = [item.tensor for item in found]
+        total = sum(tensor.nbytes for tensor in tensors) if pattern else bytes_read(opened, tensors)
+        with progress(total, "Measuring", quiet=quiet) as advance:
             results, unsound = (
                 (list(measure(tensors, advance)), []) if pattern else measure_state(opened, tensors, advance)
             )

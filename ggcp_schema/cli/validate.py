@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Literal, TypedDict
+from typing import Annotated, Literal, NamedTuple
 
 import typer
 
 from ggcp_schema.cli.files import files_in
 from ggcp_schema.cli.options import FILES_HELP, Json, Quiet
-from ggcp_schema.cli.output import Unread, echo, echo_error, json_text, paint, progress, unread, write
+from ggcp_schema.cli.output import ErrorJson, echo, echo_error, json_text, paint, progress, unread, write
 from ggcp_schema.errors import GgcpError, NotACheckpointError
+from ggcp_schema.files.json_keys import json_keys
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.rules import Oddity, Problem
 from ggcp_schema.inspect.text import count_text, escape
 from ggcp_schema.inspect.validate import Report, examine_data
 from ggcp_schema.inspect.validate import validate as check
-from ggcp_schema.llama.state import Unsound
 
-Outcome = Literal["valid", "unsound", "invalid", "unreadable", "damaged", "unknown"]
-EXIT_CODES: dict[Outcome, int] = {"valid": 0, "unsound": 1, "invalid": 1, "unreadable": 2, "damaged": 4, "unknown": 2}
+EXIT_CODES = {"valid": 0, "unsound": 1, "invalid": 1, "unreadable": 2, "damaged": 4, "unknown": 2}
 
 
 def validate(
@@ -49,23 +47,20 @@ def validate(
 
     Example: ggcp-schema validate --data --strict *.ggcp
     """
-    verdicts: Counter[Outcome] = Counter()
+    verdicts: Counter[str] = Counter()
     files = files_in(files)
-
-    def results() -> Iterator[Verdict]:
-        for file in files:
-            try:
-                result: Verdict = examine(file, data=data, strict=strict, quiet=as_json or quiet)
-            except GgcpError as error:
-                if len(files) == 1 and not as_json:
-                    raise
-                result = unreadable(file, error, quiet=as_json or quiet)
-                if len(files) == 1:
-                    echo_error(error)
-            verdicts[result["verdict"]] += 1
-            yield result
-
-    for result in results():
+    for file in files:
+        try:
+            result: JSON = examine(file, data=data, strict=strict, quiet=as_json or quiet)
+        except GgcpError as error:
+            if len(files) == 1 and not as_json:
+                raise
+            result = unreadable(file, error)
+            if not (as_json or quiet):
+                echo(f"{paint(result.verdict, 'red', bold=True)}: {escape(error.message)}")
+            elif len(files) == 1:
+                echo_error(error)
+        verdicts[result.verdict] += 1
         if as_json:
             write(json_text(result) + "\n")
     if len(files) > 1 and not (as_json or quiet):
@@ -73,130 +68,74 @@ def validate(
     raise typer.Exit(max(EXIT_CODES[verdict] for verdict in verdicts))
 
 
-def examine(file: Path, *, data: bool, strict: bool, quiet: bool) -> Verdict:
-    """Check a file. Print what was found and return the verdict; if `quiet`, return all of it for JSON."""
+def examine(file: Path, *, data: bool, strict: bool, quiet: bool) -> Report:
+    """Check a file. Print what was found, unless `quiet`, and return it."""
     with closing(Source(file)) as source:
-        report = check(source)
-        warnings, unsound = list(report.warnings), list[Unsound]()
+        report = check(source, strict=strict)
         if data:
-            from ggcp_schema.inspect.soundness import bytes_read_again
+            from ggcp_schema.inspect.soundness import bytes_read
 
-            total = sum(tensor.nbytes for tensor in report.readable) + bytes_read_again(report.file)
-            with progress(total, "Reading", quiet=quiet) as advance:
-                odd, unsound = examine_data(report, advance)
-            warnings += odd
+            with progress(bytes_read(report.file, report.readable), "Reading", quiet=quiet) as advance:
+                report = examine_data(report, advance)
         source.check_unchanged()
-        valid = report.valid and not (strict and warnings)
-        verdict: Outcome = "damaged" if report.damage else "invalid" if not valid else "unsound" if unsound else "valid"
-        if not quiet:
-            show(report, unsound, warnings, verdict, data=data)
-            return {"verdict": verdict}
-        return as_dict(report, unsound, warnings, verdict, data=data)
-
-
-def unreadable(file: Path, error: GgcpError, *, quiet: bool) -> Unreadable:
-    """Print that one of several files could not be checked, unless `quiet`, and return it for JSON."""
-    verdict: Outcome = "unknown" if isinstance(error, NotACheckpointError) else "unreadable"
     if not quiet:
-        echo(f"{paint(verdict, 'red', bold=True)}: {escape(error.message)}")
-    return {**unread(file, error), "format": None, "verdict": verdict, "valid": False}
+        show(report)
+    return report
 
 
-class Verdict(TypedDict):
-    """The verdict on a file."""
-
-    verdict: Outcome
-
-
-class Unreadable(Verdict, Unread):
+@json_keys("file error format verdict valid")
+class Unreadable(NamedTuple):
     """A file that could not be checked."""
 
-    format: None
-    valid: bool
-
-
-class Records(TypedDict):
-    """How many tensors were checked; `expected` is null if damage hides the number."""
-
-    checked: int
-    expected: int | None
-
-
-class More(TypedDict):
-    """How many were left out after the first 1,000."""
-
-    errors: int
-    warnings: int
-
-
-class Checked(Verdict):
-    """What was found in a file; `damage` is null if all was read."""
-
     file: str
-    format: str
-    valid: bool
-    records: Records
-    fields: int
-    data: bool
-    errors: Sequence[Problem]
-    unsound: Sequence[Unsound]
-    warnings: Sequence[Oddity]
-    more: More
-    damage: Problem | None
+    error: ErrorJson
+    verdict: Literal["unreadable", "unknown"]
+    format: None = None
+    valid: bool = False
 
 
-JSON = Checked | Unreadable
+JSON = Report | Unreadable
 
 
-def as_dict(report: Report, unsound: list[Unsound], warnings: list[Oddity], verdict: Outcome, *, data: bool) -> Checked:
-    """Return the findings for JSON."""
-    return {
-        "file": report.file.path,
-        "format": report.file.format.name,
-        "verdict": verdict,
-        "valid": report.valid and not unsound,
-        "records": {"checked": report.checked, "expected": report.expected},
-        "fields": report.fields,
-        "data": data,
-        "errors": report.errors,
-        "unsound": unsound,
-        "warnings": warnings,
-        "more": {"errors": report.errors.more, "warnings": report.warnings.more},
-        "damage": report.damage,
-    }
+def unreadable(file: Path, error: GgcpError) -> Unreadable:
+    """Return that a file could not be checked."""
+    is_unknown = isinstance(error, NotACheckpointError)
+    return Unreadable(**unread(file, error), verdict="unknown" if is_unknown else "unreadable")
 
 
-def show(report: Report, unsound: list[Unsound], warnings: list[Oddity], verdict: Outcome, *, data: bool) -> None:
+def show(report: Report) -> None:
     """Print a line for each finding, and the verdict."""
     errors = [*report.errors, *([report.damage] if report.damage else [])]
     for error in errors:
         echo(f"{paint('error:', 'red')} {place(error)}: {escape(error.message)}")
-    if report.errors.more:
-        echo(f"and {count_text(report.errors.more, 'more error')}")
-    for bad in unsound:
+    if report.more.errors:
+        echo(f"and {count_text(report.more.errors, 'more error')}")
+    for bad in report.unsound:
         echo(f"{paint('unsound:', 'red')} {escape(bad.path)}: {escape(bad.message)}")
-    for warning in warnings:
+    for warning in report.warnings:
         echo(f"{paint('warning:', 'yellow')} {place(warning)}: {escape(warning.message)}")
-    if report.warnings.more:
-        echo(f"and {count_text(report.warnings.more, 'more warning')}")
-    noun = "tensor"
-    if report.expected is None:
-        checked = count_text(report.checked, noun)
-        checked += "" if report.valid else " (the damage hides how many there are)"
-    elif report.expected == 0:
-        checked = f"no {noun}s"
-    else:
-        checked = f"{report.checked:,} of {count_text(report.expected, noun)}"
-    checked += f", {count_text(report.fields, 'field')}"
-    if data:
-        checked += f", {count_text(sum(tensor.n_elements for tensor in report.readable), 'value')}"
-        unread = len(report.file.tensors) - len(report.readable)
-        checked += f"; {count_text(unread, 'tensor')} not read" if unread else ""
-    n_errors, n_warnings = len(errors) + report.errors.more, len(warnings) + report.warnings.more
+    if report.more.warnings:
+        echo(f"and {count_text(report.more.warnings, 'more warning')}")
+    n_errors, n_warnings = len(errors) + report.more.errors, len(report.warnings) + report.more.warnings
     found = f"{count_text(n_errors, 'error')}, {count_text(n_warnings, 'warning')}"
-    found += f", {len(unsound):,} unsound" if unsound else ""
-    name, colour = escape(report.file.path), "green" if verdict == "valid" else "red"
-    echo(f"{paint(verdict, colour, bold=True)}: {name}: {found}; checked {checked}")
+    found += f", {len(report.unsound):,} unsound" if report.unsound else ""
+    name, colour = escape(report.file.path), "green" if report.verdict == "valid" else "red"
+    echo(f"{paint(report.verdict, colour, bold=True)}: {name}: {found}; checked {checked_text(report)}")
+
+
+def checked_text(report: Report) -> str:
+    """Return how much was checked, in words."""
+    checked, expected = report.records
+    if expected is None:
+        text = count_text(checked, "tensor") + (" (the damage hides how many there are)" if report.damage else "")
+    else:
+        text = f"{checked:,} of {count_text(expected, 'tensor')}" if expected else "no tensors"
+    text += f", {count_text(report.fields, 'field')}"
+    if report.data:
+        text += f", {count_text(sum(tensor.n_elements for tensor in report.readable), 'value')}"
+        unread = len(report.file.tensors) - len(report.readable)
+        text += f"; {count_text(unread, 'tensor')} not read" if unread else ""
+    return text
 
 
 def place(finding: Problem | Oddity) -> str:

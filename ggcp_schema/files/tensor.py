@@ -211,11 +211,17 @@ def stream_values(tensors: Sequence[Tensor]) -> Iterator[npt.NDArray[Any]]:
 
     An array is only valid until the next one is requested. Raises `UsageError` if a tensor's elements cannot be read.
     """
+    return (values for _, _, values in stream_pieces(tensors))
+
+
+def stream_pieces(tensors: Sequence[Tensor]) -> Iterator[tuple[Tensor, int, npt.NDArray[Any]]]:
+    """Yield what `stream_values` does, with the tensor before it, and the index of the first element."""
     for tensor in tensors:
         tensor.check_readable()
     for tensor in tensors:
-        if tensor.type in BLOCKS:
-            yield from tensor.values()
-        else:
-            for chunk in tensor.source.stream([(tensor.offset, tensor.nbytes)]):
-                yield decode(chunk, tensor.type, tensor.byte_order)
+        at = 0
+        chunks = () if tensor.type in BLOCKS else tensor.source.stream([(tensor.offset, tensor.nbytes)])
+        decoded = (decode(chunk, tensor.type, tensor.byte_order) for chunk in chunks)
+        for values in tensor.values() if tensor.type in BLOCKS else decoded:
+            yield tensor, at, values
+            at += len(values)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from ggcp_schema.files.tensor import Tensor, stream_pieces
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.state import state_of
-from ggcp_schema.llama.soundness import Look, examine
+from ggcp_schema.llama.soundness import Floats, Look, examine
 from ggcp_schema.llama.state import Unsound, order_of_x
 
 
@@ -19,7 +20,32 @@ def soundness(file: File, progress: Callable[[int], None] | None = None, look: L
     return [] if state is None else examine(state, progress, look)
 
 
-def bytes_read_again(file: File) -> int:
-    """Return the number of bytes that `soundness` reads a second time: x and the weights, if x holds them."""
+def look_once(file: File, tensors: Sequence[Tensor], look: Look, progress: Callable[[int], None]) -> list[Unsound]:
+    """Show the values of these tensors to `look`, and return what is unsound in the training state of their file.
+
+    What both need is read once. `progress` is called with the number of bytes just read. Raises `FileError` if the file
+    becomes too short, `UsageError` if the elements of a tensor cannot be read.
+    """
+    wanted, seen = {tensor.path for tensor in tensors}, set[str]()
+
+    def look_at_wanted(tensor: Tensor, at: int, values: Floats) -> None:
+        if tensor.path in wanted:
+            seen.add(tensor.path)
+            look(tensor, at, values)
+
+    unsound = soundness(file, progress, look_at_wanted)
+    for tensor, at, values in stream_pieces([tensor for tensor in tensors if tensor.path not in seen]):
+        look(tensor, at, values)
+        progress(tensor.nbytes * len(values) // tensor.n_elements)
+    return unsound
+
+
+def bytes_read(file: File, tensors: Sequence[Tensor]) -> int:
+    """Return the number of bytes that `look_once` reads, x and the weights twice if x holds them."""
     state = state_of(file)
-    return 0 if state is None or order_of_x(state) is None else 2 * state.vectors["x"].nbytes
+    if state is None:
+        return sum(tensor.nbytes for tensor in tensors)
+    vectors = state.vectors
+    examined = [*state.model.values(), *(vectors[name] for name in ("x", "m", "v", "mh", "vh") if name in vectors)]
+    nbytes = {tensor.path: tensor.nbytes for tensor in (*examined, *tensors)}
+    return sum(nbytes.values()) + (0 if order_of_x(state) is None else 2 * vectors["x"].nbytes)

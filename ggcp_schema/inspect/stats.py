@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ggcp_schema.files.json_keys import json_keys
-from ggcp_schema.files.tensor import Tensor, stream_values
+from ggcp_schema.files.tensor import Tensor, stream_pieces
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.state import adam_of, iterations_of
-from ggcp_schema.inspect.soundness import soundness
+from ggcp_schema.inspect.soundness import look_once
 from ggcp_schema.inspect.tensors import Listed
 from ggcp_schema.llama.adam import largest_ratio
 from ggcp_schema.llama.state import Unsound
@@ -115,19 +115,15 @@ def measure(tensors: Sequence[Tensor], progress: Callable[[int], None] | None = 
 
     `progress` is called with the number of bytes just read. Raises `FileError` if the file becomes too short.
     """
-    chunks = stream_values([tensor for tensor in tensors if tensor.is_readable])
     for tensor in tensors:
         if not tensor.is_readable:
             yield None
             continue
-        measurement, done = Measurement(tensor), 0
-        length, nbytes = tensor.block
-        while done < tensor.n_elements:
-            values = next(chunks)
+        measurement = Measurement(tensor)
+        for _, _, values in stream_pieces([tensor]):
             measurement.add(values)
-            done += len(values)
             if progress:
-                progress(len(values) * nbytes // length)
+                progress(tensor.nbytes * len(values) // tensor.n_elements)
         yield measurement.stats()
 
 
@@ -138,21 +134,10 @@ def measure_state(
 
     What both need is read once. The parameters and exceptions are those of `measure`.
     """
-    seen: dict[tuple[int, int], Measurement] = {}
-    wanted = {_place(tensor) for tensor in tensors}
-
-    def look(tensor: Tensor, at: int, values: Floats) -> None:
-        if _place(tensor) in wanted:
-            seen.setdefault(_place(tensor), Measurement(tensor)).add(values)
-            progress(values.nbytes)
-
-    unsound = soundness(file, look=look)
-    others = measure([tensor for tensor in tensors if _place(tensor) not in seen], progress)
-    return [seen[_place(each)].stats() if _place(each) in seen else next(others) for each in tensors], unsound
-
-
-def _place(tensor: Tensor) -> tuple[int, int]:
-    return tensor.offset, tensor.nbytes
+    found = {tensor.path: Measurement(tensor) for tensor in tensors if tensor.is_readable}
+    readable = [tensor for tensor in tensors if tensor.is_readable]
+    unsound = look_once(file, readable, lambda tensor, at, values: found[tensor.path].add(values), progress)
+    return [found[tensor.path].stats() if tensor.path in found else None for tensor in tensors], unsound
 
 
 def sums(values: Floats) -> Sums:

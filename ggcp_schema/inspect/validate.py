@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from construct import Container
 
 from ggcp_schema.constructs import LISTS, Extent, Field, FieldError, LazyList, format_path
+from ggcp_schema.files.json_keys import json_keys
 from ggcp_schema.files.source import Source
-from ggcp_schema.files.tensor import Tensor, stream_values
+from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats import format_of
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.parsing import parse_past_errors
@@ -20,6 +21,7 @@ from ggcp_schema.formats.rules import Found, Oddity, Problem
 from ggcp_schema.inspect.text import count_text
 from ggcp_schema.llama.state import Unsound
 
+Verdict = Literal["valid", "unsound", "invalid", "damaged"]
 SAID = {"not-finite", "negative-v"}  # rules of what is unsound for which no warning is needed too
 SQUARES = (
     "optimizer.state.g2",
@@ -30,31 +32,62 @@ SQUARES = (
 """Averages of squares, which cannot be negative: Adam's second moments and, in v0, what they were made from."""
 
 
+class Records(NamedTuple):
+    """How many tensors were checked, and how many the file should have; None if damage hides that."""
+
+    checked: int
+    expected: int | None
+
+
+class More(NamedTuple):
+    """How many errors and warnings were left out after the first 1,000."""
+
+    errors: int
+    warnings: int
+
+
+@json_keys(
+    "file=file.path format=file.format.name verdict valid records fields data errors unsound warnings more damage"
+)
 @dataclass(frozen=True)
 class Report:
     """What was checked, and what was found.
 
     Attributes:
         file: the file, with the values that were parsed.
-        checked, expected: how many tensors were checked, and how many the file should have; None if damage hides that.
         fields: the number of fields that hold bytes, down to single numbers.
         errors: what breaks a rule, by offset; of very many the first ones.
         warnings: what is allowed but unusual, by offset; of very many the first ones.
         damage: the error after which nothing could be read; None if all was read.
+        unsound: what no training can have left.
+        data: True if the tensors' data was read.
+        strict: True if warnings count as errors.
     """
 
     file: File
-    checked: int
-    expected: int | None
+    records: Records
     fields: int
-    errors: Found[Problem]
-    warnings: Found[Oddity]
+    errors: Sequence[Problem]
+    warnings: Sequence[Oddity]
+    more: More
     damage: Problem | None
+    unsound: Sequence[Unsound] = ()
+    data: bool = False
+    strict: bool = False
 
     @property
     def valid(self) -> bool:
-        """True if no rule is broken."""
-        return not self.errors and self.damage is None
+        """True if no rule is broken, and no value is unsound."""
+        return not self.errors and not self.unsound and self.damage is None
+
+    @property
+    def verdict(self) -> Verdict:
+        """The result as a code."""
+        if self.damage is not None:
+            return "damaged"
+        if self.errors or (self.strict and self.warnings):
+            return "invalid"
+        return "unsound" if self.unsound else "valid"
 
     @property
     def readable(self) -> list[Tensor]:
@@ -62,7 +95,7 @@ class Report:
         return [tensor for tensor in self.file.tensors.values() if tensor.is_readable]
 
 
-def validate(source: Source) -> Report:
+def validate(source: Source, *, strict: bool = False) -> Report:
     """Check everything but the tensors' data, which is not read: `examine_data` does that.
 
     Raises `NotACheckpointError` if the format of the file is unknown.
@@ -70,45 +103,36 @@ def validate(source: Source) -> Report:
     parse = parse_past_errors(source, format_of(source))
     rules = parse.file.rules(parse)
     problems = (_problem(error, path) for path, error in parse.located)
+    errors = Found.of(chain(problems, rules.errors), parse.file.root)
+    warnings = Found.of(rules.warnings, parse.file.root)
     return Report(
         file=parse.file,
-        checked=rules.checked,
-        expected=rules.expected,
+        records=Records(rules.checked, rules.expected),
         fields=count_fields(parse.file.root),
-        errors=Found.of(chain(problems, rules.errors), parse.file.root),
-        warnings=Found.of(rules.warnings, parse.file.root),
+        errors=errors,
+        warnings=warnings,
+        more=More(errors.more, warnings.more),
         damage=None if parse.damage is None else _problem(parse.damage, format_path(parse.damage.steps)),
+        strict=strict,
     )
 
 
-def examine_data(
-    report: Report, progress: Callable[[int], None] = lambda nbytes: None
-) -> tuple[list[Oddity], list[Unsound]]:
-    """Read the tensors' data. Return warnings of values that are odd, and what no training can have left.
+def examine_data(report: Report, progress: Callable[[int], None] = lambda nbytes: None) -> Report:
+    """Read the tensors' data. Return the report with warnings of odd values, and with what no training can have left.
 
     The warnings are of NaN, infinities and negative averages of squares, but for those that are unsound. `progress` is
     called with the number of bytes just read. Memory use is constant.
     """
-    from ggcp_schema.inspect.soundness import soundness
+    from ggcp_schema.inspect.soundness import look_once
 
     values = OddValues()
-    unsound = soundness(report.file, progress, values.look)
-    tensors = [tensor for tensor in report.readable if tensor.path not in values.seen]
-    pieces = stream_values(tensors)
-    for tensor in tensors:
-        length, nbytes = tensor.block
-        at = 0
-        while at < tensor.n_elements:
-            piece = next(pieces)
-            values.look(tensor, at, piece)
-            at += piece.size
-            progress(piece.size * nbytes // length)
-    odd = [
+    unsound = look_once(report.file, report.readable, values.look, progress)
+    odd = (
         oddity
         for oddity in values.findings()
         if not any(bad.start <= oddity.offset < bad.stop and bad.rule in SAID for bad in unsound)
-    ]
-    return odd, unsound
+    )
+    return replace(report, warnings=(*report.warnings, *odd), unsound=unsound, data=True)
 
 
 class OddValues:

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ggcp_schema.errors import UnfitError
-from ggcp_schema.files.tensor import AT_ONCE, Tensor, stream_values
+from ggcp_schema.files.tensor import AT_ONCE, Tensor, stream_pieces, stream_values
 from ggcp_schema.llama.adam import AdamParams, largest_root
 from ggcp_schema.llama.parameters import ORDERS, Layout
 from ggcp_schema.llama.runs import Run, Runs, joined
@@ -60,18 +60,13 @@ def examine(state: State, progress: Callable[[int], None] | None = None, look: L
     """
     watch = Watch(state)
     names = [*state.model, *(name for name in ("x",) if name in state.vectors)]
-    tensors = [state.tensor(name) for name in names]
-    values = stream_values(tensors)
-    for name, tensor in zip(names, tensors, strict=True):
-        done = 0
-        while done < tensor.n_elements:
-            piece = next(values)
-            watch.look(name, done, piece)
+    for name in names:
+        for tensor, at, values in stream_pieces([state.tensor(name)]):
+            watch.look(name, at, values)
             if look:
-                look(tensor, done, piece)
-            done += len(piece)
+                look(tensor, at, values)
             if progress:
-                progress(piece.nbytes)
+                progress(values.nbytes)
     watch.moments(progress, look=look)
     watch.differences(progress)
     return watch.findings()
