@@ -11,7 +11,7 @@ import typer
 from construct import Container
 
 from ggcp_schema.cli.options import FILE_HELP, Json, Quiet, Width
-from ggcp_schema.cli.output import echo, output_width, print_json_object, progress, raise_damage
+from ggcp_schema.cli.output import echo, output_width, print_json, progress, raise_damage
 from ggcp_schema.cli.table import print_table
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.values import LISTS, first_different
@@ -65,7 +65,7 @@ def diff(
         with progress(shared_bytes(left, right), "Comparing", quiet=quiet) as advance:
             found = compare(left, right, rtol=rtol, atol=atol, progress=advance)
         if as_json:
-            print_json_object(as_dict(left.path, right.path, found))
+            print_json(as_dict(left.path, right.path, found))
         elif not quiet:
             _print(found, left.path, right.path, width)
         raise_damage(left.damage)

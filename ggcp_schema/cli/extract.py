@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
@@ -19,9 +20,10 @@ from ggcp_schema.cli.options import File, Force, Json, NoSync, Quiet
 from ggcp_schema.cli.output import echo, print_json, progress, raise_damage
 from ggcp_schema.cli.tensors import Order
 from ggcp_schema.errors import FileError, MalformedError, UsageError
-from ggcp_schema.files import safetensors
 from ggcp_schema.files.atomic import atomic_output, check_output
+from ggcp_schema.files.contents import Safetensors
 from ggcp_schema.files.tensor import NUMBERS, stream_values
+from ggcp_schema.files.tensor_entries import Computed, TensorEntry
 from ggcp_schema.formats import open_file
 from ggcp_schema.formats.existing import check_existing
 from ggcp_schema.formats.file import File as OpenFile
@@ -31,7 +33,9 @@ from ggcp_schema.inspect.tensors import Listed, select
 from ggcp_schema.inspect.text import escape, readable, size_text
 
 Floats = npt.NDArray[Any]
-Writer = Callable[[str, Sequence[Listed], Iterator[Floats]], None]
+Values = Callable[[Listed], Iterator[Floats]]
+"""Returns the elements of a tensor, which are read then."""
+Writer = Callable[[str, Sequence[Listed], Values], None]
 
 MAX_NAMES = 3  # of missing tensors that an error lists
 UNSAFE = re.compile(r"[^A-Za-z0-9._-]")  # in a file name made from a tensor's name
@@ -210,30 +214,29 @@ def _write(
         for place, items in places.items():
             is_new = not os.path.lexists(place)
             with atomic_output(place, overwrite=force, sync=sync) as temporary:
-                WRITERS[Path(place).suffix](temporary, items, _advancing(items, advance))
+                WRITERS[Path(place).suffix](temporary, items, partial(_values, advance=advance))
                 opened.source.check_unchanged()
             if is_new and folder is not None:
                 undo.callback(os.unlink, place)
         undo.pop_all()
 
 
-def _advancing(items: Sequence[Listed], advance: Callable[[int], None]) -> Iterator[Floats]:
-    """Yield the elements of the tensors one after another."""
-    for values in stream_values([item.tensor for item in items]):
+def _values(item: Listed, advance: Callable[[int], None]) -> Iterator[Floats]:
+    for values in stream_values([item.tensor]):
         yield values
         advance(values.nbytes)
 
 
-def write_npy(place: str, items: Sequence[Listed], data: Iterator[Floats]) -> None:
+def write_npy(place: str, items: Sequence[Listed], values_of: Values) -> None:
     """Write one tensor as .npy."""
     with open(place, "wb") as file:
         tensor = items[0].tensor
         descr = np.dtype(tensor.dtype).str
         npy.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": tensor.shape[::-1]})
-        file.writelines(values.astype(descr, copy=False).data for values in data)
+        file.writelines(values.astype(descr, copy=False).data for values in values_of(items[0]))
 
 
-def write_safetensors(place: str, items: Sequence[Listed], data: Iterator[Floats]) -> None:
+def write_safetensors(place: str, items: Sequence[Listed], values_of: Values) -> None:
     """Write tensors by name as .safetensors.
 
     The safetensors package then reads the header. Raises `UsageError` if the package is missing.
@@ -245,34 +248,36 @@ def write_safetensors(place: str, items: Sequence[Listed], data: Iterator[Floats
         raise UsageError("writing .safetensors needs the safetensors package", hint) from error
 
     source = os.path.basename(os.fsencode(items[0].tensor.source.path)).decode("utf-8", "replace")
-    listed = [
-        (readable(item.name), item.tensor.type if item.tensor.type in NUMBERS else "F32", item.tensor.shape[::-1])
-        for item in items
-    ]
-    chunks = (values.astype(values.dtype.newbyteorder("<"), copy=False).data.cast("B") for values in data)
-    safetensors.write_safetensors(place, listed, chunks, {"format": "np", "source": source})
+
+    def entry(item: Listed) -> TensorEntry:
+        kind = item.tensor.type if item.tensor.type in NUMBERS else "F32"
+        data = Computed(lambda: (values.astype(item.tensor.dtype, copy=False).data for values in values_of(item)))
+        return TensorEntry(readable(item.name), item.tensor.shape, data, kind)
+
+    content = Safetensors({"format": "np", "source": source}, [entry(item) for item in items])
+    content.write(place)
     try:
         with safe_open(place, framework="np") as written:
             found = {name: tuple(written.get_slice(name).get_shape()) for name in written.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise FileError(f"verification failed: {error}", "The output was discarded.") from error
-    if found != {name: shape for name, _, shape in listed}:
+    if found != {tensor.name: tensor.shape[::-1] for tensor in content.tensors}:
         raise FileError("verification failed: the written file lists different tensors", "The output was discarded.")
 
 
-def write_csv(place: str, items: Sequence[Listed], data: Iterator[Floats]) -> None:
+def write_csv(place: str, items: Sequence[Listed], values_of: Values) -> None:
     """Write one tensor as .csv: each number in the shortest form that gives the same float32 again."""
     shape = items[0].tensor.shape
     columns = shape[0] if len(shape) > 1 else 1
     column = 0
     with open(place, "w", encoding="ascii", newline="") as file:
-        for values in data:
+        for values in values_of(items[0]):
             for number in values:
                 column = (column + 1) % columns
                 file.write(f"{number!s}{',' if column else chr(10)}")
 
 
-def write_picture(place: str, items: Sequence[Listed], data: Iterator[Floats], *, format: str) -> None:
+def write_picture(place: str, items: Sequence[Listed], values_of: Values, *, format: str) -> None:
     """Write a picture of one tensor. It is read anew, because the range of the values is needed first."""
     tensor = items[0].tensor
     source = os.path.basename(os.fsdecode(tensor.source.path))
@@ -284,6 +289,6 @@ WRITERS: dict[str, Writer] = {
     ".npy": write_npy,
     ".safetensors": write_safetensors,
     ".csv": write_csv,
-    ".svg": lambda place, items, data: write_picture(place, items, data, format="svg"),
-    ".png": lambda place, items, data: write_picture(place, items, data, format="png"),
+    ".svg": partial(write_picture, format="svg"),
+    ".png": partial(write_picture, format="png"),
 }

@@ -79,7 +79,7 @@ def print_json_values(values: Values) -> None:
     chunks = values.chunks()
     first = list(islice(chunks, 1))  # an error comes before the output
     head: Place = {"path": values.path, "type": values.type, "offset": values.offset, "size": values.size}
-    write(json_text(head, indent=2).removesuffix("\n}") + ',\n  "value": ')
+    write(json_text(head, indented=True).removesuffix("\n}") + ',\n  "value": ')
     before = "" if values.single else "["
     for chunk in chain(first, chunks):
         write(before + json_text([json_value_of(value, values.type) for value in chunk])[1:-1])

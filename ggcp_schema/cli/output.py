@@ -26,6 +26,7 @@ from ggcp_schema.inspect.words import CODES, WITH_TEXT
 
 PROGRESS_FROM = 1 << 26  # bytes; less is done before a bar could be read
 HANGING = "  "  # before the lines after the first
+INDENT = "  "  # of JSON
 ENCODE = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 COLOURED = re.compile(r"\x1b\[[0-9;]*m")
 # DEL and the C1 controls, surrogates, and characters that reorder text on a terminal
@@ -148,53 +149,53 @@ def command_lines(words: Iterable[str], width: int) -> list[str]:
 
 
 def print_json(value: Any) -> None:
-    """Write strict JSON: NaN and infinities as the strings NaN, Infinity and -Infinity, control characters escaped."""
-    write(json_text(value, indent=2) + "\n")
+    """Write strict JSON: NaN and infinities as the strings NaN, Infinity and -Infinity, control characters escaped.
 
-
-def json_text(value: Any, indent: int | None = None) -> str:
-    """Return a value as strict JSON that is safe to show on a terminal."""
-    text = ENCODE(to_json(value)) if indent is None else _indented(to_json(value), "\n", " " * indent)
-    return text if text.isascii() and "\x7f" not in text else UNSAFE.sub(lambda char: f"\\u{ord(char[0]):04x}", text)
-
-
-def _indented(value: Any, before: str, indent: str) -> str:
-    """Return JSON in lines that begin with `before`. Python's own leaves reference cycles at each call."""
-    if not value or not isinstance(value, dict | list):
-        return ENCODE(value)
-    inner = before + indent
-    if isinstance(value, list):
-        items = [_indented(item, inner, indent) for item in value]
-    else:
-        items = [f"{ENCODE(str(key))}: {_indented(item, inner, indent)}" for key, item in value.items()]
-    text = inner + f",{inner}".join(items) + before
-    return f"[{text}]" if isinstance(value, list) else f"{{{text}}}"
-
-
-def print_json_array(items: Iterable[Any]) -> None:
-    """Write a JSON array whose elements are made one at a time, so that its length costs no memory."""
-    for part in _array_parts(items):
-        write(part)
+    The elements of an iterator, which may be a value of a mapping, are made one at a time and take no memory.
+    """
+    for part in _parts(to_json(value), "\n"):
+        write(_safe(part))
     write("\n")
 
 
-def print_json_object(item: Mapping[str, Any]) -> None:
-    """Write a JSON object. The elements of a value that is an iterator are made one at a time."""
-    before = "{\n  "
-    for key, value in item.items():
-        write(f"{before}{json_text(key)}: ")
-        for part in _array_parts(value) if isinstance(value, Iterator) else [json_text(value, indent=2)]:
-            write(part.replace("\n", "\n  "))
-        before = ",\n  "
-    write("\n}\n")
+def json_text(value: Any, *, indented: bool = False) -> str:
+    """Return a value as strict JSON that is safe to show on a terminal."""
+    return _safe(_indented(to_json(value), "\n") if indented else ENCODE(to_json(value)))
 
 
-def _array_parts(items: Iterable[Any]) -> Iterator[str]:
-    before = "[\n  "
-    for item in items:
-        yield before + json_text(item, indent=2).replace("\n", "\n  ")
-        before = ",\n  "
-    yield "[]" if before[0] == "[" else "\n]"
+def _safe(text: str) -> str:
+    return text if text.isascii() and "\x7f" not in text else UNSAFE.sub(lambda char: f"\\u{ord(char[0]):04x}", text)
+
+
+def _parts(value: Any, before: str) -> Iterator[str]:
+    """Yield JSON in lines that begin with `before`: each element of an iterator, and other values as a whole."""
+    inner, start = before + INDENT, ""
+    if isinstance(value, Iterator):
+        for item in value:
+            yield f"{start or '['}{inner}{_indented(item, inner)}"
+            start = ","
+        yield f"{before}]" if start else "[]"
+    elif isinstance(value, dict) and any(isinstance(item, Iterator) for item in value.values()):
+        for key, item in value.items():
+            yield f"{start or '{'}{inner}{ENCODE(key)}: "
+            yield from _parts(item, inner)
+            start = ","
+        yield f"{before}}}"
+    else:
+        yield _indented(value, before)
+
+
+def _indented(value: Any, before: str) -> str:
+    """Return JSON in lines that begin with `before`. Python's own leaves reference cycles at each call."""
+    if not value or not isinstance(value, dict | list):
+        return ENCODE(value)
+    inner = before + INDENT
+    if isinstance(value, list):
+        items = [_indented(item, inner) for item in value]
+    else:
+        items = [f"{ENCODE(str(key))}: {_indented(item, inner)}" for key, item in value.items()]
+    text = inner + f",{inner}".join(items) + before
+    return f"[{text}]" if isinstance(value, list) else f"{{{text}}}"
 
 
 def to_json(value: Any) -> Any:
@@ -210,6 +211,8 @@ def to_json(value: Any) -> Any:
         return found
     if isinstance(value, list | tuple):
         return [to_json(item) for item in value]
+    if isinstance(value, Iterator):
+        return map(to_json, value)
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, datetime.date):

@@ -11,7 +11,7 @@ import typer
 
 from ggcp_schema.cli.complete import complete_tensor
 from ggcp_schema.cli.options import File, Json, Width
-from ggcp_schema.cli.output import echo, paint, print_json, print_json_array, progress, raise_damage
+from ggcp_schema.cli.output import echo, paint, print_json, progress, raise_damage
 from ggcp_schema.cli.table import print_table
 from ggcp_schema.cli.tensors import Moments, Order
 from ggcp_schema.errors import UsageError
@@ -94,7 +94,7 @@ def stats(
             for item, result, codes in zip(found, results, flagged, strict=True)
         ]
         if as_json:
-            print_json_array(rows)
+            print_json(rows)
         else:
             print_table(HEAD, lambda: map(_cells, rows), right=NUMBERS, optional=DROPPED, width=width)
             echo()

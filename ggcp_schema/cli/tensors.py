@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ggcp_schema.cli.options import File, Json, Width
-from ggcp_schema.cli.output import print_json_array, raise_damage
+from ggcp_schema.cli.output import print_json, raise_damage
 from ggcp_schema.cli.table import print_table
 from ggcp_schema.formats import open_file
 from ggcp_schema.inspect.tensors import Listed, listed, moments, order_of
@@ -56,7 +56,7 @@ def tensors(
     with open_file(file, partial=True) as opened:
         found = partial(moments, opened, order_of(opened, order)) if by_parameter else partial(listed, opened)
         if as_json:
-            print_json_array(found())
+            print_json(found())
         else:
             head = ("tensor", OTHER_NAME[any(item.name == item.path for item in islice(found(), 1))], *HEAD)
             print_table(

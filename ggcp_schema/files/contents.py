@@ -106,7 +106,7 @@ class Safetensors:
 
     def header(self) -> bytes:
         """Return what precedes the data."""
-        return header([(tensor.name, tensor.type, tensor.shape[::-1]) for tensor in self.tensors], self.metadata)[0]
+        return header([(tensor.name, tensor.type, tensor.shape[::-1]) for tensor in self.tensors], self.metadata)
 
     def write(self, place: str, *, progress: Progress | None = None, inspect: Inspect | None = None) -> None:
         with open(place, "wb") as file:

@@ -23,9 +23,11 @@ import numpy as np
 from ggcp_schema.cli.output import json_text
 from ggcp_schema.constructs import Extent, Field
 from ggcp_schema.errors import GgcpError, NotACheckpointError
-from ggcp_schema.files.safetensors import DTYPES, MAX_DIMS, read_tensors, write_safetensors
+from ggcp_schema.files.contents import Safetensors
+from ggcp_schema.files.safetensors import DTYPES, MAX_DIMS, read_tensors
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
+from ggcp_schema.files.tensor_entries import TensorEntry, Zeros
 from ggcp_schema.files.values import same_value
 from ggcp_schema.formats import format_of, open_file
 from ggcp_schema.formats.file import File
@@ -281,9 +283,9 @@ def _little_files() -> list[File]:
 def _safetensors() -> Iterator[bytes]:
     """Files of a few tensors of all types, and of none."""
     for kinds in (list(DTYPES), ["F32"], []):
-        tensors = [(f"of {kind}", kind, (2, 3)) for kind in kinds]
         path = FOLDER / "written"
-        write_safetensors(path, tensors, iter([memoryview(bytes(6 * sum(map(DTYPES.get, kinds))))]), {"format": "np"})
+        tensors = [TensorEntry(f"of {kind}", (3, 2), Zeros(), kind) for kind in kinds]
+        Safetensors({"format": "np"}, tensors).write(str(path))
         yield path.read_bytes()
 
 
