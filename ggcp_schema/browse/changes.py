@@ -10,7 +10,7 @@ from rich.segment import Segment
 from rich.text import Text
 from textual.message import Message
 
-from ggcp_schema.browse.document import Document, holders, readable_name
+from ggcp_schema.browse.document import Document, mark, readable_name
 from ggcp_schema.browse.lines import bar, fit, ink, number
 from ggcp_schema.browse.panes import Moved
 from ggcp_schema.browse.tables import Table
@@ -76,9 +76,9 @@ class Comparison:
         change = Change(row, readable_name(row.name) if by_path else row.name, places)
         for (field, _), marks in zip(places, self.marks):
             if field is not None:
-                marks[field.path] = "only" if row.a is None or row.b is None else "changed"
-                for holder in holders(field.path):
-                    marks.setdefault(holder, "changed inside")
+                mark(marks, field.path, "changed")
+                if row.a is None or row.b is None:
+                    marks[field.path] = "only"
         self.widest = max(self.widest, len(change.name))
         self.fields += isinstance(row.a or row.b, KeyValue)
         self.rows.append(change)  # last: the other thread counts the rows

@@ -74,22 +74,20 @@ class Document:
 
     @cached_property
     def marks(self) -> dict[str, str]:
-        """What is odd, by path: `damage`, `finding`; and `damage inside`, `finding inside` for what holds it."""
+        """What is odd, by path: `damage` or `finding`, for the field and for what holds it."""
         marks: dict[str, str] = {}
         for finding in self.file.findings:
-            _mark(marks, finding.path, "finding")
+            mark(marks, finding.path, "finding")
         if self.file.damage is not None:
-            _mark(marks, self.file.damage.path, "damage")
+            mark(marks, self.file.damage.path, "damage")
         return marks
 
     def broken_off(self, field: Field) -> str:
         """Return the name of the damaged field if it should follow in this one, but is not there; else nothing."""
-        damage = self.file.damage
-        if damage is None or self.marks.get(field.path) != "damage inside":
+        path = "" if self.file.damage is None else self.file.damage.path
+        if next(holders(path), None) != field.path or self.path_of(path) is not None:
             return ""
-        if next(holders(damage.path), None) != field.path or self.path_of(damage.path) is not None:
-            return ""
-        return damage.path.removeprefix(field.path).lstrip(".")
+        return path.removeprefix(field.path).lstrip(".")
 
     # Tensors ----------------------------------------------------------------------------------------------
 
@@ -237,10 +235,9 @@ class Document:
         self.usage, self.summary = used, summary
 
 
-def _mark(marks: dict[str, str], path: str, kind: str) -> None:
-    marks[path] = kind
-    for holder in holders(path):
-        marks[holder] = f"{kind} inside"
+def mark(marks: dict[str, str], path: str, kind: str) -> None:
+    """Mark a field and what holds it."""
+    marks.update(dict.fromkeys((path, *holders(path)), kind))
 
 
 def holders(path: str) -> Iterator[str]:

@@ -11,7 +11,7 @@ from rich.style import Style
 from textual.binding import Binding, BindingType
 
 from ggcp_schema.browse.document import READ_ERRORS, Document
-from ggcp_schema.browse.lines import LineView, fit
+from ggcp_schema.browse.lines import GridView, fit
 from ggcp_schema.browse.panes import Moved
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.files.source import Source
@@ -66,25 +66,16 @@ class Layout:
         return next((index for index, start in enumerate(starts) if start <= column < start + 3), 0)
 
 
-class HexView(LineView):
+class HexView(GridView):
     """Bytes as hex digits and text, virtual: a file of 50 GB costs no more than one of 50 bytes.
 
     `cursor` is the offset of a byte.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("left,h", "move(-1)", "Byte back", show=False),
-        Binding("right,l", "move(1)", "Byte on", show=False),
-        Binding("up,k", "move_lines(-1)", "Line up", show=False),
-        Binding("down,j", "move_lines(1)", "Line down", show=False),
-        Binding("home", "line_end(-1)", "Start of the line", show=False),
-        Binding("end", "line_end(1)", "End of the line", show=False),
-        Binding("ctrl+home", "end(-1)", "Start of the file", show=False),
-        Binding("ctrl+end", "end(1)", "End of the file", show=False),
         Binding("left_square_bracket", "field(-1)", "Previous field", show=False),
         Binding("right_square_bracket", "field(1)", "Next field", show=False),
     ]
-    marks_line = False  # the byte is marked instead
 
     def __init__(self, document: Document, **options: Any) -> None:
         super().__init__(**options)
@@ -135,15 +126,6 @@ class HexView(LineView):
 
     def moved(self) -> None:
         self.post_message(Moved(self, self.document, offset=self.cursor))
-
-    def action_move_lines(self, step: int) -> None:
-        offset = self.cursor + step * self.per_line
-        if 0 <= offset <= self.last:
-            self.jump(offset)
-
-    def action_line_end(self, side: int) -> None:
-        start = self.cursor - self.cursor % self.per_line
-        self.jump(start if side < 0 else start + self.per_line - 1)
 
     def action_field(self, step: int) -> None:
         """Go to the first byte of the next or previous field."""

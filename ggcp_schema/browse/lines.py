@@ -119,10 +119,10 @@ class LineView(ScrollView, can_focus=True):
         """The number of lines that can be seen at once."""
         return self.scrollable_content_region.height
 
-    def relayout(self, width: int = 0) -> None:
-        """Take note that the number of lines has changed, or the width up to which the view can be scrolled."""
+    def relayout(self) -> None:
+        """Take note that the number of lines has changed."""
         self.cursor = min(self.cursor, max(0, self.last))
-        self.virtual_size = Size(width, self.count())
+        self.virtual_size = Size(0, self.count())
         self.refresh()
 
     def on_mount(self) -> None:
@@ -196,3 +196,28 @@ class LineView(ScrollView, can_focus=True):
             style = Style(bgcolor=mark.bgcolor, bold=mark.bold)
             strip = Strip([Segment(text, (own or Style()) + style) for text, own, *_ in strip])
         return strip.adjust_cell_length(self.size.width).apply_style(self.rich_style)
+
+
+class GridView(LineView):
+    """Lines of items, between which the cursor moves."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("left,h", "move(-1)", "Back", show=False),
+        Binding("right,l", "move(1)", "On", show=False),
+        Binding("up,k", "move_lines(-1)", "Up", show=False),
+        Binding("down,j", "move_lines(1)", "Down", show=False),
+        Binding("home", "line_end(-1)", "Start of the line", show=False),
+        Binding("end", "line_end(1)", "End of the line", show=False),
+        Binding("ctrl+home", "end(-1)", "First one", show=False),
+        Binding("ctrl+end", "end(1)", "Last one", show=False),
+    ]
+    marks_line = False  # the item is marked instead
+
+    def action_move_lines(self, step: int) -> None:
+        item = self.cursor + step * self.per_line
+        if 0 <= item <= self.last:
+            self.jump(item)
+
+    def action_line_end(self, side: int) -> None:
+        start = self.cursor - self.cursor % self.per_line
+        self.jump(start if side < 0 else start + self.per_line - 1)

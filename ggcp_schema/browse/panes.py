@@ -313,7 +313,7 @@ def describe(document: Document, field: Field) -> Iterator[tuple[str, str]]:
         if finding.path == field.path:
             yield "finding", finding.message
     damage = document.file.damage
-    if damage is not None and document.marks.get(field.path, "").startswith("damage"):
+    if damage is not None and document.marks.get(field.path) == "damage":
         yield "damage", f"{damage.path}: expected {damage.expected}, found {damage.found}"
     if not field.is_leaf:
         yield "fields", f"{len(field.children()):,}"

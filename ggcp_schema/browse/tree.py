@@ -20,15 +20,7 @@ from ggcp_schema.constructs import short_size
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.inspect.text import count_text, escape, shape_text, value_text
 
-SIGNS = {
-    "damage": ("✗", "error"),
-    "damage inside": ("✗", "error"),
-    "finding": ("!", "warning"),
-    "finding inside": ("!", "warning"),
-    "changed": ("≠", "accent"),
-    "changed inside": ("≠", "accent"),
-    "only": ("+", "accent"),
-}
+SIGNS = {"damage": ("✗", "error"), "finding": ("!", "warning"), "changed": ("≠", "accent"), "only": ("+", "accent")}
 GROUP = 1000  # elements of a list that are unfolded at once
 LONGEST = 200  # characters of a text that are looked at
 

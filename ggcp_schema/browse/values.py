@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import ClassVar
 
 from rich.console import RenderableType
 from rich.segment import Segment
 from rich.text import Text
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
 from textual.widget import Widget
 
 from ggcp_schema.browse.document import Document
-from ggcp_schema.browse.lines import LineView, fit, ink, number
+from ggcp_schema.browse.lines import GridView, fit, ink, number
 from ggcp_schema.browse.panes import Moved, TensorPane
 from ggcp_schema.errors import GgcpError
 from ggcp_schema.files.tensor import Tensor
@@ -54,19 +52,12 @@ class Table(Matrix):
         return indices[::-1]
 
 
-class Cells(LineView):
-    """A table of values, of which only the visible ones are read."""
+class Cells(GridView):
+    """A table of values, of which only the visible ones are read. `cursor` is an element, in the file's order."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("left,h", "column(-1)", "Left", show=False),
-        Binding("right,l", "column(1)", "Right", show=False),
-        Binding("ctrl+home", "column_end(-1)", "First column", show=False),
-        Binding("ctrl+end", "column_end(1)", "Last column", show=False),
-    ]
-    marks_line = False  # the cell is marked instead
     table: Table | None = None
     texts: Callable[[int], str] | None = None  # of the tokens to which the rows belong
-    column = 0
+    left = 0  # the first column that is seen
 
     def __init__(self, document: Document) -> None:
         super().__init__()
@@ -74,15 +65,20 @@ class Cells(LineView):
 
     def put_table(self, table: Table | None, texts: Callable[[int], str] | None) -> None:
         """Show another table."""
-        self.table, self.texts, self.cursor, self.column = table, texts, 0, 0
-        self.scroll_to(0, 0, animate=False)
+        self.table, self.texts, self.cursor = table, texts, 0
+        self.scroll_to(y=0, animate=False)
         self.relayout()
 
     def count(self) -> int:
         return 0 if self.table is None else self.table.rows
 
-    def relayout(self, width: int = 0) -> None:
-        super().relayout(self._gutter + CELL * self.table.columns if self.table else 0)
+    @property
+    def per_line(self) -> int:
+        return 1 if self.table is None else self.table.columns
+
+    @property
+    def last(self) -> int:
+        return -1 if self.table is None else self.table.tensor.n_elements - 1
 
     @property
     def _digits(self) -> int:
@@ -94,56 +90,22 @@ class Cells(LineView):
         return self._digits + 1 + (0 if self.texts is None else TOKEN + 1)
 
     def _visible(self) -> range:
-        """Return the visible columns."""
-        columns = self.table.columns if self.table else 0
+        """Return the visible columns, among them that of the cursor."""
+        columns, column = self.per_line, self.cursor % self.per_line
         room = max(1, (self.scrollable_content_region.width - self._gutter) // CELL)
-        first = min(-(-round(self.scroll_x) // CELL), max(0, columns - room))
-        return range(first, min(columns, first + room))
-
-    # Moving ------------------------------------------------------------------------------------------------
-
-    @property
-    def element(self) -> int:
-        """The index of the element under the cursor, in the file's order."""
-        columns, count = (1, 1) if self.table is None else (self.table.columns, self.table.tensor.n_elements)
-        return min(self.cursor * columns + self.column, count - 1)
+        self.left = max(0, min(max(self.left, column - room + 1), column, columns - room))
+        return range(self.left, min(columns, self.left + room))
 
     def moved(self) -> None:
         if self.table is not None:
             tensor = self.table.tensor
-            size = tensor.nbytes // tensor.n_elements
-            offset = tensor.offset + self.element * size
+            offset = tensor.offset + self.cursor * (tensor.nbytes // tensor.n_elements)
             self.post_message(Moved(self, self.document, offset=offset, tensor=tensor))
-
-    def put(self, index: int, *, centre: bool = False) -> None:
-        super().put(index, centre=centre)
-        visible = self._visible()
-        if self.column not in visible:
-            left = self.column if self.column < visible.start else self.column - len(visible) + 1
-            self.scroll_to(x=CELL * left, animate=False)
-
-    def put_element(self, element: int) -> None:
-        """Put the cursor on an element."""
-        if self.table is not None:
-            row, self.column = divmod(element, self.table.columns)
-            self.put(row, centre=True)
-
-    def action_column(self, step: int) -> None:
-        if self.table is not None and 0 <= self.column + step < self.table.columns:
-            self.column += step
-            self.put(self.cursor)
-            self.moved()
-
-    def action_column_end(self, side: int) -> None:
-        if self.table is not None:
-            self.action_column(-self.column if side < 0 else self.table.columns - 1 - self.column)
 
     def clicked(self, line: int, column: int) -> None:
         column = self._visible().start + (column - self._gutter) // CELL
         if column in self._visible():
-            self.column = column
-            self.put(line)
-            self.moved()
+            self.jump(line * self.per_line + column)
 
     # Drawing -----------------------------------------------------------------------------------------------
 
@@ -153,10 +115,10 @@ class Cells(LineView):
         return " " * self._gutter + "".join(f"{f'{sign}{column}':>{CELL}}" for column in self._visible())
 
     def draw(self, index: int, width: int) -> list[Segment]:
-        table, here = self.table, index == self.cursor
+        table, (here, column) = self.table, divmod(self.cursor, self.per_line)
         if table is None:
             return []
-        segments = [self.text(f"{table.label(index):>{self._digits}} ", "holder" if here else "head")]
+        segments = [self.text(f"{table.label(index):>{self._digits}} ", "holder" if index == here else "head")]
         if self.texts is not None:
             segments.append(self.text(fit(escape(repr(self.texts(index))), TOKEN) + " ", "accent"))
         visible, start = self._visible(), index * table.columns
@@ -165,7 +127,7 @@ class Cells(LineView):
             values = [float(value) for piece in table.tensor.values(start + visible.start, stop) for value in piece]
         except GgcpError as error:
             return [*segments, self.text(error.message, "error")]
-        marked = self.column if here else -2
+        marked = column if index == here else -2
         segments += self._cells(zip(visible, values), marked)
         return [*segments, self.text("]" if marked == visible.start + len(values) - 1 else "", "value")]
 
@@ -190,7 +152,6 @@ class Values(TensorPane, can_focus=False):
     def __init__(self, *documents: Document) -> None:
         super().__init__(*documents)
         self.cells = Cells(self.document)
-        self.watch(self.cells, "scroll_x", self.on_moved, init=False)
 
     @property
     def target(self) -> Widget:
@@ -206,7 +167,7 @@ class Values(TensorPane, can_focus=False):
 
     def go_to(self, element: int) -> None:
         """Put the cursor on an element of the tensor that is shown."""
-        self.cells.put_element(element)
+        self.cells.put(element, centre=True)
         self.words.refresh()
 
     def on_moved(self) -> None:
@@ -217,7 +178,7 @@ class Values(TensorPane, can_focus=False):
 
     def text(self) -> RenderableType:
         """Return the axes, the value under the cursor, and the numbers of the columns."""
-        table, element, width = self.cells.table, self.cells.element, self.words.size.width
+        table, element, width = self.cells.table, self.cells.cursor, self.words.size.width
         if table is None:
             return super().text()
         try:
