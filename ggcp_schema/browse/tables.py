@@ -243,7 +243,7 @@ class Layers(TensorTable):
     def update(self) -> None:
         """Find the values of the statistic, and the largest of each group."""
         rows = self.found.rows if self.found else ()
-        self.values = {row.path: getattr(row, STATISTICS[self.statistic]) for row in rows}
+        self.values = {row.tensor.path: getattr(row, STATISTICS[self.statistic]) for row in rows}
         self.largest.clear()
         for group, tensor in self.rows:
             value = None if tensor is None else self.values.get(tensor.path)

@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -213,10 +213,8 @@ def to_json(value: Any) -> Any:
         return [to_json(item) for item in value]
     if isinstance(value, Iterator):
         return map(to_json, value)
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, datetime.date):
-        return value.isoformat()
+    if isinstance(value, bytes | datetime.date):
+        return value.hex() if isinstance(value, bytes) else value.isoformat()
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value
