@@ -20,9 +20,10 @@ MESSAGE = 4096  # bytes of the longest message of an error
 BEGINNING = 400  # characters of it among which the word is
 PICKLE = "Not opened: pickles can run code. Let the program that wrote it save the tensors as GGUF or safetensors."
 PROGRAM = "A llamafile is a zip archive too: `unzip FILE` takes the GGUF file out of it."
-AGAIN = "Get the file again: nothing of it can be restored."
+AGAIN = "Get the file again."
 LATIN = "`iconv -f UTF-8 -t ISO-8859-1 FILE > OUTPUT` restores it."
 BINARY = "Copy the original again in binary mode: it cannot be restored from this copy."
+UNIX = r"`perl -pe 's/\r\n/\n/' FILE > OUTPUT` restores it, unless pairs of both were left alone: validate the output."
 
 
 class Head(NamedTuple):
@@ -263,10 +264,10 @@ KINDS = (
     Kind(_pattern(rb"(ccgg|ggml).\0\0\0"), OTHER, LLAMA_ONLY),
     # Archives
     Kind(_pattern(rb"PK(\x03\x04|\x05\x06|\x07\x08)"), "a zip archive", "Unpack it with `unzip FILE`."),
-    Kind(b"\x1f\x8b", "a gzip file", "Unpack it with `gunzip FILE`, or `tar xzf FILE` for a .tar.gz."),
-    Kind(b"BZh", "a bzip2 file", "Unpack it with `bunzip2 FILE`, or `tar xjf FILE` for a .tar.bz2."),
-    Kind(b"\xfd7zXZ", "an xz file", "Unpack it with `unxz FILE`, or `tar xJf FILE` for a .tar.xz."),
-    Kind(b"\x28\xb5\x2f\xfd", "a zstd file", "Unpack it with `unzstd FILE`."),
+    Kind(b"\x1f\x8b", "a gzip file", "Unpack it with `gzip -dc FILE > OUTPUT`, or `tar xzf FILE` for a .tar.gz."),
+    Kind(b"BZh", "a bzip2 file", "Unpack it with `bzip2 -dc FILE > OUTPUT`, or `tar xjf FILE` for a .tar.bz2."),
+    Kind(b"\xfd7zXZ", "an xz file", "Unpack it with `xz -dc FILE > OUTPUT`, or `tar xJf FILE` for a .tar.xz."),
+    Kind(b"\x28\xb5\x2f\xfd", "a zstd file", "Unpack it with `zstd -dc FILE > OUTPUT`."),
     Kind(b"7z\xbc\xaf", "a 7-Zip archive", "Unpack it with `7z x FILE`."),
     Kind(b"Rar!\x1a\x07", "a RAR archive", "Unpack it with `unrar x FILE`."),
     Kind(_pattern(rb".{257}ustar"), "a tar archive", "Unpack it with `tar xf FILE`."),
@@ -308,7 +309,7 @@ def altered(sample: bytes) -> str:
     line_feeds, returns = sample.count(b"\n"), sample.count(b"\r")
     least = 4 if sample.count(b"\r\n\0") > 1 else 20  # in a number, not in a text that may really have such line ends
     if line_feeds >= least and sample.count(b"\r\n") == line_feeds:
-        return f"Its line ends were changed: a carriage return was put before each line feed. {BINARY}"
+        return f"Its line ends were changed: a carriage return was put before each line feed. {UNIX}"
     if line_feeds >= 40 and not returns:
         return f"Its line ends were changed: the carriage returns were taken out. {BINARY}"
     if sample.count(b"\xef\xbf\xbd") >= 8:

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
+import subprocess
 import tarfile
 import zipfile
 from pathlib import Path
@@ -65,9 +66,9 @@ def archives(tmp_path: Path) -> dict[str, bytes]:
     return {
         "unzip": zipped.getvalue(),
         "tar": tarred.getvalue(),
-        "gunzip": gzip.compress(b"pcgg"),
-        "bunzip2": bz2.compress(b"pcgg"),
-        "unxz": lzma.compress(b"pcgg"),
+        "gzip": gzip.compress(b"pcgg"),
+        "bzip2": bz2.compress(b"pcgg"),
+        "xz": lzma.compress(b"pcgg"),
     }
 
 
@@ -75,6 +76,10 @@ def test_archives_are_named_with_what_unpacks_them(tmp_path: Path) -> None:
     for command, data in archives(tmp_path).items():
         error = error_of(tmp_path / "x", data)
         assert f"`{command} " in error.hint, command
+        if " > OUTPUT`" in error.hint:  # the command works whatever the file is called
+            words = error.hint.split("`")[1].replace("FILE", "x").replace("OUTPUT", "y")
+            subprocess.run(["sh", "-c", words], cwd=tmp_path, check=True)
+            assert (tmp_path / "y").read_bytes() == b"pcgg"
         with pytest.raises(
             NotACheckpointError, match=rf"unknown file format; it begins with the bytes {data[:4].hex(' ')}"
         ):
