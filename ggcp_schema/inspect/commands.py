@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ggcp_schema.errors import shell_word
+from ggcp_schema.schema.inference import LBFGS, V0
 
 if TYPE_CHECKING:
     from ggcp_schema.inspect.damage import Condition
@@ -39,6 +40,8 @@ def next_commands(summary: Summary) -> Iterator[str]:
     if summary.file.startswith("/dev/"):  # it is another file for the next command
         return
     path = shell_word(summary.file)
+    if _may_be_repaired(summary):
+        yield f"ggcp-schema repair {path} {shell_word(output_name(summary.file, '.repaired.ggcp'))}"
     yield from _uses(summary, path)
     yield f"ggcp-schema browse {path}"
 
@@ -74,6 +77,7 @@ def _uses(summary: Summary, path: str) -> Iterator[str]:
 
 PURPOSES = {
     "-m": "run",
+    "repair": "mend",
     "export": "run",
     "convert": "train on",
     "--to": "in PyTorch",
@@ -88,6 +92,12 @@ def purpose(command: str) -> str:
     """Return what one of these commands is for, in one or two words."""
     words = shlex.split(command)
     return PURPOSES[next((word for word in ("--to", "--partial") if word in words), words[1])]
+
+
+def _may_be_repaired(summary: Summary) -> bool:
+    """Check for an unsound ggcp file that may hold a second time what is wrong: it has x."""
+    has_x = summary.layout == V0 or (summary.optimizer is not None and summary.optimizer.type == LBFGS)
+    return bool(summary.unsound) and summary.condition is None and summary.layout is not None and has_x
 
 
 def _gains_by_conversion(summary: Summary) -> bool:

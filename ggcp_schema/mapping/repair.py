@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
@@ -18,7 +19,7 @@ from ggcp_schema.llama.adam import AdamParams
 from ggcp_schema.llama.names import STATE
 from ggcp_schema.llama.repair import Change, value_changes
 from ggcp_schema.llama.soundness import examine
-from ggcp_schema.llama.state import State, Unsound
+from ggcp_schema.llama.state import Loss, State, Unsound
 from ggcp_schema.schema.inference import ADAM
 from ggcp_schema.schema.optimizer import ADAM_PARAMS
 
@@ -92,12 +93,15 @@ def _state(source: Source, places: Places) -> State:
     adam = None
     if block.state == RAW["state"] and block.type == ADAM:
         adam = AdamParams.of(ADAM_PARAMS.parse(source.read(start + PARAMS, ADAM_PARAMS.sizeof())), iterations)
+    losses = ("fx_best", "fx_prev") if block.type == ADAM else ("fx_best",)
+    stored = struct.unpack_from(f"<{len(losses)}f", source.read(places.state.end, 4 * len(losses)))
     return State(
         {path: tensor for path, tensor in tensors.items() if not path.startswith(STATE)},
         {path.removeprefix(STATE): tensor for path, tensor in tensors.items() if path.startswith(STATE)},
         max(GGCP.numbers(places.head)["hparams.n_embd"], 1),
         iterations,
         adam,
+        [Loss(STATE + name, places.state.end + 4 * at, stored[at]) for at, name in enumerate(losses)],
     )
 
 
