@@ -78,6 +78,8 @@ class Condition(NamedTuple):
             return "whole, but more bytes follow"
         if self.damage.path == "magic":
             return f"its first bytes are lost; {self._verdict}"
+        if self.damage.path == "version" and "later version" in self.damage.found:
+            return f"of a version that is not known, {count_text(self.model, 'tensor')} found"
         return self._verdict
 
     @property
@@ -90,7 +92,7 @@ class Condition(NamedTuple):
                 whole = f"{self.model:,} of {count_text(self.model_total, 'tensor')}"
             return f"{self.part} damaged, {whole} whole"
         if not self.damage.path.startswith("optimizer."):
-            return f"{self.part} whole"
+            return f"{self.part} whole; damaged at {self.damage.path}"
         place = self.damage.path.removeprefix(STATE).removeprefix("optimizer.").partition(".")[0]
         return f"{self.part} whole; optimizer {'cut' if self.is_truncated else 'damaged'} in {place}"
 

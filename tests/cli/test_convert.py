@@ -496,6 +496,16 @@ def test_a_damaged_checkpoint_whose_model_is_whole(tmp_path: Path, out: Path) ->
     assert_refused(run_cli("convert", cut, out), 4, "the file is 25196 bytes too short", whole)
 
 
+def test_a_cut_gguf_checkpoint_is_converted_as_with_a_fresh_optimizer(tmp_path: Path, out: Path) -> None:
+    genuine, cut, fresh = FIXTURES / "truth" / "jan24-D.gguf", tmp_path / "cut.gguf", tmp_path / "fresh.gguf"
+    cut.write_bytes(genuine.read_bytes()[:-100])
+    assert "model whole; damaged at tensor_data[40].data" in run_cli("info", cut).stdout
+    assert "Use --partial to convert it" in run_cli("convert", cut, out).stderr
+    run_cli("convert", cut, out, "--partial", check=True)
+    run_cli("convert", genuine, fresh, "--fresh-optimizer", check=True)
+    assert out.read_bytes() == fresh.read_bytes()
+
+
 @pytest.mark.parametrize(
     ("name", "code", "message"),
     [

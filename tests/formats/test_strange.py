@@ -143,6 +143,8 @@ def test_later_versions_are_said_to_be_later(tmp_path: Path, version: int) -> No
     with pytest.raises(MalformedError, match="a later version than this program knows") as caught:
         open_file(path)
     assert "Copy it again" not in str(caught.value.hint)
+    assert "of a version that is not known" in run_cli("info", path).stdout
+    assert "general.architecture" not in run_cli("validate", path).stdout
 
 
 # Types -----------------------------------------------------------------------------------------------------
@@ -321,6 +323,24 @@ def test_parts_that_do_not_fit_are_errors(parts: list[Path], key: str, value: in
     report = checked(parts[0])
     assert not report.valid
     assert any(expected in error.expected for error in report.errors)
+
+
+def test_a_part_is_no_vocabulary_and_no_whole_model(parts: list[Path], tmp_path: Path) -> None:
+    for command in ("export", "convert"):
+        for number, path in enumerate(parts, 1):
+            refused = run_cli(command, path, tmp_path / "out.gguf")
+            assert refused.returncode == 2
+            assert f"is part {number} of 3 of a split GGUF file\nJoin the parts: `" in refused.stderr
+
+
+def test_a_part_beyond_the_last_is_an_error_whatever_its_name(parts: list[Path], tmp_path: Path) -> None:
+    with open_gguf(parts[2]) as file:
+        at = file.find("split.no").offset
+    data = bytearray(parts[2].read_bytes())
+    data[at] = 7
+    (tmp_path / "other.gguf").write_bytes(data)
+    (error,) = checked(tmp_path / "other.gguf").errors
+    assert (error.expected, error.found) == ("less than 3 (split.count)", "7")
 
 
 def test_a_lost_tensor_is_missed_in_the_parts(parts: list[Path]) -> None:

@@ -244,9 +244,11 @@ class GgufFile(File):
     @property
     def short(self) -> str:
         """What the file is, in two words."""
+        from ggcp_schema.formats.gguf.contents import part_of
         from ggcp_schema.formats.gguf.facts import KINDS
 
-        return KINDS[self.kind][1]
+        part = part_of(self) if self.kind == "gguf-part" else None
+        return "GGUF part {} of {}".format(*part) if part else KINDS[self.kind][1]
 
     @property
     def runs(self) -> bool:
@@ -283,6 +285,12 @@ class GgufFile(File):
         from ggcp_schema.formats.gguf.vocabulary import vocabulary_of_gguf
 
         return vocabulary_of_gguf(self)
+
+    def model_training(self) -> Training:
+        """Return a training without an optimizer's state. Raises the damage if the model or a header is not whole."""
+        from ggcp_schema.formats.gguf.training import training_of_model
+
+        return training_of_model(self)
 
     def model(self) -> Model:
         """Return the model. A damaged file is accepted if the model is whole. Otherwise raise its damage."""

@@ -43,7 +43,9 @@ def gguf_rules(parse: Parse, file: GgufFile) -> Rules:
         places,
         _parts(file, odd_parts(file)),
     ]
-    missing = parse.damage is None and not {ARCHITECTURE, SPLIT_NO} & file.key_values.keys()
+    missing = (
+        parse.damage is None and "metadata_kv" in container and not {ARCHITECTURE, SPLIT_NO} & file.key_values.keys()
+    )
     warnings = chain(
         _odd_keys(file, _whole(container, "metadata_kv")),
         _odd_paddings(file),

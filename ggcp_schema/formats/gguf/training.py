@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ggcp_schema.errors import UsageError
 from ggcp_schema.formats.file import CHECKPOINT_NEEDED
 from ggcp_schema.formats.ggcp.checkpoint import is_optimizer
+from ggcp_schema.formats.gguf.contents import part_of
 from ggcp_schema.formats.gguf.keys import Keys
 from ggcp_schema.gguf.entries import is_copied
 from ggcp_schema.llama import names
@@ -19,6 +20,9 @@ from ggcp_schema.llama.training import Training, modification_date, whole_model
 from ggcp_schema.schema.inference import ADAM, LBFGS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ggcp_schema.files.tensor import Tensor
     from ggcp_schema.formats.gguf.file import GgufFile
 
 
@@ -38,6 +42,21 @@ def training_of_gguf(gguf: GgufFile) -> Training:
     model = _model_of(gguf)
     paths = {names.field_path(name): tensor for name, tensor in gguf.tensors.items() if f".{optimizer}." in name}
     state = {path.removeprefix(names.STATE): tensor for path, tensor in paths.items() if path}
+    return _training(gguf, model, state, optimizer)
+
+
+def training_of_model(gguf: GgufFile) -> Training:
+    """Return a training without an optimizer's state. Raises the damage if the model or a header is not whole."""
+    model = model_of_gguf(gguf)
+    if gguf.damage is not None and not (
+        gguf.damage.path.startswith("tensor_data") and names.TRAINING_TYPE in gguf.key_values
+    ):
+        raise gguf.damage.again()
+    return _training(gguf, model, {}, ADAM)
+
+
+def _training(gguf: GgufFile, model: Model, state: Mapping[str, Tensor], optimizer: str) -> Training:
+    keys = Keys(gguf)
     return Training(
         model=model,
         state=state,
@@ -87,7 +106,10 @@ def evidence_of_gguf(gguf: GgufFile) -> Evidence:
 
 
 def check_whole_model(gguf: GgufFile) -> None:
-    """Check that a GGUF file is of the llama architecture, and not a checkpoint of finetune. Raises `UsageError`."""
+    """Check that a GGUF file is a whole one of the llama architecture, and not of finetune. Raises `UsageError`."""
+    if part := part_of(gguf):
+        what = "part {} of {} of a split GGUF file".format(*part)
+        raise UsageError(f"{gguf.path} is {what}", "Join the parts: `llama-gguf-split --merge FIRST-PART OUTPUT`.")
     if gguf.value(names.ARCHITECTURE) != "llama":
         raise Keys(gguf).unexpected(names.ARCHITECTURE, "'llama'")
     kind = gguf.value(names.TRAINING_TYPE, names.TRAIN_MODEL)
