@@ -42,7 +42,7 @@ class KeyValue:
 
     def __post_init__(self) -> None:
         allowed = INTEGERS.get(self.type)
-        if allowed is not None and self.value not in allowed:
+        if allowed is not None and not (isinstance(self.value, int) and self.value in allowed):  # None would be sought
             raise UnfitError(
                 f"{self.key}: {self.value} is out of range for {self.type}, "
                 f"which holds {allowed.start} to {allowed.stop - 1}"

@@ -148,7 +148,7 @@ def _fresh_keys(keys: Iterable[KeyValue]) -> Iterator[KeyValue]:
             yield KeyValue(names.ADAM_NO_IMPROVEMENT_COUNT, entry.type, 0)
 
 
-def _made_keys(ckpt: Checkpoint, training: Training, recipe: Recipe) -> list[KeyValue]:
+def _made_keys(ckpt: File, training: Training, recipe: Recipe) -> list[KeyValue]:
     dimension_count, freq_base = recipe.rotation
     lost = {} if ckpt.damage is None else {"optimizer.nx": training.model.n_params}
 
@@ -163,7 +163,7 @@ def _made_keys(ckpt: Checkpoint, training: Training, recipe: Recipe) -> list[Key
         KeyValue(names.TRAINING_TYPE, "STRING", names.TRAIN_MODEL),
         *fields(COUNTS),
         KeyValue(names.ROPE_DIMENSION_COUNT, "UINT32", dimension_count),
-        KeyValue(names.FEED_FORWARD_LENGTH, "UINT32", _known_n_ff(ckpt)),
+        KeyValue(names.FEED_FORWARD_LENGTH, "UINT32", _known_n_ff(ckpt, training)),
         KeyValue(names.OPTIMIZER_FILE_VERSION, "UINT32", 0),
         *fields(OPTIMIZER),
         *fields(STATE[training.optimizer]),
@@ -176,14 +176,16 @@ def _made_keys(ckpt: Checkpoint, training: Training, recipe: Recipe) -> list[Key
     return keys
 
 
-def _key_of_field(ckpt: Checkpoint, key: str, type: str, path: str, lost: dict[str, int]) -> KeyValue:
+def _key_of_field(ckpt: File, key: str, type: str, path: str, lost: dict[str, int]) -> KeyValue:
     """Return the key with the value of a field, which in a damaged file may be lost, and is 0 then.
 
-    Raises `UnfitError` with a remedy if it is out of range.
+    Raises `UnfitError` with a remedy if it is out of range, `UsageError` if a whole file has no such field.
     """
     value = ckpt.get(path)
     if value is None and ckpt.damage is not None:
         value = lost.get(path, 0)
+    if value is None and type != "BOOL":
+        raise UsageError(f"{ckpt.path} has no field {path!r}, from which {key} is made")
     try:
         return KeyValue(key, type, bool(value) if type == "BOOL" else value)
     except UnfitError as error:
@@ -195,10 +197,10 @@ def _key_of_field(ckpt: Checkpoint, key: str, type: str, path: str, lost: dict[s
         ) from error
 
 
-def _known_n_ff(ckpt: Checkpoint) -> int:
-    if ckpt.n_ff is None:
+def _known_n_ff(ckpt: File, training: Training) -> int:
+    if not training.model.n_ff:
         raise UsageError(f"{ckpt.path}: n_ff is unknown, because the model has no layers and n_mult is 0")
-    return ckpt.n_ff
+    return training.model.n_ff
 
 
 def _record_of(recipe: Recipe) -> list[KeyValue]:
