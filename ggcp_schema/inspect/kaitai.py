@@ -59,6 +59,7 @@ class _Printer:
         self.root = root
         self.either_order = any("field" in node["byte_order"] for node in nodes(root) if "byte_order" in node)
         self.types: dict[str, Attribute] = {}
+        self.named_types: dict[str, str | Node] = {}  # the name that a record has itself, or the record, by type
         self.enums: dict[str, dict[str, str]] = {}
         self.added: dict[str, Attribute] = {}
 
@@ -70,14 +71,17 @@ class _Printer:
         }
         return {"types": self.types | types} | ({"enums": enums} if enums else {})
 
-    def named(self, struct: Node) -> str:
-        """Return the name of the type of a record, which is described if it was not before."""
-        name: str = struct["name"]
+    def named(self, struct: Node, field: str) -> str:
+        """Return the name of the type of a record, or else of its field; it is described if it was not before."""
+        name: str = struct["name"] or field
+        record = struct["name"] or struct
+        while self.named_types.setdefault(name, record) != record:
+            name += "_item"
         if name not in self.types:
             self.types[name] = {}  # its place, before the types in it, and the end of a recursion
-            record = _Record(self, struct)
-            self.types[name] = record.described()
-            if record.left_out:
+            made = _Record(self, struct)
+            self.types[name] = made.described()
+            if made.left_out:
                 del self.types[name]
                 raise NotSayableError
         return name
@@ -235,7 +239,7 @@ class _Record:
         return {"size": 0, "valid": {"expr": "_io.eof"}}
 
     def _struct(self, name: str, node: Node) -> Attribute:
-        called = self.printer.named(node)
+        called = self.printer.named(node, name)
         if node.get("shape"):
             rank = next(field["type"]["equals"] for field in node["fields"] if field["name"] == "n_dims")
             around = [self.expression(_from_around(length)) for length in node["shape"]]

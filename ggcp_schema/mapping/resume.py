@@ -21,7 +21,6 @@ from ggcp_schema.llama.training import Training
 from ggcp_schema.schema.inference import ADAM
 
 if TYPE_CHECKING:
-    from ggcp_schema.formats.ggcp.checkpoint import Checkpoint
     from ggcp_schema.formats.gguf.file import GgufFile
     from ggcp_schema.gguf.writer import Gguf
 

@@ -15,9 +15,16 @@ from unittest import mock
 
 import pytest
 
+from ggcp_schema import File, Format, open_checkpoint
+from ggcp_schema.constructs import Const, Int32ul, Struct
+from ggcp_schema.errors import UnfitError
 from ggcp_schema.formats import known_formats
+from ggcp_schema.gguf.entries import KeyValue
+from ggcp_schema.inspect.hexpat import pattern
+from ggcp_schema.inspect.kaitai import described
+from ggcp_schema.llama.training import Training
 from tests.browse.driver import Browser, browse
-from tests.helpers import run_cli
+from tests.helpers import FIXTURES, run_cli
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -43,6 +50,7 @@ COMMANDS = {  # each with the exit codes for a whole file and a damaged one
     ("schema", "toy"): (0, 0),
     ("schema", "toy", "--format", "json"): (0, 0),
     ("schema", "toy", "--format", "ksy"): (0, 0),
+    ("schema", "toy", "--format", "hexpat"): (0, 0),
     ("schema", "toy", "--format", "magic"): (0, 0),
 }
 
@@ -117,6 +125,39 @@ def test_every_command_works(command: tuple[str, ...], damage: str, package: Pat
     if result.returncode:
         assert "out.toy" not in os.listdir(tmp_path)
         assert len(result.stderr.strip().splitlines()) <= 2
+
+
+def test_records_without_a_name_are_called_after_their_fields() -> None:
+    """Two different records that the fields of one name hold are two types."""
+    inner = Struct("point" / Struct("x" / Int32ul), "line" / Struct("point" / Struct("y" / Int32ul, "z" / Int32ul)))
+    made = Format("toy", b"TOY1", Struct("magic" / Const(b"TOY1"), *inner.subcons), "toy file")
+    types = described(made)["types"]
+    assert {name: [field["id"] for field in kind["seq"]] for name, kind in types.items()} == {
+        "point": ["x"],
+        "line": ["point"],
+        "point_item": ["y", "z"],
+    }
+    assert "point_item point" in pattern(made)
+
+
+def test_a_training_without_the_fields_that_keys_are_made_from_is_refused(tmp_path: Path) -> None:
+    """And at once: that it is none of the numbers that a key can hold must not be found out by trying all."""
+    with pytest.raises(UnfitError, match="None is out of range for UINT32"):
+        KeyValue("a.key", "UINT32", None)
+
+    class ToyFile(File):
+        def training(self) -> Training:
+            return training
+
+    (tmp_path / "x.toy").write_bytes(b"TOY1")
+    made = Format("toy", b"TOY1", Struct("magic" / Const(b"TOY1")), "toy file", ToyFile)
+    others = mock.patch("ggcp_schema.formats._others", return_value=[made])
+    with others, open_checkpoint(FIXTURES / "alice.ggcp") as ckpt:
+        training = ckpt.training()
+        assert run_cli("info", "x.toy", cwd=tmp_path).returncode == 0
+        result = run_cli("convert", "x.toy", "out.gguf", cwd=tmp_path)
+    assert (result.returncode, os.listdir(tmp_path)) == (2, ["x.toy"])
+    assert "x.toy has no field 'train_its', from which training.iteration_count is made" in result.stderr
 
 
 @pytest.mark.usefixtures("installed")
