@@ -209,7 +209,7 @@ def _part_at(file: File, path: str) -> Elements | None:
     Of `lms` and `lmy`, which have a column for each iteration that L-BFGS remembers, these are the parameter's values
     in the first column, then those in the second, and so on.
     """
-    part_path = parse_part_path(path)
+    part_path = parse_part_path(path.removesuffix(".data"))
     if part_path is None:
         return None
     parts, note = parts_of(file, part_path)

@@ -393,3 +393,10 @@ def test_a_key_and_its_field_have_both_names_in_both_formats(name, tmp_path):
         for key, field in both.items():
             assert file[key] == file[field] == theirs[key].contents()
             assert gguf[key] == gguf[field] == theirs[key].contents()
+
+
+def test_the_data_of_a_part_of_a_vector_is_the_part() -> None:
+    with open_file(FIXTURES / "v1-adam.ggcp") as file:
+        part = "optimizer.state.m[layers[0].wq]"
+        assert file.get(f"{part}.data") == file.get(part)
+        assert file.get(f"{part}.data[1:3]") == file.get(part)[1:3]
