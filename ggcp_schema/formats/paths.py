@@ -195,7 +195,7 @@ def _list_of(field: Field, path: str) -> Elements:
         if not _holds_leaves(field):
             raise _not_a_value(field, path)
         for at in range(start, stop, AT_ONCE):
-            yield [element.value for element in field.elements(at, min(at + AT_ONCE, stop))]
+            yield field.value[at : min(at + AT_ONCE, stop)]
 
     def offset_of(index: int) -> int:
         return field.end if index == count else field.children()[index].offset

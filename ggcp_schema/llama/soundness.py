@@ -302,7 +302,8 @@ class Watch:
 
     def _add(self, rule: str, name: str, at: int, mask: Mask) -> None:
         least = LEAST if rule.startswith("zeros-") else 1
-        self.runs.setdefault((rule, name), Runs(least)).add(at, mask)
+        if self.state.tensor(name).n_elements >= least:
+            self.runs.setdefault((rule, name), Runs(least)).add(at, mask)
 
 
 def is_loss_of_relation(count: int, n_elements: int) -> bool:

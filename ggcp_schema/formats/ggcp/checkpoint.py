@@ -275,9 +275,13 @@ class Checkpoint(File):
 
     def names_of(self, tensor: Tensor) -> tuple[str | None, str | None, str | None]:
         """Return the tensor's path, its name in GGUF files, and the type of the optimizer."""
-        optimizer = self.get("optimizer.type")
-        name = None if tensor.is_null else tensor_name(tensor.path, optimizer)
-        return tensor.path, name, optimizer
+        name = None if tensor.is_null else tensor_name(tensor.path, self._optimizer_type)
+        return tensor.path, name, self._optimizer_type
+
+    @cached_property
+    def _optimizer_type(self) -> str | None:
+        kind: str | None = self.get("optimizer.type")
+        return kind
 
     def compares_by_field(self, other: File) -> bool:
         """Return True for another checkpoint of the same layout. Before the optimizer there is only one."""

@@ -27,6 +27,7 @@ MODEL_TYPE = 3  # field of the trainer_spec
 MODEL_TYPES = {1: "unigram", 2: "bpe", 3: "word", 4: "char"}
 CHARSMAP, ADD_DUMMY_PREFIX, REMOVE_EXTRA_WHITESPACES = 2, 3, 4  # fields of the normalizer_spec
 MAX_VARINT = 10  # bytes
+MAX_PIECES = 1 << 20  # the largest models in use have a quarter; sentencepiece takes 60 bytes and more for each
 
 
 class ProtobufField(NamedTuple):
@@ -82,6 +83,8 @@ def read_model(source: Source) -> SentencePieceModel:
         for field in _fields(data, 0, len(data)):
             if field.number == PIECES:
                 pieces.append(field.start)
+                if len(pieces) > MAX_PIECES:
+                    raise FieldError(field.start, f"at most {MAX_PIECES:,} pieces", "more")
             elif field.number in (TRAINER_SPEC, NORMALIZER_SPEC):
                 others.append(field)
         trainer = _values(data, others, TRAINER_SPEC)
