@@ -108,3 +108,9 @@ def test_what_is_not_there_is_refused(where):
 def test_each_field_has_its_colour():
     _, screen = run_pty("hex", ADAM, "0:12")
     assert len({line.split("\x1b[")[1].split("m")[0] for line in screen.splitlines()}) == 3
+
+
+@pytest.mark.parametrize(("width", "count"), [(104, 16), (103, 8), (70, 8), (69, 4), (1, 4)])
+def test_as_many_bytes_in_a_row_as_fit(width, count):
+    first, second = run_cli("hex", ADAM, "0x60:32", "--width", str(width), check=True).stdout.splitlines()[:2]
+    assert int(second.split()[0], 16) - int(first.split()[0], 16) == count

@@ -37,3 +37,9 @@ def test_colours_as_they_are_wanted() -> None:
     assert "\x1b" in run_cli("--color", "always", "info", alice, check=True).stdout
     assert "\x1b" not in run_pty("--color", "never", "info", alice)[1]
     assert run_cli("--color", "pink", "info", alice).returncode == 2
+
+
+def test_no_terminal_is_narrower_than_20_columns() -> None:
+    alice = FIXTURES / "alice.ggcp"
+    texts = [run_cli("info", alice, "--width", width, check=True).stdout for width in ("1", "20", "30")]
+    assert texts[0] == texts[1] != texts[2]

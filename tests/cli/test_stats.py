@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ggcp_schema.cli.output import progress
 from ggcp_schema.formats import open_file
 from tests.builder import build_checkpoint
 from tests.golden import assert_golden
@@ -133,3 +134,16 @@ def test_nothing_is_healthy_that_was_not_measured(tmp_path: Path) -> None:
         assert json.loads(run_cli("stats", path, "--health", "--json").stdout)["verdict"] == "not-measured"
         assert said in run_cli("stats", path, "--health").stdout
     assert "no flags" not in run_cli("stats", FIXTURES / "vocab.gguf", check=True).stdout
+
+
+def test_quiet_shows_no_progress(monkeypatch):
+    asked = []
+
+    def shown(*args, quiet):
+        asked.append(quiet)
+        return progress(*args, quiet=quiet)
+
+    monkeypatch.setattr("ggcp_schema.cli.stats.progress", shown)
+    for options in ([], ["--quiet"]):
+        run_cli("stats", ADAM, *options, check=True)
+    assert asked == [False, True]

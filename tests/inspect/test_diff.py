@@ -8,6 +8,7 @@ import warnings
 
 import numpy as np
 import pytest
+from gguf import GGUFReader
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -177,3 +178,12 @@ def test_a_file_that_is_changed_meanwhile(tmp_path):
 
     with pytest.raises(FileError, match="changed by another program"):
         compared(ADAM, path, progress=change)
+
+
+@pytest.mark.parametrize("key", ["llama.attention.head_count", "training.iteration_count"])
+def test_a_key_without_which_no_trainer_resumes_is_missed(key, tmp_path):
+    whole, less = converted(ADAM, tmp_path), tmp_path / "less.gguf"
+    reader = GGUFReader(whole)
+    less.write_bytes(whole.read_bytes().replace(key.encode(), key.encode()[:-1] + b"_"))
+    assert key in reader.fields
+    assert differing(compared(ADAM, less))[key] == "only-a"

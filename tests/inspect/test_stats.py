@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as arrays
 from ggcp_schema import open_file
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.inspect.stats import Stats, flags, measure, optimizer_facts
+from ggcp_schema.inspect.stats import OptimizerFacts, Stats, flags, measure, optimizer_facts
 from ggcp_schema.inspect.tensors import listing, select
 from ggcp_schema.llama.adam import largest_ratio
 from tests.builder import build_checkpoint
@@ -174,11 +174,11 @@ def checkpoint(tmp_path, edit=None, iteration=100, **options):
     return path
 
 
-def flags_of(path):
+def flags_of(path, facts=None):
     with open_file(path) as file:
         items = listing(file)
         measured = list(zip(items, measure([item.tensor for item in items]), strict=True))
-        found = flags(measured, optimizer_facts(file))
+        found = flags(measured, facts or optimizer_facts(file))
         return {item.path: list(words) for item, words in zip(items, found, strict=True) if words}
 
 
@@ -191,7 +191,8 @@ def at(number, change):
     [
         (WQ, lambda x: x * 0, "layers[0].wq", ["all-zero"]),
         (WQ, lambda x: x * 0 + 1, "layers[0].wq", ["constant"]),
-        (WQ, lambda x: x * 1e7, "layers[0].wq", ["huge"]),
+        (WQ, lambda x: abs(x) * 1e7, "layers[0].wq", ["huge"]),
+        (WQ, lambda x: abs(x) * -1e7, "layers[0].wq", ["huge"]),
         (WQ, lambda x: np.where(x > 0, np.nan, -np.inf), "layers[0].wq", ["nan", "inf"]),
         (M, lambda x: x * 0, "optimizer.state.m", ["all-zero"]),
         (V, lambda x: -x, "optimizer.state.v", ["negative-v"]),
@@ -213,6 +214,8 @@ def test_an_optimizer_that_has_not_started_may_be_zero(tmp_path):
 
     assert set(flags_of(checkpoint(tmp_path, zero))) == {"optimizer.state.m", "optimizer.state.v"}
     assert flags_of(checkpoint(tmp_path, zero, iteration=0)) == {}
+    unknown = flags_of(checkpoint(tmp_path, zero, iteration=0), OptimizerFacts(iterations=None))
+    assert set(unknown) == {"optimizer.state.m", "optimizer.state.v"}
 
 
 def test_v_too_small_for_m_if_the_betas_are_stored(tmp_path):

@@ -381,3 +381,25 @@ def test_losses_that_are_not_numbers(tmp_path):
     path = built(tmp_path / "nan.ggcp", state={"fx_best": math.nan, "fx_prev": -math.inf})
     assert to_json(summary_of(path))["loss"]["best"] == "NaN"
     assert "loss" in lines_of(path)
+
+
+def test_as_many_past_losses_as_a_trainer_may_have_kept(tmp_path):
+    for past, shown in ((1000, 1000), (1001, 0)):
+        path = tmp_path / "past.ggcp"
+        path.write_bytes(build_checkpoint(past=past, state={"iter": 2000}))
+        assert len(to_json(summary_of(path))["loss"].get("past", ())) == shown
+
+
+def test_how_much_of_a_cut_file_is_lost(tmp_path):
+    path = tmp_path / "cut.ggcp"
+    path.write_bytes((FIXTURES / "alice.ggcp").read_bytes()[:2_000_000])
+    assert lines_of(path)["lost"] == "1,104,012 (35.6 %) of the 3,104,012 bytes (3.0 MiB) of the whole file"
+
+
+def test_what_only_states_an_optimizer_is_of_a_training(tmp_path):
+    writer = gguf.GGUFWriter(tmp_path / "x.gguf", "llama")
+    writer.add_string("optimizer.type", "adam")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    assert summary_of(tmp_path / "x.gguf").kind == "gguf-resume"

@@ -74,6 +74,7 @@ def test_plurals_and_sizes():
     assert [count_text(n, "byte") for n in (0, 1, 2000)] == ["no bytes", "1 byte", "2,000 bytes"]
     assert count_text(2, "entry", "entries") == "2 entries"
     assert (size_text(1), size_text(3 << 20)) == ("1 byte", "3,145,728 bytes (3.0 MiB)")
+    assert size_text(1 << 30) == "1,073,741,824 bytes (1.0 GiB)"
 
 
 @given(st.text(st.sampled_from("ab "), max_size=40), st.integers(0, 40))

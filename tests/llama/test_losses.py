@@ -123,6 +123,12 @@ def test_a_meaning_that_is_open() -> None:
     assert "does not show which" in text_of(losses)
 
 
+def test_losses_of_no_known_program() -> None:
+    losses = explain_losses(conclude(Evidence("v0", "a")), optimizer="adam", fx_best=5.0, fx_prev=5.0)
+    assert losses.meanings == ()
+    assert dict(losses.lines)["loss is"] == "of no known program, so that its meaning is not known"
+
+
 @pytest.mark.parametrize("name", ["alice", "rotmax8-v1", "v1-adam", "twin-adam.v0"])
 def test_a_best_loss_worse_than_the_previous(name: str) -> None:
     losses = explain(name, summed=False)
