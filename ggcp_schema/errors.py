@@ -107,16 +107,6 @@ class MalformedError(GgcpError):
         super().__init__(message, hint)
         self.path, self.offset, self.expected, self.found = path, offset, expected, found
 
-    def as_dict(self) -> dict[str, str | int]:
-        """Return path, offset, expected, found and message as JSON data."""
-        return {
-            "path": self.path,
-            "offset": self.offset,
-            "expected": self.expected,
-            "found": self.found,
-            "message": self.message,
-        }
-
 
 class TruncatedError(MalformedError):
     """The file ends inside a field, which lacks `missing` bytes.

@@ -14,10 +14,10 @@ from ggcp_schema.cli.options import DryRun, Force, Json, NoSync, Quiet
 from ggcp_schema.cli.output import echo, print_json, progress
 from ggcp_schema.cli.report import echo_replaced, name_text
 from ggcp_schema.files.atomic import check_output
+from ggcp_schema.files.contents import Change
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.existing import check_existing
 from ggcp_schema.inspect.text import count_text, escape, size_text
-from ggcp_schema.llama.repair import Change
 from ggcp_schema.llama.state import Unsound
 
 

@@ -95,11 +95,9 @@ def _of_folder(checkpoint: Path, folder: Path, vocab: Path | None, *, partial: b
 
 def show(result: Verification) -> None:
     """Print what was compared, a line for each difference, and the verdict."""
-    compared = (
-        f"{count_text(result.keys, 'key')}, {count_text(result.tensors, 'tensor')}, "
-        f"{count_text(result.nbytes, 'byte')} of data compared"
-    )
-    echo(f"{escape(result.output)} is {KINDS[result.kind]}: {compared}; {count_text(result.n_params, 'parameter')}")
+    keys, tensors, nbytes, parameters = map(count_text, result.compared, ("key", "tensor", "byte", "parameter"))
+    what = f"{keys}, {tensors}, {nbytes} of data compared; {parameters}"
+    echo(f"{escape(result.output)} is {KINDS[result.kind]}: {what}")
     if result.optimizer:
         echo(f"optimizer: {result.optimizer}")
     if result.tokens:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import IO, Protocol
+from typing import IO, NamedTuple, Protocol
 
 from ggcp_schema.errors import UnfitError
 from ggcp_schema.files.compare import data_differences
+from ggcp_schema.files.json_keys import json_keys
 from ggcp_schema.files.safetensors import DTYPES, header, read_tensors
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor_entries import Progress, TensorEntry
@@ -125,12 +126,26 @@ class Safetensors:
                 yield from map(str, data_differences(read_tensors(source), self.tensors, progress))
 
 
+@json_keys("path offset size reason")
+class Change(NamedTuple):
+    """Bytes to replace: the path of their field, where they lie, what takes their place, and why.
+
+    `content` yields the new bytes, in pieces.
+    """
+
+    path: str
+    offset: int
+    size: int
+    reason: str
+    content: Callable[[], Iterable[bytes]]
+
+
 @dataclass(frozen=True)
 class Patched:
-    """A copy of a file in which some bytes are others: `patches` are their offsets and the new bytes."""
+    """A copy of a file in which some bytes are others. No two of the changes are of the same bytes."""
 
     source: Source
-    patches: Sequence[tuple[int, bytes]]
+    changes: Sequence[Change]
 
     tensors: tuple[TensorEntry, ...] = ()
 
@@ -138,16 +153,13 @@ class Patched:
     def nbytes(self) -> int:
         return self.source.size
 
-    def _chunks(self) -> Iterator[bytearray]:
+    def _chunks(self) -> Iterator[bytes | memoryview]:
         at = 0
-        for chunk in self.source.stream([(0, self.source.size)]):
-            data = bytearray(chunk)
-            for offset, patch in self.patches:
-                start, stop = max(offset, at), min(offset + len(patch), at + len(data))
-                if start < stop:
-                    data[start - at : stop - at] = patch[start - offset : stop - offset]
-            at += len(data)
-            yield data
+        for change in sorted(self.changes, key=lambda change: change.offset):
+            yield from self.source.stream([(at, change.offset - at)], at)
+            yield from change.content()
+            at = change.offset + change.size
+        yield from self.source.stream([(at, self.source.size - at)], at)
 
     def write(self, place: str, *, progress: Progress | None = None, inspect: Inspect | None = None) -> None:
         with open(place, "wb") as file:

@@ -8,31 +8,16 @@ that agree.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 import numpy as np
 
 from ggcp_schema.constructs.streams import CHUNK
-from ggcp_schema.files.json_keys import json_keys
+from ggcp_schema.files.contents import Change
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.llama.adam import AdamParams
 from ggcp_schema.llama.runs import Run
 from ggcp_schema.llama.soundness import HUGE_WEIGHT, LEAST, Floats, Watch, is_loss_of_relation
 from ggcp_schema.llama.state import State
-
-
-@json_keys("path offset size reason")
-class Change(NamedTuple):
-    """Bytes to replace: the path of their field, where they lie, what takes their place, and why.
-
-    `content` yields the new bytes, in pieces.
-    """
-
-    path: str
-    offset: int
-    size: int
-    reason: str
-    content: Callable[[], Iterator[bytes]]
 
 
 def value_changes(state: State, progress: Callable[[int], None] | None = None) -> list[Change]:

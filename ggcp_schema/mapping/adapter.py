@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from ggcp_schema.errors import UsageError
+from ggcp_schema.files.contents import Change
 from ggcp_schema.files.tensor import MARKS
 from ggcp_schema.files.tensor_entries import Computed, TensorEntry
 from ggcp_schema.gguf.entries import KeyValue
@@ -75,24 +76,15 @@ def _b(adapter: Adapter, base: Base, path: str) -> npt.NDArray[np.floating]:
     return b if adapter.scale == 1 else b.astype("f8") * adapter.scale
 
 
-class Patch(NamedTuple):
-    """Bytes that replace others in a copy of a file."""
-
-    path: str
-    offset: int
-    data: bytes
-
-
-def patched_norms(adapter: Adapter, base: Base) -> list[Patch]:
-    """Return the data of the base's norms with those of the adapter added, in the type and byte order they have.
+def changed_norms(adapter: Adapter, base: Base) -> Iterator[Change]:
+    """Yield the changes of the base that add the norms of the adapter to its own, in the type and byte order they have.
 
     Raises `UsageError` if a norm is not F32.
     """
-    return [
-        Patch(path, tensor.offset, new_norm(adapter, base, path).astype(f"{MARKS[tensor.byte_order]}f4").tobytes())
-        for path in adapter.norms
-        if (tensor := base.tensors[path])
-    ]
+    for path in adapter.norms:
+        tensor = base.tensors[path]
+        data = new_norm(adapter, base, path).astype(f"{MARKS[tensor.byte_order]}f4").tobytes()
+        yield Change(path, tensor.offset, len(data), "that of the adapter is added", partial(iter, [data]))
 
 
 def new_norm(adapter: Adapter, base: Base, path: str) -> npt.NDArray[np.floating]:

@@ -22,7 +22,7 @@ from ggcp_schema.llama import names
 from ggcp_schema.llama.adapter import Adapter, Base, adapter_facts
 from ggcp_schema.llama.facts import Fact
 from ggcp_schema.llama.rotation import Heads
-from ggcp_schema.mapping.adapter import adapter_keys, adapter_tensors, patched_norms
+from ggcp_schema.mapping.adapter import adapter_keys, adapter_tensors, changed_norms
 from ggcp_schema.mapping.adapter_choices import Target, choice_notes, chosen, norms_of
 from ggcp_schema.mapping.export import ModelOptions, choose
 from ggcp_schema.mapping.hf import DTYPES, METADATA, README, element_type, hf_parts
@@ -129,7 +129,7 @@ def _peft(adapter: Adapter, base: Base, base_name: str, card: str, saves_norms: 
 def _changed(adapter: Adapter, base: Base, file: File, model: ModelOptions) -> tuple[Parts, Iterable[Fact]]:
     """Return a GGUF model with the pairs added, all else as it is: with norms alone a copy that is patched."""
     if not adapter.matrices:
-        return {WHOLE: Patched(file.source, [(patch.offset, patch.data) for patch in patched_norms(adapter, base)])}, ()
+        return {WHOLE: Patched(file.source, [*changed_norms(adapter, base)])}, ()
     changed = merged(adapter, base)
     keys = [entry for entry in file.key_values.values() if is_copied(file.path, entry)]
     tensors = [

@@ -9,7 +9,8 @@ from contextlib import closing
 from functools import partial
 
 from ggcp_schema.errors import UsageError
-from ggcp_schema.files.atomic import atomic_output
+from ggcp_schema.files.contents import Change, Patched
+from ggcp_schema.files.output import WHOLE, WriteOptions, placed_parts
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats import format_of
@@ -17,7 +18,7 @@ from ggcp_schema.formats.ggcp.headers import COUNTS, GGCP, RAW, Record
 from ggcp_schema.formats.ggcp.places import Places, find_places
 from ggcp_schema.llama.adam import AdamParams
 from ggcp_schema.llama.names import STATE
-from ggcp_schema.llama.repair import Change, value_changes
+from ggcp_schema.llama.repair import value_changes
 from ggcp_schema.llama.soundness import examine
 from ggcp_schema.llama.state import Loss, State, Unsound
 from ggcp_schema.schema.inference import ADAM
@@ -51,15 +52,10 @@ def write_repaired(
 
     Raises `FileError` if a file cannot be read or written.
     """
-    with atomic_output(output, overwrite=force, sync=sync) as place:
-        with open(place, "wb", buffering=1 << 20) as stream:
-            stream.writelines(source.stream([(0, source.size)]))
-            for change in wanted:
-                stream.seek(change.offset)
-                stream.writelines(change.content())
-        source.check_unchanged()
-        with closing(Source(place)) as written:
-            return remaining(written)
+    with placed_parts(output, {WHOLE: Patched(source, wanted)}, WriteOptions(force=force, sync=sync)):
+        pass
+    with closing(Source(output)) as written:
+        return remaining(written)
 
 
 def _places(source: Source) -> Places:

@@ -31,7 +31,7 @@ SEPARATE_KEYS = (names.RMS_EPSILON, names.ROPE_DIMENSION_COUNT, names.ROPE_FREQ_
 
 
 class Compared(NamedTuple):
-    """How much was compared."""
+    """How much was compared: keys, also of the JSON of a folder, bytes of the tensors' data, the model's parameters."""
 
     keys: int
     tensors: int
@@ -46,8 +46,7 @@ class Verification(NamedTuple):
     Attributes:
         checkpoint, output: the paths.
         kind: resume, model, or hf of a folder.
-        keys, tensors, nbytes: how much was compared; bytes are of tensor data, keys those of the JSON of a folder.
-        n_params: the number of the model's parameters in the GGUF file.
+        compared: how much was compared.
         rms_eps: the epsilon of the GGUF file, None if missing or invalid.
         optimizer: how the optimizer's vectors were changed, in words; None for a model.
         extra_keys: the keys that have no counterpart in a checkpoint, as the vocabulary's.
@@ -58,10 +57,7 @@ class Verification(NamedTuple):
     checkpoint: str
     output: str
     kind: Kind
-    keys: int
-    tensors: int
-    nbytes: int
-    n_params: int
+    compared: Compared
     rms_eps: float | None
     optimizer: str | None
     extra_keys: tuple[str, ...]
@@ -72,11 +68,6 @@ class Verification(NamedTuple):
     def same(self) -> bool:
         """True if nothing differs."""
         return not self.differences
-
-    @property
-    def compared(self) -> Compared:
-        """How much was compared."""
-        return Compared(self.keys, self.tensors, self.nbytes, self.n_params)
 
     @property
     def gguf(self) -> str | None:
@@ -132,14 +123,12 @@ def verify(ckpt: Checkpoint, gguf: GgufFile, progress: Progress | None = None) -
     found += data_differences(gguf.tensors, tensors, progress)
     compared = comparable(gguf.tensors, tensors)
     extra = extra_keys(gguf, expected)
+    n_keys = sum(entry.key in gguf.key_values for entry in expected) + (names.ROPE_DIMENSION_COUNT in gguf.key_values)
     return Verification(
         ckpt.path,
         gguf.path,
         kind,
-        sum(entry.key in gguf.key_values for entry in expected) + (names.ROPE_DIMENSION_COUNT in gguf.key_values),
-        len(compared),
-        sum(tensor.nbytes for tensor in compared),
-        n_params,
+        Compared(n_keys, len(compared), sum(tensor.nbytes for tensor in compared), n_params),
         epsilon.value if epsilon and not wrong_epsilon else None,
         optimizer or None,
         tuple(key for key in extra if not _is_separate(key)),

@@ -34,7 +34,7 @@ from ggcp_schema.mapping.hf import (
     moments_of,
 )
 from ggcp_schema.mapping.model import rescued
-from ggcp_schema.mapping.verify import Verification
+from ggcp_schema.mapping.verify import Compared, Verification
 from ggcp_schema.mapping.vocabulary import read_vocabulary
 
 MAX_DIFFERENCES = 10  # of a JSON file
@@ -96,10 +96,7 @@ def verify_folder(
         file.path,
         os.fsdecode(folder),
         HF,
-        n_values,
-        n_tensors,
-        nbytes,
-        model.n_params,
+        Compared(n_values, n_tensors, nbytes, model.n_params),
         expected.rms_eps,
         fact.text,
         (),

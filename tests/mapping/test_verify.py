@@ -59,8 +59,8 @@ def test_what_convert_wrote_holds_the_checkpoint(tmp_path: Path, path: Path, ver
     result = verification_of(path, output)
     assert (result.kind, result.same, result.differences) == ("resume", True, ()), list(map(str, result.differences))
     tensors = gguf.GGUFReader(output).tensors
-    assert result.tensors == len(tensors)
-    assert result.nbytes == sum(int(tensor.n_bytes) for tensor in tensors)
+    assert result.compared.tensors == len(tensors)
+    assert result.compared.bytes == sum(int(tensor.n_bytes) for tensor in tensors)
 
 
 @pytest.mark.parametrize("name", ["orders/jun-A-3", "orders/jun-B-3", "v0-adam", "rotmax8-v0", "orders/aug-lbfgs-B-1"])
@@ -97,7 +97,7 @@ def test_what_export_wrote_holds_the_model(tmp_path: Path, path: Path) -> None:
     export_model(path, output, vocab=vocabulary, context_length=16, sync=False)
     result = verification_of(path, output)
     assert (result.kind, result.same) == ("model", True), list(map(str, result.differences))
-    assert result.tensors == len(gguf.GGUFReader(output).tensors)
+    assert result.compared.tensors == len(gguf.GGUFReader(output).tensors)
     assert "tokenizer.ggml.tokens" in result.extra_keys
 
 
@@ -283,7 +283,7 @@ def test_a_tensor_of_another_type_is_a_difference_and_the_others_are_compared(tm
     path.write_bytes(data)
     result = verification_of(CHECKPOINT, path)
     assert list(map(str, result.differences)) == ["tensor blk.0.attn_k.weight is I32 [24, 24], expected F32 [24, 24]"]
-    assert result.tensors == len(expected_resume(CHECKPOINT)["tensors"]) - 1
+    assert result.compared.tensors == len(expected_resume(CHECKPOINT)["tensors"]) - 1
 
 
 def test_a_vocabulary_of_another_size_is_a_difference(tmp_path: Path) -> None:
