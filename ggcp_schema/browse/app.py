@@ -18,11 +18,15 @@ from textual.screen import Screen
 from textual.theme import Theme
 from textual.widgets import Static
 
+from ggcp_schema.browse.changes import Changes
 from ggcp_schema.browse.document import Document
 from ggcp_schema.browse.jobs import Job
 from ggcp_schema.browse.palette import KeyWindow, Palette
-from ggcp_schema.browse.panes import Keys, Pane
-from ggcp_schema.browse.screen import BrowseScreen, FileScreen, PairScreen
+from ggcp_schema.browse.panes import Keys, Overview, Pane, Schema
+from ggcp_schema.browse.plots import Histogram, PictureView
+from ggcp_schema.browse.screen import FileScreen
+from ggcp_schema.browse.tables import HealthView, Layers
+from ggcp_schema.browse.values import Values
 from ggcp_schema.inspect import Report
 from ggcp_schema.inspect.text import escape
 
@@ -41,6 +45,27 @@ LIGHT = Theme(
     *("#9a5b00", "#22262d", "#fbfaf7", "#f3f0ea", "#e7e3da"),
     dark=False,
 )
+
+
+def numbered(action: str, titles: Iterable[str]) -> list[BindingType]:
+    """Return keys from 1 on that open something."""
+    return [Binding(f"{key + 1}", f"{action}({key})", f"Open {title}", show=False) for key, title in enumerate(titles)]
+
+
+class BrowseScreen(FileScreen):
+    """One file: the tree at the left, tabs at the right, bytes at the bottom."""
+
+    KINDS = (Overview, Values, Histogram, PictureView, HealthView, Layers, Schema)
+    NAMES = ("Fields", "Tabs", "Bytes")
+    BINDINGS: ClassVar[list[BindingType]] = numbered("tab", (kind.TITLE for kind in KINDS))
+
+
+class PairScreen(FileScreen):
+    """Two files: both trees at the top, then the changes, then the bytes of both."""
+
+    KINDS = (Changes,)
+    NAMES = ("A", "B", "Changes", "Bytes A", "Bytes B")
+    BINDINGS: ClassVar[list[BindingType]] = numbered("open", NAMES)
 
 
 class OpeningScreen(Screen[None]):

@@ -61,11 +61,12 @@ def place_of(document: Document, row: FieldRow | TensorRow, side: KeyValue | Ope
 class Comparison:
     """What is known so far: `done` of `total` tensors were compared. The comparison adds to it while it is shown.
 
-    `marks` says for each file, by path, what has changed.
+    `training` says what happened in the training, `marks` for each file, by path, what has changed.
     """
 
     def __init__(self) -> None:
         self.rows: list[Change] = []
+        self.training = ""
         self.fields = self.done = self.total = self.omitted = self.widest = 0
         self.marks: tuple[dict[str, str], dict[str, str]] = ({}, {})
 
@@ -88,9 +89,11 @@ def compare(a: Document, b: Document, report: Report) -> Comparison:
     """Compare the files as `diff` does: all fields, then the tensors one after another."""
     from ggcp_schema.inspect.diff import field_rows, tensor_rows
     from ggcp_schema.inspect.matching import sides
+    from ggcp_schema.inspect.training_change import change_between, change_lines
 
     left, right, _ = sides(a.file, b.file)
     found = Comparison()
+    found.training = "; ".join(change_lines(change_between(left.summary, right.summary, {})))
     found.total = len(left.tensors) + sum(name not in left.tensors for name in right.tensors)
     found.omitted = left.omitted.counts.total() + right.omitted.counts.total()
     for field in field_rows(left, right):
@@ -132,10 +135,6 @@ class Changes(Table):
         a, b = self.documents
         return compare(a, b, report)
 
-    def show(self, field: Field | None) -> None:
-        super().show(field)
-        self.words.refresh()  # the losses may be known now
-
     def update(self) -> None:
         if self.found is not None:
             self.rows = self.found.rows
@@ -151,14 +150,6 @@ class Changes(Table):
 
     chosen = moved
 
-    def _losses(self) -> str:
-        """Return how the loss has changed, in words; empty if one file has none."""
-        before, after = (document.summary.loss if document.summary else None for document in self.documents)
-        if before is None or after is None:
-            return ""
-        share = f", {100 * (after - before) / before:+.1f} %".replace("-", "−") if before else ""
-        return f"loss {number(before)} → {number(after)}{share}   "
-
     def text(self) -> RenderableType:
         found = self.found
         if self.error or found is None:
@@ -171,7 +162,9 @@ class Changes(Table):
             words = "No field and no tensor differs."
         if found.omitted:
             words += f"   {found.omitted:,} not compared (see ggcp-schema diff)"
-        return Text.assemble((self._losses(), ink(self, "holder")), (words, ink(self, "detail")))
+        return Text.assemble(
+            (f"{found.training}\n" if found.training else "", ink(self, "holder")), (words, ink(self, "detail"))
+        )
 
     def draw(self, row: Change, width: int) -> list[Segment]:
         text, (a, b), diff = self.view.text, row.words, row.row

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
@@ -170,13 +169,12 @@ class CommandWindow(ModalScreen[None]):
             for blank, each in self.inputs.items():
                 yield Horizontal(Label(_label(blank), markup=False), each, classes="blank")
             yield Static(id="line", markup=False)
-            yield Label(self.ASK, id="status", markup=False)
             yield ProgressBar(show_eta=False)
             with VerticalScroll(id="output"):
-                yield Static(markup=False)
+                yield Static(self.ASK, markup=False)
 
     def on_mount(self) -> None:
-        self.query_one(ProgressBar).display = self.query_one("#output").display = False
+        self.query_one(ProgressBar).display = False
         self.inputs[self._missing() or next(iter(self.inputs))].focus()
 
     @property
@@ -189,7 +187,9 @@ class CommandWindow(ModalScreen[None]):
         return next((word for word in self.words if isinstance(word, Blank)), None)
 
     def _say(self, text: str) -> None:
-        self.query_one("#status", Label).update(text)
+        self.query_one("#output Static", Static).update(text)
+        if self.process is not None:
+            self.query_one("#output").scroll_visible(animate=False)
 
     def on_input_changed(self) -> None:
         self.query_one("#line", Static).update(line(self.words))
@@ -242,21 +242,17 @@ class CommandWindow(ModalScreen[None]):
             return "\n".join([*printed, verdict]).strip()
 
         bar = self.query_one(ProgressBar)
-        bar.display = self.query_one("#output").display = True
+        bar.display = True
         bar.update(total=None, progress=0)
-        self._print("running …   Esc: stop")
+        self._say("running …   Esc: stop")
         self.job.start(wait)
-
-    def _print(self, text: str) -> None:
-        self.query_one("#output Static", Static).update(Text(text))
-        self.query_one("#output").scroll_visible(animate=False)
 
     def reported(self, result: Any, *, done: bool) -> None:
         """Show how far the command is, or what it has printed."""
         bar = self.query_one(ProgressBar)
         bar.display = not done
         if done:
-            self._print(result if isinstance(result, str) else f"✗ {result}")
+            self._say(result if isinstance(result, str) else f"✗ {result}")
         else:
             bar.update(progress=result[0], total=result[1])
 
@@ -268,7 +264,7 @@ class CommandWindow(ModalScreen[None]):
         self.job.stop()
         self.process.terminate()
         self.query_one(ProgressBar).display = False
-        self._print("✗ stopped; nothing was written" if self.process.wait() else "✓ done")
+        self._say("✗ stopped; nothing was written" if self.process.wait() else "✓ done")
 
     def on_unmount(self) -> None:
         if self.process is not None:

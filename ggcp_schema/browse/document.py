@@ -13,7 +13,7 @@ from construct import ConstructError
 
 from ggcp_schema.errors import GgcpError
 from ggcp_schema.inspect import Report
-from ggcp_schema.inspect.text import readable, value_text
+from ggcp_schema.inspect.text import float_text, readable, value_text
 from ggcp_schema.llama import keys, names
 
 if TYPE_CHECKING:
@@ -177,6 +177,22 @@ class Document:
                 return name + field.path[len(node.path) :]
             node = node.parent
         return field.path
+
+    def place_text(self, field: Field | None, offset: int) -> str:
+        """Return what is at a byte, in a line: the field and its value, or the element of its tensor."""
+        words = [f"0x{offset:x}"]
+        if field is not None and field.size and not field.offset <= offset < field.end:
+            words.append("no field: after the damage")
+        elif field is not None:
+            words.append(self.label(field))
+            element, tensor = self.element_at(offset, field), self.tensor_of(field)
+            if element is not None and tensor is not None:
+                words.append(f"element {element:,}")
+                with suppress(GgcpError):  # quantized elements are not decoded
+                    words += map(float_text, tensor.numbers(element, element + 1))
+            elif field.is_leaf:
+                words += [field.type, value_text(field, 200)]
+        return "  ".join(words)
 
     @cached_property
     def token_texts(self) -> Callable[[int], str] | None:

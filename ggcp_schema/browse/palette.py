@@ -16,7 +16,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, KeyPanel, OptionList
 
 from ggcp_schema.browse.document import READ_ERRORS, Document
-from ggcp_schema.browse.jobs import Cancelled
+from ggcp_schema.browse.jobs import Cancelled, Job
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.inspect.search import search
 from ggcp_schema.inspect.text import escape
@@ -79,6 +79,12 @@ class Palette(CommandPalette):
     """
 
     awaited: str | None = None  # words after which Enter was pressed
+
+    def on_mount(self) -> None:
+        """Collect what can be searched for while the user types. Textual calls the method of the base class too."""
+        document: Document | None = getattr(self.app.screen_stack[-2], "document", None)
+        if document is not None:
+            Job(self, lambda result, done: None).start(document.index.collect)
 
     def on_input_changed(self) -> None:
         self.query_one(OptionList).clear_options()

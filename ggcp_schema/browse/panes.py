@@ -16,6 +16,7 @@ from textual import events
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 from textual.message import Message
+from textual.reactive import reactive
 from textual.screen import Screen
 from textual.strip import Strip
 from textual.widget import Widget
@@ -39,16 +40,13 @@ MEMBERS = 40  # children listed at most
 class TopBar(Static):
     """The names of the files, the verdict or what is going on, and as much of what is known as there is room for."""
 
+    pane: reactive[str] = reactive("")
+    note: reactive[str] = reactive("")
+    trouble: reactive[str] = reactive("")
+
     def __init__(self, title: str, document: Document) -> None:
         super().__init__()
         self.title, self.document = title, document
-        self.pane = self.trouble = self.note = ""
-
-    def put(self, **attributes: Any) -> None:
-        """Set `note`, `trouble`, `pane` or `document`, and show that."""
-        for name, value in attributes.items():
-            setattr(self, name, value)
-        self.refresh()
 
     def _verdict(self) -> tuple[str, str]:
         """Return what is going on, or whether the file is whole, and the ink for it."""
@@ -166,7 +164,6 @@ class Pane(VerticalScroll):
 class TensorPane(Pane):
     """A tab about the selected tensor. `tensor` is None, and `error` says why, if there is nothing to see of it."""
 
-    WHAT: ClassVar[str]  # is to be seen
     tensor: Tensor | None = None
 
     def show(self, field: Field | None) -> None:
@@ -176,7 +173,7 @@ class TensorPane(Pane):
         self.job.stop()
         self.tensor, self.found, self.error = None, None, ""
         if tensor is None:
-            self.error = f"Press n for the first tensor, to see {self.WHAT}."
+            self.error = "Press n for the first tensor."
         elif not tensor.n_elements:
             self.error = "A NULL tensor has no values."
         elif not tensor.is_readable:

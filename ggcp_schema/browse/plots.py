@@ -41,7 +41,7 @@ def measured(tensor: Tensor, report: Report) -> Distribution:
 class Histogram(TensorPane):
     """The Histogram tab."""
 
-    TITLE, WHAT = "Histogram", "how its values are distributed"
+    TITLE = "Histogram"
     BINDINGS: ClassVar[list[BindingType]] = [Binding("o", "logarithmic", "Logarithmic scale")]
     found: Distribution | None = None
     logarithmic = False
@@ -118,7 +118,7 @@ def colour(value: float, scale: float) -> Color:
 class PictureView(TensorPane):
     """The Picture tab: a matrix as pixels, two in a character, pooled by mean, minimum or maximum."""
 
-    TITLE, WHAT = "Picture", "it as a picture"
+    TITLE = "Picture"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("p", "method", "Pool by mean, min or max"),
         Binding("plus,equals_sign", "zoom(2)", "Zoom in"),

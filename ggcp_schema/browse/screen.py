@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections import ChainMap
-from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 from typing import Any, ClassVar
@@ -17,42 +15,25 @@ from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import TabbedContent, TabPane, Tabs
 
-from ggcp_schema.browse.changes import Changes, Found, counterpart
+from ggcp_schema.browse.changes import Found, counterpart
 from ggcp_schema.browse.commands import Command, CommandWindow, converting, exporting, extracting, printing
 from ggcp_schema.browse.document import READ_ERRORS, Document
 from ggcp_schema.browse.hexview import HexView
 from ggcp_schema.browse.jobs import Job, reads_file
 from ggcp_schema.browse.lines import INK_CLASSES
 from ggcp_schema.browse.palette import Palette, Places, resolve
-from ggcp_schema.browse.panes import Keys, Moved, Overview, Pane, Schema, TopBar
-from ggcp_schema.browse.plots import Histogram, PictureView
-from ggcp_schema.browse.tables import HealthView, Layers
+from ggcp_schema.browse.panes import Keys, Moved, Pane, TopBar
 from ggcp_schema.browse.tree import TreeView
 from ggcp_schema.browse.values import Cells, Values
 from ggcp_schema.constructs.tree import Field
-from ggcp_schema.errors import FileError, GgcpError
-from ggcp_schema.files.source import Source
+from ggcp_schema.errors import GgcpError
 from ggcp_schema.inspect.findings import Place, next_place
-from ggcp_schema.inspect.text import escape, float_text, value_text
+from ggcp_schema.inspect.text import escape
 
 WATCH = 2.0  # seconds between two looks at whether the file has changed
 AFTER_PAINT = 0.05  # seconds before work begins that would delay the first picture
 SINGLE = (80, 20)  # columns and lines below which one pane is shown at a time
 LOW = 30  # lines below which empty lines are saved
-
-
-def check_same_file(source: Source) -> None:
-    """Check that the path still leads to the file that is open, and that it has not changed. Raises `FileError`."""
-    source.check_unchanged()
-    with suppress(FileNotFoundError):
-        if os.path.samestat(os.stat(source.path), os.fstat(source.file.fileno())):
-            return
-    raise FileError(f"{source.path} was replaced by another file, or deleted, while it was open", "Press r to open it.")
-
-
-def numbered(action: str, titles: Iterable[str]) -> list[BindingType]:
-    """Return keys from 1 on that open something."""
-    return [Binding(f"{key + 1}", f"{action}({key})", f"Open {title}", show=False) for key, title in enumerate(titles)]
 
 
 class FileScreen(Screen[None]):
@@ -99,6 +80,7 @@ class FileScreen(Screen[None]):
         super().__init__()
         self.documents = documents
         self.finder = Job(self, self.found)
+        self.students = [Job(self, partial(self.studied, each)) for each in documents]
         self.bar = TopBar(" ↔ ".join(each.name for each in documents), documents[0])
         self.trees, self.views = [TreeView(each) for each in documents], [HexView(each) for each in documents]
         self.panes, self.tabs = [kind(*documents) for kind in self.KINDS], TabbedContent()
@@ -126,8 +108,8 @@ class FileScreen(Screen[None]):
             frame.border_title = title
         self.show_panes()
         self.set_interval(WATCH, self.look_for_changes)
-        for document in self.documents:
-            Job(self, partial(self.studied, document)).start(document.study, delay=AFTER_PAINT)
+        for student, document in zip(self.students, self.documents):
+            student.start(document.study, delay=AFTER_PAINT)
         self.trees[0].focus()
         self.call_after_refresh(self.begin)
 
@@ -169,7 +151,7 @@ class FileScreen(Screen[None]):
         for row in self.query("#upper, #bytes"):
             row.display = any(frame.display for frame in row.children)
         names = (f"[{name}]" if index == self.pane else f" {name} " for index, name in enumerate(self.NAMES))
-        self.bar.put(pane=" ".join(names) if single else "")
+        self.bar.pane = " ".join(names) if single else ""
 
     def on_resize(self) -> None:
         self.show_panes()
@@ -198,7 +180,8 @@ class FileScreen(Screen[None]):
         document = getattr(event.widget, "document", None)  # of a tree or of bytes
         if document in self.documents:
             self.side = self.documents.index(document)
-            self.bar.put(document=document)
+            self.bar.document = document
+            self.bar.refresh()
 
     @property
     def tab(self) -> int:
@@ -238,7 +221,7 @@ class FileScreen(Screen[None]):
         """Say it once if a file was changed or cut by another program."""
         try:
             for document in self.documents:
-                check_same_file(document.file.source)
+                document.file.source.check_same()
         except READ_ERRORS as error:
             self._say(error, "changed on disk (r: open again)", "The file has changed")
 
@@ -249,7 +232,7 @@ class FileScreen(Screen[None]):
 
     def _say(self, error: Exception, state: str, title: str) -> None:
         if not self.bar.trouble:
-            self.bar.put(trouble=state)
+            self.bar.trouble = state
             self.notify(str(error), title=title, severity="error", timeout=15, markup=False)
             for view in self.views:
                 view.reload()
@@ -278,7 +261,9 @@ class FileScreen(Screen[None]):
         if len(self.documents) > 1:
             self._select_in_other(field, offset)
         self.show_in_tab(origin)
-        self._describe()
+        words = escape(self.document.place_text(field, self.byte)).replace("[", r"\[")
+        for side, frame in enumerate(self.frames[-len(self.views) :]):
+            frame.border_subtitle = words if side == self.side else ""
 
     def _select_in_other(self, field: Field | None, offset: int | None) -> None:
         """Select the same field in the other file, and mark the bytes that differ."""
@@ -293,23 +278,6 @@ class FileScreen(Screen[None]):
         across.mark(same, inside)
         for one, against in ((view, across), (across, view)):
             one.against = None if same is None else (against.file.source, against.selection)
-
-    def _describe(self) -> None:
-        """Show at the edge of the bytes what is under the cursor."""
-        words, field = [f"0x{self.byte:x}"], self.field
-        if field is not None and field.size and not field.offset <= self.byte < field.end:
-            words.append("no field: after the damage")
-        elif field is not None:
-            words.append(escape(self.document.label(field)))
-            element, tensor = self.document.element_at(self.byte, field), self.document.tensor_of(field)
-            if element is not None and tensor is not None:
-                words.append(f"element {element:,}")
-                with suppress(GgcpError):  # quantized elements are not decoded
-                    words += map(float_text, tensor.numbers(element, element + 1))
-            elif field.is_leaf:
-                words += [field.type, escape(value_text(field, 200))]
-        for side, frame in enumerate(self.frames[-len(self.views) :]):
-            frame.border_subtitle = "  ".join(words).replace("[", r"\[") if side == self.side else ""
 
     @reads_file
     def on_moved(self, message: Moved) -> None:
@@ -351,7 +319,7 @@ class FileScreen(Screen[None]):
             self.notify("This file has no tensors.")
 
     def action_finding(self) -> None:
-        self.bar.put(note="looking for findings …  Esc: stop")
+        self.bar.note = "looking for findings …  Esc: stop"
         document, after = self.document, self.byte
         self.finder.start(lambda report: next_place(document.file, after, report, document.unsound(report)))
 
@@ -359,9 +327,9 @@ class FileScreen(Screen[None]):
     def found(self, result: Any, *, done: bool) -> None:
         """Go to the place that was found."""
         if not done:
-            self.bar.put(note=f"looking for findings … {100 * result:.0f} %  Esc: stop")
+            self.bar.note = f"looking for findings … {100 * result:.0f} %  Esc: stop"
             return
-        self.bar.put(note="")
+        self.bar.note = ""
         if isinstance(result, Place):
             self.select(self.document.file.at(result.offset), result.offset)
             self.notify(result.message, title=f"Finding at offset {result.offset:,}", markup=False)
@@ -372,7 +340,7 @@ class FileScreen(Screen[None]):
 
     def action_stop(self) -> None:
         self.finder.stop()
-        self.bar.put(note="")
+        self.bar.note = ""
 
     def _copy(self, text: str) -> None:
         self.app.copy_to_clipboard(text)
@@ -402,19 +370,3 @@ class FileScreen(Screen[None]):
 
     def action_convert(self) -> None:
         self._ask(converting(self.document.file.path, self.document.advice))
-
-
-class BrowseScreen(FileScreen):
-    """One file: the tree at the left, tabs at the right, bytes at the bottom."""
-
-    KINDS = (Overview, Values, Histogram, PictureView, HealthView, Layers, Schema)
-    NAMES = ("Fields", "Tabs", "Bytes")
-    BINDINGS: ClassVar[list[BindingType]] = numbered("tab", (kind.TITLE for kind in KINDS))
-
-
-class PairScreen(FileScreen):
-    """Two files: both trees at the top, then the changes, then the bytes of both."""
-
-    KINDS = (Changes,)
-    NAMES = ("A", "B", "Changes", "Bytes A", "Bytes B")
-    BINDINGS: ClassVar[list[BindingType]] = numbered("open", NAMES)

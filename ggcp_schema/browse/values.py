@@ -147,7 +147,7 @@ class Cells(GridView):
 class Values(TensorPane, can_focus=False):
     """The Values tab."""
 
-    TITLE, WHAT = "Values", "its values"
+    TITLE = "Values"
 
     def __init__(self, *documents: Document) -> None:
         super().__init__(*documents)

@@ -21,7 +21,7 @@ from ggcp_schema.inspect import paths
 from ggcp_schema.inspect.diff import MAX_ROWS, Comparison, FieldRow, TensorRow, Verdict, compare, shared_bytes
 from ggcp_schema.inspect.matching import Label, Omission, Operand
 from ggcp_schema.inspect.text import count_text, escape, json_value_of, line_text, shape_text, shorten
-from ggcp_schema.inspect.training_change import Change
+from ggcp_schema.inspect.training_change import Change, change_lines
 from ggcp_schema.inspect.words import VERDICTS
 
 HEAD = ("field or tensor", "verdict", "A", "B", "differing", "largest", "RMS")
@@ -144,27 +144,6 @@ def omissions(found: Comparison) -> Iterator[str]:
         more = f" and {count - MAX_NAMES:,} more" if count > MAX_NAMES else ""
         shown = ", ".join(shorten(name, MAX_TEXT) for name in names[:MAX_NAMES])
         yield f"ignored in {side}: {shown}{more} ({reason})"
-
-
-def change_lines(change: Change | None) -> Iterator[str]:
-    """Yield what happened between two checkpoints: the counts, the loss and the change of the weights."""
-    if change is None:
-        return
-    counts = [
-        f"{count:+,} {noun}{'' if abs(count) == 1 else 's'}"
-        for count, noun in ((change.iterations, "iteration"), (change.samples, "sample"), (change.tokens, "token"))
-        if count
-    ]
-    words = [f"{change.ahead} is ahead"] if change.ahead else []
-    if counts:
-        words.append(f"from A to B {', '.join(counts)}")
-    if change.loss_a is not None and change.loss_b is not None and change.loss_a != change.loss_b:
-        words.append(f"loss {change.loss_a:.4f} to {change.loss_b:.4f} ({change.loss_b - change.loss_a:+.3g})")
-    if words:
-        yield "; ".join(words)
-    if change.weights:
-        groups = ", ".join(f"{group} {100 * share:.3g} %" for group, share in change.weights.items() if share)
-        yield f"relative change of the weights: {groups}"
 
 
 def verdict(found: Comparison) -> str:

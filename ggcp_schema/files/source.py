@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 from ggcp_schema.constructs.streams import CHUNK
@@ -211,6 +211,14 @@ class Source:
                 f"{self.path} was changed by another program while it was read",
                 "Wait until the other program has finished, and try again.",
             )
+
+    def check_same(self) -> None:
+        """Check that the path still leads to the file that is open, and that it is unchanged. Raises `FileError`."""
+        self.check_unchanged()
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.stat(self.path), os.fstat(self.file.fileno())):
+                return
+        raise FileError(f"{self.path} was replaced by another file, or deleted, while it was open", "Open it again.")
 
     def _shrank(self, end: int) -> FileError:
         size = os.fstat(self.file.fileno()).st_size

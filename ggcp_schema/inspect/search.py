@@ -105,6 +105,11 @@ class Index:
             yield batch
             at += len(batch)
 
+    def collect(self, report: Report) -> None:
+        """Collect all candidates, before they are searched."""
+        for _ in self.batches():
+            report(None)
+
     def _batch(self, at: int) -> list[tuple[str, str]]:
         with self._lock:  # the search before this one may still be collecting
             if at == len(self.entries) and self._rest is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Literal, NamedTuple
 
 from ggcp_schema.inspect.facts import Summary
@@ -40,6 +40,27 @@ def change_between(a: Summary, b: Summary, weights: Mapping[str, float]) -> Chan
     first = next((count for count in (iterations, samples, tokens, *steps) if count), 0)
     ahead: Literal["A", "B"] | None = "B" if first > 0 else "A" if first < 0 else None
     return Change(iterations, samples, tokens, *_comparable_losses(a, b), ahead, weights)
+
+
+def change_lines(change: Change | None) -> Iterator[str]:
+    """Yield what happened between two checkpoints: the counts, the loss and the change of the weights."""
+    if change is None:
+        return
+    counts = [
+        f"{count:+,} {noun}{'' if abs(count) == 1 else 's'}"
+        for count, noun in ((change.iterations, "iteration"), (change.samples, "sample"), (change.tokens, "token"))
+        if count
+    ]
+    words = [f"{change.ahead} is ahead"] if change.ahead else []
+    if counts:
+        words.append(f"from A to B {', '.join(counts)}")
+    if change.loss_a is not None and change.loss_b is not None and change.loss_a != change.loss_b:
+        words.append(f"loss {change.loss_a:.4f} to {change.loss_b:.4f} ({change.loss_b - change.loss_a:+.3g})")
+    if words:
+        yield "; ".join(words)
+    if change.weights:
+        groups = ", ".join(f"{group} {100 * share:.3g} %" for group, share in change.weights.items() if share)
+        yield f"relative change of the weights: {groups}"
 
 
 def _difference(a: int | None, b: int | None) -> int | None:

@@ -79,8 +79,7 @@ def write_tensor(file: IO[bytes], name: str, shape: tuple[int, ...]) -> None:
 
 MEASURE = """
 import asyncio, gc, json, os, resource, sys, time
-from ggcp_schema.browse.app import BrowseApp
-from ggcp_schema.browse.screen import BrowseScreen
+from ggcp_schema.browse.app import BrowseApp, BrowseScreen
 from ggcp_schema.browse.hexview import HexView
 from ggcp_schema.browse.tree import TreeView
 from ggcp_schema.cli.browse import open_for_long

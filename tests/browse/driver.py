@@ -18,10 +18,10 @@ from textual.strip import Strip
 from textual.widget import Widget
 from textual.widgets._toast import Toast
 
-from ggcp_schema.browse.app import BrowseApp
+from ggcp_schema.browse.app import BrowseApp, BrowseScreen, PairScreen
 from ggcp_schema.browse.hexview import HexView
 from ggcp_schema.browse.jobs import Job
-from ggcp_schema.browse.screen import BrowseScreen, FileScreen, PairScreen
+from ggcp_schema.browse.screen import FileScreen
 from ggcp_schema.browse.tree import TreeView
 from ggcp_schema.formats import open_file
 
@@ -126,6 +126,7 @@ class Browser:
         """All work in the background."""
         for widget in (*self.app.screen_stack, *self.app.screen.query("*")):
             yield from (each for each in vars(widget).values() if isinstance(each, Job))
+            yield from getattr(widget, "students", ())
 
     async def resize(self, width: int, height: int) -> None:
         await self.pilot.resize_terminal(width, height)

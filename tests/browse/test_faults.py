@@ -314,7 +314,7 @@ def test_the_file_is_looked_at_from_time_to_time_and_what_is_found_before_the_ov
 
     monkeypatch.setattr(Overview, "compose", composed)
     monkeypatch.setattr("ggcp_schema.browse.screen.WATCH", 0.01)
-    monkeypatch.setattr("ggcp_schema.browse.screen.check_same_file", lambda source: looked.append(time.monotonic()))
+    monkeypatch.setattr(Source, "check_same", lambda source: looked.append(time.monotonic()))
 
     async def script(browser: Browser) -> None:
         assert "untrained" in browser.text("Overview")

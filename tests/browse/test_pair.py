@@ -125,7 +125,7 @@ def test_the_screen_shows_what_changed_and_marks_the_bytes_that_differ(tmp_path:
     async def script(browser: Browser) -> None:
         await browser.settle()
         shown = browser.text("Changes")
-        assert "loss 0.1435 → 0.1250, −12.9 %" in shown
+        assert "loss 0.1435 to 0.1250 (-0.0185)" in shown
         assert "2 changed fields, 2 changed tensors" in shown
         assert "6000 → 6400" in shown
         assert "100 %" in shown
