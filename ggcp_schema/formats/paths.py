@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +86,7 @@ class Elements:
     """Values that can be indexed.
 
     `chunks(start, stop)` yields those from `start` to `stop` in lists; `offset_of(index)` is their place in the file,
-    that of `count` the end. With `truncated`, damage ended the list.
+    that of `count` the end. With `truncated`, damage ended the list; with `doubtful`, it may have taken any of them.
     """
 
     type: str
@@ -95,6 +95,7 @@ class Elements:
     chunks: Callable[[int, int], Iterator[list[Any]]]
     note: str = ""
     truncated: bool = False
+    doubtful: bool = False
     tensor: Tensor | None = None
 
     def values(self, path: str, start: int, stop: int, *, single: bool = False) -> Values:
@@ -103,7 +104,7 @@ class Elements:
         whole = self.tensor if (start, stop) == (0, self.count) else None
         chunks = partial(self.chunks, start, stop)
         from_end = "-" in path[path.rfind("[") :]
-        is_whole = not self.truncated or (stop < self.count and not from_end)
+        is_whole = not self.doubtful and (not self.truncated or (stop < self.count and not from_end))
         return Values(path, self.type, begin, end - begin, single, chunks, self.note, whole, stop - start, is_whole)
 
 
@@ -180,7 +181,7 @@ def _sequence(file: File, field: Field, path: str) -> Elements:
         tensor = file.tensor_of_data(data)
         if tensor is None:
             return Elements("f32", 0, lambda index: data.offset, lambda start, stop: iter(()))
-        return _elements_of([tensor])
+        return replace(_elements_of([tensor]), doubtful=data.parent is not None and not data.parent.is_whole)
     if field.is_list:
         return _list_of(field, path)
     if field.is_leaf:

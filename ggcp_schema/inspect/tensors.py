@@ -187,6 +187,8 @@ def _no_match(file: File, pattern: str) -> list[Listed]:
         field = file.find(pattern)
         if field.path in file.tensors:  # layers[00].wq
             return matching(listing(file), field.path)
+        if file.damage is not None and "data" in (child.name for child in field.children()):
+            raise file.damage.again()  # it is not proven that all of the tensor is there
         what = f"a field of type {field.type}, not a tensor: {value_text(field)}" if field.is_leaf else "not a tensor"
         words = "get" if field.is_leaf else "dump", shell_word(file.path), shell_word(pattern)
         raise UsageError(f"{pattern} is {what}", f"Run `ggcp-schema {' '.join(words)}` to print it.")

@@ -141,6 +141,19 @@ def test_elements_of_a_list_that_damage_ended(tmp_path):
     assert wholes == {"hparams": 0, "norm": 0, "output": 4, "output.type": 0}
 
 
+def test_data_in_a_hole_is_not_said_to_be_whole(tmp_path):
+    path = tmp_path / "hole.ggcp"
+    with open_checkpoint(ADAM) as file:
+        start = file.find("layers[0].wq").offset
+    path.write_bytes(ADAM.read_bytes()[:start] + b"\xa5" * 128 + ADAM.read_bytes()[start + 128 :])
+    for name in ("layers[0].wq.data[0:2]", "layers[0].wq[0]", "blk.0.attn_q.weight[-2:]", "layers[0].wq.data"):
+        assert run_cli("get", path, name).returncode == 4, name
+    assert run_cli("get", path, "layers[0].wk.data[0:2]", check=True).stdout
+    for name in ("layers[0].wq", "blk.0.attn_q.weight"):
+        result = run_cli("extract", path, name, tmp_path / "x.npy")
+        assert (result.returncode, "n_dims" in result.stderr) == (4, True)
+
+
 def test_text_cannot_act_on_the_terminal(tmp_path):
     path = sample("gguf", tmp_path)
     _, screen = run_pty("get", path, "x.string", env={"NO_COLOR": "1"})
