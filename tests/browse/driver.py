@@ -12,6 +12,7 @@ from typing import Any
 from unittest import mock
 
 from textual import events
+from textual._compositor import Compositor
 from textual._styles_cache import StylesCache
 from textual.pilot import Pilot
 from textual.strip import Strip
@@ -37,6 +38,7 @@ LETTERS = {
     "underscore": "_",
 }
 TIMEOUT = 60  # seconds after which what is waited for counts as missing
+draw = Compositor.render_update  # what has changed, of a screen
 Script = Callable[["Browser"], Awaitable[None]]
 
 
@@ -135,7 +137,7 @@ class Browser:
         await self.painted()
 
     async def painted(self) -> None:
-        """Wait until the screen shows what has happened so far."""
+        """Wait until the screen shows what has happened so far, and draw it."""
         done = asyncio.Event()
         await idle()
         self.app.screen.call_after_refresh(done.set)
@@ -143,6 +145,7 @@ class Browser:
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(done.wait(), 0.1)
         await idle()
+        draw(self.app.screen._compositor, screen_stack=self.app._background_screens)
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait until the condition is true."""
@@ -211,6 +214,7 @@ def browse(*paths: Path, script: Script, size: tuple[int, int] = (120, 40), **op
             _collected_at_the_end(),
             mock.patch("textual.app.wait_for_idle", idle),
             mock.patch("textual.pilot.wait_for_idle", idle),
+            mock.patch.object(Compositor, "render_update"),  # `painted` draws, not each step on the way to a screen
         ):
             asyncio.run(run())
     finally:
