@@ -214,7 +214,7 @@ class Watch:
                 if rule.endswith("-differs") and is_loss_of_relation(runs.count, self.state.tensor(name).n_elements):
                     continue
                 kept = [run for run in runs.kept if not self._is_explained(rule, name, run)]
-                if rule == "m-without-v":
+                if rule == "m-without-v" and (ZEROS_OF_V, "v") in self.runs:
                     kept = list(joined(kept, self.runs[ZEROS_OF_V, "v"].kept))
                 if rule.endswith("-differs"):
                     kept = [run for run in kept if not any(run.within(other) for other in reported.get(name, ()))]
