@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 
 from ggcp_schema.constructs.streams import CHUNK
 from ggcp_schema.errors import FileError
-from ggcp_schema.files.magic import file_error, open_regular
+from ggcp_schema.files.opening import file_error, open_regular
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,4 +1,4 @@
-"""Open regular files."""
+"""Open regular files, and say why one cannot be opened: the file that may have been meant."""
 
 from __future__ import annotations
 
