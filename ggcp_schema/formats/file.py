@@ -202,13 +202,27 @@ class File:
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """What is odd but not wrong."""
-        return ()
+        """What is odd but not wrong: by default the bytes after the end, if there are some."""
+        from ggcp_schema.formats.trailing import trailing_bytes
+
+        return tuple(trailing_bytes(self.container))
 
     def facts(self) -> dict[str, Any]:
         """Return what the file states of itself: values for the fields of `inspect.facts.Summary`, by their names."""
         scalars = (field for field in self.root.children() if field.is_leaf and isinstance(field.value, int | float))
         return {"details": tuple((field.name, str(field.value)) for field in scalars if field.name != "magic")}
+
+    def hparams_stated(self) -> dict[str, int] | None:
+        """Return the hyper-parameters that the file states, as far as they were read; None if there are none."""
+        hparams = self.container.get("hparams") or {}
+        return {name: n for name, n in hparams.items() if not name.startswith("_") and n is not None} or None
+
+    def uses(self, model: int, optimizer: int = 0, waste: int = 0) -> dict[str, int] | None:
+        """Return how many bytes of the file are of use for what, the rest for headers; None if it is damaged."""
+        if self.damage is not None:
+            return None
+        headers = self.size - model - optimizer - waste
+        return {"model": model, "optimizer": optimizer, "waste": waste, "headers": headers}
 
     def training(self) -> Training:
         """Return the state of a training. Raises `UsageError` if the file has none, the damage if it is not whole."""

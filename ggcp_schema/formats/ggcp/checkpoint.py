@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache, cached_property
 from itertools import takewhile
 from math import prod
@@ -15,7 +15,6 @@ from construct import Container
 from ggcp_schema.constructs import Field, FieldError, Steps, counted, nodes
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.files.tensors import Tensors
 from ggcp_schema.formats.file import File, Finding, Format, Recovered, tensor_of, tensor_of_record
 from ggcp_schema.formats.ggcp.oddities import oddities
 from ggcp_schema.formats.ggcp.records import Hparams, Layer, Layers, Optimizer, record_of
@@ -23,7 +22,7 @@ from ggcp_schema.formats.paths import parse_path, parts_of
 from ggcp_schema.llama.eras import conclude
 from ggcp_schema.llama.keys import paths_by_key
 from ggcp_schema.llama.losses import stored_losses
-from ggcp_schema.llama.names import STATE, field_path, tensor_name
+from ggcp_schema.llama.names import field_path, tensor_name
 from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, FLAT_FIELDS, Order
 from ggcp_schema.llama.vector_parts import PartPath
 from ggcp_schema.schema.checkpoint import CHECKPOINT
@@ -140,19 +139,7 @@ class Checkpoint(File):
         return self.optimizer.lbfgs_m
 
     def _tensors(self) -> Iterator[Tensor]:
-        for path, record in tensor_records(self.container):
-            if "_size" in record:
-                yield tensor_of_record(record, path, self.source)
-
-    @cached_property
-    def model_tensors(self) -> Tensors:
-        """The tensors of the model by path, in file order."""
-        return Tensors((path, tensor) for path, tensor in self.tensors.items() if not is_optimizer(path))
-
-    @cached_property
-    def state_tensors(self) -> Mapping[str, Tensor]:
-        """The tensors of the optimizer's state by field name (`m`, `v`, …), in file order."""
-        return {path.removeprefix(STATE): tensor for path, tensor in self.tensors.items() if is_optimizer(path)}
+        return tensors_in(self.container, self.source)
 
     @property
     def n_params(self) -> int:
@@ -381,6 +368,13 @@ def tensor_records(container: Container, path: str = "") -> Iterator[tuple[str, 
                 yield from tensor_records(layer, f"{name}[{index}].")
         elif isinstance(value, Container):
             yield from tensor_records(value, f"{path}{name}.")
+
+
+def tensors_in(container: Container, source: Source) -> Iterator[Tensor]:
+    """Yield the tensors whose records are whole among the parsed values, in file order."""
+    for path, record in tensor_records(container):
+        if "_size" in record:
+            yield tensor_of_record(record, path, source)
 
 
 def _is_whole(record: Container) -> bool:

@@ -20,20 +20,17 @@ def facts_of(ckpt: Checkpoint) -> dict[str, Any]:
         **stated_of(ckpt.get, ckpt.state_tensors.get("pf")),
         "version": ckpt.get("version"),
         "layout": ckpt.get("optimizer.layout"),
-        "hparams": {name: value for name, value in hparams.items() if not name.startswith("_") and value is not None}
-        or None,
+        "hparams": ckpt.hparams_stated(),
         "n_ff": ckpt.n_ff,
         "n_ff_source": None if ckpt.n_ff is None else "shape" if "layers[0].w1" in ckpt.tensors else "n-mult",
         "n_ff_by_n_mult": None if n_embd is None or n_mult is None else n_ff_by_formula(n_embd, n_mult),
         "n_params": ckpt.n_params if "optimizer.version" in ckpt else None,
-        "bytes": _byte_budget(ckpt) if ckpt.damage is None else None,
+        "bytes": _uses(ckpt),
     }
 
 
-def _byte_budget(ckpt: Checkpoint) -> dict[str, int]:
-    """Return the file's bytes by use; the four numbers sum to the file's size."""
+def _uses(ckpt: Checkpoint) -> dict[str, int] | None:
     kind = ckpt.get("optimizer.type")
     state = {tensor.path: tensor.nbytes for tensor in ckpt.state_tensors.values()}
     needed = sum(nbytes for path, nbytes in state.items() if names.tensor_name(path, kind))
-    model, waste = ckpt.model_tensors.nbytes, sum(state.values()) - needed + ckpt.tensors.padding
-    return {"model": model, "optimizer": needed, "waste": waste, "headers": ckpt.size - model - needed - waste}
+    return ckpt.uses(ckpt.model_tensors.nbytes, needed, sum(state.values()) - needed + ckpt.tensors.padding)

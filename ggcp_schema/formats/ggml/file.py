@@ -12,9 +12,8 @@ from ggcp_schema.constructs import FieldError, Steps, counted
 from ggcp_schema.errors import MalformedError, NotACheckpointError
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.formats.file import File, Finding, Format, Recovered, tensor_of_record
+from ggcp_schema.formats.file import File, Format, Recovered, tensor_of_record
 from ggcp_schema.formats.ggcp.records import Hparams, record_of
-from ggcp_schema.formats.trailing import trailing_bytes
 from ggcp_schema.llama import names
 from ggcp_schema.llama.keys import HPARAMS
 from ggcp_schema.schema.ggml import GGML_TYPES, GGML_TYPES_UNTIL_V2, TYPES_OF_GGUF, UNQUANTIZED
@@ -44,11 +43,6 @@ class GgmlFile(File):
             check_name(source, records[0])
         elif damage is not None and damage.path.startswith("tensors[0]"):
             check_next(source, damage.offset)
-
-    @cached_property
-    def findings(self) -> tuple[Finding, ...]:
-        """The bytes after the end, if there are some."""
-        return tuple(trailing_bytes(self.container))
 
     @classmethod
     def doubt(cls, source: Source, container: Container) -> FieldError | None:
@@ -125,19 +119,16 @@ class GgmlFile(File):
     def facts(self) -> dict[str, Any]:
         """Return what the file states of itself."""
         tensors, tokens = self.tensors, self.container.get("tokens")
-        data, padding = tensors.nbytes, tensors.padding
         w1 = next((tensor for name, tensor in tensors.items() if name.endswith("feed_forward.w1.weight")), None)
-        hparams = self.container.get("hparams") or {}
+        hparams = self.hparams_stated()
         return {
             "version": self.container.get("version"),
-            "hparams": {name: value for name, value in hparams.items() if not name.startswith("_")} or None,
+            "hparams": hparams,
             "n_ff": w1.shape[1] if w1 is not None and len(w1.shape) == 2 else None,
             "n_ff_source": None if w1 is None else "shape",
             "n_params": tensors.n_elements or None,
-            "n_tokens": len(tokens) if tokens and len(tokens) == hparams.get("n_vocab") else None,
-            "bytes": {"model": data, "optimizer": 0, "waste": padding, "headers": self.size - data - padding}
-            if self.damage is None
-            else None,
+            "n_tokens": len(tokens) if tokens and len(tokens) == (hparams or {}).get("n_vocab") else None,
+            "bytes": self.uses(tensors.nbytes, waste=tensors.padding),
         }
 
     def vocabulary(self) -> Vocabulary:

@@ -38,8 +38,6 @@ def facts_of(gguf: GgufFile) -> dict[str, Any]:
     keys = Keys(gguf)
     model = {name: tensor for name, tensor in gguf.tensors.items() if not is_optimizer(name)}
     model_bytes = sum(tensor.nbytes for tensor in model.values())
-    optimizer_bytes = gguf.tensors.nbytes - model_bytes
-    rest = gguf.size - model_bytes - optimizer_bytes
     n_ff = keys.integer(keys.own(names.FEED_FORWARD_LENGTH))
     optimizer = keys.text(names.OPTIMIZER_TYPE)
     stated = stated_of(keys.field, gguf.tensors.get(str(names.tensor_name("optimizer.state.pf", optimizer))))
@@ -52,9 +50,7 @@ def facts_of(gguf: GgufFile) -> dict[str, Any]:
         "n_ff_source": None if n_ff is None else "stored",
         "n_params": sum(tensor.n_elements for name, tensor in model.items() if name != names.ROPE_FREQS) or None,
         "n_tokens": None if gguf.odd_tokens else keys.length(names.TOKENS),
-        "bytes": {"model": model_bytes, "optimizer": optimizer_bytes, "waste": 0, "headers": rest}
-        if gguf.damage is None
-        else None,
+        "bytes": gguf.uses(model_bytes, gguf.tensors.nbytes - model_bytes),
         "optimizer": stated["optimizer"] if optimizer else None,
         "rms_eps": keys.real(names.RMS_EPSILON),
     }

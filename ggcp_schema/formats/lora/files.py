@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from construct import Container
@@ -12,13 +11,14 @@ from construct import Container
 from ggcp_schema.constructs import FieldError, Steps, counted
 from ggcp_schema.errors import GgcpError, UsageError
 from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.formats.file import File, Finding, Recovered, tensor_of_record
+from ggcp_schema.formats.file import File, Recovered, tensor_of_record
+from ggcp_schema.formats.ggcp.checkpoint import tensors_in
 from ggcp_schema.formats.ggcp.recovery import doubt
 from ggcp_schema.formats.gguf.file import GgufFile
 from ggcp_schema.formats.lora.ggla import TYPES
 from ggcp_schema.formats.paths import parse_path
 from ggcp_schema.formats.rules import Rules, odd_findings
-from ggcp_schema.formats.trailing import doubtful_end, trailing_bytes
+from ggcp_schema.formats.trailing import doubtful_end
 from ggcp_schema.llama import names
 from ggcp_schema.llama.adapter import SCRIPT, Adapter, checked_pair, pairs_of
 from ggcp_schema.llama.keys import paths_by_key
@@ -34,11 +34,6 @@ STATE = "optimizer."
 
 class LoraFile(File):
     """A file whose only meaning is an adapter."""
-
-    @cached_property
-    def findings(self) -> tuple[Finding, ...]:
-        """The bytes after the end, if there are some."""
-        return tuple(trailing_bytes(self.container))
 
     @property
     def has_adapter(self) -> bool:
@@ -165,18 +160,7 @@ class GgclFile(LoraFile):
         return [*(path for path, _ in FINETUNE.tensors(n_layer)), *state_tensors(self)]
 
     def _tensors(self) -> Iterator[Tensor]:
-        def within(value: Any, path: str) -> Iterator[Tensor]:
-            if isinstance(value, list):
-                for index, item in enumerate(value):
-                    yield from within(item, f"{path}[{index}]")
-            elif isinstance(value, Container) and "ne" in value:
-                if "_size" in value:
-                    yield tensor_of_record(value, path, self.source)
-            elif isinstance(value, Container):
-                for name, item in value.items():
-                    yield from within(item, f"{path}.{name}" if path else name)
-
-        return within(self.container, "")
+        return tensors_in(self.container, self.source)
 
     def adapter(self) -> Adapter:
         """Return the adapter. Raises the damage of a damaged file."""
@@ -198,13 +182,12 @@ class GgclFile(LoraFile):
         """Return what the file states of itself, and what is known of its adapter."""
         optimizer = self.get("optimizer") or {}
         counts = {name: self.get(name) for name in ("version", "train_its", "train_samples", "train_tokens")}
-        hparams = {name: value for name, value in (self.get("hparams") or {}).items() if not name.startswith("_")}
         state = {
             name: optimizer.get(field)
             for name, field in {"type": "type", "inference": "inference", "iter": "iter", "n_params": "nx"}.items()
         }
         adapter = super().facts() if self.damage is None else {}
-        return {**adapter, **counts, "hparams": hparams or None, "optimizer": state}
+        return {**adapter, **counts, "hparams": self.hparams_stated(), "optimizer": state}
 
     def describe(self) -> str:
         """Return what the file is, in a few words."""
