@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from construct import Container
 
-from ggcp_schema.errors import UnfitError
+from ggcp_schema.errors import MalformedError, UnfitError, UsageError
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import File
 from ggcp_schema.llama import names
@@ -17,6 +17,7 @@ from ggcp_schema.llama.state import Loss, State
 
 if TYPE_CHECKING:
     from ggcp_schema.llama.adam import AdamParams
+    from ggcp_schema.llama.training import Study, Training
 
 COUNT = "optimizer.iter"
 LOSSES = ("optimizer.state.fx_best", "optimizer.state.fx_prev")
@@ -49,6 +50,17 @@ def state_of(file: File) -> State | None:
         ],
         partial(_proven_order, model, vectors),
     )
+
+
+def study_of(file: File) -> tuple[Training, Study] | tuple[None, None]:
+    """Return the state of a training and what follows from it; None twice if it is damaged, or the file has none."""
+    from ggcp_schema.llama.training import study
+
+    try:
+        training = file.training()
+        return training, study(training)
+    except (MalformedError, UnfitError, UsageError):
+        return None, None
 
 
 def _stated(file: File, path: str) -> Any:

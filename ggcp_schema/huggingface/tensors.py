@@ -55,7 +55,6 @@ def moment_tensors(
     scale: int = 1,
     step: int,
     n_head: int,
-    n_head_kv: int | None = None,
 ) -> list[TensorEntry]:
     """Return Adam's moments of each parameter as torch has them, and `step`, the count of iterations.
 
@@ -64,7 +63,7 @@ def moment_tensors(
     `UsageError` for an unknown order, `UnfitError` if the tensors are not those of a whole model.
     """
     layout = Layout.of(order, tensors)
-    heads = Heads(n_head, n_head_kv or n_head)
+    heads = Heads(n_head, n_head)
     found = []
     for power, (field, prefix) in enumerate(MOMENTS.items(), 1):
         vector, divisor = state[field], scale**power

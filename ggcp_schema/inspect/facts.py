@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from ggcp_schema.errors import GgcpError, MalformedError, UnfitError, UsageError
 from ggcp_schema.files.json_keys import json_keys
 from ggcp_schema.formats.file import File, Finding
+from ggcp_schema.formats.state import state_of, study_of
 from ggcp_schema.inspect.damage import Condition
 from ggcp_schema.llama.context import Context, context_of
 from ggcp_schema.llama.eras import EraConclusion, conclude
@@ -16,7 +17,7 @@ from ggcp_schema.llama.losses import Losses, stored_losses
 from ggcp_schema.llama.order import OrderDecision
 from ggcp_schema.llama.scale import ScaleDecision
 from ggcp_schema.llama.state import Unsound
-from ggcp_schema.llama.training import Study, Training, study
+from ggcp_schema.llama.training import Training
 from ggcp_schema.mapping.resume import resume_keys, verbatim_recipe
 from ggcp_schema.schema.inference import Inference, Layout, OptimizerType
 
@@ -165,7 +166,7 @@ class Summary(NamedTuple):
 def facts(file: File) -> Summary:
     """Summarize a file without its condition and the next commands."""
     stated = file.facts()
-    training, conclusions = _study(file)
+    training, conclusions = study_of(file)
     evidence = file.evidence()
     era = conclusions.era if conclusions else conclude(evidence) if evidence else None
     losses = None if era is None else stored_losses(stated, era)
@@ -200,8 +201,6 @@ def _zero_losses(file: File, losses: Losses) -> tuple[Unsound, ...] | None:
     """Return what the losses alone prove; None if nothing."""
     if 0 not in {losses.best, losses.previous}:
         return None
-    from ggcp_schema.formats.state import state_of
-
     state = state_of(file)
     return (tuple(state.zero_losses()) or None) if state is not None else None
 
@@ -212,15 +211,6 @@ def _has_model(file: File) -> bool:
     except GgcpError:
         return False
     return True
-
-
-def _study(file: File) -> tuple[Training | None, Study | None]:
-    """Return the training state and what follows from it; None if the file is damaged or has none."""
-    try:
-        training = file.training()
-        return training, study(training)
-    except (MalformedError, UnfitError, UsageError):
-        return None, None
 
 
 def _refusals(file: File, training: Training | None) -> Iterator[Finding]:

@@ -197,12 +197,6 @@ def _odd(file: str, tensor: Tensor, expected: str, found: str) -> MalformedError
     )
 
 
-def by_path(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors of a llama model by ggcp path, in file order. Others are left out."""
-    paths = ((model_path(tensor.name), tensor) for tensor in tensors.values())
-    return {path: tensor for path, tensor in paths if path is not None}
-
-
 def model_path(name: str) -> str | None:
     """Return the ggcp path of a model's tensor from its name of either generation; None if it is no such tensor."""
     path = field_path(name) or llama_field_path(name) if name.endswith(".weight") else None

@@ -6,15 +6,16 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ggcp_schema.errors import MalformedError, UnfitError, UsageError
+from ggcp_schema.errors import UsageError
 from ggcp_schema.files.output import WHOLE
 from ggcp_schema.formats.file import File, Finding
 from ggcp_schema.formats.ggcp.checkpoint import is_optimizer
+from ggcp_schema.formats.state import study_of
 from ggcp_schema.gguf.writer import Gguf
 from ggcp_schema.llama.eras import EraConclusion, conclude
 from ggcp_schema.llama.facts import Fact
 from ggcp_schema.llama.model import Model
-from ggcp_schema.llama.training import Study, study
+from ggcp_schema.llama.training import Study
 from ggcp_schema.llama.vocabulary import Vocabulary
 from ggcp_schema.mapping.model import check_context_length, check_vocabulary, model_content, rescued
 from ggcp_schema.mapping.notes import model_facts
@@ -96,7 +97,7 @@ def choose(file: File, options: ModelOptions, *, needs_study: bool = False) -> C
     if vocabulary is None or length is None:
         raise _missing(model, vocab=vocabulary is None, context=length is None)
     is_known = rms_eps is not None or model.rms_eps is not None
-    conclusions = try_study(file) if needs_study or not is_known else None
+    conclusions = study_of(file)[1] if needs_study or not is_known else None
     era = conclusions.era if conclusions else conclude(model.evidence)
     epsilon = epsilon_of(rms_eps, model.rms_eps, era)
     return Choices(
@@ -150,11 +151,3 @@ def _left_out(file: File, model: Model) -> Iterator[Finding]:
         path, name, _ = file.names_of(tensor)
         if name is not None and path not in model.tensors and not is_optimizer(name):
             yield Finding("tensor_infos", f"{name!r} is no tensor of a llama model and is left out")
-
-
-def try_study(file: File) -> Study | None:
-    """Return what follows from the state of the training; None if it is damaged, or the file has none."""
-    try:
-        return study(file.training())
-    except (MalformedError, UnfitError, UsageError):
-        return None

@@ -18,9 +18,9 @@ from ggcp_schema.files.safetensors import read_tensors
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor_entries import Progress
 from ggcp_schema.formats.file import File
+from ggcp_schema.formats.state import study_of
 from ggcp_schema.huggingface.config import TORCH_DTYPES, json_bytes
 from ggcp_schema.llama.vocabulary import Vocabulary
-from ggcp_schema.mapping.export import try_study
 from ggcp_schema.mapping.hf import (
     CONFIG,
     DTYPES,
@@ -76,7 +76,7 @@ def verify_folder(
             n_values += len(value)
     if vocabulary is not None:
         differences += _tokenizer_differences(place / TOKENIZER_MODEL, expected)
-    moments, fact = moments_of(file, try_study(file))
+    moments, fact = moments_of(file, study_of(file)[1])
     contents = {WEIGHTS: expected.weights()} | ({MOMENTS: Safetensors(METADATA, moments)} if moments else {})
     if not moments and (place / MOMENTS).exists():
         differences.append(Difference("file", MOMENTS, f"should not be there: {fact.reason}"))

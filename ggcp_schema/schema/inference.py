@@ -17,7 +17,7 @@ Layout = Literal["v0", "v1", "v1-raw-params"]
 ADAM: Final = "adam"
 LBFGS: Final = "lbfgs"
 TYPES = {0: ADAM, 1: LBFGS}
-LAYOUTS = V0, V1, V1_RAW_PARAMS = "v0", "v1", "v1-raw-params"
+V0, V1, V1_RAW_PARAMS = "v0", "v1", "v1-raw-params"
 
 Shape = Sequence[int]
 
