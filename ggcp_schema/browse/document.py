@@ -204,9 +204,9 @@ class Document:
 
     def row_text(self, tensor: Tensor) -> Callable[[int], str] | None:
         """Return what gives the text of the token to which a row belongs; None if the rows are not of tokens."""
-        from ggcp_schema.inspect.tensors import lister
+        from ggcp_schema.inspect.tensors import Listed
 
-        rows = lister(self.file)(tensor).path in ("tok_embeddings", "output") and len(tensor.shape) == 2
+        rows = Listed.of(self.file, tensor).path in ("tok_embeddings", "output") and len(tensor.shape) == 2
         return self.token_texts if rows else None
 
     def brief(self, field: Field, limit: int) -> str:
@@ -220,9 +220,9 @@ class Document:
 
     def shared_name(self, tensor: Tensor) -> str:
         """Return the tensor's name in GGUF files; empty if it has none."""
-        from ggcp_schema.inspect.tensors import lister
+        from ggcp_schema.inspect.tensors import Listed
 
-        return lister(self.file)(tensor).gguf_name or ""
+        return Listed.of(self.file, tensor).gguf_name or ""
 
     def examine(self, report: Report) -> Examination:
         """Return the health of the parameters. Reads all weights and moments once."""

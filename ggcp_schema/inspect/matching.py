@@ -22,7 +22,7 @@ from ggcp_schema.formats.ggcp.checkpoint import is_optimizer
 from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.inspect.facts import Summary, facts
 from ggcp_schema.inspect.paths import is_long
-from ggcp_schema.inspect.tensors import Listed, lister, moments, order_of
+from ggcp_schema.inspect.tensors import Listed, moments, order_of
 from ggcp_schema.llama import names
 from ggcp_schema.llama.keys import REQUIRED
 from ggcp_schema.llama.order import OrderDecision
@@ -119,11 +119,11 @@ class Operands(MutableMapping[str, Operand]):
 
     def __init__(self, file: File, tensors: Mapping[str, Tensor]) -> None:
         self.tensors: dict[str, Tensor | Operand] = {**tensors}
-        self.listed = lister(file)
+        self.file = file
 
     def __getitem__(self, name: str) -> Operand:
         found = self.tensors[name]
-        return found if isinstance(found, Operand) else Operand(self.listed(found))
+        return found if isinstance(found, Operand) else Operand(Listed.of(self.file, found))
 
     def __contains__(self, name: object) -> bool:
         return name in self.tensors

@@ -6,7 +6,7 @@ model is a tensor of its own here, `optimizer.state.m[layers[0].wq]`, if the ord
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Literal, NamedTuple
 
@@ -46,6 +46,13 @@ class Listed(NamedTuple):
     parameter: str | None = None
     order: str | None = None
 
+    @classmethod
+    def of(cls, file: File, tensor: Tensor) -> Listed:
+        """Return a tensor of the file with its names and its role."""
+        path, name, optimizer = file.names_of(tensor)
+        role = OPTIMIZERS.get(optimizer or "", "model") if path and path.startswith(STATE) else "model"
+        return cls(tensor, path, name, role)
+
     @property
     def name(self) -> str:
         """The name that the tensor has in this file: its path, or its name in a GGUF or ggml file."""
@@ -84,18 +91,7 @@ def listing(file: File) -> list[Listed]:
 
 def listed(file: File) -> Iterator[Listed]:
     """Yield the tensors of `listing`, of which there may be very many."""
-    return map(lister(file), file.tensors.values())
-
-
-def lister(file: File) -> Callable[[Tensor], Listed]:
-    """Return the function that gives a tensor of the file as it is listed."""
-
-    def listed(tensor: Tensor) -> Listed:
-        path, name, optimizer = file.names_of(tensor)
-        role = OPTIMIZERS.get(optimizer or "", "model") if path and path.startswith(STATE) else "model"
-        return Listed(tensor, path, name, role)
-
-    return listed
+    return (Listed.of(file, tensor) for tensor in file.tensors.values())
 
 
 # Parts of the flat vectors ---------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from ggcp_schema.inspect import Report
-from ggcp_schema.inspect.tensors import lister
+from ggcp_schema.inspect.tensors import Listed
 
 if TYPE_CHECKING:
     from ggcp_schema.formats.file import File
@@ -44,9 +44,9 @@ def usage(file: File, report: Report) -> Usage:
 
 def regions(file: File) -> Iterator[Region]:
     """Yield what the bytes of the file are used for, from its start to its end. Some regions may be empty."""
-    at, listed = 0, lister(file)
+    at = 0
     for tensor in file.tensors.in_file_order():
-        item = listed(tensor)
+        item = Listed.of(file, tensor)
         use = {None: MODEL, "m": M, "v": V}.get(item.moment, STATE)
         if item.moment and item.gguf_name is None:
             use = WASTE
