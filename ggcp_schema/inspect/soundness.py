@@ -41,11 +41,12 @@ def look_once(file: File, tensors: Sequence[Tensor], look: Look, progress: Calla
 
 
 def bytes_read(file: File, tensors: Sequence[Tensor]) -> int:
-    """Return the number of bytes that `look_once` reads, x and the weights twice if x holds them."""
+    """Return the number of bytes that `look_once` reads: x and the weights twice if x holds them, and lms and lmy."""
     state = state_of(file)
     if state is None:
         return sum(tensor.nbytes for tensor in tensors)
     vectors = state.vectors
     examined = [*state.model.values(), *(vectors[name] for name in ("x", "m", "v", "mh", "vh") if name in vectors)]
     nbytes = {tensor.path: tensor.nbytes for tensor in (*examined, *tensors)}
-    return sum(nbytes.values()) + (0 if order_of_x(state) is None else 2 * vectors["x"].nbytes)
+    again = 0 if order_of_x(state) is None else 2 * vectors["x"].nbytes
+    return sum(nbytes.values()) + again + sum(vectors[name].nbytes for name in ("lms", "lmy") if name in vectors)

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from ggcp_schema.errors import UnfitError
 from ggcp_schema.files.tensor import AT_ONCE, Tensor, stream_pieces, stream_values
 from ggcp_schema.llama.adam import AdamParams, largest_root
+from ggcp_schema.llama.lbfgs import changed_steps
 from ggcp_schema.llama.parameters import ORDERS, Layout
 from ggcp_schema.llama.runs import Run, Runs, joined
 from ggcp_schema.llama.state import RULES, State, Unsound, order_of_x, place_text
@@ -52,11 +53,12 @@ class Difference(NamedTuple):
 
 
 def examine(state: State, progress: Callable[[int], None] | None = None, look: Look | None = None) -> list[Unsound]:
-    """Return what is unsound in a training state, in file order. Reads the weights, m, v, mh, vh and x in pieces.
+    """Return what is unsound in a training state, in file order.
 
-    An x that holds the weights is then read again, with them. `progress` is called with the number of bytes just read,
-    and `look` with the values that are read for the first time: the tensor, the index of the first, and the values.
-    Raises `FileError` if the file becomes too short.
+    Reads the weights, m, v, mh, vh, x, lms and lmy in pieces. An x that holds the weights is then read again, with
+    them. `progress` is called with the number of bytes just read, and `look` with the values of all but lms and lmy
+    that are read for the first time: the tensor, the index of the first, and the values. Raises `FileError` if the file
+    becomes too short.
     """
     watch = Watch(state)
     names = [*state.model, *(name for name in ("x",) if name in state.vectors)]
@@ -69,7 +71,8 @@ def examine(state: State, progress: Callable[[int], None] | None = None, look: L
                 progress(values.nbytes)
     watch.moments(progress, look=look)
     watch.differences(progress)
-    return watch.findings()
+    found = [*watch.findings(), *changed_steps(state, progress)]
+    return sorted(found, key=lambda finding: (finding.start, finding.stop))
 
 
 @dataclass

@@ -29,6 +29,7 @@ RULES = {
     "x-differs": "x equals the weights but for a few places",
     "v-differs": "v does not give vh, as it does elsewhere in the file",
     "m-differs": "m does not give mh, as it does elsewhere in the file",
+    "step-differs": "lms times lmy is not lmys, so one of them was changed",
     "loss-zero": "a loss of exactly 0 after training",
 }
 """The codes of the rules, which do not change, with what they find."""

@@ -144,8 +144,23 @@ def test_zeros_from_within_the_last_vector_of_l_bfgs_to_the_end(name: str, tmp_p
     """The headers are all there, and L-BFGS counts no iterations."""
     path = FIXTURES / f"{name}.ggcp"
     start = offset_of(path, "optimizer.state.lmy", 100)
-    (finding,) = found_in(damaged(path, start, bytes(path.stat().st_size - start), tmp_path))
-    assert (finding.path, finding.rule) == (f"{STATE}fx_best", "loss-zero")
+    *steps, loss = found_in(damaged(path, start, bytes(path.stat().st_size - start), tmp_path))
+    assert (loss.path, loss.rule) == (f"{STATE}fx_best", "loss-zero")
+    assert {(step.path, step.rule) for step in steps} <= {(f"{STATE}lmy", "step-differs")}
+
+
+@pytest.mark.parametrize(
+    "path", [FIXTURES / "v1-lbfgs.ggcp", FIXTURES / "twin-lbfgs.v0.ggcp"], ids=lambda path: path.name
+)
+@pytest.mark.parametrize("field", ["lms", "lmy", "lmys"])
+def test_what_l_bfgs_remembers_of_a_step_is_consistent(path: Path, field: str, tmp_path: Path) -> None:
+    """Half of the vectors of step 2, which is not the last, or its product."""
+    with open_file(path) as file:
+        count, lmy = file.n_params, file.tensors[f"{STATE}lmy"]
+    start, size = (2, 1) if field == "lmys" else (2 * count, count // 2)
+    (finding,) = found_in(damaged(path, offset_of(path, f"{STATE}{field}", start), bytes(4 * size), tmp_path))
+    assert (finding.path, finding.rule) == (f"{STATE}lmy", "step-differs")
+    assert (finding.start, finding.stop) == (lmy.offset + 8 * count, lmy.offset + 12 * count)
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,11 @@ def trained(draw: st.DrawFn) -> bytes:
         "v1": [state.m, state.v],
         "v1-raw-params": [state.m, state.v],
     }
-    drawn = iter([*_pieces(weights, n_vocab, n_embd, n_layer, n_ff), *([x] if is_lbfgs else vectors[layout])])
+    lms, lmy = rng.standard_normal((2, 3, n_params)).astype(F)
+    lmys = np.array([s @ y for s, y in zip(lms, lmy, strict=True)], F)
+    ones = np.ones(n_params, F)
+    lbfgs = [x, ones, ones, ones, ones, np.ones(3, F), lmys, lms.ravel(), lmy.ravel()]
+    drawn = iter([*_pieces(weights, n_vocab, n_embd, n_layer, n_ff), *(lbfgs if is_lbfgs else vectors[layout])])
     return build_checkpoint(
         layout=layout,
         optimizer="lbfgs" if is_lbfgs else "adam",
