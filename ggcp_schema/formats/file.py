@@ -162,6 +162,11 @@ class File:
         paths = ((self.names_of(tensor)[0], tensor) for tensor in self.tensors.values())
         return ((path, tensor) for path, tensor in paths if path is not None)
 
+    @property
+    def dense_tensors(self) -> Mapping[str, Tensor]:
+        """The weights that begin as random numbers and are trained, so that none has a run of zeros by chance."""
+        return self.model_tensors
+
     @cached_property
     def order(self) -> OrderDecision:
         """The order of the parameters in the optimizer's flat vectors, of which as little is read as is needed."""

@@ -31,7 +31,7 @@ def state_of(file: File) -> State | None:
     """
     model, vectors = (
         {path: tensor for path, tensor in tensors.items() if tensor.type == "F32" and not tensor.is_null}
-        for tensors in (file.model_tensors, file.state_tensors)
+        for tensors in (file.dense_tensors, file.state_tensors)
     )
     is_training = any(_stated(file, path) is not None for path in (COUNT, "optimizer.nx"))
     if not is_training or not model:

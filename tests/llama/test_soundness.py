@@ -54,10 +54,11 @@ def offset_of(path: Path, field: str, element: int = 0) -> int:
 # Sound files -----------------------------------------------------------------------------------------------
 
 
+LORA = sorted((FIXTURES / "lora").glob("*.ggcl"))
 TRUTH = sorted(path for path in (FIXTURES / "truth").iterdir() if path.suffix in {".ggcp", ".gguf"})
 
 
-@pytest.mark.parametrize("path", [*GENUINE, *ORDERS, *TRUTH], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*GENUINE, *ORDERS, *TRUTH, *LORA], ids=lambda path: path.name)
 def test_nothing_is_found_in_a_genuine_file(path: Path) -> None:
     assert found_in(path) == []
 
@@ -118,6 +119,29 @@ def test_a_lost_page_is_found_with_its_place(field: str, rule: str, size: int, t
     assert (finding.path, finding.start, finding.stop, finding.rule) == (field, start, start + size, rule)
     name = {4096: "4 KiB", 512: "512 B"}[size]
     assert finding.message.endswith(f"bytes {start:,} to {start + size - 1:,} of the file, one whole page of {name}")
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "rule"),
+    [
+        ("adam", f"{STATE}v", "m-without-v"),
+        ("adam", "layers[0].wq_a", "zeros-in-weights"),
+        ("lbfgs", f"{STATE}x", "zeros-in-x"),
+    ],
+)
+def test_a_lost_page_of_a_lora_checkpoint(name: str, field: str, rule: str, tmp_path: Path) -> None:
+    path = FIXTURES / "lora" / f"{name}.ggcl"
+    (finding,) = found_in(damaged(path, offset_of(path, field, 32), bytes(256), tmp_path))
+    assert (finding.path, finding.rule) == (field, rule)
+
+
+def test_a_lora_matrix_of_zeros_is_no_finding(tmp_path: Path) -> None:
+    path = FIXTURES / "lora" / "adam.ggcl"
+    with open_file(path) as file:
+        assert (
+            found_in(damaged(path, offset_of(path, "layers[0].wq_b"), bytes(file["layers[0].wq_b"].nbytes), tmp_path))
+            == []
+        )
 
 
 def test_zeros_that_are_no_page_are_not_called_one(tmp_path: Path) -> None:

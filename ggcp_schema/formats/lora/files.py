@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -161,6 +161,17 @@ class GgclFile(LoraFile):
 
     def _tensors(self) -> Iterator[Tensor]:
         return tensors_in(self.container, self.source)
+
+    @cached_property
+    def state_tensors(self) -> Mapping[str, Tensor]:
+        """The tensors of the optimizer's state by field name, in file order."""
+        state = ((path, tensor) for path, tensor in self.tensors.items() if path.startswith(names.STATE))
+        return {path.removeprefix(names.STATE): tensor for path, tensor in state}
+
+    @property
+    def dense_tensors(self) -> Mapping[str, Tensor]:
+        """Every A. The programs of August 2023 began with a random B as well, but later ones begin with zeros."""
+        return {path: tensor for path, tensor in self.tensors.items() if path.endswith("_a")}
 
     def adapter(self) -> Adapter:
         """Return the adapter. Raises the damage of a damaged file."""
