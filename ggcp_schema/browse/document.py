@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from construct import ConstructError
 
+from ggcp_schema.constructs import LISTS
 from ggcp_schema.errors import GgcpError
 from ggcp_schema.inspect import Report
 from ggcp_schema.inspect.text import float_text, readable, value_text
@@ -198,7 +199,8 @@ class Document:
     def token_texts(self) -> Callable[[int], str] | None:
         """The text of a token: of the vocabulary that was given, or else of the file's own."""
         texts = self.file.get(names.TOKENS)
-        if self.tokens is not None or not texts:
+        is_list = isinstance(texts, LISTS) and len(texts) and isinstance(texts[0], str | bytes)
+        if self.tokens is not None or not is_list:
             return self.tokens
         return lambda token: readable(texts[token]).replace("▁", " ") if token < len(texts) else "?"
 

@@ -3,12 +3,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from gguf import GGUFValueType, GGUFWriter
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ggcp_schema.browse.document import Document, holders
 from ggcp_schema.formats import open_file
 from ggcp_schema.inspect.usage import FIELDS, MODEL, PADDING, UNKNOWN, M, Region, Usage, V
+from ggcp_schema.llama.names import TOKENS
 from tests.helpers import FIXTURES, GENUINE, TRUNCATED
 
 FILES = [*GENUINE, TRUNCATED, FIXTURES / "alice-vocab.gguf", FIXTURES / "vocab.ggjt"]
@@ -96,6 +98,17 @@ def test_damage_is_marked_with_all_that_hold_it() -> None:
 def test_holders() -> None:
     assert list(holders("layers[3].wq.ne[1]")) == ["layers[3].wq.ne", "layers[3].wq", "layers[3]", "layers"]
     assert list(holders("magic")) == []
+
+
+@pytest.mark.parametrize("tokens", [[60, 117], "text"])
+def test_tokens_that_are_no_texts_are_not_shown(tmp_path: Path, tokens: list[int] | str) -> None:
+    writer = GGUFWriter(tmp_path / "tokens.gguf", "llama")
+    writer.add_key_value(TOKENS, tokens, GGUFValueType.get_type(tokens))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    with open_file(tmp_path / "tokens.gguf") as file:
+        assert Document(file).token_texts is None
 
 
 def test_groups_are_of_tensors_that_all_layers_have() -> None:
