@@ -56,8 +56,7 @@ def pictures_of_browse() -> dict[str, str]:
             await browser.go_to(place)
             await browser.press(key)
             await browser.settle()
-            svg = browser.app.export_screenshot(title=f"ggcp-schema browse {ALICE}", simplify=True)
-            found[name] = compact(svg)
+            found[name] = compact(browser.picture(f"ggcp-schema browse {ALICE}"))
 
     browse(FIXTURES.parent / ALICE, script=script)
     return found

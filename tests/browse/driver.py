@@ -136,6 +136,11 @@ class Browser:
         await self.pilot.pause(0.05)  # Textual arranges the widgets a moment later
         await self.painted()
 
+    def picture(self, title: str) -> str:
+        """Return the screen as an SVG picture."""
+        with mock.patch.object(Compositor, "render_update", draw):
+            return self.app.export_screenshot(title=title, simplify=True)
+
     async def painted(self) -> None:
         """Wait until the screen shows what has happened so far, and draw it."""
         done = asyncio.Event()
