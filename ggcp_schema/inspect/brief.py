@@ -27,18 +27,18 @@ def brief_lines(summary: Summary) -> list[tuple[str, str]]:
     width = COLUMNS - 1 - max(len(label) for label, _ in (*lines, *last, *more[0], *more[1]))
     files = [f"{summary.file}: {what}, {short_size(summary.size)}" for what in (summary.what, summary.short)]
     first = ("file", files[cells(files[0]) > width])
-    state = (lines[0][0], shorten(lines[0][1], width + width // 2))  # in two lines, whose words do not fill the first
+    wide = width + width // 2  # in two lines, whose words do not fill the first
+    state = (lines[0][0], shorten(lines[0][1], wide))
     room = LINES - len(lines) + 1 - sum(-(-cells(text) // width) for _, text in (first, state, *last))
     lines[1:1], room = more[0][: max(0, room)], room - len(more[0])
-    lines += more[1][: max(0, room)]
-    return [first, state, *((label, shorten(text, width)) for label, text in lines[1:]), *last]
-
-
-def in_short(summary: Summary) -> list[str]:
-    """Return the same in a few words each, the most important first."""
-    loss = [] if summary.losses is None else [f"loss {loss_text(summary.losses.latest)}"]
-    written = f"{summary.format} {summary.layout or ''}".rstrip()
-    return [*islice(_training(summary), 1), *loss, *_model(summary), written, *_doubts(summary)]
+    lines = [(label, shorten(text, width)) for label, text in lines[1:]]
+    details = more[1][: max(0, room)]
+    room -= len(details)
+    for label, text in details:
+        is_wide = cells(text) > width and room > 0
+        room -= is_wide
+        lines.append((label, shorten(text, wide if is_wide else width)))
+    return [first, state, *lines, *last]
 
 
 def _facts(summary: Summary) -> Iterator[tuple[str, str]]:

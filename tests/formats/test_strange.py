@@ -464,3 +464,10 @@ def test_data_whose_line_ends_were_changed_is_not_called_whole(tmp_path: Path) -
         assert "whole" not in result.stdout.replace("0 of 21 tensors whole", "")
     path.write_bytes(data + b"\r\n" * 40)
     assert checked(path).valid
+
+
+def test_the_sizes_of_the_parts_of_a_projector(tmp_path: Path) -> None:
+    path = tmp_path / "mmproj.gguf"
+    sizes = [("clip.vision.block_count", 4, 27), ("clip.audio.block_count", 4, 4), ("clip.vision.projection", 4, 9)]
+    path.write_bytes(build_gguf([("general.architecture", 8, "clip"), *sizes], []))
+    assert "sizes    vision.block_count 27, audio.block_count 4\n" in run_cli("info", path).stdout

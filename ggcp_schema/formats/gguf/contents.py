@@ -43,9 +43,8 @@ def contents(gguf: GgufFile) -> tuple[tuple[str, str], ...]:
     architecture, kind, tokenizer = text(names.ARCHITECTURE), text("general.type"), text("tokenizer.ggml.model")
     words = [architecture or "no architecture" * (gguf.damage is None), kind, *_counts(gguf)]
     lines = {"name": text("general.name"), "contents": ", ".join(filter(None, words))}
-    sizes = {name: _sizes(gguf.value(f"{architecture}.{name}")) for name in SIZES}
     if architecture != "llama":
-        lines["sizes"] = ", ".join(f"{name} {value}" for name, value in sizes.items() if value)
+        lines["sizes"] = ", ".join(f"{name} {value}" for name, value in _sizes(gguf, f"{architecture}.") if value)
     if gguf.tensors.n_elements:
         bits = f"{8 * gguf.tensors.nbytes / gguf.tensors.n_elements:.4g} bits per weight"
         lines["weights"] = ", ".join(filter(None, (file_type(gguf.value("general.file_type")), bits)))
@@ -65,7 +64,15 @@ def _counts(gguf: GgufFile) -> Iterator[str]:
         yield counted(n_tensors, "tensor")
 
 
-def _sizes(value: Any) -> str:
+def _sizes(gguf: GgufFile, prefix: str) -> Iterator[tuple[str, str]]:
+    """Yield the sizes in the keys of the architecture, also of its parts: a projector has `clip.vision.block_count`."""
+    for name in SIZES:
+        for key in gguf.key_values:
+            if key.startswith(prefix) and key.endswith(f".{name}"):
+                yield key.removeprefix(prefix), _size_text(gguf.value(key))
+
+
+def _size_text(value: Any) -> str:
     """Return a number, or those of all blocks, in words; empty for anything else."""
     if isinstance(value, LazyList):
         return " ".join(map(str, value[:MAX_BLOCKS])) + " …" * (len(value) > MAX_BLOCKS)
