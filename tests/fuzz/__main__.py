@@ -4,8 +4,8 @@ Prints each finding once, with the recipe that repeats it, and exits with 1 if t
 `python -m tests.fuzz --recipe '{"seed": …}'` repeats a recipe with all commands.
 `python -m tests.fuzz --pages 1000 [FILE…]` loses so many pages and flips so many bits in each genuine checkpoint, and
 prints how many of them are found.
-`python -m tests.fuzz --holes 1 [FILE…]` makes holes, inserts and removes a byte at every position, or at each so
-manieth, and compares what is read with the whole file.
+`python -m tests.fuzz --holes 512 [FILE…]` makes holes, inserts and removes a byte at every position that begins or ends
+at a header, and at each so manieth inside of data, and compares what is read with the whole file.
 """
 
 from __future__ import annotations

@@ -1,13 +1,16 @@
 """Make a hole, insert or remove a byte at every position of a file, and compare what is read with the whole file.
 
 A position where the reader does not look at the bytes that set it apart from the one before behaves as that one, and
-is not read again.
+is not read again. Each position at which the damage begins or ends in a header, a name, a key or padding, or beside
+one, is read; of those at which it begins and ends inside of the data of tensors, only each so manieth.
 """
 
 from __future__ import annotations
 
 import io
 import random
+import time
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -106,6 +109,12 @@ class Whole:
         return sorted(
             {p for start, stop in self.headers for p in range(max(0, start - size + 1), max(stop, start + 1))}
         )
+
+    def at_edges(self, size: int) -> list[int]:
+        """Return the offsets at which a hole of so many bytes begins or ends in a header, or beside one."""
+        near = [range(max(0, start - EVIDENCE), stop + EVIDENCE + 1) for start, stop in self.headers]
+        found = {p - moved for edges in near for p in edges for moved in (0, size)}
+        return sorted(p for p in found if 0 <= p < len(self.data))
 
     def all(self, pattern: bytes) -> list[int]:
         """Return all places of a pattern."""
@@ -243,12 +252,12 @@ def alike(source: Damaged) -> int:
     return len(source.whole.data) if at < 0 else at + 1
 
 
-def every(whole: Whole, kind: str, size: int, step: int = 1) -> Iterator[tuple[Damage, list[str], int]]:
-    """Yield the damage at every position that differs, what was found, and how many positions behave so.
+def every(whole: Whole, kind: str, size: int, step: int = 1) -> Iterator[tuple[Damage, list[str], int, bool]]:
+    """Yield the damage at every position that differs, what was found, how many positions behave so, and if at an edge.
 
-    With a step, only so many of the positions are read.
+    With a step, only so many of the positions that are not at an edge are read.
     """
-    offset, end = 0, len(whole.data)
+    offset, end, edges = 0, len(whole.data), whole.at_edges(0 if kind == "inserted" else size)
     while offset < end:
         source = Damaged(whole, Damage(kind, size, offset))
         found = list(check(source))
@@ -256,31 +265,44 @@ def every(whole: Whole, kind: str, size: int, step: int = 1) -> Iterator[tuple[D
             first = max(0, start - 1)
             source.see(first, stop + 2 - first)
         following = offset + 1 if "same" in found or "unchanged" in found else min(end, alike(source))
-        following = max(following, min(end, offset + step))
-        yield source.damage, found, following - offset
+        index = bisect_left(edges, offset)
+        is_edge = index < len(edges) and edges[index] == offset
+        if not is_edge:
+            stop = edges[index] if index < len(edges) else end
+            following = min(stop, max(following, offset + step))
+        yield source.damage, found, following - offset, is_edge
         offset = following
 
 
 def campaign(paths: Iterable[Path], step: int) -> Counter[str]:
-    """Damage files at each `step`th position, print a table of what was found, and return the counts."""
+    """Damage files, print a table of what was found, and return the counts.
+
+    Each position at an edge is read, and each `step`th of the others.
+    """
     total: Counter[str] = Counter()
-    columns = "positions", "read", "untouched", "recovered", "unprovable", "lost", "models", "unidentified", "WRONG"
-    print("file", "damage", *columns)
+    columns = "positions", "edges", "read", "untouched", "recovered", "unprovable", "lost", "unidentified", "WRONG"
+    print("file", "damage", "size", *columns, "seconds")
     for path in paths:
         whole, sums = Whole(path), Counter[str]()
         for kind, size in KINDS[: None if whole.has_headers else len(FILLS) * len(SIZES)]:
-            counts: Counter[str] = Counter()
-            for damage, results, times in every(whole, kind, size, step):
+            counts, began = Counter[str](), time.process_time()
+            for damage, results, times, is_edge in every(whole, kind, size, step):
                 counts["positions"] += times
+                counts["edges"] += times * is_edge
                 counts["read"] += 1
                 for found in results:
                     counts[found.split(" ")[0].strip(":")] += times
                     if found.startswith(("WRONG", "lost")):
                         print(f"{path} {damage}: {found}", flush=True)
             counts["untouched"] = sum(counts[name] for name in ("recovered", "unprovable", "lost"))
-            print(path.name, kind, size, *(counts[name] for name in columns), dict(counts), flush=True)
+            counts["seconds"] = round(time.process_time() - began)
+            print(path.name, kind, size, *(counts[name] for name in (*columns, "seconds")), flush=True)
             sums += counts
-        print(path.name, "all", "-", *(sums[name] for name in columns), flush=True)
+        print(path.name, "all", "-", *(sums[name] for name in (*columns, "seconds")), flush=True)
         total += sums
-    print("all", "all", "-", *(total[name] for name in columns))
+    print("all", "all", "-", *(total[name] for name in (*columns, "seconds")))
+    others = total["positions"] - total["edges"]
+    print(f"At each of the {total['edges']:,} positions that begin or end at a header, and of the {others:,} inside of")
+    print(f"data at one in {step} at least; {total['read']:,} files in {total['seconds']:,} s of processor time.")
+    print("The rest differs from these in no byte that is looked at.")
     return total

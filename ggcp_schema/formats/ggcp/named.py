@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import struct
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise, product
-from math import prod
+from math import inf, prod
 from typing import Any, NamedTuple
 
 from construct import Container, ListContainer
@@ -26,6 +25,7 @@ from ggcp_schema.schema.tensor import ALIGNMENT
 LONGEST = 64  # bytes of a name
 LEAST = 12 + 4  # bytes of a header
 PRINTABLE = re.compile(rb"[ -~]*")
+N_DIMS = re.compile(rb"[\1\2]\0\0\0")
 LAYER = re.compile(r"(?<=\.)\d+(?=\.)")
 MOST_OPTIONS = 256  # ranks and types that are tried
 MOST_LOST = 4096  # records between two that are found: those of 200 layers
@@ -39,25 +39,22 @@ class Series:
     Attributes:
         head: the first bytes of each file.
         types: the element types, by number.
+        name: what the names are like.
         sign: what is in each name, `after` bytes before its end.
         usual: returns the names and the shapes of the tensors of two layers in the usual order, for names that are
             found. The numbers in a shape have names too.
-        numbers: the numbers that are known.
+        numbers: those of the model, if they are known.
         alignment: of the data.
     """
 
     head: bytes
     types: Mapping[int, GgmlType]
+    name: re.Pattern[bytes]
     sign: bytes
     after: int
     usual: Callable[[Iterable[str]], list[tuple[str, Sequence[Any]]]]
     numbers: Mapping[str, int] = field(default_factory=dict)
     alignment: int = ALIGNMENT
-
-    def is_usual(self, name: bytes) -> bool:
-        """Return True if a tensor can have this name."""
-        end = len(name) - self.after
-        return name[:end].endswith(self.sign) and re.fullmatch(rb"[\w.]+", name) is not None
 
     def record(self, at: int, name: str, shape: Iterable[int], type: int) -> Record:
         """Return the record of a tensor at an offset."""
@@ -70,7 +67,7 @@ class Series:
             return None
         name = file.read(at + 12 + 4 * n_dims, at + 12 + 4 * n_dims + length)
         shape = [file.integer(at + 12 + 4 * index) for index in range(n_dims)]
-        return self.record(at, name.decode(), shape, kind) if self.is_usual(name) and min(shape) > 0 else None
+        return self.record(at, name.decode(), shape, kind) if self.name.fullmatch(name) and min(shape) > 0 else None
 
     def records_in(self, file: Bytes, at: int) -> Iterator[Record]:
         """Yield the records whose headers are found from an offset on, where they are.
@@ -88,13 +85,13 @@ class Series:
     def _found(self, file: Bytes, after: int) -> Iterator[Record]:
         for at in file.all(self.sign, after):
             end = at + len(self.sign) + self.after
-            data = file.read(end - LONGEST - LEAST - 4, end)
-            for length, n_dims in product(range(len(self.sign), LONGEST), (1, 2)):
-                size = 12 + 4 * n_dims + length
-                if data[-size : 8 - size] == struct.pack("<2I", n_dims, length):
-                    record = self.record_in(file, end - size)
-                    if record is not None:
-                        yield record
+            data = file.read(max(0, end - LONGEST - LEAST - 4), end)
+            for match in N_DIMS.finditer(data):
+                size = len(data) - match.start()
+                length = int.from_bytes(data[match.start() + 4 : match.start() + 8], "little")
+                record = self.record_in(file, end - size) if size == 12 + 4 * match[0][0] + length else None
+                if record is not None:
+                    yield record
 
 
 class Part(NamedTuple):
@@ -138,19 +135,28 @@ class Order:
             for part, record in zip(known, found, strict=True)
             for number, length in zip(self.usual.get(part.name, ()), record.shape, strict=False)
         }
-        pairs = pairwise([START, *(part for part, _ in tensors)])
-        self.following = {one.name: (other.name, other.layer - one.layer) for one, other in pairs}
         near = [
             (one, other)
             for (one, record), (other, after) in pairwise(zip(known, found, strict=True))
             if abs(record.end - after.start) < ALIGNMENT  # bytes may be inserted before them, which changes the padding
         ]
+        self.following: dict[str, tuple[str, int]] = {}
+        self.leaving: dict[str, Part] = {}  # what follows in the last layer
+        self._learn(pairwise([START, *(part for part, _ in tensors)]))
         begins = next((two.name for one, two in near if two.layer == one.layer + 1 and one.layer >= 0), None)
         if begins is not None:  # the first layer begins as the others
             outer = [one for one, (other, _) in self.following.items() if "#" not in one and "#" in other]
-            outer += [START.name] if all(part.layer >= 0 for part in known) else []
+            has_layers_only = all(part.layer >= 0 for part in known) and not series.numbers  # as an adapter may
+            outer += [START.name] if has_layers_only else []
             self.following |= dict.fromkeys(outer, (begins, 1))
-        self.following |= {one.name: (other.name, other.layer - one.layer) for one, other in near}
+        self._learn(near)
+
+    def _learn(self, pairs: Iterable[tuple[Part, Part]]) -> None:
+        for one, other in pairs:
+            if other.layer < 0 <= one.layer:
+                self.leaving[one.name] = other
+            else:
+                self.following[one.name] = other.name, other.layer - one.layer
 
     def between(self, part: Part, target: Part | None, at: int, stop: int) -> list[Record] | None:
         """Return the records between two parts, `target` or the end of the file; None if that cannot be told.
@@ -161,7 +167,7 @@ class Order:
             return []
         chains: list[list[Part]] = []
         parts: list[Part] = []
-        while (following := self._after(part)) != target:
+        while (following := self.after(part)) != target:
             if target is None:
                 chains.append([*parts])
             most = MOST_AT_END if target is None else MOST_LOST
@@ -171,32 +177,40 @@ class Order:
             parts.append(part)
         else:
             chains.append(parts)
-        levels = [[*self._fitting(chains, at, stop, level)] for level in range(3)]
-        exact = ([records for records in fits if records[-1].end == stop] for fits in levels)
-        return next((fits[0] for fits in (*exact, *levels) if len(fits) == 1), None)
+        about: list[list[Record]] | None = None
+        for level in range(1 if target is None else 3):
+            fits = [
+                records
+                for parts in chains
+                for records in self.laid(parts, at, level, stop + MOST_MOVED)
+                if abs(records[-1].end - stop) <= MOST_MOVED
+            ]
+            exact = [records for records in fits if records[-1].end == stop]
+            if len(exact) == 1:
+                return exact[0]
+            about = about or fits
+        return about[0] if about and len(about) == 1 else None
 
     def before(self, target: Part, stop: int) -> Iterator[Record]:
         """Yield the records that may be the first of a file, in which the target begins at `stop`."""
         parts: list[Part] = []
-        part = self._after(START)
+        part = self.after(START)
         while part is not None and part != target and len(parts) < MOST_AT_END:
             parts.append(part)
-            part = self._after(part)
-        for records in self._laid(parts, 0) if parts and part == target else ():
+            part = self.after(part)
+        for records in self.laid(parts, 0) if parts and part == target else ():
             for at in range(stop - records[-1].end - self.series.alignment, stop - records[-1].end + 1):
-                yield from (laid[0] for laid in self._laid(parts, at) if laid[-1].end == stop)
+                yield from (laid[0] for laid in self.laid(parts, at) if laid[-1].end == stop)
 
-    def _after(self, part: Part) -> Part | None:
+    def after(self, part: Part) -> Part | None:
+        """Return what should follow a part; None if that is not known."""
         name, layers = self.following.get(part.name, (None, 0))
-        return None if name is None else Part(name, part.layer + layers)
+        if name is None or part.layer + layers >= self.numbers.get("hparams.n_layer", MOST_LOST):
+            return self.leaving.get(part.name)
+        return Part(name, part.layer + layers)
 
-    def _fitting(self, chains: Iterable[Sequence[Part]], at: int, stop: int, level: int) -> Iterator[list[Record]]:
-        """Yield the records of each chain of parts if they end at about `stop`."""
-        laid = (records for parts in chains for records in self._laid(parts, at, level))
-        return (records for records in laid if records and abs(records[-1].end - stop) <= MOST_MOVED)
-
-    def _laid(self, parts: Sequence[Part], at: int, level: int = 0) -> Iterator[list[Record]]:
-        """Yield the records of these parts from an offset.
+    def laid(self, parts: Sequence[Part], at: int, level: int = 0, stop: float = inf) -> Iterator[list[Record]]:
+        """Yield the records of these parts from an offset if they end before another.
 
         A rank that nothing tells may be any other. The type of a part is that of another layer; with level 1 also that
         of another part, and with level 2 any, except that of a vector.
@@ -219,11 +233,12 @@ class Order:
             for part in parts:
                 lengths = [numbers.get(length, length) for length in shapes[part.name]]
                 start = records[-1].end if records else at
-                if lengths[0] % self.series.types[kinds[part.name]].block_size:
+                if start > stop or lengths[0] % self.series.types[kinds[part.name]].block_size:
                     break  # no row ends inside of a block
                 records.append(self.series.record(start, part.text, lengths, kinds[part.name]))
             else:
-                yield records
+                if records:
+                    yield records
 
 
 class Names:
@@ -320,7 +335,7 @@ def recover(
 def doubtful_name(source: Source, container: Container, series: Series, first: int) -> FieldError | None:
     """Return an error if the name of a tensor is not the one that others prove; None if they prove nothing else."""
     records = container["tensors"]
-    odd = next((index for index, record in enumerate(records) if not series.is_usual(record["name"])), None)
+    odd = next((index for index, record in enumerate(records) if not series.name.fullmatch(record["name"])), None)
     if odd is None:
         return None
     record = records[odd]

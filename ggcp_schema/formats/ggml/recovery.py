@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from itertools import pairwise, takewhile
 from typing import Any
@@ -21,6 +22,7 @@ from ggcp_schema.schema.ggml import GGML_TYPES, GGML_TYPES_UNTIL_V2
 from ggcp_schema.schema.ggml_model import GGJT, GGMF, GGML
 from ggcp_schema.schema.tensor import ALIGNMENT
 
+NAME = re.compile(rb"[\w.]+\.weight")
 SCHEMAS = {schema.fields[0][1].value: schema for schema in (GGML, GGMF, GGJT)}
 OF_2023 = {number: GGML_TYPES[number] for number in range(16)}
 ZERO = 3  # the token of byte 0, whose text is empty in the files of the trainer of August 2023
@@ -41,7 +43,7 @@ def series_of(container: Container) -> Series:
     types = OF_2023 if container.get("version") == 3 else GGML_TYPES_UNTIL_V2
     numbers = {f"hparams.{name}": n for name, n in (container.get("hparams") or {}).items() if not name.startswith("_")}
     is_aligned = SCHEMAS[container["magic"]] is GGJT
-    return Series(b"", types, NAMED, 0, _usual, numbers, ALIGNMENT if is_aligned else 1)
+    return Series(b"", types, NAME, NAMED, 0, _usual, numbers, ALIGNMENT if is_aligned else 1)
 
 
 def end_of_tokens(container: Container) -> int:

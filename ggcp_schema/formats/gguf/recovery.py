@@ -7,9 +7,10 @@ are found again by their names and offsets, and prove where the data begins.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import IO
+from typing import IO, Any
 
 from construct import Container, ListContainer
 
@@ -17,14 +18,25 @@ from ggcp_schema.constructs import FieldError, counted
 from ggcp_schema.constructs.records import new_scope, outermost
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import Recovered, until
+from ggcp_schema.formats.ggcp.headers import GGCP, Record
+from ggcp_schema.formats.ggcp.named import MOST_LOST, START, Order, Part, Series
 from ggcp_schema.formats.parsing import how_altered
+from ggcp_schema.llama.keys import HPARAMS
+from ggcp_schema.llama.names import STATE, TOKENS, tensor_name
+from ggcp_schema.schema.ggml import GGML_TYPES, data_size
 from ggcp_schema.schema.gguf import GGUF, Extents, alignment, in_order, size_of
+from ggcp_schema.schema.inference import ADAM
 
 SEARCHED = 1 << 25  # bytes in which the headers of the tensors are looked for
 ZERO_RECORD = 24  # bytes of a tensor's record of zeros; that of a key has fewer
 MOST_OFFSET = 1 << 40
 SAMPLE = 4096  # bytes after the end, which are of no tensor if they are zeros
-INFO = re.compile(rb"([\x01-\x7f])\0{7}([!-~]{1,127})[\x01-\x08]\0{3}.{5}\0{3}", re.DOTALL)
+LENGTHS = {  # of a name, by the byte order and the size of a length
+    ("little", 8): rb"([\x01-\x7f])\0{7}",
+    ("little", 4): rb"([\x01-\x7f])\0{3}",
+    ("big", 8): rb"\0{7}([\x01-\x7f])",
+}
+NAME = rb"([!-~]{1,127})(?=[\x01-\x08]\0{3}|\0{3}[\x01-\x08])"
 
 
 def is_dense(container: Container) -> bool:
@@ -81,18 +93,17 @@ def _is_named(info: Container) -> bool:
     return bool(info["name"]) and "\0" not in info["name"]
 
 
-def _is_zero(source: Source, record: Container, field: str) -> bool:
-    """Return True if a record is one of zeros: without a name, and of the smallest size."""
-    if record.get(field) != "" or record.get("_size", ZERO_RECORD) > ZERO_RECORD:
-        return False
-    return not any(source.read(record["_offset"], record.get("_size", 0)))
+def _is_zero(source: Source, record: Container) -> bool:
+    """Return True if a record without a name is one of zeros, and so of the smallest size."""
+    size = record.get("_size", ZERO_RECORD)
+    return size <= ZERO_RECORD and not any(source.read(record["_offset"], record.get("_size", 0)))
 
 
 def zeros_in(source: Source, container: Container) -> FieldError | None:
     """Return an error if keys or tensors are zeros that were read as records."""
     for place, field, what in (("metadata_kv", "key", "a key"), ("tensor_infos", "name", "a name")):
         records = container.get(place) or ()
-        zeros = (index for index, record in enumerate(records) if _is_zero(source, record, field))
+        zeros = (i for i, record in enumerate(records) if record.get(field) == "" and _is_zero(source, record))
         empty = [*islice(zeros, 2)]
         if len(empty) > 1:
             error = FieldError(records[empty[0]]["_offset"], what, "zeros")
@@ -122,30 +133,127 @@ def recover(source: Source, error: FieldError) -> Recovered | None:
 
 
 def _found(source: Source, stream: IO[bytes], container: Container) -> Iterator[Container]:
-    """Yield the headers of the tensors that are proven: those before the damage, and those after it."""
+    """Yield the headers of the tensors that are proven: those before the damage, in it, and after it."""
     unit = alignment(Container(metadata_kv=_whole(container, "metadata_kv")))  # type: ignore[no-untyped-call]
     later = _after(source, stream, container, unit)
-    if later:
-        first, end, earlier = later[0], 0, []
-        for info in _whole(container, "tensor_infos"):
-            if info["_offset"] >= first["_offset"] or not _fits(info, end):
-                break
-            earlier.append(info)
-            end = _end(info, unit)
-        if earlier and end != first["offset"] and not earlier[-1]["offset"]:
-            earlier.pop()  # its offset, and what is before it, may be zeros of the damage
-        if end <= first["offset"]:
+    end, earlier = 0, []
+    for info in _whole(container, "tensor_infos"):
+        if (later and info["_offset"] >= later[0]["_offset"]) or not _fits(info, end):
+            break
+        earlier.append(info)
+        end = _end(info, unit)
+    if earlier and not (later and end == later[0]["offset"]) and not earlier[-1]["offset"]:
+        earlier.pop()  # its offset, and what is before it, may be zeros of the damage
+    lost = _lost(source, container, earlier, later, unit)
+    if later or lost:
+        if not later or end <= later[0]["offset"]:
             yield from earlier
+        yield from lost
         yield from later
+
+
+class Headers(Series):
+    """What tells where the data of the tensors is, from the padding on."""
+
+    def record(self, at: int, name: str, shape: Iterable[int], type: int) -> Record:
+        """Return the data of a tensor as a record without a header."""
+        size = data_size(self.types[type], [*shape])
+        return Record(name, tuple(shape), at, b"", at, at + size + -size % self.alignment, type)
+
+
+def _usual(names: Iterable[str]) -> list[tuple[str, Sequence[Any]]]:
+    """Return the names and shapes as the trainers, and this program, write them."""
+    state = [(tensor_name(f"{STATE}{name}", ADAM), ["nx"]) for name in "mv"]
+    return [(str(name), shape) for name, shape in [*((tensor_name(p), s) for p, s in GGCP.tensors(2)), *state]]
+
+
+def _lost(
+    source: Source, container: Container, earlier: Sequence[Container], later: Sequence[Container], unit: int
+) -> list[Container]:
+    """Return the headers between these, which only one order of names and shapes explains; none if that is not so."""
+    count = container.get("tensor_count", 0) - len(earlier) - len(later)
+    if not 0 < count <= MOST_LOST or not (earlier or later):
+        return []
+    keys = {entry["key"]: entry["value"] for entry in _whole(container, "metadata_kv")}
+    numbers = {f"hparams.{name}": keys[key] for name, key in HPARAMS.items() if key in keys}
+    if TOKENS in keys:
+        numbers.setdefault("hparams.n_vocab", keys[TOKENS]["len"])
+    series = Headers(b"", GGML_TYPES, re.compile(b""), b"", 0, _usual, numbers, unit)
+    known = (*earlier, *later)
+    order = Order(series, [series.record(i["offset"], i["name"], i["dimensions"] or [1], i["type"]) for i in known])
+    parts: list[Part] = []
+    part: Part | None = Part.of(earlier[-1]["name"]) if earlier else START
+    while len(parts) < count and part is not None:
+        part = order.after(part)
+        parts += [] if part is None else [part]
+    for level in range(3) if len(parts) == count else ():
+        laid = order.laid(parts, _end(earlier[-1], unit) if earlier else 0, level)
+        fits = [
+            infos
+            for infos in (_infos(container, records, earlier, later) for records in laid)
+            if _explain(infos, later, unit, source.size)
+        ]
+        if len(fits) == 1 and (later or _ends_before_data(source, container, fits[0][-1], unit)):
+            return fits[0]
+    return []
+
+
+def _ends_before_data(source: Source, container: Container, last: Container, unit: int) -> bool:
+    """Return True if the damage ends inside of the last header: if not, nothing tells where in the data it does."""
+    order = ">" if container.get("byte_order") == "big" else "<"
+    tail = struct.pack(f"{order}IQ", last["type"], last["offset"])
+    at = last["_offset"] + last["_size"]
+    return any(tail) and source.read(at - len(tail), len(tail) + -at % unit) == tail + bytes(-at % unit)
+
+
+def _infos(
+    container: Container, records: Sequence[Record], earlier: Sequence[Container], later: Sequence[Container]
+) -> list[Container]:
+    """Return the headers of tensors between others."""
+    count = _length_size(container)
+    sizes = [count * (1 + len(record.shape)) + len(record.path) + 16 for record in records]
+    at = earlier[-1]["_offset"] + earlier[-1]["_size"] if earlier else later[0]["_offset"] - sum(sizes)
+    infos = []
+    for record, size in zip(records, sizes, strict=True):
+        shape = ListContainer(record.shape)
+        infos.append(
+            Container(
+                _offset=at,
+                name=record.path,
+                n_dimensions=len(shape),
+                dimensions=shape,
+                type=record.type,
+                offset=record.start,
+                _size=size,
+            )
+        )
+        at += size
+    return infos
+
+
+def _explain(infos: Sequence[Container], later: Sequence[Container], unit: int, size: int) -> bool:
+    """Return True if these headers, and the data of their tensors, end where the next begin, or the file ends."""
+    last = infos[-1]
+    at = last["_offset"] + last["_size"]
+    if later:
+        return (at, _end(last, unit)) == (later[0]["_offset"], later[0]["offset"])
+    end = at + -at % unit + last["offset"] + size_of(last)
+    return bool(end <= size <= end + -end % unit)
+
+
+def _length_size(container: Container) -> int:
+    """Return the size of a length."""
+    return 4 if container.get("version") == 1 else 8
 
 
 def _after(source: Source, stream: IO[bytes], container: Container, unit: int) -> list[Container]:
     """Return the headers that no other follows, and whose data ends with the file."""
     data = source.read(0, min(source.size, SEARCHED))
-    struct, at = GGUF.of(container), 0  # type: ignore[no-untyped-call]
-    subcon = dict(struct.fields)["tensor_infos"].subcon
-    scope = new_scope(struct, stream, outermost({}))
-    for match in INFO.finditer(data):
+    schema, at = GGUF.of(container), 0  # type: ignore[no-untyped-call]
+    subcon = dict(schema.fields)["tensor_infos"].subcon
+    scope = new_scope(schema, stream, outermost({}))
+    pattern = LENGTHS[container.get("byte_order", "little"), _length_size(container)] + NAME
+    for match in re.finditer(pattern, data):
         if match.start() < at or match[1][0] != len(match[2]):
             continue
         stream.seek(match.start())
@@ -159,10 +267,8 @@ def _after(source: Source, stream: IO[bytes], container: Container, unit: int) -
             if not _fits(info, _end(infos[-1], unit) if infos else info["offset"] // unit * unit):
                 break
             infos.append(info)
-        if infos:
-            end = at + -at % unit + infos[-1]["offset"] + size_of(infos[-1])
-            if end <= source.size <= end + -end % unit:
-                return infos
+        if infos and _explain(infos, later=(), unit=unit, size=source.size):
+            return infos
     return []
 
 

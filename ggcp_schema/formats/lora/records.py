@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -55,7 +56,7 @@ def _usual(names: Iterable[str]) -> list[tuple[str, Sequence[Any]]]:
     return [(str((_gguf_name if is_later else _name)(path, "")), shape) for path, shape in FINETUNE.tensors(2)]
 
 
-ADAPTER = Series(HEAD, TYPES, b".weight.lora", 1, _usual)
+ADAPTER = Series(HEAD, TYPES, re.compile(rb"[\w.]+\.weight\.lora[AB]"), b".weight.lora", 1, _usual)
 
 
 def recover_adapter(source: Source, error: FieldError) -> Recovered | None:
