@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise, product
+from itertools import islice, pairwise, product, takewhile
 from math import inf, prod
 from typing import Any, NamedTuple
 
@@ -27,7 +27,7 @@ LEAST = 12 + 4  # bytes of a header
 PRINTABLE = re.compile(rb"[ -~]*")
 N_DIMS = re.compile(rb"[\1\2]\0\0\0")
 LAYER = re.compile(r"(?<=\.)\d+(?=\.)")
-MOST_OPTIONS = 256  # ranks and types that are tried
+MOST_LAID = 1 << 13  # records with the ranks and types that are tried
 MOST_LOST = 4096  # records between two that are found: those of 200 layers
 MOST_AT_END = 40  # records that may be lost there, two layers
 
@@ -165,18 +165,11 @@ class Order:
         """
         if abs(at - stop) <= MOST_MOVED or (target is None and at > stop):
             return []
-        chains: list[list[Part]] = []
-        parts: list[Part] = []
-        while (following := self.after(part)) != target:
-            if target is None:
-                chains.append([*parts])
-            most = MOST_AT_END if target is None else MOST_LOST
-            if following is None or at + LEAST * len(parts) > stop or len(parts) > most:
-                break
-            part = following
-            parts.append(part)
-        else:
-            chains.append(parts)
+        most = min(MOST_AT_END if target is None else MOST_LOST, (stop - at) // LEAST + 1)
+        parts = [*islice(takewhile(lambda other: other != target, self.chain(part)), most)]
+        chains = [parts[:count] for count in range(len(parts) + 1)]
+        if target is not None:
+            chains = [parts] if self.after(parts[-1] if parts else part) == target else []
         about: list[list[Record]] | None = None
         for level in range(1 if target is None else 3):
             fits = [
@@ -193,14 +186,17 @@ class Order:
 
     def before(self, target: Part, stop: int) -> Iterator[Record]:
         """Yield the records that may be the first of a file, in which the target begins at `stop`."""
-        parts: list[Part] = []
-        part = self.after(START)
-        while part is not None and part != target and len(parts) < MOST_AT_END:
-            parts.append(part)
-            part = self.after(part)
-        for records in self.laid(parts, 0) if parts and part == target else ():
+        parts = [*takewhile(lambda part: part != target, islice(self.chain(START), MOST_AT_END))]
+        for records in self.laid(parts, 0) if parts and self.after(parts[-1]) == target else ():
             for at in range(stop - records[-1].end - self.series.alignment, stop - records[-1].end + 1):
                 yield from (laid[0] for laid in self.laid(parts, at) if laid[-1].end == stop)
+
+    def chain(self, part: Part) -> Iterator[Part]:
+        """Yield what should follow a part, as far as that is known."""
+        following = self.after(part)
+        while following is not None:
+            yield following
+            following = self.after(following)
 
     def after(self, part: Part) -> Part | None:
         """Return what should follow a part; None if that is not known."""
@@ -224,7 +220,7 @@ class Order:
             any_type = self.series.types if len(shape) > 1 else seen
             types[name] = [self.types.get(name) or seen, seen, any_type][level]
         options = [*(ranks for _ in unknown), *types.values()]
-        if not all(shapes.values()) or prod(map(len, options)) > MOST_OPTIONS:
+        if not all(shapes.values()) or prod(map(len, options)) * len(parts) > MOST_LAID:
             return
         for told in product(*options):
             numbers = self.numbers | dict(zip(unknown, told, strict=False))

@@ -175,17 +175,14 @@ def _lost(
     if not 0 < count <= MOST_LOST or not (earlier or later):
         return []
     keys = {entry["key"]: entry["value"] for entry in _whole(container, "metadata_kv")}
-    numbers = {f"hparams.{name}": keys[key] for name, key in HPARAMS.items() if key in keys}
-    if TOKENS in keys:
-        numbers.setdefault("hparams.n_vocab", keys[TOKENS]["len"])
+    sizes = {name: keys.get(key) for name, key in HPARAMS.items()}
+    if isinstance(keys.get(TOKENS), Container):
+        sizes["n_vocab"] = keys[TOKENS]["len"]
+    numbers = {f"hparams.{name}": size for name, size in sizes.items() if isinstance(size, int) and size > 0}
     series = Headers(b"", GGML_TYPES, re.compile(b""), b"", 0, _usual, numbers, unit)
     known = (*earlier, *later)
     order = Order(series, [series.record(i["offset"], i["name"], i["dimensions"] or [1], i["type"]) for i in known])
-    parts: list[Part] = []
-    part: Part | None = Part.of(earlier[-1]["name"]) if earlier else START
-    while len(parts) < count and part is not None:
-        part = order.after(part)
-        parts += [] if part is None else [part]
+    parts = [*islice(order.chain(Part.of(earlier[-1]["name"]) if earlier else START), count)]
     for level in range(3) if len(parts) == count else ():
         laid = order.laid(parts, _end(earlier[-1], unit) if earlier else 0, level)
         fits = [
