@@ -248,13 +248,20 @@ def write_safetensors(place: str, items: Sequence[Listed], values_of: Values) ->
         raise UsageError("writing .safetensors needs the safetensors package", hint) from error
 
     source = os.path.basename(os.fsencode(items[0].tensor.source.path)).decode("utf-8", "replace")
+    named: dict[str, Listed] = {}
+    for item in items:
+        name = readable(item.name)
+        other = named.setdefault(name, item)
+        if other is not item or name == "__metadata__":  # which the header has for something else
+            what = "a tensor cannot be" if other is item else "two tensors would be"
+            raise UsageError(f"{what} named {name} in a .safetensors file", "Extract one of them, or all to a FOLDER/.")
 
-    def entry(item: Listed) -> TensorEntry:
+    def entry(name: str, item: Listed) -> TensorEntry:
         kind = item.tensor.type if item.tensor.type in NUMBERS else "F32"
         data = Computed(lambda: (values.astype(item.tensor.dtype, copy=False).data for values in values_of(item)))
-        return TensorEntry(readable(item.name), item.tensor.shape, data, kind)
+        return TensorEntry(name, item.tensor.shape, data, kind)
 
-    content = Safetensors({"format": "np", "source": source}, [entry(item) for item in items])
+    content = Safetensors({"format": "np", "source": source}, [entry(*each) for each in named.items()])
     content.write(place)
     try:
         with safe_open(place, framework="np") as written:

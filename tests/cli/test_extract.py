@@ -393,3 +393,11 @@ def test_names_that_are_not_utf8_are_escaped_in_safetensors(tmp_path):
     path.write_bytes(build_gguf([], [("\udcff\n", (2,), 0, bytes(8))]))
     run_cli("extract", path, "*", out, check=True)
     assert [*load_file(out)] == ["\\xff\n"]
+
+
+@pytest.mark.parametrize("names", [("\udcff", "\\xff"), ("a", "__metadata__")])
+def test_names_that_safetensors_cannot_hold_are_refused_before_anything_is_read(tmp_path, names):
+    path = tmp_path / "x.gguf"
+    path.write_bytes(build_gguf([], [(name, (2,), 0, bytes(8)) for name in names]))
+    message = refused(tmp_path, path, "*", tmp_path / "o.safetensors")
+    assert "in a .safetensors file\n" in message
