@@ -90,6 +90,14 @@ def changes(file: File, assignments: Sequence[Assignment], removed: Sequence[str
         if change.path in wanted:
             raise UsageError(f"{change.path} is set twice")
         wanted[change.path] = change
+    entries = {change.field.steps[:2]: change.key for change in wanted.values() if change.key and change.field}
+    for change in wanted.values():
+        key = None if change.key or change.field is None else entries.get(change.field.steps[:2])
+        if key is not None:
+            raise UsageError(
+                f"{change.path} cannot be set: {key}, of which it is a part, is replaced or removed",
+                "Make one of these changes only.",
+            )
     return list(wanted.values())
 
 
@@ -118,7 +126,10 @@ def _change(file: File, assignment: Assignment) -> Change:
 def _removal(file: File, key: str) -> Change:
     field = file.key_field(key)
     if field is None:
-        raise UsageError(f"{file.path} has no key {key!r}", "Only the keys of a GGUF file can be removed.")
+        is_gguf = file.key_type("u32") is not None
+        only = "Only the keys of a GGUF file can be removed."
+        hint = file.unknown_path(key).hint if is_gguf and key not in file else only
+        raise UsageError(f"{file.path} has no key {key!r}", hint)
     return Change(field, None, key)
 
 
@@ -151,7 +162,11 @@ def _scalar(path: str, kind: str, text: str, old: Any = None) -> Any:
         return _text(text)
     try:
         return _float(kind, text, old) if kind in FLOATS else _integer(path, kind, text)
-    except (ValueError, OverflowError):
+    except OverflowError:
+        raise UsageError(
+            f"{path}: {text} is too large for a number of type {kind}", "Write inf for infinity."
+        ) from None
+    except ValueError:
         raise UsageError(f"{path} is a number of type {kind}, got {text!r}") from None
 
 

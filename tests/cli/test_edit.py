@@ -245,6 +245,13 @@ def test_a_field_that_is_set_twice_by_two_paths(tmp_path: Path, out: Path) -> No
     assert "metadata_kv[1].value is set twice" in refused(path, out, "a.u8=1", "metadata_kv[1].value=2")
 
 
+def test_a_part_of_a_key_that_is_replaced_or_removed(tmp_path: Path, out: Path) -> None:
+    path = tmp_path / "in.gguf"
+    path.write_bytes(build_gguf(GGUF_KEYS))
+    for others in (["a.u8:u32=1"], ["--remove", "a.u8"]):
+        assert "a.u8, of which it is a part, is" in refused(path, out, "metadata_kv[1].value=2", *others)
+
+
 def test_the_end_of_a_path_is_not_enough(out: Path) -> None:
     assert "has no field 'fx_best'\nDid you mean optimizer.state.fx_best?" in refused(ADAM, out, "fx_best=1")
 
