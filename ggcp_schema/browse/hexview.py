@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, ClassVar
 
 from rich.segment import Segment
@@ -13,7 +14,6 @@ from textual.binding import Binding, BindingType
 from ggcp_schema.browse.document import READ_ERRORS, Document
 from ggcp_schema.browse.lines import GridView, fit
 from ggcp_schema.browse.panes import Moved
-from ggcp_schema.constructs.tree import Field
 from ggcp_schema.files.source import Source
 from ggcp_schema.inspect.paths import Piece, pieces
 from ggcp_schema.inspect.text import escape, value_text
@@ -89,7 +89,6 @@ class HexView(GridView):
         self._bytes = b""
         self._pieces: list[Piece] = []
         self._shades: dict[int, bool] = {}  # by the start of a piece: neighbours differ
-        self._failed = False
 
     @property
     def grid(self) -> Layout:
@@ -112,14 +111,7 @@ class HexView(GridView):
     def on_resize(self) -> None:  # Textual calls the method of the base class too
         self.reload()
 
-    def mark(self, field: Field | None, cursor: int | None = None) -> None:
-        """Mark the bytes of a field, and put the cursor on its first byte or on the given one."""
-        if field is None:
-            self.mark_bytes(range(0), self.cursor if cursor is None else cursor)
-        else:
-            self.mark_bytes(range(field.offset, field.end), field.offset if cursor is None else cursor)
-
-    def mark_bytes(self, chosen: range, cursor: int) -> None:
+    def mark(self, chosen: range, cursor: int) -> None:
         """Mark these bytes, and put the cursor on a byte."""
         self.selection = chosen
         self.put(min(cursor, max(0, self.file.size - 1)), centre=True)
@@ -162,12 +154,9 @@ class HexView(GridView):
             self._pieces = list(pieces(self.file, start, stop - start))
             self._shade()
             self.different = frozenset(self._compare(start, stop))
-            self._failed = False
         except READ_ERRORS as error:
             self._bytes = b""
-            if not self._failed:
-                self._failed = True
-                self.call_later(self.screen.failed, error)  # type: ignore[attr-defined]
+            self.call_later(self.screen.failed, error)  # type: ignore[attr-defined]
         return start
 
     def _shade(self) -> None:
@@ -184,11 +173,9 @@ class HexView(GridView):
         (source, other), chosen = self.against, self.selection
         first, last = max(start, chosen.start), min(stop, chosen.stop)
         there = other.start + first - chosen.start
-        count = max(0, min(last - first, other.stop - there))
-        data = source.read(there, count) if count else b""
-        for index in range(max(0, last - first)):
-            if index >= count or data[index] != self._bytes[first - start + index]:
-                yield first + index
+        data = source.read(there, max(0, min(last - first, other.stop - there)))
+        here = self._bytes[first - start : max(0, last - start)]
+        yield from (at for at, (a, b) in enumerate(zip_longest(here, data), first) if a != b)
 
     def draw(self, index: int, width: int) -> list[Segment]:
         grid = self.grid

@@ -254,28 +254,29 @@ class FileScreen(Screen[None]):
         tree, view = self.trees[self.side], self.views[self.side]
         if origin is not tree and field is not None:
             tree.reveal(field)
+        chosen = range(field.offset, field.end) if field else range(0)
         if isinstance(origin, Cells) and offset is not None:
-            view.mark_bytes(range(offset, offset + self.document.element_size(offset)), offset)
-        else:
-            view.mark(field, offset)
+            chosen = range(offset, offset + self.document.element_size(offset))
+        view.mark(chosen, self.byte)
         if len(self.documents) > 1:
-            self._select_in_other(field, offset)
+            self._select_in_other(field)
         self.show_in_tab(origin)
         words = escape(self.document.place_text(field, self.byte)).replace("[", r"\[")
         for side, frame in enumerate(self.frames[-len(self.views) :]):
             frame.border_subtitle = words if side == self.side else ""
 
-    def _select_in_other(self, field: Field | None, offset: int | None) -> None:
+    def _select_in_other(self, field: Field | None) -> None:
         """Select the same field in the other file, and mark the bytes that differ."""
         other = 1 - self.side
         view, across = self.views[self.side], self.views[other]
         same = None if field is None else counterpart(field, self.document, self.documents[other])
-        inside = None
-        if same is not None and field is not None:
-            if offset is not None:
-                inside = same.offset + min(offset - field.offset, max(0, same.size - 1))
+        if same is None or field is None:
+            across.mark(range(0), across.cursor)
+        else:
             self.trees[other].reveal(same)
-        across.mark(same, inside)
+            across.mark(
+                range(same.offset, same.end), same.offset + min(self.byte - field.offset, max(0, same.size - 1))
+            )
         for one, against in ((view, across), (across, view)):
             one.against = None if same is None else (against.file.source, against.selection)
 
