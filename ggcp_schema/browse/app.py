@@ -59,6 +59,9 @@ class BrowseScreen(FileScreen):
     NAMES = ("Fields", "Tabs", "Bytes")
     BINDINGS: ClassVar[list[BindingType]] = numbered("tab", (kind.TITLE for kind in KINDS))
 
+    def on_mount(self) -> None:  # Textual calls the method of the base class too
+        self.frames[1].border_subtitle = f"keys 1 … {len(self.panes)}"
+
 
 class PairScreen(FileScreen):
     """Two files: both trees at the top, then the changes, then the bytes of both."""

@@ -227,7 +227,8 @@ class Overview(Pane):
             from ggcp_schema.inspect.brief import brief_lines
             from ggcp_schema.inspect.summary import summary_lines
 
-            words = Group(_labelled(brief_lines(summary)), "", _labelled(summary_lines(summary)[1:]))
+            brief = (each for each in brief_lines(summary, "Health examines them") if each[0] != "look")
+            words = Group(_labelled(brief), "", _labelled(summary_lines(summary)[1:]))
             losses = summary.losses
             chart.data = [] if losses is None else [loss for loss in losses.past if math.isfinite(loss)]
             chart.display = len(chart.data) > 1

@@ -18,9 +18,12 @@ TYPES = 3  # element types that are named where there are more than one more
 SHOWN = ("run", "train on", "rescue", "measure", "look")  # the purposes of commands; of each the first one
 
 
-def brief_lines(summary: Summary) -> list[tuple[str, str]]:
-    """Return the summary in at most ten lines of 80 columns, labels and texts; a text may take two lines."""
-    lines = [*_facts(summary)]
+def brief_lines(summary: Summary, how: str = "-v examines them") -> list[tuple[str, str]]:
+    """Return the summary in at most ten lines of 80 columns, labels and texts; a text may take two lines.
+
+    `how` says how the values are examined if they were not.
+    """
+    lines = [*_facts(summary, how)]
     commands = {purpose(command): command for command in reversed(summary.next)}
     last = [(label, commands[label]) for label in SHOWN if label in commands]
     more = [*_written(summary)], [*summary.details]
@@ -41,8 +44,8 @@ def brief_lines(summary: Summary) -> list[tuple[str, str]]:
     return [first, state, *lines, *last]
 
 
-def _facts(summary: Summary) -> Iterator[tuple[str, str]]:
-    yield "state", state_text(summary, "-v examines them")
+def _facts(summary: Summary, more: str) -> Iterator[tuple[str, str]]:
+    yield "state", state_text(summary, more)
     model = ", ".join(_model(summary))
     if model:
         yield "model", model
