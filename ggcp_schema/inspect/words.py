@@ -8,13 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ggcp_schema.llama.parameters import ORDERS
-
 if TYPE_CHECKING:
     from ggcp_schema.inspect.diff import Verdict
     from ggcp_schema.inspect.facts import NffSource, Summary
     from ggcp_schema.inspect.health import Verdict as Healthy
-    from ggcp_schema.inspect.matching import Cause
     from ggcp_schema.inspect.stats import Flag
     from ggcp_schema.inspect.tensors import Listed
 
@@ -46,84 +43,18 @@ N_FF_SOURCES: Mapping[NffSource, str] = {
     "n-mult": "computed from n_embd and n_mult, because no w1 states it",
     "stored": "stored in the file",
 }
-CAUSES: Mapping[Cause, str] = {
-    "hidden": "the damage of the other file hides it",
-    "no-place": "a GGUF checkpoint has no place for it",
-    "not-stored": "the other format does not store it",
-    "of-training": "the other file is a model",
-    "of-model": "no checkpoint has it",
-    "one-file": "the other file has no such key",
-    "rotation": "compared as n_rot instead",
+VERDICT_TEXTS: Mapping[Any, str] = {
+    **VERDICTS,
+    "valid": "every rule holds",
+    "invalid": "a rule is broken",
+    "damaged": "the file cannot be read to its end",
+    "unreadable": "the file cannot be read",
+    "unknown": "the file has none of the formats",
+    **HEALTH,
+    "unsound": "well-formed, and yet not what its program wrote",
 }
-SIDES = {"A": "the first file", "B": "the second file"}
-OPTIMIZERS = {"adam": "Adam", "lbfgs": "L-BFGS"}
-LOSSES = {
-    "last-rows": "each thread's loss of its last row, summed over the threads",
-    "mean": "the mean over a batch",
-    "constant": "the same number for any model",
-}
-UNSOUND = "well-formed, and yet not what its program wrote"
-CODES: Mapping[str, Mapping[Any, str]] = {
-    "ahead": SIDES,
-    "by_records": OPTIMIZERS,
-    "by_size": OPTIMIZERS,
-    "cause": CAUSES,
-    "certainty": {
-        "proven": "by the bytes",
-        "likely": "not proven by them",
-        "undecidable": "they do not tell",
-        "stated": "by the user",
-    },
-    "effect": {
-        "fits": "some programs fit the evidence, and the others are excluded",
-        "hint": "the evidence is only a hint",
-        "ignored": "no program that is left fits the evidence",
-        "unknown": "the evidence leaves no known program",
-    },
-    "flags": FLAGS,
-    "gradient": {
-        "sum": "summed over the tokens of a batch",
-        "clipped-sum": "summed, and clipped to a length of 1",
-        "mean": "averaged over the tokens of a batch",
-    },
-    "kind": {
-        "resume": "a GGUF checkpoint",
-        "model": "a GGUF model",
-        "hf": "a model folder",
-        "adapter": "a LoRA adapter in GGUF",
-        "peft": "a folder with a LoRA adapter",
-        "key": "what differs is a key",
-        "tensor": "what differs is a tensor's presence, type or shape",
-        "data": "what differs is the data of a tensor",
-        "file": "what differs is a file of a folder",
-    },
-    "layout": {
-        "v0": "version 0",
-        "v1": "version 1",
-        "v1-raw-params": "version 1 with the parameters of version 0",
-    },
-    "loss": LOSSES,
-    "losses": LOSSES,
-    "meaning": LOSSES,
-    "meanings": LOSSES,
-    "n_ff_source": N_FF_SOURCES,
-    "order": ORDERS,
-    "role": {"model": "the model", "adam": "the state of Adam", "lbfgs": "the state of L-BFGS"},
-    "side": SIDES,
-    "state": {"whole": "well-formed", "damaged": "not well-formed", "unsound": UNSOUND},
-    "type": OPTIMIZERS,
-    "verdict": {
-        **VERDICTS,
-        "valid": "every rule holds",
-        "invalid": "a rule is broken",
-        "damaged": "the file cannot be read to its end",
-        "unreadable": "the file cannot be read",
-        "unknown": "the file has none of the formats",
-        **HEALTH,
-        "unsound": UNSOUND,
-    },
-}
-"""What the codes mean, by the key under which JSON has them."""
+CODES: Mapping[str, Mapping[Any, str]] = {"flags": FLAGS, "n_ff_source": N_FF_SOURCES, "verdict": VERDICT_TEXTS}
+"""What codes mean, by the key under which JSON has them, if it has that beside them. docs/JSON.md lists all codes."""
 WITH_TEXT: Mapping[str, Any] = {"flags": list[str], "n_ff_source": str | None, "verdict": str}
 """The keys of codes that JSON has the text of beside them, as `verdict_text`, and the types of that."""
 
