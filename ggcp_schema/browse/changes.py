@@ -43,7 +43,7 @@ class Change(NamedTuple):
 def _words(side: KeyValue | Operand) -> str:
     if isinstance(side, KeyValue):
         return plain_text(side.value, side.type, LONGEST)
-    return f"{side.type} {shape_text(side.shape)}"
+    return f"{side.tensor.type} {shape_text(side.tensor.shape)}"
 
 
 def place_of(document: Document, row: FieldRow | TensorRow, side: KeyValue | Operand | None) -> Any:
@@ -53,7 +53,7 @@ def place_of(document: Document, row: FieldRow | TensorRow, side: KeyValue | Ope
     if isinstance(side, KeyValue):
         path = document.path_of(row.name)
         return (None if path is None else document.file.find(path)), None
-    offset = side.item.tensor.offset
+    offset = side.tensor.offset
     tensor = document.file.tensors.at(offset)
     return (None if tensor is None else document.field_of(tensor)), offset
 

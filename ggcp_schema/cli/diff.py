@@ -125,13 +125,15 @@ def tensor_cells(row: TensorRow) -> tuple[str, ...]:
     """Format a TensorRow as table cells: shapes and types if they differ, and by how much the data does."""
     if row.a is None or row.b is None or row.differing is None:
         return row.name, VERDICTS[row.verdict], _shape(row.a), _shape(row.b), "", "", ""
-    share = f"{row.differing:,} of {row.a.n_elements:,}"
-    sides = (_shape(row.a), _shape(row.b)) if row.a.type != row.b.type else ("", "")
+    share = f"{row.differing:,} of {row.a.tensor.n_elements:,}"
+    sides = (_shape(row.a), _shape(row.b)) if row.a.tensor.type != row.b.tensor.type else ("", "")
     return row.name, VERDICTS[row.verdict], *sides, share, f"{row.largest:.4g}", f"{row.rms:.4g}"
 
 
 def _shape(side: Operand | None) -> str:
-    return "" if side is None else shape_text(side.shape) + ("" if side.type == "F32" else f" {side.type}")
+    if side is None:
+        return ""
+    return shape_text(side.tensor.shape) + ("" if side.tensor.type == "F32" else f" {side.tensor.type}")
 
 
 def omissions(found: Comparison) -> Iterator[str]:

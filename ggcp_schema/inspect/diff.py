@@ -37,7 +37,7 @@ class FieldRow(NamedTuple):
     b: KeyValue | None
 
 
-@json_keys("name verdict a=a.shape b=b.shape differing largest rms relative")
+@json_keys("name verdict a=a.tensor.shape b=b.tensor.shape differing largest rms relative")
 class TensorRow(NamedTuple):
     """A tensor in both files; `a` or `b` is None if only the other file has it.
 
@@ -128,7 +128,7 @@ def compare(a: File, b: File, *, rtol: float = 0.0, atol: float = 0.0, progress:
         nonlocal largest, n_elements
         for row, distance in tensor_rows(left, right, rtol=rtol, atol=atol, progress=progress):
             if row.a is not None:
-                n_elements += row.a.n_elements
+                n_elements += row.a.tensor.n_elements
                 if distance is not None:
                     largest = max(largest, distance.largest)
                     _add_weight(groups, row.a.item, distance)
@@ -161,16 +161,20 @@ def tensor_rows(
     `compare`.
     """
     for name, a, b in _pairs(left.tensors, right.tensors):
-        readable = all(tensor.readable for tensor in (a, b) if tensor is not None)
-        if a is None or b is None or a.shape != b.shape or (a.type != b.type and not readable):
+        if a is None or b is None:
             yield TensorRow(name, _verdict(a, b, same=False), a, b), None
+            continue
+        one, two = a.tensor, b.tensor
+        readable = one.is_readable and two.is_readable
+        if one.shape != two.shape or (one.type != two.type and not readable):
+            yield TensorRow(name, "different", a, b), None
         elif not readable:
             same = all(np.array_equal(x, y) for x, y in aligned(a.values(), b.values()))
             yield TensorRow(name, _verdict(a, b, same=same), a, b), None
         else:
             distance = _distance(a, b, rtol, atol, progress)
             row = distance.row(name, a, b)
-            exact = a.type == b.type or rtol or atol
+            exact = one.type == two.type or rtol or atol
             yield row if exact else row._replace(verdict="different"), distance
 
 
@@ -236,7 +240,7 @@ class Distance:
 
     def row(self, name: str, a: Operand, b: Operand) -> TensorRow:
         """Return the result for two tensors."""
-        rms = math.sqrt(self.squares / max(1, a.n_elements))
+        rms = math.sqrt(self.squares / max(1, a.tensor.n_elements))
         verdict: Verdict = "different" if self.differing else "equal"
         return TensorRow(name, verdict, a, b, self.differing, self.largest, rms, self.relative)
 
@@ -247,7 +251,7 @@ def _distance(a: Operand, b: Operand, rtol: float, atol: float, progress: Progre
         for at in range(0, len(x), BLOCK):
             distance.add(x[at : at + BLOCK], y[at : at + BLOCK], rtol, atol)
         if progress:
-            progress(len(x) * (a.nbytes + b.nbytes) // a.n_elements)
+            progress(len(x) * (a.tensor.nbytes + b.tensor.nbytes) // a.tensor.n_elements)
     return distance
 
 

@@ -48,33 +48,13 @@ class Operand(NamedTuple):
     extents: list[tuple[int, int]] | None = None
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape in ggml order."""
-        return self.item.tensor.shape
-
-    @property
-    def type(self) -> str:
-        """The element type."""
-        return self.item.tensor.type
-
-    @property
-    def nbytes(self) -> int:
-        """The size of the data."""
-        return self.item.tensor.nbytes
-
-    @property
-    def n_elements(self) -> int:
-        """The number of elements."""
-        return self.item.tensor.n_elements
-
-    @property
-    def readable(self) -> bool:
-        """True if the elements can be read. If not, as of an unknown type, `values` yields the bytes."""
-        return self.item.tensor.is_readable
+    def tensor(self) -> Tensor:
+        """The tensor."""
+        return self.item.tensor
 
     def values(self) -> Iterator[Any]:
-        """Yield the elements, in the order of the comparison."""
-        tensor = self.item.tensor
+        """Yield the elements in the order of the comparison; the bytes if they cannot be read, as of unknown types."""
+        tensor = self.tensor
         if self.extents is not None or not tensor.is_readable:
             for chunk in tensor.source.stream(self.extents or [(tensor.offset, tensor.nbytes)]):
                 known = tensor.is_readable
@@ -303,7 +283,7 @@ def _split_vectors(left: Side, right: Side, *, by_path: bool, scaled: bool) -> l
         for name in filter(is_optimizer, left.tensors)
         if name in right.tensors
         and (one := left.tensors[name]).item.moment in FLAT_FIELDS
-        and right.tensors[name].shape == one.shape
+        and right.tensors[name].tensor.shape == one.tensor.shape
     ]
     if not shared:
         return []

@@ -65,7 +65,7 @@ def test_tensors_missing_on_one_side_or_reshaped():
     assert verdicts["layers[1].wq"] == "only-a"
     assert verdicts["optimizer.state.d"] == "only-b"
     norm = row_of(found, "norm")
-    assert (norm.verdict, norm.a.shape, norm.b.shape, norm.differing, norm.largest) == (
+    assert (norm.verdict, norm.a.tensor.shape, norm.b.tensor.shape, norm.differing, norm.largest) == (
         "different",
         (16,),
         (8,),
