@@ -107,6 +107,10 @@ class MalformedError(GgcpError):
         super().__init__(message, hint)
         self.path, self.offset, self.expected, self.found = path, offset, expected, found
 
+    def as_dict(self) -> dict[str, str | int]:
+        """Return path, offset, expected, found and message as JSON data."""
+        return {key: getattr(self, key) for key in self.json_keys.split()}
+
 
 class TruncatedError(MalformedError):
     """The file ends inside a field, which lacks `missing` bytes.
