@@ -13,10 +13,10 @@ from jsonschema import Draft202012Validator
 from ggcp_schema import FORMATS
 from ggcp_schema.cli.app import COMMANDS
 from ggcp_schema.cli.schema import WITH_JSON
-from tests.helpers import FIXTURES, run_cli
+from tests.helpers import FIXTURES, ONE_OF_EACH, TRUNCATED, run_cli
 
-SUFFIXES = {".ggcp", ".gguf", ".ggjt", ".ggla", ".ggcl"}
-FILES = sorted(path for path in FIXTURES.rglob("*") if path.suffix in SUFFIXES)
+OTHERS = {".gguf", ".ggjt", ".ggla", ".ggcl"}
+FILES = [*ONE_OF_EACH, TRUNCATED, *sorted(path for path in FIXTURES.rglob("*") if path.suffix in OTHERS)]
 ADAM, VOCABULARY = FIXTURES / "alice.ggcp", FIXTURES / "alice-vocab.gguf"
 
 
