@@ -56,7 +56,8 @@ def pictures_of_browse() -> dict[str, str]:
             await browser.go_to(place)
             await browser.press(key)
             await browser.settle()
-            found[name] = compact(browser.picture(f"ggcp-schema browse {ALICE}"))
+            svg = browser.app.export_screenshot(title=f"ggcp-schema browse {ALICE}", simplify=True)
+            found[name] = compact(svg)
 
     browse(FIXTURES.parent / ALICE, script=script)
     return found

@@ -44,6 +44,13 @@ def brief_lines(summary: Summary, how: str = "-v examines them") -> list[tuple[s
     return [first, state, *lines, *last]
 
 
+def in_short(summary: Summary) -> list[str]:
+    """Return the same in a few words each, the most important first."""
+    loss = [] if summary.losses is None else [f"loss {loss_text(summary.losses.latest)}"]
+    written = f"{summary.format} {summary.layout or ''}".rstrip()
+    return [*islice(_training(summary), 1), *loss, *_model(summary), written, *_doubts(summary)]
+
+
 def _facts(summary: Summary, more: str) -> Iterator[tuple[str, str]]:
     yield "state", state_text(summary, more)
     model = ", ".join(_model(summary))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from typing import NamedTuple
 
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.tensor import Tensor
@@ -16,8 +15,7 @@ from ggcp_schema.llama.rotation import FREQ_BASE, rope_entries
 EXPORTED = "Only models with the tensors of the trainers' models are exported."
 
 
-@dataclass(frozen=True)
-class Model:
+class Model(NamedTuple):
     """A model: hyper-parameters and weights.
 
     Attributes:
@@ -68,7 +66,7 @@ class Model:
     def _impossible(self, why: str) -> UsageError:
         return UsageError(f"{self.path}: {why}", "llama.cpp cannot run this model.")
 
-    @cached_property
+    @property
     def n_params(self) -> int:
         """The number of parameters."""
         return sum(tensor.n_elements for tensor in self.tensors.values())

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 from ggcp_schema.errors import UsageError
@@ -29,8 +27,7 @@ from ggcp_schema.schema.model import tensors_of
 BATCHES = range(1, 1 << 31)  # a C int
 
 
-@dataclass(frozen=True)
-class Training:
+class Training(NamedTuple):
     """A model with the state of its training, in the values that mean the same in every format.
 
     Attributes:
@@ -63,7 +60,7 @@ class Training:
     divided_exactly: bool = False
     reordered: bool = False
 
-    @cached_property
+    @property
     def vectors(self) -> Mapping[str, Tensor]:
         """The flat vectors of the state: without pf, lmal and lmys."""
         return {name: tensor for name, tensor in self.state.items() if name in FLAT_FIELDS}

@@ -53,6 +53,11 @@ async def idle(*seconds: float) -> None:
         await asyncio.sleep(0)
 
 
+def draw_later(compositor: Compositor, full: bool = False, **options: Any) -> Any:
+    """Draw nothing but a screenshot: `Browser.painted` draws the screen, not each state on the way to it."""
+    return draw(compositor, full, **options) if full else None
+
+
 class Browser:
     """A running browser: its keys, what it shows, and what it has selected."""
 
@@ -135,11 +140,6 @@ class Browser:
         await self.until(lambda: self.app.screen.size == (width, height))
         await self.pilot.pause(0.05)  # Textual arranges the widgets a moment later
         await self.painted()
-
-    def picture(self, title: str) -> str:
-        """Return the screen as an SVG picture."""
-        with mock.patch.object(Compositor, "render_update", draw):
-            return self.app.export_screenshot(title=title, simplify=True)
 
     async def painted(self) -> None:
         """Wait until the screen shows what has happened so far, and draw it."""

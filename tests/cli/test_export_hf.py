@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -245,7 +244,7 @@ def test_scaled_positions(tmp_path: Path, out: Path) -> None:
                 KeyValue(ROPE_SCALING_TYPE, "STRING", kind),
                 KeyValue(ROPE_SCALING_FACTOR, "FLOAT32", 4.0),
             ]
-            changed = replace(model, kept=(*model.kept, *scaling))
+            changed = model._replace(kept=(*model.kept, *scaling))
             content = model_content(changed, file.vocabulary(), context_length=16, rms_eps=1e-5)
             content.write(str(tmp_path / f"{kind}.gguf"))
         if expected is None:

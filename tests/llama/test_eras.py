@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import json
 import shutil
-from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -65,8 +64,8 @@ def studied(name: str) -> Study:
     path = FIXTURES / f"{name}.ggcp"
     with open_file(path) as file:
         training = file.training()
-        undated = replace(training.model, evidence=training.model.evidence._replace(modified=None))
-        return study(replace(training, model=undated))
+        undated = training.model._replace(evidence=training.model.evidence._replace(modified=None))
+        return study(training._replace(model=undated))
 
 
 def test_the_table_has_every_whole_fixture() -> None:
