@@ -219,7 +219,7 @@ def browse(*paths: Path, script: Script, size: tuple[int, int] = (120, 40), **op
             _collected_at_the_end(),
             mock.patch("textual.app.wait_for_idle", idle),
             mock.patch("textual.pilot.wait_for_idle", idle),
-            mock.patch.object(Compositor, "render_update"),  # `painted` draws, not each step on the way to a screen
+            mock.patch.object(Compositor, "render_update", draw_later),
         ):
             asyncio.run(run())
     finally:
