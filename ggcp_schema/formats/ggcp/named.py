@@ -167,8 +167,9 @@ class Order:
             return []
         most = min(MOST_AT_END if target is None else MOST_LOST, (stop - at) // LEAST + 1)
         parts = [*islice(takewhile(lambda other: other != target, self.chain(part)), most)]
-        chains = [parts[:count] for count in range(len(parts) + 1)]
-        if target is not None:
+        if target is None:
+            chains = [parts[:count] for count in range(len(parts) + 1)]
+        else:
             chains = [parts] if self.after(parts[-1] if parts else part) == target else []
         about: list[list[Record]] | None = None
         for level in range(1 if target is None else 3):
