@@ -96,7 +96,7 @@ class Struct(Described, construct.Struct):
         return self._parse(stream, outermost(params), "")
 
     def resume(self, stream: IO[bytes], kept: Container, **params: Any) -> Container:
-        """Parse the fields that `kept` does not have, which holds all before them, from where the stream is."""
+        """Parse the fields after the last that `kept` has, from where the stream is."""
         return self._parse(stream, outermost(params), "", kept)
 
     def build_stream(self, obj: Any, stream: IO[bytes], **params: Any) -> None:
@@ -110,7 +110,7 @@ class Struct(Described, construct.Struct):
             obj = self.record(_offset=stream.tell())
         else:
             scope.update(obj)
-            fields = [field for field in fields if field[0] not in obj]
+            fields = fields[1 + max(index for index, (name, _) in enumerate(fields) if name in obj) :]
         for name, field in fields:
             try:
                 value = field._parse(stream, scope, path)

@@ -165,7 +165,7 @@ class Order:
         """
         if abs(at - stop) <= MOST_MOVED or (target is None and at > stop):
             return []
-        most = min(MOST_AT_END if target is None else MOST_LOST, (stop - at) // LEAST + 1)
+        most = min(MOST_AT_END if target is None else MOST_LOST, max(0, stop - at) // LEAST + 1)
         parts = [*islice(takewhile(lambda other: other != target, self.chain(part)), most)]
         if target is None:
             chains = [parts[:count] for count in range(len(parts) + 1)]
