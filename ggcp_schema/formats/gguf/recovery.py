@@ -129,7 +129,9 @@ def recover(source: Source, error: FieldError) -> Recovered | None:
         stream.seek(infos[-1]["_offset"] + infos[-1]["_size"])
         counts = {"tensor_count": len(infos), "metadata_kv": _whole(container, "metadata_kv")}
         whole = GGUF.resume(stream, Container({**kept, "tensor_infos": ListContainer(infos), **counts}))
-    return Recovered(Container({**whole, **kept}), [error], None)
+    for name in counts:
+        whole.pop(name)  # what the file has in their place is in `kept`
+    return Recovered(Container({**kept, **whole}), [error], None)
 
 
 def _found(source: Source, stream: IO[bytes], container: Container) -> Iterator[Container]:
