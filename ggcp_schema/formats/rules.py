@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from construct import Container
 
-from ggcp_schema.constructs import Extent, Field, FieldError, Steps, count_bytes
+from ggcp_schema.constructs import Extent, Field, FieldError, Steps, count_bytes, format_path
 from ggcp_schema.schema.ggml import GgmlType
 
 if TYPE_CHECKING:
@@ -48,7 +48,10 @@ class Refusal(NamedTuple):
 
     def problem(self, root: Field) -> Problem:
         """Return the error with the path and the offset of the field."""
-        return broken_field(root.find(self.steps), self.expected, self.found)
+        field = root.find(self.steps)
+        if field is None:  # what precedes its record is lost
+            return Problem(format_path(self.steps), self.offset, self.expected, self.found)
+        return broken_field(field, self.expected, self.found)
 
 
 class Oddity(NamedTuple):
