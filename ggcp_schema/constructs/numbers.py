@@ -65,6 +65,7 @@ class NaN(float):
     `size` is that of the number in bytes, 4 or 8. NaNs are equal if their bits are.
     """
 
+    __slots__ = ("bits", "size")  # there may be very many
     bits: int
     size: int
 
