@@ -60,6 +60,8 @@ async def the_bytes_move_the_tree(browser: Browser) -> None:
     assert browser.tree.field.path == "optimizer.state.n_no_improvement"
     await browser.press("ctrl+home", "right_square_bracket", "right_square_bracket", "left_square_bracket")
     assert browser.path == "version"
+    await browser.press("right", "right", "left_square_bracket")  # from within a field to its beginning
+    assert browser.path == "version"
 
 
 async def vi_keys_move_too(browser: Browser) -> None:

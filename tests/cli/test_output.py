@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,7 +40,8 @@ def test_colours_as_they_are_wanted() -> None:
     assert run_cli("--color", "pink", "info", alice).returncode == 2
 
 
-def test_no_terminal_is_narrower_than_20_columns() -> None:
-    alice = FIXTURES / "alice.ggcp"
-    texts = [run_cli("info", alice, "--width", width, check=True).stdout for width in ("1", "20", "30")]
+@pytest.mark.parametrize("command", ["info", "stats", "dump"])
+def test_no_terminal_is_narrower_than_20_columns(command: str) -> None:
+    path = FIXTURES / "v1-adam.ggcp"
+    texts = [run_cli(command, path, "--width", width, check=True).stdout for width in ("1", "20", "30")]
     assert texts[0] == texts[1] != texts[2]
