@@ -164,10 +164,13 @@ class BrowseApp(App[None]):
 
     def _opened(self, result: Any, *, done: bool) -> None:
         """Show the files; after an error the screen stays and says so."""
-        if isinstance(self.screen, OpeningScreen) and isinstance(result, Exception):
+        opening = next(each for each in self.screen_stack if isinstance(each, OpeningScreen))
+        if isinstance(result, Exception):
             self.error = result
-            self.screen.say("cannot be opened", str(result))
+            opening.say("cannot be opened", str(result))
             return
+        while self.screen is not opening:  # but the keys, or the palette
+            self.pop_screen()
         self.error, self.files = None, [document.file for document in result]
         screen = PairScreen(*result) if len(result) == 2 else BrowseScreen(*result)
         self.switch_screen(screen)

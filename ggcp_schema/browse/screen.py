@@ -239,7 +239,8 @@ class FileScreen(Screen[None]):
 
     def restore(self, before: FileScreen) -> None:
         """Go to the place that another screen shows, as far as the file still has it."""
-        self.action_tab(before.tab)
+        self.tabs.active = before.tabs.active
+        self.action_open(before.pane)
         with suppress(*READ_ERRORS):
             field = None if before.field is None else self.document.file.find(before.field.path)
             self.select(field, before.byte if field and field.offset <= before.byte < field.end else None)

@@ -555,14 +555,19 @@ def test_quitting_while_the_file_is_opened_closes_it() -> None:
 
 def test_what_comes_up_while_the_file_is_opened_is_shown_and_then_raised() -> None:
     error = FileError("small.ggcp: Input/output error at offset 5", "Copy the file again.")
+    keys_are_shown = threading.Event()
 
     def fail(path: str) -> File:
+        assert keys_are_shown.wait(60)
         raise error
 
     async def look(app: BrowseApp, pilot: Pilot[None]) -> None:
+        await pilot.press("question_mark")
+        assert isinstance(app.screen, KeyWindow)
+        keys_are_shown.set()
         while app.error is None:
             await pilot.pause()
-        await pilot.pause()
+        await pilot.press("escape")
         shown = app.export_screenshot().replace("&#160;", " ")
         assert "cannot be opened" in shown
         assert "Input/output error at offset 5" in shown
