@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from ggcp_schema.constructs import short_size
-from ggcp_schema.inspect.commands import purpose
 from ggcp_schema.inspect.facts import Summary
 from ggcp_schema.inspect.text import cells, count_text, shorten
 from ggcp_schema.llama.eras import MORE_LOST
@@ -24,7 +23,7 @@ def brief_lines(summary: Summary, how: str = "-v examines them") -> list[tuple[s
     `how` says how the values are examined if they were not.
     """
     lines = [*_facts(summary, how)]
-    commands = {purpose(command): command for command in reversed(summary.next)}
+    commands = dict(reversed(summary.advice))
     last = [(label, commands[label]) for label in SHOWN if label in commands]
     more = [*_written(summary)], [*summary.details]
     width = COLUMNS - 1 - max(len(label) for label, _ in (*lines, *last, *more[0], *more[1]))

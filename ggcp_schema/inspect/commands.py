@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ggcp_schema.errors import shell_word
+from ggcp_schema.llama.facts import Line
 from ggcp_schema.schema.inference import LBFGS, V0
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ def output_name(path: str | Path, suffix: str) -> str:
     return (source.stem if source.suffix in STRIPPED else source.name) + suffix
 
 
-def next_commands(summary: Summary) -> Iterator[str]:
-    """Yield commands that make something of the file. They run as they stand, but for words in capitals.
+def next_commands(summary: Summary) -> Iterator[Line]:
+    """Yield commands that make something of the file, labelled by what for. Words in capitals have to be replaced.
 
     First those that run the model in llama.cpp, then those that go on training it, with the trainer of 2023 or in
     PyTorch, MLX or vLLM, and last those that look inside.
@@ -41,57 +41,38 @@ def next_commands(summary: Summary) -> Iterator[str]:
         return
     path = shell_word(summary.file)
     if _may_be_repaired(summary):
-        yield f"ggcp-schema repair {path} {shell_word(output_name(summary.file, '.repaired.ggcp'))}"
+        yield Line("mend", f"ggcp-schema repair {path} {shell_word(output_name(summary.file, '.repaired.ggcp'))}")
     yield from _uses(summary, path)
-    yield f"ggcp-schema browse {path}"
+    yield Line("look", f"ggcp-schema browse {path}")
 
 
-def _uses(summary: Summary, path: str) -> Iterator[str]:
+def _uses(summary: Summary, path: str) -> Iterator[Line]:
     if summary.condition is not None:
         yield from _commands_for_damaged(summary, summary.condition)
     elif summary.adapter is not None and summary.adapter.pairs:
         patched = " --patched-base PATCHED.gguf" if summary.adapter.norms else ""
-        yield f"ggcp-schema export {path} --base MODEL.gguf{patched}"
+        yield Line("run", f"ggcp-schema export {path} --base MODEL.gguf{patched}")
         if summary.optimizer is not None and summary.optimizer.inference is not None:
-            yield f"ggcp-schema convert {path}"
-        yield f"ggcp-schema export --to peft {path} --base MODEL.gguf"
+            yield Line("train on", f"ggcp-schema convert {path}")
+        yield Line("in PyTorch", f"ggcp-schema export --to peft {path} --base MODEL.gguf")
     elif summary.runs:
-        yield f"llama-completion -m {path} -p 'Once upon a time'"
-        yield f"ggcp-schema stats {path}"
+        yield Line("run", f"llama-completion -m {path} -p 'Once upon a time'")
+        yield Line("measure", f"ggcp-schema stats {path}")
     elif summary.era is not None or summary.has_model:
         if summary.has_model:
-            yield _export(summary)
+            yield Line("run", _export(summary))
         if (
             summary.era is not None
             and _gains_by_conversion(summary)
             and not any(finding.path == "convert" for finding in summary.findings)
         ):
-            yield f"ggcp-schema convert {path}"
+            yield Line("train on", f"ggcp-schema convert {path}")
         if summary.has_model:
-            yield _export(summary, " --to hf")
+            yield Line("in PyTorch", _export(summary, " --to hf"))
     elif summary.n_tokens and not summary.n_params:
-        yield f"ggcp-schema export CHECKPOINT --vocab {path}"
+        yield Line("run", f"ggcp-schema export CHECKPOINT --vocab {path}")
     elif summary.tensor_types:
-        yield f"ggcp-schema stats {path}"
-
-
-PURPOSES = {
-    "-m": "run",
-    "repair": "mend",
-    "export": "run",
-    "convert": "train on",
-    "--to": "in PyTorch",
-    "--partial": "rescue",
-    "stats": "measure",
-    "validate": "check",
-    "browse": "look",
-}
-
-
-def purpose(command: str) -> str:
-    """Return what one of these commands is for, in one or two words."""
-    words = shlex.split(command)
-    return PURPOSES[next((word for word in ("--to", "--partial") if word in words), words[1])]
+        yield Line("measure", f"ggcp-schema stats {path}")
 
 
 def _may_be_repaired(summary: Summary) -> bool:
@@ -107,13 +88,14 @@ def _gains_by_conversion(summary: Summary) -> bool:
     return summary.layout is not None or wrong_order or bool(scale and scale.summed)
 
 
-def _commands_for_damaged(summary: Summary, condition: Condition) -> Iterator[str]:
+def _commands_for_damaged(summary: Summary, condition: Condition) -> Iterator[Line]:
     path = shell_word(summary.file)
     if condition.model_is_whole and summary.has_model:
-        yield _export(summary, " --partial")
+        yield Line("rescue", _export(summary, " --partial"))
     elif summary.tensor_types:
-        yield f"ggcp-schema extract {path} '*' {shell_word(output_name(summary.file, '.safetensors'))} --partial"
-    yield f"ggcp-schema validate {path}"
+        output = shell_word(output_name(summary.file, ".safetensors"))
+        yield Line("rescue", f"ggcp-schema extract {path} '*' {output} --partial")
+    yield Line("check", f"ggcp-schema validate {path}")
 
 
 def _export(summary: Summary, option: str = "") -> str:

@@ -89,7 +89,7 @@ class Summary(NamedTuple):
         unsound: what its program cannot have written; None if the values were not examined.
         details: what only files of this format have, each with a label.
         condition: of a damaged file.
-        next: commands that make something of the file.
+        advice: commands that make something of the file, labelled by what for.
     """
 
     file: str
@@ -125,7 +125,12 @@ class Summary(NamedTuple):
     unsound: tuple[Unsound, ...] | None = None
     details: tuple[Line, ...] = ()
     condition: Condition | None = None
-    next: tuple[str, ...] = ()
+    advice: tuple[Line, ...] = ()
+
+    @property
+    def next(self) -> tuple[str, ...]:
+        """The commands that make something of the file."""
+        return tuple(command for _, command in self.advice)
 
     @property
     def context(self) -> Context:
@@ -164,7 +169,7 @@ class Summary(NamedTuple):
 
 
 def facts(file: File) -> Summary:
-    """Summarize a file without its condition and the next commands."""
+    """Summarize a file without its condition and the advice."""
     stated = file.facts()
     training, conclusions = study_of(file)
     evidence = file.evidence()

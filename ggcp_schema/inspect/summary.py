@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from ggcp_schema.formats.file import File
-from ggcp_schema.inspect.commands import next_commands, purpose
+from ggcp_schema.inspect.commands import next_commands
 from ggcp_schema.inspect.damage import condition_of
 from ggcp_schema.inspect.facts import Summary, facts
 from ggcp_schema.inspect.text import count_text, size_text
@@ -31,7 +31,7 @@ def summarize(file: File, *, data: bool = False, progress: Callable[[int], None]
         from ggcp_schema.inspect.soundness import soundness
 
         summary = summary._replace(unsound=tuple(soundness(file, progress)))
-    return summary._replace(next=tuple(next_commands(summary)))
+    return summary._replace(advice=tuple(next_commands(summary)))
 
 
 def summary_lines(summary: Summary) -> list[tuple[str, str]]:
@@ -58,8 +58,7 @@ def _lines(summary: Summary) -> Iterator[tuple[str, str]]:
         yield f"order {summary.order.order} is", ORDERS[summary.order.order]
     for finding in summary.findings:
         yield "note", f"{finding.path}: {finding.message}"
-    for command in summary.next:
-        yield purpose(command), command
+    yield from summary.advice
 
 
 def _evidence_text(era: EraConclusion) -> Iterator[str]:
