@@ -196,14 +196,16 @@ def gradient_ratio(model_tensors: Mapping[str, Tensor], v: Tensor, order: str, i
     return sqrt(square) / largest
 
 
-def mean_square_length(v: Tensor, iterations: int) -> float | None:
+def mean_square_length(v: Tensor, iterations: int, *, is_zero: bool = False) -> float | None:
     """Return the square of the length of the whole gradient, averaged as v is; None if there was no iteration.
 
-    The sum of v is that average times Adam's bias towards 0. All of v is read.
+    The sum of v is that average times Adam's bias towards 0. All of v is read, unless it is known to be zero.
     """
     if iterations <= 0 or v.type != "F32":
         return None
-    if v.n_elements <= 1 << 20:
+    if is_zero:
+        total = 0.0
+    elif v.n_elements <= 1 << 20:
         total = sum(sum(floats(bytes(chunk), v.byte_order)) for chunk in v.chunks())
     else:
         import numpy as np

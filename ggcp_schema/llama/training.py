@@ -108,7 +108,7 @@ def study(training: Training, *, order: str | None = None, n_batch: int | None =
     )
     era, square_length = conclude(evidence), None
     if "v" in training.vectors and "clipped-sum" in {writer.gradient for writer in era.writers}:
-        square_length = mean_square_length(training.vectors["v"], training.iteration)
+        square_length = mean_square_length(training.vectors["v"], training.iteration, is_zero=decided.harmless)
         era = conclude(evidence._replace(square_length=square_length))
     scale = _scale(training, era, n_batch, ratio, square_length)
     if scale.contradiction:
