@@ -62,7 +62,7 @@ def doubt(source: Source, container: Container) -> FieldError | None:
 def recover(source: Source, error: FieldError) -> Recovered | None:
     """Return what can be read of a file whose parse ended with an error; None if that is no more."""
     container = error.partial
-    if "hparams" not in container:
+    if not container or "hparams" not in container:
         return None
     series = series_of(container)
     names = Names(Bytes(source), series, LEAST)
