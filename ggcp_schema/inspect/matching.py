@@ -233,7 +233,7 @@ def _share_keys(left: Side, right: Side) -> None:
         other.omit(filter(is_optimizer, other.tensors), "of-training", f"{model.label} is a model")
         unknown = (name for name, one in model.tensors.items() if one.item.path is None)
         model.omit(unknown, "of-model", "no checkpoint has it")
-    if models or left.file.format is not right.file.format:
+    if len(models) == 1 or left.file.format is not right.file.format:
         for side, other in ((left, right), (right, left)):
             required = set() if models else REQUIRED
             extra = (key for key in side.fields if key not in other.fields and key not in required)

@@ -63,6 +63,15 @@ def test_output_for_a_model(tmp_path):
     assert_golden("diff/model.txt", run_cli("diff", path, model, check=True).stdout)
 
 
+def test_a_key_of_one_of_two_models(tmp_path):
+    model = FIXTURES / "lora" / "base.gguf"
+    run_cli("edit", model, tmp_path / "more.gguf", "x.y:u32=1", check=True)
+    result = run_cli("diff", model, tmp_path / "more.gguf")
+    assert result.returncode == 1
+    assert "1 of 24 fields and 0 of 21 tensors differ" in result.stdout
+    assert "only in B" in result.stdout
+
+
 def test_json(changed):
     result = run_cli("diff", ADAM, changed, "--json")
     assert result.returncode == 1
