@@ -252,8 +252,8 @@ def alike(source: Damaged) -> int:
     return len(source.whole.data) if at < 0 else at + 1
 
 
-def every(whole: Whole, kind: str, size: int, step: int = 1) -> Iterator[tuple[Damage, list[str], int, bool]]:
-    """Yield the damage at every position that differs, what was found, how many positions behave so, and if at an edge.
+def every(whole: Whole, kind: str, size: int, step: int = 1) -> Iterator[tuple[Damage, list[str], int, int]]:
+    """Yield the damage at every position that differs, what was found, how many behave so, and how many are at edges.
 
     With a step, only so many of the positions that are not at an edge are read.
     """
@@ -266,11 +266,10 @@ def every(whole: Whole, kind: str, size: int, step: int = 1) -> Iterator[tuple[D
             source.see(first, stop + 2 - first)
         following = offset + 1 if "same" in found or "unchanged" in found else min(end, alike(source))
         index = bisect_left(edges, offset)
-        is_edge = index < len(edges) and edges[index] == offset
-        if not is_edge:
+        if edges[index : index + 1] != [offset]:
             stop = edges[index] if index < len(edges) else end
             following = min(stop, max(following, offset + step))
-        yield source.damage, found, following - offset, is_edge
+        yield source.damage, found, following - offset, bisect_left(edges, following) - index
         offset = following
 
 
@@ -286,9 +285,9 @@ def campaign(paths: Iterable[Path], step: int) -> Counter[str]:
         whole, sums = Whole(path), Counter[str]()
         for kind, size in KINDS[: None if whole.has_headers else len(FILLS) * len(SIZES)]:
             counts, began = Counter[str](), time.process_time()
-            for damage, results, times, is_edge in every(whole, kind, size, step):
+            for damage, results, times, at_edges in every(whole, kind, size, step):
                 counts["positions"] += times
-                counts["edges"] += times * is_edge
+                counts["edges"] += at_edges
                 counts["read"] += 1
                 for found in results:
                     counts[found.split(" ")[0].strip(":")] += times
