@@ -77,8 +77,8 @@ class Report:
 
     @property
     def valid(self) -> bool:
-        """True if no rule is broken, and no value is unsound."""
-        return not self.errors and not self.unsound and self.damage is None
+        """True if no rule is broken, no value is unsound, and with `strict` nothing is warned of."""
+        return self.verdict == "valid"
 
     @property
     def verdict(self) -> Verdict:
