@@ -18,7 +18,6 @@ from ggcp_schema.constructs import Field
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.tensor import Tensor, decode, stream_values
 from ggcp_schema.formats.file import File
-from ggcp_schema.formats.ggcp.checkpoint import is_optimizer
 from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.inspect.facts import Summary, facts
 from ggcp_schema.inspect.paths import is_long
@@ -230,7 +229,7 @@ def _share_keys(left: Side, right: Side) -> None:
     models = [side for side in (left, right) if side.summary.optimizer is None]
     if len(models) == 1:
         model, other = models[0], right if models[0] is left else left
-        other.omit(filter(is_optimizer, other.tensors), "of-training", f"{model.label} is a model")
+        other.omit(filter(names.is_optimizer, other.tensors), "of-training", f"{model.label} is a model")
         unknown = (name for name, one in model.tensors.items() if one.item.path is None)
         model.omit(unknown, "of-model", "no checkpoint has it")
     if len(models) == 1 or left.file.format is not right.file.format:
@@ -280,7 +279,7 @@ def _split_vectors(left: Side, right: Side, *, by_path: bool, scaled: bool) -> l
     """
     shared = [
         name
-        for name in filter(is_optimizer, left.tensors)
+        for name in filter(names.is_optimizer, left.tensors)
         if name in right.tensors
         and (one := left.tensors[name]).item.moment in FLAT_FIELDS
         and right.tensors[name].tensor.shape == one.tensor.shape

@@ -118,6 +118,11 @@ PATHS = {f"{gguf}.weight": path for path, gguf in MODEL_TENSORS.items()} | {
 """The field paths of the tensors outside of the layers, by GGUF name."""
 
 
+def is_optimizer(path: str) -> bool:
+    """Return True if the path, or the name in a GGUF file, is that of a field or tensor of the optimizer."""
+    return path.startswith("optimizer.")
+
+
 def n_tensors(n_layer: int) -> int:
     """Return the number of tensors of a model."""
     return len(MODEL_TENSORS) + len(LAYER_TENSORS) * n_layer

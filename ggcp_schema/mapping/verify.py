@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from ggcp_schema.files.compare import Difference, comparable, data_differences, table_differences
 from ggcp_schema.files.json_keys import json_keys
 from ggcp_schema.files.tensor_entries import Progress
-from ggcp_schema.formats.ggcp.checkpoint import Checkpoint, is_optimizer
+from ggcp_schema.formats.ggcp.checkpoint import Checkpoint
 from ggcp_schema.formats.gguf.file import GgufFile
 from ggcp_schema.gguf.compare import extra_keys, key_differences
 from ggcp_schema.gguf.entries import KeyValue
@@ -105,7 +105,7 @@ def verify(ckpt: Checkpoint, gguf: GgufFile, progress: Progress | None = None) -
     n_params = sum(
         tensor.n_elements
         for name, tensor in gguf.tensors.items()
-        if names.field_path(name) is not None and not is_optimizer(name)
+        if names.field_path(name) is not None and not names.is_optimizer(name)
     )
     epsilon = gguf.key_values.get(names.RMS_EPSILON)
     wrong_epsilon = [*_epsilon_differences(epsilon)]
@@ -144,7 +144,7 @@ def _is_separate(key: str) -> bool:
 def kind_of(gguf: GgufFile) -> Kind:
     """Return whether the file is one to resume training from, or a model."""
     training = names.TRAINING_TYPE in gguf.key_values or names.OPTIMIZER_TYPE in gguf.key_values
-    return "resume" if training or any(is_optimizer(name) for name in gguf.tensors) else "model"
+    return "resume" if training or any(names.is_optimizer(name) for name in gguf.tensors) else "model"
 
 
 def recipe_of(ckpt: Checkpoint, training: Training, gguf: GgufFile) -> Recipe:
@@ -171,7 +171,7 @@ def recipe_of(ckpt: Checkpoint, training: Training, gguf: GgufFile) -> Recipe:
 
 def _agrees(ckpt: Checkpoint, training: Training, gguf: GgufFile, recipe: Recipe) -> bool:
     """Return True if no vector of the optimizer's state differs from what the recipe gives."""
-    vectors = [entry for entry in resume_content(ckpt, training, recipe).tensors if is_optimizer(entry.name)]
+    vectors = [entry for entry in resume_content(ckpt, training, recipe).tensors if names.is_optimizer(entry.name)]
     return next(data_differences(gguf.tensors, vectors), None) is None
 
 

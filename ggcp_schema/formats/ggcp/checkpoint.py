@@ -22,7 +22,7 @@ from ggcp_schema.formats.paths import parse_path, parts_of
 from ggcp_schema.llama.eras import conclude
 from ggcp_schema.llama.keys import paths_by_key
 from ggcp_schema.llama.losses import stored_losses
-from ggcp_schema.llama.names import field_path, tensor_name
+from ggcp_schema.llama.names import field_path, is_optimizer, tensor_name
 from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, FLAT_FIELDS, Order
 from ggcp_schema.llama.vector_parts import PartPath
 from ggcp_schema.schema.checkpoint import CHECKPOINT
@@ -351,11 +351,6 @@ def _names() -> frozenset[str]:
     return frozenset(
         field["name"] for node in nodes(CHECKPOINT.reference()) for field in node.get("fields", ()) if field["name"]
     )
-
-
-def is_optimizer(path: str) -> bool:
-    """Return True if the path is that of a field of the optimizer block."""
-    return path.startswith("optimizer.")
 
 
 def tensor_records(container: Container, path: str = "") -> Iterator[tuple[str, Container]]:

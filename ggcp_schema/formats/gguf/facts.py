@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ggcp_schema.errors import GgcpError
-from ggcp_schema.formats.ggcp.checkpoint import is_optimizer
 from ggcp_schema.formats.gguf.keys import Keys
 from ggcp_schema.llama import names
 from ggcp_schema.llama.keys import HPARAMS, stated_of
@@ -36,7 +35,7 @@ def facts_of(gguf: GgufFile) -> dict[str, Any]:
     from ggcp_schema.formats.gguf.contents import contents
 
     keys = Keys(gguf)
-    model = {name: tensor for name, tensor in gguf.tensors.items() if not is_optimizer(name)}
+    model = {name: tensor for name, tensor in gguf.tensors.items() if not names.is_optimizer(name)}
     model_bytes = sum(tensor.nbytes for tensor in model.values())
     n_ff = keys.integer(keys.own(names.FEED_FORWARD_LENGTH))
     optimizer = keys.text(names.OPTIMIZER_TYPE)

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from ggcp_schema.errors import UsageError
 from ggcp_schema.formats.file import CHECKPOINT_NEEDED
-from ggcp_schema.formats.ggcp.checkpoint import is_optimizer
 from ggcp_schema.formats.gguf.contents import part_of
 from ggcp_schema.formats.gguf.keys import Keys
 from ggcp_schema.gguf.entries import is_copied
@@ -128,7 +127,7 @@ def model_of_gguf(gguf: GgufFile) -> Model:
             n_layer = Keys(gguf).integer(names.BLOCK_COUNT)
             if n_layer is None:
                 raise gguf.damage.again() from None
-            gguf.check_whole(sum(not is_optimizer(name) for name in gguf.tensors), names.n_tensors(n_layer))
+            gguf.check_whole(sum(not names.is_optimizer(name) for name in gguf.tensors), names.n_tensors(n_layer))
         raise
 
 
