@@ -81,7 +81,10 @@ def export(
         ),
     ] = None,
     partial: Annotated[
-        bool, typer.Option("--partial", help="Accept a damaged file if all tensors of the model are whole.")
+        bool,
+        typer.Option(
+            "--partial", help="Accept a damaged file if all tensors of the model, or of the adapter, are whole."
+        ),
     ] = False,
     dtype: Annotated[
         str | None,
@@ -137,13 +140,18 @@ def export(
         file = stack.enter_context(open_file(input, partial=True))
         model = ModelOptions(vocab, context_length, rms_eps, name, dtype, partial)
         try:
-            if file.has_adapter:
-                refuse({"--partial": partial or None}, f"{input} contains a LoRA adapter")
-                if base is None:
-                    raise UsageError(
-                        "Missing option --base: an adapter is exported for the model that it was trained on",
-                        "Give that model: a GGUF of any type, a ggjt file or a ggcp checkpoint.",
-                    )
+            if not file.has_adapter:
+                of_adapters = {"--base": base, "--patched-base": patched_base, "--norms": norms, "--scale": scale}
+                refuse({**of_adapters, "--verbatim": verbatim or None}, f"{input} contains no LoRA adapter")
+            elif base is None:
+                raise UsageError(
+                    "Missing option --base: an adapter is exported for the model that it was trained on",
+                    "Give that model: a GGUF of any type, a ggjt file or a ggcp checkpoint.",
+                )
+            if file.damage is not None and not partial:
+                command = ["ggcp-schema", "export", "--partial", *sys.argv[sys.argv.index("export") + 1 :]]
+                raise rescued(file, f"Run: {' '.join(map(quoted, command))}")
+            if base is not None:
                 output = output or Path(output_name(input, OUTPUTS.get(to or lora.TARGETS[0], "")))
                 plan = lora.plan_adapter(
                     file,
@@ -156,13 +164,8 @@ def export(
                     model=model,
                 )
             else:
-                of_adapters = {"--base": base, "--patched-base": patched_base, "--norms": norms, "--scale": scale}
-                refuse({**of_adapters, "--verbatim": verbatim or None}, f"{input} contains no LoRA adapter")
                 plan_export = planner(to or GGUF)
                 output = output or Path(output_name(input, OUTPUTS[to or GGUF]))
-                if file.damage is not None and not partial:
-                    command = ["ggcp-schema", "export", "--partial", *sys.argv[sys.argv.index("export") + 1 :]]
-                    raise rescued(file, f"Run: {' '.join(map(quoted, command))}")
                 plan = plan_export(file, model)
         except MissingError as error:
             options_text = " and ".join(OPTIONS[parameter] for parameter in error.parameters)

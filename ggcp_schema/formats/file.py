@@ -254,7 +254,10 @@ class File:
         return False
 
     def adapter(self) -> Adapter:
-        """Return the LoRA adapter. Raises `UsageError` if the file has none, the damage if it is not whole."""
+        """Return the LoRA adapter. A damaged file is accepted if all of it is whole.
+
+        Raises `UsageError` if the file has none, the damage if it is not whole.
+        """
         raise self._lacks("which contains no adapter", "Pass a ggla adapter, or a checkpoint of llama.cpp's finetune.")
 
     def converted(self) -> Gguf | None:
@@ -338,12 +341,15 @@ class File:
         """Return the size at which the model ends, if no size of the whole file is known."""
         return None
 
-    def check_whole(self, found: int, total: int) -> None:
-        """Check that all tensors of the model are whole. Raises the damage of the file, which is why they are not."""
+    def check_whole(self, found: int, total: int, part: str = "model") -> None:
+        """Check that all tensors of the model are whole. Raises the damage of the file, which is why they are not.
+
+        `part` is what the file holds in place of a model.
+        """
         if found < total and self.damage is not None:
             saved = ", which `ggcp-schema extract --partial` can save" if found else ""
             raise self.damage.with_hint(
-                f"The model is not whole: the file has {found:,} of its {total:,} tensors{saved}."
+                f"The {part} is not whole: the file has {found:,} of its {total:,} tensors{saved}."
             )
 
     def _lacks(self, what: str, hint: str = CHECKPOINT_NEEDED) -> GgcpError:

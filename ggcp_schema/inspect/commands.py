@@ -50,8 +50,7 @@ def _uses(summary: Summary, path: str) -> Iterator[Line]:
     if summary.condition is not None:
         yield from _commands_for_damaged(summary, summary.condition)
     elif summary.adapter is not None and summary.adapter.pairs:
-        patched = " --patched-base PATCHED.gguf" if summary.adapter.norms else ""
-        yield Line("run", f"ggcp-schema export {path} --base MODEL.gguf{patched}")
+        yield Line("run", _export_adapter(summary))
         if summary.optimizer is not None and summary.optimizer.inference is not None:
             yield Line("train on", f"ggcp-schema convert {path}")
         yield Line("in PyTorch", f"ggcp-schema export --to peft {path} --base MODEL.gguf")
@@ -92,6 +91,8 @@ def _commands_for_damaged(summary: Summary, condition: Condition) -> Iterator[Li
     path = shell_word(summary.file)
     if condition.model_is_whole and summary.has_model:
         yield Line("rescue", _export(summary, " --partial"))
+    elif condition.model_is_whole and summary.adapter is not None:
+        yield Line("rescue", _export_adapter(summary, " --partial"))
     elif summary.tensor_types:
         output = shell_word(output_name(summary.file, ".safetensors"))
         yield Line("rescue", f"ggcp-schema extract {path} '*' {output} --partial")
@@ -103,3 +104,8 @@ def _export(summary: Summary, option: str = "") -> str:
     vocab = "" if summary.n_tokens else " --vocab VOCABULARY"
     context = "" if summary.context.tokens else " --context-length N"
     return f"ggcp-schema export{option} {path}{vocab}{context}"
+
+
+def _export_adapter(summary: Summary, option: str = "") -> str:
+    patched = " --patched-base PATCHED.gguf" if summary.adapter is not None and summary.adapter.norms else ""
+    return f"ggcp-schema export{option} {shell_word(summary.file)} --base MODEL.gguf{patched}"

@@ -27,6 +27,8 @@ from ggcp_schema.mapping.adapter_choices import Target, choice_notes, chosen, no
 from ggcp_schema.mapping.export import ModelOptions, choose
 from ggcp_schema.mapping.hf import DTYPES, METADATA, README, element_type, hf_parts
 from ggcp_schema.mapping.merged import merged
+from ggcp_schema.mapping.model import rescued
+from ggcp_schema.mapping.notes import damage_facts
 from ggcp_schema.mapping.peft import peft_card, peft_config, peft_tensors
 from ggcp_schema.mapping.plan import OUTPUT, Command, Plan, Written, write
 
@@ -52,11 +54,18 @@ def plan_adapter(
     """
     if to not in TARGETS:
         raise UsageError(f"an adapter cannot be exported to {to!r}", f"Choose from: {', '.join(TARGETS)}.")
+    if file.damage is not None and not model.partial:
+        raise rescued(file, "Use partial=True to export it.")
+    model = model._replace(partial=False)
     target: Target = to  # type: ignore[assignment]
     weights = base_of(base)
     adapter = chosen(file.adapter(), weights, scale=scale, verbatim=verbatim)
     norms = norms_of(adapter, target, patched_base=patched_base is not None, ignore=ignore_norms)
-    facts = [*adapter_facts(adapter), *choice_notes(adapter, weights, target, norms)]
+    facts = [
+        *damage_facts(file.damage, "adapter"),
+        *adapter_facts(adapter),
+        *choice_notes(adapter, weights, target, norms),
+    ]
     with_norms = replace(adapter, pairs={path: adapter.pairs[path] for path in adapter.norms})
     makes_folder = to == "hf" or (to == "peft" and patched_base is not None)
     is_gguf = names.ARCHITECTURE in base.key_values
@@ -175,6 +184,7 @@ def export_adapter(
     rms_eps: float | None = None,
     name: str | None = None,
     dtype: str | None = None,
+    partial: bool = False,
     strict: bool = False,
     force: bool = False,
     verify: bool = False,
@@ -193,6 +203,7 @@ def export_adapter(
             folder for transformers, otherwise GGUF.
         vocab, context_length, rms_eps, name, dtype: those of `export_model`, if a model is made of the base: a folder,
             or GGUF of a base that is not GGUF.
+        partial: accept a damaged checkpoint if all of its adapter is whole.
 
     The other parameters are those of `convert`. Raises `MalformedError` if a file is damaged, `UsageError` if the files
     do not fit or norms would be lost, `FileError` if a file cannot be read or written.
@@ -207,7 +218,7 @@ def export_adapter(
             verbatim=verbatim,
             ignore_norms=ignored(norms),
             patched_base=patched_base,
-            model=ModelOptions(vocab, context_length, rms_eps, name, dtype),
+            model=ModelOptions(vocab, context_length, rms_eps, name, dtype, partial),
         )
         return write(plan, output, options)
 

@@ -19,13 +19,17 @@ if TYPE_CHECKING:
 
 
 def rescued(file: File, remedy: str) -> GgcpError:
-    """Return the damage with a hint: the remedy if the model is whole, otherwise how much of it is left."""
+    """Return the damage with a hint: the remedy if the model is whole, otherwise how much of it is left.
+
+    Of a file that holds an adapter in its place, that is asked of the adapter.
+    """
+    part = "adapter" if file.has_adapter else "model"
     try:
-        file.model()
+        file.adapter() if file.has_adapter else file.model()
     except GgcpError as error:
         return error
     assert file.damage is not None  # noqa: S101 - the caller has looked
-    return file.damage.with_hint(f"All tensors of the model are whole. {remedy}", "partial")
+    return file.damage.with_hint(f"All tensors of the {part} are whole. {remedy}", "partial")
 
 
 def model_content(

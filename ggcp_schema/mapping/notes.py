@@ -45,8 +45,7 @@ def model_facts(
     model: Model, vocabulary: Vocabulary, damage: MalformedError | None, context_length: int | None
 ) -> Iterator[Fact]:
     """Yield where the parts of a model are from; `context_length` is what the user states."""
-    if damage is not None:
-        yield Fact("damaged", f"only the model was read; lost: {damage.path} and what follows it")
+    yield from damage_facts(damage, "model")
     known = model.context
     if context_length is None:
         yield Fact("context length", f"{known.tokens} tokens", known.reason)
@@ -65,6 +64,12 @@ def model_facts(
     yield Fact("vocabulary", f"{vocabulary.path}, {vocabulary.kind}, {n_tokens}", value=described)
     if vocabulary.note:
         yield Fact("vocabulary", vocabulary.note)
+
+
+def damage_facts(damage: MalformedError | None, part: str) -> Iterator[Fact]:
+    """Yield that only a part of a damaged file was read."""
+    if damage is not None:
+        yield Fact("damaged", f"only the {part} was read; lost: {damage.path} and what follows it")
 
 
 def _order_fact(conclusions: Study, recipe: Recipe) -> Fact:

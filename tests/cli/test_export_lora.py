@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import struct
 from pathlib import Path
@@ -301,3 +302,34 @@ def test_info_proposes_commands_that_run(path: Path, tmp_path: Path) -> None:
             words = [{"MODEL.gguf": str(BASE)}.get(word, word) for word in words]
             assert run_cli(*words, cwd=tmp_path).returncode == 0, line
     assert list(tmp_path.iterdir())
+
+
+# Damage ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "lost"), [("adam.ggcl", 200), ("feb2024-adam.checkpoint.gguf", 100)])
+def test_an_adapter_that_is_whole_in_a_cut_checkpoint(name: str, lost: int, tmp_path: Path) -> None:
+    """The error names the command that exports it, which makes what is made of the whole file."""
+    cut, whole, out = tmp_path / name, tmp_path / "whole.gguf", tmp_path / "out.gguf"
+    cut.write_bytes((LORA / name).read_bytes()[:-lost])
+    common = ("--base", BASE, "--norms", "ignore")
+    result = run_cli("export", cut, out, *common)
+    assert result.returncode == 4
+    assert "All tensors of the adapter are whole." in result.stderr
+    assert not out.exists()
+    command = shlex.split(result.stderr.partition("Run: ")[2])
+    assert "damaged: only the adapter was read" in run_cli(*command[1:], check=True).stdout
+    run_cli("export", LORA / name, whole, *common, check=True)
+    assert out.read_bytes() == whole.read_bytes()
+    assert f"export --partial {cut} --base MODEL.gguf" in run_cli("info", cut).stdout
+
+
+@pytest.mark.parametrize(("name", "kept"), [("adam.ggcl", 20_000), ("feb2024-adam.checkpoint.gguf", 20_000)])
+def test_an_adapter_that_is_cut_itself_is_never_exported(name: str, kept: int, tmp_path: Path) -> None:
+    cut = tmp_path / name
+    cut.write_bytes((LORA / name).read_bytes()[:kept])
+    for option in ((), ("--partial",)):
+        result = run_cli("export", cut, tmp_path / "out.gguf", "--base", BASE, "--norms", "ignore", *option)
+        assert result.returncode == 4
+        assert "The adapter is not whole: the file has" in result.stderr
+    assert not (tmp_path / "out.gguf").exists()

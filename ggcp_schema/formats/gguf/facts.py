@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ggcp_schema.errors import GgcpError
 from ggcp_schema.formats.gguf.keys import Keys
 from ggcp_schema.llama import names
 from ggcp_schema.llama.keys import HPARAMS, stated_of
@@ -59,12 +58,9 @@ def _adapter(gguf: GgufFile) -> dict[str, Any]:
     """Return what is known of the adapter of a checkpoint of finetune; nothing of other files."""
     if not gguf.has_adapter:
         return {}
-    from ggcp_schema.formats.lora.files import stated_of
+    from ggcp_schema.formats.lora.files import adapter_of
 
-    try:
-        return stated_of(gguf.adapter())
-    except GgcpError:  # damaged, or not all of it is there
-        return {}
+    return adapter_of(gguf)
 
 
 def kind_of(gguf: GgufFile) -> str:

@@ -275,7 +275,7 @@ class GgufFile(File):
         return self.kind == "gguf-finetune"
 
     def adapter(self) -> Adapter:
-        """Return the adapter in a checkpoint of finetune. Raises the damage of a damaged file, or `UsageError`."""
+        """Return the adapter in a checkpoint of finetune. A damaged file is accepted if all of it is whole."""
         from ggcp_schema.formats.lora.files import adapter_in_gguf
 
         return adapter_in_gguf(self)

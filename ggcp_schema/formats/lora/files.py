@@ -47,17 +47,20 @@ class LoraFile(File):
 
     def facts(self) -> dict[str, Any]:
         """Return what the file states of itself, and what is known of its adapter."""
-        try:
-            adapter = self.adapter()
-        except GgcpError:  # damaged, or no adapter of a llama model
-            return super().facts()
-        return stated_of(adapter)
+        return adapter_of(self) or super().facts()
 
 
-def stated_of(adapter: Adapter) -> dict[str, Any]:
-    """Return what a summary shows of an adapter: the adapter, and the facts about it as lines with labels."""
+def adapter_of(file: File) -> dict[str, Any]:
+    """Return what a summary shows of an adapter, and the facts about it as lines with labels; nothing if it has none.
+
+    Nothing either if the adapter is not whole, or of another architecture.
+    """
     from ggcp_schema.llama.adapter import adapter_facts
 
+    try:
+        adapter = file.adapter()
+    except GgcpError:
+        return {}
     facts = adapter_facts(adapter)
     lines = tuple((fact.label, f"{fact.text} ({fact.reason})" if fact.reason else fact.text) for fact in facts)
     return {"adapter": adapter, "details": lines}
@@ -175,9 +178,8 @@ class GgclFile(LoraFile):
         return {path: tensor for path, tensor in self.tensors.items() if path.endswith("_a")}
 
     def adapter(self) -> Adapter:
-        """Return the adapter. Raises the damage of a damaged file."""
-        if self.damage is not None:
-            raise self.damage.again()
+        """Return the adapter. A damaged file is accepted if all of it is whole. Otherwise raise its damage."""
+        check_adapter(self)
         parts = {path: tensor for path, tensor in self.tensors.items() if not path.startswith(STATE)}
         paths = [path.removesuffix("_a") for path in parts if path.endswith("_a")]
         return Adapter(
@@ -198,8 +200,7 @@ class GgclFile(LoraFile):
             name: optimizer.get(field)
             for name, field in {"type": "type", "inference": "inference", "iter": "iter", "n_params": "nx"}.items()
         }
-        adapter = super().facts() if self.damage is None else {}
-        return {**adapter, **counts, "hparams": self.hparams_stated(), "optimizer": state}
+        return {**adapter_of(self), **counts, "hparams": self.hparams_stated(), "optimizer": state}
 
     def describe(self) -> str:
         """Return what the file is, in a few words."""
@@ -208,13 +209,23 @@ class GgclFile(LoraFile):
         return f"ggcl checkpoint of {counted(len(self.container['layers']), 'layer')}"
 
 
-def adapter_in_gguf(gguf: GgufFile) -> Adapter:
-    """Return the adapter in a GGUF checkpoint of finetune. Raises the damage of a damaged file.
+def check_adapter(file: File) -> None:
+    """Check that all tensors of the adapter in a checkpoint are whole. Raises the damage, which is why they are not."""
+    if file.damage is None:
+        return
+    expected = file.expected_tensors()
+    if expected is None:
+        raise file.damage.again()
+    found, total = (sum(not path.startswith(STATE) for path in paths) for paths in (file.tensors, expected))
+    file.check_whole(found, total, "adapter")
 
-    Raises `UsageError` if the file is something else.
+
+def adapter_in_gguf(gguf: GgufFile) -> Adapter:
+    """Return the adapter in a GGUF checkpoint of finetune. A damaged file is accepted if all of it is whole.
+
+    Otherwise raise its damage. Raises `UsageError` if the file is something else.
     """
-    if gguf.damage is not None:
-        raise gguf.damage.again()
+    check_adapter(gguf)
     kind = gguf.value(names.TRAINING_TYPE)
     if kind != FINETUNE_LORA:
         raise UsageError(

@@ -32,6 +32,8 @@ def resume_content(ggcl: GgclFile) -> Gguf:
 
     Raises `UnfitError` if a count is out of range for its GGUF type, `UsageError` if the model has no layers.
     """
+    if ggcl.damage is not None:
+        raise ggcl.damage.again()
     adapter = ggcl.adapter()
     if ggcl.get("n_ff") is None:
         raise UsageError(f"{ggcl.path}: n_ff is unknown, because the model has no layers")
