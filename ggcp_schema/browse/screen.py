@@ -51,7 +51,7 @@ class FileScreen(Screen[None]):
         Binding(
             "slash,g",
             "search",
-            "search, go to",
+            "search",
             key_display="/",
             tooltip="a path, a name, a text, an offset",
         ),
