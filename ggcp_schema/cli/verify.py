@@ -11,8 +11,6 @@ from ggcp_schema.cli.options import Json, Quiet
 from ggcp_schema.cli.output import echo, paint, print_json, progress, raise_damage
 from ggcp_schema.errors import UsageError
 from ggcp_schema.formats import open_file
-from ggcp_schema.formats.ggcp.checkpoint import Checkpoint
-from ggcp_schema.formats.gguf.file import GgufFile
 from ggcp_schema.inspect.text import count_text, escape
 from ggcp_schema.llama.writers import epsilon_text
 from ggcp_schema.mapping.verify import Verification
@@ -24,9 +22,7 @@ KINDS = {"resume": "a checkpoint to resume from", "model": "a model", "hf": "a f
 
 
 def verify(
-    checkpoint: Annotated[
-        Path, typer.Argument(metavar="CHECKPOINT", help="The ggcp checkpoint; of a folder any input of `export`.")
-    ],
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="The input of `convert` or `export`.")],
     output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The GGUF file, or the folder, made from it.")],
     vocab: Annotated[
         Path | None,
@@ -65,11 +61,13 @@ def verify(
 
 
 def _of_gguf(checkpoint: Path, gguf: Path, *, quiet: bool) -> Verification:
+    from ggcp_schema.formats.gguf.file import GgufFile
+
     with open_file(checkpoint, partial=True) as ckpt, open_file(gguf, partial=True) as file:
-        if not isinstance(ckpt, Checkpoint) or not isinstance(file, GgufFile) or file.kind == "gguf-vocabulary":
-            swapped = isinstance(ckpt, GgufFile) and isinstance(file, Checkpoint)
+        if not isinstance(file, GgufFile) or file.kind == "gguf-vocabulary":
+            swapped = isinstance(ckpt, GgufFile)
             raise UsageError(
-                f"expected a ggcp checkpoint and a GGUF file made from it, found a {ckpt.short} and a {file.short}",
+                f"expected a checkpoint and a GGUF file made from it, found a {ckpt.short} and a {file.short}",
                 "The checkpoint comes first." if swapped else "`ggcp-schema diff` compares any two files.",
             )
         raise_damage(ckpt.damage)
@@ -103,7 +101,7 @@ def show(result: Verification) -> None:
     if result.tokens:
         echo(f"tokens: {result.tokens}")
     if result.rms_eps is not None:
-        where = "" if result.kind == "hf" else " (not stored in the checkpoint)"
+        where = "" if result.kind == "hf" else " (not compared)"
         echo(f"RMS epsilon: {epsilon_text(result.rms_eps)}{where}")
     if names := result.extra_keys:
         more = f" and {len(names) - MAX_NAMES:,} more" if len(names) > MAX_NAMES else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from ggcp_schema.errors import GgcpError, MalformedError, UnfitError, UsageError
@@ -14,6 +15,7 @@ from ggcp_schema.llama.context import Context, context_of
 from ggcp_schema.llama.eras import EraConclusion, conclude
 from ggcp_schema.llama.facts import Line
 from ggcp_schema.llama.losses import Losses, stored_losses
+from ggcp_schema.llama.model import Model
 from ggcp_schema.llama.order import OrderDecision
 from ggcp_schema.llama.scale import ScaleDecision
 from ggcp_schema.llama.state import Unsound
@@ -177,6 +179,10 @@ def facts(file: File) -> Summary:
     losses = None if era is None else stored_losses(stated, era)
     optimizer, _ = stated.pop("optimizer", None), stated.pop("stored_losses", None)
     details = tuple(map(Line._make, stated.pop("details", ())))
+    model = _model_of(file)
+    if model is not None and model.has_vocabulary and stated.get("n_tokens") is None:
+        with suppress(GgcpError):  # it may be one that llama.cpp refuses
+            stated["n_tokens"] = file.vocabulary().n_tokens
     if era is not None:
         stated["rms_eps"] = era.rms_eps
     return Summary(
@@ -192,7 +198,7 @@ def facts(file: File) -> Summary:
         era=era,
         order=None if conclusions is None else conclusions.order,
         scale=None if conclusions is None else conclusions.scale,
-        has_model=_has_model(file),
+        has_model=model is not None,
         runs=file.runs,
         unsound=None if losses is None else _zero_losses(file, losses),
         findings=(*file.findings, *_refusals(file, training)),
@@ -210,18 +216,17 @@ def _zero_losses(file: File, losses: Losses) -> tuple[Unsound, ...] | None:
     return (tuple(state.zero_losses()) or None) if state is not None else None
 
 
-def _has_model(file: File) -> bool:
+def _model_of(file: File) -> Model | None:
     try:
-        file.model()
+        return file.model()
     except GgcpError:
-        return False
-    return True
+        return None
 
 
 def _refusals(file: File, training: Training | None) -> Iterator[Finding]:
     """Yield why `convert` would refuse the checkpoint: a count that GGUF cannot store."""
     if training is not None:
         try:
-            resume_keys(file, training, verbatim_recipe(training))
+            resume_keys(training, verbatim_recipe(training))
         except (UnfitError, UsageError) as error:
             yield Finding("convert", f"not possible: {error.message}")

@@ -215,7 +215,7 @@ def _keys(file: File) -> dict[str, KeyValue]:
         training = file.training()
     except UsageError:
         return {}
-    keys = resume_keys(file, training, verbatim_recipe(training))
+    keys = resume_keys(training, verbatim_recipe(training))
     return {entry.key: entry for entry in keys if entry.key != names.RMS_EPSILON}
 
 
@@ -226,7 +226,7 @@ def _share_keys(left: Side, right: Side) -> None:
             alike = side.file.format is other.file.format
             reason = "the other file has no such key" if alike else f"no {side.file.format.name} file stores it"
             other.omit([names.RMS_EPSILON], "not-stored", reason)
-    models = [side for side in (left, right) if side.summary.optimizer is None]
+    models = [side for side in (left, right) if side.summary.optimizer is None and not side.file.state_tensors]
     if len(models) == 1:
         model, other = models[0], right if models[0] is left else left
         other.omit(filter(names.is_optimizer, other.tensors), "of-training", f"{model.label} is a model")

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.json_keys import json_keys
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
+from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.llama.eras import EraConclusion, conclude
 from ggcp_schema.llama.model import Model
 from ggcp_schema.llama.order import OrderDecision, decide_order, stated_order
@@ -42,6 +43,8 @@ class Training(NamedTuple):
         divided: what `convert` divided m by, and v by its square; None if it did not.
         divided_exactly: True if that was known, no estimate.
         reordered: True if `convert` wrote the flat vectors in order C.
+        stated: the values of fields of a ggcp file, by path, which a GGUF file has keys for.
+        keys: the keys of a GGUF file, which a conversion keeps; None if the file has none.
     """
 
     model: Model
@@ -59,6 +62,23 @@ class Training(NamedTuple):
     divided: int | None = None
     divided_exactly: bool = False
     reordered: bool = False
+    stated: Mapping[str, Any] = {}
+    keys: tuple[KeyValue, ...] | None = None
+
+    def value(self, path: str) -> Any:
+        """Return the value of a field that a ggcp file of this training has; 0 where the training does not tell."""
+        model = self.model
+        values = {
+            "train_its": self.train_its,
+            "train_samples": self.train_samples,
+            "train_tokens": self.train_tokens,
+            **{f"hparams.{name}": getattr(model, name) for name in ("n_vocab", "n_embd", "n_head", "n_layer")},
+            "optimizer.past": self.past,
+            "optimizer.nx": model.n_params,
+            "optimizer.iter": self.iteration,
+            "optimizer.type": self.optimizer,
+        }
+        return self.stated.get(path, values.get(path, 0))
 
     @property
     def vectors(self) -> Mapping[str, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ggcp_schema.errors import UnfitError, UsageError, shell_word
 from ggcp_schema.files.tensor import Tensor
@@ -21,7 +21,6 @@ from ggcp_schema.llama.training import Training
 from ggcp_schema.schema.inference import ADAM
 
 if TYPE_CHECKING:
-    from ggcp_schema.formats.gguf.file import GgufFile
     from ggcp_schema.gguf.writer import Gguf
 
 FRESH = {
@@ -122,7 +121,7 @@ def resume_content(file: File, training: Training, recipe: Recipe) -> Gguf:
 
     checked_epsilon(recipe.rms_eps)
     try:
-        keys = resume_keys(file, training, recipe)
+        keys = resume_keys(training, recipe)
     except UnfitError as error:
         raise UnfitError(f"{file.path}: {error.message}", error.hint) from error
     if recipe.fresh:
@@ -130,9 +129,9 @@ def resume_content(file: File, training: Training, recipe: Recipe) -> Gguf:
     return Gguf(keys, [*_tensors(file, training, recipe)])
 
 
-def resume_keys(file: Any, training: Training, recipe: Recipe) -> list[KeyValue]:
-    """Return the keys of the resume checkpoint: those of the file with what changes, or made of its fields."""
-    return (_kept_keys if file.key_values else _made_keys)(file, training, recipe)
+def resume_keys(training: Training, recipe: Recipe) -> list[KeyValue]:
+    """Return the keys of the resume checkpoint: those of the file with what changes, or made of the training."""
+    return _made_keys(training, recipe) if training.keys is None else _kept_keys(training, training.keys, recipe)
 
 
 def _fresh_keys(keys: Iterable[KeyValue]) -> Iterator[KeyValue]:
@@ -147,12 +146,14 @@ def _fresh_keys(keys: Iterable[KeyValue]) -> Iterator[KeyValue]:
             yield KeyValue(names.ADAM_NO_IMPROVEMENT_COUNT, entry.type, 0)
 
 
-def _made_keys(ckpt: File, training: Training, recipe: Recipe) -> list[KeyValue]:
+def _made_keys(training: Training, recipe: Recipe) -> list[KeyValue]:
+    model = training.model
+    if not model.n_ff:
+        raise UsageError(f"{model.path}: n_ff is unknown, because the model has no layers and n_mult is 0")
     dimension_count, freq_base = recipe.rotation
-    lost = {} if ckpt.damage is None else {"optimizer.nx": training.model.n_params}
 
     def fields(table: Iterable[tuple[str, str, str]]) -> Iterator[KeyValue]:
-        return (_key_of_field(ckpt, *row, lost) for row in table)
+        return (_key_of_field(training, *row) for row in table)
 
     keys = [
         KeyValue(names.ARCHITECTURE, "STRING", "llama"),
@@ -162,7 +163,7 @@ def _made_keys(ckpt: File, training: Training, recipe: Recipe) -> list[KeyValue]
         KeyValue(names.TRAINING_TYPE, "STRING", names.TRAIN_MODEL),
         *fields(COUNTS),
         KeyValue(names.ROPE_DIMENSION_COUNT, "UINT32", dimension_count),
-        KeyValue(names.FEED_FORWARD_LENGTH, "UINT32", _known_n_ff(ckpt, training)),
+        KeyValue(names.FEED_FORWARD_LENGTH, "UINT32", model.n_ff),
         KeyValue(names.OPTIMIZER_FILE_VERSION, "UINT32", 0),
         *fields(OPTIMIZER),
         *fields(STATE[training.optimizer]),
@@ -175,31 +176,19 @@ def _made_keys(ckpt: File, training: Training, recipe: Recipe) -> list[KeyValue]
     return keys
 
 
-def _key_of_field(ckpt: File, key: str, type: str, path: str, lost: dict[str, int]) -> KeyValue:
-    """Return the key with the value of a field, which in a damaged file may be lost, and is 0 then.
-
-    Raises `UnfitError` with a remedy if it is out of range, `UsageError` if a whole file has no such field.
-    """
-    value = ckpt.get(path)
-    if value is None and ckpt.damage is not None:
-        value = lost.get(path, 0)
-    if value is None and type != "BOOL":
-        raise UsageError(f"{ckpt.path} has no field {path!r}, from which {key} is made")
+def _key_of_field(training: Training, key: str, type: str, path: str) -> KeyValue:
+    """Return the key with the value of a field. Raises `UnfitError` with a remedy if it is out of range."""
+    value = training.value(path)
     try:
         return KeyValue(key, type, bool(value) if type == "BOOL" else value)
     except UnfitError as error:
         allowed = INTEGERS[type]
-        words = "ggcp-schema", "edit", ckpt.path, "OUTPUT", f"{path}={max(allowed.start, 0)}"
+        words = "ggcp-schema", "edit", training.model.path, "OUTPUT", f"{path}={max(allowed.start, 0)}"
+        remedy = f"Write a copy with another value: {' '.join(map(shell_word, words))}"
         raise UnfitError(
             f"{path} is {value}, but {key} ({type}) holds {allowed.start} to {allowed.stop - 1}",
-            f"Write a copy with another value: {' '.join(map(shell_word, words))}",
+            remedy if path in training.stated else "",
         ) from error
-
-
-def _known_n_ff(ckpt: File, training: Training) -> int:
-    if not training.model.n_ff:
-        raise UsageError(f"{ckpt.path}: n_ff is unknown, because the model has no layers and n_mult is 0")
-    return training.model.n_ff
 
 
 def _record_of(recipe: Recipe) -> list[KeyValue]:
@@ -215,7 +204,7 @@ def _record_of(recipe: Recipe) -> list[KeyValue]:
     return changes
 
 
-def _kept_keys(gguf: GgufFile, training: Training, recipe: Recipe) -> list[KeyValue]:
+def _kept_keys(training: Training, keys: Iterable[KeyValue], recipe: Recipe) -> list[KeyValue]:
     dimension_count, freq_base = recipe.rotation
     changed = {
         names.RMS_EPSILON: KeyValue(names.RMS_EPSILON, "FLOAT32", recipe.rms_eps),
@@ -224,7 +213,7 @@ def _kept_keys(gguf: GgufFile, training: Training, recipe: Recipe) -> list[KeyVa
     if freq_base is not None:
         changed[names.ROPE_FREQ_BASE] = KeyValue(names.ROPE_FREQ_BASE, "FLOAT32", freq_base)
     changed |= {entry.key: entry for entry in _record_of(recipe)}
-    kept = [changed.pop(key, entry) for key, entry in gguf.key_values.items() if is_copied(gguf.path, entry)]
+    kept = [changed.pop(entry.key, entry) for entry in keys if is_copied(training.model.path, entry)]
     return [*kept, *changed.values()]
 
 

@@ -1,4 +1,4 @@
-"""Compare a GGUF file, by this package or by another program, with the checkpoint it was made from."""
+"""Compare a GGUF file, by this package or by another program, with the file it was made from."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Literal, NamedTuple
 from ggcp_schema.files.compare import Difference, comparable, data_differences, table_differences
 from ggcp_schema.files.json_keys import json_keys
 from ggcp_schema.files.tensor_entries import Progress
-from ggcp_schema.formats.ggcp.checkpoint import Checkpoint
+from ggcp_schema.formats.file import File
 from ggcp_schema.formats.gguf.file import GgufFile
 from ggcp_schema.gguf.compare import extra_keys, key_differences
 from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.gguf.writer import Gguf
 from ggcp_schema.llama import names
+from ggcp_schema.llama.model import Model
 from ggcp_schema.llama.parameters import ORDERS
 from ggcp_schema.llama.rotation import FREQ_BASE, n_rot_of
 from ggcp_schema.llama.training import Training, study
@@ -28,6 +29,10 @@ OPTIONAL_KEYS = (names.HEAD_COUNT_KV, names.VOCAB_SIZE, names.ROPE_SCALE_LINEAR)
 
 SEPARATE_KEYS = (names.RMS_EPSILON, names.ROPE_DIMENSION_COUNT, names.ROPE_FREQ_BASE)
 """Keys that are not compared for equality: any epsilon is allowed, and a rotation can be stated in several ways."""
+
+
+RESTATED_KEYS = (names.NAME, names.SIZE_LABEL, names.QUANTIZATION_VERSION, names.CONTEXT_LENGTH)
+"""Keys of a model that `export` writes anew, as stated or as it computes them."""
 
 
 class Compared(NamedTuple):
@@ -80,22 +85,25 @@ class Verification(NamedTuple):
         return self.output if self.kind == "hf" else None
 
 
-def verify(ckpt: Checkpoint, gguf: GgufFile, progress: Progress | None = None) -> Verification:
-    """Compare all that the checkpoint contains with the GGUF file: keys, types and values, tensor table, every byte.
+def verify(file: File, gguf: GgufFile, progress: Progress | None = None) -> Verification:
+    """Compare what a file contains with the GGUF file made from it: keys, types and values, tensor table, every byte.
 
-    The file may be one to resume from, by any program, or a model to run. Vectors that `convert` wrote in another order
-    or scale are compared through the same permutation and division, value by value. Extra keys are ignored; extra
-    tensors are differences. The epsilon of the RMS norm, which no checkpoint stores, must be a positive number. Raises
-    `UsageError` if no such file can be made from the checkpoint.
+    The GGUF file may be one to resume from, by any program, or a model to run. Vectors that `convert` wrote in another
+    order or scale are compared through the same permutation and division, value by value. Extra keys are ignored; extra
+    tensors are differences. What may be stated anew is not compared: a name, the context length, and the epsilon of the
+    RMS norm, which must be a positive number. Raises `UsageError` if no such file can be made from the file.
     """
     kind = kind_of(gguf)
     if kind == "resume":
-        training = ckpt.training()
-        recipe = recipe_of(ckpt, training, gguf)
-        content, optimizer = resume_content(ckpt, training, recipe), _in_words(recipe)
+        training = file.training()
+        recipe = recipe_of(file, training, gguf)
+        model, content, optimizer = training.model, resume_content(file, training, recipe), _in_words(recipe)
     else:
-        model = ckpt.model()
-        content, optimizer = Gguf(hparam_keys(model), model_tensors(model)), ""
+        model = file.model()
+        tokenizer = file.vocabulary().keys if model.has_vocabulary else ()
+        kept = (entry for entry in model.kept if entry.key in gguf.key_values and entry.key not in RESTATED_KEYS)
+        keys = {entry.key: entry for entry in (*kept, *hparam_keys(model), *tokenizer)}
+        content, optimizer = Gguf([*keys.values()], model_tensors(model)), ""
     expected = [
         entry
         for entry in content.keys
@@ -111,13 +119,13 @@ def verify(ckpt: Checkpoint, gguf: GgufFile, progress: Progress | None = None) -
     wrong_epsilon = [*_epsilon_differences(epsilon)]
     found = [
         *key_differences(gguf, expected),
-        *_rotation_differences(ckpt, gguf),
+        *_rotation_differences(model, gguf),
         *wrong_epsilon,
-        *_vocabulary_differences(ckpt, gguf, required=kind == "model"),
+        *_vocabulary_differences(model, gguf, required=kind == "model"),
         *(item for item in table_differences(gguf.tensors, tensors) if item.name != names.ROPE_FREQS),
     ]
-    if n_params != ckpt.n_params:
-        found.append(Difference("file", "", f"has {n_params} parameters, expected {ckpt.n_params}"))
+    if n_params != model.n_params:
+        found.append(Difference("file", "", f"has {n_params} parameters, expected {model.n_params}"))
     if "trailing" in gguf:
         found.append(Difference("file", "", f"has {gguf['trailing'].nbytes} bytes after its end"))
     found += data_differences(gguf.tensors, tensors, progress)
@@ -125,7 +133,7 @@ def verify(ckpt: Checkpoint, gguf: GgufFile, progress: Progress | None = None) -
     extra = extra_keys(gguf, expected)
     n_keys = sum(entry.key in gguf.key_values for entry in expected) + (names.ROPE_DIMENSION_COUNT in gguf.key_values)
     return Verification(
-        ckpt.path,
+        file.path,
         gguf.path,
         kind,
         Compared(n_keys, len(compared), sum(tensor.nbytes for tensor in compared), n_params),
@@ -147,8 +155,8 @@ def kind_of(gguf: GgufFile) -> Kind:
     return "resume" if training or any(names.is_optimizer(name) for name in gguf.tensors) else "model"
 
 
-def recipe_of(ckpt: Checkpoint, training: Training, gguf: GgufFile) -> Recipe:
-    """Return how the GGUF file was made from the checkpoint, as far as its keys tell.
+def recipe_of(file: File, training: Training, gguf: GgufFile) -> Recipe:
+    """Return how the GGUF file was made from the file, as far as its keys tell.
 
     A file without these keys holds the vectors as they are in the checkpoint; or in order C, if a program dropped the
     keys. Order C is assumed if the checkpoint's order is another one and the vectors agree.
@@ -164,14 +172,14 @@ def recipe_of(ckpt: Checkpoint, training: Training, gguf: GgufFile) -> Recipe:
     if order is None and not recipe.fresh:
         decision = study(training).order
         other = recipe._replace(order=decision.order if decision.is_certain else None)
-        if other.permutes and not _agrees(ckpt, training, gguf, recipe) and _agrees(ckpt, training, gguf, other):
+        if other.permutes and not _agrees(file, training, gguf, recipe) and _agrees(file, training, gguf, other):
             return other
     return recipe
 
 
-def _agrees(ckpt: Checkpoint, training: Training, gguf: GgufFile, recipe: Recipe) -> bool:
+def _agrees(file: File, training: Training, gguf: GgufFile, recipe: Recipe) -> bool:
     """Return True if no vector of the optimizer's state differs from what the recipe gives."""
-    vectors = [entry for entry in resume_content(ckpt, training, recipe).tensors if names.is_optimizer(entry.name)]
+    vectors = [entry for entry in resume_content(file, training, recipe).tensors if names.is_optimizer(entry.name)]
     return next(data_differences(gguf.tensors, vectors), None) is None
 
 
@@ -184,21 +192,20 @@ def _in_words(recipe: Recipe) -> str:
     return ", ".join(changes) or "the optimizer's vectors as in the checkpoint"
 
 
-def _rotation_differences(ckpt: Checkpoint, gguf: GgufFile) -> Iterator[Difference]:
+def _rotation_differences(model: Model, gguf: GgufFile) -> Iterator[Difference]:
     """Compare the rotation that the file states with that of n_rot."""
     if names.ROPE_FREQS in gguf.tensors:
         yield Difference("tensor", names.ROPE_FREQS, "changes the rotation, which no trainer of 2023 did")
     count, base = gguf.value(names.ROPE_DIMENSION_COUNT), gguf.value(names.ROPE_FREQ_BASE, FREQ_BASE)
-    hparams = ckpt.hparams
     if not isinstance(count, int) or not isinstance(base, float):
         wrong = gguf.key_values.get(names.ROPE_FREQ_BASE if isinstance(count, int) else names.ROPE_DIMENSION_COUNT)
         message = f"has type {wrong.type}" if wrong else "is missing"
         yield Difference("key", wrong.key if wrong else names.ROPE_DIMENSION_COUNT, message)
         return
-    as_stored = count == hparams.n_rot and base == FREQ_BASE  # also of an impossible n_rot
-    if not as_stored and n_rot_of(count, base) != hparams.n_rot:
+    as_stored = count == model.n_rot and base == model.freq_base  # also of an impossible n_rot
+    if not as_stored and n_rot_of(count, base) != (n_rot_of(model.n_rot, model.freq_base) or model.n_rot):
         stated = f"{count} with {names.ROPE_FREQ_BASE} {base:g}"
-        message = f"is {stated}, which is not the rotation of n_rot {hparams.n_rot}"
+        message = f"is {stated}, which is not the rotation of n_rot {model.n_rot}"
         yield Difference("key", names.ROPE_DIMENSION_COUNT, message)
 
 
@@ -211,13 +218,12 @@ def _epsilon_differences(entry: KeyValue | None) -> Iterator[Difference]:
         yield Difference("key", names.RMS_EPSILON, f"is {entry.value!r}, expected a positive number")
 
 
-def _vocabulary_differences(ckpt: Checkpoint, gguf: GgufFile, *, required: bool) -> Iterator[Difference]:
+def _vocabulary_differences(model: Model, gguf: GgufFile, *, required: bool) -> Iterator[Difference]:
     tokens = gguf.key_values.get(names.TOKENS)
-    n_vocab = ckpt.hparams.n_vocab
     if tokens is None:
         if required:
             yield Difference("key", names.TOKENS, "is missing")
     elif tokens.type != key_type(names.TOKENS):
         yield Difference("key", names.TOKENS, f"has type {tokens.type}, expected {key_type(names.TOKENS)}")
-    elif isinstance(tokens.value, Collection) and len(tokens.value) != n_vocab:
-        yield Difference("key", names.TOKENS, f"has {len(tokens.value)} tokens, expected {n_vocab}")
+    elif isinstance(tokens.value, Collection) and len(tokens.value) != model.n_vocab:
+        yield Difference("key", names.TOKENS, f"has {len(tokens.value)} tokens, expected {model.n_vocab}")

@@ -76,7 +76,7 @@ def test_the_same_in_words(out: Path) -> None:
     assert first.startswith(f"{out} is a checkpoint to resume from: ")
     assert f" keys, {len(tensors)} tensors, {nbytes:,} bytes of data compared; 22,344 parameters" in first
     assert optimizer == "optimizer: the optimizer's vectors as in the checkpoint"
-    assert epsilon.endswith("e-6 (not stored in the checkpoint)")
+    assert epsilon.endswith("e-6 (not compared)")
     assert verdict == f"same: {IN_ORDER} and {out}"
 
 

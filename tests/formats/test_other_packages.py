@@ -5,24 +5,34 @@ from __future__ import annotations
 import json
 import os
 import re
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cached_property
 from importlib.util import module_from_spec, spec_from_file_location
+from math import prod
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import pytest
 
-from ggcp_schema import File, Format, open_checkpoint
-from ggcp_schema.constructs import Const, Int32ul, Struct
+from ggcp_schema import File, Format, open_file
+from ggcp_schema.constructs import Const, Int32ul, Payload, Struct, this
 from ggcp_schema.errors import UnfitError
+from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats import known_formats
 from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.inspect.hexpat import pattern
 from ggcp_schema.inspect.kaitai import described
+from ggcp_schema.llama import keys
+from ggcp_schema.llama.eras import Evidence
+from ggcp_schema.llama.model import Model
+from ggcp_schema.llama.names import is_optimizer, tensor_name
 from ggcp_schema.llama.training import Training
+from ggcp_schema.llama.vocabulary import Token, Vocabulary
+from ggcp_schema.schema.inference import ADAM
 from tests.browse.driver import Browser, browse
 from tests.helpers import FIXTURES, run_cli
 
@@ -30,6 +40,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 PAGE = (ROOT / "docs/FORMATS.md").read_text("utf-8")
 ENTRY_POINT = 'toy = "toy_format:FORMAT"'
+
+TRAINED = FIXTURES / "twin-adam.v1.ggcp"
+SIZES = ("n_vocab", "n_embd", "n_head", "n_layer", "n_ff", "n_rot")
+COUNTS = ("train_its", "train_samples", "train_tokens", "iteration", "past")
 
 COMMANDS = {  # each with the exit codes for a whole file and a damaged one
     ("info", "FILE"): (0, 4),
@@ -140,24 +154,99 @@ def test_records_without_a_name_are_called_after_their_fields() -> None:
     assert "point_item point" in pattern(made)
 
 
-def test_a_training_without_the_fields_that_keys_are_made_from_is_refused(tmp_path: Path) -> None:
-    """And at once: that it is none of the numbers that a key can hold must not be found out by trying all."""
+def test_a_key_of_no_number_is_refused_at_once() -> None:
+    """That it is none of the numbers that a key can hold must not be found out by trying all."""
     with pytest.raises(UnfitError, match="None is out of range for UINT32"):
         KeyValue("a.key", "UINT32", None)
 
-    class ToyFile(File):
-        def training(self) -> Training:
-            return training
 
-    (tmp_path / "x.toy").write_bytes(b"TOY1")
-    made = Format("toy", b"TOY1", Struct("magic" / Const(b"TOY1")), "toy file", ToyFile)
-    others = mock.patch("ggcp_schema.formats._others", return_value=[made])
-    with others, open_checkpoint(FIXTURES / "alice.ggcp") as ckpt:
+class ToyFile(File):
+    """A checkpoint of another package: the text of a JSON table, and the data behind it."""
+
+    def _tensors(self) -> Iterator[Tensor]:
+        at = self.container.table.offset + self.container.table.nbytes
+        for name, shape in self.table["tensors"].items():
+            nbytes = 4 * prod(shape)
+            yield Tensor(name, name, tuple(shape), at, nbytes, self.source)
+            at += nbytes
+
+    @cached_property
+    def table(self) -> dict[str, Any]:
+        extent = self.container.table
+        return dict(json.loads(self.source.read(extent.offset, extent.nbytes)))
+
+    def names_of(self, tensor: Tensor) -> tuple[str | None, str | None, str | None]:
+        kind = ADAM if is_optimizer(tensor.path) else None
+        return tensor.path, tensor_name(tensor.path, kind), kind
+
+    def model(self) -> Model:
+        return Model(
+            self.path, **self.table["sizes"], tensors=self.model_tensors, evidence=Evidence(), has_vocabulary=True
+        )
+
+    def training(self) -> Training:
+        return Training(self.model(), self.state_tensors, ADAM, **self.table["counts"], stated=self.table["stated"])
+
+    def vocabulary(self) -> Vocabulary:
+        return Vocabulary.of(self.path, "toy", [Token(*token) for token in self.table["tokens"]], {"bos": 1, "eos": 2})
+
+
+@pytest.fixture
+def toy_checkpoint(tmp_path: Path) -> Iterator[Path]:
+    """The training and the vocabulary of a ggcp file and a GGUF file, in the format of another package."""
+    path = tmp_path / "x.toy"
+    with open_file(TRAINED) as ckpt, open_file(FIXTURES / "vocab.gguf") as vocabulary:
         training = ckpt.training()
-        assert run_cli("info", "x.toy", cwd=tmp_path).returncode == 0
-        result = run_cli("convert", "x.toy", "out.gguf", cwd=tmp_path)
-    assert (result.returncode, os.listdir(tmp_path)) == (2, ["x.toy"])
-    assert "x.toy has no field 'train_its', from which training.iteration_count is made" in result.stderr
+        tensors = {name: tensor for name, tensor in ckpt.tensors.items() if not tensor.is_null}
+        table = {
+            "sizes": {name: getattr(training.model, name) for name in SIZES},
+            "counts": {name: getattr(training, name) for name in COUNTS},
+            "stated": {path: training.stated[path] for _, _, path in keys.STATE[ADAM]},
+            "tokens": vocabulary.vocabulary().tokens,
+            "tensors": {name: tensor.shape for name, tensor in tensors.items()},
+        }
+        text = json.dumps(table).encode()
+        data = b"".join(tensor.array().tobytes() for tensor in tensors.values())
+        path.write_bytes(b"TOY2" + struct.pack("<II", len(text), len(data)) + text + data)
+    schema = Struct(
+        "magic" / Const(b"TOY2"),
+        "n_table" / Int32ul,
+        "n_data" / Int32ul,
+        "table" / Payload(this.n_table, ["B"]),
+        "data" / Payload(this.n_data, ["B"]),
+    )
+    with mock.patch("ggcp_schema.formats._others", return_value=[Format("toy", b"TOY2", schema, "toy file", ToyFile)]):
+        yield path
+
+
+def test_a_checkpoint_of_another_package_has_all_views(toy_checkpoint: Path, tmp_path: Path) -> None:
+    """What is made of it is what is made of a ggcp file with the same training."""
+    for command in (
+        "info x.toy",
+        "stats x.toy",
+        "validate --data x.toy",
+        f"diff x.toy {TRAINED}",
+        "convert x.toy own.gguf --verify",
+        "verify x.toy own.gguf",
+        "diff x.toy own.gguf",
+        "export x.toy model.gguf --context-length 32 --verify",
+        "verify x.toy model.gguf",
+        "verify model.gguf model.gguf",
+        "export --to hf x.toy hf --context-length 32 --verify",
+        "verify x.toy hf",
+    ):
+        result = run_cli(*command.split(), cwd=tmp_path)
+        assert result.returncode == 0, (command, result.stdout, result.stderr)
+    assert "--vocab" not in run_cli("info", "x.toy", cwd=tmp_path).stdout  # which it contains
+    run_cli("convert", str(TRAINED), "theirs.gguf", cwd=tmp_path)
+    with open_file(tmp_path / "own.gguf") as own, open_file(tmp_path / "theirs.gguf") as theirs:
+        differ = {key for key, entry in own.key_values.items() if theirs.key_values.get(key) != entry}
+        assert own.key_values.keys() == theirs.key_values.keys()
+        of_writer = {"ggcp.writers", "ggcp.rms_epsilon_certain", "llama.attention.layer_norm_rms_epsilon"}
+        assert differ == of_writer  # the layout of a ggcp file tells more of it
+        assert {name: tensor.array().tobytes() for name, tensor in own.tensors.items()} == {
+            name: tensor.array().tobytes() for name, tensor in theirs.tensors.items()
+        }
 
 
 @pytest.mark.usefixtures("installed")

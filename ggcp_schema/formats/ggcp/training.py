@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ggcp_schema.llama.context import context_of
 from ggcp_schema.llama.eras import Evidence
+from ggcp_schema.llama.keys import COUNTS, OPTIMIZER, STATE
 from ggcp_schema.llama.model import Model
 from ggcp_schema.llama.names import n_tensors
 from ggcp_schema.llama.training import Training, modification_date
@@ -31,6 +32,7 @@ def training_of_checkpoint(ckpt: Checkpoint) -> Training:
         past=optimizer.past,
         n_iter=optimizer.params.adam.n_iter if optimizer.params and optimizer.type == ADAM else None,
         n_threads=optimizer.params.n_threads if optimizer.params else None,
+        stated=_stated(ckpt, optimizer.type),
     )
 
 
@@ -45,7 +47,14 @@ def training_of_model(ckpt: Checkpoint) -> Training:
         train_tokens=ckpt.get("train_tokens") or 0,
         iteration=0,
         past=ckpt.get("optimizer.past") or 0,
+        stated=_stated(ckpt, ADAM),
     )
+
+
+def _stated(ckpt: Checkpoint, optimizer: str) -> dict[str, Any]:
+    """Return the values of the fields that a GGUF file has keys for; damage may hide some."""
+    values = {path: ckpt.get(path) for _, _, path in (*COUNTS, *OPTIMIZER, *STATE[optimizer])}
+    return {path: value for path, value in values.items() if value is not None}
 
 
 def evidence_of(ckpt: Checkpoint) -> Evidence:

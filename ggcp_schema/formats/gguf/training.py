@@ -71,6 +71,7 @@ def _training(gguf: GgufFile, model: Model, state: Mapping[str, Tensor], optimiz
         divided=keys.count(names.CONVERTED_SCALE),
         divided_exactly=gguf.value(names.CONVERTED_SCALE_CERTAIN) is True,
         reordered=names.CONVERTED_FROM_ORDER in gguf.key_values,
+        keys=tuple(gguf.key_values.values()),
     )
 
 
