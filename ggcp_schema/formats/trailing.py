@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from construct import Container
 
@@ -11,6 +11,7 @@ from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import Finding
 from ggcp_schema.schema.ggml import UNQUANTIZED, type_name
 
+FEW = 1 << 16  # bytes that are read at once
 LINE_ENDS = b"\r\n\x1a"
 
 
@@ -39,7 +40,27 @@ def doubtful_end(source: Source, container: Container) -> FieldError | None:
     trailing, records = container["trailing"], container["tensors"]
     if trailing is None:
         return None
-    before, added = source.read(trailing.offset - 1, 1), source.read(trailing.offset, trailing.nbytes)
+    added = source.read(trailing.offset, trailing.nbytes)
     ends_in_float = not records or type_name(records[-1]["type"]) in UNQUANTIZED
-    is_added = not added.strip(LINE_ENDS) or (not added.strip(b"\0") and before != b"\0")
-    return None if ends_in_float and is_added else may_belong_before(container)
+    is_line_end = ends_in_float and not added.strip(LINE_ENDS)
+    is_added = is_line_end or (not added.strip(b"\0") and _ends_before(source, trailing.offset, records))
+    return None if is_added else may_belong_before(container)
+
+
+def zeros_follow(source: Source, error: FieldError) -> bool:
+    """Return True if only zeros follow the last record that was read, and none of them can be its own.
+
+    Whether they are in place of more records is another question.
+    """
+    records = [record for record in (error.partial or {}).get("tensors") or () if "_size" in record]
+    is_header = error.steps[:1] == ["tensors"] and error.steps[2:] == ["n_dims"]
+    if not is_header or not _ends_before(source, error.offset, records):
+        return False
+    left = source.size - error.offset
+    return source.zeros_at_end() <= error.offset if left > FEW else not source.read(error.offset, left).strip(b"\0")
+
+
+def _ends_before(source: Source, offset: int, records: Sequence[Container]) -> bool:
+    """Return True if the last of these records ends where zeros begin: its last number is not 0."""
+    ends_in_float = not records or type_name(records[-1]["type"]) in UNQUANTIZED
+    return ends_in_float and source.read(offset - 1, 1) != b"\0"

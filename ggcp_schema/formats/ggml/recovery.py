@@ -16,7 +16,7 @@ from ggcp_schema.formats.ggcp.headers import GGCP
 from ggcp_schema.formats.ggcp.joints import NAMED, Bytes
 from ggcp_schema.formats.ggcp.named import Names, Series, doubtful_name
 from ggcp_schema.formats.ggcp.named import recover as recovered
-from ggcp_schema.formats.trailing import doubtful_end
+from ggcp_schema.formats.trailing import doubtful_end, zeros_follow
 from ggcp_schema.llama.names import llama_name
 from ggcp_schema.schema.ggml import GGML_TYPES, GGML_TYPES_UNTIL_V2
 from ggcp_schema.schema.ggml_model import GGJT, GGMF, GGML
@@ -62,7 +62,7 @@ def doubt(source: Source, container: Container) -> FieldError | None:
 def recover(source: Source, error: FieldError) -> Recovered | None:
     """Return what can be read of a file whose parse ended with an error; None if that is no more."""
     container = error.partial
-    if not container or "hparams" not in container:
+    if not container or "hparams" not in container or zeros_follow(source, error):
         return None
     series = series_of(container)
     names = Names(Bytes(source), series, LEAST)

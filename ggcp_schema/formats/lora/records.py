@@ -16,6 +16,7 @@ from ggcp_schema.formats.ggcp.named import Names, Series, recover
 from ggcp_schema.formats.ggcp.places import SEARCHED_FIRST, Places
 from ggcp_schema.formats.lora.ggcl import GGCL
 from ggcp_schema.formats.lora.ggla import GGLA, TYPES
+from ggcp_schema.formats.trailing import zeros_follow
 from ggcp_schema.llama.names import field_path, llama_field_path, llama_name, tensor_name
 from ggcp_schema.schema.inference import V1
 
@@ -61,6 +62,8 @@ ADAPTER = Series(HEAD, TYPES, re.compile(rb"[\w.]+\.weight\.lora[AB]"), b".weigh
 
 def recover_adapter(source: Source, error: FieldError) -> Recovered | None:
     """Return what can be read of a ggla file whose parse ended with an error; None if that is no more."""
+    if zeros_follow(source, error):
+        return None
     places = find_adapter(source)
     found = recover(source, error, GGLA, places)
     if found is not None and places is not None and places.is_head_lost:
