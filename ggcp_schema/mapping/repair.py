@@ -15,7 +15,9 @@ from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats import format_of
 from ggcp_schema.formats.ggcp.headers import COUNTS, GGCP, RAW, Record
+from ggcp_schema.formats.ggcp.joints import Bytes
 from ggcp_schema.formats.ggcp.places import Places, find_places
+from ggcp_schema.formats.ggcp.state import is_certain_end
 from ggcp_schema.llama.adam import AdamParams
 from ggcp_schema.llama.names import STATE
 from ggcp_schema.llama.repair import value_changes
@@ -64,7 +66,10 @@ def _places(source: Source) -> Places:
     if places is None or state is None or places.moved or places.is_head_lost or places.is_version_lost:
         fits = False
     else:
-        fits = state.end + state.block.tail == source.size and places.found >= TRUSTED * len(places.joints)
+        end = state.end + state.block.tail
+        added = source.size - end  # bytes after the end of the checkpoint
+        ends = not added or (added > 0 and is_certain_end(Bytes(source), state.end, state.block.tail))
+        fits = ends and places.found >= TRUSTED * len(places.joints)
     if places is None or not fits:
         kind = format_of(source)  # a file of no known format is named
         raise UsageError(

@@ -148,3 +148,14 @@ def test_numbers_that_the_records_tell_are_taken_back_and_no_others(tmp_path: Pa
         told = offset in (0, 4, 20, 24, 36)  # the magic, the version, n_vocab, n_embd, n_layer
         assert (out.exists() and out.read_bytes() == whole) == told, offset
         out.unlink(missing_ok=True)
+
+
+def test_a_byte_after_the_end_keeps_nothing_from_being_taken_back(tmp_path: Path) -> None:
+    """The numbers before it are the losses, so that it is no byte of the checkpoint; it stays."""
+    path, out = tmp_path / "in.ggcp", tmp_path / "out"
+    whole = V0.read_bytes()
+    path.write_bytes(whole[:28_672] + bytes(4096) + whole[32_768:] + b"\n")
+    run_cli("repair", path, out, check=True)
+    assert out.read_bytes() == whole + b"\n"
+    path.write_bytes(whole[:28_672] + bytes(4096) + whole[32_768:200_000] + b"\n" + whole[200_000:])
+    assert run_cli("repair", path, out, "--force").returncode == 2

@@ -12,7 +12,7 @@ from ggcp_schema.formats.file import Recovered
 from ggcp_schema.formats.ggcp.headers import COUNTS, Kind
 from ggcp_schema.formats.ggcp.joints import Bytes
 from ggcp_schema.formats.ggcp.places import SEARCHED_FIRST, Places, find_places
-from ggcp_schema.formats.ggcp.state import are_losses_and_counts, numbers_after
+from ggcp_schema.formats.ggcp.state import is_certain_end
 from ggcp_schema.formats.trailing import may_belong_before
 
 SIZES = "n_mult", "n_head", "n_rot"  # which no shape tells
@@ -46,9 +46,8 @@ def doubt(source: Source, checkpoint: Container) -> FieldError | None:
         return None
     optimizer = checkpoint["optimizer"]
     size = 24 if "lmal" in optimizer["state"] else 12
-    losses, counts = numbers_after(Bytes(source), trailing.offset - size, size)
     is_certain = optimizer["inference"] is None or optimizer["inference"].confirmed
-    if is_certain and any(losses) and are_losses_and_counts(losses, counts):
+    if is_certain and is_certain_end(Bytes(source), trailing.offset - size, size):
         return None
     return may_belong_before(checkpoint)
 

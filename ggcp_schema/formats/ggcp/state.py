@@ -109,6 +109,12 @@ def are_losses_and_counts(losses: Sequence[float], counts: Sequence[int]) -> boo
     )
 
 
+def is_certain_end(file: Bytes, start: int, size: int) -> bool:
+    """Return True if the numbers after the state's tensors are losses and counts, which bytes of no other place are."""
+    losses, counts = numbers_after(file, start, size)
+    return any(losses) and are_losses_and_counts(losses, counts)
+
+
 def _values(block: Block, past: int, lbfgs_m: int, n_params: int) -> dict[int, bytes]:
     """Return the fields of the optimizer block that follow from others, by their offsets in it."""
     values = {0: block.version, block.past: past, block.lbfgs_m: lbfgs_m}
