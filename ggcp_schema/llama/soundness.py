@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ from ggcp_schema.files.tensor import AT_ONCE, Tensor, stream_pieces, stream_valu
 from ggcp_schema.llama.adam import AdamParams, largest_root
 from ggcp_schema.llama.lbfgs import changed_steps
 from ggcp_schema.llama.parameters import ORDERS, Layout
-from ggcp_schema.llama.runs import Run, Runs, joined
+from ggcp_schema.llama.runs import KEPT, Run, Runs, joined
 from ggcp_schema.llama.state import RULES, State, Unsound, order_of_x, place_text
 
 Floats = npt.NDArray[np.float32]
@@ -210,6 +211,10 @@ class Watch:
     def findings(self) -> list[Unsound]:
         """Return what has been found so far, in file order."""
         found = self.state.zero_losses()
+        if self._among_zeros:
+            self.runs["nonzero-in-x", "x"] = odd = Runs()
+            for run in self._among_zeros:
+                odd.add(run.start, np.ones(len(run), bool))
         reported: dict[str, list[Run]] = {}
         for rule in RULES:  # the rules that compare come last, and only report what no other has reported
             for name in [name for other, name in self.runs if other == rule]:
@@ -238,7 +243,7 @@ class Watch:
         """Return True if a run is no proof, since genuine files have such."""
         tensor = self.state.tensor(name)
         if rule == "zeros-in-x":
-            return len(run) == tensor.n_elements
+            return len(run) == tensor.n_elements or bool(self._among_zeros)
         if rule == "zeros-in-weights":
             return name == "tok_embeddings" and self.state.iterations > FADES
         if rule == "zeros-in-m":
@@ -247,6 +252,15 @@ class Watch:
                 return False
             return self._may_be_embeddings(run) and not self._breaks_a_row(tensor, run)
         return False
+
+    @cached_property
+    def _among_zeros(self) -> list[Run]:
+        """The values of x that are not 0, if x begins and ends in zeros and no pages of it can be between them."""
+        zeros = self.runs["zeros-in-x", "x"].kept if ("zeros-in-x", "x") in self.runs else []
+        if not zeros or len(zeros) == KEPT or zeros[0].start or zeros[-1].stop != self.state.vectors["x"].n_elements:
+            return []
+        between = [Run(one.stop, other.start) for one, other in pairwise(zeros)]
+        return between if all(len(run) < LEAST for run in between) else []
 
     def _breaks_a_row(self, m: Tensor, run: Run) -> bool:
         """Return True if the run begins or ends inside of a row whose next value has not faded.

@@ -22,6 +22,7 @@ RULES = {
     "huge": "a value that no training with a finite loss reaches",
     "zeros-in-weights": "a run of zeros in the weights",
     "zeros-in-x": "a run of zeros in x, which holds the weights too",
+    "nonzero-in-x": "x is zero in all other places",
     "zeros-in-m": "a run of zeros in m where v is not zero",
     "m-without-v": "m is not zero where v is zero",
     "m-exceeds-v": "m is larger than gradients with this mean square can make it",

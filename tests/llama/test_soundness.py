@@ -144,6 +144,19 @@ def test_a_lora_matrix_of_zeros_is_no_finding(tmp_path: Path) -> None:
         )
 
 
+def test_a_flipped_bit_among_zeros_of_x_is_odd_and_the_zeros_are_not(tmp_path: Path) -> None:
+    """Pages that are lost leave whole pages between them: of an x that has some, all the zeros are lost values."""
+    path = FIXTURES / "twin-adam.v0.ggcp"
+    start, count = offset_of(path, f"{STATE}x"), 1280
+    flipped = offset_of(path, f"{STATE}x", 1160)
+    (finding,) = found_in(damaged(path, flipped, b"\0\0\0\x40", tmp_path))
+    assert (finding.rule, finding.start, finding.stop) == ("nonzero-in-x", flipped, flipped + 4)
+    with open_file(V0) as file:
+        weights = file.tensors[f"{STATE}x"].array().ravel()[:count].tobytes()
+    rules = {finding.rule for finding in found_in(damaged(path, start + 4 * 1024, weights, tmp_path))}
+    assert rules == {"zeros-in-x"}
+
+
 def test_zeros_that_are_no_page_are_not_called_one(tmp_path: Path) -> None:
     start = offset_of(V1, "output", 100)
     (finding,) = found_in(damaged(V1, start, bytes(400), tmp_path))
