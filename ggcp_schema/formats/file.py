@@ -229,6 +229,9 @@ class File:
         headers = self.size - model - optimizer - waste
         return {"model": model, "optimizer": optimizer, "waste": waste, "headers": headers}
 
+    def check_all_in_one(self) -> None:
+        """Check that the file is no part of several. Raises `UsageError`, which says how they are joined."""
+
     def training(self) -> Training:
         """Return the state of a training. Raises `UsageError` if the file has none, the damage if it is not whole."""
         raise self._lacks("not a checkpoint")

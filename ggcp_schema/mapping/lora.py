@@ -106,6 +106,7 @@ def base_of(file: File) -> Base:
     """Return the model in a file. Raises the damage of a damaged file, and `UsageError` if there is no llama model."""
     if file.damage is not None:
         raise file.damage.again()
+    file.check_all_in_one()
     keys = file.key_values
     n_head = (file.facts().get("hparams") or {}).get("n_head")
     n_head_kv = keys[names.HEAD_COUNT_KV].value if names.HEAD_COUNT_KV in keys else n_head

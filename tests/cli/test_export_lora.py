@@ -304,6 +304,13 @@ def test_info_proposes_commands_that_run(path: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir())
 
 
+def test_a_base_that_is_a_part_of_a_split_file_must_be_joined(tmp_path: Path) -> None:
+    part = FIXTURES / "strange" / "shard" / "m-00001-of-00003.gguf"
+    result = run_cli("export", ADAPTER, tmp_path / "out", "--base", part, "--norms", "ignore")
+    assert result.returncode == 2
+    assert "is part 1 of 3 of a split GGUF file\nJoin the parts: `llama-gguf-split --merge" in result.stderr
+
+
 # Damage ----------------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ggcp_schema.constructs import LazyList, counted
-from ggcp_schema.errors import GgcpError
+from ggcp_schema.errors import GgcpError, UsageError
 from ggcp_schema.formats.file import Finding
 from ggcp_schema.formats.gguf.keys import Keys
 from ggcp_schema.llama import names
@@ -96,6 +96,13 @@ def part_of(gguf: GgufFile) -> tuple[int, int] | None:
     """Return the number of this part of a split file, from 1, and the number of parts; None if it is not split."""
     no, count = gguf.value(SPLIT_NO), gguf.value(SPLIT_COUNT)
     return (no + 1, count) if isinstance(no, int) and isinstance(count, int) and count > 1 else None
+
+
+def check_not_split(gguf: GgufFile) -> None:
+    """Check that the file is no part of a split file. Raises `UsageError`."""
+    if part := part_of(gguf):
+        what = "part {} of {} of a split GGUF file".format(*part)
+        raise UsageError(f"{gguf.path} is {what}", "Join the parts: `llama-gguf-split --merge FIRST-PART OUTPUT`.")
 
 
 def _parts(gguf: GgufFile) -> list[tuple[int, str]]:

@@ -286,6 +286,12 @@ class GgufFile(File):
 
         return vocabulary_of_gguf(self)
 
+    def check_all_in_one(self) -> None:
+        """Check that the file is no part of a split file. Raises `UsageError`."""
+        from ggcp_schema.formats.gguf.contents import check_not_split
+
+        check_not_split(self)
+
     def model_training(self) -> Training:
         """Return a training without an optimizer's state. Raises the damage if the model or a header is not whole."""
         from ggcp_schema.formats.gguf.training import training_of_model

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ggcp_schema.errors import UsageError
 from ggcp_schema.formats.file import CHECKPOINT_NEEDED
-from ggcp_schema.formats.gguf.contents import part_of
+from ggcp_schema.formats.gguf.contents import check_not_split
 from ggcp_schema.formats.gguf.keys import Keys
 from ggcp_schema.gguf.entries import is_copied
 from ggcp_schema.llama import names
@@ -107,9 +107,7 @@ def evidence_of_gguf(gguf: GgufFile) -> Evidence:
 
 def check_whole_model(gguf: GgufFile) -> None:
     """Check that a GGUF file is a whole one of the llama architecture, and not of finetune. Raises `UsageError`."""
-    if part := part_of(gguf):
-        what = "part {} of {} of a split GGUF file".format(*part)
-        raise UsageError(f"{gguf.path} is {what}", "Join the parts: `llama-gguf-split --merge FIRST-PART OUTPUT`.")
+    check_not_split(gguf)
     if gguf.value(names.ARCHITECTURE) != "llama":
         raise Keys(gguf).unexpected(names.ARCHITECTURE, "'llama'")
     kind = gguf.value(names.TRAINING_TYPE, names.TRAIN_MODEL)
