@@ -37,7 +37,7 @@ def browse(
 
     Example: ggcp-schema browse alice.ggcp --vocab tokenizer.gguf
     """
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if not (sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty()):  # Textual draws on stderr
         raise UsageError(
             "browse needs a terminal", f"Run `ggcp-schema dump {shell_word(str(file))}` to print the fields."
         )
