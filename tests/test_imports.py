@@ -38,3 +38,33 @@ def names_of(module: str) -> set[str]:
         else:
             found |= {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
     return found
+
+
+PACKAGE = ROOT / "ggcp_schema"
+FORMATS = PACKAGE / "formats"
+FAMILIES = {path.parent.name for path in FORMATS.glob("*/__init__.py")}
+ALLOWED = {
+    "__init__.py": {"ggcp"},  # the return type of `open_checkpoint`, for type checkers
+    "formats/__init__.py": {"ggcp"},  # the registry; as above
+    "cli/verify.py": {"gguf"},  # its outputs are GGUF files
+    "gguf/compare.py": {"gguf"},  # as above
+    "gguf/writer.py": {"gguf"},  # as above: it reads what it wrote
+    "mapping/verify.py": {"gguf"},  # as above
+    "huggingface/sentencepiece_writer.py": {"sentencepiece"},  # an output too
+    "mapping/vocabulary.py": {"sentencepiece"},  # no format of the registry: it has no magic
+    "mapping/repair.py": {"ggcp"},  # a header is written anew, which is possible for ggcp files only
+}
+"""The families of formats that a module outside of them imports, with the reason."""
+
+
+def test_no_other_module_outside_of_a_format_imports_it():
+    found: dict[str, set[str]] = {}
+    for path in PACKAGE.rglob("*.py"):
+        own = path.relative_to(FORMATS).parts[0] if path.is_relative_to(FORMATS) else ""
+        if own in FAMILIES:
+            continue
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            module = str(node.module).split(".") if isinstance(node, ast.ImportFrom) else []
+            if module[:2] == ["ggcp_schema", "formats"] and module[2:3] and module[2] in FAMILIES:
+                found.setdefault(path.relative_to(PACKAGE).as_posix(), set()).add(module[2])
+    assert found == ALLOWED
