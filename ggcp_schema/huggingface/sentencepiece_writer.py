@@ -39,13 +39,7 @@ def sentencepiece_model(vocabulary: Vocabulary) -> bytes:
 
     Raises `UsageError` if sentencepiece could not load the model.
     """
-    counts = Counter(token.type for token in vocabulary.tokens)
-    if counts[BYTE] not in (0, N_BYTES):
-        found = f"{counts[BYTE]} tokens of the type byte, but a sentencepiece model has all {N_BYTES} or none"
-        raise UsageError(f"the vocabulary has {found}", ANOTHER)
-    if counts[UNKNOWN] > 1 or counts[UNKNOWN] + counts[BYTE] == 0:
-        found = f"{counts[UNKNOWN]} tokens of the type unknown, but a sentencepiece model has 1"
-        raise UsageError(f"the vocabulary has {found}", ANOTHER)
+    counts = checked_types(vocabulary)
     trainer = [
         _number(MODEL_TYPE, next(number for number, name in MODEL_TYPES.items() if name == "bpe")),
         _number(VOCAB_SIZE, len(vocabulary.tokens)),
@@ -68,6 +62,18 @@ def sentencepiece_model(vocabulary: Vocabulary) -> bytes:
         out += _bytes(PIECES, _piece(text, token))
     out += _bytes(TRAINER_SPEC, b"".join(trainer)) + _bytes(NORMALIZER_SPEC, b"".join(normalizer))
     return bytes(out)
+
+
+def checked_types(vocabulary: Vocabulary) -> Counter[int]:
+    """Return how many tokens there are of each type. Raises `UsageError` if no sentencepiece model has so many."""
+    counts = Counter(token.type for token in vocabulary.tokens)
+    if counts[BYTE] not in (0, N_BYTES):
+        found = f"{counts[BYTE]} tokens of the type byte, but a sentencepiece model has all {N_BYTES} or none"
+        raise UsageError(f"the vocabulary has {found}", ANOTHER)
+    if counts[UNKNOWN] > 1 or counts[UNKNOWN] + counts[BYTE] == 0:
+        found = f"{counts[UNKNOWN]} tokens of the type unknown, but a sentencepiece model has 1"
+        raise UsageError(f"the vocabulary has {found}", ANOTHER)
+    return counts
 
 
 def _piece(text: str, token: Token) -> bytes:

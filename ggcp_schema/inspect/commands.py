@@ -66,7 +66,7 @@ def _uses(summary: Summary, path: str) -> Iterator[Line]:
             and not any(finding.path == "convert" for finding in summary.findings)
         ):
             yield Line("train on", f"ggcp-schema convert {path}")
-        if summary.has_model:
+        if summary.has_model and summary.makes_folder:
             yield Line("in PyTorch", _export(summary, " --to hf"))
     elif summary.n_tokens and not summary.n_params:
         yield Line("run", f"ggcp-schema export CHECKPOINT --vocab {path}")

@@ -25,6 +25,7 @@ from ggcp_schema.schema.inference import Inference, Layout, OptimizerType
 
 if TYPE_CHECKING:
     from ggcp_schema.llama.adapter import Adapter
+    from ggcp_schema.llama.model import Model
 
 State = Literal["whole", "damaged", "unsound"]
 NffSource = Literal["shape", "n-mult", "stored"]
@@ -87,6 +88,7 @@ class Summary(NamedTuple):
         rms_eps: the epsilon of the RMS norm: stored, or that of the era.
         adapter: the LoRA adapter that the file contains.
         has_model: True if the file contains a whole model that can be exported.
+        makes_folder: False if its vocabulary is none that a folder can have.
         runs: True if llama.cpp runs the file as it is.
         unsound: what its program cannot have written; None if the values were not examined.
         details: what only files of this format have, each with a label.
@@ -123,6 +125,7 @@ class Summary(NamedTuple):
     damage: MalformedError | None = None
     adapter: Adapter | None = None
     has_model: bool = False
+    makes_folder: bool = True
     runs: bool = False
     unsound: tuple[Unsound, ...] | None = None
     details: tuple[Line, ...] = ()
@@ -172,7 +175,7 @@ class Summary(NamedTuple):
 
 def facts(file: File) -> Summary:
     """Summarize a file without its condition and the advice."""
-    stated = file.facts()
+    stated, runs = file.facts(), file.runs
     training, conclusions = study_of(file)
     evidence = file.evidence()
     era = conclusions.era if conclusions else conclude(evidence) if evidence else None
@@ -199,7 +202,8 @@ def facts(file: File) -> Summary:
         order=None if conclusions is None else conclusions.order,
         scale=None if conclusions is None else conclusions.scale,
         has_model=model is not None,
-        runs=file.runs,
+        makes_folder=model is not None and (runs or _makes_folder(file, model)),
+        runs=runs,
         unsound=None if losses is None else _zero_losses(file, losses),
         findings=(*file.findings, *_refusals(file, training)),
         damage=file.damage,
@@ -221,6 +225,19 @@ def _model_of(file: File) -> Model | None:
         return file.model()
     except GgcpError:
         return None
+
+
+def _makes_folder(file: File, model: Model) -> bool:
+    """Return False if the vocabulary of the model is none that a folder can have."""
+    if not model.has_vocabulary:
+        return True
+    from ggcp_schema.huggingface.sentencepiece_writer import checked_types
+
+    try:
+        checked_types(file.vocabulary())
+    except GgcpError:
+        return False
+    return True
 
 
 def _refusals(file: File, training: Training | None) -> Iterator[Finding]:

@@ -20,7 +20,7 @@ from ggcp_schema.errors import shell_word
 from ggcp_schema.inspect.damage import missing_tensors
 from ggcp_schema.inspect.summary import summarize, summary_lines
 from tests.builder import build_checkpoint
-from tests.helpers import FIXTURES, GENUINE, ONE_OF_EACH, ORDERS, expected_resume
+from tests.helpers import FIXTURES, GENUINE, ONE_OF_EACH, ORDERS, expected_resume, run_cli
 from tests.samples import GGML_KINDS, sample
 from tests.strategies import checkpoints
 
@@ -213,7 +213,7 @@ def test_a_checkpoint_that_contains_its_vocabulary_is_a_checkpoint(tmp_path):
     summary = summary_of(tmp_path / "trainer.gguf")
     assert (summary.kind, summary.n_tokens) == ("gguf-resume", 320)
     exports = [command for command in summary.next if "export" in command]
-    assert len(exports) == 2
+    assert len(exports) == 1  # and no folder: the tokenizer is not stated
     assert not any("--vocab" in export or "--context-length" in export for export in exports)
 
 
@@ -403,3 +403,15 @@ def test_what_only_states_an_optimizer_is_of_a_training(tmp_path):
     writer.write_kv_data_to_file()
     writer.close()
     assert summary_of(tmp_path / "x.gguf").kind == "gguf-resume"
+
+
+def test_no_folder_is_offered_that_would_be_refused(tmp_path):
+    """A sentencepiece model has a token for each byte, or for none."""
+    genuine, path = FIXTURES / "truth" / "jan24-D.gguf", tmp_path / "odd.gguf"
+    data, types = genuine.read_bytes(), struct.pack("<256i", *[6] * 256)
+    assert data.count(types) == 1
+    path.write_bytes(data.replace(types, struct.pack("<256i", 1, *[6] * 255)))
+    for file, is_offered in ((genuine, True), (path, False)):
+        assert any(" --to hf " in command for command in summary_of(file).next) is is_offered
+        result = run_cli("export", "--to", "hf", file, tmp_path / "out", "--dry-run")
+        assert (result.returncode == 0) is is_offered
