@@ -298,6 +298,9 @@ def identify(head: bytes, size: int | None = None) -> tuple[str, str]:
 QUOTED = re.compile(rb"(pcgg|GGUF|tjgg|fmgg|lcgg|algg)=0[0-3]=00")
 
 
+RETURNS_ADDED = f"Its line ends were changed: a carriage return was put before each line feed. {UNIX}"
+
+
 def altered(sample: bytes) -> str:
     """Return how a file of binary data was changed on its way, with the remedy; empty if the bytes do not prove it.
 
@@ -309,7 +312,7 @@ def altered(sample: bytes) -> str:
     line_feeds, returns = sample.count(b"\n"), sample.count(b"\r")
     least = 4 if sample.count(b"\r\n\0") > 1 else 20  # in a number, not in a text that may really have such line ends
     if line_feeds >= least and sample.count(b"\r\n") == line_feeds:
-        return f"Its line ends were changed: a carriage return was put before each line feed. {UNIX}"
+        return RETURNS_ADDED
     if line_feeds >= 40 and not returns:
         return f"Its line ends were changed: the carriage returns were taken out. {BINARY}"
     if sample.count(b"\xef\xbf\xbd") >= 8:

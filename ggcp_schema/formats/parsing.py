@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from io import BytesIO
 from typing import IO, Any
 
 from construct import Container
@@ -95,7 +96,7 @@ def malformed(error: FieldError, source: Source, format: Format) -> MalformedErr
     elif where == "magic":
         hint = f"Its first bytes are lost, but what follows proves that it is a {format.title}. {hint}"
     else:
-        hint = how_altered(source) or hint
+        hint = how_altered(source) or _with_returns(source, format) or hint
     message = f"{source.path}: {error}"
     if is_magic and _is_known(source):
         message, hint = f"{source.path} is no {format.title}", f"{hint} Open it with open_file."
@@ -142,6 +143,20 @@ def how_altered(source: Source, start: int = 0) -> str:
     from ggcp_schema.files.identify import HEAD, altered
 
     return altered(source.read(start, min(source.size - start, HEAD)))
+
+
+def _with_returns(source: Source, format: Format) -> str:
+    """Return that line ends were changed, with the remedy, if a file that is read at once is whole without that."""
+    from ggcp_schema.files.identify import HEAD, RETURNS_ADDED
+
+    data = source.read(0, source.size) if source.size <= HEAD else b""
+    if not data.count(b"\n") or data.count(b"\n") != data.count(b"\r\n"):
+        return ""
+    try:
+        is_whole = _parse(format, BytesIO(data.replace(b"\r\n", b"\n"))).get("trailing") is None
+    except FieldError:
+        return ""
+    return RETURNS_ADDED if is_whole else ""
 
 
 # Past errors ---------------------------------------------------------------------------------------------

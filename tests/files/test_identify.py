@@ -280,3 +280,11 @@ def test_a_ggml_file_of_another_program_is_not_read_and_is_no_vocabulary(name: s
         assert "a ggml file of another program, which this does not read" in result.stderr
     with pytest.raises(NotACheckpointError, match="a ggml file of another program"):
         read_vocabulary(path)
+
+
+@pytest.mark.parametrize("name", ["vocab.gguf", "vocab.ggjt"])
+def test_changed_line_ends_of_a_small_file_are_told_if_it_is_whole_without_them(name: str, tmp_path: Path) -> None:
+    data, path = (FIXTURES / name).read_bytes().replace(b"\n", b"\r\n"), tmp_path / "x"
+    for changed, is_told in ((data, True), (data[:-20], False)):
+        path.write_bytes(changed)
+        assert ("a carriage return was put before each line feed" in run_cli("info", path).stderr) is is_told
