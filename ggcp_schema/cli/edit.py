@@ -10,7 +10,7 @@ import typer
 
 from ggcp_schema.cli.complete import complete_path
 from ggcp_schema.cli.options import DryRun, Force, Json, NoSync, Quiet
-from ggcp_schema.cli.output import echo, print_json
+from ggcp_schema.cli.output import echo, print_json, say
 from ggcp_schema.cli.report import echo_replaced, name_text
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.atomic import check_output
@@ -19,7 +19,7 @@ from ggcp_schema.formats import open_file
 from ggcp_schema.formats.existing import check_existing
 from ggcp_schema.inspect.edit import Change, changes, check, parse_assignment
 from ggcp_schema.inspect.edit import edit as write_edited
-from ggcp_schema.inspect.text import escape, json_value_of, plain_text, size_text, value_text
+from ggcp_schema.inspect.text import count_text, escape, json_value_of, plain_text, size_text, value_text
 
 SHOWN = 60  # characters of a value
 
@@ -49,7 +49,7 @@ def edit(
         list[str] | None,
         typer.Argument(
             metavar="PATH=VALUE...",
-            help="What to change: numbers, text, or @FILE for the text in it or, of .npy, the data of a tensor.",
+            help="What to change: numbers, text, or @FILE for the text in it or, of .npy, data of a tensor.",
             autocompletion=complete_path,
             show_default=False,
         ),
@@ -68,7 +68,8 @@ def edit(
     that begins with @, write @@.
 
     KEY:TYPE=VALUE adds a key to a GGUF file, or changes its type: u8, i8, u16, i16, u32, i32, u64, i64, f32, f64, bool,
-    string. With another general.alignment all tensors get new offsets.
+    string. With another general.alignment all tensors get new offsets. Elements of a tensor are numbers:
+    'norm.data[0]=1', 'norm.data[0:2]=1,2', 'norm.data[:]=1', 'optimizer.state.m[norm]=0'.
 
     Example: ggcp-schema edit checkpoint.bin reset.ggcp train_its=0 optimizer.iter=0
     """
@@ -95,12 +96,19 @@ def edit(
         elif not quiet:
             for change in wanted:
                 echo(escape(line(change)))
+                if change.elements is not None and change.elements.note:
+                    say(escape(change.elements.note))
             echo_replaced(output, "" if dry_run else replaced)
             echo(f"{'would write' if dry_run else 'wrote'} {name_text(output)}: {size_text(size)}")
 
 
 def line(change: Change) -> str:
     """Return what is changed in a line. Of long values the beginning is shown."""
+    if change.elements is not None:
+        if not change.elements.single:
+            return f"{change.path}: {count_text(change.elements.count, 'value')} set"
+        kind = change.elements.type
+        return f"{change.path}: {plain_text(change.elements.value(), kind)} -> {plain_text(change.value.item(), kind)}"
     old = "" if change.field is None else value_text(change.field, SHOWN)
     if change.value is None:
         return f"{change.path}: {old} removed"
@@ -111,7 +119,11 @@ def line(change: Change) -> str:
 
 
 def as_dict(change: Change) -> ChangeJson:
-    """Return a change for JSON. Of a list that is removed, the value is not given."""
+    """Return a change for JSON. Of a list that is removed, and of several elements, the value is not given."""
+    if change.elements is not None:
+        values = (change.elements.value(), change.value.item()) if change.elements.single else (None, None)
+        old, new = (json_value_of(value, change.elements.type) for value in values)
+        return {"path": change.path, "old": old, "new": new}
     old, new = (
         None if isinstance(value, LISTS) else value for value in (change.field and change.field.value, change.value)
     )

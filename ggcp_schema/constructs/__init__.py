@@ -22,7 +22,7 @@ from ggcp_schema.constructs.errors import (
     short_size,
 )
 from ggcp_schema.constructs.expressions import Kaitai, compiled, expression_text, expression_tree, kaitai, prod_, this
-from ggcp_schema.constructs.extents import Extent, Hollow, Origin, Payload
+from ggcp_schema.constructs.extents import Extent, Hollow, Origin, PatchedExtent, Payload
 from ggcp_schema.constructs.fields import Bytes, Chars, Computed, Const, OneOf, Padding, PascalString, Pass, Terminated
 from ggcp_schema.constructs.lazy import LazyArray, LazyList
 from ggcp_schema.constructs.lists import LISTS, LongList, column

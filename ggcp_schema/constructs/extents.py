@@ -6,7 +6,7 @@ import io
 import os
 import sys
 import threading
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import IO, Any
 
@@ -132,6 +132,29 @@ class Extent:
             return
         for piece in self.chunks():
             stream.write(piece)
+
+
+class PatchedExtent(Extent):
+    """Data that lies in the stream, but for some bytes: `patches` are bytes, each with its offset in the data."""
+
+    __slots__ = ("patches",)
+
+    def __init__(self, extent: Extent, start: int, data: bytes) -> None:
+        super().__init__(extent.offset, extent.nbytes, extent.origin)
+        before: Sequence[tuple[int, bytes]] = extent.patches if isinstance(extent, PatchedExtent) else ()
+        self.patches: Sequence[tuple[int, bytes]] = (*before, (start, data))
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the bytes in pieces of at most 1 MiB. Raises `DataGoneError` if they are no longer there."""
+        at = 0
+        for piece in super().chunks():
+            patched = bytearray(piece)
+            for start, data in self.patches:
+                begin, end = max(start, at), min(start + len(data), at + len(piece))
+                if begin < end:
+                    patched[begin - at : end - at] = data[begin - start : end - start]
+            at += len(piece)
+            yield bytes(patched)
 
 
 class Hollow(io.RawIOBase):

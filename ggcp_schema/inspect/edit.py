@@ -21,18 +21,20 @@ from ggcp_schema.constructs import (
     FieldError,
     Hollow,
     NaN,
+    PatchedExtent,
+    counted,
     expression_text,
     format_path,
 )
 from ggcp_schema.errors import FileError, MalformedError, PathError, UsageError
 from ggcp_schema.files.atomic import atomic_output, check_output
 from ggcp_schema.files.source import Source
-from ggcp_schema.files.tensor import BIG
+from ggcp_schema.files.tensor import BIG, Tensor
 from ggcp_schema.files.values import same_value
 from ggcp_schema.formats.existing import check_existing
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.parsing import open_source
-from ggcp_schema.formats.paths import elements_at
+from ggcp_schema.formats.paths import LAST_INDEX, Values, elements_at
 from ggcp_schema.inspect.validate import validate
 
 FLOATS = ("f32", "f64")
@@ -44,7 +46,8 @@ ELEMENTS = {"F32": "f4", "F16": "f2"}  # numpy's types of tensors whose data can
 class Assignment(NamedTuple):
     """A change as the command line gives it: the path of a leaf, and its value.
 
-    `@FILE` is what a file holds: text, or an array of numpy for a tensor's data; `@@` begins a text with an @.
+    `@FILE` is what a file holds: text, or an array of numpy for a tensor's data or elements of it; `@@` begins a text
+    with an @. Several elements of a tensor are one number for all, or numbers with commas between them.
     """
 
     path: str
@@ -54,17 +57,21 @@ class Assignment(NamedTuple):
 class Change(NamedTuple):
     """A change that has been understood: the field, and its new value; None if the field, a key, is removed.
 
-    A key that is added has no field, but its type, by number and by name. One whose type is changed has both.
+    A key that is added has no field, but its type, by number and by name. One whose type is changed has both. Of
+    `elements` of a tensor's data, which the field is, the value is an array as they are stored.
     """
 
     field: Field | None
     value: Any
     key: str = ""
     type: tuple[int, str] | None = None
+    elements: Values | None = None
 
     @property
     def path(self) -> str:
-        """The path of the field, or the key."""
+        """The path of the field or of the elements, or the key."""
+        if self.elements is not None:
+            return self.elements.path
         return self.key or (self.field.path if self.field else "")
 
 
@@ -110,8 +117,9 @@ def _change(file: File, assignment: Assignment) -> Change:
     try:
         field = file.find(path)
     except PathError as error:
-        if elements_at(file, path) is not None:
-            raise UsageError(f"{path} is a part of a tensor", "A tensor is set as a whole: TENSOR=@FILE.npy.") from None
+        elements = elements_at(file, path)
+        if elements is not None:
+            return _change_of_elements(file, elements, text)
         add = " To add a key, write KEY:TYPE=VALUE, such as x:u32=1." if file.key_type("u32") else ""
         raise error.with_hint(error.hint + add) from None
     field = field.child("data") or field  # a tensor means its data
@@ -121,6 +129,53 @@ def _change(file: File, assignment: Assignment) -> Change:
     if field.type == "derived":
         raise UsageError(f"{field.path} follows from other fields, so it cannot be set", field.docs)
     return Change(field, _value(file, field, text))
+
+
+def _change_of_elements(file: File, elements: Values, text: str) -> Change:
+    """Return the change of elements of a tensor's data, or of an element of a list."""
+    import numpy as np
+
+    field = file.at(elements.offset)
+    match = LAST_INDEX.fullmatch(elements.path)
+    if match is not None and (field is None or not isinstance(field.value, Extent)):
+        if not elements.single:
+            raise UsageError(f"{elements.path} is a part of a list", f"Set one at a time, as {match['stem']}[0].")
+        index = int(match["index"]) % len(file.find(match["stem"]).children())
+        return _change(file, Assignment(f"{match['stem']}[{index}]", text))
+    assert field is not None  # noqa: S101 - the elements lie in it
+    tensor, dtype = _settable(file, field)
+    if elements.size != elements.count * dtype.itemsize:
+        raise UsageError(f"{elements.path} does not lie in one place", f"Set parts of {tensor.path} one by one.")
+    if text.startswith("@"):
+        array = _load(text[1:])
+        if array.dtype.newbyteorder("=") != dtype.newbyteorder("=") or array.size != elements.count:
+            wanted = f"{elements.count} elements of {dtype.newbyteorder('=')}"
+            raise UsageError(
+                f"{text[1:]}: expected {wanted} for {elements.path}, found {array.dtype} of shape {array.shape}"
+            )
+        return Change(field, array.ravel().astype(dtype), elements=elements)
+    numbers = text.split(",")
+    if len(numbers) not in (1, elements.count):
+        raise UsageError(f"{elements.path} has {counted(elements.count, 'element')}, got {len(numbers)}")
+    try:
+        with np.errstate(over="raise"):
+            array = np.array([_float("f64", number, None) for number in numbers], np.float64).astype(dtype)
+    except (FloatingPointError, OverflowError):
+        hint = "Write inf for infinity."
+        raise UsageError(f"{elements.path}: {text} is too large for {tensor.type}", hint) from None
+    except ValueError:
+        raise UsageError(f"{elements.path}: expected numbers of type {tensor.type}, found {text!r}") from None
+    return Change(field, np.broadcast_to(array, elements.count), elements=elements)
+
+
+def _settable(file: File, field: Field) -> tuple[Tensor, Any]:
+    """Return the tensor whose data a field is, and numpy's type of its elements as they are stored."""
+    import numpy as np
+
+    tensor = file.tensor_of_data(field)
+    if tensor is None or tensor.type not in ELEMENTS or not tensor.n_elements:
+        raise UsageError(f"{field.path} cannot be set: it is not the data of an {' or '.join(ELEMENTS)} tensor")
+    return tensor, np.dtype(ELEMENTS[tensor.type]).newbyteorder(">" if tensor.byte_order == BIG else "<")
 
 
 def _removal(file: File, key: str) -> Change:
@@ -203,15 +258,11 @@ def _data(file: File, field: Field, path: str) -> memoryview:
     import numpy as np
 
     array = _load(path)
-    tensor = file.tensor_of_data(field)
-    if tensor is None or tensor.type not in ELEMENTS or not tensor.n_elements:
-        raise UsageError(f"{field.path} cannot be set: it is not the data of an {' or '.join(ELEMENTS)} tensor")
-    expected = np.dtype(ELEMENTS[tensor.type])
-    shape = tensor.shape[::-1]
+    tensor, stored = _settable(file, field)
+    expected, shape = stored.newbyteorder("="), tensor.shape[::-1]
     if array.dtype.newbyteorder("=") != expected or array.shape not in (shape, (tensor.n_elements,)):
         wanted = f"{expected} of shape {shape}"
         raise UsageError(f"{path}: expected {wanted} for {field.path}, found {array.dtype} of shape {array.shape}")
-    stored = expected.newbyteorder(">" if tensor.byte_order == BIG else "<")
     return np.ascontiguousarray(array, stored).data.cast("B")
 
 
@@ -273,7 +324,7 @@ def changed(file: File, wanted: Sequence[Change]) -> Container:
     if file.damage is not None:
         raise file.damage.again()
     container = _copy(file.container)
-    for field, value, key, _ in wanted:
+    for field, value, key, _, elements in wanted:
         if key or field is None:
             continue
         record = container
@@ -281,7 +332,11 @@ def changed(file: File, wanted: Sequence[Change]) -> Container:
         for step in steps:
             record[step] = _copy(record[step])
             record = record[step]
-        record[last] = value
+        old = record[last]
+        if elements is not None and not isinstance(old, Extent):
+            raise UsageError(f"{elements.path} cannot be set: {field.path}, of which it is a part, is set as a whole")
+        place = 0 if elements is None else elements.offset - field.offset
+        record[last] = value if elements is None else PatchedExtent(old, place, value.tobytes())
         if isinstance(field.construct, Chars) and isinstance(field.construct.length, Path):
             record[expression_text(field.construct.length)] = len(value)
     file.set_keys(
@@ -343,7 +398,7 @@ def _is_made(built: File, change: Change, wanted: Sequence[Change]) -> bool:
         if steps[0] == name and int(steps[1]) > int(index):
             steps[1] = int(steps[1]) - 1
     found = built.root.find(steps)
-    return found is not None and _has(found.value, change.value)
+    return found is not None and (change.elements is not None or _has(found.value, change.value))
 
 
 def _has(found: Any, wanted: Any) -> bool:

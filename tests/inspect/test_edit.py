@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 from collections.abc import Sequence
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
+from construct import Container
 from gguf import GGUFReader
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ggcp_schema import FileError, GgcpError, MalformedError, PathError, UsageError, open_checkpoint, open_file
-from ggcp_schema.constructs import Extent, Field, NaN
+from ggcp_schema.constructs import Extent, Field, NaN, Origin, PatchedExtent
 from ggcp_schema.inspect.edit import changes, check, edit, parse_assignment
 from tests.builder import build_checkpoint, build_gguf
 from tests.helpers import FIXTURES, TRUNCATED
@@ -379,3 +382,79 @@ def test_a_dry_run_reads_no_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         wanted = changes(file, [parse_assignment("train_its=0")])
         monkeypatch.setattr(Extent, "chunks", None)
         assert check(file, wanted) == ADAM.stat().st_size
+
+
+# Elements of tensors ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "expected"),
+    [
+        ("norm.data[0]", "0.1", {0: 0.1}),
+        ("norm[-2:]", "1,2", {14: 1, 15: 2}),
+        ("norm[:]", "nan", dict.fromkeys(range(16), np.nan)),
+        ("output_norm.weight[3:5]", "-inf", {3: -np.inf, 4: -np.inf}),
+    ],
+)
+def test_elements_of_a_tensor(path: str, text: str, expected: dict[int, float], tmp_path: Path) -> None:
+    with open_file(ADAM) as file:
+        offset = file.find("norm.data").offset
+    wanted = bytearray(ADAM.read_bytes())
+    for index, number in expected.items():
+        struct.pack_into("<f", wanted, offset + 4 * index, number)
+    assert edited(ADAM, tmp_path / "out.ggcp", f"{path}={text}") == wanted
+
+
+def test_the_moments_of_one_parameter(tmp_path: Path) -> None:
+    array, output = np.arange(256, dtype=np.float32).reshape(16, 16), tmp_path / "out.ggcp"
+    np.save(tmp_path / "m.npy", array)
+    path = "optimizer.state.m[layers[1].wk]"
+    edited(ADAM, output, f"{path}=@{tmp_path / 'm.npy'}", "optimizer.state.v[norm][1:3]=7")
+    with open_checkpoint(ADAM) as old, open_checkpoint(output) as new:
+        before, after = old.moments(), new.moments()
+        assert (after["layers[1].wk"]["m"] == array).all()
+        assert after["norm"]["v"][1:3].tolist() == [7, 7]
+        after["layers[1].wk"]["m"], after["norm"]["v"] = before["layers[1].wk"]["m"], before["norm"]["v"]
+        for parameter, of in before.items():
+            assert {name: each.tobytes() for name, each in of.items()} == {
+                name: each.tobytes() for name, each in after[parameter].items()
+            }
+
+
+@pytest.mark.parametrize("type", ["float16", "float32"])
+def test_elements_of_a_gguf_tensor_and_of_a_list(type: str, tmp_path: Path) -> None:
+    path, output = tmp_path / "in.gguf", tmp_path / "out.gguf"
+    data = np.arange(8, dtype=type)
+    path.write_bytes(build_gguf([("list", 9, (4, [1, 2, 3]))], [("a", (8,), int(type == "float16"), data.tobytes())]))
+    edited(path, output, "a.data[7]=0.5", "list[-1]=9")
+    read = GGUFReader(output)
+    assert read.tensors[0].data.tolist() == [*range(7), 0.5]
+    assert read.fields["list"].contents() == [1, 2, 9]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["norm[0]=1e39"], "norm[0]: 1e39 is too large for F32\nWrite inf for infinity."),
+        (["norm[0:3]=1,2"], "norm[0:3] has 3 elements, got 2"),
+        (["norm[0]=x"], "norm[0]: expected numbers of type F32, found 'x'"),
+        (["norm[16]=1"], "norm has no element [16]\nIt has 16 elements. Give [i] or [a:b]; [-1] is the last."),
+        (["norm=@{npy}", "norm[0]=1"], "norm[0] cannot be set: norm.data, of which it is a part, is set as a whole"),
+        (["norm[0:2]=@{npy}"], "expected 2 elements of float32 for norm[0:2], found float32 of shape (16,)"),
+    ],
+)
+def test_elements_that_cannot_be_set(change: list[str], message: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros(16, np.float32))
+    error = refused(ADAM, tmp_path / "out.ggcp", *(text.format(npy=tmp_path / "a.npy") for text in change))
+    assert str(error).endswith(message)
+
+
+@given(patches=st.lists(st.tuples(st.integers(0, 30), st.binary(min_size=1, max_size=9)), max_size=4))
+def test_bytes_are_replaced_wherever_pieces_end(patches: list[tuple[int, bytes]]) -> None:
+    data = bytes(range(100, 140))
+    extent = Extent(0, len(data), Origin.of(io.BytesIO(data), Container(_params=Container())))
+    expected = bytearray(data)
+    for start, replaced in patches:
+        extent, expected[start : start + len(replaced)] = PatchedExtent(extent, start, replaced), replaced
+    with mock.patch("ggcp_schema.constructs.extents.CHUNK", 7):
+        assert b"".join(extent.chunks()) == expected
