@@ -14,6 +14,7 @@ from ggcp_schema.errors import GgcpError, PathError, UsageError, shell_word
 from ggcp_schema.files.json_keys import json_keys
 from ggcp_schema.files.tensor import ELEMENT_SIZES, Tensor
 from ggcp_schema.formats.file import File
+from ggcp_schema.formats.paths import elements_at
 from ggcp_schema.inspect.text import value_text
 from ggcp_schema.inspect.words import role_text
 from ggcp_schema.llama import names
@@ -138,7 +139,7 @@ def select(file: File, pattern: str | None, *, order: str | None = None) -> list
     A path or a GGUF name matches that tensor. The path of a record (`layers[0]`, `optimizer`; `blk.0`) matches all
     tensors in it. Otherwise `*` stands for any text and `?` for one character; brackets have no special meaning.
     `VECTOR[PARAMETER]`, each a name or a pattern, matches parts of flat vectors; `order` is the order of the
-    parameters, if the user states it.
+    parameters, if the user states it. `PATH[a:b]` are elements of a tensor or of such a part.
 
     Raises `PathError` if nothing matches, `UsageError` if the pattern names something else than tensors or the order of
     the parameters is not known, and the damage of a damaged file, which may hide what was meant.
@@ -147,7 +148,8 @@ def select(file: File, pattern: str | None, *, order: str | None = None) -> list
     if pattern is None:
         return items
     found = matching(items, pattern) or matching(items, pattern.removesuffix(".data"))
-    return found or list(_matching_moments(file, items, pattern, order)) or _no_match(file, pattern)
+    found = found or list(_matching_moments(file, items, pattern, order))
+    return found or list(_elements(file, pattern)) or _no_match(file, pattern)
 
 
 def matching(items: Sequence[Listed], pattern: str) -> list[Listed]:
@@ -176,6 +178,20 @@ def _matching_moments(file: File, items: Sequence[Listed], pattern: str, order: 
     if vectors and parameters:
         found = moments(file, order_of(file, order), vectors)
         yield from (item for item in found if item.parameter in parameters)
+
+
+def _elements(file: File, path: str) -> Iterator[Listed]:
+    """Yield the elements of a tensor at a path as a tensor of one dimension, if they are; else raise `UsageError`."""
+    found = None if set("*?") & set(path) or path in file else elements_at(file, path)
+    within = None if found is None or not found.count else file.tensors.at(found.offset)
+    if found is None or within is None:
+        return
+    if within.type not in ELEMENT_SIZES or found.size != found.count * ELEMENT_SIZES[within.type]:
+        hint = f"Run `ggcp-schema get {shell_word(file.path)} {shell_word(path)}` to print them."
+        raise UsageError(f"{path} is no tensor: its elements do not lie one after the other", hint)
+    place = found.offset, found.size, within.source, within.type, within.byte_order
+    part = Tensor(path, "", (found.count,), *place)
+    yield Listed.of(file, within)._replace(tensor=part, path=path, gguf_name=None)
 
 
 def _no_match(file: File, pattern: str) -> list[Listed]:

@@ -55,7 +55,6 @@ def folder(tmp_path: Path) -> Path:
         ("edit alice.ggcp . train_its=0", "Add the name of the file to write."),
         ("edit alice.ggcp train_its=1", "Write: INPUT OUTPUT PATH=VALUE."),
         ("edit alice.ggcp train_its=1 new.ggcp", "Write: INPUT OUTPUT PATH=VALUE."),
-        ("edit alice.ggcp new.ggcp layers[0].wq[0]=1", "TENSOR=@FILE.npy"),
         ("hex alice.ggcp 0x28-0x30", "Give OFFSET:LENGTH"),
         ("stats alice.ggcp nothing*", "`ggcp-schema tensors alice.ggcp` lists them."),
         ("tensors alice.ggcp --order X", "there is no order 'X'"),

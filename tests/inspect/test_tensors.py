@@ -169,8 +169,31 @@ def test_an_unknown_order_can_be_stated():
             select(file, "optimizer.state.m[norm]", order="E")
 
 
-def test_an_element_of_a_vector_is_not_a_moment(tmp_path):
+def test_an_element_of_a_vector_is_no_part_of_a_parameter(tmp_path):
     path = tmp_path / "x.ggcp"
     path.write_bytes(build_checkpoint())
-    with open_file(path) as file, pytest.raises(PathError):
-        select(file, "optimizer.state.m[3]")
+    with open_file(path) as file:
+        (found,) = select(file, "optimizer.state.m[3]")
+        assert (found.parameter, found.tensor.shape) == (None, (1,))
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("norm[1:3]", lambda ckpt: ckpt["norm"].array()[1:3]),
+        ("layers[1].wq.data[-1]", lambda ckpt: ckpt["layers[1].wq"].array().ravel()[-1:]),
+        ("optimizer.state.m[layers[0].wk][2:9]", lambda ckpt: ckpt.moments("layers[0].wk")["m"].ravel()[2:9]),
+    ],
+)
+def test_elements_are_selected_as_a_tensor(path, expected):
+    with open_checkpoint(FIXTURES / "v1-adam.ggcp") as ckpt:
+        (found,) = select(ckpt, path)
+        assert found.tensor.array().tolist() == expected(ckpt).tolist()
+        assert found.name == path
+        with pytest.raises(PathError, match=r"norm has no element \[99\]"):
+            select(ckpt, "norm[99]")
+
+
+def test_elements_of_blocks_are_no_tensor():
+    with open_file(FIXTURES / "strange" / "all-types.gguf") as file, pytest.raises(UsageError, match="do not lie one"):
+        select(file, "t8[0:2]")
