@@ -178,7 +178,8 @@ def _by_path(file: File, label: Label) -> Side:
     fields = {path: KeyValue(path, found.type, found.value) for path, found in _fields(file.root)}
     for name, tensor in file.tensors.items():
         if file.names_of(tensor)[0] == name:
-            fields[f"{name}.name"] = KeyValue(f"{name}.name", "char", tensor.name)
+            path = f"{name}.name"
+            fields[path] = KeyValue(path, "char", tensor.name)
     return Side(label, file, facts(file), fields, Operands(file, file.tensors))
 
 

@@ -68,17 +68,20 @@ class Training(NamedTuple):
     def value(self, path: str) -> Any:
         """Return the value of a field that a ggcp file of this training has; 0 where the training does not tell."""
         model = self.model
+        if path in self.stated:
+            return self.stated[path]
+        if path == "optimizer.nx":
+            return model.n_params  # which counts all tensors
         values = {
             "train_its": self.train_its,
             "train_samples": self.train_samples,
             "train_tokens": self.train_tokens,
             **{f"hparams.{name}": getattr(model, name) for name in ("n_vocab", "n_embd", "n_head", "n_layer")},
             "optimizer.past": self.past,
-            "optimizer.nx": model.n_params,
             "optimizer.iter": self.iteration,
             "optimizer.type": self.optimizer,
         }
-        return self.stated.get(path, values.get(path, 0))
+        return values.get(path, 0)
 
     @property
     def vectors(self) -> Mapping[str, Tensor]:
