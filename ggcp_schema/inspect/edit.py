@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import struct
 from collections.abc import Sequence
 from contextlib import closing
 from tempfile import NamedTemporaryFile
@@ -22,25 +21,19 @@ from ggcp_schema.constructs import (
     Hollow,
     NaN,
     PatchedExtent,
-    counted,
     expression_text,
     format_path,
 )
 from ggcp_schema.errors import FileError, MalformedError, PathError, UsageError
 from ggcp_schema.files.atomic import atomic_output, check_output
 from ggcp_schema.files.source import Source
-from ggcp_schema.files.tensor import BIG, Tensor
 from ggcp_schema.files.values import same_value
 from ggcp_schema.formats.existing import check_existing
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.parsing import open_source
 from ggcp_schema.formats.paths import LAST_INDEX, Values, elements_at
+from ggcp_schema.inspect.set_values import elements_from, number_or_text, value_from
 from ggcp_schema.inspect.validate import validate
-
-FLOATS = ("f32", "f64")
-WORDS = {"true": "1", "false": "0"}
-LONGEST_TEXT = 1 << 24  # bytes
-ELEMENTS = {"F32": "f4", "F16": "f2"}  # numpy's types of tensors whose data can be set
 
 
 class Assignment(NamedTuple):
@@ -113,7 +106,7 @@ def _change(file: File, assignment: Assignment) -> Change:
     key, _, name = path.rpartition(":")
     if key and path not in file and (key_type := file.key_type(name)):
         field = file.key_field(key)
-        return Change(field, _scalar(key, key_type[1], text), key, key_type)
+        return Change(field, number_or_text(key, key_type[1], text), key, key_type)
     try:
         field = file.find(path)
     except PathError as error:
@@ -128,13 +121,11 @@ def _change(file: File, assignment: Assignment) -> Change:
         raise UsageError(f"{field.path} is not a single value", f"It consists of {names}." if names else "")
     if field.type == "derived":
         raise UsageError(f"{field.path} follows from other fields, so it cannot be set", field.docs)
-    return Change(field, _value(file, field, text))
+    return Change(field, value_from(file, field, text))
 
 
 def _change_of_elements(file: File, elements: Values, text: str) -> Change:
     """Return the change of elements of a tensor's data, or of an element of a list."""
-    import numpy as np
-
     field = file.at(elements.offset)
     match = LAST_INDEX.fullmatch(elements.path)
     if match is not None and (field is None or not isinstance(field.value, Extent)):
@@ -143,39 +134,7 @@ def _change_of_elements(file: File, elements: Values, text: str) -> Change:
         index = int(match["index"]) % len(file.find(match["stem"]).children())
         return _change(file, Assignment(f"{match['stem']}[{index}]", text))
     assert field is not None  # noqa: S101 - the elements lie in it
-    tensor, dtype = _settable(file, field)
-    if elements.size != elements.count * dtype.itemsize:
-        raise UsageError(f"{elements.path} does not lie in one place", f"Set parts of {tensor.path} one by one.")
-    if text.startswith("@"):
-        array = _load(text[1:])
-        if array.dtype.newbyteorder("=") != dtype.newbyteorder("=") or array.size != elements.count:
-            wanted = f"{elements.count} elements of {dtype.newbyteorder('=')}"
-            raise UsageError(
-                f"{text[1:]}: expected {wanted} for {elements.path}, found {array.dtype} of shape {array.shape}"
-            )
-        return Change(field, array.ravel().astype(dtype), elements=elements)
-    numbers = text.split(",")
-    if len(numbers) not in (1, elements.count):
-        raise UsageError(f"{elements.path} has {counted(elements.count, 'element')}, got {len(numbers)}")
-    try:
-        with np.errstate(over="raise"):
-            array = np.array([_float("f64", number, None) for number in numbers], np.float64).astype(dtype)
-    except (FloatingPointError, OverflowError):
-        hint = "Write inf for infinity."
-        raise UsageError(f"{elements.path}: {text} is too large for {tensor.type}", hint) from None
-    except ValueError:
-        raise UsageError(f"{elements.path}: expected numbers of type {tensor.type}, found {text!r}") from None
-    return Change(field, np.broadcast_to(array, elements.count), elements=elements)
-
-
-def _settable(file: File, field: Field) -> tuple[Tensor, Any]:
-    """Return the tensor whose data a field is, and numpy's type of its elements as they are stored."""
-    import numpy as np
-
-    tensor = file.tensor_of_data(field)
-    if tensor is None or tensor.type not in ELEMENTS or not tensor.n_elements:
-        raise UsageError(f"{field.path} cannot be set: it is not the data of an {' or '.join(ELEMENTS)} tensor")
-    return tensor, np.dtype(ELEMENTS[tensor.type]).newbyteorder(">" if tensor.byte_order == BIG else "<")
+    return Change(field, elements_from(file, field, elements, text), elements=elements)
 
 
 def _removal(file: File, key: str) -> Change:
@@ -186,99 +145,6 @@ def _removal(file: File, key: str) -> Change:
         hint = file.unknown_path(key).hint if is_gguf and key not in file else only
         raise UsageError(f"{file.path} has no key {key!r}", hint)
     return Change(field, None, key)
-
-
-def _value(file: File, field: Field, text: str) -> Any:
-    if isinstance(field.value, Extent):
-        if not text.startswith("@"):
-            raise UsageError(f"{field.path} is the data of a tensor", f"Write {field.path}=@FILE.npy.")
-        return _data(file, field, text[1:])
-    if isinstance(field.value, bytes):
-        return _text(text).encode("utf-8", "surrogateescape") if field.type == "char" else _bytes(field, text)
-    if isinstance(field.value, str):
-        return _text(text)
-    return _scalar(field.path, field.type, text, field.value)
-
-
-def _text(text: str) -> str:
-    """Return the text, or what is in the file that it names."""
-    if text.startswith("@@") or not text.startswith("@"):
-        return text.removeprefix("@")
-    if text == "@":
-        raise UsageError("@ names no file", "Write @FILE for the text in a file, @@ for a text that begins with @.")
-    with closing(Source(text[1:])) as source:
-        if source.size > LONGEST_TEXT:
-            raise UsageError(f"{source.path} has {source.size:,} bytes, more than a text may have")
-        return source.read(0, source.size).decode("utf-8", "surrogateescape")
-
-
-def _scalar(path: str, kind: str, text: str, old: Any = None) -> Any:
-    if kind == "string":
-        return _text(text)
-    try:
-        return _float(kind, text, old) if kind in FLOATS else _integer(path, kind, text)
-    except OverflowError:
-        raise UsageError(
-            f"{path}: {text} is too large for a number of type {kind}", "Write inf for infinity."
-        ) from None
-    except ValueError:
-        raise UsageError(f"{path} is a number of type {kind}, got {text!r}") from None
-
-
-def _integer(path: str, kind: str, text: str) -> int:
-    number = int(WORDS.get(text.lower(), text), 0)
-    if kind == "bool" and number not in (0, 1):
-        raise UsageError(f"{path}: expected 0 or 1, found {number}")
-    return bool(number) if kind == "bool" else number
-
-
-def _float(kind: str, text: str, old: Any) -> float:
-    """Return the nearest number that the field can hold. A NaN keeps its bits if it is set to NaN."""
-    value = float(text)
-    if math.isnan(value) and isinstance(old, NaN):
-        return old
-    if math.isinf(value) and "inf" not in text.lower():
-        raise OverflowError
-    nearest: float = struct.unpack("<f", struct.pack("<f", value))[0] if kind == "f32" else value
-    return nearest
-
-
-def _bytes(field: Field, text: str) -> bytes:
-    try:
-        data = bytes.fromhex(text)
-    except ValueError:
-        raise UsageError(f"{field.path} is bytes, which are written in hex; got {text!r}") from None
-    if len(data) != field.size:
-        raise UsageError(f"{field.path} has {field.size} bytes, got {len(data)}")
-    return data
-
-
-def _data(file: File, field: Field, path: str) -> memoryview:
-    """Return the elements in a .npy file as the bytes of the tensor's data, which the field is."""
-    import numpy as np
-
-    array = _load(path)
-    tensor, stored = _settable(file, field)
-    expected, shape = stored.newbyteorder("="), tensor.shape[::-1]
-    if array.dtype.newbyteorder("=") != expected or array.shape not in (shape, (tensor.n_elements,)):
-        wanted = f"{expected} of shape {shape}"
-        raise UsageError(f"{path}: expected {wanted} for {field.path}, found {array.dtype} of shape {array.shape}")
-    return np.ascontiguousarray(array, stored).data.cast("B")
-
-
-def _load(path: str) -> Any:
-    import numpy as np
-
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except OSError as error:
-        raise FileError(f"{path}: {error.strerror or error}") from error
-    except (ValueError, EOFError) as error:
-        raise UsageError(f"{path} is not a .npy file: {error}") from error
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise UsageError(f"{path} contains several arrays", "Save one array with numpy.save.")
-    return array
 
 
 def edit(
