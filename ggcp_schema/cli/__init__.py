@@ -70,6 +70,8 @@ def _outcome() -> tuple[int, GgcpError | None]:  # noqa: PLR0911 - a return for 
     try:
         return app(prog_name="ggcp-schema", standalone_mode=False) or 0, None
     except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # typer ends its own help, with 1
+            return 0, None
         return end.code if isinstance(end.code, int) else 0, None
     except WrongUsage as error:
         import re

@@ -7,6 +7,8 @@ from typing import Any
 
 from construct import ConstructError, Container, ListContainer, StreamError
 
+from ggcp_schema.errors import FileError
+
 Step = str | int
 Steps = tuple[Step, ...]
 
@@ -61,15 +63,12 @@ class FieldError(ConstructError):
         return f": the file is {count_bytes(self.file_missing)} too short"
 
 
-class DataGoneError(StreamError, OSError):
+class DataGoneError(StreamError, FileError):
     """Data that was parsed but not read is no longer in its file, or in another place."""
 
     def __init__(self, file: str | None, message: str) -> None:
         super().__init__(message if file is None else f"{file}: {message}")
         self.filename, self.strerror = file or "the stream", message
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 def counted(number: int, noun: str) -> str:

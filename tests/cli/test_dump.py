@@ -145,6 +145,7 @@ def test_an_unknown_path_names_the_nearest(command):
         "get {} 'tok_embeddings.data'",
         "hex {} --full tok_embeddings",
         "hex {} 0:9999999",
+        "dump {} --help",
     ],
 )
 def test_a_closed_pipe_ends_the_output_quietly(command, tmp_path):

@@ -245,6 +245,8 @@ def test_a_place_in_a_file_that_has_changed(tmp_path: Path) -> None:
         os.truncate(path, 100)
         with pytest.raises(FileError, match="has changed"):
             file.at(offset)
+        with pytest.raises(FileError, match="has changed"):
+            list(file.root.leaves())
 
 
 @pytest.mark.parametrize("name", SMALL)
