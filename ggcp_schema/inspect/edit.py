@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Sequence
 from contextlib import closing
+from itertools import pairwise
 from tempfile import NamedTemporaryFile
 from typing import IO, Any, NamedTuple, cast
 
@@ -98,6 +99,11 @@ def changes(file: File, assignments: Sequence[Assignment], removed: Sequence[str
                 f"{change.path} cannot be set: {key}, of which it is a part, is replaced or removed",
                 "Make one of these changes only.",
             )
+    parts = (change.elements for change in wanted.values() if change.elements is not None and change.elements.size)
+    elements = sorted(parts, key=lambda part: part.offset)
+    for one, other in pairwise(elements):
+        if other.offset < one.offset + one.size:
+            raise UsageError(f"{one.path} and {other.path} set the same element", "Make one of these changes only.")
     return list(wanted.values())
 
 

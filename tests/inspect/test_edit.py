@@ -440,6 +440,7 @@ def test_elements_of_a_gguf_tensor_and_of_a_list(type: str, tmp_path: Path) -> N
         (["norm[0]=x"], "norm[0]: expected numbers of type F32, found 'x'"),
         (["norm[16]=1"], "norm has no element [16]\nIt has 16 elements. Give [i] or [a:b]; [-1] is the last."),
         (["norm=@{npy}", "norm[0]=1"], "norm[0] cannot be set: norm.data, of which it is a part, is set as a whole"),
+        (["norm.data[2]=1", "norm[0:4]=2", "norm[9]=1"], "set the same element\nMake one of these changes only."),
         (["norm[0:2]=@{npy}"], "expected 2 elements of float32 for norm[0:2], found float32 of shape (16,)"),
     ],
 )
