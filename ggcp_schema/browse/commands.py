@@ -179,7 +179,7 @@ class CommandWindow(ModalScreen[None]):
 
     @property
     def words(self) -> list[str]:
-        """The words of the command; one that is missing is in capitals."""
+        """The words of the command. Missing ones are in capitals."""
         return self.command.filled({blank: each.value for blank, each in self.inputs.items()})
 
     def _missing(self) -> str | None:

@@ -68,7 +68,7 @@ def _on_any_ground(style: Style, has_ground: bool) -> Style:
 
 
 class LineView(ScrollView, can_focus=True):
-    """Lines with a cursor, of which only those that are seen are drawn.
+    """Lines with a cursor. Only the visible ones are drawn.
 
     Subclasses define `count` and `draw`; `moved` and `chosen` are called when the cursor moves, and on Enter or a click
     on the cursor's line.

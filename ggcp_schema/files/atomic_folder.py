@@ -137,7 +137,7 @@ class FolderOutput(Output):
                 raise
 
     def _pass_on_modes(self) -> None:
-        """Give the folder and its files the permissions of those that they replace."""
+        """Give the folder and its files the permissions of the ones they replace."""
         for name in ("", *os.listdir(self.temporary)):
             with suppress(FileNotFoundError):
                 mode = stat.S_IMODE(os.stat(os.path.join(self.target, name)).st_mode)
@@ -153,7 +153,7 @@ class FolderOutput(Output):
             self._remove(path)
 
     def _remove(self, folder: str) -> None:
-        """Remove a folder with the files of this output; one that has others is left with them."""
+        """Remove the files of this output from a folder, and the folder if no others are in it."""
         for name in self.names:
             with suppress(OSError):
                 os.unlink(os.path.join(folder, name))

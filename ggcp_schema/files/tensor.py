@@ -171,7 +171,7 @@ class Tensor:
 def decode(data: memoryview | bytes, type: str, byte_order: str) -> npt.NDArray[Any]:
     """Return elements as numbers of `Tensor.dtype`. This is the only place where types and byte orders matter.
 
-    `type` is one that can be read; quantized data is whole blocks. Little-endian F32 data is not copied.
+    `type` must be readable, and quantized data must consist of whole blocks. Little-endian F32 data is not copied.
     """
     import numpy as np
 

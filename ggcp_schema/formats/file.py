@@ -87,7 +87,7 @@ class Recovered(NamedTuple):
     """What was read of a damaged file by what its fields must be.
 
     Attributes:
-        container: the values, which are those that must be in the file, whatever is there.
+        container: the values that must be in the file, whatever is stored there.
         errors: what is there instead, by offset; one at least.
         damage: the error that ended this parse; None if it came to the end.
     """
@@ -290,7 +290,7 @@ class File:
         return None
 
     def set_keys(self, container: Container, wanted: Mapping[str, tuple[int, Any] | None]) -> None:
-        """Set keys, each to a type and a value, in a changed copy of the values; remove those that are None."""
+        """In a changed copy of the values, set each key to a type and a value, or remove it if that is None."""
 
     def names_of(self, tensor: Tensor) -> tuple[str | None, str | None, str | None]:
         """Return the path of a tensor in ggcp files, its name in GGUF files, and the type of the optimizer.

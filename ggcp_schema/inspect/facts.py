@@ -15,7 +15,6 @@ from ggcp_schema.llama.context import Context, context_of
 from ggcp_schema.llama.eras import EraConclusion, conclude
 from ggcp_schema.llama.facts import Line
 from ggcp_schema.llama.losses import Losses, stored_losses
-from ggcp_schema.llama.model import Model
 from ggcp_schema.llama.order import OrderDecision
 from ggcp_schema.llama.scale import ScaleDecision
 from ggcp_schema.llama.state import Unsound

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from ggcp_schema.files.tensor import Tensor
@@ -66,6 +67,7 @@ REQUIRED = frozenset(
 """The keys without which a trainer does not resume."""
 
 
+@cache
 def paths_by_key(optimizer: str | None) -> dict[str, str]:
     """Return the path of the field for each key; those of the state only if the type of the optimizer is given."""
     found = {key: f"hparams.{name}" for name, key in HPARAMS.items() if key}

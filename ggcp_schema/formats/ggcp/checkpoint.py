@@ -205,7 +205,7 @@ class Checkpoint(File):
 
     def alias(self, name: str) -> Steps | None:
         """Return the path of the tensor with that GGUF name, such as `blk.0.attn_q.weight`, or of the key's field."""
-        path = field_path(name) or paths_by_key(self.container.get("optimizer", {}).get("type")).get(name)
+        path = field_path(name) or paths_by_key(self._optimizer_type).get(name)
         return None if path is None else parse_path(path)
 
     @cached_property
@@ -267,7 +267,7 @@ class Checkpoint(File):
 
     @cached_property
     def _optimizer_type(self) -> str | None:
-        kind: str | None = self.get("optimizer.type")
+        kind: str | None = self.container.get("optimizer", {}).get("type")
         return kind
 
     def compares_by_field(self, other: File) -> bool:

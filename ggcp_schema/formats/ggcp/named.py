@@ -256,7 +256,7 @@ class Names:
         return self.order.between(START, part, first, self.found[0].start) is not None
 
     def first(self) -> int:
-        """Return where the first record should begin, by those that are found: bytes may be inserted before them."""
+        """Return where the first record should begin, judging by those found. Bytes may be inserted before them."""
         one = self.found[0]
         shift = 0
         for other in self.found[1:2]:

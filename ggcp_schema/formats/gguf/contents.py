@@ -66,9 +66,10 @@ def _counts(gguf: GgufFile) -> Iterator[str]:
 
 def _sizes(gguf: GgufFile, prefix: str) -> Iterator[tuple[str, str]]:
     """Yield the sizes in the keys of the architecture, also of its parts: a projector has `clip.vision.block_count`."""
+    own = [key for key in gguf.key_values if key.startswith(prefix)]
     for name in SIZES:
-        for key in gguf.key_values:
-            if key.startswith(prefix) and key.endswith(f".{name}"):
+        for key in own:
+            if key.endswith(f".{name}"):
                 yield key.removeprefix(prefix), _size_text(gguf.value(key))
 
 
