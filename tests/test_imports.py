@@ -52,7 +52,6 @@ ALLOWED = {
     "mapping/verify.py": {"gguf"},  # as above
     "huggingface/sentencepiece_writer.py": {"sentencepiece"},  # an output too
     "mapping/vocabulary.py": {"sentencepiece"},  # no format of the registry: it has no magic
-    "mapping/repair.py": {"ggcp"},  # a header is written anew, which is possible for ggcp files only
 }
 """The families of formats that a module outside of them imports, with the reason."""
 

@@ -36,6 +36,7 @@ from ggcp_schema.llama.parameters import ORDERS, Order
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from ggcp_schema.files.contents import Change
     from ggcp_schema.formats.parsing import Parse
     from ggcp_schema.gguf.entries import KeyValue
     from ggcp_schema.gguf.writer import Gguf
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from ggcp_schema.llama.eras import Evidence
     from ggcp_schema.llama.model import Model
     from ggcp_schema.llama.order import OrderDecision
+    from ggcp_schema.llama.state import State
     from ggcp_schema.llama.training import Training
     from ggcp_schema.llama.vocabulary import Vocabulary
 
@@ -95,6 +97,18 @@ class Recovered(NamedTuple):
     container: Container
     errors: list[FieldError]
     damage: FieldError | None
+
+
+class Repairable(NamedTuple):
+    """What a damaged file must hold, whatever it holds: see `mapping.repair`.
+
+    Attributes:
+        state: where the weights and the optimizer's vectors are.
+        changes: those of headers, names and numbers that follow from others.
+    """
+
+    state: State
+    changes: list[Change]
 
 
 def until(container: Container, field: str) -> Container:
@@ -318,6 +332,11 @@ class File:
     def is_proven(cls, source: Source) -> bool:
         """Return True if a file is of this format whatever it begins with, as what follows proves."""
         return False
+
+    @classmethod
+    def repairable(cls, source: Source) -> Repairable | None:
+        """Return what can be repaired in a file, damaged or not; None if the format holds nothing twice."""
+        return None
 
     @classmethod
     def doubt(cls, source: Source, container: Container) -> FieldError | None:

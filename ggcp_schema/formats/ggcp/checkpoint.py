@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from ggcp_schema.files.source import Source
+    from ggcp_schema.formats.file import Repairable
     from ggcp_schema.formats.parsing import Parse
     from ggcp_schema.formats.rules import Rules
     from ggcp_schema.llama.eras import Evidence
@@ -305,6 +306,13 @@ class Checkpoint(File):
         from ggcp_schema.formats.ggcp.recovery import recover
 
         return recover(source, error, GGCP)
+
+    @classmethod
+    def repairable(cls, source: Source) -> Repairable:
+        """Return what can be repaired. Raises `UsageError` if the file is not of the size that its header gives."""
+        from ggcp_schema.formats.ggcp.repair import repairable
+
+        return repairable(source)
 
     def expected_tensors(self) -> list[str] | None:
         """Return the paths of the tensors that the whole file had; None if that cannot be known."""

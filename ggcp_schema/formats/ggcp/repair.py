@@ -1,0 +1,95 @@
+"""What a damaged ggcp file must hold: where its weights and vectors are, and what its headers and numbers must be."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from functools import partial
+
+from ggcp_schema.errors import UsageError
+from ggcp_schema.files.contents import Change
+from ggcp_schema.files.source import Source
+from ggcp_schema.files.tensor import Tensor
+from ggcp_schema.formats.file import Repairable
+from ggcp_schema.formats.ggcp.headers import COUNTS, GGCP, RAW, Record
+from ggcp_schema.formats.ggcp.joints import Bytes
+from ggcp_schema.formats.ggcp.places import Places, find_places
+from ggcp_schema.formats.ggcp.state import is_certain_end
+from ggcp_schema.llama.adam import AdamParams
+from ggcp_schema.llama.names import STATE
+from ggcp_schema.llama.state import Loss, State
+from ggcp_schema.schema.inference import ADAM
+from ggcp_schema.schema.optimizer import ADAM_PARAMS
+
+TRUSTED = 3 / 4  # of the records must have the header that is expected of them
+PARAMS = 28  # where Adam's part of the C struct begins in the optimizer block
+
+
+def repairable(source: Source) -> Repairable:
+    """Return what can be repaired. Raises `UsageError` if the file is not of the size that its header gives."""
+    places = find_places(source, GGCP)
+    if places is None or places.state is None or not _is_trusted(source, places):
+        raise UsageError(
+            f"{source.path} cannot be repaired: it is no ggcp file of the size that its hyper-parameters give",
+            "Only what a whole file holds twice can be taken back.",
+        )
+    headers = (_header_change(source, joint.record) for joint in places.joints)
+    return Repairable(_state(source, places), [*_number_changes(source, places), *filter(None, headers)])
+
+
+def _is_trusted(source: Source, places: Places) -> bool:
+    """Return True if nearly all records are where they must be, and only bytes follow that are not of the file."""
+    state = places.state
+    if state is None or places.moved or places.is_head_lost or places.is_version_lost:
+        return False
+    end = state.end + state.block.tail
+    ends = source.size == end or (source.size > end and is_certain_end(Bytes(source), state.end, state.block.tail))
+    return ends and places.found >= TRUSTED * len(places.joints)
+
+
+def _state(source: Source, places: Places) -> State:
+    assert places.state is not None  # noqa: S101 - `repairable` has checked it
+    start, block = places.state.start, places.state.block
+    tensors = {
+        joint.record.path: Tensor(
+            joint.record.path, "", joint.record.shape, joint.record.data, joint.record.end - joint.record.data, source
+        )
+        for joint in places.joints
+        if not joint.is_null
+    }
+    iterations = int.from_bytes(source.read(start + block.iter, 4), "little", signed=True)
+    adam = None
+    if block.state == RAW["state"] and block.type == ADAM:
+        adam = AdamParams.of(ADAM_PARAMS.parse(source.read(start + PARAMS, ADAM_PARAMS.sizeof())), iterations)
+    losses = ("fx_best", "fx_prev") if block.type == ADAM else ("fx_best",)
+    stored = struct.unpack_from(f"<{len(losses)}f", source.read(places.state.end, 4 * len(losses)))
+    return State(
+        {path: tensor for path, tensor in tensors.items() if not path.startswith(STATE)},
+        {path.removeprefix(STATE): tensor for path, tensor in tensors.items() if path.startswith(STATE)},
+        max(GGCP.numbers(places.head)["hparams.n_embd"], 1),
+        iterations,
+        adam,
+        [Loss(STATE + name, places.state.end + 4 * at, stored[at]) for at, name in enumerate(losses)],
+    )
+
+
+def _number_changes(source: Source, places: Places) -> Iterator[Change]:
+    """Yield the changes of numbers that the headers of the records tell."""
+    head = {at: places.head[at : at + 4] for at in range(0, GGCP.size, 4) if at not in COUNTS}
+    block = {} if places.is_optimizer_lost else places.values
+    for at, wanted in (*head.items(), *block.items()):
+        if source.read(at, len(wanted)) != wanted:
+            path = "optimizer" if at in block else ("magic", "version")[at // 4] if at < COUNTS.start else "hparams"
+            yield Change(path, at, len(wanted), "the headers of the records tell it", partial(iter, [wanted]))
+
+
+def _header_change(source: Source, record: Record) -> Change | None:
+    """Return the change that writes the header of a record, and zeros as its padding; None if it is there."""
+    if source.read(record.start, len(record.header)) == record.header:
+        return None
+
+    def content() -> Iterator[bytes]:
+        yield record.header.ljust(record.data - record.start, b"\0")
+
+    reason = "the header, name and padding of this record follow from the hyper-parameters"
+    return Change(record.path, record.start, record.data - record.start, reason, content)
