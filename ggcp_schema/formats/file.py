@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from itertools import takewhile
-from math import prod
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from construct import Container
 
 from ggcp_schema.constructs import (
-    Extent,
     Field,
     FieldError,
     Steps,
@@ -28,8 +26,8 @@ from ggcp_schema.errors import (
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.files.tensors import Tensors
-from ggcp_schema.formats.paths import Values, elements_at, parse_path, unknown_path, values_of
-from ggcp_schema.formats.rules import Rules
+from ggcp_schema.formats.paths import Values, elements_at, parse_path, sample, unknown_path, values_of
+from ggcp_schema.formats.rules import Finding, Rules
 from ggcp_schema.llama.names import STATE
 from ggcp_schema.llama.parameters import ORDERS, Order
 
@@ -51,7 +49,6 @@ if TYPE_CHECKING:
 LONGEST_NAME = 64  # bytes of a field whose size is hardly wrong
 ACCEPTED = "Use a llama GGUF, a ggjt file such as ggml-vocab.bin, or a sentencepiece tokenizer.model."
 CHECKPOINT_NEEDED = "Pass a checkpoint of train-text-from-scratch: a ggcp file, or a GGUF file made from one."
-MAX_CANDIDATES = 2000  # names compared with a misspelt path
 SHOWN = {
     *("adapter", "close", "damage", "find", "findings", "format", "get", "has_adapter", "key_values", "keys", "model"),
     *("order", "path", "root", "size", "source", "tensors", "training", "values", "vocabulary"),
@@ -76,13 +73,6 @@ class Format(NamedTuple):
     description: str = ""
     expected_size: Callable[[Container], int | None] = lambda container: None
     check: Callable[[Source], None] = lambda source: None
-
-
-class Finding(NamedTuple):
-    """Something odd that does not prevent reading: the path of the field, and what is odd about it."""
-
-    path: str
-    message: str
 
 
 class Recovered(NamedTuple):
@@ -477,19 +467,8 @@ class File:
         return unknown_path(self, path)
 
     def candidates(self) -> list[str]:
-        """Return the paths of `sample`."""
-        return [field.path for field in self.sample()]
-
-    def sample(self) -> Iterator[Field]:
-        """Yield fields of all kinds, to compare a misspelt path with. Of a list they hold the first element only."""
-        pending = list(self.root.children())
-        for _ in range(MAX_CANDIDATES):
-            if not pending:
-                break
-            field = pending.pop(0)
-            yield field
-            if not field.is_leaf:
-                pending += field.children()[:1] if field.type == "array" else field.children()
+        """Return paths of fields of all kinds, and other names, to compare a misspelt path with."""
+        return [field.path for field in sample(self)]
 
     def close(self) -> None:
         """Close the file. Tensors can no longer be read; arrays that were mapped stay valid."""
@@ -515,27 +494,3 @@ class File:
         if self.damage is not None:
             return f"{self.format.title}, damaged at {self.damage.path}"
         return self.format.title
-
-
-def tensor_of(field: Field, source: Source) -> Tensor | None:
-    """Return the tensor whose record the field is; None if it is not one, or if its data is cut off."""
-    record = field.value
-    if not isinstance(record, Container) or "ne" not in record:
-        return None
-    data = record.get("data")
-    if not isinstance(data, Extent) or data.nbytes < 4 * prod(record["ne"]) * bool(record["ne"]):
-        return None
-    return tensor_of_record(record, field.path, source)
-
-
-def tensor_of_record(
-    record: Container, path: str, source: Source, type: str = "F32", *, is_known: bool = True
-) -> Tensor:
-    """Return the tensor of a whole record that has been parsed."""
-    data = record["data"]
-    name = record["name"].decode("utf-8", "backslashreplace")
-    name = path if name == path else name  # once in the memory
-    padding = len(record.get("padding", b""))
-    return Tensor(
-        path, name, tuple(record["ne"]), data.offset, data.nbytes, source, type, padding=padding, is_known=is_known
-    )

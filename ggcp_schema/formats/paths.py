@@ -31,6 +31,7 @@ SLICE = re.compile(r"(-?\d{1,18})?:(-?\d{1,18})?")
 AT_ONCE = 1 << 12  # values of a list that are parsed at a time
 MAX_QUOTED = 40  # characters of an index that an error repeats
 SUGGESTIONS = 3
+MAX_CANDIDATES = 2000  # names compared with a misspelt path
 MAX_FIELDS = 16  # names that an error lists
 
 
@@ -321,8 +322,20 @@ def suggestions(file: File, path: str) -> list[str]:
     near = difflib.get_close_matches(wanted, known, n=SUGGESTIONS, cutoff=0.6)
     inside, _, word = wanted.rpartition(".")
     if inside or not near:  # a word of what the schema says
-        said = [field for field in file.sample() if word in field.docs.lower().split()]
+        said = [field for field in sample(file) if word in field.docs.lower().split()]
         said = [field for field in said if field.path.startswith(inside)]
         if said:
             return [field.path for field in sorted(said, key=lambda field: len(field.docs))][:SUGGESTIONS]
     return list(dict.fromkeys(candidate for name in near for candidate in known[name]))[:SUGGESTIONS]
+
+
+def sample(file: File) -> Iterator[Field]:
+    """Yield fields of all kinds, to compare a misspelt path with. Of a list they hold the first element only."""
+    pending = list(file.root.children())
+    for _ in range(MAX_CANDIDATES):
+        if not pending:
+            break
+        field = pending.pop(0)
+        yield field
+        if not field.is_leaf:
+            pending += field.children()[:1] if field.type == "array" else field.children()

@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 MAX_FOUND = 1000  # errors, and warnings, of which a report has the texts
 
 
+class Finding(NamedTuple):
+    """Something odd that does not prevent reading: the path of the field, and what is odd about it."""
+
+    path: str
+    message: str
+
+
 class Problem(NamedTuple):
     """A rule of the format that the file breaks.
 

@@ -8,7 +8,7 @@ from construct import Container
 
 from ggcp_schema.constructs import FieldError, count_bytes, counted
 from ggcp_schema.files.source import Source
-from ggcp_schema.formats.file import Finding
+from ggcp_schema.formats.rules import Finding
 from ggcp_schema.schema.ggml import UNQUANTIZED, type_name
 
 FEW = 1 << 16  # bytes that are read at once

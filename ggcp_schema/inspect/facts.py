@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from ggcp_schema.errors import GgcpError, MalformedError, UnfitError, UsageError
 from ggcp_schema.files.json_keys import json_keys
-from ggcp_schema.formats.file import File, Finding
+from ggcp_schema.formats.file import File
+from ggcp_schema.formats.rules import Finding
 from ggcp_schema.formats.state import state_of, study_of
 from ggcp_schema.inspect.damage import Condition
 from ggcp_schema.llama.context import Context, context_of

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.output import WHOLE
-from ggcp_schema.formats.file import File, Finding
+from ggcp_schema.formats.file import File
+from ggcp_schema.formats.rules import Finding
 from ggcp_schema.formats.state import study_of
 from ggcp_schema.gguf.writer import Gguf
 from ggcp_schema.llama.eras import EraConclusion, conclude

@@ -19,7 +19,8 @@ from ggcp_schema.files.source import Rows
 from ggcp_schema.files.tensor import ELEMENT_SIZES, LITTLE, decode
 from ggcp_schema.files.tensor_entries import FileData, TensorEntry
 from ggcp_schema.formats.existing import check_existing
-from ggcp_schema.formats.file import File, Finding
+from ggcp_schema.formats.file import File
+from ggcp_schema.formats.rules import Finding
 from ggcp_schema.formats.state import state_of
 from ggcp_schema.llama.eras import EraConclusion
 from ggcp_schema.llama.facts import Fact

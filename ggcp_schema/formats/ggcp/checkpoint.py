@@ -15,10 +15,12 @@ from construct import Container
 from ggcp_schema.constructs import Field, FieldError, Steps, counted, nodes
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.formats.file import File, Finding, Format, Recovered, tensor_of, tensor_of_record
+from ggcp_schema.formats.file import File, Format, Recovered
 from ggcp_schema.formats.ggcp.oddities import oddities
 from ggcp_schema.formats.ggcp.records import Hparams, Layer, Layers, Optimizer, record_of
 from ggcp_schema.formats.paths import parse_path, parts_of
+from ggcp_schema.formats.rules import Finding
+from ggcp_schema.formats.tensor_records import tensor_of, tensor_of_record
 from ggcp_schema.llama.eras import conclude
 from ggcp_schema.llama.keys import paths_by_key
 from ggcp_schema.llama.losses import stored_losses

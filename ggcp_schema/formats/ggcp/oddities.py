@@ -9,7 +9,7 @@ from construct import Container
 
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.files.tensors import Tensors
-from ggcp_schema.formats.file import Finding
+from ggcp_schema.formats.rules import Finding
 from ggcp_schema.formats.trailing import trailing_bytes
 from ggcp_schema.llama.names import field_path, llama_field_path, llama_name, tensor_name
 from ggcp_schema.schema.inference import n_ff_by_formula

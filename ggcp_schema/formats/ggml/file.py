@@ -12,8 +12,9 @@ from ggcp_schema.constructs import FieldError, Steps, counted
 from ggcp_schema.errors import MalformedError, NotACheckpointError
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.formats.file import File, Format, Recovered, tensor_of_record
+from ggcp_schema.formats.file import File, Format, Recovered
 from ggcp_schema.formats.ggcp.records import Hparams, record_of
+from ggcp_schema.formats.tensor_records import tensor_of_record
 from ggcp_schema.llama import names
 from ggcp_schema.llama.keys import HPARAMS
 from ggcp_schema.schema.ggml import GGML_TYPES, GGML_TYPES_UNTIL_V2, TYPES_OF_GGUF, UNQUANTIZED

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ggcp_schema.constructs import LazyList, counted
 from ggcp_schema.errors import GgcpError, UsageError
-from ggcp_schema.formats.file import Finding
 from ggcp_schema.formats.gguf.keys import Keys
+from ggcp_schema.formats.rules import Finding
 from ggcp_schema.llama import names
 
 if TYPE_CHECKING:

@@ -12,9 +12,10 @@ from construct import Container
 
 from ggcp_schema.constructs import Field, FieldError, Steps, counted
 from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.formats.file import File, Finding, Format, Recovered
+from ggcp_schema.formats.file import File, Format, Recovered
 from ggcp_schema.formats.parsing import open_path
 from ggcp_schema.formats.paths import parse_path
+from ggcp_schema.formats.rules import Finding
 from ggcp_schema.formats.trailing import trailing_bytes
 from ggcp_schema.gguf.entries import ALIGNMENT, KeyValue
 from ggcp_schema.llama import names

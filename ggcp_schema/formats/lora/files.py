@@ -12,13 +12,14 @@ from construct import Container
 from ggcp_schema.constructs import FieldError, Steps, counted
 from ggcp_schema.errors import GgcpError, UsageError
 from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.formats.file import File, Recovered, tensor_of_record
+from ggcp_schema.formats.file import File, Recovered
 from ggcp_schema.formats.ggcp.checkpoint import tensors_in
 from ggcp_schema.formats.ggcp.recovery import doubt
 from ggcp_schema.formats.gguf.file import GgufFile
 from ggcp_schema.formats.lora.ggla import TYPES
 from ggcp_schema.formats.paths import parse_path
 from ggcp_schema.formats.rules import Rules, odd_findings
+from ggcp_schema.formats.tensor_records import tensor_of_record
 from ggcp_schema.formats.trailing import doubtful_end
 from ggcp_schema.llama import names
 from ggcp_schema.llama.adapter import SCRIPT, Adapter, checked_pair, pairs_of
