@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from copy import copy
 from functools import cache
 from importlib import import_module
 from typing import Annotated, Any
@@ -104,6 +105,10 @@ def _command(name: str) -> Any:
     for parameter in command.params:  # whether a file can be read is found, and said, when it is opened
         if hasattr(parameter.type, "readable"):
             parameter.type.readable = False
+    for option in map(copy, app.params):  # --color and --version may stand after the command too
+        if option.expose_value:
+            option.expose_value, option.hidden = False, True
+            command.params.append(option)
     return command
 
 

@@ -48,9 +48,10 @@ def convert(
         str | None,
         typer.Option(
             "--order",
-            metavar="A|B|C",
+            metavar="|".join(ORDERS),
             help="Order of the parameters in the optimizer's vectors, if you know it. Default: detected. "
-            f"{' '.join(f'{name}: {ORDERS[name]}.' for name in CHECKPOINT_ORDERS)}",
+            f"{' '.join(f'{name}: {order}.' for name, order in ORDERS.items())} "
+            f"ggcp files have {', '.join(CHECKPOINT_ORDERS[:-1])} or {CHECKPOINT_ORDERS[-1]}.",
         ),
     ] = None,
     batch: Annotated[

@@ -15,7 +15,7 @@ from ggcp_schema.formats import open_file
 from ggcp_schema.inspect.tensors import Listed, listed, moments, order_of
 from ggcp_schema.inspect.text import shape_text
 from ggcp_schema.inspect.words import role_text
-from ggcp_schema.llama.parameters import known_order
+from ggcp_schema.llama.parameters import ORDERS, known_order
 
 OTHER_NAME = {True: "GGUF name", False: "ggcp path"}  # of files that name tensors by paths, and of others
 HEAD = ("ggml shape", "type", "offset", "bytes", "role")
@@ -26,7 +26,7 @@ Order = Annotated[
     str | None,
     typer.Option(
         "--order",
-        metavar="A|B|C",
+        metavar="|".join(ORDERS),
         callback=lambda order: order and known_order(order),
         help="The order of the parameters in the optimizer's vectors, if you know it. Default: decided from the bytes.",
     ),

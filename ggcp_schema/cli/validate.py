@@ -104,8 +104,13 @@ def unreadable(file: Path, error: GgcpError) -> Unreadable:
 
 
 def show(report: Report) -> None:
-    """Print a line for each finding, and the verdict."""
+    """Print the verdict, and a line for each finding."""
     errors = [*report.errors, *([report.damage] if report.damage else [])]
+    n_errors, n_warnings = len(errors) + report.more.errors, len(report.warnings) + report.more.warnings
+    found = f"{count_text(n_errors, 'error')}, {count_text(n_warnings, 'warning')}"
+    found += f", {len(report.unsound):,} unsound" if report.unsound else ""
+    name, colour = escape(report.file.path), "green" if report.verdict == "valid" else "red"
+    echo(f"{paint(report.verdict, colour, bold=True)}: {name}: {found}; checked {checked_text(report)}")
     for error in errors:
         echo(f"{paint('error:', 'red')} {place(error)}: {escape(error.message)}")
     if report.more.errors:
@@ -116,11 +121,6 @@ def show(report: Report) -> None:
         echo(f"{paint('warning:', 'yellow')} {place(warning)}: {escape(warning.message)}")
     if report.more.warnings:
         echo(f"and {count_text(report.more.warnings, 'more warning')}")
-    n_errors, n_warnings = len(errors) + report.more.errors, len(report.warnings) + report.more.warnings
-    found = f"{count_text(n_errors, 'error')}, {count_text(n_warnings, 'warning')}"
-    found += f", {len(report.unsound):,} unsound" if report.unsound else ""
-    name, colour = escape(report.file.path), "green" if report.verdict == "valid" else "red"
-    echo(f"{paint(report.verdict, colour, bold=True)}: {name}: {found}; checked {checked_text(report)}")
 
 
 def checked_text(report: Report) -> str:

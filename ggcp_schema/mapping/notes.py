@@ -27,7 +27,7 @@ def resume_facts(training: Training, conclusions: Study, recipe: Recipe, problem
         adam = "" if training.optimizer == ADAM else " Adam, which replaces L-BFGS,"
         yield Fact("optimizer", f"written as one that has not started yet,{adam} with zeros and iteration counts of 0")
     else:
-        yield _order_fact(conclusions, recipe)
+        yield _order_fact(training, conclusions, recipe)
         if scale.summed:
             divided = f"m is divided by {recipe.scale:,}, v by its square"
             yield Fact("scale", scale.reason, effect=divided if recipe.scale != 1 else AS_THEY_ARE)
@@ -72,7 +72,7 @@ def damage_facts(damage: MalformedError | None, part: str) -> Iterator[Fact]:
         yield Fact("damaged", f"only the {part} was read; lost: {damage.path} and what follows it")
 
 
-def _order_fact(conclusions: Study, recipe: Recipe) -> Fact:
+def _order_fact(training: Training, conclusions: Study, recipe: Recipe) -> Fact:
     order = conclusions.order
     if recipe.permutes:
         change = f"from order {order.order} to order {RESUME_ORDER}"
@@ -83,7 +83,8 @@ def _order_fact(conclusions: Study, recipe: Recipe) -> Fact:
     if order.harmless:
         return Fact("order", copied, order.reason)
     known = f"likely {order.order}" if order.order else "unknown"
-    return Fact("order", known, order.reason, copied, Remedy("order", "A, B or C"))
+    *others, last = training.orders
+    return Fact("order", known, order.reason, copied, Remedy("order", f"{', '.join(others)} or {last}"))
 
 
 def _rotation_fact(n_rot: int, dimension_count: int, freq_base: float | None) -> Iterator[Fact]:

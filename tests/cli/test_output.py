@@ -37,6 +37,7 @@ def test_colours_as_they_are_wanted() -> None:
     alice = FIXTURES / "alice.ggcp"
     assert "\x1b" in run_cli("--color", "always", "info", alice, check=True).stdout
     assert "\x1b" not in run_pty("--color", "never", "info", alice)[1]
+    assert "\x1b" in run_cli("info", alice, "--color", "always", check=True).stdout
     assert run_cli("--color", "pink", "info", alice).returncode == 2
 
 

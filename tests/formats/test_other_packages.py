@@ -19,7 +19,7 @@ from unittest import mock
 import pytest
 
 from ggcp_schema import File, Format, open_file
-from ggcp_schema.constructs import Const, Int32ul, Payload, Struct, this
+from ggcp_schema.constructs import Const, Int32ul, OneOf, Payload, Struct, this
 from ggcp_schema.errors import UnfitError
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats import known_formats
@@ -144,7 +144,8 @@ def test_every_command_works(command: tuple[str, ...], damage: str, package: Pat
 def test_records_without_a_name_are_called_after_their_fields() -> None:
     """Two different records that the fields of one name hold are two types."""
     inner = Struct("point" / Struct("x" / Int32ul), "line" / Struct("point" / Struct("y" / Int32ul, "z" / Int32ul)))
-    made = Format("toy", b"TOY1", Struct("magic" / Const(b"TOY1"), *inner.subcons), "toy file")
+    kind = "kind" / OneOf(Int32ul, {1: "one", 2: "two"})
+    made = Format("toy", b"TOY1", Struct("magic" / Const(b"TOY1"), kind, *inner.subcons), "toy file")
     types = described(made)["types"]
     assert {name: [field["id"] for field in kind["seq"]] for name, kind in types.items()} == {
         "point": ["x"],
@@ -152,6 +153,7 @@ def test_records_without_a_name_are_called_after_their_fields() -> None:
         "point_item": ["y", "z"],
     }
     assert "point_item point" in pattern(made)
+    assert "enum toy_kind" in pattern(made)
 
 
 def test_a_key_of_no_number_is_refused_at_once() -> None:
