@@ -50,7 +50,8 @@ def diff(
     compared. The optimizer's vectors are compared by parameter if their orders are known. What is left out is listed.
     Values of two element types are compared too; without a tolerance such tensors differ. The summary comes first, and
     how much further one training has come than the other; then the tensors, those with the largest change first. A
-    tensor's line counts the elements that differ, and gives the largest and the RMS difference.
+    tensor's line counts the elements that differ, and gives the largest and the RMS difference: NaN if an element is
+    NaN in one file only, or has other bits. -0 and 0 are equal.
 
     In JSON no list has more than 10,000 rows. The value of a list of more than 1,000 elements, or of a text of more
     than 65,536 characters, is {length, index, value}, of the first element that differs.
@@ -127,7 +128,8 @@ def tensor_cells(row: TensorRow) -> tuple[str, ...]:
         return row.name, VERDICTS[row.verdict], _shape(row.a), _shape(row.b), "", "", ""
     share = f"{row.differing:,} of {row.a.tensor.n_elements:,}"
     sides = (_shape(row.a), _shape(row.b)) if row.a.tensor.type != row.b.tensor.type else ("", "")
-    return row.name, VERDICTS[row.verdict], *sides, share, f"{row.largest:.4g}", f"{row.rms:.4g}"
+    numbers = (f"{value:.4g}".replace("nan", "NaN") for value in (row.largest, row.rms))
+    return row.name, VERDICTS[row.verdict], *sides, share, *numbers
 
 
 def _shape(side: Operand | None) -> str:

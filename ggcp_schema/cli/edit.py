@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
@@ -17,6 +18,7 @@ from ggcp_schema.files.atomic import check_output
 from ggcp_schema.files.values import LISTS
 from ggcp_schema.formats import open_file
 from ggcp_schema.formats.existing import check_existing
+from ggcp_schema.formats.rules import Oddity
 from ggcp_schema.inspect.edit import Change, changes, check, parse_assignment
 from ggcp_schema.inspect.edit import edit as write_edited
 from ggcp_schema.inspect.text import count_text, escape, json_value_of, plain_text, size_text, value_text
@@ -33,13 +35,14 @@ class ChangeJson(TypedDict):
 
 
 class JSON(TypedDict):
-    """What was changed."""
+    """What was changed; `warnings` are those of `validate` that the input does not have."""
 
     input: str
     output: str
     changes: list[ChangeJson]
     written: bool
     size: int | None
+    warnings: Sequence[Oddity]
 
 
 def edit(
@@ -64,8 +67,8 @@ def edit(
     """Write a copy of a file with some values changed.
 
     The copy is built by the schema, which refuses values that the format does not allow, and then validated. Computed
-    values, the lengths of names and paddings follow from the rest; everything else is copied byte for byte. Of a text
-    that begins with @, write @@.
+    values, the lengths of names and paddings follow from the rest; everything else is copied byte for byte. An error
+    that the input does not have refuses the copy; a warning is told. Of a text that begins with @, write @@.
 
     KEY:TYPE=VALUE adds a key to a GGUF file, or changes its type: u8, i8, u16, i16, u32, i32, u64, i64, f32, f64, bool,
     string. With another general.alignment all tensors get new offsets. Elements of a tensor are numbers:
@@ -83,14 +86,15 @@ def edit(
         wanted = changes(opened, [parse_assignment(text) for text in assignments or ()], remove or ())
         check_output(output, (file,))
         replaced = check_existing(output, (opened.kind,), overwrite=force or dry_run)
-        size = check(opened, wanted) if dry_run else write_edited(opened, output, wanted, force=force, sync=not no_sync)
+        made = check(opened, wanted) if dry_run else write_edited(opened, output, wanted, force=force, sync=not no_sync)
         if as_json:
             document: JSON = {
                 "input": opened.path,
                 "output": os.fsdecode(output),
                 "changes": [as_dict(change) for change in wanted],
                 "written": not dry_run,
-                "size": None if dry_run else size,
+                "size": None if dry_run else made.size,
+                "warnings": made.warnings,
             }
             print_json(document)
         elif not quiet:
@@ -98,8 +102,10 @@ def edit(
                 echo(escape(line(change)))
                 if change.elements is not None and change.elements.note:
                     say(escape(change.elements.note))
+            for warning in made.warnings:
+                echo(f"note: {escape(warning.path)}: {escape(warning.message)}")
             echo_replaced(output, "" if dry_run else replaced)
-            echo(f"{'would write' if dry_run else 'wrote'} {name_text(output)}: {size_text(size)}")
+            echo(f"{'would write' if dry_run else 'wrote'} {name_text(output)}: {size_text(made.size)}")
 
 
 def line(change: Change) -> str:

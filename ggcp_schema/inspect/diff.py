@@ -42,10 +42,10 @@ class TensorRow(NamedTuple):
     """A tensor in both files; `a` or `b` is None if only the other file has it.
 
     `differing` counts the elements that are neither equal nor close within the tolerance. `largest` is the largest
-    absolute difference, `rms` the root of the mean square of all differences; both are infinite if an element is NaN or
-    infinite in one file and something else in the other. `relative` is the length of the difference in units of the
-    length of A's tensor. All four are None if shapes differ or the elements cannot be read, so that only the bytes
-    were compared, or nothing.
+    absolute difference, `rms` the root of the mean square of all differences; both are NaN if an element is NaN in one
+    file and something else in the other, and infinite if it is infinite. `relative` is the length of the difference in
+    units of the length of A's tensor, infinite in both cases. All four are None if shapes differ or the elements cannot
+    be read, so that only the bytes were compared, or nothing.
     """
 
     name: str
@@ -116,7 +116,8 @@ class Comparison:
 def compare(a: File, b: File, *, rtol: float = 0.0, atol: float = 0.0, progress: Progress | None = None) -> Comparison:
     """Compare two files that were opened with `partial=True`, under the names that `sides` gives their parts.
 
-    Numbers are equal if `|a - b| <= atol + rtol * |b|`; NaNs are equal if their bits are, an infinity only to itself.
+    Numbers are equal if `|a - b| <= atol + rtol * |b|`, as -0 and 0 are; NaNs are equal if their bits are, an infinity
+    only to itself.
     `progress` is called with the number of bytes just read of both files. Raises `FileError` if a file is changed
     meanwhile.
     """
@@ -134,7 +135,7 @@ def compare(a: File, b: File, *, rtol: float = 0.0, atol: float = 0.0, progress:
                     _add_weight(groups, row.a.item, distance)
             yield row
 
-    tensors = Rows.of(rows(), lambda row: math.inf if row.largest is None else row.largest)
+    tensors = Rows.of(rows(), lambda row: math.inf if row.largest is None or math.isnan(row.largest) else row.largest)
     for file in (a, b):
         file.source.check_unchanged()
     weights = {name: group.relative for name, group in groups.items()}
@@ -223,12 +224,11 @@ class Distance:
                 return
             x, y = a[~same].astype(np.float64), b[~same].astype(np.float64)
             apart = np.abs(x - y)
-            apart[np.isnan(apart)] = math.inf
             if a.dtype.kind == b.dtype.kind == "i":  # float64 does not hold all of I64
                 apart = np.maximum(apart, 1)
             close = (apart == 0) | ((apart < math.inf) & (apart <= atol + rtol * np.abs(y)))
         self.differing += int(np.count_nonzero(~close))
-        self.largest = max(self.largest, float(apart.max()))
+        self.largest = float(np.maximum(self.largest, apart.max()))  # NaN if one of them is
         self.squares += float(np.square(apart).sum())
 
     @property

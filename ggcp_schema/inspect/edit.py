@@ -33,6 +33,7 @@ from ggcp_schema.formats.existing import check_existing
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.parsing import open_source
 from ggcp_schema.formats.paths import LAST_INDEX, Values, elements_at
+from ggcp_schema.formats.rules import Oddity
 from ggcp_schema.inspect.set_values import elements_from, number_or_text, value_from
 from ggcp_schema.inspect.validate import validate
 
@@ -67,6 +68,13 @@ class Change(NamedTuple):
         if self.elements is not None:
             return self.elements.path
         return self.key or (self.field.path if self.field else "")
+
+
+class Edited(NamedTuple):
+    """A copy with changes: its size in bytes, and what is odd in it that is not in the file itself."""
+
+    size: int
+    warnings: Sequence[Oddity]
 
 
 def parse_assignment(text: str) -> Assignment:
@@ -160,8 +168,8 @@ def edit(
     *,
     force: bool = False,
     sync: bool = True,
-) -> int:
-    """Write the file with these changes, completely or not at all, and return the size of the output in bytes.
+) -> Edited:
+    """Write the file with these changes, completely or not at all, and return what was written.
 
     Computed values, the lengths of names and the lengths of paddings follow from the rest. The result is validated
     before it gets its name. Raises `UsageError` if the schema does not allow a value, or the result has an error that
@@ -174,12 +182,11 @@ def edit(
         with open(place, "wb", buffering=1 << 20) as stream:
             _build(file, container, stream)
         file.source.check_unchanged()
-        _check_result(file, place, wanted)
-        return os.stat(place).st_size
+        return Edited(os.stat(place).st_size, _check_result(file, place, wanted))
 
 
-def check(file: File, wanted: Sequence[Change]) -> int:
-    """Check that the changes can be made, and return the size that the output would have in bytes.
+def check(file: File, wanted: Sequence[Change]) -> Edited:
+    """Check that the changes can be made, and return what would be written.
 
     The headers are built as a temporary file with holes for the data, of which none is read. Raises `UsageError`.
     """
@@ -187,8 +194,7 @@ def check(file: File, wanted: Sequence[Change]) -> int:
     with NamedTemporaryFile(prefix="ggcp-schema-") as stream:
         _build(file, container, cast("IO[bytes]", Hollow(cast("IO[bytes]", stream))))
         stream.flush()
-        _check_result(file, stream.name, wanted)
-        return stream.tell()
+        return Edited(stream.tell(), _check_result(file, stream.name, wanted))
 
 
 def changed(file: File, wanted: Sequence[Change]) -> Container:
@@ -241,8 +247,11 @@ def _refused(why: str) -> UsageError:
     return UsageError(why, "The format does not allow this value. Nothing was written.")
 
 
-def _check_result(file: File, place: str, wanted: Sequence[Change]) -> None:
-    """Check that the file just built has the values that were wanted, and no error that the input does not have."""
+def _check_result(file: File, place: str, wanted: Sequence[Change]) -> list[Oddity]:
+    """Check that the file just built has the values that were wanted, and no error that the input does not have.
+
+    Return the warnings that the input does not have.
+    """
     with closing(Source(place)) as source:
         try:
             with open_source(source, file.format, partial=False) as built:
@@ -252,10 +261,13 @@ def _check_result(file: File, place: str, wanted: Sequence[Change]) -> None:
         except MalformedError as error:
             raise _refused(f"{error.path}: expected {error.expected}, found {error.found}") from error
     with closing(Source(place)) as source, closing(Source(file.path)) as old:
-        known = {(error.expected, error.found) for error in validate(old).errors}
-        for problem in validate(source).errors:
+        before, after = validate(old), validate(source)
+        known = {(error.expected, error.found) for error in before.errors}
+        for problem in after.errors:
             if (problem.expected, problem.found) not in known:
                 raise _refused(f"{problem.path}: {problem.message}")
+        odd = {warning.message for warning in before.warnings}
+        return [warning for warning in after.warnings if warning.message not in odd]
 
 
 def _is_made(built: File, change: Change, wanted: Sequence[Change]) -> bool:

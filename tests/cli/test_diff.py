@@ -82,7 +82,7 @@ def test_json(changed):
     differing = {row["name"]: row for row in found["fields"] + found["tensors"] if row["verdict"] != "equal"}
     assert set(differing) == {"train_its", "tok_embeddings", "output"}
     assert (differing["train_its"]["a"], differing["train_its"]["b"]) == (12, 13)
-    assert differing["tok_embeddings"]["largest"] == "Infinity"
+    assert differing["tok_embeddings"]["largest"] == "NaN"
     assert found["change"]["iterations"] == 1
     assert json.loads(run_cli("diff", FIXTURES / "vocab.gguf", FIXTURES / "vocab.gguf", "--json").stdout)["equal"]
 

@@ -484,6 +484,8 @@ def test_keys_are_added_and_removed_and_get_other_types(tmp_path: Path, out: Pat
         {"path": "a", "old": None, "new": 1},
         {"path": "x.list", "old": None, "new": None},
     ]
+    told = run_cli("edit", path, out, "--remove", "general.architecture", "--force", check=True).stdout
+    assert "note: metadata_kv: the key general.architecture is missing" in told
 
 
 def array(path: Path, count: int) -> Path:

@@ -188,7 +188,7 @@ def edits(data: bytes) -> None:
         assigned = [parse_assignment(line) for line in lines if not line.startswith("-")]
         wanted = changes(file, assigned, [line[1:] for line in lines if line.startswith("-")])
         try:
-            size: int | None = check(file, wanted)
+            size: int | None = check(file, wanted).size
         except GgcpError:
             size = None
         if any("value_type" in change.path for change in wanted):
@@ -196,7 +196,7 @@ def edits(data: bytes) -> None:
         output = FOLDER / "edited"
         output.unlink(missing_ok=True)
         try:
-            written = edit(file, output, wanted, sync=False)
+            written = edit(file, output, wanted, sync=False).size
         except GgcpError as error:
             if size is not None:
                 raise AssertionError("refused after a dry run") from error
