@@ -26,11 +26,11 @@ def verify(
     output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The GGUF file, or the folder, made from it.")],
     vocab: Annotated[
         Path | None,
-        typer.Option("--vocab", metavar="VOCABULARY", help="The vocabulary that the tokens of a folder are from."),
+        typer.Option("--vocab", metavar="VOCABULARY", help="The vocabulary that the model was exported with."),
     ] = None,
     partial: Annotated[
         bool,
-        typer.Option("--partial", help="Accept a damaged input of a folder if all tensors of the model are whole."),
+        typer.Option("--partial", help="Accept a damaged input if all tensors of the model are whole."),
     ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -40,7 +40,7 @@ def verify(
     Accepts what `convert`, `export` and the trainers of 2023 wrote. Compares keys, types, values, shapes and every byte
     of the tensors; vectors that `convert` reordered or scaled are compared through the same change. Extra keys are
     ignored. Of a folder for transformers every weight and moment is compared, in its order of rows, and the numbers of
-    its configuration; and its tokens with --vocab, or with the vocabulary that the input contains.
+    its configuration. The tokens of a model are compared with --vocab, or with the vocabulary that the input contains.
 
     Exit codes: 0 the same, 1 different, 4 one of the files is damaged.
 
@@ -48,10 +48,8 @@ def verify(
     """
     if output.is_dir():
         result = _of_folder(checkpoint, output, vocab, partial=partial, quiet=quiet)
-    elif vocab is not None or partial:
-        raise UsageError(f"{output} is no folder, for which alone --vocab and --partial are", "Leave them out.")
     else:
-        result = _of_gguf(checkpoint, output, quiet=quiet)
+        result = _of_gguf(checkpoint, output, vocab, partial=partial, quiet=quiet)
     if as_json:
         print_json(result)
     elif not quiet:
@@ -60,7 +58,7 @@ def verify(
         raise typer.Exit(1)
 
 
-def _of_gguf(checkpoint: Path, gguf: Path, *, quiet: bool) -> Verification:
+def _of_gguf(checkpoint: Path, gguf: Path, vocab: Path | None, *, partial: bool, quiet: bool) -> Verification:
     from ggcp_schema.formats.gguf.file import GgufFile
 
     with open_file(checkpoint, partial=True) as ckpt, open_file(gguf, partial=True) as file:
@@ -70,11 +68,10 @@ def _of_gguf(checkpoint: Path, gguf: Path, *, quiet: bool) -> Verification:
                 f"expected a checkpoint and a GGUF file made from it, found a {ckpt.short} and a {file.short}",
                 "The checkpoint comes first." if swapped else "`ggcp-schema diff` compares any two files.",
             )
-        raise_damage(ckpt.damage)
         raise_damage(file.damage)
         total = sum(tensor.nbytes for tensor in file.tensors.values())
         with progress(total, "Comparing", quiet=quiet) as advance:
-            result = compare(ckpt, file, advance)
+            result = compare(ckpt, file, advance, vocab=vocab, partial=partial)
         ckpt.source.check_unchanged()
         file.source.check_unchanged()
     return result

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ggcp_schema.constructs import NaN
 from ggcp_schema.files.compare import Difference
-from ggcp_schema.files.values import same_value
+from ggcp_schema.files.values import LISTS, first_different, same_value
 from ggcp_schema.formats.gguf.file import GgufFile
 from ggcp_schema.gguf.entries import ALIGNMENT, KeyValue, quieted
-
-MAX_SHOWN = 8  # elements of an array
 
 
 def key_differences(gguf: GgufFile, expected: Iterable[KeyValue]) -> Iterator[Difference]:
@@ -22,23 +20,28 @@ def key_differences(gguf: GgufFile, expected: Iterable[KeyValue]) -> Iterator[Di
             yield Difference("key", entry.key, "is missing")
         elif found.type != entry.type:
             yield Difference("key", entry.key, f"has type {found.type}, expected {entry.type}")
-        elif not _same(found, entry):
-            yield Difference("key", entry.key, f"is {_shown(found.value)}, expected {_shown(entry.value)}")
+        elif message := _difference(found.value, entry.value, entry.type):
+            yield Difference("key", entry.key, message)
 
 
-def _same(found: KeyValue, expected: KeyValue) -> bool:
-    """Return whether both have the same value, as it is written: of FLOAT32 numbers, all NaNs are quiet ones."""
-    a, b = found.value, expected.value
-    if expected.type == "ARRAY/FLOAT32":
-        return len(a) == len(b) and all(map(same_value, map(quieted, a), map(quieted, b)))
-    return same_value(a, b)
+def _difference(found: Any, expected: Any, kind: str) -> str:
+    """Return how values differ as they are written: of FLOAT32 numbers all NaNs are quiet ones. Empty if they do not.
+
+    Of arrays the first element that differs is shown.
+    """
+    if not isinstance(expected, LISTS):
+        return "" if same_value(found, expected) else f"is {_shown(found)}, expected {_shown(expected)}"
+    if len(found) != len(expected):
+        return f"has {len(found):,} elements, expected {len(expected):,}"
+    if kind == "ARRAY/FLOAT32":
+        found, expected = list(map(quieted, found)), list(map(quieted, expected))
+    index = first_different(found, expected)
+    return "" if index is None else f"has [{index}] {_shown(found[index])}, expected {_shown(expected[index])}"
 
 
 def _shown(value: Any) -> str:
-    """Return a value for a message: an array by its length, a NaN with its bits."""
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return f"an array of {len(value)}" if len(value) > MAX_SHOWN else f"[{', '.join(map(_shown, value))}]"
-    return f"NaN ({value.bits:#x})" if isinstance(value, NaN) else repr(value)
+    """Return a value for a message: a NaN with its bits, the beginning of a long text."""
+    return f"NaN ({value.bits:#x})" if isinstance(value, NaN) else f"{value!r:.100}"
 
 
 def extra_keys(gguf: GgufFile, expected: Iterable[KeyValue]) -> list[str]:

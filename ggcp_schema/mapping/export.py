@@ -21,7 +21,7 @@ from ggcp_schema.llama.vocabulary import Vocabulary
 from ggcp_schema.mapping.model import check_context_length, check_vocabulary, model_content, rescued
 from ggcp_schema.mapping.notes import model_facts
 from ggcp_schema.mapping.plan import OUTPUT, Command, Plan, epsilon_of
-from ggcp_schema.mapping.vocabulary import read_vocabulary
+from ggcp_schema.mapping.vocabulary import vocabulary_of
 
 GGUF = "gguf"
 VOCABULARY_NEEDED = (
@@ -86,11 +86,7 @@ def choose(file: File, options: ModelOptions, *, needs_study: bool = False) -> C
     if file.damage is not None and not options.partial:
         raise rescued(file, "Use partial=True to export it.")
     model = file.model()
-    vocabulary = None
-    if vocab is not None:
-        vocabulary = read_vocabulary(vocab)
-    elif model.has_vocabulary:
-        vocabulary = file.vocabulary()
+    vocabulary = vocabulary_of(file, model, vocab)
     if vocabulary is not None:
         check_vocabulary(model, vocabulary)
     length = model.context.tokens if context_length is None else context_length

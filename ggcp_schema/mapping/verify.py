@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator
 from math import isfinite
 from typing import Literal, NamedTuple
 
+from ggcp_schema.errors import UsageError
 from ggcp_schema.files.compare import Difference, comparable, data_differences, table_differences
 from ggcp_schema.files.json_keys import json_keys
 from ggcp_schema.files.tensor_entries import Progress
@@ -20,10 +22,12 @@ from ggcp_schema.llama.parameters import ORDERS
 from ggcp_schema.llama.rotation import FREQ_BASE, n_rot_of
 from ggcp_schema.llama.training import Training, study
 from ggcp_schema.llama.vocabulary import key_type
-from ggcp_schema.mapping.model import hparam_keys, model_tensors
+from ggcp_schema.mapping.model import hparam_keys, model_tensors, rescued
 from ggcp_schema.mapping.resume import Recipe, kept_rotation, resume_content, verbatim_recipe
+from ggcp_schema.mapping.vocabulary import vocabulary_of
 
 Kind = Literal["resume", "model", "hf"]
+COMPARED, NO_TOKENS = "compared", "not compared: state the vocabulary"
 OPTIONAL_KEYS = (names.HEAD_COUNT_KV, names.VOCAB_SIZE, names.ROPE_SCALE_LINEAR)
 """Keys that the trainer did not always write: they follow from others, or have llama.cpp's default."""
 
@@ -56,7 +60,7 @@ class Verification(NamedTuple):
         optimizer: how the optimizer's vectors were changed, in words; None for a model.
         extra_keys: the keys that have no counterpart in a checkpoint, as the vocabulary's.
         differences: what differs; empty if nothing does.
-        tokens: whether the tokens of a folder were compared, in words; None for a file.
+        tokens: whether the tokens were compared, in words; None for a file to resume from.
     """
 
     checkpoint: str
@@ -85,22 +89,37 @@ class Verification(NamedTuple):
         return self.output if self.kind == "hf" else None
 
 
-def verify(file: File, gguf: GgufFile, progress: Progress | None = None) -> Verification:
+def verify(
+    file: File,
+    gguf: GgufFile,
+    progress: Progress | None = None,
+    *,
+    vocab: str | os.PathLike[str] | None = None,
+    partial: bool = False,
+) -> Verification:
     """Compare what a file contains with the GGUF file made from it: keys, types and values, tensor table, every byte.
 
     The GGUF file may be one to resume from, by any program, or a model to run. Vectors that `convert` wrote in another
     order or scale are compared through the same permutation and division, value by value. Extra keys are ignored; extra
     tensors are differences. What may be stated anew is not compared: a name, the context length, and the epsilon of the
-    RMS norm, which must be a positive number. Raises `UsageError` if no such file can be made from the file.
+    RMS norm, which must be a positive number. `vocab` is the vocabulary of a model, as for `verify_folder`; with
+    `partial`, a damaged file is accepted if the model is whole. Raises `UsageError` if no such file can be made from
+    the file.
     """
+    if file.damage is not None and not partial:
+        raise rescued(file, "Use partial=True to compare it.")
     kind = kind_of(gguf)
+    tokens = None
     if kind == "resume":
-        training = file.training()
+        if vocab is not None:
+            raise UsageError(f"{gguf.path} is a checkpoint to resume from, which no vocabulary is for", "Leave it out.")
+        training = file.training() if file.damage is None else file.model_training()
         recipe = recipe_of(file, training, gguf)
         model, content, optimizer = training.model, resume_content(file, training, recipe), _in_words(recipe)
     else:
         model = file.model()
-        tokenizer = file.vocabulary().keys if model.has_vocabulary else ()
+        vocabulary = vocabulary_of(file, model, vocab)
+        tokens, tokenizer = (NO_TOKENS, ()) if vocabulary is None else (COMPARED, vocabulary.keys)
         kept = (entry for entry in model.kept if entry.key in gguf.key_values and entry.key not in RESTATED_KEYS)
         keys = {entry.key: entry for entry in (*kept, *hparam_keys(model), *tokenizer)}
         content, optimizer = Gguf([*keys.values()], model_tensors(model)), ""
@@ -141,6 +160,7 @@ def verify(file: File, gguf: GgufFile, progress: Progress | None = None) -> Veri
         optimizer or None,
         tuple(key for key in extra if not _is_separate(key)),
         tuple(found),
+        tokens,
     )
 
 
@@ -166,7 +186,7 @@ def recipe_of(file: File, training: Training, gguf: GgufFile) -> Recipe:
         order=order if isinstance(order, str) and order in ORDERS else None,
         scale=scale if isinstance(scale, int) and scale > 0 else 1,
         rotation=kept_rotation(training)[0],
-        fresh=gguf.value(names.CONVERTED_FRESH) is True,
+        fresh=gguf.value(names.CONVERTED_FRESH) is True or file.damage is not None,
         verbatim=False,
     )
     if order is None and not recipe.fresh:

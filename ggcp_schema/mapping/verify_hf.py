@@ -34,8 +34,8 @@ from ggcp_schema.mapping.hf import (
     moments_of,
 )
 from ggcp_schema.mapping.model import rescued
-from ggcp_schema.mapping.verify import Compared, Verification
-from ggcp_schema.mapping.vocabulary import read_vocabulary
+from ggcp_schema.mapping.verify import COMPARED, NO_TOKENS, Compared, Verification
+from ggcp_schema.mapping.vocabulary import vocabulary_of
 
 MAX_DIFFERENCES = 10  # of a JSON file
 SPECIAL_IDS = {"bos_token_id", "eos_token_id"}
@@ -63,7 +63,7 @@ def verify_folder(
         raise rescued(file, "Use partial=True to compare it.")
     place, config = Path(folder), read_json(Path(folder, CONFIG))
     model = file.model()
-    vocabulary = read_vocabulary(vocab) if vocab is not None else file.vocabulary() if model.has_vocabulary else None
+    vocabulary = vocabulary_of(file, model, vocab)
     tokens = Vocabulary("", "", []) if vocabulary is None else expressible(vocabulary)
     expected = Folder(model, tokens, *_stated(place / CONFIG, config))
     differences: list[Difference] = []
@@ -101,7 +101,7 @@ def verify_folder(
         fact.text,
         (),
         tuple(differences),
-        "not compared: state the vocabulary" if vocabulary is None else "compared",
+        NO_TOKENS if vocabulary is None else COMPARED,
     )
 
 

@@ -8,8 +8,9 @@ from contextlib import closing
 from ggcp_schema.errors import MalformedError, NotACheckpointError
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats import open_file
-from ggcp_schema.formats.file import ACCEPTED
+from ggcp_schema.formats.file import ACCEPTED, File
 from ggcp_schema.formats.sentencepiece.model import begins_like_a_model, read_model
+from ggcp_schema.llama.model import Model
 from ggcp_schema.llama.vocabulary import ANOTHER, MAX_BYTES, Vocabulary, damaged
 
 
@@ -33,6 +34,13 @@ def read_vocabulary(path: str | os.PathLike[str]) -> Vocabulary:
             raise error.with_hint(ANOTHER) from error
         file.source.check_unchanged()
         return vocabulary
+
+
+def vocabulary_of(file: File, model: Model, vocab: str | os.PathLike[str] | None) -> Vocabulary | None:
+    """Return the vocabulary in the file `vocab` or, without one, that of the model's own file; None if it has none."""
+    if vocab is not None:
+        return read_vocabulary(vocab)
+    return file.vocabulary() if model.has_vocabulary else None
 
 
 def _of_sentencepiece(source: Source) -> Vocabulary:

@@ -325,11 +325,6 @@ def test_damaged_weights_are_reported(content: bytes, out: Path) -> None:
     assert_refused(run_cli("verify", ADAM, out), 4, "model.safetensors: header: expected")
 
 
-def test_options_of_folders_alone(tmp_path: Path) -> None:
-    convert(ADAM, tmp_path / "resume.gguf")
-    assert_refused(run_cli("verify", ADAM, tmp_path / "resume.gguf", "--vocab", VOCAB), 2, "is no folder")
-
-
 # Resources -------------------------------------------------------------------------------------------------
 
 

@@ -123,6 +123,19 @@ def test_a_model(out: Path) -> None:
     content = described(0, ADAM, out)
     assert (content["kind"], content["optimizer"]) == ("model", None)
     assert content["compared"]["parameters"] == 16_976
+    assert described(0, ADAM, out, "--vocab", VOCAB)["tokens"] == "compared"
+    (found,) = described(1, ADAM, out, "--vocab", FIXTURES / "vocab.ggjt")["differences"]
+    assert found["name"] == "tokenizer.ggml.token_type"
+
+
+@pytest.mark.parametrize("command", [("convert",), ("export", "--vocab", VOCAB, "--ctx", "16")], ids=lambda it: it[0])
+def test_what_was_made_of_a_damaged_file(command: tuple[str, ...], out: Path, tmp_path: Path) -> None:
+    """With --partial, as it was written."""
+    cut = tmp_path / "cut.ggcp"
+    cut.write_bytes(ADAM.read_bytes()[:-100])
+    run_cli(*command, cut, out, "--partial", check=True)
+    assert "Use --partial to compare it." in run_cli("verify", cut, out).stderr
+    described(0, cut, out, "--partial")
 
 
 def by_hand(checkpoint: Path, out: Path, order: tuple[str, str], **options: Any) -> Path:
