@@ -85,7 +85,7 @@ def edit(
     with open_file(file) as opened:
         wanted = changes(opened, [parse_assignment(text) for text in assignments or ()], remove or ())
         check_output(output, (file,))
-        replaced = check_existing(output, (opened.kind,), overwrite=force or dry_run)
+        replaced = check_existing(output, overwrite=force or dry_run)
         made = check(opened, wanted) if dry_run else write_edited(opened, output, wanted, force=force, sync=not no_sync)
         if as_json:
             document: JSON = {
@@ -104,7 +104,7 @@ def edit(
                     say(escape(change.elements.note))
             for warning in made.warnings:
                 echo(f"note: {escape(warning.path)}: {escape(warning.message)}")
-            echo_replaced(output, "" if dry_run else replaced)
+            echo_replaced(output, replaced, dry_run=dry_run)
             echo(f"{'would write' if dry_run else 'wrote'} {name_text(output)}: {size_text(made.size)}")
 
 

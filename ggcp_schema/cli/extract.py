@@ -18,6 +18,7 @@ from numpy.lib import format as npy
 from ggcp_schema.cli.complete import complete_tensor
 from ggcp_schema.cli.options import File, Force, Json, NoSync, Quiet
 from ggcp_schema.cli.output import echo, print_json, progress, raise_damage
+from ggcp_schema.cli.report import echo_replaced
 from ggcp_schema.cli.tensors import Order
 from ggcp_schema.errors import FileError, MalformedError, UsageError
 from ggcp_schema.files.atomic import atomic_output, check_output
@@ -123,7 +124,7 @@ def extract(
         else:
             places = {output: chosen}
         with progress(sum(item.tensor.nbytes for item in chosen), "Extracting", quiet=quiet) as advance:
-            _write(opened, places, output if is_folder else None, advance, force=force, sync=not no_sync)
+            replaced = _write(opened, places, output if is_folder else None, advance, force=force, sync=not no_sync)
         size = sum(os.stat(place).st_size for place in places)
         if as_json:
             document: JSON = {
@@ -138,6 +139,8 @@ def extract(
             what = f"{len(chosen)} tensors"
             if len(chosen) == 1:
                 what = f"{chosen[0].name}, numpy shape {chosen[0].tensor.shape[::-1]}"
+            for place, was in replaced.items():
+                echo_replaced(Path(place), was)
             echo(f"wrote {escape(output)}: {escape(what)}, {size_text(size)}")
             for item in left_out:
                 echo(f"left out {escape(item.name)}: values of {item.tensor.type} cannot be read")
@@ -199,8 +202,12 @@ def _write(
     *,
     force: bool,
     sync: bool,
-) -> None:
-    """Write the files, each completely or not at all. If one cannot be written, the others that are new are removed."""
+) -> dict[str, str]:
+    """Write the files, each completely or not at all. If one cannot be written, the others that are new are removed.
+
+    Return what the files were that are replaced, by path.
+    """
+    replaced = {}
     with ExitStack() as undo:
         if folder is not None and not os.path.isdir(folder):
             try:
@@ -210,7 +217,7 @@ def _write(
             undo.callback(os.rmdir, folder)
         for place in places:
             check_output(place, (opened.source.path,))
-            check_existing(place, overwrite=force)
+            replaced[place] = check_existing(place, overwrite=force)
         for place, items in places.items():
             is_new = not os.path.lexists(place)
             with atomic_output(place, overwrite=force, sync=sync) as temporary:
@@ -219,6 +226,7 @@ def _write(
             if is_new and folder is not None:
                 undo.callback(os.unlink, place)
         undo.pop_all()
+    return replaced
 
 
 def _values(item: Listed, advance: Callable[[int], None]) -> Iterator[Floats]:

@@ -52,7 +52,7 @@ def repair(
     from ggcp_schema.mapping.repair import changes, remaining, write_repaired
 
     check_output(output, (file,))
-    replaced = check_existing(output, ("ggcp",), overwrite=force or dry_run)
+    replaced = check_existing(output, overwrite=force or dry_run)
     with closing(Source(file)) as source:
         with progress(source.size, "Reading", quiet=as_json or quiet) as advance:
             wanted = changes(source, advance)
@@ -78,7 +78,7 @@ def repair(
         if not wanted:
             echo(f"nothing to repair in {name_text(file)}; no file was written")
         else:
-            echo_replaced(output, replaced if writes else "")
+            echo_replaced(output, replaced, dry_run=dry_run)
             what = f"{size_text(source.size)}, {count_text(len(wanted), 'change')}"
             echo(f"{'would write' if dry_run else 'wrote'} {name_text(output)}: {what}")
     if left or not wanted:

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypedDict
 from ggcp_schema.cli.output import command_lines, echo, output_width, progress
 from ggcp_schema.files.output import WHOLE, WriteOptions
 from ggcp_schema.files.tensor_entries import TensorEntry
+from ggcp_schema.formats.existing import check_existing
 from ggcp_schema.formats.rules import Finding
 from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.gguf.writer import Gguf
@@ -70,7 +71,9 @@ def sentence(fact: Fact) -> str:
 
 
 def echo_parts(plan: Plan, output: Path) -> None:
-    """Print everything that would be written."""
+    """Print everything that would be written, and what that would replace."""
+    for place in (output, *map(Path, plan.beside)):
+        echo_replaced(place, check_existing(place, overwrite=True), dry_run=True)
     echo(f"would write {name_text(output)}: {counts(plan)}")
     for name, content in plan.parts.items():
         if name != WHOLE:
@@ -102,7 +105,8 @@ def echo_written(written: Written, output: Path, *, verified: bool) -> None:
         echo(f"note: {escape(finding.path)}: {escape(finding.message)}")
     for name, count in written.not_finite.items():
         echo(f"note: {escape(name)}: {count_text(count, 'value')} {'is' if count == 1 else 'are'} NaN or infinite")
-    echo_replaced(output, written.replaced)
+    for place, what in {os.fsdecode(output): written.replaced, **written.replaced_beside}.items():
+        echo_replaced(Path(place), what)
     compared = ", every byte compared" if verified else ""
     echo(f"wrote {name_text(output)}: {counts(written.plan)}, {size_text(written.size)}{compared}")
     for place, parts in written.plan.beside.items():
@@ -128,10 +132,11 @@ def echo_outcome(plan: Plan, output: Path, written: Written | None, *, verified:
         echo_parts(plan, output)
 
 
-def echo_replaced(output: Path, what: str) -> None:
-    """Print what the output has replaced, if that is known."""
+def echo_replaced(output: Path, what: str, *, dry_run: bool = False) -> None:
+    """Print what the output has replaced, or would replace, if that is known."""
     if what:
-        echo(f"replaced {name_text(output)}, which was: {escape(what)}")
+        verb, was = ("would replace", "is") if dry_run else ("replaced", "was")
+        echo(f"{verb} {name_text(output)}, which {was}: {escape(what)}")
 
 
 def name_text(path: Path) -> str:

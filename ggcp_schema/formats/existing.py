@@ -16,26 +16,26 @@ ANOTHER = "Choose another name."
 
 
 def check_existing(
-    path: str | os.PathLike[str], kinds: Collection[str] = (), *, overwrite: bool, source: File | None = None
+    path: str | os.PathLike[str], *, overwrite: bool, source: File | None = None, kinds: Collection[str] = ()
 ) -> str:
-    """Return what is in a file that an output made of `source` would replace; empty if it is of no known format.
+    """Return what is in a file that an output would replace; empty if it is of no known format.
 
-    Raises `ExistsError` if there is a file or a folder that is not to be overwritten. A checkpoint, a model or a
-    vocabulary is only overwritten by what is of the same kind, one of `kinds`: it may be the only copy.
+    Raises `ExistsError` if there is a file or a folder that is not to be overwritten. To overwrite it is not proposed
+    for a checkpoint, a model or a vocabulary, which may be the only copy. The output is made of `source`, and is of one
+    of `kinds`: where only the input is, their order is doubted.
     """
     if not os.path.exists(path):
         return ""
     name = os.fsdecode(path)
     kind, what = _contents(path)
-    if not what and not overwrite:
+    if overwrite:
+        return what
+    if not what:
         raise ExistsError(name)
-    if what and (not overwrite or kind not in kinds):
-        why = ", which is not replaced by something else" if overwrite else ""
-        hint = ANOTHER
-        if source is not None and source.kind in kinds and kind not in kinds:
-            hint = f"The input comes first: {name} {source.path}? Otherwise choose another name."
-        raise ExistsError(name, f": {what}{why}").with_hint(hint)
-    return what
+    hint = ANOTHER
+    if source is not None and source.kind in kinds and kind not in kinds:
+        hint = f"The input comes first: {name} {source.path}? Otherwise choose another name."
+    raise ExistsError(name, f": {what}").with_hint(hint)
 
 
 def _contents(path: str | os.PathLike[str]) -> tuple[str, str]:

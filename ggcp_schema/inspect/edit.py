@@ -176,7 +176,7 @@ def edit(
     the file does not have, and `FileError` if a file cannot be read or written.
     """
     check_output(output, (file.path,))
-    check_existing(output, (file.kind,), overwrite=force)
+    check_existing(output, overwrite=force)
     container = changed(file, wanted)
     with atomic_output(output, overwrite=force, sync=sync) as place:
         with open(place, "wb", buffering=1 << 20) as stream:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import NamedTuple
 
 from ggcp_schema.constructs import counted, short_size
@@ -34,7 +35,7 @@ OUTPUT = "{output}"
 
 MODEL = ("gguf-model", "gguf")
 KINDS = {"resume": ("gguf-resume", "gguf-finetune"), "adapter": ("gguf-adapter",)}
-"""The kinds of files that an output can be, by the name of what is made, if it is no model; it may replace others."""
+"""The kinds of files that an output can be, by the name of what is made, if it is no model."""
 
 
 class Command(NamedTuple):
@@ -109,6 +110,7 @@ class Written(NamedTuple):
         unsound: what the program of the input cannot have written, as far as it was copied.
         replaced: what the file was that the output has replaced; empty if there was none of a known format.
         output: the path of the output.
+        replaced_beside: what the files were that the plan's `beside` has replaced, by path.
     """
 
     plan: Plan
@@ -117,6 +119,7 @@ class Written(NamedTuple):
     unsound: tuple[Finding, ...] = ()
     replaced: str = ""
     output: str = ""
+    replaced_beside: Mapping[str, str] = MappingProxyType({})
 
     def __repr__(self) -> str:
         counts = f"{counted(len(self.plan.tensors), 'tensor')}, {short_size(self.size)}"
@@ -140,7 +143,7 @@ def epsilon_fact(value: float, reason: str) -> Fact:
 
 def write(plan: Plan, output: str | os.PathLike[str], options: WriteOptions = WriteOptions()) -> Written:  # noqa: B008
     """Write what is planned, completely or not at all. Raises `FileError`, or `UsageError` as `check` does."""
-    replaced = check(plan, output, options)
+    replaced, *others = check(plan, output, options)
     not_finite: dict[str, int] = {}
     inspect = _Inspection(plan, not_finite, strict=options.strict)
     with ExitStack() as stack:
@@ -148,24 +151,24 @@ def write(plan: Plan, output: str | os.PathLike[str], options: WriteOptions = Wr
             stack.enter_context(placed_parts(place, parts, options))
         size = stack.enter_context(placed_parts(output, plan.parts, options, inspect, plan.optional))
         unsound = inspect.unsound()
-    return Written(plan, size, not_finite, unsound, replaced, os.fsdecode(output))
+    return Written(plan, size, not_finite, unsound, replaced, os.fsdecode(output), dict(zip(plan.beside, others)))
 
 
-def check(plan: Plan, output: str | os.PathLike[str] | None, options: WriteOptions) -> str:
-    """Check the output unless it is None, and with `strict` the findings. Return what the output replaces.
+def check(plan: Plan, output: str | os.PathLike[str] | None, options: WriteOptions) -> list[str]:
+    """Check the output unless it is None, and with `strict` the findings. Return what it, and each `beside`, replaces.
 
     Raises `FileError`, or `UsageError`.
     """
-    replaced = ""
+    replaced = []
     if output is not None:
         check_parts(output, plan.inputs, plan.parts, plan.optional)
         kinds = KINDS.get(plan.target, MODEL)
-        replaced = check_existing(output, kinds, overwrite=options.force, source=plan.file)
+        replaced.append(check_existing(output, overwrite=options.force, source=plan.file, kinds=kinds))
         for place, parts in plan.beside.items():
             if os.path.realpath(place) == os.path.realpath(output):
                 raise UsageError(f"{os.fsdecode(output)} is the name of two outputs", "Choose another name for one.")
             check_parts(place, (*plan.inputs, output), parts)
-            check_existing(place, MODEL, overwrite=options.force)
+            replaced.append(check_existing(place, overwrite=options.force))
     if options.strict and plan.warnings:
         finding = plan.warnings[0]
         raise refused(plan, f"{finding.path}: {finding.message}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -97,15 +98,18 @@ def test_nothing_is_advised_that_may_not_be_meant(typed: str, folder: Path) -> N
         ("extract alice.ggcp norm wq.svg", "Choose another name."),
     ],
 )
-def test_no_force_replaces_a_file_by_another_kind_of_file(typed: str, said: str, kinds: Path) -> None:
+def test_only_force_replaces_a_file_and_what_it_was_is_said(typed: str, said: str, kinds: Path, tmp_path: Path) -> None:
     before = contents(kinds)
-    for force in ([], ["--force"]):
-        result = run_cli(*typed.split(), *force, cwd=kinds)
-        assert (result.returncode, result.stdout) == (2, "")
-        assert "already exists: " in result.stderr
-        assert said in result.stderr
-        assert "--force" not in result.stderr
-        assert contents(kinds) == before
+    result = run_cli(*typed.split(), cwd=kinds)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "already exists: " in result.stderr
+    assert said in result.stderr
+    assert "--force" not in result.stderr
+    assert contents(kinds) == before
+    name, what = re.search(r"ggcp-schema: (\S+) already exists: (.*)", result.stderr).groups()
+    folder = shutil.copytree(kinds, tmp_path / "kinds")
+    assert f"replaced {name}, which was: {what}\n" in run_cli(*typed.split(), "--force", cwd=folder, check=True).stdout
+    assert (folder / name).read_bytes() != (kinds / name).read_bytes()
 
 
 @pytest.fixture(scope="module")
