@@ -20,7 +20,7 @@ from ggcp_schema.inspect.text import count_text, escape
 from ggcp_schema.inspect.validate import Report, examine_data
 from ggcp_schema.inspect.validate import validate as check
 
-EXIT_CODES = {"valid": 0, "unsound": 1, "invalid": 1, "unreadable": 2, "damaged": 4, "unknown": 2}
+EXIT_CODES = {"valid": 0, "unsound": 1, "invalid": 1, "damaged": 4}
 
 
 def validate(
@@ -48,14 +48,16 @@ def validate(
     Example: ggcp-schema validate --data --strict *.ggcp
     """
     verdicts: Counter[str] = Counter()
+    worst = 0
     files = files_in(files)
     for file in files:
         try:
             result: JSON = examine(file, data=data, strict=strict, quiet=as_json or quiet)
+            worst = max(worst, EXIT_CODES[result.verdict])
         except GgcpError as error:
             if len(files) == 1 and not as_json:
                 raise
-            result = unreadable(file, error)
+            result, worst = unreadable(file, error), max(worst, error.exit_code)
             if not (as_json or quiet):
                 echo(f"{paint(result.verdict, 'red', bold=True)}: {escape(error.message)}")
             elif len(files) == 1:
@@ -65,7 +67,7 @@ def validate(
             write(json_text(result) + "\n")
     if len(files) > 1 and not (as_json or quiet):
         echo(f"{count_text(len(files), 'file')}: {', '.join(f'{count:,} {name}' for name, count in verdicts.items())}")
-    raise typer.Exit(max(EXIT_CODES[verdict] for verdict in verdicts))
+    raise typer.Exit(worst)
 
 
 def examine(file: Path, *, data: bool, strict: bool, quiet: bool) -> Report:

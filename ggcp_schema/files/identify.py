@@ -295,13 +295,16 @@ def identify(head: bytes, size: int | None = None) -> tuple[str, str]:
     return "", ""
 
 
+MARK_ADDED = (
+    "A UTF-8 byte order mark was put before it, as by an editor of texts. `tail -c +4 FILE > OUTPUT` takes it away."
+)
 QUOTED = re.compile(rb"(pcgg|GGUF|tjgg|fmgg|lcgg|algg)=0[0-3]=00")
 
 
 RETURNS_ADDED = f"Its line ends were changed: a carriage return was put before each line feed. {UNIX}"
 
 
-def altered(sample: bytes) -> str:
+def altered(sample: bytes) -> str:  # noqa: PLR0911 - a return for each way
     """Return how a file of binary data was changed on its way, with the remedy; empty if the bytes do not prove it.
 
     `sample` is the beginning of the file, at most `HEAD` bytes. Numbers hold each pair of bytes sooner or
@@ -323,8 +326,9 @@ def altered(sample: bytes) -> str:
                 return ""
         return f"It was saved as text: bytes that are not UTF-8 were replaced. {BINARY}"
     controls = len(re.findall(rb"\xc2[\x80-\x9f]", sample))  # of which texts have none
-    pairs = controls >= 40 and re.sub(rb"[\xc2\xc3][\x80-\xbf]", b"", sample)[:-1].isascii()  # the last may be cut
-    return f"It was saved as text: each byte above 127 was taken for a character. {LATIN}" if pairs else ""
+    if controls >= 40 and re.sub(rb"[\xc2\xc3][\x80-\xbf]", b"", sample)[:-1].isascii():  # the last may be cut
+        return f"It was saved as text: each byte above 127 was taken for a character. {LATIN}"
+    return MARK_ADDED if sample.startswith(codecs.BOM_UTF8) else ""
 
 
 # ggml files of other programs ------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, cast
 
 from ggcp_schema.constructs import Struct
-from ggcp_schema.errors import NotACheckpointError, UsageError
+from ggcp_schema.errors import MalformedError, NotACheckpointError, UsageError
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import File, Format
 from ggcp_schema.formats.parsing import is_proven, open_path, what_it_is
@@ -103,15 +103,20 @@ def format_of(source: Source) -> Format:
     for known in FORMATS.values():
         if is_proven(source, known):
             return known
-    head = head[:4]
-    raise NotACheckpointError(
+    from ggcp_schema.files.identify import LLAMA_ONLY
+
+    head, what = head[:4], what_it_is(source)
+    error = NotACheckpointError(
         f"{source.path}: unknown file format; it begins with the bytes {head.hex(' ') or '(none)'}",
-        what_it_is(source) or f"The formats that can be read are {', '.join(FORMATS)}.",
+        what or f"The formats that can be read are {', '.join(FORMATS)}.",
         path="magic",
         offset=0,
         expected="a known magic number",
         found=head.hex(" ") or "the end of the file",
     )
+    if what.endswith(LLAMA_ONLY):
+        error.exit_code = MalformedError.exit_code  # as that of all files of this family
+    raise error
 
 
 def _others() -> Iterator[Format]:

@@ -353,8 +353,9 @@ CHANGES = [
 def test_the_changes(out: Path) -> None:
     result = run_cli("edit", ADAM, out, *ASSIGNMENTS, check=True)
     assert result.stderr == ""
-    *lines, last = result.stdout.splitlines()
+    *lines, note, last = result.stdout.splitlines()
     assert lines == [f"{path}: {old} -> {new}" for path, old, new in CHANGES]
+    assert note == "note: norm.name: is 'n'; the trainers wrote 'norm.weight' or 'output_norm.weight'"
     assert last.startswith(f"wrote {out}: {out.stat().st_size:,} bytes")
 
 
@@ -370,7 +371,9 @@ def test_the_changes_as_json(tmp_path: Path, out: Path) -> None:
         ],
         "written": True,
         "size": out.stat().st_size,
+        "warnings": content["warnings"],
     }
+    assert [warning["path"] for warning in content["warnings"]] == ["norm.name"]
     dry = json.loads(run_cli("edit", ADAM, tmp_path / "new", *ASSIGNMENTS, "--json", "--dry-run", check=True).stdout)
     assert dry == content | {"output": str(tmp_path / "new"), "written": False, "size": None}
     assert not (tmp_path / "new").exists()

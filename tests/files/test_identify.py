@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import codecs
 import io
 import pickle
 import quopri
@@ -175,6 +176,7 @@ ALTERED = {
     "in quoted-printable": quopri.encodestring,
     "bytes that are not UTF-8 were replaced": lambda data: data.decode("utf-8", "replace").encode(),
     "each byte above 127 was taken for a character": lambda data: data.decode("latin-1").encode(),
+    "byte order mark was put before it": lambda data: codecs.BOM_UTF8 + data,
 }
 
 
@@ -267,6 +269,8 @@ OTHERS = {  # as the programs in ggml's and other repositories of 2023 write the
     "falcon": GGML + words(9, 64, 1, 1, 1, 7, 1) + some_tokens() + tensor(b"transformer.word_embeddings.weight"),
     "rwkv 100": GGMF + words(100, 50277, 768, 12, 1) + tensor(b"emb.weight"),
     "rwkv 101": GGMF + words(101, 50277, 768, 12, 1) + tensor(b"emb.weight"),
+    "chatglm": b"ggml" + words(*range(1, 10)),
+    "ggcc": b"ccgg" + words(*range(1, 10)),
 }
 
 
@@ -274,8 +278,8 @@ OTHERS = {  # as the programs in ggml's and other repositories of 2023 write the
 def test_a_ggml_file_of_another_program_is_not_read_and_is_no_vocabulary(name: str, tmp_path: Path) -> None:
     path = tmp_path / "ggml-model-f16.bin"
     path.write_bytes(OTHERS[name])
-    for command in ("info", "validate", "tensors"):
-        result = run_cli(command, path)
+    for command in ("info", "validate", "tensors", "info --json", "validate --json"):
+        result = run_cli(*command.split(), path)
         assert result.returncode == 4
         assert "a ggml file of another program, which this does not read" in result.stderr
     with pytest.raises(NotACheckpointError, match="a ggml file of another program"):
