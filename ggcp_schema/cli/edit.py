@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypedDict
 import typer
 
 from ggcp_schema.cli.complete import complete_path
+from ggcp_schema.cli.mistakes import check_name
 from ggcp_schema.cli.options import DryRun, Force, Json, NoSync, Quiet
 from ggcp_schema.cli.output import echo, print_json, say
 from ggcp_schema.cli.report import echo_replaced, name_text
@@ -84,6 +85,7 @@ def edit(
         raise UsageError("nothing to change", "Give PATH=VALUE, or --remove KEY.")
     with open_file(file) as opened:
         wanted = changes(opened, [parse_assignment(text) for text in assignments or ()], remove or ())
+        check_name(output)
         check_output(output, (file,))
         replaced = check_existing(output, overwrite=force or dry_run)
         made = check(opened, wanted) if dry_run else write_edited(opened, output, wanted, force=force, sync=not no_sync)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
-from ggcp_schema.errors import FileError, NotACheckpointError, UsageError
+from ggcp_schema.errors import FileError, NotACheckpointError, UsageError, shell_word
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats import format_of
 
@@ -27,7 +27,11 @@ def _known(folder: Path) -> list[Path]:
         raise FileError(f"{os.fsdecode(folder)}: {error.strerror}") from error
     found = [file for file in files if _is_known(file)]
     if not found:
-        raise UsageError(f"no file in the folder {os.fsdecode(folder)} is of a known format", "Give the files.")
+        name = os.fsdecode(folder)
+        hint = "Give the files; folders in it are not looked into."
+        if "config.json" in {file.name for file in files}:
+            hint = f"It is a model for transformers: `ggcp-schema verify CHECKPOINT {shell_word(name)}` compares it."
+        raise UsageError(f"no file in the folder {name} is of a known format", hint)
     return found
 
 

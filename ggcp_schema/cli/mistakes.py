@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 from ggcp_schema.errors import FileError, GgcpError, UsageError, quoted, shell_word
 
+PYTORCH = {".safetensors", ".pt", ".pth"}
 ONE_FILE = {"get", "hex", "dump", "extract", "stats", "edit", "convert", "export", "repair"}
 """The commands that begin with the one file that they read."""
 
@@ -19,6 +21,19 @@ def put_right(error: GgcpError) -> GgcpError:
         if command in ONE_FILE and is_input and os.path.isfile(second):
             return error.with_hint(f"The file comes first: {_line([command, second, first, *others])}")
     return error
+
+
+def check_name(output: Path) -> None:
+    """Check that an output does not have the name of something else. Raises `FileError`.
+
+    A slash at the end, which `Path` drops, means a folder.
+    """
+    if output.suffix in PYTORCH:
+        hint = "`ggcp-schema export --to hf` writes a folder that PyTorch opens."
+        raise FileError(f"{output} would not be what its name says", hint)
+    typed = next((word for word in sys.argv if word.endswith("/") and Path(word) == output), None)
+    if typed is not None:
+        raise FileError(f"{typed} is the name of a folder", "Give the name of the file to write.")
 
 
 def check_order(words: list[str], commands: list[str]) -> None:

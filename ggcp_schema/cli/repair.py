@@ -10,6 +10,7 @@ from typing import Annotated, TypedDict
 
 import typer
 
+from ggcp_schema.cli.mistakes import check_name
 from ggcp_schema.cli.options import DryRun, Force, Json, NoSync, Quiet
 from ggcp_schema.cli.output import echo, print_json, progress
 from ggcp_schema.cli.report import echo_replaced, name_text
@@ -51,6 +52,7 @@ def repair(
     """
     from ggcp_schema.mapping.repair import changes, remaining, write_repaired
 
+    check_name(output)
     check_output(output, (file,))
     replaced = check_existing(output, overwrite=force or dry_run)
     with closing(Source(file)) as source:

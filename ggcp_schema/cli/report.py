@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
+from ggcp_schema.cli.mistakes import check_name
 from ggcp_schema.cli.output import command_lines, echo, output_width, progress
 from ggcp_schema.files.output import WHOLE, WriteOptions
 from ggcp_schema.files.tensor_entries import TensorEntry
@@ -39,6 +40,8 @@ def carry_out(
 
     `is_new` says that the folder of the output does not exist yet, so that there is nothing to check.
     """
+    if WHOLE in plan.parts:
+        check_name(output)
     check(plan, None if is_new else output, options._replace(force=options.force or dry_run))
     if dry_run:
         return None

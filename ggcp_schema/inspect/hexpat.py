@@ -70,7 +70,7 @@ class _Pattern:
         seq, instances, params = _simplified(record, is_root=record is self.page)
         for field in seq:
             kind, _, argument = str(field["type"]).partition("(")
-            if (called := self.page["types"].get(kind, {})).keys() == {"params"}:  # a place that is only kept
+            if (called := self.page.get("types", {}).get(kind, {})).keys() == {"params"}:  # a place that is only kept
                 instances = _replaced(instances, rf"{field['id']}\.{called['params'][0]['id']}\b", field["id"])
                 field.update(type=None, value=argument[:-1])
             elif fold := FOLD.fullmatch(str(field["type"])):
@@ -175,7 +175,7 @@ class _Pattern:
             if "enum" in field:
                 self.enums[field["enum"]] = called
                 called, colour = field["enum"], "enum"
-            if any("size" in value for value in self.page["types"].get(kind, {}).get("instances", {}).values()):
+            if any("size" in value for value in self.page.get("types", {}).get(kind, {}).get("instances", {}).values()):
                 yield f"s128 {name}_start = $;"
                 self.twice[name] = _member(called, f"{shown} @ {name}_start", colour, field)
                 shown = shown.replace(name, f"{name}_ahead", 1)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ggcp_schema.constructs import Kaitai, Node, nodes, number_text, reference_of
+from ggcp_schema.formats import FORMATS
 from ggcp_schema.formats.file import Format
 from ggcp_schema.inspect.yaml import yaml_lines
 
@@ -41,14 +42,15 @@ def described(format: Format) -> Attribute:
             "id": format.name,
             "title": f"{format.title}",
             "file-extension": format.name,
-            "license": "MIT",
+            **({"license": "MIT"} if format.name in FORMATS else {}),
             "ks-version": "0.11",
             "encoding": "UTF-8",
             **({} if printer.either_order else {"endian": "le"}),
         },
         "doc": "\n".join(filter(None, (format.description, left_out if root.left_out else "", made))),
-        "doc-ref": "https://github.com/ggml-org/llama.cpp",
     }
+    if format.name in FORMATS:
+        page["doc-ref"] = "https://github.com/ggml-org/llama.cpp"
     return page | found | printer.definitions()
 
 
@@ -69,7 +71,8 @@ class _Printer:
         enums = {
             key: {int(number): _identifier(text) for number, text in self.enums[key].items()} for key in self.enums
         }
-        return {"types": self.types | types} | ({"enums": enums} if enums else {})
+        found = {"types": self.types | types, "enums": enums}
+        return {name: described for name, described in found.items() if described}
 
     def named(self, struct: Node, field: str) -> str:
         """Return the name of the type of a record, or else of its field; it is described if it was not before."""

@@ -22,7 +22,9 @@ EXPORTS: dict[str, Callable[[File, ModelOptions], Plan]] = {GGUF: plan_model, HF
 def planner(name: str) -> Callable[[File, ModelOptions], Plan]:
     """Return what plans the export with that name. Raises `UsageError`."""
     if name not in EXPORTS:
-        raise UsageError(f"{name!r} is not among what can be exported to", f"Choose from: {', '.join(EXPORTS)}.")
+        raise UsageError(
+            f"{name!r} is not among what can be exported to", f"Choose from: {', '.join(EXPORTS)} (for PyTorch)."
+        )
     return EXPORTS[name]
 
 

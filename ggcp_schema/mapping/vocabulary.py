@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import closing
 
-from ggcp_schema.errors import MalformedError, NotACheckpointError
+from ggcp_schema.errors import MalformedError, NotACheckpointError, UsageError
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats import open_file
 from ggcp_schema.formats.file import ACCEPTED, File
@@ -20,6 +20,8 @@ def read_vocabulary(path: str | os.PathLike[str]) -> Vocabulary:
     Raises `FileError` if the file cannot be read, `MalformedError` if the vocabulary is damaged, llama.cpp would refuse
     it, or the file is of another kind, and `UsageError` if a file of a known format contains no llama vocabulary.
     """
+    if os.path.isfile(inner := os.path.join(path, "tokenizer.model")):
+        raise UsageError(f"{os.fsdecode(path)} is a folder", f"The vocabulary in it is {os.fsdecode(inner)}.")
     with closing(Source(path)) as source:
         if begins_like_a_model(source):
             return _of_sentencepiece(source)

@@ -24,6 +24,9 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "old").mkdir()
     for name in NAMES:
         shutil.copy(FIXTURES / name, tmp_path / "old" / name)
+    (tmp_path / "old" / "hf").mkdir()
+    for name in ("config.json", "tokenizer.model"):
+        (tmp_path / "old" / "hf" / name).write_bytes(b"{}")
     return tmp_path
 
 
@@ -63,6 +66,17 @@ def folder(tmp_path: Path) -> Path:
         ("edit alice.ggcp v0-adam.ggcp train_its=1", "ggcp training checkpoint"),
         ("export alice.ggcp alice-tokenizer.model --vocab vocab.gguf --name x", "vocabulary has 320 tokens"),
         ("extract alice.ggcp norm alice.ggcp", "unknown output format"),
+        ("convert alice.ggcp new/", "new/ is the name of a folder"),
+        ("export v0-adam.ggcp new/ --vocab vocab.gguf", "new/ is the name of a folder"),
+        ("edit alice.ggcp new/ train_its=1", "new/ is the name of a folder"),
+        ("repair alice.ggcp new/", "new/ is the name of a folder"),
+        (
+            "export v0-adam.ggcp new.pt --vocab vocab.gguf",
+            "`ggcp-schema export --to hf` writes a folder",
+        ),
+        ("export alice.ggcp --to pytorch --vocab vocab.gguf", "hf (for PyTorch)"),
+        ("export alice.ggcp --vocab hf", "The vocabulary in it is hf/tokenizer.model."),
+        ("info hf", "`ggcp-schema verify CHECKPOINT hf` compares it."),
     ],
 )
 def test_the_message_puts_the_user_right(typed: str, said: str, folder: Path) -> None:

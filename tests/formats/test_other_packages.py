@@ -156,6 +156,14 @@ def test_records_without_a_name_are_called_after_their_fields() -> None:
     assert "enum toy_kind" in pattern(made)
 
 
+@pytest.mark.usefixtures("installed")
+def test_a_specification_states_no_more_than_the_page(package: Path) -> None:
+    """An empty map is none for the compiler, and another package has its own licence."""
+    assert {"types", "doc-ref", "license"}.isdisjoint(described(loaded(package).FORMAT).keys())
+    assert "license" not in described(loaded(package).FORMAT)["meta"]
+    assert pattern(loaded(package).FORMAT).startswith("#pragma description toy file")
+
+
 def test_a_key_of_no_number_is_refused_at_once() -> None:
     """That it is none of the numbers that a key can hold must not be found out by trying all."""
     with pytest.raises(UnfitError, match="None is out of range for UINT32"):

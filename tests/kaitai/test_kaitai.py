@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import random
 import re
+import runpy
 from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
@@ -105,6 +106,21 @@ def test_kaitais_parsers_find_the_leaves_of_dump(path, compiled, node):
 @pytest.mark.parametrize("kind", KINDS)
 def test_kaitais_parsers_find_the_leaves_of_a_file_of_every_kind(kind, tmp_path, compiled, node):
     test_kaitais_parsers_find_the_leaves_of_dump(sample(kind, tmp_path), compiled, node)
+
+
+def write_block(folder):
+    """Write the format of the page that says how to declare one as a module, and return its path."""
+    page = (FIXTURES.parent / "docs/FORMATS.md").read_text("utf-8")
+    (folder / "toy_format.py").write_text(page.split("```python\n")[1].split("```")[0], "utf-8")
+    return folder / "toy_format.py"
+
+
+def test_the_page_of_another_package_compiles(tmp_path):
+    page = runpy.run_path(str(write_block(tmp_path)))
+    compile_all({"toy": specification(page["FORMAT"])}, tmp_path)
+    (tmp_path / "sample.toy").write_bytes(page["SAMPLE"])
+    leaves = read(load(tmp_path / "toy.py"), tmp_path / "sample.toy", []).leaves
+    assert [leaf[3] for leaf in leaves][1:] == [1, 3, 1.0, 2.0, 3.0]
 
 
 def damage_of(path):
