@@ -50,8 +50,21 @@ LONGEST_NAME = 64  # bytes of a field whose size is hardly wrong
 ACCEPTED = "Use a llama GGUF, a ggjt file such as ggml-vocab.bin, or a sentencepiece tokenizer.model."
 CHECKPOINT_NEEDED = "Pass a checkpoint of train-text-from-scratch: a ggcp file, or a GGUF file made from one."
 SHOWN = {
-    *("adapter", "close", "damage", "find", "findings", "format", "get", "has_adapter", "key_values", "keys", "model"),
-    *("order", "path", "root", "size", "source", "tensors", "training", "values", "vocabulary"),
+    *(
+        "adapter",
+        "close",
+        "damage",
+        "find",
+        "findings",
+        "format",
+        "get",
+        "has_adapter",
+        "key_values",
+        "keys",
+        "loss",
+        "model",
+    ),
+    *("moments", "order", "path", "root", "size", "source", "tensors", "training", "values", "vocabulary"),
 }
 """Attributes of every file that completion shows; the others are for this package, and for formats to define."""
 
@@ -239,6 +252,30 @@ class File:
     def training(self) -> Training:
         """Return the state of a training. Raises `UsageError` if the file has none, the damage if it is not whole."""
         raise self._lacks("not a checkpoint")
+
+    @property
+    def loss(self) -> float | None:
+        """The latest loss of one token; None if the file stores none. See `Losses` for what it is worth."""
+        from ggcp_schema.llama.eras import conclude
+        from ggcp_schema.llama.losses import stored_losses
+
+        evidence = self.evidence()
+        losses = None if evidence is None else stored_losses(self.facts(), conclude(evidence))
+        return None if losses is None else losses.latest
+
+    def moments(self, path: str | None = None, *, order: str | None = None) -> dict[str, Any]:
+        """Return what the optimizer holds for one parameter, by state field: `m` and `v` for Adam.
+
+        `path` is that of a tensor of the model, `layers[0].wq`; without it, those of all are returned by path. The
+        arrays are read-only and of its numpy shape; those of lms and lmy have one dimension more, the steps remembered.
+        `order` replaces the decision; a warning is issued if that is only likely. Raises `PathError` for an unknown
+        path, `UsageError` if the order is not known.
+        """
+        from ggcp_schema.formats.moments import moments_of
+
+        if path is None:
+            return {each: moments_of(self, each, order) for each in self.model_tensors}
+        return moments_of(self, path, order)
 
     def model_training(self) -> Training:
         """Return a training without an optimizer's state, of a damaged file whose model is whole.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterator, Sequence
 from functools import cache, cached_property
 from itertools import takewhile
@@ -18,21 +17,15 @@ from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import File, Format, Recovered
 from ggcp_schema.formats.ggcp.oddities import oddities
 from ggcp_schema.formats.ggcp.records import Hparams, Layer, Layers, Optimizer, record_of
-from ggcp_schema.formats.paths import parse_path, parts_of
+from ggcp_schema.formats.paths import parse_path
 from ggcp_schema.formats.rules import Finding
 from ggcp_schema.formats.tensor_records import tensor_of, tensor_of_record
-from ggcp_schema.llama.eras import conclude
 from ggcp_schema.llama.keys import paths_by_key
-from ggcp_schema.llama.losses import stored_losses
 from ggcp_schema.llama.names import field_path, is_optimizer, tensor_name
-from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, FLAT_FIELDS, Order
-from ggcp_schema.llama.vector_parts import PartPath
+from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, Order
 from ggcp_schema.schema.checkpoint import CHECKPOINT
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from ggcp_schema.files.source import Source
     from ggcp_schema.formats.file import Repairable
     from ggcp_schema.formats.parsing import Parse
@@ -126,12 +119,6 @@ class Checkpoint(File):
         return width
 
     @property
-    def loss(self) -> float | None:
-        """The latest loss of one token; None if the file stores none. See `Losses` for what it is worth."""
-        losses = stored_losses(self.facts(), conclude(self.evidence()))
-        return None if losses is None else losses.latest
-
-    @property
     def past(self) -> int:
         """The number of past losses that the optimizer keeps."""
         return self.optimizer.past
@@ -148,34 +135,6 @@ class Checkpoint(File):
     def n_params(self) -> int:
         """The number of parameters: the elements of the model's tensors."""
         return self.model_tensors.n_elements
-
-    def moments(self, path: str | None = None, *, order: str | None = None) -> dict[str, Any]:
-        """Return what the optimizer holds for one parameter, by state field: `m` and `v` for Adam.
-
-        `path` is that of a tensor of the model, `layers[0].wq`; without it, those of all are returned by path. The
-        arrays are read-only and of its numpy shape; those of lms and lmy have one dimension more, the steps remembered.
-        `order` replaces the decision; a warning is issued if that is only likely. Raises `PathError` for an unknown
-        path, `UsageError` if the order is not known.
-        """
-        import numpy as np
-
-        if path is None:
-            return {each: self.moments(each, order=order) for each in self.model_tensors}
-        parameter, notes = self.find(path).path, set[str]()
-        found: dict[str, npt.NDArray[np.float32]] = {}
-        for field, tensor in self.state_tensors.items():
-            if field not in FLAT_FIELDS or tensor.shape[:1] != (self.n_params,):
-                continue
-            parts, note = parts_of(self, PartPath(field, parameter), order)
-            arrays, notes = [part.array() for part in parts], notes | {note}
-            if len(tensor.shape) > 1:
-                shape = self.model_tensors[parameter].shape[::-1]
-                arrays = [np.reshape(arrays, (*tensor.shape[1:], *shape)).astype(np.float32, copy=False)]
-                arrays[0].flags.writeable = False
-            found[field] = arrays[0]
-        for note in filter(None, notes):
-            warnings.warn(f"{self.path}: {note}", stacklevel=2)
-        return found
 
     def tensor(self, path: str) -> Tensor:
         """Return the tensor at a path, `layers[0].wq`. Raises `PathError` if there is no such field."""
