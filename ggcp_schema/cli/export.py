@@ -34,7 +34,10 @@ class JSON(PlanJson, total=False):
 
 def export(
     input: Annotated[
-        Path, typer.Argument(metavar="INPUT", help="A checkpoint, ggcp or GGUF; or a model, GGUF, ggjt, ggmf or ggml.")
+        Path,
+        typer.Argument(
+            metavar="INPUT", help="A checkpoint, ggcp or GGUF; a model, GGUF, ggjt, ggmf or ggml; or an adapter."
+        ),
     ],
     output: Annotated[
         Path | None,

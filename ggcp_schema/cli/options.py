@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 FILES_HELP = "Files as `info` reads them: ggcp, GGUF, ggjt, ggmf, ggml, ggla, ggcl; or folders of such files."
-FILE_HELP = "A ggcp checkpoint, a GGUF file, or a ggjt, ggmf or ggml file."
+FILE_HELP = "A file as `info` reads them: ggcp, GGUF, ggjt, ggmf, ggml, ggla, ggcl."
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help=FILE_HELP)]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print everything, with the evidence.")]

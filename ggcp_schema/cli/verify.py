@@ -13,7 +13,7 @@ from ggcp_schema.errors import UsageError
 from ggcp_schema.formats import open_file
 from ggcp_schema.inspect.text import count_text, escape
 from ggcp_schema.llama.writers import epsilon_text
-from ggcp_schema.mapping.verify import Verification
+from ggcp_schema.mapping.verify import NO_TOKENS, Verification
 from ggcp_schema.mapping.verify import verify as compare
 
 JSON = Verification
@@ -96,7 +96,7 @@ def show(result: Verification) -> None:
     if result.optimizer:
         echo(f"optimizer: {result.optimizer}")
     if result.tokens:
-        echo(f"tokens: {result.tokens}")
+        echo(f"tokens: {result.tokens}{' (--vocab)' * (result.tokens == NO_TOKENS)}")
     if result.rms_eps is not None:
         where = "" if result.kind == "hf" else " (not compared)"
         echo(f"RMS epsilon: {epsilon_text(result.rms_eps)}{where}")

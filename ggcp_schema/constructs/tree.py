@@ -18,7 +18,7 @@ from ggcp_schema.constructs.conditions import chosen, static_construct
 from ggcp_schema.constructs.described import docs_of, reference_of, rule_text, sizes_of
 from ggcp_schema.constructs.errors import Step, Steps, format_path
 from ggcp_schema.constructs.extents import Extent
-from ggcp_schema.constructs.fields import PascalString
+from ggcp_schema.constructs.fields import OneOf, PascalString
 from ggcp_schema.constructs.lazy import LazyList
 from ggcp_schema.constructs.lists import LISTS
 from ggcp_schema.constructs.records import EitherOrder, Struct, new_scope, outermost
@@ -59,6 +59,12 @@ class Field:
     def docs(self) -> str:
         """The schema's note on the field."""
         return docs_of(self.declared)
+
+    @property
+    def meaning(self) -> str:
+        """What the schema says that a number stands for; empty if it says nothing."""
+        valids = self.construct.valids if isinstance(self.construct, OneOf) else None
+        return str(valids.get(self.value, "")) if isinstance(valids, dict) else ""
 
     @property
     def path(self) -> str:

@@ -23,7 +23,7 @@ PROGRAM = "A llamafile is a zip archive too: `unzip FILE` takes the GGUF file ou
 AGAIN = "Get the file again."
 LATIN = "`iconv -f UTF-8 -t ISO-8859-1 FILE > OUTPUT` restores it."
 BINARY = "Copy the original again in binary mode: it cannot be restored from this copy."
-UNIX = r"`perl -pe 's/\r\n/\n/' FILE > OUTPUT` restores it, unless pairs of both were left alone: validate the output."
+UNIX = r"`perl -pe 's/\r\n/\n/' FILE > OUTPUT` restores it, unless only some line ends were changed: validate it."
 
 
 class Head(NamedTuple):

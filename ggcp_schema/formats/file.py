@@ -232,7 +232,9 @@ class File:
     def facts(self) -> dict[str, Any]:
         """Return what the file states of itself: values for the fields of `inspect.facts.Summary`, by their names."""
         scalars = (field for field in self.root.children() if field.is_leaf and isinstance(field.value, int | float))
-        return {"details": tuple((field.name, str(field.value)) for field in scalars if field.name != "magic")}
+        return {
+            "details": tuple((each.name, each.meaning or str(each.value)) for each in scalars if each.name != "magic")
+        }
 
     def hparams_stated(self) -> dict[str, int] | None:
         """Return the hyper-parameters that the file states, as far as they were read; None if there are none."""

@@ -45,7 +45,7 @@ def _lines(summary: Summary) -> Iterator[tuple[str, str]]:
     if summary.condition is not None:
         yield from summary.condition.lines()
     elif summary.unsound is not None and not summary.unsound:
-        yield "state", "✓ whole; of all values none is impossible"
+        yield "state", "✓ whole; all values were examined, and are possible"
     for bad in summary.unsound or ():
         yield "unsound", f"{bad.path}: {bad.message}"
     if summary.era is not None:

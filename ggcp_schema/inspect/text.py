@@ -9,7 +9,7 @@ from typing import Any
 
 from construct import Container
 
-from ggcp_schema.constructs import Const, Extent, Field, LongList, OneOf
+from ggcp_schema.constructs import Const, Extent, Field, LongList
 from ggcp_schema.constructs.described import number_text
 
 MAX_HEX = 64  # bytes of a bytes value that are shown
@@ -84,14 +84,7 @@ def value_text(field: Field, limit: int | None = None) -> str:
     if isinstance(value, Container):
         return count_text(len(field.children()), "field")
     text = plain_text(value, field.element_type, limit)
-    meaning = meaning_of(field)
-    return f"{text} ({meaning})" if meaning else text
-
-
-def meaning_of(field: Field) -> str:
-    """Return what the schema says that a number stands for; empty if it says nothing."""
-    valids = field.construct.valids if isinstance(field.construct, OneOf) else None
-    return str(valids.get(field.value, "")) if isinstance(valids, dict) else ""
+    return f"{text} ({field.meaning})" if field.meaning else text
 
 
 def plain_text(value: Any, type: str = "", limit: int | None = None) -> str:  # noqa: PLR0911 - a return for each kind of value

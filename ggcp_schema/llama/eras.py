@@ -29,7 +29,7 @@ from ggcp_schema.llama.writers import (
 
 DEFAULT_RMS_EPS = 1e-5  # for a file of no known writer: what all trainers since 28 August 2023 compute with
 CLIPPED = 1e-4  # the average of the squared length lies this near to 1; 7e-6 after 1,184 iterations
-MORE_LOST = ", for what is lost may tell another"
+MORE_LOST = "; what is lost may tell another one"
 COST_OF_EPSILON = "a wrong one costs 1e-4 to 9e-3 in log probability"  # measured on genuine files
 
 
@@ -235,15 +235,13 @@ def _rms_eps(
     by_eps = grouped(writers, lambda writer: writer.rms_eps)
     if len(by_eps) == 1:
         option = ", unless --norm-rms-eps was given" if writers[0].names == "gguf" else ""
-        return writers[0].rms_eps, True, f"computed with by {writers_text(writers)}{option}", usual
+        return writers[0].rms_eps, True, f"that of {writers_text(writers)}{option}", usual
     times = join_words(f"{epsilon_text(eps)} ({times_text(group)})" for eps, group in sorted(by_eps.items()))
-    choices = f"the file may be of a program that computed with {times}"
+    choices = f"the trainer of the file used {times}"
     eps = _longest(usual)
     if len({writer.rms_eps for writer in usual}) > 1:
-        among = (
-            "" if len(usual) == len(writers) else "of the programs that usually write vectors and gradients like these "
-        )
-        why = f"{among}the one in use for most days was taken{MORE_LOST * evidence.damaged}"
+        among = "" if len(usual) == len(writers) else " by the programs that usually write such vectors and gradients"
+        why = f"{epsilon_text(eps)} was used for the most days{among}{MORE_LOST * evidence.damaged}"
     elif dated and evidence.modified:
         why = f"the file was last modified on {date_text(evidence.modified)}"
     else:

@@ -98,7 +98,7 @@ def decide_scale(
     only if context and batch never changed.
     """
     known = ScaleDecision(gradient, "", n_ctx=counts.n_ctx, ratio=ratio)
-    measured = "" if ratio is None else f": output's gradient is {ratio:.2g} times as long as a mean can be"
+    measured = "" if ratio is None else f": output's gradient has {ratio:.2g} times the greatest length of a mean"
     if gradient == "sum" or (ratio or 0) > SUM_ABOVE:
         return _of_sums(f"gradients were summed over the tokens of a batch{measured}", known, counts)
     short = False

@@ -27,7 +27,7 @@ from ggcp_schema.mapping.resume import Recipe, kept_rotation, resume_content, ve
 from ggcp_schema.mapping.vocabulary import vocabulary_of
 
 Kind = Literal["resume", "model", "hf"]
-COMPARED, NO_TOKENS = "compared", "not compared: state the vocabulary"
+COMPARED, NO_TOKENS = "compared", "not compared without the vocabulary it was made with"
 OPTIONAL_KEYS = (names.HEAD_COUNT_KV, names.VOCAB_SIZE, names.ROPE_SCALE_LINEAR)
 """Keys that the trainer did not always write: they follow from others, or have llama.cpp's default."""
 

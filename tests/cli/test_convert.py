@@ -138,17 +138,17 @@ def test_nothing_is_printed_of_a_file_that_could_not_be_written(out: Path) -> No
         (
             FF48,
             1e-5,
-            "epsilon: 1e-5 (computed with by llama.cpp's train-text-from-scratch, pull request branch by xaedes",
+            "epsilon: 1e-5 (that of llama.cpp's train-text-from-scratch, pull request branch by xaedes",
         ),
         (
             FIXTURES / "rotmax8-v1.ggcp",
             5e-6,
-            "computed with 1e-6 (15 June to 27 July 2023), 5e-6 (28 July to 24 August",
+            "used 1e-6 (15 June to 27 July 2023), 5e-6 (28 July to 24 August",
         ),
         (
             FIXTURES / "v0-adam.ggcp",
             1e-6,
-            "the one in use for most days was taken; a wrong one costs 1e-4 to 9e-3 in log",
+            "was used for the most days; a wrong one costs 1e-4 to 9e-3 in log",
         ),
     ],
     ids=["certain", "by-the-order", "open"],

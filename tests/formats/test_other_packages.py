@@ -81,7 +81,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page's module with its entry point, as pip lays a package out."""
     folder = tmp_path_factory.mktemp("site")
     (folder / "toy_format.py").write_text(block("python"), "utf-8")
-    group, entry = block("toml").splitlines()
+    group, entry = re.search(r"(.*entry-points.*)\n(.*)", block("toml")).groups()
     assert entry == ENTRY_POINT
     info = folder / "toy_format-1.0.dist-info"
     info.mkdir()

@@ -96,7 +96,7 @@ def test_llama_cpp_computes_the_same(tmp_path: Path) -> None:
 def test_the_epsilon_is_that_of_the_programs_of_the_time(tmp_path: Path) -> None:
     epsilon = export_model(BASE, tmp_path / "out.gguf", context_length=64).plan.fact("epsilon")
     assert epsilon.value in (1e-6, 5e-6, 1e-5)
-    assert "computed with 1e-6" in epsilon.reason
+    assert "used 1e-6" in epsilon.reason
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_the_epsilon_is_that_of_the_era(name: str, tmp_path: Path) -> None:
     shutil.copyfile(FIXTURES / f"{name}.ggcp", path)
     plan = plan_of(path)
     if name in MISTAKEN and plan.fact("epsilon").value != expected:
-        assert "most days" in plan.fact("epsilon").reason or "fewest options" in plan.fact("epsilon").reason
+        assert "the most days" in plan.fact("epsilon").reason or "fewest options" in plan.fact("epsilon").reason
     else:
         assert plan.fact("epsilon").value == expected
     with open_file(path) as file:
