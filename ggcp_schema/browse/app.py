@@ -18,14 +18,13 @@ from textual.screen import Screen
 from textual.theme import Theme
 from textual.widgets import Static
 
-from ggcp_schema.browse.changes import Changes
 from ggcp_schema.browse.document import Document
 from ggcp_schema.browse.jobs import Job
 from ggcp_schema.browse.palette import KeyWindow, Palette
 from ggcp_schema.browse.panes import Keys, Overview, Pane, Schema
 from ggcp_schema.browse.plots import Histogram, PictureView
 from ggcp_schema.browse.screen import FileScreen
-from ggcp_schema.browse.tables import HealthView, Layers
+from ggcp_schema.browse.tables import Changes, HealthView, Layers
 from ggcp_schema.browse.values import Values
 from ggcp_schema.inspect import Report
 from ggcp_schema.inspect.text import escape

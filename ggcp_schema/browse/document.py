@@ -15,7 +15,7 @@ from ggcp_schema.constructs import LISTS
 from ggcp_schema.errors import GgcpError
 from ggcp_schema.inspect import Report
 from ggcp_schema.inspect.text import float_text, readable, value_text
-from ggcp_schema.llama import keys, names
+from ggcp_schema.llama import names
 
 if TYPE_CHECKING:
     from ggcp_schema.constructs.tree import Field
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 READ_ERRORS = (GgcpError, OSError, ConstructError)  # of a file that was changed while it is shown
 NUMBER = re.compile(r"\d+")
-FIELDS = {key: path for table in (keys.COUNTS, keys.OPTIMIZER, *keys.STATE.values()) for key, _, path in table}
 
 
 class Document:
@@ -75,18 +74,17 @@ class Document:
 
     @cached_property
     def marks(self) -> dict[str, str]:
-        """What is odd, by path: `damage` or `finding`, for the field and for what holds it."""
+        """What is odd, by path: `damage`, `finding`, `changed` or `only`, for the field and for what holds it."""
         marks: dict[str, str] = {}
-        for finding in self.file.findings:
-            mark(marks, finding.path, "finding")
-        if self.file.damage is not None:
-            mark(marks, self.file.damage.path, "damage")
+        damage = () if self.file.damage is None else ((self.file.damage.path, "damage"),)
+        for path, kind in (*damage, *((finding.path, "finding") for finding in self.file.findings)):
+            mark(marks, path, kind)
         return marks
 
     def broken_off(self, field: Field) -> str:
         """Return the name of the damaged field if it should follow in this one, but is not there; else nothing."""
         path = "" if self.file.damage is None else self.file.damage.path
-        if next(holders(path), None) != field.path or self.path_of(path) is not None:
+        if next(holders(path), None) != field.path or self.field(path) is not None:
             return ""
         return path.removeprefix(field.path).lstrip(".")
 
@@ -96,18 +94,18 @@ class Document:
     def by_path(self) -> bool:
         """Whether the tensors' paths are those of their records, and not names that the file stores."""
         first = next(iter(self.file.tensors), None)
-        return first is not None and self.path_of(first) == first
+        return first is not None and self._is_at(first, first)
 
-    def path_of(self, name: str) -> str | None:
-        """Return the path of the field that has a name, or becomes a key of that name in GGUF.
+    def field(self, name: str) -> Field | None:
+        """Return the field with a path, or with another name; None if there is none, or damage hides it."""
+        try:
+            return self.file.field(name)
+        except GgcpError:
+            return None
 
-        None if there is none, or damage hides it.
-        """
-        for path in (name, FIELDS.get(name)):
-            with suppress(GgcpError):
-                if path is not None:
-                    return self.file.find(path).path
-        return None
+    def _is_at(self, name: str, path: str) -> bool:
+        field = self.field(name)
+        return field is not None and field.path == path
 
     def tensor_of(self, field: Field | None) -> Tensor | None:
         """Return the tensor that the field is, or is a part of."""
@@ -127,14 +125,11 @@ class Document:
         if tensor is None:
             return None
         holds = field.offset >= tensor.offset - tensor.padding
-        return tensor if holds or self.path_of(tensor.path) == field.path else None
+        return tensor if holds or self._is_at(tensor.path, field.path) else None
 
     def field_of(self, tensor: Tensor) -> Field | None:
         """Return the tensor's record, or where a format has none, its data."""
-        try:
-            return self.file.find(tensor.path)
-        except GgcpError:
-            return self.file.at(tensor.offset)
+        return self.field(tensor.path) or self.file.at(tensor.offset)
 
     def element_at(self, offset: int, field: Field | None) -> int | None:
         """Return the index of the element that holds the byte, if it is in the data of the field's tensor."""
@@ -220,12 +215,6 @@ class Document:
             field = inner
         return value_text(field, limit)
 
-    def shared_name(self, tensor: Tensor) -> str:
-        """Return the tensor's name in GGUF files; empty if it has none."""
-        from ggcp_schema.inspect.tensors import Listed
-
-        return Listed.of(self.file, tensor).gguf_name or ""
-
     def examine(self, report: Report) -> Examination:
         """Return the health of the parameters. Reads all weights and moments once."""
         from ggcp_schema.inspect.health import examine
@@ -254,8 +243,10 @@ class Document:
 
 
 def mark(marks: dict[str, str], path: str, kind: str) -> None:
-    """Mark a field and what holds it."""
-    marks.update(dict.fromkeys((path, *holders(path)), kind))
+    """Mark a field and what holds it, unless it has a mark."""
+    marks.setdefault(path, kind)
+    for holder in holders(path):
+        marks.setdefault(holder, "changed" if kind == "only" else kind)
 
 
 def holders(path: str) -> Iterator[str]:
@@ -263,8 +254,3 @@ def holders(path: str) -> Iterator[str]:
     for index in range(len(path) - 1, 0, -1):
         if path[index] in ".[":
             yield path[:index]
-
-
-def readable_name(name: str) -> str:
-    """Return the path of the field or tensor that becomes a key or a tensor of that name in GGUF."""
-    return FIELDS.get(name) or names.field_path(name) or name

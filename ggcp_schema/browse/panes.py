@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from rich.cells import cell_len
@@ -82,20 +83,15 @@ class Keys(Footer):
         return super().bindings_changed(screen) if shown != before else None
 
 
+@dataclass
 class Moved(Message):
     """The user moved in a widget to a field, a tensor or a byte of a document."""
 
-    def __init__(
-        self,
-        origin: Widget,
-        document: Document,
-        *,
-        field: Field | None = None,
-        tensor: Tensor | None = None,
-        offset: int | None = None,
-    ) -> None:
-        super().__init__()
-        self.origin, self.document, self.field, self.tensor, self.offset = origin, document, field, tensor, offset
+    origin: Widget
+    document: Document
+    field: Field | None = None
+    tensor: Tensor | None = None
+    offset: int | None = None
 
 
 class Words(Static):
@@ -110,14 +106,17 @@ class Words(Static):
 
 
 class Pane(VerticalScroll):
-    """A tab: `text` at its top, and below that what a subclass composes.
+    """A tab: `text` at its top, and below that what a subclass composes, or a `view` that gets the focus.
 
-    `show` is called while the tab can be seen: after the selection has moved, and when the tab is opened. `found` is
-    what a job has found so far, `error` why there is nothing to see.
+    `show` is called while the tab can be seen: after the selection has moved, and when the tab is opened. A job finds
+    out what there is to see of the `subject`: `found` is what it has found so far, `error` what has ended it. The
+    subject is the selected tensor, or words instead of one.
     """
 
     TITLE: ClassVar[str]
+    VIEW: ClassVar[type[Widget] | None] = None
     BINDING_GROUP_TITLE = "This pane"
+    subject: Any = None
     found: Any = None
     error = ""
 
@@ -125,28 +124,51 @@ class Pane(VerticalScroll):
         super().__init__(classes="pane")
         self.documents, self.document = documents, documents[0]
         self.words, self.job = Words(self), Job(self, self.reported)
-
-    @property
-    def target(self) -> Widget:
-        """What gets the focus."""
-        return self
+        self.target: Widget = self if self.VIEW is None else self.VIEW(self)
+        self.can_focus = self.target is self
 
     def compose(self) -> ComposeResult:
         yield self.words
+        if self.target is not self:
+            yield self.target
 
     def text(self) -> RenderableType:
-        """Return the text: the reason why there is nothing else, or the words that stand there meanwhile."""
+        """Return the text: words in place of all else, or those that stand there meanwhile."""
+        if isinstance(self.subject, str):
+            return Text(escape(self.subject), ink(self, "detail"))
         return Text(escape(self.error), ink(self, "error")) if self.error else Text("reading …" * self.job.working)
 
+    @property
+    def tensor(self) -> Tensor | None:
+        """The tensor that is shown."""
+        return self.subject if isinstance(self.subject, Tensor) else None
+
+    def subject_of(self, field: Field | None) -> Any:
+        """Return what there is to see when a field is selected: its tensor, or why there is nothing."""
+        tensor = self.document.tensor_of(field)
+        if tensor is None:
+            return "Press n for the first tensor."
+        if not tensor.n_elements:
+            return "A NULL tensor has no values."
+        return tensor if tensor.is_readable else f"{tensor.path} is {tensor.type}: its values cannot be read."
+
     def show(self, field: Field | None) -> None:
-        """Take note of the selected field."""
-        raise NotImplementedError
+        """Take note of the selected field, and begin anew if there is something else to see."""
+        subject = self.subject_of(field)
+        if subject != self.subject:
+            self.job.stop()
+            self.subject, self.found, self.error = subject, None, ""
+            self.begin()
+            self.update()
+
+    def begin(self) -> None:
+        """Take note of another subject."""
 
     def hide(self) -> None:
         """Stop the job, because the tab is hidden, so that it begins anew when the tab is opened again."""
         if self.job.working:
             self.job.stop()
-            self.found = None
+            self.subject = self.found = None
 
     def reported(self, result: Any, *, done: bool) -> None:
         """Show what the job has found."""
@@ -159,41 +181,6 @@ class Pane(VerticalScroll):
     def update(self) -> None:
         """Show what is known now."""
         self.words.refresh(layout=True)
-
-
-class TensorPane(Pane):
-    """A tab about the selected tensor. `tensor` is None, and `error` says why, if there is nothing to see of it."""
-
-    tensor: Tensor | None = None
-
-    def show(self, field: Field | None) -> None:
-        tensor = self.document.tensor_of(field)
-        if tensor is not None and tensor == self.tensor:
-            return
-        self.job.stop()
-        self.tensor, self.found, self.error = None, None, ""
-        if tensor is None:
-            self.error = "Press n for the first tensor."
-        elif not tensor.n_elements:
-            self.error = "A NULL tensor has no values."
-        elif not tensor.is_readable:
-            self.error = f"{tensor.path} is {tensor.type}: its values cannot be read."
-        else:
-            self.tensor = tensor
-        self.begin(self.tensor)
-        self.update()
-
-    def text(self) -> RenderableType:
-        return Text(escape(self.error), ink(self, "detail")) if self.error else super().text()
-
-    def begin(self, tensor: Tensor | None) -> None:
-        """Take note of another tensor, or of none."""
-        raise NotImplementedError
-
-    def hide(self) -> None:
-        if self.job.working:
-            self.tensor = None
-        super().hide()
 
 
 def _labelled(lines: Iterable[tuple[str, str]]) -> Table:

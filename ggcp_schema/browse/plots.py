@@ -17,7 +17,7 @@ from textual.binding import Binding, BindingType
 from textual.widgets import Sparkline, Static
 
 from ggcp_schema.browse.lines import bar, fit, ink, number
-from ggcp_schema.browse.panes import TensorPane
+from ggcp_schema.browse.panes import Pane
 from ggcp_schema.constructs import short_size
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.inspect import Report
@@ -38,7 +38,7 @@ def measured(tensor: Tensor, report: Report) -> Distribution:
     return distribution(tensor, report)
 
 
-class Histogram(TensorPane):
+class Histogram(Pane):
     """The Histogram tab."""
 
     TITLE = "Histogram"
@@ -51,7 +51,8 @@ class Histogram(TensorPane):
         yield Sparkline()
         yield Static(id="ends")
 
-    def begin(self, tensor: Tensor | None) -> None:
+    def begin(self) -> None:
+        tensor = self.tensor
         if tensor is not None:
             self.job.start(lambda report: measured(tensor, report), delay=DELAY)
 
@@ -115,7 +116,7 @@ def colour(value: float, scale: float) -> Color:
     return Color.from_rgb(*(round(a + (b - a) * share) for a, b in zip(STOPS[index], STOPS[index + 1])))
 
 
-class PictureView(TensorPane):
+class PictureView(Pane):
     """The Picture tab: a matrix as pixels, two in a character, pooled by mean, minimum or maximum."""
 
     TITLE = "Picture"
@@ -142,7 +143,7 @@ class PictureView(TensorPane):
         """The tensor as a matrix."""
         return None if self.tensor is None else Matrix(self.tensor)
 
-    def begin(self, tensor: Tensor | None) -> None:
+    def begin(self) -> None:
         self.action_whole()
 
     def on_resize(self) -> None:

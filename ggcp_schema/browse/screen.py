@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import ChainMap
 from contextlib import suppress
 from functools import partial
 from typing import Any, ClassVar
@@ -15,7 +14,6 @@ from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import TabbedContent, TabPane, Tabs
 
-from ggcp_schema.browse.changes import Found, counterpart
 from ggcp_schema.browse.commands import Command, CommandWindow, converting, exporting, extracting, printing
 from ggcp_schema.browse.document import READ_ERRORS, Document
 from ggcp_schema.browse.hexview import HexView
@@ -23,6 +21,7 @@ from ggcp_schema.browse.jobs import Job, reads_file
 from ggcp_schema.browse.lines import INK_CLASSES
 from ggcp_schema.browse.palette import Palette, Places, resolve
 from ggcp_schema.browse.panes import Keys, Moved, Pane, TopBar
+from ggcp_schema.browse.tables import counterpart
 from ggcp_schema.browse.tree import TreeView
 from ggcp_schema.browse.values import Cells, Values
 from ggcp_schema.constructs.tree import Field
@@ -292,10 +291,6 @@ class FileScreen(Screen[None]):
         elif field is None and tensor is not None:
             field = self.document.field_of(tensor)
         self.select(field, offset, origin=message.origin)
-
-    def on_found(self, message: Found) -> None:
-        for tree, marks in zip(self.trees, message.found.marks):
-            tree.put_marks(ChainMap(tree.document.marks, marks))
 
     # Keys --------------------------------------------------------------------------------------------------
 

@@ -1,28 +1,32 @@
-"""The tabs that measure all tensors of a file: the health of the parameters, and a statistic of each layer."""
+"""The tabs with tables: the health of the parameters, a statistic of each layer, the changes between two files."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from rich.console import RenderableType
 from rich.segment import Segment
 from rich.text import Text
-from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.widget import Widget
 
-from ggcp_schema.browse.document import Document
+from ggcp_schema.browse.document import Document, mark
 from ggcp_schema.browse.lines import LineView, bar, fit, ink, number
 from ggcp_schema.browse.panes import Moved, Pane
+from ggcp_schema.browse.tree import TreeView
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.files.tensor import Tensor
+from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.inspect import Report
-from ggcp_schema.inspect.text import count_text, escape
+from ggcp_schema.inspect.text import count_text, escape, plain_text, shape_text
+from ggcp_schema.inspect.words import VERDICTS
 from ggcp_schema.llama.state import Unsound
 
 if TYPE_CHECKING:
+    from ggcp_schema.inspect.diff import FieldRow, TensorRow
     from ggcp_schema.inspect.health import Examination, Health
+    from ggcp_schema.inspect.matching import Operand
 
 LEGEND = (
     "RMS of the weights; m and v: how far and how steadily they move; v = 0: never trained\n"
@@ -31,6 +35,7 @@ LEGEND = (
 ROOM = 16  # lines of the pane from which there is room for the legend
 COLUMNS = {"RMS": 8, "m": 8, "v": 8, "m/√v": 8, "v = 0": 8, "NaN": 6, "Inf": 6}  # widths; no value is negative
 STATISTICS = {"RMS": "rms", "largest": "largest", "m": "m", "v": "v", "m/√v": "ratio", "v = 0": "unused"}
+LONGEST = 200  # characters of a value that are shown
 NAME = 20  # columns for a path: enough to show the layer of an attention_norm
 
 
@@ -54,22 +59,18 @@ class Rows(LineView):
         self.table.chosen(self.table.rows[self.cursor])
 
 
-class Table(Pane, can_focus=False):
+class Table(Pane):
     """A tab with rows of what is measured once, when it is first opened."""
 
+    VIEW = Rows
+    target: Rows
     rows: Sequence[Any] = ()
 
-    def __init__(self, *documents: Document) -> None:
-        super().__init__(*documents)
-        self.view = Rows(self)
+    def subject_of(self, field: Field | None) -> Document:
+        return self.document
 
-    @property
-    def target(self) -> Widget:
-        return self.view
-
-    def compose(self) -> ComposeResult:
-        yield self.words
-        yield self.view
+    def begin(self) -> None:
+        self.job.start(self.measure)
 
     def measure(self, report: Report) -> Any:
         """Measure what the rows are about, in a thread. `report` gets the same growing result each time."""
@@ -85,20 +86,16 @@ class Table(Pane, can_focus=False):
     def chosen(self, row: Any) -> None:
         """Act on a row, on Enter or a click."""
 
-    def show(self, field: Field | None) -> None:
-        if self.found is None and not (self.job.working or self.error):
-            self.job.start(self.measure)
-
     def update(self) -> None:
         super().update()
-        self.view.relayout()
+        self.target.relayout()
 
 
 class TensorTable(Table):
     """A table of the parameters of a file, as `health` measures them. The cursor follows the selection."""
 
     found: Examination | None = None
-    tensor: Tensor | None = None
+    selected: str | None = None  # the path of a tensor
 
     def measure(self, report: Report) -> Examination:
         return self.document.examine(report)
@@ -108,15 +105,16 @@ class TensorTable(Table):
         raise NotImplementedError
 
     def show(self, field: Field | None) -> None:
-        self.tensor = self.document.tensor_of(field)
+        tensor = self.document.tensor_of(field)
+        self.selected = None if tensor is None else tensor.path
         super().show(field)
         self.follow()
 
     def follow(self) -> None:
         """Put the cursor on the selected tensor."""
-        paths = [] if self.tensor is None else [tensor and tensor.path for tensor in map(self.tensor_of, self.rows)]
-        if self.tensor is not None and self.tensor.path in paths:
-            self.view.put(paths.index(self.tensor.path), centre=True)
+        paths = [tensor and tensor.path for tensor in map(self.tensor_of, self.rows)] if self.selected else []
+        if self.selected in paths:
+            self.target.put(paths.index(self.selected), centre=True)
 
     def reported(self, result: Any, *, done: bool) -> None:
         super().reported(result, done=done)
@@ -129,7 +127,7 @@ class TensorTable(Table):
 
     def name_text(self, tensor: Tensor, width: int) -> Segment:
         """Return the path of a tensor, cut at its start."""
-        return self.view.text(fit(escape(tensor.path), width - 1, left=True) + " ")
+        return self.target.text(fit(escape(tensor.path), width - 1, left=True) + " ")
 
 
 class HealthView(TensorTable):
@@ -168,7 +166,7 @@ class HealthView(TensorTable):
 
     def text(self) -> RenderableType:
         """Return the verdict, how the moments are known, the legend, and the head; on a low screen less of it."""
-        found, width = self.found, self.view.scrollable_content_region.width
+        found, width = self.found, self.target.scrollable_content_region.width
         if self.error or found is None:
             return super().text()
         is_good = found.is_sound and found.damage is None
@@ -192,7 +190,7 @@ class HealthView(TensorTable):
         return columns
 
     def draw(self, row: Health | Unsound | int | str, width: int) -> list[Segment]:
-        text = self.view.text
+        text = self.target.text
         if isinstance(row, str):
             return [text(row, "head")]
         if isinstance(row, int):
@@ -219,18 +217,13 @@ class Layers(TensorTable):
     statistic = "RMS"
     widest = 0
 
-    def __init__(self, *documents: Document) -> None:
-        super().__init__(*documents)
+    def begin(self) -> None:
+        groups = self.document.groups.items()
+        self.rows = [(group, each) for group, tensors in groups for each in (None, *tensors)]
+        self.widest = max((len(tensor.path) for _, tensor in self.rows if tensor), default=0)
         self.values: dict[str, float | None] = {}
         self.largest: dict[str, float] = {}
-
-    def show(self, field: Field | None) -> None:
-        if not self.rows:
-            groups = self.document.groups.items()
-            self.rows = [(group, each) for group, tensors in groups for each in (None, *tensors)]
-            self.widest = max((len(tensor.path) for _, tensor in self.rows if tensor), default=0)
-        super().show(field)
-        self.update()
+        super().begin()
 
     def tensor_of(self, row: tuple[str, Tensor | None]) -> Tensor | None:
         return row[1]
@@ -266,7 +259,7 @@ class Layers(TensorTable):
         return text.append(progress, ink(self, "detail"))
 
     def draw(self, row: tuple[str, Tensor | None], width: int) -> list[Segment]:
-        (group, tensor), text = row, self.view.text
+        (group, tensor), text = row, self.target.text
         most = self.largest.get(group)
         if tensor is None:
             up_to = "" if most is None else f"  up to {number(most)}"
@@ -275,3 +268,146 @@ class Layers(TensorTable):
         value = self.values.get(tensor.path)
         bars = text(bar((value or 0.0) / (most or 1.0), max(4, width - label - 12)), "bar")
         return [text("  "), self.name_text(tensor, label), bars, text(f"{number(value):>10}", "value")]
+
+
+class Change(NamedTuple):
+    """A row of `diff`, its name as both trees have it, and where it is in both files: a field and an offset."""
+
+    row: FieldRow | TensorRow
+    name: str
+    places: tuple[tuple[Field | None, int | None], ...]
+
+    @property
+    def words(self) -> list[str | None]:
+        """What stands in A and in B; None where only the other file has it."""
+        return [None if side is None else _words(side) for side in (self.row.a, self.row.b)]
+
+
+def _words(side: KeyValue | Operand) -> str:
+    if isinstance(side, KeyValue):
+        return plain_text(side.value, side.type, LONGEST)
+    return f"{side.tensor.type} {shape_text(side.tensor.shape)}"
+
+
+def place_of(document: Document, row: FieldRow | TensorRow, side: KeyValue | Operand | None) -> Any:
+    """Return the field and the offset of a row: of a tensor its record, or its data where a format has no record."""
+    if side is None:
+        return None, None
+    if isinstance(side, KeyValue):
+        return document.field(row.name), None
+    offset = side.tensor.offset
+    tensor = document.file.tensors.at(offset)
+    return (None if tensor is None else document.field_of(tensor)), offset
+
+
+class Comparison:
+    """What is known so far: `done` of `total` tensors were compared. The comparison adds to it while it is shown.
+
+    `training` says what happened in the training.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[Change] = []
+        self.training = ""
+        self.fields = self.done = self.total = self.omitted = self.widest = 0
+
+    def add(self, documents: tuple[Document, Document], row: FieldRow | TensorRow) -> None:
+        """Add what is not the same in both files, and mark it in both."""
+        places = tuple(place_of(each, row, side) for each, side in zip(documents, (row.a, row.b)))
+        paths = (field.path for field, _ in places if field is not None)
+        by_path = all(document.by_path for document in documents)  # then the trees know no name of GGUF
+        change = Change(row, next(paths, row.name) if by_path else row.name, places)
+        for document, (field, _) in zip(documents, places):
+            if field is not None:
+                mark(document.marks, field.path, "only" if row.a is None or row.b is None else "changed")
+        self.widest = max(self.widest, len(change.name))
+        self.fields += isinstance(row.a or row.b, KeyValue)
+        self.rows.append(change)  # last: the other thread counts the rows
+
+
+def compare(a: Document, b: Document, report: Report) -> Comparison:
+    """Compare the files as `diff` does: all fields, then the tensors one after another."""
+    from ggcp_schema.inspect.diff import field_rows, tensor_rows
+    from ggcp_schema.inspect.matching import sides
+    from ggcp_schema.inspect.training_change import change_between, change_lines
+
+    left, right, _ = sides(a.file, b.file)
+    found = Comparison()
+    found.training = "; ".join(change_lines(change_between(left.summary, right.summary, {})))
+    found.total = len(left.tensors) + sum(name not in left.tensors for name in right.tensors)
+    found.omitted = left.omitted.counts.total() + right.omitted.counts.total()
+    for field in field_rows(left, right):
+        if field.verdict != "equal":
+            found.add((a, b), field)
+    report(found)
+    for found.done, (row, _) in enumerate(tensor_rows(left, right, progress=lambda nbytes: report(None)), 1):
+        if row.verdict != "equal":
+            found.add((a, b), row)
+        report(found)
+    return found
+
+
+def counterpart(field: Field, here: Document, there: Document) -> Field | None:
+    """Return the field of the other file that is the same: by its path, or by its tensor's name."""
+    tensor = here.tensor_of(field)
+    return there.field(field.path) or (None if tensor is None else there.field(tensor.path))
+
+
+class Changes(Table):
+    """The Changes tab: the fields first."""
+
+    TITLE = "Changes"
+    found: Comparison | None = None
+
+    def measure(self, report: Report) -> Comparison:
+        a, b = self.documents
+        return compare(a, b, report)
+
+    def update(self) -> None:
+        if self.found is not None:
+            self.rows = self.found.rows
+            for tree in self.screen.query(TreeView):
+                tree.redraw()
+        super().update()
+
+    def moved(self, row: Change) -> None:
+        """Select the change in A, or in B if A lacks it; do nothing if it is a field of neither, as `n_rot` may be."""
+        places = zip(self.documents, row.places)
+        place = next(((document, at) for document, at in places if at[0] is not None), None)
+        if place is not None:
+            self.post_message(Moved(self, place[0], field=place[1][0], offset=place[1][1]))
+
+    chosen = moved
+
+    def text(self) -> RenderableType:
+        found = self.found
+        if self.error or found is None:
+            return super().text()
+        tensors = count_text(len(found.rows) - found.fields, "changed tensor")
+        words = f"{count_text(found.fields, 'changed field')}, {tensors}"
+        if self.job.working:
+            words += f"  comparing {bar(found.done / (found.total or 1), 10)}"
+        elif not found.rows:
+            words = "No field and no tensor differs."
+        if found.omitted:
+            words += f"   {found.omitted:,} not compared (see ggcp-schema diff)"
+        return Text.assemble(
+            (f"{found.training}\n" if found.training else "", ink(self, "holder")), (words, ink(self, "detail"))
+        )
+
+    def draw(self, row: Change, width: int) -> list[Segment]:
+        text, (a, b), diff = self.target.text, row.words, row.row
+        label = min(self.found.widest + 1, width // 2) if self.found else 0
+        sign = "≠" if a and b else "−" if b is None else "+"
+        head = [text(f"{sign} ", "accent"), text(fit(escape(row.name), label, left=True))]
+        relative = getattr(diff, "relative", None)
+        if relative is not None:
+            share = "∞" if math.isinf(relative) else f"{100 * relative:.3g} %"
+            scale = (math.log10(relative) + 6) / 7 if 0 < relative < math.inf else 1.0  # 1e-6 to 10
+            bars = text(bar(scale, max(4, width - label - 36)), "bar")
+            largest = number(getattr(diff, "largest", None), 3)
+            return [*head, text(f"{share:>9} ", "value"), bars, text(f"  max |Δ| {largest:>9}", "detail")]
+        only = "" if a is not None and b is not None else f"{VERDICTS[diff.verdict]}: "
+        sides = dict.fromkeys(escape(side) for side in (a, b) if side is not None)
+        words = only + " → ".join(sides) + ("" if only or len(sides) == 2 else ", of which the bytes differ")
+        return [*head, text(f" {words}", "value")]

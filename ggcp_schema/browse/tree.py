@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 from rich.cells import cell_len
@@ -52,7 +51,6 @@ class TreeView(Tree["Field | Group"]):
     def __init__(self, document: Document, **options: Any) -> None:
         super().__init__("", document.file.root, **options)
         self.document = document
-        self.marks: Mapping[str, str] = document.marks
         self.show_root, self.guide_depth = False, 2
         self._new = True
         self._opened: set[Node] = set()  # what `reveal` has expanded, and not the user
@@ -94,9 +92,8 @@ class TreeView(Tree["Field | Group"]):
         data = None if node is None else node.data
         return data.parent if isinstance(data, Group) else data
 
-    def put_marks(self, marks: Mapping[str, str]) -> None:
-        """Let rows have signs, by path."""
-        self.marks = marks
+    def redraw(self) -> None:
+        """Draw all rows again, after their marks have changed."""
         for node in self.root.children:  # Textual keeps lines until a node of theirs has changed; the root has none
             node.refresh()
         self.refresh()
@@ -208,7 +205,7 @@ class TreeView(Tree["Field | Group"]):
         field, arrow = node.data, "▾ " if node.is_expanded else "▸ "
         if not isinstance(field, Field):
             return [(arrow, "guide"), (f"[{field.start:,} … {field.stop - 1:,}]" if field else "", "index")]
-        sign, sign_ink = SIGNS.get(self.marks.get(field.path, ""), ("", "name"))
+        sign, sign_ink = SIGNS.get(self.document.marks.get(field.path, ""), ("", "name"))
         sign, name = f"{sign} " if sign else "", escape(field.name)
         if isinstance(field.steps[-1], int) and field.parent is not None:  # what follows begins in one column
             name = name.ljust(len(f"[{len(field.parent.children()) - 1}]"))

@@ -8,14 +8,10 @@ from collections.abc import Callable, Iterable, Iterator
 from rich.console import RenderableType
 from rich.segment import Segment
 from rich.text import Text
-from textual.app import ComposeResult
-from textual.widget import Widget
 
-from ggcp_schema.browse.document import Document
 from ggcp_schema.browse.lines import GridView, fit, ink, number
-from ggcp_schema.browse.panes import Moved, TensorPane
+from ggcp_schema.browse.panes import Moved, Pane
 from ggcp_schema.errors import GgcpError
-from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.inspect.pooling import Matrix
 from ggcp_schema.inspect.text import escape
 
@@ -59,9 +55,9 @@ class Cells(GridView):
     texts: Callable[[int], str] | None = None  # of the tokens to which the rows belong
     left = 0  # the first column that is seen
 
-    def __init__(self, document: Document) -> None:
+    def __init__(self, pane: Pane) -> None:
         super().__init__()
-        self.document = document
+        self.document = pane.document
 
     def put_table(self, table: Table | None, texts: Callable[[int], str] | None) -> None:
         """Show another table."""
@@ -144,30 +140,21 @@ class Cells(GridView):
                 yield self.text(f"{closing}{text:>{CELL - len(closing)}}", kind if math.isfinite(value) else "error")
 
 
-class Values(TensorPane, can_focus=False):
+class Values(Pane):
     """The Values tab."""
 
     TITLE = "Values"
+    VIEW = Cells
+    target: Cells
 
-    def __init__(self, *documents: Document) -> None:
-        super().__init__(*documents)
-        self.cells = Cells(self.document)
-
-    @property
-    def target(self) -> Widget:
-        return self.cells
-
-    def compose(self) -> ComposeResult:
-        yield self.words
-        yield self.cells
-
-    def begin(self, tensor: Tensor | None) -> None:
+    def begin(self) -> None:
+        tensor = self.tensor
         table = None if tensor is None else Table(tensor)
-        self.cells.put_table(table, None if tensor is None else self.document.row_text(tensor))
+        self.target.put_table(table, None if tensor is None else self.document.row_text(tensor))
 
     def go_to(self, element: int) -> None:
         """Put the cursor on an element of the tensor that is shown."""
-        self.cells.put(element, centre=True)
+        self.target.put(element, centre=True)
         self.words.refresh()
 
     def on_moved(self) -> None:
@@ -178,7 +165,7 @@ class Values(TensorPane, can_focus=False):
 
     def text(self) -> RenderableType:
         """Return the axes, the value under the cursor, and the numbers of the columns."""
-        table, element, width = self.cells.table, self.cells.cursor, self.words.size.width
+        table, element, width = self.target.table, self.target.cursor, self.words.size.width
         if table is None:
             return super().text()
         try:
@@ -189,6 +176,6 @@ class Values(TensorPane, can_focus=False):
             (f"{fit(table.axes(), width)}\n", ink(self, "detail")),
             (f"{table.tensor.path}{table.indices(element)}", ink(self, "index")),
             (f" = {value!s}\n", ink(self, "value")),
-            (self.cells.head(), ink(self, "head")),
+            (self.target.head(), ink(self, "head")),
             no_wrap=True,
         )

@@ -416,7 +416,7 @@ def test_health_says_where_a_checkpoint_is_unsound(tmp_path: Path) -> None:
         assert "✗ damaged weights or moments: no NaN, no infinities, 1 unsound place," in " ".join(shown.split())
         assert f"the first at offset {start:,}" in " ".join(shown.split())
         view = browser.screen.query_one(HealthView)
-        view.view.put(len(view.found.rows) + 2)  # type: ignore[union-attr]
+        view.target.put(len(view.found.rows) + 2)  # type: ignore[union-attr]
         await browser.press("enter")
         assert (browser.path, browser.hex.cursor) == ("output.data", start)
         assert "zeros in the weights" in browser.text("HealthView")

@@ -20,7 +20,7 @@ from gguf import GGMLQuantizationType, GGUFWriter
 from rich.cells import cell_len
 from textual.app import App, ComposeResult
 
-from ggcp_schema.browse import changes, commands, jobs
+from ggcp_schema.browse import commands, jobs, tables
 from ggcp_schema.browse.document import Document
 from ggcp_schema.browse.lines import fit
 from ggcp_schema.browse.panes import Overview
@@ -100,18 +100,18 @@ def test_two_files_are_compared_and_marked_outside_of_the_screens_thread(
         for letter, value in (("a", 1), ("b", 2))
     )
     threads = set()
-    find = changes.place_of
+    find = tables.place_of
 
     def noted(*arguments: Any) -> Any:
         threads.add(threading.current_thread())
         return find(*arguments)
 
-    monkeypatch.setattr(changes, "place_of", noted)
+    monkeypatch.setattr(tables, "place_of", noted)
 
     async def script(browser: Browser) -> None:
         await browser.settle()
         assert "300 changed tensors" in browser.text("Changes")
-        marks = browser.pair.trees[1].marks
+        marks = browser.pair.documents[1].marks
         assert [marks[f"tensor_data[{number}].data"] for number in (0, 299)] == ["changed"] * 2
 
     browse(a, b, script=script)
