@@ -16,14 +16,14 @@ from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.theme import Theme
-from textual.widgets import Static
+from textual.widgets import Footer, Static
 
 from ggcp_schema.browse.document import Document
 from ggcp_schema.browse.jobs import Job
 from ggcp_schema.browse.palette import KeyWindow, Palette
-from ggcp_schema.browse.panes import Keys, Overview, Pane, Schema
+from ggcp_schema.browse.panes import Overview, Pane, Schema
 from ggcp_schema.browse.plots import Histogram, PictureView
-from ggcp_schema.browse.screen import FileScreen
+from ggcp_schema.browse.screen import COMMON, FileScreen
 from ggcp_schema.browse.tables import Changes, HealthView, Layers
 from ggcp_schema.browse.values import Values
 from ggcp_schema.inspect import Report
@@ -70,41 +70,8 @@ class PairScreen(FileScreen):
     BINDINGS: ClassVar[list[BindingType]] = numbered("open", NAMES)
 
 
-class OpeningScreen(Screen[None]):
-    """The screen shown while files are opened, or when that fails."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("question_mark", "app.help", "help", key_display="?", tooltip="the keys"),
-        Binding("q", "app.quit", "quit"),
-        Binding("t", "app.light_or_dark", "light or dark"),
-    ]
-
-    def __init__(self, browser: BrowseApp) -> None:
-        super().__init__()
-        self.browser = browser
-
-    def compose(self) -> ComposeResult:
-        yield Static(id="title")
-        yield Static(id="problem")
-        yield Keys()
-
-    def on_mount(self) -> None:
-        self.say("opening …")
-        self.call_after_refresh(self.browser.opener.start, self.browser.open)  # the screen is seen first
-
-    def say(self, state: str, problem: str = "") -> None:
-        """Show what is going on with the files, and what prevents that."""
-        names = " and ".join(escape(Path(path).name) for path in self.browser.paths)
-        self.query_one("#title", Static).update(Text.assemble((f" {names}\n", "bold"), f" {state}"))
-        self.query_one("#problem", Static).update(Text(escape(problem, keep_newlines=True)))
-        self.query_one("#problem").display = bool(problem)
-
-
-OWNERS = (FileScreen, OpeningScreen, Pane)  # of the keys that the palette lists
-
-
 class BrowseApp(App[None]):
-    """The browser of one file, or of two.
+    """The browser of one file, or of two. Its own screen is shown while the files are opened, or when that fails.
 
     `open_file` opens a path; it runs in another thread. `tokens` gives the text of a token. `error` is the error that
     prevented opening, shown until the user quits.
@@ -112,7 +79,7 @@ class BrowseApp(App[None]):
 
     TITLE = "ggcp-schema"
     CSS_PATH = "app.tcss"
-    ENABLE_COMMAND_PALETTE = True
+    BINDINGS: ClassVar[list[BindingType]] = COMMON
 
     def __init__(
         self,
@@ -135,6 +102,19 @@ class BrowseApp(App[None]):
         self.register_theme(LIGHT)
         self.theme = LIGHT.name if light else DARK.name
 
+    def compose(self) -> ComposeResult:
+        yield Static(id="title")
+        yield Static(id="problem")
+        yield Footer(show_command_palette=False)
+
+    def say(self, state: str, problem: str = "") -> None:
+        """Show what is going on with the files, and what prevents that."""
+        names = " and ".join(escape(Path(path).name) for path in self.paths)
+        screen = self.screen_stack[0]
+        screen.query_one("#title", Static).update(Text.assemble((f" {names}\n", "bold"), f" {state}"))
+        screen.query_one("#problem", Static).update(Text(escape(problem, keep_newlines=True)))
+        screen.query_one("#problem").display = bool(problem)
+
     def on_mount(self) -> None:
         sys.setswitchinterval(SWITCH_INTERVAL)
         with suppress(NotImplementedError, RuntimeError, ValueError):  # Windows, and threads other than the first
@@ -142,7 +122,8 @@ class BrowseApp(App[None]):
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     leave = partial(self.exit, return_code=128 + number)
                     asyncio.get_running_loop().add_signal_handler(number, leave)
-        self.push_screen(OpeningScreen(self))
+        self.say("opening …")
+        self.call_after_refresh(self.opener.start, self.open)  # the screen is seen first
 
     def on_unmount(self) -> None:
         sys.setswitchinterval(self._interval)
@@ -163,16 +144,15 @@ class BrowseApp(App[None]):
 
     def _opened(self, result: Any, *, done: bool) -> None:
         """Show the files; after an error the screen stays and says so."""
-        opening = next(each for each in self.screen_stack if isinstance(each, OpeningScreen))
         if isinstance(result, Exception):
             self.error = result
-            opening.say("cannot be opened", str(result))
+            self.say("cannot be opened", str(result))
             return
-        while self.screen is not opening:  # but the keys, or the palette
+        while len(self.screen_stack) > 1:  # the keys, or the palette
             self.pop_screen()
         self.error, self.files = None, [document.file for document in result]
         screen = PairScreen(*result) if len(result) == 2 else BrowseScreen(*result)
-        self.switch_screen(screen)
+        self.push_screen(screen)
         if self._before is not None:
             self.call_after_refresh(screen.restore, self._before)
             self._before = None
@@ -181,15 +161,16 @@ class BrowseApp(App[None]):
         """Open the files again, after they have changed."""
         if isinstance(self.screen, FileScreen):
             self._before = self.screen
-        before, self.files = self.files, []
-        await self.switch_screen(OpeningScreen(self))
-        for file in before:
-            file.close()
+            await self.pop_screen()
+        self.close_files()
+        self.say("opening …")
+        self.opener.start(self.open)
 
     def close_files(self) -> None:
-        """Close the files, after the application has ended."""
+        """Close the files, after the application or their screen has ended."""
         for file in self.files:
             file.close()
+        self.files = []
 
     def action_light_or_dark(self) -> None:
         """Switch between the light and the dark theme."""
@@ -207,7 +188,7 @@ class BrowseApp(App[None]):
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """Yield everything that a key does on this screen and in the focused pane, for the command palette."""
         for node, binding, enabled, _ in screen.active_bindings.values():
-            if enabled and isinstance(node, OWNERS) and not binding.action.startswith("screen."):
+            if enabled and isinstance(node, FileScreen | Pane) and not binding.action.startswith("screen."):
                 title = binding.description[:1].upper() + binding.description[1:]
                 key = binding.key_display or binding.key.partition(",")[0]
                 run = partial(self.call_later, node.run_action, binding.action)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asyncio import to_thread
+from asyncio import ensure_future, sleep, to_thread, wait
 from contextlib import suppress
 from functools import partial
 from threading import Event
@@ -18,6 +18,8 @@ from textual.widgets import Input, KeyPanel, OptionList
 from ggcp_schema.browse.document import READ_ERRORS, Document
 from ggcp_schema.browse.jobs import Cancelled, Job
 from ggcp_schema.constructs.tree import Field
+from ggcp_schema.inspect.search import Hit as FoundHit
+from ggcp_schema.inspect.search import Hits as Found
 from ggcp_schema.inspect.search import search
 from ggcp_schema.inspect.text import escape
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from ggcp_schema.browse.screen import FileScreen
 
 PLAIN, FOUND, OTHER = "not bold", "bold underline", "dim not bold"  # styles of letters
+SOON = 0.03  # seconds until the hits that there are by then are shown
 
 
 def resolve(document: Document, text: str) -> tuple[Field | None, int]:
@@ -41,35 +44,53 @@ def resolve(document: Document, text: str) -> tuple[Field | None, int]:
 
 
 class Places(Provider):
-    """The place that the words mean as they stand, and then the best hits of a fuzzy search."""
+    """The place that the words mean as they stand, and then the best hits of a fuzzy search: first those found soon."""
 
     async def search(self, query: str) -> Hits:
         screen: FileScreen = self.screen  # type: ignore[assignment]
-        document, problem, cancelled = screen.document, "", Event()
+        palette, document, cancelled = self.app.screen, screen.document, Event()
+        problem, found = f"Nothing is named {query!r}, and no text has these letters.", Found((), 0)
         try:
             field, offset = resolve(document, query)
         except READ_ERRORS as error:
-            problem = str(error).replace("\n", "  ")
+            if not query.replace(" ", "").isalpha():  # it may be meant as a path or an offset
+                problem = str(error).replace("\n", "  ")
         else:
             words = f"{'no field' if field is None else field.path} at offset {offset:,} (0x{offset:x})"
             yield Hit(1000.0, Text(escape(words)), partial(screen.go_to, query))
 
-        def report(result: Any) -> None:
+        def report(result: Found) -> None:
+            nonlocal found
             if cancelled.is_set():
                 raise Cancelled
+            found = result
 
+        def work() -> None:
+            with suppress(Cancelled):
+                report(search(document.index, query, report))
+
+        task, shown = ensure_future(to_thread(work)), set[str]()
         try:
-            found = await to_thread(search, document.index, query, report)
+            for is_last in (False, True):
+                while not task.done() and (is_last or not found.hits or palette.awaited):  # type: ignore[attr-defined]
+                    await wait({task}, timeout=None if is_last else SOON)
+                hits = [hit for hit in found.hits if hit.path not in shown]
+                for hit in reversed(hits):
+                    if hit is hits[0] and not task.done():
+                        await sleep(SOON)  # Textual shows all hits when one comes so long after the first
+                    yield Hit(hit.score, _prompt(hit), partial(screen.go_to, hit.path))
+                shown.update(hit.path for hit in hits)
+            await task
         finally:
             cancelled.set()
-        for hit in found.hits:
-            letters = ((escape(letter), FOUND if at in hit.at else PLAIN) for at, letter in enumerate(hit.text))
-            text = Text.assemble(*letters)
-            if hit.text != hit.path:
-                text.append(f"  {escape(hit.path)}", OTHER)
-            yield Hit(hit.score, text, partial(screen.go_to, hit.path))
-        if problem and not found.hits:
+        if not shown:
             yield Hit(0.0, Text(problem, PLAIN), partial(screen.notify, problem, severity="error", markup=False))
+
+
+def _prompt(hit: FoundHit) -> Text:
+    """Return what matched, with the letters that did, and the path if that is another."""
+    text = Text.assemble(*((escape(letter), FOUND if at in hit.at else PLAIN) for at, letter in enumerate(hit.text)))
+    return text if hit.text == hit.path else text.append(f"  {escape(hit.path)}", OTHER)
 
 
 class Palette(CommandPalette):
@@ -78,6 +99,7 @@ class Palette(CommandPalette):
     Textual takes the hits of the words before as long as there are no others.
     """
 
+    _RESULT_BATCH_TIME = SOON / 2  # type: ignore[misc] # seconds between hits after which Textual shows them
     awaited: str | None = None  # words after which Enter was pressed
 
     def on_mount(self) -> None:

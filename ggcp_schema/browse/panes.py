@@ -18,10 +18,9 @@ from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 from textual.message import Message
 from textual.reactive import reactive
-from textual.screen import Screen
 from textual.strip import Strip
 from textual.widget import Widget
-from textual.widgets import Footer, Sparkline, Static
+from textual.widgets import Sparkline, Static
 
 from ggcp_schema.browse.document import Document
 from ggcp_schema.browse.jobs import Job
@@ -67,20 +66,6 @@ class TopBar(Static):
         for column in line.columns:
             column.no_wrap, column.overflow = True, "ellipsis"
         return Group(line, Text(f" {'  ·  '.join(facts)}", ink(self, "detail"), no_wrap=True, overflow="ellipsis"))
-
-
-class Keys(Footer):
-    """Textual's footer, which is made anew only if other keys are to be seen: that takes longer than a key should."""
-
-    _shown: tuple[str, ...] = ()
-
-    def __init__(self) -> None:
-        super().__init__(show_command_palette=False)
-
-    def bindings_changed(self, screen: Screen[Any]) -> Any:  # a coroutine in Textual 4
-        shown = tuple(each.binding.description for each in screen.active_bindings.values() if each.binding.show)
-        before, self._shown = self._shown, shown
-        return super().bindings_changed(screen) if shown != before else None
 
 
 @dataclass

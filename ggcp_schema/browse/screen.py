@@ -12,7 +12,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container, Horizontal
 from textual.screen import Screen
 from textual.widget import Widget
-from textual.widgets import TabbedContent, TabPane, Tabs
+from textual.widgets import Footer, TabbedContent, TabPane, Tabs
 
 from ggcp_schema.browse.commands import Command, CommandWindow, converting, exporting, extracting, printing
 from ggcp_schema.browse.document import READ_ERRORS, Document
@@ -20,7 +20,7 @@ from ggcp_schema.browse.hexview import HexView
 from ggcp_schema.browse.jobs import Job, reads_file
 from ggcp_schema.browse.lines import INK_CLASSES
 from ggcp_schema.browse.palette import Palette, Places, resolve
-from ggcp_schema.browse.panes import Keys, Moved, Pane, TopBar
+from ggcp_schema.browse.panes import Moved, Pane, TopBar
 from ggcp_schema.browse.tables import counterpart
 from ggcp_schema.browse.tree import TreeView
 from ggcp_schema.browse.values import Cells, Values
@@ -33,6 +33,11 @@ WATCH = 2.0  # seconds between two looks at whether the file has changed
 AFTER_PAINT = 0.05  # seconds before work begins that would delay the first picture
 SINGLE = (80, 20)  # columns and lines below which one pane is shown at a time
 LOW = 30  # lines below which empty lines are saved
+COMMON: list[BindingType] = [  # keys of every screen
+    Binding("question_mark", "app.help", "help", key_display="?", tooltip="the keys"),
+    Binding("q", "app.quit", "quit"),
+    Binding("t", "app.light_or_dark", "Light or dark", show=False),
+]
 
 
 class FileScreen(Screen[None]):
@@ -43,17 +48,10 @@ class FileScreen(Screen[None]):
 
     BINDING_GROUP_TITLE = "All panes"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("question_mark", "app.help", "help", key_display="?", tooltip="the keys"),
-        Binding("q", "app.quit", "quit"),
+        *COMMON,
         Binding("tab", "pane(1)", "pane", key_display="Tab", tooltip="the next one"),
         Binding("shift+tab", "pane(-1)", "Previous pane", show=False),
-        Binding(
-            "slash,g",
-            "search",
-            "search",
-            key_display="/",
-            tooltip="a path, a name, a text, an offset",
-        ),
+        Binding("slash,g", "search", "search", key_display="/", tooltip="a path, a name, a text, an offset"),
         Binding("n", "tensor(1)", "next tensor"),
         Binding("N", "tensor(-1)", "Previous tensor", show=False),
         Binding("f", "finding", "finding", tooltip="the next NaN, infinity, damage or odd padding"),
@@ -64,7 +62,6 @@ class FileScreen(Screen[None]):
         Binding("y", "copy_path", "copy path"),
         Binding("Y", "copy_command", "Copy the command that prints this", show=False),
         Binding("r", "app.reload", "Open the file again", show=False),
-        Binding("t", "app.light_or_dark", "Light or dark", show=False),
         Binding("escape", "stop", "Stop looking", show=False),
     ]
     COMPONENT_CLASSES: ClassVar[set[str]] = INK_CLASSES
@@ -99,7 +96,7 @@ class FileScreen(Screen[None]):
         yield self.bar
         yield Container(*self.frames[: count + 1], id="upper")
         yield Horizontal(*self.frames[count + 1 :], id="bytes")
-        yield Keys()
+        yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:
         self.query_one(Tabs).can_focus = False
