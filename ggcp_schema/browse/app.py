@@ -20,7 +20,7 @@ from textual.widgets import Footer, Static
 
 from ggcp_schema.browse.document import Document
 from ggcp_schema.browse.jobs import Job
-from ggcp_schema.browse.palette import KeyWindow, Palette
+from ggcp_schema.browse.palette import KeyWindow, Palette, capital
 from ggcp_schema.browse.panes import Overview, Pane, Schema
 from ggcp_schema.browse.plots import Histogram, PictureView
 from ggcp_schema.browse.screen import COMMON, FileScreen
@@ -189,10 +189,9 @@ class BrowseApp(App[None]):
         """Yield everything that a key does on this screen and in the focused pane, for the command palette."""
         for node, binding, enabled, _ in screen.active_bindings.values():
             if enabled and isinstance(node, FileScreen | Pane) and not binding.action.startswith("screen."):
-                title = binding.description[:1].upper() + binding.description[1:]
                 key = binding.key_display or binding.key.partition(",")[0]
                 run = partial(self.call_later, node.run_action, binding.action)
-                yield SystemCommand(title, f"{binding.tooltip}   Key: {key}".strip(), run)
+                yield SystemCommand(capital(binding).description, f"{binding.tooltip}   Key: {key}".strip(), run)
         for command in super().get_system_commands(screen):
             if command.title in ("Theme", "Screenshot"):
                 yield command

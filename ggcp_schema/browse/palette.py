@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from asyncio import ensure_future, sleep, to_thread, wait
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -128,6 +129,11 @@ class Palette(CommandPalette):
             self.query_one(OptionList).action_select()
 
 
+def capital(binding: Binding) -> Binding:
+    """Return the binding with a capital letter in its description; the footer has small ones."""
+    return replace(binding, description=binding.description[:1].upper() + binding.description[1:])
+
+
 class KeyList(KeyPanel, can_focus=True):
     """Textual's list of keys, which can be scrolled with keys here."""
 
@@ -139,8 +145,9 @@ class KeyWindow(ModalScreen[None]):
 
     @property
     def active_bindings(self) -> Any:
-        """The bindings below this window, which the list shows."""
-        return self.app.screen_stack[-2].active_bindings
+        """The bindings below this window, which the list shows, all with a capital letter."""
+        found = self.app.screen_stack[-2].active_bindings
+        return {key: each._replace(binding=capital(each.binding)) for key, each in found.items()}
 
     def compose(self) -> ComposeResult:
         keys = KeyList(classes="window")

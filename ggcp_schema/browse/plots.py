@@ -172,14 +172,19 @@ class PictureView(Pane):
             self._compute()
 
     def action_zoom(self, factor: int) -> None:
-        """Show half as many rows and columns around the same middle, or twice as many."""
+        """Show half as many rows and columns around the same middle, or twice as many.
+
+        Of what is pooled, no less is shown than there is room for, so that the picture fills the pane.
+        """
         matrix = self.matrix
         if matrix is None:
             return
         row, column, *now = self.window
         all_of_it = (matrix.rows, matrix.columns)
         if factor > 0:
-            rows, columns = (max(min(count, 4), count // 2) for count in now)
+            room = (2 * (self.size.height - 2), self.size.width)
+            least = room if any(count > most for count, most in zip(now, room)) else (4, 4)
+            rows, columns = (max(min(count, few), count // 2) for count, few in zip(now, least))
         else:
             rows, columns = (min(most, count * 2) for most, count in zip(all_of_it, now))
         self._move(Window(row + (now[0] - rows) // 2, column + (now[1] - columns) // 2, rows, columns))

@@ -222,6 +222,12 @@ async def moving_in_the_bytes_moves_the_values(browser: Browser) -> None:
     await browser.go_to("layers[0].wk.data[190]")
     await browser.settle()
     assert values.cursor == 190
+    line = "".join(segment.text for segment in values.draw(2, values.size.width))
+    assert values.head().index(" 62") + 3 == line.index("]"), "the column's number is above its values"
+    gutter = values.head().index("59") - 8
+    await browser.pilot.click("Cells", offset=(gutter + 5, 1))
+    assert values.cursor == 64 + 59
+    await browser.go_to("layers[0].wk.data[190]")
     value = browser.app.files[0].tensors["layers[0].wk"].array()[2, 62]
     assert re.search(rf"\[{number_text(float(value))} *\]", browser.text("Values")), "the column is not seen"
 
@@ -248,10 +254,34 @@ async def the_picture_is_pooled_and_zoomed(browser: Browser) -> None:
     assert view.found != mean
     await browser.press("plus", "plus", "right", "down")
     await browser.settle()
-    assert view.window[2:] == (192, 16)
+    width = view.size.width
+    assert view.window == (288 + 48, 64 - width, 192, width), "as many columns as there is room for"
+    await the_window_moves_within_the_matrix(browser, view)
     await browser.press("0")
     await browser.settle()
     assert view.window == (0, 0, 768, 64)
+
+
+async def the_window_moves_within_the_matrix(browser: Browser, view: PictureView) -> None:
+    pixels = browser.screen.query_one("#pixels")
+    for _ in range(4):
+        await browser.press("plus")
+        await browser.settle()
+        assert 2 * sum(bool(line.strip()) for line in browser.text(pixels).splitlines()) > pixels.size.height
+    row, column, rows, columns = view.window
+    assert columns < 64
+    for key, moved in (
+        ("right", (row, column + columns // 4)),
+        ("left", (row, column)),
+        ("up", (row - rows // 4, column)),
+        ("down", (row, column)),
+    ):
+        await browser.press(key)
+        assert view.window == (*moved, rows, columns)
+    await browser.press(*["left"] * 20, *["down"] * 100)
+    assert view.window == (768 - rows, 0, rows, columns)
+    await browser.press("minus")
+    assert view.window == (768 - 2 * rows, 0, 2 * rows, 2 * columns)
 
 
 async def the_layers_have_other_statistics(browser: Browser) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from ggcp_schema.browse.document import Document, holders
 from ggcp_schema.formats import open_file
+from ggcp_schema.inspect.text import float_text
 from ggcp_schema.inspect.usage import FIELDS, MODEL, PADDING, UNKNOWN, M, Region, Usage, V
 from ggcp_schema.llama.names import TOKENS
 from tests.helpers import FIXTURES, GENUINE, TRUNCATED
@@ -67,6 +68,8 @@ def test_every_tensor_is_found_from_its_bytes_and_its_fields(path: Path) -> None
             assert document.tensor_of(leaf) == tensor
             assert document.tensor_of(document.field_of(tensor)) == tensor
             assert document.element_at(tensor.offset + tensor.nbytes - 1, leaf) == tensor.n_elements - 1
+            assert document.element_at(tensor.offset + tensor.nbytes, leaf) is None
+            assert document.element_at(tensor.offset - 1, leaf) is None
 
 
 def test_next_and_previous_walk_through_all_tensors() -> None:
@@ -93,6 +96,16 @@ def test_damage_is_marked_with_all_that_hold_it() -> None:
     with open_file(TRUNCATED, partial=True) as file:
         marks = Document(file).marks
     assert marks == dict.fromkeys(("layers[0].w3.padding", "layers[0].w3", "layers[0]", "layers"), "damage")
+
+
+def test_a_place_is_told_with_its_element_or_its_value() -> None:
+    with open_file(FIXTURES / "alice.ggcp") as file:
+        document, wk = Document(file), file.tensors["layers[0].wk"]
+        value = float_text(float(wk.array()[2, 2]))
+        offset = wk.offset + 4 * 130 + 3
+        assert document.place_text(file.at(offset), offset) == f"0x{offset:x}  layers[0].wk.data  element 130  {value}"
+        assert document.place_text(file.find("train_its"), 9) == "0x9  train_its  u32  6000"
+        assert document.place_text(file.find("train_its"), 12) == "0xc  no field: after the damage"
 
 
 def test_holders() -> None:

@@ -26,6 +26,7 @@ from ggcp_schema.browse.lines import fit
 from ggcp_schema.browse.panes import Overview
 from ggcp_schema.browse.plots import PictureView
 from ggcp_schema.browse.tables import HealthView, Layers
+from ggcp_schema.browse.values import Cells
 from ggcp_schema.cli.browse import open_for_long
 from ggcp_schema.errors import FileError
 from ggcp_schema.files.source import Source
@@ -58,6 +59,19 @@ def quantized(path: Path) -> Path:
     floats = np.ones((2, 32), np.float32)
     blocks = np.zeros((2, 18), np.uint8)
     return gguf(path, {"blk.0.a.weight": floats, "blk.0.b.weight": blocks, "blk.1.a.weight": floats})
+
+
+def test_nan_and_infinity_stand_out_from_other_values(tmp_path: Path) -> None:
+    path = gguf(tmp_path / "nan.gguf", {"a.weight": np.array([[9, 1, np.nan, -np.inf, 0]], np.float32)})
+
+    async def script(browser: Browser) -> None:
+        await browser.press("n", "2")
+        cells = browser.screen.query_one(Cells)
+        colours = {each.text.strip(" []"): each.style.color for each in cells.draw(0, 80) if each.style}
+        assert colours["NaN"] == colours["−Inf"] == cells.ink("error").color
+        assert colours["NaN"] not in (colours["1.000"], colours["0"])
+
+    browse(path, script=script)
 
 
 # Many results ----------------------------------------------------------------------------------------------

@@ -165,6 +165,7 @@ def test_checkpoints_of_two_layouts_have_the_names_and_marks_of_their_trees() ->
         await browser.settle()
         assert re.search(r"≠ train_its +5 → 20", browser.text("Changes"))
         assert "≠ tok_embeddings" in browser.text("Changes")
+        assert " 5 not compared" in browser.text("Changes")  # x, g1, g2, mh and vh, which the later program has not
         assert all("≠ train_its" in browser.text(tree) for tree in browser.pair.trees)
 
     browse(*(path for name in ("jun", "jul") for path in ORDERS if path.name == f"{name}-A-3.ggcp"), script=script)
