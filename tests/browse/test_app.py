@@ -228,8 +228,11 @@ async def moving_in_the_bytes_moves_the_values(browser: Browser) -> None:
     await browser.pilot.click("Cells", offset=(gutter + 5, 1))
     assert values.cursor == 64 + 59
     await browser.go_to("layers[0].wk.data[190]")
-    value = browser.app.files[0].tensors["layers[0].wk"].array()[2, 62]
-    assert re.search(rf"\[{number_text(float(value))} *\]", browser.text("Values")), "the column is not seen"
+    row, left = browser.app.files[0].tensors["layers[0].wk"].array()[2], values.left
+    assert re.search(rf"\[{number_text(float(row[62]))} *\]", browser.text("Values")), "the column is not seen"
+    await browser.press("left")
+    assert f"[{number_text(float(row[61]))}]" in browser.text("Values")
+    assert values.left == left
 
 
 async def the_histogram_has_a_logarithmic_scale(browser: Browser) -> None:
@@ -282,6 +285,8 @@ async def the_window_moves_within_the_matrix(browser: Browser, view: PictureView
     assert view.window == (768 - rows, 0, rows, columns)
     await browser.press("minus")
     assert view.window == (768 - 2 * rows, 0, 2 * rows, 2 * columns)
+    await browser.press(*["plus"] * 9)
+    assert view.window[2:] == (4, 4)
 
 
 async def the_layers_have_other_statistics(browser: Browser) -> None:

@@ -97,6 +97,8 @@ def test_a_field_has_a_counterpart_in_another_format(tmp_path: Path) -> None:
         there = counterpart(a.find("layers[1].wq"), one, other)
         assert there is not None
         assert other.tensor_of(there) == b.tensors["blk.1.attn_q.weight"]
+        assert there.parent is not None
+        assert other.tensor_at_node(there.parent) == b.tensors["blk.1.attn_q.weight"]
         back = counterpart(there, other, one)
         assert back is not None
         assert back.path == "layers[1].wq"
