@@ -1,4 +1,4 @@
-"""The browser's application: it opens the files in the background and shows the screen for them."""
+"""The browser's application: it opens the files, shows the screen for them, and has a palette and a list of keys."""
 
 from __future__ import annotations
 
@@ -7,26 +7,31 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.text import Text
 from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
-from textual.screen import Screen
+from textual.command import CommandPalette, Hit, Hits, Provider
+from textual.screen import ModalScreen, Screen
 from textual.theme import Theme
-from textual.widgets import Footer, Static
+from textual.widgets import Footer, Input, KeyPanel, OptionList, Static
 
-from ggcp_schema.browse.document import Document
-from ggcp_schema.browse.jobs import Job
-from ggcp_schema.browse.palette import KeyWindow, Palette, capital
+from ggcp_schema.browse.document import READ_ERRORS, Document
+from ggcp_schema.browse.jobs import Cancelled, Job
 from ggcp_schema.browse.panes import Overview, Pane, Schema
 from ggcp_schema.browse.plots import Histogram, PictureView
 from ggcp_schema.browse.screen import COMMON, FileScreen
 from ggcp_schema.browse.tables import Changes, HealthView, Layers
 from ggcp_schema.browse.values import Values
 from ggcp_schema.inspect import Report
+from ggcp_schema.inspect.search import Hit as FoundHit
+from ggcp_schema.inspect.search import Hits as Found
+from ggcp_schema.inspect.search import search
 from ggcp_schema.inspect.text import escape
 
 if TYPE_CHECKING:
@@ -44,6 +49,122 @@ LIGHT = Theme(
     *("#9a5b00", "#22262d", "#fbfaf7", "#f3f0ea", "#e7e3da"),
     dark=False,
 )
+PLAIN, FOUND, OTHER = "not bold", "bold underline", "dim not bold"  # styles of letters
+SOON = 0.03  # seconds until the hits that there are by then are shown
+
+
+class Places(Provider):
+    """The place that the words mean as they stand, and then the best hits of a fuzzy search: first those found soon."""
+
+    async def search(self, query: str) -> Hits:
+        screen: FileScreen = self.screen  # type: ignore[assignment]
+        palette, document, cancelled = self.app.screen, screen.document, Event()
+        problem, found = f"Nothing is named {query!r}, and no text has these letters.", Found((), 0)
+        try:
+            field, offset = document.resolve(query)
+        except READ_ERRORS as error:
+            if not query.replace(" ", "").isalpha():  # it may be meant as a path or an offset
+                problem = str(error).replace("\n", "  ")
+        else:
+            words = f"{'no field' if field is None else field.path} at offset {offset:,} (0x{offset:x})"
+            yield Hit(1000.0, Text(escape(words)), partial(screen.go_to, query))
+
+        def report(result: Found) -> None:
+            nonlocal found
+            if cancelled.is_set():
+                raise Cancelled
+            found = result
+
+        def work() -> None:
+            with suppress(Cancelled):
+                report(search(document.index, query, report))
+
+        task, shown = asyncio.ensure_future(asyncio.to_thread(work)), set[str]()
+        try:
+            for is_last in (False, True):
+                while not task.done() and (is_last or not found.hits or palette.awaited):  # type: ignore[attr-defined]
+                    await asyncio.wait({task}, timeout=None if is_last else SOON)
+                hits = [hit for hit in found.hits if hit.path not in shown]
+                for hit in reversed(hits):
+                    if hit is hits[0] and not task.done():
+                        await asyncio.sleep(SOON)  # Textual shows all hits when one comes so long after the first
+                    yield Hit(hit.score, _prompt(hit), partial(screen.go_to, hit.path))
+                shown.update(hit.path for hit in hits)
+            await task
+        finally:
+            cancelled.set()
+        if not shown:
+            yield Hit(0.0, Text(problem, PLAIN), partial(screen.notify, problem, severity="error", markup=False))
+
+
+def _prompt(hit: FoundHit) -> Text:
+    """Return what matched, with the letters that did, and the path if that is another."""
+    text = Text.assemble(*((escape(letter), FOUND if at in hit.at else PLAIN) for at, letter in enumerate(hit.text)))
+    return text if hit.text == hit.path else text.append(f"  {escape(hit.path)}", OTHER)
+
+
+class Palette(CommandPalette):
+    """Textual's palette, in which Enter waits for the hits of the words that stand there.
+
+    Textual takes the hits of the words before as long as there are no others.
+    """
+
+    _RESULT_BATCH_TIME = SOON / 2  # type: ignore[misc] # seconds between hits after which Textual shows them
+    awaited: str | None = None  # words after which Enter was pressed
+
+    def on_mount(self) -> None:
+        """Collect what can be searched for while the user types. Textual calls the method of the base class too."""
+        document: Document | None = getattr(self.app.screen_stack[-2], "document", None)
+        if document is not None:
+            Job(self, lambda result, done: None).start(document.index.collect)
+
+    def on_input_changed(self) -> None:
+        self.query_one(OptionList).clear_options()
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Go to a path or an offset at once if the search still runs; else to the best hit once it is found."""
+        if self.query_one(OptionList).option_count or not event.value.strip():
+            return
+        event.prevent_default()
+        self.awaited = event.value
+        screen: Any = self.app.screen_stack[-2]
+        with suppress(AttributeError, *READ_ERRORS):  # the screen has no file, or the file no such place
+            screen.document.resolve(event.value)
+            self.dismiss()
+            screen.call_later(screen.go_to, event.value)
+
+    def on_option_list_option_highlighted(self) -> None:
+        if self.awaited == self.query_one(Input).value:
+            self.query_one(OptionList).action_select()
+
+
+def capital(binding: Binding) -> Binding:
+    """Return the binding with a capital letter in its description; the footer has small ones."""
+    return replace(binding, description=binding.description[:1].upper() + binding.description[1:])
+
+
+class KeyList(KeyPanel, can_focus=True):
+    """Textual's list of keys, which can be scrolled with keys here."""
+
+
+class KeyWindow(ModalScreen[None]):
+    """The keys of the pane with the focus, and of all panes."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,question_mark,enter", "dismiss", "Close", show=False)]
+
+    @property
+    def active_bindings(self) -> Any:
+        """The bindings below this window, which the list shows, all with a capital letter."""
+        found = self.app.screen_stack[-2].active_bindings
+        return {key: each._replace(binding=capital(each.binding)) for key, each in found.items()}
+
+    def compose(self) -> ComposeResult:
+        keys = KeyList(classes="window")
+        keys.border_title, keys.border_subtitle = "Keys", "↑ ↓ PgUp PgDn: scroll   Esc: close"
+        yield keys
+
+    def on_mount(self) -> None:
+        self.query_one(KeyList).focus()
 
 
 def numbered(action: str, titles: Iterable[str]) -> list[BindingType]:
@@ -56,6 +177,7 @@ class BrowseScreen(FileScreen):
 
     KINDS = (Overview, Values, Histogram, PictureView, HealthView, Layers, Schema)
     NAMES = ("Fields", "Tabs", "Bytes")
+    COMMANDS: ClassVar = {Places}
     BINDINGS: ClassVar[list[BindingType]] = numbered("tab", (kind.TITLE for kind in KINDS))
 
     def on_mount(self) -> None:  # Textual calls the method of the base class too
@@ -67,6 +189,7 @@ class PairScreen(FileScreen):
 
     KINDS = (Changes,)
     NAMES = ("A", "B", "Changes", "Bytes A", "Bytes B")
+    COMMANDS: ClassVar = {Places}
     BINDINGS: ClassVar[list[BindingType]] = numbered("open", NAMES)
 
 
@@ -179,6 +302,10 @@ class BrowseApp(App[None]):
     def action_help(self) -> None:
         """Show the keys."""
         self.push_screen(KeyWindow())
+
+    def action_search(self) -> None:
+        """Search fields and tensors."""
+        self.push_screen(Palette([Places], placeholder="layers[0].wq, wq 0, 1024 or 0x400"))
 
     def action_command_palette(self) -> None:
         """Search commands, fields and tensors."""

@@ -1,4 +1,4 @@
-"""An open file with what the browser derives from it. All knowledge of formats is asked of `inspect` and `mapping`."""
+"""An open file with what the browser derives from it, and what differs between two. `inspect` knows what formats mean."""
 
 from __future__ import annotations
 
@@ -7,27 +7,31 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from construct import ConstructError
 
 from ggcp_schema.constructs import LISTS
 from ggcp_schema.errors import GgcpError
+from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.inspect import Report
-from ggcp_schema.inspect.text import float_text, readable, value_text
+from ggcp_schema.inspect.text import float_text, plain_text, readable, shape_text, value_text
 from ggcp_schema.llama import names
 
 if TYPE_CHECKING:
     from ggcp_schema.constructs.tree import Field
     from ggcp_schema.files.tensor import Tensor
     from ggcp_schema.formats.file import File
+    from ggcp_schema.inspect.diff import FieldRow, TensorRow
     from ggcp_schema.inspect.facts import Summary
     from ggcp_schema.inspect.health import Examination
+    from ggcp_schema.inspect.matching import Operand
     from ggcp_schema.inspect.search import Index
     from ggcp_schema.inspect.usage import Usage
     from ggcp_schema.llama.state import Unsound
 
 READ_ERRORS = (GgcpError, OSError, ConstructError)  # of a file that was changed while it is shown
+LONGEST = 200  # characters of a value that are shown
 NUMBER = re.compile(r"\d+")
 
 
@@ -152,6 +156,18 @@ class Document:
                 groups.setdefault(NUMBER.sub("*", path, count=1), []).append(tensor)
         return groups
 
+    def resolve(self, text: str) -> tuple[Field | None, int]:
+        """Return the field and the offset that a path, an element of data, or an offset means: as `hex` does.
+
+        Raises `GgcpError` if there is no such place.
+        """
+        from ggcp_schema.inspect.paths import place
+
+        text = text.strip()
+        offset, _ = place(self.file, text.replace(",", "") if text.replace(",", "").isdecimal() else text)
+        field = self.file.field(text)
+        return (self.file.at(offset), offset) if field is None else (field, field.offset)
+
     # Facts ------------------------------------------------------------------------------------------------
 
     def name_of(self, field: Field) -> str:
@@ -206,15 +222,6 @@ class Document:
         rows = Listed.of(self.file, tensor).path in ("tok_embeddings", "output") and len(tensor.shape) == 2
         return self.token_texts if rows else None
 
-    def brief(self, field: Field, limit: int) -> str:
-        """Return the value of a field in a few words; of a list how many elements it has, and the first of them."""
-        while not field.is_leaf and field.type == "struct":  # the value of a GGUF key of an array
-            inner = next((child for child in field.children() if not child.is_leaf), None)
-            if inner is None:
-                return ""
-            field = inner
-        return value_text(field, limit)
-
     def examine(self, report: Report) -> Examination:
         """Return the health of the parameters. Reads all weights and moments once."""
         from ggcp_schema.inspect.health import examine
@@ -254,3 +261,86 @@ def holders(path: str) -> Iterator[str]:
     for index in range(len(path) - 1, 0, -1):
         if path[index] in ".[":
             yield path[:index]
+
+
+class Change(NamedTuple):
+    """A row of `diff`, its name as both trees have it, and where it is in both files: a field and an offset."""
+
+    row: FieldRow | TensorRow
+    name: str
+    places: tuple[tuple[Field | None, int | None], ...]
+
+    @property
+    def words(self) -> list[str | None]:
+        """What stands in A and in B; None where only the other file has it."""
+        return [None if side is None else _words(side) for side in (self.row.a, self.row.b)]
+
+
+def _words(side: KeyValue | Operand) -> str:
+    if isinstance(side, KeyValue):
+        return plain_text(side.value, side.type, LONGEST)
+    return f"{side.tensor.type} {shape_text(side.tensor.shape)}"
+
+
+def place_of(document: Document, row: FieldRow | TensorRow, side: KeyValue | Operand | None) -> Any:
+    """Return the field and the offset of a row: of a tensor its record, or its data where a format has no record."""
+    if side is None:
+        return None, None
+    if isinstance(side, KeyValue):
+        return document.field(row.name), None
+    offset = side.tensor.offset
+    tensor = document.file.tensors.at(offset)
+    return (None if tensor is None else document.field_of(tensor)), offset
+
+
+class Comparison:
+    """What is known so far: `done` of `total` tensors were compared. The comparison adds to it while it is shown.
+
+    `training` says what happened in the training.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[Change] = []
+        self.training = ""
+        self.fields = self.done = self.total = self.omitted = self.widest = 0
+
+    def add(self, documents: tuple[Document, Document], row: FieldRow | TensorRow) -> None:
+        """Add what is not the same in both files, and mark it in both."""
+        places = tuple(place_of(each, row, side) for each, side in zip(documents, (row.a, row.b)))
+        paths = (field.path for field, _ in places if field is not None)
+        by_path = all(document.by_path for document in documents)  # then the trees know no name of GGUF
+        change = Change(row, next(paths, row.name) if by_path else row.name, places)
+        for document, (field, _) in zip(documents, places):
+            if field is not None:
+                mark(document.marks, field.path, "only" if row.a is None or row.b is None else "changed")
+        self.widest = max(self.widest, len(change.name))
+        self.fields += isinstance(row.a or row.b, KeyValue)
+        self.rows.append(change)  # last: the other thread counts the rows
+
+
+def compare(a: Document, b: Document, report: Report) -> Comparison:
+    """Compare the files as `diff` does: all fields, then the tensors one after another."""
+    from ggcp_schema.inspect.diff import field_rows, tensor_rows
+    from ggcp_schema.inspect.matching import sides
+    from ggcp_schema.inspect.training_change import change_between, change_lines
+
+    left, right, _ = sides(a.file, b.file)
+    found = Comparison()
+    found.training = "; ".join(change_lines(change_between(left.summary, right.summary, {})))
+    found.total = len(left.tensors) + sum(name not in left.tensors for name in right.tensors)
+    found.omitted = left.omitted.counts.total() + right.omitted.counts.total()
+    for field in field_rows(left, right):
+        if field.verdict != "equal":
+            found.add((a, b), field)
+    report(found)
+    for found.done, (row, _) in enumerate(tensor_rows(left, right, progress=lambda nbytes: report(None)), 1):
+        if row.verdict != "equal":
+            found.add((a, b), row)
+        report(found)
+    return found
+
+
+def counterpart(field: Field, here: Document, there: Document) -> Field | None:
+    """Return the field of the other file that is the same: by its path, or by its tensor's name."""
+    tensor = here.tensor_of(field)
+    return there.field(field.path) or (None if tensor is None else there.field(tensor.path))

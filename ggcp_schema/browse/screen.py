@@ -15,13 +15,11 @@ from textual.widget import Widget
 from textual.widgets import Footer, TabbedContent, TabPane, Tabs
 
 from ggcp_schema.browse.commands import Command, CommandWindow, converting, exporting, extracting, printing
-from ggcp_schema.browse.document import READ_ERRORS, Document
+from ggcp_schema.browse.document import READ_ERRORS, Document, counterpart
 from ggcp_schema.browse.hexview import HexView
 from ggcp_schema.browse.jobs import Job, reads_file
 from ggcp_schema.browse.lines import INK_CLASSES
-from ggcp_schema.browse.palette import Palette, Places, resolve
 from ggcp_schema.browse.panes import Moved, Pane, TopBar
-from ggcp_schema.browse.tables import counterpart
 from ggcp_schema.browse.tree import TreeView
 from ggcp_schema.browse.values import Cells, Values
 from ggcp_schema.constructs.tree import Field
@@ -51,7 +49,7 @@ class FileScreen(Screen[None]):
         *COMMON,
         Binding("tab", "pane(1)", "pane", key_display="Tab", tooltip="the next one"),
         Binding("shift+tab", "pane(-1)", "Previous pane", show=False),
-        Binding("slash,g", "search", "search", key_display="/", tooltip="a path, a name, a text, an offset"),
+        Binding("slash,g", "app.search", "search", key_display="/", tooltip="a path, a name, a text, an offset"),
         Binding("n", "tensor(1)", "next tensor"),
         Binding("N", "tensor(-1)", "Previous tensor", show=False),
         Binding("f", "finding", "finding", tooltip="the next NaN, infinity, damage or odd padding"),
@@ -65,7 +63,6 @@ class FileScreen(Screen[None]):
         Binding("escape", "stop", "Stop looking", show=False),
     ]
     COMPONENT_CLASSES: ClassVar[set[str]] = INK_CLASSES
-    COMMANDS = {Places}  # noqa: RUF012 - as Textual declares it
     KINDS: ClassVar[tuple[type[Pane], ...]]  # of the tabs
     NAMES: ClassVar[tuple[str, ...]]  # of the panes
     field: Field | None = None
@@ -291,15 +288,12 @@ class FileScreen(Screen[None]):
 
     # Keys --------------------------------------------------------------------------------------------------
 
-    def action_search(self) -> None:
-        self.app.push_screen(Palette([Places], placeholder="layers[0].wq, wq 0, 1024 or 0x400"))
-
     @reads_file
     def go_to(self, text: str) -> None:
         """Select a field by its path, a tensor by its name, or a byte."""
         tensor = self.document.file.tensors.get(text)
         if self.is_current:  # the user may have quit meanwhile
-            self.select(*resolve(self.document, text) if tensor is None else (self.document.field_of(tensor),))
+            self.select(*self.document.resolve(text) if tensor is None else (self.document.field_of(tensor),))
 
     @reads_file
     def action_tensor(self, step: int) -> None:

@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.console import RenderableType
 from rich.segment import Segment
 from rich.text import Text
 from textual.binding import Binding, BindingType
 
-from ggcp_schema.browse.document import Document, mark
+from ggcp_schema.browse.document import Change, Comparison, Document, compare
 from ggcp_schema.browse.lines import LineView, bar, fit, ink, number
 from ggcp_schema.browse.panes import Moved, Pane
 from ggcp_schema.browse.tree import TreeView
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.inspect import Report
-from ggcp_schema.inspect.text import count_text, escape, plain_text, shape_text
+from ggcp_schema.inspect.text import count_text, escape
 from ggcp_schema.inspect.words import VERDICTS
 from ggcp_schema.llama.state import Unsound
 
 if TYPE_CHECKING:
-    from ggcp_schema.inspect.diff import FieldRow, TensorRow
     from ggcp_schema.inspect.health import Examination, Health
-    from ggcp_schema.inspect.matching import Operand
 
 LEGEND = (
     "RMS of the weights; m and v: how far and how steadily they move; v = 0: never trained\n"
@@ -35,7 +32,6 @@ LEGEND = (
 ROOM = 16  # lines of the pane from which there is room for the legend
 COLUMNS = {"RMS": 8, "m": 8, "v": 8, "m/√v": 8, "v = 0": 8, "NaN": 6, "Inf": 6}  # widths; no value is negative
 STATISTICS = {"RMS": "rms", "largest": "largest", "m": "m", "v": "v", "m/√v": "ratio", "v = 0": "unused"}
-LONGEST = 200  # characters of a value that are shown
 NAME = 20  # columns for a path: enough to show the layer of an attention_norm
 
 
@@ -268,89 +264,6 @@ class Layers(TensorTable):
         value = self.values.get(tensor.path)
         bars = text(bar((value or 0.0) / (most or 1.0), max(4, width - label - 12)), "bar")
         return [text("  "), self.name_text(tensor, label), bars, text(f"{number(value):>10}", "value")]
-
-
-class Change(NamedTuple):
-    """A row of `diff`, its name as both trees have it, and where it is in both files: a field and an offset."""
-
-    row: FieldRow | TensorRow
-    name: str
-    places: tuple[tuple[Field | None, int | None], ...]
-
-    @property
-    def words(self) -> list[str | None]:
-        """What stands in A and in B; None where only the other file has it."""
-        return [None if side is None else _words(side) for side in (self.row.a, self.row.b)]
-
-
-def _words(side: KeyValue | Operand) -> str:
-    if isinstance(side, KeyValue):
-        return plain_text(side.value, side.type, LONGEST)
-    return f"{side.tensor.type} {shape_text(side.tensor.shape)}"
-
-
-def place_of(document: Document, row: FieldRow | TensorRow, side: KeyValue | Operand | None) -> Any:
-    """Return the field and the offset of a row: of a tensor its record, or its data where a format has no record."""
-    if side is None:
-        return None, None
-    if isinstance(side, KeyValue):
-        return document.field(row.name), None
-    offset = side.tensor.offset
-    tensor = document.file.tensors.at(offset)
-    return (None if tensor is None else document.field_of(tensor)), offset
-
-
-class Comparison:
-    """What is known so far: `done` of `total` tensors were compared. The comparison adds to it while it is shown.
-
-    `training` says what happened in the training.
-    """
-
-    def __init__(self) -> None:
-        self.rows: list[Change] = []
-        self.training = ""
-        self.fields = self.done = self.total = self.omitted = self.widest = 0
-
-    def add(self, documents: tuple[Document, Document], row: FieldRow | TensorRow) -> None:
-        """Add what is not the same in both files, and mark it in both."""
-        places = tuple(place_of(each, row, side) for each, side in zip(documents, (row.a, row.b)))
-        paths = (field.path for field, _ in places if field is not None)
-        by_path = all(document.by_path for document in documents)  # then the trees know no name of GGUF
-        change = Change(row, next(paths, row.name) if by_path else row.name, places)
-        for document, (field, _) in zip(documents, places):
-            if field is not None:
-                mark(document.marks, field.path, "only" if row.a is None or row.b is None else "changed")
-        self.widest = max(self.widest, len(change.name))
-        self.fields += isinstance(row.a or row.b, KeyValue)
-        self.rows.append(change)  # last: the other thread counts the rows
-
-
-def compare(a: Document, b: Document, report: Report) -> Comparison:
-    """Compare the files as `diff` does: all fields, then the tensors one after another."""
-    from ggcp_schema.inspect.diff import field_rows, tensor_rows
-    from ggcp_schema.inspect.matching import sides
-    from ggcp_schema.inspect.training_change import change_between, change_lines
-
-    left, right, _ = sides(a.file, b.file)
-    found = Comparison()
-    found.training = "; ".join(change_lines(change_between(left.summary, right.summary, {})))
-    found.total = len(left.tensors) + sum(name not in left.tensors for name in right.tensors)
-    found.omitted = left.omitted.counts.total() + right.omitted.counts.total()
-    for field in field_rows(left, right):
-        if field.verdict != "equal":
-            found.add((a, b), field)
-    report(found)
-    for found.done, (row, _) in enumerate(tensor_rows(left, right, progress=lambda nbytes: report(None)), 1):
-        if row.verdict != "equal":
-            found.add((a, b), row)
-        report(found)
-    return found
-
-
-def counterpart(field: Field, here: Document, there: Document) -> Field | None:
-    """Return the field of the other file that is the same: by its path, or by its tensor's name."""
-    tensor = here.tensor_of(field)
-    return there.field(field.path) or (None if tensor is None else there.field(tensor.path))
 
 
 class Changes(Table):

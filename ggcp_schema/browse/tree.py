@@ -253,5 +253,7 @@ class TreeView(Tree["Field | Group"]):
             return "", "name"
         name = self.document.name_of(field)
         value = next((child for child in field.children()[:8] if child.name == "value"), None) if name else None
-        shown = "" if value is None else f"  {self.document.brief(value, LONGEST)}"
-        return escape(f"{name}{shown}"), "name"
+        if value is None:
+            return escape(name), "name"
+        value = value if value.is_leaf else value.child("array") or value
+        return escape(f"{name}  {value_text(value, LONGEST)}"), "name"

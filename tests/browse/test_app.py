@@ -16,11 +16,10 @@ from textual.pilot import Pilot
 from textual.widgets import Footer, Input, ProgressBar, Tabs
 
 from ggcp_schema.browse import jobs, plots
-from ggcp_schema.browse.app import BrowseApp, BrowseScreen
+from ggcp_schema.browse.app import BrowseApp, BrowseScreen, KeyWindow, Palette
 from ggcp_schema.browse.commands import CommandWindow
 from ggcp_schema.browse.hexview import HexView
 from ggcp_schema.browse.lines import number as number_text
-from ggcp_schema.browse.palette import KeyWindow, Palette
 from ggcp_schema.browse.panes import FileMap, Overview, Schema, TopBar
 from ggcp_schema.browse.plots import Histogram, PictureView
 from ggcp_schema.browse.tables import HealthView, Layers

@@ -20,7 +20,7 @@ from gguf import GGMLQuantizationType, GGUFWriter
 from rich.cells import cell_len
 from textual.app import App, ComposeResult
 
-from ggcp_schema.browse import commands, jobs, tables
+from ggcp_schema.browse import commands, document, jobs
 from ggcp_schema.browse.document import Document
 from ggcp_schema.browse.lines import fit
 from ggcp_schema.browse.panes import Overview
@@ -114,13 +114,13 @@ def test_two_files_are_compared_and_marked_outside_of_the_screens_thread(
         for letter, value in (("a", 1), ("b", 2))
     )
     threads = set()
-    find = tables.place_of
+    find = document.place_of
 
     def noted(*arguments: Any) -> Any:
         threads.add(threading.current_thread())
         return find(*arguments)
 
-    monkeypatch.setattr(tables, "place_of", noted)
+    monkeypatch.setattr(document, "place_of", noted)
 
     async def script(browser: Browser) -> None:
         await browser.settle()

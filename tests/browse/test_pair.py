@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType, GGUFWriter
 
-from ggcp_schema.browse.document import Document
-from ggcp_schema.browse.tables import Change, compare, counterpart
+from ggcp_schema.browse.document import Change, Document, compare, counterpart
 from ggcp_schema.formats import open_file
 from ggcp_schema.inspect.diff import FieldRow
 from tests.browse.driver import Browser, browse

@@ -12,7 +12,6 @@ import pytest
 from ggcp_schema.browse import commands
 from ggcp_schema.browse.document import Document
 from ggcp_schema.browse.jobs import Cancelled
-from ggcp_schema.browse.palette import resolve
 from ggcp_schema.errors import GgcpError
 from ggcp_schema.formats import open_file
 from ggcp_schema.inspect import search as fuzzy
@@ -108,7 +107,7 @@ def test_a_search_can_be_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_go_to(text: str, path: str, offset: int | None) -> None:
     with open_file(ALICE) as file:
-        field, at = resolve(Document(file), text)
+        field, at = Document(file).resolve(text)
         assert field is not None
         assert field.path == path
         assert at == (field.offset if offset is None else offset)
@@ -116,7 +115,7 @@ def test_go_to(text: str, path: str, offset: int | None) -> None:
 
 def test_go_to_an_element_of_data() -> None:
     with open_file(ALICE) as file:
-        field, at = resolve(Document(file), "layers[0].wq.data[17]")
+        field, at = Document(file).resolve("layers[0].wq.data[17]")
         assert field is not None
         assert (field.path, at) == ("layers[0].wq.data", file.tensors["layers[0].wq"].offset + 4 * 17)
 
@@ -126,12 +125,12 @@ def test_go_to_an_element_of_data() -> None:
 )
 def test_go_to_what_is_not_there(text: str) -> None:
     with open_file(ALICE) as file, pytest.raises(GgcpError):
-        resolve(Document(file), text)
+        Document(file).resolve(text)
 
 
 def test_go_to_the_moments_of_a_parameter() -> None:
     with open_file(ALICE) as file:
-        field, at = resolve(Document(file), "optimizer.state.v[output]")
+        field, at = Document(file).resolve("optimizer.state.v[output]")
         assert field is not None
         assert (field.path, at) == ("optimizer.state.v.data", file.tensors["optimizer.state.v"].offset)  # order C
 
