@@ -1,4 +1,4 @@
-"""An open file with what the browser derives from it, and what differs between two. `inspect` knows what formats mean."""
+"""An open file with what the browser derives from it, and what differs between two. Formats are known to `inspect`."""
 
 from __future__ import annotations
 
