@@ -278,6 +278,9 @@ def unknown_path(file: File, path: str) -> GgcpError:
     if file.damage is not None:
         return file.damage.again()
     message = f"{file.path} has no field {path!r}"
+    part = parse_part_path(f"{STATE}{path}")
+    if part is not None and part.field in file.state_tensors and part.parameter in file.model_tensors:
+        return PathError(message, f"Did you mean {part}?")
     if (hint := _out_of_range(file, path)) or (near := suggestions(file, path)):
         return PathError(message, hint or f"Did you mean {', '.join(_with_indices(file, near, path))}?")
     return PathError(message, f"Run `ggcp-schema dump {shell_word(file.path)}` to list all fields.")
