@@ -42,12 +42,13 @@ class Terminal:
         return self.tmux("capture-pane", "-p")
 
     def press_until(self, key: str, words: str) -> None:
-        """Press a key until the words are shown: while the panes are made, a key may reach none of them."""
-        for _ in range(TIMEOUT * 2):
+        """Press a key twice a second until the words are shown: while the panes are made, it may reach none of them."""
+        for turn in range(TIMEOUT * 20):
             if words in self.screen():
                 return
-            self.keys(key)
-            time.sleep(0.5)
+            if not turn % 10:
+                self.keys(key)
+            time.sleep(0.05)
         raise AssertionError(f"{words!r} does not appear:\n{self.screen()}")
 
     def wait_for(self, words: str) -> str:

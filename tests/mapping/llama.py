@@ -139,7 +139,9 @@ def _main(model: str, prompt: list[int] | str, prefixes: list[int] | None, n_gre
     try:
         server = xllamacpp.Server(params)
     except RuntimeError:
-        time.sleep(1)  # a thread of llama.cpp writes meanwhile why it refuses the file
+        end = time.monotonic() + 5  # a thread of llama.cpp writes meanwhile why it refuses the file
+        while b"exiting due to model loading error" not in os.pread(2, 1 << 20, 0) and time.monotonic() < end:
+            time.sleep(0.01)
         raise
     opener = build_opener(ProxyHandler({}))
 
