@@ -47,7 +47,7 @@ def gguf_rules(parse: Parse, file: GgufFile) -> Rules:
         parse.damage is None and "metadata_kv" in container and not {ARCHITECTURE, SPLIT_NO} & file.key_values.keys()
     )
     warnings = chain(
-        _odd_keys(file, _whole(container, "metadata_kv")),
+        _odd_keys(_whole(container, "metadata_kv")),
         _odd_paddings(file),
         [Oddity("version", 4, "is 1, which llama.cpp refuses")] * (container.get("version") == 1),
         [Oddity("metadata_kv", 0, f"the key {ARCHITECTURE} is missing")] * missing,
@@ -74,15 +74,13 @@ def _parts(file: GgufFile, found: Iterator[tuple[str, str, str]]) -> Iterator[Pr
         yield broken_field(file.find(key), expected, value)
 
 
-def _odd_keys(file: GgufFile, keys: Iterable[Container]) -> Iterator[Oddity]:
+def _odd_keys(keys: Iterable[Container]) -> Iterator[Oddity]:
     for index, item in enumerate(keys):
-        if item["value_type"] not in (ARRAY, BOOL) or isinstance(item["value"], bool):
-            continue
-        field = file.root.find(("metadata_kv", index, "value"))
-        if field is not None and item["value_type"] == ARRAY and item["value"]["type"] == ARRAY:
-            yield Oddity(field.path, field.offset, "is an array of arrays, which llama.cpp refuses")
-        elif field is not None and field.type == "bool" and not isinstance(item["value"], bool):
-            yield Oddity(field.path, field.offset, f"is {item['value']}, but a bool is 0 or 1")
+        kind, value, path = item["value_type"], item["value"], f"metadata_kv[{index}].value"
+        if kind == ARRAY and value["type"] == ARRAY:
+            yield Oddity(path, value["_offset"], "is an array of arrays, which llama.cpp refuses")
+        elif kind == BOOL and not isinstance(value, bool):
+            yield Oddity(path, item["_offset"] + item["_size"] - 1, f"is {value}, but a bool is 0 or 1")
 
 
 def _odd_paddings(file: GgufFile) -> Iterator[Oddity]:
