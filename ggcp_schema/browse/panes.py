@@ -34,6 +34,7 @@ from ggcp_schema.inspect.usage import USES
 
 SIGNS = dict(zip(USES, "█▓▒▚░·≡╳"))
 INKS = dict(zip(USES, ("bar", "value", "warning", "state", "detail", "none", "name", "error")))
+KEYS = "5: measure the tensors   n: the first one   2: its values   ?: all keys"
 MEMBERS = 40  # children listed at most
 
 
@@ -199,7 +200,9 @@ class Overview(Pane):
             from ggcp_schema.inspect.brief import brief_lines
             from ggcp_schema.inspect.summary import summary_lines
 
-            brief = (each for each in brief_lines(summary, "Health examines them") if each[0] != "look")
+            brief = brief_lines(summary, "Health examines them")
+            keys = KEYS if len(self.document.file.tensors) else "/: search keys and texts   ?: all keys"
+            brief = [*(each for each in brief if each[0] not in ("measure", "look")), ("here", keys)]
             words = Group(_labelled(brief), "", _labelled(summary_lines(summary)[1:]))
             losses = summary.losses
             chart.data = [] if losses is None else [loss for loss in losses.past if math.isfinite(loss)]

@@ -42,7 +42,7 @@ class Histogram(Pane):
     """The Histogram tab."""
 
     TITLE = "Histogram"
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("o", "logarithmic", "Logarithmic scale")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("o", "logarithmic", "logarithmic scale")]
     found: Distribution | None = None
     logarithmic = False
 
@@ -121,9 +121,9 @@ class PictureView(Pane):
 
     TITLE = "Picture"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("p", "method", "Pool by mean, min or max"),
-        Binding("plus,equals_sign", "zoom(2)", "Zoom in"),
-        Binding("minus", "zoom(-2)", "Zoom out"),
+        Binding("p", "method", "pool by mean, min or max"),
+        Binding("plus,equals_sign", "zoom(2)", "zoom in"),
+        Binding("minus", "zoom(-2)", "zoom out"),
         Binding("0", "whole", "Whole matrix", show=False),
         Binding("left,h", "pan(0,-1)", "Left", show=False),
         Binding("right,l", "pan(0,1)", "Right", show=False),

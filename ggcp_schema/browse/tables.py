@@ -208,7 +208,7 @@ class Layers(TensorTable):
     """The Layers tab: one statistic of the tensors that every layer has, as bars."""
 
     TITLE = "Layers"
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("s", "statistic", "Next statistic")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("s", "statistic", "next statistic")]
     rows: Sequence[tuple[str, Tensor | None]] = ()
     statistic = "RMS"
     widest = 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, NamedTuple
 
-from rich.cells import cell_len
 from rich.style import Style
 from rich.text import Text
 from textual.binding import Binding, BindingType
@@ -13,7 +12,7 @@ from textual.widgets.tree import TreeNode
 
 from ggcp_schema.browse.document import READ_ERRORS, Document
 from ggcp_schema.browse.jobs import reads_file
-from ggcp_schema.browse.lines import fit, ink
+from ggcp_schema.browse.lines import ink
 from ggcp_schema.browse.panes import Moved
 from ggcp_schema.constructs import short_size
 from ggcp_schema.constructs.tree import Field
@@ -21,6 +20,7 @@ from ggcp_schema.inspect.text import count_text, escape, shape_text, value_text
 
 SIGNS = {"damage": ("✗", "error"), "finding": ("!", "warning"), "changed": ("≠", "accent"), "only": ("+", "accent")}
 GROUP = 1000  # elements of a list that are unfolded at once
+CUT = 14  # cells of what follows the name that are kept, rather than what stands at the right
 LONGEST = 200  # characters of a text that are looked at
 
 
@@ -190,39 +190,32 @@ class TreeView(Tree["Field | Group"]):
             depth, up = depth + 1, up.parent
         width = max(1, self.scrollable_content_region.width - 2 * depth)
         try:
-            parts = self._parts(node, width)
+            text, words, details = self._parts(node)
         except READ_ERRORS:
-            parts = [("(cannot be read)", "error")]
-        text = Text(no_wrap=True, end="")
-        for words, kind in parts:
-            text.append(words, ink(self, kind))
-        text.pad_right(max(0, width - text.cell_len))
+            text, words, details = Text("(cannot be read)", ink(self, "error")), Text(), []
+        lengths = (text.cell_len + words.cell_len, text.cell_len + min(words.cell_len, CUT))
+        detail = next((each for length in lengths for each in details if length + len(each) < width), "")
+        text.append_text(words).truncate(max(0, width - len(detail) - 1), overflow="ellipsis", pad=True)
+        text.append(f" {detail}", ink(self, "detail"))
         text.stylize_before(style)
         return text
 
-    def _parts(self, node: Node, width: int) -> list[tuple[str, str]]:
-        """Return what stands in a row, with the inks."""
+    def _parts(self, node: Node) -> tuple[Text, Text, list[str]]:
+        """Return the name in a row, what follows it, and what may stand at the right, the longest first."""
         field, arrow = node.data, "▾ " if node.is_expanded else "▸ "
+        arrow = "  " if isinstance(field, Field) and field.is_leaf else arrow
+        text = Text.assemble((arrow, ink(self, "guide")), no_wrap=True, end="")
         if not isinstance(field, Field):
-            return [(arrow, "guide"), (f"[{field.start:,} … {field.stop - 1:,}]" if field else "", "index")]
+            label = f"[{field.start:,} … {field.stop - 1:,}]" if field else ""
+            return text.append(label, ink(self, "index")), Text(), []
         sign, sign_ink = SIGNS.get(self.document.marks.get(field.path, ""), ("", "name"))
-        sign, name = f"{sign} " if sign else "", escape(field.name)
+        name = escape(field.name)
         if isinstance(field.steps[-1], int) and field.parent is not None:  # what follows begins in one column
             name = name.ljust(len(f"[{len(field.parent.children()) - 1}]"))
-        left = width - 2 - len(sign) - cell_len(name)
+        text.append(f"{sign} " if sign else "", ink(self, sign_ink))
+        text.append(name, ink(self, "name" if field.is_leaf else "index" if name.startswith("[") else "holder"))
         words, words_ink = self._words(field)
-        details = self._details(field)
-        detail = next((text for text in details if cell_len(words) + len(text) + 3 <= left), "")
-        detail = detail or next((text for text in details if len(text) + 1 <= left - min(cell_len(words), 12) - 2), "")
-        kind = "name" if field.is_leaf else "index" if name.startswith("[") else "holder"
-        parts = [("  " if field.is_leaf else arrow, "guide"), (sign, sign_ink)]
-        parts.append((fit(name, width - 2 - len(sign)) if left < 0 else name, kind))
-        left -= len(detail) + 1
-        if words and left > 4:
-            shown = fit(words, min(cell_len(words), left - 2))
-            parts.append((f"  {shown}", words_ink))
-            left -= cell_len(shown) + 2
-        return [*parts, (" " * (left + 1) + detail, "detail")]
+        return text, Text(f"  {words}" if words else "", ink(self, words_ink)), self._details(field)
 
     def _details(self, field: Field) -> list[str]:
         """Return what stands at the right, from the longest form to the shortest."""
