@@ -57,8 +57,8 @@ def info(
 
     --json prints one object on a line for each file, including files that cannot be read.
 
-    Exit code 0: every file is whole, 2: one cannot be read, or is of an unknown format, 4: one is damaged; the highest
-    of all files counts.
+    Exit code 0: every file is whole, 1: one is unsound: it holds what no training leaves, 2: one cannot be read, or is
+    of an unknown format, 4: one is damaged; the highest of all files counts.
 
     Example: ggcp-schema info *.ggcp --sort loss
     """
@@ -87,7 +87,7 @@ def _one(path: Path, *, verbose: bool, width: int | None) -> int:
         # A command is copied as a whole.
         _print_line(label.ljust(label_width), text, None if text in summary.next else output_width(width))
     if summary.damage is None:
-        return 0
+        return int(bool(summary.unsound))
     # If the hint is a command: what to do is among the lines.
     echo_error(summary.damage.with_hint("") if "`ggcp-schema " in summary.damage.hint else summary.damage)
     return summary.damage.exit_code
@@ -129,6 +129,7 @@ def _several(paths: Sequence[Path], sort: str | None, *, verbose: bool, as_json:
             worst = max(worst, summary.damage.exit_code)
             if as_json and len(paths) == 1:
                 echo_error(summary.damage)
+        worst = max(worst, int(bool(summary.unsound)))
         rows.append(_row(summary))
     if sort is not None:
         rows.sort(key=lambda row: _sort_key(row.values[HEAD.index(sort)]))

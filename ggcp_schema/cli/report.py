@@ -17,6 +17,7 @@ from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.gguf.writer import Gguf
 from ggcp_schema.inspect.text import cells, count_text, escape, shape_text, size_text
 from ggcp_schema.llama.facts import Fact
+from ggcp_schema.llama.state import Unsound
 from ggcp_schema.llama.training import Study
 from ggcp_schema.mapping.plan import Plan, Written, check, write
 
@@ -104,8 +105,9 @@ def keys_of(plan: Plan) -> Sequence[KeyValue]:
 
 def echo_written(written: Written, output: Path, *, verified: bool) -> None:
     """Print what was written, and the commands that use it."""
-    for finding in written.unsound:
-        echo(f"note: {escape(finding.path)}: {escape(finding.message)}")
+    for bads in grouped(written.unsound):
+        more = f"; and {count_text(len(bads) - 1, 'more place')}" if len(bads) > 1 else ""
+        echo(f"note: {escape(bads[0].path)}: {escape(bads[0].message)}{more}")
     for name, count in written.not_finite.items():
         echo(f"note: {escape(name)}: {count_text(count, 'value')} {'is' if count == 1 else 'are'} NaN or infinite")
     for place, what in {os.fsdecode(output): written.replaced, **written.replaced_beside}.items():
@@ -115,7 +117,7 @@ def echo_written(written: Written, output: Path, *, verified: bool) -> None:
     for place, parts in written.plan.beside.items():
         size = sum(content.nbytes for content in parts.values())
         echo(f"wrote {name_text(Path(place))}: {size_text(size)}{compared}")
-    for command in written.plan.next:
+    for command in written.next:
         words, width = command.for_shell(output), output_width()
         line = " ".join(words)
         if width is None or cells(line) + len(command.purpose) + 2 <= width:
@@ -124,6 +126,14 @@ def echo_written(written: Written, output: Path, *, verified: bool) -> None:
             echo(f"{command.purpose}:")
             for part in command_lines(words, width):
                 echo(part)
+
+
+def grouped(unsound: Sequence[Unsound]) -> list[list[Unsound]]:
+    """Return what is unsound with that of the same tensor and rule together."""
+    groups: dict[tuple[str, str], list[Unsound]] = {}
+    for bad in unsound:
+        groups.setdefault((bad.path, bad.rule), []).append(bad)
+    return list(groups.values())
 
 
 def echo_outcome(plan: Plan, output: Path, written: Written | None, *, verified: bool) -> None:
@@ -198,7 +208,7 @@ def plan_as_dict(plan: Plan, output: Path, written: Written | None) -> PlanJson:
 
     `files` are all that are written, with the bytes of their data.
     """
-    findings = (*plan.warnings, *(written.unsound if written else ()))
+    unsound = [Finding(bad.path, bad.message) for bad in (written.unsound if written else ())]
     epsilon = next((fact for fact in plan.facts if fact.label == "epsilon"), None)
     return {
         "input": plan.file.path,
@@ -207,7 +217,7 @@ def plan_as_dict(plan: Plan, output: Path, written: Written | None) -> PlanJson:
         "rms_eps": epsilon and epsilon.value,
         "rms_eps_reason": epsilon and epsilon.reason,
         "notes": [sentence(fact) for fact in plan.facts if fact.value is None],
-        "findings": findings,
+        "findings": [*plan.warnings, *unsound],
         "conclusions": plan.study,
         "keys": [key_as_dict(entry) for entry in keys_of(plan)],
         "tensors": plan.tensors,

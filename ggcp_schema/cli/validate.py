@@ -16,6 +16,8 @@ from ggcp_schema.errors import GgcpError, NotACheckpointError
 from ggcp_schema.files.json_keys import json_keys
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.rules import Oddity, Problem
+from ggcp_schema.formats.state import is_repairable
+from ggcp_schema.inspect.commands import repair_command
 from ggcp_schema.inspect.text import count_text, escape
 from ggcp_schema.inspect.validate import Report, examine_data
 from ggcp_schema.inspect.validate import validate as check
@@ -80,8 +82,11 @@ def examine(file: Path, *, data: bool, strict: bool, quiet: bool) -> Report:
             with progress(bytes_read(report.file, report.readable), "Reading", quiet=quiet) as advance:
                 report = examine_data(report, advance)
         source.check_unchanged()
+        is_rescued = not quiet and report.verdict != "valid" and is_repairable(report.file)
     if not quiet:
         show(report)
+    if is_rescued:
+        echo(f"rescue: {repair_command(report.file.path)}")
     return report
 
 

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from ggcp_schema.llama.training import Training
     from ggcp_schema.llama.vocabulary import Vocabulary
 
+REPAIR = "`ggcp-schema repair` takes back what the file holds twice."
 LONGEST_NAME = 64  # bytes of a field whose size is hardly wrong
 ACCEPTED = "Use a llama GGUF, a ggjt file such as ggml-vocab.bin, or a sentencepiece tokenizer.model."
 CHECKPOINT_NEEDED = "Pass a checkpoint of train-text-from-scratch: a ggcp file, or a GGUF file made from one."
@@ -398,9 +399,13 @@ class File:
         `part` is what the file holds in place of a model.
         """
         if found < total and self.damage is not None:
-            saved = ", which `ggcp-schema extract --partial` can save" if found else ""
+            from ggcp_schema.formats.state import is_repairable
+
+            saved = ", which `ggcp-schema extract --partial` can save." if found else "."
+            if is_repairable(self):
+                saved = f". {REPAIR}"
             raise self.damage.with_hint(
-                f"The {part} is not whole: the file has {found:,} of its {total:,} tensors{saved}."
+                f"The {part} is not whole: the file has {found:,} of its {total:,} tensors{saved}"
             )
 
     def _lacks(self, what: str, hint: str = CHECKPOINT_NEEDED) -> GgcpError:

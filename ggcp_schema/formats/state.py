@@ -52,6 +52,20 @@ def state_of(file: File) -> State | None:
     )
 
 
+def is_repairable(file: File) -> bool:
+    """Return True if `repair` takes back something of a file that is damaged or unsound.
+
+    Reads the values only if all headers and numbers are right. Raises `FileError` if the file cannot be read.
+    """
+    from ggcp_schema.llama.repair import value_changes
+
+    try:
+        found = file.repairable(file.source)
+    except UsageError:
+        return False
+    return found is not None and bool(found.changes or value_changes(found.state))
+
+
 def study_of(file: File) -> tuple[Training, Study] | tuple[None, None]:
     """Return the state of a training and what follows from it; None twice if it is damaged, or the file has none."""
     from ggcp_schema.llama.training import study

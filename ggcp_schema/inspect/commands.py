@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from ggcp_schema.errors import shell_word
 from ggcp_schema.llama.facts import Line
-from ggcp_schema.schema.inference import LBFGS, V0
 
 if TYPE_CHECKING:
     from ggcp_schema.inspect.damage import Condition
@@ -40,8 +39,8 @@ def next_commands(summary: Summary) -> Iterator[Line]:
     if summary.file.startswith("/dev/"):  # it is another file for the next command
         return
     path = shell_word(summary.file)
-    if _may_be_repaired(summary):
-        yield Line("mend", f"ggcp-schema repair {path} {shell_word(output_name(summary.file, '.repaired.ggcp'))}")
+    if summary.is_repairable:
+        yield Line("rescue", repair_command(summary.file))
     yield from _uses(summary, path)
     yield Line("look", f"ggcp-schema browse {path}")
 
@@ -60,12 +59,7 @@ def _uses(summary: Summary, path: str) -> Iterator[Line]:
     elif summary.era is not None or summary.has_model:
         if summary.has_model:
             yield Line("run", _export(summary))
-        if (
-            summary.era is not None
-            and _gains_by_conversion(summary)
-            and not any(finding.path == "convert" for finding in summary.findings)
-        ):
-            yield Line("train on", f"ggcp-schema convert {path}")
+        yield from _train_on(summary, path)
         if summary.has_model and summary.makes_folder:
             yield Line("in PyTorch", _export(summary, " --to hf"))
     elif summary.n_tokens and not summary.n_params:
@@ -74,10 +68,20 @@ def _uses(summary: Summary, path: str) -> Iterator[Line]:
         yield Line("measure", f"ggcp-schema stats {path}")
 
 
-def _may_be_repaired(summary: Summary) -> bool:
-    """Check for an unsound ggcp file that may hold a second time what is wrong: it has x."""
-    has_x = summary.layout == V0 or (summary.optimizer is not None and summary.optimizer.type == LBFGS)
-    return bool(summary.unsound) and summary.condition is None and summary.layout is not None and has_x
+def _train_on(summary: Summary, path: str) -> Iterator[Line]:
+    """Yield how the training goes on; nothing if it first has to be repaired, or if `convert` refuses the file."""
+    is_unsound = summary.is_optimizer_unsound
+    if summary.era is None or any(finding.path == "convert" for finding in summary.findings):
+        return
+    if is_unsound and not summary.is_repairable:
+        yield Line("train on", f"ggcp-schema convert {path} --fresh-optimizer")
+    elif not is_unsound and _gains_by_conversion(summary):
+        yield Line("train on", f"ggcp-schema convert {path}")
+
+
+def repair_command(path: str) -> str:
+    """Return the command that takes back what a file holds twice."""
+    return f"ggcp-schema repair {shell_word(path)} {shell_word(output_name(path, '.repaired.ggcp'))}"
 
 
 def _gains_by_conversion(summary: Summary) -> bool:

@@ -93,6 +93,7 @@ class Summary(NamedTuple):
         unsound: what its program cannot have written; None if the values were not examined.
         details: what only files of this format have, each with a label.
         condition: of a damaged file.
+        is_repairable: True if `repair` takes back something of a damaged or unsound file.
         advice: commands that make something of the file, labelled by what for.
     """
 
@@ -130,6 +131,7 @@ class Summary(NamedTuple):
     unsound: tuple[Unsound, ...] | None = None
     details: tuple[Line, ...] = ()
     condition: Condition | None = None
+    is_repairable: bool = False
     advice: tuple[Line, ...] = ()
 
     @property
@@ -166,6 +168,11 @@ class Summary(NamedTuple):
     def is_loss_impossible(self) -> bool:
         """True if a loss is 0 after training."""
         return any(bad.rule == "loss-zero" for bad in self.unsound or ())
+
+    @property
+    def is_optimizer_unsound(self) -> bool:
+        """True if the optimizer's state is known to hold what no training leaves."""
+        return any(bad.of_optimizer for bad in self.unsound or ())
 
     @property
     def state(self) -> State:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from ggcp_schema.formats.file import File
+from ggcp_schema.formats.state import is_repairable
 from ggcp_schema.inspect.commands import next_commands
 from ggcp_schema.inspect.damage import condition_of
 from ggcp_schema.inspect.facts import Summary, facts
@@ -31,6 +32,8 @@ def summarize(file: File, *, data: bool = False, progress: Callable[[int], None]
         from ggcp_schema.inspect.soundness import soundness
 
         summary = summary._replace(unsound=tuple(soundness(file, progress)))
+    if summary.condition is not None or summary.unsound:
+        summary = summary._replace(is_repairable=is_repairable(file))
     return summary._replace(advice=tuple(next_commands(summary)))
 
 

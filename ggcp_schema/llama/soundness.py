@@ -76,6 +76,13 @@ def examine(state: State, progress: Callable[[int], None] | None = None, look: L
     return sorted(found, key=lambda finding: (finding.start, finding.stop))
 
 
+def examine_moments(state: State) -> list[Unsound]:
+    """Return what is unsound in m and v, in file order; of the rest of the state nothing is read but mh and vh."""
+    watch = Watch(state._replace(losses=()))
+    watch.moments()
+    return watch.findings()
+
+
 @dataclass
 class Watch:
     """Looks at tensors as they are copied: `look` takes the values, `finish` returns what is unsound.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ggcp_schema.errors import UnfitError
 from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.llama.names import STATE
+from ggcp_schema.llama.names import STATE, is_optimizer
 from ggcp_schema.llama.parameters import ORDERS, Layout
 
 if TYPE_CHECKING:
@@ -44,6 +44,11 @@ class Unsound(NamedTuple):
     stop: int
     rule: str
     message: str
+
+    @property
+    def of_optimizer(self) -> bool:
+        """True if they are of the optimizer's state, which a fresh one replaces."""
+        return is_optimizer(self.path)
 
 
 class Loss(NamedTuple):

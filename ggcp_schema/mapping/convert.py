@@ -92,6 +92,7 @@ def plan_resume(file: File, options: ResumeOptions = ResumeOptions()) -> Plan:  
         facts=(epsilon, *resume_facts(training, conclusions, recipe, problem)),
         warnings=tuple(_warnings(file, training, conclusions, problem, fresh=fresh_optimizer)),
         next=(resume_command(training),),
+        fresh=None if fresh_optimizer else fresh_command(file),
         study=conclusions,
     )
 
@@ -164,6 +165,12 @@ def _warnings(file: File, training: Training, conclusions: Study, problem: str, 
     if not fresh:
         doubts = [NO_LBFGS] if training.optimizer != ADAM else []
         yield from (Finding("optimizer.state", doubt) for doubt in (*doubts, *conclusions.contradictions))
+
+
+def fresh_command(file: File) -> Command:
+    """Return the command that converts a checkpoint without the state of its optimizer."""
+    words = "ggcp-schema", "convert", file.path, OUTPUT, "--fresh-optimizer", "--force"
+    return Command("convert without the optimizer's state, to train on", words)
 
 
 def resume_command(training: Training) -> Command:

@@ -11,6 +11,7 @@ from ggcp_schema.errors import UsageError
 from ggcp_schema.files.contents import Blob, Content, Safetensors, Text
 from ggcp_schema.files.tensor_entries import TensorEntry
 from ggcp_schema.formats.file import File
+from ggcp_schema.formats.state import state_of
 from ggcp_schema.huggingface.card import model_card
 from ggcp_schema.huggingface.config import generation_config, json_bytes, model_config
 from ggcp_schema.huggingface.sentencepiece_writer import sentencepiece_model
@@ -21,6 +22,7 @@ from ggcp_schema.llama.eras import EraConclusion
 from ggcp_schema.llama.facts import Fact
 from ggcp_schema.llama.losses import stored_losses
 from ggcp_schema.llama.model import Model
+from ggcp_schema.llama.soundness import examine_moments
 from ggcp_schema.llama.training import Study, Training
 from ggcp_schema.llama.vocabulary import Vocabulary
 from ggcp_schema.mapping.export import Choices, ModelOptions, choose
@@ -151,7 +153,7 @@ def moments_of(file: File, conclusions: Study | None) -> tuple[list[TensorEntry]
         why = "it is damaged" if file.damage is not None else "the file has no state of an optimizer"
         return [], _left_out(why)
     training, order, scale = file.training(), conclusions.order, conclusions.scale
-    if why := _why_left_out(training, conclusions):
+    if why := _why_left_out(training, conclusions) or _unsound_text(file):
         return [], _left_out(why)
     divisor = scale.s if scale.summed and scale.s is not None else 1
     tensors = moment_tensors(
@@ -187,6 +189,13 @@ def _why_left_out(training: Training, conclusions: Study) -> str:
         or not (scale.gradient == "mean" or scale.short or is_known),
     }
     return next((reason for reason, holds in reasons.items() if holds), "")
+
+
+def _unsound_text(file: File) -> str:
+    """Return what is unsound in the moments; empty if nothing is. Reads them."""
+    state = state_of(file)
+    bad = None if state is None else next(iter(examine_moments(state)), None)
+    return "" if bad is None else f"{bad.path}: {bad.message}"
 
 
 def _left_out(why: str) -> Fact:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from ggcp_schema.errors import GgcpError, UsageError
 from ggcp_schema.files.tensor_entries import TensorEntry, stored
-from ggcp_schema.formats.file import File
+from ggcp_schema.formats.file import REPAIR, File
+from ggcp_schema.formats.state import is_repairable
 from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.gguf.writer import Gguf
 from ggcp_schema.llama import names
@@ -29,7 +30,8 @@ def rescued(file: File, remedy: str) -> GgcpError:
     except GgcpError as error:
         return error
     assert file.damage is not None  # noqa: S101 - the caller has looked
-    return file.damage.with_hint(f"All tensors of the {part} are whole. {remedy}", "partial")
+    better = f" Before that, {REPAIR}" if is_repairable(file) else ""
+    return file.damage.with_hint(f"All tensors of the {part} are whole. {remedy}{better}", "partial")
 
 
 def model_content(

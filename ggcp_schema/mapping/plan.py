@@ -7,7 +7,7 @@ was changed and on what evidence. `mapping.targets` lists what makes plans; `wri
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -22,10 +22,12 @@ from ggcp_schema.files.tensor_entries import FileData, TensorEntry
 from ggcp_schema.formats.existing import check_existing
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.rules import Finding
-from ggcp_schema.formats.state import state_of
+from ggcp_schema.formats.state import is_repairable, state_of
 from ggcp_schema.llama.eras import EraConclusion
 from ggcp_schema.llama.facts import Fact
+from ggcp_schema.llama.names import is_optimizer
 from ggcp_schema.llama.soundness import Watch
+from ggcp_schema.llama.state import Unsound
 from ggcp_schema.llama.training import Study
 from ggcp_schema.llama.writers import epsilon_text
 from ggcp_schema.mapping.resume import checked_epsilon
@@ -63,6 +65,7 @@ class Plan:
         facts: what was decided and on what evidence.
         warnings: what is odd in the input; `strict` refuses it.
         next: the commands that use the output.
+        fresh: the command that makes an output without the optimizer's state, if this one copies it.
         optional: the names of files that such a folder may have as well, so that a folder with them is replaced.
         study: what was concluded from the training state; None if that was not needed.
     """
@@ -75,6 +78,7 @@ class Plan:
     facts: tuple[Fact, ...] = ()
     warnings: tuple[Finding, ...] = ()
     next: tuple[Command, ...] = ()
+    fresh: Command | None = None
     study: Study | None = None
     optional: tuple[str, ...] = ()
 
@@ -111,15 +115,17 @@ class Written(NamedTuple):
         replaced: what the file was that the output has replaced; empty if there was none of a known format.
         output: the path of the output.
         replaced_beside: what the files were that the plan's `beside` has replaced, by path.
+        next: the commands that use the output, or better ones if what was copied is unsound.
     """
 
     plan: Plan
     size: int
     not_finite: dict[str, int]
-    unsound: tuple[Finding, ...] = ()
+    unsound: tuple[Unsound, ...] = ()
     replaced: str = ""
     output: str = ""
     replaced_beside: Mapping[str, str] = MappingProxyType({})
+    next: tuple[Command, ...] = ()
 
     def __repr__(self) -> str:
         counts = f"{counted(len(self.plan.tensors), 'tensor')}, {short_size(self.size)}"
@@ -151,7 +157,17 @@ def write(plan: Plan, output: str | os.PathLike[str], options: WriteOptions = Wr
             stack.enter_context(placed_parts(place, parts, options))
         size = stack.enter_context(placed_parts(output, plan.parts, options, inspect, plan.optional))
         unsound = inspect.unsound()
-    return Written(plan, size, not_finite, unsound, replaced, os.fsdecode(output), dict(zip(plan.beside, others)))
+    commands = _commands(plan, unsound, not_finite)
+    beside = dict(zip(plan.beside, others))
+    return Written(plan, size, not_finite, unsound, replaced, os.fsdecode(output), beside, commands)
+
+
+def _commands(plan: Plan, unsound: Sequence[Unsound], not_finite: Collection[str]) -> tuple[Command, ...]:
+    """Return the commands to run next: of an unsound input those that make a better output."""
+    is_unsound = any(map(is_optimizer, (*not_finite, *(bad.path for bad in unsound))))
+    if (unsound or not_finite) and is_repairable(plan.file):
+        return (Command("take back what the input holds twice", ("ggcp-schema", "repair", plan.file.path, "REPAIRED")),)
+    return (plan.fresh,) if plan.fresh is not None and is_unsound else plan.next
 
 
 def check(plan: Plan, output: str | os.PathLike[str] | None, options: WriteOptions) -> list[str]:
@@ -171,15 +187,17 @@ def check(plan: Plan, output: str | os.PathLike[str] | None, options: WriteOptio
             replaced.append(check_existing(place, overwrite=options.force))
     if options.strict and plan.warnings:
         finding = plan.warnings[0]
-        raise refused(plan, f"{finding.path}: {finding.message}")
+        raise refused(plan, finding.path, f"{finding.path}: {finding.message}")
     return replaced
 
 
-def refused(plan: Plan, finding: str) -> UsageError:
-    """Return the error for a finding that `strict` refuses."""
-    return UsageError(
-        f"{plan.file.path}: {finding}", "Nothing was written. Without strict checks it is written, with a note."
-    )
+def refused(plan: Plan, path: str, finding: str) -> UsageError:
+    """Return the error for a finding that `strict` refuses, at a path or in a tensor of that name."""
+    error = UsageError(f"{plan.file.path}: {finding}")
+    if plan.fresh is not None and is_optimizer(path):
+        hint = "Nothing was written. Use fresh_optimizer=True to leave the optimizer's state out."
+        return error.with_hint(hint, "fresh_optimizer")
+    return error.with_hint("Nothing was written. Without strict checks it is written, with a note.")
 
 
 class _Inspection:
@@ -195,14 +213,14 @@ class _Inspection:
         self.extents: list[Rows] = []
         self.done = 0  # bytes of that extent
 
-    def unsound(self) -> tuple[Finding, ...]:
+    def unsound(self) -> tuple[Unsound, ...]:
         """Return what is unsound in the data that was copied. Raises `UsageError` if `strict`."""
         if self.watch is None:
             return ()
         counted = "not-finite"  # which is in `found` already
-        found = [Finding(bad.path, bad.message) for bad in self.watch.finish() if bad.rule != counted]
+        found = [bad for bad in self.watch.finish() if bad.rule != counted]
         if found and self.strict:
-            raise refused(self.plan, f"{found[0].path}: {found[0].message}")
+            raise refused(self.plan, found[0].path, f"{found[0].path}: {found[0].message}")
         return tuple(found)
 
     def _place(self, entry: TensorEntry, nbytes: int) -> tuple[str, int] | None:
@@ -237,5 +255,5 @@ class _Inspection:
         if finite.all():
             return
         if self.strict:
-            raise refused(self.plan, f"tensor {entry.name} has values that are NaN or infinite")
+            raise refused(self.plan, entry.name, f"tensor {entry.name} has values that are NaN or infinite")
         self.found[entry.name] = self.found.get(entry.name, 0) + int(finite.size - np.count_nonzero(finite))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -66,6 +67,52 @@ def test_what_is_unsound_is_noted_while_it_is_copied(command: str, page: tuple[P
     assert refused.returncode == (2 if copied else 0)
     assert (tmp_path / "strict.gguf").exists() is not copied
     assert len(list(tmp_path.iterdir())) == 3 - copied
+
+
+@pytest.fixture
+def half_of_v(tmp_path: Path) -> Path:
+    """A genuine file whose v is zero from the middle on, in places that m tells to be wrong."""
+    path = tmp_path / "half.ggcp"
+    shutil.copy(FIXTURES / "alice.ggcp", path)
+    with open_file(path) as file, path.open("r+b") as stream:
+        v = file.tensors["optimizer.state.v"]
+        stream.seek(v.offset + v.nbytes // 2)
+        stream.write(bytes(v.nbytes // 2))
+    return path
+
+
+def test_of_an_unsound_state_the_remedy_is_a_fresh_optimizer(half_of_v: Path, tmp_path: Path) -> None:
+    assert f"train on    ggcp-schema convert {half_of_v} --fresh-optimizer" in run_cli("info", "-v", half_of_v).stdout
+    out = tmp_path / "out.gguf"
+    lines = run_cli("convert", half_of_v, out, check=True).stdout.splitlines()
+    (note,) = (line for line in lines if line.startswith("note: optimizer.state.v"))
+    assert note.endswith(" more places")
+    command = shlex.split(lines[-1].partition(": ")[2])
+    assert run_cli(*command[1:], "--strict", check=True).stdout.splitlines()[-1].startswith("resume with llama.cpp")
+    assert "Use --fresh-optimizer" in run_cli("convert", half_of_v, tmp_path / "no.gguf", "--strict").stderr
+
+
+def test_an_unsound_state_does_not_come_into_a_folder(half_of_v: Path, tmp_path: Path) -> None:
+    vocab = FIXTURES / "alice-vocab.gguf"
+    export_model(half_of_v, tmp_path / "folder", to="hf", vocab=vocab, sync=False)
+    assert not (tmp_path / "folder" / "optimizer.safetensors").exists()
+    assert run_cli("verify", half_of_v, tmp_path / "folder", "--vocab", vocab).returncode == 0
+
+
+def test_repair_is_named_where_it_takes_back_something(tmp_path: Path) -> None:
+    hole = tmp_path / "hole.ggcp"
+    content = (FIXTURES / "v0-adam.ggcp").read_bytes()
+    hole.write_bytes(content[:20000] + bytes(4096) + content[24096:])
+    command = f"ggcp-schema repair {hole}"
+    for words in (("info",), ("info", "-v"), ("validate",)):
+        assert command in run_cli(*words, hole).stdout
+    for words in (("convert", "--partial"), ("convert",), ("export", "--partial", "--vocab", FIXTURES / "vocab.gguf")):
+        assert "`ggcp-schema repair`" in run_cli(words[0], hole, *words[1:]).stderr
+    assert run_cli("repair", hole, tmp_path / "whole.ggcp").returncode == 0
+    assert "ggcp-schema repair" not in run_cli("info", tmp_path / "whole.ggcp", check=True).stdout
+    cut = tmp_path / "cut.ggcp"
+    cut.write_bytes(content[:300_000])
+    assert "ggcp-schema repair" not in run_cli("info", cut).stdout
 
 
 def test_in_python(page: tuple[Path, str, int], tmp_path: Path) -> None:

@@ -61,6 +61,7 @@ def test_what_a_person_sees_of_an_invalid_file(invalid: Path) -> None:
         "invalid: invalid.ggcp: 1 error, 1 warning; checked 15 of 15 tensors, 127 fields",
         "error: norm.type at offset 184 (0xb8): expected 0 (F32), found 1",
         "warning: output.padding at offset 273 (0x111): 1 of 15 bytes of padding is not zero",
+        "rescue: ggcp-schema repair invalid.ggcp invalid.repaired.ggcp",
     ]
 
 
@@ -133,7 +134,7 @@ def test_several_files_have_a_summary_and_the_worst_exit_code(invalid: Path) -> 
     result = run_cli("validate", *files)
     assert result.returncode == 4
     verdicts = [line.partition(":")[0] for line in result.stdout.splitlines()]
-    assert verdicts == ["valid", "invalid", "error", "warning", "damaged", "error", "valid", "4 files"]
+    assert verdicts == ["valid", "invalid", "error", "warning", "rescue", "damaged", "error", "valid", "4 files"]
     assert result.stdout.endswith("4 files: 2 valid, 1 invalid, 1 damaged\n")
     code, reports = report_of(*files)
     assert (code, [report["verdict"] for report in reports]) == (4, ["valid", "invalid", "damaged", "valid"])
