@@ -19,7 +19,7 @@ from ggcp_schema.formats import open_file
 from ggcp_schema.inspect.health import Examination, examine
 from ggcp_schema.inspect.soundness import bytes_read
 from ggcp_schema.inspect.stats import Flag, Measured, Stats, flags, measure, measure_state, optimizer_facts
-from ggcp_schema.inspect.tensors import moments, order_of, select
+from ggcp_schema.inspect.tensors import moments_of, select
 from ggcp_schema.inspect.text import count_text, escape
 from ggcp_schema.inspect.words import FLAGS
 
@@ -78,7 +78,7 @@ def stats(
     with open_file(file, partial=True) as opened:
         found = select(opened, pattern, order=order)
         if by_parameter:
-            found = list(moments(opened, order_of(opened, order), found))
+            found = moments_of(opened, found, order)
         left_out = len(found) - MAX_TENSORS
         del found[MAX_TENSORS:]
         tensors = [item.tensor for item in found]
@@ -105,7 +105,8 @@ def stats(
                 echo(f"{paint('unsound', 'red')} {escape(bad.path)}: {escape(bad.message)}")
             if not any(flagged):
                 unread = results.count(None)
-                said = "no flags" if results else "The file has no tensors."
+                none = "No vector of the optimizer has parts for these." if by_parameter else "The file has no tensors."
+                said = "no flags" if results else none
                 echo(said + (f"; {count_text(unread, 'tensor')} not measured" if unread else ""))
         if left_out > 0:
             typer.echo(f"ggcp-schema: {left_out:,} more tensors were not measured: name them by a PATTERN", err=True)

@@ -130,6 +130,20 @@ def moments(file: File, decision: OrderDecision, fields: Sequence[Listed] | None
             yield Listed(part, path, gguf_name, vector.role, place.path, decision.order)
 
 
+def moments_of(file: File, found: Sequence[Listed], order: str | None = None) -> list[Listed]:
+    """Return the parts of the flat vectors that belong to these tensors: all of a vector, or those of a parameter.
+
+    What are such parts already is returned as it is. `order` is the order of the parameters, if the user states it.
+    Raises `UsageError` if it is not known.
+    """
+    whole = [item for item in found if item.name in file.tensors]
+    if not whole:
+        return list(found)
+    vectors, paths = {item.moment for item in whole}, {item.path for item in whole}
+    parts = moments(file, order_of(file, order))
+    return [part for part in parts if part.moment in vectors or part.parameter in paths]
+
+
 # Selecting -------------------------------------------------------------------------------------------------
 
 

@@ -109,6 +109,17 @@ def test_a_loss_of_zero_is_not_the_best(tmp_path):
     assert [line.split()[0] for line in lines[1:3]] == [str(ADAM), str(path)]
 
 
+@pytest.mark.parametrize("missing", [0, 1000])
+def test_an_optimizer_that_has_not_started_has_no_loss(missing, tmp_path):
+    source, fresh = tmp_path / "source.ggcp", tmp_path / "fresh.gguf"
+    source.write_bytes(ADAM.read_bytes()[: ADAM.stat().st_size - missing])
+    run_cli("convert", source, fresh, "--partial", "--fresh-optimizer", check=True)
+    assert json.loads(run_cli("info", fresh, "--json", check=True).stdout)["loss"] == {"best": None, "previous": None}
+    assert "loss" not in run_cli("info", fresh, check=True).stdout.replace(str(tmp_path), "")
+    lines = run_cli("info", fresh, ADAM, "--sort", "loss", check=True).stdout.splitlines()
+    assert lines[1].split()[0] == str(ADAM)
+
+
 @pytest.mark.parametrize("name", ["v1-adam.ggcp", "vocab.gguf", "vocab.ggjt", TRUNCATED.name])
 def test_json_has_the_same_keys_for_every_file(name):
     facts = json.loads(run_cli("info", FIXTURES / name, "--json").stdout)

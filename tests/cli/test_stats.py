@@ -41,6 +41,10 @@ def test_moments_by_parameter():
     assert sum(part["zeros"] for part in rows if part["description"].startswith("adam first")) == vector["zeros"]
     only_v = measured(FIXTURES / "alice.ggcp", "optimizer.state.v", "--moments")
     assert [part["path"] for part in only_v] == [part["path"] for part in rows if ".v[" in part["path"]]
+    assert measured(FIXTURES / "alice.ggcp", "optimizer.state.m[layers[0].wq]", "--moments") == [row]
+    of_wq = measured(FIXTURES / "alice.ggcp", "*wq*", "--moments")
+    assert of_wq == [part for part in rows if part["path"].endswith(".wq]")]
+    assert measured(FIXTURES / "alice.ggcp", "layers[0].wq", "--moments") == [of_wq[0], of_wq[3]]
 
 
 def test_the_summary_names_the_flagged(tmp_path):

@@ -39,6 +39,8 @@ def facts_of(gguf: GgufFile) -> dict[str, Any]:
     n_ff = keys.integer(keys.own(names.FEED_FORWARD_LENGTH))
     optimizer = keys.text(names.OPTIMIZER_TYPE)
     stated = stated_of(keys.field, gguf.tensors.get(str(names.tensor_name("optimizer.state.pf", optimizer))))
+    if keys.flag(names.CONVERTED_FRESH) and not keys.count(names.OPTIMIZER_ITERATION_COUNT):
+        stated["stored_losses"] = None  # the optimizer has not started, whatever the keys of its losses hold
     return {
         **stated,
         **(_adapter(gguf) or {"details": contents(gguf)}),
