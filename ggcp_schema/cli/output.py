@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import math
 import os
 import re
@@ -11,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypedDict
@@ -27,10 +27,9 @@ from ggcp_schema.inspect.words import CODES, WITH_TEXT
 PROGRESS_FROM = 1 << 26  # bytes; less is done before a bar could be read
 HANGING = "  "  # before the lines after the first
 INDENT = "  "  # of JSON
-ENCODE = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 COLOURED = re.compile(r"\x1b\[[0-9;]*m")
 # DEL and the C1 controls, surrogates, and characters that reorder text on a terminal
-UNSAFE = re.compile("[\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069\u200e\u200f\u061c]")
+UNSAFE = "[\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069\u200e\u200f\u061c]"
 
 
 def error_text(error: GgcpError) -> str:
@@ -160,11 +159,20 @@ def print_json(value: Any) -> None:
 
 def json_text(value: Any, *, indented: bool = False) -> str:
     """Return a value as strict JSON that is safe to show on a terminal."""
-    return _safe(_indented(to_json(value), "\n") if indented else ENCODE(to_json(value)))
+    return _safe(_indented(to_json(value), "\n") if indented else _encoder()(to_json(value)))
+
+
+@cache
+def _encoder() -> Callable[[Any], str]:
+    import json
+
+    return json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
 def _safe(text: str) -> str:
-    return text if text.isascii() and "\x7f" not in text else UNSAFE.sub(lambda char: f"\\u{ord(char[0]):04x}", text)
+    return (
+        text if text.isascii() and "\x7f" not in text else re.sub(UNSAFE, lambda char: f"\\u{ord(char[0]):04x}", text)
+    )
 
 
 def _parts(value: Any, before: str) -> Iterator[str]:
@@ -177,7 +185,7 @@ def _parts(value: Any, before: str) -> Iterator[str]:
         yield f"{before}]" if start else "[]"
     elif isinstance(value, dict) and any(isinstance(item, Iterator) for item in value.values()):
         for key, item in value.items():
-            yield f"{start or '{'}{inner}{ENCODE(key)}: "
+            yield f"{start or '{'}{inner}{_encoder()(key)}: "
             yield from _parts(item, inner)
             start = ","
         yield f"{before}}}"
@@ -188,12 +196,12 @@ def _parts(value: Any, before: str) -> Iterator[str]:
 def _indented(value: Any, before: str) -> str:
     """Return JSON in lines that begin with `before`. Python's own leaves reference cycles at each call."""
     if not value or not isinstance(value, dict | list):
-        return ENCODE(value)
+        return _encoder()(value)
     inner = before + INDENT
     if isinstance(value, list):
         items = [_indented(item, inner) for item in value]
     else:
-        items = [f"{ENCODE(str(key))}: {_indented(item, inner)}" for key, item in value.items()]
+        items = [f"{_encoder()(str(key))}: {_indented(item, inner)}" for key, item in value.items()]
     text = inner + f",{inner}".join(items) + before
     return f"[{text}]" if isinstance(value, list) else f"{{{text}}}"
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import struct
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import IO, Any
 
 from construct import Construct, Container
@@ -48,29 +50,30 @@ class LazyArray(Array):
     ) -> None:
         """Move to the end of the texts and note some of their offsets. Only their lengths can be wrong.
 
-        An element that lies whole in a chunk of the file is counted there; others are parsed.
+        An element that lies whole in a chunk of the file is only passed there; others are parsed.
         """
         lengthfield = chosen(element.lengthfield, context)
         assert isinstance(lengthfield, FormatField)  # noqa: S101 - a length is a number
-        unpack, width, longest = lengthfield.packer.unpack_from, lengthfield.length, element.longest
+        unpack, width = lengthfield.packer.unpack_from, lengthfield.length
+        # No text in a chunk is too long then, or shorter than nothing, so that its end says all.
+        quick = element.longest >= CHUNK and lengthfield.fmtstr[-1].isupper()
         last = here = items.offset
         index = 0
         while index < count:
-            chunk, at = stream.read(min(CHUNK, SHORT * (count - index))), 0
-            size, mark = len(chunk), last + SPACING - here
-            for index in range(index, count):  # noqa: B020 - a large vocabulary goes through this loop: each step counts
-                if at + width > size:
-                    break
-                (length,) = unpack(chunk, at)
-                end = at + width + length
-                if end > size or not 0 <= length <= longest:
-                    break
-                if at >= mark:
-                    last, mark = here + at, at + SPACING
-                    items.note(index, last)
-                at = end
-            else:
-                index = count
+            chunk, at = stream.read(min(CHUNK, SHORT * (count - index))) if quick else b"", 0
+            size = len(chunk)
+            stop = min(last + SPACING - here, size + 1)
+            with suppress(struct.error):  # the chunk ends in a length
+                for index in range(index, count):  # noqa: B020 - a large vocabulary goes through this loop: each step counts
+                    end = at + width + unpack(chunk, at)[0]
+                    if end >= stop:
+                        if end > size:
+                            break
+                        last, stop = here + end, min(end + SPACING, size + 1)
+                        items.note(index + 1, last)
+                    at = end
+                else:
+                    index = count
             here += at
             stream.seek(here)
             if index < count and not at:

@@ -95,6 +95,18 @@ class Placed(Struct):
         return record
 
 
+# The fields of which each tensor has the same.
+BEFORE_SHAPE = (
+    "name_len" / OneOf(Int32ul, NAME_LENGTHS) * "0 for the optimizer's tensors",
+    "type" / OneOf(Int32ul, F32) * "ggml type",
+)
+AFTER_SHAPE = (
+    "name" / Chars(this.name_len) * "no terminator",
+    "padding" / Padding(multiple_of=ALIGNMENT) * "zero in files from the trainers",
+    "data" / Payload(4 * prod_(this.ne) * (this.n_dims != 0), ["<f"], shape=this.ne[::-1]) * "little-endian F32",
+)
+
+
 class Tensor(Placed):
     """The record of a tensor of this shape; of any shape if none is given.
 
@@ -112,16 +124,11 @@ class Tensor(Placed):
             "n_dims"
             / (n_dims if shape else OneOf(Int32ul, range(MAX_DIMS + 1)))
             * "0 for a NULL: the program had no such tensor",
-            "name_len" / OneOf(Int32ul, NAME_LENGTHS) * "0 for the optimizer's tensors",
-            "type" / OneOf(Int32ul, F32) * "ggml type",
+            *BEFORE_SHAPE,
             "ne"
             / Array(this.n_dims, length if shape else Int32ul)
             * "shape in ggml order: the first number is the fastest-varying",
-            "name" / Chars(this.name_len) * "no terminator",
-            "padding" / Padding(multiple_of=ALIGNMENT) * "zero in files from the trainers",
-            "data"
-            / Payload(4 * prod_(this.ne) * (this.n_dims != 0), ["<f"], shape=this.ne[::-1])
-            * "little-endian F32",
+            *AFTER_SHAPE,
             type_name="tensor",
         )
 

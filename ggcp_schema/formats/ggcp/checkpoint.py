@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from functools import cache, cached_property
 from itertools import takewhile
@@ -16,7 +15,6 @@ from ggcp_schema.errors import UsageError
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import File, Format, Recovered
 from ggcp_schema.formats.ggcp.oddities import oddities
-from ggcp_schema.formats.ggcp.records import Hparams, Layer, Layers, Optimizer, record_of
 from ggcp_schema.formats.paths import parse_path
 from ggcp_schema.formats.rules import Finding
 from ggcp_schema.formats.tensor_records import tensor_of, tensor_of_record
@@ -28,6 +26,7 @@ from ggcp_schema.schema.checkpoint import CHECKPOINT
 if TYPE_CHECKING:
     from ggcp_schema.files.source import Source
     from ggcp_schema.formats.file import Repairable
+    from ggcp_schema.formats.ggcp.records import Hparams, Layer, Optimizer
     from ggcp_schema.formats.parsing import Parse
     from ggcp_schema.formats.rules import Rules
     from ggcp_schema.llama.eras import Evidence
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from ggcp_schema.llama.training import Training
 
 _MISSING = object()
-KEY = re.compile(r"(general|llama|tokenizer|training|ggcp)\.")  # of the GGUF keys of a checkpoint or a model
+KEYS = ("general.", "llama.", "tokenizer.", "training.", "ggcp.")  # how those of a GGUF file begin
 
 
 class Checkpoint(File):
@@ -82,6 +81,8 @@ class Checkpoint(File):
     @cached_property
     def hparams(self) -> Hparams:
         """The hyper-parameters of the model."""
+        from ggcp_schema.formats.ggcp.records import Hparams, record_of
+
         return record_of(Hparams, self._whole("hparams"), "hparams", self.source)
 
     @property
@@ -102,6 +103,8 @@ class Checkpoint(File):
     @cached_property
     def layers(self) -> Sequence[Layer]:
         """The layers up to the first that is not whole."""
+        from ggcp_schema.formats.ggcp.records import Layer, Layers, record_of
+
         return Layers(
             record_of(Layer, record, f"layers[{index}]", self.source)
             for index, record in enumerate(takewhile(_is_whole, self._value("layers")))
@@ -110,6 +113,8 @@ class Checkpoint(File):
     @cached_property
     def optimizer(self) -> Optimizer:
         """The optimizer block."""
+        from ggcp_schema.formats.ggcp.records import Optimizer, record_of
+
         return record_of(Optimizer, self._whole("optimizer"), "optimizer", self.source)
 
     @property
@@ -160,7 +165,7 @@ class Checkpoint(File):
         if self.damage is None:
             steps = self.alias(path) or parse_path(path)
             names = [step for step in steps or () if isinstance(step, str)]
-            is_key = KEY.match(path)  # of a GGUF file, which this one might have been
+            is_key = path.startswith(KEYS)  # of a GGUF file, which this one might have been
             if steps is None or not (is_key or _names().issuperset(names)):
                 raise self.unknown_path(path)
         return default

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ggcp_schema.formats.file import File
 from ggcp_schema.llama import names
 from ggcp_schema.llama.keys import stated_of
 from ggcp_schema.schema.inference import n_ff_by_formula
@@ -17,7 +19,7 @@ def facts_of(ckpt: Checkpoint) -> dict[str, Any]:
     hparams = ckpt.get("hparams") or {}
     n_embd, n_mult = hparams.get("n_embd"), hparams.get("n_mult")
     return {
-        **stated_of(ckpt.get, ckpt.state_tensors.get("pf")),
+        **stated_of(partial(File.get, ckpt), ckpt.state_tensors.get("pf")),
         "version": ckpt.get("version"),
         "layout": ckpt.get("optimizer.layout"),
         "hparams": ckpt.hparams_stated(),

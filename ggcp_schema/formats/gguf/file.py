@@ -88,14 +88,14 @@ class GgufFile(File):
         """Return True if the file ends too early, and not if an offset or a shape contradicts the others."""
         if error.steps[:1] != ["tensor_data"]:
             return super().is_cut(error)
-        from ggcp_schema.formats.gguf.recovery import is_dense
+        from ggcp_schema.formats.gguf.doubt import is_dense
 
         return is_dense(error.partial)
 
     @classmethod
     def doubt(cls, source: Source, container: Container) -> FieldError | None:
         """Return an error if headers are zeros that were read as records, or if bytes were put into the data."""
-        from ggcp_schema.formats.gguf.recovery import doubt
+        from ggcp_schema.formats.gguf.doubt import doubt
 
         return doubt(source, container)
 

@@ -14,64 +14,27 @@ from typing import IO, Any
 
 from construct import Container, ListContainer
 
-from ggcp_schema.constructs import FieldError, counted
+from ggcp_schema.constructs import FieldError
 from ggcp_schema.constructs.records import new_scope, outermost
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import Recovered, until
 from ggcp_schema.formats.ggcp.headers import GGCP, Record
 from ggcp_schema.formats.ggcp.named import MOST_LOST, START, Order, Part, Series
-from ggcp_schema.formats.parsing import how_altered
+from ggcp_schema.formats.gguf.doubt import is_dense, is_named, zeros_in
 from ggcp_schema.llama.keys import HPARAMS
 from ggcp_schema.llama.names import STATE, TOKENS, tensor_name
 from ggcp_schema.schema.ggml import GGML_TYPES, data_size
-from ggcp_schema.schema.gguf import GGUF, Extents, alignment, in_order, size_of
+from ggcp_schema.schema.gguf import GGUF, alignment, size_of
 from ggcp_schema.schema.inference import ADAM
 
 SEARCHED = 1 << 25  # bytes in which the headers of the tensors are looked for
-ZERO_RECORD = 24  # bytes of a tensor's record of zeros; that of a key has fewer
 MOST_OFFSET = 1 << 40
-SAMPLE = 4096  # bytes after the end, which are of no tensor if they are zeros
 LENGTHS = {  # of a name, by the byte order and the size of a length
     ("little", 8): rb"([\x01-\x7f])\0{7}",
     ("little", 4): rb"([\x01-\x7f])\0{3}",
     ("big", 8): rb"\0{7}([\x01-\x7f])",
 }
 NAME = rb"([!-~]{1,127})(?=[\x01-\x08]\0{3}|\0{3}[\x01-\x08])"
-
-
-def is_dense(container: Container) -> bool:
-    """Return True if the data of each tensor follows that of the one before, with no more than padding between."""
-    found, at = Extents(container), container["data_start"]
-    for begin, end in (found[index] for index in in_order(found)):
-        if not at <= begin < at + container["alignment"]:
-            return False
-        at = begin if end is None else end
-    return True
-
-
-def doubt(source: Source, container: Container) -> FieldError | None:
-    """Return an error if headers are zeros that were read as records, or if bytes were put into the data."""
-    error, trailing = zeros_in(source, container), container["trailing"]
-    if error is not None or trailing is None:
-        return error
-    found = counted(trailing.nbytes, "more byte")
-    if _may_end_in_zeros(container) and any(source.read(trailing.offset, min(trailing.nbytes, SAMPLE))):
-        found += ", which may be of its tensors"
-    elif not how_altered(source, container["data_start"]):
-        return None
-    error = FieldError(trailing.offset, "the end of the file", found)
-    error.steps, error.partial = ["trailing"], until(container, "data_start")
-    return error
-
-
-def _may_end_in_zeros(container: Container) -> bool:
-    """Return True if the headers may end in zeros: of all tensors the last is not the last, or one has no name."""
-    infos = container["tensor_infos"]
-    if not infos:
-        return not container["metadata_kv"]
-    if is_dense(container) and all(map(size_of, infos)):
-        return False
-    return any(info["offset"] > infos[-1]["offset"] or not _is_named(info) for info in infos)
 
 
 def _are_intact(container: Container) -> bool:
@@ -85,33 +48,8 @@ def _are_intact(container: Container) -> bool:
     return (
         largest == infos[-1]["offset"] < MOST_OFFSET
         and not any(container["padding"])
-        and all(_is_named(info) and info["offset"] % unit == 0 and size_of(info) != 0 for info in infos)
+        and all(is_named(info) and info["offset"] % unit == 0 and size_of(info) != 0 for info in infos)
     )
-
-
-def _is_named(info: Container) -> bool:
-    return bool(info["name"]) and "\0" not in info["name"]
-
-
-def _is_zero(source: Source, record: Container) -> bool:
-    """Return True if a record without a name is one of zeros, and so of the smallest size."""
-    size = record.get("_size", ZERO_RECORD)
-    return size <= ZERO_RECORD and not any(source.read(record["_offset"], record.get("_size", 0)))
-
-
-def zeros_in(source: Source, container: Container) -> FieldError | None:
-    """Return an error if keys or tensors are zeros that were read as records."""
-    for place, field, what in (("metadata_kv", "key", "a key"), ("tensor_infos", "name", "a name")):
-        records = container.get(place) or ()
-        zeros = (i for i, record in enumerate(records) if record.get(field) == "" and _is_zero(source, record))
-        empty = [*islice(zeros, 2)]
-        if len(empty) > 1:
-            error = FieldError(records[empty[0]]["_offset"], what, "zeros")
-            error.steps = [place, empty[0], field]
-            error.partial = until(container, place)
-            error.partial[place] = ListContainer(records[: empty[0]])
-            return error
-    return None
 
 
 def recover(source: Source, error: FieldError) -> Recovered | None:
@@ -273,7 +211,7 @@ def _after(source: Source, stream: IO[bytes], container: Container, unit: int) -
 
 def _fits(info: Container, offset: int) -> bool:
     """Return True if a header is that of a tensor with data, of a known type, at this offset."""
-    return _is_named(info) and size_of(info) > 0 and info["offset"] == offset
+    return is_named(info) and size_of(info) > 0 and info["offset"] == offset
 
 
 def _end(info: Container, unit: int) -> int:

@@ -1,0 +1,77 @@
+"""Whether the headers of a GGUF file that can be read are what was written, or damage that reads as headers."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from construct import Container, ListContainer
+
+from ggcp_schema.constructs import FieldError, counted
+from ggcp_schema.files.source import Source
+from ggcp_schema.formats.file import until
+from ggcp_schema.formats.parsing import how_altered
+from ggcp_schema.schema.gguf import Extents, in_order, size_of
+
+ZERO_RECORD = 24  # bytes of a tensor's record of zeros; that of a key has fewer
+SAMPLE = 4096  # bytes after the end, which are of no tensor if they are zeros
+
+
+def doubt(source: Source, container: Container) -> FieldError | None:
+    """Return an error if headers are zeros that were read as records, or if bytes were put into the data."""
+    error, trailing = zeros_in(source, container), container["trailing"]
+    if error is not None or trailing is None:
+        return error
+    found = counted(trailing.nbytes, "more byte")
+    if _may_end_in_zeros(container) and any(source.read(trailing.offset, min(trailing.nbytes, SAMPLE))):
+        found += ", which may be of its tensors"
+    elif not how_altered(source, container["data_start"]):
+        return None
+    error = FieldError(trailing.offset, "the end of the file", found)
+    error.steps, error.partial = ["trailing"], until(container, "data_start")
+    return error
+
+
+def is_dense(container: Container) -> bool:
+    """Return True if the data of each tensor follows that of the one before, with no more than padding between."""
+    found, at = Extents(container), container["data_start"]
+    for begin, end in (found[index] for index in in_order(found)):
+        if not at <= begin < at + container["alignment"]:
+            return False
+        at = begin if end is None else end
+    return True
+
+
+def _may_end_in_zeros(container: Container) -> bool:
+    """Return True if the headers may end in zeros: of all tensors the last is not the last, or one has no name."""
+    infos = container["tensor_infos"]
+    if not infos:
+        return not container["metadata_kv"]
+    if is_dense(container) and all(map(size_of, infos)):
+        return False
+    return any(info["offset"] > infos[-1]["offset"] or not is_named(info) for info in infos)
+
+
+def is_named(info: Container) -> bool:
+    """Return True if a tensor's header has a name that a tensor can have."""
+    return bool(info["name"]) and "\0" not in info["name"]
+
+
+def zeros_in(source: Source, container: Container) -> FieldError | None:
+    """Return an error if keys or tensors are zeros that were read as records."""
+    for place, field, what in (("metadata_kv", "key", "a key"), ("tensor_infos", "name", "a name")):
+        records = container.get(place) or ()
+        zeros = (i for i, record in enumerate(records) if record.get(field) == "" and _is_zero(source, record))
+        empty = [*islice(zeros, 2)]
+        if len(empty) > 1:
+            error = FieldError(records[empty[0]]["_offset"], what, "zeros")
+            error.steps = [place, empty[0], field]
+            error.partial = until(container, place)
+            error.partial[place] = ListContainer(records[: empty[0]])
+            return error
+    return None
+
+
+def _is_zero(source: Source, record: Container) -> bool:
+    """Return True if a record without a name is one of zeros, and so of the smallest size."""
+    size = record.get("_size", ZERO_RECORD)
+    return size <= ZERO_RECORD and not any(source.read(record["_offset"], record.get("_size", 0)))
