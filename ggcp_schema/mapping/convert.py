@@ -13,6 +13,7 @@ from ggcp_schema.formats.rules import Finding
 from ggcp_schema.gguf.writer import Gguf
 from ggcp_schema.llama import names
 from ggcp_schema.llama.facts import Fact
+from ggcp_schema.llama.parameters import RESUME_ORDER
 from ggcp_schema.llama.training import Study, Training, study
 from ggcp_schema.mapping.model import rescued
 from ggcp_schema.mapping.notes import resume_facts
@@ -84,6 +85,7 @@ def plan_resume(file: File, options: ResumeOptions = ResumeOptions()) -> Plan:  
         record=record_of(training, conclusions.era, certain=rms_eps is None and conclusions.era.rms_eps_certain),
         scale_certain=not conclusions.scale.assumed,
     )
+    fresh = None if fresh_optimizer else fresh_command(file)
     return Plan(
         target=RESUME,
         file=file,
@@ -91,8 +93,8 @@ def plan_resume(file: File, options: ResumeOptions = ResumeOptions()) -> Plan:  
         parts={WHOLE: resume_content(file, training, recipe)},
         facts=(epsilon, *resume_facts(training, conclusions, recipe, problem)),
         warnings=tuple(_warnings(file, training, conclusions, problem, fresh=fresh_optimizer)),
-        next=(resume_command(training),),
-        fresh=None if fresh_optimizer else fresh_command(file),
+        next=(resume_command(training) if fresh is None or _is_resumed(training, conclusions) else fresh,),
+        fresh=fresh,
         study=conclusions,
     )
 
@@ -165,6 +167,12 @@ def _warnings(file: File, training: Training, conclusions: Study, problem: str, 
     if not fresh:
         doubts = [NO_LBFGS] if training.optimizer != ADAM else []
         yield from (Finding("optimizer.state", doubt) for doubt in (*doubts, *conclusions.contradictions))
+
+
+def _is_resumed(training: Training, conclusions: Study) -> bool:
+    """Return True if the trainer goes on from the state: it is Adam's, and the order is its own or does not matter."""
+    order = conclusions.order
+    return training.optimizer == ADAM and (order.is_certain or order.harmless or order.order == RESUME_ORDER)
 
 
 def fresh_command(file: File) -> Command:
