@@ -11,7 +11,7 @@ import typer
 
 from ggcp_schema.cli.complete import complete_tensor
 from ggcp_schema.cli.options import File, Json, Width
-from ggcp_schema.cli.output import echo, paint, print_json, progress, raise_damage
+from ggcp_schema.cli.output import echo, paint, print_json, progress, raise_damage, say
 from ggcp_schema.cli.table import print_table
 from ggcp_schema.cli.tensors import Moments, Order
 from ggcp_schema.errors import UsageError
@@ -109,7 +109,7 @@ def stats(
                 said = "no flags" if results else none
                 echo(said + (f"; {count_text(unread, 'tensor')} not measured" if unread else ""))
         if left_out > 0:
-            typer.echo(f"ggcp-schema: {left_out:,} more tensors were not measured: name them by a PATTERN", err=True)
+            say(f"{left_out:,} more tensors were not measured: name them by a PATTERN")
         raise_damage(opened.damage)
 
 

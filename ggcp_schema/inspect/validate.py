@@ -145,14 +145,13 @@ class OddValues:
         """Look at values of a tensor, of which the first is element `at`."""
         import numpy as np
 
-        _, counts, first = self.seen.setdefault(
-            tensor.path, (tensor, dict.fromkeys(("NaN", "infinite", "negative"), 0), None)
-        )
         squares = tensor.path in SQUARES
         with np.errstate(invalid="ignore"):  # numpy warns of signalling NaNs
             low, high = float(values.min()), float(values.max())  # both NaN if there is one
             if math.isfinite(low) and math.isfinite(high) and not (squares and low < 0):
-                return
+                return  # nothing is kept of it: there may be very many tensors
+            none = tensor, dict.fromkeys(("NaN", "infinite", "negative"), 0), None
+            _, counts, first = self.seen.setdefault(tensor.path, none)
             kinds = {"NaN": np.isnan(values), "infinite": np.isinf(values)}
             if squares:
                 kinds["negative"] = values < 0

@@ -92,10 +92,11 @@ def read_model(source: Source) -> SentencePieceModel:
     except FieldError as error:
         expected = f"a whole sentencepiece model, with {error.expected}"
         raise damaged(path, "file", error.offset, expected, error.found) from error
+    del data  # the package holds the file too
     try:
         tokens, ids = _tokens_by_gguf(path)
     except UnicodeError as error:
-        index, found = next(_invalid_texts(data), (0, str(error)))
+        index, found = next(_invalid_texts(source.read(0, source.size)), (0, str(error)))
         raise damaged(path, f"pieces[{index}]", pieces[index], "UTF-8", found) from error
     return SentencePieceModel(tokens, ids, pieces, _differences(trainer, normalizer, ids))
 
