@@ -51,6 +51,7 @@ def export(
         str | None,
         typer.Option(
             "--to",
+            callback=lambda name: name and name.lower(),
             metavar="|".join(dict.fromkeys((*EXPORTS, *lora.TARGETS))),
             help=f"What to make of it. A model: {', '.join(EXPORTS)} (the first by default). An adapter: "
             f"{', '.join(lora.TARGETS)} (the first by default).",
