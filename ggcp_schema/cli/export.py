@@ -23,6 +23,7 @@ from ggcp_schema.mapping.hf import DTYPES
 from ggcp_schema.mapping.model import rescued
 from ggcp_schema.mapping.targets import EXPORTS, planner
 
+BASE_NEEDED = "Give the model that it was trained on: a GGUF of any type, a ggjt file or a ggcp checkpoint."
 OPTIONS = {"vocab": "--vocab", "context_length": "--context-length"}
 
 
@@ -150,7 +151,7 @@ def export(
             elif base is None:
                 raise UsageError(
                     "Missing option --base: an adapter is exported for the model that it was trained on",
-                    "Give that model: a GGUF of any type, a ggjt file or a ggcp checkpoint.",
+                    BASE_NEEDED,
                 )
             if file.damage is not None and not partial:
                 command = ["ggcp-schema", "export", "--partial", *sys.argv[sys.argv.index("export") + 1 :]]

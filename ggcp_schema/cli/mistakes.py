@@ -11,10 +11,13 @@ from ggcp_schema.errors import FileError, GgcpError, UsageError, quoted, shell_w
 PYTORCH = {".safetensors", ".pt", ".pth"}
 ONE_FILE = {"get", "hex", "dump", "extract", "stats", "edit", "convert", "export", "repair"}
 """The commands that begin with the one file that they read."""
+BATCH_NEEDED = "Give the number of samples that was the trainer's --batch; it defaulted to 8."
 
 
 def put_right(error: GgcpError) -> GgcpError:
     """Return the error with the hint that this command line needs."""
+    if hint := _missing(error.message):
+        return error.with_hint(hint)
     if isinstance(error, FileError) and isinstance(error.__cause__, FileNotFoundError) and not error.hint:
         command, first, second, *others = [*sys.argv[1:], "", "", ""]
         is_input = error.message.startswith(f"{first}: ") and "--into" not in others
@@ -34,6 +37,21 @@ def check_name(output: Path) -> None:
     typed = next((word for word in sys.argv if word.endswith("/") and Path(word) == output), None)
     if typed is not None:
         raise FileError(f"{typed} is the name of a folder", "Give the name of the file to write.")
+
+
+def _missing(message: str) -> str:
+    """Return what has to be given in place of a word that `info` prints in capitals; empty if there is none."""
+    word, _, why = message.partition(": ")
+    if why != "No such file or directory" and "'N' is not a whole number" not in message:
+        return ""
+    from ggcp_schema.cli.export import BASE_NEEDED
+    from ggcp_schema.mapping.export import CONTEXT_NEEDED, VOCABULARY_NEEDED
+
+    for option, hint in {"--context-length": CONTEXT_NEEDED, "--batch": BATCH_NEEDED}.items():
+        if option in word:
+            return hint
+    checkpoint = "Give the checkpoint whose model was trained with this vocabulary."
+    return {"VOCABULARY": VOCABULARY_NEEDED, "MODEL.gguf": BASE_NEEDED, "CHECKPOINT": checkpoint}.get(word, "")
 
 
 def check_order(words: list[str], commands: list[str]) -> None:

@@ -37,6 +37,8 @@ CONFIG, GENERATION = "config.json", "generation_config.json"
 TOKENIZER, TOKENIZER_CONFIG, TOKENIZER_MODEL = "tokenizer.json", "tokenizer_config.json", "tokenizer.model"
 METADATA = {"format": "pt"}  # without it transformers refuses the file
 README = Command("programs that continue a text and train the model", ("cat", f"{OUTPUT}/{CARD}"))
+SCALE_DOUBTFUL = "the scale of its gradients is not certain"
+BATCH_FIRST = "to keep the state, write it with `ggcp-schema convert --batch N`, and export that"
 COSTS = {"f16": "0.05", "bf16": "0.44"}  # the worst difference of a log probability, of fixtures/alice.ggcp
 
 
@@ -154,7 +156,8 @@ def moments_of(file: File, conclusions: Study | None) -> tuple[list[TensorEntry]
         return [], _left_out(why)
     training, order, scale = file.training(), conclusions.order, conclusions.scale
     if why := _why_left_out(training, conclusions) or _unsound_text(file):
-        return [], _left_out(why)
+        is_estimated = why.startswith(SCALE_DOUBTFUL) and scale.summed
+        return [], _left_out(why, f"; {BATCH_FIRST}" if is_estimated else "")
     divisor = scale.s if scale.summed and scale.s is not None else 1
     tensors = moment_tensors(
         training.model.tensors,
@@ -185,7 +188,7 @@ def _why_left_out(training: Training, conclusions: Study) -> str:
         "it has made no iteration": not training.iteration,
         "m and v do not hold a value for each parameter": not is_whole,
         f"the order of its parameters is not certain: {order.reason}": not order.is_certain,
-        f"the scale of its gradients is not certain: {scale.reason}{estimate}": guessed
+        f"{SCALE_DOUBTFUL}: {scale.reason}{estimate}": guessed
         or not (scale.gradient == "mean" or scale.short or is_known),
     }
     return next((reason for reason, holds in reasons.items() if holds), "")
@@ -198,8 +201,8 @@ def _unsound_text(file: File) -> str:
     return "" if bad is None else f"{bad.path}: {bad.message}"
 
 
-def _left_out(why: str) -> Fact:
-    return Fact("optimizer", f"{MOMENTS} is left out", why, "training begins with a new optimizer")
+def _left_out(why: str, remedy: str = "") -> Fact:
+    return Fact("optimizer", f"{MOMENTS} is left out", why, f"training begins with a new optimizer{remedy}")
 
 
 # What there is to say --------------------------------------------------------------------------------------

@@ -79,7 +79,8 @@ def verify_folder(
     moments, fact = moments_of(file, study_of(file)[1])
     contents = {WEIGHTS: expected.weights()} | ({MOMENTS: Safetensors(METADATA, moments)} if moments else {})
     if not moments and (place / MOMENTS).exists():
-        differences.append(Difference("file", MOMENTS, f"should not be there: {fact.reason}"))
+        why = f"should not be there: {fact.reason}; a folder is compared with the file that it was exported from"
+        differences.append(Difference("file", MOMENTS, why))
     n_tensors = nbytes = 0
     for name, content in contents.items():
         if not (place / name).exists():

@@ -79,6 +79,7 @@ def test_moments_are_left_out_unless_they_are_certain(out: Path) -> None:
     for path, reason in reasons.items():
         text = run_cli("export", path, out, *COMMON, "--force", check=True).stdout
         assert optimizer_line(text).startswith(f"optimizer: {MOMENTS} is left out ({reason}")
+        assert ("ggcp-schema convert --batch N" in text) is (path == SUMMED)
         assert reason in (out / "README.md").read_text("utf-8")
         assert not (out / MOMENTS).exists()
 
@@ -105,6 +106,9 @@ def test_a_converted_checkpoint_has_moments_if_the_batch_was_stated(tmp_path: Pa
     with open_file(SUMMED) as file:
         m = file.moments("norm")["m"]  # type: ignore[attr-defined]
     assert np.array_equal(load_file(out / MOMENTS)["exp_avg.model.norm.weight"], m / np.float32(4 * 32))
+    run_cli("verify", tmp_path / "resume.gguf", out, "--vocab", VOCAB, check=True)
+    told = run_cli("verify", SUMMED, out, "--vocab", VOCAB)
+    assert (told.returncode, "compared with the file that it was exported from" in told.stdout) == (1, True)
 
 
 # The other inputs ------------------------------------------------------------------------------------------
