@@ -15,6 +15,8 @@ from ggcp_schema.llama.writers import epsilon_text, join_words, times_text
 LINES, COLUMNS = 10, 80
 TYPES = 3  # element types that are named where there are more than one more
 SHOWN = ("run", "train on", "rescue", "measure", "look")  # the purposes of commands; of each the first one
+PYTORCH = "PyTorch"  # the label of the command for it, which is shown if there is room
+LONGEST = COLUMNS + COLUMNS // 2  # of a command that is shown
 
 
 def brief_lines(summary: Summary, how: str = "-v examines them") -> list[tuple[str, str]]:
@@ -24,9 +26,10 @@ def brief_lines(summary: Summary, how: str = "-v examines them") -> list[tuple[s
     """
     lines = [*_facts(summary, how)]
     commands = dict(reversed(summary.advice))
-    last = [(label, commands[label]) for label in SHOWN if label in commands]
+    in_pytorch = [(PYTORCH, command) for label, command in summary.advice if label == f"in {PYTORCH}"]
+    last = [(label, _shown(commands[label])) for label in SHOWN if label in commands]
     more = [*_written(summary)], [*summary.details]
-    width = COLUMNS - 1 - max(len(label) for label, _ in (*lines, *last, *more[0], *more[1]))
+    width = COLUMNS - 1 - max(len(label) for label, _ in (*lines, *last, *in_pytorch, *more[0], *more[1]))
     files = [f"{summary.file}: {what}, {short_size(summary.size)}" for what in (summary.what, summary.short)]
     first = ("file", files[cells(files[0]) > width])
     wide = width + width // 2  # in two lines, whose words do not fill the first
@@ -40,7 +43,14 @@ def brief_lines(summary: Summary, how: str = "-v examines them") -> list[tuple[s
         is_wide = cells(text) > width and room > 0
         room -= is_wide
         lines.append((label, shorten(text, wide if is_wide else width)))
+    if in_pytorch and -(-cells(in_pytorch[0][1]) // width) <= room:
+        last[-1:-1] = in_pytorch
     return [first, state, *lines, *last]
+
+
+def _shown(command: str) -> str:
+    """Return a command, or of a very long one its name."""
+    return command if cells(command) <= LONGEST else f"{command.partition(' ')[0]} with the options that -v shows"
 
 
 def in_short(summary: Summary) -> list[str]:

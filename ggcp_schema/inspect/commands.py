@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ggcp_schema.errors import shell_word
+from ggcp_schema.errors import quoted, shell_word
 from ggcp_schema.llama.facts import Line
 
 if TYPE_CHECKING:
@@ -50,8 +50,7 @@ def _uses(summary: Summary, path: str) -> Iterator[Line]:
         yield from _commands_for_damaged(summary, summary.condition)
     elif summary.adapter is not None and summary.adapter.pairs:
         yield Line("run", _export_adapter(summary))
-        if summary.optimizer is not None and summary.optimizer.inference is not None:
-            yield Line("train on", f"ggcp-schema convert {path}")
+        yield from _train_on(summary, path)
         yield Line("in PyTorch", f"ggcp-schema export --to peft {path} --base MODEL.gguf")
     elif summary.runs:
         yield Line("run", f"llama-completion -m {path} -p 'Once upon a time'")
@@ -70,25 +69,21 @@ def _uses(summary: Summary, path: str) -> Iterator[Line]:
 
 def _train_on(summary: Summary, path: str) -> Iterator[Line]:
     """Yield how the training goes on; nothing if it first has to be repaired, or if `convert` refuses the file."""
-    is_unsound = summary.is_optimizer_unsound
-    if summary.era is None or any(finding.path == "convert" for finding in summary.findings):
+    is_refused = any(finding.path == "convert" for finding in summary.findings)
+    if not summary.trains or is_refused or (summary.is_optimizer_unsound and summary.is_repairable):
         return
-    if is_unsound and not summary.is_repairable:
-        yield Line("train on", f"ggcp-schema convert {path} --fresh-optimizer")
-    elif not is_unsound and _gains_by_conversion(summary):
-        yield Line("train on", f"ggcp-schema convert {path}")
+    if summary.resume and not summary.is_optimizer_unsound:
+        words = (path if word == summary.file else quoted(word) for word in summary.resume)
+        yield Line("train on", " ".join(words))
+    else:
+        options = " --partial" if summary.condition is not None else ""
+        options = " --fresh-optimizer" if summary.is_optimizer_unsound else options
+        yield Line("train on", f"ggcp-schema convert {path}{options}")
 
 
 def repair_command(path: str) -> str:
     """Return the command that takes back what a file holds twice."""
     return f"ggcp-schema repair {shell_word(path)} {shell_word(output_name(path, '.repaired.ggcp'))}"
-
-
-def _gains_by_conversion(summary: Summary) -> bool:
-    """Check for a ggcp file, or a GGUF checkpoint whose vectors are in another order or of summed gradients."""
-    order, scale = summary.order, summary.scale
-    wrong_order = order is not None and order.is_certain and order.order != "C" and not order.harmless
-    return summary.layout is not None or wrong_order or bool(scale and scale.summed)
 
 
 def _commands_for_damaged(summary: Summary, condition: Condition) -> Iterator[Line]:
@@ -100,6 +95,7 @@ def _commands_for_damaged(summary: Summary, condition: Condition) -> Iterator[Li
     elif summary.tensor_types:
         output = shell_word(output_name(summary.file, ".safetensors"))
         yield Line("rescue", f"ggcp-schema extract {path} '*' {output} --partial")
+    yield from _train_on(summary, path)
     yield Line("check", f"ggcp-schema validate {path}")
 
 

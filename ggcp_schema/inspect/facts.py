@@ -21,7 +21,8 @@ from ggcp_schema.llama.scale import ScaleDecision
 from ggcp_schema.llama.state import Unsound
 from ggcp_schema.llama.training import Training
 from ggcp_schema.mapping.resume import resume_keys, verbatim_recipe
-from ggcp_schema.schema.inference import Inference, Layout, OptimizerType
+from ggcp_schema.mapping.trainers import finetune_words, is_ready, resume_words
+from ggcp_schema.schema.inference import ADAM, Inference, Layout, OptimizerType
 
 if TYPE_CHECKING:
     from ggcp_schema.llama.adapter import Adapter
@@ -90,6 +91,8 @@ class Summary(NamedTuple):
         has_model: True if the file contains a whole model that can be exported.
         makes_folder: False if its vocabulary is none that a folder can have.
         runs: True if llama.cpp runs the file as it is.
+        trains: True if `convert` takes the training; of a damaged file with a fresh optimizer.
+        resume: the words of the command with which llama.cpp goes on from the file as it is; empty if it does not.
         unsound: what its program cannot have written; None if the values were not examined.
         details: what only files of this format have, each with a label.
         condition: of a damaged file.
@@ -128,6 +131,8 @@ class Summary(NamedTuple):
     has_model: bool = False
     makes_folder: bool = True
     runs: bool = False
+    trains: bool = False
+    resume: tuple[str, ...] = ()
     unsound: tuple[Unsound, ...] | None = None
     details: tuple[Line, ...] = ()
     condition: Condition | None = None
@@ -195,6 +200,12 @@ def facts(file: File) -> Summary:
             stated["n_tokens"] = file.vocabulary().n_tokens
     if era is not None:
         stated["rms_eps"] = era.rms_eps
+    adapter, resume = stated.get("adapter"), tuple[str, ...]()
+    is_finetune = adapter is not None and optimizer is not None and file.damage is None
+    if adapter and is_finetune and file.key_values and optimizer["type"] == ADAM:
+        resume = finetune_words(adapter, optimizer["past"] or 0, file.path)
+    elif training is not None and conclusions is not None and is_ready(training, conclusions):
+        resume = resume_words(training, file.path)
     return Summary(
         file=file.path,
         size=file.size,
@@ -211,6 +222,8 @@ def facts(file: File) -> Summary:
         has_model=model is not None,
         makes_folder=model is not None and (runs or _makes_folder(file, model)),
         runs=runs,
+        trains=bool(resume) or _trains(file, training, is_finetune=is_finetune),
+        resume=resume,
         unsound=None if losses is None else _zero_losses(file, losses),
         findings=(*file.findings, *_refusals(file, training)),
         damage=file.damage,
@@ -232,6 +245,17 @@ def _model_of(file: File) -> Model | None:
         return file.model()
     except GgcpError:
         return None
+
+
+def _trains(file: File, training: Training | None, *, is_finetune: bool) -> bool:
+    """Return True if `convert` makes a checkpoint to resume from of the file."""
+    if file.damage is None:
+        return training is not None or (is_finetune and not file.key_values)
+    try:
+        file.model_training()
+    except GgcpError:
+        return False
+    return True
 
 
 def _makes_folder(file: File, model: Model) -> bool:

@@ -47,8 +47,8 @@ def _lines(summary: Summary) -> Iterator[tuple[str, str]]:
     yield "what", f"{summary.what}, {size_text(summary.size)}"
     if summary.condition is not None:
         yield from summary.condition.lines()
-    elif summary.unsound is not None and not summary.unsound:
-        yield "state", "✓ whole; all values were examined, and are possible"
+    elif not summary.unsound:
+        yield "state", "✓ whole" if summary.unsound is None else "✓ whole; all values were examined, and are possible"
     for bad in summary.unsound or ():
         yield "unsound", f"{bad.path}: {bad.message}"
     if summary.era is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -13,12 +12,12 @@ from ggcp_schema.formats.rules import Finding
 from ggcp_schema.gguf.writer import Gguf
 from ggcp_schema.llama import names
 from ggcp_schema.llama.facts import Fact
-from ggcp_schema.llama.parameters import RESUME_ORDER
 from ggcp_schema.llama.training import Study, Training, study
 from ggcp_schema.mapping.model import rescued
 from ggcp_schema.mapping.notes import resume_facts
 from ggcp_schema.mapping.plan import OUTPUT, Command, Plan, epsilon_fact, epsilon_of
 from ggcp_schema.mapping.resume import Recipe, kept_rotation, record_of, resume_content, verbatim_recipe
+from ggcp_schema.mapping.trainers import finetune_words, has_mixed_ranks, is_resumed, resume_words
 from ggcp_schema.schema.inference import ADAM
 
 RESUME = "resume"
@@ -93,7 +92,7 @@ def plan_resume(file: File, options: ResumeOptions = ResumeOptions()) -> Plan:  
         parts={WHOLE: resume_content(file, training, recipe)},
         facts=(epsilon, *resume_facts(training, conclusions, recipe, problem)),
         warnings=tuple(_warnings(file, training, conclusions, problem, fresh=fresh_optimizer)),
-        next=(resume_command(training) if fresh is None or _is_resumed(training, conclusions) else fresh,),
+        next=(resume_command(training) if fresh is None or is_resumed(training, conclusions) else fresh,),
         fresh=fresh,
         study=conclusions,
     )
@@ -115,17 +114,8 @@ def _plan_finetune(file: File, content: Gguf) -> Plan:
     values = {entry.key: entry.value for entry in content.keys}
     past, is_adam = values[names.OPTIMIZER_PAST_COUNT], values[names.OPTIMIZER_TYPE] == ADAM
     adapter = file.adapter()
-    ranks = {adapter.pairs[path].rank for path in adapter.matrices}
-    are_mixed = len(ranks) > 1 or {adapter.pairs[path].rank for path in adapter.norms} != {1}
-    rank_options = () if are_mixed or ranks == {4} else ("--lora-r", str(*ranks))
-    words = (
-        *("finetune", "--model-base", "BASE.gguf", "--train-data", "TEXT", "--checkpoint-in", OUTPUT),
-        *("--checkpoint-out", "chk-LATEST.gguf", "--lora-out", "lora-LATEST.gguf"),
-        *(("--opt-past", str(past)) if past else ()),
-        *rank_options,
-    )
     purpose = "resume with llama.cpp of October 2023 to July 2024"
-    purpose += ", and the --rank options of the training" if are_mixed else ""
+    purpose += ", and the --rank options of the training" if has_mixed_ranks(adapter) else ""
     warning = "finetune of October 2023 and after crashes on L-BFGS; that of 29 August 2023 goes on from it"
     return Plan(
         target=RESUME,
@@ -137,7 +127,7 @@ def _plan_finetune(file: File, content: Gguf) -> Plan:
             *adapter_facts(adapter),
         ),
         warnings=(*file.findings, *([] if is_adam else [Finding("optimizer.type", warning)])),
-        next=(Command(purpose, words),) if is_adam else (),
+        next=(Command(purpose, finetune_words(adapter, past, OUTPUT)),) if is_adam else (),
     )
 
 
@@ -169,12 +159,6 @@ def _warnings(file: File, training: Training, conclusions: Study, problem: str, 
         yield from (Finding("optimizer.state", doubt) for doubt in (*doubts, *conclusions.contradictions))
 
 
-def _is_resumed(training: Training, conclusions: Study) -> bool:
-    """Return True if the trainer goes on from the state: it is Adam's, and the order is its own or does not matter."""
-    order = conclusions.order
-    return training.optimizer == ADAM and (order.is_certain or order.harmless or order.order == RESUME_ORDER)
-
-
 def fresh_command(file: File) -> Command:
     """Return the command that converts a checkpoint without the state of its optimizer."""
     words = "ggcp-schema", "convert", file.path, OUTPUT, "--fresh-optimizer", "--force"
@@ -182,21 +166,5 @@ def fresh_command(file: File) -> Command:
 
 
 def resume_command(training: Training) -> Command:
-    """Return the command of the last trainer, that of July 2024, that resumes from the output."""
-    numbers = {
-        "--threads": os.cpu_count(),  # by default 6, which hardly move on fewer cores
-        "--ctx": training.model.context.tokens,
-        "--embd": training.model.n_embd,
-        "--head": training.model.n_head,
-        "--layer": training.model.n_layer,
-        "--ff": training.model.n_ff,
-        "--opt-past": training.past,  # it refuses a checkpoint with another number
-    }
-    words = (
-        "llama-train-text-from-scratch",
-        *("--checkpoint-in", OUTPUT, "--checkpoint-out", "chk-LATEST.gguf", "--model-out", "model.gguf"),
-        *("--vocab-model", "VOCABULARY.gguf", "--train-data", "TEXT"),
-        *(word for option, number in numbers.items() if number for word in (option, str(number))),
-        *("--no-flash", "--use-checkpointing"),
-    )
-    return Command("resume with llama.cpp of before 25 July 2024", words)
+    """Return the command that resumes from the output."""
+    return Command("resume with llama.cpp of before 25 July 2024", resume_words(training, OUTPUT))

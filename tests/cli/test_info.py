@@ -120,6 +120,23 @@ def test_an_optimizer_that_has_not_started_has_no_loss(missing, tmp_path):
     assert lines[1].split()[0] == str(ADAM)
 
 
+def test_of_every_checkpoint_it_is_said_how_the_training_goes_on(tmp_path):
+    (tmp_path / "cut.ggcp").write_bytes(ADAM.read_bytes()[:-1000])
+    (command,) = (text for text in advice("cut.ggcp", tmp_path) if " convert " in text)
+    assert command.endswith(" --partial")
+    said = run_cli(*shlex.split(command)[1:], cwd=tmp_path, check=True).stdout
+    resume = advice("cut.resume.gguf", tmp_path)[1]
+    assert resume.startswith("llama-train-text-from-scratch --checkpoint-in cut.resume.gguf ")
+    assert said.endswith(f": {resume}\n")
+    assert "convert truth/jan24-D.gguf" in advice("truth/jan24-D.gguf", FIXTURES)[1]  # of an order that is not known
+    said = run_cli("convert", FIXTURES / "lora/adam.ggcl", "lora.gguf", cwd=tmp_path, check=True).stdout
+    assert said.endswith(f": {advice('lora.gguf', tmp_path)[1]}\n")
+
+
+def advice(name, folder):
+    return json.loads(run_cli("info", "--json", name, cwd=folder).stdout)["next"]
+
+
 @pytest.mark.parametrize("name", ["v1-adam.ggcp", "vocab.gguf", "vocab.ggjt", TRUNCATED.name])
 def test_json_has_the_same_keys_for_every_file(name):
     facts = json.loads(run_cli("info", FIXTURES / name, "--json").stdout)
