@@ -36,7 +36,7 @@ def convert(
         typer.Argument(
             metavar="INPUT [OUTPUT]",
             help=f"The checkpoint, and the GGUF file to write (default: its name with {SUFFIX}, in the current "
-            "folder). With --into: checkpoints, or folders of them.",
+            "folder). With --into: checkpoints, or folders of them, of which outputs are left out by their names.",
         ),
     ],
     into: Annotated[
@@ -108,7 +108,12 @@ def convert(
                 echo_outcome(plan, output, written, verified=verify)
 
     if into is not None:
-        convert_all(files_in(files), into, one, quiet=quiet, as_json=as_json, dry_run=dry_run)
+        found = files_in(files)
+        done = [file for file in found if file.name.endswith(SUFFIX) and file not in files]
+        if done and not (quiet or as_json):
+            echo(f"left out {count_text(len(done), 'file')} of a name that ends in {SUFFIX}, as outputs have it")
+        found = [file for file in found if file not in done]
+        convert_all(found, into, one, quiet=quiet, as_json=as_json, dry_run=dry_run)
     elif folders := [file for file in files if file.is_dir()]:
         hint = "For the files in a folder, or to write into one, give --into FOLDER."
         raise UsageError(f"{name_text(folders[0])} is a directory", hint)

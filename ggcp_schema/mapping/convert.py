@@ -14,7 +14,7 @@ from ggcp_schema.llama import names
 from ggcp_schema.llama.facts import Fact
 from ggcp_schema.llama.training import Study, Training, study
 from ggcp_schema.mapping.model import rescued
-from ggcp_schema.mapping.notes import resume_facts
+from ggcp_schema.mapping.notes import change_facts, resume_facts
 from ggcp_schema.mapping.plan import OUTPUT, Command, Plan, epsilon_fact, epsilon_of
 from ggcp_schema.mapping.resume import Recipe, kept_rotation, record_of, resume_content, verbatim_recipe
 from ggcp_schema.mapping.trainers import finetune_words, has_mixed_ranks, is_resumed, resume_words
@@ -84,13 +84,15 @@ def plan_resume(file: File, options: ResumeOptions = ResumeOptions()) -> Plan:  
         record=record_of(training, conclusions.era, certain=rms_eps is None and conclusions.era.rms_eps_certain),
         scale_certain=not conclusions.scale.assumed,
     )
+    content = resume_content(file, training, recipe)
+    changed = change_facts(training, content, recipe)
     fresh = None if fresh_optimizer else fresh_command(file)
     return Plan(
         target=RESUME,
         file=file,
         inputs=(file.path,),
-        parts={WHOLE: resume_content(file, training, recipe)},
-        facts=(epsilon, *resume_facts(training, conclusions, recipe, problem)),
+        parts={WHOLE: content},
+        facts=(epsilon, *resume_facts(training, conclusions, recipe, problem), *changed),
         warnings=tuple(_warnings(file, training, conclusions, problem, fresh=fresh_optimizer)),
         next=(resume_command(training) if fresh is None or is_resumed(training, conclusions) else fresh,),
         fresh=fresh,

@@ -12,6 +12,7 @@ from ggcp_schema.schema.inference import ADAM
 
 if TYPE_CHECKING:
     from ggcp_schema.errors import MalformedError
+    from ggcp_schema.gguf.writer import Gguf
     from ggcp_schema.llama.model import Model
     from ggcp_schema.llama.training import Study, Training
     from ggcp_schema.llama.vocabulary import Vocabulary
@@ -39,6 +40,18 @@ def resume_facts(training: Training, conclusions: Study, recipe: Recipe, problem
         yield Fact("rotation", problem, effect=f"n_rot {training.model.n_rot} is kept as it is")
     else:
         yield from _rotation_fact(training.model.n_rot, *recipe.rotation)
+
+
+def change_facts(training: Training, content: Gguf, recipe: Recipe) -> Iterator[Fact]:
+    """Yield what becomes of an input that is a GGUF checkpoint already."""
+    if training.keys is None:
+        return
+    stored = {entry.key: (entry.type, entry.value) for entry in training.keys}
+    changed = [entry.key for entry in content.keys if (entry.type, entry.value) != stored.get(entry.key)]
+    if recipe.fresh or recipe.permutes or recipe.scale != 1:
+        changed.append("the optimizer's vectors")
+    done = f"changed are {', '.join(changed)}" if changed else "nothing had to be converted, and all is copied as it is"
+    yield Fact("input", f"it is a GGUF checkpoint already; {done}")
 
 
 def model_facts(

@@ -410,6 +410,25 @@ def test_errors_leave_stdout_empty_with_json_too(out: Path) -> None:
 # Many files ------------------------------------------------------------------------------------------------
 
 
+def test_outputs_in_a_folder_are_not_converted_again(tmp_path: Path) -> None:
+    (tmp_path / "a.ggcp").write_bytes(ADAM.read_bytes())
+    for count in (0, 1):
+        said = run_cli("convert", ".", "--into", ".", "--force", cwd=tmp_path, check=True).stdout
+        assert said.startswith("left out 1 file of a name that ends in .resume.gguf") is bool(count)
+        assert said.endswith("converted 1 of 1 file into .\n")
+    assert len(os.listdir(tmp_path)) == 2
+
+
+def test_it_is_said_if_nothing_had_to_be_converted(tmp_path: Path, out: Path) -> None:
+    run_cli("convert", ADAM, tmp_path / "one.gguf", check=True)
+    said = run_cli("convert", tmp_path / "one.gguf", out, check=True).stdout
+    assert "input: it is a GGUF checkpoint already; nothing had to be converted" in said
+    assert out.read_bytes() == (tmp_path / "one.gguf").read_bytes()
+    said = run_cli("convert", out, tmp_path / "x.gguf", "--rms-eps", "2e-6", "--fresh-optimizer", check=True).stdout
+    assert f"already; changed are {EPSILON}, training.iteration_count, " in said
+    assert "the optimizer's vectors\n" in said
+
+
 def test_many_files_into_a_folder(tmp_path: Path) -> None:
     """One is damaged and one has no training state: the others are converted, and the worst exit code is kept."""
     folder = tmp_path / "new" / "folder"
