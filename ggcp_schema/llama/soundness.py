@@ -101,14 +101,13 @@ class Watch:
         if not len(values):
             return True
         bits = values.view(np.uint32)
-        if name == "v":
-            if bits.max() >= SIGN:
-                self._add("negative-v", name, at, values < 0)
-                bits = bits & SIZE
-        else:
+        if name != "v":
             bits = bits & SIZE
         if name in ("m", "v"):
             most = self._keep_peaks(name, at, bits)
+            if most >= SIGN:
+                self._add("negative-v", name, at, values < 0)
+                most = self._keep_peaks(name, at, bits & SIZE)
         else:
             most = bits.max()
             # LEAST zeros in a row have one at these places, unless they go on in the next values.
@@ -312,16 +311,18 @@ class Watch:
         return next((size for size in range(max(wanted, 1), n_embd) if n_embd % size == 0), max(n_embd, 1))
 
     def _keep_peaks(self, name: str, at: int, bits: Bits) -> np.uint32:
-        """Keep the largest size of each block; return the largest of all."""
+        """Keep the largest size of each block, unless one has its sign; return the largest of all."""
         block = self._block
         if name not in self.peaks:
             self.peaks[name] = np.zeros(-(-self.state.vectors[name].n_elements // block), np.uint32)
         first = at // block
-        starts = np.maximum(np.arange(first * block - at, len(bits), block), 0)
+        starts = np.arange(first * block - at, len(bits), block)
+        starts[0] = 0
         largest = bits if block == 1 else np.maximum.reduceat(bits, starts)
-        part = self.peaks[name][first : first + len(starts)]
-        np.maximum(part, largest, out=part)
         most: np.uint32 = largest.max()
+        if most < SIGN:
+            part = self.peaks[name][first : first + len(starts)]
+            np.maximum(part, largest, out=part)
         return most
 
     def _add(self, rule: str, name: str, at: int, mask: Mask) -> None:
