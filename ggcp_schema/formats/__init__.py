@@ -96,7 +96,9 @@ def open_checkpoint(path: str | os.PathLike[str], *, partial: bool = False) -> C
 def format_of(source: Source) -> Format:
     """Return the format of an open file. Raises `NotACheckpointError` if it is unknown."""
     head = source.read(0, min(LONGEST_MAGIC, source.size))
-    for known in chain(FORMATS.values(), _others()):
+    likely = {head[:4].lower(), head[3::-1]}  # its name, so that others are not imported
+    names = sorted(FORMATS, key=lambda name: name.encode() not in likely)
+    for known in chain(map(FORMATS.__getitem__, names), _others()):
         if head.startswith(known.magic):
             known.check(source)
             return known

@@ -98,7 +98,7 @@ def iterations_of(file: File) -> int | None:
 
 def adam_of(file: File, iterations: int) -> AdamParams | None:
     """Return Adam's parameters; None if the file does not store them, or is one of L-BFGS."""
-    params = file.get("optimizer.params.adam")
+    params = File.get(file, "optimizer.params.adam")  # a checkpoint's own looks for the path in all layouts
     if not isinstance(params, Container):  # a key may have this name
         return None
     if file.get("optimizer.type") != "adam":  # with L-BFGS they are uninitialised memory

@@ -20,7 +20,6 @@ from ggcp_schema.llama.order import OrderDecision
 from ggcp_schema.llama.scale import ScaleDecision
 from ggcp_schema.llama.state import Unsound
 from ggcp_schema.llama.training import Training
-from ggcp_schema.mapping.resume import resume_keys, verbatim_recipe
 from ggcp_schema.mapping.trainers import finetune_words, is_ready, resume_words
 from ggcp_schema.schema.inference import ADAM, Inference, Layout, OptimizerType
 
@@ -274,6 +273,8 @@ def _makes_folder(file: File, model: Model) -> bool:
 def _refusals(file: File, training: Training | None) -> Iterator[Finding]:
     """Yield why `convert` would refuse the checkpoint: a count that GGUF cannot store."""
     if training is not None:
+        from ggcp_schema.mapping.resume import resume_keys, verbatim_recipe
+
         try:
             resume_keys(training, verbatim_recipe(training))
         except (UnfitError, UsageError) as error:

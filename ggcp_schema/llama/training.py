@@ -21,9 +21,7 @@ from ggcp_schema.llama.order import OrderDecision, decide_order, stated_order
 from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, FLAT_FIELDS, RESUME_ORDER, Order, known_order
 from ggcp_schema.llama.scale import Counts, ScaleDecision, decide_scale, gradient_ratio, is_long, mean_square_length
 from ggcp_schema.llama.writers import Gradient
-from ggcp_schema.schema.checkpoint import CHECKPOINT
 from ggcp_schema.schema.inference import ADAM
-from ggcp_schema.schema.model import tensors_of
 
 BATCHES = range(1, 1 << 31)  # a C int
 
@@ -229,5 +227,8 @@ def whole_model(
 
 def model_shapes(n_vocab: int, n_embd: int, n_layer: int, n_ff: int) -> dict[str, tuple[int, ...]]:
     """Return the shapes of a model's tensors in ggml order, by ggcp path in file order, as the schema declares them."""
+    from ggcp_schema.schema.checkpoint import CHECKPOINT  # a file without a model does not need it
+    from ggcp_schema.schema.model import tensors_of
+
     scope = {"_root": {"hparams": {"n_vocab": n_vocab, "n_embd": n_embd}, "n_ff": n_ff}}
     return {path: tuple(field.shape_in(scope)) for path, field in tensors_of(CHECKPOINT, n_layer)}
