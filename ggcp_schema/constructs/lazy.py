@@ -20,7 +20,7 @@ from ggcp_schema.constructs.numbers import FormatField
 from ggcp_schema.constructs.records import Array
 from ggcp_schema.constructs.streams import CHUNK, stream_end
 
-SPACING = 512  # bytes: the place of one text in about so many is noted
+SPACING = 1024  # bytes: the place of one text in about so many is noted
 SHORT = 64  # bytes: the size of most texts with their lengths
 AT_ONCE = 64  # texts that are parsed together
 NONE = array("Q")  # of all lists in which no place is noted
