@@ -49,8 +49,10 @@ def brief_lines(summary: Summary, how: str = "-v examines them") -> list[tuple[s
 
 
 def _shown(command: str) -> str:
-    """Return a command, or of a very long one its name."""
-    return command if cells(command) <= LONGEST else f"{command.partition(' ')[0]} with the options that -v shows"
+    """Return a command, or of a very long one of a trainer its name."""
+    program, *_ = command.partition(" ")
+    is_shown = program == "ggcp-schema" or cells(command) <= LONGEST
+    return command if is_shown else f"{program} with the options that -v shows"
 
 
 def in_short(summary: Summary) -> list[str]:

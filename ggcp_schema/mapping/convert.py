@@ -163,7 +163,7 @@ def _warnings(file: File, training: Training, conclusions: Study, problem: str, 
 
 def fresh_command(file: File) -> Command:
     """Return the command that converts a checkpoint without the state of its optimizer."""
-    words = "ggcp-schema", "convert", file.path, OUTPUT, "--fresh-optimizer", "--force"
+    words = "ggcp-schema", "convert", file.path, "FRESH.gguf", "--fresh-optimizer"
     return Command("convert without the optimizer's state, to train on", words)
 
 

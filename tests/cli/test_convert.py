@@ -106,6 +106,9 @@ def test_the_command_to_resume_has_the_numbers_of_the_file(path: Path, tmp_path:
     out = tmp_path / "my out.gguf"
     line = run_cli("convert", path, out, check=True).stdout.splitlines()[-1]
     words = shlex.split(line.partition(": ")[2])
+    if "lbfgs" in path.name:
+        assert words == ["ggcp-schema", "convert", str(path), "FRESH.gguf", "--fresh-optimizer"]
+        return
     assert words[:3] == ["llama-train-text-from-scratch", "--checkpoint-in", str(out)]
     assert words[-2:] == ["--no-flash", "--use-checkpointing"]
     n_embd, _, n_head, n_layer = struct.unpack_from("<4I", path.read_bytes(), 24)
