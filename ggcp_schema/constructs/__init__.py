@@ -52,5 +52,5 @@ from ggcp_schema.constructs.numbers import (
 )
 from ggcp_schema.constructs.records import Array, EitherOrder, GreedyRange, Struct
 from ggcp_schema.constructs.shown import Record
-from ggcp_schema.constructs.streams import stream_end
+from ggcp_schema.constructs.streams import SMALL, position, stream_end
 from ggcp_schema.constructs.tree import Field, kind_of, root_field

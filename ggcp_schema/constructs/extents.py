@@ -15,7 +15,7 @@ from construct import Construct, Container
 from ggcp_schema.constructs.described import Described, Node
 from ggcp_schema.constructs.errors import DataGoneError, FieldError, count_bytes, negative, too_short
 from ggcp_schema.constructs.expressions import compiled, expression_tree
-from ggcp_schema.constructs.streams import CHUNK, stream_end
+from ggcp_schema.constructs.streams import CHUNK, position, stream_end
 
 BYTE_FORMATS = ("B", "b", "c")
 
@@ -179,7 +179,7 @@ class Hollow(io.RawIOBase):
 
 def skip(stream: IO[bytes], nbytes: int, context: Container) -> Extent:
     """Skip `nbytes` of the stream and return where they lie. Raises `FieldError` if the stream ends first."""
-    here = stream.tell()
+    here = position(stream)
     available = stream_end(stream, context) - here
     if nbytes < 0:
         raise negative(here, nbytes)

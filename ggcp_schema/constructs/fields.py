@@ -13,7 +13,7 @@ from ggcp_schema.constructs.described import Described, Node, Sizes, number_text
 from ggcp_schema.constructs.errors import FieldError, count_bytes, counted, report
 from ggcp_schema.constructs.expressions import compiled, expression_text, expression_tree
 from ggcp_schema.constructs.extents import Extent, skip
-from ggcp_schema.constructs.streams import CHUNK, read_exactly, stream_end
+from ggcp_schema.constructs.streams import CHUNK, position, read_exactly, stream_end
 
 MOST_READ = 1 << 16  # bytes of padding
 MOST_LISTED = 8  # valid numbers in a message
@@ -230,7 +230,7 @@ class Padding(Described, Construct):
         return length
 
     def _parse(self, stream: IO[bytes], context: Container, path: str) -> bytes | Extent:
-        here = stream.tell()
+        here = position(stream)
         length = self._length(here, context)
         if self.optional:
             length = min(length, stream_end(stream, context) - here)

@@ -15,7 +15,7 @@ from ggcp_schema.constructs.errors import FieldError, count_bytes, counted
 from ggcp_schema.constructs.expressions import compiled, expression_text, expression_tree
 from ggcp_schema.constructs.lists import Records
 from ggcp_schema.constructs.shown import Record
-from ggcp_schema.constructs.streams import SMALL, stream_end
+from ggcp_schema.constructs.streams import SMALL, position, stream_end
 
 # What construct's classes and the functions of a schema raise; a FieldError of it has the path and the offset.
 FOREIGN = (ConstructError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError)
@@ -107,7 +107,7 @@ class Struct(Described, construct.Struct):
         scope = new_scope(self, stream, context)
         obj, fields = kept, self.fields
         if obj is None:
-            obj = self.record(_offset=stream.tell())
+            obj = self.record(_offset=position(stream))
         else:
             scope.update(obj)
             fields = fields[1 + max(index for index, (name, _) in enumerate(fields) if name in obj) :]
@@ -124,7 +124,7 @@ class Struct(Described, construct.Struct):
                 raise _foreign(error, stream).within(name, obj) from error
             if name:
                 obj[name] = scope[name] = value
-        obj["_size"] = stream.tell() - obj["_offset"]
+        obj["_size"] = position(stream) - obj["_offset"]
         return obj
 
     def _build(self, obj: Any, stream: IO[bytes], context: Container, path: str) -> Container:

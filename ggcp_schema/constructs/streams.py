@@ -13,12 +13,17 @@ CHUNK = 1 << 18  # bytes that are read or written at a time; they stay in a core
 SMALL = 64  # bytes that are read without measuring the stream first
 
 
+def position(stream: IO[bytes]) -> int:
+    """Return the position in the stream, as `tell` does, which asks the system each time."""
+    return stream.seek(0, io.SEEK_CUR) or stream.tell()  # of an mmap, it is None before Python 3.13
+
+
 def stream_end(stream: IO[bytes], context: Container) -> int:
     """Return the size of the stream in bytes. It is measured once per parse."""
     params = context["_params"]
     if "_end" not in params:
         here = stream.tell()
-        stream.seek(0, io.SEEK_END)  # of an mmap, it returns None before Python 3.13
+        stream.seek(0, io.SEEK_END)
         params["_end"] = stream.tell()
         stream.seek(here)
     end: int = params["_end"]
