@@ -94,8 +94,18 @@ class Records(LongList):
             return super().__getitem__(index)
         return self._packs[index // PACK][index % PACK]
 
+    def each(self, name: str) -> Iterator[Any]:
+        """Yield the value of a field of each record."""
+        for pack in (*self._packs, self._last):
+            yield from pack.column(name) if isinstance(pack, Columns) else (record[name] for record in pack)
+
     def __repr__(self) -> str:
         return f"<{counted(len(self), 'record')}>"
+
+
+def each(records: Iterable[Any], name: str) -> Iterator[Any]:
+    """Yield the value of a field of each record. Of `Records` it is taken without making them."""
+    return records.each(name) if isinstance(records, Records) else (record[name] for record in records)
 
 
 def _record(names: tuple[str, ...], values: Iterable[Any]) -> FixedRecord:
@@ -105,10 +115,11 @@ def _record(names: tuple[str, ...], values: Iterable[Any]) -> FixedRecord:
 def column(values: Sequence[Any]) -> Sequence[Any]:
     """Return values in little memory: numbers as an array; records, lists and extents as columns, if they are alike."""
     kind: Any = type(values[0]) if values else None
-    if any(type(value) is not kind for value in values):
+    if {*map(type, values)} != {kind}:
         return tuple(values)
     if kind is Record and all(map(tuple(values[0]).__eq__, map(tuple, values))):
-        return Columns(partial(_record, tuple(values[0])), [tuple(record.values()) for record in values])
+        names = tuple(values[0])
+        return Columns(partial(_record, names), [tuple(record.values()) for record in values], names)
     if kind is ListContainer and {*map(len, values)} == {len(values[0]) or -1}:
         return Columns(ListContainer, values)
     if kind is Extent:
@@ -122,10 +133,16 @@ def column(values: Sequence[Any]) -> Sequence[Any]:
 class Columns(Sequence[Any]):
     """Values that are made of those in columns."""
 
-    __slots__ = ("_columns", "_make")
+    __slots__ = ("_columns", "_make", "_names")
 
-    def __init__(self, make: Callable[[Iterable[Any]], Any], rows: Sequence[Sequence[Any]]) -> None:
-        self._make, self._columns = make, [column(values) for values in zip(*rows)]
+    def __init__(
+        self, make: Callable[[Iterable[Any]], Any], rows: Sequence[Sequence[Any]], names: Sequence[str] = ()
+    ) -> None:
+        self._make, self._names, self._columns = make, names, [column(values) for values in zip(*rows)]
+
+    def column(self, name: str) -> Sequence[Any]:
+        """Return the values of a field of records."""
+        return self._columns[self._names.index(name)]
 
     def __len__(self) -> int:
         return len(self._columns[0])

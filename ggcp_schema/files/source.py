@@ -65,6 +65,24 @@ class Rows(NamedTuple):
                     done += count
 
 
+class Ahead:
+    """Reads small pieces of a file one after the other, those that lie close to each other at once."""
+
+    LARGEST = 1 << 12  # bytes of a piece
+    BLOCK = 1 << 14  # bytes that are read at once
+
+    def __init__(self, source: Source) -> None:
+        self.source, self.start, self.data = source, 0, b""
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return `size` bytes from `offset`. Raises `FileError` if the file has become too short."""
+        at = offset - self.start
+        if not 0 <= at <= len(self.data) - size:
+            self.start, at = offset, 0
+            self.data = self.source.read(offset, max(size, min(self.BLOCK, self.source.size - offset)))
+        return self.data[at : at + size]
+
+
 class Source:
     """A file open for reading. `size` is its size in bytes and `modified` its modification time when it was opened.
 

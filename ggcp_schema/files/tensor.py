@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -166,6 +167,12 @@ class Tensor:
             raise ValueError(f"{self.path} is {self.type}, so an array of {np.dtype(dtype)} is a copy of it")
         array = self.array()
         return np.array(array, dtype=dtype) if copy else np.asarray(array, dtype=dtype)
+
+
+@lru_cache
+def same_shape(*lengths: int) -> tuple[int, ...]:
+    """Return a shape: the same tuple, once in the memory, for very many tensors."""
+    return lengths
 
 
 def decode(data: memoryview | bytes, type: str, byte_order: str) -> npt.NDArray[Any]:

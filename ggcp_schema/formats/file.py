@@ -168,17 +168,23 @@ class File:
     @cached_property
     def model_tensors(self) -> Tensors:
         """The tensors of a llama model by ggcp path, in file order."""
-        return Tensors((path, tensor) for path, tensor in self._by_path if not path.startswith(STATE))
+        return self._parts[0]
 
     @cached_property
     def state_tensors(self) -> Mapping[str, Tensor]:
         """The tensors of the optimizer's state by field name (`m`, `v`, …), in file order."""
-        return {path.removeprefix(STATE): tensor for path, tensor in self._by_path if path.startswith(STATE)}
+        return self._parts[1]
 
-    @property
-    def _by_path(self) -> Iterator[tuple[str, Tensor]]:
-        paths = ((self.names_of(tensor)[0], tensor) for tensor in self.tensors.values())
-        return ((path, tensor) for path, tensor in paths if path is not None)
+    @cached_property
+    def _parts(self) -> tuple[Tensors, dict[str, Tensor]]:
+        model, state = Tensors(), dict[str, Tensor]()
+        for tensor in self.tensors.values():
+            path = self.path_of(tensor)
+            if path is not None and path.startswith(STATE):
+                state[path.removeprefix(STATE)] = tensor
+            elif path is not None:
+                model[path] = tensor
+        return model, state
 
     @property
     def dense_tensors(self) -> Mapping[str, Tensor]:
@@ -342,6 +348,10 @@ class File:
         Each is None if there is none; the last for a tensor of a model.
         """
         return None, None, None
+
+    def path_of(self, tensor: Tensor) -> str | None:
+        """Return the first of `names_of`."""
+        return self.names_of(tensor)[0]
 
     def compares_by_field(self, other: File) -> bool:
         """Return True if the fields of the two files mean the same; if not, what they become in GGUF is compared."""

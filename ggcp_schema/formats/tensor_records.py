@@ -8,7 +8,7 @@ from construct import Container
 
 from ggcp_schema.constructs import Extent, Field
 from ggcp_schema.files.source import Source
-from ggcp_schema.files.tensor import Tensor
+from ggcp_schema.files.tensor import Tensor, same_shape
 
 
 def tensor_of(field: Field, source: Source) -> Tensor | None:
@@ -26,10 +26,18 @@ def tensor_of_record(
     record: Container, path: str, source: Source, type: str = "F32", *, is_known: bool = True
 ) -> Tensor:
     """Return the tensor of a whole record that has been parsed."""
-    data = record["data"]
+    data, shape = record["data"], same_shape(*record["ne"])
     name = record["name"].decode("utf-8", "backslashreplace")
     name = path if name == path else name  # once in the memory
     padding = len(record.get("padding", b""))
     return Tensor(
-        path, name, tuple(record["ne"]), data.offset, data.nbytes, source, type, padding=padding, is_known=is_known
+        path,
+        name,
+        same_shape(*record["ne"]),
+        data.offset,
+        data.nbytes,
+        source,
+        type,
+        padding=padding,
+        is_known=is_known,
     )

@@ -14,17 +14,20 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import numpy as np
 
 from ggcp_schema.files.json_keys import json_keys
+from ggcp_schema.files.source import Ahead
+from ggcp_schema.files.tensor import decode
 from ggcp_schema.files.values import same_value
 from ggcp_schema.formats.file import File
 from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.inspect.matching import Floats, Omissions, Operand, Side, sides
-from ggcp_schema.inspect.tensors import Listed
 from ggcp_schema.inspect.training_change import Change, change_between
+from ggcp_schema.llama.names import STATE
 
 Progress = Callable[[int], None]
 
 Verdict = Literal["equal", "different", "only-a", "only-b"]
 MAX_ROWS = 10_000  # that a comparison keeps
+BITS = {size: np.dtype(f"u{size}") for size in (1, 2, 4, 8)}
 BLOCK = 1 << 16  # elements compared at a time, which stay in a core's L2 cache
 
 
@@ -59,7 +62,6 @@ class TensorRow(NamedTuple):
 
 
 T = TypeVar("T", FieldRow, TensorRow)
-S = TypeVar("S")
 
 
 class Rows(list[T]):
@@ -75,8 +77,7 @@ class Rows(list[T]):
         for row in rows:
             found.total += 1
             if row.verdict == "equal":
-                equal.append(row)
-                del equal[MAX_ROWS:]
+                equal += [row] * (len(equal) < MAX_ROWS)
             else:
                 found.differing += 1
                 found.append(row)
@@ -132,7 +133,7 @@ def compare(a: File, b: File, *, rtol: float = 0.0, atol: float = 0.0, progress:
                 n_elements += row.a.tensor.n_elements
                 if distance is not None:
                     largest = max(largest, distance.largest)
-                    _add_weight(groups, row.a.item, distance)
+                    _add_weight(groups, left.path_of(row.a), distance)
             yield row
 
     tensors = Rows.of(rows(), lambda row: math.inf if row.largest is None or math.isnan(row.largest) else row.largest)
@@ -148,7 +149,8 @@ def compare(a: File, b: File, *, rtol: float = 0.0, atol: float = 0.0, progress:
 
 def field_rows(left: Side, right: Side, *, rtol: float = 0.0, atol: float = 0.0) -> Iterator[FieldRow]:
     """Compare the fields of both sides, in the order of the left one; those of the right one alone come last."""
-    for name, a, b in _pairs(left.fields, right.fields):
+    for name in _names(left.fields, right.fields):
+        a, b = left.field(name), right.field(name)
         yield FieldRow(name, _verdict(a, b, same=_same_field(a, b, rtol, atol)), a, b)
 
 
@@ -161,7 +163,9 @@ def tensor_rows(
     The distance is None if only the bytes were compared, or nothing. The parameters and exceptions are those of
     `compare`.
     """
-    for name, a, b in _pairs(left.tensors, right.tensors):
+    aheads = Ahead(left.file.source), Ahead(right.file.source)
+    for name in _names(left.tensors, right.tensors):
+        a, b = left.operand(name), right.operand(name)
         if a is None or b is None:
             yield TensorRow(name, _verdict(a, b, same=False), a, b), None
             continue
@@ -173,7 +177,11 @@ def tensor_rows(
             same = all(np.array_equal(x, y) for x, y in aligned(a.values(), b.values()))
             yield TensorRow(name, _verdict(a, b, same=same), a, b), None
         else:
-            distance = _distance(a, b, rtol, atol, progress)
+            distance = Distance()
+            for x, y in _parts(a, b, aheads):
+                distance.add(x, y, rtol, atol)
+                if progress:
+                    progress(len(x) * (one.nbytes + two.nbytes) // one.n_elements)
             row = distance.row(name, a, b)
             exact = one.type == two.type or rtol or atol
             yield row if exact else row._replace(verdict="different"), distance
@@ -184,12 +192,9 @@ def shared_bytes(a: File, b: File) -> int:
     return sum(tensor.nbytes for file in (a, b) for tensor in file.tensors.values())
 
 
-def _pairs(a: Mapping[str, S], b: Mapping[str, S]) -> Iterator[tuple[str, S | None, S | None]]:
-    for name, value in a.items():
-        yield name, value, b.get(name)
-    for name in b:
-        if name not in a:
-            yield name, None, b[name]
+def _names(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[str]:
+    yield from a
+    yield from (name for name in b if name not in a)
 
 
 def _verdict(a: object | None, b: object | None, *, same: bool) -> Verdict:
@@ -215,21 +220,29 @@ class Distance:
     length: float = 0.0  # the sum of the squares of A's elements
 
     def add(self, a: Floats, b: Floats, rtol: float, atol: float) -> None:
-        """Add some elements of both tensors."""
+        """Add some elements of both tensors, which are one array if they are known to be equal."""
         with np.errstate(over="ignore", invalid="ignore"):
             wide = a if a.dtype == np.float32 else a.astype(np.float64)
             self.length += float(np.dot(wide, wide))
-            same = a.view(f"u{a.itemsize}") == b.view(f"u{b.itemsize}") if a.dtype == b.dtype else a == b
-            if same.all():
+            if a is b:
                 return
-            x, y = a[~same].astype(np.float64), b[~same].astype(np.float64)
+            same = a.view(BITS[a.itemsize]) == b.view(BITS[a.itemsize]) if a.dtype == b.dtype else a == b
+            alike = np.count_nonzero(same)
+            if alike == len(same):
+                return
+            x, y = (each[~same] if alike else each for each in (a, b))
+            x, y = x.astype(np.float64), y.astype(np.float64)
             apart = np.abs(x - y)
             if a.dtype.kind == b.dtype.kind == "i":  # float64 does not hold all of I64
                 apart = np.maximum(apart, 1)
-            close = (apart == 0) | ((apart < math.inf) & (apart <= atol + rtol * np.abs(y)))
-        self.differing += int(np.count_nonzero(~close))
-        self.largest = float(np.maximum(self.largest, apart.max()))  # NaN if one of them is
-        self.squares += float(np.square(apart).sum())
+            far = apart
+            if rtol or atol:
+                far = (apart != 0) & ~((apart < math.inf) & (apart <= atol + rtol * np.abs(y)))
+            self.differing += int(np.count_nonzero(far))
+            largest = float(np.maximum.reduce(apart))
+            if largest > self.largest or math.isnan(largest):
+                self.largest = largest
+            self.squares += float(np.add.reduce(np.square(apart)))
 
     @property
     def relative(self) -> float:
@@ -245,14 +258,18 @@ class Distance:
         return TensorRow(name, verdict, a, b, self.differing, self.largest, rms, self.relative)
 
 
-def _distance(a: Operand, b: Operand, rtol: float, atol: float, progress: Progress | None) -> Distance:
-    distance = Distance()
+def _parts(a: Operand, b: Operand, aheads: tuple[Ahead, Ahead]) -> Iterator[tuple[Floats, Floats]]:
+    """Yield the elements of both tensors in parts of the same length: one array, if they are few and equal."""
+    one, two = a.data(aheads[0]), b.data(aheads[1])
+    if one is not None and two is not None:
+        s, t = a.tensor, b.tensor
+        x = decode(one, s.type, s.byte_order)
+        equal = one == two and s.type == t.type and s.byte_order == t.byte_order
+        yield x, x if equal else decode(two, t.type, t.byte_order)
+        return
     for x, y in aligned(a.values(), b.values()):
         for at in range(0, len(x), BLOCK):
-            distance.add(x[at : at + BLOCK], y[at : at + BLOCK], rtol, atol)
-        if progress:
-            progress(len(x) * (a.tensor.nbytes + b.tensor.nbytes) // a.tensor.n_elements)
-    return distance
+            yield x[at : at + BLOCK], y[at : at + BLOCK]
 
 
 def aligned(a: Iterator[Any], b: Iterator[Any]) -> Iterator[tuple[Any, Any]]:
@@ -269,10 +286,10 @@ def aligned(a: Iterator[Any], b: Iterator[Any]) -> Iterator[tuple[Any, Any]]:
         x, y = x[count:], y[count:]
 
 
-def _add_weight(groups: dict[str, Distance], item: Listed, distance: Distance) -> None:
+def _add_weight(groups: dict[str, Distance], path: str | None, distance: Distance) -> None:
     """Add the distance of a tensor of the model to that of its layer, or to its own outside of the layers."""
-    if item.path is not None and item.moment is None:
-        head, bracket, rest = item.path.partition("[")
+    if path is not None and not path.startswith(STATE):
+        head, bracket, rest = path.partition("[")
         group = groups.setdefault(f"layer {rest.partition(']')[0]}" if bracket else head, Distance())
         group.squares += distance.squares
         group.length += distance.length

@@ -6,7 +6,7 @@ This module imports numpy; only the command `diff` and the browser's view of two
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -16,7 +16,8 @@ from construct import Container
 
 from ggcp_schema.constructs import Field
 from ggcp_schema.errors import UsageError
-from ggcp_schema.files.tensor import Tensor, decode, stream_values
+from ggcp_schema.files.source import Ahead
+from ggcp_schema.files.tensor import BLOCKS, Tensor, decode, stream_values
 from ggcp_schema.formats.file import File
 from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.inspect.facts import Summary, facts
@@ -24,6 +25,7 @@ from ggcp_schema.inspect.paths import is_long
 from ggcp_schema.inspect.tensors import Listed, moments, order_of
 from ggcp_schema.llama import names
 from ggcp_schema.llama.keys import REQUIRED
+from ggcp_schema.llama.names import STATE
 from ggcp_schema.llama.order import OrderDecision
 from ggcp_schema.llama.parameters import FLAT_FIELDS, RESUME_ORDER, permuted_extents
 from ggcp_schema.llama.rotation import FREQ_BASE, n_rot_of
@@ -39,17 +41,19 @@ ROTATION = (names.ROPE_DIMENSION_COUNT, names.ROPE_FREQ_BASE, names.ROPE_FREQS)
 class Operand(NamedTuple):
     """A tensor as it is compared: as it is stored, divided by a number, or with its elements in another order.
 
-    `extents` are the bytes of the tensor in that order.
+    `extents` are the bytes of the tensor in that order. `path` is its path in a ggcp file, if it is part of a vector.
     """
 
-    item: Listed
+    tensor: Tensor
+    path: str | None = None
     divisor: int = 1
     extents: list[tuple[int, int]] | None = None
 
-    @property
-    def tensor(self) -> Tensor:
-        """The tensor."""
-        return self.item.tensor
+    def data(self, ahead: Ahead) -> bytes | None:
+        """Return the data if it is compared as it is stored, and not much; None if `values` yields it."""
+        tensor = self.tensor
+        small = 0 < tensor.nbytes <= ahead.LARGEST and tensor.type not in BLOCKS
+        return ahead.read(tensor.offset, tensor.nbytes) if small and self.divisor == 1 and not self.extents else None
 
     def values(self) -> Iterator[Any]:
         """Yield the elements in the order of the comparison; the bytes if they cannot be read, as of unknown types."""
@@ -93,43 +97,33 @@ class Omissions(list[Omission]):
             self.append(Omission(name, side, cause, reason))
 
 
-class Operands(MutableMapping[str, Operand]):
-    """The tensors of a file by name, of which there may be very many: an operand is made when it is asked for."""
-
-    def __init__(self, file: File, tensors: Mapping[str, Tensor]) -> None:
-        self.tensors: dict[str, Tensor | Operand] = {**tensors}
-        self.file = file
-
-    def __getitem__(self, name: str) -> Operand:
-        found = self.tensors[name]
-        return found if isinstance(found, Operand) else Operand(Listed.of(self.file, found))
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.tensors
-
-    def __setitem__(self, name: str, value: Operand) -> None:
-        self.tensors[name] = value
-
-    def __delitem__(self, name: str) -> None:
-        del self.tensors[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.tensors)
-
-    def __len__(self) -> int:
-        return len(self.tensors)
-
-
 @dataclass
 class Side:
-    """One side of the comparison, under names common to both files. Everything else is listed in `omitted`."""
+    """One side of the comparison, under names common to both files. Everything else is listed in `omitted`.
+
+    There may be very many tensors: among `fields` a tensor stands for its name, and among `tensors` for its operand.
+    """
 
     label: Label
     file: File
     summary: Summary
-    fields: dict[str, KeyValue]
-    tensors: Operands
+    fields: dict[str, KeyValue | Tensor]
+    tensors: dict[str, Tensor | Operand]
     omitted: Omissions = field(default_factory=Omissions)
+
+    def field(self, name: str) -> KeyValue | None:
+        """Return a field; None if there is none of that name."""
+        found = self.fields.get(name)
+        return KeyValue(name, "char", found.name) if isinstance(found, Tensor) else found
+
+    def operand(self, name: str) -> Operand | None:
+        """Return a tensor as it is compared; None if there is none of that name."""
+        found = self.tensors.get(name)
+        return Operand(found) if isinstance(found, Tensor) else found
+
+    def path_of(self, operand: Operand) -> str | None:
+        """Return the path that the tensor has in a ggcp file; None if no ggcp file has it."""
+        return operand.path or self.file.path_of(operand.tensor)
 
     def omit(self, unwanted: Iterable[str], cause: Cause, reason: str) -> None:
         """Leave out the fields and tensors of these names."""
@@ -175,19 +169,17 @@ def sides(a: File, b: File) -> tuple[Side, Side, list[str]]:
 
 
 def _by_path(file: File, label: Label) -> Side:
-    fields = {path: KeyValue(path, found.type, found.value) for path, found in _fields(file.root)}
-    for name, tensor in file.tensors.items():
-        if file.names_of(tensor)[0] == name:
-            path = f"{name}.name"
-            fields[path] = KeyValue(path, "char", tensor.name)
-    return Side(label, file, facts(file), fields, Operands(file, file.tensors))
+    fields: dict[str, KeyValue | Tensor] = {}
+    fields.update((path, KeyValue(path, found.type, found.value)) for path, found in _fields(file.root))
+    fields.update((f"{name}.name", tensor) for name, tensor in file.tensors.items() if file.path_of(tensor) == name)
+    return Side(label, file, facts(file), fields, {**file.tensors})
 
 
 def _fields(record: Field) -> Iterator[tuple[str, Field]]:
     """Yield the leaves that are neither padding nor part of tensors' records, and long lists."""
     for child in record.children():
         first = child.value[0] if child.is_list and child.value else child.value
-        if isinstance(first, Container) and "n_dims" in first:
+        if _is_of_tensors(first):
             continue
         if is_long(child):
             yield child.path, child
@@ -197,18 +189,25 @@ def _fields(record: Field) -> Iterator[tuple[str, Field]]:
             yield child.path, child
 
 
+def _is_of_tensors(value: Any) -> bool:
+    """Return True for the record of a tensor, and for one in which all records are such: a layer."""
+    if not isinstance(value, Container):
+        return False
+    return "n_dims" in value or all(map(_is_of_tensors, (item for name, item in value.items() if name[0] != "_")))
+
+
 def _by_gguf_name(file: File, label: Label) -> Side:
-    tensors, left_out = {}, Omissions()
+    tensors, left_out = dict[str, Tensor | Operand](), Omissions()
     for tensor in file.tensors.values():
         name = file.names_of(tensor)[1]
         if name is not None:
             tensors[name] = tensor
         elif not tensor.is_null:
             left_out.note(tensor.path, label, "no-place", "a GGUF checkpoint has no place for it")
-    return Side(label, file, facts(file), _keys(file), Operands(file, tensors), left_out)
+    return Side(label, file, facts(file), _keys(file), tensors, left_out)
 
 
-def _keys(file: File) -> dict[str, KeyValue]:
+def _keys(file: File) -> dict[str, KeyValue | Tensor]:
     """Return the keys that the file has, or gets in GGUF, except the epsilon; none if it is damaged."""
     if file.key_values or file.damage is not None:
         return dict(file.key_values)
@@ -231,7 +230,7 @@ def _share_keys(left: Side, right: Side) -> None:
     if len(models) == 1:
         model, other = models[0], right if models[0] is left else left
         other.omit(filter(names.is_optimizer, other.tensors), "of-training", f"{model.label} is a model")
-        unknown = (name for name, one in model.tensors.items() if one.item.path is None)
+        unknown = (name for name in model.tensors if (one := model.operand(name)) and model.path_of(one) is None)
         model.omit(unknown, "of-model", "no checkpoint has it")
     if len(models) == 1 or left.file.format is not right.file.format:
         for side, other in ((left, right), (right, left)):
@@ -253,13 +252,13 @@ def _share_rotation(left: Side, right: Side) -> None:
 
 
 def _stated(side: Side, name: str) -> Any:
-    found = side.fields.get(name)
+    found = side.field(name)
     return name in side.tensors if found is None else found.value
 
 
 def _n_rot(side: Side) -> int | None:
     """Return the n_rot that the rotation of a side means; None if it is not a rotation of the trainers."""
-    dimensions, base = (side.fields.get(name) for name in (names.ROPE_DIMENSION_COUNT, names.ROPE_FREQ_BASE))
+    dimensions, base = (side.field(name) for name in (names.ROPE_DIMENSION_COUNT, names.ROPE_FREQ_BASE))
     if dimensions is None or not isinstance(dimensions.value, int):
         return None
     if base is None and names.ROPE_FREQS not in side.tensors:
@@ -281,9 +280,11 @@ def _split_vectors(left: Side, right: Side, *, by_path: bool, scaled: bool) -> l
     shared = [
         name
         for name in filter(names.is_optimizer, left.tensors)
-        if name in right.tensors
-        and (one := left.tensors[name]).item.moment in FLAT_FIELDS
-        and right.tensors[name].tensor.shape == one.tensor.shape
+        if (one := left.operand(name))
+        and (other := right.operand(name))
+        and (path := left.path_of(one))
+        and path.removeprefix(STATE) in FLAT_FIELDS
+        and other.tensor.shape == one.tensor.shape
     ]
     if not shared:
         return []
@@ -312,19 +313,21 @@ def _divisors(side: Side, other: Side) -> dict[str, int]:
     scale = side.summary.scale
     if scale is None or not scale.summed:
         return {}
-    recorded = other.fields.get(names.CONVERTED_SCALE)  # the other side may have been divided by a stated number
+    recorded = other.field(names.CONVERTED_SCALE)  # the other side may have been divided by a stated number
     s = recorded.value if recorded is not None else scale.s
     return {"m": s, "v": s * s} if s else {}
 
 
 def _split(side: Side, name: str, decision: OrderDecision, divisors: Mapping[str, int], *, by_path: bool) -> None:
     """Replace a vector by its parts; the columns of lms and lmy by those in order C."""
-    vector = side.tensors[name].item
+    operand = side.operand(name)
+    assert operand is not None  # noqa: S101 - it is among those that both sides have
+    vector = Listed.of(side.file, operand.tensor)
     divisor = divisors.get(vector.moment or "", 1)
     parts = {str(part.path if by_path else part.gguf_name): part for part in moments(side.file, decision, [vector])}
     if not parts:
         extents = permuted_extents(vector.tensor, str(decision.order), RESUME_ORDER, side.file.model_tensors)
-        side.tensors[name] = Operand(vector, extents=extents)
+        side.tensors[name] = Operand(vector.tensor, extents=extents)
         return
     del side.tensors[name]
-    side.tensors.update((key, Operand(part, divisor)) for key, part in parts.items())
+    side.tensors.update((key, Operand(part.tensor, part.path, divisor)) for key, part in parts.items())

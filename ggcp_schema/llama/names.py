@@ -87,6 +87,7 @@ LAYER_TENSORS = {
     "w2": "ffn_down",
     "w3": "ffn_up",
 }
+LAYER_FIELDS = {gguf: field for field, gguf in LAYER_TENSORS.items()}
 STATE = "optimizer.state."
 LAYER_PATH = re.compile(r"layers\[(0|[1-9][0-9]{0,17})\]\.([^.]+)")
 LLAMA_GROUPS = dict.fromkeys(("wq", "wk", "wv", "wo"), "attention.") | dict.fromkeys(
@@ -154,7 +155,8 @@ def field_path(name: str) -> str | None:
     """Return the field path of the tensor with a GGUF name, the inverse of `tensor_name`; None if there is none."""
     match = BLOCK_NAME.fullmatch(name)
     if match is not None:
-        return next((f"layers[{match[1]}].{field}" for field, gguf in LAYER_TENSORS.items() if gguf == match[2]), None)
+        field = LAYER_FIELDS.get(match[2])
+        return f"layers[{match[1]}].{field}" if field else None
     return PATHS.get(name)
 
 

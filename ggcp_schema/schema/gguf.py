@@ -5,8 +5,9 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from itertools import pairwise
+from itertools import islice, pairwise
 from math import inf
+from operator import lt
 from typing import Any
 
 from construct import ListContainer
@@ -31,6 +32,7 @@ from ggcp_schema.constructs import (
     Struct,
     Switch,
     column,
+    each,
     kaitai,
     number,
     position,
@@ -108,18 +110,15 @@ class Extents(Sequence[tuple[int, Any]]):
 
     def __init__(self, gguf: Mapping[str, Any], end: int | None = None) -> None:
         start, infos = gguf["data_start"], gguf["tensor_infos"]
-        begins, sizes = [], []
-        for info in infos:
-            begins.append(start + info["offset"])
-            sizes.append(size_of(info))
-        self._begins, self._sizes = column(begins), column(sizes)  # -1 of an unknown type
+        self.begins = column([start + offset for offset in each(infos, "offset")])
+        self._sizes = column(list(map(_size, each(infos, "type"), each(infos, "dimensions"))))
         self._end = end
 
     def __len__(self) -> int:
-        return len(self._begins)
+        return len(self.begins)
 
     def __getitem__(self, index: Any) -> Any:
-        begin, size = self._begins[index], self._sizes[index]
+        begin, size = self.begins[index], self._sizes[index]
         if size >= 0:
             return begin, begin + size
         later = bisect_right(self._starts, begin)
@@ -128,13 +127,17 @@ class Extents(Sequence[tuple[int, Any]]):
 
     @cached_property
     def _starts(self) -> list[int]:
-        return sorted(self._begins)
+        return sorted(self.begins)
 
 
 def size_of(info: Mapping[str, Any]) -> int:
     """Return the size of a tensor's data; -1 if its type is not known."""
-    kind = GGML_TYPES.get(info["type"])
-    return -1 if kind is None else data_size(kind, info["dimensions"] or [1])
+    return _size(info["type"], info["dimensions"])
+
+
+def _size(number: int, dimensions: list[int]) -> int:
+    kind = GGML_TYPES.get(number)
+    return -1 if kind is None else data_size(kind, dimensions or [1])
 
 
 def in_order(found: Extents) -> Sequence[int]:
@@ -147,7 +150,8 @@ def in_order(found: Extents) -> Sequence[int]:
         begin, end = place
         return begin, inf if end is None else end
 
-    if all(one <= two for one, two in pairwise(map(key, found))):
+    later = islice(found.begins, 1, None)
+    if all(map(lt, found.begins, later)) or all(one <= two for one, two in pairwise(map(key, found))):
         return range(len(found))
     return array("Q", sorted(range(len(found)), key=lambda index: key(found[index])))
 
@@ -234,8 +238,8 @@ class TensorData(Struct):
     """The padding before a tensor's data, and the data: skipped at once if nothing is wrong with them."""
 
     def _parse(self, stream, context, path, kept=None):
-        here = position(stream)
-        begin, end = extent_of(context) if "_extents" in context["_root"] else (0, None)
+        here, root = position(stream), context["_root"]
+        begin, end = root["_extents"][root["_order"][context["_index"]]] if "_extents" in root else (0, None)
         start = max(begin, here)
         if end is None or start - here > SMALL or max(start, end) > stream_end(stream, context):
             return super()._parse(stream, context, path, kept)

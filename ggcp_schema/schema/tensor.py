@@ -35,6 +35,7 @@ ALIGNMENT = 32
 MAX_DIMS = 4
 NAME_LENGTHS = range(1 << 16)  # ggml's names have fewer than 64 bytes; the limit keeps a wrong length out of the memory
 F32 = {0: "F32"}
+ZEROS = [bytes(n) for n in range(ALIGNMENT)]
 
 
 class Place(NamedTuple):
@@ -55,6 +56,8 @@ class Place(NamedTuple):
 
 class TensorRecord(Record):
     """The values of a tensor's record. Their text is one line."""
+
+    __slots__ = ()
 
     def __str__(self) -> str:
         name, data = self.get("name", b""), self.get("data")
@@ -161,7 +164,7 @@ class Tensor(Placed):
             start, size = end + -end % ALIGNMENT, 4 * prod(ne)
             is_usual = ne == shape and n_dims == len(shape) and type_ == 0 and name_len <= SMALL and 0 not in ne
             if is_usual and start + size <= stream_end(stream, context):
-                name, padding = stream.read(name_len), stream.read(start - end)
+                name, padding, zeros = stream.read(name_len), stream.read(start - end), ZEROS[start - end]
                 stream.seek(start + size)
                 return TensorRecord(
                     _offset=here,
@@ -170,7 +173,7 @@ class Tensor(Placed):
                     type=type_,
                     ne=ListContainer(ne),
                     name=name,
-                    padding=padding,
+                    padding=zeros if padding == zeros else padding,  # once in the memory
                     data=Extent(start, size, Origin.of(stream, context)),
                     _size=start + size - here,
                 )

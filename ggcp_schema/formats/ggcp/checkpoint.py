@@ -232,6 +232,10 @@ class Checkpoint(File):
         name = None if tensor.is_null else tensor_name(tensor.path, self._optimizer_type)
         return tensor.path, name, self._optimizer_type
 
+    def path_of(self, tensor: Tensor) -> str:
+        """Return the tensor's path."""
+        return tensor.path
+
     @cached_property
     def _optimizer_type(self) -> str | None:
         kind: str | None = self.container.get("optimizer", {}).get("type")

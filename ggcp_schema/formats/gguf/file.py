@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from construct import Container
 
-from ggcp_schema.constructs import Field, FieldError, Steps, counted
-from ggcp_schema.files.tensor import Tensor
+from ggcp_schema.constructs import Field, FieldError, Steps, counted, each
+from ggcp_schema.files.tensor import Tensor, same_shape
 from ggcp_schema.formats.file import File, Format, Recovered
 from ggcp_schema.formats.parsing import open_path
 from ggcp_schema.formats.paths import parse_path
@@ -115,19 +115,12 @@ class GgufFile(File):
         if not self.extents:
             return
         found = self._placed() if isinstance(self._order, range) else sorted(self._placed())
-        for info, (_, start, end, padding) in zip(self.container["tensor_infos"], found, strict=True):
+        infos, source, order = self.container["tensor_infos"], self.source, self.byte_order
+        fields = (each(infos, field) for field in ("name", "type", "dimensions"))
+        for name, kind, lengths, (_, start, end, padding) in zip(*fields, found, strict=True):
             if end <= self.size:
-                yield Tensor(
-                    info["name"],
-                    info["name"],
-                    tuple(info["dimensions"]) or (1,),
-                    start,
-                    end - start,
-                    self.source,
-                    type_name(info["type"]),
-                    self.byte_order,
-                    padding,
-                )
+                shape = same_shape(*lengths or (1,))
+                yield Tensor(name, name, shape, start, end - start, source, type_name(kind), order, padding)
 
     def _placed(self) -> Iterator[tuple[int, int, int, int]]:
         """Yield the index of each tensor, where its data begins and ends, and the padding before, in that order."""
@@ -170,7 +163,8 @@ class GgufFile(File):
 
     def _repeated(self, place: str, field: str) -> Iterator[Finding]:
         """Yield a finding for each record with the key or the name of an earlier one."""
-        texts = [record[field] for record in self.container.get(place) or () if field in record]
+        records = self.container.get(place) or ()
+        texts = list(each(records, field)) if self.damage is None else [r[field] for r in records if field in r]
         if len(set(texts)) == len(texts):
             return
         seen: dict[str, int] = {}
@@ -261,7 +255,7 @@ class GgufFile(File):
             and not self.odd_tokens
             and self.container["version"] > 1
             and self.byte_order == "little"
-            and all(info["type"] in RUNNABLE for info in self.container["tensor_infos"])
+            and RUNNABLE.issuperset(each(self.container["tensor_infos"], "type"))
         )
 
     def facts(self) -> dict[str, Any]:
@@ -329,6 +323,10 @@ class GgufFile(File):
         path = field_path(tensor.path)
         optimizer = tensor.path.split(".")[1] if path and path.startswith(STATE) else None
         return path, tensor.path, optimizer
+
+    def path_of(self, tensor: Tensor) -> str | None:
+        """Return the tensor's path in ggcp files."""
+        return field_path(tensor.path)
 
     def compares_by_field(self, other: File) -> bool:
         """Return False: keys and tensors are compared, wherever they stand."""
