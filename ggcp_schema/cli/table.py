@@ -31,12 +31,12 @@ def print_table(
     """
     limit = output_width(width)
 
-    def escaped() -> Iterator[list[str]]:
-        return ([escape(cell) for cell in row] for row in (rows() if callable(rows) else rows))
+    def escaped() -> Iterator[Sequence[str]]:
+        return (_escaped(row) for row in (rows() if callable(rows) else rows))
 
     most = list(map(cells, head))
     for row in escaped():
-        most = [max(width, cells(cell)) for width, cell in zip(most, row, strict=True)]
+        most = list(map(max, most, map(len if _is_plain(row) else cells, row)))
     widths = dict(zip(head, most, strict=True))
     shown = list(head)
     if cut and limit is not None:
@@ -53,11 +53,14 @@ def print_table(
                 echo(line)
         return
     indices = [head.index(name) for name in shown]
+    form = GAP.join(f"{{:{'>' if name in right else '<'}{widths[name]}}}" for name in shown)
 
     def aligned(row: Sequence[str]) -> str:
         texts = [row[index] for index in indices]
         if cut in shown:
             texts[shown.index(cut)] = shorten(texts[shown.index(cut)], widths[cut])
+        if _is_plain(texts):
+            return form.format(*texts).rstrip()
         return GAP.join(padded(text, widths[name], right=name in right) for name, text in zip(shown, texts)).rstrip()
 
     echo(paint(aligned(head), bold=True))
@@ -65,6 +68,15 @@ def print_table(
         echo(aligned(row))
     if missing := [name for name in head if name not in shown]:
         echo(paint(f"no room for {', '.join(missing)}", dim=True))
+
+
+def _escaped(row: Sequence[str]) -> Sequence[str]:
+    return row if "".join(row).isprintable() else [escape(cell) for cell in row]
+
+
+def _is_plain(row: Sequence[str]) -> bool:
+    """Return True if each character of the cells takes one cell of the terminal."""
+    return "".join(row).isascii()
 
 
 def _total(names: Sequence[str], widths: dict[str, int]) -> int:

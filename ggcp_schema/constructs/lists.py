@@ -97,7 +97,7 @@ class Records(LongList):
     def each(self, name: str) -> Iterator[Any]:
         """Yield the value of a field of each record."""
         for pack in (*self._packs, self._last):
-            yield from pack.column(name) if isinstance(pack, Columns) else (record[name] for record in pack)
+            yield from pack.column(name)[:] if isinstance(pack, Columns) else (record[name] for record in pack)
 
     def __repr__(self) -> str:
         return f"<{counted(len(self), 'record')}>"

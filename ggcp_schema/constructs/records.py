@@ -132,9 +132,9 @@ class Struct(Described, construct.Struct):
             if obj is not None:
                 raise FieldError(stream.tell(), "a mapping of fields", repr(obj))
             obj = {}
-        given = {name: value for name, value in obj.items() if not str(name).startswith("_")}
-        unknown = next((name for name in given if name not in self._subcons), None)
-        if unknown is not None:
+        given = {name: value for name, value in obj.items() if str(name)[:1] != "_"}
+        if not given.keys() <= self._subcons.keys():
+            unknown = next(name for name in given if name not in self._subcons)
             raise FieldError(stream.tell(), f"one of the fields {', '.join(self._subcons)}", repr(unknown))
         scope = new_scope(self, stream, context, building=True)
         scope.update(given)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from ggcp_schema.files.tensor import ELEMENT_SIZES, MARKS, Tensor
+from ggcp_schema.files.tensor import BIG, ELEMENT_SIZES, MARKS, Tensor
 from ggcp_schema.files.tensor_entries import Progress, TensorEntry
 
 
@@ -60,12 +60,11 @@ def data_differences(
         tensor, width = found[entry.name], ELEMENT_SIZES.get(entry.type, 1)
         at = count = first = 0
         for chunk in entry.chunks():
-            data = memoryview(bytearray(len(chunk)))
-            tensor.source.read_into(data, tensor.offset + at)
-            is_, wanted = np.frombuffer(data, f"{MARKS[tensor.byte_order]}u{width}"), np.frombuffer(chunk, f"<u{width}")
-            if not np.array_equal(is_, wanted):
-                wrong = np.flatnonzero(is_ != wanted)
-                first = first if count else at // width + int(wrong[0])
+            data = tensor.source.read(tensor.offset + at, len(chunk))
+            if data != chunk or tensor.byte_order == BIG:
+                is_ = np.frombuffer(data, f"{MARKS[tensor.byte_order]}u{width}")
+                wrong = np.flatnonzero(is_ != np.frombuffer(chunk, f"<u{width}"))
+                first = first if count or not len(wrong) else at // width + int(wrong[0])
                 count += len(wrong)
             at += len(chunk)
             if progress:

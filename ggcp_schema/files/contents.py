@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import IO, NamedTuple, Protocol
 
+from ggcp_schema.constructs.streams import CHUNK
 from ggcp_schema.errors import UnfitError
 from ggcp_schema.files.compare import data_differences
 from ggcp_schema.files.json_keys import json_keys
@@ -185,7 +186,7 @@ class Patched:
 def copy(tensor: TensorEntry, file: IO[bytes], progress: Progress | None, inspect: Inspect | None) -> None:
     """Write a tensor's data."""
     _reserve(file, tensor.nbytes)
-    for chunk in tensor.chunks(file.tell()):
+    for chunk in tensor.chunks(file.tell() if tensor.nbytes > CHUNK else 0):
         if inspect:
             inspect(tensor, chunk)
         file.write(chunk)

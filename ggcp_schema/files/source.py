@@ -175,6 +175,9 @@ class Source:
         A yielded chunk is only valid until the next one is requested, because there is only one buffer.
         """
         rows = [Rows(*extent) for extent in extents]
+        if len(rows) == 1 == rows[0].n_rows and 0 < rows[0].size <= min(LEAST, CHUNK):
+            yield memoryview(self.read(rows[0].offset, rows[0].size))
+            return
         buffer = memoryview(bytearray(min(CHUNK, max((extent.buffered for extent in rows), default=0))))
         for extent in rows:
             for chunk in extent.chunks(at):

@@ -182,6 +182,8 @@ def decode(data: memoryview | bytes, type: str, byte_order: str) -> npt.NDArray[
     """
     import numpy as np
 
+    if type == "F32" and byte_order == LITTLE:
+        return np.frombuffer(data, "<f4")
     mark = MARKS[byte_order]
     if type in BLOCKS:
         from gguf import GGMLQuantizationType

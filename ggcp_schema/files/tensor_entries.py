@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 from ggcp_schema.constructs.streams import CHUNK
@@ -61,7 +61,7 @@ class TensorEntry(NamedTuple):
     @property
     def nbytes(self) -> int:
         """The bytes of the data."""
-        return data_size(TYPES[self.type], [*self.shape] or [1])
+        return _nbytes(self.type, self.shape)
 
     @property
     def source_path(self) -> str | None:
@@ -85,6 +85,11 @@ class TensorEntry(NamedTuple):
         if isinstance(self.data, Zeros):
             return ()
         return (self.data.source,) if isinstance(self.data, FileData) else self.data.sources
+
+
+@lru_cache
+def _nbytes(type: str, shape: tuple[int, ...]) -> int:
+    return data_size(TYPES[type], [*shape] or [1])
 
 
 def stored(name: str, tensor: Tensor) -> TensorEntry:

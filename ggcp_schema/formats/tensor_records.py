@@ -33,7 +33,7 @@ def tensor_of_record(
     return Tensor(
         path,
         name,
-        same_shape(*record["ne"]),
+        shape,
         data.offset,
         data.nbytes,
         source,

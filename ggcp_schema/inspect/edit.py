@@ -254,20 +254,25 @@ def _check_result(file: File, place: str, wanted: Sequence[Change]) -> list[Oddi
     """
     with closing(Source(place)) as source:
         try:
-            with open_source(source, file.format, partial=False) as built:
-                for change in wanted:
-                    if not _is_made(built, change, wanted):
-                        raise _refused(f"{change.path} would not have the value {change.value!r:.100} in the result")
+            report = validate(source)
+            built = report.file
+            if report.errors or report.damage:
+                built = open_source(source, file.format, partial=False)
         except MalformedError as error:
             raise _refused(f"{error.path}: expected {error.expected}, found {error.found}") from error
-    with closing(Source(place)) as source, closing(Source(file.path)) as old:
-        before, after = validate(old), validate(source)
-        known = {(error.expected, error.found) for error in before.errors}
-        for problem in after.errors:
-            if (problem.expected, problem.found) not in known:
-                raise _refused(f"{problem.path}: {problem.message}")
-        odd = {warning.message for warning in before.warnings}
-        return [warning for warning in after.warnings if warning.message not in odd]
+        for change in wanted:
+            if not _is_made(built, change, wanted):
+                raise _refused(f"{change.path} would not have the value {change.value!r:.100} in the result")
+    if not (report.errors or report.warnings):
+        return []
+    with closing(Source(file.path)) as old:
+        before = validate(old)
+    known = {(error.expected, error.found) for error in before.errors}
+    for problem in report.errors:
+        if (problem.expected, problem.found) not in known:
+            raise _refused(f"{problem.path}: {problem.message}")
+    odd = {warning.message for warning in before.warnings}
+    return [warning for warning in report.warnings if warning.message not in odd]
 
 
 def _is_made(built: File, change: Change, wanted: Sequence[Change]) -> bool:

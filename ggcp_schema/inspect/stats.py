@@ -158,14 +158,17 @@ def sums(values: Floats) -> Sums:
 
 
 def _exact_sums(values: Floats) -> Sums:
-    finite = values[np.isfinite(values)]
-    nan = int(np.count_nonzero(np.isnan(values)))
+    is_finite = np.isfinite(values)
+    all_finite = np.count_nonzero(is_finite) == len(values)
+    finite = values if all_finite else values[is_finite]
+    nan = 0 if all_finite else int(np.count_nonzero(np.isnan(values)))
     known = len(values), nan, len(values) - len(finite) - nan
     if not len(finite):
         return Sums(*known)
     wide = finite.astype(np.float64)
-    mean = float(wide.mean())
-    return Sums(*known, *_range(finite), mean, float(np.square(wide - mean).sum()), float(np.square(wide).sum()))
+    mean = float(np.add.reduce(wide)) / len(wide)
+    deviations, squares = (float(np.add.reduce(np.square(each))) for each in (wide - mean, wide))
+    return Sums(*known, *_range(finite), mean, deviations, squares)
 
 
 def _range(values: Floats) -> tuple[int, float, float]:

@@ -55,7 +55,6 @@ class Report:
 
     Attributes:
         file: the file, with the values that were parsed.
-        fields: the number of fields that hold bytes, down to single numbers.
         errors: what breaks a rule, by offset; of very many the first ones.
         warnings: what is allowed but unusual, by offset; of very many the first ones.
         damage: the error after which nothing could be read; None if all was read.
@@ -66,7 +65,6 @@ class Report:
 
     file: File
     records: Records
-    fields: int
     errors: Sequence[Problem]
     warnings: Sequence[Oddity]
     more: More
@@ -74,6 +72,11 @@ class Report:
     unsound: Sequence[Unsound] = ()
     data: bool = False
     strict: bool = False
+
+    @property
+    def fields(self) -> int:
+        """The number of fields that hold bytes, down to single numbers."""
+        return count_fields(self.file.root)
 
     @property
     def valid(self) -> bool:
@@ -108,7 +111,6 @@ def validate(source: Source, *, strict: bool = False) -> Report:
     return Report(
         file=parse.file,
         records=Records(rules.checked, rules.expected),
-        fields=count_fields(parse.file.root),
         errors=errors,
         warnings=warnings,
         more=More(errors.more, warnings.more),

@@ -37,6 +37,8 @@ HUGE = {"v": 1e24}  # v is a mean of squares
 SIGN, SIZE = np.uint32(1 << 31), np.uint32((1 << 31) - 1)  # bits of a float32; those of sizes are in their order
 HUGE_WEIGHT = 1e18  # its square is beyond float32 in any sum, so the loss could not have been finite
 M_FADES = 400  # iterations before which no m fades to zero with beta1 = 0.9 while v is not
+HUGE_BITS = {name: np.float32(value).view(np.uint32) for name, value in HUGE.items()}
+HUGE_WEIGHT_BITS = np.float32(HUGE_WEIGHT).view(np.uint32)
 FADED = 1e-25  # the size of values beside a value that has faded to zero is far below this
 FADES = 50_000  # iterations after which the decay may have made the embeddings of unused tokens zero
 SQUARE = np.float32(1e-38)  # far above what underflow takes from v, far below any gradient's square
@@ -109,14 +111,14 @@ class Watch:
                 self._add("negative-v", name, at, values < 0)
                 most = self._keep_peaks(name, at, bits & SIZE)
         else:
-            most = bits.max()
+            most = np.maximum.reduce(bits)
             # LEAST zeros in a row have one at these places, unless they go on in the next values.
             has_runs = np.count_nonzero(bits[::LEAST]) * LEAST < len(bits) or not bits[-1]
             if has_runs and (name == "x" or name in self.state.model):
                 self._add("zeros-in-x" if name == "x" else "zeros-in-weights", name, at, values == 0)
-        limit = np.float32(HUGE.get(name, HUGE_WEIGHT))
-        if most <= limit.view(np.uint32):
+        if most <= HUGE_BITS.get(name, HUGE_WEIGHT_BITS):
             return True
+        limit = np.float32(HUGE.get(name, HUGE_WEIGHT))
         finite = np.isfinite(values)
         self._add("not-finite", name, at, ~finite)
         self._add("huge", name, at, finite & (np.abs(values) > limit))

@@ -231,6 +231,9 @@ class _Inspection:
         name = self.names.get(data.path)
         if name is None or data.source is not self.plan.file.source:
             return None
+        start = self.watch.state.tensor(name).offset
+        if len(data.extents) == 1 and data.extents[0][1:] in {(nbytes,), (nbytes, 1, 0)}:
+            return name, (data.extents[0][0] - start) // 4
         if self.entry is not entry or not self.extents:
             self.entry, self.extents, self.done = entry, [Rows(*extent) for extent in data.extents][::-1], 0
         extent, at = self.extents[-1], self.done
@@ -240,7 +243,7 @@ class _Inspection:
             self.done = 0
         if extent.n_rows > 1:  # the rows of heads that are exchanged would be looked at one at a time
             return None
-        return name, (extent.offset + at - self.watch.state.tensor(name).offset) // 4
+        return name, (extent.offset + at - start) // 4
 
     def __call__(self, entry: TensorEntry, chunk: memoryview) -> None:
         import numpy as np

@@ -4,7 +4,7 @@ import struct
 from array import array
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import islice, pairwise
 from math import inf
 from operator import lt
@@ -111,7 +111,8 @@ class Extents(Sequence[tuple[int, Any]]):
     def __init__(self, gguf: Mapping[str, Any], end: int | None = None) -> None:
         start, infos = gguf["data_start"], gguf["tensor_infos"]
         self.begins = column([start + offset for offset in each(infos, "offset")])
-        self._sizes = column(list(map(_size, each(infos, "type"), each(infos, "dimensions"))))
+        kinds = zip(each(infos, "type"), each(infos, "dimensions"))
+        self._sizes = column([_size(number, *lengths) for number, lengths in kinds])
         self._end = end
 
     def __len__(self) -> int:
@@ -132,12 +133,13 @@ class Extents(Sequence[tuple[int, Any]]):
 
 def size_of(info: Mapping[str, Any]) -> int:
     """Return the size of a tensor's data; -1 if its type is not known."""
-    return _size(info["type"], info["dimensions"])
+    return _size(info["type"], *info["dimensions"])
 
 
-def _size(number: int, dimensions: list[int]) -> int:
+@lru_cache
+def _size(number: int, *dimensions: int) -> int:
     kind = GGML_TYPES.get(number)
-    return -1 if kind is None else data_size(kind, dimensions or [1])
+    return -1 if kind is None else data_size(kind, [*dimensions] or [1])
 
 
 def in_order(found: Extents) -> Sequence[int]:

@@ -183,6 +183,9 @@ class GgufFile(File):
     def _places(self) -> dict[str, int]:
         """The indices of the tensors in `tensor_data`, by name."""
         infos = self.container.get("tensor_infos") or ()
+        if self.damage is None:
+            found = list(each(infos, "name"))
+            return {found[info]: index for index, info in enumerate(self._order)}
         return {infos[info]["name"]: index for index, info in enumerate(self._order) if "name" in infos[info]}
 
     def _steps(self, name: str) -> Steps | None:
