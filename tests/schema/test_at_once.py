@@ -1,0 +1,58 @@
+"""Records that are read at once are what the parse of their fields gives, also in damaged files."""
+
+from __future__ import annotations
+
+import io
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ggcp_schema.constructs import ErrorLog, Extent, FieldError, Struct, root_field
+from ggcp_schema.schema import gguf, tensor
+from ggcp_schema.schema.checkpoint import CHECKPOINT
+from tests.helpers import FIXTURES
+
+
+def plain(value: Any) -> Any:
+    """Return parsed values with the classes and the order of their records, and the places of their data."""
+    if isinstance(value, dict):
+        return type(value), [(name, plain(item)) for name, item in value.items()]
+    if isinstance(value, Extent):
+        return value.offset, value.nbytes
+    return [plain(item) for item in value] if isinstance(value, list) else repr(value)
+
+
+def parsed(schema: Struct, data: bytes) -> Any:
+    """Return what a tolerant parse finds: the values, the errors, and the error that ended it."""
+    log, end = ErrorLog(), None
+    try:
+        values = schema.parse_stream(io.BytesIO(data), errors=log)
+    except FieldError as error:
+        values, end = error.partial, (str(error), error.steps, error.missing)
+    return plain(values), end, [(str(error), error.steps) for error in log.errors]
+
+
+def damaged(schema: Struct, data: bytes) -> list[bytes]:
+    """Return the data whole, cut, with a changed byte, with bytes taken out, and with bytes put in."""
+    fields = [field.offset for field in root_field(schema, schema.parse(data)).leaves() if field.type != "data"]
+    choose, made = random.Random(0), [data]
+    for _ in range(150):
+        at = min(choose.choice(fields) + choose.randrange(4), len(data) - 1)
+        changed = data[:at] + bytes([data[at] ^ 1 << choose.randrange(8)]) + data[at + 1 :]
+        made += [data[:at], changed, data[:at] + data[at + choose.randrange(40) :], data[:at] + b"\1\0" + data[at:]]
+    return made
+
+
+@pytest.mark.parametrize("path", ["twin-adam.v0.ggcp", "twin-lbfgs.v1.ggcp", "vocab.gguf", "lora/base.gguf"], ids=str)
+def test_it_is_the_same(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = (FIXTURES / Path(path)).read_bytes()
+    schema = gguf.GGUF if path.endswith("gguf") else CHECKPOINT
+    files = damaged(schema, data)
+    found = [parsed(schema, each) for each in files]
+    monkeypatch.setattr(tensor.Tensor, "_usual", lambda *args: None)
+    for kind in (gguf.TensorInfo, gguf.TensorData):
+        monkeypatch.setattr(kind, "_parse", Struct._parse)
+    for each, values in zip(files, found, strict=True):
+        assert parsed(schema, each) == values
