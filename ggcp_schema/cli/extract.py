@@ -269,14 +269,13 @@ def write_safetensors(place: str, items: Sequence[Listed], values_of: Values) ->
         data = Computed(lambda: (values.astype(item.tensor.dtype, copy=False).data for values in values_of(item)))
         return TensorEntry(name, item.tensor.shape, data, kind)
 
-    content = Safetensors({"format": "np", "source": source}, [entry(*each) for each in named.items()])
-    content.write(place)
+    Safetensors({"format": "np", "source": source}, [entry(*each) for each in named.items()]).write(place)
     try:
         with safe_open(place, framework="np") as written:
             found = {name: tuple(written.get_slice(name).get_shape()) for name in written.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise FileError(f"verification failed: {error}", "The output was discarded.") from error
-    if found != {tensor.name: tensor.shape[::-1] for tensor in content.tensors}:
+    if found != {name: item.tensor.shape[::-1] for name, item in named.items()}:
         raise FileError("verification failed: the written file lists different tensors", "The output was discarded.")
 
 

@@ -22,12 +22,12 @@ TensorInfo = tuple[str, str, tuple[int, ...]]
 
 def header(tensors: Iterable[TensorInfo], metadata: Mapping[str, str]) -> bytes:
     """Return what precedes the data in the file, in which that of the tensors follows each other in this order."""
-    entries: dict[str, object] = {"__metadata__": dict(metadata)}
-    end = 0
+    entries, end = [f'"__metadata__": {json.dumps(dict(metadata))}'], 0
     for name, dtype, shape in tensors:
         start, end = end, end + prod(shape) * DTYPES[dtype]
-        entries[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
-    text = json.dumps(entries).encode()
+        entry = f'"dtype": "{dtype}", "shape": {list(shape)}, "data_offsets": [{start}, {end}]'
+        entries.append(f"{json.dumps(name)}: {{{entry}}}")
+    text = f"{{{', '.join(entries)}}}".encode()
     text += b" " * (-len(text) % ALIGNMENT)
     return len(text).to_bytes(8, "little") + text
 

@@ -211,7 +211,7 @@ def examine_tensor(tensor: Tensor, parts: tuple[Tensor, Tensor] | None, report: 
                 used = (v > 0) & np.isfinite(v) & np.isfinite(m)
                 ratios.add(sums(np.asarray(m[used] / np.sqrt(v[used]), np.float32)))
         report(None)
-    nan, inf = (sum(getattr(each, kind) for each in (weights, first, second)) for kind in ("nan", "inf"))
+    nan, inf = weights.nan + first.nan + second.nan, weights.inf + first.inf + second.inf
     largest = max(-weights.min, weights.max) if weights.finite else None
     if parts is None:
         return Health(tensor, _rms(weights), nan, inf, largest=largest)
