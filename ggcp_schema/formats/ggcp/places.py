@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain
+from itertools import chain, islice
 from math import prod
 from typing import Any
 
@@ -293,19 +293,19 @@ def _proven_shift(
     index: int,
 ) -> int | None:
     """Return by how many bytes the data of a record is moved, if it is proven that all of it is there."""
-    later, file = joints[index + 1 :], joints[index].file
-    known = [shift for shift, joint in zip(shifts[index + 1 :], later, strict=True) if shift is not None]
-    zeros = bool(later) and later[0].is_null  # which may be found at several places
-    candidates: set[int] = {before[index], *known[: 1 + zeros], *(tails if len(later) <= zeros or not known else ())}
-    record = joints[index].record
+    file, record, later = joints[index].file, joints[index].record, range(index + 1, len(joints))
+    following = joints[index + 1] if later else None
+    zeros = following is not None and following.is_null  # which may be found at several places
+    known = [*islice((shift for at in later if (shift := shifts[at]) is not None), 1 + zeros)]
+    candidates: set[int] = {before[index], *known, *(tails if len(later) <= zeros or not known else ())}
     for shift in candidates:
         others = candidates - {shift}
-        if later:
-            follows = later[0].begins(shift, others, record.end - record.data)
+        if following is not None:
+            follows = following.begins(shift, others, record.end - record.data)
             if zeros and len(later) > 1 and shifts[index + 2] is None:  # all may be a hole
                 last = record.end + shift
                 follows = follows and file.read(last - 1, last) != b"\0"
-            if others and all(joint.is_null for joint in later):
+            if others and all(joints[at].is_null for at in later):
                 follows = follows or (shift in tails and not tails & others)
         else:
             follows = shift in tails and not tails & others
