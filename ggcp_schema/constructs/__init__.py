@@ -50,7 +50,7 @@ from ggcp_schema.constructs.numbers import (
     NaN,
     number,
 )
-from ggcp_schema.constructs.records import Array, EitherOrder, GreedyRange, Struct
+from ggcp_schema.constructs.records import Array, AtOnce, EitherOrder, GreedyRange, Struct
 from ggcp_schema.constructs.shown import Record
 from ggcp_schema.constructs.streams import SMALL, position, stream_end
 from ggcp_schema.constructs.tree import Field, kind_of, root_field

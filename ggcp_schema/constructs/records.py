@@ -19,6 +19,7 @@ from ggcp_schema.constructs.streams import SMALL, position, stream_end
 
 # What construct's classes and the functions of a schema raise; a FieldError of it has the path and the offset.
 FOREIGN = (ConstructError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError)
+AtOnce = Callable[[IO[bytes], Container, int], Container | None]
 MANY = 10_000  # records, above which an array keeps them as `Records`
 
 
@@ -70,7 +71,8 @@ class Struct(Described, construct.Struct):
     building. construct's `parsed` hooks and path strings are skipped, because they take longer than the parsing itself.
 
     With `root` the Struct is the `_root` of the expressions in it, also where it is a field of another Struct.
-    `type_name` is its name in the reference.
+    `type_name` is its name in the reference. `at_once` reads a record from the stream, in a context, from the offset
+    where the stream is; if it returns None, the fields are parsed one after the other.
 
     Attributes:
         record: the class of the containers.
@@ -78,9 +80,11 @@ class Struct(Described, construct.Struct):
 
     record: type[Container] = Record
 
-    def __init__(self, *subcons: Construct, root: bool = False, type_name: str | None = None) -> None:
+    def __init__(
+        self, *subcons: Construct, root: bool = False, type_name: str | None = None, at_once: AtOnce | None = None
+    ) -> None:
         super().__init__(*subcons)
-        self.is_root, self.type_name = root, type_name
+        self.is_root, self.type_name, self.at_once = root, type_name, at_once
         self.fields: list[tuple[str | None, Construct]] = [(field.name, unwrap(field)) for field in self.subcons]
         self._least = sum(sizes_of(field).least for _, field in self.fields)
 
@@ -104,10 +108,16 @@ class Struct(Described, construct.Struct):
         self._build(obj, stream, outermost(params), "")
 
     def _parse(self, stream: IO[bytes], context: Container, path: str, kept: Container | None = None) -> Container:
+        here = position(stream)
+        if self.at_once is not None and kept is None:
+            record = self.at_once(stream, context, here)
+            if record is not None:
+                return record
+            stream.seek(here)
         scope = new_scope(self, stream, context)
         obj, fields = kept, self.fields
         if obj is None:
-            obj = self.record(_offset=position(stream))
+            obj = self.record(_offset=here)
         else:
             scope.update(obj)
             fields = fields[1 + max(index for index, (name, _) in enumerate(fields) if name in obj) :]

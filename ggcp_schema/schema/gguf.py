@@ -1,6 +1,5 @@
 """The GGUF file, versions 1 to 3, in either byte order. The fields are named as in GGUF's specification."""
 
-import struct
 from array import array
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
@@ -10,35 +9,29 @@ from math import inf
 from operator import lt
 from typing import Any
 
-from construct import ListContainer
-
 from ggcp_schema.constructs import (
-    SMALL,
     Array,
     Computed,
     Const,
     EitherOrder,
     Error,
-    Extent,
     Flag,
     If,
     LazyArray,
     OneOf,
-    Origin,
     Padding,
     PascalString,
     Payload,
-    Record,
     Struct,
     Switch,
     column,
     each,
     kaitai,
     number,
-    position,
     stream_end,
     this,
 )
+from ggcp_schema.schema import at_once
 from ggcp_schema.schema.ggml import GGML_TYPES, data_size, kaitai_size, names_of
 from ggcp_schema.schema.trailing import TRAILING, given_size
 
@@ -203,54 +196,6 @@ def tensor_nbytes(tensor):
     return given_size(tensor["data"]) if end is None else max(0, end - tensor["_io"].tell())
 
 
-class TensorInfo(Struct):
-    """The header of a tensor, of which there may be very many: one without faults is read at once."""
-
-    def __init__(self, *fields, type_name):
-        super().__init__(*fields, type_name=type_name)
-        mark, count = dict(self.fields)["name"].lengthfield.fmtstr
-        self.length, self.number = struct.Struct(mark + count), struct.Struct(mark + "L")
-        self.rests = [struct.Struct(f"{mark}{n}{count}LQ") for n in range(MAX_DIMS + 1)]
-
-    def _parse(self, stream, context, path, kept=None):
-        here = position(stream)
-        try:
-            (length,) = self.length.unpack(stream.read(self.length.size))
-            name = stream.read(min(length, SMALL))
-            (n_dims,) = self.number.unpack(stream.read(self.number.size))
-            rest = self.rests[n_dims]
-            *dimensions, kind, offset = rest.unpack(stream.read(rest.size))
-        except (struct.error, IndexError):
-            length, name = 1, b""
-        if len(name) != length:
-            stream.seek(here)
-            return super()._parse(stream, context, path, kept)
-        return Record(
-            _offset=here,
-            name=name.decode("utf-8", "surrogateescape"),
-            n_dimensions=n_dims,
-            dimensions=ListContainer(dimensions),
-            type=kind,
-            offset=offset,
-            _size=self.length.size + length + self.number.size + rest.size,
-        )
-
-
-class TensorData(Struct):
-    """The padding before a tensor's data, and the data: skipped at once if nothing is wrong with them."""
-
-    def _parse(self, stream, context, path, kept=None):
-        here, root = position(stream), context["_root"]
-        begin, end = root["_extents"][root["_order"][context["_index"]]] if "_extents" in root else (0, None)
-        start = max(begin, here)
-        if end is None or start - here > SMALL or max(start, end) > stream_end(stream, context):
-            return super()._parse(stream, context, path, kept)
-        padding, size = stream.read(start - here), max(0, end - start)
-        stream.seek(start + size)
-        data = Extent(start, size, Origin.of(stream, context))
-        return Record(_offset=here, padding=padding, data=data, _size=start + size - here)
-
-
 def gguf(order, size="u64", versions=VERSIONS):
     """Return the page of a file whose numbers have a byte order, `LITTLE` or `BIG`.
 
@@ -290,19 +235,21 @@ def gguf(order, size="u64", versions=VERSIONS):
         type_name="metadata_kv",
     )
 
-    tensor_info = TensorInfo(
+    tensor_info = Struct(
         "name" / key,
         "n_dimensions" / OneOf(u32, range(MAX_DIMS + 1)),
         "dimensions" / Array(this.n_dimensions, count) * "in ggml order: the first is the fastest-varying",
         "type" / OneOf(u32, names_of(GGML_TYPES), others=True) * "ggml type",
         "offset" / u64 * "of the data, from the end of the padding; a multiple of the alignment",
         type_name="tensor_info",
+        at_once=at_once.tensor_info(count.fmtstr, MAX_DIMS),
     )
 
-    tensor_data = TensorData(
+    tensor_data = Struct(
         "padding" / Padding(until=tensor_offset),
         "data" / Payload(tensor_nbytes, types=GGML_TYPES),
         type_name="tensor_data",
+        at_once=at_once.tensor_data,
     )
 
     return Struct(

@@ -1,14 +1,11 @@
 """The tensor record: a header, padding up to a multiple of 32 of the file offset, and the data."""
 
-import struct
 from collections.abc import Mapping
-from math import prod
 from typing import IO, Any, NamedTuple
 
 from construct import Container, ListContainer
 
 from ggcp_schema.constructs import (
-    SMALL,
     Array,
     Chars,
     Const,
@@ -25,17 +22,16 @@ from ggcp_schema.constructs import (
     compiled,
     count_bytes,
     expression_tree,
-    position,
     prod_,
     stream_end,
     this,
 )
+from ggcp_schema.schema import at_once
 
 ALIGNMENT = 32
 MAX_DIMS = 4
 NAME_LENGTHS = range(1 << 16)  # ggml's names have fewer than 64 bytes; the limit keeps a wrong length out of the memory
 F32 = {0: "F32"}
-ZEROS = [bytes(n) for n in range(ALIGNMENT)]
 
 
 class Place(NamedTuple):
@@ -75,7 +71,7 @@ class Placed(Struct):
         """Parse the record; with the parameter `places`, read it from the next place instead."""
         place: Place | None = next(context["_params"].get("places", iter(())), None)
         if place is None:
-            return self._usual(stream, context) or super()._parse(stream, context, path, kept)
+            return super()._parse(stream, context, path, kept)
         n_dims, size = len(place.shape), stream_end(stream, context)
         if place.start + len(place.header) > size:
             stream.seek(min(place.start, size))
@@ -100,10 +96,6 @@ class Placed(Struct):
             record["_size"] = data.offset + data.nbytes - place.start
         stream.seek(min(place.stop, size))
         return record
-
-    def _usual(self, stream: IO[bytes], context: Container) -> Container | None:
-        """Return a record without faults, read at once; None, and nothing is read, if it is to be parsed by fields."""
-        return None
 
 
 # The fields of which each tensor has the same.
@@ -130,7 +122,6 @@ class Tensor(Placed):
     def __init__(self, *shape: Any, null_if_zero: bool = False) -> None:
         self.shape, self.null_if_zero = shape, null_if_zero
         self.shape_of = [compiled(length) for length in shape]
-        self.header = struct.Struct(f"<{3 + len(shape)}I")
         n_dims = Const(shape[0] != 0 if null_if_zero else len(shape), Int32ul, tolerable=range(MAX_DIMS + 1))
         length = Switch(this._index, {i: Const(n, Int32ul) for i, n in enumerate(shape)}, default=Int32ul)
         super().__init__(
@@ -143,6 +134,7 @@ class Tensor(Placed):
             * "shape in ggml order: the first number is the fastest-varying",
             *AFTER_SHAPE,
             type_name="tensor",
+            at_once=at_once.tensor_record(TensorRecord, self.shape_of, ALIGNMENT, F32) if shape else None,
         )
 
     def reference(self) -> Node:
@@ -154,31 +146,6 @@ class Tensor(Placed):
         """Return the shape that the record must have in a context, which holds earlier fields; `[]` for a NULL."""
         shape = [int(length(context)) for length in self.shape_of]
         return [] if self.null_if_zero and shape == [0] else shape
-
-    def _usual(self, stream: IO[bytes], context: Container) -> Container | None:
-        here, scope = position(stream), {"_": context, "_root": context.get("_root")}
-        shape, head = [length(scope) for length in self.shape_of], stream.read(self.header.size)
-        if shape and len(head) == self.header.size:
-            n_dims, name_len, type_, *ne = self.header.unpack(head)
-            end = here + len(head) + name_len
-            start, size = end + -end % ALIGNMENT, 4 * prod(ne)
-            is_usual = ne == shape and n_dims == len(shape) and type_ == 0 and name_len <= SMALL and 0 not in ne
-            if is_usual and start + size <= stream_end(stream, context):
-                name, padding, zeros = stream.read(name_len), stream.read(start - end), ZEROS[start - end]
-                stream.seek(start + size)
-                return TensorRecord(
-                    _offset=here,
-                    n_dims=n_dims,
-                    name_len=name_len,
-                    type=type_,
-                    ne=ListContainer(ne),
-                    name=name,
-                    padding=zeros if padding == zeros else padding,  # once in the memory
-                    data=Extent(start, size, Origin.of(stream, context)),
-                    _size=start + size - here,
-                )
-        stream.seek(here)
-        return None
 
 
 TENSOR = Tensor()
