@@ -191,6 +191,15 @@ class Overview(Pane):
         yield Static(id="facts")
 
     def show(self, field: Field | None) -> None:
+        state = (id(self.document.summary), self.document.problem)
+        if state != self.subject:
+            self.subject = state
+            self._fill()
+        if field is not None:
+            self.query_one(FileMap).place(field.offset)
+
+    def _fill(self) -> None:
+        """Show what is known by now."""
         summary, chart = self.document.summary, self.query_one(Sparkline)
         for each in self.children:
             each.display = each.id == "facts" or (summary is not None and each is not chart)
@@ -208,8 +217,6 @@ class Overview(Pane):
             chart.data = [] if losses is None else [loss for loss in losses.past if math.isfinite(loss)]
             chart.display = len(chart.data) > 1
         self.query_one("#facts", Static).update(words)
-        if field is not None:
-            self.query_one(FileMap).place(field.offset)
 
     def text(self) -> RenderableType:
         """Return the legend of the map: the uses of the bytes with their sizes."""
