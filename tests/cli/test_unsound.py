@@ -88,11 +88,8 @@ def test_of_an_unsound_state_the_remedy_is_a_fresh_optimizer(half_of_v: Path, tm
     (note,) = (line for line in lines if line.startswith("note: optimizer.state.v"))
     assert note.endswith(" more places")
     command = shlex.split(lines[-1].partition(": ")[2])
-    assert (
-        run_cli(*command[1:], "--strict", cwd=tmp_path, check=True)
-        .stdout.splitlines()[-1]
-        .startswith("resume with llama.cpp")
-    )
+    result = run_cli(*command[1:], "--strict", cwd=tmp_path, check=True)
+    assert result.stdout.splitlines()[-1].startswith("resume with llama.cpp")
     assert "Use --fresh-optimizer" in run_cli("convert", half_of_v, tmp_path / "no.gguf", "--strict").stderr
 
 
