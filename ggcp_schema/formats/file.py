@@ -155,7 +155,14 @@ class File:
     @cached_property
     def tensors(self) -> Tensors:
         """All tensors by path, in file order; those after the damage are missing."""
-        return Tensors((tensor.path, tensor) for tensor in self._tensors())
+        end = self.proven_end
+        return Tensors((one.path, one) for one in self._tensors() if one.offset + one.nbytes <= end)
+
+    @cached_property
+    def proven_end(self) -> int:
+        """Where the bytes end that are proven: where zeros up to the end begin, if the damage lies in them."""
+        zeros = self.size if self.damage is None else self.source.zeros_at_end()
+        return zeros if self.damage is not None and zeros < self.damage.offset + LONGEST_NAME else self.size
 
     def _tensors(self) -> Iterator[Tensor]:
         return iter(())

@@ -36,6 +36,20 @@ def test_a_sample_of_damage(name: str) -> None:
     assert sum(result.startswith("lost") for result in found) < 2  # by a byte inserted after the last tensor
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_sample_of_damage_of_other_sizes(name: str) -> None:
+    """Several bytes that were inserted or lost, also at the edge of a header; zeros up to the end; the end cut off."""
+    whole, chance = Whole(FIXTURES / name), random.Random(name)
+    size, runs = len(whole.data), [(kind, size) for kind in ("inserted", "removed") for size in (4, 8, 10, 13)]
+    damages = [Damage(kind, n, at) for kind, n in runs for at in chance.sample(whole.at_headers(n)[:-n], 8)]
+    damages += [Damage(kind, n, at) for kind, n in runs for at in chance.sample(range(size - 999, size - n), 3)]
+    for offset in [*chance.sample(range(100, size), 16), *chance.sample(whole.at_edges(0), 16)]:
+        damages += [Damage("zeros", size - offset, offset), Damage("removed", size - offset, offset)]
+    found = [(damage, result) for damage in damages for result in check(Damaged(whole, damage))]
+    assert not [one for one in found if one[1].startswith("WRONG")]
+    assert [result for _, result in found].count("recovered") > 700
+
+
 @pytest.mark.parametrize("name", ["truth/jan24-D.gguf", "lora/base.gguf"])
 def test_a_sample_of_damage_in_gguf(name: str) -> None:
     """The order of the others tells the headers in a hole, unless it goes on in the data; none is in a wrong place."""

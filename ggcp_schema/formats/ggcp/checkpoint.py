@@ -14,12 +14,13 @@ from ggcp_schema.constructs import Field, FieldError, Steps, counted, nodes
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import File, Format, Recovered
+from ggcp_schema.formats.ggcp.extent import state_schemas
 from ggcp_schema.formats.ggcp.oddities import oddities
 from ggcp_schema.formats.paths import parse_path
 from ggcp_schema.formats.rules import Finding
 from ggcp_schema.formats.tensor_records import tensor_of, tensor_of_record
 from ggcp_schema.llama.keys import paths_by_key
-from ggcp_schema.llama.names import field_path, is_optimizer, tensor_name
+from ggcp_schema.llama.names import STATE, field_path, is_optimizer, tensor_name
 from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, Order
 from ggcp_schema.schema.checkpoint import CHECKPOINT
 
@@ -54,9 +55,15 @@ class Checkpoint(File):
     def _whole(self, name: str) -> Container:
         """Return a record that is whole. Raises the damage if it is not."""
         value: Container = self._value(name)
-        if self.damage is not None and not _is_whole(value):
+        if self.damage is not None and not self._is_whole(value):
             raise self.damage.again()
         return value
+
+    def _is_whole(self, record: Container) -> bool:
+        """Return True if a record was parsed to its end, and all records in it, and is not of zeros at the end."""
+        within = (value for value in record.values() if isinstance(value, Container))
+        is_proven = "_size" in record and record["_offset"] + record["_size"] <= self.proven_end
+        return is_proven and all(map(self._is_whole, within))
 
     @property
     def version(self) -> int:
@@ -107,7 +114,7 @@ class Checkpoint(File):
 
         return Layers(
             record_of(Layer, record, f"layers[{index}]", self.source)
-            for index, record in enumerate(takewhile(_is_whole, self._value("layers")))
+            for index, record in enumerate(takewhile(self._is_whole, self._value("layers")))
         )
 
     @cached_property
@@ -134,7 +141,7 @@ class Checkpoint(File):
         return self.optimizer.lbfgs_m
 
     def _tensors(self) -> Iterator[Tensor]:
-        return tensors_in(self.container, self.source)
+        return tensors_in(self)
 
     @property
     def n_params(self) -> int:
@@ -346,16 +353,16 @@ def tensor_records(container: Container, path: str = "") -> Iterator[tuple[str, 
             yield from tensor_records(value, f"{path}{name}.")
 
 
-def tensors_in(container: Container, source: Source) -> Iterator[Tensor]:
-    """Yield the tensors whose records are whole among the parsed values, in file order."""
-    for path, record in tensor_records(container):
-        if "_size" in record:
-            yield tensor_of_record(record, path, source)
+def tensors_in(file: File) -> Iterator[Tensor]:
+    """Yield the tensors whose records are whole among the parsed values, in file order.
 
-
-def _is_whole(record: Container) -> bool:
-    """Return True if a record was parsed to its end, and all records in it."""
-    return "_size" in record and all(_is_whole(value) for value in record.values() if isinstance(value, Container))
+    Those of an optimizer whose type is not proven are left out of a damaged file: they may have other names.
+    """
+    optimizer = file.container.get("optimizer") or {}
+    is_named = file.damage is None or "type" not in optimizer or len(state_schemas(optimizer)) == 1
+    for path, record in tensor_records(file.container):
+        if "_size" in record and (is_named or not path.startswith(STATE)):
+            yield tensor_of_record(record, path, file.source)
 
 
 def is_record(value: Any) -> bool:

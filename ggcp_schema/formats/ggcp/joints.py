@@ -7,6 +7,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 
 from ggcp_schema.files.source import Source
@@ -31,6 +32,11 @@ class Bytes:
         self.source, self.size, self._left = source, source.size, searched
         self._names = array("Q")  # the places of NAMED, as far as they were looked for
         self._widest: dict[bytes, tuple[int, int]] = {}  # the longest search for a pattern: from where, and to where
+
+    @cached_property
+    def zeros(self) -> int:
+        """Where the zeros at the end of the file begin; its size if there are few."""
+        return self.source.zeros_at_end()
 
     def read(self, start: int, stop: int) -> bytes:
         """Return the bytes from `start` to `stop` that the file has."""
@@ -129,8 +135,10 @@ class Joint:
         return [index for index, (one, other, known) in enumerate(triples) if known and one != other]
 
     def matches(self, shift: int) -> bool:
-        """Return True if all bytes but the padding are as expected."""
+        """Return True if all bytes but the padding are as expected. Zeros in zeros up to the end are of no header."""
         header = len(self.expected) - self.padding
+        if self.is_null and self.start + shift >= self.file.zeros:
+            return False
         if len(self.found(shift)) < header:
             return False
         return all(index >= header for index in self.wrong(shift))
@@ -143,9 +151,11 @@ class Joint:
         wrong = self.wrong(shift)
         if not self.expected:  # of a header that is not known
             return False
-        if self.matches(shift) or not wrong:
-            if self.is_null and any(map(self.matches, others)):
-                return any(self.explains(shift, other) for other in others)
+        is_moved_within = any(self._is_moved_after_start(shift, other) for other in others)
+        is_found = self.matches(shift) or not wrong
+        if any(map(self.matches, others)) and (self.is_null or not is_found):  # what agrees here too, agrees by chance
+            return is_moved_within
+        if is_found:
             return self.start + shift <= self.file.size
         first = self._edge(shift, wrong[0], -1)
         fill = self._fill(wrong, shift)
@@ -154,7 +164,7 @@ class Joint:
             return (before + self.found(shift)[: wrong[0]]).strip(fill) != b""
         if not others and wrong[-1] - wrong[0] < EVIDENCE and self._are_numbers(shift, -min(size, BESIDE), 0):
             return True
-        return self._tells(0, first, bool(others)) or any(self.explains(shift, other) for other in others)
+        return is_moved_within or self._tells(0, first, bool(others))
 
     def ends(self, shift: int, others: set[int]) -> bool:
         """Return True if it is proven that the data after the joint begins where it ends."""
@@ -171,7 +181,7 @@ class Joint:
         if not others and wrong[-1] - wrong[0] < EVIDENCE and self._are_numbers(shift, len(self.expected), BESIDE):
             return True
         return self._tells(last, len(self.expected), bool(others)) or any(
-            self.explains(other, shift) for other in others
+            self._is_moved_before_end(other, shift) for other in others
         )
 
     def _edge(self, shift: int, index: int, step: int) -> int:
@@ -196,17 +206,29 @@ class Joint:
         return hole[:1] if len(hole) >= FILL and not hole.strip(hole[:1]) else None
 
     def _tells(self, start: int, stop: int, doubtful: bool) -> bool:
-        """Return True if bytes that are as expected are enough to tell a place; zeros are found at many."""
+        """Return True if bytes that are as expected are enough to tell a place; a number is found at many."""
         known = [byte for byte, known in zip(self.expected[start:stop], self.mask[start:stop], strict=True) if known]
-        return len(known) >= EVIDENCE and (not doubtful or any(known))
+        return len(known) >= EVIDENCE * (1 + doubtful) and (not doubtful or any(known))
 
-    def explains(self, before: int, after: int) -> bool:
-        """Return True if bytes that were inserted or lost inside of the joint explain all that is wrong with it.
+    def moves(self, before: int, after: int) -> range:
+        """Return where bytes may have been inserted or lost, from the joint's start on, if its parts have these shifts.
 
-        Its parts have these two shifts.
+        Bytes beside that place may be right by chance, so that it is a range, which may begin before the joint and end
+        after it. It is empty if there is no such place.
         """
-        wrong = self.wrong(before), self.wrong(after)
-        return all(wrong) and wrong[1][-1] + 1 - wrong[0][0] <= max(0, before - after)
+        wrong, later, lost = self.wrong(before), self.wrong(after), max(0, before - after)
+        if not wrong and not later:
+            return range(0)
+        first = later[-1] + 1 - lost if later else -1 - lost
+        return range(first, wrong[0] + 1 if wrong else len(self.expected) + 2)
+
+    def _is_moved_after_start(self, before: int, after: int) -> bool:
+        moves = self.moves(before, after)
+        return bool(moves) and moves[0] >= 0
+
+    def _is_moved_before_end(self, before: int, after: int) -> bool:
+        moves = self.moves(before, after)
+        return bool(moves) and moves[-1] + max(0, before - after) <= len(self.expected)
 
 
 def joint_of(record: Record, file: Bytes) -> Joint:

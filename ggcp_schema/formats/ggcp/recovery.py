@@ -8,7 +8,7 @@ from construct import Container
 
 from ggcp_schema.constructs import ErrorLog, Extent, Field, FieldError, Struct, count_bytes, root_field
 from ggcp_schema.files.source import Source
-from ggcp_schema.formats.file import Recovered
+from ggcp_schema.formats.file import Recovered, until
 from ggcp_schema.formats.ggcp.headers import COUNTS, Kind
 from ggcp_schema.formats.ggcp.joints import Bytes
 from ggcp_schema.formats.ggcp.places import SEARCHED_FIRST, Places, find_places
@@ -47,7 +47,8 @@ def doubt(source: Source, checkpoint: Container) -> FieldError | None:
     optimizer = checkpoint["optimizer"]
     size = 24 if "lmal" in optimizer["state"] else 12
     is_certain = optimizer["inference"] is None or optimizer["inference"].confirmed
-    if is_certain and is_certain_end(Bytes(source), trailing.offset - size, size):
+    ends = (is_certain_end(Bytes(source), end - size, size) for end in (trailing.offset, source.size))
+    if is_certain and [*ends] == [True, False]:
         return None
     return may_belong_before(checkpoint)
 
@@ -61,11 +62,16 @@ def is_proven(source: Source, kind: Kind) -> bool:
 def recover(source: Source, error: FieldError, kind: Kind) -> Recovered | None:
     """Return what can be read of a checkpoint whose parse ended with an error; None if that is no more."""
     places = find_places(source, kind)
-    if places is None or not (places.wrong or places.moved):
+    if places is None:
         return None
     state = places.state
+    is_end_odd = state is not None and not state.tails
+    if not places.wrong and not places.moved and not is_end_odd:
+        is_unproven = state is None and error.missing is None and "state" in error.partial.get("optimizer", ())
+        return _without_state(error) if is_unproven else None
     is_followed = state and any(state.end + state.block.tail + shift <= source.size for shift in state.tails)
-    if error.missing is not None and not places.moved and not is_followed and places.last < error.offset:
+    is_at_end = not places.moved and not is_followed and places.last < error.offset
+    if error.missing is not None and is_at_end and not is_end_odd:
         return None  # the file ends too early
     values = {0: places.head[: COUNTS.start], COUNTS.stop: places.head[COUNTS.stop :], **places.values}
     params: dict[str, Any] = {"n_ff": places.n_ff}
@@ -81,6 +87,8 @@ def recover(source: Source, error: FieldError, kind: Kind) -> Recovered | None:
     if places.is_head_moved or places.is_head_lost:
         container.update(dict.fromkeys(TRAINED))
     optimizer = container.get("optimizer")
+    if state is None and optimizer is not None:
+        return _without_optimizer(found)
     if places.is_optimizer_lost and optimizer:
         optimizer.update({"iter": None, "just_initialized": None})
         optimizer.pop("_size", None)
@@ -88,6 +96,23 @@ def recover(source: Source, error: FieldError, kind: Kind) -> Recovered | None:
         optimizer.update({"version": None, "layout": None})
         optimizer.pop("_size", None)
     return found
+
+
+def _without_state(error: FieldError) -> Recovered:
+    """Return what was read before the optimizer's state, the names of whose tensors are not proven."""
+    optimizer = until(error.partial["optimizer"], "inference")
+    return Recovered(Container(error.partial, optimizer=optimizer), [error], error)
+
+
+def _without_optimizer(found: Recovered) -> Recovered:
+    """Return what was read before the optimizer, of which nothing is proven: what is there may be of anything else."""
+    offset = found.container["optimizer"]["_offset"]
+    error = next((one for one in found.errors if one.offset >= offset), found.damage)
+    if error is None:
+        error = FieldError(offset, "the optimizer", "other bytes")
+        error.steps = ["optimizer"]
+    errors = [*(one for one in found.errors if one.offset < offset), error]
+    return Recovered(until(found.container, "optimizer"), errors, error)
 
 
 def parsed_at(

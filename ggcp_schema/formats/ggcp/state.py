@@ -12,6 +12,7 @@ from ggcp_schema.schema.inference import LBFGS
 
 MOST_COUNT = 1 << 20  # of the counts after the state
 LOSSES = 1e-7, 1e6
+LOSSES_SIZE = 8  # bytes of two
 
 
 class State:
@@ -38,10 +39,10 @@ class State:
         self.shifts = shifts_of(self.joints, shift, final if self._is_tail(final) else None)
         self.shift = next((shift for shift in reversed(self.shifts) if shift is not None), shift)
         last = self.joints[-1]
-        is_last = self.shifts[-1] is not None or last.is_null or last.explains(self.shift, final)
+        is_last = self.shifts[-1] is not None or last.is_null or bool(last.moves(self.shift, final))
         ends = {self.shift, *([final] if is_last else [])}
         self.tails = {shift for shift in ends if self._is_tail(shift)}
-        if self.shift == final:
+        if self.shift == final or (final in self.tails and is_certain_end(file, file.size - block.tail, block.tail)):
             self.tails = {final}
 
     @property
@@ -62,12 +63,12 @@ class State:
         missing = [
             joint
             for joint, shift in zip(self.joints, self.shifts, strict=True)
-            if shift is None and joint.record.data + self.shift <= self.file.size
+            if shift is None and joint.record.data + self.shift <= self.file.zeros
         ]
         is_whole = self.end + self.block.tail + self.shift == self.file.size
         score = 2 * len(known) - len(missing) - 3 * len(moves) + is_whole
         moved = sum(abs(shift - self.first) for shift in moves)
-        return score, -moved, self.joints[0].explains(self.first, self.shift)
+        return score, -moved, bool(self.joints[0].moves(self.first, self.shift))
 
     def _with_fields(self, first: Joint) -> Joint:
         """Return the joint of the fields of the optimizer and its first header."""
@@ -86,11 +87,13 @@ class State:
 
     def _is_tail(self, shift: int) -> bool:
         """Return True if the numbers after the state, as far as the file has them, can be losses and counts."""
-        losses, counts = numbers_after(self.file, self.end + shift, self.block.tail)
-        if self.end + shift < self.start or self.end + shift > self.file.size:
+        start = self.end + shift
+        losses, counts = numbers_after(self.file, start, self.block.tail)
+        if start < self.start or start > self.file.size:
             return False
-        if shift != self.first and not any(losses):
-            return False  # zeros are found at many places
+        is_cut = start < self.file.size < start + self.block.tail
+        if (is_cut or shift != self.first) and not any(self.file.read(start, start + LOSSES_SIZE)):
+            return False  # zeros are found at many places, and at the end of the whole file
         return are_losses_and_counts(losses, counts)
 
 
@@ -112,7 +115,7 @@ def are_losses_and_counts(losses: Sequence[float], counts: Sequence[int]) -> boo
 def is_certain_end(file: Bytes, start: int, size: int) -> bool:
     """Return True if the numbers after the state's tensors are losses and counts, which bytes of no other place are."""
     losses, counts = numbers_after(file, start, size)
-    return any(losses) and are_losses_and_counts(losses, counts)
+    return len(losses) == 2 and all(losses) and are_losses_and_counts(losses, counts)
 
 
 def _values(block: Block, past: int, lbfgs_m: int, n_params: int) -> dict[int, bytes]:

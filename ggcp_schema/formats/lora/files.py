@@ -165,7 +165,7 @@ class GgclFile(LoraFile):
         return [*(path for path, _ in FINETUNE.tensors(n_layer)), *state_tensors(self)]
 
     def _tensors(self) -> Iterator[Tensor]:
-        return tensors_in(self.container, self.source)
+        return tensors_in(self)
 
     @cached_property
     def state_tensors(self) -> Mapping[str, Tensor]:
