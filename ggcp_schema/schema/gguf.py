@@ -99,11 +99,12 @@ class Extents(Sequence[tuple[int, Any]]):
 
     The type and the dimensions tell the size. The data of a type that is not known is all that lies before the next
     tensor, or before `end`; without it the end of such data at the end of the file is None.
+    `_begins` of a damaged file are the places at which they are found.
     """
 
     def __init__(self, gguf: Mapping[str, Any], end: int | None = None) -> None:
         start, infos = gguf["data_start"], gguf["tensor_infos"]
-        self.begins = column([start + offset for offset in each(infos, "offset")])
+        self.begins = column(gguf.get("_begins") or [start + offset for offset in each(infos, "offset")])
         kinds = zip(each(infos, "type"), each(infos, "dimensions"))
         self._sizes = column([_size(number, *lengths) for number, lengths in kinds])
         self._end = end

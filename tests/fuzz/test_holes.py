@@ -62,6 +62,26 @@ def test_a_sample_of_damage_in_gguf(name: str) -> None:
     assert [result for _, result in found].count("recovered") > 700
 
 
+@pytest.mark.parametrize("name", ["truth/jan24-D.gguf", "lora/base.gguf", "lora/feb2024-adam.checkpoint.gguf"])
+def test_bytes_inserted_into_gguf_or_lost(name: str) -> None:
+    """The numbers tell where the tensors are that follow, unless it were whole numbers that were inserted or lost."""
+    whole, chance = Whole(FIXTURES / name), random.Random(name)
+    places = [*chance.sample(range(len(whole.data) - 16), 8), *chance.sample(whole.at_headers(1)[whole.head :], 4)]
+    damages = [Damage(kind, size, at) for at in places for kind in ("inserted", "removed") for size in (1, 3, 4, 14)]
+    found = [(damage, result) for damage in damages for result in check(Damaged(whole, damage))]
+    assert not [one for one in found if one[1].startswith("WRONG")]
+    assert [result for _, result in found].count("recovered") > 500
+
+
+@pytest.mark.parametrize("tail", [b"\n", b"\r\n", b"\0", b"text"])
+@pytest.mark.parametrize("name", ["truth/jan24-D.gguf", "lora/base.gguf", "lora/master-adam.checkpoint.gguf"])
+def test_bytes_after_the_end_of_gguf_are_a_finding(name: str, tail: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "tail.gguf"
+    path.write_bytes((FIXTURES / name).read_bytes() + tail)
+    with open_file(path) as file:
+        assert [finding.path for finding in file.findings] == ["trailing"]
+
+
 @pytest.mark.parametrize(("magic", "version"), [(b"fmgg", 1), (b"tjgg", 3)])
 def test_a_sample_of_damage_in_a_quantized_model(magic: bytes, version: int, tmp_path: Path) -> None:
     """The type of a tensor whose header is lost follows from its size; `output` is the only one of its type."""

@@ -65,7 +65,7 @@ def recover(source: Source, error: FieldError, kind: Kind) -> Recovered | None:
     if places is None:
         return None
     state = places.state
-    is_end_odd = state is not None and not state.tails
+    is_end_odd = state is not None and not state.tails and state.end + state.shift <= source.size
     if not places.wrong and not places.moved and not is_end_odd:
         is_unproven = state is None and error.missing is None and "state" in error.partial.get("optimizer", ())
         return _without_state(error) if is_unproven else None

@@ -6,9 +6,10 @@ from itertools import islice
 
 from construct import Container, ListContainer
 
-from ggcp_schema.constructs import FieldError, counted
+from ggcp_schema.constructs import FieldError, count_bytes, counted
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import until
+from ggcp_schema.formats.gguf.moved import may_be_moved, moved_by
 from ggcp_schema.formats.parsing import how_altered
 from ggcp_schema.schema.gguf import Extents, in_order, size_of
 
@@ -19,6 +20,11 @@ SAMPLE = 4096  # bytes after the end, which are of no tensor if they are zeros
 def doubt(source: Source, container: Container) -> FieldError | None:
     """Return an error if headers are zeros that were read as records, or if bytes were put into the data."""
     error, trailing = zeros_in(source, container), container["trailing"]
+    count = 0 if error is not None else moved_by(source, container)
+    if count and is_dense(container) and may_be_moved(source, container, count):
+        words = f"{count_bytes(abs(count))} {'more' if count > 0 else 'fewer'}, which may belong before it"
+        error = FieldError(source.size - max(0, count), "the end of the file", words)
+        error.steps, error.partial = ["trailing"], container
     if error is not None or trailing is None:
         return error
     found = counted(trailing.nbytes, "more byte")

@@ -116,9 +116,10 @@ class GgufFile(File):
             return
         found = self._placed() if isinstance(self._order, range) else sorted(self._placed())
         infos, source, order = self.container["tensor_infos"], self.source, self.byte_order
+        lost = self.container.get("_lost", ())
         fields = (each(infos, field) for field in ("name", "type", "dimensions"))
-        for name, kind, lengths, (_, start, end, padding) in zip(*fields, found, strict=True):
-            if end <= self.size:
+        for name, kind, lengths, (index, start, end, padding) in zip(*fields, found, strict=True):
+            if end <= self.size and index not in lost:
                 shape = same_shape(*lengths or (1,))
                 yield Tensor(name, name, shape, start, end - start, source, type_name(kind), order, padding)
 

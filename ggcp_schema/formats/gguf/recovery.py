@@ -21,6 +21,7 @@ from ggcp_schema.formats.file import Recovered, until
 from ggcp_schema.formats.ggcp.headers import GGCP, Record
 from ggcp_schema.formats.ggcp.named import MOST_LOST, START, Order, Part, Series
 from ggcp_schema.formats.gguf.doubt import is_dense, is_named, zeros_in
+from ggcp_schema.formats.gguf.moved import MOST_MOVED, moved_by, recover_moved
 from ggcp_schema.llama.keys import HPARAMS
 from ggcp_schema.llama.names import STATE, TOKENS, tensor_name
 from ggcp_schema.schema.ggml import GGML_TYPES, data_size
@@ -55,18 +56,29 @@ def _are_intact(container: Container) -> bool:
 def recover(source: Source, error: FieldError) -> Recovered | None:
     """Return what can be read of a file whose parse ended with an error; None if that is no more."""
     container = error.partial
-    if container is None or ("data_start" in container and (is_dense(container) or _are_intact(container))):
+    if container is not None and "data_start" in container and is_dense(container):
+        count = moved_by(source, container)
+        return recover_moved(source, container, error, count) if count else None
+    if container is None or ("data_start" in container and _are_intact(container)):
         return None
     error = zeros_in(source, container) or error
     kept = until(error.partial, "tensor_infos")
     with source.reading() as stream:
         infos = list(_found(source, stream, container))
+        keys = Container(metadata_kv=_whole(container, "metadata_kv"))
+        unit = alignment(keys)  # type: ignore[no-untyped-call]
+        start = _data_start(source, infos, unit) if infos else None
+        if start is not None and start % unit and len(infos) != container.get("tensor_count"):
+            infos = []  # a file that was cut off may end there by chance
         if not infos:
             return Recovered(kept, [error], error) if "data_start" in container else None
         error.missing = None  # the data ends where the file ends
         stream.seek(infos[-1]["_offset"] + infos[-1]["_size"])
+        begins = None if start is None else [start + info["offset"] for info in infos]
         counts = {"tensor_count": len(infos), "metadata_kv": _whole(container, "metadata_kv")}
-        whole = GGUF.resume(stream, Container({**kept, "tensor_infos": ListContainer(infos), **counts}))
+        whole = GGUF.resume(
+            stream, Container({**kept, "tensor_infos": ListContainer(infos), "_begins": begins, **counts})
+        )
     for name in counts:
         whole.pop(name)  # what the file has in their place is in `kept`
     return Recovered(Container({**kept, **whole}), [error], None)
@@ -128,7 +140,7 @@ def _lost(
         fits = [
             infos
             for infos in (_infos(container, records, earlier, later) for records in laid)
-            if _explain(infos, later, unit, source.size)
+            if _explain(source, infos, later, unit)
         ]
         if len(fits) == 1 and (later or _ends_before_data(source, container, fits[0][-1], unit)):
             return fits[0]
@@ -168,14 +180,29 @@ def _infos(
     return infos
 
 
-def _explain(infos: Sequence[Container], later: Sequence[Container], unit: int, size: int) -> bool:
+def _explain(source: Source, infos: Sequence[Container], later: Sequence[Container], unit: int) -> bool:
     """Return True if these headers, and the data of their tensors, end where the next begin, or the file ends."""
     last = infos[-1]
     at = last["_offset"] + last["_size"]
     if later:
         return (at, _end(last, unit)) == (later[0]["_offset"], later[0]["offset"])
-    end = at + -at % unit + last["offset"] + size_of(last)
-    return bool(end <= size <= end + -end % unit)
+    return _data_start(source, infos, unit) is not None
+
+
+def _data_start(source: Source, infos: Sequence[Container], unit: int) -> int | None:
+    """Return where the data begins that follows these headers, if it ends with the file; None if it does not.
+
+    Bytes may be inserted or lost before them, so that it is not aligned.
+    """
+    last = infos[-1]
+    at, size, padded = last["_offset"] + last["_size"], last["offset"] + size_of(last), _end(last, unit)
+    for moved in sorted(range(-MOST_MOVED, MOST_MOVED + 1), key=abs):
+        start: int = at + -(at - moved) % unit
+        if start + padded == source.size and not (moved and any(source.read(at, start - at))):
+            return start
+        if not moved and start + size == source.size and any(source.read(start + 2 * size - padded, padded - size)):
+            return start  # without padding after the last tensor
+    return None
 
 
 def _length_size(container: Container) -> int:
@@ -204,7 +231,7 @@ def _after(source: Source, stream: IO[bytes], container: Container, unit: int) -
             if not _fits(info, _end(infos[-1], unit) if infos else info["offset"] // unit * unit):
                 break
             infos.append(info)
-        if infos and _explain(infos, later=(), unit=unit, size=source.size):
+        if infos and _explain(source, infos, later=(), unit=unit):
             return infos
     return []
 

@@ -143,8 +143,10 @@ def _refused_tensors(infos: Iterable[Container]) -> Iterator[Refusal]:
 def _refused_places(container: Container) -> Iterator[Refusal]:
     """Yield the offsets of tensors that are not aligned, and of those whose data does not follow that of the last.
 
-    A gap between the data of two tensors is not among them.
+    A gap between the data of two tensors is not among them, nor are places to which inserted or lost bytes moved it.
     """
+    if container.get("_begins"):
+        return
     alignment, start = container["alignment"], container["data_start"]
     places, end, before = Extents(container), start, -1
     for index in in_order(places):
