@@ -222,6 +222,10 @@ class Joint:
         first = later[-1] + 1 - lost if later else -1 - lost
         return range(first, wrong[0] + 1 if wrong else len(self.expected) + 2)
 
+    def explains(self, before: int, after: int) -> bool:
+        """Return True if bytes that were inserted or lost inside of the joint explain all that is wrong with it."""
+        return bool(self.wrong(before) and self.wrong(after) and self.moves(before, after))
+
     def _is_moved_after_start(self, before: int, after: int) -> bool:
         moves = self.moves(before, after)
         return bool(moves) and moves[0] >= 0

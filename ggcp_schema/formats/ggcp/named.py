@@ -290,7 +290,7 @@ class Names:
         rest = file.read(records[-1].end + last, file.size)
         if rest[:1] in {b"\1", b"\2"} and not rest[1:4].strip(b"\0"):
             final = last  # the next header is cut off
-        ends = final >= last or joints[-1].moves(last, final)  # and is not cut off itself
+        ends = final >= last or joints[-1].explains(last, final)  # and is not cut off itself
         places = placed(joints, shifts, {final} if ends else set(), head)
         wrong = [at for at in range(0, len(head), 4) if file.read(at, at + 4) != head[at : at + 4]]
         gaps = [place.start for place in places.records if not place.header]

@@ -39,7 +39,7 @@ class State:
         self.shifts = shifts_of(self.joints, shift, final if self._is_tail(final) else None)
         self.shift = next((shift for shift in reversed(self.shifts) if shift is not None), shift)
         last = self.joints[-1]
-        is_last = self.shifts[-1] is not None or last.is_null or bool(last.moves(self.shift, final))
+        is_last = self.shifts[-1] is not None or last.is_null or last.explains(self.shift, final)
         ends = {self.shift, *([final] if is_last else [])}
         self.tails = {shift for shift in ends if self._is_tail(shift)}
         if self.shift == final or (final in self.tails and is_certain_end(file, file.size - block.tail, block.tail)):
@@ -68,7 +68,7 @@ class State:
         is_whole = self.end + self.block.tail + self.shift == self.file.size
         score = 2 * len(known) - len(missing) - 3 * len(moves) + is_whole
         moved = sum(abs(shift - self.first) for shift in moves)
-        return score, -moved, bool(self.joints[0].moves(self.first, self.shift))
+        return score, -moved, self.joints[0].explains(self.first, self.shift)
 
     def _with_fields(self, first: Joint) -> Joint:
         """Return the joint of the fields of the optimizer and its first header."""
