@@ -1,6 +1,6 @@
-"""Where the tensors of a GGUF file are into whose data a few bytes were inserted, or from which a few are lost.
+"""Where the tensors of a GGUF file are into whose data a byte was inserted, or from which one is lost.
 
-No header follows the data, so that only the numbers themselves tell by how many bytes they are moved: those of a model
+No header follows the data, so that only the numbers themselves tell whether they are moved: those of a model
 have usual sizes, and misplaced ones nearly any.
 """
 
@@ -17,19 +17,22 @@ from ggcp_schema.formats.file import Recovered, until
 from ggcp_schema.schema.ggml import type_name
 from ggcp_schema.schema.gguf import BIG, GGUF, Extents, in_order
 
-MOST_MOVED = 16  # bytes
 WINDOW = 512  # bytes at the beginning and the end of a tensor that are looked at
 LEAST = 8  # numbers that are not so by chance
 RANGES = {"F32": ("f", 1e-20, 1e4), "F16": ("e", 0, 64)}  # of the numbers of a model
 
 
 def moved_by(source: Source, container: Container) -> int:
-    """Return how many bytes more the file has than it should, negative if it lacks some; 0 if these are not few."""
+    """Return 1 if the file has a byte more than it should, -1 if it lacks one, 0 if it has neither.
+
+    More bytes are far more likely cut off or added at the end, and whole numbers among them would not be seen. A file
+    that ends with its data, without padding, lacks nothing: some programs write none.
+    """
     if not container["tensor_infos"] or container.get("byte_order") == BIG:
         return 0
     end = max(end for _, end in Extents(container, source.size))
     count = source.size - (end + -(end - container["data_start"]) % container["alignment"])
-    return count if abs(count) <= MOST_MOVED else 0
+    return count if abs(count) == 1 and end != source.size else 0
 
 
 def may_be_moved(source: Source, container: Container, count: int) -> bool:
@@ -37,6 +40,8 @@ def may_be_moved(source: Source, container: Container, count: int) -> bool:
     extents = Extents(container, source.size)
     order, infos = in_order(extents), container["tensor_infos"]
     (begin, end), kind = extents[order[-1]], type_name(infos[order[-1]]["type"])
+    if source.size - count > end and any(source.read(source.size - count, max(0, count))):
+        return False  # padding, which ends in zeros, would be there
     if not any(source.read(min(end, end + count), abs(count))):
         return count < 0 or source.read(end - 1, 1) == b"\0"
     if count < 0:

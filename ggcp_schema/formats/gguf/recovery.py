@@ -20,8 +20,9 @@ from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import Recovered, until
 from ggcp_schema.formats.ggcp.headers import GGCP, Record
 from ggcp_schema.formats.ggcp.named import MOST_LOST, START, Order, Part, Series
+from ggcp_schema.formats.ggcp.places import MOST_MOVED
 from ggcp_schema.formats.gguf.doubt import is_dense, is_named, zeros_in
-from ggcp_schema.formats.gguf.moved import MOST_MOVED, moved_by, recover_moved
+from ggcp_schema.formats.gguf.moved import moved_by, recover_moved
 from ggcp_schema.llama.keys import HPARAMS
 from ggcp_schema.llama.names import STATE, TOKENS, tensor_name
 from ggcp_schema.schema.ggml import GGML_TYPES, data_size
