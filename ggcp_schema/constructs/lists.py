@@ -95,17 +95,17 @@ class Records(LongList):
         return self._packs[index // PACK][index % PACK]
 
     def each(self, name: str) -> Iterator[Any]:
-        """Yield the value of a field of each record."""
+        """Yield the value of a field of each record; None where damage ended the record before it."""
         for pack in (*self._packs, self._last):
-            yield from pack.column(name)[:] if isinstance(pack, Columns) else (record[name] for record in pack)
+            yield from pack.column(name)[:] if isinstance(pack, Columns) else (record.get(name) for record in pack)
 
     def __repr__(self) -> str:
         return f"<{counted(len(self), 'record')}>"
 
 
 def each(records: Iterable[Any], name: str) -> Iterator[Any]:
-    """Yield the value of a field of each record. Of `Records` it is taken without making them."""
-    return records.each(name) if isinstance(records, Records) else (record[name] for record in records)
+    """Yield the value of a field of each record, None if it has none. Of `Records` it is taken without making them."""
+    return records.each(name) if isinstance(records, Records) else (record.get(name) for record in records)
 
 
 def _record(names: tuple[str, ...], values: Iterable[Any]) -> FixedRecord:

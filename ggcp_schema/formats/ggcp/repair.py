@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 
 from ggcp_schema.errors import UsageError
@@ -33,7 +33,8 @@ def repairable(source: Source) -> Repairable:
             f"{source.path} cannot be repaired: it is no ggcp file of the size that its hyper-parameters give",
             "Only what a whole file holds twice can be taken back.",
         )
-    headers = (_header_change(source, joint.record) for joint in places.joints)
+    known = {joint.record.header for joint in places.joints}
+    headers = (_header_change(source, joint.record, known) for joint in places.joints)
     return Repairable(_state(source, places), [*_number_changes(source, places), *filter(None, headers)])
 
 
@@ -83,9 +84,12 @@ def _number_changes(source: Source, places: Places) -> Iterator[Change]:
             yield Change(path, at, len(wanted), "the headers of the records tell it", partial(iter, [wanted]))
 
 
-def _header_change(source: Source, record: Record) -> Change | None:
-    """Return the change that writes the header of a record, and zeros as its padding; None if it is there."""
-    if source.read(record.start, len(record.header)) == record.header:
+def _header_change(source: Source, record: Record, known: Collection[bytes]) -> Change | None:
+    """Return the change that writes the header of a record, and zeros as its padding; None if it is there.
+
+    That of another record is left: nothing proves whether the names were exchanged, or the tensors with them.
+    """
+    if source.read(record.start, len(record.header)) in known:
         return None
 
     def content() -> Iterator[bytes]:

@@ -164,8 +164,7 @@ class GgufFile(File):
 
     def _repeated(self, place: str, field: str) -> Iterator[Finding]:
         """Yield a finding for each record with the key or the name of an earlier one."""
-        records = self.container.get(place) or ()
-        texts = list(each(records, field)) if self.damage is None else [r[field] for r in records if field in r]
+        texts = [text for text in each(self.container.get(place) or (), field) if text is not None]
         if len(set(texts)) == len(texts):
             return
         seen: dict[str, int] = {}
