@@ -47,16 +47,18 @@ def diff(
 
     Checkpoints of one layout are compared field by field, ignoring padding. Otherwise both are compared as GGUF
     checkpoints (converting where needed). Against a model file, only its tensors and the keys that both files have are
-    compared. The optimizer's vectors are compared by parameter if their orders are known. What is left out is listed.
-    Values of two element types are compared too; without a tolerance such tensors differ. The summary comes first, and
-    how much further one training has come than the other; then the tensors, those with the largest change first. A
-    tensor's line counts the elements that differ, and gives the largest and the RMS difference: NaN if an element is
-    NaN in one file only, or has other bits. -0 and 0 are equal.
+    compared. Of LoRA adapters in files of different kinds the pairs are compared, with their scale. The optimizer's
+    vectors are compared by parameter if their orders are known. What is left out is listed. Values of two element types
+    are compared too; without a tolerance such tensors differ. The summary comes first, and how much further one
+    training has come than the other; then the tensors, those with the largest change first. A tensor's line counts the
+    elements that differ, and gives the largest and the RMS difference: NaN if an element is NaN in one file only, or
+    has other bits. -0 and 0 are equal.
 
     In JSON no list has more than 10,000 rows. The value of a list of more than 1,000 elements, or of a text of more
     than 65,536 characters, is {length, index, value}, of the first element that differs.
 
-    Exit code 0: equal, 1: different, 2: a file cannot be read, 4: a file is damaged.
+    Exit code 0: equal, 1: different, or nothing was compared, 2: a file cannot be read, or the files have nothing in
+    common, 4: a file is damaged.
 
     Example: ggcp-schema diff chk-100.ggcp chk-200.ggcp
     """
@@ -152,6 +154,8 @@ def omissions(found: Comparison) -> Iterator[str]:
 
 def verdict(found: Comparison) -> str:
     """Summarize the comparison in one line."""
+    if not found.fields and not found.tensors:
+        return "nothing was compared"
     if not found.equal:
         parts = (("fields", found.fields), ("tensors", found.tensors))
         shares = (f"{rows.differing:,} of {rows.total:,} {noun}" for noun, rows in parts if rows)

@@ -110,8 +110,8 @@ class Comparison:
 
     @property
     def equal(self) -> bool:
-        """True if all that was compared is equal."""
-        return not (self.fields.differing or self.tensors.differing)
+        """True if all that was compared is equal, and something was."""
+        return self.fields.total + self.tensors.total > self.fields.differing + self.tensors.differing == 0
 
 
 def compare(a: File, b: File, *, rtol: float = 0.0, atol: float = 0.0, progress: Progress | None = None) -> Comparison:

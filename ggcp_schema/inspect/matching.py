@@ -5,9 +5,10 @@ This module imports numpy; only the command `diff` and the browser's view of two
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -17,9 +18,11 @@ from construct import Container
 from ggcp_schema.constructs import Field
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.source import Ahead
-from ggcp_schema.files.tensor import BLOCKS, Tensor, decode, stream_values
+from ggcp_schema.files.tensor import BLOCKS, LITTLE, Tensor, decode, stream_values
+from ggcp_schema.files.tensor_entries import TensorEntry
 from ggcp_schema.formats.file import File
 from ggcp_schema.gguf.entries import KeyValue
+from ggcp_schema.inspect.adapters import compares_adapters, pairs_and_state
 from ggcp_schema.inspect.facts import Summary, facts
 from ggcp_schema.inspect.paths import is_long
 from ggcp_schema.inspect.tensors import Listed, moments, order_of
@@ -35,29 +38,36 @@ from ggcp_schema.mapping.resume import resume_keys, verbatim_recipe
 Floats = npt.NDArray[np.float32]
 
 MAX_OMISSIONS = 10_000  # of which the names are kept, for each reason
+ROWS = re.compile(r"attn_[qk]\.weight\.lora_b$")  # that RoPE pairs
 ROTATION = (names.ROPE_DIMENSION_COUNT, names.ROPE_FREQ_BASE, names.ROPE_FREQS)
 
 
 class Operand(NamedTuple):
     """A tensor as it is compared: as it is stored, divided by a number, or with its elements in another order.
 
-    `extents` are the bytes of the tensor in that order. `path` is its path in a ggcp file, if it is part of a vector.
+    `extents` are the bytes of the tensor in that order. `path` is its path in a ggcp file, if it is part of a vector or
+    of a pair. `entry` is what the tensor becomes in GGUF, if that is compared.
     """
 
     tensor: Tensor
     path: str | None = None
     divisor: int = 1
     extents: list[tuple[int, int]] | None = None
+    entry: TensorEntry | None = None
 
     def data(self, ahead: Ahead) -> bytes | None:
         """Return the data if it is compared as it is stored, and not much; None if `values` yields it."""
         tensor = self.tensor
         small = 0 < tensor.nbytes <= ahead.LARGEST and tensor.type not in BLOCKS
-        return ahead.read(tensor.offset, tensor.nbytes) if small and self.divisor == 1 and not self.extents else None
+        as_stored = self.divisor == 1 and not self.extents and self.entry is None
+        return ahead.read(tensor.offset, tensor.nbytes) if small and as_stored else None
 
     def values(self) -> Iterator[Any]:
         """Yield the elements in the order of the comparison; the bytes if they cannot be read, as of unknown types."""
         tensor = self.tensor
+        if self.entry is not None:
+            yield from (decode(chunk, self.entry.type, LITTLE) for chunk in self.entry.chunks())
+            return
         if self.extents is not None or not tensor.is_readable:
             for chunk in tensor.source.stream(self.extents or [(tensor.offset, tensor.nbytes)]):
                 known = tensor.is_readable
@@ -151,18 +161,26 @@ def sides(a: File, b: File) -> tuple[Side, Side, list[str]]:
 
     The optimizer's vectors are compared by parameter if the orders of both are known.
 
-    Raises `UnfitError` if a count of a checkpoint is out of range for its GGUF type.
+    LoRA adapters in files of other kinds are compared pair by pair, as GGUF adapters.
+
+    Raises `UnfitError` if a count of a checkpoint is out of range for its GGUF type, `UsageError` if the files have
+    nothing in common.
     """
     by_path = a.compares_by_field(b)
-    build = _by_path if by_path else _by_gguf_name
+    by_pair = not by_path and compares_adapters(a, b)
+    build = _by_path if by_path else _by_pair if by_pair else _by_gguf_name
     left, right = build(a, "A"), build(b, "B")
     if not by_path:
         _share_rotation(left, right)
         _share_keys(left, right)
+    if by_pair:
+        _share_pairs(left, right)
     for side, other in ((left, right), (right, left)):
         if side.file.damage is not None:
             hidden = (name for name in other.names if name not in side.fields and name not in side.tensors)
             other.omit(hidden, "hidden", f"hidden by {side.label}'s damage")
+    if by_pair:
+        return left, right, [*_scales(left, right)]
     scaled = not by_path and not (a.key_values and b.key_values)  # then both count as checkpoints to resume from
     notes = _split_vectors(left, right, by_path=by_path, scaled=scaled)
     return left, right, notes
@@ -207,15 +225,27 @@ def _by_gguf_name(file: File, label: Label) -> Side:
     return Side(label, file, facts(file), _keys(file), tensors, left_out)
 
 
+def _by_pair(file: File, label: Label) -> Side:
+    tensors = dict[str, Tensor | Operand]()
+    for tensor, entry in pairs_and_state(file):
+        shown = replace(tensor, shape=entry.shape, nbytes=entry.nbytes, type=entry.type, byte_order=LITTLE)
+        path = names.field_path(entry.name) or names.field_path(entry.name.rpartition(".")[0])
+        tensors[entry.name] = Operand(shown, path, entry=entry)
+    return Side(label, file, facts(file), _keys(file), tensors)
+
+
 def _keys(file: File) -> dict[str, KeyValue | Tensor]:
     """Return the keys that the file has, or gets in GGUF, except the epsilon; none if it is damaged."""
     if file.key_values or file.damage is not None:
         return dict(file.key_values)
-    try:
-        training = file.training()
-    except UsageError:
-        return {}
-    keys = resume_keys(training, verbatim_recipe(training))
+    if (converted := file.converted()) is not None:
+        keys = converted.keys
+    else:
+        try:
+            training = file.training()
+        except UsageError:
+            return {}
+        keys = resume_keys(training, verbatim_recipe(training))
     return {entry.key: entry for entry in keys if entry.key != names.RMS_EPSILON}
 
 
@@ -229,7 +259,7 @@ def _share_keys(left: Side, right: Side) -> None:
     models = [side for side in (left, right) if side.summary.optimizer is None and not side.file.state_tensors]
     if len(models) == 1:
         model, other = models[0], right if models[0] is left else left
-        other.omit(filter(names.is_optimizer, other.tensors), "of-training", f"{model.label} is a model")
+        other.omit(filter(names.is_optimizer, other.tensors), "of-training", f"{model.label} has no optimizer")
         unknown = (name for name in model.tensors if (one := model.operand(name)) and model.path_of(one) is None)
         model.omit(unknown, "of-model", "no checkpoint has it")
     if len(models) == 1 or left.file.format is not right.file.format:
@@ -237,6 +267,28 @@ def _share_keys(left: Side, right: Side) -> None:
             required = set() if models else REQUIRED
             extra = (key for key in side.fields if key not in other.fields and key not in required)
             side.omit(extra, "one-file", "the other file has no such key")
+
+
+def _share_pairs(left: Side, right: Side) -> None:
+    """Leave out the pairs that only one of the adapters can have, and rows in an order that the other does not have."""
+    for side, other in ((left, right), (right, left)):
+        if not other.file.has_adapter:
+            norms = [name for name in side.tensors if "_norm.weight.lora_" in name]
+            side.omit(
+                norms, "no-place", "llama.cpp ignores them in a GGUF adapter: the base that goes with it has them"
+            )
+    reordered = [side for side in (left, right) if side.summary.adapter and side.summary.adapter.is_reordered]
+    if len(reordered) == 1:
+        reason = f"rows are as PEFT had them in {reordered[0].label}, and the number of heads is not known"
+        for side in (left, right):
+            side.omit([name for name in side.tensors if ROWS.search(name)], "no-place", reason)
+
+
+def _scales(left: Side, right: Side) -> Iterator[str]:
+    for side in (left, right):
+        adapter = side.summary.adapter
+        if adapter is not None and adapter.scale != 1:
+            yield f"{side.label}: its pairs were compared with their scale, {adapter.scale:g}"
 
 
 def _share_rotation(left: Side, right: Side) -> None:

@@ -73,6 +73,8 @@ CONVERTED_WRITERS = "ggcp.writers"  # the programs that may have written the ggc
 CONVERTED_EPSILON_CERTAIN = "ggcp.rms_epsilon_certain"  # whether all of them computed with the epsilon
 CONVERTED_THREADS = "ggcp.n_threads"  # of the trainer: its losses may be sums over the threads
 
+LORA_ALPHA = "adapter.lora.alpha"  # of a GGUF adapter
+
 ROPE_FREQS = "rope_freqs.weight"
 
 MODEL_TENSORS = {"tok_embeddings": "token_embd", "norm": "output_norm", "output": "output"}

@@ -18,6 +18,7 @@ from ggcp_schema.files.tensor_entries import Computed, TensorEntry
 from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.llama import names
 from ggcp_schema.llama.adapter import Adapter, Base
+from ggcp_schema.llama.rotation import Heads
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,21 +44,21 @@ def adapter_keys() -> list[KeyValue]:
         KeyValue(names.ARCHITECTURE, "STRING", "llama"),
         KeyValue("general.type", "STRING", "adapter"),
         KeyValue("adapter.type", "STRING", "lora"),
-        KeyValue("adapter.lora.alpha", "FLOAT32", 0.0),
+        KeyValue(names.LORA_ALPHA, "FLOAT32", 0.0),
     ]
 
 
-def adapter_tensors(adapter: Adapter, base: Base) -> list[TensorEntry]:
-    """Return the tensors of a GGUF adapter, two for each pair but those of norms. The adapter must fit the base.
+def adapter_tensors(adapter: Adapter, heads: Heads, *, norms: bool = False) -> list[TensorEntry]:
+    """Return the tensors of a GGUF adapter, two for each pair; for those of norms only with `norms`.
 
     `lora_a` is A transposed, [n_in, r], and `lora_b` is B, [r, n_out]. The embeddings, of which rows are looked up,
-    have them exchanged and neither transposed.
+    have them exchanged and neither transposed. `heads` are those of the base.
     """
     tensors = []
-    for path in adapter.matrices:
+    for path in adapter.pairs if norms else adapter.matrices:
         name, pair = names.tensor_name(path), adapter.pairs[path]
         n_in, n_out = pair.shape
-        a, b = partial(_a, adapter, base, path), partial(_b, adapter, base, path)
+        a, b = partial(_a, adapter, heads, path), partial(_b, adapter, heads, path)
         if path == "tok_embeddings":
             tensors.append(small(f"{name}.lora_a", (pair.rank, n_out), b))
             tensors.append(small(f"{name}.lora_b", (pair.rank, n_in), a))
@@ -67,12 +68,12 @@ def adapter_tensors(adapter: Adapter, base: Base) -> list[TensorEntry]:
     return tensors
 
 
-def _a(adapter: Adapter, base: Base, path: str) -> npt.NDArray[np.float32]:
-    return adapter.factors(path, base.heads)[0]
+def _a(adapter: Adapter, heads: Heads, path: str) -> npt.NDArray[np.float32]:
+    return adapter.factors(path, heads)[0]
 
 
-def _b(adapter: Adapter, base: Base, path: str) -> npt.NDArray[np.floating]:
-    b = adapter.factors(path, base.heads)[1]
+def _b(adapter: Adapter, heads: Heads, path: str) -> npt.NDArray[np.floating]:
+    b = adapter.factors(path, heads)[1]
     return b if adapter.scale == 1 else b.astype("f8") * adapter.scale
 
 

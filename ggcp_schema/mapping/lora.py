@@ -79,7 +79,7 @@ def plan_adapter(
         beside[os.fspath(patched_base)], more = merge(with_norms, weights, base, model)
         facts += more
     if target == "adapter":
-        parts: Parts = {WHOLE: Gguf(adapter_keys(), adapter_tensors(adapter, weights))}
+        parts: Parts = {WHOLE: Gguf(adapter_keys(), adapter_tensors(adapter, weights.heads))}
     elif target == "peft":
         name = base.path if patched_base is None else os.fspath(patched_base)
         card = peft_card(adapter, name, is_folder=makes_folder, is_gguf=is_gguf, norms=norms)

@@ -102,7 +102,7 @@ def write(path: Path, keys: Iterable[KeyValue], tensors: Iterable[TensorEntry]) 
 
 
 def write_adapter(path: Path, adapter: Adapter, base: Base) -> Path:
-    return write(path, adapter_keys(), adapter_tensors(adapter, base))
+    return write(path, adapter_keys(), adapter_tensors(adapter, base.heads))
 
 
 def write_patched(path: Path, adapter: Adapter, base: Base) -> Path:

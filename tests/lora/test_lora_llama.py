@@ -168,7 +168,7 @@ def test_control_llama_refuses_the_file_itself_and_an_adapter_that_is_not_transp
             small(tensor.name, tensor.shape[::-1], lambda tensor=tensor: np.frombuffer(next(tensor.chunks()), "<f4"))  # type: ignore[misc]
             if tensor.name.endswith("attn_q.weight.lora_a")
             else tensor
-            for tensor in adapter_tensors(adapter, base)
+            for tensor in adapter_tensors(adapter, base.heads)
         ]
         write(tmp_path / "wrong.gguf", adapter_keys(), tensors)
     with pytest.raises(llama.RefusedError):

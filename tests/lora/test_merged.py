@@ -147,7 +147,7 @@ def test_no_data_is_read_before_it_is_asked_for(monkeypatch: pytest.MonkeyPatch)
         for owner in {tensor.source for tensor in (base.tensors["norm"], adapter.pairs["norm"].a)}:
             monkeypatch.setattr(owner, "read", None)
             monkeypatch.setattr(owner, "map", None)
-        assert len(adapter_tensors(adapter, base)) == 32
+        assert len(adapter_tensors(adapter, base.heads)) == 32
         assert len(peft_tensors(adapter, base, norms=True)) == 37
         assert len(merged(adapter, base)) == 21
 
@@ -160,7 +160,7 @@ def test_values_that_are_infinite_give_no_warning(tmp_path: Path) -> None:
     (tmp_path / "infinite.ggla").write_bytes(content)
     with adapter_of(tmp_path / "infinite.ggla", scale=1e300) as adapter, base_in() as base:
         assert not np.isfinite(array(merged(adapter, base)["layers[0].wq"])).any()
-        assert np.isinf(array(adapter_tensors(adapter, base)[3])).any()
+        assert np.isinf(array(adapter_tensors(adapter, base.heads)[3])).any()
         assert array(peft_tensors(adapter, base, norms=True)[0]).shape == (4, 32)
 
 

@@ -83,6 +83,10 @@ class GglaFile(LoraFile):
                 return ("tensors", index)
         return None
 
+    def compares_by_field(self, other: File) -> bool:
+        """Return True for another ggla file with the same names, which are those of llama.cpp or of GGUF."""
+        return isinstance(other, GglaFile) and self.tensors.keys() == other.tensors.keys()
+
     def adapter(self) -> Adapter:
         """Return the adapter, whose scale is `alpha / r`. Raises the damage of a damaged file.
 
