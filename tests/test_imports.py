@@ -50,6 +50,7 @@ ALLOWED = {
     "gguf/compare.py": {"gguf"},  # as above
     "gguf/writer.py": {"gguf"},  # as above: it reads what it wrote
     "mapping/verify.py": {"gguf"},  # as above
+    "mapping/verify_adapter.py": {"gguf"},  # as above
     "huggingface/sentencepiece_writer.py": {"sentencepiece"},  # an output too
     "mapping/vocabulary.py": {"sentencepiece"},  # no format of the registry: it has no magic
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -15,10 +16,16 @@ from ggcp_schema.inspect.text import count_text, escape
 from ggcp_schema.llama.writers import epsilon_text
 from ggcp_schema.mapping.verify import NO_TOKENS, Verification
 from ggcp_schema.mapping.verify import verify as compare
+from ggcp_schema.mapping.verify_adapter import made_with_base, verify_adapter
 
 JSON = Verification
 MAX_NAMES = 30  # of keys
-KINDS = {"resume": "a checkpoint to resume from", "model": "a model", "hf": "a folder for transformers"}
+KINDS = {
+    "resume": "a checkpoint to resume from",
+    "model": "a model",
+    "adapter": "an adapter without pairs of norms",
+    "hf": "a folder for transformers",
+}
 
 
 def verify(
@@ -41,8 +48,10 @@ def verify(
     of the tensors; vectors that `convert` reordered or scaled are compared through the same change. Extra keys are
     ignored. Of a folder for transformers every weight and moment is compared, in its order of rows, and the numbers of
     its configuration. The tokens of a model are compared with --vocab, or with the vocabulary that the input contains.
+    Of a LoRA adapter of 2023 a GGUF adapter can be compared, and what `convert` makes of it; but nothing that is made
+    with the base model.
 
-    Exit codes: 0 the same, 1 different, 4 one of the files is damaged.
+    Exit codes: 0 the same, 1 different, 2 it cannot be compared, 4 one of the files is damaged.
 
     Example: ggcp-schema verify checkpoint.bin resume.gguf
     """
@@ -71,7 +80,10 @@ def _of_gguf(checkpoint: Path, gguf: Path, vocab: Path | None, *, partial: bool,
         raise_damage(file.damage)
         total = sum(tensor.nbytes for tensor in file.tensors.values())
         with progress(total, "Comparing", quiet=quiet) as advance:
-            result = compare(ckpt, file, advance, vocab=vocab, partial=partial)
+            if ckpt.has_adapter:
+                result = verify_adapter(ckpt, file, advance, partial=partial)
+            else:
+                result = compare(ckpt, file, advance, vocab=vocab, partial=partial)
         ckpt.source.check_unchanged()
         file.source.check_unchanged()
     return result
@@ -81,6 +93,8 @@ def _of_folder(checkpoint: Path, folder: Path, vocab: Path | None, *, partial: b
     from ggcp_schema.mapping.verify_hf import verify_folder
 
     with open_file(checkpoint, partial=True) as file:
+        if file.has_adapter:
+            raise made_with_base(file, os.fsdecode(folder))
         total = sum(part.stat().st_size for part in folder.glob("*.safetensors"))
         with progress(total, "Comparing", quiet=quiet) as advance:
             result = verify_folder(file, folder, vocab=vocab, partial=partial, progress=advance)

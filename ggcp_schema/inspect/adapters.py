@@ -52,7 +52,7 @@ def pairs_and_state(file: File) -> Iterator[tuple[Tensor, TensorEntry]]:
     adapter = replace(file.adapter(), hf_rows=False)
     pairs = (pair[::-1] if path == "tok_embeddings" else pair for path, pair in adapter.pairs.items())
     tensors = (tensor for pair in pairs for tensor in pair)
-    yield from zip(tensors, adapter_tensors(adapter, Heads(0, 0), norms=True), strict=True)
+    yield from zip(tensors, adapter_tensors(adapter, Heads(0, 0), adapter.pairs), strict=True)
     if file.damage is None:
         converted = file.converted()
         entries = converted.tensors if converted else (stored(path, one) for path, one in file.tensors.items())

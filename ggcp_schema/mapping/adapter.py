@@ -7,7 +7,7 @@ norms of the base, which are F32 in quantized models too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -48,14 +48,14 @@ def adapter_keys() -> list[KeyValue]:
     ]
 
 
-def adapter_tensors(adapter: Adapter, heads: Heads, *, norms: bool = False) -> list[TensorEntry]:
-    """Return the tensors of a GGUF adapter, two for each pair; for those of norms only with `norms`.
+def adapter_tensors(adapter: Adapter, heads: Heads, only: Iterable[str] | None = None) -> list[TensorEntry]:
+    """Return the tensors of a GGUF adapter, two for each pair: of the matrices, or of `only` these.
 
     `lora_a` is A transposed, [n_in, r], and `lora_b` is B, [r, n_out]. The embeddings, of which rows are looked up,
     have them exchanged and neither transposed. `heads` are those of the base.
     """
     tensors = []
-    for path in adapter.pairs if norms else adapter.matrices:
+    for path in adapter.matrices if only is None else only:
         name, pair = names.tensor_name(path), adapter.pairs[path]
         n_in, n_out = pair.shape
         a, b = partial(_a, adapter, heads, path), partial(_b, adapter, heads, path)

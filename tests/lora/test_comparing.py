@@ -1,4 +1,4 @@
-"""`diff` compares adapters by what they mean, whatever kind of file they are in."""
+"""`diff` compares adapters by what they mean in files of all kinds, and `verify` with what is made of them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,29 @@ from pathlib import Path
 
 import pytest
 
-from ggcp_schema import UsageError, convert, export_adapter
+from ggcp_schema import UsageError, convert, export_adapter, open_file
+from ggcp_schema.formats.gguf.file import open_gguf
 from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.mapping.adapter import adapter_keys, adapter_tensors
+from ggcp_schema.mapping.verify import Verification
+from ggcp_schema.mapping.verify_adapter import verify_adapter
 from tests.helpers import FIXTURES, run_cli
 from tests.inspect.comparing import compared, differing, row_of
-from tests.lora.lora_files import BASE, CHECKPOINTS, EVERY, FOLDER, GGCL, PEFT, adapter_of, base_in, ggla, stem, write
+from tests.lora.lora_files import (
+    BASE,
+    CHECKPOINTS,
+    EVERY,
+    FOLDER,
+    GGCL,
+    PEFT,
+    adapter_of,
+    base_in,
+    ggla,
+    stem,
+    write,
+    write_grouped_base,
+    write_grouped_lora,
+)
 
 PAIRS = [*((FOLDER / f"{stem(path)}.ggla", path) for path in (*GGCL, *CHECKPOINTS))]
 
@@ -86,3 +103,49 @@ def test_nothing_is_not_equal(tmp_path: Path) -> None:
     result = run_cli("diff", tmp_path / "norms.ggla", tmp_path / "none.gguf")
     assert (result.returncode, result.stderr) == (1, "")
     assert result.stdout.startswith("nothing was compared\nignored in A: output_norm.weight.lora_a")
+
+
+# verify ----------------------------------------------------------------------------------------------------
+
+
+def verified(path: Path, out: Path) -> Verification:
+    with open_file(path) as file, open_gguf(out) as gguf:
+        return verify_adapter(file, gguf)
+
+
+@pytest.mark.parametrize("verbatim", [False, True])
+@pytest.mark.parametrize("path", [PEFT, FOLDER / "adam.ggla", GGCL[1], CHECKPOINTS[0]], ids=lambda path: path.name)
+def test_every_bit_of_a_gguf_adapter_is_verified(path: Path, verbatim: bool, tmp_path: Path) -> None:
+    is_peft, out = path == PEFT, tmp_path / "out.gguf"
+    verbatim = verbatim and is_peft
+    export_adapter(path, out, base=BASE, norms=None if is_peft else "ignore", verbatim=verbatim, sync=False)
+    found = verified(path, out)
+    assert (found.kind, found.same, found.compared.tensors) == ("adapter", True, 12 if is_peft else 32)
+    names = [item.name for item in verified(path, changed(out, tmp_path / "changed.gguf")).differences]
+    assert names == ["blk.1.ffn_down.weight.lora_b" if is_peft else "blk.1.ffn_up.weight.lora_b"]
+
+
+def test_rows_of_grouped_queries_tell_both_numbers_of_heads(tmp_path: Path) -> None:
+    write_grouped_base(tmp_path / "base.gguf")
+    path, out = write_grouped_lora(tmp_path / "a.ggla", by_script=True), tmp_path / "out.gguf"
+    export_adapter(path, out, base=tmp_path / "base.gguf", sync=False)
+    assert verified(path, out).same
+
+
+@pytest.mark.parametrize("path", GGCL, ids=lambda path: path.name)
+def test_a_checkpoint_of_finetune_is_verified(path: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.gguf"
+    convert(path, out, sync=False)
+    found = verified(path, out)
+    assert (found.kind, found.same, found.rms_eps) == ("resume", True, pytest.approx(1e-5))
+    other = next(other for other in GGCL if other != path)
+    assert len(verified(other, out).differences) > 40
+
+
+def test_what_is_made_with_a_base_model_is_not_compared(tmp_path: Path) -> None:
+    path, folder = FOLDER / "adam.ggla", tmp_path / "peft"
+    export_adapter(path, folder, base=BASE, to="peft", sync=False)
+    for out in (folder, FOLDER / "twin-adam.merged.gguf", CHECKPOINTS[0]):
+        result = run_cli("verify", path, out)
+        assert result.returncode == 2
+        assert f"{out} cannot be compared with {path}, from which alone only a GGUF adapter is made" in result.stderr
