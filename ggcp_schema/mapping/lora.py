@@ -98,7 +98,7 @@ def plan_adapter(
         beside=beside,
         facts=tuple(facts),
         warnings=file.findings,
-        next={"peft": (), "hf": (README,)}.get(to, (run,)),
+        next={"peft": (README._replace(purpose="a program that continues a text"),), "hf": (README,)}.get(to, (run,)),
     )
 
 

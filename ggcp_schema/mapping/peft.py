@@ -94,7 +94,7 @@ def _padded(adapter: Adapter, base: Base, path: str, factor: int, r: int) -> npt
 
 
 def peft_card(adapter: Adapter, base: str, *, is_folder: bool, is_gguf: bool, norms: str) -> str:
-    """Return README.md. `base` is the path of the base as it was stated.
+    """Return README.md, with a program that runs in the folder. `base` is the path of the base as it was stated.
 
     transformers opens folders and GGUF files; of another base a folder has to be made. `norms` says where those of the
     adapter are: "saved", in the "base", "ignored", or "none".
@@ -105,16 +105,18 @@ def peft_card(adapter: Adapter, base: str, *, is_folder: bool, is_gguf: bool, no
         "ignored": "The norms that were trained are left out, so that it is not the whole finetune.",
         "none": "It changes no norms.",
     }
+    base = os.path.abspath(base)  # the program runs in the folder
     place, name = os.path.split(base)
-    load = _quoted(base) if is_folder else f"{_quoted(place or '.')}, gguf_file={_quoted(name)}"
-    made = "" if is_folder or is_gguf else f"  # ggcp-schema export {shlex.quote(name)} base-hf --to hf"
+    load = _quoted(base) if is_folder else f"{_quoted(place)}, gguf_file={_quoted(name)}"
+    is_made = not (is_folder or is_gguf)
     return CARD.format(
         base=_quoted(name),
         file=Path(adapter.path).name,
         writer=f", written by {adapter.writer}" if adapter.writer else "",
         norms=told[norms],
-        load=_quoted("base-hf") if made else load,
-        made=made,
+        load=_quoted("base-hf") if is_made else load,
+        needs="torch, transformers and peft" if is_folder or is_made else "torch, transformers, peft and gguf",
+        first=MAKE.format(command=f"ggcp-schema export {shlex.quote(base)} base-hf --to hf") if is_made else "",
     )
 
 
@@ -133,13 +135,24 @@ pipeline_tag: text-generation
 
 Made from `{file}`{writer}. {norms}
 
+{first}This program continues a text. Run it in this folder; it needs {needs}.
+
 ```python
 from peft import PeftModel
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-model = AutoModelForCausalLM.from_pretrained({load}){made}
-model = PeftModel.from_pretrained(model, ".")  # this folder
+tokenizer = AutoTokenizer.from_pretrained({load})
+model = AutoModelForCausalLM.from_pretrained({load})
+model = PeftModel.from_pretrained(model, ".")
+inputs = tokenizer("Once upon a time", return_tensors="pt")
+outputs = model.generate(**inputs, max_new_tokens=30, do_sample=False)
+print(tokenizer.decode(outputs[0], skip_special_tokens=True))
 ```
 
 To go on training it, pass `is_trainable=True`; `model.merge_and_unload()` returns one model.
+"""
+
+MAKE = """\
+Make a folder of the base model first, here: `{command}`. The command says what else it needs.
+
 """

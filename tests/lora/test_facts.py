@@ -58,15 +58,16 @@ def test_the_card_says_where_the_norms_are(norms: str, said: str) -> None:
     assert said in card
     assert 'base_model: "\\"base\\""' in card
     assert "Made from `adam.ggla`, written by llama.cpp's finetune." in card
-    assert 'from_pretrained("models/\\"base\\"")' in card
+    assert f'from_pretrained("{Path.cwd()}/models/\\"base\\"")' in card
 
 
 def test_the_card_opens_the_base() -> None:
     with adapter_of(PEFT) as adapter:
         of_gguf = peft_card(adapter, "base.gguf", is_folder=False, is_gguf=True, norms="none")
         of_ggjt = peft_card(adapter, "old/base.ggjt", is_folder=False, is_gguf=False, norms="none")
-    assert 'from_pretrained(".", gguf_file="base.gguf")\n' in of_gguf
-    assert 'from_pretrained("base-hf")  # ggcp-schema export base.ggjt base-hf --to hf\n' in of_ggjt
+    assert of_gguf.count(f'from_pretrained("{Path.cwd()}", gguf_file="base.gguf")\n') == 2
+    assert of_ggjt.count('from_pretrained("base-hf")\n') == 2
+    assert f"`ggcp-schema export {Path.cwd()}/old/base.ggjt base-hf --to hf`" in of_ggjt
 
 
 # Choices ---------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -150,13 +151,19 @@ def test_on_a_base_that_transformers_loads_from_the_gguf(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("patched", [False, True])
-def test_the_program_of_the_card(patched: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, base = FOLDER / "adam.ggla", tmp_path / "base" if patched else None
-    export_adapter(path, tmp_path / "peft", base=BASE, to="peft", patched_base=base, sync=False)
+def test_the_program_of_the_card(
+    patched: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Paths are relative to where the command ran, and the program runs in the folder that it wrote."""
+    path, base = FOLDER / "adam.ggla", tmp_path / "base.gguf"
+    shutil.copy(BASE, base)
+    monkeypatch.chdir(tmp_path)
+    export_adapter(path, "peft", base="base.gguf", to="peft", patched_base="patched" if patched else None, sync=False)
     monkeypatch.chdir(tmp_path / "peft")
     namespace: dict[str, Any] = {}
     exec(programs(Path("README.md").read_text("utf-8"))[0], namespace)  # noqa: S102 - it is what a reader runs
     assert worst(namespace["model"], path) <= TOLERANCE
+    assert capsys.readouterr().out.startswith("Once upon a time")
 
 
 @pytest.mark.parametrize("path", EVERY, ids=ids)
