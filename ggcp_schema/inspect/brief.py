@@ -145,7 +145,7 @@ def _loss(summary: Summary, losses: Losses) -> str:
 
 def _doubts(summary: Summary) -> Iterator[str]:
     """Yield what is not certain and makes a difference to what the file becomes."""
-    order, scale, era = summary.order, summary.scale, summary.era
+    order, scale, era = summary.order, summary.scale, summary.epsilon
     if order is not None and not order.is_certain and not order.harmless:
         yield "order of the optimizer's state"
     if scale is not None and scale.summed and (scale.assumed or scale.s is None):

@@ -85,6 +85,7 @@ class Summary(NamedTuple):
         bytes: the bytes of the file by use: model, optimizer, waste, headers. Waste is padding, and the tensors of v0
             that no reader needs.
         era, order, scale, losses: see `ggcp_schema.mapping`; None if the file is no training checkpoint.
+        epsilon: what is concluded of the epsilon of the RMS norm, if the file has a model and does not store it.
         rms_eps: the epsilon of the RMS norm: stored, or that of the era.
         adapter: the LoRA adapter that the file contains.
         has_model: True if the file contains a whole model that can be exported.
@@ -121,6 +122,7 @@ class Summary(NamedTuple):
     optimizer: OptimizerSummary | None = None
     losses: Losses | None = None
     era: EraConclusion | None = None
+    epsilon: EraConclusion | None = None
     order: OrderDecision | None = None
     scale: ScaleDecision | None = None
     rms_eps: float | None = None
@@ -197,8 +199,11 @@ def facts(file: File) -> Summary:
     if model is not None and model.has_vocabulary and stated.get("n_tokens") is None:
         with suppress(GgcpError):  # it may be one that llama.cpp refuses
             stated["n_tokens"] = file.vocabulary().n_tokens
+    epsilon = era
     if era is not None:
         stated["rms_eps"] = era.rms_eps
+    elif model is not None and model.rms_eps is None:
+        epsilon = conclude(model.evidence)
     adapter, resume = stated.get("adapter"), tuple[str, ...]()
     is_finetune = adapter is not None and optimizer is not None and file.damage is None
     if adapter and is_finetune and file.key_values and optimizer["type"] == ADAM:
@@ -216,6 +221,7 @@ def facts(file: File) -> Summary:
         optimizer=None if optimizer is None else OptimizerSummary(**optimizer),
         losses=losses,
         era=era,
+        epsilon=epsilon,
         order=None if conclusions is None else conclusions.order,
         scale=None if conclusions is None else conclusions.scale,
         has_model=model is not None,

@@ -121,7 +121,7 @@ def _model_lines(summary: Summary) -> Iterator[tuple[str, str]]:
         yield "tensors", ", ".join(f"{count:,} {name}" for name, count in types.items())
     if summary.n_tokens is not None:
         yield "vocabulary", count_text(summary.n_tokens, "token")
-    if summary.rms_eps is not None:
+    if summary.rms_eps is not None or summary.epsilon is not None:
         yield "RMS epsilon", _epsilon_text(summary)
     if summary.bytes:
         uses = (f"{USES.get(use, use)} {size_text(count)}" for use, count in summary.bytes.items() if count)
@@ -129,8 +129,9 @@ def _model_lines(summary: Summary) -> Iterator[tuple[str, str]]:
 
 
 def _epsilon_text(summary: Summary) -> str:
-    era, eps = summary.era, summary.rms_eps or 0.0
+    era = summary.epsilon
     if era is None:
-        return f"{epsilon_text(eps)}, stored in the file"
+        return f"{epsilon_text(summary.rms_eps or 0.0)}, stored in the file"
+    eps = era.rms_eps
     others = join_words(map(epsilon_text, era.rms_eps_alternatives))
     return f"{epsilon_text(eps)}: {era.rms_eps_reason}" + (f"; use --rms-eps for {others}" if others else "")
