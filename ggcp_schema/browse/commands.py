@@ -28,13 +28,11 @@ if TYPE_CHECKING:
     from ggcp_schema.files.tensor import Tensor
 
 PROGRAM = "ggcp-schema"
-NEW = "the path of a new file"
 BLANKS = {
-    "OUTPUT": NEW,
+    "OUTPUT": "the path of a new file",
     "VOCABULARY": "a llama GGUF, ggjt or sentencepiece model with the vocabulary of the training",
     "CHECKPOINT": "a checkpoint",
     "MODEL.gguf": "the model that the adapter was trained on",
-    "PATCHED.gguf": NEW,
     "N": "the context length of the training",
     "CONTEXT": "",
 }
@@ -117,7 +115,7 @@ def _advised(verb: str, file: str, advice: Sequence[str]) -> list[str]:
     """Return the words of the first command for this that `info` gives, or those of the bare command."""
     bare = f"{PROGRAM} {verb} {shell_word(file)}"
     found = next((each for each in advice if each.startswith(f"{PROGRAM} {verb} ")), bare)
-    words = shlex.split(found.replace(shell_word(file), "FILE"))[1:]
+    words = ["FILE" if word == _path(file) else word for word in shlex.split(found)[1:]]
     words.insert(1 + next(at for at, word in enumerate(words) if word in ("FILE", "CHECKPOINT")), "OUTPUT")
     return [_path(file) if word == "FILE" else Blank(word) if word in BLANKS else word for word in words]
 

@@ -82,7 +82,11 @@ def export(
     name: Annotated[
         str | None,
         typer.Option(
-            "--name", metavar="TEXT", help="Name of the model. Default: the name of the input.", show_default=False
+            "--name",
+            metavar="TEXT",
+            help="Name of the model. Default: the one that the input states, or that of its file; for an adapter those "
+            "of --base.",
+            show_default=False,
         ),
     ] = None,
     partial: Annotated[

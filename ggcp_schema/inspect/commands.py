@@ -64,6 +64,8 @@ def _uses(summary: Summary, path: str) -> Iterator[Line]:
     elif summary.n_tokens and not summary.n_params:
         yield Line("run", f"ggcp-schema export CHECKPOINT --vocab {path}")
     elif summary.tensor_types:
+        if summary.is_lora:
+            yield Line("run", f"llama-completion -m MODEL.gguf --lora {path} -p 'Once upon a time'")
         yield Line("measure", f"ggcp-schema stats {path}")
 
 
@@ -107,5 +109,6 @@ def _export(summary: Summary, option: str = "") -> str:
 
 
 def _export_adapter(summary: Summary, option: str = "") -> str:
-    patched = " --patched-base PATCHED.gguf" if summary.adapter is not None and summary.adapter.norms else ""
-    return f"ggcp-schema export{option} {shell_word(summary.file)} --base MODEL.gguf{patched}"
+    patched = shell_word(output_name(summary.file, ".patched.gguf"))
+    norms = f" --patched-base {patched}" if summary.adapter is not None and summary.adapter.norms else ""
+    return f"ggcp-schema export{option} {shell_word(summary.file)} --base MODEL.gguf{norms}"

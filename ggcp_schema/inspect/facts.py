@@ -12,6 +12,7 @@ from ggcp_schema.formats.file import File
 from ggcp_schema.formats.rules import Finding
 from ggcp_schema.formats.state import state_of, study_of
 from ggcp_schema.inspect.damage import Condition
+from ggcp_schema.llama import names
 from ggcp_schema.llama.context import Context, context_of
 from ggcp_schema.llama.eras import EraConclusion, conclude
 from ggcp_schema.llama.facts import Line
@@ -88,6 +89,7 @@ class Summary(NamedTuple):
         epsilon: what is concluded of the epsilon of the RMS norm, if the file has a model and does not store it.
         rms_eps: the epsilon of the RMS norm: stored, or that of the era.
         adapter: the LoRA adapter that the file contains.
+        is_lora: True for a GGUF adapter, which llama.cpp takes with a model.
         has_model: True if the file contains a whole model that can be exported.
         makes_folder: False if its vocabulary is none that a folder can have.
         runs: True if llama.cpp runs the file as it is.
@@ -129,6 +131,7 @@ class Summary(NamedTuple):
     findings: tuple[Finding, ...] = ()
     damage: MalformedError | None = None
     adapter: Adapter | None = None
+    is_lora: bool = False
     has_model: bool = False
     makes_folder: bool = True
     runs: bool = False
@@ -207,7 +210,9 @@ def facts(file: File) -> Summary:
     adapter, resume = stated.get("adapter"), tuple[str, ...]()
     is_finetune = adapter is not None and optimizer is not None and file.damage is None
     if adapter and is_finetune and file.key_values and optimizer["type"] == ADAM:
-        resume = finetune_words(adapter, optimizer["past"] or 0, file.path)
+        n_ctx = (stated["hparams"] or {}).get("n_ctx")
+        context = context_of(stated["train_samples"], stated["train_tokens"], n_ctx)
+        resume = finetune_words(adapter, context, optimizer["past"] or 0, file.path)
     elif training is not None and conclusions is not None and is_ready(training, conclusions):
         resume = resume_words(training, file.path)
     return Summary(
@@ -224,6 +229,7 @@ def facts(file: File) -> Summary:
         epsilon=epsilon,
         order=None if conclusions is None else conclusions.order,
         scale=None if conclusions is None else conclusions.scale,
+        is_lora=names.LORA_ALPHA in file.key_values,
         has_model=model is not None,
         makes_folder=model is not None and (runs or _makes_folder(file, model)),
         runs=runs,

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from ggcp_schema.constructs import counted
 from ggcp_schema.errors import MalformedError, UsageError
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.llama.facts import Fact
@@ -242,7 +243,10 @@ def adapter_facts(adapter: Adapter) -> Iterator[Fact]:
         None: "neither all pairs, as by finetune, nor matrices alone",
     }
     yield Fact("written by", adapter.writer or "unknown", why[adapter.writer])
-    yield Fact("pairs", f"{len(adapter.pairs)}: {len(adapter.matrices)} of matrices, {len(adapter.norms)} of norms")
+    norms = f" and {counted(len(adapter.norms), 'norm')}" if adapter.norms else ""
+    matrices = f"{len(adapter.matrices)} {'matrix' if len(adapter.matrices) == 1 else 'matrices'}"
+    n_params = sum(tensor.n_elements for pair in adapter.pairs.values() for tensor in pair)
+    yield Fact("pairs", f"A and B for {matrices}{norms}: {n_params:,} parameters")
     yield Fact("ranks", _ranks(adapter))
     stated = adapter.r is not None
     yield Fact("scale", f"{adapter.scale:g}", f"alpha {adapter.alpha} / r {adapter.r}" if stated else "of a checkpoint")

@@ -11,6 +11,7 @@ from ggcp_schema.formats.file import File
 from ggcp_schema.formats.rules import Finding
 from ggcp_schema.gguf.writer import Gguf
 from ggcp_schema.llama import names
+from ggcp_schema.llama.context import context_of
 from ggcp_schema.llama.facts import Fact
 from ggcp_schema.llama.training import Study, Training, study
 from ggcp_schema.mapping.model import rescued
@@ -116,7 +117,8 @@ def _plan_finetune(file: File, content: Gguf) -> Plan:
     values = {entry.key: entry.value for entry in content.keys}
     past, is_adam = values[names.OPTIMIZER_PAST_COUNT], values[names.OPTIMIZER_TYPE] == ADAM
     adapter = file.adapter()
-    purpose = "resume with llama.cpp of October 2023 to July 2024"
+    context = context_of(values[names.TRAINING_SAMPLE_COUNT], values[names.TRAINING_TOKEN_COUNT])
+    purpose = "resume with llama.cpp of October 2023 to February 2024 (tried: commits a03ce38 and ab336a9)"
     purpose += ", and the --rank options of the training" if has_mixed_ranks(adapter) else ""
     warning = "finetune of October 2023 and after crashes on L-BFGS; that of 29 August 2023 goes on from it"
     return Plan(
@@ -129,7 +131,7 @@ def _plan_finetune(file: File, content: Gguf) -> Plan:
             *adapter_facts(adapter),
         ),
         warnings=(*file.findings, *([] if is_adam else [Finding("optimizer.type", warning)])),
-        next=(Command(purpose, finetune_words(adapter, past, OUTPUT)),) if is_adam else (),
+        next=(Command(purpose, finetune_words(adapter, context, past, OUTPUT)),) if is_adam else (),
     )
 
 

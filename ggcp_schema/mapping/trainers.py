@@ -10,6 +10,7 @@ from ggcp_schema.schema.inference import ADAM
 
 if TYPE_CHECKING:
     from ggcp_schema.llama.adapter import Adapter
+    from ggcp_schema.llama.context import Context
     from ggcp_schema.llama.training import Study, Training
 
 
@@ -55,12 +56,13 @@ def has_mixed_ranks(adapter: Adapter) -> bool:
     return len(ranks) > 1 or {adapter.pairs[path].rank for path in adapter.norms} != {1}
 
 
-def finetune_words(adapter: Adapter, past: int, checkpoint: str) -> tuple[str, ...]:
+def finetune_words(adapter: Adapter, context: Context, past: int, checkpoint: str) -> tuple[str, ...]:
     """Return the command of finetune that resumes from a GGUF checkpoint of an adapter."""
     ranks = {adapter.pairs[path].rank for path in adapter.matrices}
     return (
         *("finetune", "--model-base", "BASE.gguf", "--train-data", "TEXT", "--checkpoint-in", checkpoint),
         *("--checkpoint-out", "chk-LATEST.gguf", "--lora-out", "lora-LATEST.gguf"),
+        *(("--ctx", str(context.tokens)) if context.tokens else ()),
         *(("--opt-past", str(past)) if past else ()),
         *(() if has_mixed_ranks(adapter) or ranks == {4} else ("--lora-r", str(*ranks))),
     )

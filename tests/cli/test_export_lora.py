@@ -290,6 +290,7 @@ def test_ggcl_becomes_the_checkpoint_of_the_converter_of_2023(path: Path, tmp_pa
     told = run_cli("convert", path, tmp_path / "out.gguf", check=True)
     assert read_gguf(tmp_path / "out.gguf") == json.loads((LORA / f"{path.stem}.resume.json").read_text())
     assert ("crashes on L-BFGS" in told.stdout) is (path.stem == "lbfgs")
+    assert ("\nresume with " in told.stdout) is (" --ctx 16" in told.stdout) is (path.stem != "lbfgs")
     assert run_cli("convert", path, tmp_path / "other.gguf", "--fresh-optimizer").returncode == 2
     assert not (tmp_path / "other.gguf").exists()
 

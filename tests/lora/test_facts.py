@@ -24,7 +24,7 @@ def told(path: Path, **changes: float) -> dict[str, str]:
 def test_an_adapter_by_finetune() -> None:
     facts = told(FOLDER / "lbfgs.ggla")
     assert facts["written by"].startswith("llama.cpp's finetune (F32 pairs for all tensors")
-    assert facts["pairs"] == "21: 16 of matrices, 5 of norms ()"
+    assert facts["pairs"] == "A and B for 16 matrices and 5 norms: 7,077 parameters ()"
     assert facts["ranks"] == "4; 1 for norm, attention_norm, ffn_norm, w1; 2 for wq ()"
     assert facts["scale"] == "1 (alpha 4 / r 4)"
     assert "norms" in facts

@@ -42,6 +42,8 @@ def contents(gguf: GgufFile) -> tuple[tuple[str, str], ...]:
     text = Keys(gguf).text
     architecture, kind, tokenizer = text(names.ARCHITECTURE), text("general.type"), text("tokenizer.ggml.model")
     words = [architecture or "no architecture" * (gguf.damage is None), kind, *_counts(gguf)]
+    if names.LORA_ALPHA in gguf.key_values:
+        words.append(f"{gguf.tensors.n_elements:,} parameters")
     lines = {"name": text("general.name"), "contents": ", ".join(filter(None, words))}
     if architecture != "llama":
         lines["sizes"] = ", ".join(f"{name} {value}" for name, value in _sizes(gguf, f"{architecture}.") if value)

@@ -38,6 +38,8 @@ def facts_of(gguf: GgufFile) -> dict[str, Any]:
     model_bytes = sum(tensor.nbytes for tensor in model.values())
     n_ff = keys.integer(keys.own(names.FEED_FORWARD_LENGTH))
     optimizer = keys.text(names.OPTIMIZER_TYPE)
+    is_adapter = gguf.has_adapter or names.LORA_ALPHA in gguf.key_values
+    n_params = sum(tensor.n_elements for name, tensor in model.items() if name != names.ROPE_FREQS and not is_adapter)
     stated = stated_of(keys.field, gguf.tensors.get(str(names.tensor_name("optimizer.state.pf", optimizer))))
     if keys.flag(names.CONVERTED_FRESH) and not keys.count(names.OPTIMIZER_ITERATION_COUNT):
         stated["stored_losses"] = None  # the optimizer has not started, whatever the keys of its losses hold
@@ -48,7 +50,7 @@ def facts_of(gguf: GgufFile) -> dict[str, Any]:
         "hparams": _hparams_of(gguf, keys),
         "n_ff": n_ff,
         "n_ff_source": None if n_ff is None else "stored",
-        "n_params": sum(tensor.n_elements for name, tensor in model.items() if name != names.ROPE_FREQS) or None,
+        "n_params": n_params or None,
         "n_tokens": None if gguf.odd_tokens else keys.length(names.TOKENS),
         "bytes": gguf.uses(model_bytes, gguf.tensors.nbytes - model_bytes),
         "optimizer": stated["optimizer"] if optimizer else None,
