@@ -155,7 +155,8 @@ class GgmlFile(File):
         from ggcp_schema.gguf.entries import KeyValue
 
         hparams = self.container.get("hparams") or {}
-        return {key: KeyValue(key, "UINT32", hparams[name]) for name, key in HPARAMS.items() if key and name in hparams}
+        stored = {key: hparams.get(name) for name, key in HPARAMS.items() if key}  # a file that is cut has a part of them
+        return {key: KeyValue(key, "UINT32", value) for key, value in stored.items() if value is not None}
 
     def compares_by_field(self, other: File) -> bool:
         """Return True for another file of these formats, which differ little."""
