@@ -43,6 +43,7 @@ FADED = 1e-25  # the size of values beside a value that has faded to zero is far
 FADES = 50_000  # iterations after which the decay may have made the embeddings of unused tokens zero
 SQUARE = np.float32(1e-38)  # far above what underflow takes from v, far below any gradient's square
 BLOCKS = 1 << 20  # of a vector of which a watch remembers the largest value, if n_embd allows so few
+SMALL_BLOCK = 64  # values, of which a page of 512 bytes has a whole block; smaller ones take longer than the copying
 ZEROS_OF_V = "zeros-of-v"  # no rule: these runs join those of a rule
 SHOWN = 100  # findings of one rule in one tensor
 
@@ -308,9 +309,9 @@ class Watch:
     @cached_property
     def _block(self) -> int:
         """The values of a block: a divisor of n_embd, because all tensors have a multiple of n_embd values."""
-        wanted = -(-self.state.n_params // BLOCKS)
-        n_embd = self.state.n_embd
-        return next((size for size in range(max(wanted, 1), n_embd) if n_embd % size == 0), max(n_embd, 1))
+        n_params, n_embd = self.state.n_params, self.state.n_embd
+        wanted = 1 if n_params <= BLOCKS else max(SMALL_BLOCK, -(-n_params // BLOCKS))
+        return next((size for size in range(wanted, n_embd) if n_embd % size == 0), max(n_embd, 1))
 
     def _keep_peaks(self, name: str, at: int, bits: Bits) -> np.uint32:
         """Keep the largest size of each block, unless one has its sign; return the largest of all."""
