@@ -145,7 +145,6 @@ class PatchedExtent(Extent):
         self.patches: Sequence[tuple[int, bytes]] = (*before, (start, data))
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the bytes in pieces of at most 1 MiB. Raises `DataGoneError` if they are no longer there."""
         at = 0
         for piece in super().chunks():
             patched = bytearray(piece)

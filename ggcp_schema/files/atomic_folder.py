@@ -95,7 +95,6 @@ class FolderOutput(Output):
             self.temporary = self._temporary_path()
 
     def publish(self, *, overwrite: bool, sync: bool) -> None:
-        """Give the folder its name."""
         exists = os.path.lexists(self.target)
         if exists and not overwrite:
             raise ExistsError(self.path)

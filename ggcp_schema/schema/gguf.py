@@ -301,15 +301,12 @@ class Gguf(EitherOrder):
     FIRST = gguf(LITTLE, "u32", (1,))
 
     def reference(self):
-        """Return the description of all versions."""
         return with_first(super().reference(), self.FIRST.reference())
 
     def of(self, value):
-        """Return the Struct that parsed or builds a value."""
         return self.FIRST if value.get("version") == 1 else super().of(value)
 
     def at(self, head):
-        """Return the Struct of a file that begins with these bytes."""
         return self.FIRST if head[4:8] == b"\1\0\0\0" else super().at(head)
 
 

@@ -193,57 +193,47 @@ class Checkpoint(File):
 
     @property
     def what(self) -> str:
-        """What the file is, in words."""
         layout = self.get("optimizer.layout")
         return "ggcp training checkpoint" + (f", optimizer block {layout}" if layout else "")
 
     @property
     def short(self) -> str:
-        """What the file is, in two words."""
         return "ggcp checkpoint"
 
     def facts(self) -> dict[str, Any]:
-        """Return what the file states of itself."""
         from ggcp_schema.formats.ggcp.facts import facts_of
 
         return facts_of(self)
 
     def model(self) -> Model:
-        """Return the model. A damaged file is accepted if the model is whole. Otherwise raise its damage."""
         from ggcp_schema.formats.ggcp.training import model_of_checkpoint
 
         return model_of_checkpoint(self)
 
     def training(self) -> Training:
-        """Return the state of the training. Raises the damage of a damaged file."""
         from ggcp_schema.formats.ggcp.training import training_of_checkpoint
 
         return training_of_checkpoint(self)
 
     def model_training(self) -> Training:
-        """Return a training without an optimizer's state. Raises the damage if the model is not whole."""
         from ggcp_schema.formats.ggcp.training import training_of_model
 
         return training_of_model(self)
 
     def evidence(self) -> Evidence:
-        """Return what the file shows of its writer. Damage may hide some of it."""
         from ggcp_schema.formats.ggcp.training import evidence_of
 
         return evidence_of(self)
 
     @property
     def orders(self) -> tuple[Order, ...]:
-        """The orders that a program can have written the flat vectors of an optimizer in."""
         return CHECKPOINT_ORDERS
 
     def names_of(self, tensor: Tensor) -> tuple[str | None, str | None, str | None]:
-        """Return the tensor's path, its name in GGUF files, and the type of the optimizer."""
         name = None if tensor.is_null else tensor_name(tensor.path, self._optimizer_type)
         return tensor.path, name, self._optimizer_type
 
     def path_of(self, tensor: Tensor) -> str:
-        """Return the tensor's path."""
         return tensor.path
 
     @cached_property
@@ -257,14 +247,12 @@ class Checkpoint(File):
         return isinstance(other, Checkpoint) and len(layouts) < 2
 
     def rules(self, parse: Parse) -> Rules:
-        """Return what breaks a rule that the schema does not state, and what is odd."""
         from ggcp_schema.formats.ggcp.rules import checkpoint_rules
 
         return checkpoint_rules(parse)
 
     @classmethod
     def is_proven(cls, source: Source) -> bool:
-        """Return True if most records of a checkpoint, and the state of an optimizer, are where they must be."""
         from ggcp_schema.formats.ggcp.headers import GGCP
         from ggcp_schema.formats.ggcp.recovery import is_proven
 
@@ -272,7 +260,6 @@ class Checkpoint(File):
 
     @classmethod
     def doubt(cls, source: Source, container: Container) -> FieldError | None:
-        """Return an error if bytes follow the end, and may have been inserted before it."""
         if container["trailing"] is None:
             return None
         from ggcp_schema.formats.ggcp.recovery import doubt
@@ -281,7 +268,6 @@ class Checkpoint(File):
 
     @classmethod
     def recovered(cls, source: Source, error: FieldError) -> Recovered | None:
-        """Return all fields at the places that follow from the hyper-parameters; None if those are lost too."""
         from ggcp_schema.formats.ggcp.headers import GGCP
         from ggcp_schema.formats.ggcp.recovery import recover
 
@@ -289,31 +275,26 @@ class Checkpoint(File):
 
     @classmethod
     def repairable(cls, source: Source) -> Repairable:
-        """Return what can be repaired. Raises `UsageError` if the file is not of the size that its header gives."""
         from ggcp_schema.formats.ggcp.repair import repairable
 
         return repairable(source)
 
     def expected_tensors(self) -> list[str] | None:
-        """Return the paths of the tensors that the whole file had; None if that cannot be known."""
         from ggcp_schema.formats.ggcp.extent import expected_tensors
 
         return expected_tensors(self)
 
     def whole_sizes(self) -> dict[str, int]:
-        """Return the sizes in bytes that the whole file can have had, by the type of the optimizer."""
         from ggcp_schema.formats.ggcp.extent import expected_sizes
 
         return expected_sizes(self.container)
 
     def least_size(self) -> int | None:
-        """Return the offset of the first byte after the model."""
         from ggcp_schema.formats.ggcp.extent import model_end
 
         return model_end(self)
 
     def describe(self) -> str:
-        """Return what the checkpoint is, in a few words."""
         if self.damage is not None:
             return f"damaged, {counted(len(self.tensors), 'whole tensor')} before {self.damage.path}"
         hparams, optimizer = self.hparams, self.optimizer

@@ -47,14 +47,12 @@ class GgmlFile(File):
 
     @classmethod
     def doubt(cls, source: Source, container: Container) -> FieldError | None:
-        """Return an error if a tensor has another name than the others prove, or bytes after the end may be its own."""
         from ggcp_schema.formats.ggml.recovery import doubt
 
         return doubt(source, container)
 
     @classmethod
     def recovered(cls, source: Source, error: FieldError) -> Recovered | None:
-        """Return the tensors whose places follow from the headers that are left; None if they do not tell."""
         from ggcp_schema.formats.ggml.recovery import recover
 
         return recover(source, error)
@@ -102,23 +100,19 @@ class GgmlFile(File):
 
     @property
     def kind(self) -> str:
-        """What the file is, as a stable word."""
         return "ggml-model" if self.tensors else "ggml-vocabulary"
 
     @property
     def what(self) -> str:
-        """What the file is, in words."""
         version = self.container.get("version")
         what = "model of 2023" if self.tensors else "vocabulary of 2023, without a model"
         return f"{self.format.name}{'' if version is None else f' version {version}'}, {what}"
 
     @property
     def short(self) -> str:
-        """What the file is, in two words."""
         return f"{self.format.name} {'model' if self.tensors else 'vocabulary'}"
 
     def facts(self) -> dict[str, Any]:
-        """Return what the file states of itself."""
         tensors, tokens = self.tensors, self.container.get("tokens")
         w1 = next((tensor for name, tensor in tensors.items() if name.endswith("feed_forward.w1.weight")), None)
         hparams = self.hparams_stated()
@@ -133,19 +127,16 @@ class GgmlFile(File):
         }
 
     def vocabulary(self) -> Vocabulary:
-        """Return the vocabulary. Damage after it, in the tensors, is ignored."""
         from ggcp_schema.formats.ggml.vocabulary import vocabulary_of_ggml
 
         return vocabulary_of_ggml(self)
 
     def model(self) -> Model:
-        """Return the model. A damaged file is accepted if the model is whole. Otherwise raise its damage."""
         from ggcp_schema.formats.ggml.model import model_of_ggml
 
         return model_of_ggml(self)
 
     def names_of(self, tensor: Tensor) -> tuple[str | None, str | None, str | None]:
-        """Return the tensor's path in ggcp files, and its name in GGUF files."""
         path = names.field_path(tensor.path) or names.llama_field_path(tensor.path)
         return path, path and names.tensor_name(path), None
 
@@ -155,7 +146,7 @@ class GgmlFile(File):
         from ggcp_schema.gguf.entries import KeyValue
 
         hparams = self.container.get("hparams") or {}
-        stored = {key: hparams.get(name) for name, key in HPARAMS.items() if key}  # a file that is cut has a part of them
+        stored = {key: hparams.get(name) for name, key in HPARAMS.items() if key}  # a cut file has some of them
         return {key: KeyValue(key, "UINT32", value) for key, value in stored.items() if value is not None}
 
     def compares_by_field(self, other: File) -> bool:
@@ -163,13 +154,11 @@ class GgmlFile(File):
         return isinstance(other, GgmlFile)
 
     def rules(self, parse: Parse) -> Rules:
-        """Return what breaks a rule that the schema does not state, and what is odd."""
         from ggcp_schema.formats.ggml.rules import ggml_rules
 
         return ggml_rules(parse)
 
     def describe(self) -> str:
-        """Return what the file is, in a few words."""
         if self.damage is not None:
             return super().describe()
         kind = f"model with {counted(len(self.tensors), 'tensor')}" if self.tensors else "vocabulary"

@@ -61,13 +61,11 @@ class GgufFile(File):
         return None if steps is None else self.root.find(steps)
 
     def key_type(self, name: str) -> tuple[int, str] | None:
-        """Return the number of a type of keys and its name in the schema; None if there is no such type."""
         from ggcp_schema.formats.gguf.editing import key_type
 
         return key_type(name)
 
     def set_keys(self, container: Container, wanted: Mapping[str, tuple[int, Any] | None]) -> None:
-        """Give a changed copy of the values these keys, and remove those that are None. Lay the tensors out anew."""
         from ggcp_schema.formats.gguf.editing import set_keys
 
         set_keys(self, container, wanted)
@@ -94,14 +92,12 @@ class GgufFile(File):
 
     @classmethod
     def doubt(cls, source: Source, container: Container) -> FieldError | None:
-        """Return an error if headers are zeros that were read as records, or if bytes were put into the data."""
         from ggcp_schema.formats.gguf.doubt import doubt
 
         return doubt(source, container)
 
     @classmethod
     def recovered(cls, source: Source, error: FieldError) -> Recovered | None:
-        """Return the tensors whose places are proven, though headers are damaged; None if that is no more."""
         from ggcp_schema.formats.gguf.recovery import recover
 
         return recover(source, error)
@@ -225,14 +221,12 @@ class GgufFile(File):
 
     @cached_property
     def kind(self) -> str:
-        """What the file is, as a stable word."""
         from ggcp_schema.formats.gguf.facts import kind_of
 
         return kind_of(self)
 
     @property
     def what(self) -> str:
-        """What the file is, in words."""
         from ggcp_schema.formats.gguf.contents import part_of
         from ggcp_schema.formats.gguf.facts import KINDS
 
@@ -241,7 +235,6 @@ class GgufFile(File):
 
     @property
     def short(self) -> str:
-        """What the file is, in two words."""
         from ggcp_schema.formats.gguf.contents import part_of
         from ggcp_schema.formats.gguf.facts import KINDS
 
@@ -262,7 +255,6 @@ class GgufFile(File):
         )
 
     def facts(self) -> dict[str, Any]:
-        """Return what the file states of itself."""
         from ggcp_schema.formats.gguf.facts import facts_of
 
         return facts_of(self)
@@ -273,62 +265,52 @@ class GgufFile(File):
         return self.kind == "gguf-finetune"
 
     def adapter(self) -> Adapter:
-        """Return the adapter in a checkpoint of finetune. A damaged file is accepted if all of it is whole."""
         from ggcp_schema.formats.lora.files import adapter_in_gguf
 
         return adapter_in_gguf(self)
 
     def vocabulary(self) -> Vocabulary:
-        """Return the vocabulary. Damage after it, in the tensors, is ignored."""
         from ggcp_schema.formats.gguf.vocabulary import vocabulary_of_gguf
 
         return vocabulary_of_gguf(self)
 
     def check_all_in_one(self) -> None:
-        """Check that the file is no part of a split file. Raises `UsageError`."""
         from ggcp_schema.formats.gguf.contents import check_not_split
 
         check_not_split(self)
 
     def model_training(self) -> Training:
-        """Return a training without an optimizer's state. Raises the damage if the model or a header is not whole."""
         from ggcp_schema.formats.gguf.training import training_of_model
 
         return training_of_model(self)
 
     def model(self) -> Model:
-        """Return the model. A damaged file is accepted if the model is whole. Otherwise raise its damage."""
         from ggcp_schema.formats.gguf.training import model_of_gguf
 
         return model_of_gguf(self)
 
     def training(self) -> Training:
-        """Return the state of a training. Raises the damage of a damaged file, `UsageError` if there is none."""
         from ggcp_schema.formats.gguf.training import training_of_gguf
 
         return training_of_gguf(self)
 
     def evidence(self) -> Evidence | None:
-        """Return what a checkpoint shows of its writer."""
         from ggcp_schema.formats.gguf.training import evidence_of_gguf
 
         return evidence_of_gguf(self) if self.kind == "gguf-resume" else None
 
     @property
     def orders(self) -> tuple[Order, ...]:
-        """The orders that a program can have written the flat vectors of an optimizer in."""
         from ggcp_schema.formats.gguf.training import orders_of_gguf
 
         return orders_of_gguf(self)
 
     def names_of(self, tensor: Tensor) -> tuple[str | None, str | None, str | None]:
-        """Return the tensor's path in ggcp files, its name, and the type of the optimizer."""
         path = field_path(tensor.path)
         optimizer = tensor.path.split(".")[1] if path and path.startswith(STATE) else None
         return path, tensor.path, optimizer
 
     def path_of(self, tensor: Tensor) -> str | None:
-        """Return the tensor's path in ggcp files."""
         return field_path(tensor.path)
 
     def compares_by_field(self, other: File) -> bool:
@@ -336,7 +318,6 @@ class GgufFile(File):
         return False
 
     def rules(self, parse: Parse) -> Rules:
-        """Return what breaks a rule that the schema does not state, and what is odd."""
         from ggcp_schema.formats.gguf.rules import gguf_rules
 
         return gguf_rules(parse, self)
@@ -350,12 +331,10 @@ class GgufFile(File):
         return [field_path(name) or name for name in found]
 
     def whole_sizes(self) -> dict[str, int]:
-        """Return the size in bytes that the whole file had, by the type of the optimizer."""
         size = expected_size(self.container) if self.container.get("tensor_infos") else None
         return {} if size is None else {str(self.get("optimizer.type", "")): size}
 
     def describe(self) -> str:
-        """Return what the file is, in a few words."""
         if self.damage is not None:
             return super().describe()
         contents = f"{counted(len(self.key_values), 'key')}, {counted(len(self.tensors), 'tensor')}"

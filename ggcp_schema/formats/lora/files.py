@@ -39,11 +39,9 @@ class LoraFile(File):
 
     @property
     def has_adapter(self) -> bool:
-        """True: it is made to hold a LoRA adapter."""
         return True
 
     def rules(self, parse: Parse) -> Rules:
-        """Return what is odd."""
         return Rules(len(self.tensors), None if parse.damage else len(self.tensors), [], odd_findings(self))
 
     def facts(self) -> dict[str, Any]:
@@ -101,7 +99,6 @@ class GglaFile(LoraFile):
         return replace(adapter, hf_rows=adapter.writer == SCRIPT)
 
     def describe(self) -> str:
-        """Return what the file is, in a few words."""
         if self.damage is not None:
             return super().describe()
         return f"ggla LoRA adapter with {counted(len(self.tensors), 'tensor')}"
@@ -116,14 +113,12 @@ class GglaFile(LoraFile):
 
     @classmethod
     def is_proven(cls, source: Source) -> bool:
-        """Return True if most records of an adapter are where they must be."""
         from ggcp_schema.formats.lora.records import is_adapter
 
         return is_adapter(source)
 
     @classmethod
     def recovered(cls, source: Source, error: FieldError) -> Recovered | None:
-        """Return all fields at the places that follow from the headers that are left; None if they do not tell."""
         from ggcp_schema.formats.lora.records import recover_adapter
 
         return recover_adapter(source, error)
@@ -134,12 +129,10 @@ class GgclFile(LoraFile):
 
     @classmethod
     def doubt(cls, source: Source, container: Container) -> FieldError | None:
-        """Return an error if bytes follow the end, and may have been inserted before it."""
         return doubt(source, container)
 
     @classmethod
     def is_proven(cls, source: Source) -> bool:
-        """Return True if most records of a checkpoint, and the state of an optimizer, are where they must be."""
         from ggcp_schema.formats.ggcp.recovery import is_proven
         from ggcp_schema.formats.lora.records import FINETUNE
 
@@ -147,7 +140,6 @@ class GgclFile(LoraFile):
 
     @classmethod
     def recovered(cls, source: Source, error: FieldError) -> Recovered | None:
-        """Return all fields at the places that follow from the hyper-parameters; None if those are lost too."""
         from ggcp_schema.formats.ggcp.recovery import recover
         from ggcp_schema.formats.lora.records import FINETUNE
 
@@ -159,7 +151,6 @@ class GgclFile(LoraFile):
         return None if path is None else parse_path(path)
 
     def expected_tensors(self) -> list[str] | None:
-        """Return the paths of all tensors; None if the number of layers is not known."""
         from ggcp_schema.formats.ggcp.extent import n_layer_of, state_tensors
         from ggcp_schema.formats.lora.records import FINETUNE
 
@@ -173,7 +164,6 @@ class GgclFile(LoraFile):
 
     @cached_property
     def state_tensors(self) -> Mapping[str, Tensor]:
-        """The tensors of the optimizer's state by field name, in file order."""
         state = ((path, tensor) for path, tensor in self.tensors.items() if path.startswith(names.STATE))
         return {path.removeprefix(names.STATE): tensor for path, tensor in state}
 
@@ -183,7 +173,6 @@ class GgclFile(LoraFile):
         return {path: tensor for path, tensor in self.tensors.items() if path.endswith("_a")}
 
     def adapter(self) -> Adapter:
-        """Return the adapter. A damaged file is accepted if all of it is whole. Otherwise raise its damage."""
         check_adapter(self)
         parts = {path: tensor for path, tensor in self.tensors.items() if not path.startswith(STATE)}
         paths = [path.removesuffix("_a") for path in parts if path.endswith("_a")]
@@ -192,13 +181,11 @@ class GgclFile(LoraFile):
         )
 
     def converted(self) -> Gguf:
-        """Return the GGUF checkpoint that the converter of 2023 made of such a file."""
         from ggcp_schema.formats.lora.resume import resume_content
 
         return resume_content(self)
 
     def facts(self) -> dict[str, Any]:
-        """Return what the file states of itself, and what is known of its adapter."""
         optimizer = self.get("optimizer") or {}
         counts = {name: self.get(name) for name in ("version", "train_its", "train_samples", "train_tokens")}
         state = {
@@ -208,7 +195,6 @@ class GgclFile(LoraFile):
         return {**adapter_of(self), **counts, "hparams": self.hparams_stated(), "optimizer": state}
 
     def describe(self) -> str:
-        """Return what the file is, in a few words."""
         if self.damage is not None:
             return super().describe()
         return f"ggcl checkpoint of {counted(len(self.container['layers']), 'layer')}"
