@@ -23,11 +23,7 @@ def complete_path(ctx: Any, incomplete: str) -> list[str]:
     """Propose the fields of the file whose path begins so, and the keys and tensors whose name does."""
     return _complete(
         ctx,
-        lambda file: [
-            *_fields(file, incomplete),
-            *_next_level(_names(file), incomplete),
-            *_moments(file, incomplete),
-        ],
+        lambda file: [*_fields(file, incomplete), *_next_level(_names(file), incomplete), *_moments(file, incomplete)],
     )
 
 

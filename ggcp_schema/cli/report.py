@@ -28,14 +28,7 @@ OPTIONS = {"n_batch": "--batch"}
 
 
 def carry_out(
-    plan: Plan,
-    output: Path,
-    options: WriteOptions,
-    what: str,
-    *,
-    dry_run: bool,
-    quiet: bool,
-    is_new: bool = False,
+    plan: Plan, output: Path, options: WriteOptions, what: str, *, dry_run: bool, quiet: bool, is_new: bool = False
 ) -> Written | None:
     """Check a plan and, unless in a `dry_run`, write it with a bar of progress.
 

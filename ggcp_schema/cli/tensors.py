@@ -37,11 +37,7 @@ Moments = Annotated[
 
 
 def tensors(
-    file: File,
-    by_parameter: Moments = False,
-    order: Order = None,
-    as_json: Json = False,
-    width: Width = None,
+    file: File, by_parameter: Moments = False, order: Order = None, as_json: Json = False, width: Width = None
 ) -> None:
     """List the tensors: name, shape, type, place and role.
 

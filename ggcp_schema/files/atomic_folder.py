@@ -19,9 +19,7 @@ NOT_SUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
 def check_folder(
-    path: str | os.PathLike[str],
-    inputs: tuple[str | os.PathLike[str], ...],
-    names: Collection[str],
+    path: str | os.PathLike[str], inputs: tuple[str | os.PathLike[str], ...], names: Collection[str]
 ) -> None:
     """Check that a folder with files of these names can be written to `path`, before any work is done.
 

@@ -25,9 +25,7 @@ ELEMENT_SIZES = {"F32": 4, "F16": 2, "BF16": 2}
 """The floating-point types that become float32, with their sizes in bytes."""
 NUMBERS = {"F64": "d", "I8": "b", "I16": "h", "I32": "i", "I64": "q"}
 """The types that are read as they are, with their codes in `struct`."""
-DEQUANTIZED = frozenset(
-    (2, 3, 6, 7, 8, *range(10, 15), *range(16, 24), 29, 34, 35, 39, 40),
-)
+DEQUANTIZED = frozenset((2, 3, 6, 7, 8, *range(10, 15), *range(16, 24), 29, 34, 35, 39, 40))
 BLOCKS = {kind.name: kind for number, kind in GGML_TYPES.items() if number in DEQUANTIZED}
 """The quantized types that `gguf.quants.dequantize` knows. Their values become float32."""
 

@@ -10,19 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from construct import Container
 
-from ggcp_schema.constructs import (
-    Field,
-    FieldError,
-    Steps,
-    Struct,
-    root_field,
-)
-from ggcp_schema.errors import (
-    GgcpError,
-    MalformedError,
-    PathError,
-    UsageError,
-)
+from ggcp_schema.constructs import Field, FieldError, Steps, Struct, root_field
+from ggcp_schema.errors import GgcpError, MalformedError, PathError, UsageError
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.files.tensors import Tensors
@@ -51,21 +40,8 @@ LONGEST_NAME = 64  # bytes of a field whose size is hardly wrong
 ACCEPTED = "Use a llama GGUF, a ggjt file such as ggml-vocab.bin, or a sentencepiece tokenizer.model."
 CHECKPOINT_NEEDED = "Pass a checkpoint of train-text-from-scratch: a ggcp file, or a GGUF file made from one."
 SHOWN = {
-    *(
-        "adapter",
-        "close",
-        "damage",
-        "find",
-        "findings",
-        "format",
-        "get",
-        "has_adapter",
-        "key_values",
-        "keys",
-        "loss",
-        "model",
-    ),
-    *("moments", "order", "path", "root", "size", "source", "tensors", "training", "values", "vocabulary"),
+    *("adapter", "close", "damage", "find", "findings", "format", "get", "has_adapter", "key_values", "keys", "loss"),
+    *("model", "moments", "order", "path", "root", "size", "source", "tensors", "training", "values", "vocabulary"),
 }
 """Attributes of every file that completion shows; the others are for this package, and for formats to define."""
 

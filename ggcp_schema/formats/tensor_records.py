@@ -30,14 +30,4 @@ def tensor_of_record(
     name = record["name"].decode("utf-8", "backslashreplace")
     name = path if name == path else name  # once in the memory
     padding = len(record.get("padding", b""))
-    return Tensor(
-        path,
-        name,
-        shape,
-        data.offset,
-        data.nbytes,
-        source,
-        type,
-        padding=padding,
-        is_known=is_known,
-    )
+    return Tensor(path, name, shape, data.offset, data.nbytes, source, type, padding=padding, is_known=is_known)

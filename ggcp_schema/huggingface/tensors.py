@@ -48,13 +48,7 @@ def weight_tensors(
 
 
 def moment_tensors(
-    tensors: Mapping[str, Tensor],
-    state: Mapping[str, Tensor],
-    *,
-    order: str,
-    scale: int = 1,
-    step: int,
-    n_head: int,
+    tensors: Mapping[str, Tensor], state: Mapping[str, Tensor], *, order: str, scale: int = 1, step: int, n_head: int
 ) -> list[TensorEntry]:
     """Return Adam's moments of each parameter as torch has them, and `step`, the count of iterations.
 

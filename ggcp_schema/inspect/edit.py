@@ -162,12 +162,7 @@ def _removal(file: File, key: str) -> Change:
 
 
 def edit(
-    file: File,
-    output: str | os.PathLike[str],
-    wanted: Sequence[Change],
-    *,
-    force: bool = False,
-    sync: bool = True,
+    file: File, output: str | os.PathLike[str], wanted: Sequence[Change], *, force: bool = False, sync: bool = True
 ) -> Edited:
     """Write the file with these changes, completely or not at all, and return what was written.
 

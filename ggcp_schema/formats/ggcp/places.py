@@ -286,11 +286,7 @@ def placed(joints: Sequence[Joint], shifts: Sequence[int | None], tails: set[int
 
 
 def _proven_shift(
-    joints: Sequence[Joint],
-    shifts: Sequence[int | None],
-    before: Sequence[int],
-    tails: set[int],
-    index: int,
+    joints: Sequence[Joint], shifts: Sequence[int | None], before: Sequence[int], tails: set[int], index: int
 ) -> int | None:
     """Return by how many bytes the data of a record is moved, if it is proven that all of it is there."""
     file, record, later = joints[index].file, joints[index].record, range(index + 1, len(joints))

@@ -19,15 +19,7 @@ class State:
     """A layout of the optimizer block, as it may follow the model."""
 
     def __init__(
-        self,
-        file: Bytes,
-        start: int,
-        n_params: int,
-        block: Block,
-        past: int,
-        lbfgs_m: int,
-        shift: int,
-        naming: Naming,
+        self, file: Bytes, start: int, n_params: int, block: Block, past: int, lbfgs_m: int, shift: int, naming: Naming
     ) -> None:
         self.file, self.block, self.first, self.start = file, block, shift, start
         records = list(state_records(start, block, naming, n_params, past, lbfgs_m))
