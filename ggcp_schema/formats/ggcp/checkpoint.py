@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from itertools import takewhile
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -14,15 +14,16 @@ from ggcp_schema.constructs import Field, FieldError, Steps, counted, nodes
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import File, Format, Recovered
-from ggcp_schema.formats.ggcp.extent import state_schemas
+from ggcp_schema.formats.ggcp.extent import expected_size, expected_sizes, expected_tensors, model_end, state_schemas
 from ggcp_schema.formats.ggcp.oddities import oddities
 from ggcp_schema.formats.paths import parse_path
 from ggcp_schema.formats.rules import Finding
 from ggcp_schema.formats.tensor_records import tensor_of, tensor_of_record
-from ggcp_schema.llama.keys import paths_by_key
+from ggcp_schema.llama.keys import paths_by_key, stated_of
 from ggcp_schema.llama.names import STATE, field_path, is_optimizer, tensor_name
 from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, Order
 from ggcp_schema.schema.checkpoint import CHECKPOINT
+from ggcp_schema.schema.inference import n_ff_by_formula
 
 if TYPE_CHECKING:
     from ggcp_schema.files.source import Source
@@ -201,9 +202,24 @@ class Checkpoint(File):
         return "ggcp checkpoint"
 
     def facts(self) -> dict[str, Any]:
-        from ggcp_schema.formats.ggcp.facts import facts_of
+        hparams = self.get("hparams") or {}
+        n_embd, n_mult = hparams.get("n_embd"), hparams.get("n_mult")
+        return {
+            **stated_of(partial(File.get, self), self.state_tensors.get("pf")),
+            "version": self.get("version"),
+            "layout": self.get("optimizer.layout"),
+            "hparams": self.hparams_stated(),
+            "n_ff": self.n_ff,
+            "n_ff_source": None if self.n_ff is None else "shape" if "layers[0].w1" in self.tensors else "n-mult",
+            "n_ff_by_n_mult": None if n_embd is None or n_mult is None else n_ff_by_formula(n_embd, n_mult),
+            "n_params": self.n_params if "optimizer.version" in self else None,
+            "bytes": self._uses(),
+        }
 
-        return facts_of(self)
+    def _uses(self) -> dict[str, int] | None:
+        state = {tensor.path: tensor.nbytes for tensor in self.state_tensors.values()}
+        needed = sum(nbytes for path, nbytes in state.items() if tensor_name(path, self._optimizer_type))
+        return self.uses(self.model_tensors.nbytes, needed, sum(state.values()) - needed + self.tensors.padding)
 
     def model(self) -> Model:
         from ggcp_schema.formats.ggcp.training import model_of_checkpoint
@@ -280,18 +296,12 @@ class Checkpoint(File):
         return repairable(source)
 
     def expected_tensors(self) -> list[str] | None:
-        from ggcp_schema.formats.ggcp.extent import expected_tensors
-
         return expected_tensors(self)
 
     def whole_sizes(self) -> dict[str, int]:
-        from ggcp_schema.formats.ggcp.extent import expected_sizes
-
         return expected_sizes(self.container)
 
     def least_size(self) -> int | None:
-        from ggcp_schema.formats.ggcp.extent import model_end
-
         return model_end(self)
 
     def describe(self) -> str:
@@ -325,7 +335,7 @@ def _names() -> frozenset[str]:
 def tensor_records(container: Container, path: str = "") -> Iterator[tuple[str, Container]]:
     """Yield the tensor records among the parsed values with their paths, in file order."""
     for name, value in container.items():
-        if is_record(value):
+        if isinstance(value, Container) and "n_dims" in value:
             yield f"{path}{name}", value
         elif name == "layers":
             for index, layer in enumerate(value):
@@ -344,18 +354,6 @@ def tensors_in(file: File) -> Iterator[Tensor]:
     for path, record in tensor_records(file.container):
         if "_size" in record and (is_named or not path.startswith(STATE)):
             yield tensor_of_record(record, path, file.source)
-
-
-def is_record(value: Any) -> bool:
-    """Return True if a parsed value is a tensor record."""
-    return isinstance(value, Container) and "n_dims" in value
-
-
-def expected_size(container: Container) -> int | None:
-    """Return the size of the whole file, from the values that were parsed; None if they do not tell it."""
-    from ggcp_schema.formats.ggcp import extent
-
-    return extent.expected_size(container)
 
 
 FORMATS = (Format("ggcp", b"pcgg", CHECKPOINT, "ggcp checkpoint", Checkpoint, expected_size=expected_size),)
