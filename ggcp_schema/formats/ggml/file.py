@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cached_property
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from construct import Container
@@ -14,15 +15,15 @@ from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import File, Format, Recovered
 from ggcp_schema.formats.ggcp.records import Hparams, record_of
+from ggcp_schema.formats.rules import Problem, Refusal, Rules, broken_rows, odd_findings, odd_padding, repeated
 from ggcp_schema.formats.tensor_records import tensor_of_record
 from ggcp_schema.llama import names
 from ggcp_schema.llama.keys import HPARAMS
-from ggcp_schema.schema.ggml import GGML_TYPES, GGML_TYPES_UNTIL_V2, TYPES_OF_GGUF, UNQUANTIZED
+from ggcp_schema.schema.ggml import GGML_TYPES, GGML_TYPES_UNTIL_V2, TYPES_OF_GGUF, UNQUANTIZED, GgmlType
 from ggcp_schema.schema.ggml_model import GGJT, GGMF, GGML
 
 if TYPE_CHECKING:
     from ggcp_schema.formats.parsing import Parse
-    from ggcp_schema.formats.rules import Rules
     from ggcp_schema.gguf.entries import KeyValue
     from ggcp_schema.llama.model import Model
     from ggcp_schema.llama.vocabulary import Vocabulary
@@ -72,14 +73,16 @@ class GgmlFile(File):
         return TYPES_OF_GGUF.get(self.container.get("version", 0), UNQUANTIZED)
 
     def _tensors(self) -> Iterator[Tensor]:
-        types = GGML_TYPES if self.container.get("version") == 3 else GGML_TYPES_UNTIL_V2
-        records = self.container.get("tensors") or ()
-        for record in records:
+        for record in self.container.get("tensors") or ():
             if "_size" not in record:
                 continue
             name = record["name"].decode("utf-8", "backslashreplace")
-            kind = types[record["type"]].name
+            kind = self._types[record["type"]].name
             yield tensor_of_record(record, name, self.source, kind, is_known=kind in self.types_of_gguf)
+
+    @property
+    def _types(self) -> dict[int, GgmlType]:
+        return GGML_TYPES if self.container.get("version") == 3 else GGML_TYPES_UNTIL_V2
 
     def expected_tensors(self) -> list[str] | None:
         """Return the paths of the model's tensors; None for a vocabulary, or if the number of layers is not known."""
@@ -154,9 +157,18 @@ class GgmlFile(File):
         return isinstance(other, GgmlFile)
 
     def rules(self, parse: Parse) -> Rules:
-        from ggcp_schema.formats.ggml.rules import ggml_rules
-
-        return ggml_rules(parse)
+        records = self.container.get("tensors") or ()
+        checked = len(records) - bool(records and "_size" not in records[-1])
+        errors: list[Iterable[Problem | Refusal]] = [
+            repeated("tensors", "name", islice(records, checked)),
+            broken_rows("tensors", "ne", islice(records, checked), self._types),
+        ]
+        paddings = chain.from_iterable(
+            odd_padding(f"tensors[{index}].padding", record.get("padding", b""), record["data"].offset)
+            for index, record in enumerate(islice(records, checked))
+        )
+        expected = None if parse.damage else checked
+        return Rules(checked, expected, chain.from_iterable(errors), chain(paddings, odd_findings(self)))
 
     def describe(self) -> str:
         if self.damage is not None:
