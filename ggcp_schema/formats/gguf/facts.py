@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ggcp_schema.formats.gguf.contents import contents, part_of
 from ggcp_schema.formats.gguf.keys import Keys
 from ggcp_schema.llama import names
 from ggcp_schema.llama.keys import HPARAMS, stated_of
@@ -31,8 +32,6 @@ KINDS = {
 
 def facts_of(gguf: GgufFile) -> dict[str, Any]:
     """Return values for the fields of a summary, by their names."""
-    from ggcp_schema.formats.gguf.contents import contents
-
     keys = Keys(gguf)
     model = {name: tensor for name, tensor in gguf.tensors.items() if not names.is_optimizer(name)}
     model_bytes = sum(tensor.nbytes for tensor in model.values())
@@ -40,12 +39,18 @@ def facts_of(gguf: GgufFile) -> dict[str, Any]:
     optimizer = keys.text(names.OPTIMIZER_TYPE)
     is_adapter = gguf.has_adapter or names.LORA_ALPHA in gguf.key_values
     n_params = sum(tensor.n_elements for name, tensor in model.items() if name != names.ROPE_FREQS and not is_adapter)
+    details: dict[str, Any] = {}
+    if gguf.has_adapter:
+        from ggcp_schema.formats.lora.files import adapter_of
+
+        details = adapter_of(gguf)
+    details = details or {"details": contents(gguf)}
     stated = stated_of(keys.field, gguf.tensors.get(str(names.tensor_name("optimizer.state.pf", optimizer))))
     if keys.flag(names.CONVERTED_FRESH) and not keys.count(names.OPTIMIZER_ITERATION_COUNT):
         stated["stored_losses"] = None  # the optimizer has not started, whatever the keys of its losses hold
     return {
         **stated,
-        **(_adapter(gguf) or {"details": contents(gguf)}),
+        **details,
         "version": gguf.container.get("version"),
         "hparams": _hparams_of(gguf, keys),
         "n_ff": n_ff,
@@ -58,19 +63,8 @@ def facts_of(gguf: GgufFile) -> dict[str, Any]:
     }
 
 
-def _adapter(gguf: GgufFile) -> dict[str, Any]:
-    """Return what is known of the adapter of a checkpoint of finetune; nothing of other files."""
-    if not gguf.has_adapter:
-        return {}
-    from ggcp_schema.formats.lora.files import adapter_of
-
-    return adapter_of(gguf)
-
-
 def kind_of(gguf: GgufFile) -> str:
     """Return what the file is: a key of `KINDS`."""
-    from ggcp_schema.formats.gguf.contents import part_of
-
     keys = Keys(gguf)
     kind, optimizer = keys.text(names.TRAINING_TYPE), keys.text(names.OPTIMIZER_TYPE)
     if kind not in (None, names.TRAIN_MODEL):
@@ -86,6 +80,14 @@ def kind_of(gguf: GgufFile) -> str:
     if not gguf.container.get("tensor_count"):
         return "gguf-vocabulary" if has_tokens else "gguf"
     return "gguf-model" if has_tokens or keys.own(names.CONTEXT_LENGTH) in gguf.key_values else "gguf"
+
+
+def in_words(gguf: GgufFile) -> tuple[str, str]:
+    """Return what the file is, in words and in two words."""
+    part = part_of(gguf) if gguf.kind == "gguf-part" else None
+    if part is None:
+        return KINDS[gguf.kind]
+    return "part {} of {} of a split GGUF file".format(*part), "GGUF part {} of {}".format(*part)
 
 
 def _hparams_of(gguf: GgufFile, keys: Keys) -> dict[str, int | None] | None:

@@ -227,19 +227,15 @@ class GgufFile(File):
 
     @property
     def what(self) -> str:
-        from ggcp_schema.formats.gguf.contents import part_of
-        from ggcp_schema.formats.gguf.facts import KINDS
+        from ggcp_schema.formats.gguf.facts import in_words
 
-        part = part_of(self) if self.kind == "gguf-part" else None
-        return "part {} of {} of a split GGUF file".format(*part) if part else KINDS[self.kind][0]
+        return in_words(self)[0]
 
     @property
     def short(self) -> str:
-        from ggcp_schema.formats.gguf.contents import part_of
-        from ggcp_schema.formats.gguf.facts import KINDS
+        from ggcp_schema.formats.gguf.facts import in_words
 
-        part = part_of(self) if self.kind == "gguf-part" else None
-        return "GGUF part {} of {}".format(*part) if part else KINDS[self.kind][1]
+        return in_words(self)[1]
 
     @property
     def runs(self) -> bool:
