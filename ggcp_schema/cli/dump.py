@@ -84,7 +84,7 @@ def dump(
                     write("]\n")
             else:
                 tree = Tree(opened, full, output_width(width))
-                echo(paint(tree.heading(), dim=True))
+                echo(paint(f"{tree.numbers('offset', 'size', 'type')}field", dim=True))
                 if not isinstance(found, Field):
                     tree.print_values(found)
                 elif path:
@@ -155,11 +155,8 @@ class Tree:
             columns.pop()
         self.columns = columns
 
-    def heading(self) -> str:
-        """Return the names of the columns."""
-        return f"{self._numbers('offset', 'size', 'type')}field"
-
-    def _numbers(self, offset: str, size: str, kind: str) -> str:
+    def numbers(self, offset: str, size: str, kind: str) -> str:
+        """Return what stands before a field, or the names of these columns."""
         texts = {"offset": offset, "size": size, "type": kind}
         return "".join(
             f" {texts[name]:<{width}} " if name == "type" else f"{texts[name]:>{width}} "
@@ -175,7 +172,7 @@ class Tree:
 
     def print_values(self, values: Values) -> None:
         """Print elements of a list or of data in one line; with `full` all of them."""
-        numbers, name = self._numbers(f"{values.offset:,}", f"{values.size:,}", values.type), escape(values.path)
+        numbers, name = self.numbers(f"{values.offset:,}", f"{values.size:,}", values.type), escape(values.path)
         write(f"{paint(numbers, dim=True)}{name} {paint('=', dim=True)}")
         if self.full:
             for chunk in values.chunks():
@@ -199,8 +196,8 @@ class Tree:
 
     def _print_field(self, field: Field, level: int) -> None:
         kind = field.type if field.is_leaf else ""
-        numbers = self._numbers(f"{field.offset:,}", f"{field.size:,}", kind)
-        name = escape(field.path if not level else _last_name(field))
+        numbers = self.numbers(f"{field.offset:,}", f"{field.size:,}", kind)
+        name = escape(field.path.rpartition(".")[2] if level else field.path)  # `ne[1]`
         indent = INDENT * level
         start = len(numbers) + len(indent) + cells(name)
         room = None if self.width is None or self.full else self.width - start
@@ -295,11 +292,6 @@ class Tree:
 def _width(columns: Sequence[tuple[str, int]]) -> int:
     """Return the number of characters that the columns take, with the spaces after them."""
     return sum(width + (2 if name == "type" else 1) for name, width in columns)
-
-
-def _last_name(field: Field) -> str:
-    """Return the last name of the path, with the indices after it: `ne[1]`."""
-    return field.path.rpartition(".")[2]
 
 
 def _has_keys(field: Field) -> bool:
