@@ -17,8 +17,8 @@ from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.gguf.writer import Gguf
 from ggcp_schema.inspect.text import cells, count_text, escape, shape_text, size_text
 from ggcp_schema.llama.facts import Fact
-from ggcp_schema.llama.state import Unsound
 from ggcp_schema.llama.training import Study
+from ggcp_schema.llama.writers import grouped
 from ggcp_schema.mapping.plan import Plan, Written, check, write
 
 Kind = Literal["resume", "model", "hf", "adapter", "peft"]
@@ -98,7 +98,7 @@ def keys_of(plan: Plan) -> Sequence[KeyValue]:
 
 def echo_written(written: Written, output: Path, *, verified: bool) -> None:
     """Print what was written, and the commands that use it."""
-    for bads in grouped(written.unsound):
+    for bads in grouped(written.unsound, lambda bad: (bad.path, bad.rule)).values():
         more = f"; and {count_text(len(bads) - 1, 'more place')}" if len(bads) > 1 else ""
         echo(f"note: {escape(bads[0].path)}: {escape(bads[0].message)}{more}")
     for name, count in written.not_finite.items():
@@ -119,14 +119,6 @@ def echo_written(written: Written, output: Path, *, verified: bool) -> None:
             echo(f"{command.purpose}:")
             for part in command_lines(words, width):
                 echo(part)
-
-
-def grouped(unsound: Sequence[Unsound]) -> list[list[Unsound]]:
-    """Return what is unsound with that of the same tensor and rule together."""
-    groups: dict[tuple[str, str], list[Unsound]] = {}
-    for bad in unsound:
-        groups.setdefault((bad.path, bad.rule), []).append(bad)
-    return list(groups.values())
 
 
 def echo_outcome(plan: Plan, output: Path, written: Written | None, *, verified: bool) -> None:

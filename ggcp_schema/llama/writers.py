@@ -19,6 +19,7 @@ Gradient = Literal["sum", "clipped-sum", "mean"]  # over the n_ctx * n_batch tok
 Loss = Literal["last-rows", "mean", "constant"]
 """Each thread's loss of its last row, summed over the threads; the mean over a batch; the same number for any model."""
 
+_Item = TypeVar("_Item")
 _Key = TypeVar("_Key")
 
 
@@ -123,11 +124,11 @@ WRITERS = (
 # fmt: on
 
 
-def grouped(writers: Iterable[Writer], key: Callable[[Writer], _Key]) -> dict[_Key, list[Writer]]:
-    """Return the writers by what they have in common, in their order."""
-    groups: dict[_Key, list[Writer]] = {}
-    for writer in writers:
-        groups.setdefault(key(writer), []).append(writer)
+def grouped(items: Iterable[_Item], key: Callable[[_Item], _Key]) -> dict[_Key, list[_Item]]:
+    """Return the items, such as writers, by what they have in common, in their order."""
+    groups: dict[_Key, list[_Item]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
     return groups
 
 
