@@ -87,7 +87,9 @@ def malformed(error: FieldError, source: Source, format: Format) -> MalformedErr
         is_cut = file_class.is_cut(error)
         hint = "The file is truncated. Copy it again" if is_cut else "The file is truncated, or a number in it is wrong"
         hint += f"; `ggcp-schema info {shell_word(source.path)}` tells what is left."
-        add_file_missing(error, source, format)
+        size = format.expected_size(error.partial)
+        if size is not None and size > source.size:
+            error.file_missing = size - source.size
     if "later version" in error.found:
         hint = "A later release of ggcp-schema may know it."
     if is_magic:
@@ -119,13 +121,6 @@ def _is_known(source: Source) -> bool:
     except NotACheckpointError:
         return False
     return True
-
-
-def add_file_missing(error: FieldError, source: Source, format: Format) -> None:
-    """Compute how much the whole file lacks, if the values before the error tell that."""
-    size = format.expected_size(error.partial) if error.missing is not None else None
-    if size is not None and size > source.size:
-        error.file_missing = size - source.size
 
 
 def what_it_is(source: Source) -> str:
@@ -203,7 +198,12 @@ def parse_past_errors(source: Source, format: Format) -> Parse:
     First continue with the values found, since a record may really have the odd shape that it states. If the records
     can be told from what else is known, and fewer of them are wrong then, they are.
     """
-    container, log, damage = tolerant_parse(source, format)
+    log, damage = ErrorLog(), None
+    with source.reading() as stream:
+        try:
+            container = _parse(format, stream, errors=log)
+        except FieldError as ended:
+            container, damage = ended.partial, ended.with_traceback(None)  # whose frames hold all values
     best = _parse_of(source, format, container, log.errors, damage)
     kind = format.file_class or File
     doubt = None if best.damage or best.errors else kind.doubt(source, container)
@@ -231,13 +231,3 @@ def _parse_of(
 def _parse(format: Format, stream: IO[bytes], **params: Any) -> Container:
     container: Container = format.schema.parse_stream(stream, **params)
     return container
-
-
-def tolerant_parse(source: Source, format: Format) -> tuple[Container, ErrorLog, FieldError | None]:
-    """Parse past errors where that is possible. Return the values, the errors, and the error that ended the parse."""
-    log = ErrorLog()
-    with source.reading() as stream:
-        try:
-            return _parse(format, stream, errors=log), log, None
-        except FieldError as error:
-            return error.partial, log, error.with_traceback(None)  # whose frames hold all values
