@@ -237,7 +237,8 @@ class Payload(Described, Construct):
     def _check_elements(self, view: memoryview, stream: IO[bytes], context: Container) -> None:
         if view.format in BYTE_FORMATS:
             return
-        if explicit_order(view.format) not in self.formats:
+        own = "<" if sys.byteorder == "little" else ">"
+        if (own + view.format if view.format[:1].isalpha() else view.format) not in self.formats:
             expected = " or ".join(["bytes", *(f"elements of format {code!r}" for code in self.formats)])
             raise FieldError(stream.tell(), expected, f"format {view.format!r}")
         shape = self.shape_of(context)
@@ -247,8 +248,3 @@ class Payload(Described, Construct):
     def _sizeof(self, context: Container, path: str) -> int:
         size: int = self.nbytes_of(context)
         return size
-
-
-def explicit_order(format: str) -> str:
-    """Return the format of a buffer's elements with their byte order: `f` as `<f` or `>f`."""
-    return ("<" if sys.byteorder == "little" else ">") + format if format[:1].isalpha() else format

@@ -39,7 +39,7 @@ class LazyArray(Array):
             available = stream_end(stream, context) - start
             if count * element.length > available:
                 raise too_short(start, count * element.length, available)
-            element.skip_all(stream, count)
+            stream.seek(start + count * element.length)
         else:
             self._skip_texts(element, stream, context, path, count, items)
         items.length, items.nbytes = count, stream.tell() - start

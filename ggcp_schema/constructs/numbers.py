@@ -54,10 +54,6 @@ class FormatField(Described, construct.FormatField):
         """Return the numbers in `data`, which must hold a whole number of them."""
         return [value for (value,) in self.packer.iter_unpack(data)]
 
-    def skip_all(self, stream: IO[bytes], count: int) -> None:
-        """Skip `count` numbers."""
-        stream.seek(count * self.length, io.SEEK_CUR)
-
 
 class NaN(float):
     """A NaN that keeps its bits. Converting to a Python float would set the quiet bit.
