@@ -68,7 +68,10 @@ def recover(source: Source, error: FieldError, kind: Kind) -> Recovered | None:
     is_end_odd = state is not None and not state.tails and state.end + state.shift <= source.size
     if not places.wrong and not places.moved and not is_end_odd:
         is_unproven = state is None and error.missing is None and "state" in error.partial.get("optimizer", ())
-        return _without_state(error) if is_unproven else None
+        if not is_unproven:
+            return None
+        optimizer = until(error.partial["optimizer"], "inference")  # the names of the state's tensors are not proven
+        return Recovered(Container(error.partial, optimizer=optimizer), [error], error)
     is_followed = state and any(state.end + state.block.tail + shift <= source.size for shift in state.tails)
     is_at_end = not places.moved and not is_followed and places.last < error.offset
     if error.missing is not None and is_at_end and not is_end_odd:
@@ -96,12 +99,6 @@ def recover(source: Source, error: FieldError, kind: Kind) -> Recovered | None:
         optimizer.update({"version": None, "layout": None})
         optimizer.pop("_size", None)
     return found
-
-
-def _without_state(error: FieldError) -> Recovered:
-    """Return what was read before the optimizer's state, the names of whose tensors are not proven."""
-    optimizer = until(error.partial["optimizer"], "inference")
-    return Recovered(Container(error.partial, optimizer=optimizer), [error], error)
 
 
 def _without_optimizer(found: Recovered) -> Recovered:

@@ -41,7 +41,7 @@ def gguf_rules(parse: Parse, file: GgufFile) -> Rules:
         _refused_keys(_whole(container, "metadata_kv")),
         _refused_tensors(_whole(container, "tensor_infos")),
         places,
-        _parts(file, odd_parts(file)),
+        (broken_field(file.find(key), expected, found) for key, expected, found in odd_parts(file)),
     ]
     missing = (
         parse.damage is None and "metadata_kv" in container and not {ARCHITECTURE, SPLIT_NO} & file.key_values.keys()
@@ -51,7 +51,12 @@ def gguf_rules(parse: Parse, file: GgufFile) -> Rules:
         _odd_paddings(file),
         [Oddity("version", 4, "is 1, which llama.cpp refuses")] * (container.get("version") == 1),
         [Oddity("metadata_kv", 0, f"the key {ARCHITECTURE} is missing")] * missing,
-        _odd_findings(file),
+        (
+            Oddity(field.path, field.offset, finding.message)
+            for finding in file.findings
+            if finding.path in {SPLIT_NO, "trailing", TOKENS}
+            for field in [file.find(finding.path)]
+        ),
     )
     whole = sum(end <= file.size for _, end in file.extents)
     return Rules(whole, container.get("tensor_count"), chain.from_iterable(errors), warnings)
@@ -60,18 +65,6 @@ def gguf_rules(parse: Parse, file: GgufFile) -> Rules:
 def _whole(container: Container, place: str) -> Iterator[Container]:
     """Yield the records of a list, of which there may be very many, but for one that an error ended."""
     return (record for record in container.get(place) or () if "_size" in record)
-
-
-def _odd_findings(file: GgufFile) -> Iterator[Oddity]:
-    for finding in file.findings:
-        if finding.path in {SPLIT_NO, "trailing", TOKENS}:
-            field = file.find(finding.path)
-            yield Oddity(field.path, field.offset, finding.message)
-
-
-def _parts(file: GgufFile, found: Iterator[tuple[str, str, str]]) -> Iterator[Problem]:
-    for key, expected, value in found:
-        yield broken_field(file.find(key), expected, value)
 
 
 def _odd_keys(keys: Iterable[Container]) -> Iterator[Oddity]:

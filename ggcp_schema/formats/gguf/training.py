@@ -66,7 +66,7 @@ def _training(gguf: GgufFile, model: Model, state: Mapping[str, Tensor], optimiz
         iteration=keys.required(names.OPTIMIZER_ITERATION_COUNT, 0),
         past=keys.required(names.OPTIMIZER_PAST_COUNT, 0),
         orders=orders_of_gguf(gguf),
-        begin=_begin(gguf),
+        begin=keys.count(names.TOKEN_ID.format("bos")) if gguf.value(names.TOKENIZER_MODEL) == "llama" else None,
         n_threads=keys.count(names.CONVERTED_THREADS),
         divided=keys.count(names.CONVERTED_SCALE),
         divided_exactly=gguf.value(names.CONVERTED_SCALE_CERTAIN) is True,
@@ -81,11 +81,6 @@ def orders_of_gguf(gguf: GgufFile) -> tuple[Order, ...]:
     Order D is that of programs from November 2023 on, which wrote `training.file_version` 1.
     """
     return CHECKPOINT_ORDERS if gguf.value(names.TRAINING_FILE_VERSION) == 0 else tuple(ORDERS)
-
-
-def _begin(gguf: GgufFile) -> int | None:
-    """Return the id of `<s>`, if the file states a llama tokenizer: it begins every sample."""
-    return Keys(gguf).count(names.TOKEN_ID.format("bos")) if gguf.value(names.TOKENIZER_MODEL) == "llama" else None
 
 
 def evidence_of_gguf(gguf: GgufFile) -> Evidence:

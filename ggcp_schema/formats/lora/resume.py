@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ggcp_schema.errors import UnfitError, UsageError
-from ggcp_schema.files.tensor_entries import TensorEntry, stored
+from ggcp_schema.files.tensor_entries import stored
 from ggcp_schema.formats.lora.files import FINETUNE_LORA, STATE, GgclFile
 from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.gguf.writer import Gguf
@@ -58,16 +58,15 @@ def resume_content(ggcl: GgclFile) -> Gguf:
         for path, pair in adapter.pairs.items()
         for part, tensor in pair._asdict().items()
     )
-    return Gguf(keys, [*pairs, *_optimizer_tensors(ggcl, optimizer)])
+    state = (
+        stored(str(names.tensor_name(path, optimizer)), tensor)
+        for path, tensor in ggcl.tensors.items()
+        if path.startswith(STATE) and not tensor.is_null
+    )
+    return Gguf(keys, [*pairs, *state])
 
 
 def _keys(ggcl: GgclFile, table: tuple[tuple[str, str, str], ...]) -> Iterator[KeyValue]:
     for key, kind, path in table:
         value = ggcl.get(path)
         yield KeyValue(key, kind, bool(value) if kind == "BOOL" else value)
-
-
-def _optimizer_tensors(ggcl: GgclFile, optimizer: str) -> Iterator[TensorEntry]:
-    for path, tensor in ggcl.tensors.items():
-        if path.startswith(STATE) and not tensor.is_null:
-            yield stored(str(names.tensor_name(path, optimizer)), tensor)
