@@ -151,7 +151,8 @@ def field_rows(left: Side, right: Side, *, rtol: float = 0.0, atol: float = 0.0)
     """Compare the fields of both sides, in the order of the left one; those of the right one alone come last."""
     for name in _names(left.fields, right.fields):
         a, b = left.field(name), right.field(name)
-        yield FieldRow(name, _verdict(a, b, same=_same_field(a, b, rtol, atol)), a, b)
+        same = a and b and a.type == b.type and same_value(a.value, b.value, rtol=rtol, atol=atol)
+        yield FieldRow(name, _verdict(a, b, same=bool(same)), a, b)
 
 
 def tensor_rows(
@@ -201,10 +202,6 @@ def _verdict(a: object | None, b: object | None, *, same: bool) -> Verdict:
     if a is None or b is None:
         return "only-b" if a is None else "only-a"
     return "equal" if same else "different"
-
-
-def _same_field(a: KeyValue | None, b: KeyValue | None, rtol: float, atol: float) -> bool:
-    return a is not None and b is not None and a.type == b.type and same_value(a.value, b.value, rtol=rtol, atol=atol)
 
 
 # The distance of tensors -----------------------------------------------------------------------------------

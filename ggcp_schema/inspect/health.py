@@ -94,11 +94,6 @@ class Health:
     unused: float | None = None
     largest: float | None = None
 
-    @property
-    def is_measured(self) -> bool:
-        """True if the elements can be read."""
-        return self.tensor.is_readable
-
 
 @json_keys("verdict moments=moments.evidence n_tokens dead_tokens=dead unsound tensors=rows")
 @dataclass
@@ -123,7 +118,7 @@ class Examination:
     def add(self, row: Health) -> None:
         """Add the next tensor."""
         self.nan, self.inf = self.nan + row.nan, self.inf + row.inf
-        self.skipped += not row.is_measured
+        self.skipped += not row.tensor.is_readable
         self.rows.append(row)
 
     @property

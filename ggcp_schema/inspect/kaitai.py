@@ -331,14 +331,11 @@ class _Record:
             text = f" {tree['op']} ".join(nested)
             return f"({text}).to_i" if compares and number else text
         if tree["function"] == "prod":
-            return self._product(tree["args"][0]["field"])
+            name = tree["args"][0]["field"]  # of an array, which has at most two elements
+            return " * ".join(f"(n_dims > {i} ? {name}[{i}] : 1)" for i in range(2))
         if not isinstance(tree.get("kaitai"), Kaitai):
             raise NotSayableError
         return self.printer.use(tree["kaitai"])
-
-    def _product(self, name: str) -> str:
-        """Return the product of the elements of an array, of which there are at most as many as the shape has."""
-        return " * ".join(f"(n_dims > {i} ? {name}[{i}] : 1)" for i in range(2))
 
 
 def _is_sum(tree: Any) -> bool:

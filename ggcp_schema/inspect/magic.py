@@ -29,8 +29,8 @@ def magic_entry(format: Format) -> str:
     lines = [f"0\tstring\t{first}\t{format.title}"]
     if not any(isinstance(node.get("byte_order"), dict) for node in nodes(root)):
         return "\n".join([*lines, *_numbers(root, _Variant("little"), ">")])
-    offset = len(format.magic)  # of the version, whose low half is not zero
-    oldest = _oldest_version(root)
+    offset = len(format.magic)  # of the version, whose low half is not zero; in the oldest, numbers have other sizes
+    oldest = next((node["condition"]["args"][1] for node in nodes(root) if _is_by_version(node)), None)
     for order in ("little", "big"):
         short = _type("u32", order)
         lines.append(f">{offset}\t{short}\t<0x10000\t\\b, {order}-endian")
@@ -42,12 +42,6 @@ def magic_entry(format: Format) -> str:
         else:
             lines += _numbers(root, _Variant(order), ">>")
     return "\n".join(lines)
-
-
-def _oldest_version(root: Node) -> int | None:
-    """Return the version whose numbers have other sizes; None if there is none."""
-    found = (node["condition"]["args"][1] for node in nodes(root) if _is_by_version(node))
-    return next(found, None)
 
 
 def _is_by_version(node: Node) -> bool:

@@ -11,7 +11,6 @@ from ggcp_schema.inspect.damage import condition_of
 from ggcp_schema.inspect.facts import Summary, facts
 from ggcp_schema.inspect.text import count_text, size_text
 from ggcp_schema.inspect.words import n_ff_text
-from ggcp_schema.llama.eras import EraConclusion
 from ggcp_schema.llama.order import OrderDecision
 from ggcp_schema.llama.parameters import ORDERS
 from ggcp_schema.llama.writers import epsilon_text, join_words
@@ -53,7 +52,9 @@ def _lines(summary: Summary) -> Iterator[tuple[str, str]]:
         yield "unsound", f"{bad.path}: {bad.message}"
     if summary.era is not None:
         yield "written by", summary.era.writer_text
-        yield "because", "; ".join(_evidence_text(summary.era))
+        # what follows from the evidence is said where that is not simply that some writers fit
+        clues = (clue.statement + (f" ({clue.why})" * (clue.effect != "fits")) for clue in summary.era.evidence)
+        yield "because", "; ".join(clues)
     yield from summary.details
     yield from _training_lines(summary)
     yield from _model_lines(summary)
@@ -62,12 +63,6 @@ def _lines(summary: Summary) -> Iterator[tuple[str, str]]:
     for finding in summary.findings:
         yield "note", f"{finding.path}: {finding.message}"
     yield from summary.advice
-
-
-def _evidence_text(era: EraConclusion) -> Iterator[str]:
-    """Yield the evidence; with what follows from it where that is not simply that some writers fit."""
-    for statement, why, effect in era.evidence:
-        yield statement if effect == "fits" else f"{statement} ({why})"
 
 
 def _training_lines(summary: Summary) -> Iterator[tuple[str, str]]:

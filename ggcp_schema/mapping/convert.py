@@ -87,7 +87,8 @@ def plan_resume(file: File, options: ResumeOptions = ResumeOptions()) -> Plan:  
     )
     content = resume_content(file, training, recipe)
     changed = change_facts(training, content, recipe)
-    fresh = None if fresh_optimizer else fresh_command(file)
+    words = "ggcp-schema", "convert", file.path, "FRESH.gguf", "--fresh-optimizer"
+    fresh = None if fresh_optimizer else Command("convert without the optimizer's state, to train on", words)
     return Plan(
         target=RESUME,
         file=file,
@@ -161,12 +162,6 @@ def _warnings(file: File, training: Training, conclusions: Study, problem: str, 
     if not fresh:
         doubts = [NO_LBFGS] if training.optimizer != ADAM else []
         yield from (Finding("optimizer.state", doubt) for doubt in (*doubts, *conclusions.contradictions))
-
-
-def fresh_command(file: File) -> Command:
-    """Return the command that converts a checkpoint without the state of its optimizer."""
-    words = "ggcp-schema", "convert", file.path, "FRESH.gguf", "--fresh-optimizer"
-    return Command("convert without the optimizer's state, to train on", words)
 
 
 def resume_command(training: Training) -> Command:
