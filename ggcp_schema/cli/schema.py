@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from enum import Enum
 from importlib import import_module
 from itertools import groupby
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -29,29 +28,18 @@ JSON = Reference
 COLUMNS = "name", "type", "condition", "rule", "note"
 
 
-class Output(str, Enum):
-    """How to print the reference."""
-
-    text = "text"
-    markdown = "markdown"
-    json = "json"
-    ksy = "ksy"
-    hexpat = "hexpat"
-    magic = "magic"
-
-
 def schema(
     name: Annotated[
         str, typer.Argument(metavar="[FORMAT]", help=f"{', '.join(FORMATS)}.", autocompletion=complete_format)
     ] = "ggcp",
     format: Annotated[
-        Output,
+        Literal["text", "markdown", "json", "ksy", "hexpat", "magic"],
         typer.Option(
             "--format",
             metavar="NAME",
             help="text, markdown, json, ksy (Kaitai Struct), hexpat (ImHex), or magic (file(1)).",
         ),
-    ] = Output.text,
+    ] = "text",
     width: options.Width = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     json_of: Annotated[
@@ -77,19 +65,19 @@ def schema(
         near = difflib.get_close_matches(name.lower(), formats, n=1)
         hint = f"Did you mean {near[0]}? " if near else ""
         raise UsageError(f"there is no format {name!r}", f"{hint}The formats are {', '.join(formats)}.")
-    if as_json or format is Output.json:
+    if as_json or format == "json":
         print_json(reference(chosen))
         return
-    if format is Output.ksy:
+    if format == "ksy":
         write(specification(chosen))
         return
-    if format is Output.hexpat:
+    if format == "hexpat":
         write(pattern(chosen))
         return
-    if format is Output.magic:
+    if format == "magic":
         echo(magic_entry(chosen))
         return
-    marked = format is Output.markdown
+    marked = format == "markdown"
     columns = output_width(width)
     echo(f"{'# ' if marked else ''}The {chosen.title}\n")
     shapes = "Shapes are in ggml order: the first number is the fastest-varying."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from construct import Container
@@ -89,10 +90,6 @@ class Rules(NamedTuple):
 T = TypeVar("T", Problem, Oddity)
 
 
-def _offset(finding: Problem | Refusal | Oddity) -> int:
-    return finding.offset
-
-
 class Found(tuple[T, ...]):
     """The first MAX_FOUND findings by offset. `total` counts all."""
 
@@ -102,16 +99,16 @@ class Found(tuple[T, ...]):
     def of(cls, findings: Iterable[T | Refusal], root: Field) -> Found[T]:
         """Return the findings in order; those of refusals in the tree of fields."""
         first: list[Any] = []
-        total = 0
+        total, by_offset = 0, attrgetter("offset")
         for total, finding in enumerate(findings, 1):  # noqa: B007 - it is the count
             first.append(finding)
             if len(first) > 2 * MAX_FOUND:
-                first = sorted(first, key=_offset)[:MAX_FOUND]
-        first = sorted(first, key=_offset)[:MAX_FOUND]
+                first = sorted(first, key=by_offset)[:MAX_FOUND]
+        first = sorted(first, key=by_offset)[:MAX_FOUND]
         placed: Iterable[Any] = (
             finding.problem(root) if isinstance(finding, Refusal) else finding for finding in first
         )
-        found = cls(sorted(placed, key=_offset))
+        found = cls(sorted(placed, key=by_offset))
         found.total = total
         return found
 

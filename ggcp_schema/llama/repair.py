@@ -16,7 +16,7 @@ from ggcp_schema.files.contents import Change
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.llama.adam import AdamParams
 from ggcp_schema.llama.runs import Run
-from ggcp_schema.llama.soundness import HUGE_WEIGHT, LEAST, Floats, Watch, is_loss_of_relation
+from ggcp_schema.llama.soundness import HUGE_WEIGHT, LEAST, Watch, is_loss_of_relation
 from ggcp_schema.llama.state import State
 
 
@@ -83,15 +83,11 @@ def _computed(adam: AdamParams, run: Run, vh: Tensor, mh: Tensor | None = None) 
     def content() -> Iterator[bytes]:
         for start in range(run.start, run.stop, CHUNK // 4):
             stop = min(start + CHUNK // 4, run.stop)
-            of_vh = _values(vh, start, stop)
-            values = adam.v_from(of_vh) if mh is None else adam.m_from(_values(mh, start, stop), of_vh)
+            of_vh = next(vh.values(start, stop))
+            values = adam.v_from(of_vh) if mh is None else adam.m_from(next(mh.values(start, stop)), of_vh)
             yield values.astype("<f4").tobytes()
 
     return content
-
-
-def _values(tensor: Tensor, start: int, stop: int) -> Floats:
-    return next(tensor.values(start, stop))
 
 
 def _bytes_text(tensor: Tensor, run: Run) -> str:

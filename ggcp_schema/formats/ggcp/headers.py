@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import takewhile
 from typing import Any, NamedTuple
 
@@ -122,16 +122,10 @@ GGCP = Kind(CHECKPOINT, (lambda path, kind: llama_name(path), lambda path, kind:
 
 def state_records(start: int, block: Block, naming: Naming, n_params: int, past: int, lbfgs_m: int) -> Iterator[Record]:
     """Yield the records of the state's tensors, in an optimizer block that begins at an offset."""
-    shapes = _state_shapes(block.fields, n_params, past, lbfgs_m)
+    scope = {"_": {"_": {"nx": n_params, "past": past, "lbfgs_m": lbfgs_m}}}
+    records = ((name, record) for name, record in block.fields.fields if isinstance(record, Tensor))
+    shapes = {f"{STATE}{name}": tuple(record.shape_in(scope)) for name, record in records}
     return walk(start + block.state, shapes, lambda path: naming(path, block.type))
-
-
-@lru_cache(16)
-def _state_shapes(fields: Struct, nx: int, past: int, lbfgs_m: int) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of the state's tensors by path, for an optimizer's nx, past and lbfgs_m."""
-    scope = {"_": {"_": {"nx": nx, "past": past, "lbfgs_m": lbfgs_m}}}
-    records = ((name, record) for name, record in fields.fields if isinstance(record, Tensor))
-    return {f"{STATE}{name}": tuple(record.shape_in(scope)) for name, record in records}
 
 
 def walk(at: int, shapes: Mapping[str, tuple[int, ...]], name_of: Callable[[str], str | None]) -> Iterator[Record]:
