@@ -30,7 +30,6 @@ from ggcp_schema.browse.tables import Changes, HealthView, Layers
 from ggcp_schema.browse.values import Values
 from ggcp_schema.inspect import Report
 from ggcp_schema.inspect.search import Hit as FoundHit
-from ggcp_schema.inspect.search import Hits as Found
 from ggcp_schema.inspect.search import search
 from ggcp_schema.inspect.text import escape
 
@@ -59,7 +58,7 @@ class Places(Provider):
     async def search(self, query: str) -> Hits:
         screen: FileScreen = self.screen  # type: ignore[assignment]
         palette, document, cancelled = self.app.screen, screen.document, Event()
-        problem, found = f"Nothing is named {query!r}, and no text has these letters.", Found((), 0)
+        problem, found = f"Nothing is named {query!r}, and no text has these letters.", list[FoundHit]()
         try:
             field, offset = document.resolve(query)
         except READ_ERRORS as error:
@@ -69,7 +68,7 @@ class Places(Provider):
             words = f"{'no field' if field is None else field.path} at offset {offset:,} (0x{offset:x})"
             yield Hit(1000.0, Text(escape(words)), partial(screen.go_to, query))
 
-        def report(result: Found) -> None:
+        def report(result: list[FoundHit]) -> None:
             nonlocal found
             if cancelled.is_set():
                 raise Cancelled
@@ -82,9 +81,9 @@ class Places(Provider):
         task, shown = asyncio.ensure_future(asyncio.to_thread(work)), set[str]()
         try:
             for is_last in (False, True):
-                while not task.done() and (is_last or not found.hits or palette.awaited):  # type: ignore[attr-defined]
+                while not task.done() and (is_last or not found or palette.awaited):  # type: ignore[attr-defined]
                     await asyncio.wait({task}, timeout=None if is_last else SOON)
-                hits = [hit for hit in found.hits if hit.path not in shown]
+                hits = [hit for hit in found if hit.path not in shown]
                 for hit in reversed(hits):
                     if hit is hits[0] and not task.done():
                         await asyncio.sleep(SOON)  # Textual shows all hits when one comes so long after the first

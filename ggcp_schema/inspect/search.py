@@ -5,7 +5,6 @@ from __future__ import annotations
 import heapq
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -29,15 +28,6 @@ class Hit(NamedTuple):
     path: str
     text: str
     at: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Hits:
-    """The best hits so far, how many names and texts were looked at, and whether some were left out."""
-
-    hits: tuple[Hit, ...]
-    seen: int
-    cut: bool = False
 
 
 class Query:
@@ -93,7 +83,6 @@ class Index:
 
     def __init__(self, file: File) -> None:
         self.entries: list[tuple[str, str]] = []
-        self.is_cut = False
         self._limit = 2 * len(file.tensors) + LIMIT
         self._rest: Iterator[tuple[str, str]] | None = _candidates(file)
         self._lock = threading.Lock()
@@ -115,8 +104,7 @@ class Index:
             if at == len(self.entries) and self._rest is not None:
                 more = list(islice(self._rest, min(OFTEN, self._limit - at)))
                 self.entries += more
-                self.is_cut = len(self.entries) >= self._limit
-                if not more or self.is_cut:
+                if not more or len(self.entries) >= self._limit:
                     self._rest = None
         return self.entries[at : at + OFTEN]
 
@@ -152,12 +140,12 @@ def _walk(field: Field, file: File | None, records: list[Field]) -> Iterator[tup
                 yield child.path, text
 
 
-def search(index: Index, text: str, report: Report) -> Hits:
+def search(index: Index, text: str, report: Report) -> list[Hit]:
     """Return the best hits. `report` gets the hits found so far, so that they can be shown at once."""
-    query, seen, order = Query(text), 0, 0
+    query, order = Query(text), 0
     best: list[tuple[float, int, Hit]] = []
     if not query.words:
-        return Hits((), 0)
+        return []
     taken: set[str] = set()
     for batch in index.batches():
         for path, candidate in batch:
@@ -172,10 +160,9 @@ def search(index: Index, text: str, report: Report) -> Hits:
             elif item > best[0]:
                 taken.discard(heapq.heapreplace(best, item)[2].path)
                 taken.add(path)
-        seen += len(batch)
-        report(Hits(_sorted(best), seen))
-    return Hits(_sorted(best), seen, index.is_cut)
+        report(_sorted(best))
+    return _sorted(best)
 
 
-def _sorted(best: list[tuple[float, int, Hit]]) -> tuple[Hit, ...]:
-    return tuple(item[2] for item in sorted(best, reverse=True))
+def _sorted(best: list[tuple[float, int, Hit]]) -> list[Hit]:
+    return [item[2] for item in sorted(best, reverse=True)]

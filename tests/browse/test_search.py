@@ -45,12 +45,12 @@ def silent(result: Any) -> None:
 )
 def test_the_best_hit(query: str, best: str) -> None:
     with open_file(ALICE) as file:
-        assert search(Index(file), query, silent).hits[0].path == best
+        assert search(Index(file), query, silent)[0].path == best
 
 
 def test_a_gguf_file_is_searched_by_keys_fields_and_names() -> None:
     with open_file(FIXTURES / "alice-vocab.gguf") as file:
-        hits = search(Index(file), "metadata key", silent).hits
+        hits = search(Index(file), "metadata key", silent)
         assert hits[0].path.startswith("metadata_kv[")
 
 
@@ -69,16 +69,16 @@ def test_the_letters_that_matched_are_told() -> None:
 
 def test_each_field_is_found_once() -> None:
     with open_file(ALICE) as file:
-        paths = [hit.path for hit in search(Index(file), "w", silent).hits]
+        paths = [hit.path for hit in search(Index(file), "w", silent)]
     assert len(paths) == len(set(paths)) == fuzzy.SHOWN
 
 
-def test_a_search_is_bounded_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fuzzy, "LIMIT", 20)
     with open_file(ALICE) as file:
-        found = search(Index(file), "n_dims", silent)
-        assert found.cut
-        assert found.seen <= 2 * len(file.tensors) + 21
+        index = Index(file)
+        assert not search(index, "n_dims", silent)
+        assert len(index.entries) <= 2 * len(file.tensors) + 20
 
 
 def test_a_search_can_be_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
