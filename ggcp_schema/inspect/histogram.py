@@ -34,53 +34,44 @@ class Distribution:
     counts: tuple[float, ...] = field(default=(), repr=False)
 
 
-class Spread:
-    """Counts of float32 values by their highest bits: sign, exponent and ten bits of the mantissa."""
-
-    def __init__(self) -> None:
-        self.counts = np.zeros(PATTERNS, np.int64)
-
-    def add(self, values: npt.NDArray[np.float32]) -> None:
-        """Count more values."""
-        bits = np.ascontiguousarray(values, np.float32).view(np.uint32) >> DROPPED
-        self.counts += np.bincount(bits, minlength=PATTERNS)
-
-    def between(self, least: float, most: float, bins: int) -> tuple[float, ...]:
-        """Return the counts of the finite values in equal bins; what is known to lie in two is divided evenly."""
-        used = np.flatnonzero(self.counts)
-        with np.errstate(invalid="ignore"):  # the patterns of NaN
-            low = (used.astype(np.uint32) << DROPPED).view(np.float32).astype(np.float64)
-            high = ((used.astype(np.uint32) << DROPPED) | ((1 << DROPPED) - 1)).view(np.float32).astype(np.float64)
-        finite = np.isfinite(low) & np.isfinite(high)
-        low, high = np.minimum(low, high)[finite], np.maximum(low, high)[finite]
-        scale = bins / (most - least)
-        first, last = ((np.clip(edge, least, most) - least) * scale for edge in (low, high))
-        start, stop = (np.clip(edge.astype(np.int64), 0, bins - 1) for edge in (first, last))
-        width = stop - start + 1
-        share = self.counts[used][finite] / width
-        change = np.bincount(start, share, bins + 1) - np.bincount(stop + 1, share, bins + 1)
-        return tuple(np.maximum(np.cumsum(change)[:bins].round(6), 0).tolist())
-
-
 def distribution(tensor: Tensor, report: Report) -> Distribution:
     """Read a tensor once, for its statistics and its histogram.
 
     `report` gets what is known after each piece. Raises `FileError` if the file becomes too short, `UsageError` if the
     elements cannot be read.
     """
-    found, total, spread, seen = Distribution(tensor), Sums(), Spread(), 0
+    found, total, seen = Distribution(tensor), Sums(), 0
+    patterns = np.zeros(PATTERNS, np.int64)  # how often each sign, exponent and ten bits of the mantissa occur
     for piece in tensor.values():
         with np.errstate(over="ignore", invalid="ignore"):
             total.add(sums(piece))
-        spread.add(piece)
+        bits = np.ascontiguousarray(piece, np.float32).view(np.uint32) >> DROPPED
+        patterns += np.bincount(bits, minlength=PATTERNS)
         seen += len(piece)
         found.done = seen / tensor.n_elements
         report(found)
     found.stats = finish(total)
     if total.min < total.max:
-        found.counts = spread.between(total.min, total.max, BINS)
+        found.counts = _in_bins(patterns, total.min, total.max)
     found.done = 1.0
     return found
+
+
+def _in_bins(patterns: npt.NDArray[np.int64], least: float, most: float) -> tuple[float, ...]:
+    """Return the counts of the finite values in equal bins; what is known to lie in two is divided evenly."""
+    used = np.flatnonzero(patterns)
+    with np.errstate(invalid="ignore"):  # the patterns of NaN
+        low = (used.astype(np.uint32) << DROPPED).view(np.float32).astype(np.float64)
+        high = ((used.astype(np.uint32) << DROPPED) | ((1 << DROPPED) - 1)).view(np.float32).astype(np.float64)
+    finite = np.isfinite(low) & np.isfinite(high)
+    low, high = np.minimum(low, high)[finite], np.maximum(low, high)[finite]
+    scale = BINS / (most - least)
+    first, last = ((np.clip(edge, least, most) - least) * scale for edge in (low, high))
+    start, stop = (np.clip(edge.astype(np.int64), 0, BINS - 1) for edge in (first, last))
+    width = stop - start + 1
+    share = patterns[used][finite] / width
+    change = np.bincount(start, share, BINS + 1) - np.bincount(stop + 1, share, BINS + 1)
+    return tuple(np.maximum(np.cumsum(change)[:BINS].round(6), 0).tolist())
 
 
 def rebin(counts: tuple[float, ...], columns: int) -> list[float]:
