@@ -13,7 +13,7 @@ from ggcp_schema.constructs import Field
 from ggcp_schema.formats import known_formats, open_file
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.paths import parse_path
-from ggcp_schema.llama.vector_parts import parse_part_path
+from ggcp_schema.llama.parameters import parse_part_path
 
 FILE_ARGUMENTS = ("file", "files", "a", "checkpoint", "input")  # their names in the commands
 MOST = 100  # proposals

@@ -15,7 +15,7 @@ from ggcp_schema.errors import GgcpError, MalformedError, PathError, UsageError
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.files.tensors import Tensors
-from ggcp_schema.formats.paths import Values, elements_at, parse_path, sample, unknown_path, values_of
+from ggcp_schema.formats.paths import Values, elements_at, moments_of, parse_path, sample, unknown_path, values_of
 from ggcp_schema.formats.rules import Finding, Rules
 from ggcp_schema.llama.names import STATE
 from ggcp_schema.llama.parameters import ORDERS, Order
@@ -263,8 +263,6 @@ class File:
         `order` replaces the decision; a warning is issued if that is only likely. Raises `PathError` for an unknown
         path, `UsageError` if the order is not known.
         """
-        from ggcp_schema.formats.moments import moments_of
-
         if path is None:
             return {each: moments_of(self, each, order) for each in self.model_tensors}
         return moments_of(self, path, order)

@@ -6,6 +6,7 @@ Everything is an iterator, so that no more of a file is in memory than is being 
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -17,8 +18,7 @@ from ggcp_schema.constructs import Extent, Field, Steps, counted
 from ggcp_schema.errors import GgcpError, PathError, UsageError, shell_word
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.llama.names import STATE
-from ggcp_schema.llama.parameters import RESUME_ORDER, vector_part
-from ggcp_schema.llama.vector_parts import PartPath, parse_part_path
+from ggcp_schema.llama.parameters import FLAT_FIELDS, RESUME_ORDER, PartPath, parse_part_path, vector_part
 
 if TYPE_CHECKING:
     from ggcp_schema.formats.file import File
@@ -241,6 +241,29 @@ def parts_of(file: File, part_path: PartPath, order: str | None = None) -> tuple
     part = vector_part(known, file.model_tensors, part_path.parameter)
     note = "" if is_zero or decision.is_certain else f"order {known} of the parameters is likely, not proven"
     return part.of(vector, str(part_path), file.model_tensors[part.path].shape, file.model_tensors.n_elements), note
+
+
+def moments_of(file: File, path: str, order: str | None) -> dict[str, Any]:
+    """Return the arrays of a parameter by state field, as `File.moments`."""
+    import numpy as np
+
+    tensor = file[path]
+    parameter = file.names_of(tensor)[0] if isinstance(tensor, Tensor) else None
+    if parameter is None or parameter not in file.model_tensors:
+        raise PathError(f"{path} is not a parameter of the model")
+    n_params, shape, notes, found = file.model_tensors.n_elements, tensor.shape[::-1], set[str](), {}
+    for name, vector in file.state_tensors.items():
+        if name not in FLAT_FIELDS or vector.shape[:1] != (n_params,):
+            continue
+        parts, note = parts_of(file, PartPath(name, parameter), order)
+        arrays, notes = [part.array() for part in parts], notes | {note}
+        if len(vector.shape) > 1:
+            arrays = [np.reshape(arrays, (*vector.shape[1:], *shape)).astype(np.float32, copy=False)]
+            arrays[0].flags.writeable = False
+        found[name] = arrays[0]
+    for note in filter(None, notes):
+        warnings.warn(f"{file.path}: {note}", stacklevel=3)
+    return found
 
 
 def _elements_of(tensors: Sequence[Tensor], note: str = "") -> Elements:

@@ -20,8 +20,7 @@ from ggcp_schema.inspect.words import role_text
 from ggcp_schema.llama import names
 from ggcp_schema.llama.names import STATE
 from ggcp_schema.llama.order import OrderDecision, stated_order
-from ggcp_schema.llama.parameters import FLAT_FIELDS, Layout
-from ggcp_schema.llama.vector_parts import PartPath
+from ggcp_schema.llama.parameters import FLAT_FIELDS, Layout, PartPath
 from ggcp_schema.schema.inference import ADAM, LBFGS
 
 Role = Literal["model", "adam", "lbfgs"]

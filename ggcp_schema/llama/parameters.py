@@ -14,11 +14,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from math import prod
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ggcp_schema.errors import PathError, UnfitError, UsageError
 from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.llama.names import LAYER_TENSORS, MODEL_TENSORS
+from ggcp_schema.llama.names import LAYER_TENSORS, MODEL_TENSORS, STATE, field_path
 
 Order = Literal["A", "B", "C", "D"]
 
@@ -136,6 +136,33 @@ def vector_part(order: str, model_tensors: Mapping[str, Tensor], path: str) -> V
 
     near = difflib.get_close_matches(path, list(islice(model_tensors, 1000)), n=3, cutoff=0.5)
     raise PathError(f"the model has no parameter {path!r}", f"Did you mean {', '.join(near)}?" if near else "")
+
+
+class PartPath(NamedTuple):
+    """A state field (`m`) and the ggcp path of the parameter (`layers[0].wq`) of which it holds the values."""
+
+    field: str
+    parameter: str
+
+    def __str__(self) -> str:
+        return f"{STATE}{self.field}[{self.parameter}]"
+
+
+def parse_part_path(path: str) -> PartPath | None:
+    """Return what a path in this notation means, None if it is not in this notation.
+
+    GGUF names are understood for both parts: `optimizer.adam.first_moments[blk.0.attn_q.weight]`. Whether the model has
+    the parameter is not checked here, but by `vector_part`. None for an index: `optimizer.state.m[3]`.
+    """
+    vector, bracket, parameter = path.partition("[")
+    if not bracket or not parameter.endswith("]"):
+        return None
+    parameter = parameter[:-1]
+    vector = vector if vector.startswith(STATE) else field_path(vector) or ""
+    name = vector.removeprefix(STATE)
+    if name not in FLAT_FIELDS or not parameter[:1].isalpha():
+        return None
+    return PartPath(name, field_path(parameter) or parameter)
 
 
 def permuted_extents(

@@ -18,9 +18,15 @@ from ggcp_schema.formats import open_file
 from ggcp_schema.llama import order as order_module
 from ggcp_schema.llama import rows
 from ggcp_schema.llama.order import OrderDecision, decide_order
-from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, FLAT_FIELDS, ORDERS, Order, permuted_extents
+from ggcp_schema.llama.parameters import (
+    CHECKPOINT_ORDERS,
+    FLAT_FIELDS,
+    ORDERS,
+    Order,
+    parse_part_path,
+    permuted_extents,
+)
 from ggcp_schema.llama.training import order_of
-from ggcp_schema.llama.vector_parts import parse_part_path
 from tests.fuzz import orders
 from tests.mapping.flat_files import (
     DECIDED,
