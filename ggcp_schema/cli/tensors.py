@@ -12,7 +12,7 @@ from ggcp_schema.cli.options import File, Json, Width
 from ggcp_schema.cli.output import print_json, raise_damage
 from ggcp_schema.cli.table import print_table
 from ggcp_schema.formats import open_file
-from ggcp_schema.inspect.tensors import Listed, listed, moments, order_of
+from ggcp_schema.inspect.tensors import Listed, listed, moments
 from ggcp_schema.inspect.text import shape_text
 from ggcp_schema.inspect.words import role_text
 from ggcp_schema.llama.parameters import ORDERS, known_order
@@ -50,7 +50,7 @@ def tensors(
     Example: ggcp-schema tensors alice.ggcp --moments
     """
     with open_file(file, partial=True) as opened:
-        found = partial(moments, opened, order_of(opened, order)) if by_parameter else partial(listed, opened)
+        found = partial(moments, opened, opened.order_or(order)) if by_parameter else partial(listed, opened)
         if as_json:
             print_json(found())
         else:

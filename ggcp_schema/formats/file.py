@@ -190,6 +190,17 @@ class File:
             return OrderDecision(None, "undecidable", f"{other.path} is {other.type}, not F32")
         return decide_order(model, state, self.orders)
 
+    def order_or(self, stated: str | None) -> OrderDecision:
+        """Return the order that the user states, or `order` if that is None.
+
+        Raises `UsageError` if there is no such order, or if the bytes exclude it.
+        """
+        from ggcp_schema.llama.order import stated_order
+
+        if stated is None:
+            return self.order
+        return stated_order(stated, self.order, self.orders, self.model_tensors, self.path)
+
     # What a view shows of the file, and its meanings; the defaults follow from the schema alone.
 
     @property
@@ -261,7 +272,7 @@ class File:
         `path` is that of a tensor of the model, `layers[0].wq`; without it, those of all are returned by path. The
         arrays are read-only and of its numpy shape; those of lms and lmy have one dimension more, the steps remembered.
         `order` replaces the decision; a warning is issued if that is only likely. Raises `PathError` for an unknown
-        path, `UsageError` if the order is not known.
+        path, `UsageError` if the order is not known, or if the bytes exclude the one stated.
         """
         if path is None:
             return {each: moments_of(self, each, order) for each in self.model_tensors}

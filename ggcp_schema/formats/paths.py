@@ -222,14 +222,12 @@ def parts_of(file: File, part_path: PartPath, order: str | None = None) -> tuple
     """Return the parts of a flat vector that belong to a parameter, as `VectorPart.of`, and a note if unproven.
 
     `order` is what the user states. Raises `PathError` for an unknown parameter or vector, and `UsageError` if the
-    order of the parameters in the vectors is not known.
+    order of the parameters in the vectors is not known, or not the one stated.
     """
-    from ggcp_schema.llama.order import stated_order
-
     vector = file.state_tensors.get(part_path.field)
     if vector is None or vector.is_null:
         raise file.unknown_path(str(part_path) if file.field(whole := f"{STATE}{part_path.field}") else whole)
-    decision = stated_order(order) if order else file.order
+    decision = file.order_or(order)
     is_zero = decision.harmless and part_path.field in {"m", "v"}  # the same in every order
     known = RESUME_ORDER if is_zero else decision.order
     if known is None:

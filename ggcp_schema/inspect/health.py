@@ -19,7 +19,7 @@ from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.inspect import Report
 from ggcp_schema.inspect.soundness import soundness
 from ggcp_schema.inspect.stats import Sums, sums
-from ggcp_schema.inspect.tensors import listing, moments, order_of
+from ggcp_schema.inspect.tensors import listing, moments
 from ggcp_schema.inspect.text import count_text
 from ggcp_schema.inspect.words import HEALTH
 from ggcp_schema.llama.state import Unsound
@@ -56,7 +56,7 @@ def find_moments(file: File) -> Moments:
         if file.damage is not None:
             return Moments({}, f"No m and v could be read: the file is damaged at {file.damage.path}.")
         return Moments({}, "The file has no moments of Adam (m and v).")
-    decision = order_of(file)
+    decision = file.order
     if decision.order is None:
         return Moments({}, f"The order of the parameters in m and v is undecidable: {decision.reason}.")
     parts: dict[str, dict[str, Tensor]] = {}

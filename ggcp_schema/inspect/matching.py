@@ -25,7 +25,7 @@ from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.inspect.adapters import compares_adapters, pairs_and_state
 from ggcp_schema.inspect.facts import Summary, facts
 from ggcp_schema.inspect.paths import is_long
-from ggcp_schema.inspect.tensors import Listed, moments, order_of
+from ggcp_schema.inspect.tensors import Listed, moments
 from ggcp_schema.llama import names
 from ggcp_schema.llama.keys import REQUIRED
 from ggcp_schema.llama.names import STATE
@@ -357,7 +357,7 @@ def _split_vectors(left: Side, right: Side, *, by_path: bool, scaled: bool) -> l
 
 
 def _order(side: Side) -> OrderDecision:
-    return side.summary.order or order_of(side.file)
+    return side.summary.order or side.file.order
 
 
 def _divisors(side: Side, other: Side) -> dict[str, int]:

@@ -19,7 +19,7 @@ from ggcp_schema.inspect.text import value_text
 from ggcp_schema.inspect.words import role_text
 from ggcp_schema.llama import names
 from ggcp_schema.llama.names import STATE
-from ggcp_schema.llama.order import OrderDecision, stated_order
+from ggcp_schema.llama.order import OrderDecision
 from ggcp_schema.llama.parameters import FLAT_FIELDS, Layout, PartPath
 from ggcp_schema.schema.inference import ADAM, LBFGS
 
@@ -97,14 +97,6 @@ def listed(file: File) -> Iterator[Listed]:
 # Parts of the flat vectors ---------------------------------------------------------------------------------
 
 
-def order_of(file: File, order: str | None = None) -> OrderDecision:
-    """Decide in which order the flat vectors hold the parameters; `order` is what the user states.
-
-    Raises `UsageError` for an order that does not exist.
-    """
-    return file.order if order is None else stated_order(order)
-
-
 def moments(file: File, decision: OrderDecision, fields: Sequence[Listed] | None = None) -> Iterator[Listed]:
     """Yield the parts of the flat vectors by parameter, in the order in which they are stored.
 
@@ -139,7 +131,7 @@ def moments_of(file: File, found: Sequence[Listed], order: str | None = None) ->
     if not whole:
         return list(found)
     vectors, paths = {item.moment for item in whole}, {item.path for item in whole}
-    parts = moments(file, order_of(file, order))
+    parts = moments(file, file.order_or(order))
     return [part for part in parts if part.moment in vectors or part.parameter in paths]
 
 
@@ -189,7 +181,7 @@ def _matching_moments(file: File, items: Sequence[Listed], pattern: str, order: 
     vectors = [item for item in matching(items, parts[0]) if item.moment in FLAT_FIELDS]
     parameters = {item.path for item in matching([item for item in items if item.moment is None], parts[1])}
     if vectors and parameters:
-        found = moments(file, order_of(file, order), vectors)
+        found = moments(file, file.order_or(order), vectors)
         yield from (item for item in found if item.parameter in parameters)
 
 

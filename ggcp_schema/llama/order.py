@@ -22,7 +22,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-from ggcp_schema.errors import UnfitError
+from ggcp_schema.errors import UnfitError, UsageError
 from ggcp_schema.files.tensor import Tensor, decode
 from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, Layout, Order, element_counts, known_order
 from ggcp_schema.llama.rows import EXAMINED, SIZE, floats, sampled_rows
@@ -61,9 +61,26 @@ class OrderDecision(NamedTuple):
         return self.certainty in {"proven", "stated"}
 
 
-def stated_order(order: str) -> OrderDecision:
-    """Return the decision for an order that the user states. Raises `UsageError` if there is no such order."""
-    return OrderDecision(known_order(order), "stated", f"order {order} was stated")
+def stated_order(
+    order: str, decided: OrderDecision, orders: Collection[Order], model_tensors: Mapping[str, Tensor], path: str
+) -> OrderDecision:
+    """Return the decision for an order that the user states, instead of the one decided for the file at `path`.
+
+    `orders` and `model_tensors` are those of `decide_order`. Bytes that exclude all orders exclude none. Raises
+    `UsageError` if there is no such order, or if the bytes exclude it.
+    """
+    stated = known = known_order(order)
+    if not any(name.startswith("layers[") for name in model_tensors):  # then A and D are the same, and B and C
+        orders, known = ("A", "C"), "A" if order in {"A", "D"} else "C"
+    why = ""
+    if decided.is_certain and known != decided.order:
+        proof = "the bytes prove" if decided.certainty == "proven" else "it is"
+        why = f"{proof} {decided.order}: {decided.reason}"
+    elif known in decided.refuted and not decided.refuted.keys() >= {*orders}:
+        why = f"the bytes exclude it: {decided.refuted[known]}"
+    if why:
+        raise UsageError(f"{path}: order {order} was stated, but {why}", "State no order.")
+    return OrderDecision(stated, "stated", f"order {order} was stated")
 
 
 def decide_order(

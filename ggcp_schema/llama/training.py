@@ -7,7 +7,7 @@ flat vectors, and the scale of the gradients.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from ggcp_schema.errors import UsageError
@@ -18,7 +18,7 @@ from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.llama.eras import EraConclusion, conclude
 from ggcp_schema.llama.model import Model
 from ggcp_schema.llama.order import OrderDecision, decide_order, stated_order
-from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, FLAT_FIELDS, RESUME_ORDER, Order, known_order
+from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, FLAT_FIELDS, RESUME_ORDER, Order
 from ggcp_schema.llama.scale import Counts, ScaleDecision, decide_scale, gradient_ratio, is_long, mean_square_length
 from ggcp_schema.llama.writers import Gradient
 from ggcp_schema.schema.inference import ADAM
@@ -112,13 +112,11 @@ def study(training: Training, *, order: str | None = None, n_batch: int | None =
     decision, contradictions = decided, []
     if order is not None:
         _check_lengths(training)
-        decision = stated_order(order)
+        decision = stated_order(order, decided, training.orders, training.model.tensors, training.model.path)
         if decision.order not in training.orders:
             contradictions.append(
                 f"order {order} was stated, which no program is known to have written into such a file"
             )
-        if why := _disproof(training, decided, known_order(order)):
-            raise UsageError(f"{training.model.path}: order {order} was stated, but {why}", "State no order.")
     certain = decision.order if decision.is_certain else None
     ratio = None
     if certain is not None and "v" in training.vectors:
@@ -143,19 +141,6 @@ def order_of(training: Training) -> OrderDecision:
     if training.reordered and not decided.is_certain:
         return decided._replace(order=RESUME_ORDER, certainty="stated", reason="ggcp-schema recorded it")
     return decided
-
-
-def _disproof(training: Training, decided: OrderDecision, order: Order) -> str:
-    """Return how the bytes exclude an order; empty if they do not. Bytes that exclude all orders exclude none."""
-    possible: Sequence[Order] = training.orders
-    if not training.model.n_layer:  # then A and D are the same, and B and C
-        possible, order = ("A", "C"), "A" if order in ("A", "D") else "C"
-    if decided.is_certain and order != decided.order:
-        proof = "the bytes prove" if decided.certainty == "proven" else "it is"
-        return f"{proof} {decided.order}: {decided.reason}"
-    if order in decided.refuted and not decided.refuted.keys() >= {*possible}:
-        return f"the bytes exclude it: {decided.refuted[order]}"
-    return ""
 
 
 def _scale(

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ggcp_schema import MalformedError, PathError, UsageError, open_checkpoint, open_file
-from ggcp_schema.inspect.tensors import listing, matches, moments, order_of, select
+from ggcp_schema.inspect.tensors import listing, matches, moments, moments_of, select
 from ggcp_schema.inspect.words import role_text
 from tests.builder import build_checkpoint
 from tests.helpers import FIXTURES, TRUNCATED
@@ -115,7 +115,7 @@ def test_the_parts_are_the_vector_in_the_order_that_is_known(name):
     field = "x" if "lbfgs" in name else "v"
     with open_file(path) as file:
         items = listing(file)
-        decision = order_of(file)
+        decision = file.order
         assert decision.order == KNOWN_ORDERS[name]["order"]
         vector = next(item for item in items if item.moment == field)
         parts = list(moments(file, decision, [vector]))
@@ -167,6 +167,20 @@ def test_an_unknown_order_can_be_stated():
         assert norm.tensor.offset == output.tensor.offset + output.tensor.nbytes
         with pytest.raises(UsageError, match="order 'E'"):
             select(file, "optimizer.state.m[norm]", order="E")
+
+
+def test_an_order_that_the_bytes_exclude_is_refused():
+    """As `convert` refuses it: x of this file is the weights in order A."""
+    with open_file(FIXTURES / "v0-adam.ggcp") as file:
+        for attempt in (
+            lambda: select(file, "optimizer.state.m[norm]", order="B"),
+            lambda: moments_of(file, listing(file), "B"),
+            lambda: file.moments("norm", order="B"),
+            lambda: file.moments(order="B"),
+        ):
+            with pytest.raises(UsageError, match=r"v0-adam.ggcp: order B was stated, but the bytes prove A: x equals"):
+                attempt()
+        assert file.moments("norm", order="A").keys() == file.moments("norm").keys()
 
 
 def test_an_element_of_a_vector_is_no_part_of_a_parameter(tmp_path):
