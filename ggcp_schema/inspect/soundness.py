@@ -26,15 +26,16 @@ def look_once(file: File, tensors: Sequence[Tensor], look: Look, progress: Calla
     What both need is read once. `progress` is called with the number of bytes just read. Raises `FileError` if the file
     becomes too short, `UsageError` if the elements of a tensor cannot be read.
     """
-    wanted, seen = {tensor.path for tensor in tensors}, set[str]()
+    left = {tensor.path: tensor for tensor in tensors}
 
-    def look_at_wanted(tensor: Tensor, at: int, values: Floats) -> None:
-        if tensor.path in wanted:
-            seen.add(tensor.path)
+    def look_at_left(tensor: Tensor, at: int, values: Floats) -> None:
+        if tensor.path in left:
             look(tensor, at, values)
+            if at + len(values) == tensor.n_elements:
+                del left[tensor.path]
 
-    unsound = soundness(file, progress, look_at_wanted)
-    for tensor, at, values in stream_pieces([tensor for tensor in tensors if tensor.path not in seen]):
+    unsound = soundness(file, progress, look_at_left)
+    for tensor, at, values in stream_pieces([*left.values()]):
         look(tensor, at, values)
         progress(tensor.nbytes * len(values) // tensor.n_elements)
     return unsound

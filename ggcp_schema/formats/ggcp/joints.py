@@ -7,7 +7,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import prod
 
 from ggcp_schema.files.source import Source
@@ -99,7 +99,7 @@ class Bytes:
         return int.from_bytes(data, "little", signed=True) if len(data) == 4 else -1
 
 
-@dataclass
+@dataclass(slots=True)
 class Joint:
     """What must stand between the data of two tensors: `expected` bytes from `start` to `data` of the whole file.
 
@@ -239,7 +239,13 @@ def joint_of(record: Record, file: Bytes) -> Joint:
     """Return the joint of a record's header."""
     padding = record.data - record.start - len(record.header)
     expected = record.header + bytes(padding)
-    return Joint(record.start, expected, b"\1" * len(expected), padding, record, file)
+    return Joint(record.start, expected, _all_known(len(expected)), padding, record, file)
+
+
+@lru_cache
+def _all_known(size: int) -> bytes:
+    """Return the mask of so many bytes that are known: one object for all joints, of which there may be very many."""
+    return b"\1" * size
 
 
 def shifts_of(joints: Sequence[Joint], shift: int, final: int | None = None) -> list[int | None]:

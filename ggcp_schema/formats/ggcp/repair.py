@@ -33,8 +33,10 @@ def repairable(source: Source) -> Repairable:
             f"{source.path} cannot be repaired: it is no ggcp file of the size that its hyper-parameters give",
             "Only what a whole file holds twice can be taken back.",
         )
-    known = {joint.record.header for joint in places.joints}
-    headers = (_header_change(source, joint.record, known) for joint in places.joints)
+    records = (joint.record for joint in places.joints)
+    wrong = [record for record in records if source.read(record.start, len(record.header)) != record.header]
+    known = {joint.record.header for joint in places.joints} if wrong else set()
+    headers = (_header_change(source, record, known) for record in wrong)
     return Repairable(_state(source, places), [*_number_changes(source, places), *filter(None, headers)])
 
 
