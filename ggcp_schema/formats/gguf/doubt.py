@@ -64,17 +64,21 @@ def is_named(info: Container) -> bool:
 
 def zeros_in(source: Source, container: Container) -> FieldError | None:
     """Return an error if keys or tensors are zeros that were read as records."""
-    for place, field, what in (("metadata_kv", "key", "a key"), ("tensor_infos", "name", "a name")):
-        records = container.get(place) or ()
-        zeros = (i for i, record in enumerate(records) if record.get(field) == "" and _is_zero(source, record))
-        empty = [*islice(zeros, 2)]
-        if len(empty) > 1:
-            error = FieldError(records[empty[0]]["_offset"], what, "zeros")
-            error.steps = [place, empty[0], field]
-            error.partial = until(container, place)
-            error.partial[place] = ListContainer(records[: empty[0]])
-            return error
-    return None
+    zeros = (
+        (place, index, field, what, record)
+        for place, field, what in (("metadata_kv", "key", "a key"), ("tensor_infos", "name", "a name"))
+        for index, record in enumerate(container.get(place) or ())
+        if record.get(field) == "" and _is_zero(source, record)
+    )
+    empty = [*islice(zeros, 2)]
+    if len(empty) < 2:
+        return None
+    place, index, field, what, record = empty[0]
+    error = FieldError(record["_offset"], what, "zeros")
+    error.steps = [place, index, field]
+    error.partial = until(container, place)
+    error.partial[place] = ListContainer(container[place][:index])
+    return error
 
 
 def _is_zero(source: Source, record: Container) -> bool:

@@ -62,8 +62,12 @@ def recover(source: Source, error: FieldError) -> Recovered | None:
         return recover_moved(source, container, error, count) if count else None
     if container is None or ("data_start" in container and _are_intact(container)):
         return None
-    error = zeros_in(source, container) or error
+    zeros = zeros_in(source, container)
+    error = zeros or error
     kept = until(error.partial, "tensor_infos")
+    is_doubtful = _may_reach_into_key(source, error)
+    if is_doubtful:
+        kept["metadata_kv"] = ListContainer(_whole(kept, "metadata_kv")[:-1])
     with source.reading() as stream:
         infos = list(_found(source, stream, container))
         keys = Container(metadata_kv=_whole(container, "metadata_kv"))
@@ -72,7 +76,7 @@ def recover(source: Source, error: FieldError) -> Recovered | None:
         if start is not None and start % unit and len(infos) != container.get("tensor_count"):
             infos = []  # a file that was cut off may end there by chance
         if not infos:
-            return Recovered(kept, [error], error) if "data_start" in container else None
+            return Recovered(kept, [error], error) if zeros or is_doubtful or "data_start" in container else None
         error.missing = None  # the data ends where the file ends
         stream.seek(infos[-1]["_offset"] + infos[-1]["_size"])
         begins = None if start is None else [start + info["offset"] for info in infos]
@@ -83,6 +87,20 @@ def recover(source: Source, error: FieldError) -> Recovered | None:
     for name in counts:
         whole.pop(name)  # what the file has in their place is in `kept`
     return Recovered(Container({**kept, **whole}), [error], None)
+
+
+def _may_reach_into_key(source: Source, error: FieldError) -> bool:
+    """Return True if damage that was noticed where a record begins may begin in the key before that.
+
+    A hole that is filled with one byte begins where another byte is before it.
+    """
+    keys = _whole(error.partial, "metadata_kv")
+    if error.missing is not None or not keys or error.offset != keys[-1]["_offset"] + keys[-1]["_size"]:
+        return False
+    length = _length_size(error.partial)
+    data = source.read(error.offset - 1, min(1 + length, source.size - error.offset + 1))
+    run = len(data) - len(data.rstrip(data[-1:]))
+    return not (length // (2 if data[-1] else 1) <= run <= length)  # a length that is right has zeros too
 
 
 def _found(source: Source, stream: IO[bytes], container: Container) -> Iterator[Container]:
