@@ -82,7 +82,9 @@ def _outcome() -> tuple[int, GgcpError | None]:  # noqa: PLR0911 - a return for 
         text = re.sub("a valid float( range)?", "a number", text)
         named = [word for word in sys.argv[1:2] if not word.startswith("-")]
         command = error.ctx.command_path if error.ctx else " ".join(["ggcp-schema", *named])
-        return 2, UsageError(text, f"`{command} --help` explains the command.")
+        words = error.ctx.command.collect_usage_pieces(error.ctx) if error.ctx else []
+        usage = f"Write `{' '.join([command, *words])}`. " if " argument" in text and words else ""
+        return 2, UsageError(text, f"{usage}`{command} --help` explains the command.")
     except GgcpError as error:
         return error.exit_code, error
     except BrokenPipeError:

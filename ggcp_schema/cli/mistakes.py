@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
+from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 from ggcp_schema.errors import FileError, GgcpError, UsageError, quoted, shell_word
@@ -11,12 +14,13 @@ from ggcp_schema.errors import FileError, GgcpError, UsageError, quoted, shell_w
 PYTORCH = {".safetensors", ".pt", ".pth"}
 ONE_FILE = {"get", "hex", "dump", "extract", "stats", "edit", "convert", "export", "repair"}
 """The commands that begin with the one file that they read."""
+NAMES = {"--vocab": "vocabulary", "--base": "base"}
 BATCH_NEEDED = "Give the number of samples that was the trainer's --batch; it defaulted to 8."
 
 
 def put_right(error: GgcpError) -> GgcpError:
     """Return the error with the hint that this command line needs."""
-    if hint := _missing(error.message):
+    if hint := _missing(error.message) or _typed_as_argument(error.message):
         return error.with_hint(hint)
     if isinstance(error, FileError) and isinstance(error.__cause__, FileNotFoundError) and not error.hint:
         command, first, second, *others = [*sys.argv[1:], "", "", ""]
@@ -52,6 +56,33 @@ def _missing(message: str) -> str:
             return hint
     checkpoint = "Give the checkpoint whose model was trained with this vocabulary."
     return {"VOCABULARY": VOCABULARY_NEEDED, "MODEL.gguf": BASE_NEEDED, "CHECKPOINT": checkpoint}.get(word, "")
+
+
+def _typed_as_argument(message: str) -> str:
+    """Return the line that is meant if the file of an option of `export` was typed as an argument, else nothing."""
+    words = sys.argv[1:]
+    files = [word for before, word in pairwise(words) if os.path.isfile(word) and not before.startswith("--")]
+    if words[:1] != ["export"] or len(files) < 2:
+        return ""
+    given = files[-1]
+    if missing := re.match("Missing option (--vocab|--base)", message):
+        option = missing[1]
+    elif message == f"{words[1]} is a vocabulary":
+        option, given = "--vocab", words[1]
+    elif message.endswith(f"unexpected extra argument(s) ({given})"):
+        option = "--base" if _has_adapter(files[0]) else "--vocab"
+    else:
+        return ""
+    words.remove(given)
+    return "" if option in words else f"If {given} is the {NAMES[option]}: {_line([*words, option, given])}"
+
+
+def _has_adapter(path: str) -> bool:
+    from ggcp_schema.formats import open_file
+
+    with suppress(GgcpError), open_file(path, partial=True) as file:
+        return file.has_adapter
+    return False
 
 
 def check_order(words: list[str], commands: list[str]) -> None:

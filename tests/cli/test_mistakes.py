@@ -22,8 +22,11 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "old").mkdir()
+    (tmp_path / "lora").mkdir()
     for name in NAMES:
         shutil.copy(FIXTURES / name, tmp_path / "old" / name)
+    for name in ("lora/adam.ggla", "lora/base.gguf"):
+        shutil.copy(FIXTURES / name, tmp_path / name)
     (tmp_path / "old" / "hf").mkdir()
     for name in ("config.json", "tokenizer.model"):
         (tmp_path / "old" / "hf" / name).write_bytes(b"{}")
@@ -81,6 +84,17 @@ def folder(tmp_path: Path) -> Path:
         ),
         ("export alice.ggcp --to pytorch --vocab vocab.gguf", "hf (for PyTorch)"),
         ("export alice.ggcp --vocab hf", "The vocabulary in it is hf/tokenizer.model."),
+        (
+            "export v0-adam.ggcp new.gguf vocab.gguf",
+            "If vocab.gguf is the vocabulary: ggcp-schema export v0-adam.ggcp new.gguf --vocab vocab.gguf\n",
+        ),
+        ("export v0-adam.ggcp vocab.gguf", "ggcp-schema export v0-adam.ggcp --vocab vocab.gguf\n"),
+        ("export vocab.gguf v0-adam.ggcp", "ggcp-schema export v0-adam.ggcp --vocab vocab.gguf\n"),
+        ("export ../lora/adam.ggla ../lora/base.gguf", "export ../lora/adam.ggla --base ../lora/base.gguf\n"),
+        ("export ../lora/adam.ggla new ../lora/base.gguf", "export ../lora/adam.ggla new --base ../lora/base.gguf\n"),
+        ("export v0-adam.ggcp new.gguf nothing.gguf", "Write `ggcp-schema export [OPTIONS] INPUT [OUTPUT]`."),
+        ("export v0-adam.ggcp new.gguf alice.ggcp --vocab vocab.gguf", "Write `ggcp-schema export "),
+        ("get alice.ggcp", "Write `ggcp-schema get [OPTIONS] FILE PATH`."),
         ("info hf", "`ggcp-schema verify CHECKPOINT hf` compares it."),
     ],
 )
