@@ -26,15 +26,17 @@ from ggcp_schema.cli.output import (
 from ggcp_schema.cli.table import print_table
 from ggcp_schema.errors import GgcpError, UsageError
 from ggcp_schema.formats import open_file
-from ggcp_schema.inspect.brief import brief_lines, state_text
+from ggcp_schema.inspect.brief import NOTE, brief_lines, state_text
 from ggcp_schema.inspect.facts import Summary
 from ggcp_schema.inspect.summary import summarize, summary_lines
 from ggcp_schema.inspect.text import escape
+from ggcp_schema.inspect.words import optimizer_text
 from ggcp_schema.llama.losses import loss_text
 from ggcp_schema.llama.writers import epsilon_text
 
 NUMBERS = ("iterations", "samples", "loss", "epsilon")
 DROPPED = ("samples", "optimizer", "kind")  # on a narrow terminal, in this order
+DROPPED_OF_KINDS = ("samples", "optimizer", "epsilon", "iterations", "kind")  # where the files are not of one kind
 COLOURS = {"✓": "green", "✗": "red"}
 HEAD = ("file", "kind", "iterations", "samples", "loss", "optimizer", "epsilon", "state")
 
@@ -85,7 +87,9 @@ def _one(path: Path, *, verbose: bool, width: int | None) -> int:
     label_width = max(len(label) for label, _ in lines) + 1
     for label, text in lines:
         # A command is copied as a whole.
-        _print_line(label.ljust(label_width), text, None if text in summary.next else output_width(width))
+        _print_line(
+            label.ljust(label_width), text, None if text.split(NOTE)[0] in summary.next else output_width(width)
+        )
     if summary.damage is None:
         return int(bool(summary.unsound))
     # If the hint is a command: what to do is among the lines.
@@ -137,9 +141,13 @@ def _several(paths: Sequence[Path], sort: str | None, *, verbose: bool, as_json:
         for row in rows:
             echo(json_text(row.data))
         return worst
-    print_table(HEAD, [row.cells for row in rows], right=NUMBERS, optional=DROPPED, cut="state", width=width)
+    dropped = DROPPED if len({row.values[1] for row in rows} - {None}) < 2 else DROPPED_OF_KINDS
+    columns = print_table(HEAD, [row.cells for row in rows], right=NUMBERS, optional=dropped, cut="state", width=width)
     marks = {"~": "~ a rough measure, or a sum over threads", "?": "? not certain"}
-    shown = [text for mark, text in marks.items() if any(mark in cell for row in rows for cell in row.cells[2:7])]
+    marked = [HEAD.index(name) for name in NUMBERS if name in columns]
+    shown = [
+        text for mark, text in marks.items() if any(mark in row.cells[column] for row in rows for column in marked)
+    ]
     if shown:
         echo(paint("; ".join(shown), dim=True))
     return worst
@@ -165,5 +173,5 @@ def _row(summary: Summary) -> Row:
     state = state_text(summary)
     values = [summary.file, summary.short, *counts, number, optimizer, summary.rms_eps, state]
     its, samples = ("" if count is None else f"{count:,}" for count in counts)
-    cells = [summary.file, summary.short, its, samples, loss, optimizer or "", epsilon, state]
+    cells = [summary.file, summary.short, its, samples, loss, optimizer_text(optimizer or ""), epsilon, state]
     return Row(values, cells, summary)

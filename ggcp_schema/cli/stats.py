@@ -9,11 +9,10 @@ from typing import Annotated
 
 import typer
 
-from ggcp_schema.cli.complete import complete_tensor
 from ggcp_schema.cli.options import File, Json, Width
 from ggcp_schema.cli.output import echo, paint, print_json, progress, raise_damage, say
 from ggcp_schema.cli.table import print_table
-from ggcp_schema.cli.tensors import Moments, Order
+from ggcp_schema.cli.tensors import Moments, Order, Pattern
 from ggcp_schema.errors import UsageError
 from ggcp_schema.formats import open_file
 from ggcp_schema.inspect.health import Examination, examine
@@ -36,15 +35,7 @@ JSON = list[Measured] | Examination
 
 def stats(
     file: File,
-    pattern: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[PATTERN]",
-            help="A path, a GGUF name, or either with * and ?; VECTOR[PARAMETER] for moments. Default: all tensors.",
-            autocompletion=complete_tensor,
-            show_default=False,
-        ),
-    ] = None,
+    pattern: Pattern = None,
     by_parameter: Moments = False,
     order: Order = None,
     as_json: Json = False,

@@ -19,8 +19,8 @@ def print_table(
     optional: Sequence[str] = (),
     cut: str = "",
     width: int | None = None,
-) -> None:
-    """Print the rows under their head. The cells may hold any text.
+) -> list[str]:
+    """Print the rows under their head, and return the columns that are shown. The cells may hold any text.
 
     Very many rows are not kept: what makes them is called twice.
 
@@ -51,7 +51,7 @@ def print_table(
         for row in escaped():
             for line in _paragraph(head, row, limit):
                 echo(line)
-        return
+        return list(head)
     indices = [head.index(name) for name in shown]
     form = GAP.join(f"{{:{'>' if name in right else '<'}{widths[name]}}}" for name in shown)
 
@@ -68,6 +68,7 @@ def print_table(
         echo(aligned(row))
     if missing := [name for name in head if name not in shown]:
         echo(paint(f"no room for {', '.join(missing)}", dim=True))
+    return shown
 
 
 def _escaped(row: Sequence[str]) -> Sequence[str]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import islice
 from typing import Annotated
 
 import typer
 
+from ggcp_schema.cli.complete import complete_tensor
 from ggcp_schema.cli.options import File, Json, Width
 from ggcp_schema.cli.output import print_json, raise_damage
 from ggcp_schema.cli.table import print_table
 from ggcp_schema.formats import open_file
-from ggcp_schema.inspect.tensors import Listed, listed, moments
+from ggcp_schema.inspect.tensors import Listed, listed, moments, moments_of, select
 from ggcp_schema.inspect.text import shape_text
 from ggcp_schema.inspect.words import role_text
 from ggcp_schema.llama.parameters import ORDERS, known_order
@@ -31,13 +33,27 @@ Order = Annotated[
         help="The order of the parameters in the optimizer's vectors, if you know it. Default: decided from the bytes.",
     ),
 ]
+Pattern = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[PATTERN]",
+        help="A path, a GGUF name, or either with * and ?; VECTOR[PARAMETER] for moments. Default: all tensors.",
+        autocompletion=complete_tensor,
+        show_default=False,
+    ),
+]
 Moments = Annotated[
     bool, typer.Option("--moments", help="Of the optimizer's vectors take the part of each parameter, instead.")
 ]
 
 
 def tensors(
-    file: File, by_parameter: Moments = False, order: Order = None, as_json: Json = False, width: Width = None
+    file: File,
+    pattern: Pattern = None,
+    by_parameter: Moments = False,
+    order: Order = None,
+    as_json: Json = False,
+    width: Width = None,
 ) -> None:
     """List the tensors: name, shape, type, place and role.
 
@@ -45,12 +61,20 @@ def tensors(
     Shapes are in ggml order: the first number is the fastest-varying. A tensor without a GGUF name is not converted. On
     a narrow terminal some columns are left out.
 
-    Exit code 0: done, 2: the file cannot be read, 4: it is damaged, and the tensors before the damage are listed.
+    Exit code 0: done, 2: the file cannot be read or no tensor matches, 4: it is damaged, and the tensors before the
+    damage are listed.
 
-    Example: ggcp-schema tensors alice.ggcp --moments
+    Example: ggcp-schema tensors alice.ggcp 'layers[*].w?'
     """
     with open_file(file, partial=True) as opened:
-        found = partial(moments, opened, opened.order_or(order)) if by_parameter else partial(listed, opened)
+        found: Callable[[], Iterable[Listed]]
+        if pattern is not None:
+            selected = select(opened, pattern, order=order)
+            found = partial(moments_of, opened, selected, order) if by_parameter else partial(iter, selected)
+        elif by_parameter:
+            found = partial(moments, opened, opened.order_or(order))
+        else:
+            found = partial(listed, opened)
         if as_json:
             print_json(found())
         else:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 REPAIR = "`ggcp-schema repair` takes back what the file holds twice."
 LONGEST_NAME = 64  # bytes of a field whose size is hardly wrong
 ACCEPTED = "Use a llama GGUF, a ggjt file such as ggml-vocab.bin, or a sentencepiece tokenizer.model."
-CHECKPOINT_NEEDED = "Pass a checkpoint of train-text-from-scratch: a ggcp file, or a GGUF file made from one."
+CHECKPOINT_NEEDED = "Pass a checkpoint of train-text-from-scratch: ggcp, or GGUF."
 SHOWN = {
     *("adapter", "close", "damage", "find", "findings", "format", "get", "has_adapter", "key_values", "keys", "loss"),
     *("model", "moments", "order", "path", "root", "size", "source", "tensors", "training", "values", "vocabulary"),

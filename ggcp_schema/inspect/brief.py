@@ -8,6 +8,7 @@ from itertools import islice
 from ggcp_schema.constructs import short_size
 from ggcp_schema.inspect.facts import Summary
 from ggcp_schema.inspect.text import cells, count_text, shorten
+from ggcp_schema.inspect.words import optimizer_text
 from ggcp_schema.llama.eras import MORE_LOST
 from ggcp_schema.llama.losses import Losses, loss_text
 from ggcp_schema.llama.writers import epsilon_text, join_words, times_text
@@ -16,6 +17,7 @@ LINES, COLUMNS = 10, 80
 TYPES = 3  # element types that are named where there are more than one more
 SHOWN = ("run", "train on", "rescue", "measure", "look")  # the purposes of commands; of each the first one
 PYTORCH = "PyTorch"  # the label of the command for it, which is shown if there is room
+NOTE = "  # "  # begins what a shell leaves out of a command
 LONGEST = COLUMNS + COLUMNS // 2  # of a command that is shown
 
 
@@ -28,13 +30,13 @@ def brief_lines(summary: Summary, how: str = "-v examines them") -> list[tuple[s
     commands = dict(reversed(summary.advice))
     in_pytorch = [(PYTORCH, command) for label, command in summary.advice if label == f"in {PYTORCH}"]
     last = [(label, _shown(commands[label])) for label in SHOWN if label in commands]
-    more = [*_written(summary)], [*summary.details]
+    details = [("written", f"by {text}") if label == "written by" else (label, text) for label, text in summary.details]
+    more = [*_written(summary)], details
     width = COLUMNS - 1 - max(len(label) for label, _ in (*lines, *last, *in_pytorch, *more[0], *more[1]))
-    files = [f"{summary.file}: {what}, {short_size(summary.size)}" for what in (summary.what, summary.short)]
-    first = ("file", files[cells(files[0]) > width])
+    first = ("file", f"{summary.file}: {summary.short}, {short_size(summary.size)}")
     wide = width + width // 2  # in two lines, whose words do not fill the first
     state = (lines[0][0], shorten(lines[0][1], wide))
-    room = LINES - len(lines) + 1 - sum(-(-cells(text) // width) for _, text in (first, state, *last))
+    room = LINES - len(lines) + 1 - sum(_n_rows(text, width) for _, text in (first, state, *last))
     lines[1:1], room = more[0][: max(0, room)], room - len(more[0])
     lines = [(label, shorten(text, width)) for label, text in lines[1:]]
     details = more[1][: max(0, room)]
@@ -43,9 +45,20 @@ def brief_lines(summary: Summary, how: str = "-v examines them") -> list[tuple[s
         is_wide = cells(text) > width and room > 0
         room -= is_wide
         lines.append((label, shorten(text, wide if is_wide else width)))
-    if in_pytorch and -(-cells(in_pytorch[0][1]) // width) <= room:
+    if in_pytorch and _n_rows(in_pytorch[0][1], width) <= room:
         last[-1:-1] = in_pytorch
+    elif in_pytorch:  # beside the command that goes on training, or else runs
+        place = [label for label, _ in last].index("train on" if "train on" in commands else "run")
+        label, command = last[place]
+        noted = f"{command}{NOTE}{PYTORCH}: {' '.join(in_pytorch[0][1].split()[1:4])}"
+        if _n_rows(noted, width) - _n_rows(command, width) <= max(0, room):
+            last[place] = (label, noted)
     return [first, state, *lines, *last]
+
+
+def _n_rows(text: str, width: int) -> int:
+    """Return how many rows of a terminal a text takes that is not wrapped between words."""
+    return -(-cells(text) // width)
 
 
 def _shown(command: str) -> str:
@@ -131,7 +144,7 @@ def _training(summary: Summary) -> Iterator[str]:
         tokens = summary.context.tokens
         yield count_text(summary.train_samples, "sample") + (f" of {count_text(tokens, 'token')}" if tokens else "")
     if summary.optimizer is not None and summary.optimizer.type is not None:
-        yield {"adam": "Adam", "lbfgs": "L-BFGS"}.get(summary.optimizer.type, summary.optimizer.type)
+        yield optimizer_text(summary.optimizer.type)
 
 
 def _loss(summary: Summary, losses: Losses) -> str:

@@ -10,7 +10,7 @@ from ggcp_schema.inspect.commands import next_commands
 from ggcp_schema.inspect.damage import condition_of
 from ggcp_schema.inspect.facts import Summary, facts
 from ggcp_schema.inspect.text import count_text, size_text
-from ggcp_schema.inspect.words import n_ff_text
+from ggcp_schema.inspect.words import n_ff_text, optimizer_text
 from ggcp_schema.llama.order import OrderDecision
 from ggcp_schema.llama.parameters import ORDERS
 from ggcp_schema.llama.writers import epsilon_text, join_words
@@ -80,7 +80,7 @@ def _training_lines(summary: Summary) -> Iterator[tuple[str, str]]:
     optimizer = summary.optimizer
     if optimizer is None or optimizer.type is None:
         return
-    words = [optimizer.type]
+    words = [optimizer_text(optimizer.type)]
     if optimizer.iter is not None:
         words.append(f"iteration {optimizer.iter:,}")
     if optimizer.past:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from ggcp_schema.constructs import counted
-from ggcp_schema.errors import MalformedError, UsageError
+from ggcp_schema.errors import MalformedError, UsageError, shell_word
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.llama.facts import Fact
 from ggcp_schema.llama.names import MODEL_TENSORS, field_path, layer_and_name, llama_field_path, n_tensors
@@ -202,6 +202,14 @@ def model_path(name: str) -> str | None:
     """Return the ggcp path of a model's tensor from its name of either generation; None if it is no such tensor."""
     path = field_path(name) or llama_field_path(name) if name.endswith(".weight") else None
     return path if path in MODEL_TENSORS or (path and layer_and_name(path)[0] is not None) else None
+
+
+def needs_base(path: str, what: str, more: str = "") -> UsageError:
+    """Return the error for an adapter that is taken for a model or its training. The hint begins with `more`."""
+    hint = "Pass a checkpoint of a whole model; or the adapter to export_adapter, with its base."
+    error = UsageError(f"{path} is {what}", f"{more}{hint}")
+    error.shell_hint = f"{more}To use it with its base: ggcp-schema export {shell_word(path)} --base MODEL.gguf"
+    return error
 
 
 # Fitting ---------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from ggcp_schema.llama.facts import Fact
 Target = Literal["adapter", "peft", "gguf", "hf"]
 Norms = Literal["merged", "saved", "base", "ignored", "none"]
 
-NORMS_COST = "without them a log probability was up to 0.8 to 10.8 off on finetunes of a small model"
+NORMS_COST = "without them the worst log probability of small finetunes was 0.8 to 10.8 off"
 AT_RUN_TIME = "that of the adapter at run time"
 COSTS = {
     "F16": f"next to nothing: on a small model the divergence was {AT_RUN_TIME}",
@@ -59,10 +59,12 @@ def norms_of(adapter: Adapter, target: Target, *, patched_base: bool, ignore: bo
         return "base" if patched_base else "ignored"
     if target == "peft":
         return "saved"
-    raise UsageError(
+    error = UsageError(
         f"{adapter.path}: the adapter has trained norms, which llama.cpp ignores without a word: {NORMS_COST}",
-        "Write a base with them too (--patched-base NEW.gguf), or leave them out (--norms ignore).",
+        'Write a base with them too (patched_base="NEW.gguf"), or leave them out (norms="ignore").',
     )
+    error.shell_hint = "Write a base with them too (--patched-base NEW.gguf), or leave them out (--norms ignore)."
+    raise error
 
 
 def choice_notes(adapter: Adapter, base: Base, target: Target, norms: Norms) -> Iterator[Fact]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ggcp_schema import UsageError, export_adapter, open_file
+from ggcp_schema import UsageError, export_adapter, export_model, open_file
 from tests.builder import build_checkpoint
 from tests.helpers import FIXTURES, assert_no_traceback, run_cli
 from tests.huggingface import forward
@@ -65,10 +65,20 @@ def test_norms_are_not_lost_in_silence(path: Path, tmp_path: Path) -> None:
     assert "--patched-base NEW.gguf" in refused.stderr
     assert "--norms ignore" in refused.stderr
     assert len(refused.stderr.splitlines()) == 2
+    with pytest.raises(UsageError, match=r'patched_base="NEW\.gguf".*norms="ignore"'):
+        export_adapter(path, tmp_path / "out.gguf", base=BASE)
     assert not list(tmp_path.iterdir())
     told = run_cli("export", path, tmp_path / "out.gguf", "--base", BASE, "--norms", "ignore")
     assert told.returncode == 0
     assert "norms: left out" in told.stdout
+
+
+@pytest.mark.parametrize("path", ADAPTERS, ids=ids)
+def test_an_adapter_that_is_taken_for_a_model_is_told_what_it_needs(path: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="the adapter to export_adapter, with its base") as caught:
+        export_model(path, tmp_path / "out.gguf", vocab=FIXTURES / "vocab.gguf")
+    assert "train-text-from-scratch" not in str(caught.value)
+    assert caught.value.shell_hint.endswith(f"ggcp-schema export {path} --base MODEL.gguf")
 
 
 def test_a_patched_base_differs_from_the_base_in_its_norms_alone(tmp_path: Path) -> None:

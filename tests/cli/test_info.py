@@ -241,6 +241,21 @@ def test_several_files_are_a_table(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("names", "head"),
+    [
+        (["v1-adam.ggcp", "vocab.gguf", "lora/adam.ggla"], ["file", "kind", "iterations", "loss", "epsilon", "state"]),
+        (["v1-adam.ggcp", "lora/peft-layers-names.ggla"], ["file", "kind", "loss", "state"]),
+        (["v1-adam.ggcp", "v1-adam-raw-params.ggcp"], ["file", "iterations", "loss", "epsilon", "state"]),
+    ],
+)
+def test_files_of_several_kinds_are_told_apart_on_a_narrow_terminal(names, head):
+    table = run_cli("info", *names, "--width", "72", cwd=FIXTURES, check=True).stdout.splitlines()
+    assert table[0].split() == head
+    assert max(map(cells, table)) <= 72
+    assert ("? not certain" in table[-1]) == ("epsilon" in head)
+
+
+@pytest.mark.parametrize(
     ("names", "code"),
     [
         (["v1-adam.ggcp", "v0-adam.ggcp"], 0),

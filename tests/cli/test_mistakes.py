@@ -92,6 +92,7 @@ def folder(tmp_path: Path) -> Path:
         ("export vocab.gguf v0-adam.ggcp", "ggcp-schema export v0-adam.ggcp --vocab vocab.gguf\n"),
         ("export ../lora/adam.ggla ../lora/base.gguf", "export ../lora/adam.ggla --base ../lora/base.gguf\n"),
         ("export ../lora/adam.ggla new ../lora/base.gguf", "export ../lora/adam.ggla new --base ../lora/base.gguf\n"),
+        ("convert ../lora/adam.ggla", "its base: ggcp-schema export ../lora/adam.ggla --base MODEL.gguf\n"),
         ("export v0-adam.ggcp new.gguf nothing.gguf", "Write `ggcp-schema export [OPTIONS] INPUT [OUTPUT]`."),
         ("export v0-adam.ggcp new.gguf alice.ggcp --vocab vocab.gguf", "Write `ggcp-schema export "),
         ("get alice.ggcp", "Write `ggcp-schema get [OPTIONS] FILE PATH`."),

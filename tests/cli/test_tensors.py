@@ -18,6 +18,10 @@ from tests.samples import KINDS, sample
 KEYS = ["path", "gguf_name", "shape", "offset", "nbytes", "type", "role", "description"]
 HOSTILE = "\x1b[31mred[/bold]\r\n[link=x]\u202e"
 WITH_RESUME = [path for path in GENUINE if not path.name.startswith(("alice", "rotmax8"))]
+NORMS_IN_ORDER = [
+    *("layers[0].attention_norm", "layers[0].ffn_norm", "layers[1].attention_norm", "layers[1].ffn_norm"),
+    "norm",
+]
 
 
 def listed(path, *options):
@@ -54,6 +58,25 @@ def test_moments():
     assert (unknown.returncode, wrong.returncode) == (2, 2)
     assert "--order" in unknown.stderr
     assert "order C was stated, but the bytes prove A" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("pattern", "option", "expected"),
+    [
+        ("layers[*].wq", [], ["layers[0].wq", "layers[1].wq"]),
+        ("blk.1.attn_?.weight", [], ["layers[1].wq", "layers[1].wk", "layers[1].wv"]),
+        ("norm", [], ["norm"]),
+        ("norm", ["--moments"], ["optimizer.state.m[norm]", "optimizer.state.v[norm]"]),
+        ("optimizer.state.v[*norm]", [], [f"optimizer.state.v[{name}]" for name in NORMS_IN_ORDER]),
+    ],
+)
+def test_a_pattern_selects_as_in_stats(pattern, option, expected):
+    rows = listed(FIXTURES / "v1-adam.ggcp", pattern, *option)
+    assert [row["path"] for row in rows] == expected
+    measured = run_cli("stats", FIXTURES / "v1-adam.ggcp", pattern, *option, "--json", check=True).stdout
+    assert [row["path"] for row in json.loads(measured)] == expected
+    result = run_cli("tensors", FIXTURES / "v1-adam.ggcp", "nothing*")
+    assert (result.returncode, result.stdout) == (2, "")
 
 
 @pytest.mark.parametrize("path", WITH_RESUME, ids=lambda path: path.name)

@@ -17,7 +17,7 @@ KINDS = {
     "gguf-resume": ("GGUF training checkpoint, to resume from", "GGUF checkpoint"),
     "gguf-finetune": (
         "GGUF training checkpoint of llama.cpp's finetune: the state of a LoRA adapter, without a model",
-        "LoRA checkpoint",
+        "GGUF LoRA checkpoint",
     ),
     "gguf-model": ("GGUF model", "GGUF model"),
     "gguf-vocabulary": ("GGUF vocabulary, without a model", "GGUF vocabulary"),

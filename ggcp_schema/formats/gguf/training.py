@@ -10,6 +10,7 @@ from ggcp_schema.formats.gguf.contents import check_not_split
 from ggcp_schema.formats.gguf.keys import Keys
 from ggcp_schema.gguf.entries import is_copied
 from ggcp_schema.llama import names
+from ggcp_schema.llama.adapter import needs_base
 from ggcp_schema.llama.context import context_of
 from ggcp_schema.llama.eras import Evidence
 from ggcp_schema.llama.model import Model, check_no_others
@@ -107,8 +108,9 @@ def check_whole_model(gguf: GgufFile) -> None:
         raise Keys(gguf).unexpected(names.ARCHITECTURE, "'llama'")
     kind = gguf.value(names.TRAINING_TYPE, names.TRAIN_MODEL)
     if kind != names.TRAIN_MODEL:
-        what = "a checkpoint of llama.cpp's finetune: it contains a LoRA adapter, not a whole model"
-        raise UsageError(f"{gguf.path} ({names.TRAINING_TYPE} {repr(kind)[:40]}) is {what}", CHECKPOINT_NEEDED)
+        what = f"a checkpoint of llama.cpp's finetune ({names.TRAINING_TYPE} {repr(kind)[:40]})"
+        more = "Llama.cpp's finetune goes on with it as it is. "
+        raise needs_base(gguf.path, f"{what}: it contains a LoRA adapter, not a whole model", more)
 
 
 def model_of_gguf(gguf: GgufFile) -> Model:

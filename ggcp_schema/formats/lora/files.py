@@ -22,13 +22,15 @@ from ggcp_schema.formats.rules import Rules, odd_findings
 from ggcp_schema.formats.tensor_records import tensor_of_record
 from ggcp_schema.formats.trailing import doubtful_end
 from ggcp_schema.llama import names
-from ggcp_schema.llama.adapter import SCRIPT, Adapter, checked_pair, pairs_of
+from ggcp_schema.llama.adapter import SCRIPT, Adapter, checked_pair, needs_base, pairs_of
 from ggcp_schema.llama.keys import paths_by_key
 
 if TYPE_CHECKING:
     from ggcp_schema.files.source import Source
     from ggcp_schema.formats.parsing import Parse
     from ggcp_schema.gguf.writer import Gguf
+    from ggcp_schema.llama.model import Model
+    from ggcp_schema.llama.training import Training
 
 FINETUNE_LORA = "finetune_lora"  # training.type
 STATE = "optimizer."
@@ -47,6 +49,14 @@ class LoraFile(File):
     def facts(self) -> dict[str, Any]:
         """Return what the file states of itself, and what is known of its adapter."""
         return adapter_of(self) or super().facts()
+
+    def training(self) -> Training:
+        """Raise `UsageError`, or the damage: what it has is not the training of a model."""
+        raise self.damage or needs_base(self.path, f"a {self.format.title}: it contains no model that is trained")
+
+    def model(self) -> Model:
+        """Raise `UsageError`, or the damage: a model is made of it and its base."""
+        raise self.damage or needs_base(self.path, f"a {self.format.title}: it contains no model")
 
 
 def adapter_of(file: File) -> dict[str, Any]:
