@@ -112,10 +112,12 @@ class Document:
         return field is not None and field.path == path
 
     def tensor_of(self, field: Field | None) -> Tensor | None:
-        """Return the tensor that the field is, or is a part of."""
+        """Return the tensor that the field is, or is a part of; or which an element of a list, that it is in, names."""
         node = field
         while node is not None:
             tensor = self.tensor_at_node(node)
+            if tensor is None and not self.by_path and node.steps and isinstance(node.steps[-1], int):
+                tensor = self.file.tensors.get(self._own_name(node))
             if tensor is not None:
                 return tensor
             node = node.parent
@@ -175,10 +177,11 @@ class Document:
         tensor = self.tensor_at_node(field)
         if tensor is not None:
             return tensor.name or tensor.path
-        for child in field.children()[:8]:
-            if child.is_leaf and isinstance(child.value, str | bytes) and child.type != "padding":
-                return readable(child.value)
-        return ""
+        return self._own_name(field)
+
+    def _own_name(self, field: Field) -> str:
+        texts = (child for child in field.children()[:8] if child.is_leaf and child.type != "padding")
+        return next((readable(text.value) for text in texts if isinstance(text.value, str | bytes)), "")
 
     def label(self, field: Field) -> str:
         """Return the path; where a list holds what has names, with the name: `general.name.value_type`."""

@@ -133,7 +133,7 @@ class Pane(VerticalScroll):
         """Return what there is to see when a field is selected: its tensor, or why there is nothing."""
         tensor = self.document.tensor_of(field)
         if tensor is None:
-            return "Press n for the first tensor."
+            return "Press n for the first tensor." if self.document.file.tensors else "The file has no tensors."
         if not tensor.n_elements:
             return "A NULL tensor has no values."
         return tensor if tensor.is_readable else f"{tensor.path} is {tensor.type}: its values cannot be read."

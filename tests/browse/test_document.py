@@ -92,6 +92,18 @@ def test_a_leaf_that_is_no_tensor_has_none() -> None:
         assert document.tensor_of(file.find("layers[0].wq.ne[1]")) == file.tensors["layers[0].wq"]
 
 
+def test_what_a_header_says_of_a_tensor_leads_to_it() -> None:
+    """So that its values are shown where a search found its name."""
+    with open_file(FIXTURES / "lora" / "base.gguf") as file:
+        document = Document(file)
+        infos = file.find("tensor_infos").children()
+        assert [document.tensor_of(info) for info in infos] == [*file.tensors.values()]
+        assert document.tensor_of(file.find("tensor_infos[3].name")) is file.tensors["blk.0.attn_norm.weight"]
+        assert document.element_at(infos[3].offset, infos[3]) is None
+        assert {document.tensor_of(key) for key in file.find("metadata_kv").children()} == {None}
+        assert document.tensor_of(file.find("tensor_count")) is None
+
+
 def test_damage_is_marked_with_all_that_hold_it() -> None:
     with open_file(TRUNCATED, partial=True) as file:
         marks = Document(file).marks
