@@ -78,11 +78,15 @@ def tensors(
         if as_json:
             print_json(found())
         else:
-            head = ("tensor", OTHER_NAME[any(item.name == item.path for item in islice(found(), 1))], *HEAD)
+            head = ("tensor", OTHER_NAME[any(_is_path(item) for item in islice(found(), 1))], *HEAD)
             print_table(
                 head, lambda: map(_cells, found()), right=("offset", "bytes"), optional=(head[1], *DROPPED), width=width
             )
         raise_damage(opened.damage)
+
+
+def _is_path(item: Listed) -> bool:
+    return item.path in (item.name, None) and item.name != item.gguf_name
 
 
 def _cells(item: Listed) -> tuple[str, ...]:

@@ -71,8 +71,9 @@ def _shown(command: str) -> str:
 def in_short(summary: Summary) -> list[str]:
     """Return the same in a few words each, the most important first."""
     loss = [] if summary.losses is None else [f"loss {loss_text(summary.losses.latest)}"]
-    written = f"{summary.format} {summary.layout or ''}".rstrip()
-    return [*islice(_training(summary), 1), *loss, *_model(summary), written, *_doubts(summary)]
+    written = f"{summary.format} {summary.layout}" if summary.layout else summary.short
+    pairs = [count_text(summary.adapter.n_params, "parameter")] if summary.adapter else []
+    return [*islice(_training(summary), 1), *loss, *pairs, *_model(summary), written, *_doubts(summary)]
 
 
 def _facts(summary: Summary, more: str) -> Iterator[tuple[str, str]]:

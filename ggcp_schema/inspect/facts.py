@@ -13,6 +13,7 @@ from ggcp_schema.formats.rules import Finding
 from ggcp_schema.formats.state import state_of, study_of
 from ggcp_schema.inspect.damage import Condition
 from ggcp_schema.llama import names
+from ggcp_schema.llama.adapter import Adapter
 from ggcp_schema.llama.context import Context, context_of
 from ggcp_schema.llama.eras import EraConclusion, conclude
 from ggcp_schema.llama.facts import Line
@@ -25,7 +26,6 @@ from ggcp_schema.mapping.trainers import finetune_words, is_ready, resume_words
 from ggcp_schema.schema.inference import ADAM, Inference, Layout, OptimizerType
 
 if TYPE_CHECKING:
-    from ggcp_schema.llama.adapter import Adapter
     from ggcp_schema.llama.model import Model
 
 State = Literal["whole", "damaged", "unsound"]
@@ -65,7 +65,7 @@ class OptimizerSummary(NamedTuple):
 @json_keys(
     "file format kind size state version layout writer era rms_eps train_its train_samples train_tokens "
     "n_ctx=context.tokens context=context_text loss=stored_loss optimizer order scale hparams n_ff n_ff_source "
-    "n_ff_by_n_mult n_params tensor_types n_tokens bytes details findings unsound damage condition next"
+    "n_ff_by_n_mult n_params adapter tensor_types n_tokens bytes details findings unsound damage condition next"
 )
 class Summary(NamedTuple):
     """What `info` says about a file. None for what the file does not say, or what damage hides.
@@ -80,7 +80,7 @@ class Summary(NamedTuple):
         hparams: the hyper-parameters by name, with n_ctx if the file stores it.
         n_ff, n_ff_source: the width of the feed-forward layers, and where it is from.
         n_ff_by_n_mult: what n_embd and n_mult give instead, if the file states them.
-        n_params: the parameters of the model.
+        n_params: the parameters of the model; an adapter has its own.
         tensor_types: the number of tensors by element type.
         n_tokens: the tokens of the vocabulary that the file contains.
         bytes: the bytes of the file by use: model, optimizer, waste, headers. Waste is padding, and the tensors of v0

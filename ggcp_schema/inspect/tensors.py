@@ -50,7 +50,7 @@ class Listed(NamedTuple):
     def of(cls, file: File, tensor: Tensor) -> Listed:
         """Return a tensor of the file with its names and its role."""
         path, name, optimizer = file.names_of(tensor)
-        role = OPTIMIZERS.get(optimizer or "", "model") if path and path.startswith(STATE) else "model"
+        role = OPTIMIZERS.get(optimizer or "", "model") if (path or tensor.path).startswith(STATE) else "model"
         return cls(tensor, path, name, role)
 
     @property
@@ -66,9 +66,8 @@ class Listed(NamedTuple):
     @property
     def moment(self) -> str | None:
         """The field of the optimizer's state (`m`, `v`, `pf`, `lmal`, …); None for a tensor of the model."""
-        if self.path is None or not self.path.startswith(STATE):
-            return None
-        return self.path.removeprefix(STATE).partition("[")[0]
+        path = self.path or self.tensor.path
+        return path.removeprefix(STATE).partition("[")[0] if path.startswith(STATE) else None
 
     @property
     def shape(self) -> tuple[int, ...] | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ggcp_schema.constructs import counted
 from ggcp_schema.errors import MalformedError, UsageError, shell_word
+from ggcp_schema.files.json_keys import json_keys
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.llama.facts import Fact
 from ggcp_schema.llama.names import MODEL_TENSORS, field_path, layer_and_name, llama_field_path, n_tensors
@@ -50,6 +51,7 @@ class Pair(NamedTuple):
         return self.a.shape[1], self.b.shape[1] if len(self.b.shape) == 2 else 1
 
 
+@json_keys("scale r alpha hf_rows n_params ranks matrices norms")
 @dataclass(frozen=True)
 class Adapter:
     """A LoRA adapter. Raises `UsageError` if the scale is no finite number.
@@ -79,6 +81,11 @@ class Adapter:
     def n_layer(self) -> int:
         """The number of layers up to the last that has a pair."""
         return 1 + max((layer for path in self.pairs if (layer := layer_and_name(path)[0]) is not None), default=-1)
+
+    @property
+    def n_params(self) -> int:
+        """The number of elements of all pairs."""
+        return sum(tensor.n_elements for pair in self.pairs.values() for tensor in pair)
 
     @property
     def norms(self) -> list[str]:
@@ -253,8 +260,7 @@ def adapter_facts(adapter: Adapter) -> Iterator[Fact]:
     yield Fact("written by", adapter.writer or "unknown", why[adapter.writer])
     norms = f" and {counted(len(adapter.norms), 'norm')}" if adapter.norms else ""
     matrices = f"{len(adapter.matrices)} {'matrix' if len(adapter.matrices) == 1 else 'matrices'}"
-    n_params = sum(tensor.n_elements for pair in adapter.pairs.values() for tensor in pair)
-    yield Fact("pairs", f"A and B for {matrices}{norms}: {n_params:,} parameters")
+    yield Fact("pairs", f"A and B for {matrices}{norms}: {adapter.n_params:,} parameters")
     yield Fact("ranks", _ranks(adapter))
     stated = adapter.r is not None
     yield Fact("scale", f"{adapter.scale:g}", f"alpha {adapter.alpha} / r {adapter.r}" if stated else "of a checkpoint")

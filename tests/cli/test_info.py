@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import shlex
 import subprocess
 import sys
@@ -44,6 +45,7 @@ ALL_KEYS = [
     "n_ff_source_text",
     "n_ff_by_n_mult",
     "n_params",
+    "adapter",
     "tensor_types",
     "n_tokens",
     "bytes",
@@ -142,6 +144,26 @@ def test_json_has_the_same_keys_for_every_file(name):
     facts = json.loads(run_cli("info", FIXTURES / name, "--json").stdout)
     assert list(facts) == ALL_KEYS
     assert facts["file"] == str(FIXTURES / name)
+
+
+@pytest.mark.parametrize("name", ["adam.ggla", "adam.ggcl", "master-adam.checkpoint.gguf", "peft-layers-names.ggla"])
+def test_json_has_the_facts_of_an_adapter(name):
+    facts = json.loads(run_cli("info", FIXTURES / "lora" / name, "--json", check=True).stdout)
+    assert list(facts) == ALL_KEYS
+    assert facts["n_params"] is None
+    adapter = facts["adapter"]
+    rows = json.loads(run_cli("tensors", FIXTURES / "lora" / name, "--json", check=True).stdout)
+    shapes = [row["shape"] for row in rows if row["role"] == "model"]
+    assert len(shapes) == 2 * (len(adapter["matrices"]) + len(adapter["norms"]))
+    assert adapter["n_params"] == sum(math.prod(shape) for shape in shapes)
+    if facts["optimizer"]:
+        assert adapter["n_params"] == facts["optimizer"]["n_params"]
+    stored = name.endswith(".ggla")
+    assert (adapter["r"], adapter["alpha"]) == (((4, 4), (4, 16))["peft" in name] if stored else (None, None))
+    assert adapter["scale"] == (adapter["alpha"] / adapter["r"] if stored else 1)
+    assert adapter["ranks"]["wq"] == [4]
+    assert ("layers[1].ffn_norm" in adapter["norms"]) == ("peft" not in name)
+    assert "layers[1].wq" in adapter["matrices"]
 
 
 def test_the_commands_it_proposes_run(tmp_path):

@@ -60,6 +60,17 @@ def test_moments():
     assert "order C was stated, but the bytes prove A" in wrong.stderr
 
 
+@pytest.mark.parametrize("name", ["adam", "lbfgs"])
+def test_a_checkpoint_of_finetune_has_the_names_and_roles_that_it_has_as_gguf(name, tmp_path):
+    path = FIXTURES / "lora" / f"{name}.ggcl"
+    run_cli("convert", path, tmp_path / "resume.gguf", check=True)
+    of_gguf = {row["gguf_name"]: (row["role"], row["shape"]) for row in listed(tmp_path / "resume.gguf")}
+    rows = listed(path)
+    assert {row["gguf_name"]: (row["role"], row["shape"]) for row in rows if row["shape"]} == of_gguf
+    assert {row["role"] for row in rows} == {"model", name}
+    assert run_cli("tensors", path, check=True).stdout.split()[:3] == ["tensor", "GGUF", "name"]
+
+
 @pytest.mark.parametrize(
     ("pattern", "option", "expected"),
     [

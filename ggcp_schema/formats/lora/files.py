@@ -160,6 +160,14 @@ class GgclFile(LoraFile):
         path = paths_by_key(self.container.get("optimizer", {}).get("type")).get(name)
         return None if path is None else parse_path(path)
 
+    def names_of(self, tensor: Tensor) -> tuple[str | None, str | None, str | None]:
+        """Return None, for no ggcp file has such a tensor, its name in GGUF files, and the type of the optimizer."""
+        optimizer = self.container.get("optimizer", {}).get("type")
+        if tensor.path.startswith(STATE):
+            return None, None if tensor.is_null else names.tensor_name(tensor.path, optimizer), optimizer
+        path, _, part = tensor.path.rpartition("_")
+        return None, f"{names.tensor_name(path)}.lora_{part}", None
+
     def expected_tensors(self) -> list[str] | None:
         from ggcp_schema.formats.ggcp.extent import n_layer_of, state_tensors
         from ggcp_schema.formats.lora.records import FINETUNE
