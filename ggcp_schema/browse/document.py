@@ -15,7 +15,11 @@ from ggcp_schema.constructs import LISTS
 from ggcp_schema.errors import GgcpError
 from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.inspect import Report
+from ggcp_schema.inspect.paths import place
+from ggcp_schema.inspect.search import Index
+from ggcp_schema.inspect.tensors import Listed
 from ggcp_schema.inspect.text import float_text, plain_text, readable, shape_text, value_text
+from ggcp_schema.inspect.usage import Usage, usage
 from ggcp_schema.llama import names
 
 if TYPE_CHECKING:
@@ -26,8 +30,6 @@ if TYPE_CHECKING:
     from ggcp_schema.inspect.facts import Summary
     from ggcp_schema.inspect.health import Examination
     from ggcp_schema.inspect.matching import Operand
-    from ggcp_schema.inspect.search import Index
-    from ggcp_schema.inspect.usage import Usage
     from ggcp_schema.llama.state import Unsound
 
 READ_ERRORS = (GgcpError, OSError, ConstructError)  # of a file that was changed while it is shown
@@ -53,8 +55,6 @@ class Document:
     @cached_property
     def index(self) -> Index:
         """What can be searched for."""
-        from ggcp_schema.inspect.search import Index
-
         return Index(self.file)
 
     def prepare(self) -> None:
@@ -163,8 +163,6 @@ class Document:
 
         Raises `GgcpError` if there is no such place.
         """
-        from ggcp_schema.inspect.paths import place
-
         text = text.strip()
         offset, _ = place(self.file, text.replace(",", "") if text.replace(",", "").isdecimal() else text)
         field = self.file.field(text)
@@ -220,8 +218,6 @@ class Document:
 
     def row_text(self, tensor: Tensor) -> Callable[[int], str] | None:
         """Return what gives the text of the token to which a row belongs; None if the rows are not of tokens."""
-        from ggcp_schema.inspect.tensors import Listed
-
         rows = Listed.of(self.file, tensor).path in ("tok_embeddings", "output") and len(tensor.shape) == 2
         return self.token_texts if rows else None
 
@@ -244,7 +240,6 @@ class Document:
     def study(self, report: Report) -> None:
         """Find out what `info` says, and what the bytes are used for. Reads some tensor data, so it takes a while."""
         from ggcp_schema.inspect.summary import summarize
-        from ggcp_schema.inspect.usage import usage
 
         used = usage(self.file, report)
         summary = summarize(self.file)

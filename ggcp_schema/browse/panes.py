@@ -28,7 +28,7 @@ from ggcp_schema.browse.lines import ink
 from ggcp_schema.constructs import short_size
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.inspect.brief import in_short
+from ggcp_schema.inspect.brief import brief_lines, in_short
 from ggcp_schema.inspect.text import escape, shape_text, size_text, value_text
 from ggcp_schema.inspect.usage import USES
 
@@ -206,7 +206,6 @@ class Overview(Pane):
         if summary is None:
             words: RenderableType = Text(escape(self.document.problem or "reading …", keep_newlines=True))
         else:
-            from ggcp_schema.inspect.brief import brief_lines
             from ggcp_schema.inspect.summary import summary_lines
 
             brief = brief_lines(summary, "Health examines them")

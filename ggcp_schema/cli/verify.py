@@ -12,6 +12,7 @@ from ggcp_schema.cli.options import Json, Quiet
 from ggcp_schema.cli.output import echo, paint, print_json, progress, raise_damage
 from ggcp_schema.errors import UsageError
 from ggcp_schema.formats import open_file
+from ggcp_schema.formats.gguf.file import GgufFile
 from ggcp_schema.inspect.text import count_text, escape
 from ggcp_schema.llama.writers import epsilon_text
 from ggcp_schema.mapping.verify import NO_TOKENS, Verification
@@ -68,8 +69,6 @@ def verify(
 
 
 def _of_gguf(checkpoint: Path, gguf: Path, vocab: Path | None, *, partial: bool, quiet: bool) -> Verification:
-    from ggcp_schema.formats.gguf.file import GgufFile
-
     with open_file(checkpoint, partial=True) as ckpt, open_file(gguf, partial=True) as file:
         if not isinstance(file, GgufFile) or file.kind == "gguf-vocabulary":
             swapped = isinstance(ckpt, GgufFile)

@@ -11,12 +11,20 @@ from construct import Container
 
 from ggcp_schema.constructs import FieldError, Steps, counted
 from ggcp_schema.errors import MalformedError, NotACheckpointError
+from ggcp_schema.files.identify import (
+    LLAMA_ONLY,
+    OTHER,
+    is_name_of_another_program,
+    is_of_another_program,
+    names_another_program,
+)
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import File, Format, Recovered
 from ggcp_schema.formats.ggcp.records import Hparams, record_of
 from ggcp_schema.formats.rules import Problem, Refusal, Rules, broken_rows, odd_findings, odd_padding, repeated
 from ggcp_schema.formats.tensor_records import tensor_of_record
+from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.llama import names
 from ggcp_schema.llama.keys import HPARAMS
 from ggcp_schema.schema.ggml import GGML_TYPES, GGML_TYPES_UNTIL_V2, TYPES_OF_GGUF, UNQUANTIZED, GgmlType
@@ -24,7 +32,6 @@ from ggcp_schema.schema.ggml_model import GGJT, GGMF, GGML
 
 if TYPE_CHECKING:
     from ggcp_schema.formats.parsing import Parse
-    from ggcp_schema.gguf.entries import KeyValue
     from ggcp_schema.llama.model import Model
     from ggcp_schema.llama.vocabulary import Vocabulary
 
@@ -146,8 +153,6 @@ class GgmlFile(File):
     @property
     def key_values(self) -> Mapping[str, KeyValue]:
         """The GGUF keys that the hyper-parameters mean."""
-        from ggcp_schema.gguf.entries import KeyValue
-
         hparams = self.container.get("hparams") or {}
         stored = {key: hparams.get(name) for name, key in HPARAMS.items() if key}  # a cut file has some of them
         return {key: KeyValue(key, "UINT32", value) for key, value in stored.items() if value is not None}
@@ -179,8 +184,6 @@ class GgmlFile(File):
 
 def check_program(source: Source) -> None:
     """Check that a ggml, ggmf or ggjt file can be a llama's. Raises `NotACheckpointError`."""
-    from ggcp_schema.files.identify import is_of_another_program
-
     head = source.read(0, min(source.size, 4096))
     if is_of_another_program(head):
         raise another_program(source, 4, head[4:32])
@@ -188,16 +191,12 @@ def check_program(source: Source) -> None:
 
 def check_name(source: Source, record: Container) -> None:
     """Check that the first tensor of a ggml file can be a llama's. Raises `NotACheckpointError`."""
-    from ggcp_schema.files.identify import is_name_of_another_program
-
     if is_name_of_another_program(record["name"]):
         raise another_program(source, record["_offset"] + 12 + 4 * record["n_dims"], record["name"])
 
 
 def check_next(source: Source, offset: int) -> None:
     """Check that what follows the tokens, and is no tensor, can be a llama's. Raises `NotACheckpointError`."""
-    from ggcp_schema.files.identify import names_another_program
-
     data = source.read(offset, min(source.size - offset, NEXT))
     if names_another_program(data):
         raise another_program(source, offset, data)
@@ -205,8 +204,6 @@ def check_next(source: Source, offset: int) -> None:
 
 def another_program(source: Source, offset: int, found: bytes) -> NotACheckpointError:
     """Return the error for a ggml file that is not a llama's."""
-    from ggcp_schema.files.identify import LLAMA_ONLY, OTHER
-
     error = NotACheckpointError(
         f"{source.path} is {OTHER}",
         LLAMA_ONLY,

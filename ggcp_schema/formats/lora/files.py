@@ -14,7 +14,8 @@ from ggcp_schema.errors import GgcpError, UsageError
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import File, Recovered
 from ggcp_schema.formats.ggcp.checkpoint import tensors_in
-from ggcp_schema.formats.ggcp.recovery import doubt
+from ggcp_schema.formats.ggcp.extent import n_layer_of, state_tensors
+from ggcp_schema.formats.ggcp.recovery import doubt, is_proven, recover
 from ggcp_schema.formats.gguf.file import GgufFile
 from ggcp_schema.formats.lora.ggla import TYPES
 from ggcp_schema.formats.paths import parse_path
@@ -22,7 +23,7 @@ from ggcp_schema.formats.rules import Rules, odd_findings
 from ggcp_schema.formats.tensor_records import tensor_of_record
 from ggcp_schema.formats.trailing import doubtful_end
 from ggcp_schema.llama import names
-from ggcp_schema.llama.adapter import SCRIPT, Adapter, checked_pair, needs_base, pairs_of
+from ggcp_schema.llama.adapter import SCRIPT, Adapter, adapter_facts, checked_pair, needs_base, pairs_of
 from ggcp_schema.llama.keys import paths_by_key
 
 if TYPE_CHECKING:
@@ -64,8 +65,6 @@ def adapter_of(file: File) -> dict[str, Any]:
 
     Nothing either if the adapter is not whole, or of another architecture.
     """
-    from ggcp_schema.llama.adapter import adapter_facts
-
     try:
         adapter = file.adapter()
     except GgcpError:
@@ -143,14 +142,12 @@ class GgclFile(LoraFile):
 
     @classmethod
     def is_proven(cls, source: Source) -> bool:
-        from ggcp_schema.formats.ggcp.recovery import is_proven
         from ggcp_schema.formats.lora.records import FINETUNE
 
         return is_proven(source, FINETUNE)
 
     @classmethod
     def recovered(cls, source: Source, error: FieldError) -> Recovered | None:
-        from ggcp_schema.formats.ggcp.recovery import recover
         from ggcp_schema.formats.lora.records import FINETUNE
 
         return recover(source, error, FINETUNE)
@@ -169,7 +166,6 @@ class GgclFile(LoraFile):
         return None, f"{names.tensor_name(path)}.lora_{part}", None
 
     def expected_tensors(self) -> list[str] | None:
-        from ggcp_schema.formats.ggcp.extent import n_layer_of, state_tensors
         from ggcp_schema.formats.lora.records import FINETUNE
 
         n_layer = n_layer_of(self)
