@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from rich.text import Text
 from textual.app import App, ComposeResult, SystemCommand
@@ -28,13 +28,11 @@ from ggcp_schema.browse.plots import Histogram, PictureView
 from ggcp_schema.browse.screen import COMMON, FileScreen
 from ggcp_schema.browse.tables import Changes, HealthView, Layers
 from ggcp_schema.browse.values import Values
+from ggcp_schema.formats.file import File
 from ggcp_schema.inspect import Report
 from ggcp_schema.inspect.search import Hit as FoundHit
 from ggcp_schema.inspect.search import search
 from ggcp_schema.inspect.text import escape
-
-if TYPE_CHECKING:
-    from ggcp_schema.formats.file import File
 
 SWITCH_INTERVAL = 0.0005  # seconds; Python's 0.005 lets work in the background delay each key several times
 

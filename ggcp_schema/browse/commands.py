@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -18,14 +18,12 @@ from textual.suggester import Suggester
 from textual.widgets import Input, Label, ProgressBar, Static
 
 from ggcp_schema.browse.jobs import Job
+from ggcp_schema.constructs.tree import Field
 from ggcp_schema.errors import shell_word
+from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.inspect import MARK, PROGRESS, Report
 from ggcp_schema.inspect.commands import OUTPUTS, output_name
 from ggcp_schema.inspect.text import escape
-
-if TYPE_CHECKING:
-    from ggcp_schema.constructs.tree import Field
-    from ggcp_schema.files.tensor import Tensor
 
 PROGRAM = "ggcp-schema"
 BLANKS = {

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ggcp_schema.constructs import FieldError
+from ggcp_schema.formats.file import File
 from ggcp_schema.formats.parsing import malformed
 from ggcp_schema.llama.vocabulary import MAX_BYTES, damaged
-
-if TYPE_CHECKING:
-    from ggcp_schema.formats.file import File
 
 # Fields that follow the vocabulary; `file` is the end of the file.
 AFTER_VOCABULARY = {"tensors", "tensor_infos", "alignment", "padding", "tensor_data", "end_padding", "file"}

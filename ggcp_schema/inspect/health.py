@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from ggcp_schema.errors import GgcpError
 from ggcp_schema.files.json_keys import json_keys
 from ggcp_schema.files.tensor import Tensor
+from ggcp_schema.formats.file import File
 from ggcp_schema.inspect import Report
 from ggcp_schema.inspect.soundness import soundness
 from ggcp_schema.inspect.stats import Sums, sums
@@ -23,9 +24,6 @@ from ggcp_schema.inspect.tensors import listing, moments
 from ggcp_schema.inspect.text import count_text
 from ggcp_schema.inspect.words import HEALTH
 from ggcp_schema.llama.state import Unsound
-
-if TYPE_CHECKING:
-    from ggcp_schema.formats.file import File
 
 Verdict = Literal["healthy", "not-finite", "unsound", "not-measured"]
 PIECE = 1 << 18  # elements read at a time

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from ggcp_schema.formats.file import File
 from ggcp_schema.inspect import Report
 from ggcp_schema.inspect.tensors import Listed
-
-if TYPE_CHECKING:
-    from ggcp_schema.formats.file import File
 
 USES = MODEL, M, V, STATE, WASTE, PADDING, FIELDS, UNKNOWN = (
     "model",

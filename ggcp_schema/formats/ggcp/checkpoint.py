@@ -13,11 +13,11 @@ from construct import Container
 from ggcp_schema.constructs import Field, FieldError, Steps, counted, nodes
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.formats.file import File, Format, Recovered
+from ggcp_schema.formats.file import File, Format, Recovered, Repairable
 from ggcp_schema.formats.ggcp.extent import expected_size, expected_sizes, expected_tensors, model_end, state_schemas
 from ggcp_schema.formats.ggcp.oddities import oddities
 from ggcp_schema.formats.paths import parse_path
-from ggcp_schema.formats.rules import Finding
+from ggcp_schema.formats.rules import Finding, Rules
 from ggcp_schema.formats.tensor_records import tensor_of, tensor_of_record
 from ggcp_schema.llama.keys import paths_by_key, stated_of
 from ggcp_schema.llama.names import STATE, field_path, is_optimizer, tensor_name
@@ -27,10 +27,8 @@ from ggcp_schema.schema.inference import n_ff_by_formula
 
 if TYPE_CHECKING:
     from ggcp_schema.files.source import Source
-    from ggcp_schema.formats.file import Repairable
     from ggcp_schema.formats.ggcp.records import Hparams, Layer, Optimizer
     from ggcp_schema.formats.parsing import Parse
-    from ggcp_schema.formats.rules import Rules
     from ggcp_schema.llama.eras import Evidence
     from ggcp_schema.llama.model import Model
     from ggcp_schema.llama.training import Training

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from ggcp_schema.formats.file import File
 from ggcp_schema.formats.ggcp.extent import state_schemas
 from ggcp_schema.formats.ggcp.oddities import MAX_NAME, not_finite, place_of, usual_names
+from ggcp_schema.formats.parsing import Parse
 from ggcp_schema.formats.rules import Oddity, Rules, odd_padding
 from ggcp_schema.llama.names import LAYER_TENSORS, MODEL_TENSORS, STATE
 from ggcp_schema.schema.inference import ADAM, LBFGS
 from ggcp_schema.schema.tensor import Tensor
-
-if TYPE_CHECKING:
-    from ggcp_schema.formats.file import File
-    from ggcp_schema.formats.parsing import Parse
 
 
 def checkpoint_rules(parse: Parse) -> Rules:
