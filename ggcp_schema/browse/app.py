@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 from rich.text import Text
 from textual.app import App, ComposeResult, SystemCommand
+from textual.await_complete import AwaitComplete
 from textual.binding import Binding, BindingType
 from textual.command import CommandPalette, Hit, Hits, Provider
 from textual.screen import ModalScreen, Screen
@@ -129,6 +130,10 @@ class Palette(CommandPalette):
             screen.document.resolve(event.value)
             self.dismiss()
             screen.call_later(screen.go_to, event.value)
+
+    def dismiss(self, result: None = None) -> AwaitComplete:
+        """Close the palette, and no screen below it when Enter is pressed twice or hits come one after another."""
+        return super().dismiss(result) if self.is_active else AwaitComplete()
 
     def on_option_list_option_highlighted(self) -> None:
         if self.awaited == self.query_one(Input).value:

@@ -103,6 +103,13 @@ async def search(browser: Browser) -> None:
     await browser.until(lambda: "layers[2].w3" in browser.text())
     await browser.press("down", "up", "enter")
     assert browser.path == "layers[2].w3"
+    await browser.press("slash")
+    palette = browser.app.screen
+    assert isinstance(palette, Palette)
+    for _ in range(2):  # as by Enter twice
+        palette.dismiss()
+    await browser.painted()
+    assert browser.app.screen is browser.screen
     await browser.press("slash", "escape")
     assert not isinstance(browser.app.screen, Palette)
 
