@@ -20,13 +20,13 @@ from textual.binding import Binding, BindingType
 from textual.command import CommandPalette, Hit, Hits, Provider
 from textual.screen import ModalScreen, Screen
 from textual.theme import Theme
-from textual.widgets import Footer, Input, KeyPanel, OptionList, Static
+from textual.widgets import Input, KeyPanel, OptionList, Static
 
 from ggcp_schema.browse.document import READ_ERRORS, Document
 from ggcp_schema.browse.jobs import Cancelled, Job
 from ggcp_schema.browse.panes import Overview, Pane, Schema
 from ggcp_schema.browse.plots import Histogram, PictureView
-from ggcp_schema.browse.screen import COMMON, FileScreen
+from ggcp_schema.browse.screen import COMMON, FileScreen, KeyBar
 from ggcp_schema.browse.tables import Changes, HealthView, Layers
 from ggcp_schema.browse.values import Values
 from ggcp_schema.formats.file import File
@@ -230,7 +230,7 @@ class BrowseApp(App[None]):
     def compose(self) -> ComposeResult:
         yield Static(id="title")
         yield Static(id="problem")
-        yield Footer(show_command_palette=False)
+        yield KeyBar(show_command_palette=False)
 
     def say(self, state: str, problem: str = "") -> None:
         """Show what is going on with the files, and what prevents that."""

@@ -38,6 +38,18 @@ COMMON: list[BindingType] = [  # keys of every screen
 ]
 
 
+class KeyBar(Footer):
+    """Textual's footer, made anew only when the keys are others, not whenever the focus moves."""
+
+    keys: Any = None
+
+    async def recompose(self) -> None:
+        if self.is_attached:
+            before, self.keys = self.keys, [each for each in self.screen.active_bindings.values() if each.binding.show]
+            if self.keys != before:
+                await super().recompose()
+
+
 class FileScreen(Screen[None]):
     """A screen of panes, each in a frame: the trees, the tabs, and the bytes of one file or two.
 
@@ -93,7 +105,7 @@ class FileScreen(Screen[None]):
         yield self.bar
         yield Container(*self.frames[: count + 1], id="upper")
         yield Horizontal(*self.frames[count + 1 :], id="bytes")
-        yield Footer(show_command_palette=False)
+        yield KeyBar(show_command_palette=False)
 
     def on_mount(self) -> None:
         self.query_one(Tabs).can_focus = False

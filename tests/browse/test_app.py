@@ -367,6 +367,17 @@ async def the_vocabulary_is_asked_for_and_its_path_completed(browser: Browser) -
     await browser.press("escape")
 
 
+async def the_footer_changes_only_when_the_keys_do(browser: Browser) -> None:
+    before = list(browser.screen.query_one(Footer).children)
+    await browser.press("tab", "tab", "shift+tab")
+    assert list(browser.screen.query_one(Footer).children) == before
+    await browser.press("3")
+    assert browser.text("Footer").startswith(" o logarithmic scale")
+    await browser.press("tab")
+    assert "logarithmic" not in browser.text("Footer")
+    assert "? help" in browser.text("Footer")
+
+
 async def help_lists_the_keys_and_closes(browser: Browser) -> None:
     await browser.press("question_mark")
     assert isinstance(browser.app.screen, KeyWindow)
@@ -802,6 +813,7 @@ def test_the_keys() -> None:
             copying_the_path_and_the_command,
             export_and_convert_offer_the_commands_of_info,
             the_vocabulary_is_asked_for_and_its_path_completed,
+            the_footer_changes_only_when_the_keys_do,
             help_lists_the_keys_and_closes,
             the_command_palette_lists_everything,
             quits,
