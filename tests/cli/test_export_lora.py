@@ -18,7 +18,7 @@ from tests.builder import build_checkpoint
 from tests.helpers import FIXTURES, assert_no_traceback, run_cli
 from tests.huggingface import forward
 from tests.lora import independent
-from tests.lora.lora_files import quantized
+from tests.lora.lora_files import base_weights, quantized
 from tests.mapping import llama
 from tests.mapping.gguf_files import read_gguf
 
@@ -193,7 +193,7 @@ def base(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """The base of `ADAPTER`: in GGUF, ggjt or ggcp, or quantized."""
     path = tmp_path / str(request.param)
     if path.suffix == ".ggcp":
-        values = iter([*independent.weights(BASE).values()])
+        values = iter([*base_weights().values()])
         shape = {"n_vocab": 320, "n_embd": 32, "n_mult": 32, "n_head": 4, "n_layer": 2, "n_rot": 8, "n_ff": 96}
         path.write_bytes(build_checkpoint(**shape, data=lambda count: next(values, np.zeros(count)).ravel()))
     elif path.name == "Q8_0.gguf":
@@ -204,7 +204,7 @@ def base(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def wanted(base: Path, tokens: list[int]) -> np.ndarray:
-    weights = independent.weights(base if base.name == "Q8_0.gguf" else BASE)
+    weights = independent.weights(base) if base.name == "Q8_0.gguf" else base_weights()
     return independent.log_probabilities(independent.with_adapter(weights, independent.read(ADAPTER)), tokens, 4, 4)
 
 
@@ -225,7 +225,7 @@ def test_a_folder_of_each_base_with_the_norms(base: Path, tmp_path: Path) -> Non
     assert "modules_to_save" not in config
     tokens, lora = expected(ADAPTER)["tokens"].tolist(), independent.read(ADAPTER)
     lora.a = {name: a for name, a in lora.a.items() if "norm" in name}
-    weights = independent.weights(base if base.name == "Q8_0.gguf" else BASE)
+    weights = independent.weights(base) if base.name == "Q8_0.gguf" else base_weights()
     with_norms = independent.log_probabilities(independent.with_adapter(weights, lora), tokens, 4, 4)
     assert np.abs(forward.log_probabilities(folder, tokens) - with_norms).max() <= 1e-6
 

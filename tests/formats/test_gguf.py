@@ -201,7 +201,7 @@ def test_a_cut_file_opens_partially_with_what_is_whole(file: Path) -> None:
     with open_gguf(file) as opened:
         places = {leaf.path: leaf.end for leaf in opened.root.leaves()}
     for size in range(len(data) - 29, 3, -1):  # the last tensor has 4 bytes and 28 of padding
-        file.write_bytes(data[:size])
+        os.truncate(file, size)
         with pytest.raises(MalformedError):
             open_gguf(file)
         with open_gguf(file, partial=True) as opened:

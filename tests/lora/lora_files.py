@@ -6,7 +6,9 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -117,13 +119,29 @@ def write_model(path: Path, base: Path, tensors: dict[str, TensorEntry]) -> Path
     """Write the base again, with some tensors replaced, by GGUF name."""
     with open_gguf(base) as gguf:
         keys = list(gguf.key_values.values())
-        return write(path, keys, [tensors.get(name) or same(name, base) for name in gguf.tensors])
+        return write(path, keys, [tensors.get(name, tensor) for name, tensor in same(base).items()])
 
 
-def same(name: str, path: Path) -> TensorEntry:
-    tensor = next(tensor for tensor in GGUFReader(path).tensors if tensor.name == name)
-    shape = tuple(int(length) for length in tensor.shape)
-    return TensorEntry(name, shape, Computed(lambda: [tensor.data.tobytes()]), tensor.tensor_type.name)
+@cache
+def base_weights() -> Mapping[str, independent.Array]:
+    """Return the weights of the base, which is read once: no test can change them."""
+    weights = independent.weights(BASE)
+    for values in weights.values():
+        values.flags.writeable = False
+    return MappingProxyType(weights)
+
+
+def same(path: Path) -> dict[str, TensorEntry]:
+    """Return the tensors of a GGUF file, to be written again."""
+    return {
+        tensor.name: TensorEntry(
+            tensor.name,
+            tuple(int(length) for length in tensor.shape),
+            Computed(lambda tensor=tensor: [tensor.data.tobytes()]),  # type: ignore[misc]
+            tensor.tensor_type.name,
+        )
+        for tensor in GGUFReader(path).tensors
+    }
 
 
 def quantized(path: Path, kind: str, source: Path = BASE) -> Path:

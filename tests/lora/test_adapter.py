@@ -29,6 +29,7 @@ from tests.lora.lora_files import (
     PEFT,
     adapter_of,
     base_in,
+    base_weights,
     ggla,
     opened,
     stem,
@@ -187,7 +188,7 @@ def test_the_base_in_each_format_fits(path: Path, tmp_path: Path) -> None:
             with base_in(base) as model:
                 fit(adapter, model)
                 assert model.heads == (4, 4)
-                for name, values in independent.weights(BASE).items():
+                for name, values in base_weights().items():
                     found = next(tensor for key, tensor in model.tensors.items() if plain(key) == name)
                     assert np.array_equal(found.array(), values)
 

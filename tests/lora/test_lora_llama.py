@@ -22,6 +22,7 @@ from tests.lora.lora_files import (
     PEFT,
     adapter_of,
     base_in,
+    base_weights,
     expected,
     quantized,
     write,
@@ -100,7 +101,7 @@ def test_another_scale(scale: float, tmp_path: Path) -> None:
     lora = independent.read(FOLDER / "lbfgs.ggla")
     lora.scale = scale
     wanted = independent.log_probabilities(
-        independent.with_adapter(independent.weights(BASE), lora), TOKENS, n_head=4, n_head_kv=4
+        independent.with_adapter(base_weights(), lora), TOKENS, n_head=4, n_head_kv=4
     )
     with adapter_of(FOLDER / "lbfgs.ggla", scale=scale) as adapter, base_in() as base:
         alone = write_adapter(tmp_path / "adapter.gguf", adapter, base)
@@ -120,7 +121,7 @@ def test_a_file_made_from_peft_computes_what_had_been_trained(tmp_path: Path) ->
         if name.startswith("wq"):
             lora.b[name] = in_order_of_gguf(lora.b[name], 4)
     trained = independent.log_probabilities(
-        independent.with_adapter(independent.weights(BASE), lora), TOKENS, n_head=4, n_head_kv=4
+        independent.with_adapter(base_weights(), lora), TOKENS, n_head=4, n_head_kv=4
     )
     with adapter_of(PEFT) as adapter, base_in() as base:
         alone = write_adapter(tmp_path / "adapter.gguf", adapter, base)

@@ -27,6 +27,7 @@ from tests.lora.lora_files import (
     adapter_of,
     array,
     base_in,
+    base_weights,
     stem,
     write_grouped_base,
     write_grouped_lora,
@@ -62,7 +63,7 @@ def test_the_adapter_is_exactly_the_expected_one(path: Path) -> None:
 
 @pytest.mark.parametrize("path", EVERY, ids=ids)
 def test_a_patched_base_differs_in_the_norms_alone(path: Path, tmp_path: Path) -> None:
-    lora, before = independent.read(path), independent.weights(BASE)
+    lora, before = independent.read(path), base_weights()
     with adapter_of(path) as adapter, base_in() as base:
         write_patched(tmp_path / "new.gguf", adapter, base)
     for name, found in independent.weights(tmp_path / "new.gguf").items():
@@ -137,7 +138,7 @@ def products(adapter: Adapter, base: Base, *, norms: bool) -> tuple[dict[str, np
 @pytest.mark.parametrize("path", EVERY, ids=ids)
 @pytest.mark.parametrize("verbatim", [False, True])
 def test_the_products_of_peft_are_those_of_the_file(path: Path, verbatim: bool) -> None:
-    lora, before = independent.read(path), independent.weights(BASE)
+    lora, before = independent.read(path), base_weights()
     with adapter_of(path, **({"hf_rows": False} if verbatim else {})) as adapter, base_in() as base:
         found, whole = products(adapter, base, norms=True)
     reorders = verbatim or path != PEFT

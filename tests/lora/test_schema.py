@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 from contextlib import suppress
 from pathlib import Path
@@ -78,12 +79,13 @@ def test_each_cut_of_ggla_is_found_or_is_between_two_tensors(tmp_path: Path) -> 
     """The file has no count of tensors, so that a cut between two cannot be seen in its bytes."""
     content, between = PEFT.read_bytes(), []
     cut = tmp_path / "cut.ggla"
+    cut.write_bytes(content)
     ends = [16]
     while ends[-1] < len(content):
         ends.append(independent.read_record(content, ends[-1])[2])
     sizes = {*range(4, len(content), 61), *(end + beside for end in ends for beside in (-1, 0, 1))}
-    for size in sorted(sizes - {len(content), len(content) + 1}):
-        cut.write_bytes(content[:size])
+    for size in sorted(sizes - {len(content), len(content) + 1}, reverse=True):
+        os.truncate(cut, size)
         with opened(cut, partial=True) as file:
             if file.damage is None:
                 between.append(size)
@@ -96,10 +98,10 @@ def test_each_cut_of_ggla_is_found_or_is_between_two_tensors(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("path", GGCL, ids=ids)
 def test_each_cut_of_ggcl_is_found(path: Path, tmp_path: Path) -> None:
-    content, cut = path.read_bytes(), tmp_path / "cut.ggcl"
-    whole = len(content)
-    for size in [4, 91, 92, *range(93, whole, 9973), whole - 1]:
-        cut.write_bytes(content[:size])
+    whole, cut = path.stat().st_size, tmp_path / "cut.ggcl"
+    cut.write_bytes(path.read_bytes())
+    for size in sorted([4, 91, 92, *range(93, whole, 9973), whole - 1], reverse=True):
+        os.truncate(cut, size)
         with pytest.raises(TruncatedError) as found, opened(cut):
             pass
         assert found.value.offset <= size

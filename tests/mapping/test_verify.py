@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -337,9 +338,9 @@ def test_a_gguf_file_cut_anywhere_is_malformed(tmp_path: Path) -> None:
     last = gguf.GGUFReader(whole).tensors[-1]
     end = int(last.data_offset + last.n_bytes)
     head = int(gguf.GGUFReader(whole).data_offset)
-    for size in (*range(4, head, 13), *range(head, end, 20_011), end - 1):
-        cut.write_bytes(data[:size])
-        with pytest.raises(MalformedError):
-            open_gguf(cut)
     cut.write_bytes(data[:end])
     assert verification_of(CHECKPOINT, cut).same
+    for size in sorted((*range(4, head, 13), *range(head, end, 20_011), end - 1), reverse=True):
+        os.truncate(cut, size)
+        with pytest.raises(MalformedError):
+            open_gguf(cut)
