@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import IO, Any
 
@@ -37,6 +37,7 @@ LENGTHS = {  # of a name, by the byte order and the size of a length
     ("big", 8): rb"\0{7}([\x01-\x7f])",
 }
 NAME = rb"([!-~]{1,127})(?=[\x01-\x08]\0{3}|\0{3}[\x01-\x08])"
+KEY = rb"([a-z][\w-]*\.[\w.-]+)(?=[\0-\x0c]\0{3}|\0{3}[\0-\x0c])"
 
 
 def _are_intact(container: Container) -> bool:
@@ -78,6 +79,9 @@ def recover(source: Source, error: FieldError) -> Recovered | None:
         if not infos:
             return Recovered(kept, [error], error) if zeros or is_doubtful or "data_start" in container else None
         error.missing = None  # the data ends where the file ends
+        if not infos[0]["offset"]:
+            later = _later_keys(source, stream, container, error.offset, infos[0]["_offset"])
+            kept["metadata_kv"] = ListContainer([*(kept.get("metadata_kv") or ()), *later])
         stream.seek(infos[-1]["_offset"] + infos[-1]["_size"])
         begins = None if start is None else [start + info["offset"] for info in infos]
         counts = {"tensor_count": len(infos), "metadata_kv": _whole(container, "metadata_kv")}
@@ -229,12 +233,41 @@ def _length_size(container: Container) -> int:
     return 4 if container.get("version") == 1 else 8
 
 
+def _records(stream: IO[bytes], container: Container, place: str) -> Callable[[], Container | None]:
+    """Return a function that reads the next record of such a list; None if there is none."""
+    schema = GGUF.of(container)  # type: ignore[no-untyped-call]
+    subcon, scope = dict(schema.fields)[place].subcon, new_scope(schema, stream, outermost({}))
+
+    def read() -> Container | None:
+        try:
+            record: Container = subcon._parse(stream, scope, "")
+        except FieldError:
+            return None
+        return record
+
+    return read
+
+
+def _later_keys(source: Source, stream: IO[bytes], container: Container, start: int, stop: int) -> list[Container]:
+    """Return the keys after damage: the last of them ends where the headers of the tensors begin."""
+    read, at = _records(stream, container, "metadata_kv"), start
+    pattern = LENGTHS[container.get("byte_order", "little"), _length_size(container)] + KEY
+    for match in re.finditer(pattern, source.read(start, max(0, min(stop - start, SEARCHED)))):
+        if start + match.start() < at or match[1][0] != len(match[2]):
+            continue
+        stream.seek(start + match.start())
+        keys: list[Container] = []
+        while (at := stream.tell()) < stop and (key := read()) is not None:
+            keys.append(key)
+        if at == stop:
+            return keys
+    return []
+
+
 def _after(source: Source, stream: IO[bytes], container: Container, unit: int) -> list[Container]:
     """Return the headers that no other follows, and whose data ends with the file."""
     data = source.read(0, min(source.size, SEARCHED))
-    schema, at = GGUF.of(container), 0  # type: ignore[no-untyped-call]
-    subcon = dict(schema.fields)["tensor_infos"].subcon
-    scope = new_scope(schema, stream, outermost({}))
+    read, at = _records(stream, container, "tensor_infos"), 0
     pattern = LENGTHS[container.get("byte_order", "little"), _length_size(container)] + NAME
     for match in re.finditer(pattern, data):
         if match.start() < at or match[1][0] != len(match[2]):
@@ -242,12 +275,8 @@ def _after(source: Source, stream: IO[bytes], container: Container, unit: int) -
         stream.seek(match.start())
         infos: list[Container] = []
         while True:
-            at = stream.tell()
-            try:
-                info = subcon._parse(stream, scope, "")
-            except FieldError:
-                break
-            if not _fits(info, _end(infos[-1], unit) if infos else info["offset"] // unit * unit):
+            at, info = stream.tell(), read()
+            if info is None or not _fits(info, _end(infos[-1], unit) if infos else info["offset"] // unit * unit):
                 break
             infos.append(info)
         if infos and _explain(source, infos, later=(), unit=unit):
