@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ggcp_schema.constructs import FieldError
+from ggcp_schema.errors import MalformedError
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.parsing import malformed
 from ggcp_schema.llama.vocabulary import MAX_BYTES, damaged
@@ -14,9 +15,14 @@ from ggcp_schema.llama.vocabulary import MAX_BYTES, damaged
 AFTER_VOCABULARY = {"tensors", "tensor_infos", "alignment", "padding", "tensor_data", "end_padding", "file"}
 
 
+def is_after_vocabulary(damage: MalformedError) -> bool:
+    """Return True if the damage of a file that may contain a vocabulary is in what follows that."""
+    return damage.path.partition("[")[0] in AFTER_VOCABULARY
+
+
 def check_damage(file: File) -> None:
     """Raise the damage of the file if it precedes the end of the vocabulary."""
-    if file.damage is not None and file.damage.path.partition("[")[0] not in AFTER_VOCABULARY:
+    if file.damage is not None and not is_after_vocabulary(file.damage):
         raise file.damage.again()
 
 

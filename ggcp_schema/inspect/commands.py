@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ggcp_schema.errors import quoted, shell_word
+from ggcp_schema.formats.vocabularies import is_after_vocabulary
 from ggcp_schema.llama.facts import Line
 
 if TYPE_CHECKING:
@@ -103,7 +104,8 @@ def _commands_for_damaged(summary: Summary, condition: Condition) -> Iterator[Li
 
 def _export(summary: Summary, option: str = "") -> str:
     path = shell_word(summary.file)
-    vocab = "" if summary.n_tokens else " --vocab VOCABULARY"
+    is_whole = summary.n_tokens and (summary.condition is None or is_after_vocabulary(summary.condition.damage))
+    vocab = "" if is_whole else " --vocab VOCABULARY"
     context = "" if summary.context.tokens else " --context-length N"
     return f"ggcp-schema export{option} {path}{vocab}{context}"
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ggcp_schema.errors import UsageError
+from ggcp_schema.errors import MalformedError, UsageError
 from ggcp_schema.files.output import WHOLE
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.rules import Finding
@@ -86,7 +86,10 @@ def choose(file: File, options: ModelOptions, *, needs_study: bool = False) -> C
     if file.damage is not None and not options.partial:
         raise rescued(file, "Use partial=True to export it.")
     model = file.model()
-    vocabulary = vocabulary_of(file, model, vocab)
+    try:
+        vocabulary = vocabulary_of(file, model, vocab)
+    except MalformedError as error:
+        raise error if vocab is not None else error.with_hint(VOCABULARY_NEEDED) from error
     if vocabulary is not None:
         check_vocabulary(model, vocabulary)
     length = model.context.tokens if context_length is None else context_length

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from ggcp_schema.errors import TruncatedError
 from ggcp_schema.llama.facts import Fact, Remedy
 from ggcp_schema.llama.parameters import RESUME_ORDER
 from ggcp_schema.llama.scale import COSTS
@@ -82,7 +83,9 @@ def model_facts(
 def damage_facts(damage: MalformedError | None, part: str) -> Iterator[Fact]:
     """Yield that only a part of a damaged file was read."""
     if damage is not None:
-        yield Fact("damaged", f"only the {part} was read; lost: {damage.path} and what follows it")
+        is_cut = isinstance(damage, TruncatedError)
+        lost = "and what follows it" if is_cut else "or more; a number or a key that is lost counts as not stated"
+        yield Fact("damaged", f"only the {part} was read; lost: {damage.path} {lost}")
 
 
 def _order_fact(training: Training, conclusions: Study, recipe: Recipe) -> Fact:

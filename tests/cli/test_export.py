@@ -228,6 +228,18 @@ def test_names_that_contradict_places_are_told(tmp_path: Path, five: Path, out: 
 # Damage ----------------------------------------------------------------------------------------------------
 
 
+def test_a_model_whose_vocabulary_may_be_damaged_needs_another(tmp_path: Path) -> None:
+    """`info` says so, and what was lost is said where the model is made of the rest."""
+    source, path, out = FIXTURES / "truth" / "jan24-D.gguf", tmp_path / "hole.gguf", tmp_path / "out.gguf"
+    data = source.read_bytes()
+    at = data.index(b"llama.rope.freq_base")
+    path.write_bytes(data[: at - 8] + b"\xff" * 20 + data[at + 12 :])
+    assert f"ggcp-schema export --partial {path} --vocab VOCABULARY\n" in run_cli("info", path).stdout
+    assert_refused(run_cli("export", "--partial", path, out), 4, "metadata_kv[10]", "\nGive the file that was")
+    text = run_cli("export", "--partial", path, out, "--vocab", source, check=True).stdout
+    assert re.search(r"\ndamaged: only the model was read; lost: metadata_kv\[10\].* counts as not stated\n", text)
+
+
 def test_a_damaged_file_whose_model_is_whole(cut: Path, tmp_path: Path, out: Path) -> None:
     """The error names the command that exports it, which runs as it stands."""
     result = run_cli("export", cut, out, *COMMON, "--name", "it's")
