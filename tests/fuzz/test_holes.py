@@ -82,6 +82,14 @@ def test_bytes_after_the_end_of_gguf_are_a_finding(name: str, tail: bytes, tmp_p
         assert [finding.path for finding in file.findings] == ["trailing"]
 
 
+def test_a_nul_after_a_tensor_that_ends_in_zero_is_no_byte_of_it(tmp_path: Path) -> None:
+    """The numbers before the last are where they must be, and would not be if a byte were inserted before them."""
+    path = tmp_path / "tail.gguf"
+    path.write_bytes((FIXTURES / "lora/base.gguf").read_bytes()[:-4] + bytes(5))
+    with open_file(path) as file:
+        assert [finding.path for finding in file.findings] == ["trailing"]
+
+
 @pytest.mark.parametrize(("magic", "version"), [(b"fmgg", 1), (b"tjgg", 3)])
 def test_a_sample_of_damage_in_a_quantized_model(magic: bytes, version: int, tmp_path: Path) -> None:
     """The type of a tensor whose header is lost follows from its size; `output` is the only one of its type."""

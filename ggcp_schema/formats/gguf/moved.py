@@ -42,9 +42,10 @@ def may_be_moved(source: Source, container: Container, count: int) -> bool:
     (begin, end), kind = extents[order[-1]], type_name(infos[order[-1]]["type"])
     if source.size - count > end and any(source.read(source.size - count, max(0, count))):
         return False  # padding, which ends in zeros, would be there
-    if not any(source.read(min(end, end + count), abs(count))):
-        return count < 0 or source.read(end - 1, 1) == b"\0"
+    is_zero = not any(source.read(min(end, end + count), abs(count)))
     if count < 0:
+        return is_zero
+    if is_zero and source.read(end - 1, 1) != b"\0":
         return False
     if any(source.read(end, source.size - count - end)):
         return True  # in place of the padding after the last tensor
