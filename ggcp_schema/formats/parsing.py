@@ -169,6 +169,12 @@ class Parse:
     def container(self) -> Container:
         return self.file.container
 
+    def expected(self, checked: int) -> int | None:
+        """Return how many tensors the file should have, of which so many were checked; None if that is not known."""
+        if self.damage is not None:
+            return None
+        return len(self.file.expected_tensors() or ()) or None if self.errors else checked
+
     @cached_property
     def located(self) -> list[tuple[str, FieldError]]:
         """The errors that were passed over, each with the path of its field before it."""

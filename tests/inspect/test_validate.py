@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ggcp_schema import CHECKPOINT, NotACheckpointError, open_checkpoint
+from ggcp_schema import CHECKPOINT, NotACheckpointError, open_checkpoint, open_file
 from ggcp_schema.constructs import Field, root_field
 from ggcp_schema.files import source as source_module
 from ggcp_schema.files.source import Source
@@ -504,6 +504,22 @@ def test_rules_of_gguf_that_no_single_field_states(
             report.file.find(finding.path).offset,
             report.file.find(finding.path.rpartition(".")[0] or finding.path).offset,
         }
+
+
+def test_a_file_whose_version_is_lost_is_not_called_a_vocabulary(tmp_path: Path) -> None:
+    path = tmp_path / "x.ggjt"
+    data = (FIXTURES / "lora" / "base.ggjt").read_bytes()
+    path.write_bytes(data[:4] + bytes(4) + data[8:])
+    with open_file(path, partial=True) as file:
+        assert "vocabulary" not in file.what + file.short
+
+
+@pytest.mark.parametrize(("name", "whole"), [("base.ggjt", 21), ("adam.ggcl", 45)])
+def test_tensors_that_damage_hides_are_expected(name: str, whole: int, tmp_path: Path) -> None:
+    data, path = (FIXTURES / "lora" / name).read_bytes(), tmp_path / name
+    path.write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
+    checked, expected = check(path)[0].records
+    assert (checked < whole, expected) == (True, whole)
 
 
 @pytest.mark.parametrize(("magic", "version"), [(b"lmgg", None), (b"fmgg", 1), (b"tjgg", 3)], ids=str)

@@ -116,10 +116,14 @@ class GgmlFile(File):
     def what(self) -> str:
         version = self.container.get("version")
         what = "model of 2023" if self.tensors else "vocabulary of 2023, without a model"
+        if "hparams" not in self.container:
+            return self.format.title  # what it holds is lost
         return f"{self.format.name}{'' if version is None else f' version {version}'}, {what}"
 
     @property
     def short(self) -> str:
+        if "hparams" not in self.container:
+            return f"{self.format.name} file"
         return f"{self.format.name} {'model' if self.tensors else 'vocabulary'}"
 
     def facts(self) -> dict[str, Any]:
@@ -172,8 +176,8 @@ class GgmlFile(File):
             odd_padding(f"tensors[{index}].padding", record.get("padding", b""), record["data"].offset)
             for index, record in enumerate(islice(records, checked))
         )
-        expected = None if parse.damage else checked
-        return Rules(checked, expected, chain.from_iterable(errors), chain(paddings, odd_findings(self)))
+        findings = chain(paddings, odd_findings(self))
+        return Rules(checked, parse.expected(checked), chain.from_iterable(errors), findings)
 
     def describe(self) -> str:
         if self.damage is not None:

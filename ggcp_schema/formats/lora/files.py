@@ -45,7 +45,7 @@ class LoraFile(File):
         return True
 
     def rules(self, parse: Parse) -> Rules:
-        return Rules(len(self.tensors), None if parse.damage else len(self.tensors), [], odd_findings(self))
+        return Rules(len(self.tensors), parse.expected(len(self.tensors)), [], odd_findings(self))
 
     def facts(self) -> dict[str, Any]:
         """Return what the file states of itself, and what is known of its adapter."""
