@@ -217,7 +217,8 @@ def parse_past_errors(source: Source, format: Format) -> Parse:
     recovered = None if error is None else kind.recovered(source, error)
     if recovered is not None and error is not None:
         said = {error.offset: error for error in best.errors}
-        errors = [said.get(error.offset, error) for error in recovered.errors]
+        passed = (error for error in recovered.errors if error is not recovered.damage)
+        errors = [said.get(error.offset, error) for error in passed]
         other = _parse_of(source, format, recovered.container, errors, recovered.damage)
         if best.damage or not best.errors or not error.offset or other.badness < best.badness:
             best = other

@@ -506,6 +506,27 @@ def test_rules_of_gguf_that_no_single_field_states(
         }
 
 
+@pytest.mark.parametrize(
+    ("name", "start", "stop", "instead", "records"),
+    [
+        ("lora/base.gguf", 100_000, 100_000, b"x", (20, 21)),
+        ("lora/base.gguf", 56, 60, b"\xff" * 4, (21, 21)),  # in the key general.architecture
+        ("alice-vocab.gguf", 60, 16_640, bytes(16_580), (0, 0)),
+        ("v1-adam.ggcp", 40_960, 41_984, bytes(1024), (21, 24)),
+    ],
+)
+def test_damage_is_no_cause_of_other_findings(
+    name: str, start: int, stop: int, instead: bytes, records: tuple[int, int], tmp_path: Path
+) -> None:
+    """No error is listed twice; what is lost is neither missing nor padding, and does not make the model smaller."""
+    data, path = (FIXTURES / name).read_bytes(), tmp_path / "x"
+    path.write_bytes(data[:start] + instead + data[stop:])
+    report, warnings = check(path)
+    errors = [*found(report), *([report.damage.path] if report.damage else [])]
+    assert report.records == records
+    assert (len(errors), warnings) == (2 if name.endswith("ggcp") else 1, [])
+
+
 def test_a_file_whose_version_is_lost_is_not_called_a_vocabulary(tmp_path: Path) -> None:
     path = tmp_path / "x.ggjt"
     data = (FIXTURES / "lora" / "base.ggjt").read_bytes()

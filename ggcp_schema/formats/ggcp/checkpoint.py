@@ -184,10 +184,8 @@ class Checkpoint(File):
     @cached_property
     def findings(self) -> tuple[Finding, ...]:
         """What is odd but does not prevent reading, in file order: see `oddities`."""
-        n_params = self.n_params
-        if self.damage is not None:  # also of tensors that are not whole
-            records = (record for path, record in tensor_records(self.container) if not is_optimizer(path))
-            n_params = sum(prod(record.get("ne", ())) for record in records)
+        records = (record for path, record in tensor_records(self.container) if not is_optimizer(path))
+        n_params = sum(prod(record.get("ne", ())) for record in records)  # also of tensors that are not whole
         return oddities(self.container, self.model_tensors, n_params)
 
     @property

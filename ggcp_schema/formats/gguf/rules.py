@@ -43,9 +43,7 @@ def gguf_rules(parse: Parse, file: GgufFile) -> Rules:
         places,
         (broken_field(file.find(key), expected, found) for key, expected, found in odd_parts(file)),
     ]
-    missing = (
-        parse.damage is None and "metadata_kv" in container and not {ARCHITECTURE, SPLIT_NO} & file.key_values.keys()
-    )
+    missing = not (parse.damage or parse.errors or {ARCHITECTURE, SPLIT_NO} & file.key_values.keys())
     warnings = chain(
         _odd_keys(_whole(container, "metadata_kv")),
         _odd_paddings(file),
@@ -58,7 +56,8 @@ def gguf_rules(parse: Parse, file: GgufFile) -> Rules:
             for field in [file.find(finding.path)]
         ),
     )
-    whole = sum(end <= file.size for _, end in file.extents)
+    lost = container.get("_lost", ())
+    whole = sum(end <= file.size and index not in lost for index, (_, end) in enumerate(file.extents))
     return Rules(whole, container.get("tensor_count"), chain.from_iterable(errors), warnings)
 
 
@@ -81,8 +80,9 @@ def _odd_paddings(file: GgufFile) -> Iterator[Oddity]:
         padding = file.root.child(path)
         if padding is not None:
             yield from odd_padding(path, padding.value, padding.end)
+    is_told = "_begins" in file.container  # by damaged headers, so that a tensor that is lost would be padding
     for index, data in enumerate(file.container.get("tensor_data") or ()):
-        if "_size" not in data:
+        if "_size" not in data or is_told:
             continue
         start: int = data["_offset"]
         end, usual = data["data"].offset, -start % file.container["alignment"]
