@@ -26,12 +26,12 @@ COMMANDS = {
     "Convert": {
         "convert": "Convert a checkpoint to GGUF so that training can be resumed.",
         "export": "Export a model or an adapter, for llama.cpp or for PyTorch.",
-        "edit": "Write a copy of a checkpoint with some values changed.",
+        "edit": "Write a copy of a file with some values changed.",
         "repair": "Write a copy of a damaged checkpoint with what it holds twice taken back.",
     },
     "Check and compare": {
         "validate": "Check files against every rule of their format.",
-        "verify": "Compare a GGUF file or a folder with the checkpoint it was made from.",
+        "verify": "Compare a GGUF file or a folder with the file it was made from.",
         "diff": "Compare two files: fields, keys and tensors.",
     },
 }
@@ -149,7 +149,7 @@ def _root(
         ),
     ] = None,
 ) -> None:
-    """Read, inspect and convert ggcp checkpoints written by llama.cpp's train-text-from-scratch (2023).
+    """Read, inspect and convert what llama.cpp's trainers of 2023 saved: ggcp checkpoints, GGUF, ggjt, LoRA adapters.
 
     `ggcp-schema FILE` is short for `ggcp-schema info FILE`.
 

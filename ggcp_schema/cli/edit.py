@@ -123,7 +123,7 @@ def line(change: Change) -> str:
     kind = change.type[1] if change.type else change.field.type if change.field else ""
     is_data = isinstance(change.value, memoryview)
     new = f"{change.value.nbytes:,} bytes of data" if is_data else plain_text(change.value, kind, SHOWN)
-    return f"{change.path}: {old} -> {new}" if old else f"{change.path}: {new} added"
+    return f"{change.name or change.path}: {old} -> {new}" if old else f"{change.path}: {new} added"
 
 
 def as_dict(change: Change) -> ChangeJson:

@@ -73,7 +73,8 @@ def extract(
         ),
     ],
     output: Annotated[
-        str, typer.Argument(metavar="OUT", help="A .npy, .safetensors, .csv, .svg or .png file, or a FOLDER/ of .npy.")
+        str,
+        typer.Argument(metavar="OUTPUT", help="A .npy, .safetensors, .csv, .svg or .png file, or a FOLDER/ of .npy."),
     ],
     order: Order = None,
     partial: Annotated[

@@ -43,6 +43,9 @@ class _Formats(Mapping[str, Format]):
     def __len__(self) -> int:
         return len(HOMES)
 
+    def __repr__(self) -> str:
+        return f"<formats: {', '.join(HOMES)}>"
+
 
 FORMATS = _Formats()
 

@@ -53,7 +53,8 @@ class Change(NamedTuple):
     """A change that has been understood: the field, and its new value; None if the field, a key, is removed.
 
     A key that is added has no field, but its type, by number and by name. One whose type is changed has both. Of
-    `elements` of a tensor's data, which the field is, the value is an array as they are stored.
+    `elements` of a tensor's data, which the field is, the value is an array as they are stored. `name` is that of a
+    key, if its value is set under it.
     """
 
     field: Field | None
@@ -61,6 +62,7 @@ class Change(NamedTuple):
     key: str = ""
     type: tuple[int, str] | None = None
     elements: Values | None = None
+    name: str = ""
 
     @property
     def path(self) -> str:
@@ -135,7 +137,9 @@ def _change(file: File, assignment: Assignment) -> Change:
         raise UsageError(f"{field.path} is not a single value", f"It consists of {names}." if names else "")
     if field.type == "derived":
         raise UsageError(f"{field.path} follows from other fields, so it cannot be set", field.docs)
-    return Change(field, value_from(file, field, text))
+    of_key = file.key_field(path)
+    name = path if of_key is not None and of_key.steps == field.steps else ""
+    return Change(field, value_from(file, field, text, name), name=name)
 
 
 def _change_of_elements(file: File, elements: Values, text: str) -> Change:
@@ -197,7 +201,7 @@ def changed(file: File, wanted: Sequence[Change]) -> Container:
     if file.damage is not None:
         raise file.damage.again()
     container = _copy(file.container)
-    for field, value, key, _, elements in wanted:
+    for field, value, key, _, elements, _ in wanted:
         if key or field is None:
             continue
         record = container

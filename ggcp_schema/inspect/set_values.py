@@ -20,8 +20,11 @@ LONGEST_TEXT = 1 << 24  # bytes
 ELEMENTS = {"F32": "f4", "F16": "f2"}  # numpy's types of tensors whose data can be set
 
 
-def value_from(file: File, field: Field, text: str) -> Any:
-    """Return the value of a field that a text means. Raises `UsageError` if it means none, `FileError` for a file."""
+def value_from(file: File, field: Field, text: str, name: str = "") -> Any:
+    """Return the value of a field that a text means. Raises `UsageError` if it means none, `FileError` for a file.
+
+    `name` is that of a key, of which the field is the value.
+    """
     if isinstance(field.value, Extent):
         if not text.startswith("@"):
             raise UsageError(f"{field.path} is the data of a tensor", f"Write {field.path}=@FILE.npy.")
@@ -30,7 +33,7 @@ def value_from(file: File, field: Field, text: str) -> Any:
         return _text(text).encode("utf-8", "surrogateescape") if field.type == "char" else _bytes(field, text)
     if isinstance(field.value, str):
         return _text(text)
-    return number_or_text(field.path, field.type, text, field.value)
+    return number_or_text(name or field.path, field.type, text, field.value)
 
 
 def _text(text: str) -> str:

@@ -532,4 +532,4 @@ def test_only_gguf_files_have_keys(out: Path) -> None:
 
 def test_long_values_are_shortened(tmp_path: Path, out: Path) -> None:
     result = run_cli("edit", model(tmp_path / "in.gguf"), out, f"tokenizer.chat_template={'x' * 500}", check=True)
-    assert result.stdout.splitlines()[0] == f"metadata_kv[1].value: 'old' -> '{'x' * 60}…'"
+    assert result.stdout.splitlines()[0] == f"tokenizer.chat_template: 'old' -> '{'x' * 60}…'"

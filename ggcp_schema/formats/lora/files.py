@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from construct import Container
 
 from ggcp_schema.constructs import FieldError, Steps, counted
-from ggcp_schema.errors import GgcpError, UsageError
+from ggcp_schema.errors import GgcpError, PathError, UsageError
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import File, Recovered
 from ggcp_schema.formats.ggcp.checkpoint import tensors_in
@@ -89,6 +90,18 @@ class GglaFile(LoraFile):
             if record.get("name", b"").decode("utf-8", "backslashreplace") == name:
                 return ("tensors", index)
         return None
+
+    def candidates(self) -> list[str]:
+        """Return the names of tensors and paths of fields, with which a misspelt one is compared."""
+        return [*self.tensors, *super().candidates()]
+
+    def unknown_path(self, path: str) -> GgcpError:
+        """Return the error for a path that does not exist; for that of a tensor of the model it names the pair."""
+        with suppress(GgcpError):
+            pair = self.adapter().pairs.get(names.field_path(path) or path)
+            if pair is not None:
+                return PathError(f"{self.path} has no field {path!r}", f"Its pair is {pair.a.path}, {pair.b.path}.")
+        return super().unknown_path(path)
 
     def compares_by_field(self, other: File) -> bool:
         """Return True for another ggla file with the same names, which are those of llama.cpp or of GGUF."""
