@@ -52,7 +52,7 @@ class Pair(NamedTuple):
 
 
 @json_keys("scale r alpha hf_rows n_params ranks matrices norms")
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Adapter:
     """A LoRA adapter. Raises `UsageError` if the scale is no finite number.
 
@@ -76,6 +76,9 @@ class Adapter:
     def __post_init__(self) -> None:
         if not math.isfinite(self.scale):
             raise UsageError(f"{self.path}: the scale of an adapter must be a finite number, got {self.scale}")
+
+    def __repr__(self) -> str:
+        return f"<Adapter {self.path}: {counted(len(self.pairs), 'pair')}, scale {self.scale:g}>"
 
     @property
     def n_layer(self) -> int:

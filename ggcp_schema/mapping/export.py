@@ -28,6 +28,8 @@ VOCABULARY_NEEDED = (
     "Give the file that was the trainer's --vocab-model (ggml-vocab.bin), or a llama GGUF or a sentencepiece "
     "tokenizer.model with the same vocabulary."
 )
+OF_LLAMA = 32_000
+OF_LLAMA_HINT = "One of 32,000 tokens is in any Llama 1 or 2 GGUF, unless it was made for the training."
 CONTEXT_NEEDED = "Give the number of tokens that was the trainer's --ctx; it defaulted to 128."
 
 
@@ -137,7 +139,8 @@ def _missing(model: Model, *, vocab: bool, context: bool) -> MissingError:
     """Return the error that names all that is missing."""
     missing = {}
     if vocab:
-        missing["vocab"] = "contains no vocabulary", VOCABULARY_NEEDED
+        hint = f"{VOCABULARY_NEEDED} {OF_LLAMA_HINT}" if model.n_vocab == OF_LLAMA else VOCABULARY_NEEDED
+        missing["vocab"] = "contains no vocabulary", hint
     if context:
         reason = f" ({model.context.reason})" if model.context.reason else ""
         missing["context_length"] = f"does not tell the context length{reason}", CONTEXT_NEEDED

@@ -18,6 +18,7 @@ from ggcp_schema.formats.lora.resume import resume_content
 from ggcp_schema.llama.adapter import FINETUNE, SCRIPT, Base, fit
 from ggcp_schema.llama.rotation import Heads, order_of_halves
 from tests.builder import build_checkpoint
+from tests.helpers import FIXTURES
 from tests.lora import independent
 from tests.lora.lora_files import (
     BASE,
@@ -93,6 +94,12 @@ def test_ranks_that_differ() -> None:
             "ffn_norm": [1],
             "w1": [1],
         }
+
+
+def test_an_adapter_is_told_in_a_line() -> None:
+    path = FIXTURES / "lora" / "adam.ggla"
+    with open_file(path) as file:
+        assert repr(file.adapter()) == f"<Adapter {path}: 21 pairs, scale 1>"
 
 
 def test_an_adapter_that_lacks_pairs_is_neither_finetunes_nor_the_scripts(tmp_path: Path) -> None:

@@ -180,11 +180,15 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(MissingError, match="contains no vocabulary") as caught:
         export_model(ADAM, out, context_length=16)
     assert caught.value.parameters == ("vocab",)
+    assert "Llama 1 or 2" not in str(caught.value)
     changed = tmp_path / "changed.ggcp"
     changed.write_bytes(build_checkpoint(train=(3, 12, 193)))
     with pytest.raises(MissingError, match=r"no vocabulary and does not tell the context length \(changed") as caught:
         export_model(changed, out)
     assert caught.value.parameters == ("vocab", "context_length")
+    changed.write_bytes(build_checkpoint(n_vocab=32_000))
+    with pytest.raises(MissingError, match="of 32,000 tokens is in any Llama 1 or 2 GGUF"):
+        export_model(changed, out)
     assert os.listdir(tmp_path) == ["changed.ggcp"]
 
 
