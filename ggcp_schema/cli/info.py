@@ -36,7 +36,7 @@ from ggcp_schema.llama.writers import epsilon_text
 
 NUMBERS = ("iterations", "samples", "loss", "epsilon")
 DROPPED = ("samples", "optimizer", "kind")  # on a narrow terminal, in this order
-DROPPED_OF_KINDS = ("samples", "optimizer", "epsilon", "iterations", "kind")  # where the files are not of one kind
+DROPPED_OF_KINDS = ("samples", "optimizer", "epsilon", "iterations")  # where the files are not of one kind
 COLOURS = {"✓": "green", "✗": "red"}
 HEAD = ("file", "kind", "iterations", "samples", "loss", "optimizer", "epsilon", "state")
 

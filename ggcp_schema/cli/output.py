@@ -25,6 +25,7 @@ from ggcp_schema.inspect.text import cells, escape
 from ggcp_schema.inspect.words import CODES, WITH_TEXT
 
 PROGRESS_FROM = 1 << 26  # bytes; less is done before a bar could be read
+COMMAND = "ggcp-schema "
 HANGING = "  "  # before the lines after the first
 INDENT = "  "  # of JSON
 COLOURED = re.compile(r"\x1b\[[0-9;]*m")
@@ -294,9 +295,17 @@ def say(text: str) -> None:
     text = f"ggcp-schema: {text}"
     if sys.stderr.isatty():
         width = os.get_terminal_size(2).columns or 80
-        text = "\n".join(part for line in text.splitlines() for part in wrapped(line, width, HANGING))
+        text = "\n".join(part for line in text.splitlines() for part in _said(line, width))
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
+
+
+def _said(line: str, width: int) -> list[str]:
+    """Return a line of a message wrapped between words; a command that it ends in is not, for it is copied."""
+    words, mark, command = line.partition(f": {COMMAND}")
+    if not mark or cells(line) <= width:
+        return wrapped(line, width, HANGING)
+    return [*wrapped(f"{words}:", width, HANGING), f"{HANGING}{COMMAND}{command}"]
 
 
 def echo_error(error: GgcpError) -> None:

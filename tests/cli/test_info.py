@@ -275,6 +275,8 @@ def test_files_of_several_kinds_are_told_apart_on_a_narrow_terminal(names, head)
     assert table[0].split() == head
     assert max(map(cells, table)) <= 72
     assert ("? not certain" in table[-1]) == ("epsilon" in head)
+    narrower = run_cli("info", *names, "--width", "44", cwd=FIXTURES, check=True).stdout
+    assert narrower.count("  kind ") == len(names)
 
 
 @pytest.mark.parametrize(

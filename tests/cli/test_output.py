@@ -33,6 +33,16 @@ def test_a_shell_reads_a_command_over_several_lines(words: list[str]) -> None:
     assert read.decode() == "".join(f"{word}\0" for word in words)
 
 
+def test_a_command_in_a_message_can_be_copied() -> None:
+    words = ("export", "v0-adam.ggcp", "a-name-that-is-long.gguf", "vocab.gguf")
+    code, screen = run_pty(*words, cwd=FIXTURES, columns=50, env={"NO_COLOR": "1"})
+    assert code == 2
+    *said, command = screen.splitlines()
+    assert command.strip() == "ggcp-schema export v0-adam.ggcp a-name-that-is-long.gguf --vocab vocab.gguf"
+    assert said[-1] == "If vocab.gguf is the vocabulary:"
+    assert run_cli(*words, cwd=FIXTURES).stderr.endswith(f"{said[-1]} {command.strip()}\n")
+
+
 def test_colours_as_they_are_wanted() -> None:
     alice = FIXTURES / "alice.ggcp"
     assert "\x1b" in run_cli("--color", "always", "info", alice, check=True).stdout
