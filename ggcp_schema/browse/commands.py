@@ -30,7 +30,7 @@ BLANKS = {
     "OUTPUT": "the path of a new file",
     "VOCABULARY": "a llama GGUF, ggjt or sentencepiece model with the vocabulary of the training",
     "CHECKPOINT": "a checkpoint",
-    "MODEL.gguf": "the model that the adapter was trained on",
+    "BASE.gguf": "the model that the adapter was trained on",
     "N": "the context length of the training",
     "CONTEXT": "",
 }

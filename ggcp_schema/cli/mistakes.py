@@ -55,7 +55,7 @@ def _missing(message: str) -> str:
         if option in word:
             return hint
     checkpoint = "Give the checkpoint whose model was trained with this vocabulary."
-    return {"VOCABULARY": VOCABULARY_NEEDED, "MODEL.gguf": BASE_NEEDED, "CHECKPOINT": checkpoint}.get(word, "")
+    return {"VOCABULARY": VOCABULARY_NEEDED, "BASE.gguf": BASE_NEEDED, "CHECKPOINT": checkpoint}.get(word, "")
 
 
 def _typed_as_argument(message: str) -> str:

@@ -52,7 +52,7 @@ def _uses(summary: Summary, path: str) -> Iterator[Line]:
     elif summary.adapter is not None and summary.adapter.pairs:
         yield Line("run", _export_adapter(summary))
         yield from _train_on(summary, path)
-        yield Line("in PyTorch", f"ggcp-schema export --to peft {path} --base MODEL.gguf")
+        yield Line("in PyTorch", f"ggcp-schema export --to peft {path} --base BASE.gguf")
     elif summary.runs:
         yield Line("run", f"llama-completion -m {path} -p 'Once upon a time'")
         yield Line("measure", f"ggcp-schema stats {path}")
@@ -66,7 +66,7 @@ def _uses(summary: Summary, path: str) -> Iterator[Line]:
         yield Line("run", f"ggcp-schema export CHECKPOINT --vocab {path}")
     elif summary.tensor_types:
         if summary.is_lora:
-            yield Line("run", f"llama-completion -m MODEL.gguf --lora {path} -p 'Once upon a time'")
+            yield Line("run", f"llama-completion -m BASE.gguf --lora {path} -p 'Once upon a time'")
         yield Line("measure", f"ggcp-schema stats {path}")
 
 
@@ -113,4 +113,4 @@ def _export(summary: Summary, option: str = "") -> str:
 def _export_adapter(summary: Summary, option: str = "") -> str:
     patched = shell_word(output_name(summary.file, ".patched.gguf"))
     norms = f" --patched-base {patched}" if summary.adapter is not None and summary.adapter.norms else ""
-    return f"ggcp-schema export{option} {shell_word(summary.file)} --base MODEL.gguf{norms}"
+    return f"ggcp-schema export{option} {shell_word(summary.file)} --base BASE.gguf{norms}"

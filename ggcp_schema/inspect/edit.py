@@ -129,7 +129,7 @@ def _change(file: File, assignment: Assignment) -> Change:
         elements = elements_at(file, path)
         if elements is not None:
             return _change_of_elements(file, elements, text)
-        add = " To add a key, write KEY:TYPE=VALUE, such as x:u32=1." if file.key_type("u32") else ""
+        add = " To add a key, write KEY:TYPE=VALUE, such as x:u32=1 or x:string=text." if file.key_type("u32") else ""
         raise error.with_hint(error.hint + add) from None
     field = field.child("data") or field  # a tensor means its data
     if not field.is_leaf:

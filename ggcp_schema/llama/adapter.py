@@ -218,7 +218,7 @@ def needs_base(path: str, what: str, more: str = "") -> UsageError:
     """Return the error for an adapter that is taken for a model or its training. The hint begins with `more`."""
     hint = "Pass a checkpoint of a whole model; or the adapter to export_adapter, with its base."
     error = UsageError(f"{path} is {what}", f"{more}{hint}")
-    error.shell_hint = f"{more}To use it with its base: ggcp-schema export {shell_word(path)} --base MODEL.gguf"
+    error.shell_hint = f"{more}To use it with its base: ggcp-schema export {shell_word(path)} --base BASE.gguf"
     return error
 
 

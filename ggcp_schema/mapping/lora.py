@@ -53,7 +53,8 @@ def plan_adapter(
     `ignore_norms` leaves the norms out; `model` is what is stated of the model that is written, if one is.
     """
     if to not in TARGETS:
-        raise UsageError(f"an adapter cannot be exported to {to!r}", f"Choose from: {', '.join(TARGETS)}.")
+        hint = "Choose from: adapter, peft (for PyTorch); of adapter and base a model: gguf, hf (for PyTorch)."
+        raise UsageError(f"an adapter cannot be exported to {to!r}", hint)
     if file.damage is not None and not model.partial:
         raise rescued(file, "Use partial=True to export it.")
     model = model._replace(partial=False)

@@ -245,9 +245,9 @@ def test_a_file_name_like_an_option_is_a_path() -> None:
 
 
 def test_what_info_advises_is_asked_for(tmp_path: Path) -> None:
-    advice = ("ggcp-schema export --partial 'a b' --base MODEL.gguf", "ggcp-schema export 'a b' --vocab VOCABULARY")
+    advice = ("ggcp-schema export --partial 'a b' --base BASE.gguf", "ggcp-schema export 'a b' --vocab VOCABULARY")
     command = commands.exporting("a b", advice)
-    assert command.words == ["export", "--partial", "a b", "OUTPUT", "--base", "MODEL.gguf"]
+    assert command.words == ["export", "--partial", "a b", "OUTPUT", "--base", "BASE.gguf"]
     assert command.output == "a b.adapter.gguf"
     command = commands.exporting("a b", advice[1:])
     assert command.filled({"OUTPUT": "c", "VOCABULARY": "d"}) == ["export", "a b", "c", "--vocab", "d"]

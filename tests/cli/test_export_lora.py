@@ -78,7 +78,7 @@ def test_an_adapter_that_is_taken_for_a_model_is_told_what_it_needs(path: Path, 
     with pytest.raises(UsageError, match="the adapter to export_adapter, with its base") as caught:
         export_model(path, tmp_path / "out.gguf", vocab=FIXTURES / "vocab.gguf")
     assert "train-text-from-scratch" not in str(caught.value)
-    assert caught.value.shell_hint.endswith(f"ggcp-schema export {path} --base MODEL.gguf")
+    assert caught.value.shell_hint.endswith(f"ggcp-schema export {path} --base BASE.gguf")
 
 
 def test_a_patched_base_differs_from_the_base_in_its_norms_alone(tmp_path: Path) -> None:
@@ -310,7 +310,7 @@ def test_info_proposes_commands_that_run(path: Path, tmp_path: Path) -> None:
     for line in json.loads(run_cli("info", path, "--json", check=True).stdout)["next"]:
         words = line.split()[1:]
         if words[0] in ("export", "convert"):
-            words = [{"MODEL.gguf": str(BASE)}.get(word, word) for word in words]
+            words = [{"BASE.gguf": str(BASE)}.get(word, word) for word in words]
             assert run_cli(*words, cwd=tmp_path).returncode == 0, line
     assert list(tmp_path.iterdir())
 
@@ -339,7 +339,7 @@ def test_an_adapter_that_is_whole_in_a_cut_checkpoint(name: str, lost: int, tmp_
     assert "damaged: only the adapter was read" in run_cli(*command[1:], check=True).stdout
     run_cli("export", LORA / name, whole, *common, check=True)
     assert out.read_bytes() == whole.read_bytes()
-    assert f"export --partial {cut} --base MODEL.gguf" in run_cli("info", cut).stdout
+    assert f"export --partial {cut} --base BASE.gguf" in run_cli("info", cut).stdout
 
 
 @pytest.mark.parametrize(("name", "kept"), [("adam.ggcl", 20_000), ("feb2024-adam.checkpoint.gguf", 20_000)])
