@@ -48,6 +48,7 @@ LIGHT = Theme(
     dark=False,
 )
 PLAIN, FOUND, OTHER = "not bold", "bold underline", "dim not bold"  # styles of letters
+TIE = 1e-6  # between hits of the same score
 SOON = 0.03  # seconds until the hits that there are by then are shown
 
 
@@ -83,10 +84,11 @@ class Places(Provider):
                 while not task.done() and (is_last or not found or palette.awaited):  # type: ignore[attr-defined]
                     await asyncio.wait({task}, timeout=None if is_last else SOON)
                 hits = [hit for hit in found if hit.path not in shown]
-                for hit in reversed(hits):
-                    if hit is hits[0] and not task.done():
+                for place, hit in reversed([*enumerate(hits)]):
+                    if not place and not task.done():
                         await asyncio.sleep(SOON)  # Textual shows all hits when one comes so long after the first
-                    yield Hit(hit.score, _prompt(hit), partial(screen.go_to, hit.path))
+                    score = hit.score - TIE * place  # Textual shows those that came last below
+                    yield Hit(score, _prompt(hit), partial(screen.go_to, hit.path))
                 shown.update(hit.path for hit in hits)
             await task
         finally:

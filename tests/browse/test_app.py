@@ -824,3 +824,21 @@ def test_the_keys() -> None:
 
 def test_it_starts_with_light_colours() -> None:
     assert not BrowseApp([], open_file, light=True).current_theme.dark
+
+
+def test_of_equal_hits_the_first_tensor_of_the_file_is_offered_first() -> None:
+    async def script(browser: Browser) -> None:
+        await browser.press("slash")
+        await browser.type("attn_q")
+        await browser.settle()
+        await browser.press("enter")
+        await browser.until(lambda: isinstance(browser.app.screen, BrowseScreen))
+        await browser.painted()
+        tensor = browser.screen.document.file.tensors["blk.0.attn_q.weight"]
+        assert browser.screen.document.tensor_of(browser.screen.field) is tensor
+        assert browser.screen.byte == tensor.offset
+        await browser.press("2")
+        await browser.settle()
+        assert "blk.0.attn_q.weight[0, 0]" in browser.text("Values")
+
+    browse(FIXTURES / "lora" / "base.gguf", script=script, size=(120, 40))
