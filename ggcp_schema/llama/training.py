@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, NamedTuple
 
 from ggcp_schema.errors import UsageError
@@ -216,4 +217,5 @@ def model_shapes(n_vocab: int, n_embd: int, n_layer: int, n_ff: int) -> dict[str
     from ggcp_schema.schema.model import tensors_of
 
     scope = {"_root": {"hparams": {"n_vocab": n_vocab, "n_embd": n_embd}, "n_ff": n_ff}}
-    return {path: tuple(field.shape_in(scope)) for path, field in tensors_of(CHECKPOINT, n_layer)}
+    shape_of = cache(lambda field: tuple(field.shape_in(scope)))  # each layer has the same fields
+    return {path: shape_of(field) for path, field in tensors_of(CHECKPOINT, n_layer)}

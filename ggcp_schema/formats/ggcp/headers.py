@@ -5,11 +5,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import takewhile
 from typing import Any, NamedTuple
 
 from ggcp_schema.constructs import Struct, expression_tree
+from ggcp_schema.files.tensor import same_shape
 from ggcp_schema.llama.names import STATE, llama_name, tensor_name
 from ggcp_schema.schema.checkpoint import CHECKPOINT
 from ggcp_schema.schema.ggml import GGML_TYPES, GgmlType, data_size
@@ -108,13 +109,17 @@ class Kind:
 
     def tensors(self, n_layer: int) -> Iterator[tuple[str, list[Any]]]:
         """Yield the path of each tensor of the model, and the paths of the numbers that are its shape, or a number."""
-        for path, field in tensors_of(self.schema, n_layer):
+
+        @cache  # each layer has the same fields
+        def shape_of(field: Tensor) -> list[Any]:
             trees = map(expression_tree, field.shape)
-            yield path, [tree["field"].removeprefix("_root.") if isinstance(tree, dict) else tree for tree in trees]
+            return [tree["field"].removeprefix("_root.") if isinstance(tree, dict) else tree for tree in trees]
+
+        return ((path, shape_of(field)) for path, field in tensors_of(self.schema, n_layer))
 
     def shapes(self, numbers: Mapping[Any, int], n_layer: int) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the model's tensors by path, in file order."""
-        return {path: tuple(numbers.get(name, name) for name in shape) for path, shape in self.tensors(n_layer)}
+        return {path: same_shape(*(numbers.get(name, name) for name in shape)) for path, shape in self.tensors(n_layer)}
 
 
 GGCP = Kind(CHECKPOINT, (lambda path, kind: llama_name(path), lambda path, kind: tensor_name(path)), BLOCKS)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import prod
 
-from ggcp_schema.files.source import Source
+from ggcp_schema.files.source import Ahead, Source
 from ggcp_schema.formats.ggcp.headers import Record
 
 CHUNK = 1 << 18  # bytes that are read at once; of more, most of the time is spent on fresh memory
@@ -30,6 +30,7 @@ class Bytes:
 
     def __init__(self, source: Source, searched: int = SEARCHED) -> None:
         self.source, self.size, self._left = source, source.size, searched
+        self._ahead = Ahead(source)
         self._names = array("Q")  # the places of NAMED, as far as they were looked for
         self._widest: dict[bytes, tuple[int, int]] = {}  # the longest search for a pattern: from where, and to where
 
@@ -41,7 +42,7 @@ class Bytes:
     def read(self, start: int, stop: int) -> bytes:
         """Return the bytes from `start` to `stop` that the file has."""
         start, stop = max(0, start), min(stop, self.size)
-        return self.source.read(start, stop - start) if start < stop else b""
+        return self._ahead.read(start, stop - start) if start < stop else b""
 
     def find(self, pattern: bytes, start: int = 0) -> int:
         """Return where a pattern is first, from `start`; -1 if it is not there, or too much was searched already."""
@@ -139,9 +140,10 @@ class Joint:
         header = len(self.expected) - self.padding
         if self.is_null and self.start + shift >= self.file.zeros:
             return False
-        if len(self.found(shift)) < header:
-            return False
-        return all(index >= header for index in self.wrong(shift))
+        found = self.found(shift)
+        if found == self.expected:
+            return True
+        return len(found) >= header and all(index >= header for index in self.wrong(shift))
 
     def begins(self, shift: int, others: set[int], size: int) -> bool:
         """Return True if it is proven that the data before the joint, of `size` bytes, ends where it begins.

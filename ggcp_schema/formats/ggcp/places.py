@@ -33,9 +33,10 @@ class Places:
     Attributes:
         joints: what stands before the data of each tensor, in file order: of the whole file.
         head: the first bytes of the file, as they must be.
+        known: the bytes by which each joint is moved; None if it is not found.
+        tails: the bytes by which what follows the last of them may be moved.
         n_ff: the width of the feed-forward layers.
-        records: the places of the records.
-        shifts: the bytes by which each joint is moved; one that is not found has the shift of the one before.
+        shifts: what is `known`; a joint that is not found has the shift of the one before.
         state: the optimizer's part of them; None if that is not known.
         values: bytes of the optimizer's fields, as they must be, by their offsets.
         is_head_lost: True if numbers before the first record that no shape tells may be lost.
@@ -50,8 +51,9 @@ class Places:
 
     joints: Sequence[Joint]
     head: bytes
+    known: Sequence[int | None]
+    tails: set[int]
     n_ff: int | None = None
-    records: list[Place] = field(default_factory=list)
     shifts: list[int] = field(default_factory=list)
     state: State | None = None
     values: dict[int, bytes] = field(default_factory=dict)
@@ -68,6 +70,23 @@ class Places:
     def rank(self) -> tuple[int, int]:
         """What to compare places by: the more headers are found, and the fewer are not, the better."""
         return self.found, -len(self.joints)
+
+    @cached_property
+    def records(self) -> list[Place]:
+        """The places of the records."""
+        return [self._place(index, joint) for index, joint in enumerate(self.joints)]
+
+    def _place(self, index: int, joint: Joint) -> Place:
+        record, before = joint.record, self.shifts
+        sure = _proven_shift(self.joints, self.known, before, self.tails, index)
+        shift = before[index] if sure is None else sure
+        if index + 1 < len(self.joints):
+            stop = self.joints[index + 1].start + before[index + 1]
+        else:
+            stop = record.end + min(self.tails, key=abs, default=shift)
+        start = record.start + (before[index] if joint.start == record.start else shift)
+        data, end = record.data + shift, record.end + shift
+        return Place(record.shape, record.header, start, data, end, stop, sure is not None, record.type)
 
 
 class Search:
@@ -195,7 +214,7 @@ def find_places(source: Source, kind: Kind, searched: int = SEARCHED) -> Places 
         other_sizes = best is not None and best.head[COUNTS.stop :] != found[COUNTS.stop :]
         if best is None or places.found > best.found or (other_sizes and places.rank > best.rank):
             best = places  # the file's own numbers, unless others find more
-        if best.state is not None and 2 * best.found > len(best.records):
+        if best.state is not None and 2 * best.found > len(best.joints):
             break
     if best is None or not best.found:
         return None
@@ -257,23 +276,13 @@ def placed(joints: Sequence[Joint], shifts: Sequence[int | None], tails: set[int
 
     `tails` are the shifts that what follows the last of them may have.
     """
-    found = Places(joints, head)
+    found = Places(joints, head, shifts, tails)
     before = found.shifts
     for shift in shifts:
         before.append(shift if shift is not None else before[-1] if before else 0)
     for index, joint in enumerate(joints):
-        record = joint.record
-        sure = _proven_shift(joints, shifts, before, tails, index)
-        shift = before[index] if sure is None else sure
-        if index + 1 < len(joints):
-            stop = joints[index + 1].start + before[index + 1]
-        else:
-            stop = record.end + min(tails, key=abs, default=shift)
-        start = record.start + (before[index] if joint.start == record.start else shift)
-        data, end = record.data + shift, record.end + shift
-        found.records.append(Place(record.shape, record.header, start, data, end, stop, sure is not None, record.type))
         if shifts[index] is not None:
-            found.found, found.last = found.found + 1, record.start + before[index]
+            found.found, found.last = found.found + 1, joint.record.start + before[index]
         elif wrong := joint.wrong(before[index]):
             found.wrong.append(joint.start + before[index] + wrong[0])
         moved = before[index] - (before[index - 1] if index else 0)

@@ -56,7 +56,7 @@ def doubt(source: Source, checkpoint: Container) -> FieldError | None:
 def is_proven(source: Source, kind: Kind) -> bool:
     """Return True if most records of a checkpoint, and the state of an optimizer, are where they must be."""
     places = find_places(source, kind, SEARCHED_FIRST)
-    return places is not None and places.state is not None and 2 * places.found > len(places.records)
+    return places is not None and places.state is not None and 2 * places.found > len(places.joints)
 
 
 def recover(source: Source, error: FieldError, kind: Kind) -> Recovered | None:

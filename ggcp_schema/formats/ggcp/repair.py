@@ -33,10 +33,9 @@ def repairable(source: Source) -> Repairable:
             f"{source.path} cannot be repaired: it is no ggcp file of the size that its hyper-parameters give",
             "Only what a whole file holds twice can be taken back.",
         )
-    records = (joint.record for joint in places.joints)
-    wrong = [record for record in records if source.read(record.start, len(record.header)) != record.header]
-    known = {joint.record.header for joint in places.joints} if wrong else set()
-    headers = (_header_change(source, record, known) for record in wrong)
+    lost = [joint.record for joint, shift in zip(places.joints, places.known, strict=True) if shift is None]
+    known = {joint.record.header for joint in places.joints} if lost else set()
+    headers = (_header_change(source, record, known) for record in lost)
     return Repairable(_state(source, places), [*_number_changes(source, places), *filter(None, headers)])
 
 

@@ -285,6 +285,13 @@ class GgufFile(File):
 
         return model_of_gguf(self)
 
+    @cached_property
+    def stored_model(self) -> Model:
+        """The model, whether llama.cpp can run it or not. Raises `UsageError` if it is not whole."""
+        from ggcp_schema.formats.gguf.training import stored_model
+
+        return stored_model(self)
+
     def training(self) -> Training:
         from ggcp_schema.formats.gguf.training import training_of_gguf
 

@@ -39,7 +39,7 @@ def training_of_gguf(gguf: GgufFile) -> Training:
         raise UsageError(f"{gguf.path} is a GGUF file without a training state", CHECKPOINT_NEEDED)
     if optimizer not in (ADAM, LBFGS):
         raise keys.unexpected(names.OPTIMIZER_TYPE, f"'{ADAM}' or '{LBFGS}'")
-    model = _model_of(gguf)
+    model = gguf.stored_model
     paths = {names.field_path(name): tensor for name, tensor in gguf.tensors.items() if f".{optimizer}." in name}
     state = {path.removeprefix(names.STATE): tensor for path, tensor in paths.items() if path}
     return _training(gguf, model, state, optimizer)
@@ -117,7 +117,7 @@ def model_of_gguf(gguf: GgufFile) -> Model:
     """Return the model. A damaged file is accepted if the model is whole. Otherwise raise its damage."""
     try:
         check_whole_model(gguf)
-        return _model_of(gguf).checked()
+        return gguf.stored_model.checked()
     except UsageError:
         if gguf.damage is not None:
             n_layer = Keys(gguf).integer(names.BLOCK_COUNT)
@@ -127,7 +127,8 @@ def model_of_gguf(gguf: GgufFile) -> Model:
         raise
 
 
-def _model_of(gguf: GgufFile) -> Model:
+def stored_model(gguf: GgufFile) -> Model:
+    """Return the model, whether llama.cpp can run it or not. Raises `UsageError` if it is not whole."""
     is_checkpoint = names.TRAINING_TYPE in gguf.key_values or names.OPTIMIZER_TYPE in gguf.key_values
     if names.TOKENS in gguf.key_values and not gguf.container.get("tensor_count"):
         raise UsageError(f"{gguf.path} is a vocabulary", CHECKPOINT_NEEDED)

@@ -75,7 +75,7 @@ def is_adapter(source: Source) -> bool:
     """Return True if most records of an adapter, and nothing else, are where they must be."""
     places = find_adapter(source, SEARCHED_FIRST)
     is_all = places is not None and all(place.header for place in places.records)  # no optimizer follows
-    return places is not None and is_all and 2 * places.found > len(places.records)
+    return places is not None and is_all and 2 * places.found > len(places.joints)
 
 
 def find_adapter(source: Source, searched: int = SEARCHED) -> Places | None:
