@@ -176,7 +176,9 @@ class Source:
         """
         rows = [Rows(*extent) for extent in extents]
         if len(rows) == 1 == rows[0].n_rows and 0 < rows[0].size <= min(LEAST, CHUNK):
-            yield memoryview(self.read(rows[0].offset, rows[0].size))
+            buffer = memoryview(bytearray(rows[0].size))
+            self.read_into(buffer, rows[0].offset)
+            yield buffer
             return
         buffer = memoryview(bytearray(min(CHUNK, max((extent.buffered for extent in rows), default=0))))
         for extent in rows:

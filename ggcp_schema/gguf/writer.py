@@ -33,7 +33,7 @@ class Gguf(NamedTuple):
         from gguf import GGMLQuantizationType, GGUFEndian, GGUFValueType, GGUFWriter
 
         architecture = next(entry.value for entry in self.keys if entry.key == ARCHITECTURE)
-        writer = GGUFWriter(place, architecture)
+        writer, kinds = GGUFWriter(place, architecture), GGMLQuantizationType.__members__
         try:
             for entry in self.keys:
                 if entry.key != ARCHITECTURE:  # GGUFWriter has written it
@@ -42,10 +42,10 @@ class Gguf(NamedTuple):
                     element_type = GGUFValueType[item] if item else None
                     writer.add_key_value(packable(entry.key), value, GGUFValueType[kind], sub_type=element_type)
             for tensor in self.tensors:
-                if tensor.type not in GGMLQuantizationType.__members__:
+                kind = kinds.get(tensor.type)
+                if kind is None:
                     raise UnfitError(f"tensor {tensor.name} is {tensor.type}, which the gguf package cannot write")
                 streamed = cast(Any, _Streamed(tensor, progress, inspect))
-                kind = GGMLQuantizationType[tensor.type]
                 writer.add_tensor(packable(tensor.name), streamed, raw_dtype=kind, tensor_endianess=GGUFEndian.LITTLE)
             writer.open_output_file()
             # ext4 (auto_da_alloc) flushes a truncated file when it is first closed. Close it once while it is empty,

@@ -227,8 +227,8 @@ class Distance:
             alike = np.count_nonzero(same)
             if alike == len(same):
                 return
-            x, y = (each[~same] if alike else each for each in (a, b))
-            x, y = x.astype(np.float64), y.astype(np.float64)
+            x, y = (a[~same], b[~same]) if alike else (a, b)
+            y = y.astype(np.float64)
             apart = np.abs(x - y)
             if a.dtype.kind == b.dtype.kind == "i":  # float64 does not hold all of I64
                 apart = np.maximum(apart, 1)

@@ -165,6 +165,7 @@ def examine(file: File, report: Report = lambda found: None) -> Examination:
     return found
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def examine_tensors(
     tensors: Sequence[Tensor], moments: Moments, report: Report, damage: str | None = None
 ) -> Examination:
@@ -193,16 +194,16 @@ def examine_tensor(tensor: Tensor, parts: tuple[Tensor, Tensor] | None, report: 
     if not tensor.is_readable:
         return Health(tensor, None)
     weights, first, second, ratios = Sums(), Sums(), Sums(), Sums()
-    for at in range(0, tensor.n_elements, PIECE):
-        stop = min(at + PIECE, tensor.n_elements)
-        with np.errstate(over="ignore", invalid="ignore"):
-            weights.add(sums(block(tensor, at, stop)))
-            if parts is not None:
-                m, v = (block(part, at, stop) for part in parts)
-                first.add(sums(m))
-                second.add(sums(v))
-                used = (v > 0) & np.isfinite(v) & np.isfinite(m)
-                ratios.add(sums(np.asarray(m[used] / np.sqrt(v[used]), np.float32)))
+    n_elements = tensor.n_elements
+    for at in range(0, n_elements, PIECE):
+        stop = min(at + PIECE, n_elements)
+        weights.add(sums(block(tensor, at, stop)))
+        if parts is not None:
+            m, v = (block(part, at, stop) for part in parts)
+            first.add(sums(m))
+            second.add(sums(v))
+            used = (v > 0) & np.isfinite(v) & np.isfinite(m)
+            ratios.add(sums(np.asarray(m[used] / np.sqrt(v[used]), np.float32)))
         report(None)
     nan, inf = weights.nan + first.nan + second.nan, weights.inf + first.inf + second.inf
     largest = max(-weights.min, weights.max) if weights.finite else None

@@ -158,16 +158,18 @@ def sums(values: Floats) -> Sums:
 
 
 def _exact_sums(values: Floats) -> Sums:
-    is_finite = np.isfinite(values)
-    all_finite = np.count_nonzero(is_finite) == len(values)
-    finite = values if all_finite else values[is_finite]
-    nan = 0 if all_finite else int(np.count_nonzero(np.isnan(values)))
+    wide, finite, nan = values.astype(np.float64), values, 0
+    total = float(np.add.reduce(wide))
+    if not math.isfinite(total):
+        finite, nan = values[np.isfinite(values)], int(np.count_nonzero(np.isnan(values)))
+        wide = finite.astype(np.float64)
+        total = float(np.add.reduce(wide))
     known = len(values), nan, len(values) - len(finite) - nan
     if not len(finite):
         return Sums(*known)
-    wide = finite.astype(np.float64)
-    mean = float(np.add.reduce(wide)) / len(wide)
-    deviations, squares = (float(np.add.reduce(np.square(each))) for each in (wide - mean, wide))
+    mean = total / len(wide)
+    squares = float(np.add.reduce(np.square(wide)))
+    deviations = float(np.add.reduce(np.square(wide - mean)))
     return Sums(*known, *_range(finite), mean, deviations, squares)
 
 

@@ -144,9 +144,10 @@ def tensor_name(path: str, optimizer_type: str | None = None) -> str | None:
     """
     if path in MODEL_TENSORS:
         return f"{MODEL_TENSORS[path]}.weight"
-    layer, field = layer_and_name(path)
-    if layer is not None:
-        return f"blk.{layer}.{LAYER_TENSORS[field]}.weight" if field in LAYER_TENSORS else None
+    match = LAYER_PATH.fullmatch(path)
+    if match is not None:
+        name = LAYER_TENSORS.get(match[2])
+        return f"blk.{match[1]}.{name}.weight" if name else None
     head, _, field = path.rpartition(".")
     if head == "optimizer.state" and field in OPTIMIZER_TENSORS.get(optimizer_type or "", {}):
         return f"optimizer.{optimizer_type}.{OPTIMIZER_TENSORS[optimizer_type or ''][field]}"
@@ -169,10 +170,10 @@ def llama_name(path: str) -> str | None:
     """
     if path in MODEL_TENSORS:
         return f"{path}.weight"
-    layer, field = layer_and_name(path)
-    if layer is not None and field in LAYER_TENSORS:
-        return f"layers.{layer}.{LLAMA_GROUPS.get(field, '')}{field}.weight"
-    return None
+    match = LAYER_PATH.fullmatch(path)
+    if match is None or match[2] not in LAYER_TENSORS:
+        return None
+    return f"layers.{match[1]}.{LLAMA_GROUPS.get(match[2], '')}{match[2]}.weight"
 
 
 def llama_field_path(name: str) -> str | None:

@@ -6,7 +6,7 @@ from itertools import islice
 
 from construct import Container, ListContainer
 
-from ggcp_schema.constructs import FieldError, count_bytes, counted
+from ggcp_schema.constructs import FieldError, count_bytes, counted, each
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import until
 from ggcp_schema.formats.gguf.moved import may_be_moved, moved_by
@@ -65,16 +65,16 @@ def is_named(info: Container) -> bool:
 def zeros_in(source: Source, container: Container) -> FieldError | None:
     """Return an error if keys or tensors are zeros that were read as records."""
     zeros = (
-        (place, index, field, what, record)
+        (place, index, field, what)
         for place, field, what in (("metadata_kv", "key", "a key"), ("tensor_infos", "name", "a name"))
-        for index, record in enumerate(container.get(place) or ())
-        if record.get(field) == "" and _is_zero(source, record)
+        for index, text in enumerate(each(container.get(place) or (), field))
+        if text == "" and _is_zero(source, container[place][index])
     )
     empty = [*islice(zeros, 2)]
     if len(empty) < 2:
         return None
-    place, index, field, what, record = empty[0]
-    error = FieldError(record["_offset"], what, "zeros")
+    place, index, field, what = empty[0]
+    error = FieldError(container[place][index]["_offset"], what, "zeros")
     error.steps = [place, index, field]
     error.partial = until(container, place)
     error.partial[place] = ListContainer(container[place][:index])
