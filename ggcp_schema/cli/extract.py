@@ -22,6 +22,7 @@ from ggcp_schema.cli.report import echo_replaced
 from ggcp_schema.cli.tensors import Order
 from ggcp_schema.errors import FileError, MalformedError, UsageError
 from ggcp_schema.files.atomic import atomic_output, check_output
+from ggcp_schema.files.atomic_folder import atomic_folder, check_folder
 from ggcp_schema.files.contents import Safetensors
 from ggcp_schema.files.tensor import NUMBERS, stream_values
 from ggcp_schema.files.tensor_entries import Computed, TensorEntry
@@ -206,23 +207,27 @@ def _write(
 ) -> dict[str, str]:
     """Write the files, each completely or not at all. If one cannot be written, the others that are new are removed.
 
-    Return what the files were that are replaced, by path.
+    A new folder gets its name when all of its files are in it. Return what the files were that are replaced, by path.
     """
     replaced = {}
+    values_of = partial(_values, advance=advance)
+    if folder is not None and not os.path.isdir(folder):
+        names = {os.path.basename(place): items for place, items in places.items()}
+        path = folder.rstrip("/")
+        check_folder(path, (opened.source.path,), names)
+        with atomic_folder(path, names, overwrite=False, sync=sync) as made:
+            for name, items in names.items():
+                write_npy(os.path.join(made, name), items, values_of)
+            opened.source.check_unchanged()
+        return {}
     with ExitStack() as undo:
-        if folder is not None and not os.path.isdir(folder):
-            try:
-                os.mkdir(folder)
-            except OSError as error:
-                raise FileError(f"{folder}: {error.strerror}") from error
-            undo.callback(os.rmdir, folder)
         for place in places:
             check_output(place, (opened.source.path,))
             replaced[place] = check_existing(place, overwrite=force)
         for place, items in places.items():
             is_new = not os.path.lexists(place)
             with atomic_output(place, overwrite=force, sync=sync) as temporary:
-                WRITERS[Path(place).suffix](temporary, items, partial(_values, advance=advance))
+                WRITERS[Path(place).suffix](temporary, items, values_of)
                 opened.source.check_unchanged()
             if is_new and folder is not None:
                 undo.callback(os.unlink, place)

@@ -12,6 +12,7 @@ import xml.etree.ElementTree as ET
 import gguf
 import numpy as np
 import pytest
+from numpy.lib import format as npy
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
@@ -112,6 +113,17 @@ def test_a_folder_gets_a_file_for_each_tensor(tmp_path):
     message = run_cli("extract", CHECKPOINT, "layers[1]", tmp_path / "new").stderr
     assert "--force" in message
     run_cli("extract", CHECKPOINT, "layers[1]", tmp_path / "new", "--force", check=True)
+
+
+def test_a_new_folder_gets_its_name_when_it_is_whole_and_is_not_listed_for_each_file(tmp_path, monkeypatch):
+    out, listed, seen = tmp_path / "out", [], []
+    write, listdir = npy.write_array_header_1_0, os.listdir
+    monkeypatch.setattr(npy, "write_array_header_1_0", lambda *args: (seen.append(out.exists()), write(*args)))
+    monkeypatch.setattr(os, "listdir", lambda folder: listed.append(folder) or listdir(folder))
+    run_cli("extract", CHECKPOINT, "*", f"{out}/", check=True)
+    assert len(seen) == len(listdir(out)) > len(listed)
+    assert not any(seen)
+    assert listdir(tmp_path) == ["out"]
 
 
 def test_a_folder_is_left_as_it_was_if_a_file_cannot_be_written(tmp_path):
