@@ -466,3 +466,24 @@ def test_no_value_is_shown_that_a_hole_reaches_into(fill: bytes, tmp_path: Path)
     for at in (*range(24, 560, 5), *range(14400, 15268, 13)):
         path.write_bytes(data[:at] + fill + data[at + 512 :])
         assert scalars(path).items() <= genuine.items(), at
+
+
+def test_a_damaged_vocabulary_lacks_no_tensors(tmp_path: Path) -> None:
+    data, path = (FIXTURES / "alice-vocab.gguf").read_bytes(), tmp_path / "x.gguf"
+    path.write_bytes(data[:9000])
+    with open_file(path, partial=True) as file, pytest.raises(MalformedError, match="metadata_kv") as raised:
+        file.model()
+    assert "tensors" not in str(raised.value)
+
+
+def test_a_name_that_is_no_text_is_a_finding(tmp_path: Path) -> None:
+    """Bytes that are not UTF-8, or NULs, in a name that is read: as damage leaves them, and no program writes them."""
+    path = tmp_path / "x.gguf"
+    for name in (b"a.\xff", b"\0\0\0"):
+        key = struct.pack("<Q", len(name)) + name + struct.pack("<IB", 7, 1)
+        tensor = struct.pack("<Q", len(name)) + name + struct.pack("<IQIQ", 1, 8, 0, 0)
+        data = b"GGUF" + struct.pack("<IQQ", 3, 1, 1) + key + tensor
+        path.write_bytes(data + bytes(-len(data) % 32) + bytes(32))
+        with open_file(path) as file:
+            assert [finding.path for finding in file.findings] == ["metadata_kv[0].key", "tensor_infos[0].name"]
+        assert {warning.path for warning in checked(path).warnings} >= {"metadata_kv[0].key", "tensor_infos[0].name"}

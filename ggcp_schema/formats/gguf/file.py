@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain, islice
@@ -27,6 +28,8 @@ from ggcp_schema.schema.gguf import DEFAULT_ALIGNMENT, GGUF, VALUE_TYPES, Extent
 ARRAY = 9
 RUNNABLE = GGML_TYPES.keys() - REMOVED_TYPES  # types of elements that llama.cpp reads
 MAX_REPEATED = 20  # names of which a finding says that they are used twice
+NAMES = {"metadata_kv": "key", "tensor_infos": "name"}  # the fields with names, by the list of records
+NO_TEXT = re.compile("[\0\udc80-\udcff]")  # NUL, and bytes that are not UTF-8
 
 
 if TYPE_CHECKING:
@@ -137,12 +140,12 @@ class GgufFile(File):
         from ggcp_schema.formats.gguf.contents import missing_parts
 
         found += trailing_bytes(self.container)
-        for place, field in (("metadata_kv", "key"), ("tensor_infos", "name")):
+        for place, field in NAMES.items():
             again = self._repeated(place, field)
             found += islice(again, MAX_REPEATED)
             if more := sum(1 for _ in again):
                 found.append(Finding(place, f"{more:,} more of these have the {field} of another"))
-        return (*found, *missing_parts(self), *self.odd_tokens)
+        return (*found, *islice(self.odd_names(), MAX_REPEATED), *missing_parts(self), *self.odd_tokens)
 
     @cached_property
     def odd_tokens(self) -> tuple[Finding, ...]:
@@ -157,6 +160,14 @@ class GgufFile(File):
                 f"{counted(len(tokens.value), 'token')}, but {embeddings.path} has {embeddings.shape[1]:,} rows"
             )
         return (Finding(names.TOKENS, "; ".join(found)),) if found else ()
+
+    def odd_names(self) -> Iterator[Finding]:
+        """Yield a finding for each name of a key or a tensor that no program writes, as damage may leave it."""
+        for place, field in NAMES.items():
+            for index, text in enumerate(each(self.container.get(place) or (), field)):
+                if text and NO_TEXT.search(text):
+                    shown = text.encode("utf-8", "surrogateescape")[:64]
+                    yield Finding(f"{place}[{index}].{field}", f"{shown!r} is no text")
 
     def _repeated(self, place: str, field: str) -> Iterator[Finding]:
         """Yield a finding for each record with the key or the name of an earlier one."""

@@ -44,6 +44,7 @@ def gguf_rules(parse: Parse, file: GgufFile) -> Rules:
         (broken_field(file.find(key), expected, found) for key, expected, found in odd_parts(file)),
     ]
     missing = not (parse.damage or parse.errors or {ARCHITECTURE, SPLIT_NO} & file.key_values.keys())
+    odd = (finding for finding in file.findings if finding.path in {SPLIT_NO, "trailing", TOKENS})
     warnings = chain(
         _odd_keys(_whole(container, "metadata_kv")),
         _odd_paddings(file),
@@ -51,8 +52,7 @@ def gguf_rules(parse: Parse, file: GgufFile) -> Rules:
         [Oddity("metadata_kv", 0, f"the key {ARCHITECTURE} is missing")] * missing,
         (
             Oddity(field.path, field.offset, finding.message)
-            for finding in file.findings
-            if finding.path in {SPLIT_NO, "trailing", TOKENS}
+            for finding in chain(odd, file.odd_names())
             for field in [file.find(finding.path)]
         ),
     )

@@ -121,7 +121,7 @@ def model_of_gguf(gguf: GgufFile) -> Model:
     except UsageError:
         if gguf.damage is not None:
             n_layer = Keys(gguf).integer(names.BLOCK_COUNT)
-            if n_layer is None:
+            if n_layer is None or gguf.container.get("tensor_count") == 0:
                 raise gguf.damage.again() from None
             gguf.check_whole(sum(not names.is_optimizer(name) for name in gguf.tensors), names.n_tensors(n_layer))
         raise
