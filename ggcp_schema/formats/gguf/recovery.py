@@ -261,6 +261,7 @@ def _later_keys(source: Source, stream: IO[bytes], container: Container, start: 
             keys.append(key)
         if at == stop:
             return keys
+        at = max(at, stream.tell())  # a long array that is read in vain is not read again from its middle
     return []
 
 
