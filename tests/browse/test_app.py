@@ -838,7 +838,6 @@ def test_of_equal_hits_the_first_tensor_of_the_file_is_offered_first() -> None:
         assert browser.screen.document.tensor_of(browser.screen.field) is tensor
         assert browser.screen.byte == tensor.offset
         await browser.press("2")
-        await browser.settle()
-        assert "blk.0.attn_q.weight[0, 0]" in browser.text("Values")
+        await browser.until(lambda: "blk.0.attn_q.weight[0, 0]" in browser.text("Values"))
 
     browse(FIXTURES / "lora" / "base.gguf", script=script, size=(120, 40))
