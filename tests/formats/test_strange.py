@@ -487,3 +487,32 @@ def test_a_name_that_is_no_text_is_a_finding(tmp_path: Path) -> None:
         with open_file(path) as file:
             assert [finding.path for finding in file.findings] == ["metadata_kv[0].key", "tensor_infos[0].name"]
         assert {warning.path for warning in checked(path).warnings} >= {"metadata_kv[0].key", "tensor_infos[0].name"}
+
+
+@pytest.mark.parametrize("size", [2, 20])
+def test_no_value_is_shown_that_inserted_bytes_moved(size: int, tmp_path: Path) -> None:
+    source, path = FIXTURES / "vocab.gguf", tmp_path / "x.gguf"
+    data, genuine = source.read_bytes(), scalars(source)
+    for at in range(24, 500, 3):
+        path.write_bytes(data[:at] + bytes(size) + data[at:])
+        assert scalars(path).items() <= genuine.items(), at
+
+
+def test_data_whose_line_ends_were_changed_is_not_called_whole(tmp_path: Path) -> None:
+    data, path = (FIXTURES / "lora/base.gguf").read_bytes(), tmp_path / "x.gguf"
+    with open_gguf(FIXTURES / "lora/base.gguf") as file:
+        start = file.container["data_start"]
+    path.write_bytes(data[:start] + data[start:].replace(b"\n", b"\r\n"))
+    for command in ("info", "validate", "export", "extract"):
+        result = run_cli(command, path, *{"extract": ["*", tmp_path / "o.safetensors"]}.get(command, []), cwd=tmp_path)
+        assert result.returncode == 4
+        assert "whole" not in result.stdout.replace("0 of 21 tensors whole", "")
+    path.write_bytes(data + b"\r\n" * 40)
+    assert checked(path).valid
+
+
+def test_the_sizes_of_the_parts_of_a_projector(tmp_path: Path) -> None:
+    path = tmp_path / "mmproj.gguf"
+    sizes = [("clip.vision.block_count", 4, 27), ("clip.audio.block_count", 4, 4), ("clip.vision.projection", 4, 9)]
+    path.write_bytes(build_gguf([("general.architecture", 8, "clip"), *sizes], []))
+    assert "sizes    vision.block_count 27, audio.block_count 4\n" in run_cli("info", path).stdout

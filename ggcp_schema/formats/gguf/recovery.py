@@ -66,9 +66,10 @@ def recover(source: Source, error: FieldError) -> Recovered | None:
     zeros = zeros_in(source, container)
     error = zeros or error
     kept = until(error.partial, "tensor_infos")
-    is_doubtful = _may_reach_into_key(source, error)
+    parsed, believed = _whole(kept, "metadata_kv"), _before_damage(source, error)
+    is_doubtful = len(believed) < len(parsed)
     if is_doubtful:
-        kept["metadata_kv"] = ListContainer(_whole(kept, "metadata_kv")[:-1])
+        kept["metadata_kv"] = ListContainer(believed)
     with source.reading() as stream:
         infos = list(_found(source, stream, container))
         keys = Container(metadata_kv=_whole(container, "metadata_kv"))
@@ -80,7 +81,8 @@ def recover(source: Source, error: FieldError) -> Recovered | None:
             return Recovered(kept, [error], error) if zeros or is_doubtful or "data_start" in container else None
         error.missing = None  # the data ends where the file ends
         if not infos[0]["offset"]:
-            later = _later_keys(source, stream, container, error.offset, infos[0]["_offset"])
+            begin = parsed[len(believed)]["_offset"] + 1 if is_doubtful else error.offset
+            later = _later_keys(source, stream, container, begin, infos[0]["_offset"])
             kept["metadata_kv"] = ListContainer([*(kept.get("metadata_kv") or ()), *later])
         stream.seek(infos[-1]["_offset"] + infos[-1]["_size"])
         begins = None if start is None else [start + info["offset"] for info in infos]
@@ -93,16 +95,36 @@ def recover(source: Source, error: FieldError) -> Recovered | None:
     return Recovered(Container({**kept, **whole}), [error], None)
 
 
-def _may_reach_into_key(source: Source, error: FieldError) -> bool:
-    """Return True if damage that was noticed where a record begins may begin in the key before that.
+def _before_damage(source: Source, error: FieldError) -> list[Container]:
+    """Return the keys before damage, without those that it may reach into.
+
+    Records with names that no program writes are of the damage. Where the first of them begins with what begins no
+    name, or where damage was noticed at the beginning of a record, it may begin in the key before that.
+    """
+    keys = _whole(error.partial, "metadata_kv")
+    if error.missing is not None:
+        return keys
+    records = [*(error.partial.get("metadata_kv") or ()), *(error.partial.get("tensor_infos") or ())]
+    names = [record.get("key", record.get("name", "")) for record in records]
+    count = len(names)
+    while count and not (names[count - 1] and names[count - 1].isprintable()):
+        count -= 1
+    before = keys[:count]
+    first = names[count] if count < len(names) else ""
+    begin = records[count]["_offset"] if count < len(records) else error.offset
+    if first and first[0].isprintable():
+        return before  # the damage begins in the name
+    return before[:-1] if _may_begin_in(source, before, begin, _length_size(error.partial)) else before
+
+
+def _may_begin_in(source: Source, keys: Sequence[Container], begin: int, length: int) -> bool:
+    """Return True if damage that was noticed at the beginning of a record may begin in the key before that.
 
     A hole that is filled with one byte begins where another byte is before it.
     """
-    keys = _whole(error.partial, "metadata_kv")
-    if error.missing is not None or not keys or error.offset != keys[-1]["_offset"] + keys[-1]["_size"]:
+    if not keys or begin != keys[-1]["_offset"] + keys[-1]["_size"]:
         return False
-    length = _length_size(error.partial)
-    data = source.read(error.offset - 1, min(1 + length, source.size - error.offset + 1))
+    data = source.read(begin - 1, min(1 + length, source.size - begin + 1))
     run = len(data) - len(data.rstrip(data[-1:]))
     return not (length // (2 if data[-1] else 1) <= run <= length)  # a length that is right has zeros too
 
