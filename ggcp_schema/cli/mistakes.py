@@ -94,6 +94,7 @@ def check_order(words: list[str], commands: list[str]) -> None:
 
 
 def _line(words: list[str]) -> str:
-    """Return a command line. Its second word is the path of a file."""
-    command, path, *others = [word for word in words if word]
-    return " ".join(["ggcp-schema", command, shell_word(path), *map(quoted, others)])
+    """Return a command line. Its second word is the path of a file, or an option."""
+    command, second, *others = [word for word in words if word]
+    word = shell_word(second) if os.path.lexists(second) else quoted(second)
+    return " ".join(["ggcp-schema", command, word, *map(quoted, others)])

@@ -88,6 +88,10 @@ def folder(tmp_path: Path) -> Path:
             "export v0-adam.ggcp new.gguf vocab.gguf",
             "If vocab.gguf is the vocabulary: ggcp-schema export v0-adam.ggcp new.gguf --vocab vocab.gguf\n",
         ),
+        (
+            "export --to hf v0-adam.ggcp new vocab.gguf",
+            "ggcp-schema export --to hf v0-adam.ggcp new --vocab vocab.gguf\n",
+        ),
         ("export v0-adam.ggcp vocab.gguf", "ggcp-schema export v0-adam.ggcp --vocab vocab.gguf\n"),
         ("export vocab.gguf v0-adam.ggcp", "ggcp-schema export v0-adam.ggcp --vocab vocab.gguf\n"),
         ("export ../lora/adam.ggla ../lora/base.gguf", "export ../lora/adam.ggla --base ../lora/base.gguf\n"),
