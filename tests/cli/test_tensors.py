@@ -11,6 +11,7 @@ import gguf
 import numpy as np
 import pytest
 
+from ggcp_schema import open_file
 from tests.golden import assert_golden
 from tests.helpers import FIXTURES, GENUINE, TRUNCATED, assert_no_traceback, expected_resume, run_cli, run_pty
 from tests.samples import KINDS, sample
@@ -68,6 +69,9 @@ def test_a_checkpoint_of_finetune_has_the_names_and_roles_that_it_has_as_gguf(na
     rows = listed(path)
     assert {row["gguf_name"]: (row["role"], row["shape"]) for row in rows if row["shape"]} == of_gguf
     assert {row["role"] for row in rows} == {"model", name}
+    with open_file(path) as file:
+        found = [file.find(row["gguf_name"]).path for row in rows if row["shape"]]
+        assert found == [tensor.path for tensor in file.tensors.values() if not tensor.is_null]
     assert run_cli("tensors", path, check=True).stdout.split()[:3] == ["tensor", "GGUF", "name"]
 
 

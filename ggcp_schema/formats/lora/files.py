@@ -166,8 +166,13 @@ class GgclFile(LoraFile):
         return recover(source, error, FINETUNE)
 
     def alias(self, name: str) -> Steps | None:
-        """Return the path of the field for a GGUF key."""
-        path = paths_by_key(self.container.get("optimizer", {}).get("type")).get(name)
+        """Return the path of the field for a GGUF key, or for a tensor's name in GGUF files."""
+        stem, _, part = name.rpartition(".lora_")
+        path = names.field_path(stem or name)
+        if path is None:
+            path = paths_by_key(self.container.get("optimizer", {}).get("type")).get(name)
+        elif stem:
+            path = f"{path}_{part}"
         return None if path is None else parse_path(path)
 
     def names_of(self, tensor: Tensor) -> tuple[str | None, str | None, str | None]:
