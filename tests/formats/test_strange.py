@@ -498,6 +498,17 @@ def test_no_value_is_shown_that_inserted_bytes_moved(size: int, tmp_path: Path) 
         assert scalars(path).items() <= genuine.items(), at
 
 
+def test_keys_are_found_that_a_wrong_length_made_part_of_a_name(tmp_path: Path) -> None:
+    source, path = FIXTURES / "truth" / "jan24-D.gguf", tmp_path / "x.gguf"
+    data = bytearray(source.read_bytes())
+    with open_gguf(source) as file:
+        records = list(file.container["metadata_kv"])
+    data[records[4]["_offset"]] = 255
+    path.write_bytes(data)
+    with open_file(path, partial=True) as file:
+        assert {*file.key_values} == {record["key"] for record in records} - {records[4]["key"]}
+
+
 def test_data_whose_line_ends_were_changed_is_not_called_whole(tmp_path: Path) -> None:
     data, path = (FIXTURES / "lora/base.gguf").read_bytes(), tmp_path / "x.gguf"
     with open_gguf(FIXTURES / "lora/base.gguf") as file:

@@ -81,7 +81,10 @@ def recover(source: Source, error: FieldError) -> Recovered | None:
             return Recovered(kept, [error], error) if zeros or is_doubtful or "data_start" in container else None
         error.missing = None  # the data ends where the file ends
         if not infos[0]["offset"]:
-            begin = parsed[len(believed)]["_offset"] + 1 if is_doubtful else error.offset
+            if is_doubtful:
+                begin = parsed[len(believed)]["_offset"] + 1
+            else:
+                begin = parsed[-1]["_offset"] + parsed[-1]["_size"] if parsed else 0
             later = _later_keys(source, stream, container, begin, infos[0]["_offset"])
             kept["metadata_kv"] = ListContainer([*(kept.get("metadata_kv") or ()), *later])
         stream.seek(infos[-1]["_offset"] + infos[-1]["_size"])
