@@ -17,7 +17,7 @@ LINES, COLUMNS = 10, 80
 TYPES = 3  # element types that are named where there are more than one more
 SHOWN = ("run", "train on", "rescue", "measure", "look")  # the purposes of commands; of each the first one
 PYTORCH = "PyTorch"  # the label of the command for it, which is shown if there is room
-NOTE = "  # "  # begins what a shell leaves out of a command
+NOTE = "  # "  # begins a comment in most shells; zsh by default hands it to the command, which then refuses it
 LONGEST = COLUMNS + COLUMNS // 2  # of a command that is shown
 
 

@@ -29,7 +29,7 @@ VOCABULARY_NEEDED = (
     "tokenizer.model with the same vocabulary."
 )
 OF_LLAMA = 32_000
-OF_LLAMA_HINT = "One of 32,000 tokens is in any Llama 1 or 2 GGUF, unless it was made for the training."
+OF_LLAMA_HINT = "One of 32,000 tokens is in nearly any Llama 1 or 2 GGUF, unless it was made for the training."
 CONTEXT_NEEDED = "Give the number of tokens that was the trainer's --ctx; it defaulted to 128."
 
 
