@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import islice
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
@@ -29,6 +30,7 @@ from ggcp_schema.llama.rows import EXAMINED, SIZE, floats, sampled_rows
 
 Certainty = Literal["proven", "likely", "undecidable", "stated"]
 
+TOGETHER = 64  # small blocks of a sample, of which each for itself would take many times as long
 SEARCHED = 1 << 28  # values of a vector in which rows of zeros are searched for everywhere, not in a sample
 LEAST_NORMAL = 2.0**-126  # m of a token that no longer occurs decays to a few denormal units, not to zero
 
@@ -267,13 +269,16 @@ class _Evidence:
         }
         edges = np.unique(np.concatenate(list(starts.values())))
         count, total, squares = np.zeros((3, edges.size))  # of the logarithms, between neighbouring edges
-        n_rows = 0
-        for first, data in sampled_rows(vector, self.n_embd):
-            block = decode(data, vector.type, vector.byte_order).reshape(-1, self.n_embd)
+        n_rows, blocks = 0, sampled_rows(vector, self.n_embd)
+        at_once = 1 if vector.n_elements <= EXAMINED else TOGETHER
+        while some := [(first, bytes(data)) for first, data in islice(blocks, at_once)]:
+            joined = memoryview(b"".join(data for _, data in some))
+            block = decode(joined, vector.type, vector.byte_order).reshape(-1, self.n_embd)
+            numbers = [np.arange(first, first + len(data) // (self.n_embd * SIZE)) for first, data in some]
             size = np.abs(block)
             usable = (size >= LEAST_NORMAL) & np.isfinite(size)
             logs = np.log(size, out=np.zeros_like(size), where=usable).astype(np.float64)
-            index = np.searchsorted(edges, np.arange(first, first + len(block)), side="right") - 1
+            index = np.searchsorted(edges, np.concatenate(numbers), side="right") - 1
             count += np.bincount(index, usable.sum(axis=1), edges.size)
             total += np.bincount(index, logs.sum(axis=1), edges.size)
             squares += np.bincount(index, (logs * logs).sum(axis=1), edges.size)
