@@ -202,9 +202,10 @@ def test_a_folder_that_may_not_be_written(tmp_path: Path, monkeypatch: pytest.Mo
             raise PermissionError(errno.EACCES, "Permission denied", path)
         return real(path, flags, *rest)
 
-    monkeypatch.setattr(os, "open", open_elsewhere)
-    with pytest.raises(FileError, match="out: Permission denied"):
-        write(tmp_path / "out")
+    with monkeypatch.context() as patch:  # not for pytest, which removes the folder
+        patch.setattr(os, "open", open_elsewhere)
+        with pytest.raises(FileError, match="out: Permission denied"):
+            write(tmp_path / "out")
     assert os.listdir(tmp_path) == []
 
 
