@@ -87,7 +87,7 @@ class Places(Provider):
                 for place, hit in reversed([*enumerate(hits)]):
                     if not place and not task.done():
                         await asyncio.sleep(SOON)  # Textual shows all hits when one comes so long after the first
-                    score = hit.score - TIE * place  # Textual shows those that came last below
+                    score = hit.score - TIE * place  # Textual sorts by score, then as they came
                     yield Hit(score, _prompt(hit), partial(screen.go_to, hit.path))
                 shown.update(hit.path for hit in hits)
             await task

@@ -9,6 +9,7 @@ from construct import Container, ListContainer
 from ggcp_schema.constructs import FieldError, count_bytes, counted, each
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import until
+from ggcp_schema.formats.gguf.file import NAMES
 from ggcp_schema.formats.gguf.moved import may_be_moved, moved_by
 from ggcp_schema.formats.parsing import how_altered
 from ggcp_schema.schema.gguf import Extents, in_order, size_of
@@ -65,16 +66,16 @@ def is_named(info: Container) -> bool:
 def zeros_in(source: Source, container: Container) -> FieldError | None:
     """Return an error if keys or tensors are zeros that were read as records."""
     zeros = (
-        (place, index, field, what)
-        for place, field, what in (("metadata_kv", "key", "a key"), ("tensor_infos", "name", "a name"))
+        (place, index, field)
+        for place, field in NAMES.items()
         for index, text in enumerate(each(container.get(place) or (), field))
         if text == "" and _is_zero(source, container[place][index])
     )
     empty = [*islice(zeros, 2)]
     if len(empty) < 2:
         return None
-    place, index, field, what = empty[0]
-    error = FieldError(container[place][index]["_offset"], what, "zeros")
+    place, index, field = empty[0]
+    error = FieldError(container[place][index]["_offset"], f"a {field}", "zeros")
     error.steps = [place, index, field]
     error.partial = until(container, place)
     error.partial[place] = ListContainer(container[place][:index])
