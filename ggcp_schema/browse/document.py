@@ -13,7 +13,7 @@ from construct import ConstructError
 
 from ggcp_schema.constructs import LISTS
 from ggcp_schema.errors import GgcpError
-from ggcp_schema.gguf.entries import KeyValue
+from ggcp_schema.files.key_values import KeyValue
 from ggcp_schema.inspect import Report
 from ggcp_schema.inspect.paths import place
 from ggcp_schema.inspect.search import Index

@@ -14,9 +14,9 @@ from ggcp_schema.cli.options import FILE_HELP, Json, Quiet, Width
 from ggcp_schema.cli.output import echo, output_width, print_json, progress, raise_damage
 from ggcp_schema.cli.table import print_table
 from ggcp_schema.errors import UsageError
+from ggcp_schema.files.key_values import KeyValue
 from ggcp_schema.files.values import LISTS, first_different
 from ggcp_schema.formats import open_file
-from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.inspect import paths
 from ggcp_schema.inspect.diff import MAX_ROWS, Comparison, FieldRow, TensorRow, Verdict, compare, shared_bytes
 from ggcp_schema.inspect.matching import Label, Omission, Operand

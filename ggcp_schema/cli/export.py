@@ -18,12 +18,11 @@ from ggcp_schema.files.output import WriteOptions
 from ggcp_schema.formats import open_file
 from ggcp_schema.inspect.commands import OUTPUTS, output_name
 from ggcp_schema.mapping import lora
-from ggcp_schema.mapping.export import GGUF, MissingError, ModelOptions
+from ggcp_schema.mapping.export import BASE_NEEDED, GGUF, MissingError, ModelOptions
 from ggcp_schema.mapping.hf import DTYPES
 from ggcp_schema.mapping.model import rescued
 from ggcp_schema.mapping.targets import EXPORTS, planner
 
-BASE_NEEDED = "Give the model that it was trained on: a GGUF of any type, a ggjt file or a ggcp checkpoint."
 OPTIONS = {"vocab": "--vocab", "context_length": "--context-length"}
 
 

@@ -48,8 +48,7 @@ def _missing(message: str) -> str:
     word, _, why = message.partition(": ")
     if why != "No such file or directory" and "'N' is not a whole number" not in message:
         return ""
-    from ggcp_schema.cli.export import BASE_NEEDED
-    from ggcp_schema.mapping.export import CONTEXT_NEEDED, VOCABULARY_NEEDED
+    from ggcp_schema.mapping.export import BASE_NEEDED, CONTEXT_NEEDED, VOCABULARY_NEEDED
 
     for option, hint in {"--context-length": CONTEXT_NEEDED, "--batch": BATCH_NEEDED}.items():
         if option in word:

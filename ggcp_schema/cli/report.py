@@ -9,11 +9,11 @@ from typing import Any, Literal, TypedDict
 
 from ggcp_schema.cli.mistakes import check_name
 from ggcp_schema.cli.output import command_lines, echo, output_width, progress
+from ggcp_schema.files.key_values import KeyValue
 from ggcp_schema.files.output import WHOLE, WriteOptions
 from ggcp_schema.files.tensor_entries import TensorEntry
 from ggcp_schema.formats.existing import check_existing
 from ggcp_schema.formats.rules import Finding
-from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.gguf.writer import Gguf
 from ggcp_schema.inspect.text import cells, count_text, escape, shape_text, size_text
 from ggcp_schema.llama.facts import Fact

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ggcp_schema.files.contents import Change
+    from ggcp_schema.files.key_values import KeyValue
+    from ggcp_schema.files.tensor_entries import TensorEntry
     from ggcp_schema.formats.parsing import Parse
-    from ggcp_schema.gguf.entries import KeyValue
-    from ggcp_schema.gguf.writer import Gguf
     from ggcp_schema.llama.adapter import Adapter
     from ggcp_schema.llama.eras import Evidence
     from ggcp_schema.llama.model import Model
@@ -89,6 +89,18 @@ class Repairable(NamedTuple):
 
     state: State
     changes: list[Change]
+
+
+class Converted(NamedTuple):
+    """The GGUF checkpoint that a file of finetune becomes as it is.
+
+    Attributes:
+        keys: the keys, in order.
+        tensors: the tensors, in order.
+    """
+
+    keys: list[KeyValue]
+    tensors: list[TensorEntry]
 
 
 def until(container: Container, field: str) -> Container:
@@ -305,7 +317,7 @@ class File:
         """
         raise self._lacks("which contains no adapter", "Pass a ggla adapter, or a checkpoint of llama.cpp's finetune.")
 
-    def converted(self) -> Gguf | None:
+    def converted(self) -> Converted | None:
         """Return the GGUF checkpoint that a file of finetune becomes as it is; None for all other files."""
         return None
 

@@ -1,1 +1,1 @@
-"""The GGUF container: what a file holds, reading it, writing it, comparing it. Nothing here knows about training."""
+"""GGUF files as outputs: writing one, and comparing what was written. Nothing here knows about training."""

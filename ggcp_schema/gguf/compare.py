@@ -7,9 +7,9 @@ from typing import Any
 
 from ggcp_schema.constructs import NaN
 from ggcp_schema.files.compare import Difference
+from ggcp_schema.files.key_values import ALIGNMENT, KeyValue, quieted
 from ggcp_schema.files.values import LISTS, first_different, same_value
 from ggcp_schema.formats.gguf.file import GgufFile
-from ggcp_schema.gguf.entries import ALIGNMENT, KeyValue, quieted
 
 
 def key_differences(gguf: GgufFile, expected: Iterable[KeyValue]) -> Iterator[Difference]:

@@ -11,10 +11,10 @@ from ggcp_schema.constructs import NaN, counted
 from ggcp_schema.errors import MalformedError, UnfitError
 from ggcp_schema.files.compare import data_differences, table_differences
 from ggcp_schema.files.contents import Inspect, copy
+from ggcp_schema.files.key_values import ARCHITECTURE, QUIET, KeyValue
 from ggcp_schema.files.tensor_entries import Progress, TensorEntry
 from ggcp_schema.formats.gguf.file import open_gguf
 from ggcp_schema.gguf.compare import extra_keys, key_differences
-from ggcp_schema.gguf.entries import ARCHITECTURE, QUIET, KeyValue
 
 
 class Gguf(NamedTuple):

@@ -14,11 +14,11 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import numpy as np
 
 from ggcp_schema.files.json_keys import json_keys
+from ggcp_schema.files.key_values import KeyValue
 from ggcp_schema.files.source import Ahead
 from ggcp_schema.files.tensor import decode
 from ggcp_schema.files.values import same_value
 from ggcp_schema.formats.file import File
-from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.inspect.matching import Floats, Omissions, Operand, Side, sides
 from ggcp_schema.inspect.training_change import Change, change_between
 from ggcp_schema.llama.names import STATE

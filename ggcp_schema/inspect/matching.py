@@ -17,11 +17,11 @@ from construct import Container
 
 from ggcp_schema.constructs import Field
 from ggcp_schema.errors import UsageError
+from ggcp_schema.files.key_values import KeyValue
 from ggcp_schema.files.source import Ahead
 from ggcp_schema.files.tensor import BLOCKS, LITTLE, Tensor, decode, stream_values
 from ggcp_schema.files.tensor_entries import TensorEntry
 from ggcp_schema.formats.file import File
-from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.inspect.adapters import compares_adapters, pairs_and_state
 from ggcp_schema.inspect.facts import Summary, facts
 from ggcp_schema.inspect.paths import is_long

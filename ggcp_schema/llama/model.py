@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from ggcp_schema.errors import UsageError
+from ggcp_schema.files.key_values import KeyValue
 from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.llama.context import UNKNOWN, Context
 from ggcp_schema.llama.eras import Evidence
 from ggcp_schema.llama.rotation import FREQ_BASE, rope_entries

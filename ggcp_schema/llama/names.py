@@ -4,10 +4,10 @@
 
 import re
 
-from ggcp_schema.gguf import entries
+from ggcp_schema.files import key_values
 
-ARCHITECTURE = entries.ARCHITECTURE
-ALIGNMENT = entries.ALIGNMENT
+ARCHITECTURE = key_values.ARCHITECTURE
+ALIGNMENT = key_values.ALIGNMENT
 NAME = "general.name"
 FILE_TYPE = "general.file_type"
 SIZE_LABEL = "general.size_label"

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.json_keys import json_keys
+from ggcp_schema.files.key_values import KeyValue
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.llama.eras import EraConclusion, conclude
 from ggcp_schema.llama.model import Model
 from ggcp_schema.llama.order import OrderDecision, decide_order, stated_order

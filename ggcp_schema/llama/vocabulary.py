@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from ggcp_schema.errors import MalformedError
-from ggcp_schema.gguf.entries import KeyValue
+from ggcp_schema.files.key_values import KeyValue
 from ggcp_schema.llama import names
 
 UNDEFINED, NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(7)  # llama.cpp's token types

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.contents import Change
+from ggcp_schema.files.key_values import KeyValue
 from ggcp_schema.files.tensor import MARKS
 from ggcp_schema.files.tensor_entries import Computed, TensorEntry
-from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.llama import names
 from ggcp_schema.llama.adapter import Adapter, Base
 from ggcp_schema.llama.rotation import Heads

@@ -58,7 +58,7 @@ def plan_resume(file: File, options: ResumeOptions = ResumeOptions()) -> Plan:  
                 f"{file.path}: a checkpoint of finetune is converted exactly as it is",
                 "Omit what was stated: epsilon, order, batch, a fresh optimizer or a verbatim conversion.",
             )
-        return _plan_finetune(file, converted)
+        return _plan_finetune(file, Gguf(*converted))
     training = file.training() if file.damage is None else file.model_training()
     if verbatim:
         if fresh_optimizer or is_stated:

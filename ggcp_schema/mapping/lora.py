@@ -10,12 +10,12 @@ from typing import get_args
 
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.contents import Patched, Safetensors, Text
+from ggcp_schema.files.key_values import is_copied
 from ggcp_schema.files.output import WHOLE, Parts, WriteOptions
 from ggcp_schema.files.tensor import ELEMENT_SIZES
 from ggcp_schema.files.tensor_entries import Progress, stored
 from ggcp_schema.formats import open_file
 from ggcp_schema.formats.file import File
-from ggcp_schema.gguf.entries import is_copied
 from ggcp_schema.gguf.writer import Gguf
 from ggcp_schema.huggingface.names import parameter_names
 from ggcp_schema.llama import names

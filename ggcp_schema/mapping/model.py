@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ggcp_schema.errors import GgcpError, UsageError
+from ggcp_schema.files.key_values import KeyValue
 from ggcp_schema.files.tensor_entries import TensorEntry, stored
 from ggcp_schema.formats.file import REPAIR, File
 from ggcp_schema.formats.state import is_repairable
-from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.gguf.writer import Gguf
 from ggcp_schema.llama import names
 from ggcp_schema.llama.model import Model

@@ -7,10 +7,10 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from ggcp_schema.errors import UnfitError, UsageError, shell_word
+from ggcp_schema.files.key_values import INTEGERS, KeyValue, is_copied
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.files.tensor_entries import FileData, TensorEntry, Transform, Zeros, stored
 from ggcp_schema.formats.file import File
-from ggcp_schema.gguf.entries import INTEGERS, KeyValue, is_copied
 from ggcp_schema.llama import names
 from ggcp_schema.llama.eras import DEFAULT_RMS_EPS, EraConclusion
 from ggcp_schema.llama.keys import COUNTS, OPTIMIZER, STATE

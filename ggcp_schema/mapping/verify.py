@@ -10,11 +10,11 @@ from typing import Literal, NamedTuple
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.compare import Difference, comparable, data_differences, table_differences
 from ggcp_schema.files.json_keys import json_keys
+from ggcp_schema.files.key_values import KeyValue
 from ggcp_schema.files.tensor_entries import Progress
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.gguf.file import GgufFile
 from ggcp_schema.gguf.compare import extra_keys, key_differences
-from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.gguf.writer import Gguf
 from ggcp_schema.llama import names
 from ggcp_schema.llama.model import Model

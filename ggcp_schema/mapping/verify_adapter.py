@@ -65,7 +65,7 @@ def _made_from(file: File, gguf: GgufFile) -> tuple[Kind, Gguf]:
     converted = file.converted()
     if converted is None or not gguf.has_adapter:
         raise made_with_base(file, gguf.path)
-    return "resume", converted
+    return "resume", Gguf(*converted)
 
 
 def _heads_of(adapter: Adapter, gguf: GgufFile) -> Heads:

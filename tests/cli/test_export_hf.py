@@ -16,8 +16,8 @@ from gguf import GGUFReader
 from safetensors.numpy import load_file
 
 from ggcp_schema import UsageError, convert, export_model, open_file
+from ggcp_schema.files.key_values import KeyValue
 from ggcp_schema.files.tensor_entries import Computed, TensorEntry
-from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.llama.names import ROPE_SCALING_FACTOR, ROPE_SCALING_TYPE
 from ggcp_schema.mapping.export import MissingError
 from ggcp_schema.mapping.model import model_content

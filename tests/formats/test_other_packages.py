@@ -21,9 +21,9 @@ import pytest
 from ggcp_schema import File, Format, open_file
 from ggcp_schema.constructs import Const, Int32ul, OneOf, Payload, Struct, this
 from ggcp_schema.errors import UnfitError
+from ggcp_schema.files.key_values import KeyValue
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats import known_formats
-from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.inspect.hexpat import pattern
 from ggcp_schema.inspect.kaitai import described
 from ggcp_schema.llama import keys

@@ -24,6 +24,7 @@ from ggcp_schema.cli.output import json_text
 from ggcp_schema.constructs import Extent, Field
 from ggcp_schema.errors import GgcpError, NotACheckpointError
 from ggcp_schema.files.contents import Safetensors
+from ggcp_schema.files.key_values import ARCHITECTURE, KeyValue
 from ggcp_schema.files.safetensors import DTYPES, MAX_DIMS, read_tensors
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
@@ -32,7 +33,6 @@ from ggcp_schema.files.values import same_value
 from ggcp_schema.formats import format_of, open_file
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.parsing import parse_past_errors
-from ggcp_schema.gguf.entries import ARCHITECTURE, KeyValue
 from ggcp_schema.gguf.writer import Gguf
 from ggcp_schema.huggingface.tokenizer import inexpressible, tokenizer_config, tokenizer_json
 from ggcp_schema.inspect.edit import Change, changes, check, edit, parse_assignment

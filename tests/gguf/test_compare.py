@@ -10,11 +10,11 @@ import pytest
 
 from ggcp_schema.constructs import NaN
 from ggcp_schema.files.compare import data_differences, table_differences
+from ggcp_schema.files.key_values import KeyValue
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor_entries import FileData, TensorEntry, Zeros
 from ggcp_schema.formats.gguf.file import GgufFile, open_gguf
 from ggcp_schema.gguf.compare import extra_keys, key_differences
-from ggcp_schema.gguf.entries import KeyValue
 from tests.writing import write_gguf
 
 COUNT = 1_300_000

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from ggcp_schema.errors import FileError
 from ggcp_schema.files.atomic import ExistsError
+from ggcp_schema.files.key_values import KeyValue
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.files.tensor_entries import TensorEntry, Zeros, stored
 from ggcp_schema.formats.gguf.file import open_gguf
-from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.gguf.writer import Gguf
 from ggcp_schema.schema.gguf import GGUF
 from tests.writing import Entry, write_gguf

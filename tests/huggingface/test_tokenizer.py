@@ -16,7 +16,7 @@ from sentencepiece import SentencePieceProcessor
 from tokenizers import Tokenizer
 
 from ggcp_schema import UsageError, export_model
-from ggcp_schema.gguf.entries import KeyValue
+from ggcp_schema.files.key_values import KeyValue
 from ggcp_schema.huggingface.config import json_bytes
 from ggcp_schema.huggingface.sentencepiece_writer import sentencepiece_model
 from ggcp_schema.huggingface.tokenizer import (

@@ -15,6 +15,7 @@ import numpy as np
 from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType, GGUFWriter
 
 from ggcp_schema import open_file
+from ggcp_schema.files.key_values import KeyValue
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor_entries import Computed, TensorEntry
 from ggcp_schema.formats.file import File
@@ -22,7 +23,6 @@ from ggcp_schema.formats.gguf.file import open_gguf
 from ggcp_schema.formats.lora import FORMATS
 from ggcp_schema.formats.lora.files import GgclFile, GglaFile, adapter_in_gguf
 from ggcp_schema.formats.parsing import open_source
-from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.llama.adapter import Adapter, Base
 from ggcp_schema.mapping.adapter import adapter_keys, adapter_tensors, changed_norms
 from ggcp_schema.mapping.lora import base_of

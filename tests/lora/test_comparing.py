@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from ggcp_schema import UsageError, convert, export_adapter, open_file
+from ggcp_schema.files.key_values import KeyValue
 from ggcp_schema.formats.gguf.file import open_gguf
-from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.mapping.adapter import adapter_keys, adapter_tensors
 from ggcp_schema.mapping.verify import Verification
 from ggcp_schema.mapping.verify_adapter import verify_adapter

@@ -12,7 +12,7 @@ import pytest
 from gguf import GGUFReader
 
 from ggcp_schema import File, convert, export_model, open_file
-from ggcp_schema.gguf.entries import KeyValue
+from ggcp_schema.files.key_values import KeyValue
 from ggcp_schema.mapping.convert import plan_resume
 from ggcp_schema.mapping.export import ModelOptions, plan_model
 from tests.builder import build_checkpoint

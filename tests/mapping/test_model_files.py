@@ -11,8 +11,8 @@ import pytest
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFReader
 
 from ggcp_schema import UsageError, export_model
+from ggcp_schema.files.key_values import KeyValue
 from ggcp_schema.files.tensor_entries import TensorEntry, Zeros
-from ggcp_schema.gguf.entries import KeyValue
 from tests.builder import build_ggml
 from tests.helpers import FIXTURES
 from tests.mapping import llama

@@ -15,9 +15,9 @@ import pytest
 
 from ggcp_schema import convert, export_model, open_checkpoint
 from ggcp_schema.errors import MalformedError
+from ggcp_schema.files.key_values import KeyValue
 from ggcp_schema.files.tensor_entries import TensorEntry, Zeros
 from ggcp_schema.formats.gguf.file import open_gguf
-from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.llama.names import tensor_name
 from ggcp_schema.mapping.convert import plan_resume
 from ggcp_schema.mapping.verify import Verification, verify

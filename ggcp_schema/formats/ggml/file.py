@@ -18,13 +18,13 @@ from ggcp_schema.files.identify import (
     is_of_another_program,
     names_another_program,
 )
+from ggcp_schema.files.key_values import KeyValue
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import File, Format, Recovered
 from ggcp_schema.formats.ggcp.records import Hparams, record_of
 from ggcp_schema.formats.rules import Problem, Refusal, Rules, broken_rows, odd_findings, odd_padding, repeated
 from ggcp_schema.formats.tensor_records import tensor_of_record
-from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.llama import names
 from ggcp_schema.llama.keys import HPARAMS
 from ggcp_schema.schema.ggml import GGML_TYPES, GGML_TYPES_UNTIL_V2, TYPES_OF_GGUF, UNQUANTIZED, GgmlType

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from construct import Container
 
 from ggcp_schema.constructs import Field, FieldError, Steps, counted, each
+from ggcp_schema.files.key_values import ALIGNMENT, KeyValue
 from ggcp_schema.files.tensor import Tensor, same_shape
 from ggcp_schema.formats.file import File, Format, Recovered
 from ggcp_schema.formats.parsing import open_path
 from ggcp_schema.formats.paths import parse_path
 from ggcp_schema.formats.rules import Finding
 from ggcp_schema.formats.trailing import trailing_bytes
-from ggcp_schema.gguf.entries import ALIGNMENT, KeyValue
 from ggcp_schema.llama import names
 from ggcp_schema.llama.keys import paths_by_key
 from ggcp_schema.llama.names import OPTIMIZER_TYPE, STATE, field_path, tensor_name

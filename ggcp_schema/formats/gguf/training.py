@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ggcp_schema.errors import UsageError
+from ggcp_schema.files.key_values import is_copied
 from ggcp_schema.formats.file import CHECKPOINT_NEEDED
 from ggcp_schema.formats.gguf.contents import check_not_split
 from ggcp_schema.formats.gguf.keys import Keys
-from ggcp_schema.gguf.entries import is_copied
 from ggcp_schema.llama import names
 from ggcp_schema.llama.adapter import needs_base
 from ggcp_schema.llama.context import context_of

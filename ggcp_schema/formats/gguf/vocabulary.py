@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ggcp_schema.errors import UsageError
+from ggcp_schema.files.key_values import KeyValue
 from ggcp_schema.formats.file import ACCEPTED
 from ggcp_schema.formats.vocabularies import check_damage, items_of
-from ggcp_schema.gguf.entries import KeyValue
 from ggcp_schema.llama import names
 from ggcp_schema.llama.vocabulary import NO_SCORES, NO_TYPES, Vocabulary, damaged, is_id, key_type, shown
 

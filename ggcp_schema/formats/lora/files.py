@@ -13,7 +13,7 @@ from construct import Container
 from ggcp_schema.constructs import FieldError, Steps, counted
 from ggcp_schema.errors import GgcpError, PathError, UsageError
 from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.formats.file import File, Recovered
+from ggcp_schema.formats.file import Converted, File, Recovered
 from ggcp_schema.formats.ggcp.checkpoint import tensors_in
 from ggcp_schema.formats.ggcp.extent import n_layer_of, state_tensors
 from ggcp_schema.formats.ggcp.recovery import doubt, is_proven, recover
@@ -30,7 +30,6 @@ from ggcp_schema.llama.keys import paths_by_key
 if TYPE_CHECKING:
     from ggcp_schema.files.source import Source
     from ggcp_schema.formats.parsing import Parse
-    from ggcp_schema.gguf.writer import Gguf
     from ggcp_schema.llama.model import Model
     from ggcp_schema.llama.training import Training
 
@@ -212,7 +211,7 @@ class GgclFile(LoraFile):
             self.path, {path: checked_pair(self.path, path, parts[f"{path}_a"], parts[f"{path}_b"]) for path in paths}
         )
 
-    def converted(self) -> Gguf:
+    def converted(self) -> Converted:
         from ggcp_schema.formats.lora.resume import resume_content
 
         return resume_content(self)

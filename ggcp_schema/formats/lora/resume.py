@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ggcp_schema.errors import UnfitError, UsageError
+from ggcp_schema.files.key_values import KeyValue
 from ggcp_schema.files.tensor_entries import stored
+from ggcp_schema.formats.file import Converted
 from ggcp_schema.formats.lora.files import FINETUNE_LORA, STATE, GgclFile
-from ggcp_schema.gguf.entries import KeyValue
-from ggcp_schema.gguf.writer import Gguf
 from ggcp_schema.llama import names
 from ggcp_schema.llama.eras import DEFAULT_RMS_EPS
 from ggcp_schema.llama.keys import COUNTS, OPTIMIZER
@@ -27,7 +27,7 @@ RANKS = tuple(
 )
 
 
-def resume_content(ggcl: GgclFile) -> Gguf:
+def resume_content(ggcl: GgclFile) -> Converted:
     """Return the keys and tensors of the checkpoint. Raises the damage of a damaged file.
 
     Raises `UnfitError` if a count is out of range for its GGUF type, `UsageError` if the model has no layers.
@@ -63,7 +63,7 @@ def resume_content(ggcl: GgclFile) -> Gguf:
         for path, tensor in ggcl.tensors.items()
         if path.startswith(STATE) and not tensor.is_null
     )
-    return Gguf(keys, [*pairs, *state])
+    return Converted(keys, [*pairs, *state])
 
 
 def _keys(ggcl: GgclFile, table: tuple[tuple[str, str, str], ...]) -> Iterator[KeyValue]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ggcp_schema.constructs import NaN
 from ggcp_schema.errors import UnfitError
-from ggcp_schema.gguf.entries import KeyValue
+from ggcp_schema.files.key_values import KeyValue
 
 LIMITS = {
     "UINT8": "B",
