@@ -18,11 +18,11 @@ from ggcp_schema.files.key_values import KeyValue
 from ggcp_schema.files.values import LISTS, first_different
 from ggcp_schema.formats import open_file
 from ggcp_schema.inspect import paths
-from ggcp_schema.inspect.diff import MAX_ROWS, Comparison, FieldRow, TensorRow, Verdict, compare, shared_bytes
+from ggcp_schema.inspect.diff import MAX_ROWS, Comparison, FieldRow, TensorRow, compare, shared_bytes
 from ggcp_schema.inspect.matching import Label, Omission, Operand
 from ggcp_schema.inspect.text import count_text, escape, json_value_of, line_text, shape_text, shorten
 from ggcp_schema.inspect.training_change import Change, change_lines
-from ggcp_schema.inspect.words import VERDICTS
+from ggcp_schema.inspect.words import VERDICTS, Verdict
 
 HEAD = ("field or tensor", "verdict", "A", "B", "differing", "largest", "RMS")
 NUMBERS = HEAD[4:]

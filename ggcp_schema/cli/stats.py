@@ -17,10 +17,10 @@ from ggcp_schema.errors import UsageError
 from ggcp_schema.formats import open_file
 from ggcp_schema.inspect.health import Examination, examine
 from ggcp_schema.inspect.soundness import bytes_read
-from ggcp_schema.inspect.stats import Flag, Measured, Stats, flags, measure, measure_state, optimizer_facts
+from ggcp_schema.inspect.stats import Measured, Stats, flags, measure, measure_state, optimizer_facts
 from ggcp_schema.inspect.tensors import moments_of, select
 from ggcp_schema.inspect.text import count_text, escape
-from ggcp_schema.inspect.words import FLAGS
+from ggcp_schema.inspect.words import FLAGS, Flag
 
 NUMBERS = ("min", "max", "mean", "std", "RMS", "zeros", "NaN", "Inf")
 HEAD = ("tensor", *NUMBERS, "histogram", "flags")

@@ -16,7 +16,6 @@ from ggcp_schema.cli.table import print_table
 from ggcp_schema.formats import open_file
 from ggcp_schema.inspect.tensors import Listed, listed, moments, moments_of, select
 from ggcp_schema.inspect.text import shape_text
-from ggcp_schema.inspect.words import role_text
 from ggcp_schema.llama.parameters import ORDERS, known_order
 
 OTHER_NAME = {True: "GGUF name", False: "ggcp path"}  # of files that name tensors by paths, and of others
@@ -98,5 +97,5 @@ def _cells(item: Listed) -> tuple[str, ...]:
         tensor.type,
         f"{tensor.offset:,}",
         f"{tensor.nbytes:,}",
-        role_text(item),
+        item.description,
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -21,11 +21,11 @@ from ggcp_schema.files.values import same_value
 from ggcp_schema.formats.file import File
 from ggcp_schema.inspect.matching import Floats, Omissions, Operand, Side, sides
 from ggcp_schema.inspect.training_change import Change, change_between
+from ggcp_schema.inspect.words import Verdict
 from ggcp_schema.llama.names import STATE
 
 Progress = Callable[[int], None]
 
-Verdict = Literal["equal", "different", "only-a", "only-b"]
 MAX_ROWS = 10_000  # that a comparison keeps
 BITS = {size: np.dtype(f"u{size}") for size in (1, 2, 4, 8)}
 BLOCK = 1 << 16  # elements compared at a time, which stay in a core's L2 cache

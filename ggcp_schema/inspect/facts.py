@@ -12,6 +12,7 @@ from ggcp_schema.formats.file import File
 from ggcp_schema.formats.rules import Finding
 from ggcp_schema.formats.state import state_of, study_of
 from ggcp_schema.inspect.damage import Condition
+from ggcp_schema.inspect.words import NffSource
 from ggcp_schema.llama import names
 from ggcp_schema.llama.adapter import Adapter
 from ggcp_schema.llama.context import Context, context_of
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from ggcp_schema.llama.model import Model
 
 State = Literal["whole", "damaged", "unsound"]
-NffSource = Literal["shape", "n-mult", "stored"]
 """Where n_ff is from: the shape of w1; n_embd and n_mult, for w1 is missing; or the file states it."""
 
 

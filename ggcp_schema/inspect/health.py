@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,10 +21,9 @@ from ggcp_schema.inspect.soundness import soundness
 from ggcp_schema.inspect.stats import Sums, sums
 from ggcp_schema.inspect.tensors import listing, moments
 from ggcp_schema.inspect.text import count_text
-from ggcp_schema.inspect.words import HEALTH
+from ggcp_schema.inspect.words import HEALTH, Healthy
 from ggcp_schema.llama.state import Unsound
 
-Verdict = Literal["healthy", "not-finite", "unsound", "not-measured"]
 PIECE = 1 << 18  # elements read at a time
 EMBEDDINGS = "tok_embeddings"  # its rows are those of tokens
 
@@ -125,7 +123,7 @@ class Examination:
         return not (self.nan or self.inf or self.unsound)
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> Healthy:
         """The result as a code."""
         if not self.is_sound:
             return "not-finite" if self.nan or self.inf else "unsound"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, final
+from typing import NamedTuple, final
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from ggcp_schema.formats.file import File
 from ggcp_schema.formats.state import adam_of, iterations_of
 from ggcp_schema.inspect.soundness import look_once
 from ggcp_schema.inspect.tensors import Listed
+from ggcp_schema.inspect.words import Flag
 from ggcp_schema.llama.adam import largest_ratio
 from ggcp_schema.llama.state import Unsound
 
@@ -198,18 +199,6 @@ def finish(total: Sums, sample: Floats | None = None) -> Stats:
 
 
 # Flags -----------------------------------------------------------------------------------------------------
-
-Flag = Literal[
-    "nan",
-    "inf",
-    "huge",
-    "all-zero",
-    "constant",
-    "negative-loss",
-    "negative-v",
-    "m-without-v",
-    "v-too-small",
-]
 
 
 @json_keys(

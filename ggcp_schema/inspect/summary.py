@@ -10,7 +10,7 @@ from ggcp_schema.inspect.commands import next_commands
 from ggcp_schema.inspect.damage import condition_of
 from ggcp_schema.inspect.facts import Summary, facts
 from ggcp_schema.inspect.text import count_text, size_text
-from ggcp_schema.inspect.words import n_ff_text, optimizer_text
+from ggcp_schema.inspect.words import N_FF_SOURCES, optimizer_text
 from ggcp_schema.llama.order import OrderDecision
 from ggcp_schema.llama.parameters import ORDERS
 from ggcp_schema.llama.writers import epsilon_text, join_words
@@ -108,7 +108,7 @@ def _model_lines(summary: Summary) -> Iterator[tuple[str, str]]:
     if summary.hparams:
         yield "model", ", ".join(f"{name} {value}" for name, value in summary.hparams.items() if value is not None)
     if summary.n_ff is not None:
-        yield "n_ff", n_ff_text(summary)
+        yield "n_ff", _n_ff_text(summary)
     if summary.n_params is not None:
         yield "parameters", f"{summary.n_params:,}"
     types = summary.tensor_types or {}
@@ -130,3 +130,13 @@ def _epsilon_text(summary: Summary) -> str:
     eps = era.rms_eps
     others = join_words(map(epsilon_text, era.rms_eps_alternatives))
     return f"{epsilon_text(eps)}: {era.rms_eps_reason}" + (f"; use --rms-eps for {others}" if others else "")
+
+
+def _n_ff_text(summary: Summary) -> str:
+    """Return n_ff, where it is from, and whether n_mult gives the same."""
+    n_ff, other = summary.n_ff, summary.n_ff_by_n_mult
+    text = f"{n_ff} ({N_FF_SOURCES[summary.n_ff_source or 'stored']}"
+    if other is None or summary.n_ff_source != "shape":
+        return f"{text})"
+    n_mult = (summary.hparams or {}).get("n_mult")
+    return f"{text}, {'as n_mult gives' if other == n_ff else f'where n_mult {n_mult} would give {other}'})"

@@ -16,7 +16,6 @@ from ggcp_schema.files.tensor import ELEMENT_SIZES, Tensor
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.paths import elements_at
 from ggcp_schema.inspect.text import value_text
-from ggcp_schema.inspect.words import role_text
 from ggcp_schema.llama import names
 from ggcp_schema.llama.names import STATE
 from ggcp_schema.llama.order import OrderDecision
@@ -76,8 +75,15 @@ class Listed(NamedTuple):
 
     @property
     def description(self) -> str:
-        """What it is, in words."""
-        return role_text(self)
+        """What it is: `model`, or `adam first moments (m)`, with the schema's note on the field."""
+        if self.role == "model":
+            return "model"
+        from ggcp_schema.schema.optimizer import ADAM_STATE_V0, LBFGS_STATE
+
+        state = ADAM_STATE_V0 if self.role == "adam" else LBFGS_STATE  # v0 has all fields that other layouts have
+        note = next(field.docs for field in state.subcons if field.name == self.moment)
+        order = f", order {self.order}" if self.order else ""
+        return f"{self.role} {note} ({self.moment}){'' if self.gguf_name else ', not converted'}{order}"
 
 
 # Listing ---------------------------------------------------------------------------------------------------

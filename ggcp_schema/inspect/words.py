@@ -1,4 +1,4 @@
-"""English for codes: what the command line and the browser show where JSON and the code have a word that never changes.
+"""Codes, the words of JSON that never change, and the English that the command line and the browser show for them.
 
 Codes of texts that depend on numbers too (the rules of `Unsound`, the orders, the losses) have them beside them.
 """
@@ -6,15 +6,14 @@ Codes of texts that depend on numbers too (the rules of `Unsound`, the orders, t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
-if TYPE_CHECKING:
-    from ggcp_schema.inspect.diff import Verdict
-    from ggcp_schema.inspect.facts import NffSource, Summary
-    from ggcp_schema.inspect.health import Verdict as Healthy
-    from ggcp_schema.inspect.stats import Flag
-    from ggcp_schema.inspect.tensors import Listed
-
+Verdict = Literal["equal", "different", "only-a", "only-b"]
+Healthy = Literal["healthy", "not-finite", "unsound", "not-measured"]
+NffSource = Literal["shape", "n-mult", "stored"]
+Flag = Literal[
+    "nan", "inf", "huge", "all-zero", "constant", "negative-loss", "negative-v", "m-without-v", "v-too-small"
+]
 VERDICTS: Mapping[Verdict, str] = {
     "equal": "equal",
     "different": "different",
@@ -63,25 +62,3 @@ WITH_TEXT: Mapping[str, Any] = {"flags": list[str], "n_ff_source": str | None, "
 def optimizer_text(kind: str) -> str:
     """Return the name of an optimizer; a GGUF file may name another one."""
     return OPTIMIZERS.get(kind, kind)
-
-
-def role_text(item: Listed) -> str:
-    """Return what a tensor is: `model`, or `adam first moments (m)`, with the schema's note on the field."""
-    if item.role == "model":
-        return "model"
-    from ggcp_schema.schema.optimizer import ADAM_STATE_V0, LBFGS_STATE
-
-    state = ADAM_STATE_V0 if item.role == "adam" else LBFGS_STATE  # v0 has all fields that other layouts have
-    note = next(field.docs for field in state.subcons if field.name == item.moment)
-    order = f", order {item.order}" if item.order else ""
-    return f"{item.role} {note} ({item.moment}){'' if item.gguf_name else ', not converted'}{order}"
-
-
-def n_ff_text(summary: Summary) -> str:
-    """Return n_ff, where it is from, and whether n_mult gives the same."""
-    n_ff, other = summary.n_ff, summary.n_ff_by_n_mult
-    text = f"{n_ff} ({N_FF_SOURCES[summary.n_ff_source or 'stored']}"
-    if other is None or summary.n_ff_source != "shape":
-        return f"{text})"
-    n_mult = (summary.hparams or {}).get("n_mult")
-    return f"{text}, {'as n_mult gives' if other == n_ff else f'where n_mult {n_mult} would give {other}'})"

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from ggcp_schema import MalformedError, PathError, UsageError, open_checkpoint, open_file
 from ggcp_schema.inspect.tensors import listing, matches, moments, moments_of, select
-from ggcp_schema.inspect.words import role_text
 from tests.builder import build_checkpoint
 from tests.helpers import FIXTURES, TRUNCATED
 from tests.samples import GGML_KINDS, sample
@@ -147,7 +146,7 @@ def test_moments_have_the_names_of_both_formats(pattern):
         (item,) = select(file, pattern)
         assert item.path == "optimizer.state.m[layers[1].wq]"
         assert item.gguf_name == "optimizer.adam.first_moments[blk.1.attn_q.weight]"
-        assert role_text(item) == "adam first moments (m), order A"
+        assert item.description == "adam first moments (m), order A"
 
 
 def test_moments_of_a_record():
