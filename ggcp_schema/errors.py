@@ -19,7 +19,9 @@ def shell_word(path: str) -> str:
 def quoted(text: str) -> str:
     """Return an argument as a word for a shell, also if it is not printable."""
     if text.isprintable():
-        return shlex.quote(text)
+        word = shlex.quote(text)
+        means_more = word == text and ("," in text or text[0] in "=@")  # in PowerShell, and = in zsh
+        return f"'{text}'" if means_more else word
     escaped = "".join(
         chr(byte) if 0x20 <= byte < 0x7F and byte not in b"'\\" else f"\\x{byte:02x}"
         for byte in text.encode("utf-8", "surrogateescape")

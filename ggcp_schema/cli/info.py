@@ -26,7 +26,7 @@ from ggcp_schema.cli.output import (
 from ggcp_schema.cli.table import print_table
 from ggcp_schema.errors import GgcpError, UsageError
 from ggcp_schema.formats import open_file
-from ggcp_schema.inspect.brief import NOTE, brief_lines, state_text
+from ggcp_schema.inspect.brief import brief_lines, state_text
 from ggcp_schema.inspect.facts import Summary
 from ggcp_schema.inspect.summary import summarize, summary_lines
 from ggcp_schema.inspect.text import escape
@@ -87,9 +87,7 @@ def _one(path: Path, *, verbose: bool, width: int | None) -> int:
     label_width = max(len(label) for label, _ in lines) + 1
     for label, text in lines:
         # A command is copied as a whole.
-        _print_line(
-            label.ljust(label_width), text, None if text.split(NOTE)[0] in summary.next else output_width(width)
-        )
+        _print_line(label.ljust(label_width), text, None if text in summary.next else output_width(width))
     if summary.damage is None:
         return int(bool(summary.unsound))
     # If the hint is a command: what to do is among the lines.

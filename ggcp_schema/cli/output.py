@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -136,16 +136,6 @@ def wrapped(text: str, width: int | None, indent: str = "") -> list[str]:
         else:
             lines[-1] += space + word
     return lines
-
-
-def command_lines(words: Iterable[str], width: int) -> list[str]:
-    """Return words for a shell in lines of about that many columns, which end in a backslash but for the last."""
-    lines = [""]
-    for word in words:
-        if lines[-1] and word.startswith("-") and len(lines[-1]) + len(word) > width // 2:
-            lines.append(HANGING)
-        lines[-1] += f" {word}" if lines[-1].strip() else word
-    return [*(f"{line} \\" for line in lines[:-1]), lines[-1]]
 
 
 def print_json(value: Any) -> None:

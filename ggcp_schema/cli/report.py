@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from ggcp_schema.cli.mistakes import check_name
-from ggcp_schema.cli.output import command_lines, echo, output_width, progress
+from ggcp_schema.cli.output import echo, output_width, progress, write
 from ggcp_schema.files.key_values import KeyValue
 from ggcp_schema.files.output import WHOLE, WriteOptions
 from ggcp_schema.files.tensor_entries import TensorEntry
@@ -19,7 +19,8 @@ from ggcp_schema.inspect.text import cells, count_text, escape, shape_text, size
 from ggcp_schema.llama.facts import Fact
 from ggcp_schema.llama.training import Study
 from ggcp_schema.llama.writers import grouped
-from ggcp_schema.mapping.plan import Plan, Written, check, write
+from ggcp_schema.mapping.plan import Plan, Written, check
+from ggcp_schema.mapping.plan import write as write_plan
 
 Kind = Literal["resume", "model", "hf", "adapter", "peft"]
 KINDS: dict[str, Kind] = {"resume": "resume", "gguf": "model", "hf": "hf", "adapter": "adapter", "peft": "peft"}
@@ -41,7 +42,7 @@ def carry_out(
         return None
     total, then = (2 * plan.nbytes, "Comparing") if options.verify else (plan.nbytes, "")
     with progress(total, what, then, quiet=quiet) as advance:
-        return write(plan, output, options._replace(progress=advance))
+        return write_plan(plan, output, options._replace(progress=advance))
 
 
 def echo_plan(plan: Plan) -> None:
@@ -111,14 +112,12 @@ def echo_written(written: Written, output: Path, *, verified: bool) -> None:
         size = sum(content.nbytes for content in parts.values())
         echo(f"wrote {name_text(Path(place))}: {size_text(size)}{compared}")
     for command in written.next:
-        words, width = command.for_shell(output), output_width()
-        line = " ".join(words)
+        line, width = " ".join(command.for_shell(output)), output_width()
         if width is None or cells(line) + len(command.purpose) + 2 <= width:
             echo(f"{command.purpose}: {line}")
-        else:
+        else:  # on a line of its own, which is not wrapped: no mark for a line that goes on is that of every shell
             echo(f"{command.purpose}:")
-            for part in command_lines(words, width):
-                echo(part)
+            write(f"{line}\n")
 
 
 def echo_outcome(plan: Plan, output: Path, written: Written | None, *, verified: bool) -> None:

@@ -26,7 +26,7 @@ def model_config(
     `rope_theta`, `rope_scaling` and `torch_dtype`. Both versions read their own key when all are there.
     """
     theta = shortest(model.rotation[1])  # to which a partial rotation is converted as for GGUF
-    factor = _rope_factor(model)
+    factor = rope_factor(model)
     linear = {"rope_type": "linear", "factor": shortest(factor)}
     is_scaled = factor != 1
     return {
@@ -58,7 +58,7 @@ def model_config(
     }
 
 
-def _rope_factor(model: Model) -> float:
+def rope_factor(model: Model) -> float:
     """Return what positions are divided by. Raises `UsageError` if they are scaled in another way."""
     kept = {entry.key: entry.value for entry in model.kept}
     kind = kept.get(names.ROPE_SCALING_TYPE, "linear")

@@ -25,6 +25,7 @@ from ggcp_schema.formats.sentencepiece.model import (
     TYPE,
     VARINT,
 )
+from ggcp_schema.llama import names
 from ggcp_schema.llama.vocabulary import ANOTHER, BYTE, NORMAL, UNDEFINED, UNKNOWN, Token, Vocabulary
 
 VOCAB_SIZE, BYTE_FALLBACK = 4, 35  # fields of the trainer_spec, as the next two
@@ -65,7 +66,14 @@ def sentencepiece_model(vocabulary: Vocabulary) -> bytes:
 
 
 def checked_types(vocabulary: Vocabulary) -> Counter[int]:
-    """Return how many tokens there are of each type. Raises `UsageError` if no sentencepiece model has so many."""
+    """Return how many tokens there are of each type.
+
+    Raises `UsageError` if llama.cpp does not tokenize with it as sentencepiece does, or no model of that has so many.
+    """
+    kind = vocabulary.values[names.TOKENIZER_MODEL]
+    if kind != "llama":
+        found = f"{vocabulary.path}: its tokenizer is {kind}, which no tokenizer.model can express"
+        raise UsageError(found, "Export to GGUF instead.")
     counts = Counter(token.type for token in vocabulary.tokens)
     if counts[BYTE] not in (0, N_BYTES):
         found = f"{counts[BYTE]} tokens of the type byte, but a sentencepiece model has all {N_BYTES} or none"

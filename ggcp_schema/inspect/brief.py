@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from ggcp_schema.constructs import short_size
+from ggcp_schema.inspect.commands import PYTORCH
 from ggcp_schema.inspect.facts import Summary
 from ggcp_schema.inspect.text import cells, count_text, shorten
 from ggcp_schema.inspect.words import optimizer_text
@@ -15,9 +16,7 @@ from ggcp_schema.llama.writers import epsilon_text, join_words, times_text
 
 LINES, COLUMNS = 10, 80
 TYPES = 3  # element types that are named where there are more than one more
-SHOWN = ("run", "train on", "rescue", "measure", "look")  # the purposes of commands; of each the first one
-PYTORCH = "PyTorch"  # the label of the command for it, which is shown if there is room
-NOTE = "  # "  # begins a comment in most shells; zsh by default hands it to the command, which then refuses it
+SHOWN = ("run", "train on", PYTORCH, "rescue", "measure", "look")  # the purposes of commands; of each the first one
 LONGEST = COLUMNS + COLUMNS // 2  # of a command that is shown
 
 
@@ -28,15 +27,18 @@ def brief_lines(summary: Summary, how: str = "-v examines them") -> list[tuple[s
     """
     lines = [*_facts(summary, how)]
     commands = dict(reversed(summary.advice))
-    in_pytorch = [(PYTORCH, command) for label, command in summary.advice if label == f"in {PYTORCH}"]
-    last = [(label, _shown(commands[label])) for label in SHOWN if label in commands]
+    last = {label: _shown(commands[label]) for label in SHOWN if label in commands}
     details = [("written", f"by {text}") if label == "written by" else (label, text) for label, text in summary.details]
     more = [*_written(summary)], details
-    width = COLUMNS - 1 - max(len(label) for label, _ in (*lines, *last, *in_pytorch, *more[0], *more[1]))
+    width = COLUMNS - 1 - max(len(label) for label in dict((*lines, *last.items(), *more[0], *more[1])))
     first = ("file", f"{summary.file}: {summary.short}, {short_size(summary.size)}")
     wide = width + width // 2  # in two lines, whose words do not fill the first
     state = (lines[0][0], shorten(lines[0][1], wide))
-    room = LINES - len(lines) + 1 - sum(_n_rows(text, width) for _, text in (first, state, *last))
+    room = LINES - len(lines) + 1 - sum(_n_rows(text, width) for _, text in (first, state, *last.items()))
+    for label, text in (("measure", ""), (PYTORCH, _by(*commands.get(PYTORCH, "").split()[1:4])), (PYTORCH, "")):
+        if room < 0 and label in last:
+            room += _n_rows(last[label], width) - _n_rows(text, width)
+            last[label] = text
     lines[1:1], room = more[0][: max(0, room)], room - len(more[0])
     lines = [(label, shorten(text, width)) for label, text in lines[1:]]
     details = more[1][: max(0, room)]
@@ -45,15 +47,7 @@ def brief_lines(summary: Summary, how: str = "-v examines them") -> list[tuple[s
         is_wide = cells(text) > width and room > 0
         room -= is_wide
         lines.append((label, shorten(text, wide if is_wide else width)))
-    if in_pytorch and _n_rows(in_pytorch[0][1], width) <= room:
-        last[-1:-1] = in_pytorch
-    elif in_pytorch:  # beside the command that goes on training, or else runs
-        place = [label for label, _ in last].index("train on" if "train on" in commands else "run")
-        label, command = last[place]
-        noted = f"{command}{NOTE}{PYTORCH}: {' '.join(in_pytorch[0][1].split()[1:4])}"
-        if _n_rows(noted, width) - _n_rows(command, width) <= max(0, room):
-            last[place] = (label, noted)
-    return [first, state, *lines, *last]
+    return [first, state, *lines, *((label, text) for label, text in last.items() if text)]
 
 
 def _n_rows(text: str, width: int) -> int:
@@ -64,8 +58,12 @@ def _n_rows(text: str, width: int) -> int:
 def _shown(command: str) -> str:
     """Return a command, or of a very long one of a trainer its name."""
     program, *_ = command.partition(" ")
-    is_shown = program == "ggcp-schema" or cells(command) <= LONGEST
-    return command if is_shown else f"{program} with the options that -v shows"
+    return command if program == "ggcp-schema" or cells(command) <= LONGEST else _by(program)
+
+
+def _by(*words: str) -> str:
+    """Return what stands for a command that has no room, in words that nobody takes for one."""
+    return f"by {' '.join(words)}: -v shows the command"
 
 
 def in_short(summary: Summary) -> list[str]:
@@ -130,7 +128,7 @@ def _model(summary: Summary) -> Iterator[str]:
     n_tokens = summary.n_tokens or hparams.get("n_vocab")
     if n_tokens:
         yield count_text(n_tokens, "token")
-    types = summary.tensor_types or {}
+    types = {} if summary.adapter else summary.tensor_types or {}  # an adapter's are those of its pairs
     if set(types) - {"F32"}:
         names = sorted(types, key=lambda name: -types[name])
         kept = names[: TYPES if len(names) > TYPES + 1 else None]

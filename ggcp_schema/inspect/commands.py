@@ -22,6 +22,7 @@ OUTPUTS = {
     "peft": "-peft",
 }
 """What the names of outputs end in, by what is made."""
+PYTORCH = "PyTorch"  # the label of the command that makes something for it
 STRIPPED = {".ggcp", ".bin", ".gguf", ".ggjt", ".ggla", ".ggcl"}  # suffixes that the name of an output does not keep
 
 
@@ -52,22 +53,28 @@ def _uses(summary: Summary, path: str) -> Iterator[Line]:
     elif summary.adapter is not None and summary.adapter.pairs:
         yield Line("run", _export_adapter(summary))
         yield from _train_on(summary, path)
-        yield Line("in PyTorch", f"ggcp-schema export --to peft {path} --base BASE.gguf")
+        yield Line(PYTORCH, f"ggcp-schema export --to peft {path} --base BASE.gguf")
     elif summary.runs:
         yield Line("run", f"llama-completion -m {path} -p 'Once upon a time'")
+        yield from _in_pytorch(summary)
         yield Line("measure", f"ggcp-schema stats {path}")
     elif summary.era is not None or summary.has_model:
         if summary.has_model:
             yield Line("run", _export(summary))
         yield from _train_on(summary, path)
-        if summary.has_model and summary.makes_folder:
-            yield Line("in PyTorch", _export(summary, " --to hf"))
+        if summary.has_model:
+            yield from _in_pytorch(summary)
     elif summary.n_tokens and not summary.n_params:
         yield Line("run", f"ggcp-schema export CHECKPOINT --vocab {path}")
     elif summary.tensor_types:
         if summary.is_lora:
             yield Line("run", f"llama-completion -m BASE.gguf --lora {path} -p 'Once upon a time'")
         yield Line("measure", f"ggcp-schema stats {path}")
+
+
+def _in_pytorch(summary: Summary) -> Iterator[Line]:
+    if summary.makes_folder:
+        yield Line(PYTORCH, _export(summary, " --to hf"))
 
 
 def _train_on(summary: Summary, path: str) -> Iterator[Line]:

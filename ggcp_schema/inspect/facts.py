@@ -91,7 +91,7 @@ class Summary(NamedTuple):
         adapter: the LoRA adapter that the file contains.
         is_lora: True for a GGUF adapter, which llama.cpp takes with a model.
         has_model: True if the file contains a whole model that can be exported.
-        makes_folder: False if its vocabulary is none that a folder can have.
+        makes_folder: True if a folder for transformers can have the model, and the vocabulary if the file contains one.
         runs: True if llama.cpp runs the file as it is.
         trains: True if `convert` takes the training; of a damaged file with a fresh optimizer.
         resume: the words of the command with which llama.cpp goes on from the file as it is; empty if it does not.
@@ -133,7 +133,7 @@ class Summary(NamedTuple):
     adapter: Adapter | None = None
     is_lora: bool = False
     has_model: bool = False
-    makes_folder: bool = True
+    makes_folder: bool = False
     runs: bool = False
     trains: bool = False
     resume: tuple[str, ...] = ()
@@ -231,7 +231,7 @@ def facts(file: File) -> Summary:
         scale=None if conclusions is None else conclusions.scale,
         is_lora=names.LORA_ALPHA in file.key_values,
         has_model=model is not None,
-        makes_folder=model is not None and (runs or _makes_folder(file, model)),
+        makes_folder=model is not None and _makes_folder(file, model),
         runs=runs,
         trains=bool(resume) or _trains(file, training, is_finetune=is_finetune),
         resume=resume,
@@ -270,13 +270,16 @@ def _trains(file: File, training: Training | None, *, is_finetune: bool) -> bool
 
 
 def _makes_folder(file: File, model: Model) -> bool:
-    """Return False if the vocabulary of the model is none that a folder can have."""
-    if not model.has_vocabulary:
-        return True
+    """Return False if a folder cannot have the weights, the positions or the vocabulary of the model."""
+    from ggcp_schema.huggingface.config import rope_factor
     from ggcp_schema.huggingface.sentencepiece_writer import checked_types
+    from ggcp_schema.huggingface.tensors import weight_tensors
 
     try:
-        checked_types(file.vocabulary())
+        weight_tensors(model.tensors, n_head=model.n_head, n_head_kv=model.n_head_kv)
+        rope_factor(model)
+        if model.has_vocabulary:
+            checked_types(file.vocabulary())
     except GgcpError:
         return False
     return True

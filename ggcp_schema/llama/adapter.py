@@ -263,7 +263,8 @@ def adapter_facts(adapter: Adapter) -> Iterator[Fact]:
     yield Fact("written by", adapter.writer or "unknown", why[adapter.writer])
     norms = f" and {counted(len(adapter.norms), 'norm')}" if adapter.norms else ""
     matrices = f"{len(adapter.matrices)} {'matrix' if len(adapter.matrices) == 1 else 'matrices'}"
-    yield Fact("pairs", f"A and B for {matrices}{norms}: {adapter.n_params:,} parameters")
+    a, b = map(_typed, "AB", zip(*adapter.pairs.values(), strict=True) if adapter.pairs else ((), ()))
+    yield Fact("pairs", f"{a} and {b} for {matrices}{norms}: {adapter.n_params:,} parameters")
     yield Fact("ranks", _ranks(adapter))
     stated = adapter.r is not None
     yield Fact("scale", f"{adapter.scale:g}", f"alpha {adapter.alpha} / r {adapter.r}" if stated else "of a checkpoint")
@@ -273,6 +274,12 @@ def adapter_facts(adapter: Adapter) -> Iterator[Fact]:
         yield Fact("norms", "trained", "llama.cpp ignores them in an adapter: the base needs them")
     if adapter.is_reordered:
         yield Fact("rows of wq, wk", "as PEFT trained them", "llama.cpp of 2023 used its own order")
+
+
+def _typed(letter: str, tensors: Iterable[Tensor]) -> str:
+    """Return the letter of A or B, and the types of these tensors if they are not all F32."""
+    types = sorted({tensor.type for tensor in tensors})
+    return letter if types in ([], ["F32"]) else f"{letter} ({', '.join(types)})"
 
 
 def _ranks(adapter: Adapter) -> str:

@@ -14,10 +14,9 @@ from ggcp_schema.formats.file import File
 from ggcp_schema.formats.state import state_of
 from ggcp_schema.huggingface.card import model_card
 from ggcp_schema.huggingface.config import generation_config, json_bytes, model_config
-from ggcp_schema.huggingface.sentencepiece_writer import sentencepiece_model
+from ggcp_schema.huggingface.sentencepiece_writer import checked_types, sentencepiece_model
 from ggcp_schema.huggingface.tensors import moment_tensors, weight_tensors
 from ggcp_schema.huggingface.tokenizer import inexpressible, tokenizer_config, tokenizer_json
-from ggcp_schema.llama import names
 from ggcp_schema.llama.eras import EraConclusion
 from ggcp_schema.llama.facts import Fact
 from ggcp_schema.llama.losses import stored_losses
@@ -78,7 +77,8 @@ def hf_parts(
 
     `tensors` are the weights; None takes those of the model. `facts` are told too; the card alone has `history`.
     """
-    vocabulary, dtype = expressible(chosen.vocabulary), options.dtype or "f32"
+    vocabulary, dtype = chosen.vocabulary, options.dtype or "f32"
+    checked_types(vocabulary)
     folder = Folder(chosen.model, vocabulary, chosen.context_length, chosen.epsilon.value, dtype)
     told = (*chosen.facts, *_changes(vocabulary, dtype), *facts)
     card = model_card(
@@ -129,17 +129,6 @@ class Folder:
     def tokenizer_model(self) -> Blob:
         """Return tokenizer.model. Raises `UsageError` if sentencepiece could not load it."""
         return Blob(sentencepiece_model(self.vocabulary))
-
-
-def expressible(vocabulary: Vocabulary) -> Vocabulary:
-    """Return the vocabulary. Raises `UsageError` if llama.cpp does not tokenize text with it as sentencepiece does."""
-    kind = vocabulary.values[names.TOKENIZER_MODEL]
-    if kind != "llama":
-        raise UsageError(
-            f"{vocabulary.path}: its tokenizer is {kind}, which no tokenizer.model can express",
-            "Export to GGUF instead.",
-        )
-    return vocabulary
 
 
 # The optimizer's state -------------------------------------------------------------------------------------

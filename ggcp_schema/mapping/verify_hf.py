@@ -20,6 +20,7 @@ from ggcp_schema.files.tensor_entries import Progress
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.state import study_of
 from ggcp_schema.huggingface.config import TORCH_DTYPES, json_bytes
+from ggcp_schema.huggingface.sentencepiece_writer import checked_types
 from ggcp_schema.llama.vocabulary import Vocabulary
 from ggcp_schema.mapping.hf import (
     CONFIG,
@@ -30,7 +31,6 @@ from ggcp_schema.mapping.hf import (
     TOKENIZER_MODEL,
     WEIGHTS,
     Folder,
-    expressible,
     moments_of,
 )
 from ggcp_schema.mapping.model import rescued
@@ -64,8 +64,9 @@ def verify_folder(
     place, config = Path(folder), read_json(Path(folder, CONFIG))
     model = file.model()
     vocabulary = vocabulary_of(file, model, vocab)
-    tokens = Vocabulary("", "", []) if vocabulary is None else expressible(vocabulary)
-    expected = Folder(model, tokens, *_stated(place / CONFIG, config))
+    if vocabulary is not None:
+        checked_types(vocabulary)
+    expected = Folder(model, vocabulary or Vocabulary("", "", []), *_stated(place / CONFIG, config))
     differences: list[Difference] = []
     n_values = 0
     for name, value in expected.json():

@@ -238,6 +238,7 @@ def test_quantized_weights_are_refused(tmp_path: Path, out: Path) -> None:
     write_model(tmp_path / "q.gguf", BASE, {name: quantized})
     message = f"tensor {name} is Q8_0, but a folder is made of weights in F32, F16, BF16\nPass the file that the model"
     assert_refused(run_cli("export", tmp_path / "q.gguf", out, "--to", "hf"), 2, message)
+    assert "--to hf" not in run_cli("info", "--json", tmp_path / "q.gguf", check=True).stdout
 
 
 def test_scaled_positions(tmp_path: Path, out: Path) -> None:
@@ -254,9 +255,11 @@ def test_scaled_positions(tmp_path: Path, out: Path) -> None:
         if expected is None:
             refused = run_cli("export", tmp_path / f"{kind}.gguf", out, "--to", "hf", "--force")
             assert_refused(refused, 2, "llama.rope.scaling.type is 'yarn'")
+            assert "--to hf" not in run_cli("info", "--json", tmp_path / f"{kind}.gguf", check=True).stdout
         else:
             export_model(tmp_path / f"{kind}.gguf", out, to="hf")
             assert read_json(out / "config.json")["rope_scaling"]["factor"] == expected
+            assert "--to hf" in run_cli("info", "--json", tmp_path / f"{kind}.gguf", check=True).stdout
 
 
 def test_another_tokenizer_is_refused(tmp_path: Path, out: Path) -> None:

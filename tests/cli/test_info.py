@@ -74,8 +74,27 @@ def test_every_fixture_fits_on_one_screen():
         text = run_cli("info", name, cwd=FIXTURES).stdout
         assert sum(max(1, -(-cells(line) // 80)) for line in text.splitlines()) <= 10, text
         assert run_cli("info", name, "--width", "200", cwd=FIXTURES).stdout == text
+        assert "#" not in text  # zsh would hand the rest of the line to the command
         screens.append(text)
     assert_golden("info/screens.txt", "\n".join(screens))
+
+
+@pytest.mark.parametrize(
+    ("source", "length", "shown"),
+    [
+        ("v0-adam.ggcp", 20, "ggcp-schema export --to hf {} --vocab VOCABULARY"),
+        ("v0-adam.ggcp", 24, "by export --to hf: -v shows the command"),
+        ("v0-adam.ggcp", 40, None),
+        ("lora/base.gguf", 70, "ggcp-schema export --to hf {}"),
+    ],
+)
+def test_a_long_name_does_not_take_the_screen(source, length, shown, tmp_path):
+    name = "x" * length + FIXTURES.joinpath(source).suffix
+    (tmp_path / name).write_bytes((FIXTURES / source).read_bytes())
+    text = run_cli("info", name, cwd=tmp_path, check=True).stdout
+    assert sum(-(-cells(line) // 80) for line in text.splitlines()) <= 10
+    lines = dict(line.split(maxsplit=1) for line in text.splitlines())
+    assert lines.get("PyTorch") == (shown and shown.format(name))
 
 
 @pytest.mark.parametrize("name", ["v0-adam.ggcp", "v1-adam-past5.ggcp", "v1-lbfgs.ggcp", "vocab.gguf"])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ggcp_schema.cli.output import COLOURED, command_lines, wrapped
+from ggcp_schema.cli.output import COLOURED, wrapped
 from ggcp_schema.errors import quoted
 from ggcp_schema.inspect.text import cells
 from tests.helpers import FIXTURES, run_cli, run_pty
@@ -26,9 +27,9 @@ def test_no_word_is_lost_or_broken(words: list[str], width: int) -> None:
 
 
 @given(st.lists(st.text("ab '\"$`\\\n\x1b\u202e日-", max_size=30), min_size=1, max_size=9))
-def test_a_shell_reads_a_command_over_several_lines(words: list[str]) -> None:
-    text = "\n".join(command_lines(map(quoted, words), 80))
-    assert text.replace("\n", "").isprintable()
+def test_a_shell_reads_a_command(words: list[str]) -> None:
+    text = " ".join(map(quoted, words))
+    assert text.isprintable()
     read = subprocess.run(["bash", "-c", f"printf '%s\\0' {text}"], capture_output=True, check=True).stdout
     assert read.decode() == "".join(f"{word}\0" for word in words)
 
@@ -41,6 +42,16 @@ def test_a_command_in_a_message_can_be_copied() -> None:
     assert command.strip() == "ggcp-schema export v0-adam.ggcp a-name-that-is-long.gguf --vocab vocab.gguf"
     assert said[-1] == "If vocab.gguf is the vocabulary:"
     assert run_cli(*words, cwd=FIXTURES).stderr.endswith(f"{said[-1]} {command.strip()}\n")
+
+
+def test_what_to_run_next_is_one_line_to_copy(tmp_path: Path) -> None:
+    """Shells differ in how a line goes on, and zsh hands what follows a # to the command."""
+    words = ("convert", FIXTURES / "v1-adam.ggcp", "new.gguf", "--no-sync")
+    in_pipe = run_cli(*words, cwd=tmp_path, check=True).stdout.splitlines()[-1]
+    screen = run_pty(*words, "--force", cwd=tmp_path, columns=60, env={"NO_COLOR": "1"})[1].splitlines()
+    assert " ".join(screen[-2:]) == in_pipe
+    assert screen[-1].startswith("llama-train-text-from-scratch ")
+    assert "#" not in screen[-1]
 
 
 def test_colours_as_they_are_wanted() -> None:

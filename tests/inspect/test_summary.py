@@ -362,17 +362,37 @@ def test_no_command_states_what_is_the_default():
         assert not re.search("--rms-eps|--context-length", " ".join(summary_of(path).next))
 
 
+@pytest.mark.parametrize("name", ["v0-adam.ggcp", "truth/jan24-D.gguf", "lora/base.ggjt", "lora/base.gguf"])
+def test_the_command_for_pytorch_runs(name, tmp_path):
+    (command,) = (text for text in summary_of(FIXTURES / name).next if " --to hf " in text)
+    words = {"VOCABULARY": str(FIXTURES / "vocab.gguf"), "N": "16"}
+    run_cli(*(words.get(word, word) for word in shlex.split(command)[1:]), "--dry-run", cwd=tmp_path, check=True)
+
+
 def test_a_model_is_run_by_llama_cpp_itself(tmp_path):
     export_model(ADAM, tmp_path / "model.gguf", vocab=FIXTURES / "vocab.gguf")
     assert summary_of(tmp_path / "model.gguf").next[0].startswith("llama-completion -m ")
 
 
 @pytest.mark.parametrize(
-    "name", ["plain.ggcp", "-dash.ggcp", "two words", "it's $HOME; `x`", "\x1b[31mred\n", "caf\udce9\x07'\\", "日本"]
+    "name",
+    [
+        "plain.ggcp",
+        "-dash.ggcp",
+        "two words",
+        "it's $HOME; `x`",
+        "\x1b[31mred\n",
+        "caf\udce9\x07'\\",
+        "日本",
+        "a,b",
+        "=x",
+        "@x",
+    ],
 )
 def test_a_word_for_the_shell_is_the_path(name):
     word = shell_word(name)
     assert word.isprintable()
+    assert word[0] == "'" or not {*name} & {*",=@"}  # which mean more in PowerShell or zsh
     echoed = subprocess.run(["bash", "-c", f"printf %s {word}"], capture_output=True, check=True).stdout
     assert echoed == (b"./" if name.startswith("-") else b"") + name.encode("utf-8", "surrogateescape")
     if "'" not in word:
