@@ -30,9 +30,9 @@ from ggcp_schema.inspect.brief import brief_lines, state_text
 from ggcp_schema.inspect.facts import Summary
 from ggcp_schema.inspect.summary import summarize, summary_lines
 from ggcp_schema.inspect.text import escape
-from ggcp_schema.inspect.words import optimizer_text
 from ggcp_schema.llama.losses import loss_text
 from ggcp_schema.llama.writers import epsilon_text
+from ggcp_schema.schema.inference import optimizer_text
 
 NUMBERS = ("iterations", "samples", "loss", "epsilon")
 DROPPED = ("samples", "optimizer", "kind")  # on a narrow terminal, in this order

@@ -9,10 +9,10 @@ from ggcp_schema.constructs import short_size
 from ggcp_schema.inspect.commands import PYTORCH
 from ggcp_schema.inspect.facts import Summary
 from ggcp_schema.inspect.text import cells, count_text, shorten
-from ggcp_schema.inspect.words import optimizer_text
 from ggcp_schema.llama.eras import MORE_LOST
 from ggcp_schema.llama.losses import Losses, loss_text
 from ggcp_schema.llama.writers import epsilon_text, join_words, times_text
+from ggcp_schema.schema.inference import optimizer_text
 
 LINES, COLUMNS = 10, 80
 TYPES = 3  # element types that are named where there are more than one more

@@ -14,6 +14,7 @@ from ggcp_schema.inspect.tensors import Listed, listing, matching, split_moments
 from ggcp_schema.inspect.text import count_text, size_text
 from ggcp_schema.llama import names
 from ggcp_schema.llama.names import STATE
+from ggcp_schema.schema.inference import optimizer_text
 
 MOST_NAMED = 12  # tensors that are lost
 
@@ -126,7 +127,7 @@ class Condition(NamedTuple):
         if not self.is_truncated:
             return
         for optimizer, size in self.whole_sizes.items():
-            condition = f" if the optimizer is {optimizer}" if len(self.whole_sizes) > 1 else ""
+            condition = f" if the optimizer is {optimizer_text(optimizer)}" if len(self.whole_sizes) > 1 else ""
             if size > self.size:
                 share = 100 * (size - self.size) / size
                 yield f"{size - self.size:,} ({share:.1f} %) of the {size_text(size)} of the whole file{condition}"

@@ -10,10 +10,11 @@ from ggcp_schema.inspect.commands import next_commands
 from ggcp_schema.inspect.damage import condition_of
 from ggcp_schema.inspect.facts import Summary, facts
 from ggcp_schema.inspect.text import count_text, size_text
-from ggcp_schema.inspect.words import N_FF_SOURCES, optimizer_text
+from ggcp_schema.inspect.words import N_FF_SOURCES
 from ggcp_schema.llama.order import OrderDecision
 from ggcp_schema.llama.parameters import ORDERS
 from ggcp_schema.llama.writers import epsilon_text, join_words
+from ggcp_schema.schema.inference import optimizer_text
 
 USES = {"waste": "other optimizer vectors and padding"}
 """What bytes are for, where that is said in other words than in JSON."""

@@ -20,7 +20,7 @@ from ggcp_schema.llama import names
 from ggcp_schema.llama.names import STATE
 from ggcp_schema.llama.order import OrderDecision
 from ggcp_schema.llama.parameters import FLAT_FIELDS, Layout, PartPath
-from ggcp_schema.schema.inference import ADAM, LBFGS
+from ggcp_schema.schema.inference import ADAM, LBFGS, optimizer_text
 
 Role = Literal["model", "adam", "lbfgs"]
 """What a tensor belongs to: the model, or the state of an optimizer."""
@@ -75,7 +75,7 @@ class Listed(NamedTuple):
 
     @property
     def description(self) -> str:
-        """What it is: `model`, or `adam first moments (m)`, with the schema's note on the field."""
+        """What it is: `model`, or `Adam first moments (m)`, with the schema's note on the field."""
         if self.role == "model":
             return "model"
         from ggcp_schema.schema.optimizer import ADAM_STATE_V0, LBFGS_STATE
@@ -83,7 +83,7 @@ class Listed(NamedTuple):
         state = ADAM_STATE_V0 if self.role == "adam" else LBFGS_STATE  # v0 has all fields that other layouts have
         note = next(field.docs for field in state.subcons if field.name == self.moment)
         order = f", order {self.order}" if self.order else ""
-        return f"{self.role} {note} ({self.moment}){'' if self.gguf_name else ', not converted'}{order}"
+        return f"{optimizer_text(self.role)} {note} ({self.moment}){'' if self.gguf_name else ', not converted'}{order}"
 
 
 # Listing ---------------------------------------------------------------------------------------------------

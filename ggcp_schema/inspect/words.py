@@ -31,7 +31,6 @@ FLAGS: Mapping[Flag, str] = {
     "m-without-v": "m without v",
     "v-too-small": "v too small for m",
 }
-OPTIMIZERS: Mapping[str, str] = {"adam": "Adam", "lbfgs": "L-BFGS"}
 HEALTH: Mapping[Healthy, str] = {
     "healthy": "healthy",
     "not-finite": "damaged weights or moments",
@@ -57,8 +56,3 @@ CODES: Mapping[str, Mapping[Any, str]] = {"flags": FLAGS, "n_ff_source": N_FF_SO
 """What codes mean, by the key under which JSON has them, if it has that beside them. docs/JSON.md lists all codes."""
 WITH_TEXT: Mapping[str, Any] = {"flags": list[str], "n_ff_source": str | None, "verdict": str}
 """The keys of codes that JSON has the text of beside them, as `verdict_text`, and the types of that."""
-
-
-def optimizer_text(kind: str) -> str:
-    """Return the name of an optimizer; a GGUF file may name another one."""
-    return OPTIMIZERS.get(kind, kind)

@@ -17,6 +17,7 @@ Layout = Literal["v0", "v1", "v1-raw-params"]
 ADAM: Final = "adam"
 LBFGS: Final = "lbfgs"
 TYPES = {0: ADAM, 1: LBFGS}
+OPTIMIZERS = {ADAM: "Adam", LBFGS: "L-BFGS"}
 V0, V1, V1_RAW_PARAMS = "v0", "v1", "v1-raw-params"
 
 Shape = Sequence[int]
@@ -40,6 +41,11 @@ TENSOR_AHEAD = {
     },
 }
 """The type by which Kaitai looks ahead: see `shapes_ahead`."""
+
+
+def optimizer_text(kind: str) -> str:
+    """Return the name of an optimizer for people; a GGUF file may name another one."""
+    return OPTIMIZERS.get(kind, kind)
 
 
 def tensors_ahead(start: str, count: int) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def test_the_summary(tmp_path: Path) -> None:
     assert result.stderr == ""
     source, epsilon, order, note, wrote, resume = result.stdout.splitlines()
     assert source == (
-        f"{FF48}: 2 layers, n_embd 16, n_vocab 320, 16,976 parameters, adam at iteration 6, 205,228 bytes (200.4 KiB)"
+        f"{FF48}: 2 layers, n_embd 16, n_vocab 320, 16,976 parameters, Adam at iteration 6, 205,228 bytes (200.4 KiB)"
     )
     assert epsilon.startswith("epsilon: ")
     assert order.startswith("order: the optimizer's vectors are in order C already (")

@@ -38,7 +38,7 @@ def test_moments_by_parameter():
     assert len(rows) == 2 * 30
     assert row in rows
     vector = measured(FIXTURES / "alice.ggcp", "optimizer.state.m")[0]
-    assert sum(part["zeros"] for part in rows if part["description"].startswith("adam first")) == vector["zeros"]
+    assert sum(part["zeros"] for part in rows if part["description"].startswith("Adam first")) == vector["zeros"]
     only_v = measured(FIXTURES / "alice.ggcp", "optimizer.state.v", "--moments")
     assert [part["path"] for part in only_v] == [part["path"] for part in rows if ".v[" in part["path"]]
     assert measured(FIXTURES / "alice.ggcp", "optimizer.state.m[layers[0].wq]", "--moments") == [row]

@@ -128,8 +128,8 @@ def test_a_gguf_has_the_paths_names_and_roles_of_its_checkpoint(name, tmp_path):
 def test_roles_in_words():
     roles = {row["path"]: row["description"] for row in listed(FIXTURES / "twin-adam.v0.ggcp")}
     assert roles["layers[0].wq"] == "model"
-    assert roles["optimizer.state.v"] == "adam second moments (v)"
-    assert roles["optimizer.state.x"] == "adam parameters (x), not converted"
+    assert roles["optimizer.state.v"] == "Adam second moments (v)"
+    assert roles["optimizer.state.x"] == "Adam parameters (x), not converted"
 
 
 @pytest.mark.parametrize("kind", KINDS)

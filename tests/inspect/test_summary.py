@@ -273,7 +273,7 @@ def test_the_type_of_a_truncated_v1_file_is_open_if_it_could_be_either(tmp_path)
     condition = summary_of(path).condition
     assert set(condition.whole_sizes) == {"adam", "lbfgs"}
     assert condition.whole_sizes["lbfgs"] == len(data)
-    assert " if the optimizer is lbfgs" in dict(summary_lines(summary_of(path)))["lost"]
+    assert " if the optimizer is L-BFGS" in dict(summary_lines(summary_of(path)))["lost"]
 
 
 def test_bytes_after_the_end(tmp_path):

@@ -146,7 +146,7 @@ def test_moments_have_the_names_of_both_formats(pattern):
         (item,) = select(file, pattern)
         assert item.path == "optimizer.state.m[layers[1].wq]"
         assert item.gguf_name == "optimizer.adam.first_moments[blk.1.attn_q.weight]"
-        assert item.description == "adam first moments (m), order A"
+        assert item.description == "Adam first moments (m), order A"
 
 
 def test_moments_of_a_record():

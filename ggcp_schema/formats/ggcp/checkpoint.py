@@ -23,7 +23,7 @@ from ggcp_schema.llama.keys import paths_by_key, stated_of
 from ggcp_schema.llama.names import STATE, field_path, is_optimizer, tensor_name
 from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, Order
 from ggcp_schema.schema.checkpoint import CHECKPOINT
-from ggcp_schema.schema.inference import n_ff_by_formula
+from ggcp_schema.schema.inference import n_ff_by_formula, optimizer_text
 
 if TYPE_CHECKING:
     from ggcp_schema.files.source import Source
@@ -305,7 +305,8 @@ class Checkpoint(File):
             return f"damaged, {counted(len(self.tensors), 'whole tensor')} before {self.damage.path}"
         hparams, optimizer = self.hparams, self.optimizer
         model = f"{counted(hparams.n_layer, 'layer')}, n_embd {hparams.n_embd}, n_vocab {hparams.n_vocab}"
-        return f"{model}, {self.n_params:,} parameters, {optimizer.type} at iteration {optimizer.iter:,}"
+        state = f"{optimizer_text(optimizer.type)} at iteration {optimizer.iter:,}"
+        return f"{model}, {self.n_params:,} parameters, {state}"
 
     def _ipython_key_completions_(self) -> list[str]:
         return [*self.tensors, *self]
