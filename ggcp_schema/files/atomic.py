@@ -47,9 +47,10 @@ def check_output(path: str | os.PathLike[str], inputs: tuple[str | os.PathLike[s
     except FileNotFoundError:
         if not os.path.basename(name):
             raise FileError(f"{name!r} is not the name of a file", "Give the name of the file to write.") from None
-        folder = os.path.dirname(os.path.realpath(name))
-        if not os.path.isdir(folder):
-            raise FileError(f"{name}: the folder {folder} does not exist", "Create it first.") from None
+        # As it is typed, too: of `missing/../new` the system finds nothing, though `realpath` drops `missing/..`.
+        for folder in (os.path.dirname(os.path.realpath(name)), os.path.dirname(name)):
+            if folder and not os.path.isdir(folder):
+                raise FileError(f"{name}: the folder {folder} does not exist", "Create it first.") from None
         return
     except OSError as error:
         raise FileError(f"{name}: {error.strerror}") from error

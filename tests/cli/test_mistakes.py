@@ -76,6 +76,9 @@ def folder(tmp_path: Path) -> Path:
         ("extract alice.ggcp norm alice.ggcp", "unknown output format"),
         ("convert alice.ggcp new/", "new/ is the name of a folder"),
         ("export v0-adam.ggcp new/ --vocab vocab.gguf", "new/ is the name of a folder"),
+        ("extract alice.ggcp layers[0] q/../new/", "the folder q/.. does not exist"),
+        ("export v0-adam.ggcp q/../new --to hf --vocab vocab.gguf", "the folder q/.. does not exist"),
+        ("convert alice.ggcp q/../new.gguf", "the folder q/.. does not exist"),
         ("edit alice.ggcp new/ train_its=1", "new/ is the name of a folder"),
         ("repair alice.ggcp new/", "new/ is the name of a folder"),
         (
