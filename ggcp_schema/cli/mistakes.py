@@ -14,7 +14,8 @@ from ggcp_schema.errors import FileError, GgcpError, UsageError, quoted, shell_w
 PYTORCH = {".safetensors", ".pt", ".pth"}
 ONE_FILE = {"get", "hex", "dump", "extract", "stats", "edit", "convert", "export", "repair"}
 """The commands that begin with the one file that they read."""
-NAMES = {"--vocab": "vocabulary", "--base": "base"}
+MISPLACED = re.compile("^Missing option --(vocab|base)| is a vocabulary$|unexpected extra argument")
+"""What `export` says if the file of one of its options is typed as an argument."""
 BATCH_NEEDED = "Give the number of samples that was the trainer's --batch; it defaulted to 8."
 
 
@@ -60,28 +61,33 @@ def _missing(message: str) -> str:
 def _typed_as_argument(message: str) -> str:
     """Return the line that is meant if the file of an option of `export` was typed as an argument, else nothing."""
     words = sys.argv[1:]
-    files = [word for before, word in pairwise(words) if os.path.isfile(word) and not before.startswith("--")]
-    if words[:1] != ["export"] or len(files) < 2:
+    arguments = [word for before, word in pairwise(words) if not word.startswith("-") and not before.startswith("--")]
+    files = [word for word in arguments if os.path.isfile(word)]
+    if words[:1] != ["export"] or len(files) != 2 or not MISPLACED.search(message):
         return ""
-    given = files[-1]
-    if missing := re.match("Missing option (--vocab|--base)", message):
-        option = missing[1]
-    elif message == f"{words[1]} is a vocabulary":
-        option, given = "--vocab", words[1]
-    elif message.endswith(f"unexpected extra argument(s) ({given})"):
-        option = "--base" if _has_adapter(files[0]) else "--vocab"
-    else:
-        return ""
-    words.remove(given)
-    return "" if option in words else f"If {given} is the {NAMES[option]}: {_line([*words, option, given])}"
+    for source, given in (files, files[::-1]):
+        option = _option_for(source, given)
+        if option and option not in words:
+            others = [word for word in words if word not in files]
+            others.insert(words.index(arguments[0]), source)
+            return f"Run: {_line([*others, option, given])}"
+    return ""
 
 
-def _has_adapter(path: str) -> bool:
+def _option_for(path: str, other: str) -> str:
+    """Return the option of `export` that takes another file if the first one needs what that contains, else nothing."""
     from ggcp_schema.formats import open_file
+    from ggcp_schema.mapping.vocabulary import read_vocabulary
 
     with suppress(GgcpError), open_file(path, partial=True) as file:
-        return file.has_adapter
-    return False
+        if file.has_adapter:
+            with open_file(other, partial=True) as base:
+                base.model()
+            return "--base"
+        if not file.model().has_vocabulary:
+            read_vocabulary(other)
+            return "--vocab"
+    return ""
 
 
 def check_order(words: list[str], commands: list[str]) -> None:

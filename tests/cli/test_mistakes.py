@@ -89,7 +89,7 @@ def folder(tmp_path: Path) -> Path:
         ("export alice.ggcp --vocab hf", "The vocabulary in it is hf/tokenizer.model."),
         (
             "export v0-adam.ggcp new.gguf vocab.gguf",
-            "If vocab.gguf is the vocabulary: ggcp-schema export v0-adam.ggcp new.gguf --vocab vocab.gguf\n",
+            "Run: ggcp-schema export v0-adam.ggcp new.gguf --vocab vocab.gguf\n",
         ),
         (
             "export --to hf v0-adam.ggcp new vocab.gguf",
@@ -97,6 +97,11 @@ def folder(tmp_path: Path) -> Path:
         ),
         ("export v0-adam.ggcp vocab.gguf", "ggcp-schema export v0-adam.ggcp --vocab vocab.gguf\n"),
         ("export vocab.gguf v0-adam.ggcp", "ggcp-schema export v0-adam.ggcp --vocab vocab.gguf\n"),
+        ("export vocab.gguf new v0-adam.ggcp", "Run: ggcp-schema export v0-adam.ggcp new --vocab vocab.gguf\n"),
+        ("export vocab.gguf v0-adam.ggcp new", "Run: ggcp-schema export v0-adam.ggcp new --vocab vocab.gguf\n"),
+        ("export new v0-adam.ggcp vocab.gguf", "Run: ggcp-schema export v0-adam.ggcp new --vocab vocab.gguf\n"),
+        ("export vocab.gguf new ../lora/base.gguf", "Write `ggcp-schema export [OPTIONS] INPUT [OUTPUT]`."),
+        ("export ../lora/base.gguf new ../lora/adam.ggla", "Run: ggcp-schema export ../lora/adam.ggla new --base ../"),
         ("export ../lora/adam.ggla ../lora/base.gguf", "export ../lora/adam.ggla --base ../lora/base.gguf\n"),
         ("export ../lora/adam.ggla new ../lora/base.gguf", "export ../lora/adam.ggla new --base ../lora/base.gguf\n"),
         ("get ../lora/adam.ggla layers[0].wq", "Its pair is layers.0.attention.wq.weight.loraA, layers.0."),

@@ -40,7 +40,7 @@ def test_a_command_in_a_message_can_be_copied() -> None:
     assert code == 2
     *said, command = screen.splitlines()
     assert command.strip() == "ggcp-schema export v0-adam.ggcp a-name-that-is-long.gguf --vocab vocab.gguf"
-    assert said[-1] == "If vocab.gguf is the vocabulary:"
+    assert said[-1] == "Run:"
     assert run_cli(*words, cwd=FIXTURES).stderr.endswith(f"{said[-1]} {command.strip()}\n")
 
 
