@@ -16,7 +16,7 @@ from ggcp_schema.errors import MalformedError, UsageError, shell_word
 from ggcp_schema.files.json_keys import json_keys
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.llama.facts import Fact
-from ggcp_schema.llama.names import MODEL_TENSORS, field_path, layer_and_name, llama_field_path, n_tensors
+from ggcp_schema.llama.names import MODEL_TENSORS, field_path, layer_and_name, llama_field_path, n_tensors, tensor_name
 from ggcp_schema.llama.rotation import Heads, halves, order_of_halves
 
 if TYPE_CHECKING:
@@ -212,6 +212,13 @@ def model_path(name: str) -> str | None:
     """Return the ggcp path of a model's tensor from its name of either generation; None if it is no such tensor."""
     path = field_path(name) or llama_field_path(name) if name.endswith(".weight") else None
     return path if path in MODEL_TENSORS or (path and layer_and_name(path)[0] is not None) else None
+
+
+def gguf_name(name: str) -> str | None:
+    """Return the name in GGUF files of a tensor of a pair; None if the name is that of no such tensor."""
+    stem, _, end = name.rpartition(".")
+    path = model_path(stem)
+    return f"{tensor_name(path)}.lora_{PARTS[end]}" if path and end in PARTS else None
 
 
 def needs_base(path: str, what: str, more: str = "") -> UsageError:

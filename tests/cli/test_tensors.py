@@ -132,6 +132,21 @@ def test_roles_in_words():
     assert roles["optimizer.state.x"] == "Adam parameters (x), not converted"
 
 
+def test_an_adapter_has_the_names_that_its_checkpoint_has_in_gguf():
+    """The converter of 2023 and the trainer wrote them; the adapter has the names of the trainer's models."""
+    resume = json.loads((FIXTURES / "lora" / "adam.resume.json").read_text("utf-8"))
+    names = {tensor["name"] for tensor in resume["tensors"] if not tensor["name"].startswith("optimizer.")}
+    assert {row["gguf_name"] for row in listed(FIXTURES / "lora" / "adam.ggla")} == names
+    rows = [listed(FIXTURES / "lora" / name) for name in ("feb2024-adam.ggla", "feb2024-adam.checkpoint.gguf")]
+    adapter, checkpoint = ({row["gguf_name"] for row in found if row["role"] == "model"} for found in rows)
+    assert adapter == checkpoint
+    values = [
+        run_cli("get", FIXTURES / "lora" / "adam.ggla", f"{name}.data[0:2]", check=True).stdout
+        for name in ("blk.1.attn_q.weight.lora_b", "layers.1.attention.wq.weight.loraB")
+    ]
+    assert values[0] == values[1]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_format(kind, tmp_path):
     path = sample(kind, tmp_path)

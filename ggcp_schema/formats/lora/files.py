@@ -24,7 +24,7 @@ from ggcp_schema.formats.rules import Rules, odd_findings
 from ggcp_schema.formats.tensor_records import tensor_of_record
 from ggcp_schema.formats.trailing import doubtful_end
 from ggcp_schema.llama import names
-from ggcp_schema.llama.adapter import SCRIPT, Adapter, adapter_facts, checked_pair, needs_base, pairs_of
+from ggcp_schema.llama.adapter import SCRIPT, Adapter, adapter_facts, checked_pair, gguf_name, needs_base, pairs_of
 from ggcp_schema.llama.keys import paths_by_key
 
 if TYPE_CHECKING:
@@ -84,11 +84,16 @@ class GglaFile(LoraFile):
                 yield tensor_of_record(record, name, self.source, TYPES[record["type"]].name)
 
     def alias(self, name: str) -> Steps | None:
-        """Return the path of the tensor of that name."""
+        """Return the path of the tensor of that name, or of that name in GGUF files."""
         for index, record in enumerate(self.container.get("tensors") or ()):
-            if record.get("name", b"").decode("utf-8", "backslashreplace") == name:
+            own = record.get("name", b"").decode("utf-8", "backslashreplace")
+            if name == own or (".lora_" in name and name == gguf_name(own)):
                 return ("tensors", index)
         return None
+
+    def names_of(self, tensor: Tensor) -> tuple[str | None, str | None, str | None]:
+        """Return the name in GGUF files; no ggcp file has such a tensor."""
+        return None, gguf_name(tensor.path), None
 
     def candidates(self) -> list[str]:
         """Return the names of tensors and paths of fields, with which a misspelt one is compared."""
