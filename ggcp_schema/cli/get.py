@@ -38,7 +38,7 @@ def get(
         str,
         typer.Argument(
             metavar="PATH",
-            help="A field path as in `dump`, a GGUF key or a tensor; [i] and [a:b] select elements.",
+            help="A field path as in `dump`, a GGUF key or a tensor; [i], [a:b] and [row,column] select elements.",
             autocompletion=complete_path,
         ),
     ],
@@ -47,8 +47,9 @@ def get(
     """Print one value, or a slice of a tensor's data.
 
     One value per line. Elements are indexed as in Python, without a step. Those of a tensor count in file order:
-    layers[0].wq.data[0:4] are the first four of the first row. Tensors may be given by their ggcp path or GGUF name, in
-    GGUF files without .data. optimizer.state.m[layers[0].wq] are the moments of one parameter.
+    layers[0].wq.data[0:4] are the first four of the first row, and layers[0].wq[2,0], as in numpy, is the first of the
+    third. Tensors may be given by their ggcp path or GGUF name, in GGUF files without .data.
+    optimizer.state.m[layers[0].wq] are the moments of one parameter.
 
     Exit code 4 if damage of the file may have taken a part of what was asked for. Damage elsewhere is told on stderr.
 

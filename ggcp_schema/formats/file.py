@@ -432,7 +432,8 @@ class File:
 
         `layers[0].wq`, `optimizer.nx` and `norm.ne[0]` are fields; the empty path is the whole file. Other names of a
         field are accepted too: see `alias`. `PATH[i]` and `PATH[a:b]` are elements of data and lists as in Python,
-        without a step. Elements of data count in file order, so that `[0]` to `[ne[0] - 1]` are the first row.
+        without a step. Elements of data count in file order, so that `[0]` to `[ne[0] - 1]` are the first row, and
+        `PATH[row,column]` is an element of a matrix as in numpy.
         `optimizer.state.m[layers[0].wq]` is the part of a flat vector that belongs to a parameter.
 
         Raises `PathError` for a path that does not exist, `UsageError` for data that cannot be read, and the damage if

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 STEP = re.compile(r"\.?([^.\[\]]+)|\[(\d{1,18})\]")
 LAST_INDEX = re.compile(r"(?P<stem>.+)\[(?P<index>[^\[\]]*)\]", re.DOTALL)
-INDEX = re.compile(r"-?\d{1,18}")
+INDEX = re.compile(r"-?\d{1,18}(?:, ?-?\d{1,18})*")
 INDICES = re.compile(r"\[\d+\]")
 SLICE = re.compile(r"(-?\d{1,18})?:(-?\d{1,18})?")
 AT_ONCE = 1 << 12  # values of a list that are parsed at a time
@@ -122,7 +122,7 @@ def values_of(file: File, found: Field, path: str) -> Values:
 def elements_at(file: File, path: str) -> Values | None:
     """Return the elements at a path that is not that of a field; None if there is nothing.
 
-    The path is an index or a slice of a field, `PATH[i]` or `PATH[a:b]`; a part of a flat vector,
+    The path is an index or a slice of a field, `PATH[i]`, `PATH[row,column]` or `PATH[a:b]`; a part of a flat vector,
     `optimizer.state.m[layers[0].wq]`; or an index or a slice of such a part.
     """
     match = LAST_INDEX.fullmatch(path)
@@ -164,15 +164,35 @@ def _at_index(file: File, path: str, sequence: Elements, stem: str, index: str) 
     if match is not None:
         start, stop, _ = slice(*(None if text is None else int(text) for text in match.groups())).indices(count)
         return sequence.values(path, start, max(start, stop))
-    if INDEX.fullmatch(index) is None or not -count <= int(index) < count:
+    position = _position(sequence, index)
+    if position is None:
         if file.damage is not None and sequence.truncated:
             raise file.damage.again()
         raise PathError(
             f"{stem} has no element [{index if len(index) <= MAX_QUOTED else f'{index[:MAX_QUOTED]}…'}]",
-            f"It has {counted(count, 'element')}. Give [i] or [a:b]; [-1] is the last." if count else "It is empty.",
+            f"It has {counted(count, 'element')}{_rows(sequence)}; [-1] is the last." if count else "It is empty.",
         )
-    position = int(index) % count
     return sequence.values(path, position, position + 1, single=True)
+
+
+def _position(sequence: Elements, index: str) -> int | None:
+    """Return where the element of an index, or of a matrix in numpy's `row,column`, is; None if there is none."""
+    numbers = [int(number) for number in index.split(",")] if INDEX.fullmatch(index) else []
+    sizes = [sequence.count] if len(numbers) == 1 or sequence.tensor is None else sequence.tensor.shape[::-1]
+    if len(numbers) != len(sizes) or not all(-size <= number < size for number, size in zip(numbers, sizes)):
+        return None
+    position = 0
+    for number, size in zip(numbers, sizes):
+        position = position * size + number % size
+    return position
+
+
+def _rows(sequence: Elements) -> str:
+    """Return how the elements are indexed, in words."""
+    if sequence.tensor is None or len(sequence.tensor.shape) != 2:
+        return ". Give [i] or [a:b]"
+    length, count = sequence.tensor.shape
+    return f" in {counted(count, 'row')} of {length}. Give [i], [a:b] or [row,column]"
 
 
 def _sequence(file: File, field: Field, path: str) -> Elements:
@@ -302,6 +322,9 @@ def unknown_path(file: File, path: str) -> GgcpError:
     part = parse_part_path(f"{STATE}{path}")
     if part is not None and part.field in file.state_tensors and part.parameter in file.model_tensors:
         return PathError(message, f"Did you mean {part}?")
+    cell = re.sub(r"\]\[(-?\d+)\]$", r",\1]", path)
+    if cell != path and file.get(cell) is not None:
+        return PathError(message, f"Did you mean {cell}?")
     if (hint := _out_of_range(file, path)) or (near := suggestions(file, path)):
         return PathError(message, hint or f"Did you mean {', '.join(_with_indices(file, near, path))}?")
     return PathError(message, f"Run `ggcp-schema dump {shell_word(file.path)}` to list all fields.")

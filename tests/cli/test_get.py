@@ -59,6 +59,20 @@ def test_slices_are_those_of_the_converted_file(name, tmp_path):
             assert np.array_equal(np.array(out.split(), np.float32), flat[part]), (file, text)
 
 
+def test_row_and_column_are_those_of_numpy():
+    with open_checkpoint(ADAM) as ckpt:
+        array, moments = ckpt["tok_embeddings"].array(), ckpt.moments("layers[0].w1")["m"]
+        assert array.shape == (320, 16)
+        assert ckpt.get("tok_embeddings[319,2]") == ckpt.get("tok_embeddings[-1, -14]") == array[319, 2]
+        assert ckpt.get("optimizer.state.m[layers[0].w1][40,3]") == moments[40, 3]
+        assert ckpt.get("norm[3]") == ckpt["norm"].array()[3]
+    for wrong in ("tok_embeddings[2,319]", "tok_embeddings[0,-17]", "tok_embeddings[0,0,0]", "tok_embeddings[0,:]"):
+        result = run_cli("get", ADAM, wrong)
+        assert result.returncode == 2
+        assert "It has 5120 elements in 320 rows of 16. Give [i], [a:b] or [row,column]" in result.stderr
+    assert "Give [i] or [a:b];" in run_cli("get", ADAM, "norm[0,0]").stderr
+
+
 @pytest.mark.parametrize("kind", ["gguf", "gguf-big"])
 def test_keys(kind, tmp_path):
     path = sample(kind, tmp_path)

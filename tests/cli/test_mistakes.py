@@ -38,6 +38,7 @@ def folder(tmp_path: Path) -> Path:
     [
         ("get alice.ggcp layers[1].wqq", "Did you mean layers[1].wq,"),
         ("get alice.ggcp layers[0].wq", "layers[0].wq[0:4]"),
+        ("get alice.ggcp layers[0].wq[2][0]", "Did you mean layers[0].wq[2,0]?"),
         ("get alice.ggcp m[layers[0].wq]", "Did you mean optimizer.state.m[layers[0].wq]?"),
         ("get alice.ggcp layers[-1].wq", "layers has 3 elements, [0] to [2]."),
         ("get alice.ggcp loss", "Did you mean optimizer.state.fx_prev,"),
