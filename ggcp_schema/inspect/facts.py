@@ -18,7 +18,7 @@ from ggcp_schema.llama.adapter import Adapter
 from ggcp_schema.llama.context import Context, context_of
 from ggcp_schema.llama.eras import EraConclusion, conclude
 from ggcp_schema.llama.facts import Line
-from ggcp_schema.llama.losses import Losses, stored_losses
+from ggcp_schema.llama.losses import Losses, stored_losses, unexplained
 from ggcp_schema.llama.order import OrderDecision
 from ggcp_schema.llama.scale import ScaleDecision
 from ggcp_schema.llama.state import Unsound
@@ -196,8 +196,10 @@ def facts(file: File) -> Summary:
     evidence = file.evidence()
     era = conclusions.era if conclusions else conclude(evidence) if evidence else None
     losses = None if era is None else stored_losses(stated, era)
-    optimizer, _ = stated.pop("optimizer", None), stated.pop("stored_losses", None)
+    optimizer, numbers = stated.pop("optimizer", None), stated.pop("stored_losses", None)
     details = tuple(map(Line._make, stated.pop("details", ())))
+    if file.has_adapter and numbers:
+        details = (*details, unexplained(numbers))
     model = _model_of(file)
     if model is not None and model.has_vocabulary and stated.get("n_tokens") is None:
         with suppress(GgcpError):  # it may be one that llama.cpp refuses

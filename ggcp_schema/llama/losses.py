@@ -145,6 +145,11 @@ def explain_losses(
     return Losses(meanings, fx_best, fx_prev, divisor, recent, untrained, steps, tuple(map(Line._make, lines)))
 
 
+def unexplained(stored: Mapping[str, Any]) -> Line:
+    """Return the stored losses of a program of which it is not known what they are, as finetune."""
+    return Line("loss", f"{_values_text(stored['fx_best'], stored['fx_prev'], None)}; what it measures is not known")
+
+
 def _values_text(best: float, previous: float | None, divisor: int | None) -> str:
     def value(loss: float) -> str:
         rough = f" / {divisor} threads = about {loss_text(loss / divisor)}" if divisor and divisor > 1 else ""

@@ -231,11 +231,13 @@ class Inference(NamedTuple):
         return self.by_records == self.by_size
 
     def __str__(self) -> str:
+        name = optimizer_text(self.type)
         if self.confirmed:
-            return f"{self.type}: inferred from the size of the state, confirmed by the shape of its third tensor"
+            return f"{name}: inferred from the size of the state, confirmed by the shape of its third tensor"
         if self.by_records:
-            return f"{self.type}: inferred from the shape of its third tensor; its size suggests {self.by_size}"
-        return f"{self.type}: inferred from the size of the state only; its third tensor is inconclusive"
+            other = optimizer_text(self.by_size)
+            return f"{name}: inferred from the shape of its third tensor; its size suggests {other}"
+        return f"{name}: inferred from the size of the state only; its third tensor is inconclusive"
 
 
 @kaitai('layout == "v1" ? inference.type : params.type == params_type::adam ? "adam" : "lbfgs"')

@@ -185,6 +185,17 @@ def test_json_has_the_facts_of_an_adapter(name):
     assert "layers[1].wq" in adapter["matrices"]
 
 
+@pytest.mark.parametrize("name", ["adam", "lbfgs", "twin-adam"])
+def test_the_losses_of_finetune_are_shown_as_they_are_stored(name):
+    keys = json.loads((FIXTURES / "lora" / f"{name}.resume.json").read_text("utf-8"))["kv"]
+    losses = [keys[key]["value"] for key in keys if key.endswith(("best_loss", "previous_loss"))]
+    path = FIXTURES / "lora" / f"{name}.ggcl"
+    (line,) = (line for line in run_cli("info", "-v", path, check=True).stdout.splitlines() if line[:5] == "loss ")
+    numbers = [f"{word} {loss:.4f}" for word, loss in zip(("best", "previous"), losses)]
+    assert line.split(maxsplit=1)[1] == f"{', '.join(numbers)}; what it measures is not known"
+    assert json.loads(run_cli("info", "--json", path, check=True).stdout)["loss"] == {"best": None, "previous": None}
+
+
 def test_the_commands_it_proposes_run(tmp_path):
     for name in ("it's $HOME; an old file.ggcp", "-dash.ggcp"):
         (tmp_path / name).write_bytes(ADAM.read_bytes())

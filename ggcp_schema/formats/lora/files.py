@@ -25,7 +25,7 @@ from ggcp_schema.formats.tensor_records import tensor_of_record
 from ggcp_schema.formats.trailing import doubtful_end
 from ggcp_schema.llama import names
 from ggcp_schema.llama.adapter import SCRIPT, Adapter, adapter_facts, checked_pair, gguf_name, needs_base, pairs_of
-from ggcp_schema.llama.keys import paths_by_key
+from ggcp_schema.llama.keys import paths_by_key, stated_of
 
 if TYPE_CHECKING:
     from ggcp_schema.files.source import Source
@@ -222,13 +222,8 @@ class GgclFile(LoraFile):
         return resume_content(self)
 
     def facts(self) -> dict[str, Any]:
-        optimizer = self.get("optimizer") or {}
-        counts = {name: self.get(name) for name in ("version", "train_its", "train_samples", "train_tokens")}
-        state = {
-            name: optimizer.get(field)
-            for name, field in {"type": "type", "inference": "inference", "iter": "iter", "n_params": "nx"}.items()
-        }
-        return {**adapter_of(self), **counts, "hparams": self.hparams_stated(), "optimizer": state}
+        stated = stated_of(self.get, self.state_tensors.get("pf"))
+        return {**adapter_of(self), **stated, "version": self.get("version"), "hparams": self.hparams_stated()}
 
     def describe(self) -> str:
         if self.damage is not None:
