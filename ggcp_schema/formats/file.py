@@ -211,7 +211,7 @@ class File:
 
         if stated is None:
             return self.order
-        return stated_order(stated, self.order, self.orders, self.model_tensors, self.path)
+        return stated_order(stated, self.order, self.model_tensors, self.path)
 
     # What a view shows of the file, and its meanings; the defaults follow from the schema alone.
 

@@ -63,22 +63,20 @@ class OrderDecision(NamedTuple):
         return self.certainty in {"proven", "stated"}
 
 
-def stated_order(
-    order: str, decided: OrderDecision, orders: Collection[Order], model_tensors: Mapping[str, Tensor], path: str
-) -> OrderDecision:
+def stated_order(order: str, decided: OrderDecision, model_tensors: Mapping[str, Tensor], path: str) -> OrderDecision:
     """Return the decision for an order that the user states, instead of the one decided for the file at `path`.
 
-    `orders` and `model_tensors` are those of `decide_order`. Bytes that exclude all orders exclude none. Raises
-    `UsageError` if there is no such order, or if the bytes exclude it.
+    `model_tensors` are those of `decide_order`. Raises `UsageError` if there is no such order, or if the bytes exclude
+    it.
     """
     stated = known = known_order(order)
     if not any(name.startswith("layers[") for name in model_tensors):  # then A and D are the same, and B and C
-        orders, known = ("A", "C"), "A" if order in {"A", "D"} else "C"
+        known = "A" if order in {"A", "D"} else "C"
     why = ""
     if decided.is_certain and known != decided.order:
         proof = "the bytes prove" if decided.certainty == "proven" else "it is"
         why = f"{proof} {decided.order}: {decided.reason}"
-    elif known in decided.refuted and not decided.refuted.keys() >= {*orders}:
+    elif known in decided.refuted:
         why = f"the bytes exclude it: {decided.refuted[known]}"
     if why:
         raise UsageError(f"{path}: order {order} was stated, but {why}", "State no order.")
@@ -197,7 +195,9 @@ class _Evidence:
             part = self.layouts[order][self.layouts[order].index_at(row * self.n_embd)]
             self._refute(order, f"{values} are zero, which in this order lie in {part.path}")
         rows = f"the rows of zeros in {self.name}, of tokens that did not occur,"
-        if not self.layouts:
+        if not self.layouts:  # other tensors have such rows too, so that they exclude no order
+            for order in outside:
+                del self.refuted[order]
             reason = f"{self.name} has rows of zeros outside of tok_embeddings in every known order"
             return self._decide(None, "undecidable", reason)
         if n_found and len(self.layouts) == 1:

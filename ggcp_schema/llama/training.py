@@ -113,7 +113,7 @@ def study(training: Training, *, order: str | None = None, n_batch: int | None =
     decision, contradictions = decided, []
     if order is not None:
         _check_lengths(training)
-        decision = stated_order(order, decided, training.orders, training.model.tensors, training.model.path)
+        decision = stated_order(order, decided, training.model.tensors, training.model.path)
         if decision.order not in training.orders:
             contradictions.append(
                 f"order {order} was stated, which no program is known to have written into such a file"

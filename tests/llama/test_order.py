@@ -114,7 +114,7 @@ def test_the_independent_implementation_agrees(name: str) -> None:
 def test_a_file_in_which_most_tensors_had_no_gradient_is_undecidable() -> None:
     decision = decided(opened(NOT_TRAINED))
     assert (decision.order, decision.certainty, decision.harmless) == (None, "undecidable", False)
-    assert set(decision.refuted) == set(CHECKPOINT_ORDERS)
+    assert decision.refuted == {}  # it was written in one of them
     assert "outside of tok_embeddings in every known order" in decision.reason
 
 
@@ -259,8 +259,7 @@ def test_a_row_of_zeros_elsewhere_leaves_no_order(scratch: Path, path: str) -> N
     v = made_moments(shapes, "C", [False] + 8 * [True], 1, rng)
     split(v, "C", sizes)[path][-4:] = 0
     decision = decided(written(scratch, made_model(shapes, rng), {"v": v}))
-    assert (decision.order, decision.certainty) == (None, "undecidable")
-    assert set(decision.refuted) == set(CHECKPOINT_ORDERS)
+    assert (decision.order, decision.certainty, decision.refuted) == (None, "undecidable", {})
 
 
 @given(st.data(), SEEDS, st.integers(0, 3), st.integers(1, 5), st.integers(1, 9), st.sampled_from("ABCD"))
