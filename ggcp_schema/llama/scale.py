@@ -7,7 +7,8 @@ no number of tokens divides them.
 
 The bytes show a sum, because the mean gradient of `output` cannot be longer than a known bound: each token adds the
 outer product of a vector no longer than √2, the difference of two distributions, and one no longer than
-√n_embd × max|norm|. How many times longer it is also tells roughly how many tokens were summed.
+√n_embd × max|norm|. How many times longer it is also tells roughly how many tokens were summed. Files that do not store
+Adam's betas may be of others than usual, which change that length: of them only what any betas leave is proof.
 
 The vectors of L-BFGS are left as they are: nothing is known of what a sum does to a run that is resumed from them.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import isqrt, log, sqrt
+from operator import mul
 from typing import TYPE_CHECKING, NamedTuple
 
 from ggcp_schema.llama.eras import is_clipped
@@ -26,7 +28,7 @@ from ggcp_schema.llama.writers import Gradient, join_words
 if TYPE_CHECKING:
     from ggcp_schema.files.tensor import Tensor
 
-BETA2 = 0.999  # of Adam, in all trainers
+BETA2 = 0.999  # of Adam, by default in all trainers; those of layout v1 and of GGUF took it as an option
 SUM_ABOVE = 1.0  # times the greatest length of a mean
 MEAN_BELOW = 0.2  # 0.004 to 0.17 in files known to hold means. Long training may bring sums below 1.
 # The ratio of a sum divided by its tokens, in 22 files with known batches: one estimate and the usual bounds.
@@ -68,7 +70,8 @@ class ScaleDecision(NamedTuple):
         n_ctx: tokens of a sample, as far as it is known.
         n_batch: samples of a batch, as stated or estimated; None unless summed.
         assumed: True if s is an estimate.
-        ratio: the length of output's gradient in units of the greatest length of a mean; None if it cannot be computed.
+        ratio: the length of output's gradient in units of the greatest length of a mean, by the usual beta2; None if it
+            cannot be computed.
         contradiction: why the stated batch does not fit; empty if it does.
         short: True if gradients are shorter than sums, and not always as long as sums that were clipped.
         summed: True if m and v are known to be of sums that were not clipped.
@@ -88,18 +91,23 @@ class ScaleDecision(NamedTuple):
 
 
 def decide_scale(
-    ratio: float | None, gradient: Gradient | None, counts: Counts, square_length: float | None = None
+    ratio: float | None,
+    gradient: Gradient | None,
+    counts: Counts,
+    square_length: float | None = None,
+    least: float | None = None,
 ) -> ScaleDecision:
     """Decide whether gradients were summed, and over how many tokens.
 
     `ratio` and `square_length` are those of `gradient_ratio` and `mean_square_length`, None if they cannot be computed;
-    `gradient` is how all programs that may have written the file computed it, None if they differ. The batch is what
-    the user states, or else the number, of all that the counts allow, which fits the ratio best. The counts set bounds
-    only if context and batch never changed.
+    `least` is that of `least_ratio` if beta2 is not known, and `gradient` is how all programs that may have written the
+    file computed it, None if they differ. The batch is what the user states, or else the number, of all that the counts
+    allow, which fits the ratio best. The counts set bounds only if context and batch never changed.
     """
     known = ScaleDecision(gradient, "", n_ctx=counts.n_ctx, ratio=ratio)
     measured = "" if ratio is None else f": output's gradient has {ratio:.2g} times the greatest length of a mean"
-    if gradient == "sum" or (ratio or 0) > SUM_ABOVE:
+    measured += "" if ratio is None or least is None else f" if beta2 was {BETA2}"
+    if gradient == "sum" or is_long(ratio, least):
         return _of_sums(f"gradients were summed over the tokens of a batch{measured}", known, counts)
     short = False
     if gradient == "clipped-sum":
@@ -169,9 +177,14 @@ def _usual_tokens(ratio: float) -> tuple[int, int]:
     return max(1, round(ratio / MOST_PER_TOKEN)), max(1, round(ratio / LEAST_PER_TOKEN))
 
 
-def is_long(ratio: float | None) -> bool | None:
-    """Return True if the gradient is longer than a mean can be, False if it is much shorter; None if it is neither."""
-    return None if ratio is None or MEAN_BELOW <= ratio <= SUM_ABOVE else ratio > SUM_ABOVE
+def is_long(ratio: float | None, least: float | None = None) -> bool | None:
+    """Return True if the gradient is longer than a mean can be, False if it is much shorter; None if it is neither.
+
+    `least` is the proven part of `ratio`, if beta2 is not stored.
+    """
+    if ratio is None:
+        return None
+    return True if (ratio if least is None else least) > SUM_ABOVE else False if ratio < MEAN_BELOW else None
 
 
 def gradient_ratio(model_tensors: Mapping[str, Tensor], v: Tensor, order: str, iterations: int) -> float | None:
@@ -180,17 +193,39 @@ def gradient_ratio(model_tensors: Mapping[str, Tensor], v: Tensor, order: str, i
     The squared length is the sum of v over output, without Adam's bias towards 0, averaged over the last iterations.
     None if there was no iteration, or the values are zero or not finite.
     """
-    output, norm = vector_part(order, model_tensors, "output"), model_tensors["norm"]
-    n_embd = norm.n_elements
-    if iterations <= 0 or not output.count:
+    if iterations <= 0:
         return None
+    return _ratio(model_tensors, _sum_of_output(model_tensors, v, order) / (1 - BETA2**iterations))
+
+
+def least_ratio(model_tensors: Mapping[str, Tensor], state: Mapping[str, Tensor], order: str) -> float:
+    """Return what output's gradient had in some iteration at least, in these units; 0 if nothing is known.
+
+    v and m are sums with weights, which add up to 1 or less whatever the betas: so the sums of v and of m² over output
+    are at most the greatest squared length.
+    """
+    squares = [_sum_of_output(model_tensors, state[name], order, squared=name == "m") for name in "mv" if name in state]
+    return max((_ratio(model_tensors, square) or 0.0 for square in squares), default=0.0)
+
+
+def _sum_of_output(model_tensors: Mapping[str, Tensor], vector: Tensor, order: str, *, squared: bool = False) -> float:
+    """Return the sum over output of the values of a flat vector, or of their squares; of a long one from a sample."""
+    output, n_embd = vector_part(order, model_tensors, "output"), model_tensors["norm"].n_elements
     rows = range(output.start // n_embd, (output.start + output.count) // n_embd)
     total, examined = 0.0, 0
-    for _, block in sampled_rows(v, n_embd, rows):
-        values = floats(block, v.byte_order)
-        total, examined = total + sum(values), examined + len(values)
+    for _, block in sampled_rows(vector, n_embd, rows):
+        values = floats(block, vector.byte_order)
+        total += sum(map(mul, values, values)) if squared else sum(values)
+        examined += len(values)
+    return total * output.count / max(examined, 1)
+
+
+def _ratio(model_tensors: Mapping[str, Tensor], square: float) -> float | None:
+    """Return the root of a squared length in units of the greatest length of a mean."""
+    norm = model_tensors["norm"]
+    n_embd = norm.n_elements
     largest = max(max(map(abs, floats(block, norm.byte_order))) for _, block in sampled_rows(norm, n_embd))
-    square = total * output.count / examined / (1 - BETA2**iterations) / (2 * n_embd)
+    square /= 2 * n_embd
     if not (0 < square < float("inf") and 0 < largest < float("inf")):
         return None
     return sqrt(square) / largest

@@ -20,7 +20,15 @@ from ggcp_schema.llama.eras import EraConclusion, conclude
 from ggcp_schema.llama.model import Model
 from ggcp_schema.llama.order import OrderDecision, decide_order, stated_order
 from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, FLAT_FIELDS, RESUME_ORDER, Order
-from ggcp_schema.llama.scale import Counts, ScaleDecision, decide_scale, gradient_ratio, is_long, mean_square_length
+from ggcp_schema.llama.scale import (
+    Counts,
+    ScaleDecision,
+    decide_scale,
+    gradient_ratio,
+    is_long,
+    least_ratio,
+    mean_square_length,
+)
 from ggcp_schema.llama.writers import Gradient
 from ggcp_schema.schema.inference import ADAM
 
@@ -36,6 +44,7 @@ class Training(NamedTuple):
         iteration: the optimizer's count of iterations.
         past: the number of past losses that the optimizer keeps.
         n_iter: iterations per batch, `adam.n_iter`; None if not stored.
+        has_usual_beta2: True if the file states that Adam's beta2 was the default.
         orders: the orders that a program can have written into a file of this kind.
         begin: the id of the token that begins every sample, if the file states it.
         n_threads: of the program that wrote the losses, if the file stores it.
@@ -55,6 +64,7 @@ class Training(NamedTuple):
     iteration: int
     past: int
     n_iter: int | None = None
+    has_usual_beta2: bool = False
     orders: tuple[Order, ...] = CHECKPOINT_ORDERS
     begin: int | None = None
     n_threads: int | None = None
@@ -119,18 +129,20 @@ def study(training: Training, *, order: str | None = None, n_batch: int | None =
                 f"order {order} was stated, which no program is known to have written into such a file"
             )
     certain = decision.order if decision.is_certain else None
-    ratio = None
+    ratio = least = None
     if certain is not None and "v" in training.vectors:
         ratio = gradient_ratio(training.model.tensors, training.vectors["v"], certain, training.iteration)
+        if not training.has_usual_beta2:
+            least = least_ratio(training.model.tensors, training.vectors, certain)
     proven = decided.order if decided.is_certain else certain
     evidence = training.model.evidence._replace(
-        order=proven, long_gradient=None if training.divided else is_long(ratio)
+        order=proven, long_gradient=None if training.divided else is_long(ratio, least)
     )
     era, square_length = conclude(evidence), None
     if "v" in training.vectors and "clipped-sum" in {writer.gradient for writer in era.writers}:
         square_length = mean_square_length(training.vectors["v"], training.iteration, is_zero=decided.harmless)
         era = conclude(evidence._replace(square_length=square_length))
-    scale = _scale(training, era, n_batch, ratio, square_length)
+    scale = _scale(training, era, n_batch, ratio, least, square_length)
     if scale.contradiction:
         contradictions.append(scale.contradiction)
     return Study(era, decision, scale, tuple(contradictions))
@@ -145,7 +157,12 @@ def order_of(training: Training) -> OrderDecision:
 
 
 def _scale(
-    training: Training, era: EraConclusion, n_batch: int | None, ratio: float | None, square_length: float | None
+    training: Training,
+    era: EraConclusion,
+    n_batch: int | None,
+    ratio: float | None,
+    least: float | None,
+    square_length: float | None,
 ) -> ScaleDecision:
     n_ctx = training.model.context.tokens
     if training.divided or training.optimizer != ADAM:
@@ -156,7 +173,7 @@ def _scale(
         gradient: Gradient | None = "mean" if training.divided else None
         return ScaleDecision(gradient, reason, n_ctx=n_ctx, ratio=ratio, contradiction=stated)
     counts = Counts(training.train_its, training.train_samples, n_ctx, training.n_iter, n_batch)
-    return decide_scale(ratio, era.gradient, counts, square_length)
+    return decide_scale(ratio, era.gradient, counts, square_length, least)
 
 
 def _check_lengths(training: Training) -> None:

@@ -20,6 +20,7 @@ from ggcp_schema.llama.scale import (
     divided,
     gradient_ratio,
     is_long,
+    least_ratio,
     mean_square_length,
     possible_batches,
 )
@@ -141,6 +142,25 @@ def test_the_program_says_what_the_length_does_not() -> None:
         assert decide_scale(ratio, None, counts).gradient is None
     assert decide_scale(1.5, None, counts).gradient == "sum"
     assert decide_scale(1.5, "mean", counts).gradient == "sum"  # resumed from a file of sums
+
+
+@pytest.mark.parametrize("beta2", [0.9, 0.99, 0.999, 0.9999])
+def test_means_are_never_called_sums_whatever_beta2_was(beta2: float, tmp_path: Path) -> None:
+    """The bound holds for a file that does not state beta2; sums are still found, by m or by v."""
+    shapes = shapes_of(9, 4, 6, 1)
+    model = made_model(shapes, np.random.default_rng(1))
+    n_params = sum(values.size for values in model.values())
+    bound = np.abs(model["norm"]).max() * (2 * 4) ** 0.5  # the greatest length of the mean gradient of output
+    for number, (factor, iterations) in enumerate([(0.9, 2), (0.9, 300), (30, 2), (30, 300)]):
+        g = np.full(n_params, factor * bound / 6, np.float32)  # of the 36 values of output
+        state = {"m": g * (1 - 0.9**iterations), "v": g * g * (1 - beta2**iterations)}
+        tensors = written(tmp_path / str(number), model, state)
+        least = least_ratio(tensors.model, tensors.state, "A")
+        assert least <= factor * 1.0001
+        ratio = gradient_ratio(tensors.model, tensors.state["v"], "A", iterations)
+        decision = decide_scale(ratio, "mean", Counts(iterations, 4 * iterations, 8), least=least)
+        assert decision.summed is (factor > 1)
+        assert "if beta2 was 0.999" in decision.reason
 
 
 def test_without_an_order_or_a_gradient_nothing_is_measured(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isclose
 from typing import TYPE_CHECKING, Any
 
 from ggcp_schema.llama.context import context_of
@@ -9,6 +10,7 @@ from ggcp_schema.llama.eras import Evidence
 from ggcp_schema.llama.keys import COUNTS, OPTIMIZER, STATE
 from ggcp_schema.llama.model import Model
 from ggcp_schema.llama.names import n_tensors
+from ggcp_schema.llama.scale import BETA2
 from ggcp_schema.llama.training import Training, modification_date
 from ggcp_schema.schema.inference import ADAM, n_ff_by_formula
 
@@ -21,6 +23,7 @@ def training_of_checkpoint(ckpt: Checkpoint) -> Training:
     if ckpt.damage is not None:
         raise ckpt.damage.again()
     optimizer = ckpt.optimizer
+    adam = optimizer.params.adam if optimizer.params and optimizer.type == ADAM else None
     return Training(
         model=_model_of(ckpt),
         state={name: tensor for name, tensor in ckpt.state_tensors.items() if not tensor.is_null},
@@ -30,7 +33,8 @@ def training_of_checkpoint(ckpt: Checkpoint) -> Training:
         train_tokens=ckpt.train_tokens,
         iteration=optimizer.iter,
         past=optimizer.past,
-        n_iter=optimizer.params.adam.n_iter if optimizer.params and optimizer.type == ADAM else None,
+        n_iter=adam.n_iter if adam else None,
+        has_usual_beta2=adam is not None and isclose(adam.beta2, BETA2, rel_tol=1e-6),
         n_threads=optimizer.params.n_threads if optimizer.params else None,
         stated=_stated(ckpt, optimizer.type),
     )
