@@ -17,7 +17,7 @@ from ggcp_schema.inspect.text import count_text, escape
 from ggcp_schema.llama.writers import epsilon_text
 from ggcp_schema.mapping.verify import NO_TOKENS, Verification
 from ggcp_schema.mapping.verify import verify as compare
-from ggcp_schema.mapping.verify_adapter import made_with_base, verify_adapter
+from ggcp_schema.mapping.verify_adapter import made_with_base, verify_adapter, verify_with_base
 
 JSON = Verification
 MAX_NAMES = 30  # of keys
@@ -26,6 +26,7 @@ KINDS = {
     "model": "a model",
     "adapter": "an adapter without pairs of norms",
     "hf": "a folder for transformers",
+    "peft": "a folder for PEFT",
 }
 
 
@@ -40,6 +41,10 @@ def verify(
         bool,
         typer.Option("--partial", help="Accept a damaged input if all tensors of the model are whole."),
     ] = False,
+    base: Annotated[
+        Path | None,
+        typer.Option("--base", metavar="MODEL", help="The model with which the output of an adapter was made."),
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -49,14 +54,16 @@ def verify(
     of the tensors; vectors that `convert` reordered or scaled are compared through the same change. Extra keys are
     ignored. Of a folder for transformers every weight and moment is compared, in its order of rows, and the numbers of
     its configuration. The tokens of a model are compared with --vocab, or with the vocabulary that the input contains.
-    Of a LoRA adapter of 2023 a GGUF adapter can be compared, and what `convert` makes of it; but nothing that is made
-    with the base model.
+    Of a LoRA adapter of 2023 a GGUF adapter is compared, and what `convert` makes of it; with --base also a folder for
+    PEFT and a merged model, with what `export` makes of the two without --scale and --verbatim.
 
     Exit codes: 0 the same, 1 different, 2 it cannot be compared, 4 one of the files is damaged.
 
     Example: ggcp-schema verify checkpoint.bin resume.gguf
     """
-    if output.is_dir():
+    if base is not None:
+        result = _with_base(checkpoint, base, output, vocab, partial=partial, quiet=quiet)
+    elif output.is_dir():
         result = _of_folder(checkpoint, output, vocab, partial=partial, quiet=quiet)
     else:
         result = _of_gguf(checkpoint, output, vocab, partial=partial, quiet=quiet)
@@ -98,6 +105,20 @@ def _of_folder(checkpoint: Path, folder: Path, vocab: Path | None, *, partial: b
         with progress(total, "Comparing", quiet=quiet) as advance:
             result = verify_folder(file, folder, vocab=vocab, partial=partial, progress=advance)
         file.source.check_unchanged()
+    return result
+
+
+def _with_base(
+    adapter: Path, base: Path, output: Path, vocab: Path | None, *, partial: bool, quiet: bool
+) -> Verification:
+    with open_file(adapter, partial=True) as file, open_file(base) as opened:
+        if not file.has_adapter:
+            raise UsageError(f"--base means nothing here, because {adapter} contains no LoRA adapter", "Leave it out.")
+        total = sum(part.stat().st_size for part in (output, *output.glob("*.safetensors")))
+        with progress(total, "Comparing", quiet=quiet) as advance:
+            result = verify_with_base(file, opened, os.fsdecode(output), advance, vocab=vocab, partial=partial)
+        file.source.check_unchanged()
+        opened.source.check_unchanged()
     return result
 
 

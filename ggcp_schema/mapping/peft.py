@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+PEFT_CONFIG = "adapter_config.json"
 PREFIX = "base_model.model."
 
 

@@ -26,7 +26,8 @@ from ggcp_schema.mapping.model import hparam_keys, model_tensors, rescued
 from ggcp_schema.mapping.resume import Recipe, kept_rotation, resume_content, verbatim_recipe
 from ggcp_schema.mapping.vocabulary import vocabulary_of
 
-Kind = Literal["resume", "model", "adapter", "hf"]
+Kind = Literal["resume", "model", "adapter", "hf", "peft"]
+FOLDERS = ("hf", "peft")
 COMPARED, NO_TOKENS = "compared", "not compared without the vocabulary it was made with"
 OPTIONAL_KEYS = (names.HEAD_COUNT_KV, names.VOCAB_SIZE, names.ROPE_SCALE_LINEAR)
 """Keys that the trainer did not always write: they follow from others, or have llama.cpp's default."""
@@ -54,7 +55,7 @@ class Verification(NamedTuple):
 
     Attributes:
         checkpoint, output: the paths.
-        kind: resume, model, adapter, or hf of a folder.
+        kind: resume, model, adapter, or of a folder hf or peft.
         compared: how much was compared.
         rms_eps: the epsilon of the GGUF file, None if missing or invalid.
         optimizer: how the optimizer's vectors were changed, in words; None for a model.
@@ -81,12 +82,12 @@ class Verification(NamedTuple):
     @property
     def gguf(self) -> str | None:
         """The path of the GGUF file; None if it is a folder."""
-        return None if self.kind == "hf" else self.output
+        return None if self.kind in FOLDERS else self.output
 
     @property
     def folder(self) -> str | None:
         """The path of the folder; None if it is a GGUF file."""
-        return self.output if self.kind == "hf" else None
+        return self.output if self.kind in FOLDERS else None
 
 
 def verify(

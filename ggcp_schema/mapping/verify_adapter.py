@@ -1,20 +1,42 @@
-"""Compare a GGUF file with the file of a LoRA adapter that it was made from, without the base model."""
+"""Compare what was made of a LoRA adapter: alone, or with its base model."""
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from itertools import islice
+from math import prod
+from pathlib import Path
+
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.compare import Difference, comparable, data_differences, table_differences
+from ggcp_schema.files.contents import Blob, Content
+from ggcp_schema.files.safetensors import read_tensors
+from ggcp_schema.files.source import Source
+from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.files.tensor_entries import Progress
+from ggcp_schema.formats import open_file
 from ggcp_schema.formats.file import File
-from ggcp_schema.formats.gguf.file import GgufFile
+from ggcp_schema.formats.gguf.file import GgufFile, open_gguf
+from ggcp_schema.formats.gguf.keys import Keys
 from ggcp_schema.gguf.compare import extra_keys, key_differences
 from ggcp_schema.gguf.writer import Gguf
 from ggcp_schema.llama import names
 from ggcp_schema.llama.adapter import Adapter
 from ggcp_schema.llama.rotation import Heads
 from ggcp_schema.mapping.adapter import adapter_keys, adapter_tensors
+from ggcp_schema.mapping.export import ModelOptions
+from ggcp_schema.mapping.hf import CARD, CONFIG
+from ggcp_schema.mapping.lora import plan_adapter
 from ggcp_schema.mapping.model import rescued
+from ggcp_schema.mapping.peft import PEFT_CONFIG
 from ggcp_schema.mapping.verify import Compared, Kind, Verification
+from ggcp_schema.mapping.verify_hf import MAX_DIFFERENCES, json_differences, read_json, stated_in
+
+KINDS: dict[str, Kind] = {"adapter": "adapter", "peft": "peft", "gguf": "model", "hf": "hf"}
+BASE_NAME = {"base_model_name_or_path"}  # which is that of a copy with the norms, if one was written
 
 
 def verify_adapter(
@@ -54,8 +76,85 @@ def made_with_base(file: File, output: str) -> UsageError:
     return UsageError(
         f"{output} cannot be compared with {file.path}, from which alone only a GGUF adapter"
         f"{' and a GGUF checkpoint are' if file.damage is None and file.converted() else ' is'} made",
-        "What is made of it and a base model, `export --verify` compares as it is written.",
+        "With --base MODEL, what was made of it and the base is compared.",
     )
+
+
+def verify_with_base(
+    file: File,
+    base: File,
+    output: str,
+    progress: Progress | None = None,
+    *,
+    vocab: str | os.PathLike[str] | None = None,
+    partial: bool = False,
+) -> Verification:
+    """Compare what was made of an adapter and its base with what `export_adapter` makes of them.
+
+    The output tells what is to be made, if the norms are in it, and of a model the context length, the epsilon, the
+    name and the type of the weights; everything else is compared, but for README.md. The exceptions are those of
+    `export_adapter`, and `MalformedError` if the output is damaged.
+    """
+    to, without_norms, stated = _stated_by(base, output)
+    model = stated._replace(vocab=vocab, partial=partial)
+    plan = plan_adapter(file, base, to=to, ignore_norms=without_norms, model=model)
+    parts = {name: content for name, content in plan.parts.items() if name != CARD}
+    found = [difference for name in parts for difference in _differences(output, name, parts[name], progress)]
+    n_keys = 0
+    for name, content in parts.items():
+        n_keys += len(content.keys) if isinstance(content, Gguf) else 0
+        n_keys += len(json.loads(content.data)) if isinstance(content, Blob) and name.endswith(".json") else 0
+    n_params, nbytes = sum(prod(entry.shape) for entry in plan.tensors), sum(entry.nbytes for entry in plan.tensors)
+    epsilon = next((fact.value for fact in plan.facts if fact.label == "epsilon"), None)
+    compared = Compared(n_keys, len(plan.tensors), nbytes, n_params)
+    return Verification(file.path, output, KINDS[to], compared, epsilon, None, (), tuple(found))
+
+
+def _stated_by(base: File, output: str) -> tuple[str, bool, ModelOptions]:
+    """Return what an output is, whether norms of the adapter are not in it, and what was stated when it was made."""
+    if os.path.isdir(output):
+        if os.path.exists(os.path.join(output, PEFT_CONFIG)):
+            return "peft", "modules_to_save" not in read_json(Path(output, PEFT_CONFIG)), ModelOptions()
+        length, eps, dtype = stated_in(Path(output, CONFIG), read_json(Path(output, CONFIG)))
+        return "hf", False, ModelOptions(context_length=length, rms_eps=eps, dtype=dtype)
+    with open_file(output) as gguf:
+        if not isinstance(gguf, GgufFile):
+            raise UsageError(f"{output} is a {gguf.short}", "Pass what was made of the adapter: GGUF, or a folder.")
+        if names.LORA_ALPHA in gguf.key_values:
+            return "adapter", True, ModelOptions()
+        if names.ARCHITECTURE in base.key_values:  # all else is as in the base
+            return "gguf", False, ModelOptions()
+        keys = Keys(gguf)
+        name = keys.text(names.NAME) or ""
+        return "gguf", False, ModelOptions(None, keys.count(names.CONTEXT_LENGTH), keys.real(names.RMS_EPSILON), name)
+
+
+def _differences(output: str, name: str, content: Content, progress: Progress | None) -> Iterator[Difference]:
+    """Yield how a file of an output differs from its content."""
+    place = Path(output, name)
+    if not place.exists():
+        yield Difference("file", name, "is missing")
+    elif isinstance(content, Gguf):
+        with open_gguf(place) as gguf:
+            yield from key_differences(gguf, content.keys)
+            yield from (Difference("key", key, "is unexpected") for key in extra_keys(gguf, content.keys))
+            yield from _of_tensors(gguf.tensors, content, progress)
+    elif not isinstance(content, Blob):
+        with closing(Source(place)) as source:
+            yield from _of_tensors(read_tensors(source), content, progress)
+    elif place.read_bytes() != content.data:
+        if not name.endswith(".json"):
+            yield Difference("file", name, "is another one")
+            return
+        skipped = BASE_NAME if name == PEFT_CONFIG else set()
+        expected = {key: value for key, value in json.loads(content.data).items() if key not in skipped}
+        some = islice(json_differences(expected, read_json(place), skipped), MAX_DIFFERENCES)
+        yield from (Difference("file", f"{name}: {path}", text) for path, text in some)
+
+
+def _of_tensors(found: Mapping[str, Tensor], content: Content, progress: Progress | None) -> Iterator[Difference]:
+    yield from table_differences(found, content.tensors)
+    yield from data_differences(found, content.tensors, progress)
 
 
 def _made_from(file: File, gguf: GgufFile) -> tuple[Kind, Gguf]:

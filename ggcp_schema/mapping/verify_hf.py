@@ -66,7 +66,7 @@ def verify_folder(
     vocabulary = vocabulary_of(file, model, vocab)
     if vocabulary is not None:
         checked_types(vocabulary)
-    expected = Folder(model, vocabulary or Vocabulary("", "", []), *_stated(place / CONFIG, config))
+    expected = Folder(model, vocabulary or Vocabulary("", "", []), *stated_in(place / CONFIG, config))
     differences: list[Difference] = []
     n_values = 0
     for name, value in expected.json():
@@ -156,7 +156,7 @@ def _shown(value: Any) -> str:
     return f"a list of {len(value)}" if isinstance(value, list | tuple) else json.dumps(value, ensure_ascii=False)[:60]
 
 
-def _stated(path: Path, config: dict[str, Any]) -> tuple[int, float, str]:
+def stated_in(path: Path, config: dict[str, Any]) -> tuple[int, float, str]:
     """Return what the user can have stated: context length, epsilon, type of the weights. Raises `MalformedError`."""
     length, epsilon = config.get("max_position_embeddings"), config.get("rms_norm_eps")
     dtypes = {TORCH_DTYPES[kind]: name for name, kind in DTYPES.items()}

@@ -230,6 +230,41 @@ def test_a_folder_of_each_base_with_the_norms(base: Path, tmp_path: Path) -> Non
     assert np.abs(forward.log_probabilities(folder, tokens) - with_norms).max() <= 1e-6
 
 
+@pytest.mark.parametrize("to", ["adapter", "peft", "gguf", "hf"])
+def test_one_bit_of_what_was_made_with_the_base(to: str, base: Path, tmp_path: Path) -> None:
+    out, is_model = tmp_path / "out", to in ("gguf", "hf")
+    stated = STATED[base.name] if is_model else {"norms": "ignore"} if to == "adapter" else {}
+    export_adapter(ADAPTER, out, base=base, to=to, **stated, sync=False)
+    words = ["verify", ADAPTER, out, "--base", base, *(["--vocab", BASE] if "vocab" in stated else [])]
+    assert run_cli(*words, check=True).stdout.endswith(f"same: {ADAPTER} and {out}\n")
+    place = next(iter(out.glob("*.safetensors"))) if out.is_dir() else out
+    data = bytearray(place.read_bytes())
+    data[-64] ^= 1  # of the last tensor, whatever its type
+    place.write_bytes(data)
+    result = run_cli(*words, "--json")
+    assert result.returncode == 1
+    assert [difference["kind"] for difference in json.loads(result.stdout)["differences"]] == ["data"]
+
+
+def test_verify_names_what_differs_in_a_folder_for_peft(tmp_path: Path) -> None:
+    words, config = ("verify", ADAPTER, tmp_path / "peft", "--base", BASE), tmp_path / "peft" / "adapter_config.json"
+    export_adapter(ADAPTER, tmp_path / "peft", base=BASE, to="peft", sync=False)
+    config.write_text(config.read_text().replace('"r": 4', '"r": 8').replace('"base.gguf"', '"another"'))
+    (tmp_path / "peft" / "adapter_model.safetensors").unlink()
+    result = run_cli(*words)
+    assert result.returncode == 1
+    assert "adapter_config.json: r is 8, expected 4\n" in result.stdout
+    assert "adapter_model.safetensors is missing\n" in result.stdout
+    assert "2 differences" in result.stdout
+    for other, said in ((ADAPTER, "is a ggla LoRA adapter"), (tmp_path, "config.json: No such file")):
+        refused = run_cli("verify", ADAPTER, other, "--base", BASE)
+        assert_no_traceback(refused)
+        assert (refused.returncode, said in refused.stderr) == (2, True)
+    assert "With --base MODEL" in run_cli(*words[:3]).stderr
+    refused = run_cli("verify", FIXTURES / "v1-adam.ggcp", tmp_path, "--base", BASE)
+    assert "--base means nothing here" in refused.stderr
+
+
 @needs_llama
 @pytest.mark.parametrize("base", ["base.ggjt", "base.ggcp"], indirect=True)
 def test_llama_runs_what_is_made_of_a_base_before_gguf(base: Path, tmp_path: Path) -> None:
