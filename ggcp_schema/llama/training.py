@@ -142,7 +142,7 @@ def study(training: Training, *, order: str | None = None, n_batch: int | None =
     if "v" in training.vectors and "clipped-sum" in {writer.gradient for writer in era.writers}:
         square_length = mean_square_length(training.vectors["v"], training.iteration, is_zero=decided.harmless)
         era = conclude(evidence._replace(square_length=square_length))
-    scale = _scale(training, era, n_batch, ratio, least, square_length)
+    scale = _scale(training, era, n_batch, ratio, least, square_length, is_zero=decided.harmless)
     if scale.contradiction:
         contradictions.append(scale.contradiction)
     return Study(era, decision, scale, tuple(contradictions))
@@ -163,10 +163,12 @@ def _scale(
     ratio: float | None,
     least: float | None,
     square_length: float | None,
+    *,
+    is_zero: bool,
 ) -> ScaleDecision:
     n_ctx = training.model.context.tokens
-    if training.divided or training.optimizer != ADAM:
-        reason = "only Adam's moments have a scale"
+    if training.divided or is_zero or training.optimizer != ADAM:
+        reason = "all moments are zero, and have no scale" if is_zero else "only Adam's moments have a scale"
         if training.divided:
             reason = f"ggcp-schema has divided m by {training.divided:,}, v by its square"
         stated = "" if n_batch is None else f"a batch was stated, but m and v are not divided: {reason}"

@@ -35,7 +35,7 @@ def resume_facts(training: Training, conclusions: Study, recipe: Recipe, problem
             yield Fact("scale", scale.reason, effect=divided if recipe.scale != 1 else AS_THEY_ARE)
             if scale.assumed or scale.s is None:
                 yield Fact("batch", effect=COSTS, remedy=Remedy("n_batch", "N"))
-        elif scale.gradient != "mean" and training.optimizer == ADAM:
+        elif scale.gradient != "mean" and training.optimizer == ADAM and not conclusions.order.harmless:
             yield Fact("scale", scale.reason, effect=AS_THEY_ARE)
     if problem:
         yield Fact("rotation", problem, effect=f"n_rot {training.model.n_rot} is kept as it is")

@@ -149,6 +149,9 @@ def test_of_every_checkpoint_it_is_said_how_the_training_goes_on(tmp_path):
     resume = advice("cut.resume.gguf", tmp_path)[1]
     assert resume.startswith("llama-train-text-from-scratch --checkpoint-in cut.resume.gguf ")
     assert said.endswith(f": {resume}\n")
+    run_cli("convert", FIXTURES / "v0-adam.ggcp", "fresh.gguf", "--fresh-optimizer", cwd=tmp_path, check=True)
+    assert advice("fresh.gguf", tmp_path)[1].startswith("llama-train-text-from-scratch ")
+    assert "batch" not in run_cli("info", "fresh.gguf", cwd=tmp_path).stdout  # which would divide nothing but zeros
     assert "convert truth/jan24-D.gguf" in advice("truth/jan24-D.gguf", FIXTURES)[1]  # of an order that is not known
     said = run_cli("convert", FIXTURES / "lora/adam.ggcl", "lora.gguf", cwd=tmp_path, check=True).stdout
     assert said.endswith(f": {advice('lora.gguf', tmp_path)[1]}\n")
