@@ -27,10 +27,13 @@ def _known(folder: Path) -> list[Path]:
         raise FileError(f"{os.fsdecode(folder)}: {error.strerror}") from error
     found = [file for file in files if _is_known(file)]
     if not found:
-        name = os.fsdecode(folder)
+        name, names = os.fsdecode(folder), {file.name for file in files}
         hint = "Give the files; folders in it are not looked into."
-        if "config.json" in {file.name for file in files}:
+        if "config.json" in names:
             hint = f"It is a model for transformers: `ggcp-schema verify CHECKPOINT {shell_word(name)}` compares it."
+        elif "adapter_config.json" in names:
+            command = f"ggcp-schema verify ADAPTER {shell_word(name)} --base BASE.gguf"
+            hint = f"It is an adapter for PEFT: `{command}` compares it."
         raise UsageError(f"no file in the folder {name} is of a known format", hint)
     return found
 

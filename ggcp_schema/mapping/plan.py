@@ -49,7 +49,9 @@ class Command(NamedTuple):
     def for_shell(self, output: str | os.PathLike[str]) -> list[str]:
         """Return the words as they are typed into a shell."""
         path = os.fsdecode(output)
-        return [shell_word(word.replace(OUTPUT, path)) if OUTPUT in word else quoted(word) for word in self.words]
+        is_path = (OUTPUT in word or os.path.lexists(word) for word in self.words)
+        words = (word.replace(OUTPUT, path) for word in self.words)
+        return [shell_word(word) if known else quoted(word) for word, known in zip(words, is_path)]
 
 
 @dataclass(frozen=True, repr=False)

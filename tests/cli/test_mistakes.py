@@ -28,6 +28,8 @@ def folder(tmp_path: Path) -> Path:
     for name in ("lora/adam.ggla", "lora/base.gguf"):
         shutil.copy(FIXTURES / name, tmp_path / name)
     (tmp_path / "old" / "hf").mkdir()
+    (tmp_path / "old" / "peft").mkdir()
+    (tmp_path / "old" / "peft" / "adapter_config.json").write_bytes(b"{}")
     for name in ("config.json", "tokenizer.model"):
         (tmp_path / "old" / "hf" / name).write_bytes(b"{}")
     return tmp_path
@@ -116,6 +118,7 @@ def folder(tmp_path: Path) -> Path:
         ("export v0-adam.ggcp new.gguf alice.ggcp --vocab vocab.gguf", "Write `ggcp-schema export "),
         ("get alice.ggcp", "Write `ggcp-schema get [OPTIONS] FILE PATH`."),
         ("info hf", "`ggcp-schema verify CHECKPOINT hf` compares it."),
+        ("info peft", "`ggcp-schema verify ADAPTER peft --base BASE.gguf` compares it."),
     ],
 )
 def test_the_message_puts_the_user_right(typed: str, said: str, folder: Path) -> None:

@@ -20,7 +20,7 @@ from ggcp_schema.files.output import WriteOptions
 from ggcp_schema.llama.eras import Evidence, conclude
 from ggcp_schema.mapping.convert import ResumeOptions, plan_resume
 from ggcp_schema.mapping.export import MissingError, ModelOptions, plan_model
-from ggcp_schema.mapping.plan import Plan, Written, epsilon_of, write
+from ggcp_schema.mapping.plan import OUTPUT, Command, Plan, Written, epsilon_of, write
 from tests.builder import build_checkpoint
 from tests.helpers import FIXTURES, ONE_OF_EACH, TRUNCATED
 from tests.llama.test_eras import MISTAKEN, WRITTEN
@@ -141,6 +141,13 @@ def resume_command(plan: Plan, output: str) -> list[str]:
 
 def options_of(command: list[str]) -> dict[str, str]:
     return {word: following for word, following in pairwise(command) if word.startswith("--")}
+
+
+def test_names_that_begin_with_a_dash_are_paths_in_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("-in.ggcp").touch()
+    words = Command("x", ("convert", "-in.ggcp", OUTPUT, "-p", "it's")).for_shell("-out.gguf")
+    assert shlex.split(" ".join(words)) == ["convert", "./-in.ggcp", "./-out.gguf", "-p", "it's"]
 
 
 def test_the_command_has_the_sizes_of_the_model() -> None:
