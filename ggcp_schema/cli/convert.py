@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -36,7 +37,8 @@ def convert(
         typer.Argument(
             metavar="INPUT [OUTPUT]",
             help=f"The checkpoint, and the GGUF file to write (default: its name with {SUFFIX}, in the current "
-            "folder). With --into: checkpoints, or folders of them, of which outputs are left out by their names.",
+            "folder). With --into: checkpoints, or folders, of which files without a training are left out, and "
+            "outputs by their names.",
         ),
     ],
     into: Annotated[
@@ -112,7 +114,10 @@ def convert(
         done = [file for file in found if file.name.endswith(SUFFIX) and file not in files]
         if done and not (quiet or as_json):
             echo(f"left out {count_text(len(done), 'file')} of a name that ends in {SUFFIX}, as outputs have it")
-        found = [file for file in found if file not in done]
+        others = [file for file in found if file not in (*files, *done) and not has_training(file)]
+        if others and not (quiet or as_json):
+            echo(f"left out {count_text(len(others), 'file')} without a training to convert")
+        found = [file for file in found if file not in (*done, *others)]
         convert_all(found, into, one, quiet=quiet, as_json=as_json, dry_run=dry_run)
     elif folders := [file for file in files if file.is_dir()]:
         hint = "For the files in a folder, or to write into one, give --into FOLDER."
@@ -126,13 +131,27 @@ def convert(
         )
 
 
+def has_training(path: Path) -> bool:
+    """Return False for a file of another kind than `convert` takes, which is no error in a folder."""
+    with suppress(GgcpError), open_file(path, partial=True) as file:
+        if file.has_adapter:
+            return file.damage is not None or file.converted() is not None
+        try:
+            file.training()
+        except UsageError:
+            return False
+    return True
+
+
 def convert_all(files: list[Path], folder: Path, one: One, *, quiet: bool, as_json: bool, dry_run: bool) -> None:
     """Convert each file into the folder, go on after an error, and exit with the worst exit code."""
     outputs = {source: folder / output_name(source, SUFFIX) for source in files}
-    names = list(outputs.values())
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise UsageError(f"several inputs would be written to {name_text(twice)}", "Convert them one at a time.")
+    inputs: dict[Path, Path] = {}
+    for source, output in outputs.items():
+        other = inputs.setdefault(output, source)
+        if other is not source:
+            both = f"{name_text(other)} and {name_text(source)} would both be written to {name_text(output)}"
+            raise UsageError(both, "Convert them one at a time.")
     if not dry_run:
         try:
             os.makedirs(folder, exist_ok=True)

@@ -485,7 +485,7 @@ def test_names_of_outputs_in_a_folder(tmp_path: Path) -> None:
     run_cli("convert", *names, "--into", "out", cwd=tmp_path, check=True)
     assert sorted(os.listdir(tmp_path / "out")) == sorted(f"{stem}.resume.gguf" for stem in names.values())
     result = run_cli("convert", "a.ggcp", "./a.bin", "--into", "twice", cwd=tmp_path)
-    assert_refused(result, 2, "several inputs would be written to twice/a.resume.gguf")
+    assert_refused(result, 2, "a.ggcp and a.bin would both be written to twice/a.resume.gguf")
     assert not (tmp_path / "twice").exists()
 
 
