@@ -135,7 +135,7 @@ def has_training(path: Path) -> bool:
     """Return False for a file of another kind than `convert` takes, which is no error in a folder."""
     with suppress(GgcpError), open_file(path, partial=True) as file:
         if file.has_adapter:
-            return file.damage is not None or file.converted() is not None
+            return file.converted() is not None
         try:
             file.training()
         except UsageError:

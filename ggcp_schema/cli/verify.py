@@ -61,6 +61,8 @@ def verify(
 
     Example: ggcp-schema verify checkpoint.bin resume.gguf
     """
+    if checkpoint.is_dir() and not output.is_dir():
+        raise UsageError(f"{checkpoint} is a directory", "The checkpoint comes first.")
     if base is not None:
         result = _with_base(checkpoint, base, output, vocab, partial=partial, quiet=quiet)
     elif output.is_dir():

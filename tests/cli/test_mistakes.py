@@ -60,6 +60,7 @@ def folder(tmp_path: Path) -> Path:
         ("convert v0-adam.ggcp --batch N", "Give the number of samples"),
         ("edit train_its=1 alice.ggcp new.ggcp", "Write: INPUT OUTPUT PATH=VALUE."),
         ("verify vocab.gguf alice.ggcp", "The checkpoint comes first."),
+        ("verify hf alice.ggcp", "The checkpoint comes first."),
         ("verify alice.ggcp alice.ggcp", "`ggcp-schema diff`"),
         ("extract alice.ggcp out.npy layers[0].wq", "The tensor comes before the output"),
         ("convert alice.ggcp v0-adam.ggcp", "For several inputs, give --into FOLDER."),
@@ -225,8 +226,9 @@ def test_opening_a_file_tells_if_it_can_be_read(folder: Path, monkeypatch: pytes
 def test_a_folder_stands_for_the_files_in_it(folder: Path) -> None:
     assert run_cli("validate", folder / "old", check=True).stdout.endswith("3 files: 3 valid\n")
     assert len(run_cli("info", folder / "old", "--json", check=True).stdout.splitlines()) == 3
+    (folder / "old" / "cut.ggla").write_bytes((folder / "lora" / "adam.ggla").read_bytes()[:-1])
     shutil.copy(FIXTURES / "vocab.ggjt", folder / "old")  # whose output would have the name of that of vocab.gguf
     said = run_cli("convert", folder / "old", "--into", folder / "new", check=True).stdout
-    assert said.startswith("left out 2 files without a training to convert\n")
+    assert said.startswith("left out 3 files without a training to convert\n")
     assert sorted(path.name for path in (folder / "new").iterdir()) == ["alice.resume.gguf", "v0-adam.resume.gguf"]
     assert "no file in the folder" in run_cli("info", folder).stderr
