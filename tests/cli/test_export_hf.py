@@ -262,6 +262,18 @@ def test_scaled_positions(tmp_path: Path, out: Path) -> None:
             assert "--to hf" in run_cli("info", "--json", tmp_path / f"{kind}.gguf", check=True).stdout
 
 
+def test_a_model_with_the_vocabulary_of_another_one(tmp_path: Path, out: Path) -> None:
+    path = tmp_path / "other.gguf"
+    with open_file(BASE) as file, open_file(FIXTURES / "alice-vocab.gguf") as other:
+        model_content(file.model(), other.vocabulary(), context_length=16, rms_eps=1e-5).write(str(path))
+    commands = json.loads(run_cli("info", "--json", path, check=True).stdout)["next"]
+    exports = [command.split()[1:] for command in commands if " export " in command]
+    assert len(exports) == 2
+    for command in exports:
+        words = [str(VOCAB) if word == "VOCABULARY" else word for word in command]
+        run_cli(*words, "--dry-run", check=True)
+
+
 def test_another_tokenizer_is_refused(tmp_path: Path, out: Path) -> None:
     merges = {"tokenizer.ggml.merges": ("ARRAY/STRING", ["a b"])}
     keys = tokenizer_keys() | {"tokenizer.ggml.model": ("STRING", "gpt2")} | merges
