@@ -22,7 +22,8 @@ PICKLE = "Not opened: pickles can run code. Let the program that wrote it save t
 PROGRAM = "A llamafile is a zip archive too: `unzip FILE` takes the GGUF file out of it."
 AGAIN = "Get the file again."
 LATIN = "`iconv -f UTF-8 -t ISO-8859-1 FILE > OUTPUT` restores it."
-BINARY = "Copy the original again in binary mode: it cannot be restored from this copy."
+BINARY = "Copy the original again in binary mode."
+LOST = "Copy the original again in binary mode: it cannot be restored from this copy."
 UNIX = r"`perl -pe 's/\r\n/\n/' FILE > OUTPUT` restores it, unless only some line ends were changed: validate it."
 
 
@@ -146,18 +147,20 @@ def _line(head: Head, pattern: re.Pattern[str]) -> str:
 
 def _contained(head: Head) -> bool | str:
     """Return how a file of llama.cpp is cut out that begins later in this one, as after the head of a mail."""
-    found = re.search(rb"(GGUF|tjgg)[\x01-\x03]\0\0\0", head.data)
+    found = re.search(rb"(GGUF|tjgg)[\x01-\x03]\0\0\0|algg\x01\0\0\0", head.data)
     if found is None:
         return False
-    name, at = "GGUF" if found[1] == b"GGUF" else "ggjt", found.start()
-    return f"a {name} file, which begins at offset {at:,}: `tail -c +{at + 1} FILE > OUTPUT`"
+    at = found.start()
+    return f"a {CONTAINED[found[0][:4]]} file, which begins at offset {at:,}: `tail -c +{at + 1} FILE > OUTPUT`"
 
 
 def _lfs_size(head: Head) -> bool | str:
-    match = re.match(rb"version https://(?:git-lfs|hawser)\.github\.com/spec/.*?\nsize (\d+)", head.data, re.DOTALL)
+    pattern = rb"(?:\xef\xbb\xbf)?version https://(?:git-lfs|hawser)\.github\.com/spec/.*?\nsize (\d+)"
+    match = re.match(pattern, head.data, re.DOTALL)
     return f"{int(match[1]):,}" if match else False
 
 
+CONTAINED = {b"GGUF": "GGUF", b"tjgg": "ggjt", b"algg": "ggla"}
 BASE64 = rb"\s*(cGNnZ|R0dVR|dGpnZ|bG1nZ|bGNnZ|YWxnZ)"  # of the first bytes of each format
 GGML = (b"tjgg", b"fmgg", b"lmgg")
 OTHER = "a ggml file of another program, which this does not read"
@@ -166,7 +169,8 @@ LLAMA_ONLY = "Only llama.cpp's own files are read; use the program that wrote it
 
 ERROR = re.compile(
     r"error|denied|forbidden|unauthori[sz]ed|authenticat|credentials|not found|no ?such|do(es)? not exist|invalid"
-    r"|expired|exceeded|restricted|throttled|too many requests|log ?in|unavailable|bad gateway|gateway time|redirect",
+    r"|expired|exceeded|restricted|throttled|too many requests|log ?in|unavailable|bad (request|gateway)"
+    r"|gateway time|redirect",
     re.IGNORECASE,
 )
 
@@ -193,6 +197,11 @@ KINDS = (
         "Decode it: `base64 -di FILE > OUTPUT`.",
     ),
     Kind(
+        _pattern(rb"begin [0-7]{3,4} [^\r\n]+\r?\nM[ -`]{60}"),
+        "a file in uuencode, as mail carried it",
+        "Decode it: `uudecode -o OUTPUT FILE`.",
+    ),
+    Kind(
         _pattern(
             rb"\xff\xfe(?:[^\0]\0)+|\xfe\xff(?:\0[^\0])+|(?:[\t\n\r -~]\0){12}|(?:G\0G\0U\0F|[pltfa]\0[cmjl]\0g\0g)\0"
         ),
@@ -207,11 +216,16 @@ KINDS = (
         "a Git LFS pointer to a file of {} bytes, not the file",
         "Run `git lfs pull` in its repository, or download the file itself.",
     ),
-    Kind(b"/annex/objects/", "a pointer of git-annex, not the file", "Run `git annex get` in its repository."),
+    Kind(
+        _pattern(rb"(/|(\.\./)*\.git/)annex/objects/"),
+        "a pointer of git-annex, not the file",
+        "Run `git annex get` in its repository.",
+    ),
     Kind(b"# xet version ", "a pointer of Git-Xet, not the file", "Download the file itself."),
     Kind(
         _pattern(
-            rb"(\xef\xbb\xbf)?\s*((<\?xml[^>]*>|<!--.*?-->)\s*)*(?i:<!doctype html|<(html|head|title|body|script)[ >])"
+            rb"(\xef\xbb\xbf)?\s*((<\?xml[^>]*>|<!--.*?-->)\s*)*"
+            rb"(?i:<!doctype html|<(html|head|meta|title|body|script)[ >])"
         ),
         "a web page, not the file",
         "Download the file itself: the page has a link to it, or asks to log in.",
@@ -224,6 +238,7 @@ KINDS = (
         "a Python pickle, as PyTorch wrote until 2020",
         PICKLE,
     ),
+    Kind(_pattern(rb"\([dl]p[01]\n|[\]}]q\0[(X]"), "a Python pickle", PICKLE),
     Kind(_is_safetensors, "a safetensors file", "llama.cpp's convert_hf_to_gguf.py makes GGUF of a model's folder."),
     Kind(b"\x93NUMPY", "a NumPy array", "Load it with numpy.load."),
     Kind(b"\x89HDF\r\n\x1a\n", "an HDF5 file", "Keras models and h5py's files are such; h5py reads it."),
@@ -235,6 +250,7 @@ KINDS = (
         "The package onnx reads it.",
     ),
     Kind(_pattern(rb"....TFL3"), "a TensorFlow Lite model"),
+    Kind(b"SQLite format 3\0", "an SQLite database"),
     Kind(_pattern(rb"MZqFpD=|jartsr="), "a program for several systems, such as a llamafile", PROGRAM),
     Kind(b"\x7fELF", "a program or library (ELF)", PROGRAM),
     Kind(_is_windows_program, "a program or library for Windows", PROGRAM),
@@ -317,14 +333,14 @@ def altered(sample: bytes) -> str:  # noqa: PLR0911 - a return for each way
     if line_feeds >= least and sample.count(b"\r\n") == line_feeds:
         return RETURNS_ADDED
     if line_feeds >= 40 and not returns:
-        return f"Its line ends were changed: the carriage returns were taken out. {BINARY}"
+        return f"Its line ends were changed: the carriage returns were taken out. {LOST}"
     if sample.count(b"\xef\xbf\xbd") >= 8:
         try:
             sample[:-4].decode("utf-8")
         except UnicodeDecodeError as error:
             if error.end < len(sample) - 8:
                 return ""
-        return f"It was saved as text: bytes that are not UTF-8 were replaced. {BINARY}"
+        return f"It was saved as text: bytes that are not UTF-8 were replaced. {LOST}"
     controls = len(re.findall(rb"\xc2[\x80-\x9f]", sample))  # of which texts have none
     if controls >= 40 and re.sub(rb"[\xc2\xc3][\x80-\xbf]", b"", sample)[:-1].isascii():  # the last may be cut
         return f"It was saved as text: each byte above 127 was taken for a character. {LATIN}"

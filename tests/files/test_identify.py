@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import base64
+import binascii
 import codecs
 import io
 import pickle
 import quopri
 import random
+import sqlite3
 import struct
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -74,6 +77,19 @@ def windows_program() -> bytes:
     return (b"MZ\x90\0".ljust(60, b"\0") + struct.pack("<I", 128)).ljust(128, b"\0") + b"PE\0\0" + bytes(100)
 
 
+def sqlite() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        database = sqlite3.connect(Path(folder, "x"))
+        database.execute("create table t(a)")
+        database.close()
+        return Path(folder, "x").read_bytes()
+
+
+def uuencoded(data: bytes) -> bytes:
+    lines = (binascii.b2a_uu(data[at : at + 45]) for at in range(0, len(data), 45))
+    return b"".join((b"begin 644 checkpoint.bin\n", *lines, b"`\nend\n"))
+
+
 ARRAY = np.arange(8, dtype=np.float32) + 1
 MADE: dict[str, Callable[[], Made]] = {
     "lfs": lambda: (
@@ -81,11 +97,15 @@ MADE: dict[str, Callable[[], Made]] = {
         "a Git LFS pointer to a file of 12,345 bytes, not the file",
         "git lfs pull",
     ),
+    "lfs, saved by an editor": lambda: (codecs.BOM_UTF8 + MADE["lfs"]()[0], "of 12,345 bytes", "git lfs pull"),
     "page": lambda: (b"\n <!DOCTYPE html>\n<html><body>Sign in</body></html>", "a web page, not the file", "Download"),
+    "page without a head": lambda: (b"<meta charset=utf-8><title>404</title>", "a web page", "Download"),
     "page with a comment": lambda: (b"\xef\xbb\xbf<!-- saved\nfrom -->\n<HTML><p>", "a web page", "Download"),
     "git-annex": lambda: (b"/annex/objects/SHA256E-s9--0.gguf\n", "a pointer of git-annex", "git annex get"),
+    "git-annex, without links": lambda: (b"../.git/annex/objects/aa/SHA256E-s9--0/0", "of git-annex", "git annex get"),
     "git-xet": lambda: (b'# xet version 0\nfilesize = 9\nhash = "0"\n', "a pointer of Git-Xet", "Download"),
     "shortest error": lambda: (b"Not Found", "such as a server's error message: 'Not Found'", "again"),
+    "bad request": lambda: (b"Bad Request", "such as a server's error message: 'Bad Request'", "again"),
     "error": lambda: (b"Entry not found\n", "such as a server's error message: 'Entry not found'", "again"),
     "json error": lambda: (b'{"error":"Invalid username or password."}', "server's error message", "again"),
     "text": lambda: (b"Once upon a time\nthere was\n" * 400, "a text that begins with 'Once upon a time'", ""),
@@ -95,6 +115,8 @@ MADE: dict[str, Callable[[], Made]] = {
     "ff": lambda: (b"\xff" * 9000, "a file of bytes 0xFF and nothing else", "again"),
     "torch": lambda: (in_zip("archive/data.pkl"), "a PyTorch checkpoint", "pickles can run code"),
     "torch script": lambda: (in_zip_later("m/data.pkl"), "a PyTorch checkpoint", "pickles can run code"),
+    "pickle 0": lambda: (pickle.dumps({"a": ARRAY}, 0), "a Python pickle", "pickles can run code"),
+    "pickle 1": lambda: (pickle.dumps([1.0, "a"], 1), "a Python pickle", "pickles can run code"),
     "pickle 2": lambda: (pickle.dumps({"a": [1.0]}, 2), "a Python pickle", "pickles can run code"),
     "pickle 4": lambda: (pickle.dumps({"a": [1.0]}, 4), "a Python pickle", "pickles can run code"),
     "torch until 2020": lambda: (
@@ -110,6 +132,7 @@ MADE: dict[str, Callable[[], Made]] = {
     "chatglm": lambda: (b"ggml" + struct.pack("<9i", *range(1, 10)), "a ggml file of another program", "converter"),
     "session": lambda: (b"nsgg" + struct.pack("<9i", *range(9, 18)), "a saved session of llama.cpp", "the model"),
     "hdf5": lambda: (b"\x89HDF\r\n\x1a\n" + bytes(90), "an HDF5 file", "h5py"),
+    "sqlite": lambda: (sqlite(), "an SQLite database", ""),
     "onnx": lambda: (onnx(), "an ONNX model", "onnx"),
     "onnx, no producer": lambda: (b"\x08\x07:\xd0\x0f\n\x17" + bytes(90), "an ONNX model", "onnx"),
     "program": lambda: (Path(sys.executable).read_bytes()[: 1 << 16], "a program or library", "llamafile"),
@@ -128,6 +151,12 @@ MADE: dict[str, Callable[[], Made]] = {
     "base64 after a line end": lambda: (b"\r\n" + base64.encodebytes(GENUINE_DATA), "in base64", "base64 -d"),
     "base64 of addresses": lambda: (base64.urlsafe_b64encode(GENUINE_DATA), "as addresses carry it", "tr -- -_ +/"),
     "utf-16, no mark": lambda: ("GGUF\3\0é".encode("utf-16-le"), "text in UTF-16", "binary mode"),
+    "uuencode": lambda: (uuencoded(GENUINE_DATA), "in uuencode", "uudecode"),
+    "adapter with a mark": lambda: (
+        codecs.BOM_UTF8 + (FIXTURES / "lora" / "adam.ggla").read_bytes(),
+        "a ggla file, which begins at offset 3",
+        "tail -c +4",
+    ),
     "mail": lambda: (b"From: a\n\n" + b"GGUF\3\0\0\0\xff", "a GGUF file, which begins at offset 9", ""),
 }
 
