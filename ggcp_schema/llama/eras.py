@@ -54,10 +54,11 @@ class Evidence(NamedTuple):
         n_mult: as stored.
         n_ff: as the shape of w1 states it.
         n_ff_by_formula: as n_embd and n_mult give it.
-        long_gradient: True if the moments prove a gradient longer than a mean can be, False if it is much shorter.
+        long_gradient: True if the moments prove a gradient longer than a mean can be.
         square_length: of the gradient of all parameters, averaged as v is.
         losses_differ: True if the two stored losses differ.
         order: the proven order of the optimizer's flat vectors.
+        is_gguf: True of a GGUF file, which a trainer saved, or which was made from a ggcp file.
         file_version: `training.file_version` of a GGUF checkpoint.
         converted: True if a GGUF checkpoint was made from a ggcp file, and no trainer has saved it since.
         recorded: the keys of the writers that `convert` recorded in a GGUF checkpoint.
@@ -72,10 +73,11 @@ class Evidence(NamedTuple):
     n_mult: int | None = None
     n_ff: int | None = None
     n_ff_by_formula: int | None = None
-    long_gradient: bool | None = None
+    long_gradient: bool = False
     square_length: float | None = None
     losses_differ: bool | None = None
     order: str | None = None
+    is_gguf: bool = False
     file_version: int | None = None
     converted: bool = False
     recorded: tuple[str, ...] | None = None
@@ -185,11 +187,11 @@ def _tests(evidence: Evidence) -> Iterator[tuple[str, bool, Callable[[Writer], b
         return
     if evidence.converted:
         yield "converted from a ggcp checkpoint, and not saved by a trainer since", True, _wrote_ggcp
-    elif evidence.layout is None:
-        yield "a ggcp checkpoint", True, _wrote_ggcp
-    else:
+    elif evidence.layout is not None:
         layout = evidence.layout
         yield f"the layout of the optimizer block is {layout}", True, lambda writer: layout in writer.layouts
+    elif not evidence.is_gguf:
+        yield "a ggcp checkpoint", True, _wrote_ggcp
     if evidence.first_tensor is not None:
         stem = evidence.first_tensor.partition(".")[0]
         names = {"tok_embeddings": "llama", "token_embd": "gguf"}.get(stem)
@@ -197,12 +199,9 @@ def _tests(evidence: Evidence) -> Iterator[tuple[str, bool, Callable[[Writer], b
     if None not in (evidence.n_ff, evidence.n_ff_by_formula) and evidence.n_ff != evidence.n_ff_by_formula:
         statement = f"n_ff is {evidence.n_ff}, which does not follow from n_mult {evidence.n_mult}"
         yield statement, False, lambda writer: not writer.n_mult_fits and evidence.n_mult == 256  # its default
-    if evidence.long_gradient is True:
+    if evidence.long_gradient:
         statement = "the gradients are longer than means can be: they were summed over the tokens"
         yield statement, False, lambda writer: writer.gradient == "sum"
-    elif evidence.long_gradient is False:
-        statement = "the gradients are as short as means, or as sums that were clipped"
-        yield statement, False, lambda writer: writer.gradient != "sum"
     if evidence.losses_differ:
         yield "the stored losses differ", False, lambda writer: writer.loss != "constant"
     if evidence.order is not None:
@@ -224,9 +223,10 @@ def _rms_eps(
         if evidence.rms_eps_certain is not None:
             how = "as certain" if evidence.rms_eps_certain else "as a default, for the file did not show it"
             return evidence.rms_eps, evidence.rms_eps_certain, f"stored in the file by ggcp-schema, {how}", usual
-        if evidence.converted:
+        if evidence.converted or evidence.file_version is None:
             reason = "stored in the file; the converter of 2023 wrote 1e-5 whatever the training had computed with"
-            return evidence.rms_eps, False, reason, usual
+            unless = "" if evidence.converted else ", if it made the file"
+            return evidence.rms_eps, False, f"{reason}{unless}", usual
         return evidence.rms_eps, True, "stored in the file", usual
     default = epsilon_text(DEFAULT_RMS_EPS)
     if not writers:

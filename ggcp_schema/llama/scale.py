@@ -15,7 +15,7 @@ The vectors of L-BFGS are left as they are: nothing is known of what a sum does 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from math import isqrt, log, sqrt
 from operator import mul
 from typing import TYPE_CHECKING, NamedTuple
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 BETA2 = 0.999  # of Adam, by default in all trainers; those of layout v1 and of GGUF took it as an option
 SUM_ABOVE = 1.0  # times the greatest length of a mean
-MEAN_BELOW = 0.2  # 0.004 to 0.17 in files known to hold means. Long training may bring sums below 1.
+MEAN_BELOW = 0.2  # 0.004 to 0.17 in files known to hold means. Long training brings sums of few tokens below it too.
 # The ratio of a sum divided by its tokens, in 22 files with known batches: one estimate and the usual bounds.
 RATIO_PER_TOKEN, LEAST_PER_TOKEN, MOST_PER_TOKEN = 0.08, 0.033, 0.107
 MOST_COUNT = 1 << 32  # samples whose divisors are looked at; the trainers of ggcp files counted to this
@@ -73,7 +73,8 @@ class ScaleDecision(NamedTuple):
         ratio: the length of output's gradient in units of the greatest length of a mean, by the usual beta2; None if it
             cannot be computed.
         contradiction: why the stated batch does not fit; empty if it does.
-        short: True if gradients are shorter than sums, and not always as long as sums that were clipped.
+        short: True if gradients are shorter than sums, not always as long as sums that were clipped, and no program
+            that may have written the file left sums unclipped.
         summed: True if m and v are known to be of sums that were not clipped.
     """
 
@@ -92,7 +93,7 @@ class ScaleDecision(NamedTuple):
 
 def decide_scale(
     ratio: float | None,
-    gradient: Gradient | None,
+    gradients: Collection[Gradient],
     counts: Counts,
     square_length: float | None = None,
     least: float | None = None,
@@ -100,10 +101,11 @@ def decide_scale(
     """Decide whether gradients were summed, and over how many tokens.
 
     `ratio` and `square_length` are those of `gradient_ratio` and `mean_square_length`, None if they cannot be computed;
-    `least` is that of `least_ratio` if beta2 is not known, and `gradient` is how all programs that may have written the
-    file computed it, None if they differ. The batch is what the user states, or else the number, of all that the counts
-    allow, which fits the ratio best. The counts set bounds only if context and batch never changed.
+    `least` is that of `least_ratio` if beta2 is not known, and `gradients` are how the programs that may have written
+    the file computed them. The batch is what the user states, or else the number, of all that the counts allow, which
+    fits the ratio best. The counts set bounds only if context and batch never changed.
     """
+    gradient = next(iter(gradients)) if len(gradients) == 1 else None
     known = ScaleDecision(gradient, "", n_ctx=counts.n_ctx, ratio=ratio)
     measured = "" if ratio is None else f": output's gradient has {ratio:.2g} times the greatest length of a mean"
     measured += "" if ratio is None or least is None else f" if beta2 was {BETA2}"
@@ -116,7 +118,7 @@ def decide_scale(
         reason = f"gradients are means{measured}"
     elif square_length is not None and is_clipped(square_length):
         reason = "gradients are likely sums clipped to a length of 1: their squared lengths average 1.0000"
-    elif is_long(ratio) is False:
+    elif gradients and "sum" not in gradients and ratio is not None and ratio < MEAN_BELOW:
         reason, short = f"gradients are means, or else sums clipped to a length of 1{measured}", True
     else:
         reason = f"it is not clear whether gradients are means or sums{measured}"
@@ -177,14 +179,12 @@ def _usual_tokens(ratio: float) -> tuple[int, int]:
     return max(1, round(ratio / MOST_PER_TOKEN)), max(1, round(ratio / LEAST_PER_TOKEN))
 
 
-def is_long(ratio: float | None, least: float | None = None) -> bool | None:
-    """Return True if the gradient is longer than a mean can be, False if it is much shorter; None if it is neither.
+def is_long(ratio: float | None, least: float | None = None) -> bool:
+    """Return True if the gradient is proven to be longer than a mean can be.
 
     `least` is the proven part of `ratio`, if beta2 is not stored.
     """
-    if ratio is None:
-        return None
-    return True if (ratio if least is None else least) > SUM_ABOVE else False if ratio < MEAN_BELOW else None
+    return ((ratio or 0.0) if least is None else least) > SUM_ABOVE
 
 
 def gradient_ratio(model_tensors: Mapping[str, Tensor], v: Tensor, order: str, iterations: int) -> float | None:

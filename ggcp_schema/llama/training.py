@@ -136,7 +136,7 @@ def study(training: Training, *, order: str | None = None, n_batch: int | None =
             least = least_ratio(training.model.tensors, training.vectors, certain)
     proven = decided.order if decided.is_certain else certain
     evidence = training.model.evidence._replace(
-        order=proven, long_gradient=None if training.divided else is_long(ratio, least)
+        order=proven, long_gradient=not training.divided and is_long(ratio, least)
     )
     era, square_length = conclude(evidence), None
     if "v" in training.vectors and "clipped-sum" in {writer.gradient for writer in era.writers}:
@@ -175,7 +175,8 @@ def _scale(
         gradient: Gradient | None = "mean" if training.divided else None
         return ScaleDecision(gradient, reason, n_ctx=n_ctx, ratio=ratio, contradiction=stated)
     counts = Counts(training.train_its, training.train_samples, n_ctx, training.n_iter, n_batch)
-    return decide_scale(ratio, era.gradient, counts, square_length, least)
+    gradients = {writer.gradient for writer in era.writers}
+    return decide_scale(ratio, gradients, counts, square_length, least)
 
 
 def _check_lengths(training: Training) -> None:

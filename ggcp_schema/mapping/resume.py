@@ -79,7 +79,7 @@ def record_of(training: Training, era: EraConclusion, *, certain: bool) -> tuple
 
     `certain` tells whether the epsilon is that of all programs that may have written the file.
     """
-    if training.model.evidence.file_version is not None or not era.writers:
+    if training.model.evidence.is_gguf or not era.writers:
         return ()
     threads = training.n_threads if "last-rows" in era.losses else None
     return (

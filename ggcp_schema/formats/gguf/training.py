@@ -87,13 +87,16 @@ def orders_of_gguf(gguf: GgufFile) -> tuple[Order, ...]:
 def evidence_of_gguf(gguf: GgufFile) -> Evidence:
     """Return what a GGUF checkpoint shows of its writer.
 
-    A file that a trainer saved has a context length; a converted ggcp file has none.
+    A file that a trainer saved has a context length; a converted ggcp file has none. Damaged keys do not tell.
     """
     keys = Keys(gguf)
     version, recorded = keys.count(names.TRAINING_FILE_VERSION), keys.text(names.CONVERTED_WRITERS)
+    is_saved = names.CONTEXT_LENGTH in gguf.key_values
+    is_known = is_saved or gguf.damage is None or gguf.damage.path.startswith("tensor_data")
     return Evidence(
-        file_version=version,
-        converted=version == 0 and names.CONTEXT_LENGTH not in gguf.key_values,
+        is_gguf=True,
+        file_version=version if is_known else None,
+        converted=version == 0 and is_known and not is_saved,
         recorded=None if recorded is None else tuple(recorded.split()),
         rms_eps=keys.real(names.RMS_EPSILON),
         rms_eps_certain=keys.flag(names.CONVERTED_EPSILON_CERTAIN),
