@@ -17,6 +17,8 @@ from ggcp_schema.constructs.shown import Record
 
 PACK = 512  # records that are put together
 CODES: dict[Any, str] = {int: "q", float: "d"}
+Row = tuple[Any, ...]
+"""The values of a record, in the order of its fields."""
 
 
 class LongList(Sequence[Any]):
@@ -65,20 +67,29 @@ class FixedRecord(Record):
 class Records(LongList):
     """Very many records. Their values are kept in columns, which take a small part of the memory of records."""
 
-    __slots__ = ("_last", "_packs")
+    __slots__ = ("_last", "_names", "_packs")
 
-    def __init__(self, records: Iterable[Container]) -> None:
+    def __init__(self, records: Sequence[Container]) -> None:
+        self._names = tuple(records[0])
         self._packs: list[Sequence[Any]] = []
-        self._last: list[Container] = []  # fewer than PACK records
+        self._last: list[Container | Row] = []  # fewer than PACK
         for record in records:
             self.append(record)
 
-    def append(self, record: Container) -> None:
-        """Add a record."""
+    def append(self, record: Container | Row) -> None:
+        """Add a record, or the values of one that has the same fields as the first."""
+        if isinstance(record, Container) and tuple(record) == self._names:
+            record = tuple(record.values())
         self._last.append(record)
         if len(self._last) == PACK:
-            self._packs.append(column(self._last))
+            self._packs.append(self._packed(self._last))
             self._last = []
+
+    def _packed(self, rows: Sequence[Container | Row]) -> Sequence[Any]:
+        """Return the records of these values."""
+        if {*map(type, rows)} == {tuple}:
+            return Columns(partial(_record, self._names), rows, self._names)
+        return [_record(self._names, row) if isinstance(row, tuple) else row for row in rows]
 
     def __len__(self) -> int:
         return PACK * len(self._packs) + len(self._last)
@@ -87,7 +98,7 @@ class Records(LongList):
         """Yield the records from `start` to `stop`."""
         for number in range(start // PACK, -(-stop // PACK)):
             part = slice(max(0, start - PACK * number), stop - PACK * number)
-            yield from (self._last if number == len(self._packs) else self._packs[number])[part]
+            yield from self._packs[number][part] if number < len(self._packs) else self._packed(self._last[part])
 
     def __getitem__(self, index: Any) -> Any:
         if not isinstance(index, int) or not 0 <= index < PACK * len(self._packs):
@@ -96,7 +107,7 @@ class Records(LongList):
 
     def each(self, name: str) -> Iterator[Any]:
         """Yield the value of a field of each record; None where damage ended the record before it."""
-        for pack in (*self._packs, self._last):
+        for pack in (*self._packs, self._packed(self._last)):
             yield from pack.column(name)[:] if isinstance(pack, Columns) else (record.get(name) for record in pack)
 
     def __repr__(self) -> str:

@@ -13,13 +13,13 @@ from ggcp_schema.constructs.conditions import chosen
 from ggcp_schema.constructs.described import Described, Node, Sizes, docs_of, reference_of, sizes_of, unwrap
 from ggcp_schema.constructs.errors import FieldError, count_bytes, counted
 from ggcp_schema.constructs.expressions import compiled, expression_text, expression_tree
-from ggcp_schema.constructs.lists import Records
+from ggcp_schema.constructs.lists import Records, Row
 from ggcp_schema.constructs.shown import Record
 from ggcp_schema.constructs.streams import SMALL, position, stream_end
 
 # What construct's classes and the functions of a schema raise; a FieldError of it has the path and the offset.
 FOREIGN = (ConstructError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError)
-AtOnce = Callable[[IO[bytes], Container, int], Container | None]
+AtOnce = Callable[[IO[bytes], Container, int], Row | None]
 MANY = 10_000  # records, above which an array keeps them as `Records`
 
 
@@ -71,8 +71,8 @@ class Struct(Described, construct.Struct):
     building. construct's `parsed` hooks and path strings are skipped, because they take longer than the parsing itself.
 
     With `root` the Struct is the `_root` of the expressions in it, also where it is a field of another Struct.
-    `type_name` is its name in the reference. `at_once` reads a record from the stream, in a context, from the offset
-    where the stream is; if it returns None, the fields are parsed one after the other.
+    `type_name` is its name in the reference. `at_once` reads the values of a record from the stream, in a context, from
+    the offset where the stream is; if it returns None, the fields are parsed one after the other.
 
     Attributes:
         record: the class of the containers.
@@ -87,6 +87,7 @@ class Struct(Described, construct.Struct):
         self.is_root, self.type_name, self.at_once = root, type_name, at_once
         self.fields: list[tuple[str | None, Construct]] = [(field.name, unwrap(field)) for field in self.subcons]
         self._least = sum(sizes_of(field).least for _, field in self.fields)
+        self._names = ("_offset", *(name for name, _ in self.fields if name), "_size")
 
     def sizes(self) -> Sizes:
         return Sizes(self._least)
@@ -107,13 +108,21 @@ class Struct(Described, construct.Struct):
         """Build a value into a stream. Raises `FieldError` if the schema does not allow it."""
         self._build(obj, stream, outermost(params), "")
 
-    def _parse(self, stream: IO[bytes], context: Container, path: str, kept: Container | None = None) -> Container:
+    def row(self, stream: IO[bytes], context: Container) -> Row | None:
+        """Return the values of a record that is read at once; None, with the stream where it was, if none can be."""
+        if self.at_once is None:
+            return None
         here = position(stream)
-        if self.at_once is not None and kept is None:
-            record = self.at_once(stream, context, here)
-            if record is not None:
-                return record
+        row = self.at_once(stream, context, here)
+        if row is None:
             stream.seek(here)
+        return row
+
+    def _parse(self, stream: IO[bytes], context: Container, path: str, kept: Container | None = None) -> Container:
+        row = self.row(stream, context) if kept is None else None
+        if row is not None:
+            return self.record(zip(self._names, row))
+        here = position(stream)
         scope = new_scope(self, stream, context)
         obj, fields = kept, self.fields
         if obj is None:
@@ -257,13 +266,14 @@ class Array(Described, construct.Array):
 
     def _parse(self, stream: IO[bytes], context: Container, path: str) -> Any:
         items: Any = ListContainer()
-        subcon = self.subcon
+        subcon, are_many = self.subcon, False
         for index in self._indices(stream, context):
             if index == MANY and type(items[0]) is Record:
-                items = Records(items)
+                items, are_many = Records(items), isinstance(subcon, Struct)
             context["_index"] = index
             try:
-                items.append(subcon._parse(stream, context, path))
+                row = subcon.row(stream, context) if are_many else None
+                items.append(subcon._parse(stream, context, path) if row is None else row)
             except FieldError as error:
                 raise error.within(index, items) from None
             except self.ends:

@@ -13,18 +13,16 @@ from typing import IO, Any
 
 from construct import Container, ListContainer
 
-from ggcp_schema.constructs import SMALL, AtOnce, Extent, Origin, Record, stream_end
+from ggcp_schema.constructs import SMALL, AtOnce, Extent, Origin, Row, stream_end
 
 ZEROS = [bytes(n) for n in range(32)]  # of paddings, once in the memory
 
 
-def tensor_record(
-    record: type[Container], shape_of: Sequence[Callable[[Any], Any]], alignment: int, types: Collection[int]
-) -> AtOnce:
+def tensor_record(shape_of: Sequence[Callable[[Any], Any]], alignment: int, types: Collection[int]) -> AtOnce:
     """Return the reader of ggcp's tensor records of a shape, which the functions of the context give."""
     header = struct.Struct(f"<{3 + len(shape_of)}I")
 
-    def read(stream: IO[bytes], context: Container, here: int) -> Container | None:
+    def read(stream: IO[bytes], context: Container, here: int) -> Row | None:
         scope = {"_": context, "_root": context.get("_root")}
         shape, head = [length(scope) for length in shape_of], stream.read(header.size)
         if len(head) < header.size:
@@ -38,17 +36,9 @@ def tensor_record(
         name, padding = stream.read(name_len), stream.read(start - end)
         zeros = ZEROS[len(padding)]
         stream.seek(start + size)
-        return record(
-            _offset=here,
-            n_dims=n_dims,
-            name_len=name_len,
-            type=type_,
-            ne=ListContainer(ne),
-            name=name,
-            padding=zeros if padding == zeros else padding,
-            data=Extent(start, size, Origin.of(stream, context)),
-            _size=start + size - here,
-        )
+        padding = zeros if padding == zeros else padding
+        data = Extent(start, size, Origin.of(stream, context))
+        return here, n_dims, name_len, type_, ListContainer(ne), name, padding, data, start + size - here
 
     return read
 
@@ -59,7 +49,7 @@ def tensor_info(count: str, most_dimensions: int) -> AtOnce:
     length, number = struct.Struct(count), struct.Struct(mark + "L")
     rests = [struct.Struct(f"{mark}{n}{kind_of_count}LQ") for n in range(most_dimensions + 1)]
 
-    def read(stream: IO[bytes], context: Container, here: int) -> Container | None:
+    def read(stream: IO[bytes], context: Container, here: int) -> Row | None:
         try:
             (size,) = length.unpack(stream.read(length.size))
             name = stream.read(min(size, SMALL))
@@ -70,20 +60,13 @@ def tensor_info(count: str, most_dimensions: int) -> AtOnce:
             return None
         if len(name) != size:
             return None
-        return Record(
-            _offset=here,
-            name=name.decode("utf-8", "surrogateescape"),
-            n_dimensions=n_dims,
-            dimensions=ListContainer(dimensions),
-            type=kind,
-            offset=offset,
-            _size=length.size + size + number.size + rest.size,
-        )
+        text, nbytes = name.decode("utf-8", "surrogateescape"), length.size + size + number.size + rest.size
+        return here, text, n_dims, ListContainer(dimensions), kind, offset, nbytes
 
     return read
 
 
-def tensor_data(stream: IO[bytes], context: Container, here: int) -> Container | None:
+def tensor_data(stream: IO[bytes], context: Container, here: int) -> Row | None:
     """Read the padding before the data of a GGUF tensor, and skip the data."""
     root = context["_root"]
     if "_extents" not in root:
@@ -94,5 +77,4 @@ def tensor_data(stream: IO[bytes], context: Container, here: int) -> Container |
         return None
     padding, size = stream.read(start - here), max(0, end - start)
     stream.seek(start + size)
-    data = Extent(start, size, Origin.of(stream, context))
-    return Record(_offset=here, padding=padding, data=data, _size=start + size - here)
+    return here, padding, Extent(start, size, Origin.of(stream, context)), start + size - here

@@ -134,7 +134,7 @@ class Tensor(Placed):
             * "shape in ggml order: the first number is the fastest-varying",
             *AFTER_SHAPE,
             type_name="tensor",
-            at_once=at_once.tensor_record(TensorRecord, self.shape_of, ALIGNMENT, F32) if shape else None,
+            at_once=at_once.tensor_record(self.shape_of, ALIGNMENT, F32) if shape else None,
         )
 
     def reference(self) -> Node:

@@ -9,7 +9,18 @@ from typing import Any
 
 import pytest
 
-from ggcp_schema.constructs import ErrorLog, Extent, FieldError, Struct, root_field
+from ggcp_schema.constructs import (
+    ErrorLog,
+    Extent,
+    FieldError,
+    LongList,
+    Record,
+    Struct,
+    lists,
+    records,
+    root_field,
+)
+from ggcp_schema.constructs.lists import FixedRecord
 from ggcp_schema.schema import gguf
 from ggcp_schema.schema.checkpoint import CHECKPOINT
 from tests.helpers import FIXTURES
@@ -18,10 +29,11 @@ from tests.helpers import FIXTURES
 def plain(value: Any) -> Any:
     """Return parsed values with the classes and the order of their records, and the places of their data."""
     if isinstance(value, dict):
-        return type(value), [(name, plain(item)) for name, item in value.items()]
+        kind = Record if type(value) is FixedRecord else type(value)
+        return kind, [(name, plain(item)) for name, item in value.items()]
     if isinstance(value, Extent):
         return value.offset, value.nbytes
-    return [plain(item) for item in value] if isinstance(value, list) else repr(value)
+    return [plain(item) for item in value] if isinstance(value, list | LongList) else repr(value)
 
 
 def parsed(schema: Struct, data: bytes) -> Any:
@@ -45,12 +57,16 @@ def damaged(schema: Struct, data: bytes) -> list[bytes]:
     return made
 
 
+@pytest.mark.parametrize("many", [records.MANY, 1], ids=["few", "very many"])
 @pytest.mark.parametrize("path", ["twin-adam.v0.ggcp", "twin-lbfgs.v1.ggcp", "vocab.gguf", "lora/base.gguf"], ids=str)
-def test_it_is_the_same(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_the_same(path: str, many: int, monkeypatch: pytest.MonkeyPatch) -> None:
     data = (FIXTURES / Path(path)).read_bytes()
     schema = gguf.GGUF if path.endswith("gguf") else CHECKPOINT
     files = damaged(schema, data)
-    found = [parsed(schema, each) for each in files]
+    with monkeypatch.context() as limits:
+        limits.setattr(records, "MANY", many)
+        limits.setattr(lists, "PACK", 3)
+        found = [parsed(schema, each) for each in files]
     monkeypatch.setattr(Struct, "at_once", property(lambda self: None), raising=False)
     for each, values in zip(files, found, strict=True):
         assert parsed(schema, each) == values
