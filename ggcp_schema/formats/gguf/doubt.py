@@ -21,7 +21,8 @@ SAMPLE = 4096  # bytes after the end, which are of no tensor if they are zeros
 def doubt(source: Source, container: Container) -> FieldError | None:
     """Return an error if headers are zeros that were read as records, or if bytes were put into the data."""
     error, trailing = zeros_in(source, container), container["trailing"]
-    count = 0 if error is not None else moved_by(source, container)
+    ends_whole = trailing is None and (source.size - container["data_start"]) % container["alignment"] == 0
+    count = 0 if ends_whole or error is not None else moved_by(source, container)
     if count and is_dense(container) and may_be_moved(source, container, count):
         words = f"{count_bytes(abs(count))} {'more' if count > 0 else 'fewer'}, which may belong before it"
         error = FieldError(source.size - max(0, count), "the end of the file", words)
