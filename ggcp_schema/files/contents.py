@@ -14,10 +14,10 @@ from ggcp_schema.errors import UnfitError
 from ggcp_schema.files.compare import data_differences
 from ggcp_schema.files.json_keys import json_keys
 from ggcp_schema.files.safetensors import DTYPES, header, read_tensors
-from ggcp_schema.files.source import Source
+from ggcp_schema.files.source import Ahead, Source
 from ggcp_schema.files.tensor_entries import Progress, TensorEntry
 
-Inspect = Callable[[TensorEntry, memoryview], None]
+Inspect = Callable[[TensorEntry, bytes | memoryview], None]
 RESERVED = 1 << 20  # bytes for which it is worth while to reserve room
 UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
 
@@ -113,8 +113,9 @@ class Safetensors:
     def write(self, place: str, *, progress: Progress | None = None, inspect: Inspect | None = None) -> None:
         with open(place, "wb") as file:
             file.write(self.header())
+            copy = Copy(progress, inspect)
             for tensor in self.tensors:
-                copy(tensor, file, progress, inspect)
+                copy.write(tensor, file)
 
     def differences(self, place: str, *, data: bool, progress: Progress | None = None) -> Iterator[str]:
         header = self.header()
@@ -183,15 +184,25 @@ class Patched:
                         progress(len(chunk))
 
 
-def copy(tensor: TensorEntry, file: IO[bytes], progress: Progress | None, inspect: Inspect | None) -> None:
-    """Write a tensor's data."""
-    _reserve(file, tensor.nbytes)
-    for chunk in tensor.chunks(file.tell() if tensor.nbytes > CHUNK else 0):
-        if inspect:
-            inspect(tensor, chunk)
-        file.write(chunk)
-        if progress:
-            progress(len(chunk))
+class Copy:
+    """Writes the data of tensors, one after the other; the parameters are those of `Content.write`."""
+
+    def __init__(self, progress: Progress | None, inspect: Inspect | None) -> None:
+        self.progress, self.inspect, self._ahead = progress, inspect, Ahead()
+
+    def write(self, tensor: TensorEntry, file: IO[bytes]) -> None:
+        """Write a tensor's data."""
+        small = tensor.small(self._ahead)
+        for chunk in self._chunks(tensor, file) if small is None else (small,):
+            if self.inspect:
+                self.inspect(tensor, chunk)
+            file.write(chunk)
+            if self.progress:
+                self.progress(len(chunk))
+
+    def _chunks(self, tensor: TensorEntry, file: IO[bytes]) -> Iterator[memoryview]:
+        _reserve(file, tensor.nbytes)
+        return tensor.chunks(file.tell() if tensor.nbytes > CHUNK else 0)
 
 
 def _reserve(file: IO[bytes], nbytes: int) -> None:

@@ -66,20 +66,21 @@ class Rows(NamedTuple):
 
 
 class Ahead:
-    """Reads small pieces of a file one after the other, those that lie close to each other at once."""
+    """Reads small pieces of files one after the other, those that lie close to each other at once."""
 
     LARGEST = 1 << 12  # bytes of a piece
     BLOCK = 1 << 14  # bytes that are read at once
 
-    def __init__(self, source: Source) -> None:
-        self.source, self.start, self.data = source, 0, b""
+    def __init__(self) -> None:
+        self.source: Source | None = None
+        self.start, self.data = 0, b""
 
-    def read(self, offset: int, size: int) -> bytes:
+    def read(self, source: Source, offset: int, size: int) -> bytes:
         """Return `size` bytes from `offset`. Raises `FileError` if the file has become too short."""
         at = offset - self.start
-        if not 0 <= at <= len(self.data) - size:
-            self.start, at = offset, 0
-            self.data = self.source.read(offset, max(size, min(self.BLOCK, self.source.size - offset)))
+        if source is not self.source or not 0 <= at <= len(self.data) - size:
+            self.source, self.start, at = source, offset, 0
+            self.data = source.read(offset, max(size, min(self.BLOCK, source.size - offset)))
         return self.data[at : at + size]
 
 
@@ -175,11 +176,6 @@ class Source:
         A yielded chunk is only valid until the next one is requested, because there is only one buffer.
         """
         rows = [Rows(*extent) for extent in extents]
-        if len(rows) == 1 == rows[0].n_rows and 0 < rows[0].size <= min(LEAST, CHUNK):
-            buffer = memoryview(bytearray(rows[0].size))
-            self.read_into(buffer, rows[0].offset)
-            yield buffer
-            return
         buffer = memoryview(bytearray(min(CHUNK, max((extent.buffered for extent in rows), default=0))))
         for extent in rows:
             for chunk in extent.chunks(at):

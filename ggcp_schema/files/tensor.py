@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ggcp_schema.constructs import short_size
 from ggcp_schema.constructs.streams import CHUNK
 from ggcp_schema.errors import UsageError
-from ggcp_schema.files.source import Source
+from ggcp_schema.files.source import Ahead, Source
 from ggcp_schema.schema.ggml import GGML_TYPES
 
 if TYPE_CHECKING:
@@ -225,10 +225,18 @@ def stream_pieces(tensors: Sequence[Tensor]) -> Iterator[tuple[Tensor, int, npt.
     """Yield what `stream_values` does, with the tensor before it, and the index of the first element."""
     for tensor in tensors:
         tensor.check_readable()
+    ahead = Ahead()
     for tensor in tensors:
+        if tensor.type in BLOCKS:
+            pieces = tensor.values()
+        elif 0 < tensor.nbytes <= ahead.LARGEST:
+            data = ahead.read(tensor.source, tensor.offset, tensor.nbytes)
+            yield tensor, 0, decode(data, tensor.type, tensor.byte_order)
+            continue
+        else:
+            chunks = tensor.source.stream([(tensor.offset, tensor.nbytes)])
+            pieces = (decode(chunk, tensor.type, tensor.byte_order) for chunk in chunks)
         at = 0
-        chunks = () if tensor.type in BLOCKS else tensor.source.stream([(tensor.offset, tensor.nbytes)])
-        decoded = (decode(chunk, tensor.type, tensor.byte_order) for chunk in chunks)
-        for values in tensor.values() if tensor.type in BLOCKS else decoded:
+        for values in pieces:
             yield tensor, at, values
             at += len(values)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ggcp_schema.constructs.streams import CHUNK
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.json_keys import json_keys
-from ggcp_schema.files.source import Rows, Source
+from ggcp_schema.files.source import Ahead, Rows, Source
 from ggcp_schema.files.tensor import BIG, ELEMENT_SIZES, Tensor
 from ggcp_schema.schema.ggml import GGML_TYPES, data_size
 
@@ -78,6 +78,14 @@ class TensorEntry(NamedTuple):
             return _made(self)
         chunks = data.source.stream(data.extents, at)
         return map(data.transform, chunks) if data.transform else chunks
+
+    def small(self, ahead: Ahead) -> bytes | None:
+        """Return the data if it is few bytes in one place of a file; None if `chunks` yields it."""
+        data = self.data
+        if not isinstance(data, FileData) or len(data.extents) != 1 or data.transform:
+            return None
+        offset, size, *rows = data.extents[0]
+        return None if rows or size > ahead.LARGEST else ahead.read(data.source, offset, size)
 
     @property
     def sources(self) -> tuple[Source, ...]:

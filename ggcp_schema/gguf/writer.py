@@ -10,7 +10,7 @@ from typing import IO, Any, NamedTuple, cast
 from ggcp_schema.constructs import NaN, counted
 from ggcp_schema.errors import MalformedError, UnfitError
 from ggcp_schema.files.compare import data_differences, table_differences
-from ggcp_schema.files.contents import Inspect, copy
+from ggcp_schema.files.contents import Copy, Inspect
 from ggcp_schema.files.key_values import ARCHITECTURE, QUIET, KeyValue
 from ggcp_schema.files.tensor_entries import Progress, TensorEntry
 from ggcp_schema.formats.gguf.file import open_gguf
@@ -34,6 +34,7 @@ class Gguf(NamedTuple):
 
         architecture = next(entry.value for entry in self.keys if entry.key == ARCHITECTURE)
         writer, kinds = GGUFWriter(place, architecture), GGMLQuantizationType.__members__
+        copy = Copy(progress, inspect)
         try:
             for entry in self.keys:
                 if entry.key != ARCHITECTURE:  # GGUFWriter has written it
@@ -45,7 +46,7 @@ class Gguf(NamedTuple):
                 kind = kinds.get(tensor.type)
                 if kind is None:
                     raise UnfitError(f"tensor {tensor.name} is {tensor.type}, which the gguf package cannot write")
-                streamed = cast(Any, _Streamed(tensor, progress, inspect))
+                streamed = cast(Any, _Streamed(tensor, copy))
                 writer.add_tensor(packable(tensor.name), streamed, raw_dtype=kind, tensor_endianess=GGUFEndian.LITTLE)
             writer.open_output_file()
             # ext4 (auto_da_alloc) flushes a truncated file when it is first closed. Close it once while it is empty,
@@ -113,10 +114,9 @@ class _Streamed:
 
     dtype = None  # the type of the elements is given separately
 
-    def __init__(self, entry: TensorEntry, progress: Progress | None, inspect: Inspect | None) -> None:
-        self.shape = entry.shape[::-1]
-        self.nbytes = entry.nbytes
-        self.entry, self.progress, self.inspect = entry, progress, inspect
+    def __init__(self, entry: TensorEntry, copy: Copy) -> None:
+        self.shape, self.nbytes = entry.shape[::-1], entry.nbytes
+        self.entry, self.copy = entry, copy
 
     def tofile(self, file: IO[bytes]) -> None:
-        copy(self.entry, file, self.progress, self.inspect)
+        self.copy.write(self.entry, file)

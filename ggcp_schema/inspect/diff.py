@@ -164,7 +164,7 @@ def tensor_rows(
     The distance is None if only the bytes were compared, or nothing. The parameters and exceptions are those of
     `compare`.
     """
-    aheads = Ahead(left.file.source), Ahead(right.file.source)
+    aheads = Ahead(), Ahead()
     for name in _names(left.tensors, right.tensors):
         a, b = left.operand(name), right.operand(name)
         if a is None or b is None:

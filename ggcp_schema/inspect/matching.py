@@ -60,7 +60,7 @@ class Operand(NamedTuple):
         tensor = self.tensor
         small = 0 < tensor.nbytes <= ahead.LARGEST and tensor.type not in BLOCKS
         as_stored = self.divisor == 1 and not self.extents and self.entry is None
-        return ahead.read(tensor.offset, tensor.nbytes) if small and as_stored else None
+        return ahead.read(tensor.source, tensor.offset, tensor.nbytes) if small and as_stored else None
 
     def values(self) -> Iterator[Any]:
         """Yield the elements in the order of the comparison; the bytes if they cannot be read, as of unknown types."""

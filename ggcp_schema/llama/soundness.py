@@ -65,14 +65,13 @@ def examine(state: State, progress: Callable[[int], None] | None = None, look: L
     becomes too short.
     """
     watch = Watch(state)
-    names = [*state.model, *(name for name in ("x",) if name in state.vectors)]
-    for name in names:
-        for tensor, at, values in stream_pieces([state.tensor(name)]):
-            watch.look(name, at, values)
-            if look:
-                look(tensor, at, values)
-            if progress:
-                progress(values.nbytes)
+    names = {state.tensor(name).path: name for name in (*state.model, "x") if name != "x" or name in state.vectors}
+    for tensor, at, values in stream_pieces([*map(state.tensor, names.values())]):
+        watch.look(names[tensor.path], at, values)
+        if look:
+            look(tensor, at, values)
+        if progress:
+            progress(values.nbytes)
     watch.moments(progress, look=look)
     watch.differences(progress)
     found = [*watch.findings(), *changed_steps(state, progress)]

@@ -247,7 +247,7 @@ class _Inspection:
             return None
         return name, (extent.offset + at - start) // 4
 
-    def __call__(self, entry: TensorEntry, chunk: memoryview) -> None:
+    def __call__(self, entry: TensorEntry, chunk: bytes | memoryview) -> None:
         import numpy as np
 
         if entry.type not in ELEMENT_SIZES:

@@ -199,6 +199,7 @@ def test_a_nan_keeps_its_bits(tmp_path: Path) -> None:
 def test_the_values_of_many_tensors_come_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of one file after another, in pieces that belong to one tensor each."""
     monkeypatch.setattr(source_module, "CHUNK", 64)
+    monkeypatch.setattr(source_module.Ahead, "LARGEST", 64)
     with open_checkpoint(PATH) as a, open_checkpoint(GENUINE[-1]) as b:
         tensors = [*a.tensors.values(), *b.tensors.values(), a.norm]
         pieces = [piece.copy() for piece in stream_values(tensors)]

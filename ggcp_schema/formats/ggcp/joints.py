@@ -30,7 +30,7 @@ class Bytes:
 
     def __init__(self, source: Source, searched: int = SEARCHED) -> None:
         self.source, self.size, self._left = source, source.size, searched
-        self._ahead = Ahead(source)
+        self._ahead = Ahead()
         self._names = array("Q")  # the places of NAMED, as far as they were looked for
         self._widest: dict[bytes, tuple[int, int]] = {}  # the longest search for a pattern: from where, and to where
 
@@ -42,7 +42,7 @@ class Bytes:
     def read(self, start: int, stop: int) -> bytes:
         """Return the bytes from `start` to `stop` that the file has."""
         start, stop = max(0, start), min(stop, self.size)
-        return self._ahead.read(start, stop - start) if start < stop else b""
+        return self._ahead.read(self.source, start, stop - start) if start < stop else b""
 
     def find(self, pattern: bytes, start: int = 0) -> int:
         """Return where a pattern is first, from `start`; -1 if it is not there, or too much was searched already."""
