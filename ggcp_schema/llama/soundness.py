@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,7 @@ Floats = npt.NDArray[np.float32]
 Bits = npt.NDArray[np.uint32]
 Mask = npt.NDArray[np.bool_]
 Look = Callable[[Tensor, int, Floats], None]
+Key = TypeVar("Key")
 
 LEAST = 16  # zeros in a row that are no chance: even one weight in 2**24 would be zero by chance
 HUGE = {"v": 1e24}  # v is a mean of squares
@@ -45,6 +46,8 @@ SQUARE = np.float32(1e-38)  # far above what underflow takes from v, far below a
 BLOCKS = 1 << 20  # of a vector of which a watch remembers the largest value, if n_embd allows so few
 SMALL_BLOCK = 64  # values, of which a page of 512 bytes has a whole block; smaller ones take longer than the copying
 ZEROS_OF_V = "zeros-of-v"  # no rule: these runs join those of a rule
+SMALL = 1 << 12  # bytes of a tensor that is looked at together with others
+AT_MOST = 512  # tensors that are looked at together
 SHOWN = 100  # findings of one rule in one tensor
 
 
@@ -65,13 +68,19 @@ def examine(state: State, progress: Callable[[int], None] | None = None, look: L
     becomes too short.
     """
     watch = Watch(state)
+    together: Together[str] = Together(lambda name, values: watch.look(name, 0, values))
     names = {state.tensor(name).path: name for name in (*state.model, "x") if name != "x" or name in state.vectors}
     for tensor, at, values in stream_pieces([*map(state.tensor, names.values())]):
-        watch.look(names[tensor.path], at, values)
+        name = names[tensor.path]
+        if name in state.model and values.nbytes == tensor.nbytes <= SMALL:
+            together.add(name, values)
+        else:
+            watch.look(name, at, values)
         if look:
             look(tensor, at, values)
         if progress:
             progress(values.nbytes)
+    together.finish()
     watch.moments(progress, look=look)
     watch.differences(progress)
     found = [*watch.findings(), *changed_steps(state, progress)]
@@ -83,6 +92,31 @@ def examine_moments(state: State) -> list[Unsound]:
     watch = Watch(state._replace(losses=()))
     watch.moments()
     return watch.findings()
+
+
+class Together(Generic[Key]):
+    """Looks at the weights of small tensors, of which there may be very many, together, and at each if that is needed.
+
+    `look` gets what was added with the values, and the values.
+    """
+
+    def __init__(self, look: Callable[[Key, Floats], object]) -> None:
+        self._look = look
+        self._added: list[tuple[Key, bytes]] = []
+
+    def add(self, key: Key, values: Floats) -> None:
+        """Look at the values of a whole tensor, now or later."""
+        self._added.append((key, values.tobytes()))
+        if len(self._added) == AT_MOST:
+            self.finish()
+
+    def finish(self) -> None:
+        """Look at the values that were added last."""
+        added, self._added = self._added, []
+        bits = np.frombuffer(b"".join(data for _, data in added), "<u4") & SIZE
+        if np.count_nonzero(bits) < len(bits) or np.maximum.reduce(bits, initial=0) > HUGE_WEIGHT_BITS:
+            for key, data in added:
+                self._look(key, np.frombuffer(data, "<f4"))
 
 
 @dataclass

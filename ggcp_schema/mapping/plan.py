@@ -26,7 +26,7 @@ from ggcp_schema.formats.state import is_repairable, state_of
 from ggcp_schema.llama.eras import EraConclusion
 from ggcp_schema.llama.facts import Fact
 from ggcp_schema.llama.names import is_optimizer
-from ggcp_schema.llama.soundness import Watch
+from ggcp_schema.llama.soundness import SMALL, Floats, Together, Watch
 from ggcp_schema.llama.state import Unsound
 from ggcp_schema.llama.training import Study
 from ggcp_schema.llama.writers import epsilon_text
@@ -214,9 +214,11 @@ class _Inspection:
         self.entry: TensorEntry | None = None  # whose data comes from these extents, of which the last is the next
         self.extents: list[Rows] = []
         self.done = 0  # bytes of that extent
+        self.together: Together[TensorEntry] = Together(self._look)
 
     def unsound(self) -> tuple[Unsound, ...]:
         """Return what is unsound in the data that was copied. Raises `UsageError` if `strict`."""
+        self.together.finish()
         if self.watch is None:
             return ()
         counted = "not-finite"  # which is in `found` already
@@ -248,12 +250,19 @@ class _Inspection:
         return name, (extent.offset + at - start) // 4
 
     def __call__(self, entry: TensorEntry, chunk: bytes | memoryview) -> None:
-        import numpy as np
-
         if entry.type not in ELEMENT_SIZES:
             return
         values = decode(chunk, entry.type, LITTLE)
-        place = self._place(entry, len(chunk))
+        if entry.type == "F32" and len(chunk) == entry.nbytes <= SMALL and not is_optimizer(entry.name):
+            self.together.add(entry, values)
+        else:
+            self.together.finish()  # of two findings that `strict` refuses, the first in the file is named
+            self._look(entry, values)
+
+    def _look(self, entry: TensorEntry, values: Floats) -> None:
+        import numpy as np
+
+        place = self._place(entry, ELEMENT_SIZES[entry.type] * len(values))
         if self.watch is not None and place is not None and self.watch.look(*place, values):
             return
         finite = np.isfinite(values)

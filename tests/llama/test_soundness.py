@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from ggcp_schema.errors import UsageError
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats import open_file
@@ -23,6 +24,8 @@ from ggcp_schema.llama.names import STATE
 from ggcp_schema.llama.parameters import permuted_extents
 from ggcp_schema.llama.soundness import LEAST, RULES, Watch
 from ggcp_schema.llama.state import State, Unsound
+from ggcp_schema.mapping.targets import convert
+from tests.builder import build_checkpoint
 from tests.fuzz.pages import damage
 from tests.helpers import FIXTURES, GENUINE, ONE_OF_EACH, ORDERS, run_cli
 from tests.llama.trained import adam, trained
@@ -133,6 +136,24 @@ def test_a_lost_page_of_a_lora_checkpoint(name: str, field: str, rule: str, tmp_
     path = FIXTURES / "lora" / f"{name}.ggcl"
     (finding,) = found_in(damaged(path, offset_of(path, field, 32), bytes(256), tmp_path))
     assert (finding.path, finding.rule) == (field, rule)
+
+
+def test_each_of_very_many_small_tensors_is_looked_at(tmp_path: Path) -> None:
+    """Also when they are copied; of two that are refused, the first is named."""
+    sound, out = tmp_path / "sound.ggcp", tmp_path / "out.gguf"
+    sound.write_bytes(build_checkpoint(n_layer=200, data=lambda count: np.full(count, 0.5, F)))
+    assert found_in(sound) == []
+    bad = {"layers[0].wq": bytes(64), "layers[120].w3": struct.pack("<f", -1e30), "norm": struct.pack("<f", np.nan)}
+    path = sound
+    for field, data in bad.items():
+        path = damaged(path, offset_of(sound, field), data, tmp_path)
+    rules = ["not-finite", "zeros-in-weights", "huge"]  # as they lie in the file
+    found = found_in(path)
+    assert [(bad.path, bad.rule) for bad in found] == list(zip(["norm", "layers[0].wq", "layers[120].w3"], rules))
+    written = convert(path, out, sync=False)
+    assert (list(written.unsound), written.not_finite) == (found[1:], {"output_norm.weight": 1})
+    with pytest.raises(UsageError, match=r"tensor output_norm.weight has values that are NaN"):
+        convert(path, tmp_path / "strict.gguf", strict=True)
 
 
 def test_a_lora_matrix_of_zeros_is_no_finding(tmp_path: Path) -> None:
