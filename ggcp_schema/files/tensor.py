@@ -114,6 +114,11 @@ class Tensor:
         values.flags.writeable = False
         return values
 
+    def small(self, ahead: Ahead) -> bytes | None:
+        """Return the data if it is few bytes and not quantized; None if it is to be read in pieces."""
+        is_small = 0 < self.nbytes <= ahead.LARGEST and self.type not in BLOCKS
+        return ahead.read(self.source, self.offset, self.nbytes) if is_small else None
+
     def chunks(self, start: int = 0, stop: int | None = None) -> Iterator[memoryview]:
         """Yield the bytes of the data from `start` to `stop`, in chunks of at most 256 KiB with their own memory."""
         stop = self.nbytes if stop is None else stop
@@ -227,16 +232,13 @@ def stream_pieces(tensors: Sequence[Tensor]) -> Iterator[tuple[Tensor, int, npt.
         tensor.check_readable()
     ahead = Ahead()
     for tensor in tensors:
-        if tensor.type in BLOCKS:
-            pieces = tensor.values()
-        elif 0 < tensor.nbytes <= ahead.LARGEST:
-            data = ahead.read(tensor.source, tensor.offset, tensor.nbytes)
-            yield tensor, 0, decode(data, tensor.type, tensor.byte_order)
+        small = tensor.small(ahead)
+        if small is not None:
+            yield tensor, 0, decode(small, tensor.type, tensor.byte_order)
             continue
-        else:
-            chunks = tensor.source.stream([(tensor.offset, tensor.nbytes)])
-            pieces = (decode(chunk, tensor.type, tensor.byte_order) for chunk in chunks)
         at = 0
-        for values in pieces:
+        chunks = () if tensor.type in BLOCKS else tensor.source.stream([(tensor.offset, tensor.nbytes)])
+        decoded = (decode(chunk, tensor.type, tensor.byte_order) for chunk in chunks)
+        for values in tensor.values() if tensor.type in BLOCKS else decoded:
             yield tensor, at, values
             at += len(values)

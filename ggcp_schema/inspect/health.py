@@ -14,12 +14,13 @@ import numpy.typing as npt
 
 from ggcp_schema.errors import GgcpError
 from ggcp_schema.files.json_keys import json_keys
-from ggcp_schema.files.tensor import Tensor
+from ggcp_schema.files.source import Ahead
+from ggcp_schema.files.tensor import Tensor, decode
 from ggcp_schema.formats.file import File
 from ggcp_schema.inspect import Report
 from ggcp_schema.inspect.soundness import soundness
 from ggcp_schema.inspect.stats import Sums, sums
-from ggcp_schema.inspect.tensors import listing, moments
+from ggcp_schema.inspect.tensors import Listed, moments
 from ggcp_schema.inspect.text import count_text
 from ggcp_schema.inspect.words import HEALTH, Healthy
 from ggcp_schema.llama.state import Unsound
@@ -43,10 +44,10 @@ class Moments:
 
 def find_moments(file: File) -> Moments:
     """Return the moments by parameter. Reads as much of them as the decision about their order takes."""
-    items = listing(file)
     model = file.model_tensors
-    vectors = [item for item in items if item.moment in ("m", "v") and item.tensor.nbytes]
-    if not items:
+    state = (Listed.of(file, tensor) for tensor in file.state_tensors.values() if tensor.nbytes)
+    vectors = [item for item in state if item.moment in ("m", "v")]
+    if not file.tensors:
         return Moments({}, "The file has no tensors.")
     if len(vectors) < 2:
         if file.damage is not None:
@@ -149,7 +150,8 @@ class Examination:
 
 def parameters(file: File) -> list[Tensor]:
     """Return the tensors of the model, in file order, without NULL ones."""
-    return [item.tensor for item in listing(file) if item.moment is None and item.tensor.nbytes]
+    state = {tensor.path for tensor in file.state_tensors.values()}
+    return [tensor for path, tensor in file.tensors.items() if tensor.nbytes and path not in state]
 
 
 def examine(file: File, report: Report = lambda found: None) -> Examination:
@@ -170,8 +172,9 @@ def examine_tensors(
     """Measure these parameters; see `examine`."""
     found = Examination(len(tensors), moments, damage)
     report(found)
+    aheads = Ahead(), Ahead(), Ahead()
     for tensor in tensors:
-        found.add(examine_tensor(tensor, moments.parts.get(tensor.path), report))
+        found.add(examine_tensor([tensor, *moments.parts.get(tensor.path, ())], aheads, report))
         report(found)
     if moments.embeddings is not None and moments.embeddings in moments.parts:
         _, v = moments.parts[moments.embeddings]
@@ -181,32 +184,40 @@ def examine_tensors(
     return found
 
 
-def block(tensor: Tensor, start: int, stop: int) -> npt.NDArray[np.float32]:
+def block(tensor: Tensor, start: int, stop: int, ahead: Ahead | None = None) -> npt.NDArray[np.float32]:
     """Read some elements as one array."""
+    small = tensor.small(ahead) if ahead else None
+    if small is not None:
+        return decode(small, tensor.type, tensor.byte_order)[start:stop]
     parts = list(tensor.values(start, stop))
     return parts[0] if len(parts) == 1 else np.concatenate(parts) if parts else np.empty(0, np.float32)
 
 
-def examine_tensor(tensor: Tensor, parts: tuple[Tensor, Tensor] | None, report: Report) -> Health:
-    """Read a parameter and its moments once. Of a type whose elements cannot be read, nothing is read."""
+def examine_tensor(tensors: Sequence[Tensor], aheads: Sequence[Ahead], report: Report) -> Health:
+    """Read a parameter, and its moments if they follow it, once.
+
+    Of a type whose elements cannot be read, nothing is read.
+    """
+    tensor = tensors[0]
     if not tensor.is_readable:
         return Health(tensor, None)
-    weights, first, second, ratios = Sums(), Sums(), Sums(), Sums()
-    n_elements = tensor.n_elements
-    for at in range(0, n_elements, PIECE):
-        stop = min(at + PIECE, n_elements)
-        weights.add(sums(block(tensor, at, stop)))
-        if parts is not None:
-            m, v = (block(part, at, stop) for part in parts)
-            first.add(sums(m))
-            second.add(sums(v))
+    totals, ratios = [Sums() for _ in tensors], Sums()
+    for at in range(0, tensor.n_elements, PIECE):
+        stop = min(at + PIECE, tensor.n_elements)
+        pieces = [block(each, at, stop, ahead) for each, ahead in zip(tensors, aheads)]
+        for total, piece in zip(totals, pieces):
+            total.add(sums(piece))
+        if len(pieces) > 1:
+            _, m, v = pieces
             used = (v > 0) & np.isfinite(v) & np.isfinite(m)
             ratios.add(sums(np.asarray(m[used] / np.sqrt(v[used]), np.float32)))
         report(None)
-    nan, inf = weights.nan + first.nan + second.nan, weights.inf + first.inf + second.inf
+    nan, inf = sum(total.nan for total in totals), sum(total.inf for total in totals)
+    weights, *moments = totals
     largest = max(-weights.min, weights.max) if weights.finite else None
-    if parts is None:
+    if not moments:
         return Health(tensor, _rms(weights), nan, inf, largest=largest)
+    first, second = moments
     mean = second.mean if second.finite else None
     unused = second.zeros / second.finite if second.finite else None
     return Health(tensor, _rms(weights), nan, inf, _rms(first), mean, _rms(ratios), unused, largest)

@@ -19,7 +19,7 @@ from ggcp_schema.constructs import Field
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.key_values import KeyValue
 from ggcp_schema.files.source import Ahead
-from ggcp_schema.files.tensor import BLOCKS, LITTLE, Tensor, decode, stream_values
+from ggcp_schema.files.tensor import LITTLE, Tensor, decode, stream_values
 from ggcp_schema.files.tensor_entries import TensorEntry
 from ggcp_schema.formats.file import File
 from ggcp_schema.inspect.adapters import compares_adapters, pairs_and_state
@@ -57,10 +57,8 @@ class Operand(NamedTuple):
 
     def data(self, ahead: Ahead) -> bytes | None:
         """Return the data if it is compared as it is stored, and not much; None if `values` yields it."""
-        tensor = self.tensor
-        small = 0 < tensor.nbytes <= ahead.LARGEST and tensor.type not in BLOCKS
         as_stored = self.divisor == 1 and not self.extents and self.entry is None
-        return ahead.read(tensor.source, tensor.offset, tensor.nbytes) if small and as_stored else None
+        return self.tensor.small(ahead) if as_stored else None
 
     def values(self) -> Iterator[Any]:
         """Yield the elements in the order of the comparison; the bytes if they cannot be read, as of unknown types."""
