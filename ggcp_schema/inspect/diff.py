@@ -7,16 +7,17 @@ numpy; only the command `diff` imports it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from ggcp_schema.files.json_keys import json_keys
 from ggcp_schema.files.key_values import KeyValue
 from ggcp_schema.files.source import Ahead
-from ggcp_schema.files.tensor import decode
 from ggcp_schema.files.values import same_value
 from ggcp_schema.formats.file import File
 from ggcp_schema.inspect.matching import Floats, Omissions, Operand, Side, sides
@@ -28,6 +29,7 @@ Progress = Callable[[int], None]
 
 MAX_ROWS = 10_000  # that a comparison keeps
 BITS = {size: np.dtype(f"u{size}") for size in (1, 2, 4, 8)}
+AT_MOST = 512  # small tensors that are compared together
 BLOCK = 1 << 16  # elements compared at a time, which stay in a core's L2 cache
 
 
@@ -164,28 +166,75 @@ def tensor_rows(
     The distance is None if only the bytes were compared, or nothing. The parameters and exceptions are those of
     `compare`.
     """
-    aheads = Ahead(), Ahead()
+    aheads, small = (Ahead(), Ahead()), list[Small]()
     for name in _names(left.tensors, right.tensors):
         a, b = left.operand(name), right.operand(name)
-        if a is None or b is None:
-            yield TensorRow(name, _verdict(a, b, same=False), a, b), None
-            continue
+        pair = None if a is None or b is None else Small.of(name, a, b, aheads)
+        if pair is not None:
+            small.append(pair)
+        if pair is None or len(small) == AT_MOST:
+            yield from _small_rows(small, rtol, atol, progress)
+            small = []
+        if pair is None:
+            yield _row(name, a, b, rtol, atol, progress)
+    yield from _small_rows(small, rtol, atol, progress)
+
+
+def _row(
+    name: str, a: Operand | None, b: Operand | None, rtol: float, atol: float, progress: Progress | None
+) -> tuple[TensorRow, Distance | None]:
+    """Compare two tensors of any size and type."""
+    if a is None or b is None:
+        return TensorRow(name, _verdict(a, b, same=False), a, b), None
+    one, two = a.tensor, b.tensor
+    readable = one.is_readable and two.is_readable
+    if one.shape != two.shape or (one.type != two.type and not readable):
+        return TensorRow(name, "different", a, b), None
+    if not readable:
+        same = all(np.array_equal(x, y) for x, y in aligned(a.values(), b.values()))
+        return TensorRow(name, _verdict(a, b, same=same), a, b), None
+    distance = Distance()
+    for x, y in aligned(a.values(), b.values()):
+        for at in range(0, len(x), BLOCK):
+            (apart,) = distances(x[at : at + BLOCK], y[at : at + BLOCK], [0], rtol, atol)
+            distance.add(apart)
+        if progress:
+            progress(len(x) * (one.nbytes + two.nbytes) // one.n_elements)
+    row = distance.row(name, a, b)
+    exact = one.type == two.type or rtol or atol
+    return row if exact else row._replace(verdict="different"), distance
+
+
+class Small(NamedTuple):
+    """Two small tensors of little-endian F32, of which very many are compared together."""
+
+    name: str
+    a: Operand
+    b: Operand
+    data: tuple[bytes, bytes]
+
+    @classmethod
+    def of(cls, name: str, a: Operand, b: Operand, aheads: tuple[Ahead, Ahead]) -> Small | None:
+        """Return the pair with its data; None if it is to be compared alone."""
         one, two = a.tensor, b.tensor
-        readable = one.is_readable and two.is_readable
-        if one.shape != two.shape or (one.type != two.type and not readable):
-            yield TensorRow(name, "different", a, b), None
-        elif not readable:
-            same = all(np.array_equal(x, y) for x, y in aligned(a.values(), b.values()))
-            yield TensorRow(name, _verdict(a, b, same=same), a, b), None
-        else:
-            distance = Distance()
-            for x, y in _parts(a, b, aheads):
-                distance.add(x, y, rtol, atol)
-                if progress:
-                    progress(len(x) * (one.nbytes + two.nbytes) // one.n_elements)
-            row = distance.row(name, a, b)
-            exact = one.type == two.type or rtol or atol
-            yield row if exact else row._replace(verdict="different"), distance
+        if one.shape != two.shape or not (one.is_mapped and two.is_mapped):
+            return None
+        x, y = a.data(aheads[0]), b.data(aheads[1])
+        return None if x is None or y is None else cls(name, a, b, (x, y))
+
+
+def _small_rows(
+    pairs: Sequence[Small], rtol: float, atol: float, progress: Progress | None
+) -> Iterator[tuple[TensorRow, Distance]]:
+    """Compare small tensors together."""
+    if not pairs:
+        return
+    x, y = (np.frombuffer(b"".join(parts), "<f4") for parts in zip(*(pair.data for pair in pairs), strict=True))
+    starts = [0, *accumulate(pair.a.tensor.n_elements for pair in pairs[:-1])]
+    if progress:
+        progress(x.nbytes + y.nbytes)
+    for pair, distance in zip(pairs, distances(x, y, starts, rtol, atol), strict=True):
+        yield distance.row(pair.name, pair.a, pair.b), distance
 
 
 def shared_bytes(a: File, b: File) -> int:
@@ -216,30 +265,13 @@ class Distance:
     squares: float = 0.0  # the sum of the squares of the differences
     length: float = 0.0  # the sum of the squares of A's elements
 
-    def add(self, a: Floats, b: Floats, rtol: float, atol: float) -> None:
-        """Add some elements of both tensors, which are one array if they are known to be equal."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            wide = a if a.dtype == np.float32 else a.astype(np.float64)
-            self.length += float(np.dot(wide, wide))
-            if a is b:
-                return
-            same = a.view(BITS[a.itemsize]) == b.view(BITS[a.itemsize]) if a.dtype == b.dtype else a == b
-            alike = np.count_nonzero(same)
-            if alike == len(same):
-                return
-            x, y = (a[~same], b[~same]) if alike else (a, b)
-            y = y.astype(np.float64)
-            apart = np.abs(x - y)
-            if a.dtype.kind == b.dtype.kind == "i":  # float64 does not hold all of I64
-                apart = np.maximum(apart, 1)
-            far = apart
-            if rtol or atol:
-                far = (apart != 0) & ~((apart < math.inf) & (apart <= atol + rtol * np.abs(y)))
-            self.differing += int(np.count_nonzero(far))
-            largest = float(np.maximum.reduce(apart))
-            if largest > self.largest or math.isnan(largest):
-                self.largest = largest
-            self.squares += float(np.add.reduce(np.square(apart)))
+    def add(self, other: Distance) -> None:
+        """Add the distance of more elements."""
+        self.differing += other.differing
+        self.squares += other.squares
+        self.length += other.length
+        if other.largest > self.largest or math.isnan(other.largest):
+            self.largest = other.largest
 
     @property
     def relative(self) -> float:
@@ -255,18 +287,34 @@ class Distance:
         return TensorRow(name, verdict, a, b, self.differing, self.largest, rms, self.relative)
 
 
-def _parts(a: Operand, b: Operand, aheads: tuple[Ahead, Ahead]) -> Iterator[tuple[Floats, Floats]]:
-    """Yield the elements of both tensors in parts of the same length: one array, if they are few and equal."""
-    one, two = a.data(aheads[0]), b.data(aheads[1])
-    if one is not None and two is not None:
-        s, t = a.tensor, b.tensor
-        x = decode(one, s.type, s.byte_order)
-        equal = one == two and s.type == t.type and s.byte_order == t.byte_order
-        yield x, x if equal else decode(two, t.type, t.byte_order)
-        return
-    for x, y in aligned(a.values(), b.values()):
-        for at in range(0, len(x), BLOCK):
-            yield x[at : at + BLOCK], y[at : at + BLOCK]
+def distances(a: Floats, b: Floats, starts: Sequence[int], rtol: float, atol: float) -> Iterator[Distance]:
+    """Yield how far the tensors are apart whose elements begin at `starts` in both arrays."""
+
+    def sums(values: npt.NDArray[Any]) -> list[Any]:
+        found: list[Any] = np.add.reduceat(values, starts).tolist()
+        return found
+
+    with np.errstate(over="ignore", invalid="ignore"):
+        wide = a if a.dtype == np.float32 else a.astype(np.float64)
+        lengths = [float(np.dot(wide, wide))] if len(starts) == 1 else sums(np.square(wide, dtype=np.float64))
+        same = a.view(BITS[a.itemsize]) == b.view(BITS[a.itemsize]) if a.dtype == b.dtype else a == b
+        if same.all():
+            yield from (Distance(length=length) for length in lengths)
+            return
+        are_left_out = len(starts) == 1 and same.any()  # in a large tensor often few elements differ
+        if are_left_out:
+            a, b = a[~same], b[~same]
+        y = b.astype(np.float64)
+        apart = np.abs(a - y)
+        if a.dtype.kind == b.dtype.kind == "i":  # float64 does not hold all of I64
+            apart = np.maximum(apart, 1)
+        if not are_left_out:
+            apart[same] = 0
+        far = apart != 0
+        if rtol or atol:
+            far &= ~((apart < math.inf) & (apart <= atol + rtol * np.abs(y)))
+        largest = np.maximum.reduceat(apart, starts).tolist()
+        yield from map(Distance, sums(far.astype(np.int64)), largest, sums(np.square(apart)), lengths)
 
 
 def aligned(a: Iterator[Any], b: Iterator[Any]) -> Iterator[tuple[Any, Any]]:

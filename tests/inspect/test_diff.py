@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from ggcp_schema import FileError, open_file
+from ggcp_schema.files.source import Ahead
 from ggcp_schema.inspect.diff import aligned
 from tests.builder import build_checkpoint, build_gguf
 from tests.inspect.comparing import ADAM, LBFGS, compared, converted, differing, row_of
@@ -112,11 +113,13 @@ FLOATS = st.floats(width=32) | st.sampled_from([0.0, -0.0, math.inf, -math.inf, 
 PAIRS = st.integers(1, 12).flatmap(lambda n: st.tuples(*[arrays.arrays(np.float32, n, elements=FLOATS)] * 2))
 
 
-@given(PAIRS, st.sampled_from([0.0, 1e-6, 0.1, 2.0]), st.sampled_from([0.0, 1e-3, 10.0]))
-def test_tolerances_are_those_of_numpy(tmp_path_factory, pair, rtol, atol):
+@given(PAIRS, st.sampled_from([0.0, 1e-6, 0.1, 2.0]), st.sampled_from([0.0, 1e-3, 10.0]), st.sampled_from([0, 4096]))
+def test_tolerances_are_those_of_numpy(tmp_path_factory, pair, rtol, atol, together):
     folder = tmp_path_factory.getbasetemp()
     a, b = (arrays_of(folder / f"{name}.ggcp", values) for name, values in zip("ab", pair, strict=True))
-    row = row_of(compared(a, b, rtol=rtol, atol=atol), "tok_embeddings")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Ahead, "LARGEST", together)
+        row = row_of(compared(a, b, rtol=rtol, atol=atol), "tok_embeddings")
     x, y = (values.astype(np.float64) for values in pair)
     same = pair[0].view(np.uint32) == pair[1].view(np.uint32)
     with np.errstate(invalid="ignore"):
@@ -126,6 +129,24 @@ def test_tolerances_are_those_of_numpy(tmp_path_factory, pair, rtol, atol):
     np.testing.assert_equal(row.largest, apart.max())
     assert row.rms == pytest.approx(math.sqrt(np.mean(np.square(apart))), nan_ok=True)
     assert (row.verdict == "equal") == close.all()
+
+
+def test_each_of_very_many_small_tensors_is_compared(tmp_path):
+    a, b = tmp_path / "a.ggcp", tmp_path / "b.ggcp"
+    a.write_bytes(build_checkpoint(n_layer=200))
+    with open_file(a) as file:
+        last = {f"layers[{layer}].w1": file.tensors[f"layers[{layer}].w1"] for layer in (0, 56, 57, 113, 199)}
+    data = bytearray(a.read_bytes())
+    for tensor in last.values():
+        data[tensor.offset + tensor.nbytes - 1] ^= 0x80  # the sign of the last number
+    b.write_bytes(data)
+    found = compared(a, b)
+    assert found.tensors.total == 9 * 200 + 3 + 3  # those of the model, m, v and pf
+    assert differing(found) == dict.fromkeys(last, "different")
+    with open_file(a) as file:
+        for name in last:
+            row, number = row_of(found, name), abs(2 * float(file[name].array().flat[-1]))
+            assert (row.differing, row.largest) == (1, number)
 
 
 def test_nans_of_other_bits_differ_without_a_warning(tmp_path):
