@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -29,13 +29,12 @@ from ggcp_schema.constructs import short_size
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.inspect.brief import brief_lines, in_short
-from ggcp_schema.inspect.text import escape, shape_text, size_text, value_text
+from ggcp_schema.inspect.text import escape
 from ggcp_schema.inspect.usage import USES
 
 SIGNS = dict(zip(USES, "█▓▒▚░·≡╳"))
 INKS = dict(zip(USES, ("bar", "value", "warning", "state", "detail", "none", "name", "error")))
 KEYS = "5: measure the tensors   n: the first one   2: its values   ?: all keys"
-MEMBERS = 40  # children listed at most
 
 
 class TopBar(Static):
@@ -267,46 +266,13 @@ class FileMap(Widget):
             self.post_message(Moved(self, self.document, offset=offset))
 
 
-def describe(document: Document, field: Field) -> Iterator[tuple[str, str]]:
-    """Give what is known of a field as labels and texts."""
-    yield "path", field.path
-    yield "type", field.type
-    if field.is_leaf and field.type != "padding":
-        yield "value", value_text(field, 2000)
-    if field.rule:
-        yield "rule", field.rule
-    if field.docs:
-        yield "note", field.docs
-    yield "offset", f"{field.offset:,} (0x{field.offset:x})"
-    yield "size", size_text(field.size)
-    tensor = document.tensor_of(field)
-    if tensor is not None:
-        yield "tensor", tensor.path
-        if tensor.name:
-            yield "name", tensor.name
-        shape = shape_text(tensor.shape)
-        numpy = ", ".join(map(str, reversed(tensor.shape)))
-        yield "shape", f"{shape} (ggml order), ({numpy}) in numpy" if tensor.shape else shape
-        yield "elements", f"{tensor.n_elements:,} {tensor.type}"
-    for finding in document.file.findings:
-        if finding.path == field.path:
-            yield "finding", finding.message
-    damage = document.file.damage
-    if damage is not None and document.marks.get(field.path) == "damage":
-        yield "damage", f"{damage.path}: expected {damage.expected}, found {damage.found}"
-    if not field.is_leaf:
-        yield "fields", f"{len(field.children()):,}"
-        for child in field.children()[:MEMBERS]:
-            yield "", f"{child.name:<18} {child.type:<8} {child.docs}"
-
-
 class Schema(Pane):
     """What the format says of the selected field."""
 
     TITLE = "Schema"
 
     def show(self, field: Field | None) -> None:
-        self.found = () if field is None else [*describe(self.document, field)]
+        self.found = () if field is None else [*self.document.describe(field)]
         self.update()
 
     def text(self) -> RenderableType:

@@ -15,7 +15,7 @@ from textual.widget import Widget
 from textual.widgets import Footer, TabbedContent, TabPane, Tabs
 
 from ggcp_schema.browse.commands import Command, CommandWindow, converting, exporting, extracting, printing
-from ggcp_schema.browse.document import READ_ERRORS, Document, counterpart
+from ggcp_schema.browse.document import READ_ERRORS, Document
 from ggcp_schema.browse.hexview import HexView
 from ggcp_schema.browse.jobs import Job, reads_file
 from ggcp_schema.browse.lines import INK_CLASSES
@@ -24,6 +24,7 @@ from ggcp_schema.browse.tree import TreeView
 from ggcp_schema.browse.values import Cells, Values
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.errors import GgcpError
+from ggcp_schema.inspect.fields import counterpart
 from ggcp_schema.inspect.findings import Place, next_place
 from ggcp_schema.inspect.text import escape
 
@@ -262,7 +263,7 @@ class FileScreen(Screen[None]):
             tree.reveal(field)
         chosen = range(field.offset, field.end) if field else range(0)
         if isinstance(origin, Cells) and offset is not None:
-            chosen = range(offset, offset + self.document.element_size(offset))
+            chosen = range(offset, offset + origin.element_size)
         view.mark(chosen, self.byte)
         if len(self.documents) > 1:
             self._select_in_other(field)

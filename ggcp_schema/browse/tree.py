@@ -210,7 +210,7 @@ class TreeView(Tree["Field | Group"]):
             return text.append(label, ink(self, "index")), Text(), []
         sign, sign_ink = SIGNS.get(self.document.marks.get(field.path, ""), ("", "name"))
         name = escape(field.name)
-        if isinstance(field.steps[-1], int) and field.parent is not None:  # what follows begins in one column
+        if field.is_element and field.parent is not None:  # what follows begins in one column
             name = name.ljust(len(f"[{len(field.parent.children()) - 1}]"))
         text.append(f"{sign} " if sign else "", ink(self, sign_ink))
         text.append(name, ink(self, "name" if field.is_leaf else "index" if name.startswith("[") else "holder"))
@@ -242,7 +242,7 @@ class TreeView(Tree["Field | Group"]):
             return f"broken off at {broken}", "name"
         if field.is_leaf:
             return "" if field.type in ("padding", "data") else escape(value_text(field, LONGEST)), "value"
-        if not isinstance(field.steps[-1], int):
+        if not field.is_element:
             return "", "name"
         name = self.document.name_of(field)
         value = next((child for child in field.children()[:8] if child.name == "value"), None) if name else None

@@ -92,6 +92,11 @@ class Cells(GridView):
         self.left = max(0, min(max(self.left, column - room + 1), column, columns - room))
         return range(self.left, min(columns, self.left + room))
 
+    @property
+    def element_size(self) -> int:
+        """The bytes of an element; of a quantized tensor, which has whole blocks only, about as many."""
+        return 1 if self.table is None else max(1, self.table.tensor.nbytes // self.table.tensor.n_elements)
+
     def moved(self) -> None:
         if self.table is not None:
             tensor = self.table.tensor

@@ -18,6 +18,7 @@ from ggcp_schema.formats import open_file
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.paths import Values
 from ggcp_schema.inspect import paths
+from ggcp_schema.inspect.fields import Fields
 from ggcp_schema.inspect.paths import reading
 from ggcp_schema.inspect.text import (
     cells,
@@ -148,7 +149,7 @@ class Tree:
 
     def __init__(self, file: File, full: bool, width: int | None) -> None:
         self.full, self.width = full, width
-        self.file = file
+        self.file, self.fields = file, Fields(file)
         digits = len(f"{file.size:,}")
         columns = [("offset", max(6, digits)), ("size", max(4, digits)), ("type", 8)]
         while width is not None and len(columns) > 1 and _width(columns) + LEAST_TEXT > width:
@@ -197,7 +198,7 @@ class Tree:
     def _print_field(self, field: Field, level: int) -> None:
         kind = field.type if field.is_leaf else ""
         numbers = self.numbers(f"{field.offset:,}", f"{field.size:,}", kind)
-        name = escape(field.path.rpartition(".")[2] if level else field.path)  # `ne[1]`
+        name = escape(field.path.rpartition(".")[2] if level else self.fields.label(field))  # `ne[1]`
         indent = INDENT * level
         start = len(numbers) + len(indent) + cells(name)
         room = None if self.width is None or self.full else self.width - start
@@ -234,7 +235,7 @@ class Tree:
         if shape is None:
             return text
         # an index does not tell which tensor it is, as a path in a checkpoint does
-        return f"{text} {shape_text(shape)}" if isinstance(field.steps[-1], int) else shape_text(shape)
+        return f"{text} {shape_text(shape)}" if field.is_element else shape_text(shape)
 
     def _value(self, field: Field, room: int | None) -> str:
         """Return the value of a leaf, in at most `room` characters."""

@@ -13,7 +13,9 @@ from ggcp_schema.cli.output import echo, json_text, output_width, paint, raise_d
 from ggcp_schema.constructs.streams import CHUNK
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats import open_file
+from ggcp_schema.formats.file import File as OpenFile
 from ggcp_schema.formats.paths import elements_at
+from ggcp_schema.inspect.fields import Fields
 from ggcp_schema.inspect.paths import Piece, pieces, place, reading
 from ggcp_schema.inspect.text import cells, count_text, escape
 
@@ -40,9 +42,10 @@ def hex(
     """Print bytes, each with the field it belongs to.
 
     Each row has the offset in the file, the bytes in hex and in ASCII, and the field. Fields longer than 64 bytes are
-    shortened unless --full or a LENGTH is given. Without a LENGTH, 256 bytes from an OFFSET are shown. Bytes after
-    damage belong to no field: they are shown unlabelled, and have the path null in JSON. hex holds the bytes that the
-    rows would show, size is the number of bytes of the field.
+    shortened unless --full or a LENGTH is given. Without a LENGTH, 256 bytes from an OFFSET are shown. Fields of keys
+    and tensors with names have these, as general.name, and in JSON their paths. Bytes after damage belong to no field:
+    they are shown unlabelled, and have the path null in JSON. hex holds the bytes that the rows would show, size is the
+    number of bytes of the field.
 
     Exit code 4 if damage of the file may have taken a part of what was asked for. Damage elsewhere is told on stderr.
 
@@ -59,7 +62,7 @@ def hex(
             else:
                 columns = output_width(width)
                 row = 16 if columns is None else next(count for least, count in ROWS.items() if columns >= least)
-                printer = Printer(opened.source, row, columns)
+                printer = Printer(opened, row, columns)
                 for index, piece in enumerate(found):
                     printer.print(piece, COLOURS[index % len(COLOURS)], limit)
         meant = opened.field(where) or elements_at(opened, where)
@@ -70,16 +73,16 @@ def hex(
 class Printer:
     """Prints pieces in rows of `row` bytes. Names are cut at the left to fit into `width` columns."""
 
-    def __init__(self, source: Source, row: int, width: int | None) -> None:
-        self.source, self.row = source, row
-        self.digits = max(8, len(f"{source.size:x}"))
+    def __init__(self, file: OpenFile, row: int, width: int | None) -> None:
+        self.source, self.fields, self.row = file.source, Fields(file), row
+        self.digits = max(8, len(f"{file.size:x}"))
         self.hex_width = 3 * row - 1 + (2 if row > 8 else 0)
         self.room = None if width is None else max(1, width - self.digits - self.hex_width - row - 7)
 
     def print(self, piece: Piece, colour: str, limit: int | None) -> None:
         """Print the rows of a piece, its name in the first. At most `limit` bytes are shown."""
         size = piece.size if limit is None else min(piece.size, limit)
-        name = escape(piece.path)
+        name = "" if piece.field is None else escape(self.fields.label(piece.field))
         label = f"  {paint(self._fitted(name), colour, bold=True)}" if name else ""
         offset = piece.offset
         for chunk in chunks(self.source, offset, size):

@@ -99,6 +99,11 @@ class Field:
         return isinstance(self.value, LISTS)
 
     @property
+    def is_element(self) -> bool:
+        """True if the field is an element of a list."""
+        return bool(self.steps) and isinstance(self.steps[-1], int)
+
+    @property
     def is_whole(self) -> bool:
         """False if an error may have ended the parse in this record or list."""
         if isinstance(self.value, Container):
@@ -165,7 +170,7 @@ class Field:
     def _fields(self, value: Container) -> Iterator[Field]:
         scope = new_scope(self.construct, None, self.context)
         scope.update(value)
-        if self.steps and isinstance(self.steps[-1], int):
+        if self.is_element:
             scope["_index"] = self.steps[-1]
         offset = self.offset
         for declared, name, fixed, size in members(self.construct):

@@ -15,7 +15,16 @@ from ggcp_schema.errors import GgcpError, MalformedError, PathError, UsageError
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.files.tensors import Tensors
-from ggcp_schema.formats.paths import Values, elements_at, moments_of, parse_path, sample, unknown_path, values_of
+from ggcp_schema.formats.paths import (
+    Values,
+    elements_at,
+    field_after_name,
+    moments_of,
+    parse_path,
+    sample,
+    unknown_path,
+    values_of,
+)
 from ggcp_schema.formats.rules import Finding, Rules
 from ggcp_schema.llama.names import STATE
 from ggcp_schema.llama.parameters import ORDERS, Order
@@ -145,6 +154,11 @@ class File:
         """All tensors by path, in file order; those after the damage are missing."""
         end = self.proven_end
         return Tensors((one.path, one) for one in self._tensors() if one.offset + one.nbytes <= end)
+
+    @property
+    def first_tensor(self) -> Tensor | None:
+        """The first tensor, for which no table of all is made; None if there is none."""
+        return next(self._tensors(), None)
 
     @cached_property
     def proven_end(self) -> int:
@@ -457,11 +471,12 @@ class File:
             return found
 
     def _at(self, path: str) -> Field | None:
-        for steps in (parse_path(path), self.alias(path)):  # a key or a tensor may have the path of a field as its name
+        for find in (parse_path, self.alias):  # a key or a tensor may have the path of a field as its name
+            steps = find(path)
             found = None if steps is None else self.root.find(steps)
             if found is not None:
                 return found
-        return None
+        return field_after_name(self, path)
 
     def find(self, path: str) -> Field:
         """Return the field at a path, as `lookup`. Raises `PathError` if there is no such field."""
@@ -478,6 +493,12 @@ class File:
     def alias(self, name: str) -> Steps | None:
         """Return the path of the field for which there is another name, as in another format; None if there is none."""
         return None
+
+    def named(self, name: str) -> Iterator[Steps]:
+        """Yield the paths of the fields in which what follows a name may be: `KEY[3]`, `KEY.value_type`."""
+        steps = self.alias(name)
+        if steps is not None:
+            yield steps
 
     def at(self, offset: int) -> Field | None:
         """Return the leaf that holds the byte at `offset`; None if no field does, as after the damage."""

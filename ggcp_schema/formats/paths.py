@@ -30,6 +30,7 @@ INDICES = re.compile(r"\[\d+\]")
 SLICE = re.compile(r"(-?\d{1,18})?:(-?\d{1,18})?")
 AT_ONCE = 1 << 12  # values of a list that are parsed at a time
 MAX_QUOTED = 40  # characters of an index that an error repeats
+DEEPEST = 4  # steps that follow a name in a path
 SUGGESTIONS = 3
 MAX_CANDIDATES = 2000  # names compared with a misspelt path
 MAX_FIELDS = 16  # names that an error lists
@@ -47,6 +48,21 @@ def parse_path(path: str) -> Steps | None:
         steps.append(name if index is None else int(index))
         at = match.end()
     return tuple(steps)
+
+
+def field_after_name(file: File, path: str) -> Field | None:
+    """Return the field at a path that begins with another name than that of a field; None if there is none."""
+    at = len(path)
+    for _ in range(DEEPEST):
+        at = max(path.rfind(".", 0, at), path.rfind("[", 0, at))
+        if at < 1:
+            break
+        inner = parse_path(path[at:])
+        for start in file.named(path[:at]):
+            found = None if inner is None else file.root.find((*start, *inner))
+            if found is not None:
+                return found
+    return None
 
 
 @dataclass(frozen=True)

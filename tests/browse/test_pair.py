@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType, GGUFWriter
 
-from ggcp_schema.browse.document import Change, Document, compare, counterpart
+from ggcp_schema.browse.document import Change, Document, compare
 from ggcp_schema.formats import open_file
 from ggcp_schema.inspect.diff import FieldRow
+from ggcp_schema.inspect.fields import counterpart
 from tests.browse.driver import Browser, browse
 from tests.helpers import FIXTURES, ORDERS, run_cli
 

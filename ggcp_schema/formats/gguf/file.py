@@ -16,7 +16,6 @@ from ggcp_schema.files.key_values import ALIGNMENT, KeyValue
 from ggcp_schema.files.tensor import Tensor, same_shape
 from ggcp_schema.formats.file import File, Format, Recovered
 from ggcp_schema.formats.parsing import open_path
-from ggcp_schema.formats.paths import parse_path
 from ggcp_schema.formats.rules import Finding
 from ggcp_schema.formats.trailing import trailing_bytes
 from ggcp_schema.llama import names
@@ -210,21 +209,20 @@ class GgufFile(File):
         return ("metadata_kv", index, "value", *(["array"] if is_array else []))
 
     def alias(self, name: str) -> Steps | None:
-        """Return the path of the value of a key, or of the data of a tensor, also by the path of a ggcp file.
-
-        `KEY[3]` is an element of an array.
-        """
+        """Return the path of the value of a key, or of the data of a tensor, also by the path of a ggcp file."""
         if found := self._steps(name):
             return found
         optimizer = self.value(OPTIMIZER_TYPE)
         kind = optimizer if isinstance(optimizer, str) else None
         own = tensor_name(name, kind) or next((key for key, path in paths_by_key(kind).items() if path == name), None)
-        if own and (found := self._steps(own)):
-            return found
-        head, bracket, index = name.rpartition("[")
-        steps = parse_path(bracket + index) if bracket else None
-        found = self._steps(head) if steps else None
-        return (*found, *steps) if found and steps else None
+        return self._steps(own) if own else None
+
+    def named(self, name: str) -> Iterator[Steps]:
+        """Yield the path of what a name means, and those of the records that have the name."""
+        if found := self._steps(name):
+            yield from (found, found[:2])
+        if name in self._places:
+            yield "tensor_infos", self._order[self._places[name]]
 
     def candidates(self) -> list[str]:
         """Return the keys and tensor names, with which a misspelt one is compared."""
