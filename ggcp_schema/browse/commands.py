@@ -1,14 +1,12 @@
-"""The commands that the browser shows, copies and runs, and the window that runs them."""
+"""The window in which a command is filled in, shown, copied and run."""
 
 from __future__ import annotations
 
 import os
-import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -18,104 +16,9 @@ from textual.suggester import Suggester
 from textual.widgets import Input, Label, ProgressBar, Static
 
 from ggcp_schema.browse.jobs import Job
-from ggcp_schema.constructs.tree import Field
-from ggcp_schema.errors import shell_word
-from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.inspect import MARK, PROGRESS, Report
-from ggcp_schema.inspect.commands import OUTPUTS, output_name
+from ggcp_schema.inspect.commands import BLANKS, Blank, Command, line
 from ggcp_schema.inspect.text import escape
-
-PROGRAM = "ggcp-schema"
-BLANKS = {
-    "OUTPUT": "the path of a new file",
-    "VOCABULARY": "a llama GGUF, ggjt or sentencepiece model with the vocabulary of the training",
-    "CHECKPOINT": "a checkpoint",
-    "BASE.gguf": "the model that the adapter was trained on",
-    "N": "the context length of the training",
-    "CONTEXT": "",
-}
-"""Words of a command in place of which the user gives others, and what is to be given; empty if it may be left out."""
-
-
-class Blank(str):
-    """A word of `BLANKS` in a command."""
-
-
-class Command(NamedTuple):
-    """A command with blanks: what it does, its words, and what stands in the first blank at first."""
-
-    title: str
-    note: str
-    words: list[str]
-    output: str
-
-    def filled(self, values: dict[str, str]) -> list[str]:
-        """Return the words with these in place of the blanks. An empty one stays, or is left out with its option."""
-        words: list[str] = []
-        for word in self.words:
-            value = values.get(word, "").strip() if isinstance(word, Blank) else word
-            if value or BLANKS[word]:
-                words.append(value or word)
-            else:
-                words.pop()
-        return words
-
-
-def line(words: Sequence[str]) -> str:
-    """Return the command as it is typed into a shell. Paths that begin with a dash have `./` before them already."""
-    return " ".join([PROGRAM, *(word if word.startswith("-") else shell_word(word) for word in words)])
-
-
-def arguments(words: Sequence[str]) -> list[str]:
-    """Return the words with which this Python runs the command."""
-    return [sys.executable, "-m", "ggcp_schema", *words]
-
-
-def _path(file: str) -> str:
-    return f"./{file}" if file.startswith("-") else file
-
-
-def printing(file: str, field: Field | None, offset: int, element: int | None = None) -> str:
-    """Return the command that prints the field, of data only the element, if one is given; or the bytes of no field."""
-    if field is None:
-        return line(["hex", _path(file), str(offset)])
-    path = field.path
-    if field.type == "data" and element is not None:
-        path += f"[{element}]"
-    is_value = field.type != "padding" and (field.type != "data" or element is not None)
-    return line([("get" if is_value else "hex") if field.is_leaf else "dump", _path(file), *([path] if path else [])])
-
-
-def extracting(file: str, tensor: Tensor) -> Command:
-    """Return the command that copies one tensor to a numpy file."""
-    out = "".join(char if char.isalnum() or char in "._-" else "-" for char in tensor.path.replace("]", "")) + ".npy"
-    note = "Write the tensor to a file: .npy, .safetensors, .csv or .png."
-    return Command("Extract this tensor", note, ["extract", _path(file), tensor.path, Blank("OUTPUT")], out)
-
-
-def exporting(file: str, advice: Sequence[str] = ()) -> Command:
-    """Return the command that writes a model that can be run; `advice` are the commands that `info` gives."""
-    words = _advised("export", file, advice)
-    if "--vocab" in words and "--context-length" not in words:
-        words += ["--context-length", Blank("CONTEXT")]
-    out = output_name(file, OUTPUTS["adapter" if "--base" in words else "gguf"])
-    return Command("Export a model", "Write a GGUF model to run with llama.cpp.", words, _path(out))
-
-
-def converting(file: str, advice: Sequence[str] = ()) -> Command:
-    """Return the command that writes a checkpoint to resume from."""
-    note = "Write a GGUF checkpoint from which training can go on."
-    words, out = _advised("convert", file, advice), output_name(file, OUTPUTS["resume"])
-    return Command("Convert to a GGUF checkpoint", note, words, _path(out))
-
-
-def _advised(verb: str, file: str, advice: Sequence[str]) -> list[str]:
-    """Return the words of the first command for this that `info` gives, or those of the bare command."""
-    bare = f"{PROGRAM} {verb} {shell_word(file)}"
-    found = next((each for each in advice if each.startswith(f"{PROGRAM} {verb} ")), bare)
-    words = ["FILE" if word == _path(file) else word for word in shlex.split(found)[1:]]
-    words.insert(1 + next(at for at, word in enumerate(words) if word in ("FILE", "CHECKPOINT")), "OUTPUT")
-    return [_path(file) if word == "FILE" else Blank(word) if word in BLANKS else word for word in words]
 
 
 class Paths(Suggester):
@@ -197,7 +100,7 @@ class CommandWindow(ModalScreen[None]):
             self._say(f"✗ {_label(missing)} is missing: give {BLANKS[missing]}.")
             self.inputs[missing].focus()
         elif not self.job.working:
-            self._run(arguments(self.words))
+            self._run([sys.executable, "-m", "ggcp_schema", *self.words])
 
     def action_complete(self) -> None:
         """Take the suggested path; if there is none, go to the next line."""

@@ -14,7 +14,7 @@ from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Footer, TabbedContent, TabPane, Tabs
 
-from ggcp_schema.browse.commands import Command, CommandWindow, converting, exporting, extracting, printing
+from ggcp_schema.browse.commands import CommandWindow
 from ggcp_schema.browse.document import READ_ERRORS, Document
 from ggcp_schema.browse.hexview import HexView
 from ggcp_schema.browse.jobs import Job, reads_file
@@ -24,6 +24,7 @@ from ggcp_schema.browse.tree import TreeView
 from ggcp_schema.browse.values import Cells, Values
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.errors import GgcpError
+from ggcp_schema.inspect.commands import Command, converting, exporting, extracting, printing
 from ggcp_schema.inspect.fields import counterpart
 from ggcp_schema.inspect.findings import Place, next_place
 from ggcp_schema.inspect.text import escape

@@ -1,19 +1,32 @@
-"""Command lines that make something of a file, as they can be typed into a shell."""
+"""Command lines about a file, as they can be typed into a shell: what `info` advises, and what a user fills in."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ggcp_schema.errors import quoted, shell_word
 from ggcp_schema.formats.vocabularies import is_after_vocabulary
 from ggcp_schema.llama.facts import Line
 
 if TYPE_CHECKING:
+    from ggcp_schema.constructs import Field
+    from ggcp_schema.files.tensor import Tensor
     from ggcp_schema.inspect.damage import Condition
     from ggcp_schema.inspect.facts import Summary
 
+PROGRAM = "ggcp-schema"
+BLANKS = {
+    "OUTPUT": "the path of a new file",
+    "VOCABULARY": "a llama GGUF, ggjt or sentencepiece model with the vocabulary of the training",
+    "CHECKPOINT": "a checkpoint",
+    "BASE.gguf": "the model that the adapter was trained on",
+    "N": "the context length of the training",
+    "CONTEXT": "",
+}
+"""Words of a command in place of which the user gives others, and what is to be given; empty if it may be left out."""
 OUTPUTS = {
     "resume": ".resume.gguf",
     "gguf": ".model.gguf",
@@ -30,6 +43,9 @@ def output_name(path: str | Path, suffix: str) -> str:
     """Return the name that an output has if none is given, in the current folder: `chk.resume.gguf` for `chk.ggcp`."""
     source = Path(path)
     return (source.stem if source.suffix in STRIPPED else source.name) + suffix
+
+
+# Advice ----------------------------------------------------------------------------------------------------
 
 
 def next_commands(summary: Summary) -> Iterator[Line]:
@@ -122,3 +138,82 @@ def _export_adapter(summary: Summary, option: str = "") -> str:
     patched = shell_word(output_name(summary.file, ".patched.gguf"))
     norms = f" --patched-base {patched}" if summary.adapter is not None and summary.adapter.norms else ""
     return f"ggcp-schema export{option} {shell_word(summary.file)} --base BASE.gguf{norms}"
+
+
+# Commands to fill in -----------------------------------------------------------------------------------------
+
+
+class Blank(str):
+    """A word of `BLANKS` in a command."""
+
+
+class Command(NamedTuple):
+    """A command with blanks: what it does, its words, and what stands in the first blank at first."""
+
+    title: str
+    note: str
+    words: list[str]
+    output: str
+
+    def filled(self, values: dict[str, str]) -> list[str]:
+        """Return the words with these in place of the blanks. An empty one stays, or is left out with its option."""
+        words: list[str] = []
+        for word in self.words:
+            value = values.get(word, "").strip() if isinstance(word, Blank) else word
+            if value or BLANKS[word]:
+                words.append(value or word)
+            else:
+                words.pop()
+        return words
+
+
+def line(words: Sequence[str]) -> str:
+    """Return the command as it is typed into a shell. Paths that begin with a dash have `./` before them already."""
+    return " ".join([PROGRAM, *(word if word.startswith("-") else shell_word(word) for word in words)])
+
+
+def _path(file: str) -> str:
+    return f"./{file}" if file.startswith("-") else file
+
+
+def printing(file: str, field: Field | None, offset: int, element: int | None = None) -> str:
+    """Return the command that prints the field, of data only the element, if one is given; or the bytes of no field."""
+    if field is None:
+        return line(["hex", _path(file), str(offset)])
+    path = field.path
+    if field.type == "data" and element is not None:
+        path += f"[{element}]"
+    is_value = field.type != "padding" and (field.type != "data" or element is not None)
+    return line([("get" if is_value else "hex") if field.is_leaf else "dump", _path(file), *([path] if path else [])])
+
+
+def extracting(file: str, tensor: Tensor) -> Command:
+    """Return the command that copies one tensor to a numpy file."""
+    out = "".join(char if char.isalnum() or char in "._-" else "-" for char in tensor.path.replace("]", "")) + ".npy"
+    note = "Write the tensor to a file: .npy, .safetensors, .csv or .png."
+    return Command("Extract this tensor", note, ["extract", _path(file), tensor.path, Blank("OUTPUT")], out)
+
+
+def exporting(file: str, advice: Sequence[str] = ()) -> Command:
+    """Return the command that writes a model that can be run; `advice` are the commands that `info` gives."""
+    words = _advised("export", file, advice)
+    if "--vocab" in words and "--context-length" not in words:
+        words += ["--context-length", Blank("CONTEXT")]
+    out = output_name(file, OUTPUTS["adapter" if "--base" in words else "gguf"])
+    return Command("Export a model", "Write a GGUF model to run with llama.cpp.", words, _path(out))
+
+
+def converting(file: str, advice: Sequence[str] = ()) -> Command:
+    """Return the command that writes a checkpoint to resume from."""
+    note = "Write a GGUF checkpoint from which training can go on."
+    words, out = _advised("convert", file, advice), output_name(file, OUTPUTS["resume"])
+    return Command("Convert to a GGUF checkpoint", note, words, _path(out))
+
+
+def _advised(verb: str, file: str, advice: Sequence[str]) -> list[str]:
+    """Return the words of the first command for this that `info` gives, or those of the bare command."""
+    bare = f"{PROGRAM} {verb} {shell_word(file)}"
+    found = next((each for each in advice if each.startswith(f"{PROGRAM} {verb} ")), bare)
+    words = ["FILE" if word == _path(file) else word for word in shlex.split(found)[1:]]
+    words.insert(1 + next(at for at, word in enumerate(words) if word in ("FILE", "CHECKPOINT")), "OUTPUT")
+    return [_path(file) if word == "FILE" else Blank(word) if word in BLANKS else word for word in words]

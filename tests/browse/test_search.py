@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import shlex
 import struct
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from ggcp_schema.formats import open_file
 from ggcp_schema.inspect import search as fuzzy
 from ggcp_schema.inspect.findings import Place, next_place
 from ggcp_schema.inspect.search import Index, Query, search
-from tests.helpers import FIXTURES, TRUNCATED, run_cli
+from tests.helpers import FIXTURES, TRUNCATED
 
 ALICE = FIXTURES / "alice.ggcp"
 
@@ -194,66 +193,6 @@ def test_damage_and_what_the_reader_found_are_findings() -> None:
     twin = walk(FIXTURES / "twin-ff48.v0.ggcp", 0, 1)[0]
     assert twin is not None
     assert twin.path == "hparams.n_mult"
-
-
-# Command lines ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "path", ["hparams.n_vocab", "layers[0].wq", "layers[0].wq.data", "norm.padding", "magic", "file"]
-)
-def test_the_command_that_prints_the_same_runs(path: str) -> None:
-    with open_file(ALICE) as file:
-        line = commands.printing(str(ALICE), file.find(path), 0)
-    words = shlex.split(line)
-    assert words[0] == "ggcp-schema"
-    result = run_cli(*words[1:])
-    assert result.returncode == 0, result.stderr
-    assert result.stdout
-
-
-def test_the_command_for_an_element_prints_its_value() -> None:
-    with open_file(ALICE) as file:
-        line = commands.printing(str(ALICE), file.find("layers[0].wq.data"), 0, 17)
-        value = float(file.tensors["layers[0].wq"].array().reshape(-1)[17])
-    result = run_cli(*shlex.split(line)[1:])
-    assert float(result.stdout) == pytest.approx(value, rel=1e-6)
-
-
-def test_file_names_are_quoted() -> None:
-    name = "my file; rm -rf $HOME.ggcp"
-    with open_file(ALICE) as file:
-        for line in (
-            commands.printing(name, file.find("norm"), 0),
-            *(
-                commands.line(command.filled({"OUTPUT": command.output}))
-                for command in (
-                    commands.extracting(name, file.tensors["layers[0].wq"]),
-                    commands.exporting(name),
-                    commands.converting(name),
-                )
-            ),
-            commands.printing(name, None, 3),
-        ):
-            assert name in shlex.split(line)
-
-
-def test_a_file_name_like_an_option_is_a_path() -> None:
-    with open_file(ALICE) as file:
-        assert commands.printing("-x.ggcp", file.find("norm"), 0) == "ggcp-schema dump ./-x.ggcp norm"
-    assert commands.converting("-x.ggcp").filled({"OUTPUT": "out.gguf"}) == ["convert", "./-x.ggcp", "out.gguf"]
-
-
-def test_what_info_advises_is_asked_for(tmp_path: Path) -> None:
-    advice = ("ggcp-schema export --partial 'a b' --base BASE.gguf", "ggcp-schema export 'a b' --vocab VOCABULARY")
-    command = commands.exporting("a b", advice)
-    assert command.words == ["export", "--partial", "a b", "OUTPUT", "--base", "BASE.gguf"]
-    assert command.output == "a b.adapter.gguf"
-    command = commands.exporting("a b", advice[1:])
-    assert command.filled({"OUTPUT": "c", "VOCABULARY": "d"}) == ["export", "a b", "c", "--vocab", "d"]
-    full = command.filled({"CONTEXT": " 64 "})
-    assert full == ["export", "a b", "OUTPUT", "--vocab", "VOCABULARY", "--context-length", "64"]
-    assert [isinstance(word, commands.Blank) for word in full] == [False, False, True, False, True, False, False]
 
 
 def test_a_path_is_suggested(tmp_path: Path) -> None:
