@@ -21,7 +21,7 @@ from ggcp_schema.browse.panes import Pane
 from ggcp_schema.constructs import short_size
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.inspect import Report
-from ggcp_schema.inspect.pooling import METHODS, Matrix, Picture, Window, pool
+from ggcp_schema.inspect.matrix import METHODS, Matrix, Picture, Window, pool
 
 if TYPE_CHECKING:
     from ggcp_schema.inspect.histogram import Distribution

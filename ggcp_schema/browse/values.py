@@ -12,40 +12,11 @@ from rich.text import Text
 from ggcp_schema.browse.lines import GridView, fit, ink, number
 from ggcp_schema.browse.panes import Moved, Pane
 from ggcp_schema.errors import GgcpError
-from ggcp_schema.inspect.pooling import Matrix
+from ggcp_schema.inspect.matrix import Table
 from ggcp_schema.inspect.text import escape
 
 CELL = 10  # characters of a value
 TOKEN = 10  # characters of the text of a token
-WRAP = 8  # elements in a row of a tensor with one dimension
-
-
-class Table(Matrix):
-    """A tensor as rows and columns: a row is a run of `ne[0]` elements, or of 8 if there is one dimension."""
-
-    @property
-    def columns(self) -> int:
-        return super().columns if len(self.tensor.shape) > 1 else min(WRAP, self.tensor.n_elements)
-
-    def label(self, row: int) -> str:
-        """Return the indices of a row, the slowest first; of a tensor with one dimension its first index."""
-        return ",".join(map(str, self.indices(row * self.columns)[: max(1, len(self.tensor.shape) - 1)]))
-
-    def axes(self) -> str:
-        """Return in words which axis goes where, in ggml's order and in numpy's."""
-        shape, last = self.tensor.shape, len(self.tensor.shape) - 1
-        if last < 1:
-            return f"ne[0] = {self.tensor.n_elements:,} (numpy axis 0), {self.columns} in a row"
-        down = ", ".join(f"ne[{axis}] = {shape[axis]:,} (numpy axis {last - axis})" for axis in range(last, 0, -1))
-        return f"→ ne[0] = {shape[0]:,} (numpy axis {last})   ↓ {down}"
-
-    def indices(self, element: int) -> list[int]:
-        """Return the indices of an element in numpy's order: `[3, 17]`."""
-        indices = []
-        for length in self.tensor.shape:
-            element, index = divmod(element, length)
-            indices.append(index)
-        return indices[::-1]
 
 
 class Cells(GridView):

@@ -12,7 +12,7 @@ import numpy as np
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.inspect.histogram import Distribution, distribution, rebin
-from ggcp_schema.inspect.pooling import Matrix, Window, pool
+from ggcp_schema.inspect.matrix import Matrix, Window, pool
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

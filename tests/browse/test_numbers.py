@@ -18,15 +18,13 @@ from rich.cells import cell_len
 from ggcp_schema.browse.jobs import Cancelled
 from ggcp_schema.browse.lines import bar, fit, number
 from ggcp_schema.browse.plots import colour
-from ggcp_schema.browse.values import Table
 from ggcp_schema.constructs import short_size
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats import open_file
-from ggcp_schema.inspect import pooling
 from ggcp_schema.inspect.health import Moments, block, dead_rows, examine, examine_tensors, find_moments
 from ggcp_schema.inspect.histogram import BINS, distribution, rebin
-from ggcp_schema.inspect.pooling import Matrix, Window, pool
+from ggcp_schema.inspect.matrix import METHODS, Matrix, Table, Window, pool
 from tests.helpers import FIXTURES, ORDERS, TRUNCATED
 
 
@@ -120,7 +118,7 @@ def test_pixels_are_the_mean_min_or_max_of_what_they_cover(tmp_path_factory: pyt
     height, width = data.draw(st.integers(1, rows)), data.draw(st.integers(1, columns))
     top, left = data.draw(st.integers(0, rows - height)), data.draw(st.integers(0, columns - width))
     across, down = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 40))
-    method = data.draw(st.sampled_from(pooling.METHODS))
+    method = data.draw(st.sampled_from(METHODS))
     found = pool(Matrix(tensor), Window(top, left, height, width), across, down, method, silent)
     across, down = min(across, width), min(down, height)
     expected = [
@@ -147,7 +145,7 @@ def test_a_picture_of_many_pieces_is_that_of_one(
     matrix = Matrix(stored(values, 900, 70))
     window = Window(0, 0, 70, 900)
     whole = pool(matrix, window, 33, 11, "mean", silent)
-    monkeypatch.setattr(pooling, "PIECE", 128)
+    monkeypatch.setattr("ggcp_schema.inspect.matrix.PIECE", 128)
     assert np.allclose(
         np.array(whole.pixels, float), np.array(pool(matrix, window, 33, 11, "mean", silent).pixels, float)
     )

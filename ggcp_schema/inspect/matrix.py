@@ -1,4 +1,4 @@
-"""A matrix reduced to a few pixels, each the mean, minimum or maximum of the values that it covers."""
+"""A tensor as rows and columns: a table, and a matrix of which a few pixels cover all values."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 METHODS = ("mean", "min", "max")
 PIECE = 1 << 18  # elements read at a time
+WRAP = 8  # elements in a row of a table of a tensor with one dimension
 
 
 class Window(NamedTuple):
@@ -42,6 +43,34 @@ class Matrix:
     def rows(self) -> int:
         """The number of rows; the last one of a wrapped tensor may be cut."""
         return -(-self.tensor.n_elements // self.columns)
+
+
+class Table(Matrix):
+    """A tensor as rows and columns: a row is a run of `ne[0]` elements, or of 8 if there is one dimension."""
+
+    @property
+    def columns(self) -> int:
+        return super().columns if len(self.tensor.shape) > 1 else min(WRAP, self.tensor.n_elements)
+
+    def label(self, row: int) -> str:
+        """Return the indices of a row, the slowest first; of a tensor with one dimension its first index."""
+        return ",".join(map(str, self.indices(row * self.columns)[: max(1, len(self.tensor.shape) - 1)]))
+
+    def axes(self) -> str:
+        """Return in words which axis goes where, in ggml's order and in numpy's."""
+        shape, last = self.tensor.shape, len(self.tensor.shape) - 1
+        if last < 1:
+            return f"ne[0] = {self.tensor.n_elements:,} (numpy axis 0), {self.columns} in a row"
+        down = ", ".join(f"ne[{axis}] = {shape[axis]:,} (numpy axis {last - axis})" for axis in range(last, 0, -1))
+        return f"→ ne[0] = {shape[0]:,} (numpy axis {last})   ↓ {down}"
+
+    def indices(self, element: int) -> list[int]:
+        """Return the indices of an element in numpy's order: `[3, 17]`."""
+        indices = []
+        for length in self.tensor.shape:
+            element, index = divmod(element, length)
+            indices.append(index)
+        return indices[::-1]
 
 
 @dataclass(frozen=True)
