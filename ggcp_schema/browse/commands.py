@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -100,7 +101,7 @@ class CommandWindow(ModalScreen[None]):
             self._say(f"✗ {_label(missing)} is missing: give {BLANKS[missing]}.")
             self.inputs[missing].focus()
         elif not self.job.working:
-            self._run([sys.executable, "-m", "ggcp_schema", *self.words])
+            self._run(arguments(self.words))
 
     def action_complete(self) -> None:
         """Take the suggested path; if there is none, go to the next line."""
@@ -168,6 +169,11 @@ class CommandWindow(ModalScreen[None]):
     def on_unmount(self) -> None:
         if self.process is not None:
             self.process.terminate()
+
+
+def arguments(words: Sequence[str]) -> list[str]:
+    """Return the words with which this Python runs the command."""
+    return [sys.executable, "-m", "ggcp_schema", *words]
 
 
 def _label(blank: str) -> str:

@@ -11,7 +11,7 @@ from rich.segment import Segment
 from rich.text import Text
 from textual.binding import Binding, BindingType
 
-from ggcp_schema.browse.document import Change, Comparison, Document, compare
+from ggcp_schema.browse.document import Document
 from ggcp_schema.browse.lines import LineView, bar, fit, ink, number
 from ggcp_schema.browse.panes import Moved, Pane
 from ggcp_schema.browse.tree import TreeView
@@ -23,6 +23,7 @@ from ggcp_schema.inspect.words import VERDICTS
 from ggcp_schema.llama.state import Unsound
 
 if TYPE_CHECKING:
+    from ggcp_schema.inspect.differences import Difference, Differences
     from ggcp_schema.inspect.health import Examination, Health
 
 LEGEND = (
@@ -270,11 +271,23 @@ class Changes(Table):
     """The Changes tab: the fields first."""
 
     TITLE = "Changes"
-    found: Comparison | None = None
+    found: Differences | None = None
+    marked = 0  # rows, in the trees too
 
-    def measure(self, report: Report) -> Comparison:
+    def measure(self, report: Report) -> Differences:
+        from ggcp_schema.inspect.differences import differences
+
         a, b = self.documents
-        return compare(a, b, report)
+
+        def mark_and_report(found: Differences | None) -> None:
+            for row in found.rows[self.marked :] if found else ():
+                kind = "changed" if row.is_in_both else "only"
+                for document, place in zip(self.documents, row.places):
+                    document.mark(place.field, kind)
+                self.marked += 1
+            report(found)
+
+        return differences(a, b, mark_and_report)
 
     def update(self) -> None:
         if self.found is not None:
@@ -283,12 +296,12 @@ class Changes(Table):
                 tree.redraw()
         super().update()
 
-    def moved(self, row: Change) -> None:
+    def moved(self, row: Difference) -> None:
         """Select the change in A, or in B if A lacks it; do nothing if it is a field of neither, as `n_rot` may be."""
-        places = zip(self.documents, row.places)
-        place = next(((document, at) for document, at in places if at[0] is not None), None)
-        if place is not None:
-            self.post_message(Moved(self, place[0], field=place[1][0], offset=place[1][1]))
+        for document, place in zip(self.documents, row.places):
+            if place.field is not None:
+                self.post_message(Moved(self, document, field=place.field, offset=place.offset))
+                return
 
     chosen = moved
 
@@ -308,10 +321,10 @@ class Changes(Table):
             (f"{found.training}\n" if found.training else "", ink(self, "holder")), (words, ink(self, "detail"))
         )
 
-    def draw(self, row: Change, width: int) -> list[Segment]:
+    def draw(self, row: Difference, width: int) -> list[Segment]:
         text, (a, b), diff = self.target.text, row.words, row.row
         label = min(self.found.widest + 1, width // 2) if self.found else 0
-        sign = "≠" if a and b else "−" if b is None else "+"
+        sign = "≠" if row.is_in_both else "−" if b is None else "+"
         head = [text(f"{sign} ", "accent"), text(fit(escape(row.name), label, left=True))]
         relative = getattr(diff, "relative", None)
         if relative is not None:
@@ -320,7 +333,7 @@ class Changes(Table):
             bars = text(bar(scale, max(4, width - label - 36)), "bar")
             largest = number(getattr(diff, "largest", None), 3)
             return [*head, text(f"{share:>9} ", "value"), bars, text(f"  max |Δ| {largest:>9}", "detail")]
-        only = "" if a is not None and b is not None else f"{VERDICTS[diff.verdict]}: "
+        only = "" if row.is_in_both else f"{VERDICTS[diff.verdict]}: "
         sides = dict.fromkeys(escape(side) for side in (a, b) if side is not None)
         words = only + " → ".join(sides) + ("" if only or len(sides) == 2 else ", of which the bytes differ")
         return [*head, text(f" {words}", "value")]

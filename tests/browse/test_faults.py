@@ -20,7 +20,7 @@ from gguf import GGMLQuantizationType, GGUFWriter
 from rich.cells import cell_len
 from textual.app import App, ComposeResult
 
-from ggcp_schema.browse import commands, document, jobs
+from ggcp_schema.browse import commands, jobs
 from ggcp_schema.browse.document import Document
 from ggcp_schema.browse.lines import fit
 from ggcp_schema.browse.panes import Overview
@@ -31,7 +31,7 @@ from ggcp_schema.cli.browse import open_for_long
 from ggcp_schema.errors import FileError
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats import open_file
-from ggcp_schema.inspect import MARK, health, text
+from ggcp_schema.inspect import MARK, differences, health, text
 from ggcp_schema.inspect.search import Index, search
 from tests.browse.driver import Browser, browse
 from tests.helpers import FIXTURES, TRUNCATED
@@ -113,14 +113,17 @@ def test_two_files_are_compared_and_marked_outside_of_the_screens_thread(
         gguf(tmp_path / f"{letter}.gguf", {name: np.full(4, value, np.float32) for name in names})
         for letter, value in (("a", 1), ("b", 2))
     )
-    threads = set()
-    find = document.place_of
+    seen: set[tuple[str, bool]] = set()
 
-    def noted(*arguments: Any) -> Any:
-        threads.add(threading.current_thread())
-        return find(*arguments)
+    def noted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            seen.add((function.__name__, threading.current_thread() is threading.main_thread()))
+            return function(*arguments)
 
-    monkeypatch.setattr(document, "place_of", noted)
+        return call
+
+    monkeypatch.setattr(differences, "place_of", noted(differences.place_of))
+    monkeypatch.setattr(Document, "mark", noted(Document.mark))
 
     async def script(browser: Browser) -> None:
         await browser.settle()
@@ -129,8 +132,7 @@ def test_two_files_are_compared_and_marked_outside_of_the_screens_thread(
         assert [marks[f"tensor_data[{number}].data"] for number in (0, 299)] == ["changed"] * 2
 
     browse(a, b, script=script)
-    assert threads
-    assert threading.main_thread() not in threads
+    assert seen == {("place_of", False), ("mark", False)}
 
 
 def test_what_is_measured_is_added_to_one_result() -> None:

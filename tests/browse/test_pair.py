@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType, GGUFWriter
 
-from ggcp_schema.browse.document import Change, Document, compare
 from ggcp_schema.formats import open_file
 from ggcp_schema.inspect.diff import FieldRow
-from ggcp_schema.inspect.fields import counterpart
+from ggcp_schema.inspect.differences import Difference, Place, differences
+from ggcp_schema.inspect.fields import Fields, counterpart
 from tests.browse.driver import Browser, browse
 from tests.helpers import FIXTURES, ORDERS, run_cli
 
@@ -38,7 +38,7 @@ def changed(tmp_path: Path) -> Path:
 
 def test_the_changes_are_those_that_were_made(tmp_path: Path) -> None:
     with open_file(ALICE) as a, open_file(changed(tmp_path)) as b:
-        found = compare(Document(a), Document(b), lambda result: None)
+        found = differences(Fields(a), Fields(b), lambda result: None)
     rows = {change.name: change for change in found.rows}
     assert list(rows) == ["train_its", "optimizer.state.fx_prev", "norm", "layers[1].wk"]
     assert rows["train_its"].words == ["6000", "6400"]
@@ -55,7 +55,7 @@ def rows_of(path: str) -> np.ndarray:
 
 def test_the_names_are_those_of_diff() -> None:
     with open_file(A) as a, open_file(B) as b:
-        found = compare(Document(a), Document(b), lambda result: None)
+        found = differences(Fields(a), Fields(b), lambda result: None)
     result = json.loads(run_cli("diff", A, B, "--json").stdout)
     different = [row["name"] for kind in ("fields", "tensors") for row in result[kind] if row["verdict"] != "equal"]
     assert sorted(change.row.name for change in found.rows) == sorted(different)
@@ -63,7 +63,7 @@ def test_the_names_are_those_of_diff() -> None:
 
 def test_equal_files_have_no_changes() -> None:
     with open_file(ALICE) as a, open_file(ALICE) as b:
-        assert compare(Document(a), Document(b), lambda result: None).rows == []
+        assert differences(Fields(a), Fields(b), lambda result: None).rows == []
 
 
 def test_tensors_that_cannot_be_read_are_compared_by_their_bytes(tmp_path: Path) -> None:
@@ -78,8 +78,8 @@ def test_tensors_that_cannot_be_read_are_compared_by_their_bytes(tmp_path: Path)
         writer.write_tensors_to_file()
         writer.close()
     with open_file(paths[0]) as a, open_file(paths[1]) as b:
-        (change,) = compare(Document(a), Document(b), lambda result: None).rows
-        assert not compare(Document(a), Document(a), lambda result: None).rows
+        (change,) = differences(Fields(a), Fields(b), lambda result: None).rows
+        assert not differences(Fields(a), Fields(a), lambda result: None).rows
     assert (change.name, change.words[0], change.row.relative) == ("quantized", "Q1_0 [128, 1]", None)
 
     async def script(browser: Browser) -> None:
@@ -93,7 +93,7 @@ def test_a_field_has_a_counterpart_in_another_format(tmp_path: Path) -> None:
     resume = tmp_path / "resume.gguf"
     run_cli("convert", ALICE, resume, check=True)
     with open_file(ALICE) as a, open_file(resume) as b:
-        one, other = Document(a), Document(b)
+        one, other = Fields(a), Fields(b)
         there = counterpart(a.find("layers[1].wq"), one, other)
         assert there is not None
         assert other.tensor_of(there) == b.tensors["blk.1.attn_q.weight"]
@@ -190,7 +190,7 @@ def test_tab_goes_through_all_panes() -> None:
     async def a_change_that_is_a_field_of_neither_file_moves_nothing(browser: Browser) -> None:
         screen = browser.pair
         before = (screen.side, screen.field)
-        nowhere = Change(FieldRow("n_rot", "different", None, None), "n_rot", ((None, None), (None, None)))
+        nowhere = Difference(FieldRow("n_rot", "different", None, None), "n_rot", (Place(), Place()))
         screen.panes[0].moved(nowhere)
         await browser.painted()
         assert (screen.side, screen.field) == before
