@@ -121,16 +121,7 @@ class HexView(GridView):
 
     def action_field(self, step: int) -> None:
         """Go to the first byte of the next or previous field."""
-        here = self.file.at(self.cursor)
-        if here is None:
-            self.jump(max(0, self.damage_at - 1))
-        elif step > 0:
-            self.jump(here.end if here.end <= self.last else self.cursor)
-        elif self.cursor > here.offset:
-            self.jump(here.offset)
-        else:
-            before = self.file.at(here.offset - 1) if here.offset else None
-            self.jump(0 if before is None else before.offset)
+        self.jump(self.document.next_start(self.cursor, step))
 
     def clicked(self, line: int, column: int) -> None:
         self.jump(line * self.per_line + self.grid.byte_at(column))
@@ -161,7 +152,7 @@ class HexView(GridView):
 
     def _shade(self) -> None:
         """Let the shades of neighbours differ; pieces that were visible before keep theirs."""
-        starts = [_start(piece) for piece in self._pieces]
+        starts = [piece.start for piece in self._pieces]
         known = next((index for index, start in enumerate(starts) if start in self._shades), 0)
         shade = self._shades.get(starts[known], False) if starts else False
         self._shades = {start: shade == ((index - known) % 2 == 0) for index, start in enumerate(starts)}
@@ -211,7 +202,7 @@ class HexView(GridView):
     def _styles(self, offset: int, here: list[Piece]) -> tuple[Style, Style]:
         """Return the style of a byte, and that of the gap before it."""
         piece = next((piece for piece in here if piece.offset <= offset < piece.offset + piece.size), None)
-        odd = piece is not None and self._shades[_start(piece)]
+        odd = piece is not None and self._shades[piece.start]
         ink = "none" if piece is None or piece.field is None else "bytes-odd" if odd else "bytes"
         shade = self.ink("selected" if offset in self.selection else ink)
         if offset == self.cursor:
@@ -238,13 +229,6 @@ class HexView(GridView):
         field = piece.field
         if field is None:
             return "(no field: after the damage)"
-        names = [index for index, step in enumerate(field.steps) if isinstance(step, str)]
-        last = field.steps[names[-1] if names else 0 :]  # `ne[1]`
-        short = "".join(step if isinstance(step, str) else f"[{step}]" for step in last)
-        name = escape(self.document.label(field) if room >= 24 else short)
+        last = field.path.rpartition(".")[2]  # `ne[1]`
+        name = escape(self.document.label(field) if room >= 24 else last)
         return f"{name} = {escape(value_text(field))}" if field.type in SHOWN_VALUES else name
-
-
-def _start(piece: Piece) -> int:
-    """Return where the field of a piece starts, which may be above the visible bytes."""
-    return piece.offset if piece.field is None else piece.field.offset

@@ -24,7 +24,7 @@ from textual.widgets import Sparkline, Static
 
 from ggcp_schema.browse.document import Document
 from ggcp_schema.browse.jobs import Job
-from ggcp_schema.browse.lines import ink
+from ggcp_schema.browse.lines import fit, ink
 from ggcp_schema.constructs import short_size
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.files.tensor import Tensor
@@ -55,17 +55,19 @@ class TopBar(Static):
             return (self.note, "accent") if self.note else (f"✗ {self.trouble}", "error")
         return ("✓ whole", "value") if damage is None else (f"✗ damaged at {damage.path}", "error")
 
-    def render(self) -> Group:
+    def render(self) -> Text:
         width, summary = self.size.width, self.document.summary
         facts = [escape(fact) for fact in ([self.document.file.format.title] if summary is None else in_short(summary))]
         while len(facts) > 1 and cell_len("  ·  ".join(facts)) >= width:
             facts.pop()
-        title, (verdict, kind) = Text(f" {escape(self.title)}", ink(self, "holder")), self._verdict()
-        line = Table.grid(Column(ratio=1), Column(), Column(max_width=width // 2), expand=True, padding=(0, 1, 0, 0))
-        line.add_row(title, Text(self.pane, ink(self, "accent")), Text(f"{verdict} ", ink(self, kind)))
-        for column in line.columns:
-            column.no_wrap, column.overflow = True, "ellipsis"
-        return Group(line, Text(f" {'  ·  '.join(facts)}", ink(self, "detail"), no_wrap=True, overflow="ellipsis"))
+        verdict, kind = self._verdict()
+        verdict = fit(f" {verdict} ", min(cell_len(verdict) + 2, width // 2))
+        title = fit(f" {escape(self.title)} ", width - cell_len(self.pane) - cell_len(verdict))
+        return Text.assemble(
+            *((title, ink(self, "holder")), (self.pane, ink(self, "accent")), (verdict, ink(self, kind)), "\n"),
+            (fit(f" {'  ·  '.join(facts)}", width), ink(self, "detail")),
+            no_wrap=True,
+        )
 
 
 @dataclass

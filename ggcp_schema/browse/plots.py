@@ -166,9 +166,8 @@ class PictureView(Pane):
         self._compute()
 
     def action_whole(self) -> None:
-        matrix = self.matrix
-        if matrix is not None:
-            self.window = Window(0, 0, matrix.rows, matrix.columns)
+        if self.matrix is not None:
+            self.window = self.matrix.window
             self._compute()
 
     def action_zoom(self, factor: int) -> None:
@@ -176,33 +175,24 @@ class PictureView(Pane):
 
         Of what is pooled, no less is shown than there is room for, so that the picture fills the pane.
         """
-        matrix = self.matrix
-        if matrix is None:
+        if self.matrix is None:
             return
-        row, column, *now = self.window
-        all_of_it = (matrix.rows, matrix.columns)
+        now, most = self.window[2:], self.matrix.window[2:]
         if factor > 0:
             room = (2 * (self.size.height - 2), self.size.width)
-            least = room if any(count > most for count, most in zip(now, room)) else (4, 4)
+            least = room if any(count > few for count, few in zip(now, room)) else (4, 4)
             rows, columns = (max(min(count, few), count // 2) for count, few in zip(now, least))
         else:
-            rows, columns = (min(most, count * 2) for most, count in zip(all_of_it, now))
-        self._move(Window(row + (now[0] - rows) // 2, column + (now[1] - columns) // 2, rows, columns))
+            rows, columns = (min(all_of_it, count * 2) for all_of_it, count in zip(most, now))
+        self._move(self.window.sized(rows, columns))
 
     def action_pan(self, down: int, right: int) -> None:
-        row, column, rows, columns = self.window
-        self._move(Window(row + down * max(1, rows // 4), column + right * max(1, columns // 4), rows, columns))
+        self._move(self.window.moved(down, right))
 
     def _move(self, window: Window) -> None:
         """Show another part, within the matrix."""
-        matrix = self.matrix
-        if matrix is None:
-            return
-        row = min(max(window.row, 0), matrix.rows - window.rows)
-        column = min(max(window.column, 0), matrix.columns - window.columns)
-        window = window._replace(row=row, column=column)
-        if window != self.window:
-            self.window = window
+        if self.matrix is not None and self.matrix.within(window) != self.window:
+            self.window = self.matrix.within(window)
             self._compute()
 
     # Drawing -----------------------------------------------------------------------------------------------

@@ -23,7 +23,6 @@ from ggcp_schema.browse.panes import Moved, Pane, TopBar
 from ggcp_schema.browse.tree import TreeView
 from ggcp_schema.browse.values import Cells, Values
 from ggcp_schema.constructs.tree import Field
-from ggcp_schema.errors import GgcpError
 from ggcp_schema.inspect.commands import Command, converting, exporting, extracting, printing
 from ggcp_schema.inspect.fields import counterpart
 from ggcp_schema.inspect.findings import Place, next_place
@@ -122,17 +121,8 @@ class FileScreen(Screen[None]):
 
     @reads_file
     def begin(self) -> None:
-        """Select the place of the damage: its field, or the last one before it; without damage the first field."""
-        file, damage = self.document.file, self.document.file.damage
-        if damage is None:
-            self.select(self.trees[0].field)
-            return
-        offset = min(damage.offset, max(0, file.size - 1))
-        try:
-            field: Field | None = file.find(damage.path)
-        except GgcpError:
-            field = file.at(max(0, offset - 1))
-        self.select(field, offset)
+        """Select the place of the damage, or the first field."""
+        self.select(*self.document.first_place())
 
     def studied(self, document: Document, result: Any, *, done: bool) -> None:
         """Show what `info` says about a file, or the error (`result`) that prevents that."""

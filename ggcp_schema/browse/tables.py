@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from rich.console import RenderableType
 from rich.segment import Segment
@@ -57,11 +57,15 @@ class Rows(LineView):
 
 
 class Table(Pane):
-    """A tab with rows of what is measured once, when it is first opened."""
+    """A tab with rows of what is measured once, when it is first opened.
+
+    The cursor follows the selected tensor if a row has it as its `tensor`, and the selection follows the cursor.
+    """
 
     VIEW = Rows
     target: Rows
     rows: Sequence[Any] = ()
+    selected: str | None = None  # the path of a tensor
 
     def subject_of(self, field: Field | None) -> Document:
         return self.document
@@ -71,7 +75,7 @@ class Table(Pane):
 
     def measure(self, report: Report) -> Any:
         """Measure what the rows are about, in a thread. `report` gets the same growing result each time."""
-        raise NotImplementedError
+        return self.document.examine(report)
 
     def draw(self, row: Any, width: int) -> list[Segment]:
         """Return a row as it is drawn."""
@@ -79,27 +83,12 @@ class Table(Pane):
 
     def moved(self, row: Any) -> None:
         """Take note that the user moved the cursor to a row."""
+        tensor = getattr(row, "tensor", None)
+        if tensor is not None:
+            self.post_message(Moved(self, self.document, tensor=tensor))
 
     def chosen(self, row: Any) -> None:
         """Act on a row, on Enter or a click."""
-
-    def update(self) -> None:
-        super().update()
-        self.target.relayout()
-
-
-class TensorTable(Table):
-    """A table of the parameters of a file, as `health` measures them. The cursor follows the selection."""
-
-    found: Examination | None = None
-    selected: str | None = None  # the path of a tensor
-
-    def measure(self, report: Report) -> Examination:
-        return self.document.examine(report)
-
-    def tensor_of(self, row: Any) -> Tensor | None:
-        """Return the tensor that a row is about."""
-        raise NotImplementedError
 
     def show(self, field: Field | None) -> None:
         tensor = self.document.tensor_of(field)
@@ -107,30 +96,31 @@ class TensorTable(Table):
         super().show(field)
         self.follow()
 
-    def follow(self) -> None:
-        """Put the cursor on the selected tensor."""
-        paths = [tensor and tensor.path for tensor in map(self.tensor_of, self.rows)] if self.selected else []
-        if self.selected in paths:
-            self.target.put(paths.index(self.selected), centre=True)
-
     def reported(self, result: Any, *, done: bool) -> None:
         super().reported(result, done=done)
         self.follow()
 
-    def moved(self, row: Any) -> None:
-        tensor = self.tensor_of(row)
-        if tensor is not None:
-            self.post_message(Moved(self, self.document, tensor=tensor))
+    def update(self) -> None:
+        super().update()
+        self.target.relayout()
+
+    def follow(self) -> None:
+        """Put the cursor on the selected tensor."""
+        tensors = (getattr(row, "tensor", None) for row in self.rows if self.selected)
+        place = next((at for at, tensor in enumerate(tensors) if tensor and tensor.path == self.selected), None)
+        if place is not None:
+            self.target.put(place, centre=True)
 
     def name_text(self, tensor: Tensor, width: int) -> Segment:
         """Return the path of a tensor, cut at its start."""
         return self.target.text(fit(escape(tensor.path), width - 1, left=True) + " ")
 
 
-class HealthView(TensorTable):
+class HealthView(Table):
     """The Health tab: a verdict, each parameter with its moments, what is unsound, and the tokens never trained."""
 
     TITLE = "Health"
+    found: Examination | None = None
 
     def update(self) -> None:
         self.rows = () if self.found is None else [*self.found.rows, *self._below(self.found)]
@@ -146,16 +136,10 @@ class HealthView(TensorTable):
             yield from ("", f"{words} (v of the row is all zero)")
             yield from found.dead
 
-    def tensor_of(self, row: Health | Unsound | int | str) -> Tensor | None:
-        return getattr(row, "tensor", None)
-
     def chosen(self, row: Health | Unsound | int | str) -> None:
         if isinstance(row, int) and self.found is not None:
-            path = self.found.moments.embeddings
-            embeddings = next(each.tensor for each in self.found.rows if each.tensor.path == path)
-            size = embeddings.shape[0] * (embeddings.nbytes // embeddings.n_elements)
-            offset = embeddings.offset + row * size
-            self.post_message(Moved(self, self.document, offset=offset, tensor=embeddings))
+            tensor, offset = self.found.embedding(row)
+            self.post_message(Moved(self, self.document, offset=offset, tensor=tensor))
         elif isinstance(row, Unsound):
             self.post_message(Moved(self, self.document, offset=row.start))
 
@@ -205,25 +189,30 @@ class HealthView(TensorTable):
         return segments
 
 
-class Layers(TensorTable):
+class Layer(NamedTuple):
+    """A tensor that every layer has, or the head of the group of these tensors."""
+
+    group: str
+    tensor: Tensor | None
+
+
+class Layers(Table):
     """The Layers tab: one statistic of the tensors that every layer has, as bars."""
 
     TITLE = "Layers"
     BINDINGS: ClassVar[list[BindingType]] = [Binding("s", "statistic", "next statistic")]
-    rows: Sequence[tuple[str, Tensor | None]] = ()
+    found: Examination | None = None
+    rows: Sequence[Layer] = ()
     statistic = "RMS"
     widest = 0
 
     def begin(self) -> None:
         groups = self.document.groups.items()
-        self.rows = [(group, each) for group, tensors in groups for each in (None, *tensors)]
+        self.rows = [Layer(group, each) for group, tensors in groups for each in (None, *tensors)]
         self.widest = max((len(tensor.path) for _, tensor in self.rows if tensor), default=0)
         self.values: dict[str, float | None] = {}
         self.largest: dict[str, float] = {}
         super().begin()
-
-    def tensor_of(self, row: tuple[str, Tensor | None]) -> Tensor | None:
-        return row[1]
 
     def action_statistic(self) -> None:
         names = [*STATISTICS]
@@ -255,7 +244,7 @@ class Layers(TensorTable):
         progress = f" {len(self.values):,} tensors" if self.job.working else ""
         return text.append(progress, ink(self, "detail"))
 
-    def draw(self, row: tuple[str, Tensor | None], width: int) -> list[Segment]:
+    def draw(self, row: Layer, width: int) -> list[Segment]:
         (group, tensor), text = row, self.target.text
         most = self.largest.get(group)
         if tensor is None:

@@ -245,8 +245,5 @@ class TreeView(Tree["Field | Group"]):
         if not field.is_element:
             return "", "name"
         name = self.document.name_of(field)
-        value = next((child for child in field.children()[:8] if child.name == "value"), None) if name else None
-        if value is None:
-            return escape(name), "name"
-        value = value if value.is_leaf else value.child("array") or value
-        return escape(f"{name}  {value_text(value, LONGEST)}"), "name"
+        value = self.document.value_of(field) if name else None
+        return escape(name if value is None else f"{name}  {value_text(value, LONGEST)}"), "name"

@@ -222,10 +222,9 @@ class Tree:
         inner = {child.name: child for child in field.children()}
         label = next((inner[name].value for name in ("key", "name") if name in inner), b"")
         text = escape(readable(label)) if isinstance(label, str | bytes) else ""
-        if "key" in inner and "value" in inner:
-            value = inner["value"]
-            array = None if value.is_leaf else value.child("array")
-            return f"{text} = {value_text(array or value)}"
+        value = self.fields.value_of(field)
+        if "key" in inner and value is not None:
+            return f"{text} = {value_text(value)}"
         if "text" in inner:
             return value_text(inner["text"])
         if "data" in inner and "ne" not in inner:

@@ -48,6 +48,28 @@ class Fields:
         field = self.file.field(text)
         return (self.file.at(offset), offset) if field is None else (field, field.offset)
 
+    def first_place(self) -> tuple[Field | None, int]:
+        """Return the first field; of a damaged file the place of the damage, with its field or the one before."""
+        damage = self.file.damage
+        if damage is None:
+            return next(iter(self.file.root.children()), None), 0
+        offset = min(damage.offset, max(0, self.file.size - 1))
+        return self.field(damage.path) or self.file.at(max(0, offset - 1)), offset
+
+    def next_start(self, offset: int, step: int) -> int:
+        """Return the first byte of the field after that of a byte; the same byte if it is in the last field.
+
+        With a step of -1, return the first byte of its own field, or of the one before if it is that already. Before a
+        byte of no field is the last one that is whole.
+        """
+        here = self.file.at(offset)
+        if here is None:
+            return max(0, self.file.root.end - 1)
+        if step > 0:
+            return here.end if here.end < self.file.size else offset
+        before = self.file.at(offset - 1) if 0 < offset == here.offset else here
+        return 0 if before is None else before.offset
+
     # Tensors ----------------------------------------------------------------------------------------------
 
     @cached_property
@@ -109,6 +131,11 @@ class Fields:
         own = _text_in(field)
         tensor = None if own else self.tensor_at_node(field)
         return own if tensor is None else tensor.name or tensor.path
+
+    def value_of(self, field: Field) -> Field | None:
+        """Return the field with the value of a key, or of another record that has a value; of a list its elements."""
+        value = field.child("value")
+        return value and (value.child("array") or value)
 
     def label(self, field: Field) -> str:
         """Return a name by which every command finds the field, `general.name.value_type`; else its path."""

@@ -118,6 +118,11 @@ class Examination:
         self.skipped += not row.tensor.is_readable
         self.rows.append(row)
 
+    def embedding(self, token: int) -> tuple[Tensor, int]:
+        """Return the tensor with a row for each token, and the offset of one row."""
+        tensor = next(row.tensor for row in self.rows if row.tensor.path == self.moments.embeddings)
+        return tensor, tensor.offset + token * (tensor.nbytes // tensor.shape[1])
+
     @property
     def is_sound(self) -> bool:
         """True if no NaN, no infinity and no place that is unsound was found."""

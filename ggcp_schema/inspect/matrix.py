@@ -26,6 +26,16 @@ class Window(NamedTuple):
     rows: int
     columns: int
 
+    def moved(self, down: int, right: int) -> Window:
+        """Return the window that many quarters of its size further."""
+        down, right = down * max(1, self.rows // 4), right * max(1, self.columns // 4)
+        return self._replace(row=self.row + down, column=self.column + right)
+
+    def sized(self, rows: int, columns: int) -> Window:
+        """Return a window of another size around the same middle."""
+        row, column = self.row + (self.rows - rows) // 2, self.column + (self.columns - columns) // 2
+        return Window(row, column, rows, columns)
+
 
 @dataclass(frozen=True)
 class Matrix:
@@ -43,6 +53,17 @@ class Matrix:
     def rows(self) -> int:
         """The number of rows; the last one of a wrapped tensor may be cut."""
         return -(-self.tensor.n_elements // self.columns)
+
+    @property
+    def window(self) -> Window:
+        """The whole matrix."""
+        return Window(0, 0, self.rows, self.columns)
+
+    def within(self, window: Window) -> Window:
+        """Return the window moved, if need be, so that it lies in the matrix."""
+        row = min(max(window.row, 0), self.rows - window.rows)
+        column = min(max(window.column, 0), self.columns - window.columns)
+        return window._replace(row=row, column=column)
 
 
 class Table(Matrix):

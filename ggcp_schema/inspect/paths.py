@@ -58,6 +58,11 @@ class Piece:
         """The path of the field; empty if the bytes belong to none."""
         return "" if self.field is None else self.field.path
 
+    @property
+    def start(self) -> int:
+        """Where the field starts, which may be before these bytes of it."""
+        return self.offset if self.field is None else self.field.offset
+
 
 def place(file: File, where: str) -> tuple[int, int | None]:
     """Return the offset and the size that `PATH`, `OFFSET`, `PATH:LENGTH` or `OFFSET:LENGTH` means, in bytes.

@@ -116,6 +116,38 @@ def test_names_that_mean_something_else_are_no_labels(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("path", [FIXTURES / "v0-adam.ggcp", LORA / "base.gguf"], ids=lambda path: path.name)
+def test_the_starts_of_all_fields_are_found_one_after_the_other(path: Path) -> None:
+    with open_file(path) as file:
+        fields = Fields(file)
+        starts = [leaf.offset for leaf in file.root.leaves() if leaf.size]
+        assert [fields.next_start(start, 1) for start in starts] == [*starts[1:], starts[-1]]
+        assert [fields.next_start(start, -1) for start in starts] == [0, *starts[:-1]]
+        long = file.tensors.at(file.size - 64)
+        assert long is not None
+        assert fields.next_start(long.offset + 5, -1) == long.offset
+
+
+def test_the_first_place_is_that_of_the_damage() -> None:
+    with open_file(TRUNCATED, partial=True) as file:
+        field, offset = Fields(file).first_place()
+        assert field is not None
+        assert (field.path, offset) == ("layers[0].w3.name", file.size - 1)
+    with open_file(FIXTURES / "v0-adam.ggcp") as file:
+        field, offset = Fields(file).first_place()
+        assert field is not None
+        assert (field.path, offset) == ("magic", 0)
+
+
+def test_bytes_after_damage_have_the_last_whole_field_before_them(tmp_path: Path) -> None:
+    content = bytearray((FIXTURES / "alice-vocab.gguf").read_bytes())
+    content[24:32] = b"\xff" * 8  # the length of the first key
+    (tmp_path / "length.gguf").write_bytes(content)
+    with open_file(tmp_path / "length.gguf", partial=True) as file:
+        assert file.at(1000) is None
+        assert Fields(file).next_start(1000, -1) == file.root.end - 1
+
+
 def test_a_place_is_told_with_its_element_or_its_value() -> None:
     with open_file(FIXTURES / "alice.ggcp") as file:
         fields, wk = Fields(file), file.tensors["layers[0].wk"]
