@@ -445,9 +445,9 @@ class File:
         """Return the field at a path, or the elements that a path means which is not that of a field.
 
         `layers[0].wq`, `optimizer.nx` and `norm.ne[0]` are fields; the empty path is the whole file. Other names of a
-        field are accepted too: see `alias`. `PATH[i]` and `PATH[a:b]` are elements of data and lists as in Python,
-        without a step. Elements of data count in file order, so that `[0]` to `[ne[0] - 1]` are the first row, and
-        `PATH[row,column]` is an element of a matrix as in numpy.
+        field are accepted too, alone or before what is in it: see `alias` and `named`. `PATH[i]` and `PATH[a:b]` are
+        elements of data and lists as in Python, without a step. Elements of data count in file order, so that `[0]` to
+        `[ne[0] - 1]` are the first row, and `PATH[row,column]` is an element of a matrix as in numpy.
         `optimizer.state.m[layers[0].wq]` is the part of a flat vector that belongs to a parameter.
 
         Raises `PathError` for a path that does not exist, `UsageError` for data that cannot be read, and the damage if

@@ -114,3 +114,15 @@ def test_each_field_has_its_colour():
 def test_as_many_bytes_in_a_row_as_fit(width, count):
     first, second = run_cli("hex", ADAM, "0x60:32", "--width", str(width), check=True).stdout.splitlines()[:2]
     assert int(second.split()[0], 16) - int(first.split()[0], 16) == count
+
+
+def test_keys_and_tensors_have_their_own_names_which_other_commands_take():
+    path = FIXTURES / "lora" / "base.gguf"
+    text = run_cli("hex", path, "0x18:700", check=True).stdout
+    assert "metadata_kv" not in text
+    names = [line[79:].strip() for line in text.splitlines()]
+    for name in ("general.name.key", "general.name.value_type", "general.name"):
+        assert name in names
+        printed = run_cli("dump", path, name, check=True).stdout.splitlines()[-1]
+        assert printed.split()[3] == name
+        assert run_cli("hex", path, name, check=True).stdout.splitlines()[0][79:].strip() == name

@@ -97,6 +97,23 @@ def test_keys_and_tensors_have_their_own_names(path: str, label: str) -> None:
         assert Fields(file).label(file.find(path)) == label
 
 
+@pytest.mark.parametrize(
+    ("name", "path", "meant"),
+    [
+        ("alice.ggcp", "blk.1.attn_q.weight.ne[0]", "layers[1].wq.ne[0]"),
+        ("lora/base.gguf", "layers[1].wq", "tensor_data[13].data"),
+        ("lora/base.gguf", "tokenizer.ggml.tokens[3]", "metadata_kv[17].value.array[3]"),
+        ("lora/base.gguf", "general.name.nothing", None),
+        ("lora/base.gguf", "general.name.", None),
+        ("lora/adam.ggla", "norm.weight.loraA.ne[1]", "tensors[2].ne[1]"),
+    ],
+)
+def test_a_path_goes_on_after_any_name(name: str, path: str, meant: str | None) -> None:
+    with open_file(FIXTURES / name) as file:
+        field = file.field(path)
+        assert (field and field.path) == meant
+
+
 def test_names_that_mean_something_else_are_no_labels(tmp_path: Path) -> None:
     writer = GGUFWriter(tmp_path / "names.gguf", "llama")
     for key in ("version", "24", "new\nline", "twice", "twice.value_type"):
