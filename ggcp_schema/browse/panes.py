@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -120,10 +120,16 @@ class Pane(VerticalScroll):
             yield self.target
 
     def text(self) -> RenderableType:
-        """Return the text: words in place of all else, or those that stand there meanwhile."""
+        """Return the text: words in place of all else, an error, or what was found."""
         if isinstance(self.subject, str):
             return Text(escape(self.subject), ink(self, "detail"))
-        return Text(escape(self.error), ink(self, "error")) if self.error else Text("reading …" * self.job.working)
+        if self.error:
+            return Text(escape(self.error), ink(self, "error"))
+        return Text("reading …" * self.job.working) if self.found is None else self.found_text(self.found)
+
+    def found_text(self, found: Any) -> RenderableType:
+        """Return what there is to say of what was found."""
+        return ""
 
     @property
     def tensor(self) -> Tensor | None:
@@ -277,5 +283,5 @@ class Schema(Pane):
         self.found = () if field is None else [*self.document.describe(field)]
         self.update()
 
-    def text(self) -> RenderableType:
-        return _labelled(self.found) if self.found else "These bytes belong to no field: they come after the damage."
+    def found_text(self, found: Sequence[tuple[str, str]]) -> RenderableType:
+        return _labelled(found) if found else "These bytes belong to no field: they come after the damage."

@@ -80,10 +80,7 @@ class Histogram(Pane):
             middle = number((stats.min + stats.max) / 2).center(max(0, width - len(least) - len(most)))
             ends.update(f"{least}{middle}{most}")
 
-    def text(self) -> RenderableType:
-        found = self.found
-        if found is None or self.error:
-            return super().text()
+    def found_text(self, found: Distribution) -> RenderableType:
         text = Text()
         if found.done < 1:
             text.append(f"{bar(found.done, 12)} {100 * found.done:.0f} % of {short_size(found.tensor.nbytes)}  ")

@@ -145,11 +145,9 @@ class HealthView(Table):
 
     # Drawing -----------------------------------------------------------------------------------------------
 
-    def text(self) -> RenderableType:
+    def found_text(self, found: Examination) -> Text:
         """Return the verdict, how the moments are known, the legend, and the head; on a low screen less of it."""
-        found, width = self.found, self.target.scrollable_content_region.width
-        if self.error or found is None:
-            return super().text()
+        width = self.target.scrollable_content_region.width
         is_good = found.is_sound and found.damage is None
         words = f"{'✓' if is_good else '✗'} {found.text}"
         if self.job.working:
@@ -294,10 +292,7 @@ class Changes(Table):
 
     chosen = moved
 
-    def text(self) -> RenderableType:
-        found = self.found
-        if self.error or found is None:
-            return super().text()
+    def found_text(self, found: Differences) -> Text:
         tensors = count_text(len(found.rows) - found.fields, "changed tensor")
         words = f"{count_text(found.fields, 'changed field')}, {tensors}"
         if self.job.working:
