@@ -57,7 +57,7 @@ def may_be_moved(source: Source, container: Container, count: int) -> bool:
         )
         return next((shift for shift in told if shift is not None), 0) != 0
     begin = max(begin, end - WINDOW)
-    is_here, is_moved = (_are_numbers(source, kind, begin + shift, end + shift) for shift in (0, count))
+    is_here, is_moved = (are_numbers(source, kind, begin + shift, end + shift) for shift in (0, count))
     return is_moved is not False or is_here is False
 
 
@@ -69,7 +69,7 @@ def recover_moved(source: Source, container: Container, error: FieldError, count
     odd: set[tuple[int, int]] = set()  # the tensors that are not at a place, by how far it is moved
     for index in order:
         for begin, end in _windows(*extents[index]):
-            numbers = [_are_numbers(source, type_name(infos[index]["type"]), begin + by, end + by) for by in (0, count)]
+            numbers = [are_numbers(source, type_name(infos[index]["type"]), begin + by, end + by) for by in (0, count)]
             odd |= {(index, by) for by, told in zip((0, count), numbers, strict=True) if told is False}
             shift = _shift(source, infos[index], (begin, end), count)
             if shift == 0 and last < source.size:
@@ -110,13 +110,13 @@ def _shift(source: Source, info: Container, place: tuple[int, int], count: int) 
     kind = type_name(info["type"])
     if kind not in RANGES or count % struct.calcsize(RANGES[kind][0]) == 0:
         return None
-    here, there = (_are_numbers(source, kind, place[0] + by, place[1] + by) for by in (0, count))
+    here, there = (are_numbers(source, kind, place[0] + by, place[1] + by) for by in (0, count))
     if here and there is False:
         return 0
     return count if there and here is False else None
 
 
-def _are_numbers(source: Source, kind: str, start: int, stop: int) -> bool | None:
+def are_numbers(source: Source, kind: str, start: int, stop: int) -> bool | None:
     """Return True if these bytes are numbers of a model, False if not, None if there are too few to tell."""
     if kind not in RANGES or start >= stop or stop > source.size:
         return None

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice, pairwise
 from typing import IO, Any
 
 from construct import Container, ListContainer
@@ -19,18 +19,29 @@ from ggcp_schema.constructs.records import new_scope, outermost
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import Recovered, until
 from ggcp_schema.formats.ggcp.headers import GGCP, Record
+from ggcp_schema.formats.ggcp.joints import EVIDENCE
 from ggcp_schema.formats.ggcp.named import MOST_LOST, START, Order, Part, Series
 from ggcp_schema.formats.ggcp.places import MOST_MOVED
 from ggcp_schema.formats.gguf.doubt import is_dense, is_named, zeros_in
-from ggcp_schema.formats.gguf.moved import moved_by, recover_moved
-from ggcp_schema.llama.keys import HPARAMS
-from ggcp_schema.llama.names import STATE, TOKENS, tensor_name
-from ggcp_schema.schema.ggml import GGML_TYPES, data_size
-from ggcp_schema.schema.gguf import GGUF, alignment, size_of
+from ggcp_schema.formats.gguf.moved import are_numbers, moved_by, recover_moved
+from ggcp_schema.formats.lora.files import FINETUNE_LORA
+from ggcp_schema.formats.lora.records import FINETUNE
+from ggcp_schema.formats.lora.resume import RANKS
+from ggcp_schema.llama.keys import paths_by_key
+from ggcp_schema.llama.names import ARCHITECTURE, MODEL_TENSORS, STATE, TOKENS, TRAINING_TYPE, tensor_name
+from ggcp_schema.schema.ggml import GGML_TYPES, data_size, type_name
+from ggcp_schema.schema.gguf import BIG, GGUF, alignment, size_of
 from ggcp_schema.schema.inference import ADAM
 
 SEARCHED = 1 << 25  # bytes in which the headers of the tensors are looked for
 MOST_OFFSET = 1 << 40
+LEAST_DENSE = 2  # tensors without a gap, after which one with a gap is odd
+LONGEST_FILL = 1 << 20  # bytes of a hole in the data of which the end is looked for
+NORM = f"{MODEL_TENSORS['norm']}.weight"
+MOMENTS: list[tuple[str, Sequence[Any]]] = [
+    (str(tensor_name(f"{STATE}{name}", ADAM)), ["optimizer.nx"]) for name in "mv"
+]
+SAMPLES = {"F32": 64, "F16": 128}  # bytes of noise that are not numbers of a model by chance
 LENGTHS = {  # of a name, by the byte order and the size of a length
     ("little", 8): rb"([\x01-\x7f])\0{7}",
     ("little", 4): rb"([\x01-\x7f])\0{3}",
@@ -44,12 +55,14 @@ def _are_intact(container: Container) -> bool:
     """Return True if each header states what a tensor can have, as in a file with gaps or shared data that was cut.
 
     A hole that begins in the last header, and goes on in the data, would make its offset less than others if it is of
-    zeros, and else very large, or the padding odd.
+    zeros, and else very large, or the padding odd. So would a byte that is inserted into it, or lost.
     """
     infos, unit = container["tensor_infos"], container["alignment"]
-    largest = max(info["offset"] for info in infos)
+    offsets, ends = [info["offset"] for info in infos], [_end(info, unit) for info in infos]
+    is_last_odd = len(infos) > LEAST_DENSE and offsets[:-1] == [0, *ends[:-2]] and offsets[-1] != ends[-2]
     return (
-        largest == infos[-1]["offset"] < MOST_OFFSET
+        max(offsets) == offsets[-1] < MOST_OFFSET
+        and not is_last_odd
         and not any(container["padding"])
         and all(is_named(info) and info["offset"] % unit == 0 and size_of(info) != 0 for info in infos)
     )
@@ -95,7 +108,8 @@ def recover(source: Source, error: FieldError) -> Recovered | None:
         )
     for name in counts:
         whole.pop(name)  # what the file has in their place is in `kept`
-    return Recovered(Container({**kept, **whole}), [error], None)
+    touched = set() if begins is None else _touched(source, container, infos, begins)
+    return Recovered(Container({**kept, **whole}, _lost=touched), [error], None)
 
 
 def _before_damage(source: Source, error: FieldError) -> list[Container]:
@@ -161,10 +175,38 @@ class Headers(Series):
         return Record(name, tuple(shape), at, b"", at, at + size + -size % self.alignment, type)
 
 
-def _usual(names: Iterable[str]) -> list[tuple[str, Sequence[Any]]]:
-    """Return the names and shapes as the trainers, and this program, write them."""
-    state = [(tensor_name(f"{STATE}{name}", ADAM), ["nx"]) for name in "mv"]
-    return [(str(name), shape) for name, shape in [*((tensor_name(p), s) for p, s in GGCP.tensors(2)), *state]]
+def _trained(names: Iterable[str] = ()) -> list[tuple[str, Sequence[Any]]]:
+    """Return the names and shapes as train-text-from-scratch, and this program, write them."""
+    return [(str(tensor_name(path)), shape) for path, shape in GGCP.tensors(2)] + MOMENTS
+
+
+def _finetuned(names: Iterable[str] = ()) -> list[tuple[str, Sequence[Any]]]:
+    """Return the names and shapes as finetune writes them."""
+    parts = ((path.rpartition("_"), shape) for path, shape in FINETUNE.tensors(2))
+    return [(f"{tensor_name(stem)}.lora_{part}", shape) for (stem, _, part), shape in parts] + MOMENTS
+
+
+def _order_of(keys: Mapping[str, Any], *runs: Sequence[Container]) -> Callable[..., list[tuple[str, Sequence[Any]]]]:
+    """Return the names and shapes in the order of the program that wrote the file; none if that is not proven.
+
+    Other programs write other orders, in which no two names of a layer follow each other so.
+    """
+    usual = {*pairwise(Part.of(name).name for name, _ in _trained())}
+    found = {*chain(*(pairwise(Part.of(info["name"]).name for info in infos) for infos in runs))}
+    if keys.get(TRAINING_TYPE) == FINETUNE_LORA:
+        return _finetuned
+    is_usual = found <= usual and any("#" in name for pair in found for name in pair)
+    return _trained if is_usual or TRAINING_TYPE in keys else lambda names: []
+
+
+def _numbers(keys: Mapping[str, Any]) -> dict[str, int]:
+    """Return the numbers that are in shapes, by the path of the field in which a ggcp or ggcl file has them."""
+    own = f"{keys.get(ARCHITECTURE, 'llama')}."
+    paths = paths_by_key(None) | {key: path for key, _, path in RANKS}
+    numbers = {path: keys.get(key.replace("llama.", own)) for key, path in paths.items()}
+    if isinstance(keys.get(TOKENS), Container):
+        numbers["hparams.n_vocab"] = keys[TOKENS]["len"]
+    return {path: number for path, number in numbers.items() if isinstance(number, int) and number > 0}
 
 
 def _lost(
@@ -175,14 +217,13 @@ def _lost(
     if not 0 < count <= MOST_LOST or not (earlier or later):
         return []
     keys = {entry["key"]: entry["value"] for entry in _whole(container, "metadata_kv")}
-    sizes = {name: keys.get(key) for name, key in HPARAMS.items()}
-    if isinstance(keys.get(TOKENS), Container):
-        sizes["n_vocab"] = keys[TOKENS]["len"]
-    numbers = {f"hparams.{name}": size for name, size in sizes.items() if isinstance(size, int) and size > 0}
-    series = Headers(b"", GGML_TYPES, re.compile(b""), b"", 0, _usual, numbers, unit)
-    known = (*earlier, *later)
+    usual, known = _order_of(keys, earlier, later), (*earlier, *later)
+    series = Headers(b"", GGML_TYPES, re.compile(b""), b"", 0, usual, _numbers(keys), unit)
     order = Order(series, [series.record(i["offset"], i["name"], i["dimensions"] or [1], i["type"]) for i in known])
     parts = [*islice(order.chain(Part.of(earlier[-1]["name"]) if earlier else START), count)]
+    if len(parts) == count - 1 and NORM not in {info["name"] for info in known}:  # each model has one
+        parts.append(Part.of(NORM))
+        order.shapes.setdefault(NORM, ["hparams.n_embd"])
     for level in range(3) if len(parts) == count else ():
         laid = order.laid(parts, _end(earlier[-1], unit) if earlier else 0, level)
         fits = [
@@ -190,17 +231,34 @@ def _lost(
             for infos in (_infos(container, records, earlier, later) for records in laid)
             if _explain(source, infos, later, unit)
         ]
-        if len(fits) == 1 and (later or _ends_before_data(source, container, fits[0][-1], unit)):
+        if len(fits) == 1:
             return fits[0]
     return []
 
 
-def _ends_before_data(source: Source, container: Container, last: Container, unit: int) -> bool:
-    """Return True if the damage ends inside of the last header: if not, nothing tells where in the data it does."""
-    order = ">" if container.get("byte_order") == "big" else "<"
-    tail = struct.pack(f"{order}IQ", last["type"], last["offset"])
-    at = last["_offset"] + last["_size"]
-    return any(tail) and source.read(at - len(tail), len(tail) + -at % unit) == tail + bytes(-at % unit)
+def _touched(source: Source, container: Container, infos: Sequence[Container], begins: Sequence[int]) -> set[int]:
+    """Return the indices of the tensors into whose data damage may reach that covers the end of the headers.
+
+    It ends where other bytes follow a run of the same, or before numbers of a model.
+    """
+    order, last = ">" if container.get("byte_order") == BIG else "<", infos[-1]
+    start = begins[0] - infos[0]["offset"]
+    at, tail = last["_offset"] + last["_size"], struct.pack(f"{order}IQ", last["type"], last["offset"])
+    if any(tail) and source.read(at - len(tail), start - at + len(tail)) == tail + bytes(start - at):
+        return set()  # it ends inside of the last header
+    filled, after = source.read(start - EVIDENCE, EVIDENCE), source.read(start, min(source.size - start, LONGEST_FILL))
+    other = len(after) - len(after.lstrip(filled[:1]))
+    stop = start + other if len({*filled}) == 1 and other < len(after) else source.size
+    touched: set[int] = set()
+    for index, info in enumerate(infos):
+        kind, begin = type_name(info["type"]) if order == "<" else "", begins[index]
+        end, size = begin + size_of(info), SAMPLES.get(kind, 0)
+        if begin >= stop and are_numbers(source, kind, begin, min(begin + size, end)) is not False:
+            break
+        touched.add(index)
+        if end - size >= begin and are_numbers(source, kind, end - size, end):
+            break
+    return touched
 
 
 def _infos(
@@ -232,9 +290,10 @@ def _explain(source: Source, infos: Sequence[Container], later: Sequence[Contain
     """Return True if these headers, and the data of their tensors, end where the next begin, or the file ends."""
     last = infos[-1]
     at = last["_offset"] + last["_size"]
-    if later:
-        return (at, _end(last, unit)) == (later[0]["_offset"], later[0]["offset"])
-    return _data_start(source, infos, unit) is not None
+    if not later:
+        return _data_start(source, infos, unit) is not None
+    moved = (source.size - _end(later[-1], unit) + MOST_MOVED) % unit - MOST_MOVED  # bytes inserted or lost, if any
+    return later[0]["_offset"] - at in {0, moved} and _end(last, unit) == later[0]["offset"]
 
 
 def _data_start(source: Source, infos: Sequence[Container], unit: int) -> int | None:
@@ -307,6 +366,8 @@ def _after(source: Source, stream: IO[bytes], container: Container, unit: int) -
             infos.append(info)
         if infos and _explain(source, infos, later=(), unit=unit):
             return infos
+        if len(infos) < 2:
+            at = 0  # a key before the first header may be read as one, and reach into it
     return []
 
 
