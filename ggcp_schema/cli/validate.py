@@ -42,7 +42,7 @@ def validate(
 
     Reports errors, and warnings for values that are allowed but unusual. With --data, a checkpoint with values that no
     training leaves, as after a lost page of a disk, is unsound. Exit codes: 0 valid, 1 invalid or unsound, 2 the file
-    cannot be read or is of an unknown format, 4 it is damaged so that the rest cannot be checked. Of several files the
+    cannot be read or is of an unknown format, 4 it is damaged: something in it cannot be read. Of several files the
     highest code counts.
 
     --json prints one object on a line for each file, including files that cannot be read.

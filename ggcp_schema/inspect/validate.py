@@ -58,6 +58,7 @@ class Report:
         errors: what breaks a rule, by offset; of very many the first ones.
         warnings: what is allowed but unusual, by offset; of very many the first ones.
         damage: the error after which nothing could be read; None if all was read.
+        is_whole: True if all bytes are as the layout of the format has them; if not, other commands need --partial.
         unsound: what no training can have left.
         data: True if the tensors' data was read.
         strict: True if warnings count as errors.
@@ -69,6 +70,7 @@ class Report:
     warnings: Sequence[Oddity]
     more: More
     damage: Problem | None
+    is_whole: bool
     unsound: Sequence[Unsound] = ()
     data: bool = False
     strict: bool = False
@@ -86,7 +88,7 @@ class Report:
     @property
     def verdict(self) -> Verdict:
         """The result as a code."""
-        if self.damage is not None:
+        if not self.is_whole:
             return "damaged"
         if self.errors or (self.strict and self.warnings):
             return "invalid"
@@ -115,6 +117,7 @@ def validate(source: Source, *, strict: bool = False) -> Report:
         warnings=warnings,
         more=More(errors.more, warnings.more),
         damage=None if parse.damage is None else _problem(parse.damage, format_path(parse.damage.steps)),
+        is_whole=not (parse.errors or parse.damage),
         strict=strict,
     )
 

@@ -46,7 +46,7 @@ VERDICT_TEXTS: Mapping[Any, str] = {
     **VERDICTS,
     "valid": "every rule holds",
     "invalid": "a rule is broken",
-    "damaged": "the file cannot be read to its end",
+    "damaged": "something in the file cannot be read",
     "unreadable": "the file cannot be read",
     "unknown": "the file has none of the formats",
     **HEALTH,

@@ -22,13 +22,13 @@ def report_of(*arguments: Any) -> tuple[int, Any]:
 
 
 @pytest.fixture
-def invalid(tmp_path: Path) -> Path:
+def damaged(tmp_path: Path) -> Path:
     """A file with a wrong element type, and padding that is not zero."""
     data = bytearray(build_checkpoint())
     whole = CHECKPOINT.parse(bytes(data))
     struct.pack_into("<I", data, whole.norm["_offset"] + 8, 1)
     data[whole.output.data.offset - 1] = 7
-    path = tmp_path / "invalid.ggcp"
+    path = tmp_path / "damaged.ggcp"
     path.write_bytes(data)
     return path
 
@@ -54,14 +54,26 @@ def test_what_a_person_sees_of_a_damaged_file() -> None:
     )
 
 
-def test_what_a_person_sees_of_an_invalid_file(invalid: Path) -> None:
-    result = run_cli("validate", invalid.name, cwd=invalid.parent)
+def test_what_a_person_sees_of_an_invalid_file(tmp_path: Path) -> None:
+    """All of it can be read, and yet llama.cpp refuses it."""
+    path = tmp_path / "invalid.gguf"
+    path.write_bytes(build_gguf([("general.architecture", 8, "llama")] * 2, []))
+    result = run_cli("validate", path.name, cwd=tmp_path)
     assert (result.returncode, result.stderr) == (1, "")
+    assert result.stdout.startswith("invalid: invalid.gguf: 1 error, no warnings; checked no tensors")
+    assert run_cli("info", path).returncode == 0
+
+
+def test_damage_that_the_parse_goes_on_after_is_damage(damaged: Path) -> None:
+    """So `info` says too."""
+    assert run_cli("info", damaged).returncode == 4
+    result = run_cli("validate", damaged.name, cwd=damaged.parent)
+    assert (result.returncode, result.stderr) == (4, "")
     assert result.stdout.splitlines() == [
-        "invalid: invalid.ggcp: 1 error, 1 warning; checked 15 of 15 tensors, 127 fields",
+        "damaged: damaged.ggcp: 1 error, 1 warning; checked 15 of 15 tensors, 127 fields",
         "error: norm.type at offset 184 (0xb8): expected 0 (F32), found 1",
         "warning: output.padding at offset 273 (0x111): 1 of 15 bytes of padding is not zero",
-        "rescue: ggcp-schema repair invalid.ggcp invalid.repaired.ggcp",
+        "rescue: ggcp-schema repair damaged.ggcp damaged.repaired.ggcp",
     ]
 
 
@@ -89,16 +101,16 @@ def test_strict_makes_a_warning_an_error() -> None:
     assert run_cli("validate", FIXTURES / "twin-ff48.v1.ggcp", "--strict").stdout.startswith("invalid: ")
 
 
-def test_the_json_of_one_file(invalid: Path) -> None:
-    code, report = report_of(invalid, "--data")
-    assert code == 1
+def test_the_json_of_one_file(damaged: Path) -> None:
+    code, report = report_of(damaged, "--data")
+    assert code == 4
     unsound = {bad["rule"]: bad["path"] for bad in report.pop("unsound")}
     assert unsound == {"m-exceeds-v": "optimizer.state.m", "negative-v": "optimizer.state.v"}
     assert report == {
-        "file": str(invalid),
+        "file": str(damaged),
         "format": "ggcp",
-        "verdict": "invalid",
-        "verdict_text": "a rule is broken",
+        "verdict": "damaged",
+        "verdict_text": "something in the file cannot be read",
         "valid": False,
         "records": {"checked": 15, "expected": 15},
         "fields": 127,
@@ -129,30 +141,30 @@ def test_the_json_of_a_cut_file_says_what_the_field_and_the_file_lack(tmp_path: 
     assert 0 < report["damage"]["missing"] <= 30
 
 
-def test_several_files_have_a_summary_and_the_worst_exit_code(invalid: Path) -> None:
-    files = [FIXTURES / "v1-adam.ggcp", invalid, TRUNCATED, FIXTURES / "vocab.gguf"]
+def test_several_files_have_a_summary_and_the_worst_exit_code(damaged: Path) -> None:
+    files = [FIXTURES / "v1-adam.ggcp", damaged, TRUNCATED, FIXTURES / "vocab.gguf"]
     result = run_cli("validate", *files)
     assert result.returncode == 4
     verdicts = [line.partition(":")[0] for line in result.stdout.splitlines()]
-    assert verdicts == ["valid", "invalid", "error", "warning", "rescue", "damaged", "error", "valid", "4 files"]
-    assert result.stdout.endswith("4 files: 2 valid, 1 invalid, 1 damaged\n")
+    assert verdicts == ["valid", "damaged", "error", "warning", "rescue", "damaged", "error", "valid", "4 files"]
+    assert result.stdout.endswith("4 files: 2 valid, 2 damaged\n")
     code, reports = report_of(*files)
-    assert (code, [report["verdict"] for report in reports]) == (4, ["valid", "invalid", "damaged", "valid"])
-    assert run_cli("validate", *files[:2]).returncode == 1
+    assert (code, [report["verdict"] for report in reports]) == (4, ["valid", "damaged", "damaged", "valid"])
+    assert run_cli("validate", *files[:2]).returncode == 4
     assert run_cli("validate", *GENUINE).stdout.splitlines()[-1] == f"{len(GENUINE)} files: {len(GENUINE)} valid"
 
 
-def test_a_file_that_cannot_be_read_does_not_stop_the_others(invalid: Path) -> None:
-    files = ["nothing.ggcp", "README.md", "v1-adam.ggcp", invalid]
+def test_a_file_that_cannot_be_read_does_not_stop_the_others(damaged: Path) -> None:
+    files = ["nothing.ggcp", "README.md", "v1-adam.ggcp", damaged]
     result = run_cli("validate", *files, cwd=FIXTURES)
-    assert (result.returncode, result.stderr) == (2, "")
+    assert (result.returncode, result.stderr) == (4, "")
     lines = result.stdout.splitlines()
     assert lines[:2] == [
         "unreadable: nothing.ggcp: No such file or directory",
         "unknown: README.md: unknown file format; it begins with the bytes 23 20 46 69",
     ]
-    assert lines[-1] == "4 files: 1 unreadable, 1 unknown, 1 valid, 1 invalid"
-    assert run_cli("validate", "nothing.ggcp", "v1-adam.ggcp", invalid, cwd=FIXTURES).returncode == 2
+    assert lines[-1] == "4 files: 1 unreadable, 1 unknown, 1 valid, 1 damaged"
+    assert run_cli("validate", "nothing.ggcp", "v1-adam.ggcp", cwd=FIXTURES).returncode == 2
     code, reports = report_of(FIXTURES / "nothing.ggcp", FIXTURES / "v1-adam.ggcp")
     assert code == 2
     error = reports[0].pop("error")
@@ -199,9 +211,9 @@ def test_keys_of_gguf_files_cannot_reach_the_terminal(tmp_path: Path) -> None:
     assert "\u202e" not in result.stdout
 
 
-def test_colours_only_on_a_terminal(invalid: Path) -> None:
-    assert "\x1b" not in run_cli("validate", invalid).stdout
-    assert "\x1b[31m" in run_pty("validate", invalid)[1]
+def test_colours_only_on_a_terminal(damaged: Path) -> None:
+    assert "\x1b" not in run_cli("validate", damaged).stdout
+    assert "\x1b[31m" in run_pty("validate", damaged)[1]
 
 
 def test_quiet_leaves_the_exit_code_to_answer() -> None:

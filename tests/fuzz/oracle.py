@@ -314,7 +314,7 @@ def _contradiction(template: Sequence[str], code: int, error: BaseException | No
     usage = code == 2 and len(template) > 2  # another error may come before that of the file
     if name in {"get", "hex", "extract"} and code == 0 and UNTOUCHED in said:
         return ""
-    if only_file and code != error.exit_code and not (name == "validate" and code == 1) and not usage:
+    if only_file and code != error.exit_code and not usage:
         return f"exit code {code} for a file that cannot be opened ({error.message})"
     return ""
 
