@@ -18,6 +18,7 @@ PAGES = {4096: "4 KiB", 512: "512 B"}
 SAMPLE = 64  # values at either end of a tensor, by which the order of x is found
 
 RULES = {
+    "seven-bits": "the highest bit of each byte was taken away",
     "not-finite": "NaN or an infinity",
     "huge": "a value that no training with a finite loss reaches",
     "zeros-in-weights": "a run of zeros in the weights",

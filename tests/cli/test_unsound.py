@@ -131,3 +131,14 @@ def test_no_genuine_file_is_unsound(path: Path, tmp_path: Path) -> None:
         return
     assert convert(path, tmp_path / "out.gguf").unsound == ()
     assert convert(tmp_path / "out.gguf", tmp_path / "again.gguf").unsound == ()
+
+
+@pytest.mark.parametrize("name", ["v1-adam.ggcp", "lora/base.ggjt", "lora/adam.ggla"])
+def test_a_file_of_7_bits_is_unsound(name: str, tmp_path: Path) -> None:
+    """Its headers are whole, as names and small numbers have no byte above 127."""
+    path = tmp_path / "seven"
+    path.write_bytes(bytes(byte & 0x7F for byte in (FIXTURES / name).read_bytes()))
+    result = run_cli("validate", "--data", path)
+    assert result.returncode == 1
+    assert "the highest bit of each byte was taken away: copy the original again in binary mode" in result.stdout
+    assert "highest bit" not in run_cli("validate", "--data", FIXTURES / name, check=True).stdout
