@@ -339,11 +339,23 @@ def unknown_path(file: File, path: str) -> GgcpError:
     if part is not None and part.field in file.state_tensors and part.parameter in file.model_tensors:
         return PathError(message, f"Did you mean {part}?")
     cell = re.sub(r"\]\[(-?\d+)\]$", r",\1]", path)
-    if cell != path and file.get(cell) is not None:
+    if cell != path and _exists(file, cell):
         return PathError(message, f"Did you mean {cell}?")
-    if (hint := _out_of_range(file, path)) or (near := suggestions(file, path)):
-        return PathError(message, hint or f"Did you mean {', '.join(_with_indices(file, near, path))}?")
+    stem, index = path, ""
+    if (match := LAST_INDEX.fullmatch(path)) and file.field(match["stem"]) is None:
+        stem, index = match["stem"], f"[{match['index']}]"
+    if (hint := _out_of_range(file, stem)) or (near := suggestions(file, stem)):
+        names = [] if hint else _with_indices(file, near, stem)
+        meant = [f"{name}{index}" if _exists(file, f"{name}{index}") else name for name in names]
+        return PathError(message, hint or f"Did you mean {', '.join(meant)}?")
     return PathError(message, f"Run `ggcp-schema dump {shell_word(file.path)}` to list all fields.")
+
+
+def _exists(file: File, path: str) -> bool:
+    try:
+        return file.field(path) is not None or elements_at(file, path) is not None
+    except GgcpError:
+        return False
 
 
 def _with_indices(file: File, near: list[str], path: str) -> Iterator[str]:
