@@ -160,8 +160,8 @@ class Watch:
 
     def finish(self) -> list[Unsound]:
         """Return what is unsound in the tensors that were looked at, in file order."""
-        if {"m", "v"} <= self.peaks.keys():
-            peaks = {name: self.peaks[name].view(np.float32) for name in ("m", "v")}
+        peaks = {name: found.view(np.float32) for name, found in self.peaks.items()}
+        if {"m", "v"} <= peaks.keys() and len(peaks["m"]) == len(peaks["v"]):
             found = Runs()
             step = AT_ONCE // 8  # of the numbers that are made of them, some are float64
             for at in range(0, len(peaks["m"]), step):

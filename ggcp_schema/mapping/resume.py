@@ -32,6 +32,7 @@ FRESH = {
 """The values of an Adam that has not started yet."""
 
 LBFGS_KEYS = "optimizer.lbfgs."
+PAST = range(1 << 31)  # a C int
 
 ADDED = (
     (names.HEAD_COUNT_KV, "UINT32", "hparams.n_head"),
@@ -120,6 +121,11 @@ def resume_content(file: File, training: Training, recipe: Recipe) -> Gguf:
     from ggcp_schema.gguf.writer import Gguf  # `info`, which asks for the keys only, starts without it
 
     checked_epsilon(recipe.rms_eps)
+    if recipe.fresh and training.past not in PAST:  # of which it writes as many zeros
+        raise UnfitError(
+            f"{file.path}: {names.OPTIMIZER_PAST_COUNT} is {training.past}, more than a trainer can count",
+            f"Write a copy with another value: `ggcp-schema edit INPUT OUTPUT {names.OPTIMIZER_PAST_COUNT}=0`.",
+        )
     try:
         keys = resume_keys(training, recipe)
     except UnfitError as error:
@@ -138,12 +144,21 @@ def _fresh_keys(keys: Iterable[KeyValue]) -> Iterator[KeyValue]:
     """Yield the keys with the values they have before an Adam starts; L-BFGS, from which no trainer goes on, ends."""
     losses = (names.ADAM_BEST_LOSS, names.ADAM_PREVIOUS_LOSS)
     for entry in keys:
-        if not entry.key.startswith(LBFGS_KEYS):
-            yield KeyValue(entry.key, entry.type, FRESH.get(entry.key, entry.value))
+        if entry.key in FRESH:
+            yield _fresh_key(entry.key, entry.type)
+        elif not entry.key.startswith(LBFGS_KEYS):
+            yield entry
         elif entry.key == names.LBFGS_BEST_LOSS:
             yield from (KeyValue(key, entry.type, entry.value) for key in losses)
         elif entry.key == names.LBFGS_NO_IMPROVEMENT_COUNT:
-            yield KeyValue(names.ADAM_NO_IMPROVEMENT_COUNT, entry.type, 0)
+            yield _fresh_key(names.ADAM_NO_IMPROVEMENT_COUNT, entry.type)
+
+
+def _fresh_key(key: str, type: str) -> KeyValue:
+    """Return a key of an Adam that has not started yet, of the type in the file, unless the value does not fit it."""
+    value = FRESH[key]
+    usual = "STRING" if isinstance(value, str) else "UINT32"
+    return KeyValue(key, type if type == usual or type in INTEGERS else usual, value)
 
 
 def _made_keys(training: Training, recipe: Recipe) -> list[KeyValue]:

@@ -79,12 +79,13 @@ def write_as_trainer(
     big_endian: bool = False,
     changes: Mapping[str, tuple[str, Any]] | None = None,
     without: Collection[str] = (),
+    cut: Collection[str] = (),
 ) -> Path:
     """Write the GGUF checkpoint that a trainer would have saved of a ggcp checkpoint, with a vocabulary.
 
     `version` is training.file_version: 0 from 28 August 2023, 1 from the end of September. `order` is that of the flat
     vectors in the checkpoint and in the output. `changes` are keys with types and values; `without` names keys and
-    tensors to leave out.
+    tensors to leave out, `cut` vectors that get a value less.
     """
     found = independent_order.read(checkpoint)
     _, n_embd, _, n_head, n_layer, n_rot = struct.unpack_from("<6I", checkpoint.read_bytes(), 20)
@@ -152,7 +153,7 @@ def write_as_trainer(
             writer.add_key_value(key, content, GGUFValueType[outer], sub_type=sub_type)
     for name, shape, values in tensors_of(checkpoint, order, optimizer):
         if name not in without:
-            writer.add_tensor(name, values.reshape(shape[::-1]).copy())
+            writer.add_tensor(name, values[:-1] if name in cut else values.reshape(shape[::-1]).copy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -15,7 +15,7 @@ from tests.builder import build_checkpoint
 from tests.helpers import FIXTURES, GENUINE, ORDERS, expected_resume, run_cli
 from tests.mapping import independent_order
 from tests.mapping.flat_files import DECIDED
-from tests.mapping.gguf_files import data, read_gguf, value, vector_name
+from tests.mapping.gguf_files import data, read_gguf, value, vector_name, write_as_trainer
 from tests.strategies import KINDS
 
 EXPECTED = [path for path in GENUINE if (FIXTURES / f"{path.name.split('.')[0]}.resume.json").exists()]
@@ -201,6 +201,28 @@ def test_a_fresh_optimizer_is_all_zeros(name: str, tmp_path: Path) -> None:
     for key in ("training.iteration_count", "optimizer.iteration_count"):
         assert keys[key] == {"type": "UINT32", "value": 0}
     assert keys["training.sample_count"] == read_gguf(tmp_path / "usual.gguf")["kv"]["training.sample_count"]
+
+
+@pytest.mark.parametrize("odd", [("STRING", "x"), ("FLOAT32", 1.5), ("UINT64", 3)])
+def test_a_fresh_optimizer_replaces_a_count_of_any_type(odd: tuple[str, Any], tmp_path: Path) -> None:
+    key, out = "optimizer.adam.no_improvement_count", tmp_path / "out.gguf"
+    source = write_as_trainer(tmp_path / "in.gguf", FIXTURES / "v1-adam.ggcp", changes={key: odd})
+    convert(source, out, fresh_optimizer=True, verify=True, sync=False)
+    assert read_gguf(out)["kv"][key] == {"type": "UINT64" if odd[0] == "UINT64" else "UINT32", "value": 0}
+
+
+def test_a_fresh_optimizer_does_not_write_more_zeros_than_a_trainer_can_count(tmp_path: Path) -> None:
+    changes = {"optimizer.convergence_past_count": ("UINT64", (1 << 63) + 5)}
+    source = write_as_trainer(tmp_path / "in.gguf", FIXTURES / "v1-adam.ggcp", changes=changes)
+    with pytest.raises(UnfitError, match=r"convergence_past_count is 9223372036854775813, more than .* count"):
+        convert(source, tmp_path / "out.gguf", fresh_optimizer=True, sync=False)
+
+
+def test_moments_of_unequal_lengths_are_copied_as_they_are(tmp_path: Path) -> None:
+    source = write_as_trainer(tmp_path / "in.gguf", FIXTURES / "v1-adam.ggcp", cut=["optimizer.adam.first_moments"])
+    convert(source, tmp_path / "out.gguf", verify=True, sync=False)
+    found, expected = data(tmp_path / "out.gguf"), data(source)
+    assert all(found[name].tobytes() == values.tobytes() for name, values in expected.items())
 
 
 @pytest.mark.parametrize("name", ["v1-lbfgs", "twin-lbfgs.v0", "orders/aug-lbfgs-B-1"])
