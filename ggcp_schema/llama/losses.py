@@ -15,6 +15,7 @@ from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.llama.eras import EraConclusion
 from ggcp_schema.llama.facts import Line
 from ggcp_schema.llama.writers import Loss, join_words
+from ggcp_schema.schema.inference import ADAM
 
 MAX_PAST = 1000  # past losses that are read; the trainers' default was 0
 
@@ -79,9 +80,14 @@ class Losses(NamedTuple):
 
 
 def stored_losses(stated: Mapping[str, Any], era: EraConclusion) -> Losses | None:
-    """Explain the losses among what a file states of itself; None if it states none. Reads the past losses."""
+    """Explain the losses among what a file states of itself; None if it states none. Reads the past losses.
+
+    An Adam without an iteration has computed none: zeros stand in their place.
+    """
     losses, optimizer = stated.get("stored_losses"), stated.get("optimizer")
     if losses is None or optimizer is None:
+        return None
+    if optimizer["type"] == ADAM and not (optimizer["iter"] or losses["fx_best"] or losses["fx_prev"]):
         return None
     return explain_losses(
         era,

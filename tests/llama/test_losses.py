@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ggcp_schema import open_file
 from ggcp_schema.cli.output import to_json
 from ggcp_schema.llama.eras import Evidence, conclude
 from ggcp_schema.llama.losses import Losses, explain_losses
-from tests.helpers import FIXTURES
+from tests.builder import build_checkpoint
+from tests.helpers import FIXTURES, run_cli
 from tests.mapping import reference
 
 JUNE = conclude(Evidence("v0", "tok_embeddings.weight", long_gradient=True))
@@ -164,6 +167,15 @@ def test_the_loss_of_an_untrained_model(n_vocab: int) -> None:
     losses = explain_losses(JUNE, optimizer="adam", fx_best=1.0, fx_prev=1.0, n_vocab=n_vocab, n_threads=4)
     assert losses.untrained == pytest.approx(-math.log(1 / n_vocab))
     assert f"ln({n_vocab})" in text_of(losses)
+
+
+@pytest.mark.parametrize(("iterations", "loss"), [(0, None), (0, 5.25), (3, 0.0)])
+def test_an_optimizer_without_an_iteration_has_no_loss(iterations: int, loss: float | None, tmp_path: Path) -> None:
+    path, stored = tmp_path / "x.ggcp", loss or 0.0
+    path.write_bytes(build_checkpoint(layout="v1", state={"iter": iterations, "fx_best": stored, "fx_prev": stored}))
+    with open_file(path) as file:
+        assert file.loss == loss
+    assert ("\nloss " in run_cli("info", path).stdout) is (loss is not None)
 
 
 def test_json() -> None:
