@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ggcp_schema.files.tensor import Tensor
 
 BETA2 = 0.999  # of Adam, by default in all trainers; those of layout v1 and of GGUF took it as an option
+MOST = 1e24  # a squared length that no training with a finite loss reaches: values were damaged
 SUM_ABOVE = 1.0  # times the greatest length of a mean
 MEAN_BELOW = 0.2  # 0.004 to 0.17 in files known to hold means. Long training brings sums of few tokens below it too.
 # The ratio of a sum divided by its tokens, in 22 files with known batches: one estimate and the usual bounds.
@@ -191,7 +192,7 @@ def gradient_ratio(model_tensors: Mapping[str, Tensor], v: Tensor, order: str, i
     """Return the length of output's gradient in units of the greatest length of a mean over tokens.
 
     The squared length is the sum of v over output, without Adam's bias towards 0, averaged over the last iterations.
-    None if there was no iteration, or the values are zero or not finite.
+    None if there was no iteration, or the values are zero, not finite or huge.
     """
     if iterations <= 0:
         return None
@@ -221,14 +222,13 @@ def _sum_of_output(model_tensors: Mapping[str, Tensor], vector: Tensor, order: s
 
 
 def _ratio(model_tensors: Mapping[str, Tensor], square: float) -> float | None:
-    """Return the root of a squared length in units of the greatest length of a mean."""
+    """Return the root of a squared length in units of the greatest length of a mean; None if it is no length."""
     norm = model_tensors["norm"]
     n_embd = norm.n_elements
     largest = max(max(map(abs, floats(block, norm.byte_order))) for _, block in sampled_rows(norm, n_embd))
-    square /= 2 * n_embd
-    if not (0 < square < float("inf") and 0 < largest < float("inf")):
+    if not (0 < square < MOST and 0 < largest < float("inf")):
         return None
-    return sqrt(square) / largest
+    return sqrt(square / (2 * n_embd)) / largest
 
 
 def mean_square_length(v: Tensor, iterations: int, *, is_zero: bool = False) -> float | None:

@@ -169,7 +169,7 @@ def test_without_an_order_or_a_gradient_nothing_is_measured(tmp_path: Path) -> N
     shapes = shapes_of(5, 4, 6, 1)
     model = made_model(shapes, np.random.default_rng(1))
     n_params = sum(values.size for values in model.values())
-    for number, value in enumerate((0, np.nan, np.inf)):
+    for number, value in enumerate((0, np.nan, np.inf, 1e30)):
         v = np.full(n_params, value, np.float32)
         tensors = written(tmp_path / str(number), model, {"v": v})
         assert ratio_of(tensors, "jun-A-3") is None
