@@ -128,7 +128,7 @@ def _commands_for_damaged(summary: Summary, condition: Condition) -> Iterator[Li
 def _export(summary: Summary, option: str = "") -> str:
     path = shell_word(summary.file)
     is_whole = summary.condition is None or is_after_vocabulary(summary.condition.damage)
-    fits = is_whole and summary.n_tokens and summary.n_tokens == (summary.hparams or {}).get("n_vocab")
+    fits = is_whole and summary.n_tokens and (summary.hparams or {}).get("n_vocab") in (None, summary.n_tokens)
     vocab = "" if fits else " --vocab VOCABULARY"
     context = "" if summary.context.tokens else " --context-length N"
     return f"ggcp-schema export{option} {path}{vocab}{context}"
