@@ -6,7 +6,8 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from functools import partial
+from functools import lru_cache, partial
+from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
@@ -21,9 +22,10 @@ from ggcp_schema.cli.output import echo, print_json, progress, raise_damage
 from ggcp_schema.cli.report import echo_replaced
 from ggcp_schema.cli.tensors import Order
 from ggcp_schema.errors import FileError, MalformedError, UsageError
-from ggcp_schema.files.atomic import atomic_output, check_output
+from ggcp_schema.files.atomic import atomic_output, check_output, temporary_files
 from ggcp_schema.files.atomic_folder import atomic_folder, check_folder
 from ggcp_schema.files.contents import Safetensors
+from ggcp_schema.files.source import Ahead
 from ggcp_schema.files.tensor import NUMBERS, stream_values
 from ggcp_schema.files.tensor_entries import Computed, TensorEntry
 from ggcp_schema.formats import open_file
@@ -210,7 +212,7 @@ def _write(
     A new folder gets its name when all of its files are in it. Return what the files were that are replaced, by path.
     """
     replaced = {}
-    values_of = partial(_values, advance=advance)
+    values_of = partial(_values, advance=advance, ahead=Ahead())
     if folder is not None and not os.path.isdir(folder):
         names = {os.path.basename(place): items for place, items in places.items()}
         path = folder.rstrip("/")
@@ -224,9 +226,10 @@ def _write(
         for place in places:
             check_output(place, (opened.source.path,))
             replaced[place] = check_existing(place, overwrite=force)
+        left = None if folder is None else temporary_files(folder)
         for place, items in places.items():
             is_new = not os.path.lexists(place)
-            with atomic_output(place, overwrite=force, sync=sync) as temporary:
+            with atomic_output(place, overwrite=force, sync=sync, left=left) as temporary:
                 WRITERS[Path(place).suffix](temporary, items, values_of)
                 opened.source.check_unchanged()
             if is_new and folder is not None:
@@ -235,8 +238,8 @@ def _write(
     return replaced
 
 
-def _values(item: Listed, advance: Callable[[int], None]) -> Iterator[Floats]:
-    for values in stream_values([item.tensor]):
+def _values(item: Listed, advance: Callable[[int], None], ahead: Ahead) -> Iterator[Floats]:
+    for values in stream_values([item.tensor], ahead):
         yield values
         advance(values.nbytes)
 
@@ -245,9 +248,17 @@ def write_npy(place: str, items: Sequence[Listed], values_of: Values) -> None:
     """Write one tensor as .npy."""
     with open(place, "wb") as file:
         tensor = items[0].tensor
-        descr = np.dtype(tensor.dtype).str
-        npy.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": tensor.shape[::-1]})
-        file.writelines(values.astype(descr, copy=False).data for values in values_of(items[0]))
+        file.write(_npy_header(tensor.dtype, tensor.shape))
+        file.writelines(values.astype(tensor.dtype, copy=False).data for values in values_of(items[0]))
+
+
+@lru_cache
+def _npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
+    """Return what precedes the data; most of very many tensors have the shape of another."""
+    header = BytesIO()
+    descr = np.dtype(dtype).str
+    npy.write_array_header_1_0(header, {"descr": descr, "fortran_order": False, "shape": shape[::-1]})
+    return header.getvalue()
 
 
 def write_safetensors(place: str, items: Sequence[Listed], values_of: Values) -> None:

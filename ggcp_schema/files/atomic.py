@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from ggcp_schema.errors import FileError, GgcpError
@@ -16,6 +16,7 @@ try:
 except ImportError:  # Windows, where a file that a process has open cannot be removed
     fcntl = None  # type: ignore[assignment]
 
+PREFIX = ".ggcp-"  # of the names of temporary files
 NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS}  # what such filesystems answer
 
 _current: Output | None = None  # these two are for `abandon_output`
@@ -63,8 +64,18 @@ def check_output(path: str | os.PathLike[str], inputs: tuple[str | os.PathLike[s
             raise FileError(f"{name}: output and input are the same file", "Choose another output.")
 
 
+def temporary_files(folder: str) -> list[str]:
+    """Return the names of the temporary files in a folder; none if it cannot be read."""
+    try:
+        return [name for name in os.listdir(folder) if name.startswith(PREFIX)]
+    except OSError:
+        return []
+
+
 @contextmanager
-def atomic_output(path: str | os.PathLike[str], *, overwrite: bool, sync: bool = True) -> Iterator[str]:
+def atomic_output(
+    path: str | os.PathLike[str], *, overwrite: bool, sync: bool = True, left: Sequence[str] | None = None
+) -> Iterator[str]:
     """Yield a path to write to, and give the file its name when the block succeeds.
 
     If the block fails, `path` is unchanged and nothing else is left in its folder. If the process is killed, `path` is
@@ -75,9 +86,10 @@ def atomic_output(path: str | os.PathLike[str], *, overwrite: bool, sync: bool =
     With `sync` the file is on the disk before it gets its name, and the name is on the disk before this returns, so
     that a power failure leaves the old file or the new one. Without it, it may leave an empty file.
 
+    `left` are the temporary files in the folder, if very many outputs are written there, so that it is listed once.
     Raises `ExistsError` if the file exists and `overwrite` is false, and `FileError` if it cannot be written.
     """
-    with published(Output(os.fspath(path)), overwrite=overwrite, sync=sync) as place:
+    with published(Output(os.fspath(path), left), overwrite=overwrite, sync=sync) as place:
         yield place
 
 
@@ -143,13 +155,13 @@ class Output:
     a lock is one whose writer was killed.
     """
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    def __init__(self, path: str, left: Sequence[str] | None = None) -> None:
+        self.path, self.left = path, left
         self.target = os.path.realpath(path)
         self.folder, name = os.path.split(self.target)
         # A checksum, because the name itself may have the maximal length. It makes this output's temporary files
         # recognizable: those of others stay alone, because some network filesystems hide the locks of other machines.
-        self.prefix = f".ggcp-{zlib.crc32(os.fsencode(name)):08x}-"
+        self.prefix = f"{PREFIX}{zlib.crc32(os.fsencode(name)):08x}-"
         self.temporary = self._temporary_path()
         self.fd = -1
         self.has_name = self.published = False
@@ -239,10 +251,10 @@ class Output:
         return not self.has_name or os.fstat(self.fd).st_nlink > 0
 
     def _remove_abandoned(self) -> None:
-        names: list[str] = []
-        with suppress(OSError):  # a folder that may be written but not read
-            names = [name for name in os.listdir(self.folder) if name.startswith(self.prefix)]
+        names = temporary_files(self.folder) if self.left is None else self.left
         for name in names:
+            if not name.startswith(self.prefix):
+                continue
             path = os.path.join(self.folder, name)
             with suppress(OSError):  # locked by a living writer, or another user's
                 if fcntl is None:

@@ -150,7 +150,9 @@ class FolderOutput(Output):
             self._remove(path)
 
     def _remove(self, folder: str) -> None:
-        """Remove the files of this output from a folder, and the folder if no others are in it."""
+        """Remove the files of this output from a folder, if it exists, and the folder if no others are in it."""
+        if not os.path.lexists(folder):
+            return
         for name in self.names:
             with suppress(OSError):
                 os.unlink(os.path.join(folder, name))

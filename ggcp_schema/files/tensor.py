@@ -218,19 +218,22 @@ def encode(values: npt.NDArray[Any], type: str) -> memoryview:
     return np.where(np.isnan(numbers), bits >> 16 | 0x40, rounded).astype("<u2").data.cast("B")
 
 
-def stream_values(tensors: Sequence[Tensor]) -> Iterator[npt.NDArray[Any]]:
+def stream_values(tensors: Sequence[Tensor], ahead: Ahead | None = None) -> Iterator[npt.NDArray[Any]]:
     """Yield the elements of the tensors one after another, as arrays of at most 256 KiB of one tensor each.
 
-    An array is only valid until the next one is requested. Raises `UsageError` if a tensor's elements cannot be read.
+    An array is only valid until the next one is requested. `ahead` reads small tensors for several calls. Raises
+    `UsageError` if the elements of a tensor cannot be read.
     """
-    return (values for _, _, values in stream_pieces(tensors))
+    return (values for _, _, values in stream_pieces(tensors, ahead))
 
 
-def stream_pieces(tensors: Sequence[Tensor]) -> Iterator[tuple[Tensor, int, npt.NDArray[Any]]]:
+def stream_pieces(
+    tensors: Sequence[Tensor], ahead: Ahead | None = None
+) -> Iterator[tuple[Tensor, int, npt.NDArray[Any]]]:
     """Yield what `stream_values` does, with the tensor before it, and the index of the first element."""
     for tensor in tensors:
         tensor.check_readable()
-    ahead = Ahead()
+    ahead = ahead or Ahead()
     for tensor in tensors:
         small = tensor.small(ahead)
         if small is not None:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ggcp_schema.files.json_keys import json_keys
+from ggcp_schema.files.source import Ahead
 from ggcp_schema.files.tensor import Tensor, stream_pieces
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.state import adam_of, iterations_of
@@ -116,12 +117,13 @@ def measure(tensors: Sequence[Tensor], progress: Callable[[int], None] | None = 
 
     `progress` is called with the number of bytes just read. Raises `FileError` if the file becomes too short.
     """
+    ahead = Ahead()
     for tensor in tensors:
         if not tensor.is_readable:
             yield None
             continue
         measurement = Measurement(tensor)
-        for _, _, values in stream_pieces([tensor]):
+        for _, _, values in stream_pieces([tensor], ahead):
             measurement.add(values)
             if progress:
                 progress(tensor.nbytes * len(values) // tensor.n_elements)

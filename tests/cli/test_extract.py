@@ -12,10 +12,11 @@ import xml.etree.ElementTree as ET
 import gguf
 import numpy as np
 import pytest
-from numpy.lib import format as npy
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
+from ggcp_schema.cli import extract as module
+from ggcp_schema.files.atomic import Output
 from tests.builder import build_checkpoint, build_gguf
 from tests.helpers import (
     FIXTURES,
@@ -117,13 +118,25 @@ def test_a_folder_gets_a_file_for_each_tensor(tmp_path):
 
 def test_a_new_folder_gets_its_name_when_it_is_whole_and_is_not_listed_for_each_file(tmp_path, monkeypatch):
     out, listed, seen = tmp_path / "out", [], []
-    write, listdir = npy.write_array_header_1_0, os.listdir
-    monkeypatch.setattr(npy, "write_array_header_1_0", lambda *args: (seen.append(out.exists()), write(*args)))
+    write, listdir = module.write_npy, os.listdir
+    monkeypatch.setattr(module, "write_npy", lambda *args: (seen.append(out.exists()), write(*args)))
     monkeypatch.setattr(os, "listdir", lambda folder: listed.append(folder) or listdir(folder))
     run_cli("extract", CHECKPOINT, "*", f"{out}/", check=True)
     assert len(seen) == len(listdir(out)) > len(listed)
     assert not any(seen)
     assert listdir(tmp_path) == ["out"]
+
+
+def test_an_existing_folder_is_listed_once_and_rid_of_what_killed_processes_left(tmp_path, monkeypatch):
+    listed, listdir = [], os.listdir
+    (tmp_path / "other").touch()
+    (tmp_path / f"{Output(str(tmp_path / 'norm.npy')).prefix}1.part").touch()
+    monkeypatch.setattr(os, "listdir", lambda folder: listed.append(folder) or listdir(folder))
+    run_cli("extract", CHECKPOINT, "*", f"{tmp_path}/", check=True)
+    assert len(listed) == 1
+    names = set(listdir(tmp_path))
+    assert "norm.npy" in names
+    assert {name for name in names if not name.endswith(".npy")} == {"other"}
 
 
 def test_a_folder_is_left_as_it_was_if_a_file_cannot_be_written(tmp_path):
