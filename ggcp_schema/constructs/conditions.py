@@ -8,10 +8,10 @@ from typing import IO, Any
 import construct
 from construct import Construct, Container, Renamed, evaluate
 
-from ggcp_schema.constructs.described import Described, Node, Sizes, reference_of, unwrap
+from ggcp_schema.constructs.described import Described, Node, Sizes, reference_of, rule_text, unwrap
 from ggcp_schema.constructs.errors import FieldError
 from ggcp_schema.constructs.expressions import compiled, expression_text, expression_tree
-from ggcp_schema.constructs.fields import Pass
+from ggcp_schema.constructs.fields import MOST_LISTED, Pass
 
 
 def static_construct(field: Construct) -> Construct | None:
@@ -59,7 +59,7 @@ class Switch(Described, construct.Switch):
         key = self.key_of(context)
         case = self.cases.get(key, self.default)
         if case is construct.Error:
-            valid = " or ".join(map(str, self.cases))
+            valid = rule_text({"one_of": self.cases}, MOST_LISTED)
             raise FieldError(stream.tell(), f"{expression_text(self.keyfunc)} to be {valid}", str(key))
         return case
 

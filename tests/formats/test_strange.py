@@ -270,6 +270,26 @@ def test_a_cut_header_shows_the_keys_before_the_cut(tmp_path: Path) -> None:
             assert list(file.key_values) == whole
 
 
+@pytest.mark.parametrize(("at", "stop"), [(24, 100), (600, 1112), (6000, 6512)])
+def test_keys_after_a_hole_in_a_file_without_tensors_are_found(at: int, stop: int, tmp_path: Path) -> None:
+    data = (FIXTURES / "vocab.gguf").read_bytes()
+    path = tmp_path / "hole.gguf"
+    path.write_bytes(data[:at] + b"\xff" * (stop - at) + data[stop:])
+    ends = {item.key: item["_offset"] + item["_size"] for item in GGUF.parse(data).metadata_kv}
+    with open_gguf(path, partial=True) as file, open_gguf(FIXTURES / "vocab.gguf") as whole:
+        touched = {item.key for item in GGUF.parse(data).metadata_kv if item["_offset"] < stop and ends[item.key] > at}
+        assert whole.key_values.keys() - file.key_values.keys() == touched
+        assert all(str(file.value(key)) == str(whole.value(key)) for key in file.key_values)
+
+
+def test_a_type_that_no_array_has_is_named_with_few_others(tmp_path: Path) -> None:
+    path, deep = tmp_path / "deep.gguf", struct.pack("<IQ", 9, 1) * 5
+    path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 1) + b"k" + struct.pack("<I", 9) + deep)
+    message = re.escape("expected type to be 0, 1, … or 12, found 9")
+    with pytest.raises(MalformedError, match=message):
+        open_gguf(path)
+
+
 def test_bytes_after_the_end_are_a_finding_and_kept(tmp_path: Path) -> None:
     path = tmp_path / "tail.gguf"
     shutil.copy(FIXTURES / "vocab.gguf", path)

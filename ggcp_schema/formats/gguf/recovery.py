@@ -90,17 +90,20 @@ def recover(source: Source, error: FieldError) -> Recovered | None:
         start = _data_start(source, infos, unit) if infos else None
         if start is not None and start % unit and len(infos) != container.get("tensor_count"):
             infos = []  # a file that was cut off may end there by chance
-        if not infos:
-            return Recovered(kept, [error], error) if zeros or is_doubtful or "data_start" in container else None
-        error.missing = None  # the data ends where the file ends
-        if not infos[0]["offset"]:
+        later: list[Container] = []
+        if (infos[0]["offset"] if infos else container.get("tensor_count")) == 0:
             if is_doubtful:
                 begin = parsed[len(believed)]["_offset"] + 1
             else:
                 begin = parsed[-1]["_offset"] + parsed[-1]["_size"] if parsed else 0
-            later = _later_keys(source, stream, container, begin, infos[0]["_offset"])
-            kept["metadata_kv"] = ListContainer([*(kept.get("metadata_kv") or ()), *later])
-        stream.seek(infos[-1]["_offset"] + infos[-1]["_size"])
+            stop = infos[0]["_offset"] if infos else source.size
+            later = _later_keys(source, stream, container, begin, stop, 0 if infos else unit - 1)
+        if not infos and not later:
+            return Recovered(kept, [error], error) if zeros or is_doubtful or "data_start" in container else None
+        error.missing = None  # the data ends where the file ends
+        kept["metadata_kv"] = ListContainer([*(kept.get("metadata_kv") or ()), *later])
+        last = (infos or later)[-1]
+        stream.seek(last["_offset"] + last["_size"])
         begins = None if start is None else [start + info["offset"] for info in infos]
         counts = {"tensor_count": len(infos), "metadata_kv": _whole(container, "metadata_kv")}
         whole = GGUF.resume(
@@ -108,7 +111,7 @@ def recover(source: Source, error: FieldError) -> Recovered | None:
         )
     for name in counts:
         whole.pop(name)  # what the file has in their place is in `kept`
-    touched = set() if begins is None else _touched(source, container, infos, begins)
+    touched = _touched(source, container, infos, begins) if begins else set()
     return Recovered(Container({**kept, **whole}, _lost=touched), [error], None)
 
 
@@ -332,8 +335,13 @@ def _records(stream: IO[bytes], container: Container, place: str) -> Callable[[]
     return read
 
 
-def _later_keys(source: Source, stream: IO[bytes], container: Container, start: int, stop: int) -> list[Container]:
-    """Return the keys after damage: the last of them ends where the headers of the tensors begin."""
+def _later_keys(
+    source: Source, stream: IO[bytes], container: Container, start: int, stop: int, padding: int
+) -> list[Container]:
+    """Return the keys after damage. At `stop` the headers of the tensors begin; the last key ends there.
+
+    In a file without tensors it ends at most `padding` zeros before the end.
+    """
     read, at = _records(stream, container, "metadata_kv"), start
     pattern = LENGTHS[container.get("byte_order", "little"), _length_size(container)] + KEY
     for match in re.finditer(pattern, source.read(start, max(0, min(stop - start, SEARCHED)))):
@@ -343,7 +351,7 @@ def _later_keys(source: Source, stream: IO[bytes], container: Container, start: 
         keys: list[Container] = []
         while (at := stream.tell()) < stop and (key := read()) is not None:
             keys.append(key)
-        if at == stop:
+        if stop - padding <= at <= stop and not any(source.read(at, stop - at)):
             return keys
         at = max(at, stream.tell())  # a long array that is read in vain is not read again from its middle
     return []
