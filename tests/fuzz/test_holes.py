@@ -113,6 +113,15 @@ def test_a_byte_inserted_into_gguf_or_lost(name: str) -> None:
     assert [result for _, result in found].count("recovered") > 125
 
 
+def test_zeros_from_the_last_header_on_are_no_tensors() -> None:
+    """They read as the offset of a tensor that shares the data of the first, all of which is zero."""
+    whole = Whole(FIXTURES / "strange" / "bert.gguf")
+    for offset in range(whole.head - 48, whole.head - 32, 5):
+        file = opened(Damaged(whole, Damage("zeros", len(whole.data) - offset, offset)))
+        assert file.damage is not None
+        assert not file.tensors
+
+
 @pytest.mark.parametrize("tail", [b"\n", b"\r\n", b"\0", b"text"])
 @pytest.mark.parametrize("name", ["truth/jan24-D.gguf", "lora/base.gguf", "lora/master-adam.checkpoint.gguf"])
 def test_bytes_after_the_end_of_gguf_are_a_finding(name: str, tail: bytes, tmp_path: Path) -> None:

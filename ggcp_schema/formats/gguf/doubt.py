@@ -30,7 +30,8 @@ def doubt(source: Source, container: Container) -> FieldError | None:
     if error is not None or trailing is None:
         return error
     found = counted(trailing.nbytes, "more byte")
-    if _may_end_in_zeros(container) and any(source.read(trailing.offset, min(trailing.nbytes, SAMPLE))):
+    is_lost = source.zeros_at_end() < container["data_start"]  # no tensor of such a file has another value than 0
+    if _may_end_in_zeros(container) and (is_lost or any(source.read(trailing.offset, min(trailing.nbytes, SAMPLE)))):
         found += ", which may be of its tensors"
     elif not how_altered(source, container["data_start"]):
         return None
