@@ -74,6 +74,11 @@ def test_a_sample_of_damage_in_gguf(name: str, first: int) -> None:
     assert [result for _, result in found].count("recovered") > 200
 
 
+def test_the_vectors_of_the_optimizer_do_not_tell_how_norms_are_stored() -> None:
+    whole = Whole(FIXTURES / "lora" / "master-adam.checkpoint.gguf")
+    assert {*check(Damaged(whole, Damage("zeros", 512, 8249)))} == {"recovered"}
+
+
 @pytest.mark.parametrize("fill", FILLS)
 def test_headers_of_other_programs_are_told_by_their_order(fill: str, tmp_path: Path) -> None:
     """What follows in a layer is learned from those before; a tensor's name is never guessed from the usual order."""

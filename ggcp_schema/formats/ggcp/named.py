@@ -121,7 +121,10 @@ class Order:
         tensors = [(Part.of(name), shape) for name, shape in series.usual(record.path for record in found)]
         known = [Part.of(record.path) for record in found]
         self.usual = {part.name: shape for part, shape in tensors}
-        has_vectors = any(len(record.shape) == 1 for record in found)  # in place of matrices of a single row
+        has_vectors = any(  # in place of matrices of a single row
+            len(record.shape) == 1 and self.usual.get(part.name, [1])[-1:] == [1]
+            for part, record in zip(known, found, strict=True)
+        )
         self.shapes: dict[str, Sequence[Any]] = {
             name: shape[:-1] if has_vectors and shape[-1:] == [1] else shape for name, shape in self.usual.items()
         }
