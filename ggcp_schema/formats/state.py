@@ -13,7 +13,7 @@ from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import File
 from ggcp_schema.llama import names
 from ggcp_schema.llama.order import decide_order
-from ggcp_schema.llama.state import Loss, State
+from ggcp_schema.llama.state import RULES, Loss, State, Unsound
 
 if TYPE_CHECKING:
     from ggcp_schema.llama.adam import AdamParams
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 COUNT = "optimizer.iter"
 LOSSES = ("optimizer.state.fx_best", "optimizer.state.fx_prev")
 LOSS_KEYS = (names.ADAM_BEST_LOSS, names.ADAM_PREVIOUS_LOSS, names.LBFGS_BEST_LOSS)
+SAMPLE = 4096  # bytes of the largest tensor
+LEAST_DIFFERENT = 64  # bytes in it, so that it is no chance that none has its highest bit
 
 
 def state_of(file: File) -> State | None:
@@ -50,6 +52,21 @@ def state_of(file: File) -> State | None:
         ],
         partial(_proven_order, model, vectors),
     )
+
+
+def of_seven_bits(file: File) -> list[Unsound]:
+    """Return that no byte has its highest bit, as after a line that carries texts of 7 bits; empty if one has it.
+
+    Of the bytes of numbers that differ, every second has it.
+    """
+    tensor = max(file.tensors.values(), key=lambda tensor: tensor.nbytes, default=None)
+    if tensor is None or tensor.type != "F32":
+        return []
+    data = file.source.read(tensor.offset, min(tensor.nbytes, SAMPLE))
+    if not data.isascii() or len({*data}) < LEAST_DIFFERENT:
+        return []
+    text = f"{RULES['seven-bits']}: copy the original again in binary mode"
+    return [Unsound(tensor.path, tensor.offset, tensor.offset + len(data), "seven-bits", text)]
 
 
 def is_repairable(file: File) -> bool:

@@ -6,12 +6,9 @@ from collections.abc import Callable, Sequence
 
 from ggcp_schema.files.tensor import Tensor, stream_pieces
 from ggcp_schema.formats.file import File
-from ggcp_schema.formats.state import state_of
+from ggcp_schema.formats.state import of_seven_bits, state_of
 from ggcp_schema.llama.soundness import Floats, Look, examine
-from ggcp_schema.llama.state import RULES, Unsound, order_of_x
-
-SAMPLE = 4096  # bytes of the largest tensor
-LEAST_DIFFERENT = 64  # bytes in it, so that it is no chance that none has its highest bit
+from ggcp_schema.llama.state import Unsound, order_of_x
 
 
 def soundness(file: File, progress: Callable[[int], None] | None = None, look: Look | None = None) -> list[Unsound]:
@@ -21,21 +18,6 @@ def soundness(file: File, progress: Callable[[int], None] | None = None, look: L
     """
     state = state_of(file)
     return [*of_seven_bits(file), *([] if state is None else examine(state, progress, look))]
-
-
-def of_seven_bits(file: File) -> list[Unsound]:
-    """Return that no byte has its highest bit, as after a line that carries texts of 7 bits; empty if one has it.
-
-    Of the bytes of numbers that differ, every second has it.
-    """
-    tensor = max(file.tensors.values(), key=lambda tensor: tensor.nbytes, default=None)
-    if tensor is None or tensor.type != "F32":
-        return []
-    data = file.source.read(tensor.offset, min(tensor.nbytes, SAMPLE))
-    if not data.isascii() or len({*data}) < LEAST_DIFFERENT:
-        return []
-    text = f"{RULES['seven-bits']}: copy the original again in binary mode"
-    return [Unsound(tensor.path, tensor.offset, tensor.offset + len(data), "seven-bits", text)]
 
 
 def look_once(file: File, tensors: Sequence[Tensor], look: Look, progress: Callable[[int], None]) -> list[Unsound]:

@@ -22,7 +22,7 @@ from ggcp_schema.files.tensor_entries import FileData, TensorEntry
 from ggcp_schema.formats.existing import check_existing
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.rules import Finding
-from ggcp_schema.formats.state import is_repairable, state_of
+from ggcp_schema.formats.state import is_repairable, of_seven_bits, state_of
 from ggcp_schema.llama.eras import EraConclusion
 from ggcp_schema.llama.facts import Fact
 from ggcp_schema.llama.names import is_optimizer
@@ -219,10 +219,9 @@ class _Inspection:
     def unsound(self) -> tuple[Unsound, ...]:
         """Return what is unsound in the data that was copied. Raises `UsageError` if `strict`."""
         self.together.finish()
-        if self.watch is None:
-            return ()
+        watched = [] if self.watch is None else self.watch.finish()
         counted = "not-finite"  # which is in `found` already
-        found = [bad for bad in self.watch.finish() if bad.rule != counted]
+        found = [*of_seven_bits(self.plan.file), *(bad for bad in watched if bad.rule != counted)]
         if found and self.strict:
             raise refused(self.plan, found[0].path, f"{found[0].path}: {found[0].message}")
         return tuple(found)

@@ -133,8 +133,15 @@ def test_no_genuine_file_is_unsound(path: Path, tmp_path: Path) -> None:
     assert convert(tmp_path / "out.gguf", tmp_path / "again.gguf").unsound == ()
 
 
-@pytest.mark.parametrize("name", ["v1-adam.ggcp", "lora/base.ggjt", "lora/adam.ggla"])
-def test_a_file_of_7_bits_is_unsound(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("v1-adam.ggcp", "convert {} out"),
+        ("lora/base.ggjt", "export {} out --context-length 32 --vocab " + str(FIXTURES / "lora" / "base.ggjt")),
+        ("lora/adam.ggla", "export {} out --norms ignore --base " + str(FIXTURES / "lora" / "base.gguf")),
+    ],
+)
+def test_a_file_of_7_bits_is_unsound(name: str, command: str, tmp_path: Path) -> None:
     """Its headers are whole, as names and small numbers have no byte above 127."""
     path = tmp_path / "seven"
     path.write_bytes(bytes(byte & 0x7F for byte in (FIXTURES / name).read_bytes()))
@@ -142,3 +149,9 @@ def test_a_file_of_7_bits_is_unsound(name: str, tmp_path: Path) -> None:
     assert result.returncode == 1
     assert "the highest bit of each byte was taken away: copy the original again in binary mode" in result.stdout
     assert "highest bit" not in run_cli("validate", "--data", FIXTURES / name, check=True).stdout
+    words = [word.format(path) for word in command.split()]
+    refused = run_cli(*words, "--strict", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "the highest bit of each byte" in refused.stderr
+    assert not (tmp_path / "out").exists()
+    assert "the highest bit of each byte" in run_cli(*words, cwd=tmp_path).stdout
