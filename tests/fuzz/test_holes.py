@@ -108,11 +108,12 @@ def test_headers_of_other_programs_are_told_by_their_order(fill: str, tmp_path: 
 
 
 @pytest.mark.parametrize("name", ["truth/jan24-D.gguf", "lora/base.gguf", "lora/feb2024-adam.checkpoint.gguf"])
-def test_a_byte_inserted_into_gguf_or_lost(name: str) -> None:
-    """The numbers tell where the tensors are that follow."""
+@pytest.mark.parametrize("size", [1, 6, 15])
+def test_bytes_inserted_into_gguf_or_lost(name: str, size: int) -> None:
+    """The numbers tell where the tensors are that follow, unless they are moved by whole numbers."""
     whole, chance = Whole(FIXTURES / name), random.Random(name)
     places = [*chance.sample(range(len(whole.data) - 16), 8), *chance.sample(whole.at_headers(1)[whole.head :], 4)]
-    damages = [Damage(kind, 1, at) for at in places for kind in ("inserted", "removed")]
+    damages = [Damage(kind, size, at) for at in places for kind in ("inserted", "removed")]
     found = [(damage, result) for damage in damages for result in check(Damaged(whole, damage))]
     assert not [one for one in found if one[1].startswith("WRONG")]
     assert [result for _, result in found].count("recovered") > 125

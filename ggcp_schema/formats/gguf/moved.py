@@ -1,4 +1,4 @@
-"""Where the tensors of a GGUF file are into whose data a byte was inserted, or from which one is lost.
+"""Where the tensors of a GGUF file are into whose data some bytes were inserted, or from which some are lost.
 
 No header follows the data, so that only the numbers themselves tell whether they are moved: those of a model
 have usual sizes, and misplaced ones nearly any.
@@ -18,21 +18,22 @@ from ggcp_schema.schema.ggml import type_name
 from ggcp_schema.schema.gguf import BIG, GGUF, Extents, in_order
 
 WINDOW = 512  # bytes at the beginning and the end of a tensor that are looked at
+MOST_MOVED = 16  # bytes
 LEAST = 8  # numbers that are not so by chance
 RANGES = {"F32": ("f", 1e-20, 1e4), "F16": ("e", 0, 64)}  # of the numbers of a model
 
 
 def moved_by(source: Source, container: Container) -> int:
-    """Return 1 if the file has a byte more than it should, -1 if it lacks one, 0 if it has neither.
+    """Return how many bytes too many the file has, less than 0 if it lacks some; 0 if nothing can tell where.
 
-    More bytes are far more likely cut off or added at the end, and whole numbers among them would not be seen. A file
-    that ends with its data, without padding, lacks nothing: some programs write none.
+    Many bytes are far more likely cut off or added at the end, and numbers that are moved by whole numbers are numbers
+    too. A file that ends with its data, without padding, lacks nothing: some programs write none.
     """
     if not container["tensor_infos"] or container.get("byte_order") == BIG:
         return 0
     end = max(end for _, end in Extents(container, source.size))
     count = source.size - (end + -(end - container["data_start"]) % container["alignment"])
-    return count if abs(count) == 1 and end != source.size else 0
+    return count if count % 4 and abs(count) < MOST_MOVED and end != source.size else 0
 
 
 def may_be_moved(source: Source, container: Container, count: int) -> bool:
@@ -40,8 +41,9 @@ def may_be_moved(source: Source, container: Container, count: int) -> bool:
     extents = Extents(container, source.size)
     order, infos = in_order(extents), container["tensor_infos"]
     (begin, end), kind = extents[order[-1]], type_name(infos[order[-1]]["type"])
-    if source.size - count > end and any(source.read(source.size - count, max(0, count))):
-        return False  # padding, which ends in zeros, would be there
+    tail = min(max(0, count), source.size - count - end)  # after what would be the end of the data
+    if any(source.read(source.size - tail, tail)):
+        return False  # padding, which is of zeros, would be there
     is_zero = not any(source.read(min(end, end + count), abs(count)))
     if count < 0:
         return is_zero
@@ -49,16 +51,15 @@ def may_be_moved(source: Source, container: Container, count: int) -> bool:
         return False
     if any(source.read(end, source.size - count - end)):
         return True  # in place of the padding after the last tensor
-    if kind not in RANGES:  # what is before it may tell
-        told = (
-            _shift(source, infos[index], place, count)
-            for index in reversed(order)
-            for place in _windows(*extents[index])
-        )
-        return next((shift for shift in told if shift is not None), 0) != 0
     begin = max(begin, end - WINDOW)
     is_here, is_moved = (are_numbers(source, kind, begin + shift, end + shift) for shift in (0, count))
-    return is_moved is not False or is_here is False
+    if abs(count) == 1 and kind in RANGES:
+        return is_moved is not False or is_here is False
+    told = (
+        _shift(source, infos[index], place, count) for index in reversed(order) for place in _windows(*extents[index])
+    )
+    shift = next((shift for shift in told if shift is not None), None)
+    return shift is not None and (shift != 0 or is_here is False)  # the numbers of a model end before its data does
 
 
 def recover_moved(source: Source, container: Container, error: FieldError, count: int) -> Recovered | None:
