@@ -157,10 +157,9 @@ def test_the_first_place_is_that_of_the_damage() -> None:
 
 
 def test_bytes_after_damage_have_the_last_whole_field_before_them(tmp_path: Path) -> None:
-    content = bytearray((FIXTURES / "alice-vocab.gguf").read_bytes())
-    content[24:32] = b"\xff" * 8  # the length of the first key
-    (tmp_path / "length.gguf").write_bytes(content)
-    with open_file(tmp_path / "length.gguf", partial=True) as file:
+    content = (FIXTURES / "alice-vocab.gguf").read_bytes()
+    (tmp_path / "hole.gguf").write_bytes(content[:24] + b"\xff" * 2000)  # in place of the first key and all others
+    with open_file(tmp_path / "hole.gguf", partial=True) as file:
         assert file.at(1000) is None
         assert Fields(file).next_start(1000, -1) == file.root.end - 1
 
