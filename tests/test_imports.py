@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -68,3 +69,16 @@ def test_no_other_module_outside_of_a_format_imports_it():
             if module[:2] == ["ggcp_schema", "formats"] and module[2:3] and module[2] in FAMILIES:
                 found.setdefault(path.relative_to(PACKAGE).as_posix(), set()).add(module[2])
     assert found == ALLOWED
+
+
+def test_folders_import_only_what_stands_before_them_in_the_list_of_contributing():
+    text = (ROOT / "docs" / "CONTRIBUTING.md").read_text("utf-8")
+    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", text, re.MULTILINE)
+    folders = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    assert {*folders} == {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    for path in PACKAGE.glob("*/**/*.py"):
+        folder = path.relative_to(PACKAGE).parts[0]
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            module = str(node.module).split(".") if isinstance(node, ast.ImportFrom) else []
+            if module[:1] == ["ggcp_schema"] and module[1:2] and module[1] in folders:
+                assert folders.index(module[1]) <= folders.index(folder), (path, module)
