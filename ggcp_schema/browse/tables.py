@@ -23,7 +23,7 @@ from ggcp_schema.inspect.words import VERDICTS
 from ggcp_schema.llama.state import Unsound
 
 if TYPE_CHECKING:
-    from ggcp_schema.inspect.differences import Difference, Differences
+    from ggcp_schema.inspect.diff_places import Difference, Differences
     from ggcp_schema.inspect.health import Examination, Health
 
 LEGEND = (
@@ -262,7 +262,7 @@ class Changes(Table):
     marked = 0  # rows, in the trees too
 
     def measure(self, report: Report) -> Differences:
-        from ggcp_schema.inspect.differences import differences
+        from ggcp_schema.inspect.diff_places import differences
 
         a, b = self.documents
 

@@ -56,9 +56,9 @@ def tensors(
 ) -> None:
     """List the tensors: name, shape, type, place and role.
 
-    The name that FILE has for a tensor comes first, then its GGUF name, or in other files its path in a ggcp file.
-    Shapes are in ggml order: the first number is the fastest-varying. A tensor without a GGUF name is not converted. On
-    a narrow terminal some columns are left out.
+    The name that FILE has for a tensor comes first; the second is its GGUF name, or its path in a ggcp file, as the
+    head says. Shapes are in ggml order: the first number is the fastest-varying. A tensor without a GGUF name is not
+    converted. On a narrow terminal some columns are left out.
 
     Exit code 0: done, 2: the file cannot be read or no tensor matches, 4: it is damaged, and the tensors before the
     damage are listed.

@@ -35,6 +35,7 @@ def brief_lines(summary: Summary, how: str = "-v examines them") -> list[tuple[s
     wide = width + width // 2  # in two lines, whose words do not fill the first
     state = (lines[0][0], shorten(lines[0][1], wide))
     room = LINES - len(lines) + 1 - sum(_n_rows(text, width) for _, text in (first, state, *last.items()))
+    # The 10 lines may have no room for all commands: these are left out, or named only, until they have.
     for label, text in (("measure", ""), (PYTORCH, _by(*commands.get(PYTORCH, "").split()[1:4])), (PYTORCH, "")):
         if room < 0 and label in last:
             room += _n_rows(last[label], width) - _n_rows(text, width)

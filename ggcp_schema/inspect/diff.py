@@ -1,7 +1,7 @@
 """Compare two files, field by field and tensor by tensor, in constant memory.
 
 `sides` gives the parts of both files common names; this module compares the parts that have the same name. It imports
-numpy; only the command `diff` imports it.
+numpy; only the command `diff` and the browser's view of two files import it.
 """
 
 from __future__ import annotations

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from ggcp_schema.llama.model import Model
 
 State = Literal["whole", "damaged", "unsound"]
-"""Where n_ff is from: the shape of w1; n_embd and n_mult, for w1 is missing; or the file states it."""
 
 
 class NoLosses(NamedTuple):

@@ -31,7 +31,7 @@ from ggcp_schema.cli.browse import open_for_long
 from ggcp_schema.errors import FileError
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats import open_file
-from ggcp_schema.inspect import MARK, differences, health, text
+from ggcp_schema.inspect import MARK, diff_places, health, text
 from ggcp_schema.inspect.search import Index, search
 from tests.browse.driver import Browser, browse
 from tests.helpers import FIXTURES, TRUNCATED
@@ -122,7 +122,7 @@ def test_two_files_are_compared_and_marked_outside_of_the_screens_thread(
 
         return call
 
-    monkeypatch.setattr(differences, "place_of", noted(differences.place_of))
+    monkeypatch.setattr(diff_places, "place_of", noted(diff_places.place_of))
     monkeypatch.setattr(Document, "mark", noted(Document.mark))
 
     async def script(browser: Browser) -> None:

@@ -13,7 +13,7 @@ from gguf import GGMLQuantizationType, GGUFWriter
 
 from ggcp_schema.formats import open_file
 from ggcp_schema.inspect.diff import FieldRow
-from ggcp_schema.inspect.differences import Difference, Place, differences
+from ggcp_schema.inspect.diff_places import Difference, Place, differences
 from ggcp_schema.inspect.fields import Fields, counterpart
 from tests.browse.driver import Browser, browse
 from tests.helpers import FIXTURES, ORDERS, run_cli

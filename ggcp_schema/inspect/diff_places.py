@@ -1,4 +1,4 @@
-"""What differs between two files, as `diff` finds it, while it is found, and where it is in both.
+"""Where two files differ: the rows of `diff`, while they are found, with their places in both files.
 
 This module imports numpy, as `ggcp_schema.inspect.diff` does.
 """
