@@ -37,8 +37,8 @@ def convert(
         typer.Argument(
             metavar="INPUT [OUTPUT]",
             help=f"The checkpoint, and the GGUF file to write (default: its name with {SUFFIX}, in the current "
-            "folder). With --into: checkpoints, or folders, of which files without a training are left out, and "
-            "outputs by their names.",
+            "folder). With --into: checkpoints, or folders, in which files without a training, and those that are "
+            "named as outputs, are left out.",
         ),
     ],
     into: Annotated[
