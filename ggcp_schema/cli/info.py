@@ -54,12 +54,12 @@ def info(
     """Summarize a file on one screen: its state, the model, the training, the loss, and what to do next.
 
     -v adds who wrote it, the evidence, what the bytes are for, and examines the values of a training state, which reads
-    them all. Of several files, or of those in a folder, one table is printed: a loss that is only a rough measure has a
-    ~ before it, what is not certain a ? after it.
+    them all. Of several files, or of those in a folder, one table is printed: a loss that is a rough measure, or a sum
+    over threads, has a ~ before it, what is not certain a ? after it.
 
     --json prints one object on a line for each file, including files that cannot be read.
 
-    Exit code 0: every file is whole, 1: one is unsound: it holds what no training leaves, 2: one cannot be read, or is
+    Exit code 0: every file is whole, 1: one is unsound: -v found what no training leaves, 2: one cannot be read, or is
     of an unknown format, 4: one is damaged; the highest of all files counts.
 
     Example: ggcp-schema info *.ggcp --sort loss

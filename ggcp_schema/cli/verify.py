@@ -55,7 +55,7 @@ def verify(
     ignored. Of a folder for transformers every weight and moment is compared, in its order of rows, and the numbers of
     its configuration. The tokens of a model are compared with --vocab, or with the vocabulary that the input contains.
     Of a LoRA adapter of 2023 a GGUF adapter is compared, and what `convert` makes of it; with --base also a folder for
-    PEFT and a merged model, with what `export` makes of the two without --scale and --verbatim.
+    PEFT and a merged model, with what `export` makes of the two without --scale and --verbatim; but no patched base.
 
     Exit codes: 0 the same, 1 different, 2 it cannot be compared, 4 one of the files is damaged.
 
