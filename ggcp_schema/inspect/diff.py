@@ -287,8 +287,8 @@ class Distance:
         return TensorRow(name, verdict, a, b, self.differing, self.largest, rms, self.relative)
 
 
-def distances(a: Floats, b: Floats, starts: Sequence[int], rtol: float, atol: float) -> Iterator[Distance]:
-    """Yield how far the tensors are apart whose elements begin at `starts` in both arrays."""
+def distances(a: Floats, b: Floats, starts: Sequence[int], rtol: float, atol: float) -> list[Distance]:
+    """Return how far the tensors are apart whose elements begin at `starts` in both arrays."""
 
     def sums(values: npt.NDArray[Any]) -> list[Any]:
         found: list[Any] = np.add.reduceat(values, starts).tolist()
@@ -299,8 +299,7 @@ def distances(a: Floats, b: Floats, starts: Sequence[int], rtol: float, atol: fl
         lengths = [float(np.dot(wide, wide))] if len(starts) == 1 else sums(np.square(wide, dtype=np.float64))
         same = a.view(BITS[a.itemsize]) == b.view(BITS[a.itemsize]) if a.dtype == b.dtype else a == b
         if same.all():
-            yield from (Distance(length=length) for length in lengths)
-            return
+            return [Distance(length=length) for length in lengths]
         are_left_out = len(starts) == 1 and same.any()  # in a large tensor often few elements differ
         if are_left_out:
             a, b = a[~same], b[~same]
@@ -314,7 +313,7 @@ def distances(a: Floats, b: Floats, starts: Sequence[int], rtol: float, atol: fl
         if rtol or atol:
             far &= ~((apart < math.inf) & (apart <= atol + rtol * np.abs(y)))
         largest = np.maximum.reduceat(apart, starts).tolist()
-        yield from map(Distance, sums(far.astype(np.int64)), largest, sums(np.square(apart)), lengths)
+        return [*map(Distance, sums(far.astype(np.int64)), largest, sums(np.square(apart)), lengths)]
 
 
 def aligned(a: Iterator[Any], b: Iterator[Any]) -> Iterator[tuple[Any, Any]]:

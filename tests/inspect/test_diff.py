@@ -15,7 +15,8 @@ from hypothesis.extra import numpy as arrays
 
 from ggcp_schema import FileError, open_file
 from ggcp_schema.files.source import Ahead
-from ggcp_schema.inspect.diff import aligned
+from ggcp_schema.inspect.diff import aligned, tensor_rows
+from ggcp_schema.inspect.matching import sides
 from tests.builder import build_checkpoint, build_gguf
 from tests.inspect.comparing import ADAM, LBFGS, compared, converted, differing, row_of
 
@@ -188,6 +189,12 @@ def test_tensors_of_several_chunks(tmp_path):
     other[[0, 1 << 19, -1]] += 1
     found = compared(arrays_of(tmp_path / "a.ggcp", values), arrays_of(tmp_path / "b.ggcp", other))
     assert row_of(found, "tok_embeddings").differing == 3
+
+
+def test_what_numpy_warns_of_is_the_same_while_rows_are_found():
+    with open_file(ADAM) as file:
+        left, right, _ = sides(file, file)
+        assert all(np.geterr() == before for before in [np.geterr()] for _ in tensor_rows(left, right))
 
 
 def test_a_file_that_is_changed_meanwhile(tmp_path):
