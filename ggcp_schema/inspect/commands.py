@@ -78,8 +78,7 @@ def _uses(summary: Summary, path: str) -> Iterator[Line]:
         if summary.has_model:
             yield Line("run", _export(summary))
         yield from _train_on(summary, path)
-        if summary.has_model:
-            yield from _in_pytorch(summary)
+        yield from _in_pytorch(summary)
     elif summary.n_tokens and not summary.n_params:
         yield Line("run", f"ggcp-schema export CHECKPOINT --vocab {path}")
     elif summary.tensor_types:
