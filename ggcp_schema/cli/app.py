@@ -18,7 +18,7 @@ COMMANDS = {
         "dump": "Print every field with its offset, size, type and value.",
         "get": "Print one value, or a slice of a tensor's data.",
         "hex": "Print bytes, each with the field it belongs to.",
-        "tensors": "List the tensors: path, GGUF name, shape, place and role.",
+        "tensors": "List the tensors: name, shape, type, place and role.",
         "stats": "Measure the tensors: range, mean, deviation, NaN, a histogram, warning flags.",
         "extract": "Write tensors to a .npy, .safetensors or .csv file, or a picture of one.",
         "schema": "Print the reference of a file format.",
