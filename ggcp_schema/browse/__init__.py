@@ -1,1 +1,1 @@
-"""The terminal browser (`ggcp-schema browse`). Everything but `app` and the widgets is free of Textual."""
+"""The terminal browser (`ggcp-schema browse`): widgets, and the document that they show, which `inspect` explains."""

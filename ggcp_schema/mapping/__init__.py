@@ -1,1 +1,1 @@
-"""From a checkpoint to the entries of a GGUF file, and what is known of the programs that wrote checkpoints."""
+"""What is made of files: plans of GGUF files, folders and adapters, carrying them out, and comparing the results."""
