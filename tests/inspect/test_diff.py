@@ -132,6 +132,13 @@ def test_tolerances_are_those_of_numpy(tmp_path_factory, pair, rtol, atol, toget
     assert (row.verdict == "equal") == close.all()
 
 
+@pytest.mark.parametrize("size", [1e-42, 1e-25, 1.0, 1e20, 1e30])
+def test_the_relative_change_of_numbers_whose_squares_no_float32_holds(size, tmp_path):
+    values = np.linspace(1, 2, 2_000, dtype=np.float32) * np.float32(size)
+    a, b = arrays_of(tmp_path / "a", values), arrays_of(tmp_path / "b", -values)
+    assert row_of(compared(a, b), "tok_embeddings").relative == pytest.approx(2)
+
+
 def test_each_of_very_many_small_tensors_is_compared(tmp_path):
     a, b = tmp_path / "a.ggcp", tmp_path / "b.ggcp"
     a.write_bytes(build_checkpoint(n_layer=200))
