@@ -40,6 +40,7 @@ MAX_QUOTED = 200  # characters that an error repeats
 def read_tensors(source: Source) -> dict[str, Tensor]:
     """Return the tensors in a safetensors file by name. Raises `MalformedError`, also for types that are not written.
 
+    As the safetensors package demands, the data has no holes, no overlaps, and nothing after it.
     Shapes are those of ggml, in which the first number is the fastest-varying.
     """
     size = int.from_bytes(source.read(0, 8), "little") if source.size >= 8 else source.size
@@ -51,11 +52,18 @@ def read_tensors(source: Source) -> dict[str, Tensor]:
         entries.pop("__metadata__", None)
         for name, entry in entries.items():
             shape, (first, last) = _numbers(entry["shape"]), _numbers(entry["data_offsets"])
-            if last - first != prod(shape) * DTYPES[entry["dtype"]] or not first <= last <= source.size - start:
+            if last - first != prod(shape) * DTYPES[entry["dtype"]]:
                 raise ValueError(f"tensor {name} of {entry['dtype']} {shape} at {first} to {last}")
             found[name] = Tensor(name, name, shape[::-1], start + first, last - first, source, entry["dtype"])
+        end = start
+        for tensor in sorted(found.values(), key=lambda tensor: (tensor.offset, tensor.nbytes)):
+            if tensor.offset != end:
+                raise ValueError(f"tensor {tensor.name} at {tensor.offset - start}, after others to {end - start}")
+            end += tensor.nbytes
+        if end != source.size:
+            raise ValueError(f"tensors to {end - start} of {source.size - start} bytes of data")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        expected = f"a table of tensors in {', '.join(DTYPES)} that lie in the file"
+        expected = f"a table of tensors in {', '.join(DTYPES)} that fill the file"
         raise _malformed(source, expected, f"{error!s:.{MAX_QUOTED}}") from error
     return found
 

@@ -44,6 +44,12 @@ def _shown(value: Any) -> str:
     return f"NaN ({value.bits:#x})" if isinstance(value, NaN) else f"{value!r:.100}"
 
 
+def end_differences(gguf: GgufFile) -> Iterator[Difference]:
+    """Report bytes after the end of the file."""
+    if "trailing" in gguf:
+        yield Difference("file", "", f"has {gguf['trailing'].nbytes} bytes after its end")
+
+
 def extra_keys(gguf: GgufFile, expected: Iterable[KeyValue]) -> list[str]:
     """Return the keys of the file that are not among those expected, in file order."""
     known = {entry.key for entry in expected} | {ALIGNMENT}

@@ -14,7 +14,7 @@ from ggcp_schema.files.key_values import KeyValue
 from ggcp_schema.files.tensor_entries import Progress
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.gguf.file import GgufFile
-from ggcp_schema.gguf.compare import extra_keys, key_differences
+from ggcp_schema.gguf.compare import end_differences, extra_keys, key_differences
 from ggcp_schema.gguf.writer import Gguf
 from ggcp_schema.llama import names
 from ggcp_schema.llama.model import Model
@@ -146,8 +146,7 @@ def verify(
     ]
     if n_params != model.n_params:
         found.append(Difference("file", "", f"has {n_params} parameters, expected {model.n_params}"))
-    if "trailing" in gguf:
-        found.append(Difference("file", "", f"has {gguf['trailing'].nbytes} bytes after its end"))
+    found += end_differences(gguf)
     found += data_differences(gguf.tensors, tensors, progress)
     compared = comparable(gguf.tensors, tensors)
     extra = extra_keys(gguf, expected)

@@ -21,7 +21,7 @@ from ggcp_schema.formats import open_file
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.gguf.file import GgufFile, open_gguf
 from ggcp_schema.formats.gguf.keys import Keys
-from ggcp_schema.gguf.compare import extra_keys, key_differences
+from ggcp_schema.gguf.compare import end_differences, extra_keys, key_differences
 from ggcp_schema.gguf.writer import Gguf
 from ggcp_schema.llama import names
 from ggcp_schema.llama.adapter import Adapter
@@ -36,7 +36,7 @@ from ggcp_schema.mapping.verify import Compared, Kind, Verification
 from ggcp_schema.mapping.verify_hf import MAX_DIFFERENCES, json_differences, read_json, stated_in
 
 KINDS: dict[str, Kind] = {"adapter": "adapter", "peft": "peft", "gguf": "model", "hf": "hf"}
-BASE_NAME = {"base_model_name_or_path"}  # which is that of a copy with the norms, if one was written
+BASE_NAME = "base_model_name_or_path"  # which is that of a copy with the norms, if one was written
 
 
 def verify_adapter(
@@ -53,8 +53,7 @@ def verify_adapter(
     keys = [entry for entry in content.keys if entry.key != names.RMS_EPSILON]
     epsilon, tensors = gguf.value(names.RMS_EPSILON), content.tensors
     found = [*key_differences(gguf, keys), *table_differences(gguf.tensors, tensors)]
-    if "trailing" in gguf:
-        found.append(Difference("file", "", f"has {gguf['trailing'].nbytes} bytes after its end"))
+    found += end_differences(gguf)
     found += data_differences(gguf.tensors, tensors, progress)
     compared = comparable(gguf.tensors, tensors)
     n_params = sum(tensor.n_elements for name, tensor in gguf.tensors.items() if not names.is_optimizer(name))
@@ -138,6 +137,7 @@ def _differences(output: str, name: str, content: Content, progress: Progress | 
         with open_gguf(place) as gguf:
             yield from key_differences(gguf, content.keys)
             yield from (Difference("key", key, "is unexpected") for key in extra_keys(gguf, content.keys))
+            yield from end_differences(gguf)
             yield from _of_tensors(gguf.tensors, content, progress)
     elif not isinstance(content, Blob):
         with closing(Source(place)) as source:
@@ -146,9 +146,10 @@ def _differences(output: str, name: str, content: Content, progress: Progress | 
         if not name.endswith(".json"):
             yield Difference("file", name, "is another one")
             return
-        skipped = BASE_NAME if name == PEFT_CONFIG else set()
-        expected = {key: value for key, value in json.loads(content.data).items() if key not in skipped}
-        some = islice(json_differences(expected, read_json(place), skipped), MAX_DIFFERENCES)
+        expected, found = json.loads(content.data), read_json(place)
+        if name == PEFT_CONFIG and isinstance(found.get(BASE_NAME), str):
+            expected[BASE_NAME] = found[BASE_NAME]
+        some = islice(json_differences(expected, found), MAX_DIFFERENCES)
         yield from (Difference("file", f"{name}: {path}", text) for path, text in some)
 
 

@@ -231,19 +231,24 @@ def test_a_folder_of_each_base_with_the_norms(base: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("to", ["adapter", "peft", "gguf", "hf"])
-def test_one_bit_of_what_was_made_with_the_base(to: str, base: Path, tmp_path: Path) -> None:
+def test_one_bit_or_one_byte_more_of_what_was_made_with_the_base(to: str, base: Path, tmp_path: Path) -> None:
     out, is_model = tmp_path / "out", to in ("gguf", "hf")
     stated = STATED[base.name] if is_model else {"norms": "ignore"} if to == "adapter" else {}
     export_adapter(ADAPTER, out, base=base, to=to, **stated, sync=False)
     words = ["verify", ADAPTER, out, "--base", base, *(["--vocab", BASE] if "vocab" in stated else [])]
     assert run_cli(*words, check=True).stdout.endswith(f"same: {ADAPTER} and {out}\n")
     place = next(iter(out.glob("*.safetensors"))) if out.is_dir() else out
-    data = bytearray(place.read_bytes())
+    whole = place.read_bytes()
+    data = bytearray(whole)
     data[-64] ^= 1  # of the last tensor, whatever its type
-    place.write_bytes(data)
-    result = run_cli(*words, "--json")
-    assert result.returncode == 1
-    assert [difference["kind"] for difference in json.loads(result.stdout)["differences"]] == ["data"]
+    for content, kind in ((data, "data"), (whole + bytes(1), "file")):
+        place.write_bytes(content)
+        result = run_cli(*words, "--json")
+        if kind == "file" and out.is_dir():
+            assert (result.returncode, "fill the file" in result.stderr) == (4, True)
+            continue
+        assert result.returncode == 1
+        assert [difference["kind"] for difference in json.loads(result.stdout)["differences"]] == [kind]
 
 
 def test_verify_names_what_differs_in_a_folder_for_peft(tmp_path: Path) -> None:
@@ -256,6 +261,8 @@ def test_verify_names_what_differs_in_a_folder_for_peft(tmp_path: Path) -> None:
     assert "adapter_config.json: r is 8, expected 4\n" in result.stdout
     assert "adapter_model.safetensors is missing\n" in result.stdout
     assert "2 differences" in result.stdout
+    config.write_text(config.read_text().replace('"another"', "null"))
+    assert 'base_model_name_or_path is null, expected "base.gguf"\n' in run_cli(*words).stdout
     for other, said in ((ADAPTER, "is a ggla LoRA adapter"), (tmp_path, "config.json: No such file")):
         refused = run_cli("verify", ADAPTER, other, "--base", BASE)
         assert_no_traceback(refused)

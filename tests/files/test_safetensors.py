@@ -45,6 +45,10 @@ ENTRY = '{"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}'
             f'{{"a": {ENTRY.replace("[0, 4]", at)}}}'
             for at in ("[-Infinity, 4]", "[4, 0]", "[1, 5]", "[0, 4, 4]", "[]")
         ),
+        f'{{"a": {ENTRY}, "b": {ENTRY}}}',
+        f'{{"a": {ENTRY.replace("[0, 4]", "[4, 8]")}}}',
+        f'{{"a": {ENTRY.replace("[1]", "[0]").replace("[0, 4]", "[0, 0]")}}}',
+        "{}",
         f'{{"a": {ENTRY.replace("F32", "F3")}}}',
         f'{{"a": {ENTRY.replace(chr(34) + "F32" + chr(34), "[]")}}}',
     ],
