@@ -205,7 +205,7 @@ class Tree:
         label = paint(name, bold=True, colour="cyan") if not field.is_leaf else name
         line = f"{paint(numbers, dim=True)}{indent}{label}"
         if not field.is_leaf:
-            caption = self._caption(field)
+            caption = self._caption(field).removeprefix(f"{name} ")  # a record may be shown by its name
             text = f" {caption}" if caption else ""
             echo(f"{line}{text if room is None else shorten(text, room)}")
         elif self.full and field.type == "data":

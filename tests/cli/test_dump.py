@@ -75,6 +75,11 @@ def test_a_path_shows_what_is_below_it():
     assert dumped(FIXTURES / "vocab.gguf", "general.name")[0]["value"] == "tiny-vocab"
 
 
+def test_a_record_shown_by_its_name_has_it_once():
+    adapter = run_cli("dump", FIXTURES / "lora" / "adam.ggla", "token_embd.weight.lora_a", check=True).stdout
+    assert adapter.splitlines()[1].split(maxsplit=2)[2] == "tok_embeddings.weight.loraA [4, 32]"
+
+
 def test_long_lists_are_abridged_unless_full(tmp_path):
     path = tmp_path / "deep.ggcp"
     path.write_bytes(build_checkpoint(n_layer=9))
