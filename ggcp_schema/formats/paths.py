@@ -215,8 +215,8 @@ def _sequence(file: File, field: Field, path: str) -> Elements:
     """Return the elements of data, of a tensor record's data, or of a list. Raises `UsageError` for other fields."""
     data = field if field.is_leaf or field.is_list else field.child("data")
     if data is not None and isinstance(data.value, Extent):
-        tensor = file.tensor_of_data(data)
-        if tensor is None:
+        tensor = file.tensor_of_data(data) or file.tensors.get(path.removesuffix(".data"))  # of data that is shared
+        if tensor is None or not tensor.nbytes:
             return Elements("f32", 0, lambda index: data.offset, lambda start, stop: iter(()))
         return replace(_elements_of([tensor]), doubtful=data.parent is not None and not data.parent.is_whole)
     if field.is_list:

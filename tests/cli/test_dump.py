@@ -252,6 +252,8 @@ def test_help_has_an_example():
         ("orders/aug-B-3.ggcp", "optimizer.adam.second_moments[blk.0.attn_q.weight][-3:]"),
         ("twin-lbfgs.v1.ggcp", "optimizer.state.lmy[norm]"),
         ("alice-vocab.gguf", "tokenizer.ggml.tokens[3:6]"),
+        ("strange/shared-data.gguf", "a_tied[2:5]"),
+        ("strange/shared-data.gguf", "a_tied.data[-1:]"),
     ],
 )
 def test_elements_are_the_same_in_every_command_and_in_python(file, path):
