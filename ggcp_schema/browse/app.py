@@ -133,6 +133,11 @@ class Palette(CommandPalette):
             self.dismiss()
             screen.call_later(screen.go_to, event.value)
 
+    def _action_command_list(self, action: str) -> None:
+        """Move among the hits, but not by a page before they are drawn: Textual does not know it then."""
+        with suppress(KeyError):
+            super()._action_command_list(action)
+
     def dismiss(self, result: None = None) -> AwaitComplete:
         """Close the palette, and no screen below it when Enter is pressed twice or hits come one after another."""
         return super().dismiss(result) if self.is_active else AwaitComplete()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from textual.pilot import Pilot
-from textual.widgets import Footer, Input, ProgressBar, Tabs
+from textual.widgets import Footer, Input, OptionList, ProgressBar, Tabs
 
 from ggcp_schema.browse import jobs, plots
 from ggcp_schema.browse.app import BrowseApp, BrowseScreen, KeyWindow, Palette
@@ -841,3 +841,16 @@ def test_of_equal_hits_the_first_tensor_of_the_file_is_offered_first() -> None:
         await browser.until(lambda: "blk.0.attn_q.weight[0, 0]" in browser.text("Values"))
 
     browse(FIXTURES / "lora" / "base.gguf", script=script, size=(120, 40))
+
+
+def test_a_page_of_hits_that_are_not_drawn_yet() -> None:
+    async def script(browser: Browser) -> None:
+        await browser.press("slash")
+        hits = browser.app.screen.query_one(OptionList)
+        hits.clear_options().add_option("a hit")
+        hits.highlighted = 0
+        await browser.app.screen.run_action("command_list('page_down')")
+        await browser.press("escape")
+        assert len(browser.app.screen_stack) == 2
+
+    browse(SMALL, script=script)
