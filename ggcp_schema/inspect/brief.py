@@ -11,7 +11,7 @@ from ggcp_schema.inspect.facts import Summary
 from ggcp_schema.inspect.text import cells, count_text, shorten
 from ggcp_schema.llama.eras import MORE_LOST
 from ggcp_schema.llama.losses import Losses, loss_text
-from ggcp_schema.llama.writers import epsilon_text, join_words, times_text
+from ggcp_schema.llama.writers import epsilon_text, join_words, months_text, times_text
 from ggcp_schema.schema.inference import optimizer_text
 
 LINES, COLUMNS = 10, 80
@@ -40,6 +40,9 @@ def brief_lines(summary: Summary, how: str = "-v examines them") -> list[tuple[s
         if room < 0 and label in last:
             room += _n_rows(last[label], width) - _n_rows(text, width)
             last[label] = text
+    if room < 1 and summary.era is not None and summary.era.writers:
+        dated = f"{first[1]}, of {months_text(summary.era.writers)}"
+        first = first if cells(dated) > width else (first[0], dated)
     lines[1:1], room = more[0][: max(0, room)], room - len(more[0])
     lines = [(label, shorten(text, width)) for label, text in lines[1:]]
     details = more[1][: max(0, room)]

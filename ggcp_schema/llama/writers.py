@@ -152,6 +152,15 @@ def times_text(writers: Iterable[Writer]) -> str:
     return join_words(texts)
 
 
+def months_text(writers: Iterable[Writer]) -> str:
+    """Return from which month to which the writers were current, in words: `June to August 2023`."""
+    periods = _periods(writers)
+    first, last = periods[0][0], periods[-1][1]
+    if first.year != last.year:
+        return f"{first:%B %Y} to {last:%B %Y}"
+    return f"{last:%B %Y}" if first.month == last.month else f"{first:%B} to {last:%B %Y}"
+
+
 def days_of(writers: Iterable[Writer]) -> int:
     """Return the number of days on which at least one of the writers was current."""
     return sum((last - first).days + 1 for first, last in _periods(writers))

@@ -18,7 +18,7 @@ from ggcp_schema.cli.output import to_json
 from ggcp_schema.inspect.facts import facts
 from ggcp_schema.llama.eras import DEFAULT_RMS_EPS, Evidence, conclude
 from ggcp_schema.llama.training import Study, study
-from ggcp_schema.llama.writers import WRITERS, period_text
+from ggcp_schema.llama.writers import WRITERS, months_text, period_text
 from tests.helpers import FIXTURES
 
 FLAGS = json.loads((FIXTURES / "orders/orders.json").read_text())
@@ -293,3 +293,16 @@ def test_times_in_words() -> None:
     assert period_text(day(2023, 7, 2), day(2023, 7, 24)) == "2 to 24 July 2023"
     assert period_text(day(2023, 8, 28), day(2023, 8, 28)) == "28 August 2023"
     assert period_text(day(2023, 9, 28), day(2024, 7, 24)) == "28 September 2023 to 24 July 2024"
+
+
+@pytest.mark.parametrize(
+    ("programs", "text"),
+    [
+        ("branch-raw-june", "June 2023"),
+        ("master-june master-august", "June to August 2023"),
+        ("branch-june gguf-1", "June 2023 to July 2024"),
+    ],
+)
+def test_months_are_told_with_their_years(programs: str, text: str) -> None:
+    keys = programs.split()
+    assert months_text(writer for writer in WRITERS if writer.key in keys) == text
