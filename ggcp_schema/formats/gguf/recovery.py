@@ -349,7 +349,8 @@ def _later_keys(
             continue
         stream.seek(start + match.start())
         keys: list[Container] = []
-        while (at := stream.tell()) < stop and (key := read()) is not None and key["key"]:  # zeros read as none
+        # Zeros read as keys without a name, of which a file may have millions.
+        while (at := stream.tell()) < stop and (key := read()) is not None and key["key"]:
             keys.append(key)
         if stop - padding <= at <= stop and not any(source.read(at, stop - at)):
             return keys
