@@ -113,6 +113,8 @@ class Together(Generic[Key]):
     def finish(self) -> None:
         """Look at the values that were added last."""
         added, self._added = self._added, []
+        if not added:  # as before each chunk of a large tensor
+            return
         bits = np.frombuffer(b"".join(data for _, data in added), "<u4") & SIZE
         if np.count_nonzero(bits) < len(bits) or np.maximum.reduce(bits, initial=0) > HUGE_WEIGHT_BITS:
             for key, data in added:
