@@ -151,12 +151,12 @@ class Struct(Described, construct.Struct):
             if obj is not None:
                 raise FieldError(stream.tell(), "a mapping of fields", repr(obj))
             obj = {}
-        given = {name: value for name, value in obj.items() if str(name)[:1] != "_"}
-        if not given.keys() <= self._subcons.keys():
-            unknown = next(name for name in given if name not in self._subcons)
-            raise FieldError(stream.tell(), f"one of the fields {', '.join(self._subcons)}", repr(unknown))
         scope = new_scope(self, stream, context, building=True)
-        scope.update(given)
+        for name, value in obj.items():
+            if name in self._subcons:
+                scope[name] = value
+            elif str(name)[:1] != "_":
+                raise FieldError(stream.tell(), f"one of the fields {', '.join(self._subcons)}", repr(name))
         built = Container()
         for name, field in self.fields:
             if name and name not in obj and not field.flagbuildnone:
