@@ -17,6 +17,7 @@ from ggcp_schema.schema.inference import optimizer_text
 LINES, COLUMNS = 10, 80
 TYPES = 3  # element types that are named where there are more than one more
 SHOWN = ("run", "train on", PYTORCH, "rescue", "measure", "look")  # the purposes of commands; of each the first one
+WEIGHTS = "weights"  # the label of the line that has the element types too, if there is one
 LONGEST = COLUMNS + COLUMNS // 2  # of a command that is shown
 
 
@@ -28,7 +29,7 @@ def brief_lines(summary: Summary, how: str = "-v examines them") -> list[tuple[s
     lines = [*_facts(summary, how)]
     commands = dict(reversed(summary.advice))
     last = {label: _shown(commands[label]) for label in SHOWN if label in commands}
-    details = [("written", f"by {text}") if label == "written by" else (label, text) for label, text in summary.details]
+    details = [_detail(line, _types(summary)) for line in summary.details]
     more = [*_written(summary)], details
     width = COLUMNS - 1 - max(len(label) for label in dict((*lines, *last.items(), *more[0], *more[1])))
     first = ("file", f"{summary.file}: {summary.short}, {short_size(summary.size)}")
@@ -37,7 +38,7 @@ def brief_lines(summary: Summary, how: str = "-v examines them") -> list[tuple[s
     room = LINES - len(lines) + 1 - sum(_n_rows(text, width) for _, text in (first, state, *last.items()))
     # The 10 lines may have no room for all commands: these are left out, or named only, until they have.
     for label, text in (("measure", ""), (PYTORCH, _by(*commands.get(PYTORCH, "").split()[1:4])), (PYTORCH, "")):
-        if room < 0 and label in last:
+        if room < (len(details) if label == "measure" else 0) and label in last:
             room += _n_rows(last[label], width) - _n_rows(text, width)
             last[label] = text
     if room < 1 and summary.era is not None and summary.era.writers:
@@ -75,12 +76,14 @@ def in_short(summary: Summary) -> list[str]:
     loss = [] if summary.losses is None else [f"loss {loss_text(summary.losses.latest)}"]
     written = f"{summary.format} {summary.layout}" if summary.layout else summary.short
     pairs = [count_text(summary.adapter.n_params, "parameter")] if summary.adapter else []
-    return [*islice(_training(summary), 1), *loss, *pairs, *_model(summary), written, *_doubts(summary)]
+    model = [*_model(summary), *_types(summary)]
+    return [*islice(_training(summary), 1), *loss, *pairs, *model, written, *_doubts(summary)]
 
 
 def _facts(summary: Summary, more: str) -> Iterator[tuple[str, str]]:
     yield "state", state_text(summary, more)
-    model = ", ".join(_model(summary))
+    types = [] if WEIGHTS in dict(summary.details) else _types(summary)
+    model = ", ".join((*_model(summary), *types))
     if model:
         yield "model", model
     training = ", ".join(_training(summary))
@@ -132,11 +135,22 @@ def _model(summary: Summary) -> Iterator[str]:
     n_tokens = summary.n_tokens or hparams.get("n_vocab")
     if n_tokens:
         yield count_text(n_tokens, "token")
-    types = {} if summary.adapter else summary.tensor_types or {}  # an adapter's are those of its pairs
-    if set(types) - {"F32"}:
-        names = sorted(types, key=lambda name: -types[name])
-        kept = names[: TYPES if len(names) > TYPES + 1 else None]
-        yield ", ".join([*kept, *([f"{len(names) - TYPES} more types"] if kept != names else [])])
+
+
+def _types(summary: Summary) -> list[str]:
+    """Return the element types, the most frequent first; none if all are F32. Those of an adapter are of its pairs."""
+    types = {} if summary.adapter else summary.tensor_types or {}
+    names = sorted(types, key=lambda name: -types[name])
+    kept = names[: TYPES if len(names) > TYPES + 1 else None]
+    more = [f"{len(names) - TYPES} more types"] if kept != names else []
+    return [*kept, *more] if set(types) - {"F32"} else []
+
+
+def _detail(line: tuple[str, str], types: Sequence[str]) -> tuple[str, str]:
+    label, text = line
+    if label == WEIGHTS:
+        return label, ", ".join((text, *types))
+    return ("written", f"by {text}") if label == "written by" else line
 
 
 def _training(summary: Summary) -> Iterator[str]:

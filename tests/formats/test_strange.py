@@ -387,11 +387,16 @@ def test_the_file_types_are_those_of_gguf() -> None:
         (
             "bert",
             "gguf-model",
-            ["bert, version 3", "block_count 1", "embedding_length 8", "all F32, 32 bits per weight"],
+            ["bert, version 3", "1 layer of 8", "context_length 512", "all F32, 32 bits per weight"],
         ),
-        ("lora", "gguf-adapter", ["llama, adapter, version 3, 4 keys, 2 tensors"]),
-        ("mmproj-tail", "gguf-mmproj", ["clip, mmproj, version 3, 4 keys, 2 tensors"]),
-        ("v1-alice-vocab", "gguf-vocabulary", ["llama, version 1, 16 keys", "alice-vocab"]),
+        ("lora", "gguf-adapter", ["GGUF adapter", "llama, version 3, 4 keys, 2 tensors"]),
+        ("mmproj-tail", "gguf-mmproj", ["GGUF projector", "clip, version 3, 4 keys, 2 tensors"]),
+        (
+            "type-31-q4_0_4_4",
+            "gguf-model",
+            ["6.118 bits per weight, F32, Q4_0_4_4", "tokenizer llama", "context_length 64"],
+        ),
+        ("v1-alice-vocab", "gguf-vocabulary", ["llama, tokenizer llama, version 1, 16 keys", "alice-vocab"]),
     ],
 )
 def test_info_says_what_any_file_holds(name: str, kind: str, lines: list[str]) -> None:
@@ -400,6 +405,34 @@ def test_info_says_what_any_file_holds(name: str, kind: str, lines: list[str]) -
     text = run_cli("info", path, check=True).stdout
     for line in lines:
         assert line in text
+
+
+def test_models_of_other_architectures_are_refused_by_name(tmp_path: Path) -> None:
+    result = run_cli("export", "--to", "hf", STRANGE / "bert.gguf", tmp_path / "out")
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[0].endswith("general.architecture is 'bert', expected 'llama'")
+    assert "architecture" in result.stderr.splitlines()[1]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("of_keys", "expected"), [(8, []), (2, ["attention.head_count_kv 2"])])
+def test_info_tells_the_heads_of_the_keys_where_they_are_fewer(
+    tmp_path: Path, of_keys: int, expected: list[str]
+) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "x.gguf", "gemma")
+    writer.add_block_count(3)
+    writer.add_embedding_length(64)
+    writer.add_head_count(8)
+    writer.add_head_count_kv(of_keys)
+    writer.add_tokenizer_model("gpt2")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    lines = run_cli("info", tmp_path / "x.gguf", check=True).stdout.splitlines()
+    texts = dict(line.split(maxsplit=1) for line in lines)
+    assert texts["model"] == "3 layers of 64, 8 heads"
+    assert [text for label, text in texts.items() if label == "sizes"] == expected
+    assert texts["contents"] == "gemma, tokenizer gpt2, version 3, 6 keys, 0 tensors"
 
 
 def test_names_of_tensors_hide_no_field_of_a_part(tmp_path: Path) -> None:

@@ -39,18 +39,21 @@ SPLIT_NO, SPLIT_COUNT, SPLIT_TENSORS = "split.no", "split.count", "split.tensors
 
 def contents(gguf: GgufFile) -> tuple[tuple[str, str], ...]:
     """Return what the keys say of the contents, in words, each with a label."""
-    text = Keys(gguf).text
-    architecture, kind, tokenizer = text(names.ARCHITECTURE), text("general.type"), text("tokenizer.ggml.model")
-    words = [architecture or "no architecture" * (gguf.damage is None), kind, *_counts(gguf)]
+    keys = Keys(gguf)
+    architecture, kind, tokenizer = map(keys.text, (names.ARCHITECTURE, "general.type", "tokenizer.ggml.model"))
+    words = [
+        architecture or "no architecture" * (gguf.damage is None),
+        None if gguf.kind == f"gguf-{kind}" else kind,
+        f"tokenizer {tokenizer}" if tokenizer else None,
+        *_counts(gguf),
+    ]
     if names.LORA_ALPHA in gguf.key_values:
         words.append(f"{gguf.tensors.n_elements:,} parameters")
-    lines = {"name": text("general.name"), "contents": ", ".join(filter(None, words))}
-    if architecture != "llama":
-        lines["sizes"] = ", ".join(f"{name} {value}" for name, value in _sizes(gguf, f"{architecture}.") if value)
+    lines = {"name": keys.text("general.name"), "contents": ", ".join(filter(None, words))}
     if gguf.tensors.n_elements:
         bits = f"{8 * gguf.tensors.nbytes / gguf.tensors.n_elements:.4g} bits per weight"
         lines["weights"] = ", ".join(filter(None, (file_type(gguf.value("general.file_type")), bits)))
-    lines["tokenizer"] = tokenizer
+    lines["sizes"] = ", ".join(f"{name} {value}" for name, value in _sizes(gguf, f"{architecture}.") if value)
     return tuple((label, line) for label, line in lines.items() if line)
 
 
@@ -67,8 +70,16 @@ def _counts(gguf: GgufFile) -> Iterator[str]:
 
 
 def _sizes(gguf: GgufFile, prefix: str) -> Iterator[tuple[str, str]]:
-    """Yield the sizes in the keys of the architecture, also of its parts: a projector has `clip.vision.block_count`."""
-    own = [key for key in gguf.key_values if key.startswith(prefix)]
+    """Yield the sizes in the keys of the architecture, also of its parts: a projector has `clip.vision.block_count`.
+
+    The numbers that every summary has of a model are left out, and that of the keys' heads where it is that of all.
+    """
+    n_blocks, width, of_all, of_keys = (prefix + name for name in SIZES[1:])
+    told = (n_blocks, width, of_all) if isinstance(gguf.value(n_blocks), int) else ()
+    left_out = {key for key in told if isinstance(gguf.value(key), int)}
+    if gguf.value(of_keys) == gguf.value(of_all):
+        left_out.add(of_keys)
+    own = [key for key in gguf.key_values if key.startswith(prefix) and key not in left_out]
     for name in SIZES:
         for key in own:
             if key.endswith(f".{name}"):

@@ -108,7 +108,9 @@ def check_whole_model(gguf: GgufFile) -> None:
     """Check that a GGUF file is a whole one of the llama architecture, and not of finetune. Raises `UsageError`."""
     check_not_split(gguf)
     if gguf.value(names.ARCHITECTURE) != "llama":
-        raise Keys(gguf).unexpected(names.ARCHITECTURE, "'llama'")
+        error = Keys(gguf).unexpected(names.ARCHITECTURE, "'llama'")
+        is_other = isinstance(gguf.value(names.ARCHITECTURE), str) and gguf.kind == "gguf-model"
+        raise error.with_hint("Only models of the llama architecture are converted.") if is_other else error
     kind = gguf.value(names.TRAINING_TYPE, names.TRAIN_MODEL)
     if kind != names.TRAIN_MODEL:
         what = f"a checkpoint of llama.cpp's finetune ({names.TRAINING_TYPE} {repr(kind)[:40]})"
