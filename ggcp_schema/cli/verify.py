@@ -53,9 +53,10 @@ def verify(
     Accepts what `convert`, `export` and the trainers of 2023 wrote. Compares keys, types, values, shapes and every byte
     of the tensors; vectors that `convert` reordered or scaled are compared through the same change. Extra keys are
     ignored. Of a folder for transformers every weight and moment is compared, in its order of rows, and the numbers of
-    its configuration. The tokens of a model are compared with --vocab, or with the vocabulary that the input contains.
-    Of a LoRA adapter of 2023 a GGUF adapter is compared, and what `convert` makes of it; with --base also a folder for
-    PEFT and a merged model, with what `export` makes of the two without --scale and --verbatim; but no patched base.
+    its configuration; other files that programs may read are differences. The tokens of a model are compared with
+    --vocab, or with the vocabulary that the input contains. Of a LoRA adapter of 2023 a GGUF adapter is compared, and
+    what `convert` makes of it; with --base also a folder for PEFT and a merged model, with what `export` makes of the
+    two without --scale and --verbatim; but no patched base.
 
     Exit codes: 0 the same, 1 different, 2 it cannot be compared, 4 one of the files is damaged.
 

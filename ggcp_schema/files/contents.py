@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import IO, NamedTuple, Protocol
 
+from ggcp_schema.constructs.errors import counted
 from ggcp_schema.constructs.streams import CHUNK
 from ggcp_schema.errors import UnfitError
-from ggcp_schema.files.compare import data_differences
+from ggcp_schema.files.compare import Difference, data_differences, table_differences
 from ggcp_schema.files.json_keys import json_keys
-from ggcp_schema.files.safetensors import DTYPES, header, read_tensors
+from ggcp_schema.files.safetensors import DTYPES, METADATA, header, read_tensors
 from ggcp_schema.files.source import Ahead, Source
 from ggcp_schema.files.tensor_entries import Progress, TensorEntry
 
@@ -39,8 +41,11 @@ class Content(Protocol):
         `progress` is called with the number of bytes just written, `inspect` with each chunk of a tensor's data.
         """
 
-    def differences(self, place: str, *, data: bool, progress: Progress | None = None) -> Iterator[str]:
-        """Yield how a file differs from this content. Data of tensors is only compared with `data`."""
+    def differences(self, place: str, *, data: bool, progress: Progress | None = None) -> Iterator[Difference]:
+        """Yield how a file differs from this content, in constant memory. Data of tensors is only compared with `data`.
+
+        Raises `MalformedError` for a file of tensors that cannot be read.
+        """
 
 
 @dataclass(frozen=True)
@@ -61,10 +66,10 @@ class Blob:
         if progress:
             progress(len(self.data))
 
-    def differences(self, place: str, *, data: bool, progress: Progress | None = None) -> Iterator[str]:
+    def differences(self, place: str, *, data: bool, progress: Progress | None = None) -> Iterator[Difference]:
         with open(place, "rb") as file:
             if file.read(len(self.data) + 1) != self.data:
-                yield f"it does not contain the {len(self.data)} bytes that were written"
+                yield Difference("file", "", f"is another one than the expected {counted(len(self.data), 'byte')}")
         if data and progress:
             progress(len(self.data))
 
@@ -117,15 +122,15 @@ class Safetensors:
             for tensor in self.tensors:
                 copy.write(tensor, file)
 
-    def differences(self, place: str, *, data: bool, progress: Progress | None = None) -> Iterator[str]:
-        header = self.header()
+    def differences(self, place: str, *, data: bool, progress: Progress | None = None) -> Iterator[Difference]:
         with closing(Source(place)) as source:
-            if source.size != len(header) + self.nbytes:
-                yield f"it has {source.size} bytes, expected {len(header) + self.nbytes}"
-            elif source.read(0, len(header)) != header:
-                yield "the header is another one"
-            elif data:
-                yield from map(str, data_differences(read_tensors(source), self.tensors, progress))
+            tensors, found = read_tensors(source)
+            if not isinstance(found, dict) or not self.metadata.items() <= found.items():
+                yield Difference("file", METADATA, f"is {json.dumps(found):.100}, expected {json.dumps(self.metadata)}")
+            yield from table_differences(tensors, self.tensors)
+            if data:
+                yield from data_differences(tensors, self.tensors, progress)
+            source.check_unchanged()
 
 
 @json_keys("path offset size reason")
@@ -171,14 +176,14 @@ class Patched:
                     progress(len(data))
         self.source.check_unchanged()
 
-    def differences(self, place: str, *, data: bool, progress: Progress | None = None) -> Iterator[str]:
+    def differences(self, place: str, *, data: bool, progress: Progress | None = None) -> Iterator[Difference]:
         with open(place, "rb") as file:
             if os.fstat(file.fileno()).st_size != self.source.size:
-                yield "it has not the size of the file that was copied"
+                yield Difference("file", "", "has not the size of the file that was copied")
             elif data:
                 for chunk in self._chunks():
                     if file.read(len(chunk)) != chunk:
-                        yield "it differs from the file that was copied"
+                        yield Difference("file", "", "differs from the file that was copied")
                         return
                     if progress:
                         progress(len(chunk))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from construct import ConstructError
 
-from ggcp_schema.errors import FileError
+from ggcp_schema.errors import FileError, MalformedError
 from ggcp_schema.files.atomic import atomic_output, check_output
 from ggcp_schema.files.atomic_folder import atomic_folder, check_folder
 from ggcp_schema.files.contents import Content, Inspect
@@ -72,7 +72,10 @@ def placed_parts(
                 source.check_unchanged()
             for name, content in parts.items():
                 found = content.differences(places[name], data=options.verify, progress=options.progress)
-                difference = next(found, None)
+                try:
+                    difference = str(next(found, ""))
+                except MalformedError as error:
+                    difference = f"expected {error.expected}, found {error.found}"
                 if difference:
                     raise FileError(
                         f"{os.path.join(os.fsdecode(output), name) if name else os.fsdecode(output)}: "

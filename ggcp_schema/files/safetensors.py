@@ -14,6 +14,7 @@ from ggcp_schema.files.tensor import Tensor
 DTYPES = {"F32": 4, "F16": 2, "BF16": 2, "F64": 8, "I8": 1, "I16": 2, "I32": 4, "I64": 8}
 """The element types that can be written, with their sizes in bytes."""
 ALIGNMENT = 8  # of the data
+METADATA = "__metadata__"
 
 
 TensorInfo = tuple[str, str, tuple[int, ...]]
@@ -22,7 +23,7 @@ TensorInfo = tuple[str, str, tuple[int, ...]]
 
 def header(tensors: Iterable[TensorInfo], metadata: Mapping[str, str]) -> bytes:
     """Return what precedes the data in the file, in which that of the tensors follows each other in this order."""
-    entries, end = [f'"__metadata__": {json.dumps(dict(metadata))}'], 0
+    entries, end = [f'"{METADATA}": {json.dumps(dict(metadata))}'], 0
     for name, dtype, shape in tensors:
         start, end = end, end + prod(shape) * DTYPES[dtype]
         entry = f'"dtype": "{dtype}", "shape": {list(shape)}, "data_offsets": [{start}, {end}]'
@@ -37,8 +38,10 @@ MAX_DIMS = 64  # as numpy allows
 MAX_QUOTED = 200  # characters that an error repeats
 
 
-def read_tensors(source: Source) -> dict[str, Tensor]:
-    """Return the tensors in a safetensors file by name. Raises `MalformedError`, also for types that are not written.
+def read_tensors(source: Source) -> tuple[dict[str, Tensor], Any]:
+    """Return the tensors in a safetensors file by name, and its metadata: None or, if it is sound, texts by key.
+
+    Raises `MalformedError`, also for types that are not written.
 
     As the safetensors package demands, the data has no holes, no overlaps, and nothing after it.
     Shapes are those of ggml, in which the first number is the fastest-varying.
@@ -49,7 +52,7 @@ def read_tensors(source: Source) -> dict[str, Tensor]:
     start, found = 8 + size, {}
     try:
         entries = json.loads(source.read(8, size).decode("utf-8"))
-        entries.pop("__metadata__", None)
+        metadata = entries.pop(METADATA, None)
         for name, entry in entries.items():
             shape, (first, last) = _numbers(entry["shape"]), _numbers(entry["data_offsets"])
             if last - first != prod(shape) * DTYPES[entry["dtype"]]:
@@ -65,7 +68,7 @@ def read_tensors(source: Source) -> dict[str, Tensor]:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         expected = f"a table of tensors in {', '.join(DTYPES)} that fill the file"
         raise _malformed(source, expected, f"{error!s:.{MAX_QUOTED}}") from error
-    return found
+    return found, metadata
 
 
 def _numbers(values: Any) -> tuple[int, ...]:

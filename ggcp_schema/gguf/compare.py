@@ -1,15 +1,41 @@
-"""Compare the keys of a GGUF file with those it should contain."""
+"""Compare a GGUF file with what it should contain."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from ggcp_schema.constructs import NaN
-from ggcp_schema.files.compare import Difference
+from ggcp_schema.constructs import NaN, counted
+from ggcp_schema.files.compare import Difference, data_differences, table_differences
 from ggcp_schema.files.key_values import ALIGNMENT, KeyValue, quieted
+from ggcp_schema.files.tensor_entries import Progress, TensorEntry
 from ggcp_schema.files.values import LISTS, first_different, same_value
 from ggcp_schema.formats.gguf.file import GgufFile
+
+
+def differences(
+    gguf: GgufFile,
+    keys: Sequence[KeyValue],
+    tensors: Sequence[TensorEntry],
+    *,
+    data: bool = True,
+    progress: Progress | None = None,
+) -> Iterator[Difference]:
+    """Compare the keys, the tensor table, the end, and with `data` every byte of the tensors, in constant memory.
+
+    Keys beyond those expected are not reported: see `extra_keys`.
+    """
+    yield from key_differences(gguf, keys)
+    yield from table_differences(gguf.tensors, tensors)
+    yield from end_differences(gguf)
+    if data:
+        yield from data_differences(gguf.tensors, tensors, progress)
+
+
+def end_differences(gguf: GgufFile) -> Iterator[Difference]:
+    """Report bytes after the end of the file."""
+    if "trailing" in gguf:
+        yield Difference("file", "", f"has {counted(gguf['trailing'].nbytes, 'byte')} after its end")
 
 
 def key_differences(gguf: GgufFile, expected: Iterable[KeyValue]) -> Iterator[Difference]:
@@ -42,12 +68,6 @@ def _difference(found: Any, expected: Any, kind: str) -> str:
 def _shown(value: Any) -> str:
     """Return a value for a message: a NaN with its bits, the beginning of a long text."""
     return f"NaN ({value.bits:#x})" if isinstance(value, NaN) else f"{value!r:.100}"
-
-
-def end_differences(gguf: GgufFile) -> Iterator[Difference]:
-    """Report bytes after the end of the file."""
-    if "trailing" in gguf:
-        yield Difference("file", "", f"has {gguf['trailing'].nbytes} bytes after its end")
 
 
 def extra_keys(gguf: GgufFile, expected: Iterable[KeyValue]) -> list[str]:

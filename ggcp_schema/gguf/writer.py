@@ -7,14 +7,14 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import IO, Any, NamedTuple, cast
 
-from ggcp_schema.constructs import NaN, counted
-from ggcp_schema.errors import MalformedError, UnfitError
-from ggcp_schema.files.compare import data_differences, table_differences
+from ggcp_schema.constructs import NaN
+from ggcp_schema.errors import UnfitError
+from ggcp_schema.files.compare import Difference
 from ggcp_schema.files.contents import Copy, Inspect
 from ggcp_schema.files.key_values import ARCHITECTURE, QUIET, KeyValue
 from ggcp_schema.files.tensor_entries import Progress, TensorEntry
 from ggcp_schema.formats.gguf.file import open_gguf
-from ggcp_schema.gguf.compare import extra_keys, key_differences
+from ggcp_schema.gguf.compare import differences, extra_keys
 
 
 class Gguf(NamedTuple):
@@ -58,22 +58,10 @@ class Gguf(NamedTuple):
         finally:
             writer.close()
 
-    def differences(self, place: str, *, data: bool, progress: Progress | None = None) -> Iterator[str]:
-        """Yield what differs between a GGUF file and this content: keys, tensor table, size.
-
-        With `data`, compare every byte of the tensors too, in constant memory.
-        """
-        try:
-            with open_gguf(place) as gguf:
-                yield from map(str, key_differences(gguf, self.keys))
-                yield from (f"{key} is unexpected" for key in extra_keys(gguf, self.keys))
-                yield from map(str, table_differences(gguf.tensors, self.tensors))
-                if "trailing" in gguf:
-                    yield f"expected the end of the file, found {counted(gguf['trailing'].nbytes, 'more byte')}"
-                if data:
-                    yield from map(str, data_differences(gguf.tensors, self.tensors, progress))
-        except MalformedError as error:
-            yield f"expected {error.expected}, found {error.found}"
+    def differences(self, place: str, *, data: bool, progress: Progress | None = None) -> Iterator[Difference]:
+        with open_gguf(place) as gguf:
+            yield from differences(gguf, self.keys, self.tensors, data=data, progress=progress)
+            yield from (Difference("key", key, "is unexpected") for key in extra_keys(gguf, self.keys))
 
 
 def packable(value: Any) -> Any:

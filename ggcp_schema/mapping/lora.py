@@ -29,7 +29,7 @@ from ggcp_schema.mapping.hf import DTYPES, METADATA, README, element_type, hf_pa
 from ggcp_schema.mapping.merged import merged
 from ggcp_schema.mapping.model import rescued
 from ggcp_schema.mapping.notes import damage_facts
-from ggcp_schema.mapping.peft import PEFT_CONFIG, peft_card, peft_config, peft_tensors
+from ggcp_schema.mapping.peft import PEFT_CONFIG, PEFT_WEIGHTS, peft_card, peft_config, peft_tensors
 from ggcp_schema.mapping.plan import OUTPUT, Command, Plan, Written, write
 
 TARGETS = get_args(Target)
@@ -129,7 +129,7 @@ def _peft(adapter: Adapter, base: Base, base_name: str, card: str, saves_norms: 
     config = json.dumps(peft_config(adapter, base, base_name, norms=saves_norms), indent=2) + "\n"
     return {
         PEFT_CONFIG: Text(config),
-        "adapter_model.safetensors": Safetensors(METADATA, peft_tensors(adapter, base, norms=saves_norms)),
+        PEFT_WEIGHTS: Safetensors(METADATA, peft_tensors(adapter, base, norms=saves_norms)),
         "README.md": Text(card),
     }
 

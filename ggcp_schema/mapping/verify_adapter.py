@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import closing
-from itertools import islice
 from math import prod
 from pathlib import Path
 
 from ggcp_schema.errors import UsageError
-from ggcp_schema.files.compare import Difference, comparable, data_differences, table_differences
-from ggcp_schema.files.contents import Blob, Content
-from ggcp_schema.files.safetensors import read_tensors
-from ggcp_schema.files.source import Source
-from ggcp_schema.files.tensor import Tensor
+from ggcp_schema.files.compare import Difference, comparable
+from ggcp_schema.files.contents import Blob
+from ggcp_schema.files.output import WHOLE
 from ggcp_schema.files.tensor_entries import Progress
 from ggcp_schema.formats import open_file
 from ggcp_schema.formats.file import File
-from ggcp_schema.formats.gguf.file import GgufFile, open_gguf
+from ggcp_schema.formats.gguf.file import GgufFile
 from ggcp_schema.formats.gguf.keys import Keys
-from ggcp_schema.gguf.compare import end_differences, extra_keys, key_differences
+from ggcp_schema.gguf.compare import differences, extra_keys
 from ggcp_schema.gguf.writer import Gguf
 from ggcp_schema.llama import names
 from ggcp_schema.llama.adapter import Adapter
@@ -31,9 +26,16 @@ from ggcp_schema.mapping.export import ModelOptions
 from ggcp_schema.mapping.hf import CARD, CONFIG
 from ggcp_schema.mapping.lora import plan_adapter
 from ggcp_schema.mapping.model import rescued
-from ggcp_schema.mapping.peft import PEFT_CONFIG
+from ggcp_schema.mapping.peft import PEFT, PEFT_CONFIG
 from ggcp_schema.mapping.verify import Compared, Kind, Verification
-from ggcp_schema.mapping.verify_hf import MAX_DIFFERENCES, json_differences, read_json, stated_in
+from ggcp_schema.mapping.verify_hf import (
+    folder_kind,
+    json_part_differences,
+    part_differences,
+    read_json,
+    stated_in,
+    unexpected_files,
+)
 
 KINDS: dict[str, Kind] = {"adapter": "adapter", "peft": "peft", "gguf": "model", "hf": "hf"}
 BASE_NAME = "base_model_name_or_path"  # which is that of a copy with the norms, if one was written
@@ -52,9 +54,7 @@ def verify_adapter(
     kind, content = _made_from(file, gguf)
     keys = [entry for entry in content.keys if entry.key != names.RMS_EPSILON]
     epsilon, tensors = gguf.value(names.RMS_EPSILON), content.tensors
-    found = [*key_differences(gguf, keys), *table_differences(gguf.tensors, tensors)]
-    found += end_differences(gguf)
-    found += data_differences(gguf.tensors, tensors, progress)
+    found = differences(gguf, keys, tensors, progress=progress)
     compared = comparable(gguf.tensors, tensors)
     n_params = sum(tensor.n_elements for name, tensor in gguf.tensors.items() if not names.is_optimizer(name))
     nbytes = sum(entry.nbytes for entry in compared)
@@ -98,11 +98,20 @@ def verify_with_base(
     model = stated._replace(vocab=vocab, partial=partial)
     plan = plan_adapter(file, base, to=to, ignore_norms=without_norms, model=model)
     parts = {name: content for name, content in plan.parts.items() if name != CARD}
-    found = [difference for name in parts for difference in _differences(output, name, parts[name], progress)]
-    n_keys = 0
+    place, n_keys = Path(output), 0
+    found: list[Difference] = []
     for name, content in parts.items():
-        n_keys += len(content.keys) if isinstance(content, Gguf) else 0
-        n_keys += len(json.loads(content.data)) if isinstance(content, Blob) and name.endswith(".json") else 0
+        if isinstance(content, Blob) and name.endswith(".json"):
+            expected = json.loads(content.data)
+            if name == PEFT_CONFIG and isinstance(base_name := read_json(place / name).get(BASE_NAME), str):
+                expected[BASE_NAME] = base_name
+            found += json_part_differences(place, name, expected)
+            n_keys += len(expected)
+        else:
+            found += part_differences(place, name, content, progress)
+            n_keys += len(content.keys) if isinstance(content, Gguf) else 0
+    if WHOLE not in parts:
+        found += unexpected_files(place, parts)
     n_params, nbytes = sum(prod(entry.shape) for entry in plan.tensors), sum(entry.nbytes for entry in plan.tensors)
     epsilon = next((fact.value for fact in plan.facts if fact.label == "epsilon"), None)
     compared = Compared(n_keys, len(plan.tensors), nbytes, n_params)
@@ -112,7 +121,7 @@ def verify_with_base(
 def _stated_by(base: File, output: str) -> tuple[str, bool, ModelOptions]:
     """Return what an output is, whether norms of the adapter are not in it, and what was stated when it was made."""
     if os.path.isdir(output):
-        if os.path.exists(os.path.join(output, PEFT_CONFIG)):
+        if folder_kind(Path(output)) == PEFT:
             return "peft", "modules_to_save" not in read_json(Path(output, PEFT_CONFIG)), ModelOptions()
         length, eps, dtype = stated_in(Path(output, CONFIG), read_json(Path(output, CONFIG)))
         return "hf", False, ModelOptions(context_length=length, rms_eps=eps, dtype=dtype)
@@ -126,36 +135,6 @@ def _stated_by(base: File, output: str) -> tuple[str, bool, ModelOptions]:
         keys = Keys(gguf)
         name = keys.text(names.NAME) or ""
         return "gguf", False, ModelOptions(None, keys.count(names.CONTEXT_LENGTH), keys.real(names.RMS_EPSILON), name)
-
-
-def _differences(output: str, name: str, content: Content, progress: Progress | None) -> Iterator[Difference]:
-    """Yield how a file of an output differs from its content."""
-    place = Path(output, name)
-    if not place.exists():
-        yield Difference("file", name, "is missing")
-    elif isinstance(content, Gguf):
-        with open_gguf(place) as gguf:
-            yield from key_differences(gguf, content.keys)
-            yield from (Difference("key", key, "is unexpected") for key in extra_keys(gguf, content.keys))
-            yield from end_differences(gguf)
-            yield from _of_tensors(gguf.tensors, content, progress)
-    elif not isinstance(content, Blob):
-        with closing(Source(place)) as source:
-            yield from _of_tensors(read_tensors(source), content, progress)
-    elif place.read_bytes() != content.data:
-        if not name.endswith(".json"):
-            yield Difference("file", name, "is another one")
-            return
-        expected, found = json.loads(content.data), read_json(place)
-        if name == PEFT_CONFIG and isinstance(found.get(BASE_NAME), str):
-            expected[BASE_NAME] = found[BASE_NAME]
-        some = islice(json_differences(expected, found), MAX_DIFFERENCES)
-        yield from (Difference("file", f"{name}: {path}", text) for path, text in some)
-
-
-def _of_tensors(found: Mapping[str, Tensor], content: Content, progress: Progress | None) -> Iterator[Difference]:
-    yield from table_differences(found, content.tensors)
-    yield from data_differences(found, content.tensors, progress)
 
 
 def _made_from(file: File, gguf: GgufFile) -> tuple[Kind, Gguf]:

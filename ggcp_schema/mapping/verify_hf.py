@@ -11,10 +11,9 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from ggcp_schema.errors import MalformedError
-from ggcp_schema.files.compare import Difference, comparable, data_differences, table_differences
-from ggcp_schema.files.contents import Safetensors
-from ggcp_schema.files.safetensors import read_tensors
+from ggcp_schema.errors import FileError, MalformedError, UsageError
+from ggcp_schema.files.compare import Difference
+from ggcp_schema.files.contents import Content, Safetensors
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor_entries import Progress
 from ggcp_schema.formats.file import File
@@ -25,19 +24,26 @@ from ggcp_schema.llama.vocabulary import Vocabulary
 from ggcp_schema.mapping.hf import (
     CONFIG,
     DTYPES,
+    GENERATION,
     HF,
     METADATA,
     MOMENTS,
+    TOKENIZER,
+    TOKENIZER_CONFIG,
     TOKENIZER_MODEL,
     WEIGHTS,
     Folder,
     moments_of,
 )
 from ggcp_schema.mapping.model import rescued
+from ggcp_schema.mapping.peft import PEFT, PEFT_CONFIG, PEFT_WEIGHTS
 from ggcp_schema.mapping.verify import COMPARED, NO_TOKENS, Compared, Verification
 from ggcp_schema.mapping.vocabulary import vocabulary_of
 
 MAX_DIFFERENCES = 10  # of a JSON file
+TOKENS = (GENERATION, TOKENIZER, TOKENIZER_CONFIG, TOKENIZER_MODEL)
+READ = (".safetensors", ".json", ".model", ".jinja")
+"""How the names end of files that transformers, PEFT, vLLM or MLX may read beside, or in place of, those written."""
 SPECIAL_IDS = {"bos_token_id", "eos_token_id"}
 
 
@@ -54,15 +60,18 @@ def verify_folder(
     The weights and the moments are compared in the order of rows, and in the type, of the folder. The numbers of the
     configuration and the tokens are compared too; the epsilon, the context length and the type of the weights, which
     can be stated, only have to be possible. `vocab` is the vocabulary to compare with; None takes the file's own, and
-    if it has none, tokens are not compared. README.md is for people, and is not compared; other files are ignored.
+    if it has none, tokens are not compared. README.md is for people, and is not compared; of other files only those
+    are reported that a program which opens the folder may read.
 
     Raises `MalformedError` if a file of the folder is damaged, `FileError` if one cannot be read, and `UsageError` if
     no folder can be made from the file. With `partial`, a damaged file is accepted if the model is whole.
     """
     if file.damage is not None and not partial:
         raise rescued(file, "Use partial=True to compare it.")
-    place, config = Path(folder), read_json(Path(folder, CONFIG))
-    model = file.model()
+    place = Path(folder)
+    if folder_kind(place) != HF:
+        raise UsageError(f"{place} is a folder for PEFT, but {file.path} contains no LoRA adapter", "Pass its adapter.")
+    config, model = read_json(place / CONFIG), file.model()
     vocabulary = vocabulary_of(file, model, vocab)
     if vocabulary is not None:
         checked_types(vocabulary)
@@ -71,12 +80,14 @@ def verify_folder(
     n_values = 0
     for name, value in expected.json():
         if vocabulary is not None or name == CONFIG:
-            skipped = SPECIAL_IDS if vocabulary is None else set()
-            some = _file_differences(place / name, value, skipped)
-            differences += (Difference("file", f"{name}: {path}", text) for path, text in islice(some, MAX_DIFFERENCES))
+            differences += json_part_differences(place, name, value, SPECIAL_IDS if vocabulary is None else ())
             n_values += len(value)
     if vocabulary is not None:
-        differences += _tokenizer_differences(place / TOKENIZER_MODEL, expected)
+        differences += part_differences(place, TOKENIZER_MODEL, expected.tokenizer_model())
+    else:
+        lost = (name for name in TOKENS if not (place / name).exists())
+        differences += (Difference("file", name, "is missing") for name in lost)
+    differences += unexpected_files(place, {CONFIG, WEIGHTS, MOMENTS, *TOKENS})
     moments, fact = moments_of(file, study_of(file)[1])
     contents = {WEIGHTS: expected.weights()} | ({MOMENTS: Safetensors(METADATA, moments)} if moments else {})
     if not moments and (place / MOMENTS).exists():
@@ -84,16 +95,11 @@ def verify_folder(
         differences.append(Difference("file", MOMENTS, why))
     n_tensors = nbytes = 0
     for name, content in contents.items():
-        if not (place / name).exists():
-            differences.append(Difference("file", name, "is missing"))
-            continue
-        with closing(Source(place / name)) as source:
-            tensors = read_tensors(source)
-            compared = comparable(tensors, content.tensors)
-            differences += table_differences(tensors, content.tensors)
-            differences += data_differences(tensors, content.tensors, progress)
-            source.check_unchanged()
-        n_tensors, nbytes = n_tensors + len(compared), nbytes + sum(tensor.nbytes for tensor in compared)
+        found = [*part_differences(place, name, content, progress)]
+        unlike = {item.name for item in found if item.kind == "tensor"}
+        compared = [entry for entry in content.tensors if entry.name not in unlike] if (place / name).exists() else []
+        n_tensors, nbytes = n_tensors + len(compared), nbytes + sum(entry.nbytes for entry in compared)
+        differences += found
     return Verification(
         file.path,
         os.fsdecode(folder),
@@ -107,11 +113,49 @@ def verify_folder(
     )
 
 
-def _file_differences(path: Path, expected: Mapping[str, Any], skipped: Collection[str]) -> Iterator[tuple[str, str]]:
+def folder_kind(folder: Path) -> str:
+    """Return what a folder is, hf or peft. Raises `FileError` without its configuration, `UsageError` for another."""
+    parts = {HF: (CONFIG, WEIGHTS), PEFT: (PEFT_CONFIG, PEFT_WEIGHTS)}
+    lost = {kind: [name for name in names if not (folder / name).exists()] for kind, names in parts.items()}
+    kind = min(lost, key=lambda kind: len(lost[kind]))
+    if len(lost[kind]) == len(parts[kind]):
+        message = f"{folder} is no folder for transformers or PEFT: it has no {CONFIG} or {PEFT_CONFIG}"
+        raise UsageError(message, "Pass a folder that `ggcp-schema export` wrote, or a GGUF file.")
+    if parts[kind][0] in lost[kind]:
+        raise FileError(f"{folder}: {parts[kind][0]} is missing", "Export the folder again.")
+    return kind
+
+
+def unexpected_files(folder: Path, names: Collection[str]) -> Iterator[Difference]:
+    """Report the files of other names that programs may read. What people put there, as a README, does no harm."""
+    for name in sorted(os.listdir(folder)):
+        if name not in names and name.endswith(READ):
+            yield Difference("file", name, "should not be there: programs that open the folder may read it")
+
+
+def part_differences(
+    folder: Path, name: str, content: Content, progress: Progress | None = None
+) -> Iterator[Difference]:
+    """Yield how a file of a folder, or the file `folder` itself if the name is empty, differs from its content."""
+    if not (folder / name).exists():
+        yield Difference("file", name, "is missing")
+        return
+    for item in content.differences(str(folder / name), data=True, progress=progress):
+        is_named = item.kind == "file" and name
+        yield item._replace(name=f"{name}: {item.name}" if item.name else name) if is_named else item
+
+
+def json_part_differences(
+    folder: Path, name: str, expected: Mapping[str, Any], skipped: Collection[str] = ()
+) -> Iterator[Difference]:
     """Compare a JSON file as `json_differences` does. Its values are only read if it is not what was written."""
-    if _content(path) != json_bytes(expected):
+    path = folder / name
+    if not path.exists():
+        yield Difference("file", name, "is missing")
+    elif _content(path) != json_bytes(expected):
         wanted = {key: item for key, item in expected.items() if key not in skipped}
-        yield from json_differences(wanted, read_json(path), skipped)
+        some = islice(json_differences(wanted, read_json(path), skipped), MAX_DIFFERENCES)
+        yield from (Difference("file", f"{name}: {key}", text) for key, text in some)
 
 
 def _content(path: Path) -> bytes:
@@ -168,16 +212,6 @@ def stated_in(path: Path, config: dict[str, Any]) -> tuple[int, float, str]:
     if dtype is None:
         raise _malformed(path, f"a dtype among {', '.join(dtypes)}", repr(config.get("dtype")))
     return length, epsilon, dtype
-
-
-def _tokenizer_differences(path: Path, expected: Folder) -> Iterator[Difference]:
-    """Compare tokenizer.model; the first piece that differs is named by its offset."""
-    found, wanted = _content(path), expected.tokenizer_model().data
-    if found != wanted:
-        first = next(
-            (at for at, pair in enumerate(zip(found, wanted)) if len({*pair}) > 1), min(len(found), len(wanted))
-        )
-        yield Difference("file", path.name, f"is another one of {len(found)} bytes, from byte {first} on")
 
 
 def _malformed(path: Path, expected: str, found: str) -> MalformedError:

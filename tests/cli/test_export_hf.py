@@ -328,6 +328,20 @@ def test_each_change_is_found(tmp_path: Path, out: Path) -> None:
         (found,) = differences(1, *common)
         assert "data: 1 of " in found
         (out / name).write_bytes(data)
+    assert changed("model.safetensors", '"format"', '"fermat"') == [
+        'model.safetensors: __metadata__ is {"fermat": "pt"}, expected {"format": "pt"}'
+    ]
+    for name in ("model-2.safetensors", "adapter_config.json", "chat_template.jinja"):  # which others read, or may
+        shutil.copy(out / "config.json", out / name)
+        assert differences(1, *common) == [f"{name} should not be there: programs that open the folder may read it"]
+        (out / name).unlink()
+    (out / "trained").mkdir()
+    (out / "README.md").write_text("mine")
+    (out / "notes.txt").write_text("mine")
+    (out / "generation_config.json").rename(out / "trained" / "generation_config.json")
+    for args in (common, (ADAM, out)):
+        assert differences(1, *args) == ["generation_config.json is missing"]
+    (out / "trained" / "generation_config.json").rename(out / "generation_config.json")
     (out / MOMENTS).unlink()
     assert differences(1, *common) == [f"{MOMENTS} is missing"]
     export_model(ADAM, tmp_path / "other", to="hf", vocab=VOCAB, context_length=16)

@@ -256,20 +256,32 @@ def test_verify_names_what_differs_in_a_folder_for_peft(tmp_path: Path) -> None:
     export_adapter(ADAPTER, tmp_path / "peft", base=BASE, to="peft", sync=False)
     config.write_text(config.read_text().replace('"r": 4', '"r": 8').replace('"base.gguf"', '"another"'))
     (tmp_path / "peft" / "adapter_model.safetensors").unlink()
+    (tmp_path / "peft" / "tokenizer.json").write_text("{}")
+    (tmp_path / "peft" / "README.md").write_text("mine")
     result = run_cli(*words)
     assert result.returncode == 1
+    assert "tokenizer.json should not be there" in result.stdout
     assert "adapter_config.json: r is 8, expected 4\n" in result.stdout
     assert "adapter_model.safetensors is missing\n" in result.stdout
-    assert "2 differences" in result.stdout
+    assert "3 differences" in result.stdout
     config.write_text(config.read_text().replace('"another"', "null"))
     assert 'base_model_name_or_path is null, expected "base.gguf"\n' in run_cli(*words).stdout
-    for other, said in ((ADAPTER, "is a ggla LoRA adapter"), (tmp_path, "config.json: No such file")):
+    for other, said in (
+        (ADAPTER, "is a ggla LoRA adapter"),
+        (tmp_path, "no config.json or adapter_config.json\n"),
+    ):
         refused = run_cli("verify", ADAPTER, other, "--base", BASE)
         assert_no_traceback(refused)
         assert (refused.returncode, said in refused.stderr) == (2, True)
     assert "With --base MODEL" in run_cli(*words[:3]).stderr
     refused = run_cli("verify", FIXTURES / "v1-adam.ggcp", tmp_path, "--base", BASE)
     assert "--base means nothing here" in refused.stderr
+    other = run_cli("verify", FIXTURES / "v1-adam.ggcp", tmp_path / "peft")
+    assert f"{tmp_path / 'peft'} is a folder for PEFT, but" in other.stderr
+    export_adapter(ADAPTER, tmp_path / "again", base=BASE, to="peft", sync=False)
+    (tmp_path / "again" / "adapter_config.json").unlink()
+    refused = run_cli("verify", ADAPTER, tmp_path / "again", "--base", BASE)
+    assert (refused.returncode, "again: adapter_config.json is missing\n" in refused.stderr) == (2, True)
 
 
 @needs_llama

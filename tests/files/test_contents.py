@@ -53,7 +53,7 @@ def test_a_folder_of_every_kind_of_content(weights: Safetensors, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("place", "message"), [(20, "the header is another one"), (-3, "tensor halves data: 1 of 6 elements differs")]
+    ("place", "message"), [(20, "expected a table of tensors"), (-3, "tensor halves data: 1 of 6 elements differs")]
 )
 def test_a_wrong_byte_is_found(
     place: int, message: str, weights: Safetensors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

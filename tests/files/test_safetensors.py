@@ -70,7 +70,7 @@ def test_any_name_is_read(name: str, tmp_path: Path) -> None:
     header = f'{{"{name}": {ENTRY}}}'.encode()
     path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0\0\x80\x3f")
     with closing(Source(path)) as source:
-        (tensor,) = read_tensors(source).values()
+        (tensor,) = read_tensors(source)[0].values()
         assert tensor.array().tolist() == [1]
     with safe_open(path, framework="np") as file:
         assert [*file.keys()] == [tensor.name]

@@ -234,7 +234,7 @@ def safetensors(data: bytes) -> None:
     path = _given(data)
     with closing(Source(path)) as source:
         try:
-            tensors = read_tensors(source)
+            tensors, _ = read_tensors(source)
         except GgcpError as error:
             if _read_by_others(path):
                 raise AssertionError("refused") from error

@@ -208,7 +208,7 @@ def test_control_without_verify_a_wrong_bit_in_the_data_passes(
     ("damage", "message"),
     [
         (lambda file: file.truncate(os.fstat(file.fileno()).st_size - 64), "before the end of the file"),
-        (lambda file: (file.seek(0, os.SEEK_END), file.write(bytes(32))), "the end of the file"),
+        (lambda file: (file.seek(0, os.SEEK_END), file.write(bytes(32))), "the file has 32 bytes after its end"),
         (rewrite(b"llama.block_count", b"llama.block_c0unt"), "llama.block_count is missing"),
         (rewrite(b"train_model", b"train_medel"), "training.type is 'train_medel', expected 'train_model'"),
         (rewrite(b"blk.0.attn_k.weight", b"blk.0.attn_j.weight"), "tensor blk.0.attn_k.weight is missing"),
