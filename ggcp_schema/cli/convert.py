@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +18,7 @@ from ggcp_schema.files.atomic import ExistsError
 from ggcp_schema.files.output import WriteOptions
 from ggcp_schema.formats import open_file
 from ggcp_schema.formats.existing import ANOTHER
+from ggcp_schema.formats.file import File
 from ggcp_schema.inspect.commands import OUTPUTS, output_name
 from ggcp_schema.inspect.text import count_text
 from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, ORDERS
@@ -26,7 +26,7 @@ from ggcp_schema.mapping.convert import ResumeOptions, plan_resume
 
 SUFFIX = OUTPUTS["resume"]
 
-One = Callable[[Path, Path, str], None]
+One = Callable[[Path, Path, str], bool]
 
 JSON = PlanJson | Unread
 
@@ -93,9 +93,19 @@ def convert(
     """
     stated = ResumeOptions(rms_eps, order, batch, fresh, verbatim, partial)
     options = WriteOptions(strict, force, verify, sync=not no_sync)
+    taken: dict[Path, Path] = {}
 
-    def one(source: Path, output: Path, what: str) -> None:
+    def take(source: Path, output: Path) -> None:
+        if (other := taken.setdefault(output, source)) is not source:
+            both = f"{name_text(other)} and {name_text(source)} would both be written to {name_text(output)}"
+            raise UsageError(both, "Convert them one at a time.")
+
+    def one(source: Path, output: Path, what: str) -> bool:
+        """Convert a file. Return False for one of a folder that has no training, which is left out."""
         with open_file(source, partial=True) as file:
+            if source not in files and not has_training(file):
+                return False
+            take(source, output)
             plan = plan_resume(file, stated)
             is_new = into is not None and not into.exists()  # as in a dry run
             try:
@@ -108,17 +118,17 @@ def convert(
                 write(json_text(plan_as_dict(plan, output, written)) + "\n")
             elif not quiet:
                 echo_outcome(plan, output, written, verified=verify)
+        return True
 
     if into is not None:
         found = files_in(files)
         done = [file for file in found if file.name.endswith(SUFFIX) and file not in files]
         if done and not (quiet or as_json):
             echo(f"left out {count_text(len(done), 'file')} of a name that ends in {SUFFIX}, as outputs have it")
-        others = [file for file in found if file not in (*files, *done) and not has_training(file)]
-        if others and not (quiet or as_json):
-            echo(f"left out {count_text(len(others), 'file')} without a training to convert")
-        found = [file for file in found if file not in (*done, *others)]
-        convert_all(found, into, one, quiet=quiet, as_json=as_json, dry_run=dry_run)
+        outputs = {source: into / output_name(source, SUFFIX) for source in found if source not in done}
+        for source in (source for source in outputs if source in files):
+            take(source, outputs[source])
+        convert_all(outputs, into, one, quiet=quiet, as_json=as_json, dry_run=dry_run)
     elif folders := [file for file in files if file.is_dir()]:
         hint = "For the files in a folder, or to write into one, give --into FOLDER."
         raise UsageError(f"{name_text(folders[0])} is a directory", hint)
@@ -131,50 +141,43 @@ def convert(
         )
 
 
-def has_training(path: Path) -> bool:
+def has_training(file: File) -> bool:
     """Return False for a file of another kind than `convert` takes, which is no error in a folder."""
-    with suppress(GgcpError), open_file(path, partial=True) as file:
-        if file.has_adapter:
-            return file.converted() is not None
-        try:
-            file.training()
-        except UsageError:
-            return False
-    return True
+    try:
+        return file.converted() is not None if file.has_adapter else bool(file.training())
+    except GgcpError as error:
+        return not isinstance(error, UsageError)
 
 
-def convert_all(files: list[Path], folder: Path, one: One, *, quiet: bool, as_json: bool, dry_run: bool) -> None:
+def convert_all(
+    outputs: Mapping[Path, Path], folder: Path, one: One, *, quiet: bool, as_json: bool, dry_run: bool
+) -> None:
     """Convert each file into the folder, go on after an error, and exit with the worst exit code."""
-    outputs = {source: folder / output_name(source, SUFFIX) for source in files}
-    inputs: dict[Path, Path] = {}
-    for source, output in outputs.items():
-        other = inputs.setdefault(output, source)
-        if other is not source:
-            both = f"{name_text(other)} and {name_text(source)} would both be written to {name_text(output)}"
-            raise UsageError(both, "Convert them one at a time.")
     if not dry_run:
         try:
             os.makedirs(folder, exist_ok=True)
         except OSError as error:
             raise FileError(f"{os.fsdecode(folder)}: cannot make a folder: {error.strerror}") from error
-    codes = [
+    found = [
         exit_code(one, source, output, f"Converting {number} of {len(outputs)}", as_json=as_json)
         for number, (source, output) in enumerate(outputs.items(), 1)
     ]
+    codes = [code for code in found if code is not None]
     if not quiet and not as_json:
+        if others := len(found) - len(codes):
+            echo(f"left out {count_text(others, 'file')} without a training to convert")
         verb = "would convert" if dry_run else "converted"
-        echo(f"{verb} {codes.count(0):,} of {count_text(len(outputs), 'file')} into {name_text(folder)}")
+        echo(f"{verb} {codes.count(0):,} of {count_text(len(codes), 'file')} into {name_text(folder)}")
     if any(codes):
         raise typer.Exit(max(codes))
 
 
-def exit_code(one: One, source: Path, output: Path, what: str, *, as_json: bool) -> int:
-    """Convert one of several files; return its exit code, after printing the error if there is one."""
+def exit_code(one: One, source: Path, output: Path, what: str, *, as_json: bool) -> int | None:
+    """Convert one of several files; return its exit code, after printing an error; None if it is left out."""
     try:
-        one(source, output, what)
+        return 0 if one(source, output, what) else None
     except GgcpError as error:
         if as_json:
             write(json_text(unread(source, error)) + "\n")
         echo_error(error)
         return error.exit_code
-    return 0

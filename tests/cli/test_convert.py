@@ -487,6 +487,13 @@ def test_names_of_outputs_in_a_folder(tmp_path: Path) -> None:
     result = run_cli("convert", "a.ggcp", "./a.bin", "--into", "twice", cwd=tmp_path)
     assert_refused(result, 2, "a.ggcp and a.bin would both be written to twice/a.resume.gguf")
     assert not (tmp_path / "twice").exists()
+    (tmp_path / "a.bin").write_bytes(ADAM.read_bytes())
+    result = run_cli("convert", ".", "--into", "out", "--force", cwd=tmp_path)
+    assert (result.returncode, "a.bin and a.ggcp would both be written to out/a.resume.gguf" in result.stderr) == (
+        2,
+        True,
+    )
+    assert result.stdout.endswith("converted 4 of 5 files into out\n")
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ggcp_schema import open_checkpoint
+from ggcp_schema import open_checkpoint, open_file
+from ggcp_schema.cli import convert
 from tests.helpers import FIXTURES, assert_no_traceback, run_cli
 
 NOT_THERE = "No such file or directory"
@@ -226,12 +227,15 @@ def test_opening_a_file_tells_if_it_can_be_read(folder: Path, monkeypatch: pytes
     run_cli("info", folder / "old", check=True)
 
 
-def test_a_folder_stands_for_the_files_in_it(folder: Path) -> None:
+def test_a_folder_stands_for_the_files_in_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run_cli("validate", folder / "old", check=True).stdout.endswith("3 files: 3 valid\n")
     assert len(run_cli("info", folder / "old", "--json", check=True).stdout.splitlines()) == 3
     (folder / "old" / "cut.ggla").write_bytes((folder / "lora" / "adam.ggla").read_bytes()[:-1])
     shutil.copy(FIXTURES / "vocab.ggjt", folder / "old")  # whose output would have the name of that of vocab.gguf
+    opened: list[str] = []
+    monkeypatch.setattr(convert, "open_file", lambda path, **how: opened.append(path.name) or open_file(path, **how))
     said = run_cli("convert", folder / "old", "--into", folder / "new", check=True).stdout
-    assert said.startswith("left out 3 files without a training to convert\n")
+    assert sorted(opened) == ["alice.ggcp", "cut.ggla", "v0-adam.ggcp", "vocab.ggjt", "vocab.gguf"]  # each once
+    assert "left out 3 files without a training to convert\nconverted 2 of 2 files into" in said
     assert sorted(path.name for path in (folder / "new").iterdir()) == ["alice.resume.gguf", "v0-adam.resume.gguf"]
     assert "no file in the folder" in run_cli("info", folder).stderr
