@@ -34,6 +34,7 @@ from ggcp_schema.formats.file import File
 from ggcp_schema.formats.parsing import open_source
 from ggcp_schema.formats.paths import LAST_INDEX, Values, elements_at
 from ggcp_schema.formats.rules import Oddity
+from ggcp_schema.inspect.fields import Fields
 from ggcp_schema.inspect.set_values import elements_from, number_or_text, value_from
 from ggcp_schema.inspect.validate import validate
 
@@ -53,8 +54,8 @@ class Change(NamedTuple):
     """A change that has been understood: the field, and its new value; None if the field, a key, is removed.
 
     A key that is added has no field, but its type, by number and by name. One whose type is changed has both. Of
-    `elements` of a tensor's data, which the field is, the value is an array as they are stored. `name` is that of a
-    key, if its value is set under it.
+    `elements` of a tensor's data, which the field is, the value is an array as they are stored. `name` is what the user
+    called the field, if that is not its path.
     """
 
     field: Field | None
@@ -131,14 +132,13 @@ def _change(file: File, assignment: Assignment) -> Change:
             return _change_of_elements(file, elements, text)
         add = " To add a key, write KEY:TYPE=VALUE, such as x:u32=1 or x:string=text." if file.key_type("u32") else ""
         raise error.with_hint(error.hint + add) from None
+    name = "" if field.path == path else path
     field = field.child("data") or field  # a tensor means its data
     if not field.is_leaf:
         names = ", ".join(child.name for child in field.children()[:8])
         raise UsageError(f"{field.path} is not a single value", f"It consists of {names}." if names else "")
     if field.type == "derived":
         raise UsageError(f"{field.path} follows from other fields, so it cannot be set", field.docs)
-    of_key = file.key_field(path)
-    name = path if of_key is not None and of_key.steps == field.steps else ""
     return Change(field, value_from(file, field, text, name), name=name)
 
 
@@ -179,7 +179,7 @@ def edit(
     container = changed(file, wanted)
     with atomic_output(output, overwrite=force, sync=sync) as place:
         with open(place, "wb", buffering=1 << 20) as stream:
-            _build(file, container, stream)
+            _build(file, container, stream, wanted)
         file.source.check_unchanged()
         return Edited(os.stat(place).st_size, _check_result(file, place, wanted))
 
@@ -191,7 +191,7 @@ def check(file: File, wanted: Sequence[Change]) -> Edited:
     """
     container = changed(file, wanted)
     with NamedTemporaryFile(prefix="ggcp-schema-") as stream:
-        _build(file, container, cast("IO[bytes]", Hollow(cast("IO[bytes]", stream))))
+        _build(file, container, cast("IO[bytes]", Hollow(cast("IO[bytes]", stream))), wanted)
         stream.flush()
         return Edited(stream.tell(), _check_result(file, stream.name, wanted))
 
@@ -232,18 +232,23 @@ def _copy(value: Any) -> Any:
     return ListContainer(value) if isinstance(value, LISTS) else value.copy()
 
 
-def _build(file: File, container: Container, stream: IO[bytes]) -> None:
+def _build(file: File, container: Container, stream: IO[bytes], wanted: Sequence[Change]) -> None:
     try:
         file.format.schema.build_stream(container, stream, recompute=True)
     except FieldError as error:
-        where = format_path(error.steps)
-        raise _refused(f"{where}: expected {error.expected}, found {error.found}") from error
+        why = f": expected {error.expected}, found {error.found}"
+        raise _refused(file, wanted, format_path(error.steps), why) from error
     except ConstructError as error:  # the file has changed since it was parsed
         raise FileError(f"{file.path}: {error}", "Nothing was written.") from error
 
 
-def _refused(why: str) -> UsageError:
-    return UsageError(why, "The format does not allow this value. Nothing was written.")
+def _refused(file: File, wanted: Sequence[Change], path: str, why: str) -> UsageError:
+    """Return the error for a field of the result, which has the name of its key or tensor if the user used names."""
+    is_moved = any(change.key and change.type is None for change in wanted)  # what follows a removed key
+    if not is_moved and any(change.name or change.key for change in wanted):
+        field, added = file.field(path), [change.key for change in wanted if change.field is None]
+        path = Fields(file).label(field) if field and field.steps else added[0] if len(added) == 1 else path
+    return UsageError(f"{path}{why}", "The format does not allow this value. Nothing was written.")
 
 
 def _check_result(file: File, place: str, wanted: Sequence[Change]) -> list[Oddity]:
@@ -258,10 +263,13 @@ def _check_result(file: File, place: str, wanted: Sequence[Change]) -> list[Oddi
             if report.errors or report.damage:
                 built = open_source(source, file.format, partial=False)
         except MalformedError as error:
-            raise _refused(f"{error.path}: expected {error.expected}, found {error.found}") from error
+            why = f": expected {error.expected}, found {error.found}"
+            raise _refused(file, wanted, error.path, why) from error
         for change in wanted:
             if not _is_made(built, change, wanted):
-                raise _refused(f"{change.path} would not have the value {change.value!r:.100} in the result")
+                raise _refused(
+                    file, wanted, change.path, f" would not have the value {change.value!r:.100} in the result"
+                )
     if not (report.errors or report.warnings):
         return []
     with closing(Source(file.path)) as old:
@@ -269,7 +277,7 @@ def _check_result(file: File, place: str, wanted: Sequence[Change]) -> list[Oddi
     known = {(error.expected, error.found) for error in before.errors}
     for problem in report.errors:
         if (problem.expected, problem.found) not in known:
-            raise _refused(f"{problem.path}: {problem.message}")
+            raise _refused(file, wanted, problem.path, f": {problem.message}")
     odd = {warning.message for warning in before.warnings}
     return [warning for warning in report.warnings if warning.message not in odd]
 

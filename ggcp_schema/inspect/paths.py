@@ -84,7 +84,8 @@ def place(file: File, where: str) -> tuple[int, int | None]:
     if all(number(part) is not None for part in target.split("-")):
         raise UsageError(f"{target} is not an offset", "Give OFFSET:LENGTH, the length in bytes.")
     found = file.lookup(target)
-    offset, own = found.offset, found.size
+    tensor = file.tensors.get(target.removesuffix(".data"))  # whose data may be that of another one
+    offset, own = (tensor.offset, tensor.nbytes) if tensor and not found.size else (found.offset, found.size)
     if size is None and not own:
         raise UsageError(f"{target} occupies no bytes in {file.path}")
     if offset >= file.size:

@@ -23,17 +23,18 @@ ELEMENTS = {"F32": "f4", "F16": "f2"}  # numpy's types of tensors whose data can
 def value_from(file: File, field: Field, text: str, name: str = "") -> Any:
     """Return the value of a field that a text means. Raises `UsageError` if it means none, `FileError` for a file.
 
-    `name` is that of a key, of which the field is the value.
+    `name` is what the user called the field, if that is not its path.
     """
+    path = name or field.path
     if isinstance(field.value, Extent):
         if not text.startswith("@"):
-            raise UsageError(f"{field.path} is the data of a tensor", f"Write {field.path}=@FILE.npy.")
-        return _data(file, field, text[1:])
+            raise UsageError(f"{path} is the data of a tensor", f"Write {path}=@FILE.npy.")
+        return _data(file, field, path, text[1:])
     if isinstance(field.value, bytes):
         return _text(text).encode("utf-8", "surrogateescape") if field.type == "char" else _bytes(field, text)
     if isinstance(field.value, str):
         return _text(text)
-    return number_or_text(name or field.path, field.type, text, field.value)
+    return number_or_text(path, field.type, text, field.value)
 
 
 def _text(text: str) -> str:
@@ -97,7 +98,7 @@ def elements_from(file: File, field: Field, elements: Values, text: str) -> Any:
     """
     import numpy as np
 
-    tensor, dtype = _settable(file, field)
+    tensor, dtype = _settable(file, field, elements.path)
     if elements.size != elements.count * dtype.itemsize:
         raise UsageError(f"{elements.path} does not lie in one place", f"Set parts of {tensor.path} one by one.")
     if text.startswith("@"):
@@ -122,26 +123,27 @@ def elements_from(file: File, field: Field, elements: Values, text: str) -> Any:
     return np.broadcast_to(array, elements.count)
 
 
-def _settable(file: File, field: Field) -> tuple[Tensor, Any]:
+def _settable(file: File, field: Field, name: str) -> tuple[Tensor, Any]:
     """Return the tensor whose data a field is, and numpy's type of its elements as they are stored."""
     import numpy as np
 
     tensor = file.tensor_of_data(field)
     if tensor is None or tensor.type not in ELEMENTS or not tensor.n_elements:
-        raise UsageError(f"{field.path} cannot be set: it is not the data of an {' or '.join(ELEMENTS)} tensor")
+        why = f"is not the data of an {' or '.join(ELEMENTS)} tensor" if field.size else "has no data of its own"
+        raise UsageError(f"{name} cannot be set: it {why}")
     return tensor, np.dtype(ELEMENTS[tensor.type]).newbyteorder(">" if tensor.byte_order == BIG else "<")
 
 
-def _data(file: File, field: Field, path: str) -> memoryview:
+def _data(file: File, field: Field, name: str, path: str) -> memoryview:
     """Return the elements in a .npy file as the bytes of the tensor's data, which the field is."""
     import numpy as np
 
     array = _load(path)
-    tensor, stored = _settable(file, field)
+    tensor, stored = _settable(file, field, name)
     expected, shape = stored.newbyteorder("="), tensor.shape[::-1]
     if array.dtype.newbyteorder("=") != expected or array.shape not in (shape, (tensor.n_elements,)):
         wanted = f"{expected} of shape {shape}"
-        raise UsageError(f"{path}: expected {wanted} for {field.path}, found {array.dtype} of shape {array.shape}")
+        raise UsageError(f"{path}: expected {wanted} for {name}, found {array.dtype} of shape {array.shape}")
     return np.ascontiguousarray(array, stored).data.cast("B")
 
 

@@ -73,6 +73,13 @@ def test_long_fields_are_cut_unless_asked_for():
     assert run_cli("hex", ADAM, "tok_embeddings.data", "--full", check=True).stdout.count("\n") == 20_480 // 16
 
 
+def test_the_data_that_a_tensor_shares_with_another():
+    shared = FIXTURES / "strange" / "shared-data.gguf"
+    one, *others = (run_cli("hex", shared, path, check=True).stdout for path in ("a", "a_tied", "a_tied.data"))
+    assert others == [one, one]
+    assert one.startswith("000000a0  00 00 48 bf ")
+
+
 @pytest.mark.parametrize("name", ["v1-adam.ggcp", "vocab.gguf", "alice-vocab.ggjt"])
 def test_json_is_the_whole_file(name):
     path = FIXTURES / name
