@@ -84,10 +84,10 @@ def _summary(path: Path, *, verbose: bool, quiet: bool = False) -> Summary:
 def _one(path: Path, *, verbose: bool, width: int | None) -> int:
     summary = _summary(path, verbose=verbose)
     lines = summary_lines(summary) if verbose else brief_lines(summary)
-    label_width = max(len(label) for label, _ in lines) + 1
+    commands, label_width = dict(summary.advice), max(len(label) for label, _ in lines) + 1
     for label, text in lines:
         # A command is copied as a whole.
-        _print_line(label.ljust(label_width), text, None if text in summary.next else output_width(width))
+        _print_line(label.ljust(label_width), text, None if label in commands else output_width(width))
     if summary.damage is None:
         return int(bool(summary.unsound))
     # If the hint is a command: what to do is among the lines.

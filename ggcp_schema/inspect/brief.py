@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from ggcp_schema.constructs import short_size
-from ggcp_schema.inspect.commands import PYTORCH
+from ggcp_schema.inspect.commands import PYTORCH, with_blanks
 from ggcp_schema.inspect.facts import Summary
-from ggcp_schema.inspect.text import cells, count_text, shorten
+from ggcp_schema.inspect.text import cells, count_text, shorten, shorten_middle
 from ggcp_schema.llama.eras import MORE_LOST
 from ggcp_schema.llama.losses import Losses, loss_text
 from ggcp_schema.llama.writers import epsilon_text, join_words, months_text, times_text
@@ -19,6 +19,7 @@ TYPES = 3  # element types that are named where there are more than one more
 SHOWN = ("run", "train on", PYTORCH, "rescue", "measure", "look")  # the purposes of commands; of each the first one
 WEIGHTS = "weights"  # the label of the line that has the element types too, if there is one
 LONGEST = COLUMNS + COLUMNS // 2  # of a command that is shown
+LEAST = 12  # cells of a name that is shortened
 
 
 def brief_lines(summary: Summary, how: str = "-v examines them") -> list[tuple[str, str]]:
@@ -32,15 +33,25 @@ def brief_lines(summary: Summary, how: str = "-v examines them") -> list[tuple[s
     details = [_detail(line, _types(summary)) for line in summary.details]
     more = [*_written(summary)], details
     width = COLUMNS - 1 - max(len(label) for label in dict((*lines, *last.items(), *more[0], *more[1])))
-    first = ("file", f"{summary.file}: {summary.short}, {short_size(summary.size)}")
     wide = width + width // 2  # in two lines, whose words do not fill the first
+    first = ("file", _heading(summary, wide))
     state = (lines[0][0], shorten(lines[0][1], wide))
     room = LINES - len(lines) + 1 - sum(_n_rows(text, width) for _, text in (first, state, *last.items()))
     # The 10 lines may have no room for all commands: these are left out, or named only, until they have.
-    for label, text in (("measure", ""), (PYTORCH, _by(*commands.get(PYTORCH, "").split()[1:4])), (PYTORCH, "")):
+    in_pytorch = with_blanks(commands.get(PYTORCH, ""), summary.file)
+    for label, text in (("measure", ""), (PYTORCH, in_pytorch), (PYTORCH, "")):
         if room < (len(details) if label == "measure" else 0) and label in last:
             room += _n_rows(last[label], width) - _n_rows(text, width)
             last[label] = text
+    if room < 0:
+        room += _n_rows(first[1], width) - 1
+        first = ("file", _heading(summary, width))
+    for label, text in reversed(last.items()):  # the file is named above, and the first command is the commonest
+        if room < 0:
+            last[label] = with_blanks(text, summary.file)
+            room += _n_rows(text, width) - _n_rows(last[label], width)
+    if room >= _n_rows(in_pytorch, width) and not last.get(PYTORCH, in_pytorch):
+        last[PYTORCH], room = in_pytorch, room - _n_rows(in_pytorch, width)
     if room < 1 and summary.era is not None and summary.era.writers:
         dated = f"{first[1]}, of {months_text(summary.era.writers)}"
         first = first if cells(dated) > width else (first[0], dated)
@@ -55,6 +66,12 @@ def brief_lines(summary: Summary, how: str = "-v examines them") -> list[tuple[s
     return [first, state, *lines, *((label, text) for label, text in last.items() if text)]
 
 
+def _heading(summary: Summary, width: int) -> str:
+    """Return what the file is. A name for which there is no room is shortened in its middle."""
+    what = f": {summary.short}, {short_size(summary.size)}"
+    return shorten_middle(summary.file, max(LEAST, width - cells(what))) + what
+
+
 def _n_rows(text: str, width: int) -> int:
     """Return how many rows of a terminal a text takes that is not wrapped between words."""
     return -(-cells(text) // width)
@@ -63,12 +80,7 @@ def _n_rows(text: str, width: int) -> int:
 def _shown(command: str) -> str:
     """Return a command, or of a very long one of a trainer its name."""
     program, *_ = command.partition(" ")
-    return command if program == "ggcp-schema" or cells(command) <= LONGEST else _by(program)
-
-
-def _by(*words: str) -> str:
-    """Return what stands for a command that has no room, in words that nobody takes for one."""
-    return f"by {' '.join(words)}: -v shows the command"
+    return command if program == "ggcp-schema" or cells(command) <= LONGEST else f"by {program}: -v shows the command"
 
 
 def in_short(summary: Summary) -> list[str]:

@@ -33,6 +33,9 @@ OUTPUTS = {
     "hf": "-hf",
     "adapter": ".adapter.gguf",
     "peft": "-peft",
+    "repaired": ".repaired.ggcp",
+    "tensors": ".safetensors",
+    "patched": ".patched.gguf",
 }
 """What the names of outputs end in, by what is made."""
 PYTORCH = "PyTorch"  # the label of the command that makes something for it
@@ -106,9 +109,17 @@ def _train_on(summary: Summary, path: str) -> Iterator[Line]:
         yield Line("train on", f"ggcp-schema convert {path}{options}")
 
 
+def with_blanks(command: str, path: str) -> str:
+    """Return a command without the path and the names made of it, in place of which the user gives them."""
+    blanks = {shell_word(output_name(path, suffix)): f"OUTPUT{suffix}" for suffix in OUTPUTS.values()}
+    for word, blank in {shell_word(path): "FILE", **blanks}.items():
+        command = f"{command} ".replace(f" {word} ", f" {blank} ").removesuffix(" ")
+    return command
+
+
 def repair_command(path: str) -> str:
     """Return the command that takes back what a file holds twice."""
-    return f"ggcp-schema repair {shell_word(path)} {shell_word(output_name(path, '.repaired.ggcp'))}"
+    return f"ggcp-schema repair {shell_word(path)} {shell_word(output_name(path, OUTPUTS['repaired']))}"
 
 
 def _commands_for_damaged(summary: Summary, condition: Condition) -> Iterator[Line]:
@@ -118,7 +129,7 @@ def _commands_for_damaged(summary: Summary, condition: Condition) -> Iterator[Li
     elif condition.model_is_whole and summary.adapter is not None:
         yield Line("rescue", _export_adapter(summary, " --partial"))
     elif summary.tensor_types:
-        output = shell_word(output_name(summary.file, ".safetensors"))
+        output = shell_word(output_name(summary.file, OUTPUTS["tensors"]))
         yield Line("rescue", f"ggcp-schema extract {path} '*' {output} --partial")
     yield from _train_on(summary, path)
     yield Line("check", f"ggcp-schema validate {path}")
@@ -134,7 +145,7 @@ def _export(summary: Summary, option: str = "") -> str:
 
 
 def _export_adapter(summary: Summary, option: str = "") -> str:
-    patched = shell_word(output_name(summary.file, ".patched.gguf"))
+    patched = shell_word(output_name(summary.file, OUTPUTS["patched"]))
     norms = f" --patched-base {patched}" if summary.adapter is not None and summary.adapter.norms else ""
     return f"ggcp-schema export{option} {shell_word(summary.file)} --base BASE.gguf{norms}"
 

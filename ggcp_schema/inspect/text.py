@@ -160,6 +160,15 @@ def padded(text: str, width: int, *, right: bool = False) -> str:
     return f"{space}{text}" if right else f"{text}{space}"
 
 
+def shorten_middle(text: str, width: int) -> str:
+    """Return the text with `…` in place of its middle, so that it takes at most `width` cells, if these are any."""
+    for kept in range(width if cells(text) > width else 0, 0, -1):
+        short = f"{text[: kept - 1 - kept // 2]}…{text[len(text) - kept // 2 :]}"
+        if cells(short) <= width:
+            return short
+    return text
+
+
 def shorten(text: str, width: int) -> str:
     """Return the text cut at a word, so that it takes at most `width` cells; `…` marks the cut."""
     if cells(text) <= width:
