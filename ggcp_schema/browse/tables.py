@@ -132,8 +132,7 @@ class HealthView(Table):
             yield from ("", f"{count_text(len(found.unsound), 'unsound place')} (Enter: go there)")
             yield from found.unsound
         if found.n_tokens:
-            words = f"{len(found.dead):,} of {count_text(found.n_tokens, 'token')} never trained"
-            yield from ("", f"{words} (v of the row is all zero)")
+            yield from ("", f"{found.never_trained} (v of the row is all zero)")
             yield from found.dead
 
     def chosen(self, row: Health | Unsound | int | str) -> None:

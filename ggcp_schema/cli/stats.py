@@ -128,7 +128,8 @@ def show_health(file: Path, *, as_json: bool, width: int | None) -> None:
             echo(found.text)
             echo(escape(found.moments.evidence))
             if found.dead:
-                echo(f"tokens never trained: {', '.join(ranges(found.dead))}")
+                doubt = f" if the order is {order}" if (order := found.moments.assumed_order) else ""
+                echo(f"tokens never trained{doubt}: {', '.join(ranges(found.dead))}")
         raise_damage(opened.damage)
 
 

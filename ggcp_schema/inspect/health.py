@@ -34,12 +34,13 @@ class Moments:
     """The parts of m and v that belong to each parameter, by the tensor's path in this file; empty if not known.
 
     `evidence` says in words how the order of the parts is known, or why it is not. `embeddings` is the path of the
-    tensor with a row for each token.
+    tensor with a row for each token. `assumed_order` is the order if it is likely, but not proven.
     """
 
     parts: Mapping[str, tuple[Tensor, Tensor]]
     evidence: str
     embeddings: str | None = None
+    assumed_order: str | None = None
 
 
 def find_moments(file: File) -> Moments:
@@ -67,6 +68,7 @@ def find_moments(file: File) -> Moments:
         {path: (both["m"], both["v"]) for path, both in parts.items() if len(both) == 2},
         f"m and v in order {decision.order}, {decision.certainty}: {decision.reason}",
         model[EMBEDDINGS].path if EMBEDDINGS in model else None,
+        None if decision.is_certain else decision.order,
     )
 
 
@@ -92,7 +94,10 @@ class Health:
     largest: float | None = None
 
 
-@json_keys("verdict moments=moments.evidence n_tokens dead_tokens=dead unsound tensors=rows")
+@json_keys(
+    "verdict moments=moments.evidence n_tokens dead_tokens=dead assumed_order=moments.assumed_order "
+    "unsound tensors=rows"
+)
 @dataclass
 class Examination:
     """What is known so far: a row for each of `total` tensors, and the tokens whose embeddings were never trained.
@@ -136,6 +141,12 @@ class Examination:
         return "healthy" if len(self.rows) > self.skipped else "not-measured"
 
     @property
+    def never_trained(self) -> str:
+        """How many tokens were never trained, in words; and in which order of the moments, if it is not proven."""
+        doubt = f" if the order is {self.moments.assumed_order}" if self.moments.assumed_order else ""
+        return f"{len(self.dead):,} of {count_text(self.n_tokens, 'token')} never trained{doubt}"
+
+    @property
     def text(self) -> str:
         """The result in one line."""
         words = [f"{count_text(self.nan, 'NaN', 'NaN')}, {count_text(self.inf, 'infinity', 'infinities')}"]
@@ -144,7 +155,7 @@ class Examination:
                 f"{count_text(len(self.unsound), 'unsound place')}, the first at offset {self.unsound[0].start:,}"
             )
         if self.n_tokens:
-            words.append(f"{len(self.dead):,} of {self.n_tokens:,} tokens never trained")
+            words.append(self.never_trained)
         if self.skipped:
             words.append(f"{self.skipped:,} not measured")
         if self.verdict == "not-measured":

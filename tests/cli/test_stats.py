@@ -10,6 +10,7 @@ import pytest
 
 from ggcp_schema.cli.output import progress
 from ggcp_schema.formats import open_file
+from ggcp_schema.formats.file import File
 from tests.builder import build_checkpoint
 from tests.golden import assert_golden
 from tests.helpers import FIXTURES, TRUNCATED, assert_no_traceback, run_cli, run_pty
@@ -126,6 +127,20 @@ def test_health_is_that_of_the_weights_and_their_moments() -> None:
     told = [part.split("-") for part in line.partition(": ")[2].split(", ")]
     assert [n for part in told for n in range(int(part[0]), int(part[-1]) + 1)] == found["dead_tokens"]
     assert run_cli("stats", FIXTURES / "alice.ggcp", "norm", "--health").returncode == 2
+
+
+def test_tokens_never_trained_in_an_order_that_is_only_likely(monkeypatch: pytest.MonkeyPatch) -> None:
+    alice = FIXTURES / "alice.ggcp"
+    proven = json.loads(run_cli("stats", alice, "--health", "--json", check=True).stdout)
+    with open_file(alice) as file:
+        likely = file.order._replace(certainty="likely")
+    monkeypatch.setattr(File, "order", likely)
+    found = json.loads(run_cli("stats", alice, "--health", "--json", check=True).stdout)
+    assert (proven["assumed_order"], found["assumed_order"]) == (None, "C")
+    assert found["dead_tokens"] == proven["dead_tokens"]
+    text = run_cli("stats", alice, "--health", check=True).stdout
+    assert "263 of 768 tokens never trained if the order is C\nm and v in order C, likely: " in text
+    assert "\ntokens never trained if the order is C: 0, 2-12, " in text
 
 
 def test_nothing_is_healthy_that_was_not_measured(tmp_path: Path) -> None:
