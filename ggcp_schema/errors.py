@@ -11,14 +11,23 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
+APOSTROPHES, QUOTES = "'\u2018\u2019\u201a\u201b", "\u201c\u201d\u201e"
+"""What ends a text between apostrophes, or between quotation marks, in PowerShell."""
+
+
 def shell_word(path: str) -> str:
     """Return a path as a word for a shell, also if it begins with a dash or is not printable."""
     return quoted(f"./{path}" if path.startswith("-") else path)
 
 
 def quoted(text: str) -> str:
-    """Return an argument as a word for a shell, also if it is not printable."""
+    """Return an argument as a word for bash and zsh; for sh, fish and PowerShell too, if they can have it as one word.
+
+    None of these three has a word with bytes that are not printable.
+    """
     if text.isprintable():
+        if {*APOSTROPHES} & {*text} and not {*'"$`\\!', *QUOTES} & {*text}:
+            return f'"{text}"'
         word = shlex.quote(text)
         means_more = word == text and ("," in text or text[0] in "=@")  # in PowerShell, and = in zsh
         return f"'{text}'" if means_more else word

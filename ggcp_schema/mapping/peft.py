@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ggcp_schema.errors import UsageError
+from ggcp_schema.errors import UsageError, shell_word
 from ggcp_schema.files.tensor_entries import TensorEntry
 from ggcp_schema.huggingface.names import module_name
 from ggcp_schema.llama.adapter import Adapter, Base
@@ -118,7 +117,7 @@ def peft_card(adapter: Adapter, base: str, *, is_folder: bool, is_gguf: bool, no
         norms=told[norms],
         load=_quoted("base-hf") if is_made else load,
         needs="torch, transformers and peft" if is_folder or is_made else "torch, transformers, peft and gguf",
-        first=MAKE.format(command=f"ggcp-schema export {shlex.quote(base)} base-hf --to hf") if is_made else "",
+        first=MAKE.format(command=f"ggcp-schema export {shell_word(base)} base-hf --to hf") if is_made else "",
     )
 
 

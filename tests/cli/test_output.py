@@ -26,12 +26,30 @@ def test_no_word_is_lost_or_broken(words: list[str], width: int) -> None:
     assert all(line.startswith("  ") for line in lines[1:])
 
 
-@given(st.lists(st.text("ab '\"$`\\\n\x1b\u202e日-", max_size=30), min_size=1, max_size=9))
-def test_a_shell_reads_a_command(words: list[str]) -> None:
+@given(st.lists(st.text("ab '’“\"$`\\\n\x1b\u202e日-~!*[]{}=,@#%", max_size=30), min_size=1, max_size=9))
+@pytest.mark.parametrize("shell", ["bash", "sh"])
+def test_a_shell_reads_a_command(shell: str, words: list[str]) -> None:
+    """What is not printable only bash and zsh can have as one word."""
+    words = words if shell == "bash" else ["".join(filter(str.isprintable, word)) for word in words]
     text = " ".join(map(quoted, words))
     assert text.isprintable()
-    read = subprocess.run(["bash", "-c", f"printf '%s\\0' {text}"], capture_output=True, check=True).stdout
+    read = subprocess.run([shell, "-c", f"printf '%s\\0' {text}"], capture_output=True, check=True).stdout
     assert read.decode() == "".join(f"{word}\0" for word in words)
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("it's", '"it\'s"'),
+        ("it’s a", '"it’s a"'),
+        ("it's $1", "'it'\"'\"'s $1'"),
+        ("it's!", "'it'\"'\"'s!'"),
+        ("“x”", "'“x”'"),
+    ],
+)
+def test_an_apostrophe_is_for_all_shells_where_it_can_be(text: str, word: str) -> None:
+    """PowerShell ends a word after a quoted part, and takes ’ for an apostrophe."""
+    assert quoted(text) == word
 
 
 def test_a_command_in_a_message_can_be_copied() -> None:
