@@ -27,15 +27,20 @@ def _known(folder: Path) -> list[Path]:
         raise FileError(f"{os.fsdecode(folder)}: {error.strerror}") from error
     found = [file for file in files if _is_known(file)]
     if not found:
-        name, names = os.fsdecode(folder), {file.name for file in files}
-        hint = "Give the files; folders in it are not looked into."
-        if "config.json" in names:
-            hint = f"It is a model for transformers: `ggcp-schema verify CHECKPOINT {shell_word(name)}` compares it."
-        elif "adapter_config.json" in names:
-            command = f"ggcp-schema verify ADAPTER {shell_word(name)} --base BASE.gguf"
-            hint = f"It is an adapter for PEFT: `{command}` compares it."
+        name = os.fsdecode(folder)
+        hint = folder_hint(name) or "Give the files; folders in it are not looked into."
         raise UsageError(f"no file in the folder {name} is of a known format", hint)
     return found
+
+
+def folder_hint(name: str) -> str:
+    """Return what compares a folder for transformers or PEFT; empty for any other folder."""
+    if os.path.exists(os.path.join(name, "config.json")):
+        return f"It is a model for transformers: `ggcp-schema verify CHECKPOINT {shell_word(name)}` compares it."
+    if os.path.exists(os.path.join(name, "adapter_config.json")):
+        command = f"ggcp-schema verify ADAPTER {shell_word(name)} --base BASE.gguf"
+        return f"It is an adapter for PEFT: `{command}` compares it."
+    return ""
 
 
 def _is_known(path: Path) -> bool:

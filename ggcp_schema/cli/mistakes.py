@@ -9,10 +9,12 @@ from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
+from ggcp_schema.cli.files import folder_hint
 from ggcp_schema.errors import FileError, GgcpError, UsageError, quoted, shell_word
+from ggcp_schema.files.opening import GIVE_A_FILE
 
 PYTORCH = {".safetensors", ".pt", ".pth"}
-ONE_FILE = {"get", "hex", "dump", "extract", "stats", "edit", "convert", "export", "repair"}
+ONE_FILE = {"get", "hex", "dump", "extract", "stats", "tensors", "edit", "convert", "export", "repair"}
 """The commands that begin with the one file that they read."""
 MISPLACED = re.compile("^Missing option --(vocab|base)| is a vocabulary$|unexpected extra argument")
 """What `export` says if the file of one of its options is typed as an argument."""
@@ -21,11 +23,14 @@ BATCH_NEEDED = "Give the number of samples that was the trainer's --batch; it de
 
 def put_right(error: GgcpError) -> GgcpError:
     """Return the error with the hint that this command line needs."""
-    if hint := _missing(error.message) or _typed_as_argument(error.message):
+    message = error.message
+    if hint := _missing(message) or _typed_as_argument(message) or _exchanged(message):
         return error.with_hint(hint)
+    if error.hint == GIVE_A_FILE:
+        return error.with_hint(folder_hint(message.removesuffix(" is a directory")) or GIVE_A_FILE)
     if isinstance(error, FileError) and isinstance(error.__cause__, FileNotFoundError) and not error.hint:
         command, first, second, *others = [*sys.argv[1:], "", "", ""]
-        is_input = error.message.startswith(f"{first}: ") and "--into" not in others
+        is_input = message.startswith(f"{first}: ") and "--into" not in others
         if command in ONE_FILE and is_input and os.path.isfile(second):
             return error.with_hint(f"The file comes first: {_line([command, second, first, *others])}")
     return error
@@ -72,6 +77,19 @@ def _typed_as_argument(message: str) -> str:
             others.insert(words.index(arguments[0]), source)
             return f"Run: {_line([*others, option, given])}"
     return ""
+
+
+def _exchanged(message: str) -> str:
+    """Return the line that is meant if an adapter and its base were exchanged, else nothing."""
+    words = [*sys.argv[1:]]
+    if not message.startswith("--base means nothing here") or "--base" not in words[:-1]:
+        return ""
+    at = words.index("--base") + 1
+    first = next((place for place, word in enumerate(words) if place != at and os.path.isfile(word)), at)
+    if _option_for(words[at], words[first]) != "--base":
+        return ""
+    words[at], words[first] = words[first], words[at]
+    return f"Run: {_line(words)}"
 
 
 def _option_for(path: str, other: str) -> str:

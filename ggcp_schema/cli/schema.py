@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from importlib import import_module
 from itertools import groupby
 from typing import Annotated, Literal
@@ -63,7 +64,9 @@ def schema(
     chosen = formats.get(name.lower())
     if chosen is None:
         near = difflib.get_close_matches(name.lower(), formats, n=1)
-        hint = f"Did you mean {near[0]}? " if near else ""
+        hint = (
+            f"Did you mean {near[0]}? " if near else "For a file: `ggcp-schema dump`. " if os.path.isfile(name) else ""
+        )
         raise UsageError(f"there is no format {name!r}", f"{hint}The formats are {', '.join(formats)}.")
     if as_json or format == "json":
         print_json(reference(chosen))

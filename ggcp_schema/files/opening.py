@@ -9,6 +9,7 @@ from typing import IO
 
 from ggcp_schema.errors import FileError
 
+GIVE_A_FILE = "Give a file."
 SUGGESTIONS = 3
 MOST_NAMES = 10_000  # of a folder, that are compared with the name of a missing file
 
@@ -30,7 +31,7 @@ def open_regular(path: str | os.PathLike[str], buffering: int = 4096) -> IO[byte
             kind = "is a directory" if stat.S_ISDIR(mode) else "is not a regular file"
             raise FileError(
                 f"{name} {kind}",
-                "Give a file." if stat.S_ISDIR(mode) else "Random access is required: pass a regular file, not a pipe.",
+                GIVE_A_FILE if stat.S_ISDIR(mode) else "Random access is required: pass a regular file, not a pipe.",
             )
         return open(name, "rb", buffering=buffering)
     except FileError:

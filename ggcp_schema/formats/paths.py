@@ -338,16 +338,17 @@ def unknown_path(file: File, path: str) -> GgcpError:
     part = parse_part_path(f"{STATE}{path}")
     if part is not None and part.field in file.state_tensors and part.parameter in file.model_tensors:
         return PathError(message, f"Did you mean {part}?")
-    cell = re.sub(r"\]\[(-?\d+)\]$", r",\1]", path)
-    if cell != path and _exists(file, cell):
-        return PathError(message, f"Did you mean {cell}?")
+    cell, part_of = re.sub(r"\]\[(-?\d+)\]$", r",\1]", path), re.sub(rf"^({STATE}\w+)\.(.+)$", r"\1[\2]", path)
+    for other in {cell, part_of} - {path}:
+        if _exists(file, other):
+            return PathError(message, f"Did you mean {other}?")
     stem, index = path, ""
     if (match := LAST_INDEX.fullmatch(path)) and file.field(match["stem"]) is None:
         stem, index = match["stem"], f"[{match['index']}]"
     if (hint := _out_of_range(file, stem)) or (near := suggestions(file, stem)):
         names = [] if hint else _with_indices(file, near, stem)
         meant = [f"{name}{index}" if _exists(file, f"{name}{index}") else name for name in names]
-        return PathError(message, hint or f"Did you mean {', '.join(meant)}?")
+        return PathError(message, hint or f"Did you mean {', '.join(dict.fromkeys(meant))}?")
     return PathError(message, f"Run `ggcp-schema dump {shell_word(file.path)}` to list all fields.")
 
 

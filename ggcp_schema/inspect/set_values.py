@@ -28,7 +28,7 @@ def value_from(file: File, field: Field, text: str, name: str = "") -> Any:
     path = name or field.path
     if isinstance(field.value, Extent):
         if not text.startswith("@"):
-            raise UsageError(f"{path} is the data of a tensor", f"Write {path}=@FILE.npy.")
+            raise UsageError(f"{path} is the data of a tensor", f"Write {path}=@FILE.npy, or {path}[:]=NUMBER.")
         return _data(file, field, path, text[1:])
     if isinstance(field.value, bytes):
         return _text(text).encode("utf-8", "surrogateescape") if field.type == "char" else _bytes(field, text)

@@ -70,7 +70,8 @@ def verify_folder(
         raise rescued(file, "Use partial=True to compare it.")
     place = Path(folder)
     if folder_kind(place) != HF:
-        raise UsageError(f"{place} is a folder for PEFT, but {file.path} contains no LoRA adapter", "Pass its adapter.")
+        hint = "Pass the adapter that it was made from, with --base MODEL."
+        raise UsageError(f"{place} is a folder for PEFT, but {file.path} contains no LoRA adapter", hint)
     config, model = read_json(place / CONFIG), file.model()
     vocabulary = vocabulary_of(file, model, vocab)
     if vocabulary is not None:

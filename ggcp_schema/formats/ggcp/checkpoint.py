@@ -20,7 +20,7 @@ from ggcp_schema.formats.paths import parse_path
 from ggcp_schema.formats.rules import Finding, Rules
 from ggcp_schema.formats.tensor_records import tensor_of, tensor_of_record
 from ggcp_schema.llama.keys import paths_by_key, stated_of
-from ggcp_schema.llama.names import STATE, field_path, is_optimizer, tensor_name
+from ggcp_schema.llama.names import STATE, field_path, is_optimizer, llama_field_path, tensor_name
 from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, Order
 from ggcp_schema.schema.checkpoint import CHECKPOINT
 from ggcp_schema.schema.inference import n_ff_by_formula, optimizer_text
@@ -177,8 +177,8 @@ class Checkpoint(File):
         return default
 
     def alias(self, name: str) -> Steps | None:
-        """Return the path of the tensor with that GGUF name, such as `blk.0.attn_q.weight`, or of the key's field."""
-        path = field_path(name) or paths_by_key(self._optimizer_type).get(name)
+        """Return the path of the tensor with that name, as `blk.0.attn_q.weight`, or of the field of the GGUF key."""
+        path = field_path(name) or llama_field_path(name) or paths_by_key(self._optimizer_type).get(name)
         return None if path is None else parse_path(path)
 
     @cached_property
