@@ -18,6 +18,7 @@ ONE_FILE = {"get", "hex", "dump", "extract", "stats", "tensors", "edit", "conver
 """The commands that begin with the one file that they read."""
 MISPLACED = re.compile("^Missing option --(vocab|base)| is a vocabulary$|unexpected extra argument")
 """What `export` says if the file of one of its options is typed as an argument."""
+NO_OPTION = re.compile(r"No such option: (--[\w-]+)")
 BATCH_NEEDED = "Give the number of samples that was the trainer's --batch; it defaulted to 8."
 
 
@@ -26,6 +27,8 @@ def put_right(error: GgcpError) -> GgcpError:
     message = error.message
     if hint := _missing(message) or _typed_as_argument(message) or _exchanged(message):
         return error.with_hint(hint)
+    if unknown := NO_OPTION.fullmatch(message):
+        return error.with_hint(f"{_of_commands(unknown[1])}{error.hint}")
     if error.hint == GIVE_A_FILE:
         return error.with_hint(folder_hint(message.removesuffix(" is a directory")) or GIVE_A_FILE)
     if isinstance(error, FileError) and isinstance(error.__cause__, FileNotFoundError) and not error.hint:
@@ -34,6 +37,15 @@ def put_right(error: GgcpError) -> GgcpError:
         if command in ONE_FILE and is_input and os.path.isfile(second):
             return error.with_hint(f"The file comes first: {_line([command, second, first, *others])}")
     return error
+
+
+def _of_commands(option: str) -> str:
+    """Return which commands have an option; empty if none has it."""
+    from ggcp_schema.cli.app import app
+
+    commands = {name: app.get_command(None, name) for name in app.list_commands(None)}
+    having = [name for name, command in commands.items() if any(option in each.opts for each in command.params)]
+    return f"It is an option of {', '.join(having)}. " if having else ""
 
 
 def check_name(output: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -11,13 +12,16 @@ import typer
 from ggcp_schema.cli.options import Json, Quiet
 from ggcp_schema.cli.output import echo, paint, print_json, progress, raise_damage
 from ggcp_schema.errors import UsageError
+from ggcp_schema.files.tensor_entries import Progress
 from ggcp_schema.formats import open_file
+from ggcp_schema.formats.file import File
 from ggcp_schema.formats.gguf.file import GgufFile
 from ggcp_schema.inspect.text import count_text, escape
 from ggcp_schema.llama.writers import epsilon_text
 from ggcp_schema.mapping.verify import NO_TOKENS, Verification
 from ggcp_schema.mapping.verify import verify as compare
 from ggcp_schema.mapping.verify_adapter import made_with_base, verify_adapter, verify_with_base
+from ggcp_schema.mapping.verify_hf import verify_folder
 
 JSON = Verification
 MAX_NAMES = 30  # of keys
@@ -64,12 +68,23 @@ def verify(
     """
     if checkpoint.is_dir() and not output.is_dir():
         raise UsageError(f"{checkpoint} is a directory", "The checkpoint comes first.")
-    if base is not None:
-        result = _with_base(checkpoint, base, output, vocab, partial=partial, quiet=quiet)
-    elif output.is_dir():
-        result = _of_folder(checkpoint, output, vocab, partial=partial, quiet=quiet)
-    else:
-        result = _of_gguf(checkpoint, output, vocab, partial=partial, quiet=quiet)
+    with open_file(checkpoint, partial=True) as file, nullcontext() if base is None else open_file(base) as model:
+        if model is not None and not file.has_adapter:
+            raise UsageError(
+                f"--base means nothing here, because {checkpoint} contains no LoRA adapter", "Leave it out."
+            )
+        total = sum(part.stat().st_size for part in (output, *output.glob("*.safetensors")) if part.exists())
+        with progress(total, "Comparing", quiet=quiet) as advance:
+            if model is not None:
+                result = verify_with_base(file, model, os.fsdecode(output), advance, vocab=vocab, partial=partial)
+                model.source.check_unchanged()
+            elif not output.is_dir():
+                result = _with_gguf(file, output, advance, vocab, partial=partial)
+            elif file.has_adapter:
+                raise made_with_base(file, os.fsdecode(output))
+            else:
+                result = verify_folder(file, output, vocab=vocab, partial=partial, progress=advance)
+        file.source.check_unchanged()
     if as_json:
         print_json(result)
     elif not quiet:
@@ -78,50 +93,22 @@ def verify(
         raise typer.Exit(1)
 
 
-def _of_gguf(checkpoint: Path, gguf: Path, vocab: Path | None, *, partial: bool, quiet: bool) -> Verification:
-    with open_file(checkpoint, partial=True) as ckpt, open_file(gguf, partial=True) as file:
-        if not isinstance(file, GgufFile) or file.kind == "gguf-vocabulary":
-            swapped = isinstance(ckpt, GgufFile)
+def _with_gguf(
+    file: File, output: Path, advance: Progress | None, vocab: Path | None, *, partial: bool
+) -> Verification:
+    with open_file(output, partial=True) as gguf:
+        if not isinstance(gguf, GgufFile) or gguf.kind == "gguf-vocabulary":
+            swapped = isinstance(file, GgufFile)
             raise UsageError(
-                f"expected a checkpoint and a GGUF file made from it, found a {ckpt.short} and a {file.short}",
+                f"expected a checkpoint and a GGUF file made from it, found a {file.short} and a {gguf.short}",
                 "The checkpoint comes first." if swapped else "`ggcp-schema diff` compares any two files.",
             )
-        raise_damage(file.damage)
-        total = sum(tensor.nbytes for tensor in file.tensors.values())
-        with progress(total, "Comparing", quiet=quiet) as advance:
-            if ckpt.has_adapter:
-                result = verify_adapter(ckpt, file, advance, partial=partial)
-            else:
-                result = compare(ckpt, file, advance, vocab=vocab, partial=partial)
-        ckpt.source.check_unchanged()
-        file.source.check_unchanged()
-    return result
-
-
-def _of_folder(checkpoint: Path, folder: Path, vocab: Path | None, *, partial: bool, quiet: bool) -> Verification:
-    from ggcp_schema.mapping.verify_hf import verify_folder
-
-    with open_file(checkpoint, partial=True) as file:
+        raise_damage(gguf.damage)
         if file.has_adapter:
-            raise made_with_base(file, os.fsdecode(folder))
-        total = sum(part.stat().st_size for part in folder.glob("*.safetensors"))
-        with progress(total, "Comparing", quiet=quiet) as advance:
-            result = verify_folder(file, folder, vocab=vocab, partial=partial, progress=advance)
-        file.source.check_unchanged()
-    return result
-
-
-def _with_base(
-    adapter: Path, base: Path, output: Path, vocab: Path | None, *, partial: bool, quiet: bool
-) -> Verification:
-    with open_file(adapter, partial=True) as file, open_file(base) as opened:
-        if not file.has_adapter:
-            raise UsageError(f"--base means nothing here, because {adapter} contains no LoRA adapter", "Leave it out.")
-        total = sum(part.stat().st_size for part in (output, *output.glob("*.safetensors")))
-        with progress(total, "Comparing", quiet=quiet) as advance:
-            result = verify_with_base(file, opened, os.fsdecode(output), advance, vocab=vocab, partial=partial)
-        file.source.check_unchanged()
-        opened.source.check_unchanged()
+            result = verify_adapter(file, gguf, advance, partial=partial)
+        else:
+            result = compare(file, gguf, advance, vocab=vocab, partial=partial)
+        gguf.source.check_unchanged()
     return result
 
 

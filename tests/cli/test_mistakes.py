@@ -123,6 +123,14 @@ def folder(tmp_path: Path) -> Path:
         ("get alice.ggcp layer[0]", "Did you mean layers[0], hparams.n_layer?\n"),
         ("get alice.ggcp optimizer.state.m.layers[0].wq", "Did you mean optimizer.state.m[layers[0].wq]?"),
         ("edit alice.ggcp new.ggcp norm=0", "Write norm.data=@FILE.npy, or norm.data[:]=NUMBER."),
+        (
+            "convert alice.ggcp --vocab vocab.gguf",
+            "It is an option of browse, export, verify. `",
+        ),
+        (
+            "convert alice.ggcp --nothing",
+            "No such option: --nothing\n`ggcp-schema convert --help` ",
+        ),
         ("schema alice.ggcp", "For a file: `ggcp-schema dump`."),
         ("diff alice.ggcp hf", "`ggcp-schema verify CHECKPOINT hf` compares it."),
         ("export peft", "`ggcp-schema verify ADAPTER peft --base BASE.gguf` compares it."),

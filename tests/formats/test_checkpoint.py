@@ -38,6 +38,7 @@ def test_the_fields_of_a_genuine_file() -> None:
         assert (ckpt.past, ckpt.lbfgs_m, ckpt.optimizer.type, ckpt.version) == (5, 0, "adam", 0)
         assert ckpt.tensor("optimizer.state.pf").shape == (5,)
         assert ckpt["layers[0].wq"] == ckpt.layers[0].wq == ckpt.tensor("blk.0.attn_q.weight")
+        assert ckpt[ckpt.layers[0].wq.name] == ckpt["layers.0.attention.wq.weight"] == ckpt.layers[0].wq
         assert ckpt.layers[0].wq.shape == (24, 24)
         assert ckpt.tok_embeddings.name == "tok_embeddings.weight"
         assert ckpt["hparams.n_rot"] == ckpt.hparams.n_rot == ckpt.find("hparams.n_rot").value
