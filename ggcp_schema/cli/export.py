@@ -190,4 +190,4 @@ def refuse(options: Mapping[str, Any], reason: str) -> None:
     """Raise `UsageError` if one of the options has a value."""
     for option, value in options.items():
         if value is not None:
-            raise UsageError(f"{option} means nothing here, because {reason}", "Leave it out.")
+            raise UsageError(f"{option} means nothing here, because {reason}", "Leave it out. An adapter comes first.")

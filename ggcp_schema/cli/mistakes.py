@@ -25,7 +25,7 @@ BATCH_NEEDED = "Give the number of samples that was the trainer's --batch; it de
 def put_right(error: GgcpError) -> GgcpError:
     """Return the error with the hint that this command line needs."""
     message = error.message
-    if hint := _missing(message) or _typed_as_argument(message) or _exchanged(message):
+    if hint := _missing(message) or _typed_as_argument(message):
         return error.with_hint(hint)
     if unknown := NO_OPTION.fullmatch(message):
         return error.with_hint(f"{_of_commands(unknown[1])}{error.hint}")
@@ -89,19 +89,6 @@ def _typed_as_argument(message: str) -> str:
             others.insert(words.index(arguments[0]), source)
             return f"Run: {_line([*others, option, given])}"
     return ""
-
-
-def _exchanged(message: str) -> str:
-    """Return the line that is meant if an adapter and its base were exchanged, else nothing."""
-    words = [*sys.argv[1:]]
-    if not message.startswith("--base means nothing here") or "--base" not in words[:-1]:
-        return ""
-    at = words.index("--base") + 1
-    first = next((place for place, word in enumerate(words) if place != at and os.path.isfile(word)), at)
-    if _option_for(words[at], words[first]) != "--base":
-        return ""
-    words[at], words[first] = words[first], words[at]
-    return f"Run: {_line(words)}"
 
 
 def _option_for(path: str, other: str) -> str:

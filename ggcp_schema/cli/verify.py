@@ -70,9 +70,8 @@ def verify(
         raise UsageError(f"{checkpoint} is a directory", "The checkpoint comes first.")
     with open_file(checkpoint, partial=True) as file, nullcontext() if base is None else open_file(base) as model:
         if model is not None and not file.has_adapter:
-            raise UsageError(
-                f"--base means nothing here, because {checkpoint} contains no LoRA adapter", "Leave it out."
-            )
+            why = f"because {checkpoint} contains no LoRA adapter"
+            raise UsageError(f"--base means nothing here, {why}", "Leave it out. An adapter comes first.")
         total = sum(part.stat().st_size for part in (output, *output.glob("*.safetensors")) if part.exists())
         with progress(total, "Comparing", quiet=quiet) as advance:
             if model is not None:

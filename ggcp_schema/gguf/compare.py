@@ -27,15 +27,10 @@ def differences(
     """
     yield from key_differences(gguf, keys)
     yield from table_differences(gguf.tensors, tensors)
-    yield from end_differences(gguf)
-    if data:
-        yield from data_differences(gguf.tensors, tensors, progress)
-
-
-def end_differences(gguf: GgufFile) -> Iterator[Difference]:
-    """Report bytes after the end of the file."""
     if "trailing" in gguf:
         yield Difference("file", "", f"has {counted(gguf['trailing'].nbytes, 'byte')} after its end")
+    if data:
+        yield from data_differences(gguf.tensors, tensors, progress)
 
 
 def key_differences(gguf: GgufFile, expected: Iterable[KeyValue]) -> Iterator[Difference]:

@@ -8,13 +8,13 @@ from math import isfinite
 from typing import Literal, NamedTuple
 
 from ggcp_schema.errors import UsageError
-from ggcp_schema.files.compare import Difference, comparable, data_differences, table_differences
+from ggcp_schema.files.compare import Difference, comparable, data_differences
 from ggcp_schema.files.json_keys import json_keys
 from ggcp_schema.files.key_values import KeyValue
 from ggcp_schema.files.tensor_entries import Progress
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.gguf.file import GgufFile
-from ggcp_schema.gguf.compare import end_differences, extra_keys, key_differences
+from ggcp_schema.gguf.compare import differences, extra_keys
 from ggcp_schema.gguf.writer import Gguf
 from ggcp_schema.llama import names
 from ggcp_schema.llama.model import Model
@@ -138,16 +138,13 @@ def verify(
     epsilon = gguf.key_values.get(names.RMS_EPSILON)
     wrong_epsilon = [*_epsilon_differences(epsilon)]
     found = [
-        *key_differences(gguf, expected),
+        *(item for item in differences(gguf, expected, tensors, progress=progress) if item.name != names.ROPE_FREQS),
         *_rotation_differences(model, gguf),
         *wrong_epsilon,
         *_vocabulary_differences(model, gguf, required=kind == "model"),
-        *(item for item in table_differences(gguf.tensors, tensors) if item.name != names.ROPE_FREQS),
     ]
     if n_params != model.n_params:
         found.append(Difference("file", "", f"has {n_params} parameters, expected {model.n_params}"))
-    found += end_differences(gguf)
-    found += data_differences(gguf.tensors, tensors, progress)
     compared = comparable(gguf.tensors, tensors)
     extra = extra_keys(gguf, expected)
     n_keys = sum(entry.key in gguf.key_values for entry in expected) + (names.ROPE_DIMENSION_COUNT in gguf.key_values)

@@ -134,14 +134,8 @@ def folder(tmp_path: Path) -> Path:
         ("schema alice.ggcp", "For a file: `ggcp-schema dump`."),
         ("diff alice.ggcp hf", "`ggcp-schema verify CHECKPOINT hf` compares it."),
         ("export peft", "`ggcp-schema verify ADAPTER peft --base BASE.gguf` compares it."),
-        (
-            "export ../lora/base.gguf new --base ../lora/adam.ggla",
-            "Run: ggcp-schema export ../lora/adam.ggla new --base ../",
-        ),
-        (
-            "verify ../lora/base.gguf peft --base ../lora/adam.ggla",
-            "verify ../lora/adam.ggla peft --base ../lora/base.gguf",
-        ),
+        ("export ../lora/base.gguf new --base ../lora/adam.ggla", "An adapter comes first."),
+        ("verify ../lora/base.gguf peft --base ../lora/adam.ggla", "An adapter comes first."),
         ("export alice.ggcp new --base ../lora/base.gguf", "Leave it out."),
         ("convert ../lora/adam.ggla", "its base: ggcp-schema export ../lora/adam.ggla --base BASE.gguf\n"),
         ("export v0-adam.ggcp new.gguf nothing.gguf", "Write `ggcp-schema export [OPTIONS] INPUT [OUTPUT]`."),
