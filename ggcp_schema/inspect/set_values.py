@@ -16,6 +16,7 @@ from ggcp_schema.formats.paths import Values
 
 FLOATS = ("f32", "f64")
 WORDS = {"true": "1", "false": "0"}
+AT = "Write @FILE for the text in a file, @@ for a text that begins with @."
 LONGEST_TEXT = 1 << 24  # bytes
 ELEMENTS = {"F32": "f4", "F16": "f2"}  # numpy's types of tensors whose data can be set
 
@@ -42,8 +43,12 @@ def _text(text: str) -> str:
     if text.startswith("@@") or not text.startswith("@"):
         return text.removeprefix("@")
     if text == "@":
-        raise UsageError("@ names no file", "Write @FILE for the text in a file, @@ for a text that begins with @.")
-    with closing(Source(text[1:])) as source:
+        raise UsageError("@ names no file", AT)
+    try:
+        opened = Source(text[1:])
+    except FileError as error:
+        raise error.with_hint(f"{error.hint} {AT}".lstrip()) from error
+    with closing(opened) as source:
         if source.size > LONGEST_TEXT:
             raise UsageError(f"{source.path} has {source.size:,} bytes, more than a text may have")
         return source.read(0, source.size).decode("utf-8", "surrogateescape")

@@ -131,6 +131,7 @@ def folder(tmp_path: Path) -> Path:
             "convert alice.ggcp --nothing",
             "No such option: --nothing\n`ggcp-schema convert --help` ",
         ),
+        ("edit vocab.gguf new.gguf general.author:string=@me", "@@ for a text that begins with @."),
         ("schema alice.ggcp", "For a file: `ggcp-schema dump`."),
         ("diff alice.ggcp hf", "`ggcp-schema verify CHECKPOINT hf` compares it."),
         ("export peft", "`ggcp-schema verify ADAPTER peft --base BASE.gguf` compares it."),
