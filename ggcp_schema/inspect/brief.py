@@ -27,43 +27,38 @@ def brief_lines(summary: Summary, how: str = "-v examines them") -> list[tuple[s
 
     `how` says how the values are examined if they were not.
     """
-    lines = [*_facts(summary, how)]
     commands = dict(reversed(summary.advice))
-    last = {label: _shown(commands[label]) for label in SHOWN if label in commands}
-    details = [_detail(line, _types(summary)) for line in summary.details]
-    more = [*_written(summary)], details
-    width = COLUMNS - 1 - max(len(label) for label in dict((*lines, *last.items(), *more[0], *more[1])))
+    commands = {label: _shown(commands[label]) for label in SHOWN if label in commands}
+    written = dict(_written(summary))
+    details = dict(_detail(line, _types(summary)) for line in summary.details)
+    facts = dict(_facts(summary, how))
+    width = COLUMNS - 1 - max(map(len, ("file", *facts, *written, *details, *commands)))
     wide = width + width // 2  # in two lines, whose words do not fill the first
-    first = ("file", _heading(summary, wide))
-    state = (lines[0][0], shorten(lines[0][1], wide))
-    room = LINES - len(lines) + 1 - sum(_n_rows(text, width) for _, text in (first, state, *last.items()))
-    # The 10 lines may have no room for all commands: these are left out, or named only, until they have.
-    in_pytorch = with_blanks(commands.get(PYTORCH, ""), summary.file)
-    for label, text in (("measure", ""), (PYTORCH, in_pytorch), (PYTORCH, "")):
-        if room < (len(details) if label == "measure" else 0) and label in last:
-            room += _n_rows(last[label], width) - _n_rows(text, width)
-            last[label] = text
-    if room < 0:
-        room += _n_rows(first[1], width) - 1
-        first = ("file", _heading(summary, width))
-    for label, text in reversed(last.items()):  # the file is named above, and the first command is the commonest
-        if room < 0:
-            last[label] = with_blanks(text, summary.file)
-            room += _n_rows(text, width) - _n_rows(last[label], width)
-    if room >= _n_rows(in_pytorch, width) and not last.get(PYTORCH, in_pytorch):
-        last[PYTORCH], room = in_pytorch, room - _n_rows(in_pytorch, width)
-    if room < 1 and summary.era is not None and summary.era.writers:
-        dated = f"{first[1]}, of {months_text(summary.era.writers)}"
-        first = first if cells(dated) > width else (first[0], dated)
-    lines[1:1], room = more[0][: max(0, room)], room - len(more[0])
-    lines = [(label, shorten(text, width)) for label, text in lines[1:]]
-    details = more[1][: max(0, room)]
-    room -= len(details)
-    for label, text in details:
-        is_wide = cells(text) > width and room > 0
-        room -= is_wide
-        lines.append((label, shorten(text, wide if is_wide else width)))
-    return [first, state, *lines, *((label, text) for label, text in last.items() if text)]
+    first = {"file": _heading(summary, wide), "state": shorten(facts.pop("state"), wide)}
+    others = {label: shorten(text, width) for label, text in (written | facts | details).items()}
+    lines = first | others | commands
+
+    def room() -> int:
+        return LINES - sum(_n_rows(text, width) for text in lines.values())
+
+    # What stands for a line, or for nothing, while there is no room for all: the first is missed the least.
+    blanks = {label: with_blanks(text, summary.file) for label, text in commands.items()}
+    in_pytorch = blanks.pop(PYTORCH, "")
+    instead = [("measure", ""), *((label, "") for label in reversed((*written, *details)))]
+    instead += [(PYTORCH, in_pytorch), (PYTORCH, ""), ("file", _heading(summary, width))]
+    instead += reversed(blanks.items())  # the file is named above, and the first command is the commonest
+    for label, text in instead:
+        if room() < 0 and _n_rows(text, width) < _n_rows(lines.get(label, ""), width):
+            lines[label] = text
+    if in_pytorch and not lines[PYTORCH] and _n_rows(in_pytorch, width) <= room():
+        lines[PYTORCH] = in_pytorch
+    if not lines.get("written", "") and summary.era is not None and summary.era.writers:
+        dated = f"{lines['file']}, of {months_text(summary.era.writers)}"
+        lines["file"] = lines["file"] if cells(dated) > width else dated
+    for label, text in details.items():
+        if room() > 0 and lines[label] and cells(text) > width:
+            lines[label] = shorten(text, wide)
+    return [(label, text) for label, text in lines.items() if text]
 
 
 def _heading(summary: Summary, width: int) -> str:
