@@ -17,7 +17,7 @@ from ggcp_schema.formats.file import File
 from ggcp_schema.formats.paths import elements_at
 from ggcp_schema.inspect.text import value_text
 from ggcp_schema.llama import names
-from ggcp_schema.llama.names import STATE
+from ggcp_schema.llama.names import STATE, llama_name
 from ggcp_schema.llama.order import OrderDecision
 from ggcp_schema.llama.parameters import FLAT_FIELDS, Layout, PartPath
 from ggcp_schema.schema.inference import ADAM, LBFGS, optimizer_text
@@ -60,7 +60,8 @@ class Listed(NamedTuple):
     @property
     def names(self) -> list[str]:
         """All names by which the tensor can be selected."""
-        return [name for name in dict.fromkeys((self.name, self.path, self.gguf_name)) if name is not None]
+        names = self.name, self.path, self.gguf_name, llama_name(self.path or "")
+        return [name for name in dict.fromkeys(names) if name is not None]
 
     @property
     def moment(self) -> str | None:

@@ -44,6 +44,8 @@ def test_many_stars_do_not_backtrack():
         ("layers[0].wq", ["layers[0].wq"]),
         ("layers[0].wq.data", ["layers[0].wq"]),
         ("blk.1.attn_q.weight", ["layers[1].wq"]),
+        ("layers.?.attention.wq.weight", ["layers[0].wq", "layers[1].wq"]),
+        ("layers.1.attention.wq.weight", ["layers[1].wq"]),
         ("layers[*].w1", ["layers[0].w1", "layers[1].w1"]),
         ("blk.?.attn_norm.weight", ["layers[0].attention_norm", "layers[1].attention_norm"]),
         ("optimizer", ["optimizer.state.m", "optimizer.state.v", "optimizer.state.pf"]),
