@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from functools import partial
 
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.source import Rows
@@ -40,10 +39,7 @@ def weight_tensors(
                 f"{', '.join(ELEMENT_SIZES)}",
                 "Pass the file that the model was quantized from.",
             )
-        extents = _extents(path, tensor.offset, tensor.nbytes, tensor.shape, heads)
-        as_it_is = tensor.type == dtype and tensor.byte_order == LITTLE
-        transform = None if as_it_is else partial(_converted, tensor.type, tensor.byte_order, dtype, 1)
-        found.append(TensorEntry(name, tensor.shape, FileData(path, tensor.source, extents, transform), dtype))
+        found.append(_entry(name, path, tensor, heads, dtype))
     return found
 
 
@@ -60,16 +56,11 @@ def moment_tensors(
     heads = Heads(n_head, n_head)
     found = []
     for power, (field, prefix) in enumerate(MOMENTS.items(), 1):
-        vector, divisor = state[field], scale**power
-        is_stored_so = divisor == 1 and vector.byte_order == LITTLE
-        transform = None if is_stored_so else partial(_converted, "F32", vector.byte_order, "F32", divisor)
         for path, name in parameter_names(layer_count(tensors)).items():
-            piece = layout.find(path)
+            piece, shape = layout.find(path), tensors[path].shape
             assert piece is not None  # noqa: S101 - the layout is that of these tensors
-            (part,) = piece.of(vector, path, tensors[path].shape, layout.n_params)
-            extents = _extents(path, part.offset, part.nbytes, part.shape, heads)
-            data = FileData(vector.path, vector.source, extents, transform)
-            found.append(TensorEntry(f"{prefix}.{name}", part.shape, data))
+            (part,) = piece.of(state[field], state[field].path, shape, layout.n_params)
+            found.append(_entry(f"{prefix}.{name}", path, part, heads, "F32", scale**power))
     return [*found, TensorEntry("step", (), Computed(lambda: [struct.pack("<f", step)]))]
 
 
@@ -78,14 +69,15 @@ def layer_count(tensors: Mapping[str, Tensor]) -> int:
     return sum(layer_and_name(path)[1] == "wq" for path in tensors)
 
 
-def _extents(path: str, offset: int, nbytes: int, shape: tuple[int, ...], heads: Heads) -> tuple[Rows, ...]:
-    """Return where the elements of a parameter lie, in the order of transformers; `offset` is that of the first."""
-    if not nbytes:
-        return ()
-    n_head = heads.of(path)
-    return (Rows(offset, nbytes),) if n_head is None else halves(offset, nbytes // shape[1], shape[1], n_head)
+def _entry(name: str, path: str, tensor: Tensor, heads: Heads, dtype: str, divisor: int = 1) -> TensorEntry:
+    """Return a parameter, or its part of a vector, as `dtype` in the order of transformers, divided in float32."""
 
+    def converted(chunk: memoryview) -> memoryview:
+        return divided(encode(decode(chunk, tensor.type, tensor.byte_order), dtype), divisor)
 
-def _converted(type: str, byte_order: str, dtype: str, divisor: int, chunk: memoryview) -> memoryview:
-    """Return elements of that type as little-endian `dtype`, divided in float32."""
-    return divided(encode(decode(chunk, type, byte_order), dtype), divisor)
+    is_stored_so = tensor.type == dtype and divisor == 1 and tensor.byte_order == LITTLE
+    extents: tuple[Rows, ...] = (Rows(tensor.offset, tensor.nbytes),) if tensor.nbytes else ()
+    if extents and (n_head := heads.of(path)) is not None:
+        extents = halves(tensor.offset, tensor.nbytes // tensor.shape[1], tensor.shape[1], n_head)
+    data = FileData(tensor.path, tensor.source, extents, None if is_stored_so else converted)
+    return TensorEntry(name, tensor.shape, data, dtype)

@@ -69,6 +69,17 @@ def test_what_is_unsound_is_noted_while_it_is_copied(command: str, page: tuple[P
     assert len(list(tmp_path.iterdir())) == 3 - copied
 
 
+@pytest.mark.parametrize("to", ["gguf", "hf"])
+def test_a_lost_page_of_a_gguf_checkpoint_is_noted_while_it_is_exported(to: str, tmp_path: Path) -> None:
+    path = tmp_path / "resume.gguf"
+    convert(FIXTURES / "v1-adam.ggcp", path, sync=False)
+    with open_file(path) as file, path.open("r+b") as stream:
+        stream.seek(file.tensors["output.weight"].offset)
+        stream.write(bytes(PAGE))
+    written = export_model(path, tmp_path / to, to=to, context_length=16, vocab=FIXTURES / "vocab.gguf", sync=False)
+    assert [finding.path for finding in written.unsound] == ["output"]
+
+
 @pytest.fixture
 def half_of_v(tmp_path: Path) -> Path:
     """A genuine file whose v is zero from the middle on, in places that m tells to be wrong."""
