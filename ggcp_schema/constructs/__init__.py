@@ -3,7 +3,7 @@
 The classes with construct's names are drop-ins for construct's own, with these additions: an error has the field's path
 with list indices, its offset, what was expected and what was found, when parsing and when building; every size is
 checked against the file before anything is read; a `Const` may be an expression; each describes itself in data. Hooks
-(`field * function`) are refused, and `compile()` gains no speed. `Payload`, `LazyArray`, `Chars` and `EitherOrder` are
+(`field * function`) are refused, and `compile()` gains no speed. `Payload`, `LazyArray`, `Chars` and `Variants` are
 new. `Field` is the tree of a parsed file's fields with their places.
 """
 
@@ -13,7 +13,6 @@ from ggcp_schema.constructs.conditions import If, IfThenElse, Switch
 from ggcp_schema.constructs.described import Node, nodes, number_text, reference_of, rule_text
 from ggcp_schema.constructs.errors import (
     DataGoneError,
-    ErrorLog,
     FieldError,
     Steps,
     count_bytes,
@@ -32,7 +31,6 @@ from ggcp_schema.constructs.numbers import (
     Float32l,
     Float64b,
     Float64l,
-    FormatField,
     Int8sl,
     Int8ul,
     Int16sb,
@@ -50,7 +48,7 @@ from ggcp_schema.constructs.numbers import (
     NaN,
     number,
 )
-from ggcp_schema.constructs.records import Array, AtOnce, EitherOrder, GreedyRange, Struct
+from ggcp_schema.constructs.records import Array, AtOnce, GreedyRange, Struct, Variants
 from ggcp_schema.constructs.shown import Record
-from ggcp_schema.constructs.streams import SMALL, position, stream_end
-from ggcp_schema.constructs.tree import Field, kind_of, root_field
+from ggcp_schema.constructs.streams import SMALL, stream_end
+from ggcp_schema.constructs.tree import Field, root_field

@@ -109,28 +109,18 @@ def negative(offset: int, length: int) -> FieldError:
     return FieldError(offset, "a length of at least 0", str(length))
 
 
-class ErrorLog:
-    """Collects the errors of a tolerant parse: `parse_stream(stream, errors=ErrorLog())`.
-
-    After a wrong value the parse goes on, if possible, with the value found. `errors` are in file order and have no
-    paths: the offset identifies the field.
-    """
-
-    def __init__(self) -> None:
-        self.errors: list[FieldError] = []
-
-
 def report(error: FieldError, context: Container, *, found: Any = None) -> Any:
     """Report a wrong value.
 
-    In a normal parse, raise `error`. In a tolerant parse, record it and return the value to continue with, `found`;
-    raise if that is None.
+    In a normal parse, raise `error`. In a tolerant parse, `parse_stream(stream, errors=[])`, add it to that list and
+    return the value to continue with, `found`; raise if that is None. The errors in the list are in file order and have
+    no paths: the offset identifies the field.
     """
-    log: ErrorLog | None = context["_params"].get("errors")
+    log: list[FieldError] | None = context["_params"].get("errors")
     if log is None or found is None:
         try:
             raise error
         finally:
             del error  # its traceback refers to this frame
-    log.errors.append(error)
+    log.append(error)
     return found

@@ -176,29 +176,15 @@ class Struct(Described, construct.Struct):
         return built
 
 
-class EitherOrder(Struct):
-    """A Struct in either byte order: `little` or `big`, which differ only in that, and have a field `byte_order`.
+class Variants(Struct):
+    """A Struct in variants with the same fields, whose types differ. It is made with the fields of one of them.
 
-    `is_big` gets the first `HEAD` bytes.
+    `of` returns the variant that parsed a value, or builds it; `at` that of a record which begins with `HEAD` bytes.
     """
 
     HEAD = 64
-
-    def __init__(self, little: Struct, big: Struct, is_big: Callable[[bytes], bool]) -> None:
-        super().__init__(*little.subcons, root=little.is_root, type_name=little.type_name)
-        self.little, self.big, self.is_big = little, big, is_big
-
-    def reference(self) -> Node:
-        node: Node = _merged(self.little.reference(), self.big.reference())
-        return node
-
-    def of(self, value: Mapping[str, Any]) -> Struct:
-        """Return the Struct that parsed or builds a value."""
-        return self.big if value.get("byte_order") == "big" else self.little
-
-    def at(self, head: bytes) -> Struct:
-        """Return the Struct of what begins with these bytes."""
-        return self.big if self.is_big(head) else self.little
+    of: Callable[[Mapping[str, Any]], Struct]
+    at: Callable[[bytes], Struct]
 
     def _parse(self, stream: IO[bytes], context: Container, path: str, kept: Container | None = None) -> Container:
         if kept is not None:
@@ -209,17 +195,7 @@ class EitherOrder(Struct):
         return self.at(head)._parse(stream, context, path)
 
     def _build(self, obj: Any, stream: IO[bytes], context: Container, path: str) -> Container:
-        struct = self.of(obj) if isinstance(obj, Mapping) else self.little
-        return struct._build(obj, stream, context, path)
-
-
-def _merged(little: Any, big: Any) -> Any:
-    """Return the description of two records that differ only in the byte order, with an expression for it."""
-    if isinstance(little, dict):
-        return {key: _merged(value, big[key]) for key, value in little.items()}
-    if isinstance(little, list):
-        return [_merged(*pair) for pair in zip(little, big, strict=True)]
-    return little if little == big else {"field": "_root.byte_order"}
+        return self.of(obj if isinstance(obj, Mapping) else {})._build(obj, stream, context, path)
 
 
 def _foreign(error: Exception, stream: IO[bytes]) -> FieldError:

@@ -21,7 +21,7 @@ from ggcp_schema.constructs.extents import Extent
 from ggcp_schema.constructs.fields import OneOf, PascalString
 from ggcp_schema.constructs.lazy import LazyList
 from ggcp_schema.constructs.lists import LISTS
-from ggcp_schema.constructs.records import EitherOrder, Struct, new_scope, outermost
+from ggcp_schema.constructs.records import Struct, Variants, new_scope, outermost
 
 BRANCHES = (Container, *LISTS)  # the classes of the values that have fields in them
 
@@ -291,7 +291,7 @@ class Elements(Sequence[Field]):
 
 def root_field(schema: Struct, value: Container, **params: Any) -> Field:
     """Return the root of the fields of a container that `schema` has parsed, completely or up to an error."""
-    if isinstance(schema, EitherOrder):
+    if isinstance(schema, Variants):
         schema = schema.of(value)
     context = outermost({**params, "_root": value})
     return Field(None, None, schema, value, value.get("_offset", 0), context)

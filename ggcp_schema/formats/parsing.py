@@ -8,11 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
-from typing import IO, Any
 
 from construct import Container
 
-from ggcp_schema.constructs import ErrorLog, FieldError, format_path
+from ggcp_schema.constructs import FieldError, format_path
 from ggcp_schema.errors import MalformedError, NotACheckpointError, TruncatedError, shell_word
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import File, Format
@@ -45,7 +44,7 @@ def read_container(source: Source, format: Format, *, partial: bool) -> tuple[Co
     kind = format.file_class or File
     try:
         with source.reading() as stream:
-            container = _parse(format, stream)
+            container = format.schema.parse_stream(stream)
         error = kind.doubt(source, container)
         if error is not None:
             raise error
@@ -148,10 +147,10 @@ def _with_returns(source: Source, format: Format) -> str:
     if not data.count(b"\n") or data.count(b"\n") != data.count(b"\r\n"):
         return ""
     try:
-        is_whole = _parse(format, BytesIO(data.replace(b"\r\n", b"\n"))).get("trailing") is None
+        whole = format.schema.parse_stream(BytesIO(data.replace(b"\r\n", b"\n")))
     except FieldError:
         return ""
-    return RETURNS_ADDED if is_whole else ""
+    return RETURNS_ADDED if whole.get("trailing") is None else ""
 
 
 # Past errors ---------------------------------------------------------------------------------------------
@@ -204,13 +203,14 @@ def parse_past_errors(source: Source, format: Format) -> Parse:
     First continue with the values found, since a record may really have the odd shape that it states. If the records
     can be told from what else is known, and fewer of them are wrong then, they are.
     """
-    log, damage = ErrorLog(), None
+    log: list[FieldError] = []
+    damage = None
     with source.reading() as stream:
         try:
-            container = _parse(format, stream, errors=log)
+            container = format.schema.parse_stream(stream, errors=log)
         except FieldError as ended:
             container, damage = ended.partial, ended.with_traceback(None)  # whose frames hold all values
-    best = _parse_of(source, format, container, log.errors, damage)
+    best = _parse_of(source, format, container, log, damage)
     kind = format.file_class or File
     doubt = None if best.damage or best.errors else kind.doubt(source, container)
     error = best.damage or (best.errors[0] if best.errors else doubt)
@@ -233,8 +233,3 @@ def _parse_of(
 ) -> Parse:
     known = None if damage is None else malformed(damage, source, format)
     return Parse((format.file_class or File)(source, format, container, known), errors, damage)
-
-
-def _parse(format: Format, stream: IO[bytes], **params: Any) -> Container:
-    container: Container = format.schema.parse_stream(stream, **params)
-    return container

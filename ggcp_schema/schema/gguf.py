@@ -13,7 +13,6 @@ from ggcp_schema.constructs import (
     Array,
     Computed,
     Const,
-    EitherOrder,
     Error,
     Flag,
     If,
@@ -24,6 +23,7 @@ from ggcp_schema.constructs import (
     Payload,
     Struct,
     Switch,
+    Variants,
     column,
     each,
     kaitai,
@@ -42,21 +42,8 @@ DEFAULT_ALIGNMENT = 32
 MAX_DIMS = 8  # llama.cpp refuses more than 4
 MAX_NESTING = 4  # arrays in arrays
 
-VALUE_TYPES = {
-    0: "UINT8",
-    1: "INT8",
-    2: "UINT16",
-    3: "INT16",
-    4: "UINT32",
-    5: "INT32",
-    6: "FLOAT32",
-    7: "BOOL",
-    8: "STRING",
-    9: "ARRAY",
-    10: "UINT64",
-    11: "INT64",
-    12: "FLOAT64",
-}
+TYPES = "UINT8 INT8 UINT16 INT16 UINT32 INT32 FLOAT32 BOOL STRING ARRAY UINT64 INT64 FLOAT64"
+VALUE_TYPES = dict(enumerate(TYPES.split()))
 
 
 @kaitai(
@@ -272,42 +259,38 @@ def gguf(order, size="u64", versions=VERSIONS):
     )
 
 
-def is_big_endian(head):
-    """Return True if the low half of the version, the number after the magic, is zero when read as little-endian."""
-    low, high = head[4:6], head[6:8]
-    return low == b"\0\0" and high != b"\0\0"
-
-
-def with_first(later, first):
-    """Return the description of all versions, from that of versions 2 and 3 and that of version 1."""
-    if isinstance(later, list):
-        return [with_first(*pair) for pair in zip(later, first, strict=True)]
-    if not isinstance(later, dict) or not isinstance(first, dict):
-        return later  # the byte order
-    if later.get("kind") != first.get("kind"):
+def described(little, big, first):
+    """Return the description of all pages, from those of versions 2 and 3 and that of version 1."""
+    if isinstance(little, list):
+        return [described(*each) for each in zip(little, big, first, strict=True)]
+    if not isinstance(little, dict):
+        return little if little == big else {"field": "_root.byte_order"}
+    if little.get("kind") != first.get("kind"):
         condition = {"op": "==", "args": [{"field": "_root.version"}, 1]}
-        return {"kind": "if", "condition": condition, "then": first, "else": later}
-    if later.get("one_of", ()) != first.get("one_of", ()):
-        return later | {"one_of": [*first["one_of"], *later["one_of"]]}
-    return {key: with_first(value, first[key]) for key, value in later.items()}
+        return {"kind": "if", "condition": condition, "then": first, "else": described(little, big, little)}
+    if little.get("one_of") != first.get("one_of"):
+        return described(little, big, little) | {"one_of": [*first["one_of"], *little["one_of"]]}
+    return {key: described(value, big[key], first[key]) for key, value in little.items()}
 
 
-class Gguf(EitherOrder):
+class Gguf(Variants):
     """The page of a file in its byte order. Version 1, of 22 to 27 August 2023, has counts of 4 bytes.
 
-    Version 1 in big-endian order never existed.
+    Version 1 in big-endian order never existed. The order is big if the low half of the version, the number after the
+    magic, is zero when it is read as little-endian, and the high half is not.
     """
 
-    FIRST = gguf(LITTLE, "u32", (1,))
+    little, big, first = gguf(LITTLE), gguf(BIG), gguf(LITTLE, "u32", (1,))
 
     def reference(self):
-        return with_first(super().reference(), self.FIRST.reference())
+        return described(self.little.reference(), self.big.reference(), self.first.reference())
 
     def of(self, value):
-        return self.FIRST if value.get("version") == 1 else super().of(value)
+        return self.first if value.get("version") == 1 else self.big if value.get("byte_order") == BIG else self.little
 
     def at(self, head):
-        return self.FIRST if head[4:8] == b"\1\0\0\0" else super().at(head)
+        low, high = head[4:6], head[6:8]
+        return self.first if head[4:8] == b"\1\0\0\0" else self.big if low == b"\0\0" != high else self.little
 
 
-GGUF = Gguf(gguf(LITTLE), gguf(BIG), is_big_endian)
+GGUF = Gguf(*Gguf.little.subcons, root=True, type_name="gguf")

@@ -22,7 +22,6 @@ from ggcp_schema.constructs import (
     Computed,
     Const,
     DataGoneError,
-    ErrorLog,
     Extent,
     FieldError,
     Float32b,
@@ -374,10 +373,10 @@ def test_bytes_after_the_end_are_refused(tail: bytes, found: str) -> None:
 
 def test_a_tolerant_parse_lists_what_it_passes_over() -> None:
     record = Struct("n" / Const(7, Int8ul), "m" / OneOf(Int8ul, (0, 1), critical=False), Terminated)
-    log = ErrorLog()
+    log: list[FieldError] = []
     parsed = record.parse(b"\6\5x", errors=log)
     assert (parsed.n, parsed.m) == (6, 5)
-    assert [(error.offset, error.expected, error.found) for error in log.errors] == [
+    assert [(error.offset, error.expected, error.found) for error in log] == [
         (0, "7", "6"),
         (1, "0 or 1", "5"),
         (2, "the end of the file", "1 more byte"),

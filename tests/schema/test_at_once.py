@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from ggcp_schema.constructs import (
-    ErrorLog,
     Extent,
     FieldError,
     LongList,
@@ -38,12 +37,12 @@ def plain(value: Any) -> Any:
 
 def parsed(schema: Struct, data: bytes) -> Any:
     """Return what a tolerant parse finds: the values, the errors, and the error that ended it."""
-    log, end = ErrorLog(), None
+    log, end = [], None
     try:
         values = schema.parse_stream(io.BytesIO(data), errors=log)
     except FieldError as error:
         values, end = error.partial, (str(error), error.steps, error.missing)
-    return plain(values), end, [(str(error), error.steps) for error in log.errors]
+    return plain(values), end, [(str(error), error.steps) for error in log]
 
 
 def damaged(schema: Struct, data: bytes) -> list[bytes]:

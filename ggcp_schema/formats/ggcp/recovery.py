@@ -6,7 +6,7 @@ from typing import IO, Any, cast
 
 from construct import Container
 
-from ggcp_schema.constructs import ErrorLog, Extent, Field, FieldError, Struct, count_bytes, root_field
+from ggcp_schema.constructs import Extent, Field, FieldError, Struct, count_bytes, root_field
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import Recovered, until
 from ggcp_schema.formats.ggcp.headers import COUNTS, Kind
@@ -125,7 +125,8 @@ def parsed_at(
 
     `error` is that of the parse without them. With `kept`, only the fields after those are read.
     """
-    log, ended = ErrorLog(), None
+    log: list[FieldError] = []
+    ended = None
     params |= {"places": iter(places.records), "errors": log}
     with source.reading() as stream:
         mended = cast(IO[bytes], Mended(stream, values))
@@ -134,7 +135,7 @@ def parsed_at(
         except FieldError as found:
             container, ended = found.partial, found.with_traceback(None)
     root = root_field(schema, container)
-    known = {one.offset: _placed(one, root.at(one.offset)) for one in log.errors}
+    known = {one.offset: _placed(one, root.at(one.offset)) for one in log}
     known |= {one.offset: one for one in filter(None, (_wrong(source, root, at) for at in places.wrong))}
     known |= {one.offset: one for one in (_moved(root, *move) for move in places.moved)}
     errors = [error if offset == error.offset else known[offset] for offset in sorted(known)]
