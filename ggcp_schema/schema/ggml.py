@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import starmap
 from math import prod
 from typing import Any, NamedTuple
 
@@ -15,54 +16,19 @@ class GgmlType(NamedTuple):
     type_size: int
 
 
-GGML_TYPES = {
-    number: GgmlType(*entry)
-    for number, entry in {
-        0: ("F32", 1, 4),
-        1: ("F16", 1, 2),
-        2: ("Q4_0", 32, 18),
-        3: ("Q4_1", 32, 20),
-        4: ("Q4_2", 16, 10),
-        5: ("Q4_3", 16, 12),
-        6: ("Q5_0", 32, 22),
-        7: ("Q5_1", 32, 24),
-        8: ("Q8_0", 32, 34),
-        9: ("Q8_1", 32, 36),
-        10: ("Q2_K", 256, 84),
-        11: ("Q3_K", 256, 110),
-        12: ("Q4_K", 256, 144),
-        13: ("Q5_K", 256, 176),
-        14: ("Q6_K", 256, 210),
-        15: ("Q8_K", 256, 292),
-        16: ("IQ2_XXS", 256, 66),
-        17: ("IQ2_XS", 256, 74),
-        18: ("IQ3_XXS", 256, 98),
-        19: ("IQ1_S", 256, 50),
-        20: ("IQ4_NL", 32, 18),
-        21: ("IQ3_S", 256, 110),
-        22: ("IQ2_S", 256, 82),
-        23: ("IQ4_XS", 256, 136),
-        24: ("I8", 1, 1),
-        25: ("I16", 1, 2),
-        26: ("I32", 1, 4),
-        27: ("I64", 1, 8),
-        28: ("F64", 1, 8),
-        29: ("IQ1_M", 256, 56),
-        30: ("BF16", 1, 2),
-        31: ("Q4_0_4_4", 32, 18),
-        32: ("Q4_0_4_8", 32, 18),
-        33: ("Q4_0_8_8", 32, 18),
-        34: ("TQ1_0", 256, 54),
-        35: ("TQ2_0", 256, 66),
-        36: ("IQ4_NL_4_4", 32, 18),
-        37: ("IQ4_NL_4_8", 32, 18),
-        38: ("IQ4_NL_8_8", 32, 18),
-        39: ("MXFP4", 32, 17),
-        40: ("NVFP4", 64, 36),
-        41: ("Q1_0", 128, 18),
-        42: ("Q2_0", 64, 18),
-    }.items()
-}
+# fmt: off
+GGML_TYPES = dict(enumerate(starmap(GgmlType, (  # the number of the first type stands after each row
+    ("F32", 1, 4), ("F16", 1, 2), ("Q4_0", 32, 18), ("Q4_1", 32, 20), ("Q4_2", 16, 10),  # 0
+    ("Q4_3", 16, 12), ("Q5_0", 32, 22), ("Q5_1", 32, 24), ("Q8_0", 32, 34), ("Q8_1", 32, 36),  # 5
+    ("Q2_K", 256, 84), ("Q3_K", 256, 110), ("Q4_K", 256, 144), ("Q5_K", 256, 176), ("Q6_K", 256, 210),  # 10
+    ("Q8_K", 256, 292), ("IQ2_XXS", 256, 66), ("IQ2_XS", 256, 74), ("IQ3_XXS", 256, 98), ("IQ1_S", 256, 50),  # 15
+    ("IQ4_NL", 32, 18), ("IQ3_S", 256, 110), ("IQ2_S", 256, 82), ("IQ4_XS", 256, 136), ("I8", 1, 1),  # 20
+    ("I16", 1, 2), ("I32", 1, 4), ("I64", 1, 8), ("F64", 1, 8), ("IQ1_M", 256, 56),  # 25
+    ("BF16", 1, 2), ("Q4_0_4_4", 32, 18), ("Q4_0_4_8", 32, 18), ("Q4_0_8_8", 32, 18), ("TQ1_0", 256, 54),  # 30
+    ("TQ2_0", 256, 66), ("IQ4_NL_4_4", 32, 18), ("IQ4_NL_4_8", 32, 18), ("IQ4_NL_8_8", 32, 18), ("MXFP4", 32, 17),  # 35
+    ("NVFP4", 64, 36), ("Q1_0", 128, 18), ("Q2_0", 64, 18),  # 40
+))))
+# fmt: on
 """The types of GGUF files, and of ggjt version 3: those of llama.cpp in 2026, and removed ones."""
 
 REMOVED_TYPES = frozenset({4, 5, 31, 32, 33, 36, 37, 38})
@@ -77,10 +43,7 @@ GGML_TYPES_UNTIL_V2 = {
 """The types until ggjt version 2 (12 May 2023), whose scales were float32. Version 3 made them half as wide."""
 
 UNQUANTIZED = frozenset({"F32", "F16"})
-TYPES_OF_GGUF = {
-    2: UNQUANTIZED | {"Q5_0", "Q5_1"},
-    3: frozenset(kind.name for kind in GGML_TYPES.values()),
-}
+TYPES_OF_GGUF = {2: UNQUANTIZED | {"Q5_0", "Q5_1"}, 3: frozenset(kind.name for kind in GGML_TYPES.values())}
 """The types whose data is laid out as in GGUF, by the version of ggjt; before version 2 only unquantized ones.
 
 Version 2 (12 May 2023) changed the order of the bits in Q4_0, Q4_1, Q5_0 and Q5_1, version 3 (19 May 2023) the width of

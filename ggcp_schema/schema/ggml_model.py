@@ -63,43 +63,33 @@ def tensors(types, *, aligned):
     return GreedyRange(tensor(types, aligned=aligned), least=LEAST_RECORD, first=range(1, MAX_DIMS + 1))
 
 
-GGML = Struct(
-    "magic" / Const(0x67676D6C, Int32ul) * "on disk the bytes 'lmgg'",
-    "hparams" / HPARAMS,
-    "ftype" / Int32ul * "type of most weights",
-    "tokens" / Array(N_VOCAB, UNSCORED_TOKEN),
-    "tensors" / tensors(GGML_TYPES_UNTIL_V2, aligned=False) * TO_END,
-    TRAILING,
-    root=True,
-    type_name="ggml",
-)
-
-GGMF = Struct(
-    "magic" / Const(0x67676D66, Int32ul) * "on disk the bytes 'fmgg'",
-    "version" / Const(1, Int32ul),
-    "hparams" / HPARAMS,
-    "ftype" / Int32ul * "type of most weights",
-    "tokens" / Array(N_VOCAB, TOKEN),
-    "tensors" / tensors(GGML_TYPES_UNTIL_V2, aligned=False) * TO_END,
-    TRAILING,
-    root=True,
-    type_name="ggmf",
-)
-
-GGJT = Struct(
-    "magic" / Const(0x67676A74, Int32ul) * "on disk the bytes 'tjgg'",
-    "version" / OneOf(Int32ul, (1, 2, 3)) * "2 changed the order of quantized bits, 3 the width of their scales",
-    "hparams" / HPARAMS,
-    "ftype" / Int32ul * "type of most weights",
-    "tokens" / Array(N_VOCAB, TOKEN),
-    "tensors"
-    / IfThenElse(
-        this.version == 3,
-        tensors(GGML_TYPES, aligned=True),
-        tensors(GGML_TYPES_UNTIL_V2, aligned=True),
+def page(name, magic, token, records, *version):
+    """Return the page of a format, whose files have the field of a version, or none, after the magic."""
+    letters = magic.to_bytes(4, "little").decode()
+    return Struct(
+        "magic" / Const(magic, Int32ul) * f"on disk the bytes {letters!r}",
+        *version,
+        "hparams" / HPARAMS,
+        "ftype" / Int32ul * "type of most weights",
+        "tokens" / Array(N_VOCAB, token),
+        "tensors" / records * TO_END,
+        TRAILING,
+        root=True,
+        type_name=name,
     )
-    * TO_END,
-    TRAILING,
-    root=True,
-    type_name="ggjt",
+
+
+UNALIGNED, UNTIL_V2, ALIGNED = (
+    tensors(types, aligned=aligned)
+    for types, aligned in ((GGML_TYPES_UNTIL_V2, False), (GGML_TYPES_UNTIL_V2, True), (GGML_TYPES, True))
+)
+
+GGML = page("ggml", 0x67676D6C, UNSCORED_TOKEN, UNALIGNED)
+GGMF = page("ggmf", 0x67676D66, TOKEN, UNALIGNED, "version" / Const(1, Int32ul))
+GGJT = page(
+    "ggjt",
+    0x67676A74,
+    TOKEN,
+    IfThenElse(this.version == 3, ALIGNED, UNTIL_V2),
+    "version" / OneOf(Int32ul, (1, 2, 3)) * "2 changed the order of quantized bits, 3 the width of their scales",
 )

@@ -90,26 +90,25 @@ def n_ff(checkpoint: Container) -> int | None:
     The trainers up to 24 August 2023 followed this formula. A later writer stored n_mult 256 whatever the width was, so
     the shape of w1 counts.
     """
-    forced: int | None = checkpoint["_params"].get("n_ff")
-    if forced is not None:
-        return forced
-    width = _built_w1(checkpoint) if checkpoint["_building"] else _w1_ahead(checkpoint)
-    hparams = checkpoint["hparams"]
+    width, hparams = width_of(checkpoint, "w1", BEFORE_W1), checkpoint["hparams"]
     return n_ff_by_formula(hparams["n_embd"], hparams["n_mult"]) if width is None else width
 
 
-def _built_w1(checkpoint: Container) -> int | None:
-    try:
-        ne: Shape = checkpoint["layers"][0]["w1"]["ne"]
-        return ne[1]
-    except (LookupError, TypeError):
-        return None
+def width_of(file: Container, tensor: str, before: int) -> int | None:
+    """Return the second dimension of a tensor of the first layer, after so many others; None if there is none.
 
-
-def _w1_ahead(checkpoint: Container) -> int | None:
-    if not checkpoint["hparams"]["n_layer"]:
-        return None
-    shape = shapes_ahead(checkpoint["_io"], BEFORE_W1 + 1)[BEFORE_W1]
+    The parse of a damaged file is told it: `n_ff`.
+    """
+    forced: int | None = file["_params"].get("n_ff")
+    if forced is not None:
+        return forced
+    if file["_building"]:
+        try:
+            built: Shape = file["layers"][0][tensor]["ne"]
+            return built[1]
+        except (LookupError, TypeError):
+            return None
+    shape = shapes_ahead(file["_io"], before + 1)[before] if file["hparams"]["n_layer"] else None
     return shape[1] if shape is not None and len(shape) == 2 else None
 
 

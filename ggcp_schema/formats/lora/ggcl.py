@@ -17,7 +17,7 @@ from ggcp_schema.constructs import (
     kaitai,
     this,
 )
-from ggcp_schema.schema.inference import ADAM, LBFGS, infer_optimizer_type, optimizer_type, shapes_ahead, width_ahead
+from ggcp_schema.schema.inference import ADAM, LBFGS, infer_optimizer_type, optimizer_type, width_ahead, width_of
 from ggcp_schema.schema.model import HPARAMS, N_EMBD, N_FF, N_LAYER, N_VOCAB
 from ggcp_schema.schema.optimizer import ADAM_STATE, LBFGS_STATE, SIZE
 from ggcp_schema.schema.tensor import Tensor
@@ -37,13 +37,7 @@ def pair(name, n_in, n_out):
 @kaitai("hparams.n_layer > 0 ? n_ff_ahead.width : 0", **width_ahead(BEFORE_W1_B))
 def n_ff_of_w1_b(ggcl):
     """Return the width of the feed-forward layers: the second dimension of layers[0].w1_b; None if there is none."""
-    forced = ggcl["_params"].get("n_ff")
-    if forced is not None:
-        return forced
-    if ggcl["_building"]:
-        return next((layer["w1_b"]["ne"][1] for layer in ggcl["layers"]), None)
-    shape = shapes_ahead(ggcl["_io"], BEFORE_W1_B + 1)[-1] if ggcl["hparams"]["n_layer"] else None
-    return shape[1] if shape is not None and len(shape) == 2 else None
+    return width_of(ggcl, "w1_b", BEFORE_W1_B)
 
 
 @kaitai("inference.type")
