@@ -59,30 +59,23 @@ class Head(NamedTuple):
 class Kind(NamedTuple):
     """A kind of file: how it is recognised, what it is called, and what to do with it.
 
-    `sign` is the first bytes, a pattern of the first bytes, or a function. A function may return words to put in the
-    place of {} in `what`.
+    `sign` is a pattern of the first bytes, or a function, which may return words to put in the place of {} in `what`.
     """
 
-    sign: bytes | re.Pattern[bytes] | Callable[[Head], bool | str]
+    sign: bytes | Callable[[Head], bool | str]
     what: str
     remedy: str = ""
 
     def matches(self, head: Head) -> bool | str:
         """Return whether the file is of this kind, or the words for it."""
         if isinstance(self.sign, bytes):
-            return head.data.startswith(self.sign)
-        if isinstance(self.sign, re.Pattern):
-            return self.sign.match(head.data) is not None
+            return re.match(self.sign, head.data, re.DOTALL) is not None
         return self.sign(head)
 
 
-def _pattern(pattern: bytes) -> re.Pattern[bytes]:
-    return re.compile(pattern, re.DOTALL)
-
-
-def _member(end: bytes) -> re.Pattern[bytes]:
+def _member(end: bytes) -> bytes:
     """Return the pattern of a zip archive in which the name of one of the first members ends so."""
-    return _pattern(rb"(?=PK\x03\x04).*?PK\x03\x04.{26}[\w./-]*" + end)
+    return rb"(?=PK\x03\x04).*?PK\x03\x04.{26}[\w./-]*" + end
 
 
 def _is_windows_program(head: Head) -> bool:
@@ -187,24 +180,18 @@ KINDS = (
     Kind(b"lcgg", "a ggcl LoRA training checkpoint (llama.cpp's finetune, 2023)"),
     # Altered on the way
     Kind(
-        _pattern(BASE64 + rb"[A-Za-z0-9\s]*[-_]"),
+        BASE64 + rb"[A-Za-z0-9\s]*[-_]",
         "a checkpoint or model file in base64, as addresses carry it",
         "Decode it: `tr -- -_ +/ < FILE | base64 -di > OUTPUT`.",
     ),
+    Kind(BASE64 + rb"[\w+/]", "a checkpoint or model file in base64", "Decode it: `base64 -di FILE > OUTPUT`."),
     Kind(
-        _pattern(BASE64 + rb"[\w+/]"),
-        "a checkpoint or model file in base64",
-        "Decode it: `base64 -di FILE > OUTPUT`.",
-    ),
-    Kind(
-        _pattern(rb"begin [0-7]{3,4} [^\r\n]+\r?\nM[ -`]{60}"),
+        rb"begin [0-7]{3,4} [^\r\n]+\r?\nM[ -`]{60}",
         "a file in uuencode, as mail carried it",
         "Decode it: `uudecode -o OUTPUT FILE`.",
     ),
     Kind(
-        _pattern(
-            rb"\xff\xfe(?:[^\0]\0)+|\xfe\xff(?:\0[^\0])+|(?:[\t\n\r -~]\0){12}|(?:G\0G\0U\0F|[pltfa]\0[cmjl]\0g\0g)\0"
-        ),
+        rb"\xff\xfe(?:[^\0]\0)+|\xfe\xff(?:\0[^\0])+|(?:[\t\n\r -~]\0){12}|(?:G\0G\0U\0F|[pltfa]\0[cmjl]\0g\0g)\0",
         "text in UTF-16, as PowerShell writes what is redirected with `>`",
         BINARY,
     ),
@@ -217,13 +204,13 @@ KINDS = (
         "Run `git lfs pull` in its repository, or download the file itself.",
     ),
     Kind(
-        _pattern(rb"(/|(\.\./)*\.git/)annex/objects/"),
+        rb"(/|(\.\./)*\.git/)annex/objects/",
         "a pointer of git-annex, not the file",
         "Run `git annex get` in its repository.",
     ),
     Kind(b"# xet version ", "a pointer of Git-Xet, not the file", "Download the file itself."),
     Kind(
-        _pattern(
+        (
             rb"(\xef\xbb\xbf)?\s*((<\?xml[^>]*>|<!--.*?-->)\s*)*"
             rb"(?i:<!doctype html|<(html|head|meta|title|body|script)[ >])"
         ),
@@ -232,61 +219,55 @@ KINDS = (
     ),
     # Other formats
     Kind(_member(rb"/data\.pkl"), "a PyTorch checkpoint", PICKLE),
-    Kind(_pattern(rb"PK\x03\x04.{26}[\w.-]*\.npy"), "a NumPy .npz archive", "Load it with numpy.load."),
-    Kind(
-        _pattern(rb"\x80([\x02\x03][\]}\(ccX\x8aKMG]|[\x04\x05]\x95)"),
-        "a Python pickle, as PyTorch wrote until 2020",
-        PICKLE,
-    ),
-    Kind(_pattern(rb"\([dl]p[01]\n|[\]}]q\0[(X]"), "a Python pickle", PICKLE),
+    Kind(rb"PK\x03\x04.{26}[\w.-]*\.npy", "a NumPy .npz archive", "Load it with numpy.load."),
+    Kind(rb"\x80([\x02\x03][\]}\(ccX\x8aKMG]|[\x04\x05]\x95)", "a Python pickle, as PyTorch wrote until 2020", PICKLE),
+    Kind(rb"\([dl]p[01]\n|[\]}]q\0[(X]", "a Python pickle", PICKLE),
     Kind(_is_safetensors, "a safetensors file", "llama.cpp's convert_hf_to_gguf.py makes GGUF of a model's folder."),
     Kind(b"\x93NUMPY", "a NumPy array", "Load it with numpy.load."),
     Kind(b"\x89HDF\r\n\x1a\n", "an HDF5 file", "Keras models and h5py's files are such; h5py reads it."),
     Kind(
-        _pattern(
-            rb"\x08[\x01-\x20](\x12[\x01-\x40][\x20-\x7e]+[\x1a\x22\x3a\x42]|(\x12\0)?(\x1a\0)?:[\x80-\xff]{1,4}[\0-\x7f]\n)"
-        ),
+        rb"\x08[\x01-\x20](\x12[\x01-\x40][\x20-\x7e]+[\x1a\x22\x3a\x42]|(\x12\0)?(\x1a\0)?:[\x80-\xff]{1,4}[\0-\x7f]\n)",
         "an ONNX model",
         "The package onnx reads it.",
     ),
-    Kind(_pattern(rb"....TFL3"), "a TensorFlow Lite model"),
+    Kind(rb"....TFL3", "a TensorFlow Lite model"),
     Kind(b"SQLite format 3\0", "an SQLite database"),
-    Kind(_pattern(rb"MZqFpD=|jartsr="), "a program for several systems, such as a llamafile", PROGRAM),
+    Kind(rb"MZqFpD=|jartsr=", "a program for several systems, such as a llamafile", PROGRAM),
     Kind(b"\x7fELF", "a program or library (ELF)", PROGRAM),
     Kind(_is_windows_program, "a program or library for Windows", PROGRAM),
     Kind(
-        _pattern(rb"[\xce\xcf]\xfa\xed\xfe|\xfe\xed\xfa[\xce\xcf]|\xca\xfe\xba\xbe\0\0\0[\1-\5]"),
+        rb"[\xce\xcf]\xfa\xed\xfe|\xfe\xed\xfa[\xce\xcf]|\xca\xfe\xba\xbe\0\0\0[\1-\5]",
         "a program or library for macOS",
         PROGRAM,
     ),
-    Kind(_pattern(rb"24ka[\x01-\x03]\0\0\0"), "a model of llama2.c", "llama2.c's run reads it."),
+    Kind(rb"24ka[\x01-\x03]\0\0\0", "a model of llama2.c", "llama2.c's run reads it."),
     Kind(_is_llama2c, "a model of llama2.c", "llama2.c's run reads it."),
     Kind(
-        _pattern(rb"[^\0].\0\0....\x05\0\0\0<unk>|[^\0]\0\0\0....\x05\0\0\0<unk>"),
+        rb"[^\0].\0\0....\x05\0\0\0<unk>|[^\0]\0\0\0....\x05\0\0\0<unk>",
         "a tokenizer of llama2.c",
         "Use the tokenizer.model that it was made from.",
     ),
     Kind(_is_sentencepiece, "a sentencepiece model, a vocabulary", "Use it with `ggcp-schema export --vocab FILE`."),
     Kind(
-        _pattern(rb"..[\0\x01]\0[\x05-\x7f]\0\0\0[\w.]+\.weight"),
+        rb"..[\0\x01]\0[\x05-\x7f]\0\0\0[\w.]+\.weight",
         "an importance matrix of llama.cpp in its old format",
         "`llama-imatrix --in-file FILE -o OUTPUT.gguf` converts it.",
     ),
     Kind(
-        _pattern(rb"[nq]sgg"),
+        rb"[nq]sgg",
         "a saved session of llama.cpp (--prompt-cache, or a slot of its server), without a model",
         "It belongs to the model that it was made with.",
     ),
-    Kind(_pattern(rb"(ccgg|ggml).\0\0\0"), OTHER, LLAMA_ONLY),
+    Kind(rb"(ccgg|ggml).\0\0\0", OTHER, LLAMA_ONLY),
     # Archives
-    Kind(_pattern(rb"PK(\x03\x04|\x05\x06|\x07\x08)"), "a zip archive", "Unpack it with `unzip FILE`."),
+    Kind(rb"PK(\x03\x04|\x05\x06|\x07\x08)", "a zip archive", "Unpack it with `unzip FILE`."),
     Kind(b"\x1f\x8b", "a gzip file", "Unpack it with `gzip -dc FILE > OUTPUT`, or `tar xzf FILE` for a .tar.gz."),
     Kind(b"BZh", "a bzip2 file", "Unpack it with `bzip2 -dc FILE > OUTPUT`, or `tar xjf FILE` for a .tar.bz2."),
     Kind(b"\xfd7zXZ", "an xz file", "Unpack it with `xz -dc FILE > OUTPUT`, or `tar xJf FILE` for a .tar.xz."),
-    Kind(b"\x28\xb5\x2f\xfd", "a zstd file", "Unpack it with `zstd -dc FILE > OUTPUT`."),
+    Kind(rb"\x28\xb5\x2f\xfd", "a zstd file", "Unpack it with `zstd -dc FILE > OUTPUT`."),
     Kind(b"7z\xbc\xaf", "a 7-Zip archive", "Unpack it with `7z x FILE`."),
     Kind(b"Rar!\x1a\x07", "a RAR archive", "Unpack it with `unrar x FILE`."),
-    Kind(_pattern(rb".{257}ustar"), "a tar archive", "Unpack it with `tar xf FILE`."),
+    Kind(rb".{257}ustar", "a tar archive", "Unpack it with `tar xf FILE`."),
     # Text
     Kind(
         _error_message,
@@ -394,13 +375,4 @@ OTHER_NAMES = re.compile(
     rb"(?<![\w.])(transformer\.|model/|gpt_neox\.|(en|de)coder\.|blocks\.\d|emb\.weight$|(\w+\.)?word_embeddings"
     rb"|embeddings\.|bert\.|text_model\.|vision_model\.|model\.(diffusion_model|decoder)\.|image_encoder\.)"
 )
-
-
-def is_name_of_another_program(name: bytes) -> bool:
-    """Return True if a tensor's name is one of GPT-2's, Falcon's, RWKV's or another model's that is no llama."""
-    return OTHER_NAMES.match(name) is not None
-
-
-def names_another_program(data: bytes) -> bool:
-    """Return True if such a name is in the data, where a tensor's name should be."""
-    return OTHER_NAMES.search(data) is not None
+"""How a tensor's name begins that is one of GPT-2's, Falcon's, RWKV's or another model's that is no llama."""

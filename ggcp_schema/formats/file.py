@@ -88,28 +88,15 @@ class Recovered(NamedTuple):
     damage: FieldError | None
 
 
-class Repairable(NamedTuple):
-    """What a damaged file must hold, whatever it holds: see `mapping.repair`.
-
-    Attributes:
-        state: where the weights and the optimizer's vectors are.
-        changes: those of headers, names and numbers that follow from others.
-    """
-
-    state: State
-    changes: list[Change]
-
-
 class Converted(NamedTuple):
-    """The GGUF checkpoint that a file of finetune becomes as it is.
-
-    Attributes:
-        keys: the keys, in order.
-        tensors: the tensors, in order.
-    """
+    """The GGUF checkpoint that a file of finetune becomes as it is: its keys and tensors, in order."""
 
     keys: list[KeyValue]
     tensors: list[TensorEntry]
+
+
+Repairable = tuple["State", list["Change"]]
+"""Where the weights and the vectors of a file are, and the changes of headers and numbers that follow from others."""
 
 
 def until(container: Container, field: str) -> Container:
@@ -393,7 +380,7 @@ class File:
 
     @classmethod
     def repairable(cls, source: Source) -> Repairable | None:
-        """Return what can be repaired in a file, damaged or not; None if the format holds nothing twice."""
+        """Return what a file must hold, damaged or not; None if the format holds nothing twice."""
         return None
 
     @classmethod

@@ -80,7 +80,7 @@ def is_repairable(file: File) -> bool:
         found = file.repairable(file.source)
     except UsageError:
         return False
-    return found is not None and bool(found.changes or value_changes(found.state))
+    return found is not None and bool(found[1] or value_changes(found[0]))
 
 
 def study_of(file: File) -> tuple[Training, Study] | tuple[None, None]:

@@ -23,11 +23,12 @@ def tensor_of(field: Field, source: Source) -> Tensor | None:
 
 
 def tensor_of_record(
-    record: Container, path: str, source: Source, type: str = "F32", *, is_known: bool = True
+    record: Container, path: str | None, source: Source, type: str = "F32", *, is_known: bool = True
 ) -> Tensor:
-    """Return the tensor of a whole record that has been parsed."""
+    """Return the tensor of a whole record that has been parsed. Without a path it has its name as one."""
     data, shape = record["data"], same_shape(*record["ne"])
     name = record["name"].decode("utf-8", "backslashreplace")
+    path = name if path is None else path
     name = path if name == path else name  # once in the memory
     padding = len(record.get("padding", b""))
     return Tensor(path, name, shape, data.offset, data.nbytes, source, type, padding=padding, is_known=is_known)

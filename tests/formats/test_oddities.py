@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ggcp_schema import CHECKPOINT, open_checkpoint
-from ggcp_schema.formats.ggcp.oddities import MAX_MISPLACED, place_of
+from ggcp_schema.formats.ggcp.rules import MAX_MISPLACED, place_of
 from ggcp_schema.llama.names import field_path, llama_field_path, llama_name, tensor_name
 from tests.builder import build_checkpoint
 from tests.helpers import GENUINE, ORDERS, TRUNCATED

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cache, cached_property, partial
 from itertools import takewhile
-from math import prod
+from math import isclose, prod
 from typing import TYPE_CHECKING, Any
 
 from construct import Container
@@ -15,23 +15,26 @@ from ggcp_schema.errors import UsageError
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import File, Format, Recovered, Repairable
 from ggcp_schema.formats.ggcp.extent import expected_size, expected_sizes, expected_tensors, model_end, state_schemas
-from ggcp_schema.formats.ggcp.oddities import oddities
+from ggcp_schema.formats.ggcp.rules import expected_records, misplaced_names, odd_hparams, odd_optimizer, oddities
 from ggcp_schema.formats.paths import parse_path
 from ggcp_schema.formats.rules import Finding, Rules
 from ggcp_schema.formats.tensor_records import tensor_of, tensor_of_record
-from ggcp_schema.llama.keys import paths_by_key, stated_of
-from ggcp_schema.llama.names import STATE, field_path, is_optimizer, llama_field_path, tensor_name
+from ggcp_schema.formats.trailing import trailing_bytes
+from ggcp_schema.llama import keys
+from ggcp_schema.llama.context import context_of
+from ggcp_schema.llama.eras import Evidence
+from ggcp_schema.llama.model import Model
+from ggcp_schema.llama.names import STATE, field_path, is_optimizer, llama_field_path, n_tensors, tensor_name
 from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, Order
+from ggcp_schema.llama.scale import BETA2
+from ggcp_schema.llama.training import Training, modification_date
 from ggcp_schema.schema.checkpoint import CHECKPOINT
-from ggcp_schema.schema.inference import n_ff_by_formula, optimizer_text
+from ggcp_schema.schema.inference import ADAM, n_ff_by_formula, optimizer_text
 
 if TYPE_CHECKING:
     from ggcp_schema.files.source import Source
     from ggcp_schema.formats.ggcp.records import Hparams, Layer, Optimizer
     from ggcp_schema.formats.parsing import Parse
-    from ggcp_schema.llama.eras import Evidence
-    from ggcp_schema.llama.model import Model
-    from ggcp_schema.llama.training import Training
 
 _MISSING = object()
 KEYS = ("general.", "llama.", "tokenizer.", "training.", "ggcp.")  # how those of a GGUF file begin
@@ -130,6 +133,11 @@ class Checkpoint(File):
         return width
 
     @property
+    def _n_ff_by_formula(self) -> int | None:
+        n_embd, n_mult = self.get("hparams.n_embd"), self.get("hparams.n_mult")
+        return None if n_embd is None or n_mult is None else n_ff_by_formula(n_embd, n_mult)
+
+    @property
     def past(self) -> int:
         """The number of past losses that the optimizer keeps."""
         return self.optimizer.past
@@ -178,15 +186,20 @@ class Checkpoint(File):
 
     def alias(self, name: str) -> Steps | None:
         """Return the path of the tensor with that name, as `blk.0.attn_q.weight`, or of the field of the GGUF key."""
-        path = field_path(name) or llama_field_path(name) or paths_by_key(self._optimizer_type).get(name)
+        path = field_path(name) or llama_field_path(name) or keys.paths_by_key(self._optimizer_type).get(name)
         return None if path is None else parse_path(path)
 
     @cached_property
     def findings(self) -> tuple[Finding, ...]:
-        """What is odd but does not prevent reading, in file order: see `oddities`."""
+        """What is odd but does not prevent reading, in file order. A damaged file is examined up to the damage."""
         records = (record for path, record in tensor_records(self.container) if not is_optimizer(path))
         n_params = sum(prod(record.get("ne", ())) for record in records)  # also of tensors that are not whole
-        return oddities(self.container, self.model_tensors, n_params)
+        return (
+            *odd_hparams(self.container),
+            *misplaced_names(self.model_tensors),
+            *odd_optimizer(self.container, n_params),
+            *trailing_bytes(self.container),
+        )
 
     @property
     def what(self) -> str:
@@ -198,16 +211,14 @@ class Checkpoint(File):
         return "ggcp checkpoint"
 
     def facts(self) -> dict[str, Any]:
-        hparams = self.get("hparams") or {}
-        n_embd, n_mult = hparams.get("n_embd"), hparams.get("n_mult")
         return {
-            **stated_of(partial(File.get, self), self.state_tensors.get("pf")),
+            **keys.stated_of(partial(File.get, self), self.state_tensors.get("pf")),
             "version": self.get("version"),
             "layout": self.get("optimizer.layout"),
             "hparams": self.hparams_stated(),
             "n_ff": self.n_ff,
             "n_ff_source": None if self.n_ff is None else "shape" if "layers[0].w1" in self.tensors else "n-mult",
-            "n_ff_by_n_mult": None if n_embd is None or n_mult is None else n_ff_by_formula(n_embd, n_mult),
+            "n_ff_by_n_mult": self._n_ff_by_formula,
             "n_params": self.n_params if "optimizer.version" in self else None,
             "bytes": self._uses(),
         }
@@ -218,24 +229,75 @@ class Checkpoint(File):
         return self.uses(self.model_tensors.nbytes, needed, sum(state.values()) - needed + self.tensors.padding)
 
     def model(self) -> Model:
-        from ggcp_schema.formats.ggcp.training import model_of_checkpoint
+        self.check_whole(len(self.model_tensors), n_tensors(self.hparams.n_layer))
+        return self._model().checked()
 
-        return model_of_checkpoint(self)
+    def _model(self) -> Model:
+        hparams = self.hparams
+        return Model(
+            path=self.path,
+            n_vocab=hparams.n_vocab,
+            n_embd=hparams.n_embd,
+            n_head=hparams.n_head,
+            n_layer=hparams.n_layer,
+            n_ff=self.n_ff or 0,
+            n_rot=hparams.n_rot,
+            tensors=self.model_tensors,
+            evidence=self.evidence(),
+            context=context_of(self.train_samples, self.train_tokens),
+        )
 
     def training(self) -> Training:
-        from ggcp_schema.formats.ggcp.training import training_of_checkpoint
-
-        return training_of_checkpoint(self)
+        if self.damage is not None:
+            raise self.damage.again()
+        optimizer, params = self.optimizer, self.optimizer.params
+        adam = params.adam if params and optimizer.type == ADAM else None
+        return Training(
+            model=self._model(),
+            state={name: tensor for name, tensor in self.state_tensors.items() if not tensor.is_null},
+            optimizer=optimizer.type,
+            train_its=self.train_its,
+            train_samples=self.train_samples,
+            train_tokens=self.train_tokens,
+            iteration=optimizer.iter,
+            past=optimizer.past,
+            n_iter=adam.n_iter if adam else None,
+            has_usual_beta2=adam is not None and isclose(adam.beta2, BETA2, rel_tol=1e-6),
+            n_threads=params.n_threads if params else None,
+            stated=self._stated(optimizer.type),
+        )
 
     def model_training(self) -> Training:
-        from ggcp_schema.formats.ggcp.training import training_of_model
+        return Training(
+            model=self.model(),
+            state={},
+            optimizer=ADAM,
+            train_its=self.get("train_its") or 0,
+            train_samples=self.get("train_samples") or 0,
+            train_tokens=self.get("train_tokens") or 0,
+            iteration=0,
+            past=self.get("optimizer.past") or 0,
+            stated=self._stated(ADAM),
+        )
 
-        return training_of_model(self)
+    def _stated(self, optimizer: str) -> dict[str, Any]:
+        """Return the values of the fields that a GGUF file has keys for; damage may hide some."""
+        values = {path: self.get(path) for _, _, path in (*keys.COUNTS, *keys.OPTIMIZER, *keys.STATE[optimizer])}
+        return {path: value for path, value in values.items() if value is not None}
 
     def evidence(self) -> Evidence:
-        from ggcp_schema.formats.ggcp.training import evidence_of
-
-        return evidence_of(self)
+        name = self.get("tok_embeddings.name")
+        losses = (self.get("optimizer.state.fx_best"), self.get("optimizer.state.fx_prev"))
+        return Evidence(
+            layout=self.get("optimizer.layout"),
+            first_tensor=None if name is None else name.decode("utf-8", "backslashreplace"),
+            n_mult=self.get("hparams.n_mult"),
+            n_ff=self.n_ff,
+            n_ff_by_formula=self._n_ff_by_formula,
+            losses_differ=None if None in losses else losses[0] != losses[1],
+            modified=modification_date(self.source),
+            damaged=self.damage is not None,
+        )
 
     @property
     def orders(self) -> tuple[Order, ...]:
@@ -259,9 +321,7 @@ class Checkpoint(File):
         return isinstance(other, Checkpoint) and len(layouts) < 2
 
     def rules(self, parse: Parse) -> Rules:
-        from ggcp_schema.formats.ggcp.rules import checkpoint_rules
-
-        return checkpoint_rules(parse)
+        return Rules(len(self.tensors), expected_records(parse), [], oddities(parse))
 
     @classmethod
     def is_proven(cls, source: Source) -> bool:

@@ -12,6 +12,7 @@ from ggcp_schema.llama import names
 from ggcp_schema.llama.training import model_shapes
 from ggcp_schema.schema.ggml import GGML_TYPES, data_size
 from ggcp_schema.schema.inference import ADAM, LBFGS, V0
+from ggcp_schema.schema.model import tensors_of
 from ggcp_schema.schema.optimizer import ADAM_STATE, ADAM_STATE_V0, LBFGS_STATE
 from ggcp_schema.schema.tensor import ALIGNMENT, Tensor
 
@@ -84,17 +85,22 @@ def end_of_tensor(start: int, shape: Sequence[int], name_len: int = 0) -> int:
 
 
 def expected_tensors(file: File) -> list[str] | None:
-    """Return the paths of the tensors that the whole file had; None if that cannot be known."""
-    shapes = _model_shapes(file)
-    return None if shapes is None else [*shapes, *state_tensors(file)]
+    """Return the paths of the tensors that the whole file had; None if that cannot be known.
 
-
-def state_tensors(file: File) -> list[str]:
-    """Return the paths of the tensors of the optimizer; if its type is not known, those of all types."""
+    If the type of the optimizer is not known, those of all types are returned.
+    """
+    n_layer = n_layer_of(file)
+    if n_layer is None:
+        return None
     optimizer = file.get("optimizer") or {}
     schemas = state_schemas(optimizer) if "type" in optimizer else STATE_SCHEMAS
-    fields = {name: None for schema in schemas.values() for name, field in schema.fields if isinstance(field, Tensor)}
-    return [f"{names.STATE}{name}" for name in fields]
+    state = dict.fromkeys(f"{names.STATE}{name}" for schema in schemas.values() for name in tensor_fields(schema))
+    return [*(path for path, _ in tensors_of(file.format.schema, n_layer)), *state]
+
+
+def tensor_fields(schema: Struct) -> list[str]:
+    """Return the names of the fields that are tensors."""
+    return [str(name) for name, field in schema.fields if isinstance(field, Tensor)]
 
 
 def n_layer_of(file: File) -> int | None:
@@ -104,23 +110,15 @@ def n_layer_of(file: File) -> int | None:
     return None if n_layer is None or n_layer > max(PLAUSIBLE_LAYERS, file.size // LEAST_LAYER) else n_layer
 
 
-def _model_shapes(file: File) -> dict[str, tuple[int, ...]] | None:
-    n_layer = n_layer_of(file)
-    if n_layer is None:
-        return None
-    hparams = file.get("hparams")
-    return model_shapes(hparams["n_vocab"], hparams["n_embd"], n_layer, file.get("n_ff") or 0)
-
-
 def model_end(file: File) -> int | None:
     """Return the offset of the first byte after the model; None if n_ff or the length of the names is unknown."""
-    shapes = _model_shapes(file)
+    n_layer, hparams = n_layer_of(file), file.get("hparams")
     name_of = NAMES.get(file.get("tok_embeddings.name"))
-    if shapes is None or name_of is None:
+    if n_layer is None or name_of is None:
         return None
     if name_of is not names.llama_name and len(file.get("layers[0].w1.ne") or ()) < 2:
         return None  # n_ff by n_mult is right only in files with llama's names
     at = file.find("hparams").end
-    for path, shape in shapes.items():
+    for path, shape in model_shapes(hparams["n_vocab"], hparams["n_embd"], n_layer, file.get("n_ff") or 0).items():
         at = end_of_tensor(at, shape, len(name_of(path) or ""))
     return at

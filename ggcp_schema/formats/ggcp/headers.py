@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from ggcp_schema.constructs import Struct, expression_tree
 from ggcp_schema.files.tensor import same_shape
+from ggcp_schema.formats.ggcp.extent import tensor_fields
 from ggcp_schema.llama.names import STATE, llama_name, tensor_name
 from ggcp_schema.schema.checkpoint import CHECKPOINT
 from ggcp_schema.schema.ggml import GGML_TYPES, GgmlType, data_size
@@ -19,7 +20,6 @@ from ggcp_schema.schema.model import tensors_of
 from ggcp_schema.schema.optimizer import ADAM_STATE, ADAM_STATE_V0, LBFGS_STATE
 from ggcp_schema.schema.tensor import ALIGNMENT, Tensor
 
-LEAST_LAYER = 9 * 12  # bytes
 COUNTS = range(8, 20)  # the bytes of the counts of iterations, samples and tokens, before the hyper-parameters
 
 Naming = Callable[[str, str], str | None]
@@ -58,13 +58,11 @@ class Block(NamedTuple):
 
 RAW = {"past": 12, "lbfgs_m": 64, "iter": 108, "state": 116}  # after the version, the C struct of 96 bytes, nx and iter
 SMALL = {"past": 4, "lbfgs_m": 8, "iter": 20, "state": 28}
-BLOCKS = (
-    Block(V0, 0, **RAW, fields=ADAM_STATE_V0, tail=12),
-    Block(V0, 0, **RAW, fields=LBFGS_STATE, tail=24),
-    Block(V1_RAW_PARAMS, 1, **RAW, fields=ADAM_STATE, tail=12),
-    Block(V1_RAW_PARAMS, 1, **RAW, fields=LBFGS_STATE, tail=24),
-    Block(V1, 1, **SMALL, fields=ADAM_STATE, tail=12),
-    Block(V1, 1, **SMALL, fields=LBFGS_STATE, tail=24),
+LAYOUTS = ((V0, 0, RAW, ADAM_STATE_V0), (V1_RAW_PARAMS, 1, RAW, ADAM_STATE), (V1, 1, SMALL, ADAM_STATE))
+BLOCKS = tuple(
+    Block(layout, version, **places, fields=fields, tail=tail)
+    for layout, version, places, adam in LAYOUTS
+    for fields, tail in ((adam, 12), (LBFGS_STATE, 24))
 )
 
 
@@ -128,8 +126,8 @@ GGCP = Kind(CHECKPOINT, (lambda path, kind: llama_name(path), lambda path, kind:
 def state_records(start: int, block: Block, naming: Naming, n_params: int, past: int, lbfgs_m: int) -> Iterator[Record]:
     """Yield the records of the state's tensors, in an optimizer block that begins at an offset."""
     scope = {"_": {"_": {"nx": n_params, "past": past, "lbfgs_m": lbfgs_m}}}
-    records = ((name, record) for name, record in block.fields.fields if isinstance(record, Tensor))
-    shapes = {f"{STATE}{name}": tuple(record.shape_in(scope)) for name, record in records}
+    fields = dict(block.fields.fields)
+    shapes = {f"{STATE}{name}": tuple(fields[name].shape_in(scope)) for name in tensor_fields(block.fields)}
     return walk(start + block.state, shapes, lambda path: naming(path, block.type))
 
 

@@ -15,7 +15,8 @@ from math import prod
 from typing import Any
 
 from ggcp_schema.files.source import Source
-from ggcp_schema.formats.ggcp.headers import COUNTS, LEAST_LAYER, Block, Kind, Naming, record_at, state_records, walk
+from ggcp_schema.formats.ggcp.extent import LEAST_LAYER
+from ggcp_schema.formats.ggcp.headers import COUNTS, Block, Kind, Naming, record_at, state_records, walk
 from ggcp_schema.formats.ggcp.joints import NEARBY, SEARCHED, Bytes, Joint, joint_of, shifts_of
 from ggcp_schema.formats.ggcp.state import State
 from ggcp_schema.schema.inference import LBFGS, n_ff_by_formula
@@ -202,11 +203,8 @@ def find_places(source: Source, kind: Kind, searched: int = SEARCHED) -> Places 
     best, ours = None, kind.numbers(found)
     for numbers in chain([ours], _told(file, kind, ours)):
         largest = max(4 * prod(shape) for shape in kind.shapes(numbers, 0).values())
-        if (
-            numbers["hparams.n_layer"] > file.size // LEAST_LAYER
-            or largest > file.size
-            or not numbers["hparams.n_embd"]
-        ):
+        is_too_large = numbers["hparams.n_layer"] > file.size // LEAST_LAYER or largest > file.size
+        if is_too_large or not numbers["hparams.n_embd"]:
             continue
         search = Search(file, kind, numbers)
         places = search.places(kind.head(found, numbers))

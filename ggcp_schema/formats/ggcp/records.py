@@ -7,7 +7,7 @@ readable, but Adam's state became two classes instead of one, and the sentences 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 from construct import Container
 
@@ -29,7 +29,9 @@ class Hparams(NamedTuple):
     n_rot: int
 
 
-class _Layer(NamedTuple):
+class Layer(NamedTuple):
+    """The tensors of a layer, by attribute, by name, or in file order."""
+
     attention_norm: Tensor
     wq: Tensor
     wk: Tensor
@@ -40,16 +42,8 @@ class _Layer(NamedTuple):
     w2: Tensor
     w3: Tensor
 
-
-class Layer(_Layer):
-    """The tensors of a layer, by attribute, by name, or in file order."""
-
-    __slots__ = ()
-
     def __getitem__(self, key: Any) -> Any:
-        if isinstance(key, str) and key in self._fields:
-            return getattr(self, key)
-        return super().__getitem__(key)
+        return getattr(self, key) if isinstance(key, str) and key in self._fields else tuple.__getitem__(self, key)
 
     def __repr__(self) -> str:
         return f"<{self.wq.path.rpartition('.')[0]}: {', '.join(self._fields)}>"
@@ -165,25 +159,23 @@ class Optimizer(NamedTuple):
 
 
 NESTED: dict[str, Any] = {"params": Params, "adam": AdamParams, "lbfgs": LbfgsParams}
-Part = TypeVar("Part", Hparams, Layer, Optimizer)
+Part = TypeVar("Part", bound=tuple[Any, ...])
 
 
 def record_of(kind: type[Part], container: Container, path: str, source: Source) -> Part:
     """Return the parsed values of a whole record as its class. `path` is that of the record."""
-    return _record(kind, container, path, source)  # type: ignore[no-any-return]
-
-
-def _record(kind: Any, container: Container, path: str, source: Source) -> Any:
-    values = {}
-    for name in kind._fields:
+    values, named_tuple = {}, cast("Any", kind)
+    for name in named_tuple._fields:
         value = container.get(name)
         if isinstance(value, Container):
             where = f"{path}.{name}"
             if "ne" in value:
                 value = tensor_of_record(value, where, source)
             elif name == "state":
-                value = _record(LbfgsState if "lmal" in value else AdamState, value, where, source)
+                state = LbfgsState if "lmal" in value else AdamState
+                value = record_of(state, value, where, source)
             else:
-                value = _record(NESTED[name], value, where, source)
+                value = record_of(NESTED[name], value, where, source)
         values[name] = value
-    return kind(**values)
+    found: Part = named_tuple(**values)
+    return found

@@ -36,7 +36,7 @@ def repairable(source: Source) -> Repairable:
     lost = [joint.record for joint, shift in zip(places.joints, places.known, strict=True) if shift is None]
     known = {joint.record.header for joint in places.joints} if lost else set()
     headers = (_header_change(source, record, known) for record in lost)
-    return Repairable(_state(source, places), [*_number_changes(source, places), *filter(None, headers)])
+    return _state(source, places), [*_number_changes(source, places), *filter(None, headers)]
 
 
 def _is_trusted(source: Source, places: Places) -> bool:
@@ -92,9 +92,6 @@ def _header_change(source: Source, record: Record, known: Collection[bytes]) -> 
     """
     if source.read(record.start, len(record.header)) in known:
         return None
-
-    def content() -> Iterator[bytes]:
-        yield record.header.ljust(record.data - record.start, b"\0")
-
+    size = record.data - record.start
     reason = "the header, name and padding of this record follow from the hyper-parameters"
-    return Change(record.path, record.start, record.data - record.start, reason, content)
+    return Change(record.path, record.start, size, reason, partial(iter, [record.header.ljust(size, b"\0")]))

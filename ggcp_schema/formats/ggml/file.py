@@ -11,18 +11,15 @@ from construct import Container
 
 from ggcp_schema.constructs import FieldError, Steps, counted
 from ggcp_schema.errors import MalformedError, NotACheckpointError
-from ggcp_schema.files.identify import (
-    LLAMA_ONLY,
-    OTHER,
-    is_name_of_another_program,
-    is_of_another_program,
-    names_another_program,
-)
+from ggcp_schema.files.identify import LLAMA_ONLY, OTHER, OTHER_NAMES, is_of_another_program
 from ggcp_schema.files.key_values import KeyValue
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import File, Format, Recovered
+from ggcp_schema.formats.ggcp.extent import n_layer_of
+from ggcp_schema.formats.ggcp.headers import GGCP
 from ggcp_schema.formats.ggcp.records import Hparams, record_of
+from ggcp_schema.formats.ggml.recovery import doubt, recover
 from ggcp_schema.formats.rules import Problem, Refusal, Rules, broken_rows, odd_findings, odd_padding, repeated
 from ggcp_schema.formats.tensor_records import tensor_of_record
 from ggcp_schema.llama import names
@@ -47,22 +44,21 @@ class GgmlFile(File):
 
     def __init__(self, source: Source, format: Format, container: Container, damage: MalformedError | None) -> None:
         super().__init__(source, format, container, damage)
-        records = container.get("tensors") or ()
-        if records and "_size" in records[0]:
-            check_name(source, records[0])
+        first: Mapping[str, Any] = next(iter(container.get("tensors") or ()), {})
+        if "_size" in first:
+            if OTHER_NAMES.match(first["name"]):
+                raise another_program(source, first["_offset"] + 12 + 4 * first["n_dims"], first["name"])
         elif damage is not None and damage.path.startswith("tensors[0]"):
-            check_next(source, damage.offset)
+            data = source.read(damage.offset, min(source.size - damage.offset, NEXT))
+            if OTHER_NAMES.search(data):
+                raise another_program(source, damage.offset, data)
 
     @classmethod
     def doubt(cls, source: Source, container: Container) -> FieldError | None:
-        from ggcp_schema.formats.ggml.recovery import doubt
-
         return doubt(source, container)
 
     @classmethod
     def recovered(cls, source: Source, error: FieldError) -> Recovered | None:
-        from ggcp_schema.formats.ggml.recovery import recover
-
         return recover(source, error)
 
     @cached_property
@@ -81,11 +77,9 @@ class GgmlFile(File):
 
     def _tensors(self) -> Iterator[Tensor]:
         for record in self.container.get("tensors") or ():
-            if "_size" not in record:
-                continue
-            name = record["name"].decode("utf-8", "backslashreplace")
-            kind = self._types[record["type"]].name
-            yield tensor_of_record(record, name, self.source, kind, is_known=kind in self.types_of_gguf)
+            if "_size" in record:
+                kind = self._types[record["type"]].name
+                yield tensor_of_record(record, None, self.source, kind, is_known=kind in self.types_of_gguf)
 
     @property
     def _types(self) -> dict[int, GgmlType]:
@@ -93,9 +87,6 @@ class GgmlFile(File):
 
     def expected_tensors(self) -> list[str] | None:
         """Return the paths of the model's tensors; None for a vocabulary, or if the number of layers is not known."""
-        from ggcp_schema.formats.ggcp.extent import n_layer_of
-        from ggcp_schema.formats.ggcp.headers import GGCP
-
         n_layer = n_layer_of(self)
         return [path for path, _ in GGCP.tensors(n_layer)] if n_layer is not None and self.tensors else None
 
@@ -191,19 +182,6 @@ def check_program(source: Source) -> None:
     head = source.read(0, min(source.size, 4096))
     if is_of_another_program(head):
         raise another_program(source, 4, head[4:32])
-
-
-def check_name(source: Source, record: Container) -> None:
-    """Check that the first tensor of a ggml file can be a llama's. Raises `NotACheckpointError`."""
-    if is_name_of_another_program(record["name"]):
-        raise another_program(source, record["_offset"] + 12 + 4 * record["n_dims"], record["name"])
-
-
-def check_next(source: Source, offset: int) -> None:
-    """Check that what follows the tokens, and is no tensor, can be a llama's. Raises `NotACheckpointError`."""
-    data = source.read(offset, min(source.size - offset, NEXT))
-    if names_another_program(data):
-        raise another_program(source, offset, data)
 
 
 def another_program(source: Source, offset: int, found: bytes) -> NotACheckpointError:

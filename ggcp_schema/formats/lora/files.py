@@ -15,10 +15,12 @@ from ggcp_schema.errors import GgcpError, PathError, UsageError
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import Converted, File, Recovered
 from ggcp_schema.formats.ggcp.checkpoint import tensors_in
-from ggcp_schema.formats.ggcp.extent import n_layer_of, state_tensors
+from ggcp_schema.formats.ggcp.extent import expected_tensors
+from ggcp_schema.formats.ggcp.named import doubtful_name
 from ggcp_schema.formats.ggcp.recovery import doubt, is_proven, recover
 from ggcp_schema.formats.gguf.file import GgufFile
 from ggcp_schema.formats.lora.ggla import TYPES
+from ggcp_schema.formats.lora.records import ADAPTER, FINETUNE, FIRST, is_adapter, recover_adapter
 from ggcp_schema.formats.paths import parse_path
 from ggcp_schema.formats.rules import Rules, odd_findings
 from ggcp_schema.formats.tensor_records import tensor_of_record
@@ -80,8 +82,7 @@ class GglaFile(LoraFile):
     def _tensors(self) -> Iterator[Tensor]:
         for record in self.container.get("tensors") or ():
             if "_size" in record:
-                name = record["name"].decode("utf-8", "backslashreplace")
-                yield tensor_of_record(record, name, self.source, TYPES[record["type"]].name)
+                yield tensor_of_record(record, None, self.source, TYPES[record["type"]].name)
 
     def alias(self, name: str) -> Steps | None:
         """Return the path of the tensor of that name, or of that name in GGUF files."""
@@ -132,21 +133,14 @@ class GglaFile(LoraFile):
     @classmethod
     def doubt(cls, source: Source, container: Container) -> FieldError | None:
         """Return an error if a tensor has another name than the others prove, or bytes after the end may be its own."""
-        from ggcp_schema.formats.ggcp.named import doubtful_name
-        from ggcp_schema.formats.lora.records import ADAPTER, FIRST
-
         return doubtful_name(source, container, ADAPTER, FIRST) or doubtful_end(source, container)
 
     @classmethod
     def is_proven(cls, source: Source) -> bool:
-        from ggcp_schema.formats.lora.records import is_adapter
-
         return is_adapter(source)
 
     @classmethod
     def recovered(cls, source: Source, error: FieldError) -> Recovered | None:
-        from ggcp_schema.formats.lora.records import recover_adapter
-
         return recover_adapter(source, error)
 
 
@@ -159,14 +153,10 @@ class GgclFile(LoraFile):
 
     @classmethod
     def is_proven(cls, source: Source) -> bool:
-        from ggcp_schema.formats.lora.records import FINETUNE
-
         return is_proven(source, FINETUNE)
 
     @classmethod
     def recovered(cls, source: Source, error: FieldError) -> Recovered | None:
-        from ggcp_schema.formats.lora.records import FINETUNE
-
         return recover(source, error, FINETUNE)
 
     def alias(self, name: str) -> Steps | None:
@@ -188,12 +178,7 @@ class GgclFile(LoraFile):
         return None, f"{names.tensor_name(path)}.lora_{part}", None
 
     def expected_tensors(self) -> list[str] | None:
-        from ggcp_schema.formats.lora.records import FINETUNE
-
-        n_layer = n_layer_of(self)
-        if n_layer is None:
-            return None
-        return [*(path for path, _ in FINETUNE.tensors(n_layer)), *state_tensors(self)]
+        return expected_tensors(self)
 
     def _tensors(self) -> Iterator[Tensor]:
         return tensors_in(self)
