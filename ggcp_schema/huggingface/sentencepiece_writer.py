@@ -10,21 +10,7 @@ import struct
 from collections import Counter
 
 from ggcp_schema.errors import UsageError
-from ggcp_schema.formats.sentencepiece.model import (
-    ADD_DUMMY_PREFIX,
-    BYTES,
-    FIXED32,
-    MODEL_TYPE,
-    MODEL_TYPES,
-    NORMALIZER_SPEC,
-    PIECE,
-    PIECES,
-    REMOVE_EXTRA_WHITESPACES,
-    SCORE,
-    TRAINER_SPEC,
-    TYPE,
-    VARINT,
-)
+from ggcp_schema.formats.sentencepiece import model as proto
 from ggcp_schema.llama import names
 from ggcp_schema.llama.vocabulary import ANOTHER, BYTE, NORMAL, UNDEFINED, UNKNOWN, Token, Vocabulary
 
@@ -42,7 +28,7 @@ def sentencepiece_model(vocabulary: Vocabulary) -> bytes:
     """
     counts = checked_types(vocabulary)
     trainer = [
-        _number(MODEL_TYPE, next(number for number, name in MODEL_TYPES.items() if name == "bpe")),
+        _number(proto.MODEL_TYPE, next(number for number, name in proto.MODEL_TYPES.items() if name == "bpe")),
         _number(VOCAB_SIZE, len(vocabulary.tokens)),
         _number(BYTE_FALLBACK, counts[BYTE] > 0),
         *(_number(field, vocabulary.ids.get(name, -1)) for name, field in SPECIAL_IDS.items()),
@@ -54,14 +40,14 @@ def sentencepiece_model(vocabulary: Vocabulary) -> bytes:
     ]
     normalizer = [
         _bytes(NAME, b"identity"),
-        _number(ADD_DUMMY_PREFIX, vocabulary.adds_space),
-        _number(REMOVE_EXTRA_WHITESPACES, 0),
+        _number(proto.ADD_DUMMY_PREFIX, vocabulary.adds_space),
+        _number(proto.REMOVE_EXTRA_WHITESPACES, 0),
         _number(ESCAPE_WHITESPACES, 1),
     ]
     out = bytearray()
     for text, token in zip(vocabulary.texts, vocabulary.tokens):
-        out += _bytes(PIECES, _piece(text, token))
-    out += _bytes(TRAINER_SPEC, b"".join(trainer)) + _bytes(NORMALIZER_SPEC, b"".join(normalizer))
+        out += _bytes(proto.PIECES, _piece(text, token))
+    out += _bytes(proto.TRAINER_SPEC, b"".join(trainer)) + _bytes(proto.NORMALIZER_SPEC, b"".join(normalizer))
     return bytes(out)
 
 
@@ -85,18 +71,19 @@ def checked_types(vocabulary: Vocabulary) -> Counter[int]:
 
 
 def _piece(text: str, token: Token) -> bytes:
-    score = _varint(SCORE << 3 | FIXED32) + struct.pack("<f", token.score)
-    return _bytes(PIECE, text.encode()) + score + _number(TYPE, NORMAL if token.type == UNDEFINED else token.type)
+    kind = NORMAL if token.type == UNDEFINED else token.type
+    score = _varint(proto.SCORE << 3 | proto.FIXED32) + struct.pack("<f", token.score)
+    return _bytes(proto.PIECE, text.encode()) + score + _number(proto.TYPE, kind)
 
 
 def _bytes(field: int, data: bytes) -> bytes:
     """Return a protobuf field of text, bytes, or a message."""
-    return _varint(field << 3 | BYTES) + _varint(len(data)) + data
+    return _varint(field << 3 | proto.BYTES) + _varint(len(data)) + data
 
 
 def _number(field: int, value: int) -> bytes:
     """Return a protobuf field of an integer."""
-    return _varint(field << 3 | VARINT) + _varint(value)
+    return _varint(field << 3 | proto.VARINT) + _varint(value)
 
 
 def _varint(value: int) -> bytes:

@@ -9,9 +9,9 @@ from ggcp_schema.errors import MalformedError, NotACheckpointError, UsageError
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats import open_file
 from ggcp_schema.formats.file import ACCEPTED, File
-from ggcp_schema.formats.sentencepiece.model import begins_like_a_model, read_model
+from ggcp_schema.formats.sentencepiece.model import begins_like_a_model, vocabulary_of_model
 from ggcp_schema.llama.model import Model
-from ggcp_schema.llama.vocabulary import ANOTHER, MAX_BYTES, Vocabulary, damaged
+from ggcp_schema.llama.vocabulary import ANOTHER, Vocabulary
 
 
 def read_vocabulary(path: str | os.PathLike[str]) -> Vocabulary:
@@ -24,7 +24,7 @@ def read_vocabulary(path: str | os.PathLike[str]) -> Vocabulary:
         raise UsageError(f"{os.fsdecode(path)} is a folder", f"The vocabulary in it is {os.fsdecode(inner)}.")
     with closing(Source(path)) as source:
         if begins_like_a_model(source):
-            return _of_sentencepiece(source)
+            return vocabulary_of_model(source)
     try:
         file = open_file(path, partial=True)
     except NotACheckpointError as error:
@@ -43,16 +43,3 @@ def vocabulary_of(file: File, model: Model, vocab: str | os.PathLike[str] | None
     if vocab is not None:
         return read_vocabulary(vocab)
     return file.vocabulary() if model.has_vocabulary else None
-
-
-def _of_sentencepiece(source: Source) -> Vocabulary:
-    path = os.fsdecode(source.path)
-    if source.size > MAX_BYTES:
-        raise damaged(path, "file", 0, f"a sentencepiece model of at most {MAX_BYTES:,} bytes", f"{source.size:,}")
-    model = read_model(source)
-    source.check_unchanged()
-
-    def locate(key: str, index: int | None) -> tuple[str, int]:
-        return ("pieces", 0) if index is None else (f"pieces[{index}]", model.pieces[index])
-
-    return Vocabulary.of(path, "sentencepiece model", model.tokens, model.ids, model.note).checked(locate)

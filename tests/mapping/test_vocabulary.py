@@ -29,7 +29,7 @@ from ggcp_schema.errors import (
 )
 from ggcp_schema.formats import open_file, vocabularies
 from ggcp_schema.formats.gguf.vocabulary import vocabulary_of_gguf
-from ggcp_schema.mapping import vocabulary as module
+from ggcp_schema.formats.sentencepiece import model as module
 from ggcp_schema.mapping.vocabulary import read_vocabulary
 from tests.helpers import FIXTURES
 from tests.vocabularies import (

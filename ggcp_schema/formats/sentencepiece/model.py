@@ -10,7 +10,6 @@ import os
 import shutil
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -18,7 +17,7 @@ from typing import NamedTuple
 from ggcp_schema.constructs import FieldError
 from ggcp_schema.errors import FileError, UsageError
 from ggcp_schema.files.source import Source
-from ggcp_schema.llama.vocabulary import Token, bytes_text, damaged, is_utf8
+from ggcp_schema.llama.vocabulary import MAX_BYTES, Token, Vocabulary, bytes_text, damaged, is_utf8
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # protobuf wire types
 PIECES, TRAINER_SPEC, NORMALIZER_SPEC = 1, 2, 3  # fields of ModelProto
@@ -39,23 +38,6 @@ class ProtobufField(NamedTuple):
     end: int
 
 
-@dataclass(frozen=True)
-class SentencePieceModel:
-    """The contents of a sentencepiece model.
-
-    Attributes:
-        tokens: the tokens by id.
-        ids: the ids of the special tokens: bos, eos, unknown, padding, as far as the model has them.
-        pieces: the offset of each token in the file.
-        note: how the model treats text otherwise than llama.cpp; empty if it does not.
-    """
-
-    tokens: list[Token]
-    ids: dict[str, int]
-    pieces: Sequence[int]
-    note: str
-
-
 def begins_like_a_model(source: Source) -> bool:
     """Return True if the file begins with a piece, and the piece with its text; a newline alone is no evidence."""
     head = source.read(0, min(4 * MAX_VARINT, source.size))
@@ -70,13 +52,15 @@ def begins_like_a_model(source: Source) -> bool:
     return text.end == piece.end or source.read(text.end, 1) in tags
 
 
-def read_model(source: Source) -> SentencePieceModel:
-    """Read a sentencepiece model, which gguf's SentencePieceVocab opens by its path.
+def vocabulary_of_model(source: Source) -> Vocabulary:
+    """Return the vocabulary in a sentencepiece model, which gguf's SentencePieceVocab opens by its path.
 
-    Raises `FileError` if the file cannot be read, `MalformedError` if the model is damaged, and `UsageError` if the
-    package sentencepiece is not installed.
+    Its note says how the model treats text otherwise than llama.cpp. Raises `FileError` if the file cannot be read,
+    `MalformedError` if the model is damaged, and `UsageError` if the package sentencepiece is not installed.
     """
-    path = os.fsdecode(source.path)
+    path = source.path
+    if source.size > MAX_BYTES:
+        raise damaged(path, "file", 0, f"a sentencepiece model of at most {MAX_BYTES:,} bytes", f"{source.size:,}")
     data = source.read(0, source.size)
     pieces, others = array("Q"), []  # there may be very many pieces
     try:
@@ -98,7 +82,13 @@ def read_model(source: Source) -> SentencePieceModel:
     except UnicodeError as error:
         index, found = next(_invalid_texts(source.read(0, source.size)), (0, str(error)))
         raise damaged(path, f"pieces[{index}]", pieces[index], "UTF-8", found) from error
-    return SentencePieceModel(tokens, ids, pieces, _differences(trainer, normalizer, ids))
+    source.check_unchanged()
+
+    def locate(key: str, index: int | None) -> tuple[str, int]:
+        return ("pieces", 0) if index is None else (f"pieces[{index}]", pieces[index])
+
+    note = _differences(trainer, normalizer, ids)
+    return Vocabulary.of(path, "sentencepiece model", tokens, ids, note).checked(locate)
 
 
 def _tokens_by_gguf(path: str) -> tuple[list[Token], dict[str, int]]:
