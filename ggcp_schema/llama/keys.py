@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
+from itertools import starmap
 from typing import Any
 
+from ggcp_schema.files.key_values import KeyValue
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.llama import names
 from ggcp_schema.schema.inference import ADAM, LBFGS
@@ -21,6 +23,7 @@ HPARAMS: dict[str, str | None] = {
 }
 """The keys of the hyper-parameters."""
 
+Row = tuple[str, str, str]
 # Key, type, and path of the field, in the order in which the converters of 2023 wrote them.
 COUNTS = (
     (names.TRAINING_ITERATION_COUNT, "UINT32", "train_its"),
@@ -30,6 +33,7 @@ COUNTS = (
     (names.HEAD_COUNT, "UINT32", "hparams.n_head"),
     (names.BLOCK_COUNT, "UINT32", "hparams.n_layer"),
 )
+SIZES = ((names.ROPE_DIMENSION_COUNT, "UINT32", "hparams.n_rot"), (names.FEED_FORWARD_LENGTH, "UINT32", "n_ff"))
 OPTIMIZER = (
     (names.OPTIMIZER_PAST_COUNT, "UINT32", "optimizer.past"),
     (names.OPTIMIZER_PARAMETER_COUNT, "UINT64", "optimizer.nx"),
@@ -73,6 +77,26 @@ def paths_by_key(optimizer: str | None) -> dict[str, str]:
     found = {key: f"hparams.{name}" for name, key in HPARAMS.items() if key}
     found |= {key: path for key, _, path in (*COUNTS, *OPTIMIZER, *STATE.get(optimizer or "", ()))}
     return found | {names.FEED_FORWARD_LENGTH: "n_ff"}
+
+
+def trainer_keys(
+    kind: str, rms_eps: float, optimizer: str, key_of: Callable[[str, str, str], KeyValue], ranks: Iterable[Row] = ()
+) -> list[KeyValue]:
+    """Return the keys of a GGUF checkpoint of a trainer, in the order in which the converters of 2023 wrote them.
+
+    `kind` is its `training.type`, `key_of` makes a key of a row of these tables, and `ranks` are the rows that finetune
+    has more.
+    """
+    return [
+        KeyValue(names.ARCHITECTURE, "STRING", "llama"),
+        KeyValue(names.FILE_TYPE, "UINT32", 0),
+        KeyValue(names.RMS_EPSILON, "FLOAT32", rms_eps),
+        KeyValue(names.TRAINING_FILE_VERSION, "UINT32", 0),
+        KeyValue(names.TRAINING_TYPE, "STRING", kind),
+        *starmap(key_of, (*COUNTS, *SIZES, *ranks)),
+        KeyValue(names.OPTIMIZER_FILE_VERSION, "UINT32", 0),
+        *starmap(key_of, (*OPTIMIZER, *STATE[optimizer])),
+    ]
 
 
 def stated_of(value: Callable[[str], Any], past: Tensor | None) -> dict[str, Any]:

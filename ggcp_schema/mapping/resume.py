@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import partial
+from itertools import starmap
 from typing import TYPE_CHECKING, NamedTuple
 
 from ggcp_schema.errors import UnfitError, UsageError, shell_word
@@ -13,7 +14,7 @@ from ggcp_schema.files.tensor_entries import FileData, TensorEntry, Transform, Z
 from ggcp_schema.formats.file import File
 from ggcp_schema.llama import names
 from ggcp_schema.llama.eras import DEFAULT_RMS_EPS, EraConclusion
-from ggcp_schema.llama.keys import COUNTS, OPTIMIZER, STATE
+from ggcp_schema.llama.keys import trainer_keys
 from ggcp_schema.llama.parameters import FLAT_FIELDS, RESUME_ORDER, permuted_extents
 from ggcp_schema.llama.rotation import FREQ_BASE
 from ggcp_schema.llama.scale import divided
@@ -34,10 +35,7 @@ FRESH = {
 LBFGS_KEYS = "optimizer.lbfgs."
 PAST = range(1 << 31)  # a C int
 
-ADDED = (
-    (names.HEAD_COUNT_KV, "UINT32", "hparams.n_head"),
-    (names.VOCAB_SIZE, "UINT32", "hparams.n_vocab"),
-)
+ADDED = ((names.HEAD_COUNT_KV, "UINT32", "hparams.n_head"), (names.VOCAB_SIZE, "UINT32", "hparams.n_vocab"))
 """Keys that the converter of 2023 did not write."""
 
 
@@ -166,25 +164,14 @@ def _made_keys(training: Training, recipe: Recipe) -> list[KeyValue]:
     if not model.n_ff:
         raise UsageError(f"{model.path}: n_ff is unknown, because the model has no layers and n_mult is 0")
     dimension_count, freq_base = recipe.rotation
+    written = {"hparams.n_rot": dimension_count, "n_ff": model.n_ff}
 
-    def fields(table: Iterable[tuple[str, str, str]]) -> Iterator[KeyValue]:
-        return (_key_of_field(training, *row) for row in table)
+    def key_of(key: str, type: str, path: str) -> KeyValue:
+        return KeyValue(key, type, written[path]) if path in written else _key_of_field(training, key, type, path)
 
-    keys = [
-        KeyValue(names.ARCHITECTURE, "STRING", "llama"),
-        KeyValue(names.FILE_TYPE, "UINT32", 0),
-        KeyValue(names.RMS_EPSILON, "FLOAT32", recipe.rms_eps),
-        KeyValue(names.TRAINING_FILE_VERSION, "UINT32", 0),
-        KeyValue(names.TRAINING_TYPE, "STRING", names.TRAIN_MODEL),
-        *fields(COUNTS),
-        KeyValue(names.ROPE_DIMENSION_COUNT, "UINT32", dimension_count),
-        KeyValue(names.FEED_FORWARD_LENGTH, "UINT32", model.n_ff),
-        KeyValue(names.OPTIMIZER_FILE_VERSION, "UINT32", 0),
-        *fields(OPTIMIZER),
-        *fields(STATE[training.optimizer]),
-    ]
+    keys = trainer_keys(names.TRAIN_MODEL, recipe.rms_eps, training.optimizer, key_of)
     if not recipe.verbatim:
-        keys += fields(ADDED)
+        keys += starmap(key_of, ADDED)
         if freq_base is not None:
             keys.append(KeyValue(names.ROPE_FREQ_BASE, "FLOAT32", freq_base))
         keys += _record_of(recipe)

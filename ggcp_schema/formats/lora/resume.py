@@ -5,8 +5,6 @@ The keys, their order and the tensors are those of convert-finetune-checkpoint-t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from ggcp_schema.errors import UnfitError, UsageError
 from ggcp_schema.files.key_values import KeyValue
 from ggcp_schema.files.tensor_entries import stored
@@ -14,13 +12,8 @@ from ggcp_schema.formats.file import Converted
 from ggcp_schema.formats.lora.files import FINETUNE_LORA, STATE, GgclFile
 from ggcp_schema.llama import names
 from ggcp_schema.llama.eras import DEFAULT_RMS_EPS
-from ggcp_schema.llama.keys import COUNTS, OPTIMIZER
-from ggcp_schema.llama.keys import STATE as STATE_KEYS
+from ggcp_schema.llama.keys import trainer_keys
 
-SIZES = (
-    (names.ROPE_DIMENSION_COUNT, "UINT32", "hparams.n_rot"),
-    (names.FEED_FORWARD_LENGTH, "UINT32", "n_ff"),
-)
 RANKS = tuple(
     (f"training.lora.rank.{gguf}", "UINT32", f"n_rank.{field}")
     for field, gguf in (names.MODEL_TENSORS | names.LAYER_TENSORS).items()
@@ -38,19 +31,13 @@ def resume_content(ggcl: GgclFile) -> Converted:
     if ggcl.get("n_ff") is None:
         raise UsageError(f"{ggcl.path}: n_ff is unknown, because the model has no layers")
     optimizer = str(ggcl.get("optimizer.type"))
+
+    def key_of(key: str, kind: str, path: str) -> KeyValue:
+        value = ggcl.get(path)
+        return KeyValue(key, kind, bool(value) if kind == "BOOL" else value)
+
     try:
-        keys = [
-            KeyValue(names.ARCHITECTURE, "STRING", "llama"),
-            KeyValue(names.FILE_TYPE, "UINT32", 0),
-            KeyValue(names.RMS_EPSILON, "FLOAT32", DEFAULT_RMS_EPS),
-            KeyValue(names.TRAINING_FILE_VERSION, "UINT32", 0),
-            KeyValue(names.TRAINING_TYPE, "STRING", FINETUNE_LORA),
-            *_keys(ggcl, (*COUNTS, *SIZES)),
-            *_keys(ggcl, RANKS),
-            KeyValue(names.OPTIMIZER_FILE_VERSION, "UINT32", 0),
-            *_keys(ggcl, OPTIMIZER),
-            *_keys(ggcl, STATE_KEYS[optimizer]),
-        ]
+        keys = trainer_keys(FINETUNE_LORA, DEFAULT_RMS_EPS, optimizer, key_of, RANKS)
     except UnfitError as error:
         raise UnfitError(f"{ggcl.path}: {error.message}", error.hint) from error
     pairs = (
@@ -64,9 +51,3 @@ def resume_content(ggcl: GgclFile) -> Converted:
         if path.startswith(STATE) and not tensor.is_null
     )
     return Converted(keys, [*pairs, *state])
-
-
-def _keys(ggcl: GgclFile, table: tuple[tuple[str, str, str], ...]) -> Iterator[KeyValue]:
-    for key, kind, path in table:
-        value = ggcl.get(path)
-        yield KeyValue(key, kind, bool(value) if kind == "BOOL" else value)
