@@ -13,18 +13,8 @@ from ggcp_schema.errors import UnfitError, UsageError
 ARCHITECTURE = "general.architecture"
 ALIGNMENT = "general.alignment"
 
-INTEGERS = {
-    "UINT8": range(1 << 8),
-    "INT8": range(-(1 << 7), 1 << 7),
-    "UINT16": range(1 << 16),
-    "INT16": range(-(1 << 15), 1 << 15),
-    "UINT32": range(1 << 32),
-    "INT32": range(-(1 << 31), 1 << 31),
-    "UINT64": range(1 << 64),
-    "INT64": range(-(1 << 63), 1 << 63),
-}
-
-
+BITS = (8, 16, 32, 64)
+INTEGERS = {f"UINT{n}": range(1 << n) for n in BITS} | {f"INT{n}": range(-(1 << n - 1), 1 << n - 1) for n in BITS}
 QUIET = 1 << 22  # the bit of a float32 NaN that says that it is not a signalling one
 
 

@@ -64,7 +64,14 @@ def placed_parts(
     must not have changed meanwhile. `inspect` is called with each chunk of a tensor's data; `optional` is that of
     `check_parts`. Raises `FileError`.
     """
-    with _places(output, parts, options, optional) as places:
+    is_file = WHOLE in parts
+    made = (
+        atomic_output(output, overwrite=options.force, sync=options.sync)
+        if is_file
+        else atomic_folder(output, {*parts, *optional}, overwrite=options.force, sync=options.sync)
+    )
+    with made as place:
+        places = {name: place if is_file else os.path.join(place, name) for name in parts}
         try:
             for name, content in parts.items():
                 content.write(places[name], progress=options.progress, inspect=inspect)
@@ -85,16 +92,3 @@ def placed_parts(
         except ConstructError as error:  # an array of the input is read again, and the file has changed
             raise FileError(f"{os.fsdecode(output)} was not written: {error}", "Try again.") from error
         yield sum(os.stat(place).st_size for place in places.values())
-
-
-@contextmanager
-def _places(
-    output: str | os.PathLike[str], parts: Parts, options: WriteOptions, optional: Collection[str]
-) -> Iterator[dict[str, str]]:
-    """Yield the path to write each part to."""
-    if WHOLE in parts:
-        with atomic_output(output, overwrite=options.force, sync=options.sync) as place:
-            yield {WHOLE: place}
-        return
-    with atomic_folder(output, {*parts, *optional}, overwrite=options.force, sync=options.sync) as folder:
-        yield {name: os.path.join(folder, name) for name in parts}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from heapq import nsmallest
+from itertools import count
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -98,18 +100,13 @@ class Found(tuple[T, ...]):
     @classmethod
     def of(cls, findings: Iterable[T | Refusal], root: Field) -> Found[T]:
         """Return the findings in order; those of refusals in the tree of fields."""
-        first: list[Any] = []
-        total, by_offset = 0, attrgetter("offset")
-        for total, finding in enumerate(findings, 1):  # noqa: B007 - it is the count
-            first.append(finding)
-            if len(first) > 2 * MAX_FOUND:
-                first = sorted(first, key=by_offset)[:MAX_FOUND]
-        first = sorted(first, key=by_offset)[:MAX_FOUND]
+        numbers, by_offset = count(), attrgetter("offset")
+        first: list[Any] = nsmallest(MAX_FOUND, (finding for finding, _ in zip(findings, numbers)), key=by_offset)
         placed: Iterable[Any] = (
             finding.problem(root) if isinstance(finding, Refusal) else finding for finding in first
         )
         found = cls(sorted(placed, key=by_offset))
-        found.total = total
+        found.total = next(numbers)
         return found
 
     @property

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ from ggcp_schema.errors import UnfitError
 from ggcp_schema.files.tensor import AT_ONCE, Tensor, stream_pieces, stream_values
 from ggcp_schema.llama.adam import AdamParams, largest_root
 from ggcp_schema.llama.lbfgs import changed_steps
-from ggcp_schema.llama.parameters import ORDERS, Layout
+from ggcp_schema.llama.parameters import ORDERS, Layout, VectorPart
 from ggcp_schema.llama.runs import KEPT, Run, Runs, joined
 from ggcp_schema.llama.state import RULES, State, Unsound, order_of_x, place_text
 
@@ -49,14 +49,6 @@ ZEROS_OF_V = "zeros-of-v"  # no rule: these runs join those of a rule
 SMALL = 1 << 12  # bytes of a tensor that is looked at together with others
 AT_MOST = 512  # tensors that are looked at together
 SHOWN = 100  # findings of one rule in one tensor
-
-
-class Difference(NamedTuple):
-    """Places of a tensor of the model that differ from x: elements of the tensor, and the first of x."""
-
-    path: str
-    run: Run
-    in_x: int
 
 
 def examine(state: State, progress: Callable[[int], None] | None = None, look: Look | None = None) -> list[Unsound]:
@@ -227,12 +219,16 @@ class Watch:
         self._add("v-differs", "v", at, of_v & ~of_m)
         self._add("m-differs", "m", at, of_m & ~of_v)
 
-    def differences(self, progress: Callable[[int], None] | None = None) -> list[Difference]:
-        """Compare x with the weights, if they are equal in some order but for a few places. Return those."""
+    def differences(self, progress: Callable[[int], None] | None = None) -> list[tuple[str, Run, int]]:
+        """Compare x with the weights, if they are equal in some order but for a few places. Return those.
+
+        Each is the path of a tensor of the model, its elements, and the first of x that is another one.
+        """
         order = order_of_x(self.state)
         if order is None:
             return []
-        x, found, n_wrong = self.state.vectors["x"], [], 0
+        x, n_wrong = self.state.vectors["x"], 0
+        found: list[tuple[str, Run, int]] = []
         for part in Layout.of(order, self.state.model):
             weights, wrong, at = self.state.model[part.path], Runs(), 0
             ours = weights.values()
@@ -243,7 +239,7 @@ class Watch:
                 if progress:
                     progress(a.nbytes + b.nbytes)
             n_wrong += wrong.count
-            found += [Difference(part.path, run, part.start + run.start) for run in wrong.kept]
+            found += [(part.path, run, part.start + run.start) for run in wrong.kept]
             self.runs["x-differs", part.path] = wrong
         if 4 * n_wrong > x.n_elements:
             self.runs = {key: runs for key, runs in self.runs.items() if key[0] != "x-differs"}
@@ -317,17 +313,18 @@ class Watch:
 
     def _may_be_embeddings(self, run: Run) -> bool:
         """Return True if the run lies in tok_embeddings in an order that the parameters may have."""
-        order = self._order
-        try:
-            layouts = [Layout.of(known, self.state.model) for known in (ORDERS if order is None else (order,))]
-        except UnfitError:  # the model is not whole
-            return True
-        parts = [layout.find("tok_embeddings") for layout in layouts]
-        return any(part and run.start < part.start + part.count and run.stop > part.start for part in parts)
+        parts = self._embeddings
+        return parts is None or any(run.start < part.start + part.count and run.stop > part.start for part in parts)
 
     @cached_property
-    def _order(self) -> str | None:
-        return None if self.state.order is None else self.state.order()
+    def _embeddings(self) -> list[VectorPart] | None:
+        """Where tok_embeddings are in the orders that the parameters may have; None if the model is not whole."""
+        order = None if self.state.order is None else self.state.order()
+        try:
+            layouts = [Layout.of(known, self.state.model) for known in (ORDERS if order is None else (order,))]
+        except UnfitError:
+            return None
+        return [part for layout in layouts if (part := layout.find("tok_embeddings")) is not None]
 
     def covers(self, rule: str, name: str, run: Run) -> bool:
         """Return True if a rule has found a run that holds all these elements."""

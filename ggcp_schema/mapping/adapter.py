@@ -58,7 +58,7 @@ def adapter_tensors(adapter: Adapter, heads: Heads, only: Iterable[str] | None =
     for path in adapter.matrices if only is None else only:
         name, pair = names.tensor_name(path), adapter.pairs[path]
         n_in, n_out = pair.shape
-        a, b = partial(_a, adapter, heads, path), partial(_b, adapter, heads, path)
+        a, b = (partial(_factor, adapter, heads, path, index) for index in (0, 1))
         if path == "tok_embeddings":
             tensors.append(small(f"{name}.lora_a", (pair.rank, n_out), b))
             tensors.append(small(f"{name}.lora_b", (pair.rank, n_in), a))
@@ -68,13 +68,10 @@ def adapter_tensors(adapter: Adapter, heads: Heads, only: Iterable[str] | None =
     return tensors
 
 
-def _a(adapter: Adapter, heads: Heads, path: str) -> npt.NDArray[np.float32]:
-    return adapter.factors(path, heads)[0]
-
-
-def _b(adapter: Adapter, heads: Heads, path: str) -> npt.NDArray[np.floating]:
-    b = adapter.factors(path, heads)[1]
-    return b if adapter.scale == 1 else b.astype("f8") * adapter.scale
+def _factor(adapter: Adapter, heads: Heads, path: str, index: int) -> npt.NDArray[np.floating]:
+    """Return A, or B with the scale."""
+    factor = adapter.factors(path, heads)[index]
+    return factor.astype("f8") * adapter.scale if index and adapter.scale != 1 else factor
 
 
 def changed_norms(adapter: Adapter, base: Base) -> Iterator[Change]:
