@@ -143,7 +143,6 @@ def broken_rows(path: str, name: str, records: Iterable[Container], types: dict[
             yield Refusal(record["_offset"], (path, index, name, 0), expected, str(shape[0]))
 
 
-def broken_field(field: Field | None, expected: str, found: str) -> Problem:
-    """Return an error for the value of a field that was parsed."""
-    assert field is not None  # noqa: S101 - the record was parsed
+def broken_field(field: Field, expected: str, found: str) -> Problem:
+    """Return an error for the value of a field."""
     return Problem(field.path, field.offset, expected, found)

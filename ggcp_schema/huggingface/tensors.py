@@ -57,9 +57,8 @@ def moment_tensors(
     found = []
     for power, (field, prefix) in enumerate(MOMENTS.items(), 1):
         for path, name in parameter_names(layer_count(tensors)).items():
-            piece, shape = layout.find(path), tensors[path].shape
-            assert piece is not None  # noqa: S101 - the layout is that of these tensors
-            (part,) = piece.of(state[field], state[field].path, shape, layout.n_params)
+            vector, shape = state[field], tensors[path].shape
+            (part,) = layout.by_path[path].of(vector, vector.path, shape, layout.n_params)
             found.append(_entry(f"{prefix}.{name}", path, part, heads, "F32", scale**power))
     return [*found, TensorEntry("step", (), Computed(lambda: [struct.pack("<f", step)]))]
 

@@ -238,7 +238,8 @@ def _rms_eps(
         return writers[0].rms_eps, True, f"that of {writers_text(writers)}{option}", usual
     times = join_words(f"{epsilon_text(eps)} ({times_text(group)})" for eps, group in sorted(by_eps.items()))
     choices = f"the trainer of the file used {times}"
-    eps = _longest(usual)
+    in_use = grouped(usual, lambda writer: writer.rms_eps)  # the one for most days; of two such the earlier
+    eps = max(in_use, key=lambda eps: (days_of(in_use[eps]), -min(writer.first for writer in in_use[eps]).toordinal()))
     if len({writer.rms_eps for writer in usual}) > 1:
         among = "" if len(usual) == len(writers) else " by the programs that usually write such vectors and gradients"
         why = f"{epsilon_text(eps)} was used for the most days{among}{MORE_LOST * evidence.damaged}"
@@ -266,9 +267,3 @@ def _with_fewest_options(writers: Sequence[Writer], order: str | None) -> Sequen
     options = {writer.key: text.count("--") for writer in writers for name, text in writer.orders if name == order}
     least = min(options.values(), default=None)
     return [writer for writer in writers if options.get(writer.key) == least] if options else writers
-
-
-def _longest(writers: Sequence[Writer]) -> float:
-    """Return the epsilon in use on most days; of two such the earlier."""
-    by_eps = grouped(writers, lambda writer: writer.rms_eps)
-    return max(by_eps, key=lambda eps: (days_of(by_eps[eps]), -min(writer.first for writer in by_eps[eps]).toordinal()))

@@ -349,8 +349,7 @@ def _has_decayed(row: array[float]) -> bool:
 
 def _embeddings(layout: Layout, n_embd: int) -> range:
     """Return the rows of the vector that are tok_embeddings."""
-    part = layout.find("tok_embeddings")
-    assert part is not None  # noqa: S101 - every order has it
+    part = layout.by_path["tok_embeddings"]
     return range(part.start // n_embd, (part.start + part.count) // n_embd)
 
 

@@ -67,7 +67,7 @@ def known_order(order: str) -> Order:
 
 
 class Layout(list[VectorPart]):
-    """The parts of a flat vector in an order, from its first element to its last.
+    """The parts of a flat vector in an order, from its first element to its last; `by_path` has them by their tensors.
 
     `counts` are the elements of the tensors, by path outside of the layers, and by name in them. Raises `UsageError` if
     there is no such order.
@@ -78,16 +78,12 @@ class Layout(list[VectorPart]):
         for path, name in _paths(order, n_layer):
             self.append(VectorPart(path, self.n_params, counts[name]))
             self.n_params += counts[name]
-        self._by_path = {part.path: part for part in self}
+        self.by_path = {part.path: part for part in self}
 
     @classmethod
     def of(cls, order: str, model_tensors: Mapping[str, Tensor]) -> Layout:
         """Return the layout for a model's tensors. Raises `UnfitError` if they are not those of a whole model."""
         return cls(order, *element_counts(model_tensors))
-
-    def find(self, path: str) -> VectorPart | None:
-        """Return the part that belongs to the tensor at a path; None if there is none."""
-        return self._by_path.get(path)
 
     def index_at(self, element: int) -> int:
         """Return the index of the part that holds an element."""
@@ -129,7 +125,7 @@ def vector_part(order: str, model_tensors: Mapping[str, Tensor], path: str) -> V
     In column j of lms or lmy, shape `[n_params, lbfgs_m]`, the part starts `j * n_params` elements later. Raises
     `PathError` for an unknown path, `UsageError` for an unknown order.
     """
-    part = Layout.of(order, model_tensors).find(path)
+    part = Layout.of(order, model_tensors).by_path.get(path)
     if part is not None:
         return part
     import difflib
@@ -182,8 +178,8 @@ def permuted_extents(
     if not tensor.nbytes:
         return []
     size = tensor.nbytes // tensor.n_elements
-    found = (sources.find(part.path) for part in targets)
-    column = _joined((part.start * size, part.count * size) for part in found if part is not None)
+    found = (sources.by_path[part.path] for part in targets)
+    column = _joined((part.start * size, part.count * size) for part in found)
     starts = range(tensor.offset, tensor.offset + tensor.nbytes, n_params * size)
     return _joined((start + offset, length) for start in starts for offset, length in column)
 

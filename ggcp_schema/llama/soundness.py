@@ -324,7 +324,7 @@ class Watch:
             layouts = [Layout.of(known, self.state.model) for known in (ORDERS if order is None else (order,))]
         except UnfitError:
             return None
-        return [part for layout in layouts if (part := layout.find("tok_embeddings")) is not None]
+        return [layout.by_path["tok_embeddings"] for layout in layouts]
 
     def covers(self, rule: str, name: str, run: Run) -> bool:
         """Return True if a rule has found a run that holds all these elements."""

@@ -40,10 +40,10 @@ def test_parts_are_those_of_the_independent_tables(name: str, order: str) -> Non
 @given(st.sampled_from("ABC"), st.integers(0, 4), st.lists(st.integers(0, 3), min_size=12, max_size=12))
 def test_a_part_is_found_by_its_path_and_by_each_of_its_elements(order: str, n_layer: int, sizes: list[int]) -> None:
     layout = Layout(order, dict(zip([*MODEL_TENSORS, *LAYER_TENSORS], sizes, strict=True)), n_layer)
-    assert [layout.find(part.path) for part in layout] == layout
+    assert [layout.by_path[part.path] for part in layout] == layout
     elements = [index for index, part in enumerate(layout) for _ in range(part.count)]
     assert [layout.index_at(element) for element in range(layout.n_params)] == elements
-    assert not any(map(layout.find, (f"layers[{n_layer}].wq", "layers[0].norm", "wq", "layers[00].wq")))
+    assert layout.by_path.keys().isdisjoint((f"layers[{n_layer}].wq", "layers[0].norm", "wq", "layers[00].wq"))
 
 
 def test_part_of_one_parameter() -> None:
