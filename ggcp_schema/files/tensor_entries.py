@@ -29,11 +29,6 @@ class FileData(NamedTuple):
     extents: tuple[tuple[int, int] | Rows, ...]
     transform: Transform | None = None
 
-    @property
-    def nbytes(self) -> int:
-        """The bytes that are read."""
-        return sum(Rows(*extent).nbytes for extent in self.extents)
-
 
 class Computed(NamedTuple):
     """Data that `chunks` yields when it is needed. `sources` are the files that it reads."""

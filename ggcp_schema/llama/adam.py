@@ -67,18 +67,16 @@ class AdamParams(NamedTuple):
         return part
 
     def differs_from_vh(self, v: Floats, vh: Floats) -> Mask:
-        """Return where v does not give vh."""
+        """Return where v does not give vh, by parameters that are usual."""
         computed = np.sqrt(v * np.float32(self.correction)) + np.float32(self.eps)
         return self._differ(computed, vh, self.beta2)
 
     def differs_from_mh(self, m: Floats, vh: Floats, mh: Floats) -> Mask:
-        """Return where m and vh do not give mh."""
+        """Return where m and vh do not give mh, by parameters that are usual."""
         with np.errstate(divide="ignore"):
             return self._differ(m * np.float32(self.step) / vh, mh, self.beta1)
 
     def _differ(self, computed: Floats, stored: Floats, beta: float) -> Mask:
-        if not self.is_usual:
-            return np.zeros(len(stored), np.bool_)
         close = CLOSE + ULP / float(self._part(beta))  # powf may differ by a unit in the last place
         same: Mask = np.abs(computed - stored) <= np.float32(close) * np.abs(stored) + TINY
         return ~same
