@@ -185,11 +185,12 @@ class Output:
         except (AttributeError, OSError):  # the system or the filesystem has no O_TMPFILE
             pass
         self.has_name = True
-        self._create_temporary(mode)
-        while not self._lock():  # another process has taken the file for an abandoned one
-            self._close()
+        while True:
+            self.fd = os.open(self.temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, mode)
+            if self._lock():
+                return
+            self._close()  # another process has taken the file for an abandoned one
             self.temporary = self._temporary_path()
-            self._create_temporary(mode)
 
     def publish(self, *, overwrite: bool, sync: bool) -> None:
         """Give the file its name."""
@@ -234,9 +235,6 @@ class Output:
 
     def _temporary_path(self) -> str:
         return os.path.join(self.folder, f"{self.prefix}{os.urandom(6).hex()}.part")
-
-    def _create_temporary(self, mode: int) -> None:
-        self.fd = os.open(self.temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, mode)
 
     def _lock(self) -> bool:
         """Lock the file. Return whether it still exists, or never had a name."""

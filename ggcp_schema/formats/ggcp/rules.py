@@ -10,7 +10,7 @@ from construct import Container
 
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.ggcp.extent import state_schemas, tensor_fields
-from ggcp_schema.formats.rules import Finding, Oddity, odd_padding
+from ggcp_schema.formats.rules import Finding, Oddity, odd_findings, odd_padding
 from ggcp_schema.llama.names import STATE, field_path, llama_field_path, llama_name, n_tensors, tensor_name
 from ggcp_schema.schema.inference import ADAM, LBFGS, n_ff_by_formula
 
@@ -136,9 +136,7 @@ def expected_records(parse: Parse) -> int | None:
 def oddities(parse: Parse) -> Iterator[Oddity]:
     """Yield the findings, unless an error takes away the evidence, and what is odd in tensors and parameters."""
     doubtful = parse.damage is not None or any(path.startswith(STATE) for path, _ in parse.located)
-    for finding in parse.file.findings:
-        if not (doubtful and finding.path == "optimizer.type"):
-            yield Oddity(finding.path, parse.file.find(finding.path).offset, finding.message)
+    yield from (odd for odd in odd_findings(parse.file) if not (doubtful and odd.path == "optimizer.type"))
     yield from _odd_tensors(parse.file)
     yield from _odd_params(parse.file)
 

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from ggcp_schema.llama.training import Training
 
 FINETUNE_LORA = "finetune_lora"  # training.type
-STATE = "optimizer."
 
 
 class LoraFile(File):
@@ -172,7 +171,7 @@ class GgclFile(LoraFile):
     def names_of(self, tensor: Tensor) -> tuple[str | None, str | None, str | None]:
         """Return None, for no ggcp file has such a tensor, its name in GGUF files, and the type of the optimizer."""
         optimizer = self.container.get("optimizer", {}).get("type")
-        if tensor.path.startswith(STATE):
+        if names.is_optimizer(tensor.path):
             return None, None if tensor.is_null else names.tensor_name(tensor.path, optimizer), optimizer
         path, _, part = tensor.path.rpartition("_")
         return None, f"{names.tensor_name(path)}.lora_{part}", None
@@ -195,7 +194,7 @@ class GgclFile(LoraFile):
 
     def adapter(self) -> Adapter:
         check_adapter(self)
-        parts = {path: tensor for path, tensor in self.tensors.items() if not path.startswith(STATE)}
+        parts = {path: tensor for path, tensor in self.tensors.items() if not names.is_optimizer(path)}
         paths = [path.removesuffix("_a") for path in parts if path.endswith("_a")]
         return Adapter(
             self.path, {path: checked_pair(self.path, path, parts[f"{path}_a"], parts[f"{path}_b"]) for path in paths}
@@ -223,7 +222,7 @@ def check_adapter(file: File) -> None:
     expected = file.expected_tensors()
     if expected is None:
         raise file.damage.again()
-    found, total = (sum(not path.startswith(STATE) for path in paths) for paths in (file.tensors, expected))
+    found, total = (sum(not names.is_optimizer(path) for path in paths) for paths in (file.tensors, expected))
     file.check_whole(found, total, "adapter")
 
 
@@ -240,5 +239,5 @@ def adapter_in_gguf(gguf: GgufFile) -> Adapter:
             f"expected {FINETUNE_LORA!r}",
             "Pass a checkpoint of llama.cpp's finetune, a ggcl checkpoint or a ggla adapter.",
         )
-    tensors = (tensor for name, tensor in gguf.tensors.items() if not name.startswith(STATE))
+    tensors = (tensor for name, tensor in gguf.tensors.items() if not names.is_optimizer(name))
     return Adapter(gguf.path, pairs_of(gguf.path, tensors))

@@ -9,7 +9,7 @@ from ggcp_schema.errors import UnfitError, UsageError
 from ggcp_schema.files.key_values import KeyValue
 from ggcp_schema.files.tensor_entries import stored
 from ggcp_schema.formats.file import Converted
-from ggcp_schema.formats.lora.files import FINETUNE_LORA, STATE, GgclFile
+from ggcp_schema.formats.lora.files import FINETUNE_LORA, GgclFile
 from ggcp_schema.llama import names
 from ggcp_schema.llama.eras import DEFAULT_RMS_EPS
 from ggcp_schema.llama.keys import trainer_keys
@@ -48,6 +48,6 @@ def resume_content(ggcl: GgclFile) -> Converted:
     state = (
         stored(str(names.tensor_name(path, optimizer)), tensor)
         for path, tensor in ggcl.tensors.items()
-        if path.startswith(STATE) and not tensor.is_null
+        if names.is_optimizer(path) and not tensor.is_null
     )
     return Converted(keys, [*pairs, *state])
