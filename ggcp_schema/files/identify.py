@@ -167,6 +167,7 @@ ERROR = re.compile(
     re.IGNORECASE,
 )
 
+# fmt: off
 KINDS = (
     Kind(b"pcgg", "a ggcp checkpoint"),
     Kind(b"GGUF", "a GGUF file"),
@@ -179,44 +180,24 @@ KINDS = (
     Kind(b"algg", "a ggla LoRA adapter (llama.cpp's finetune or convert-lora, 2023)"),
     Kind(b"lcgg", "a ggcl LoRA training checkpoint (llama.cpp's finetune, 2023)"),
     # Altered on the way
-    Kind(
-        BASE64 + rb"[A-Za-z0-9\s]*[-_]",
-        "a checkpoint or model file in base64, as addresses carry it",
-        "Decode it: `tr -- -_ +/ < FILE | base64 -di > OUTPUT`.",
-    ),
+    Kind(BASE64 + rb"[A-Za-z0-9\s]*[-_]", "a checkpoint or model file in base64, as addresses carry it",
+         "Decode it: `tr -- -_ +/ < FILE | base64 -di > OUTPUT`."),
     Kind(BASE64 + rb"[\w+/]", "a checkpoint or model file in base64", "Decode it: `base64 -di FILE > OUTPUT`."),
-    Kind(
-        rb"begin [0-7]{3,4} [^\r\n]+\r?\nM[ -`]{60}",
-        "a file in uuencode, as mail carried it",
-        "Decode it: `uudecode -o OUTPUT FILE`.",
-    ),
-    Kind(
-        rb"\xff\xfe(?:[^\0]\0)+|\xfe\xff(?:\0[^\0])+|(?:[\t\n\r -~]\0){12}|(?:G\0G\0U\0F|[pltfa]\0[cmjl]\0g\0g)\0",
-        "text in UTF-16, as PowerShell writes what is redirected with `>`",
-        BINARY,
-    ),
+    Kind(rb"begin [0-7]{3,4} [^\r\n]+\r?\nM[ -`]{60}", "a file in uuencode, as mail carried it",
+         "Decode it: `uudecode -o OUTPUT FILE`."),
+    Kind(rb"\xff\xfe(?:[^\0]\0)+|\xfe\xff(?:\0[^\0])+|(?:[\t\n\r -~]\0){12}|(?:G\0G\0U\0F|[pltfa]\0[cmjl]\0g\0g)\0",
+         "text in UTF-16, as PowerShell writes what is redirected with `>`", BINARY),
     Kind(_is_filled(b"\0"), "a file of zeros and {}", AGAIN),
     Kind(_is_filled(b"\xff"), "a file of bytes 0xFF and {}", AGAIN),
     # In the place of a file
-    Kind(
-        _lfs_size,
-        "a Git LFS pointer to a file of {} bytes, not the file",
-        "Run `git lfs pull` in its repository, or download the file itself.",
-    ),
-    Kind(
-        rb"(/|(\.\./)*\.git/)annex/objects/",
-        "a pointer of git-annex, not the file",
-        "Run `git annex get` in its repository.",
-    ),
+    Kind(_lfs_size, "a Git LFS pointer to a file of {} bytes, not the file",
+         "Run `git lfs pull` in its repository, or download the file itself."),
+    Kind(rb"(/|(\.\./)*\.git/)annex/objects/", "a pointer of git-annex, not the file",
+         "Run `git annex get` in its repository."),
     Kind(b"# xet version ", "a pointer of Git-Xet, not the file", "Download the file itself."),
-    Kind(
-        (
-            rb"(\xef\xbb\xbf)?\s*((<\?xml[^>]*>|<!--.*?-->)\s*)*"
-            rb"(?i:<!doctype html|<(html|head|meta|title|body|script)[ >])"
-        ),
-        "a web page, not the file",
-        "Download the file itself: the page has a link to it, or asks to log in.",
-    ),
+    Kind(rb"(\xef\xbb\xbf)?\s*((<\?xml[^>]*>|<!--.*?-->)\s*)*"
+         rb"(?i:<!doctype html|<(html|head|meta|title|body|script)[ >])",
+         "a web page, not the file", "Download the file itself: the page has a link to it, or asks to log in."),
     # Other formats
     Kind(_member(rb"/data\.pkl"), "a PyTorch checkpoint", PICKLE),
     Kind(rb"PK\x03\x04.{26}[\w.-]*\.npy", "a NumPy .npz archive", "Load it with numpy.load."),
@@ -235,29 +216,17 @@ KINDS = (
     Kind(rb"MZqFpD=|jartsr=", "a program for several systems, such as a llamafile", PROGRAM),
     Kind(b"\x7fELF", "a program or library (ELF)", PROGRAM),
     Kind(_is_windows_program, "a program or library for Windows", PROGRAM),
-    Kind(
-        rb"[\xce\xcf]\xfa\xed\xfe|\xfe\xed\xfa[\xce\xcf]|\xca\xfe\xba\xbe\0\0\0[\1-\5]",
-        "a program or library for macOS",
-        PROGRAM,
-    ),
+    Kind(rb"[\xce\xcf]\xfa\xed\xfe|\xfe\xed\xfa[\xce\xcf]|\xca\xfe\xba\xbe\0\0\0[\1-\5]",
+         "a program or library for macOS", PROGRAM),
     Kind(rb"24ka[\x01-\x03]\0\0\0", "a model of llama2.c", "llama2.c's run reads it."),
     Kind(_is_llama2c, "a model of llama2.c", "llama2.c's run reads it."),
-    Kind(
-        rb"[^\0].\0\0....\x05\0\0\0<unk>|[^\0]\0\0\0....\x05\0\0\0<unk>",
-        "a tokenizer of llama2.c",
-        "Use the tokenizer.model that it was made from.",
-    ),
+    Kind(rb"[^\0].\0\0....\x05\0\0\0<unk>|[^\0]\0\0\0....\x05\0\0\0<unk>", "a tokenizer of llama2.c",
+         "Use the tokenizer.model that it was made from."),
     Kind(_is_sentencepiece, "a sentencepiece model, a vocabulary", "Use it with `ggcp-schema export --vocab FILE`."),
-    Kind(
-        rb"..[\0\x01]\0[\x05-\x7f]\0\0\0[\w.]+\.weight",
-        "an importance matrix of llama.cpp in its old format",
-        "`llama-imatrix --in-file FILE -o OUTPUT.gguf` converts it.",
-    ),
-    Kind(
-        rb"[nq]sgg",
-        "a saved session of llama.cpp (--prompt-cache, or a slot of its server), without a model",
-        "It belongs to the model that it was made with.",
-    ),
+    Kind(rb"..[\0\x01]\0[\x05-\x7f]\0\0\0[\w.]+\.weight", "an importance matrix of llama.cpp in its old format",
+         "`llama-imatrix --in-file FILE -o OUTPUT.gguf` converts it."),
+    Kind(rb"[nq]sgg", "a saved session of llama.cpp (--prompt-cache, or a slot of its server), without a model",
+         "It belongs to the model that it was made with."),
     Kind(rb"(ccgg|ggml).\0\0\0", OTHER, LLAMA_ONLY),
     # Archives
     Kind(rb"PK(\x03\x04|\x05\x06|\x07\x08)", "a zip archive", "Unpack it with `unzip FILE`."),
@@ -269,14 +238,12 @@ KINDS = (
     Kind(b"Rar!\x1a\x07", "a RAR archive", "Unpack it with `unrar x FILE`."),
     Kind(rb".{257}ustar", "a tar archive", "Unpack it with `tar xf FILE`."),
     # Text
-    Kind(
-        _error_message,
-        "a short text in the place of a file, such as a server's error message: {}",
-        "Download it again.",
-    ),
+    Kind(_error_message, "a short text in the place of a file, such as a server's error message: {}",
+         "Download it again."),
     Kind(_text, "a text that begins with {}"),
     Kind(_contained, "a file with other bytes before {} cuts it out"),
 )
+# fmt: on
 """What files are, in the order in which it is tried."""
 
 
