@@ -258,6 +258,15 @@ def test_all_but_the_cut_tensor_is_whole() -> None:
     assert (facts["model_tensors"], facts["model_tensors_total"], facts["cut_tensor"]) == (4, 5, "cls.weight")
 
 
+@pytest.mark.parametrize("size", [1, 2, 15])
+def test_the_numbers_tell_that_few_bytes_are_lost_at_the_end(size: int, tmp_path: Path) -> None:
+    path = tmp_path / "cut.gguf"
+    path.write_bytes((FIXTURES / "strange" / "bert.gguf").read_bytes()[:-size])
+    result = run_cli("info", path)
+    assert result.returncode == 4
+    assert "model damaged, 4 of 5 tensors whole" in result.stdout
+
+
 def test_a_cut_header_shows_the_keys_before_the_cut(tmp_path: Path) -> None:
     data = (FIXTURES / "vocab.gguf").read_bytes()
     parsed = GGUF.parse(data)

@@ -13,6 +13,7 @@ import pytest
 
 from ggcp_schema import MalformedError, convert, export_model, open_checkpoint, open_file
 from ggcp_schema.files.source import Source
+from ggcp_schema.formats.gguf.moved import FLOATS, RANGES
 from ggcp_schema.inspect.damage import condition_of
 from ggcp_schema.inspect.validate import validate
 from ggcp_schema.schema.ggml import GGML_TYPES, GGML_TYPES_UNTIL_V2, data_size
@@ -119,6 +120,59 @@ def test_bytes_inserted_into_gguf_or_lost(name: str, size: int) -> None:
     assert [result for _, result in found].count("recovered") > 125
 
 
+def model_of(kind: str, path: Path) -> Whole:
+    """Write a model of elements of a type, with norms near 1 before some of its tensors."""
+    values, writer = np.random.default_rng(1), gguf.GGUFWriter(path, "llama")
+    for index in range(6):
+        if index % 2:
+            writer.add_tensor(f"{index}.norm", values.normal(1, 0.1, 64).astype(np.float32))
+        weights, block = values.normal(0, 0.02, (64, 64)).astype(np.float32), gguf.GGMLQuantizationType[kind]
+        writer.add_tensor(f"{index}.weight", gguf.quantize(weights, block), raw_dtype=block)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return Whole(path)
+
+
+@pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"])
+@pytest.mark.parametrize(("size", "least"), [(1, 250), (4, 190), (8, 190)])
+def test_bytes_inserted_into_elements_of_a_type_or_lost(kind: str, size: int, least: int, tmp_path: Path) -> None:
+    """Scales of blocks, and norms among F32 that are moved by whole numbers, tell what is whole; the end does not."""
+    whole, chance = model_of(kind, tmp_path / "model.gguf"), random.Random(kind)
+    places = chance.sample(range(whole.head, len(whole.data) - 16), 15) + [
+        len(whole.data) - 9 - n for n in (0, 40, 400)
+    ]
+    damages = [Damage(kind, size, at) for at in places for kind in ("inserted", "removed")]
+    found = [(damage, result) for damage in damages for result in check(Damaged(whole, damage))]
+    assert not [one for one in found if one[1].startswith("WRONG")]
+    assert [result for _, result in found].count("recovered") >= least
+
+
+@pytest.mark.parametrize("name", ["truth/jan24-D.gguf", "truth/aug28-B-then-jul24-C.gguf", "strange/bert.gguf"])
+def test_numbers_moved_by_whole_numbers_are_not_called_whole(name: str) -> None:
+    whole, chance = Whole(FIXTURES / name), random.Random(name)
+    places = [*chance.sample(range(whole.head, len(whole.data) - 16), 8), len(whole.data) - 20]
+    damages = [Damage(kind, size, at) for at in places for kind in ("inserted", "removed") for size in (4, 8, 12)]
+    found = [(damage, result) for damage in damages for result in check(Damaged(whole, damage))]
+    assert not [one for one in found if one[1].startswith("WRONG")]
+
+
+@pytest.mark.parametrize("kind", gguf.quants._type_traits)
+def test_scales_are_where_ggufs_own_reader_has_them(kind: gguf.GGMLQuantizationType) -> None:
+    """Blocks in which all that is looked at is 0 are of zeros, whatever else is in them."""
+    if kind.name not in RANGES or kind.name in FLOATS:
+        return
+    blocks = np.random.default_rng(1).integers(1, 255, (4, gguf.GGML_QUANT_SIZES[kind][1]), dtype=np.uint8)
+    layout = struct.Struct(f"<{RANGES[kind.name][0]}")
+    count = len(layout.unpack(blocks[0].tobytes()))
+    scales = np.frombuffer(layout.pack(*[float("nan")] * count), np.uint8)
+    assert layout.size == blocks.shape[1]
+    blocks[:, scales != 0] = 0
+    blocks[:, np.flatnonzero(scales) - 1] = 0
+    assert not gguf.dequantize(blocks, kind).any()
+
+
 def test_zeros_from_the_last_header_on_are_no_tensors() -> None:
     """They read as the offset of a tensor that shares the data of the first, all of which is zero."""
     whole = Whole(FIXTURES / "strange" / "bert.gguf")
@@ -134,6 +188,15 @@ def test_bytes_after_the_end_of_gguf_are_a_finding(name: str, tail: bytes, tmp_p
     path = tmp_path / "tail.gguf"
     path.write_bytes((FIXTURES / name).read_bytes() + tail)
     with open_file(path) as file:
+        assert [finding.path for finding in file.findings] == ["trailing"]
+
+
+@pytest.mark.parametrize("tail", [b"\n", b"\r\n", bytes(4), b"text", b"1234567"])
+@pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "Q4_0", "Q8_0"])
+def test_text_and_zeros_after_elements_of_a_type_are_a_finding(kind: str, tail: bytes, tmp_path: Path) -> None:
+    whole = model_of(kind, tmp_path / "model.gguf")
+    (tmp_path / "tail.gguf").write_bytes(whole.data + tail)
+    with open_file(tmp_path / "tail.gguf") as file:
         assert [finding.path for finding in file.findings] == ["trailing"]
 
 

@@ -23,7 +23,7 @@ def doubt(source: Source, container: Container) -> FieldError | None:
     error, trailing = zeros_in(source, container), container["trailing"]
     ends_whole = trailing is None and (source.size - container["data_start"]) % container["alignment"] == 0
     count = 0 if ends_whole or error is not None else moved_by(source, container)
-    if count and is_dense(container) and may_be_moved(source, container, count):
+    if count and may_be_moved(source, container, count):
         words = f"{count_bytes(abs(count))} {'more' if count > 0 else 'fewer'}, which may belong before it"
         error = FieldError(source.size - max(0, count), "the end of the file", words)
         error.steps, error.partial = ["trailing"], container

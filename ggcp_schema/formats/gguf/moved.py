@@ -1,84 +1,122 @@
 """Where the tensors of a GGUF file are into whose data some bytes were inserted, or from which some are lost.
 
-No header follows the data, so that only the numbers themselves tell whether they are moved: those of a model
-have usual sizes, and misplaced ones nearly any.
+No header follows the data, so that only the data itself tells whether it is moved: the numbers of a model, and the
+scales of blocks, have usual sizes, and misplaced ones nearly any; padding is of zeros; and norms may be larger than all
+numbers beside them. What nothing tells is not called whole.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from construct import Container
 
 from ggcp_schema.constructs import FieldError, count_bytes
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import Recovered, until
-from ggcp_schema.schema.ggml import type_name
+from ggcp_schema.formats.trailing import LINE_ENDS
+from ggcp_schema.schema.ggml import GGML_TYPES, type_name
 from ggcp_schema.schema.gguf import BIG, GGUF, Extents, in_order
 
 WINDOW = 512  # bytes at the beginning and the end of a tensor that are looked at
+BLOCKS = 32  # that are looked at there
 MOST_MOVED = 16  # bytes
-LEAST = 8  # numbers that are not so by chance
-RANGES = {"F32": ("f", 1e-20, 1e4), "F16": ("e", 0, 64)}  # of the numbers of a model
+LEAST_TEXT = 3  # bytes that end no number if they are text
+MARGIN = 1.5  # by which numbers may be beyond the others of their tensor; those of another tensor are twice as far
+FLOATS = {  # the sizes that numbers of a model are between, and how many are not so by chance
+    "F32": ("f", 1e-20, 1e4, 8),
+    "F16": ("e", 0, 64, 16),
+    "BF16": ("f", 1e-20, 1e4, 16),
+}
+SCALES = {  # where they are in a block
+    "e{}x": "Q1_0 Q2_0 Q4_0 Q5_0 Q8_0 IQ1_S IQ2_S IQ2_XS IQ2_XXS IQ3_S IQ3_XXS IQ4_NL IQ4_XS",
+    "ee{}x": "Q4_1 Q4_K Q5_1 Q5_K",
+    "{}xe": "Q3_K Q6_K TQ1_0 TQ2_0",
+    "{}xee": "Q2_K",
+}
+SIZES = {kind.name: kind.type_size for kind in GGML_TYPES.values()}
+RANGES = FLOATS | {
+    name: (code.format(SIZES[name] - 2 * code.count("e")), 0, 4, 16)
+    for code, names in SCALES.items()
+    for name in names.split()
+}
+
+
+class Clue(NamedTuple):
+    """Whether some bytes are what they must be where they are, and where they are if they are moved; None: no clue.
+
+    `tensor` is the index of that which they are of, None if they are of none.
+    """
+
+    tensor: int | None
+    begin: int
+    end: int
+    here: bool | None
+    there: bool | None
+
+    @property
+    def is_moved(self) -> bool | None:
+        """Whether what is here is moved; None if that is not told."""
+        if self.here and self.there is False:
+            return False
+        return True if self.there and self.here is False else None
 
 
 def moved_by(source: Source, container: Container) -> int:
     """Return how many bytes too many the file has, less than 0 if it lacks some; 0 if nothing can tell where.
 
-    Many bytes are far more likely cut off or added at the end, and numbers that are moved by whole numbers are numbers
-    too. A file that ends with its data, without padding, lacks nothing: some programs write none.
+    Many bytes are far more likely cut off or added at the end.
     """
-    if not container["tensor_infos"] or container.get("byte_order") == BIG:
+    if not container["tensor_infos"]:
         return 0
     end = max(end for _, end in Extents(container, source.size))
     count = source.size - (end + -(end - container["data_start"]) % container["alignment"])
-    return count if count % 4 and abs(count) < MOST_MOVED and end != source.size else 0
+    if count < 0 < source.size - end and any(source.read(end, source.size - end)):
+        count = source.size - end  # there was no padding
+    return count if abs(count) < MOST_MOVED else 0
 
 
 def may_be_moved(source: Source, container: Container, count: int) -> bool:
-    """Return False if the last tensor is proven to be where it must be, so that so many bytes differ after its end."""
+    """Return False if the last tensor is proven to be where it must be, so that so many bytes differ after its end.
+
+    Line ends, zeros and text were added there unless something tells otherwise.
+    """
     extents = Extents(container, source.size)
-    order, infos = in_order(extents), container["tensor_infos"]
-    (begin, end), kind = extents[order[-1]], type_name(infos[order[-1]]["type"])
-    tail = min(max(0, count), source.size - count - end)  # after what would be the end of the data
-    if any(source.read(source.size - tail, tail)):
-        return False  # padding, which is of zeros, would be there
-    is_zero = not any(source.read(min(end, end + count), abs(count)))
+    last = in_order(extents)[-1]
+    end, kind = extents[last][1], _kind(container, last)
     if count < 0:
-        return is_zero
-    if is_zero and source.read(end - 1, 1) != b"\0":
-        return False
-    if any(source.read(end, source.size - count - end)):
-        return True  # in place of the padding after the last tensor
-    begin = max(begin, end - WINDOW)
-    is_here, is_moved = (are_numbers(source, kind, begin + shift, end + shift) for shift in (0, count))
-    if abs(count) == 1 and kind in RANGES:
-        return is_moved is not False or is_here is False
-    told = (
-        _shift(source, infos[index], place, count) for index in reversed(order) for place in _windows(*extents[index])
-    )
-    shift = next((shift for shift in told if shift is not None), None)
-    return shift is not None and (shift != 0 or is_here is False)  # the numbers of a model end before its data does
+        return not any(source.read(end + count, -count))  # the padding would begin there; some programs write none
+    after = source.read(end, source.size - end)
+    padding = len(after) - count
+    if any(after[len(after) - min(padding, count) :]):
+        return False  # the padding would be there
+    if any(after[:padding]):
+        return True
+    clues = [*_clues(source, container, count)]
+    *_, is_moved = (None, *(clue.is_moved for clue in clues if clue.is_moved is not None))
+    added = after[:count].strip(LINE_ENDS + b"\0")
+    if not added or (count >= LEAST_TEXT and added.isascii() and added.decode().isprintable()):
+        may_be_zero = not added and not any(source.read(end - 1, 1)) and clues[-1].there
+        return bool(is_moved or may_be_zero)
+    may_end = kind not in FLOATS or are_numbers(source, kind, end + count - SIZES[kind], end + count, 1) is not False
+    return may_end or clues[-1].here is False or clues[-1].there is not False
 
 
 def recover_moved(source: Source, container: Container, error: FieldError, count: int) -> Recovered | None:
     """Return the tensors before and after the place at which so many bytes were inserted or lost, if that is told."""
     extents = Extents(container, source.size)
-    order, infos = in_order(extents), container["tensor_infos"]
     first, last = container["data_start"], source.size  # between which that place is
-    odd: set[tuple[int, int]] = set()  # the tensors that are not at a place, by how far it is moved
-    for index in order:
-        for begin, end in _windows(*extents[index]):
-            numbers = [are_numbers(source, type_name(infos[index]["type"]), begin + by, end + by) for by in (0, count)]
-            odd |= {(index, by) for by, told in zip((0, count), numbers, strict=True) if told is False}
-            shift = _shift(source, infos[index], (begin, end), count)
-            if shift == 0 and last < source.size:
-                return Recovered(until(container, "data_start"), [error], error)  # there is more than one place
-            if shift == 0:
-                first = begin
-            elif shift is not None:
-                last = min(last, end + count)
+    odd: set[tuple[int | None, int]] = set()  # the tensors that are not at a place, by how far it is moved
+    for clue in _clues(source, container, count):
+        odd |= {(clue.tensor, by) for by, told in ((0, clue.here), (count, clue.there)) if told is False}
+        if clue.is_moved is False and last < source.size:
+            return Recovered(until(container, "data_start"), [error], error)  # there is more than one place
+        if clue.is_moved is False:
+            first = clue.begin
+        elif clue.is_moved:
+            last = min(last, clue.end + count)
     error.missing = None  # the file was not cut off
     words = f"{count_bytes(abs(count))} {'inserted' if count > 0 else 'lost'} between offsets {first} and {last}"
     place = FieldError(first, "the data of the tensors", words)
@@ -89,7 +127,7 @@ def recover_moved(source: Source, container: Container, error: FieldError, count
         for index, (begin, end) in enumerate(extents)
         if (begin != begins[index] or end > first) and (begin + count < last or (index, count) in odd)
     }
-    lost |= {index for index, shift in odd if shift == 0 and extents[index][1] <= first}
+    lost |= {index for index, shift in odd if index is not None and shift == 0 and extents[index][1] <= first}
     kept = Container(until(container, "tensor_data"), _begins=begins)
     with source.reading() as stream:
         stream.seek(container["data_start"])
@@ -100,30 +138,67 @@ def recover_moved(source: Source, container: Container, error: FieldError, count
     return Recovered(Container(kept, _lost=lost), [place], None)
 
 
-def _windows(begin: int, end: int) -> Iterator[tuple[int, int]]:
-    """Yield the places that are looked at: where a tensor begins, and where it ends."""
-    yield begin, min(end, begin + WINDOW)
-    yield max(begin, end - WINDOW), end
+def _kind(container: Container, index: int) -> str:
+    """Return the type of a tensor; empty if its elements are in an order of bytes that is not looked at."""
+    return "" if container.get("byte_order") == BIG else type_name(container["tensor_infos"][index]["type"])
 
 
-def _shift(source: Source, info: Container, place: tuple[int, int], count: int) -> int | None:
-    """Return by how many bytes a part of a tensor is moved, 0 or `count`; None if its numbers do not tell."""
-    kind = type_name(info["type"])
-    if kind not in RANGES or count % struct.calcsize(RANGES[kind][0]) == 0:
-        return None
-    here, there = (are_numbers(source, kind, place[0] + by, place[1] + by) for by in (0, count))
-    if here and there is False:
-        return 0
-    return count if there and here is False else None
+def _clues(source: Source, container: Container, count: int) -> Iterator[Clue]:
+    """Yield what tells by the bytes before, at the beginning and at the end of each tensor whether they are moved."""
+    extents = Extents(container, source.size)
+    before, stop, earlier = container["data_start"], container["data_start"], ""
+    for index in in_order(extents):
+        (begin, end), kind = extents[index], _kind(container, index)
+        if stop < begin:
+            is_padding = (not any(source.read(stop + by, begin - stop)) for by in (0, count))
+            yield Clue(None, stop, begin, *is_padding)
+        elif stop > before:
+            for one in dict.fromkeys((earlier, kind)):  # the first number may have lost bytes, or got some
+                yield Clue(None, begin, begin + 1, *_border(source, one, before, begin, end, count))
+        size = WINDOW if kind in FLOATS else BLOCKS * SIZES.get(kind, 0)
+        for start, last in ((begin, min(begin + size, end)), (max(begin, end - size), end)):
+            found = (are_numbers(source, kind, start + by, min(last, source.size) + by) for by in (0, count))
+            yield Clue(index, start, last, *found)
+        before, stop, earlier = begin, end, kind
 
 
-def are_numbers(source: Source, kind: str, start: int, stop: int) -> bool | None:
+def _border(source: Source, kind: str, begin: int, at: int, end: int, count: int) -> tuple[bool | None, bool | None]:
+    """Return whether a tensor begins at this place, and whether it does at that to which it is moved.
+
+    Its numbers, or those of the tensor before, from `begin` on, must be so much larger that each tells whose it is.
+    """
+    if kind not in FLOATS or count % SIZES[kind]:
+        return None, None
+    low, high = sorted((at, at + count))
+    starts, stops = (
+        (max(begin + max(count, 0), low - WINDOW), low, high),
+        (low, high, min(end + min(count, 0), high + WINDOW)),
+    )
+    before, between, after = (_sizes(source, kind, start, stop) for start, stop in zip(starts, stops, strict=True))
+    for small, large in ((before, after), (after, before)):
+        if min(len(small), len(large)) >= FLOATS[kind][3] and 2 * MARGIN * max(small) < min(large):
+            are_small = all(size < MARGIN * max(small) for size in between)
+            if are_small or all(min(large) < MARGIN * size < MARGIN**2 * max(large) for size in between):
+                is_here = (at == high) == ((before is small) == are_small)
+                return is_here, not is_here
+    return None, None
+
+
+def _sizes(source: Source, kind: str, start: int, stop: int) -> list[float]:
+    """Return the sizes of numbers, or of the scales of blocks, without their signs."""
+    data, code = source.read(start, max(0, stop - start)), f"<{RANGES[kind][0]}"
+    if kind == "BF16":  # the upper halves of F32
+        data = b"".join(b"\0\0" + data[at : at + 2] for at in range(0, len(data) - 1, 2))
+    data = data[: len(data) - len(data) % struct.calcsize(code)]
+    return [abs(number) for block in struct.iter_unpack(code, data) for number in block]
+
+
+def are_numbers(source: Source, kind: str, start: int, stop: int, least: int = 0) -> bool | None:
     """Return True if these bytes are numbers of a model, False if not, None if there are too few to tell."""
     if kind not in RANGES or start >= stop or stop > source.size:
         return None
-    code, least, most = RANGES[kind]
-    data = source.read(start, stop - start)
-    numbers = [abs(one) for one in struct.unpack(f"<{len(data) // struct.calcsize(code)}{code}", data) if one]
-    if not all(least < number < most for number in numbers):
+    _, above, below, enough = RANGES[kind]
+    numbers = [*filter(None, _sizes(source, kind, start, stop))]
+    if not all(above < number < below for number in numbers):
         return False
-    return len(numbers) >= LEAST or None
+    return len(numbers) >= (least or enough) or None

@@ -71,7 +71,7 @@ def _are_intact(container: Container) -> bool:
 def recover(source: Source, error: FieldError) -> Recovered | None:
     """Return what can be read of a file whose parse ended with an error; None if that is no more."""
     container = error.partial
-    if container is not None and "data_start" in container and is_dense(container):
+    if container is not None and "data_start" in container and (error.steps == ["trailing"] or is_dense(container)):
         count = moved_by(source, container)
         return recover_moved(source, container, error, count) if count else None
     if container is None or ("data_start" in container and _are_intact(container)):
