@@ -31,12 +31,13 @@ def state_of(file: File) -> State | None:
 
     Tensors whose elements are not F32 are left out.
     """
+    if not any(_stated(file, path) is not None for path in (COUNT, "optimizer.nx")):
+        return None
     model, vectors = (
         {path: tensor for path, tensor in tensors.items() if tensor.type == "F32" and not tensor.is_null}
         for tensors in (file.dense_tensors, file.state_tensors)
     )
-    is_training = any(_stated(file, path) is not None for path in (COUNT, "optimizer.nx"))
-    if not is_training or not model:
+    if not model:
         return None
     iterations = iterations_of(file) or 0
     return State(
@@ -52,6 +53,13 @@ def state_of(file: File) -> State | None:
         ],
         partial(_proven_order, model, vectors),
     )
+
+
+def zero_losses(file: File) -> tuple[Unsound, ...]:
+    """Return the losses of exactly 0 after training; of the values only the ends of L-BFGS's gradient are read."""
+    has_zero = any(_stated(file, path) == 0.0 for path in (*LOSSES, *LOSS_KEYS))
+    state = state_of(file) if has_zero else None
+    return () if state is None else tuple(state.zero_losses())
 
 
 def of_seven_bits(file: File) -> list[Unsound]:

@@ -10,7 +10,7 @@ from ggcp_schema.errors import GgcpError, MalformedError, UnfitError, UsageError
 from ggcp_schema.files.json_keys import json_keys
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.rules import Finding
-from ggcp_schema.formats.state import state_of, study_of
+from ggcp_schema.formats.state import study_of, zero_losses
 from ggcp_schema.inspect.damage import Condition
 from ggcp_schema.inspect.words import NffSource
 from ggcp_schema.llama import names
@@ -236,20 +236,12 @@ def facts(file: File) -> Summary:
         runs=runs,
         trains=bool(resume) or _trains(file, training, is_finetune=is_finetune),
         resume=resume,
-        unsound=None if losses is None else _zero_losses(file, losses),
+        unsound=zero_losses(file) or None,
         findings=(*file.findings, *_refusals(file, training)),
         damage=file.damage,
         details=details,
         **stated,
     )
-
-
-def _zero_losses(file: File, losses: Losses) -> tuple[Unsound, ...] | None:
-    """Return what the losses alone prove; None if nothing."""
-    if 0 not in {losses.best, losses.previous}:
-        return None
-    state = state_of(file)
-    return (tuple(state.zero_losses()) or None) if state is not None else None
 
 
 def _model_of(file: File) -> Model | None:

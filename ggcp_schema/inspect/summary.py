@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from ggcp_schema.formats.file import File
-from ggcp_schema.formats.state import is_repairable
+from ggcp_schema.formats.state import is_repairable, state_of
 from ggcp_schema.inspect.commands import next_commands
 from ggcp_schema.inspect.damage import condition_of
 from ggcp_schema.inspect.facts import Summary, facts
@@ -28,10 +28,12 @@ def summarize(file: File, *, data: bool = False, progress: Callable[[int], None]
     bytes just read for that. Raises `FileError` if the file cannot be read.
     """
     summary = facts(file)._replace(condition=condition_of(file))
-    if data and summary.era is not None:
+    if data:
         from ggcp_schema.inspect.soundness import soundness
 
-        summary = summary._replace(unsound=tuple(soundness(file, progress)))
+        unsound = soundness(file, progress)
+        if unsound or state_of(file) is not None:
+            summary = summary._replace(unsound=tuple(unsound))
     if summary.condition is not None or summary.unsound:
         summary = summary._replace(is_repairable=is_repairable(file))
     return summary._replace(advice=tuple(next_commands(summary)))

@@ -18,6 +18,7 @@ from ggcp_schema.formats import format_of
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.parsing import parse_past_errors
 from ggcp_schema.formats.rules import Found, Oddity, Problem
+from ggcp_schema.formats.state import zero_losses
 from ggcp_schema.inspect.text import count_text
 from ggcp_schema.llama.state import Unsound
 
@@ -101,7 +102,7 @@ class Report:
 
 
 def validate(source: Source, *, strict: bool = False) -> Report:
-    """Check everything but the tensors' data, which is not read: `examine_data` does that.
+    """Check everything but the tensors' data: `examine_data` reads that.
 
     Raises `NotACheckpointError` if the format of the file is unknown.
     """
@@ -118,6 +119,7 @@ def validate(source: Source, *, strict: bool = False) -> Report:
         more=More(errors.more, warnings.more),
         damage=None if parse.damage is None else _problem(parse.damage, format_path(parse.damage.steps)),
         is_whole=not (parse.errors or parse.damage),
+        unsound=zero_losses(parse.file),
         strict=strict,
     )
 

@@ -111,6 +111,17 @@ def test_an_unsound_state_does_not_come_into_a_folder(half_of_v: Path, tmp_path:
     assert run_cli("verify", half_of_v, tmp_path / "folder", "--vocab", vocab).returncode == 0
 
 
+@pytest.mark.parametrize("name", ["v1-adam.ggcp", "v1-lbfgs.ggcp", "lora/twin-adam.ggcl", "lora/lbfgs.ggcl"])
+def test_a_loss_of_zero_is_unsound_for_all_commands(name: str, tmp_path: Path) -> None:
+    """No other value need be read for that."""
+    path = tmp_path / "zeros"
+    path.write_bytes((FIXTURES / name).read_bytes()[:-100] + bytes(100))
+    for words in (("info",), ("info", "-v"), ("validate",), ("validate", "--data")):
+        result = run_cli(*words, path)
+        assert result.returncode == 1
+        assert "optimizer.state.fx_best: a loss of exactly 0 after training" in result.stdout
+
+
 def test_repair_is_named_where_it_takes_back_something(tmp_path: Path) -> None:
     hole = tmp_path / "hole.ggcp"
     content = (FIXTURES / "v0-adam.ggcp").read_bytes()
@@ -160,6 +171,9 @@ def test_a_file_of_7_bits_is_unsound(name: str, command: str, tmp_path: Path) ->
     assert result.returncode == 1
     assert "the highest bit of each byte was taken away: copy the original again in binary mode" in result.stdout
     assert "highest bit" not in run_cli("validate", "--data", FIXTURES / name, check=True).stdout
+    for words in (("info", "-v", path), ("info", "-v", path, FIXTURES / name)):
+        assert run_cli(*words).returncode == 1
+    assert run_cli("info", "-v", FIXTURES / name).returncode == 0
     words = [word.format(path) for word in command.split()]
     refused = run_cli(*words, "--strict", cwd=tmp_path)
     assert refused.returncode == 2
