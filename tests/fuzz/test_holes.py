@@ -75,6 +75,18 @@ def test_a_sample_of_damage_in_gguf(name: str, first: int) -> None:
     assert [result for _, result in found].count("recovered") > 200
 
 
+@pytest.mark.parametrize("fill", FILLS)
+@pytest.mark.parametrize("name", ["truth/jan24-D.gguf", "truth/aug28-B-then-jul24-C.gguf"])
+def test_the_headers_of_all_tensors_may_be_lost(name: str, fill: str) -> None:
+    """The keys of a training tell names and shapes, and the size of the file that they are right."""
+    whole = Whole(FIXTURES / name)
+    with open_file(FIXTURES / name) as file:
+        start, stop = (file.container[place][-1] for place in ("metadata_kv", "tensor_infos"))
+    start, stop = (record["_offset"] + record["_size"] for record in (start, stop))
+    found = list(check(Damaged(whole, Damage(fill, stop - start, start))))
+    assert found == ["recovered"] * len(whole.tensors) + ["models"]
+
+
 def test_the_vectors_of_the_optimizer_do_not_tell_how_norms_are_stored() -> None:
     whole = Whole(FIXTURES / "lora" / "master-adam.checkpoint.gguf")
     assert {*check(Damaged(whole, Damage("zeros", 512, 8249)))} == {"recovered"}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from itertools import chain
 from typing import NamedTuple
 
 from construct import Container
@@ -25,11 +26,8 @@ BLOCKS = 32  # that are looked at there
 MOST_MOVED = 16  # bytes
 LEAST_TEXT = 3  # bytes that end no number if they are text
 MARGIN = 1.5  # by which numbers may be beyond the others of their tensor; those of another tensor are twice as far
-FLOATS = {  # the sizes that numbers of a model are between, and how many are not so by chance
-    "F32": ("f", 1e-20, 1e4, 8),
-    "F16": ("e", 0, 64, 16),
-    "BF16": ("f", 1e-20, 1e4, 16),
-}
+# The sizes that numbers of a model are between, and how many of them are not so by chance.
+FLOATS = {"F32": ("f", 1e-20, 1e4, 8), "F16": ("e", 0, 64, 16), "BF16": ("f", 1e-20, 1e4, 16)}
 SCALES = {  # where they are in a block
     "e{}x": "Q1_0 Q2_0 Q4_0 Q5_0 Q8_0 IQ1_S IQ2_S IQ2_XS IQ2_XXS IQ3_S IQ3_XXS IQ4_NL IQ4_XS",
     "ee{}x": "Q4_1 Q4_K Q5_1 Q5_K",
@@ -94,14 +92,15 @@ def may_be_moved(source: Source, container: Container, count: int) -> bool:
         return False  # the padding would be there
     if any(after[:padding]):
         return True
-    clues = [*_clues(source, container, count)]
-    *_, is_moved = (None, *(clue.is_moved for clue in clues if clue.is_moved is not None))
+    clues = _clues(source, container, count, -1)
+    at_end = next(clues)
     added = after[:count].strip(LINE_ENDS + b"\0")
     if not added or (count >= LEAST_TEXT and added.isascii() and added.decode().isprintable()):
-        may_be_zero = not added and not any(source.read(end - 1, 1)) and clues[-1].there
-        return bool(is_moved or may_be_zero)
+        if not added and at_end.there and not any(source.read(end - 1, 1)):
+            return True  # the last numbers may be 0
+        return next((clue.is_moved for clue in chain([at_end], clues) if clue.is_moved is not None), False)
     may_end = kind not in FLOATS or are_numbers(source, kind, end + count - SIZES[kind], end + count, 1) is not False
-    return may_end or clues[-1].here is False or clues[-1].there is not False
+    return may_end or at_end.here is False or at_end.there is not False
 
 
 def recover_moved(source: Source, container: Container, error: FieldError, count: int) -> Recovered | None:
@@ -143,23 +142,26 @@ def _kind(container: Container, index: int) -> str:
     return "" if container.get("byte_order") == BIG else type_name(container["tensor_infos"][index]["type"])
 
 
-def _clues(source: Source, container: Container, count: int) -> Iterator[Clue]:
-    """Yield what tells by the bytes before, at the beginning and at the end of each tensor whether they are moved."""
+def _clues(source: Source, container: Container, count: int, step: int = 1) -> Iterator[Clue]:
+    """Yield what the bytes before each tensor, at its beginning and at its end tell; from the end if `step` is -1."""
     extents = Extents(container, source.size)
-    before, stop, earlier = container["data_start"], container["data_start"], ""
-    for index in in_order(extents):
-        (begin, end), kind = extents[index], _kind(container, index)
+    order, start = in_order(extents), container["data_start"]
+    for place in range(len(order))[::step]:
+        (begin, end), kind = extents[order[place]], _kind(container, order[place])
+        before, stop = extents[order[place - 1]] if place else (start, start)
+        clues = []
         if stop < begin:
             is_padding = (not any(source.read(stop + by, begin - stop)) for by in (0, count))
-            yield Clue(None, stop, begin, *is_padding)
-        elif stop > before:
-            for one in dict.fromkeys((earlier, kind)):  # the first number may have lost bytes, or got some
-                yield Clue(None, begin, begin + 1, *_border(source, one, before, begin, end, count))
+            clues.append(Clue(None, stop, begin, *is_padding))
+        elif place:
+            for one in dict.fromkeys((_kind(container, order[place - 1]), kind)):
+                told = _border(source, one, before, begin, end, count)
+                clues.append(Clue(None, begin, begin + 1, *told))  # the first number may have lost bytes, or got some
         size = WINDOW if kind in FLOATS else BLOCKS * SIZES.get(kind, 0)
-        for start, last in ((begin, min(begin + size, end)), (max(begin, end - size), end)):
-            found = (are_numbers(source, kind, start + by, min(last, source.size) + by) for by in (0, count))
-            yield Clue(index, start, last, *found)
-        before, stop, earlier = begin, end, kind
+        for at, last in dict.fromkeys(((begin, min(begin + size, end)), (max(begin, end - size), end))):
+            found = (are_numbers(source, kind, at + by, min(last, source.size) + by) for by in (0, count))
+            clues.append(Clue(order[place], at, last, *found))
+        yield from clues[::step]
 
 
 def _border(source: Source, kind: str, begin: int, at: int, end: int, count: int) -> tuple[bool | None, bool | None]:
@@ -167,7 +169,8 @@ def _border(source: Source, kind: str, begin: int, at: int, end: int, count: int
 
     Its numbers, or those of the tensor before, from `begin` on, must be so much larger that each tells whose it is.
     """
-    if kind not in FLOATS or count % SIZES[kind]:
+    least = min(end - at, at - begin) - abs(count)
+    if kind not in FLOATS or count % SIZES[kind] or least < FLOATS[kind][3] * SIZES[kind]:
         return None, None
     low, high = sorted((at, at + count))
     starts, stops = (
@@ -176,7 +179,7 @@ def _border(source: Source, kind: str, begin: int, at: int, end: int, count: int
     )
     before, between, after = (_sizes(source, kind, start, stop) for start, stop in zip(starts, stops, strict=True))
     for small, large in ((before, after), (after, before)):
-        if min(len(small), len(large)) >= FLOATS[kind][3] and 2 * MARGIN * max(small) < min(large):
+        if 2 * MARGIN * max(small) < min(large):
             are_small = all(size < MARGIN * max(small) for size in between)
             if are_small or all(min(large) < MARGIN * size < MARGIN**2 * max(large) for size in between):
                 is_here = (at == high) == ((before is small) == are_small)

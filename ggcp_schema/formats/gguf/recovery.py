@@ -215,11 +215,14 @@ def _numbers(keys: Mapping[str, Any]) -> dict[str, int]:
 def _lost(
     source: Source, container: Container, earlier: Sequence[Container], later: Sequence[Container], unit: int
 ) -> list[Container]:
-    """Return the headers between these, which only one order of names and shapes explains; none if that is not so."""
-    count = container.get("tensor_count", 0) - len(earlier) - len(later)
-    if not 0 < count <= MOST_LOST or not (earlier or later):
+    """Return the headers between these, which only one order of names and shapes explains; none if that is not so.
+
+    Without any, they follow the last key.
+    """
+    count, entries = container.get("tensor_count", 0) - len(earlier) - len(later), _whole(container, "metadata_kv")
+    if not 0 < count <= MOST_LOST or not (earlier or later or len(entries) == container.get("metadata_kv_count")):
         return []
-    keys = {entry["key"]: entry["value"] for entry in _whole(container, "metadata_kv")}
+    keys = {entry["key"]: entry["value"] for entry in entries}
     usual, known = _order_of(keys, earlier, later), (*earlier, *later)
     series = Headers(b"", GGML_TYPES, re.compile(b""), b"", 0, usual, _numbers(keys), unit)
     order = Order(series, [series.record(i["offset"], i["name"], i["dimensions"] or [1], i["type"]) for i in known])
@@ -270,7 +273,8 @@ def _infos(
     """Return the headers of tensors between others."""
     count = _length_size(container)
     sizes = [count * (1 + len(record.shape)) + len(record.path) + 16 for record in records]
-    at = earlier[-1]["_offset"] + earlier[-1]["_size"] if earlier else later[0]["_offset"] - sum(sizes)
+    before = earlier or ([] if later else _whole(container, "metadata_kv"))
+    at = before[-1]["_offset"] + before[-1]["_size"] if before else later[0]["_offset"] - sum(sizes)
     infos = []
     for record, size in zip(records, sizes, strict=True):
         shape = ListContainer(record.shape)
