@@ -57,8 +57,7 @@ def state_of(file: File) -> State | None:
 
 def zero_losses(file: File) -> tuple[Unsound, ...]:
     """Return the losses of exactly 0 after training; of the values only the ends of L-BFGS's gradient are read."""
-    has_zero = any(_stated(file, path) == 0.0 for path in (*LOSSES, *LOSS_KEYS))
-    state = state_of(file) if has_zero else None
+    state = state_of(file) if any(_stated(file, path) == 0 for path in (*LOSSES, *LOSS_KEYS)) else None
     return () if state is None else tuple(state.zero_losses())
 
 

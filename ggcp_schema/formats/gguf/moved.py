@@ -1,15 +1,14 @@
 """Where the tensors of a GGUF file are into whose data some bytes were inserted, or from which some are lost.
 
-No header follows the data, so that only the data itself tells whether it is moved: the numbers of a model, and the
-scales of blocks, have usual sizes, and misplaced ones nearly any; padding is of zeros; and norms may be larger than all
-numbers beside them. What nothing tells is not called whole.
+Only the data itself tells whether it is moved: the numbers of a model, and the scales of blocks, have usual sizes, and
+misplaced ones nearly any; padding is of zeros; and norms may be larger than all numbers beside them.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, pairwise
 from typing import NamedTuple
 
 from construct import Container
@@ -43,10 +42,7 @@ RANGES = FLOATS | {
 
 
 class Clue(NamedTuple):
-    """Whether some bytes are what they must be where they are, and where they are if they are moved; None: no clue.
-
-    `tensor` is the index of that which they are of, None if they are of none.
-    """
+    """Whether bytes of a tensor, if any, are what they must be where they are, and where they are if they are moved."""
 
     tensor: int | None
     begin: int
@@ -63,10 +59,7 @@ class Clue(NamedTuple):
 
 
 def moved_by(source: Source, container: Container) -> int:
-    """Return how many bytes too many the file has, less than 0 if it lacks some; 0 if nothing can tell where.
-
-    Many bytes are far more likely cut off or added at the end.
-    """
+    """Return how many bytes the file has too many, or less than 0; 0 for many, which are likely of its end."""
     if not container["tensor_infos"]:
         return 0
     end = max(end for _, end in Extents(container, source.size))
@@ -88,10 +81,8 @@ def may_be_moved(source: Source, container: Container, count: int) -> bool:
         return not any(source.read(end + count, -count))  # the padding would begin there; some programs write none
     after = source.read(end, source.size - end)
     padding = len(after) - count
-    if any(after[len(after) - min(padding, count) :]):
-        return False  # the padding would be there
-    if any(after[:padding]):
-        return True
+    if any(after[:padding]) or any(after[max(padding, count) :]):
+        return not any(after[max(padding, count) :])  # the padding would be there
     clues = _clues(source, container, count, -1)
     at_end = next(clues)
     added = after[:count].strip(LINE_ENDS + b"\0")
@@ -120,13 +111,10 @@ def recover_moved(source: Source, container: Container, error: FieldError, count
     words = f"{count_bytes(abs(count))} {'inserted' if count > 0 else 'lost'} between offsets {first} and {last}"
     place = FieldError(first, "the data of the tensors", words)
     place.steps = ["tensor_data"]
-    begins = [begin + count * (begin + count >= last) for begin, _ in extents]
-    lost = {
-        index
-        for index, (begin, end) in enumerate(extents)
-        if (begin != begins[index] or end > first) and (begin + count < last or (index, count) in odd)
-    }
-    lost |= {index for index, shift in odd if index is not None and shift == 0 and extents[index][1] <= first}
+    shifts = [count * (begin + count >= last) for begin, _ in extents]
+    ends = enumerate(zip(shifts, (end for _, end in extents), strict=True))
+    lost = {index for index, (shift, end) in ends if (index, shift) in odd or (not shift and end > first)}
+    begins = [begin + shift for (begin, _), shift in zip(extents, shifts, strict=True)]
     kept = Container(until(container, "tensor_data"), _begins=begins)
     with source.reading() as stream:
         stream.seek(container["data_start"])
@@ -173,11 +161,8 @@ def _border(source: Source, kind: str, begin: int, at: int, end: int, count: int
     if kind not in FLOATS or count % SIZES[kind] or least < FLOATS[kind][3] * SIZES[kind]:
         return None, None
     low, high = sorted((at, at + count))
-    starts, stops = (
-        (max(begin + max(count, 0), low - WINDOW), low, high),
-        (low, high, min(end + min(count, 0), high + WINDOW)),
-    )
-    before, between, after = (_sizes(source, kind, start, stop) for start, stop in zip(starts, stops, strict=True))
+    edges = max(begin + max(count, 0), low - WINDOW), low, high, min(end + min(count, 0), high + WINDOW)
+    before, between, after = (_sizes(source, kind, *part) for part in pairwise(edges))
     for small, large in ((before, after), (after, before)):
         if 2 * MARGIN * max(small) < min(large):
             are_small = all(size < MARGIN * max(small) for size in between)

@@ -84,31 +84,25 @@ def recover(source: Source, error: FieldError) -> Recovered | None:
     if is_doubtful:
         kept["metadata_kv"] = ListContainer(believed)
     with source.reading() as stream:
-        infos = list(_found(source, stream, container))
-        keys = Container(metadata_kv=_whole(container, "metadata_kv"))
-        unit = alignment(keys)  # type: ignore[no-untyped-call]
+        unit = alignment(Container(metadata_kv=_whole(container, "metadata_kv")))  # type: ignore[no-untyped-call]
+        infos = list(_found(source, stream, container, unit))
         start = _data_start(source, infos, unit) if infos else None
         if start is not None and start % unit and len(infos) != container.get("tensor_count"):
             infos = []  # a file that was cut off may end there by chance
         later: list[Container] = []
         if (infos[0]["offset"] if infos else container.get("tensor_count")) == 0:
-            if is_doubtful:
-                begin = parsed[len(believed)]["_offset"] + 1
-            else:
-                begin = parsed[-1]["_offset"] + parsed[-1]["_size"] if parsed else 0
+            begin = parsed[len(believed)]["_offset"] + 1 if is_doubtful else _stop(parsed[-1]) if parsed else 0
             stop = infos[0]["_offset"] if infos else source.size
             later = _later_keys(source, stream, container, begin, stop, 0 if infos else unit - 1)
         if not infos and not later:
             return Recovered(kept, [error], error) if zeros or is_doubtful or "data_start" in container else None
         error.missing = None  # the data ends where the file ends
         kept["metadata_kv"] = ListContainer([*(kept.get("metadata_kv") or ()), *later])
-        last = (infos or later)[-1]
-        stream.seek(last["_offset"] + last["_size"])
+        stream.seek(_stop((infos or later)[-1]))
         begins = None if start is None else [start + info["offset"] for info in infos]
         counts = {"tensor_count": len(infos), "metadata_kv": _whole(container, "metadata_kv")}
-        whole = GGUF.resume(
-            stream, Container({**kept, "tensor_infos": ListContainer(infos), "_begins": begins, **counts})
-        )
+        before = Container({**kept, "tensor_infos": ListContainer(infos), "_begins": begins, **counts})
+        whole = GGUF.resume(stream, before)
     for name in counts:
         whole.pop(name)  # what the file has in their place is in `kept`
     touched = _touched(source, container, infos, begins) if begins else set()
@@ -142,16 +136,15 @@ def _may_begin_in(source: Source, keys: Sequence[Container], begin: int, length:
 
     A hole that is filled with one byte begins where another byte is before it.
     """
-    if not keys or begin != keys[-1]["_offset"] + keys[-1]["_size"]:
+    if not keys or begin != _stop(keys[-1]):
         return False
     data = source.read(begin - 1, min(1 + length, source.size - begin + 1))
     run = len(data) - len(data.rstrip(data[-1:]))
     return not (length // (2 if data[-1] else 1) <= run <= length)  # a length that is right has zeros too
 
 
-def _found(source: Source, stream: IO[bytes], container: Container) -> Iterator[Container]:
+def _found(source: Source, stream: IO[bytes], container: Container, unit: int) -> Iterator[Container]:
     """Yield the headers of the tensors that are proven: those before the damage, in it, and after it."""
-    unit = alignment(Container(metadata_kv=_whole(container, "metadata_kv")))  # type: ignore[no-untyped-call]
     later = _after(source, stream, container, unit)
     end, earlier = 0, []
     for info in _whole(container, "tensor_infos"):
@@ -249,7 +242,7 @@ def _touched(source: Source, container: Container, infos: Sequence[Container], b
     """
     order, last = ">" if container.get("byte_order") == BIG else "<", infos[-1]
     start = begins[0] - infos[0]["offset"]
-    at, tail = last["_offset"] + last["_size"], struct.pack(f"{order}IQ", last["type"], last["offset"])
+    at, tail = _stop(last), struct.pack(f"{order}IQ", last["type"], last["offset"])
     if any(tail) and source.read(at - len(tail), start - at + len(tail)) == tail + bytes(start - at):
         return set()  # it ends inside of the last header
     filled, after = source.read(start - EVIDENCE, EVIDENCE), source.read(start, min(source.size - start, LONGEST_FILL))
@@ -274,7 +267,7 @@ def _infos(
     count = _length_size(container)
     sizes = [count * (1 + len(record.shape)) + len(record.path) + 16 for record in records]
     before = earlier or ([] if later else _whole(container, "metadata_kv"))
-    at = before[-1]["_offset"] + before[-1]["_size"] if before else later[0]["_offset"] - sum(sizes)
+    at = _stop(before[-1]) if before else later[0]["_offset"] - sum(sizes)
     infos = []
     for record, size in zip(records, sizes, strict=True):
         shape = ListContainer(record.shape)
@@ -295,12 +288,10 @@ def _infos(
 
 def _explain(source: Source, infos: Sequence[Container], later: Sequence[Container], unit: int) -> bool:
     """Return True if these headers, and the data of their tensors, end where the next begin, or the file ends."""
-    last = infos[-1]
-    at = last["_offset"] + last["_size"]
     if not later:
         return _data_start(source, infos, unit) is not None
     moved = (source.size - _end(later[-1], unit) + MOST_MOVED) % unit - MOST_MOVED  # bytes inserted or lost, if any
-    return later[0]["_offset"] - at in {0, moved} and _end(last, unit) == later[0]["offset"]
+    return later[0]["_offset"] - _stop(infos[-1]) in {0, moved} and _end(infos[-1], unit) == later[0]["offset"]
 
 
 def _data_start(source: Source, infos: Sequence[Container], unit: int) -> int | None:
@@ -309,7 +300,7 @@ def _data_start(source: Source, infos: Sequence[Container], unit: int) -> int | 
     Bytes may be inserted or lost before them, so that it is not aligned.
     """
     last = infos[-1]
-    at, size, padded = last["_offset"] + last["_size"], last["offset"] + size_of(last), _end(last, unit)
+    at, size, padded = _stop(last), last["offset"] + size_of(last), _end(last, unit)
     for moved in sorted(range(-MOST_MOVED, MOST_MOVED + 1), key=abs):
         start: int = at + -(at - moved) % unit
         if start + padded == source.size and not (moved and any(source.read(at, start - at))):
@@ -393,6 +384,11 @@ def _end(info: Container, unit: int) -> int:
     """Return the offset at which the data after that of a tensor begins."""
     end: int = info["offset"] + size_of(info)
     return end + -end % unit
+
+
+def _stop(record: Container) -> int:
+    """Return the offset of the first byte after a record."""
+    return int(record["_offset"] + record["_size"])
 
 
 def _whole(container: Container, place: str) -> list[Container]:
