@@ -164,7 +164,8 @@ class KeyWindow(ModalScreen[None]):
     @property
     def active_bindings(self) -> Any:
         """The bindings below this window, which the list shows, all with a capital letter."""
-        found = self.app.screen_stack[-2].active_bindings
+        stack = self.app.screen_stack  # in which the palette may be above
+        found = stack[stack.index(self) - 1].active_bindings
         return {key: each._replace(binding=capital(each.binding)) for key, each in found.items()}
 
     def compose(self) -> ComposeResult:

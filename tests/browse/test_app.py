@@ -384,7 +384,7 @@ async def help_lists_the_keys_and_closes(browser: Browser) -> None:
     await browser.until(lambda: "Expand, or to the first child" in browser.text())
     await browser.press(*["pagedown"] * 10)
     await browser.until(lambda: "Open the command palette" in " ".join(browser.text().split()))
-    await browser.press("escape")
+    await browser.press("ctrl+p", "escape", "escape")
     assert browser.app.screen is browser.screen
 
 
