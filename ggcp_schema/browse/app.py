@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import sys
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -35,8 +34,6 @@ from ggcp_schema.inspect.search import Hit as FoundHit
 from ggcp_schema.inspect.search import search
 from ggcp_schema.inspect.text import escape
 
-SWITCH_INTERVAL = 0.0005  # seconds; Python's 0.005 lets work in the background delay each key several times
-
 # name, primary, secondary, warning, error, success, accent, foreground, background, surface, panel
 DARK = Theme(
     *("ggcp-dark", "#74a8e0", "#b48ede", "#e8b462", "#ec6a76", "#8ec07c"),
@@ -49,15 +46,16 @@ LIGHT = Theme(
 )
 PLAIN, FOUND, OTHER = "not bold", "bold underline", "dim not bold"  # styles of letters
 TIE = 1e-6  # between hits of the same score
-SOON = 0.03  # seconds until the hits that there are by then are shown
+SOON = 0.03  # seconds after which the hits that there are by then are shown, one at first, and so on
 
 
 class Places(Provider):
     """The place that the words mean as they stand, and then the best hits of a fuzzy search: first those found soon."""
 
     async def search(self, query: str) -> Hits:
-        screen: FileScreen = self.screen  # type: ignore[assignment]
-        palette, document, cancelled = self.app.screen, screen.document, Event()
+        screen: Any = self.screen
+        palette: Any = self.app.screen
+        document, cancelled = screen.document, Event()
         problem, found = f"Nothing is named {query!r}, and no text has these letters.", list[FoundHit]()
         try:
             field, offset = document.resolve(query)
@@ -78,18 +76,16 @@ class Places(Provider):
             with suppress(Cancelled):
                 report(search(document.index, query, report))
 
-        task, shown = asyncio.ensure_future(asyncio.to_thread(work)), set[str]()
+        task, shown, is_done = asyncio.ensure_future(asyncio.to_thread(work)), set[str](), False
         try:
-            for is_last in (False, True):
-                while not task.done() and (is_last or not found or palette.awaited):  # type: ignore[attr-defined]
-                    await asyncio.wait({task}, timeout=None if is_last else SOON)
-                hits = [hit for hit in found if hit.path not in shown]
-                for place, hit in reversed([*enumerate(hits)]):
-                    if not place and not task.done():
-                        await asyncio.sleep(SOON)  # Textual shows all hits when one comes so long after the first
-                    score = hit.score - TIE * place  # Textual sorts by score, then as they came
-                    yield Hit(score, _prompt(hit), partial(screen.go_to, hit.path))
-                shown.update(hit.path for hit in hits)
+            while not is_done:
+                await asyncio.wait({task}, timeout=SOON)
+                is_done = task.done()
+                for place, hit in enumerate(found if is_done or not palette.awaited else ()):
+                    if hit.path not in shown:
+                        shown.add(hit.path)
+                        score = hit.score - TIE * place  # Textual sorts by score, then as they came
+                        yield Hit(score, _prompt(hit), partial(screen.go_to, hit.path))
             await task
         finally:
             cancelled.set()
@@ -152,10 +148,6 @@ def capital(binding: Binding) -> Binding:
     return replace(binding, description=binding.description[:1].upper() + binding.description[1:])
 
 
-class KeyList(KeyPanel, can_focus=True):
-    """Textual's list of keys, which can be scrolled with keys here."""
-
-
 class KeyWindow(ModalScreen[None]):
     """The keys of the pane with the focus, and of all panes."""
 
@@ -169,12 +161,10 @@ class KeyWindow(ModalScreen[None]):
         return {key: each._replace(binding=capital(each.binding)) for key, each in found.items()}
 
     def compose(self) -> ComposeResult:
-        keys = KeyList(classes="window")
+        keys = KeyPanel(classes="window")
         keys.border_title, keys.border_subtitle = "Keys", "↑ ↓ PgUp PgDn: scroll   Esc: close"
+        keys.can_focus = True  # to be scrolled
         yield keys
-
-    def on_mount(self) -> None:
-        self.query_one(KeyList).focus()
 
 
 def numbered(action: str, titles: Iterable[str]) -> list[BindingType]:
@@ -230,7 +220,6 @@ class BrowseApp(App[None]):
         self.error: Exception | None = None
         self.opener = Job(self, self._opened)
         self._before: FileScreen | None = None
-        self._interval = sys.getswitchinterval()
         self.register_theme(DARK)
         self.register_theme(LIGHT)
         self.theme = LIGHT.name if light else DARK.name
@@ -249,7 +238,6 @@ class BrowseApp(App[None]):
         screen.query_one("#problem").display = bool(problem)
 
     def on_mount(self) -> None:
-        sys.setswitchinterval(SWITCH_INTERVAL)
         with suppress(NotImplementedError, RuntimeError, ValueError):  # Windows, and threads other than the first
             for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
                 if signal.getsignal(number) is not signal.SIG_IGN:
@@ -258,21 +246,14 @@ class BrowseApp(App[None]):
         self.say("opening …")
         self.call_after_refresh(self.opener.start, self.open)  # the screen is seen first
 
-    def on_unmount(self) -> None:
-        sys.setswitchinterval(self._interval)
-
     def open(self, report: Report) -> list[Document]:
         """Open the files. If a file cannot be opened, or the browser ends, close the opened files again."""
-        documents: list[Document] = []
-        try:
+        documents = []
+        with ExitStack() as opened:
             for path in self.paths:
-                documents.append(Document(self.open_file(path), self.tokens))
-                documents[-1].prepare()
+                documents.append(Document(opened.enter_context(self.open_file(path)), self.tokens))
                 report(None)
-        except BaseException:
-            for document in documents:
-                document.file.close()
-            raise
+            opened.pop_all()
         return documents
 
     def _opened(self, result: Any, *, done: bool) -> None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -50,16 +51,13 @@ class CommandWindow(ModalScreen[None]):
         Binding("ctrl+y", "copy", "Copy", show=False, priority=True),
     ]
     ASK = "Enter: run   Tab: complete a path, next line   Ctrl+Y: copy the command   Esc: close"
-    process: subprocess.Popen[bytes] | None = None
+    process: subprocess.Popen[str] | None = None
 
     def __init__(self, command: Command) -> None:
         super().__init__()
         self.command, self.job = command, Job(self, self.reported)
-        self.inputs = {
-            word: Input(placeholder=BLANKS[word] or "optional", suggester=Paths())
-            for word in BLANKS
-            if any(isinstance(each, Blank) and each == word for each in command.words)
-        }
+        blanks = [word for word in BLANKS if any(isinstance(each, Blank) and each == word for each in command.words)]
+        self.inputs = {word: Input(placeholder=BLANKS[word] or "optional", suggester=Paths()) for word in blanks}
         self.inputs["OUTPUT"].value = command.output
 
     def compose(self) -> ComposeResult:
@@ -105,47 +103,33 @@ class CommandWindow(ModalScreen[None]):
 
     def action_complete(self) -> None:
         """Take the suggested path; if there is none, go to the next line."""
-        focused = self.focused
-        before = focused.value if isinstance(focused, Input) else ""
+        focused, before = self.focused, None
         if isinstance(focused, Input):
+            before = focused.value
             focused.action_end()
             focused.action_cursor_right()  # which takes it
-        if not isinstance(focused, Input) or focused.value == before:
+        if getattr(focused, "value", None) == before:
             self.focus_next(Input)
 
     def action_copy(self) -> None:
         self.app.copy_to_clipboard(line(self.words))
         self.notify("The command was copied.")
 
-    # Running -----------------------------------------------------------------------------------------------
-
     def _run(self, words: list[str]) -> None:
         """Run a command without a terminal, and show what it prints and how far it is."""
-        self.process = process = subprocess.Popen(  # noqa: S603 - the user has confirmed the command line
+        self.process = subprocess.Popen(  # noqa: S603 - the user has confirmed the command line
             words,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env={**os.environ, PROGRESS: "1"},
+            text=True,
+            encoding="utf-8",
+            errors="backslashreplace",
         )
-
-        def wait(report: Report) -> str:
-            printed = []
-            with process:
-                for line in process.stdout or ():
-                    text = line.decode("utf-8", "backslashreplace")
-                    if text.startswith(MARK):
-                        report([int(number) for number in text[1:].split()])
-                    else:
-                        printed.append(escape(text.rstrip("\r\n")))
-            verdict = "✓ done" if process.returncode == 0 else f"✗ exit code {process.returncode}"
-            return "\n".join([*printed, verdict]).strip()
-
-        bar = self.query_one(ProgressBar)
-        bar.display = True
-        bar.update(total=None, progress=0)
         self._say("running …   Esc: stop")
-        self.job.start(wait)
+        self.job.start(partial(printed, self.process))
+        self.reported((0, None), done=False)
 
     def reported(self, result: Any, *, done: bool) -> None:
         """Show how far the command is, or what it has printed."""
@@ -163,12 +147,24 @@ class CommandWindow(ModalScreen[None]):
             return
         self.job.stop()
         self.process.terminate()
-        self.query_one(ProgressBar).display = False
-        self._say("✗ stopped; nothing was written" if self.process.wait() else "✓ done")
+        self.reported("✗ stopped; nothing was written" if self.process.wait() else "✓ done", done=True)
 
     def on_unmount(self) -> None:
         if self.process is not None:
             self.process.terminate()
+
+
+def printed(process: subprocess.Popen[str], report: Report) -> str:
+    """Return what a command prints, and whether it ends well; `report` gets the bytes done, and those of all."""
+    lines = []
+    with process:
+        for text in process.stdout or ():
+            if text.startswith(MARK):
+                report([int(number) for number in text[1:].split()])
+            else:
+                lines.append(escape(text.rstrip("\n")))
+    verdict = "✓ done" if process.returncode == 0 else f"✗ exit code {process.returncode}"
+    return "\n".join([*lines, verdict]).strip()
 
 
 def arguments(words: Sequence[str]) -> list[str]:

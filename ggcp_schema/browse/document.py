@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from ggcp_schema.errors import GgcpError
 from ggcp_schema.inspect import Report
 from ggcp_schema.inspect.fields import Fields, holders
 from ggcp_schema.inspect.search import Index
+from ggcp_schema.inspect.summary import summarize
 from ggcp_schema.inspect.usage import Usage, usage
 
 if TYPE_CHECKING:
@@ -26,57 +26,33 @@ READ_ERRORS = (GgcpError, OSError, ConstructError)  # of a file that was changed
 
 
 class Document(Fields):
-    """An open file with its fields, name, marks and facts.
+    """An open file with its fields, its name, and the index of what can be searched for.
 
-    `summary` is what `info` says, `usage` what the bytes are used for; both are None until `study` has found them;
-    `problem` says why it could not.
+    `marks` has what is odd, by path: `damage`, `finding`, `changed` or `only`, for a field and for what holds it.
+    `summary` is what `info` says, `advice` the commands in it, and `usage` what the bytes are used for. They are empty
+    until `study` has found them; `problem` says why it could not.
     """
 
     def __init__(self, file: File, tokens: Callable[[int], str] | None = None) -> None:
         super().__init__(file, tokens)
+        self.name, self.index, self.problem = Path(file.path).name, Index(file), ""
         self.summary: Summary | None = None
+        self.advice: tuple[str, ...] = ()
         self.usage: Usage | None = None
-        self.problem = ""
+        self.marks: dict[str, str] = {}
         self._unsound: list[Unsound] | None = None
         self._examined: Examination | None = None
+        if file.damage is not None:
+            self.mark(file.damage.path, "damage")
+        for finding in file.findings:
+            self.mark(finding.path, "finding")
+        _ = self.by_path, file.tensors.at(0)  # which takes long for many tensors: in this thread, not in the screen's
 
-    @cached_property
-    def index(self) -> Index:
-        """What can be searched for."""
-        return Index(self.file)
-
-    def prepare(self) -> None:
-        """Compute what the first picture needs and what takes long for a file of many tensors.
-
-        What `study` needs is imported here, because an import keeps the screen waiting when it shows something.
-        """
-        import ggcp_schema.inspect.summary  # noqa: F401
-
-        _ = self.marks, self.by_path, self.file.tensors.at(0)
-
-    @property
-    def advice(self) -> tuple[str, ...]:
-        """The commands that `info` gives, as far as they are known."""
-        return () if self.summary is None else self.summary.next
-
-    @property
-    def name(self) -> str:
-        """The file's name without its folder."""
-        return Path(self.file.path).name
-
-    @cached_property
-    def marks(self) -> dict[str, str]:
-        """What is odd, by path: `damage`, `finding`, `changed` or `only`, for the field and for what holds it."""
-        marks: dict[str, str] = {}
-        damage = () if self.file.damage is None else ((self.file.damage.path, "damage"),)
-        for path, kind in (*damage, *((finding.path, "finding") for finding in self.file.findings)):
-            _mark(marks, path, kind)
-        return marks
-
-    def mark(self, field: Field | None, kind: str) -> None:
-        """Mark a field, if there is one, and what holds it."""
-        if field is not None:
-            _mark(self.marks, field.path, kind)
+    def mark(self, path: str, kind: str) -> None:
+        """Mark a field, and what holds it, unless it has a mark."""
+        self.marks.setdefault(path, kind)
+        for holder in holders(path):
+            self.marks.setdefault(holder, "changed" if kind == "only" else kind)
 
     def broken_off(self, field: Field) -> str:
         """Return the name of the damaged field if it should follow in this one, but is not there; else nothing."""
@@ -103,16 +79,7 @@ class Document(Fields):
 
     def study(self, report: Report) -> None:
         """Find out what `info` says, and what the bytes are used for. Reads some tensor data, so it takes a while."""
-        from ggcp_schema.inspect.summary import summarize
-
         used = usage(self.file, report)
         summary = summarize(self.file)
         report(None)
-        self.usage, self.summary = used, summary
-
-
-def _mark(marks: dict[str, str], path: str, kind: str) -> None:
-    """Mark a field and what holds it, unless it has a mark."""
-    marks.setdefault(path, kind)
-    for holder in holders(path):
-        marks.setdefault(holder, "changed" if kind == "only" else kind)
+        self.usage, self.summary, self.advice = used, summary, summary.next

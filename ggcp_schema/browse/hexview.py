@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, ClassVar
 
@@ -22,41 +21,27 @@ NAMES = 18  # the least width of the column with the fields' names
 SHOWN_VALUES = frozenset({"u32", "i32", "u64", "i64", "f32"})  # types whose value fits beside the name
 
 
-@dataclass(frozen=True)
 class Layout:
-    """Columns of a line: address, bytes in groups of 8 with a place for a bracket before each, text, names."""
+    """Columns of a line: address, bytes in groups of 8 with a place for a bracket before each, text, names.
 
-    size: int
-    width: int
+    An address has `digits`, and a line 32, 16, 8 or 4 bytes. The text begins at `text_column`; `names` is the width of
+    the column with names, 0 if there is no room.
+    """
 
-    @property
-    def digits(self) -> int:
-        """The digits of an address."""
-        return max(8, len(f"{max(self.size - 1, 0):x}"))
-
-    @property
-    def per_line(self) -> int:
-        """The bytes of a line: 32, 16, 8 or 4."""
-        long = (count for count in (32, 16) if self._taken(count) + NAMES <= self.width)
-        return next(long, 0) or next((count for count in (16, 8) if self._taken(count) <= self.width), 4)
+    def __init__(self, size: int, width: int) -> None:
+        self.digits = max(8, len(f"{max(size - 1, 0):x}"))
+        choices = ((32, NAMES), (16, NAMES), (16, 0), (8, 0))
+        self.per_line = next((count for count, names in choices if self._taken(count) + names <= width), 4)
+        self.text_column = self._taken(self.per_line) - self.per_line
+        left = width - self._taken(self.per_line) - 2
+        self.names = left if left >= 8 else 0
 
     def _taken(self, count: int) -> int:
         return self.digits + 1 + 3 * count + (count - 1) // 8 + 2 + count
 
-    @property
-    def names(self) -> int:
-        """The width of the column with names; 0 if there is no room."""
-        left = self.width - self._taken(self.per_line) - 2
-        return left if left >= 8 else 0
-
     def byte_column(self, index: int) -> int:
         """Return the column of a byte's first digit."""
         return self.digits + 2 + 3 * index + index // 8
-
-    @property
-    def text_column(self) -> int:
-        """The column of the first character of the text."""
-        return self._taken(self.per_line) - self.per_line
 
     def byte_at(self, column: int) -> int:
         """Return which byte of a line stands in that column, as digits or as text; 0 if none does."""
@@ -77,9 +62,10 @@ class HexView(GridView):
         Binding("right_square_bracket", "field(1)", "Next field", show=False),
     ]
 
-    def __init__(self, document: Document, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, document: Document) -> None:
+        super().__init__()
         self.document, self.file = document, document.file
+        self.grid = Layout(self.file.size, 80)
         self.selection = range(0)
         damage = self.file.damage
         self.damage_at = -1 if damage is None else min(damage.offset, self.file.size - 1)
@@ -90,26 +76,11 @@ class HexView(GridView):
         self._pieces: list[Piece] = []
         self._shades: dict[int, bool] = {}  # by the start of a piece: neighbours differ
 
-    @property
-    def grid(self) -> Layout:
-        """The layout for the present width."""
-        return Layout(self.file.size, self.scrollable_content_region.width or 80)
-
     # Moving ------------------------------------------------------------------------------------------------
 
-    @property
-    def per_line(self) -> int:
-        return self.grid.per_line
-
-    @property
-    def last(self) -> int:
-        return self.file.size - 1
-
-    def count(self) -> int:
-        return -(-self.file.size // self.per_line)
-
-    def on_resize(self) -> None:  # Textual calls the method of the base class too
-        self.reload()
+    def on_resize(self) -> None:  # Textual calls the method of the base class after this one
+        self.grid = Layout(self.file.size, self.scrollable_content_region.width or 80)
+        self.put_items(self.file.size, self.grid.per_line)
 
     def mark(self, chosen: range, cursor: int) -> None:
         """Mark these bytes, and put the cursor on a byte."""
@@ -135,8 +106,8 @@ class HexView(GridView):
 
     def _load(self) -> int:
         """Read the visible bytes and find their fields, unless that was done. Return the offset of the first."""
-        start = round(self.scroll_y) * self.grid.per_line
-        stop = min(self.file.size, start + (self.body + 1) * self.grid.per_line)
+        start = round(self.scroll_y) * self.per_line
+        stop = min(self.file.size, start + (self.body + 1) * self.per_line)
         if (start, stop, self.selection, self.against) == self._loaded:
             return start
         self._loaded = (start, stop, self.selection, self.against)
@@ -147,7 +118,7 @@ class HexView(GridView):
             self.different = frozenset(self._compare(start, stop))
         except READ_ERRORS as error:
             self._bytes = b""
-            self.call_later(self.screen.failed, error)  # type: ignore[attr-defined]
+            self.call_later(self.screen.look_for_changes, error)  # type: ignore[attr-defined]
         return start
 
     def _shade(self) -> None:
@@ -213,7 +184,7 @@ class HexView(GridView):
 
     def _names(self, here: list[Piece], start: int) -> Iterator[Segment]:
         """Yield the names of the fields that begin in the line, or of the field that continues in it."""
-        left, end, first = self.grid.names, start + self.grid.per_line, start == self._loaded[0]
+        left, end, first = self.grid.names, start + self.per_line, start == self._loaded[0]
         begin = [piece for piece in here if piece.offset >= start] or here[:1]
         for piece in begin:
             text = "┊" if piece.offset < start and not first else self._label(piece, left if len(begin) == 1 else 0)

@@ -8,9 +8,8 @@ from contextvars import copy_context
 from functools import wraps
 from threading import Thread
 from time import monotonic
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, TypeVar, cast
 
-from textual.dom import DOMNode
 from textual.message_pump import MessagePump
 
 from ggcp_schema.browse.document import READ_ERRORS
@@ -18,21 +17,20 @@ from ggcp_schema.inspect import Report
 
 EVERY = 0.05  # seconds between two reports that reach the screen
 
-P = ParamSpec("P")
-N = TypeVar("N", bound=DOMNode)
+F = TypeVar("F", bound=Callable[..., None])
 
 
-def reads_file(handler: Callable[Concatenate[N, P], None]) -> Callable[Concatenate[N, P], None]:
+def reads_file(handler: F) -> F:
     """Let the screen say so if a handler of a key, a click or a message fails because the file cannot be read."""
 
     @wraps(handler)
-    def guarded(self: N, /, *args: P.args, **options: P.kwargs) -> None:
+    def guarded(self: Any, *args: Any, **options: Any) -> None:
         try:
             handler(self, *args, **options)
         except READ_ERRORS as error:
-            self.screen.failed(error)  # type: ignore[attr-defined]
+            self.screen.look_for_changes(error)
 
-    return guarded
+    return cast(F, guarded)
 
 
 class Cancelled(Exception):  # noqa: N818 - not an error: it ends a job

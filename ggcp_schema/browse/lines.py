@@ -70,14 +70,14 @@ def _on_any_ground(style: Style, has_ground: bool) -> Style:
 class LineView(ScrollView, can_focus=True):
     """Lines with a cursor. Only the visible ones are drawn.
 
-    Subclasses define `count` and `draw`; `moved` and `chosen` are called when the cursor moves, and on Enter or a click
-    on the cursor's line.
+    The cursor is on one of `items`, of which a line has `per_line`. Subclasses define `draw`; `moved` and `chosen` are
+    called when the user moves the cursor, and on Enter or a click on the cursor's line.
     """
 
     BINDING_GROUP_TITLE = "This pane"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "move(-1)", "Up", show=False),
-        Binding("down,j", "move(1)", "Down", show=False),
+        Binding("up,k", "move_lines(-1)", "Up", show=False),
+        Binding("down,j", "move_lines(1)", "Down", show=False),
         Binding("pageup", "page(-1)", "Page up", show=False),
         Binding("pagedown", "page(1)", "Page down", show=False),
         Binding("home", "end(-1)", "First line", show=False),
@@ -85,12 +85,8 @@ class LineView(ScrollView, can_focus=True):
         Binding("enter", "choose", "Choose", show=False),
     ]
 
-    cursor = 0  # an item
+    items, per_line, cursor = 0, 1, 0
     marks_line = True  # the line of the cursor is drawn in another style
-
-    def count(self) -> int:
-        """Return the number of lines."""
-        raise NotImplementedError
 
     def draw(self, index: int, width: int) -> list[Segment]:
         """Return a line; it is cut or filled to the width."""
@@ -105,36 +101,23 @@ class LineView(ScrollView, can_focus=True):
     # Moving ------------------------------------------------------------------------------------------------
 
     @property
-    def per_line(self) -> int:
-        """The items of a line, between which the cursor moves."""
-        return 1
-
-    @property
-    def last(self) -> int:
-        """The last item; -1 if there is none."""
-        return self.count() - 1
-
-    @property
     def body(self) -> int:
         """The number of lines that can be seen at once."""
         return self.scrollable_content_region.height
 
-    def relayout(self) -> None:
-        """Take note that the number of lines has changed."""
-        self.cursor = min(self.cursor, max(0, self.last))
-        self.virtual_size = Size(0, self.count())
+    def put_items(self, items: int, per_line: int = 1) -> None:
+        """Show that many items."""
+        self.items, self.per_line = items, per_line
+        self.cursor = min(self.cursor, max(0, items - 1))
+        self.virtual_size = Size(0, -(-items // per_line))  # its height is the number of lines
         self.refresh()
 
-    def on_mount(self) -> None:
-        self.relayout()
-
     def on_resize(self) -> None:
-        self.relayout()
         self.show_cursor()
 
     def jump(self, index: int) -> None:
         """Put the cursor on an item, as the user does by moving it."""
-        index = min(max(index, 0), self.last)
+        index = min(max(index, 0), self.items - 1)
         if index != self.cursor and index >= 0:
             self.put(index)
             self.moved()
@@ -155,20 +138,24 @@ class LineView(ScrollView, can_focus=True):
     def action_move(self, step: int) -> None:
         self.jump(self.cursor + step)
 
+    def action_move_lines(self, step: int) -> None:
+        if 0 <= self.cursor + step * self.per_line < self.items:
+            self.jump(self.cursor + step * self.per_line)
+
     def action_page(self, step: int) -> None:
         self.jump(self.cursor + step * self.per_line * max(1, self.body - 1))
 
     def action_end(self, side: int) -> None:
-        self.jump(0 if side < 0 else self.last)
+        self.jump(0 if side < 0 else self.items - 1)
 
     def action_choose(self) -> None:
-        if self.count():
+        if self.items:
             self.chosen()
 
     def on_click(self, event: events.Click) -> None:
         place = event.get_content_offset(self)
         line = -1 if place is None else round(self.scroll_y) + place.y
-        if place is not None and line < self.count():
+        if place is not None and line < self.virtual_size.height:
             self.clicked(line, place.x)
 
     def clicked(self, line: int, column: int) -> None:
@@ -190,7 +177,7 @@ class LineView(ScrollView, can_focus=True):
 
     def render_line(self, y: int) -> Strip:
         index, width = round(self.scroll_y) + y, self.scrollable_content_region.width
-        strip = Strip(self.draw(index, width) if index < self.count() else []).adjust_cell_length(width)
+        strip = Strip(self.draw(index, width) if index < self.virtual_size.height else []).adjust_cell_length(width)
         if index == self.cursor and self.marks_line:
             mark = self.ink("cursor" if self.has_focus else "cursor-blurred")
             style = Style(bgcolor=mark.bgcolor, bold=mark.bold)
@@ -204,19 +191,12 @@ class GridView(LineView):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("left,h", "move(-1)", "Back", show=False),
         Binding("right,l", "move(1)", "On", show=False),
-        Binding("up,k", "move_lines(-1)", "Up", show=False),
-        Binding("down,j", "move_lines(1)", "Down", show=False),
         Binding("home", "line_end(-1)", "Start of the line", show=False),
         Binding("end", "line_end(1)", "End of the line", show=False),
         Binding("ctrl+home", "end(-1)", "First one", show=False),
         Binding("ctrl+end", "end(1)", "Last one", show=False),
     ]
     marks_line = False  # the item is marked instead
-
-    def action_move_lines(self, step: int) -> None:
-        item = self.cursor + step * self.per_line
-        if 0 <= item <= self.last:
-            self.jump(item)
 
     def action_line_end(self, side: int) -> None:
         start = self.cursor - self.cursor % self.per_line

@@ -29,6 +29,7 @@ from ggcp_schema.constructs import short_size
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.inspect.brief import brief_lines, in_short
+from ggcp_schema.inspect.summary import summary_lines
 from ggcp_schema.inspect.text import escape
 from ggcp_schema.inspect.usage import USES
 
@@ -48,19 +49,14 @@ class TopBar(Static):
         super().__init__()
         self.title, self.document = title, document
 
-    def _verdict(self) -> tuple[str, str]:
-        """Return what is going on, or whether the file is whole, and the ink for it."""
-        damage = self.document.file.damage
-        if self.note or self.trouble:
-            return (self.note, "accent") if self.note else (f"✗ {self.trouble}", "error")
-        return ("✓ whole", "value") if damage is None else (f"✗ damaged at {damage.path}", "error")
-
     def render(self) -> Text:
-        width, summary = self.size.width, self.document.summary
+        width, summary, damage = self.size.width, self.document.summary, self.document.file.damage
         facts = [escape(fact) for fact in ([self.document.file.format.title] if summary is None else in_short(summary))]
         while len(facts) > 1 and cell_len("  ·  ".join(facts)) >= width:
             facts.pop()
-        verdict, kind = self._verdict()
+        verdict, kind = ("✓ whole", "value") if damage is None else (f"✗ damaged at {damage.path}", "error")
+        if self.note or self.trouble:
+            verdict, kind = (self.note, "accent") if self.note else (f"✗ {self.trouble}", "error")
         verdict = fit(f" {verdict} ", min(cell_len(verdict) + 2, width // 2))
         title = fit(f" {escape(self.title)} ", width - cell_len(self.pane) - cell_len(verdict))
         return Text.assemble(
@@ -84,12 +80,10 @@ class Moved(Message):
 class Words(Static):
     """Text of a pane, made anew whenever it is drawn: its inks change with the theme."""
 
-    def __init__(self, pane: Pane) -> None:
-        super().__init__()
-        self.pane = pane
+    parent: Pane
 
     def render(self) -> RenderableType:
-        return self.pane.text()
+        return self.parent.text()
 
 
 class Pane(VerticalScroll):
@@ -104,13 +98,14 @@ class Pane(VerticalScroll):
     VIEW: ClassVar[type[Widget] | None] = None
     BINDING_GROUP_TITLE = "This pane"
     subject: Any = None
+    tensor: Tensor | None = None  # if that is the subject
     found: Any = None
     error = ""
 
     def __init__(self, *documents: Document) -> None:
         super().__init__(classes="pane")
         self.documents, self.document = documents, documents[0]
-        self.words, self.job = Words(self), Job(self, self.reported)
+        self.words, self.job = Words(), Job(self, self.reported)
         self.target: Widget = self if self.VIEW is None else self.VIEW(self)
         self.can_focus = self.target is self
 
@@ -131,11 +126,6 @@ class Pane(VerticalScroll):
         """Return what there is to say of what was found."""
         return ""
 
-    @property
-    def tensor(self) -> Tensor | None:
-        """The tensor that is shown."""
-        return self.subject if isinstance(self.subject, Tensor) else None
-
     def subject_of(self, field: Field | None) -> Any:
         """Return what there is to see when a field is selected: its tensor, or why there is nothing."""
         tensor = self.document.tensor_of(field)
@@ -151,6 +141,7 @@ class Pane(VerticalScroll):
         if subject != self.subject:
             self.job.stop()
             self.subject, self.found, self.error = subject, None, ""
+            self.tensor = subject if isinstance(subject, Tensor) else None
             self.begin()
             self.update()
 
@@ -198,23 +189,18 @@ class Overview(Pane):
         yield Static(id="facts")
 
     def show(self, field: Field | None) -> None:
-        state = (id(self.document.summary), self.document.problem)
-        if state != self.subject:
-            self.subject = state
-            self._fill()
+        """Mark the place of the field, and show what is known by now, if that is more than before."""
         if field is not None:
-            self.query_one(FileMap).place(field.offset)
-
-    def _fill(self) -> None:
-        """Show what is known by now."""
-        summary, chart = self.document.summary, self.query_one(Sparkline)
+            self.query_one(FileMap).here = field.offset
+        summary, chart, before = self.document.summary, self.query_one(Sparkline), self.subject
+        self.subject = (id(summary), self.document.problem)
+        if self.subject == before:
+            return
         for each in self.children:
             each.display = each.id == "facts" or (summary is not None and each is not chart)
         if summary is None:
             words: RenderableType = Text(escape(self.document.problem or "reading …", keep_newlines=True))
         else:
-            from ggcp_schema.inspect.summary import summary_lines
-
             brief = brief_lines(summary, "Health examines them")
             keys = KEYS if len(self.document.file.tensors) else "/: search keys and texts   ?: all keys"
             brief = [*(each for each in brief if each[0] not in ("measure", "look")), ("here", keys)]
@@ -230,28 +216,20 @@ class Overview(Pane):
         for use, count in self.document.usage.sizes.items() if self.document.usage else ():
             if count:
                 share = f" {100 * count / size:.0f} %" if 200 * count >= size else ""
-                sign, words = (
-                    (SIGNS[use], ink(self, INKS[use])),
-                    (f" {use} {short_size(count)}{share}", ink(self, "detail")),
-                )
-                legend.append(Text.assemble(sign, words))
+                words = f" {use} {short_size(count)}{share}"
+                legend.append(Text.assemble((SIGNS[use], ink(self, INKS[use])), (words, ink(self, "detail"))))
         return Columns(legend, padding=(0, 2))
 
 
 class FileMap(Widget):
     """The file to scale: a cell stands for an equal part of its bytes, drawn as what takes most of them."""
 
-    here = 0
+    here: reactive[int] = reactive(0)
 
     def __init__(self, document: Document) -> None:
         super().__init__()
         self.document = document
         self._cells: list[str] = []
-
-    def place(self, offset: int) -> None:
-        """Mark the cell of a byte."""
-        self.here = offset
-        self.refresh()
 
     def render_line(self, y: int) -> Strip:
         usage, width, size = self.document.usage, self.size.width, max(1, self.document.file.size)

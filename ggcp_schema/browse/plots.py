@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from rich.color import Color
@@ -52,9 +53,8 @@ class Histogram(Pane):
         yield Static(id="ends")
 
     def begin(self) -> None:
-        tensor = self.tensor
-        if tensor is not None:
-            self.job.start(lambda report: measured(tensor, report), delay=DELAY)
+        if self.tensor is not None:
+            self.job.start(partial(measured, self.tensor), delay=DELAY)
 
     def on_resize(self) -> None:
         self.update()
@@ -128,6 +128,7 @@ class PictureView(Pane):
         Binding("down,j", "pan(1,0)", "Down", show=False),
     ]
     found: Picture | None = None
+    matrix: Matrix | None = None  # the tensor as rows and columns
     window = Window(0, 0, 0, 0)
     method = METHODS[0]
 
@@ -135,12 +136,8 @@ class PictureView(Pane):
         yield self.words
         yield Static(id="pixels")
 
-    @property
-    def matrix(self) -> Matrix | None:
-        """The tensor as a matrix."""
-        return None if self.tensor is None else Matrix(self.tensor)
-
     def begin(self) -> None:
+        self.matrix = None if self.tensor is None else Matrix(self.tensor)
         self.action_whole()
 
     def on_resize(self) -> None:
@@ -148,15 +145,11 @@ class PictureView(Pane):
 
     def _compute(self) -> None:
         """Compute the picture again, after the selection, the size or the window has changed."""
-        matrix, window, method = self.matrix, self.window, self.method
         width, height = self.size.width, 2 * (self.size.height - 2)
-        if matrix is None or width < 1 or height < 1:
-            return
-        self.found, self.error = None, ""
-        self.job.start(lambda report: pool(matrix, window, width, height, method, report), delay=DELAY)
-        self.update()
-
-    # Actions -----------------------------------------------------------------------------------------------
+        if self.matrix is not None and width > 0 and height > 0:
+            self.found, self.error = None, ""
+            self.job.start(partial(pool, self.matrix, self.window, width, height, self.method), delay=DELAY)
+            self.update()
 
     def action_method(self) -> None:
         self.method = METHODS[(METHODS.index(self.method) + 1) % len(METHODS)]
@@ -192,12 +185,10 @@ class PictureView(Pane):
             self.window = self.matrix.within(window)
             self._compute()
 
-    # Drawing -----------------------------------------------------------------------------------------------
-
     def update(self) -> None:
         super().update()
-        found = None if self.error else self.found
-        self.query_one("#pixels", Static).update(Segments(self._pixels(found) if found else ()))
+        pixels = () if self.error or self.found is None else self._pixels(self.found)
+        self.query_one("#pixels", Static).update(Segments(pixels))
 
     def text(self) -> RenderableType:
         """Return what is shown, and the colours with their values."""

@@ -214,21 +214,15 @@ class FileScreen(Screen[None]):
 
     # The file may change -----------------------------------------------------------------------------------
 
-    def look_for_changes(self) -> None:
-        """Say it once if a file was changed or cut by another program."""
+    def look_for_changes(self, error: Exception | None = None) -> None:
+        """Say once that a file was changed or cut by another program, or else that it cannot be read: an error."""
+        state, title = "cannot be read (r: try again)", "The file cannot be read"
         try:
             for document in self.documents:
                 document.file.source.check_same()
-        except READ_ERRORS as error:
-            self._say(error, "changed on disk (r: open again)", "The file has changed")
-
-    def failed(self, error: Exception) -> None:
-        """Say once that a file cannot be read: because it has changed, or for another reason."""
-        self.look_for_changes()
-        self._say(error, "cannot be read (r: try again)", "The file cannot be read")
-
-    def _say(self, error: Exception, state: str, title: str) -> None:
-        if not self.bar.trouble:
+        except READ_ERRORS as change:
+            error, state, title = change, "changed on disk (r: open again)", "The file has changed"
+        if error is not None and not self.bar.trouble:
             self.bar.trouble = state
             self.notify(str(error), title=title, severity="error", timeout=15, markup=False)
             for view in self.views:
@@ -272,9 +266,8 @@ class FileScreen(Screen[None]):
             across.mark(range(0), across.cursor)
         else:
             self.trees[other].reveal(same)
-            across.mark(
-                range(same.offset, same.end), same.offset + min(self.byte - field.offset, max(0, same.size - 1))
-            )
+            place = same.offset + min(self.byte - field.offset, max(0, same.size - 1))
+            across.mark(range(same.offset, same.end), place)
         for one, against in ((view, across), (across, view)):
             one.against = None if same is None else (against.file.source, against.selection)
 
@@ -328,7 +321,7 @@ class FileScreen(Screen[None]):
         elif result is None:
             self.notify("No findings: nothing unsound, no NaN or infinity, no damage, all padding zero.")
         else:
-            self.failed(result)
+            self.look_for_changes(result)
 
     def action_stop(self) -> None:
         self.finder.stop()

@@ -43,9 +43,6 @@ class Rows(LineView):
         super().__init__()
         self.table = table
 
-    def count(self) -> int:
-        return len(self.table.rows)
-
     def draw(self, index: int, width: int) -> list[Segment]:
         return self.table.draw(self.table.rows[index], width)
 
@@ -65,7 +62,7 @@ class Table(Pane):
     VIEW = Rows
     target: Rows
     rows: Sequence[Any] = ()
-    selected: str | None = None  # the path of a tensor
+    selected: Tensor | None = None
 
     def subject_of(self, field: Field | None) -> Document:
         return self.document
@@ -91,23 +88,20 @@ class Table(Pane):
         """Act on a row, on Enter or a click."""
 
     def show(self, field: Field | None) -> None:
-        tensor = self.document.tensor_of(field)
-        self.selected = None if tensor is None else tensor.path
+        self.selected = self.document.tensor_of(field)
         super().show(field)
-        self.follow()
-
-    def reported(self, result: Any, *, done: bool) -> None:
-        super().reported(result, done=done)
         self.follow()
 
     def update(self) -> None:
         super().update()
-        self.target.relayout()
+        self.target.put_items(len(self.rows))
+        self.follow()
 
     def follow(self) -> None:
         """Put the cursor on the selected tensor."""
-        tensors = (getattr(row, "tensor", None) for row in self.rows if self.selected)
-        place = next((at for at, tensor in enumerate(tensors) if tensor and tensor.path == self.selected), None)
+        path = self.selected.path if self.selected else ""
+        tensors = (getattr(row, "tensor", None) for row in self.rows if path)
+        place = next((at for at, tensor in enumerate(tensors) if tensor and tensor.path == path), None)
         if place is not None:
             self.target.put(place, centre=True)
 
@@ -142,8 +136,6 @@ class HealthView(Table):
         elif isinstance(row, Unsound):
             self.post_message(Moved(self, self.document, offset=row.start))
 
-    # Drawing -----------------------------------------------------------------------------------------------
-
     def found_text(self, found: Examination) -> Text:
         """Return the verdict, how the moments are known, the legend, and the head; on a low screen less of it."""
         width = self.target.scrollable_content_region.width
@@ -168,11 +160,10 @@ class HealthView(Table):
         return columns
 
     def draw(self, row: Health | Unsound | int | str, width: int) -> list[Segment]:
-        text = self.target.text
+        text, texts = self.target.text, self.document.token_texts
         if isinstance(row, str):
             return [text(row, "head")]
         if isinstance(row, int):
-            texts = self.document.token_texts
             return [text(f"{row:>7}", "value"), text("" if texts is None else f"  {escape(repr(texts(row)))}", "index")]
         if isinstance(row, Unsound):
             return [text(f"{row.start:>11,}  ", "error"), text(escape(f"{row.path}: {row.message}"))]
@@ -201,14 +192,11 @@ class Layers(Table):
     found: Examination | None = None
     rows: Sequence[Layer] = ()
     statistic = "RMS"
-    widest = 0
 
     def begin(self) -> None:
         groups = self.document.groups.items()
         self.rows = [Layer(group, each) for group, tensors in groups for each in (None, *tensors)]
         self.widest = max((len(tensor.path) for _, tensor in self.rows if tensor), default=0)
-        self.values: dict[str, float | None] = {}
-        self.largest: dict[str, float] = {}
         super().begin()
 
     def action_statistic(self) -> None:
@@ -220,14 +208,12 @@ class Layers(Table):
         """Find the values of the statistic, and the largest of each group."""
         rows = self.found.rows if self.found else ()
         self.values = {row.tensor.path: getattr(row, STATISTICS[self.statistic]) for row in rows}
-        self.largest.clear()
+        self.largest: dict[str, float] = {}
         for group, tensor in self.rows:
-            value = None if tensor is None else self.values.get(tensor.path)
+            value = self.values.get(tensor.path) if tensor else None
             if value is not None:
                 self.largest[group] = max(self.largest.get(group, 0.0), value)
         super().update()
-
-    # Drawing -----------------------------------------------------------------------------------------------
 
     def text(self) -> RenderableType:
         if self.error:
@@ -269,7 +255,8 @@ class Changes(Table):
             for row in found.rows[self.marked :] if found else ():
                 kind = "changed" if row.is_in_both else "only"
                 for document, place in zip(self.documents, row.places):
-                    document.mark(place.field, kind)
+                    if place.field is not None:
+                        document.mark(place.field.path, kind)
                 self.marked += 1
             report(found)
 

@@ -48,8 +48,8 @@ class TreeView(Tree["Field | Group"]):
     ]
     LINES = dict.fromkeys(("default", "bold", "double"), ("│ ", "│ ", "│ ", "│ "))
 
-    def __init__(self, document: Document, **options: Any) -> None:
-        super().__init__("", document.file.root, **options)
+    def __init__(self, document: Document) -> None:
+        super().__init__("", document.file.root)
         self.document = document
         self.show_root, self.guide_depth = False, 2
         self._new = True
@@ -82,15 +82,6 @@ class TreeView(Tree["Field | Group"]):
                 node.expand()
                 room -= count
                 nodes += list(node.children)[:1]
-
-    @property
-    def field(self) -> Field | None:
-        """The field under the cursor; of a group of elements their list. None if the tree is empty."""
-        node = self.cursor_node
-        if node is None or node is self.root:  # not drawn yet
-            node = next(iter(self.root.children), None)
-        data = None if node is None else node.data
-        return data.parent if isinstance(data, Group) else data
 
     def redraw(self) -> None:
         """Draw all rows again, after their marks have changed."""

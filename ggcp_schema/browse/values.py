@@ -25,6 +25,7 @@ class Cells(GridView):
     table: Table | None = None
     texts: Callable[[int], str] | None = None  # of the tokens to which the rows belong
     left = 0  # the first column that is seen
+    digits = 4  # of the rows' labels
 
     def __init__(self, pane: Pane) -> None:
         super().__init__()
@@ -33,28 +34,14 @@ class Cells(GridView):
     def put_table(self, table: Table | None, texts: Callable[[int], str] | None) -> None:
         """Show another table."""
         self.table, self.texts, self.cursor = table, texts, 0
+        self.digits = max(4, len(table.label(table.rows - 1))) if table else 4
         self.scroll_to(y=0, animate=False)
-        self.relayout()
-
-    def count(self) -> int:
-        return 0 if self.table is None else self.table.rows
-
-    @property
-    def per_line(self) -> int:
-        return 1 if self.table is None else self.table.columns
-
-    @property
-    def last(self) -> int:
-        return -1 if self.table is None else self.table.tensor.n_elements - 1
-
-    @property
-    def _digits(self) -> int:
-        return 4 if self.table is None else max(4, len(self.table.label(self.table.rows - 1)))
+        self.put_items(*(table.tensor.n_elements, table.columns) if table else (0,))
 
     @property
     def _gutter(self) -> int:
         """The width of the rows' labels."""
-        return self._digits + 1 + (0 if self.texts is None else TOKEN + 1)
+        return self.digits + 1 + (0 if self.texts is None else TOKEN + 1)
 
     def _visible(self) -> range:
         """Return the visible columns, among them that of the cursor."""
@@ -71,15 +58,13 @@ class Cells(GridView):
     def moved(self) -> None:
         if self.table is not None:
             tensor = self.table.tensor
-            offset = tensor.offset + self.cursor * (tensor.nbytes // tensor.n_elements)
+            offset = tensor.offset + self.cursor * tensor.nbytes // tensor.n_elements
             self.post_message(Moved(self, self.document, offset=offset, tensor=tensor))
 
     def clicked(self, line: int, column: int) -> None:
         column = self._visible().start + (column - self._gutter) // CELL
         if column in self._visible():
             self.jump(line * self.per_line + column)
-
-    # Drawing -----------------------------------------------------------------------------------------------
 
     def head(self) -> str:
         """Return the numbers of the visible columns."""
@@ -90,7 +75,7 @@ class Cells(GridView):
         table, (here, column) = self.table, divmod(self.cursor, self.per_line)
         if table is None:
             return []
-        segments = [self.text(f"{table.label(index):>{self._digits}} ", "holder" if index == here else "head")]
+        segments = [self.text(f"{table.label(index):>{self.digits}} ", "holder" if index == here else "head")]
         if self.texts is not None:
             segments.append(self.text(fit(escape(repr(self.texts(index))), TOKEN) + " ", "accent"))
         visible, start = self._visible(), index * table.columns

@@ -57,6 +57,7 @@ def browse(
 
     app = BrowseApp(paths, open_for_long, tokens=tokens, light=light)
     _end_by_exception()
+    sys.setswitchinterval(0.0005)  # seconds; with Python's 0.005, work in the background delays each key several times
     try:
         app.run()
     finally:

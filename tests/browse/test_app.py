@@ -53,10 +53,10 @@ async def the_bytes_move_the_tree(browser: Browser) -> None:
     assert isinstance(browser.app.focused, HexView)
     await browser.press(*["right"] * 9)
     assert browser.path == "train_its"
-    assert browser.tree.field.path == "train_its"
+    assert browser.tree.cursor_node.data.path == "train_its"
     await browser.press("ctrl+end")
     assert browser.path == "optimizer.state.n_no_improvement"
-    assert browser.tree.field.path == "optimizer.state.n_no_improvement"
+    assert browser.tree.cursor_node.data.path == "optimizer.state.n_no_improvement"
     await browser.press("ctrl+home", "right_square_bracket", "right_square_bracket", "left_square_bracket")
     assert browser.path == "version"
     await browser.press("right", "right", "left_square_bracket")  # from within a field to its beginning
@@ -79,7 +79,7 @@ async def walking_through_the_bytes_does_not_fill_the_tree(browser: Browser) -> 
     await browser.press("tab", "tab")
     await browser.press(*["right_square_bracket"] * 25)
     assert browser.rows < rows + 15
-    assert browser.tree.field.path == browser.path
+    assert browser.tree.cursor_node.data.path == browser.path
 
 
 async def next_and_previous_tensor(browser: Browser) -> None:

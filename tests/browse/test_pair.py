@@ -109,14 +109,14 @@ def test_selecting_in_one_selects_in_the_other(tmp_path: Path) -> None:
     async def script(browser: Browser) -> None:
         trees, views = browser.pair.trees, browser.pair.views
         await browser.press("down", "down", "down")
-        assert [tree.field.path for tree in trees] == ["train_samples"] * 2
+        assert [tree.cursor_node.data.path for tree in trees] == ["train_samples"] * 2
         assert [view.cursor for view in views] == [12, 12]
         await browser.press("2", "down")
-        assert [tree.field.path for tree in trees] == ["train_tokens"] * 2
+        assert [tree.cursor_node.data.path for tree in trees] == ["train_tokens"] * 2
         await browser.press("3", "end")
-        assert [tree.field.path for tree in trees] == ["layers[1].wk"] * 2
+        assert [tree.cursor_node.data.path for tree in trees] == ["layers[1].wk"] * 2
         await browser.press("n")
-        assert [tree.field.path for tree in trees] == ["layers[1].wv"] * 2
+        assert [tree.cursor_node.data.path for tree in trees] == ["layers[1].wv"] * 2
 
     browse(ALICE, changed(tmp_path), script=script, size=(60, 15))
 
@@ -184,7 +184,7 @@ def test_tab_goes_through_all_panes() -> None:
         assert screen.document is screen.documents[1]
         await browser.press("5", *["right"] * 17)
         assert screen.views[0].cursor == 17
-        assert screen.trees[0].field.path == "train_tokens"
+        assert screen.trees[0].cursor_node.data.path == "train_tokens"
         await a_change_that_is_a_field_of_neither_file_moves_nothing(browser)
 
     async def a_change_that_is_a_field_of_neither_file_moves_nothing(browser: Browser) -> None:

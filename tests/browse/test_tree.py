@@ -29,8 +29,8 @@ def test_every_field_is_revealed_and_what_was_left_is_collapsed_again_unless_the
         tree, file = browser.tree, browser.app.files[0]
         for path in ("layers[2].w1.ne[1]", "hparams.n_rot", "optimizer.state.m.data", "norm", "layers[0].wq.name"):
             tree.reveal(file.find(path))
-            assert tree.field is not None
-            assert tree.field.path == path
+            assert tree.cursor_node is not None
+            assert tree.cursor_node.data.path == path  # type: ignore[union-attr]
         assert expanded(tree) == {"layers", "layers[0]", "layers[0].wq"}
 
     async def expanded_by_the_user(browser: Browser) -> None:
