@@ -54,7 +54,8 @@ class KeyBar(Footer):
 class FileScreen(Screen[None]):
     """A screen of panes, each in a frame: the trees, the tabs, and the bytes of one file or two.
 
-    `side` is the number of the file that keys and windows act on, and that `field` and `byte` are of.
+    `side` is the number of the file that keys and windows act on, and that `field` and `byte` are of; `searched` is
+    that of the file in which the next finding is looked for.
     """
 
     BINDING_GROUP_TITLE = "All panes"
@@ -79,7 +80,7 @@ class FileScreen(Screen[None]):
     KINDS: ClassVar[tuple[type[Pane], ...]]  # of the tabs
     NAMES: ClassVar[tuple[str, ...]]  # of the panes
     field: Field | None = None
-    byte = side = pane = 0
+    byte = side = searched = pane = 0
     zoomed = False
 
     def __init__(self, *documents: Document) -> None:
@@ -305,7 +306,7 @@ class FileScreen(Screen[None]):
 
     def action_finding(self) -> None:
         self.bar.note = "looking for findings …  Esc: stop"
-        document, after = self.document, self.byte
+        self.searched, document, after = self.side, self.document, self.byte
         self.finder.start(lambda report: next_place(document.file, after, report, document.unsound(report)))
 
     @reads_file
@@ -316,6 +317,7 @@ class FileScreen(Screen[None]):
             return
         self.bar.note = ""
         if isinstance(result, Place):
+            self.side = self.searched  # the user may have gone to the other file
             self.select(self.document.file.at(result.offset), result.offset)
             self.notify(result.message, title=f"Finding at offset {result.offset:,}", markup=False)
         elif result is None:

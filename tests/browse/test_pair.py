@@ -173,6 +173,20 @@ def test_checkpoints_of_two_layouts_have_the_names_and_marks_of_their_trees() ->
     browse(*(path for name in ("jun", "jul") for path in ORDERS if path.name == f"{name}-A-3.ggcp"), script=script)
 
 
+def test_a_finding_is_shown_in_the_file_that_was_searched(tmp_path: Path) -> None:
+    async def script(browser: Browser) -> None:
+        screen = browser.pair
+        await browser.press("2")
+        screen.action_finding()
+        screen.side = 0  # as by a key, before anything is found
+        await browser.settle()
+        assert screen.document is screen.documents[1]
+        assert screen.field is not None
+        assert screen.field.path == "norm.data"
+
+    browse(ALICE, changed(tmp_path), script=script)
+
+
 def test_tab_goes_through_all_panes() -> None:
     async def script(browser: Browser) -> None:
         screen = browser.pair
