@@ -166,6 +166,9 @@ class Pane(VerticalScroll):
         """Show what is known now."""
         self.words.refresh(layout=True)
 
+    def on_resize(self) -> None:
+        self.update()
+
 
 def _labelled(lines: Iterable[tuple[str, str]]) -> Table:
     """Return labels and texts side by side; a text that is wrapped hangs below its start."""

@@ -56,9 +56,6 @@ class Histogram(Pane):
         if self.tensor is not None:
             self.job.start(partial(measured, self.tensor), delay=DELAY)
 
-    def on_resize(self) -> None:
-        self.update()
-
     def action_logarithmic(self) -> None:
         self.logarithmic = not self.logarithmic
         self.update()
@@ -140,7 +137,7 @@ class PictureView(Pane):
         self.matrix = None if self.tensor is None else Matrix(self.tensor)
         self.action_whole()
 
-    def on_resize(self) -> None:
+    def on_resize(self) -> None:  # Textual calls the method of the base class too
         self._compute()
 
     def _compute(self) -> None:

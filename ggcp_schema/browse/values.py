@@ -121,9 +121,6 @@ class Values(Pane):
     def on_moved(self) -> None:
         self.words.refresh()
 
-    def on_resize(self) -> None:
-        self.update()
-
     def text(self) -> RenderableType:
         """Return the axes, the value under the cursor, and the numbers of the columns."""
         table, element, width = self.target.table, self.target.cursor, self.words.size.width

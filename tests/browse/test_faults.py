@@ -61,6 +61,17 @@ def quantized(path: Path) -> Path:
     return gguf(path, {"blk.0.a.weight": floats, "blk.0.b.weight": blocks, "blk.1.a.weight": floats})
 
 
+def test_a_move_in_the_values_of_a_quantized_tensor_leads_to_the_bytes_of_the_element() -> None:
+    async def script(browser: Browser) -> None:
+        for name, size in (("t2", 18), ("t8", 34)):  # Q4_0 and Q8_0: bytes for 32 elements
+            await browser.go_to(name)
+            await browser.press("2", "down", "right")
+            assert f"{name}[1, 1] =" in browser.text("Values")
+            assert browser.hex.cursor == browser.app.files[0].tensors[name].offset + 257 * size // 32
+
+    browse(FIXTURES / "strange" / "all-types.gguf", script=script)
+
+
 def test_nan_and_infinity_stand_out_from_other_values(tmp_path: Path) -> None:
     path = gguf(tmp_path / "nan.gguf", {"a.weight": np.array([[9, 1, np.nan, -np.inf, 0]], np.float32)})
 
