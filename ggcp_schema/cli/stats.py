@@ -17,7 +17,7 @@ from ggcp_schema.errors import UsageError
 from ggcp_schema.formats import open_file
 from ggcp_schema.inspect.health import Examination, examine
 from ggcp_schema.inspect.soundness import bytes_read
-from ggcp_schema.inspect.stats import Measured, Stats, flags, measure, measure_state, optimizer_facts
+from ggcp_schema.inspect.stats import Measured, Stats, flags, measure, optimizer_facts
 from ggcp_schema.inspect.tensors import moments_of, select
 from ggcp_schema.inspect.text import count_text, escape
 from ggcp_schema.inspect.words import FLAGS, Flag
@@ -75,9 +75,7 @@ def stats(
         tensors = [item.tensor for item in found]
         total = sum(tensor.nbytes for tensor in tensors) if pattern else bytes_read(opened, tensors)
         with progress(total, "Measuring", quiet=quiet) as advance:
-            results, unsound = (
-                (list(measure(tensors, advance)), []) if pattern else measure_state(opened, tensors, advance)
-            )
+            results, unsound = measure(tensors, advance, None if pattern else opened)
         opened.source.check_unchanged()
         flagged = flags(list(zip(found, results, strict=True)), optimizer_facts(opened))
         rows = [

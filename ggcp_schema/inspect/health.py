@@ -5,7 +5,6 @@ This module imports numpy, as `ggcp_schema.inspect.stats` does.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -19,7 +18,7 @@ from ggcp_schema.files.tensor import Tensor, decode
 from ggcp_schema.formats.file import File
 from ggcp_schema.inspect import Report
 from ggcp_schema.inspect.soundness import soundness
-from ggcp_schema.inspect.stats import Sums, sums
+from ggcp_schema.inspect.stats import Sums, finish, sums
 from ggcp_schema.inspect.tensors import Listed, moments
 from ggcp_schema.inspect.text import count_text
 from ggcp_schema.inspect.words import HEALTH, Healthy
@@ -229,18 +228,13 @@ def examine_tensor(tensors: Sequence[Tensor], aheads: Sequence[Ahead], report: R
             ratios.add(sums(np.asarray(m[used] / np.sqrt(v[used]), np.float32)))
         report(None)
     nan, inf = sum(total.nan for total in totals), sum(total.inf for total in totals)
-    weights, *moments = totals
-    largest = max(-weights.min, weights.max) if weights.finite else None
+    weights, *moments = map(finish, totals)
+    largest = None if weights.min is None or weights.max is None else max(-weights.min, weights.max)
     if not moments:
-        return Health(tensor, _rms(weights), nan, inf, largest=largest)
+        return Health(tensor, weights.rms, nan, inf, largest=largest)
     first, second = moments
-    mean = second.mean if second.finite else None
     unused = second.zeros / second.finite if second.finite else None
-    return Health(tensor, _rms(weights), nan, inf, _rms(first), mean, _rms(ratios), unused, largest)
-
-
-def _rms(sums: Sums) -> float | None:
-    return math.sqrt(sums.squares / sums.finite) if sums.finite and math.isfinite(sums.squares) else None
+    return Health(tensor, weights.rms, nan, inf, first.rms, second.mean, finish(ratios).rms, unused, largest)
 
 
 def dead_rows(v: Tensor, report: Report) -> Iterator[int]:

@@ -6,7 +6,6 @@ This module imports numpy, as `ggcp_schema.inspect.stats` does.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -76,13 +75,7 @@ def _in_bins(patterns: npt.NDArray[np.int64], least: float, most: float) -> tupl
 
 def rebin(counts: tuple[float, ...], columns: int) -> list[float]:
     """Return the counts for so many equal columns; a bin that lies in two columns is divided between them."""
-    below = [0.0]
-    for count in counts:
-        below.append(below[-1] + count)
-
-    def until(position: float) -> float:
-        whole = min(int(position), len(counts) - 1)
-        return below[whole] + (position - whole) * counts[whole]
-
-    edges = [until(len(counts) * index / columns) for index in range(columns + 1)]
-    return [high - low for low, high in pairwise(edges)]
+    below = np.concatenate([[0.0], np.cumsum(counts)])
+    edges = np.arange(columns + 1) * len(counts) / columns
+    found: list[float] = np.diff(np.interp(edges, np.arange(len(below)), below)).tolist()
+    return found

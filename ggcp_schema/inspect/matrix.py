@@ -128,10 +128,10 @@ def _pooled_row(
     """Return one row of pixels; cells after the end of a wrapped tensor are ignored."""
     import numpy as np
 
-    width = len(edges) - 1
+    combine, empty = {"mean": (np.add, 0.0), "min": (np.minimum, np.inf), "max": (np.maximum, -np.inf)}[method]
     first, last = int(edges[0]), int(edges[-1])
-    total, weight = np.zeros(width), np.zeros(width)
-    low, high = np.full(width, np.inf), np.full(width, -np.inf)
+    found, weight = np.full(len(edges) - 1, empty), np.zeros(len(edges) - 1)
+    is_cut = matrix.rows * matrix.columns != matrix.tensor.n_elements
     whole = first == 0 and last == matrix.columns
     step = max(1, PIECE // matrix.columns) if whole else 1
     for row in range(rows.start, rows.stop, step):
@@ -141,22 +141,16 @@ def _pooled_row(
             values = _block(matrix, row, count, left, right)
             inner = np.clip(edges, left, right) - left
             used = np.flatnonzero(inner[1:] > inner[:-1])
-            starts = inner[used]
             with np.errstate(invalid="ignore", over="ignore"):
                 if method == "mean":
-                    seen = ~np.isnan(values) if matrix.rows * matrix.columns != matrix.tensor.n_elements else None
-                    filled = values if seen is None else np.where(seen, values, 0)
-                    total[used] += np.add.reduceat(filled.sum(axis=0, dtype=np.float64), starts)
-                    counts = np.full(right - left, count) if seen is None else seen.sum(axis=0)
-                    weight[used] += np.add.reduceat(counts, starts)
-                elif method == "min":
-                    low[used] = np.minimum(low[used], np.minimum.reduceat(values.min(axis=0), starts))
-                else:
-                    high[used] = np.maximum(high[used], np.maximum.reduceat(values.max(axis=0), starts))
+                    seen = ~np.isnan(values) if is_cut else np.ones_like(values, bool)
+                    values = np.where(seen, values, 0) if is_cut else values
+                    weight[used] += np.add.reduceat(seen.sum(axis=0), inner[used])
+                columns = combine.reduce(values, axis=0, dtype=np.float64)
+                found[used] = combine(found[used], combine.reduceat(columns, inner[used]))
             report(None)
     with np.errstate(invalid="ignore", divide="ignore"):
-        result = total / weight if method == "mean" else low if method == "min" else high
-    return tuple(result.tolist())
+        return tuple((found / weight if method == "mean" else found).tolist())
 
 
 def _block(matrix: Matrix, row: int, count: int, left: int, right: int) -> npt.NDArray[np.float32]:

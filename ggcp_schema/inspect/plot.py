@@ -11,7 +11,7 @@ import numpy as np
 
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.inspect.histogram import Distribution, distribution, rebin
+from ggcp_schema.inspect.histogram import distribution, rebin
 from ggcp_schema.inspect.matrix import Matrix, Window, pool
 
 if TYPE_CHECKING:
@@ -36,28 +36,22 @@ def plot(tensor: Tensor, title: str) -> Figure:
 
     found = distribution(tensor, lambda found: None)
     stats = found.stats
-    if stats is None or stats.min is None or stats.rms is None:
+    if stats is None or stats.min is None or stats.max is None or stats.rms is None:
         raise UsageError(f"{tensor.path} has no finite values to draw")
     is_matrix = len(tensor.shape) == 2
     figure = Figure(figsize=(10, 5) if is_matrix else (6, 4), layout="constrained")
     axes = figure.subplots(1, 1 + is_matrix, squeeze=False)[0]
     if is_matrix:
         _draw_matrix(figure, axes[0], tensor, 4 * stats.rms or 1.0)
-    axes[-1].stairs(*_bins(found), fill=True)
+    if found.counts:
+        axes[-1].stairs(rebin(found.counts, BINS), np.linspace(stats.min, stats.max, BINS + 1), fill=True)
+    else:
+        axes[-1].stairs([stats.finite], [stats.min - 0.5, stats.min + 0.5], fill=True)
     axes[-1].set_yscale("log")
     axes[-1].set_xlabel(f"value; RMS {stats.rms:.4g}, mean {stats.mean:.4g}, std {stats.std:.4g}")
     axes[-1].set_ylabel("elements")
     figure.suptitle(title, parse_math=False)
     return figure
-
-
-def _bins(found: Distribution) -> tuple[list[float], Any]:
-    """Return the counts and the edges of the bins, from the least to the greatest value."""
-    stats = found.stats
-    assert stats is not None and stats.min is not None and stats.max is not None  # noqa: S101, PT018 - has values
-    if not found.counts:
-        return [stats.count - stats.nan - stats.inf], [stats.min - 0.5, stats.min + 0.5]
-    return rebin(found.counts, BINS), np.linspace(stats.min, stats.max, BINS + 1)
 
 
 def _draw_matrix(figure: Any, axes: Any, tensor: Tensor, largest: float) -> None:

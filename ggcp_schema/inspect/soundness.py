@@ -20,11 +20,13 @@ def soundness(file: File, progress: Callable[[int], None] | None = None, look: L
     return [*of_seven_bits(file), *([] if state is None else examine(state, progress, look))]
 
 
-def look_once(file: File, tensors: Sequence[Tensor], look: Look, progress: Callable[[int], None]) -> list[Unsound]:
-    """Show the values of these tensors to `look`, and return what is unsound in the training state of their file.
+def look_once(
+    file: File | None, tensors: Sequence[Tensor], look: Look, progress: Callable[[int], None]
+) -> list[Unsound]:
+    """Show the values of these tensors to `look`, and return what is unsound in the training state of a file.
 
-    What both need is read once. `progress` is called with the number of bytes just read. Raises `FileError` if the file
-    becomes too short, `UsageError` if the elements of a tensor cannot be read.
+    What both need is read once. Without a file nothing is examined. `progress` is called with the number of bytes just
+    read. Raises `FileError` if the file becomes too short, `UsageError` if the elements of a tensor cannot be read.
     """
     left = {tensor.path: tensor for tensor in tensors}
 
@@ -34,7 +36,7 @@ def look_once(file: File, tensors: Sequence[Tensor], look: Look, progress: Calla
             if at + len(values) == tensor.n_elements:
                 del left[tensor.path]
 
-    unsound = soundness(file, progress, look_at_left)
+    unsound = [] if file is None else soundness(file, progress, look_at_left)
     for tensor, at, values in stream_pieces([*left.values()]):
         look(tensor, at, values)
         progress(tensor.nbytes * len(values) // tensor.n_elements)

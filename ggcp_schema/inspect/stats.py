@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ggcp_schema.files.json_keys import json_keys
-from ggcp_schema.files.source import Ahead
-from ggcp_schema.files.tensor import Tensor, stream_pieces
+from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.state import adam_of, iterations_of
 from ggcp_schema.inspect.soundness import look_once
@@ -57,6 +56,11 @@ class Stats:
     histogram: tuple[int, ...]
     sampled: int
 
+    @property
+    def finite(self) -> int:
+        """The number of finite elements."""
+        return self.count - self.nan - self.inf
+
 
 @dataclass
 class Sums:
@@ -97,9 +101,7 @@ class Measurement:
 
     def __init__(self, tensor: Tensor) -> None:
         self._sums, self._sample = Sums(), [np.empty(0, np.float32)]
-        self._step = (
-            -(-tensor.n_elements // SAMPLE) | 1
-        )  # odd, so that it does not sample the same columns of every row
+        self._step = -(-tensor.n_elements // SAMPLE) | 1  # odd, or it would sample the same columns of every row
 
     def add(self, values: Floats) -> None:
         """Add the next values."""
@@ -112,35 +114,28 @@ class Measurement:
         return finish(self._sums, np.concatenate(self._sample))
 
 
-def measure(tensors: Sequence[Tensor], progress: Callable[[int], None] | None = None) -> Iterator[Stats | None]:
-    """Yield the statistics of each tensor, in order; None for one whose elements cannot be read.
-
-    `progress` is called with the number of bytes just read. Raises `FileError` if the file becomes too short.
-    """
-    ahead = Ahead()
-    for tensor in tensors:
-        if not tensor.is_readable:
-            yield None
-            continue
-        measurement = Measurement(tensor)
-        for _, _, values in stream_pieces([tensor], ahead):
-            measurement.add(values)
-            if progress:
-                progress(tensor.nbytes * len(values) // tensor.n_elements)
-        yield measurement.stats()
-
-
-def measure_state(
-    file: File, tensors: Sequence[Tensor], progress: Callable[[int], None]
+def measure(
+    tensors: Sequence[Tensor], progress: Callable[[int], None] = lambda nbytes: None, file: File | None = None
 ) -> tuple[list[Stats | None], list[Unsound]]:
-    """Return the statistics of these tensors, and what is unsound in the training state of their file.
+    """Return the statistics of each tensor, in order; None for one whose elements cannot be read.
 
-    What both need is read once. The parameters and exceptions are those of `measure`.
+    With their `file`, return too what is unsound in its training state; what both need is read once. `progress` is
+    called with the number of bytes just read. Raises `FileError` if the file becomes too short.
     """
-    found = {tensor.path: Measurement(tensor) for tensor in tensors if tensor.is_readable}
+    begun: dict[str, Measurement] = {}
+    found: dict[str, Stats] = {}
+
+    def look(tensor: Tensor, at: int, values: Floats) -> None:
+        if not at:
+            begun[tensor.path] = Measurement(tensor)
+        begun[tensor.path].add(values)
+        if at + len(values) == tensor.n_elements:
+            found[tensor.path] = begun.pop(tensor.path).stats()
+
     readable = [tensor for tensor in tensors if tensor.is_readable]
-    unsound = look_once(file, readable, lambda tensor, at, values: found[tensor.path].add(values), progress)
-    return [found[tensor.path].stats() if tensor.path in found else None for tensor in tensors], unsound
+    unsound = look_once(file, readable, look, progress)
+    empty = finish(Sums())
+    return [found.get(tensor.path, empty) if tensor.is_readable else None for tensor in tensors], unsound
 
 
 def sums(values: Floats) -> Sums:
@@ -187,11 +182,9 @@ def finish(total: Sums, sample: Floats | None = None) -> Stats:
     known = (total.count, total.nan, total.inf, total.zeros)
     if not total.finite:
         return Stats(*known, None, None, None, None, None, (), 0)
-    sample = np.empty(0, np.float32) if sample is None else sample
-    std, rms = (
-        math.sqrt(sum_ / total.finite) if math.isfinite(sum_) else None for sum_ in (total.deviations, total.squares)
-    )
-    sample = sample[np.isfinite(sample)]
+    both = total.deviations, total.squares
+    std, rms = (math.sqrt(squares / total.finite) if math.isfinite(squares) else None for squares in both)
+    sample = np.empty(0, np.float32) if sample is None else sample[np.isfinite(sample)]
     histogram: tuple[int, ...] = ()
     if total.min < total.max and len(sample):
         width = (total.max - total.min) / BINS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -9,16 +10,9 @@ from ggcp_schema.formats.file import File
 from ggcp_schema.inspect import Report
 from ggcp_schema.inspect.tensors import Listed
 
-USES = MODEL, M, V, STATE, WASTE, PADDING, FIELDS, UNKNOWN = (
-    "model",
-    "m",
-    "v",
-    "other state",
-    "not converted",
-    "padding",
-    "fields",
-    "after the damage",
-)
+MODEL, M, V, STATE = "model", "m", "v", "other state"
+WASTE, PADDING, FIELDS, UNKNOWN = "not converted", "padding", "fields", "after the damage"
+USES = MODEL, M, V, STATE, WASTE, PADDING, FIELDS, UNKNOWN
 CELLS = 2520  # parts of the file; divisible by most widths
 
 
@@ -46,14 +40,10 @@ def regions(file: File) -> Iterator[Region]:
     for tensor in file.tensors.in_file_order():
         item = Listed.of(file, tensor)
         use = {None: MODEL, "m": M, "v": V}.get(item.moment, STATE)
-        if item.moment and item.gguf_name is None:
-            use = WASTE
         start = tensor.offset - tensor.padding
-        yield from (
-            Region(FIELDS, at, start - at),
-            Region(PADDING, start, tensor.padding),
-            Region(use, tensor.offset, tensor.nbytes),
-        )
+        yield Region(FIELDS, at, start - at)
+        yield Region(PADDING, start, tensor.padding)
+        yield Region(WASTE if item.moment and item.gguf_name is None else use, tensor.offset, tensor.nbytes)
         at = max(at, tensor.offset + tensor.nbytes)
     damage, size = file.damage, file.size
     known = size if damage is None else max(at, min(damage.offset, size))
@@ -67,7 +57,7 @@ class Usage:
     def __init__(self, size: int) -> None:
         self.size = size
         self.sizes = dict.fromkeys(USES, 0)
-        self.cells: list[dict[str, int]] = [{} for _ in range(min(CELLS, size))]
+        self.cells = [Counter[str]() for _ in range(min(CELLS, size))]
 
     def add(self, region: Region) -> None:
         """Count a region of the file. Regions may come in any order, but must not overlap."""
@@ -77,17 +67,13 @@ class Usage:
         stop, count = region.offset + region.size, len(self.cells)
         for index in range(region.offset * count // self.size, (stop - 1) * count // self.size + 1):
             first, last = -(-index * self.size // count), -(-(index + 1) * self.size // count)
-            share = self.cells[index]
-            share[region.use] = share.get(region.use, 0) + min(stop, last) - max(region.offset, first)
+            self.cells[index][region.use] += min(stop, last) - max(region.offset, first)
 
     def pooled(self, parts: int) -> list[str]:
         """Return for each of so many equal parts of the file the use that takes most of it."""
         uses, count = [], len(self.cells)
         for part in range(parts):
             start = count * part // parts
-            share: dict[str, int] = {}
-            for cell in self.cells[start : max(start + 1, count * (part + 1) // parts)]:
-                for use, size in cell.items():
-                    share[use] = share.get(use, 0) + size
+            share = sum(self.cells[start : max(start + 1, count * (part + 1) // parts)], Counter[str]())
             uses.append(max(share, key=share.__getitem__) if share else UNKNOWN)
         return uses

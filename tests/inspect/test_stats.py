@@ -34,7 +34,7 @@ def stats_of(values, tmp_path, *, type="F32", byte_order="little") -> Stats:
     source = Source(path)
     try:
         tensor = Tensor("x", "x", values.shape, 33, values.nbytes, source, type, byte_order)
-        (found,) = measure([tensor])
+        ((found,), _) = measure([tensor])
     finally:
         source.close()
     assert found is not None
@@ -62,7 +62,7 @@ def test_genuine_files(path):
     data = path.read_bytes()
     with open_file(path) as file:
         items = listing(file)
-        measured = list(zip(items, measure([item.tensor for item in items]), strict=True))
+        measured = list(zip(items, measure([item.tensor for item in items])[0], strict=True))
         for item, stats in measured:
             values = np.frombuffer(data, "<f4", item.tensor.nbytes // 4, item.tensor.offset)
             assert_right(stats, values)
@@ -129,7 +129,8 @@ def test_quantized_tensors_are_passed_over(kind, tmp_path):
     with open_file(sample(kind, tmp_path)) as file:
         items = listing(file)
         found = {
-            item.tensor.type: stats for item, stats in zip(items, measure([item.tensor for item in items]), strict=True)
+            item.tensor.type: stats
+            for item, stats in zip(items, measure([item.tensor for item in items])[0], strict=True)
         }
         quantized = "Q8_0" if "gguf" in kind else "Q4_0"
         assert (found[quantized] is not None) == (kind in DECODED)
@@ -147,7 +148,7 @@ def test_progress_adds_up_to_the_bytes(tmp_path):
     done = []
     with open_file(sample("gguf", tmp_path)) as file:
         tensors = [tensor for tensor in file.tensors.values() if tensor.type != "Q8_0"]
-        list(measure(tensors, done.append))
+        measure(tensors, done.append)
         assert sum(done) == sum(tensor.nbytes for tensor in tensors)
 
 
@@ -177,7 +178,7 @@ def checkpoint(tmp_path, edit=None, iteration=100, **options):
 def flags_of(path, facts=None):
     with open_file(path) as file:
         items = listing(file)
-        measured = list(zip(items, measure([item.tensor for item in items]), strict=True))
+        measured = list(zip(items, measure([item.tensor for item in items])[0], strict=True))
         found = flags(measured, facts or optimizer_facts(file))
         return {item.path: list(words) for item, words in zip(items, found, strict=True) if words}
 
@@ -254,7 +255,7 @@ def test_moments_are_flagged_by_parameter(tmp_path):
     path.write_bytes(data)
     with open_file(path) as file:
         items = select(file, "optimizer.state.?[layers[0]]")
-        measured = list(zip(items, measure([item.tensor for item in items]), strict=True))
+        measured = list(zip(items, measure([item.tensor for item in items])[0], strict=True))
         found = dict(zip((item.path for item in items), flags(measured, optimizer_facts(file)), strict=True))
     assert {path: words for path, words in found.items() if words} == {
         "optimizer.state.v[layers[0].wk]": ("all-zero", "m-without-v")
@@ -271,5 +272,5 @@ def test_a_file_cut_at_any_field_before_the_state(fixture, tmp_path):
         with open_file(path, partial=True) as file:
             assert file.damage is not None
             items = listing(file)
-            measured = list(zip(items, measure([item.tensor for item in items]), strict=True))
+            measured = list(zip(items, measure([item.tensor for item in items])[0], strict=True))
             assert not any(flags(measured, optimizer_facts(file)))
