@@ -21,11 +21,11 @@ from ggcp_schema.inspect.hexpat import pattern
 from ggcp_schema.inspect.json_schema import json_schema
 from ggcp_schema.inspect.kaitai import specification
 from ggcp_schema.inspect.magic import magic_entry
-from ggcp_schema.inspect.reference import Reference, functions, reference
-from ggcp_schema.inspect.reference_tables import Section, byte_order_text, sections
+from ggcp_schema.inspect.reference import Reference, Section, byte_order_text, functions, reference, sections
 
 WITH_JSON = [name for names in COMMANDS.values() for name in names if name != "browse"]
 JSON = Reference
+GENERATED = {"ksy": specification, "hexpat": pattern, "magic": magic_entry}
 COLUMNS = "name", "type", "condition", "rule", "note"
 
 
@@ -71,14 +71,8 @@ def schema(
     if as_json or format == "json":
         print_json(reference(chosen))
         return
-    if format == "ksy":
-        write(specification(chosen))
-        return
-    if format == "hexpat":
-        write(pattern(chosen))
-        return
-    if format == "magic":
-        echo(magic_entry(chosen))
+    if format in GENERATED:
+        write(GENERATED[format](chosen))
         return
     marked = format == "markdown"
     columns = output_width(width)

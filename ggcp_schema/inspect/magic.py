@@ -23,12 +23,12 @@ class _Variant(NamedTuple):
 
 
 def magic_entry(format: Format) -> str:
-    """Return the entry of a format."""
+    """Return the entry of a format as text."""
     root = reference_of(format.schema)
     first = "".join(chr(byte) if chr(byte).isalnum() and byte < 128 else f"\\x{byte:02x}" for byte in format.magic)
     lines = [f"0\tstring\t{first}\t{format.title}"]
     if not any(isinstance(node.get("byte_order"), dict) for node in nodes(root)):
-        return "\n".join([*lines, *_numbers(root, _Variant("little"), ">")])
+        return "\n".join([*lines, *_numbers(root, _Variant("little"), ">"), ""])
     offset = len(format.magic)  # of the version, whose low half is not zero; in the oldest, numbers have other sizes
     oldest = next((node["condition"]["args"][1] for node in nodes(root) if _is_by_version(node)), None)
     for order in ("little", "big"):
@@ -41,7 +41,7 @@ def magic_entry(format: Format) -> str:
             lines += _numbers(root, _Variant(order), ">>>")
         else:
             lines += _numbers(root, _Variant(order), ">>")
-    return "\n".join(lines)
+    return "\n".join([*lines, ""])
 
 
 def _is_by_version(node: Node) -> bool:

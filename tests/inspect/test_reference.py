@@ -12,8 +12,7 @@ import pytest
 
 from ggcp_schema import FORMATS, open_file
 from ggcp_schema.constructs import nodes
-from ggcp_schema.inspect.reference import reference
-from ggcp_schema.inspect.reference_tables import sections
+from ggcp_schema.inspect.reference import reference, sections
 from ggcp_schema.inspect.text import json_value
 from tests.helpers import FIXTURES, GENUINE
 from tests.samples import KINDS, sample

@@ -15,7 +15,7 @@ from tests.samples import KINDS, sample
 @pytest.fixture(scope="module")
 def libmagic(tmp_path_factory):
     path = tmp_path_factory.mktemp("magic") / "ggml"
-    path.write_text("\n".join(map(magic_entry, FORMATS.values())) + "\n", "utf-8")
+    path.write_text("".join(map(magic_entry, FORMATS.values())), "utf-8")
     return magic.Magic(magic_file=str(path))
 
 
