@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING
 
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.tensor import Tensor
@@ -17,10 +15,6 @@ from ggcp_schema.formats.file import File
 from ggcp_schema.llama import names
 from ggcp_schema.llama.rotation import Heads
 from ggcp_schema.mapping.adapter import adapter_tensors, small
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
 
 
 def compares_adapters(a: File, b: File) -> bool:
@@ -66,9 +60,4 @@ def _scaled(file: File, tensor: Tensor) -> TensorEntry:
     part = "lora_a" if tensor.name.startswith(str(names.tensor_name("tok_embeddings"))) else "lora_b"
     if not isinstance(alpha, float) or not alpha or not tensor.name.endswith(part) or not tensor.n_elements:
         return stored(tensor.name, tensor)
-    return small(tensor.name, tensor.shape, partial(_times, tensor, alpha / tensor.shape[0]))
-
-
-def _times(tensor: Tensor, scale: float) -> npt.NDArray[np.floating]:
-    product: npt.NDArray[np.floating] = tensor.array().astype("f8") * scale
-    return product
+    return small(tensor.name, tensor.shape, lambda: tensor.array().astype("f8") * (alpha / tensor.shape[0]))

@@ -31,7 +31,7 @@ def brief_lines(summary: Summary, how: str = "-v examines them") -> list[tuple[s
     commands = {label: _shown(commands[label]) for label in SHOWN if label in commands}
     written = dict(_written(summary))
     details = dict(_detail(line, _types(summary)) for line in summary.details)
-    facts = dict(_facts(summary, how))
+    facts = _facts(summary, how)
     width = COLUMNS - 1 - max(map(len, ("file", *facts, *written, *details, *commands)))
     wide = width + width // 2  # in two lines, whose words do not fill the first
     first = {"file": _heading(summary, wide), "state": shorten(facts.pop("state"), wide)}
@@ -87,20 +87,16 @@ def in_short(summary: Summary) -> list[str]:
     return [*islice(_training(summary), 1), *loss, *pairs, *model, written, *_doubts(summary)]
 
 
-def _facts(summary: Summary, more: str) -> Iterator[tuple[str, str]]:
-    yield "state", state_text(summary, more)
+def _facts(summary: Summary, more: str) -> dict[str, str]:
     types = [] if WEIGHTS in dict(summary.details) else _types(summary)
-    model = ", ".join((*_model(summary), *types))
-    if model:
-        yield "model", model
-    training = ", ".join(_training(summary))
-    if training:
-        yield "training", training
-    if summary.losses is not None:
-        yield "loss", _loss(summary, summary.losses)
-    doubts = "; ".join(_doubts(summary))
-    if doubts:
-        yield "doubtful", doubts
+    texts = {
+        "state": state_text(summary, more),
+        "model": ", ".join((*_model(summary), *types)),
+        "training": ", ".join(_training(summary)),
+        "loss": "" if summary.losses is None else _loss(summary, summary.losses),
+        "doubtful": "; ".join(_doubts(summary)),
+    }
+    return {label: text for label, text in texts.items() if text}
 
 
 def state_text(summary: Summary, more: str = "") -> str:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 from ggcp_schema.errors import GgcpError, MalformedError, UnfitError, UsageError
 from ggcp_schema.files.json_keys import json_keys
@@ -29,6 +28,7 @@ from ggcp_schema.schema.inference import ADAM, Inference, Layout, OptimizerType
 if TYPE_CHECKING:
     from ggcp_schema.llama.model import Model
 
+T = TypeVar("T")
 State = Literal["whole", "damaged", "unsound"]
 
 
@@ -199,10 +199,10 @@ def facts(file: File) -> Summary:
     details = tuple(map(Line._make, stated.pop("details", ())))
     if file.has_adapter and numbers:
         details = (*details, unexplained(numbers))
-    model = _model_of(file)
+    model = _or_none(file.model)
     if model is not None and model.has_vocabulary and stated.get("n_tokens") is None:
-        with suppress(GgcpError):  # it may be one that llama.cpp refuses
-            stated["n_tokens"] = file.vocabulary().n_tokens
+        vocabulary = _or_none(file.vocabulary)  # it may be one that llama.cpp refuses
+        stated["n_tokens"] = vocabulary and vocabulary.n_tokens
     epsilon = era
     if era is not None:
         stated["rms_eps"] = era.rms_eps
@@ -244,9 +244,10 @@ def facts(file: File) -> Summary:
     )
 
 
-def _model_of(file: File) -> Model | None:
+def _or_none(meaning: Callable[[], T]) -> T | None:
+    """Return a meaning of the file; None if it has none that can be read."""
     try:
-        return file.model()
+        return meaning()
     except GgcpError:
         return None
 
@@ -255,11 +256,7 @@ def _trains(file: File, training: Training | None, *, is_finetune: bool) -> bool
     """Return True if `convert` makes a checkpoint to resume from of the file."""
     if file.damage is None:
         return training is not None or (is_finetune and not file.key_values)
-    try:
-        file.model_training()
-    except GgcpError:
-        return False
-    return True
+    return _or_none(file.model_training) is not None
 
 
 def _makes_folder(file: File, model: Model) -> bool:

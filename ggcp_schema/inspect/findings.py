@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from ggcp_schema.errors import GgcpError
 from ggcp_schema.files.tensor import ELEMENT_SIZES, Tensor
 from ggcp_schema.inspect import Report
+from ggcp_schema.inspect.fields import Fields
 
 if TYPE_CHECKING:
     from ggcp_schema.formats.file import File
@@ -24,20 +24,13 @@ class Place(NamedTuple):
 
 def known(file: File) -> list[Place]:
     """Return what was found when the file was opened, by offset."""
-    places = [Place(_offset_of(file, finding.path), finding.path, finding.message) for finding in file.findings]
-    damage = file.damage
+    fields, damage = Fields(file), file.damage
+    found = [(fields.field(finding.path), finding) for finding in file.findings]
+    places = [Place(field.offset if field else 0, finding.path, finding.message) for field, finding in found]
     if damage is not None:
         offset = min(damage.offset, max(0, file.size - 1))
         places.append(Place(offset, damage.path, f"damage: expected {damage.expected}, found {damage.found}"))
     return sorted(places)
-
-
-def _offset_of(file: File, path: str) -> int:
-    """Return where a field begins; 0 if there is none."""
-    try:
-        return file.find(path).offset
-    except GgcpError:
-        return 0
 
 
 def next_place(file: File, after: int, report: Report, unsound: Iterable[Unsound] = ()) -> Place | None:

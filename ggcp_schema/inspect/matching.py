@@ -178,10 +178,13 @@ def sides(a: File, b: File) -> tuple[Side, Side, list[str]]:
             hidden = (name for name in other.names if name not in side.fields and name not in side.tensors)
             other.omit(hidden, "hidden", f"hidden by {side.label}'s damage")
     if by_pair:
-        return left, right, [*_scales(left, right)]
+        scales = ((side.label, adapter.scale) for side in (left, right) if (adapter := side.summary.adapter))
+        notes = [
+            f"{label}: its pairs were compared with their scale, {scale:g}" for label, scale in scales if scale != 1
+        ]
+        return left, right, notes
     scaled = not by_path and not (a.key_values and b.key_values)  # then both count as checkpoints to resume from
-    notes = _split_vectors(left, right, by_path=by_path, scaled=scaled)
-    return left, right, notes
+    return left, right, _split_vectors(left, right, by_path=by_path, scaled=scaled)
 
 
 def _by_path(file: File, label: Label) -> Side:
@@ -282,13 +285,6 @@ def _share_pairs(left: Side, right: Side) -> None:
             side.omit([name for name in side.tensors if ROWS.search(name)], "no-place", reason)
 
 
-def _scales(left: Side, right: Side) -> Iterator[str]:
-    for side in (left, right):
-        adapter = side.summary.adapter
-        if adapter is not None and adapter.scale != 1:
-            yield f"{side.label}: its pairs were compared with their scale, {adapter.scale:g}"
-
-
 def _share_rotation(left: Side, right: Side) -> None:
     """Compare the rotation as n_rot, if the files state the same in different ways or only one is a GGUF file."""
     if all(_stated(left, name) == _stated(right, name) for name in ROTATION):
@@ -327,18 +323,16 @@ def _split_vectors(left: Side, right: Side, *, by_path: bool, scaled: bool) -> l
 
     With `scaled`, moments of summed gradients are divided, as `convert` does.
     """
+    of_both = ((name, left.operand(name), right.operand(name)) for name in filter(names.is_optimizer, left.tensors))
     shared = [
         name
-        for name in filter(names.is_optimizer, left.tensors)
-        if (one := left.operand(name))
-        and (other := right.operand(name))
-        and (path := left.path_of(one))
-        and path.removeprefix(STATE) in FLAT_FIELDS
-        and other.tensor.shape == one.tensor.shape
+        for name, one, other in of_both
+        if one and other and one.tensor.shape == other.tensor.shape
+        if (left.path_of(one) or "").removeprefix(STATE) in FLAT_FIELDS
     ]
     if not shared:
         return []
-    decisions = [_order(side) for side in (left, right)]
+    decisions = [side.summary.order or side.file.order for side in (left, right)]
     orders = [decision.order for decision in decisions]
     sure = all(decision.is_certain for decision in decisions)
     if None in orders or not (sure or orders[0] == orders[1]):
@@ -352,10 +346,6 @@ def _split_vectors(left: Side, right: Side, *, by_path: bool, scaled: bool) -> l
         if orders[0] != orders[1] or scale:
             notes.append(f"{side.label}: the optimizer's vectors are in order {decision.order}{scale}")
     return [*notes, "the optimizer's vectors were compared by parameter"] if notes else []
-
-
-def _order(side: Side) -> OrderDecision:
-    return side.summary.order or side.file.order
 
 
 def _divisors(side: Side, other: Side) -> dict[str, int]:

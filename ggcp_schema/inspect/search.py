@@ -83,14 +83,19 @@ class Index:
 
     def __init__(self, file: File) -> None:
         self.entries: list[tuple[str, str]] = []
-        self._limit = 2 * len(file.tensors) + LIMIT
-        self._rest: Iterator[tuple[str, str]] | None = _candidates(file)
+        self._rest = islice(_candidates(file), 2 * len(file.tensors) + LIMIT)
         self._lock = threading.Lock()
 
     def batches(self) -> Iterator[list[tuple[str, str]]]:
         """Yield the candidates in lists of at most `OFTEN`."""
         at = 0
-        while batch := self._batch(at):
+        while True:
+            with self._lock:  # the search before this one may still be collecting
+                if at == len(self.entries):
+                    self.entries += list(islice(self._rest, OFTEN))
+            batch = self.entries[at : at + OFTEN]
+            if not batch:
+                return
             yield batch
             at += len(batch)
 
@@ -98,15 +103,6 @@ class Index:
         """Collect all candidates, before they are searched."""
         for _ in self.batches():
             report(None)
-
-    def _batch(self, at: int) -> list[tuple[str, str]]:
-        with self._lock:  # the search before this one may still be collecting
-            if at == len(self.entries) and self._rest is not None:
-                more = list(islice(self._rest, min(OFTEN, self._limit - at)))
-                self.entries += more
-                if not more or len(self.entries) >= self._limit:
-                    self._rest = None
-        return self.entries[at : at + OFTEN]
 
 
 def _candidates(file: File) -> Iterator[tuple[str, str]]:

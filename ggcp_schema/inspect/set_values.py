@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
@@ -104,19 +105,15 @@ def elements_from(file: File, field: Field, elements: Values, text: str) -> Any:
     import numpy as np
 
     tensor, dtype = _settable(file, field, elements.path)
-    if elements.size != elements.count * dtype.itemsize:
+    count = elements.count
+    if elements.size != count * dtype.itemsize:
         raise UsageError(f"{elements.path} does not lie in one place", f"Set parts of {tensor.path} one by one.")
     if text.startswith("@"):
-        array = _load(text[1:])
-        if array.dtype.newbyteorder("=") != dtype.newbyteorder("=") or array.size != elements.count:
-            wanted = f"{elements.count} elements of {dtype.newbyteorder('=')}"
-            raise UsageError(
-                f"{text[1:]}: expected {wanted} for {elements.path}, found {array.dtype} of shape {array.shape}"
-            )
-        return array.ravel().astype(dtype)
+        wanted = f"{count} elements of {dtype.newbyteorder('=')} for {elements.path}"
+        return _load(text[1:], dtype, wanted, lambda array: array.size == count).ravel()
     numbers = text.split(",")
-    if len(numbers) not in (1, elements.count):
-        raise UsageError(f"{elements.path} has {counted(elements.count, 'element')}, got {len(numbers)}")
+    if len(numbers) not in (1, count):
+        raise UsageError(f"{elements.path} has {counted(count, 'element')}, got {len(numbers)}")
     try:
         with np.errstate(over="raise"):
             array = np.array([_float("f64", number, None) for number in numbers], np.float64).astype(dtype)
@@ -125,7 +122,7 @@ def elements_from(file: File, field: Field, elements: Values, text: str) -> Any:
         raise UsageError(f"{elements.path}: {text} is too large for {tensor.type}", hint) from None
     except ValueError:
         raise UsageError(f"{elements.path}: expected numbers of type {tensor.type}, found {text!r}") from None
-    return np.broadcast_to(array, elements.count)
+    return np.broadcast_to(array, count)
 
 
 def _settable(file: File, field: Field, name: str) -> tuple[Tensor, Any]:
@@ -141,18 +138,15 @@ def _settable(file: File, field: Field, name: str) -> tuple[Tensor, Any]:
 
 def _data(file: File, field: Field, name: str, path: str) -> memoryview:
     """Return the elements in a .npy file as the bytes of the tensor's data, which the field is."""
-    import numpy as np
-
-    array = _load(path)
     tensor, stored = _settable(file, field, name)
-    expected, shape = stored.newbyteorder("="), tensor.shape[::-1]
-    if array.dtype.newbyteorder("=") != expected or array.shape not in (shape, (tensor.n_elements,)):
-        wanted = f"{expected} of shape {shape}"
-        raise UsageError(f"{path}: expected {wanted} for {name}, found {array.dtype} of shape {array.shape}")
-    return np.ascontiguousarray(array, stored).data.cast("B")
+    shapes = tensor.shape[::-1], (tensor.n_elements,)
+    wanted = f"{stored.newbyteorder('=')} of shape {shapes[0]} for {name}"
+    data: memoryview = _load(path, stored, wanted, lambda array: array.shape in shapes).data.cast("B")
+    return data
 
 
-def _load(path: str) -> Any:
+def _load(path: str, stored: Any, wanted: str, fits: Callable[[Any], bool]) -> Any:
+    """Return the array in a .npy file as it is stored in a tensor, if its elements are of that type and it fits."""
     import numpy as np
 
     try:
@@ -164,4 +158,6 @@ def _load(path: str) -> Any:
     if not isinstance(array, np.ndarray):
         array.close()
         raise UsageError(f"{path} contains several arrays", "Save one array with numpy.save.")
-    return array
+    if array.dtype.newbyteorder("=") != stored.newbyteorder("=") or not fits(array):
+        raise UsageError(f"{path}: expected {wanted}, found {array.dtype} of shape {array.shape}")
+    return np.ascontiguousarray(array, stored)

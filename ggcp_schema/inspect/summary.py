@@ -70,12 +70,8 @@ def _lines(summary: Summary) -> Iterator[tuple[str, str]]:
 
 def _training_lines(summary: Summary) -> Iterator[tuple[str, str]]:
     if summary.train_its is not None:
-        words = [count_text(summary.train_its, "iteration")]
-        if summary.train_samples is not None:
-            words.append(count_text(summary.train_samples, "sample"))
-        if summary.train_tokens is not None:
-            words.append(count_text(summary.train_tokens, "token"))
-        yield "training", ", ".join(words)
+        counts = (summary.train_its, "iteration"), (summary.train_samples, "sample"), (summary.train_tokens, "token")
+        yield "training", ", ".join(count_text(count, noun) for count, noun in counts if count is not None)
     if summary.context.text and summary.train_its is not None:
         yield "context", summary.context.text
     if summary.losses is not None:

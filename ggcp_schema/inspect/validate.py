@@ -24,12 +24,7 @@ from ggcp_schema.llama.state import Unsound
 
 Verdict = Literal["valid", "unsound", "invalid", "damaged"]
 SAID = {"not-finite", "negative-v"}  # rules of what is unsound for which no warning is needed too
-SQUARES = (
-    "optimizer.state.g2",
-    "optimizer.state.v",
-    "optimizer.state.vh",
-    "optimizer.adam.second_moments",
-)
+SQUARES = "optimizer.state.g2", "optimizer.state.v", "optimizer.state.vh", "optimizer.adam.second_moments"
 """Averages of squares, which cannot be negative: Adam's second moments and, in v0, what they were made from."""
 
 
@@ -187,15 +182,8 @@ def _problem(error: FieldError, path: str) -> Problem:
 
 def count_fields(root: Field) -> int:
     """Return the number of fields that hold bytes, down to single numbers; those with computed values do not."""
-    optimizer = root.child("optimizer")
-    derived = [
-        field
-        for parent in (root, optimizer)
-        if parent is not None
-        for field in parent.children()
-        if field.type == "derived"
-    ]
-    return _count(root.value) - len(derived)
+    parents = [parent for parent in (root, root.child("optimizer")) if parent is not None]
+    return _count(root.value) - sum(field.type == "derived" for parent in parents for field in parent.children())
 
 
 def _count(value: Any) -> int:
