@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import signal
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -46,11 +47,8 @@ def browse(
 
     paths = [str(path) for path in (file, other) if path is not None]
     for path in paths:  # before the screen changes, refuse what is no file of a known format
-        source = Source(path)
-        try:
+        with closing(Source(path)) as source:
             format_of(source)
-        finally:
-            source.close()
     tokens = None if vocab is None else token_texts(vocab)
 
     from ggcp_schema.browse.app import BrowseApp

@@ -13,7 +13,7 @@ from ggcp_schema.cli.complete import complete_path
 from ggcp_schema.cli.get import Place, print_json_values
 from ggcp_schema.cli.output import echo, json_text, output_width, paint, raise_damage, say, until_closed, write
 from ggcp_schema.constructs import Field
-from ggcp_schema.files.tensor import BLOCKS
+from ggcp_schema.files.tensor import BLOCKS, Tensor
 from ggcp_schema.formats import open_file
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.paths import Values
@@ -183,7 +183,8 @@ class Tree:
         first = islice(chain.from_iterable(values.chunks()), DATA_SHOWN)
         more = f"… ({count_text(values.count, 'value')})" if values.count > DATA_SHOWN else ""
         text = " ".join(filter(None, [*(plain_text(value, values.type) for value in first), more]))
-        echo(f" {text if self.width is None else shorten(text, self.width - cells(numbers + name) - 3)}".rstrip())
+        room = None if self.width is None else self.width - cells(numbers + name) - 3
+        echo(f" {shorten(text, room)}".rstrip())
 
     def _print_inside(self, field: Field, depth: int, level: int) -> None:
         count = len(field.children())
@@ -206,11 +207,10 @@ class Tree:
         line = f"{paint(numbers, dim=True)}{indent}{label}"
         if not field.is_leaf:
             caption = self._caption(field).removeprefix(f"{name} ")  # a record may be shown by its name
-            text = f" {caption}" if caption else ""
-            echo(f"{line}{text if room is None else shorten(text, room)}")
-        elif self.full and field.type == "data":
+            echo(f"{line}{shorten(f' {caption}' if caption else '', room)}")
+        elif self.full and (tensor := self._decoded(field)) is not None:
             write(f"{line} {paint('=', dim=True)}")
-            self._print_data(field, start + 2, len(numbers) + len(indent) + len(INDENT))
+            self._print_data(tensor, start + 2, len(numbers) + len(indent) + len(INDENT))
         else:
             value = self._value(field, None if room is None else room - 3)
             echo(f"{line} {paint('=', dim=True)} {value}".rstrip())
@@ -238,19 +238,20 @@ class Tree:
 
     def _value(self, field: Field, room: int | None) -> str:
         """Return the value of a leaf, in at most `room` characters."""
+        if (decoded := self._decoded(field)) is not None:
+            return self._data_text(decoded, room)
         if field.type == "data":
-            return self._data_text(field, room)
-        text = value_text(field) if field.type != "padding" or field.size else ""
-        return text if room is None else shorten(text, room)
+            tensor = self.file.tensor_of_data(field)
+            return "" if tensor is None else shorten(f"{tensor.type}, {size_text(tensor.nbytes)}", room)
+        return shorten(value_text(field) if field.type != "padding" or field.size else "", room)
 
-    def _data_text(self, field: Field, room: int | None) -> str:
-        """Return the first elements of a tensor's data, as many as there is room for, and their number."""
-        tensor = self.file.tensor_of_data(field)
-        if tensor is None:
-            return ""
-        if tensor.type in BLOCKS or not tensor.is_readable:
-            text = f"{tensor.type}, {size_text(tensor.nbytes)}"
-            return text if room is None else shorten(text, room)
+    def _decoded(self, field: Field) -> Tensor | None:
+        """Return the tensor whose data the field is, if its numbers are shown."""
+        tensor = self.file.tensor_of_data(field) if field.type == "data" else None
+        return None if tensor is None or tensor.type in BLOCKS or not tensor.is_readable else tensor
+
+    def _data_text(self, tensor: Tensor, room: int | None) -> str:
+        """Return the first elements of a tensor, as many as there is room for, and their number."""
         count = tensor.n_elements
         first = [plain_text(number, tensor.type.lower()) for number in tensor.numbers(0, min(count, DATA_SHOWN))]
         if count <= DATA_SHOWN and (room is None or len(" ".join(first)) <= room):
@@ -258,23 +259,18 @@ class Tree:
         ending = f"… ({count_text(count, 'value')})"
         while room is not None and first and len(" ".join([*first, ending])) > room:
             first.pop()
-        text = " ".join([*first, ending])
-        return text if room is None else shorten(text, room)
+        return shorten(" ".join([*first, ending]), room)
 
-    def _print_data(self, field: Field, column: int, indent: int) -> None:
-        """Print all elements of a tensor's data, in lines of the output's width if it has one."""
-        tensor = self.file.tensor_of_data(field)
-        if tensor is not None and (tensor.type in BLOCKS or not tensor.is_readable):
-            write(f" {tensor.type}, {size_text(tensor.nbytes)}")
-        elif tensor is not None:
-            for values in tensor.values():
-                for at in range(0, len(values), AT_ONCE):
-                    numbers = values[at : at + AT_ONCE].tolist()
-                    texts = [plain_text(number, tensor.type.lower()) for number in numbers]
-                    if self.width is None:
-                        write(f" {' '.join(texts)}")
-                    else:
-                        column = self._wrap(texts, column, indent)
+    def _print_data(self, tensor: Tensor, column: int, indent: int) -> None:
+        """Print all elements of a tensor, in lines of the output's width if it has one."""
+        for values in tensor.values():
+            for at in range(0, len(values), AT_ONCE):
+                numbers = values[at : at + AT_ONCE].tolist()
+                texts = [plain_text(number, tensor.type.lower()) for number in numbers]
+                if self.width is None:
+                    write(f" {' '.join(texts)}")
+                else:
+                    column = self._wrap(texts, column, indent)
         echo()
 
     def _wrap(self, texts: Iterable[str], column: int, indent: int) -> int:

@@ -5,20 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
 from ggcp_schema.cli.complete import complete_path
-from ggcp_schema.cli.mistakes import check_name
 from ggcp_schema.cli.options import DryRun, Force, Json, NoSync, Quiet
 from ggcp_schema.cli.output import echo, print_json, say
-from ggcp_schema.cli.report import echo_replaced, name_text
+from ggcp_schema.cli.report import check_place, echo_made, name_text
 from ggcp_schema.errors import UsageError
-from ggcp_schema.files.atomic import check_output
 from ggcp_schema.files.values import LISTS
 from ggcp_schema.formats import open_file
-from ggcp_schema.formats.existing import check_existing
 from ggcp_schema.formats.rules import Oddity
 from ggcp_schema.inspect.edit import Change, changes, check, parse_assignment
 from ggcp_schema.inspect.edit import edit as write_edited
@@ -27,7 +24,7 @@ from ggcp_schema.inspect.text import count_text, escape, json_value_of, plain_te
 SHOWN = 60  # characters of a value
 
 
-class ChangeJson(TypedDict):
+class ChangeJson(NamedTuple):
     """A change as JSON: null is no value, or data."""
 
     path: str
@@ -35,7 +32,7 @@ class ChangeJson(TypedDict):
     new: Any
 
 
-class JSON(TypedDict):
+class JSON(NamedTuple):
     """What was changed; `warnings` are those of `validate` that the input does not have."""
 
     input: str
@@ -85,20 +82,12 @@ def edit(
         raise UsageError("nothing to change", "Give PATH=VALUE, or --remove KEY.")
     with open_file(file) as opened:
         wanted = changes(opened, [parse_assignment(text) for text in assignments or ()], remove or ())
-        check_name(output)
-        check_output(output, (file,))
-        replaced = check_existing(output, overwrite=force or dry_run)
+        replaced = check_place(output, file, force=force or dry_run)
         made = check(opened, wanted) if dry_run else write_edited(opened, output, wanted, force=force, sync=not no_sync)
         if as_json:
-            document: JSON = {
-                "input": opened.path,
-                "output": os.fsdecode(output),
-                "changes": [as_dict(change) for change in wanted],
-                "written": not dry_run,
-                "size": None if dry_run else made.size,
-                "warnings": made.warnings,
-            }
-            print_json(document)
+            size = None if dry_run else made.size
+            shown = [*map(json_change, wanted)]
+            print_json(JSON(opened.path, os.fsdecode(output), shown, not dry_run, size, made.warnings))
         elif not quiet:
             for change in wanted:
                 echo(escape(line(change)))
@@ -106,8 +95,7 @@ def edit(
                     say(escape(change.elements.note))
             for warning in made.warnings:
                 echo(f"note: {escape(warning.path)}: {escape(warning.message)}")
-            echo_replaced(output, replaced, dry_run=dry_run)
-            echo(f"{'would write' if dry_run else 'wrote'} {name_text(output)}: {size_text(made.size)}")
+            echo_made(output, replaced, size_text(made.size), dry_run=dry_run)
 
 
 def line(change: Change) -> str:
@@ -126,16 +114,15 @@ def line(change: Change) -> str:
     return f"{change.name or change.path}: {old} -> {new}" if old else f"{change.path}: {new} added"
 
 
-def as_dict(change: Change) -> ChangeJson:
+def json_change(change: Change) -> ChangeJson:
     """Return a change for JSON. Of a list that is removed, and of several elements, the value is not given."""
     if change.elements is not None:
         values = (change.elements.value(), change.value.item()) if change.elements.single else (None, None)
-        old, new = (json_value_of(value, change.elements.type) for value in values)
-        return {"path": change.path, "old": old, "new": new}
+        return ChangeJson(change.path, *(json_value_of(value, change.elements.type) for value in values))
     old, new = (
         None if isinstance(value, LISTS) else value for value in (change.field and change.field.value, change.value)
     )
     old_type = change.field.type if change.field else ""
     new_type = change.type[1] if change.type else old_type
     new = None if isinstance(new, memoryview) else json_value_of(new, new_type)
-    return {"path": change.path, "old": json_value_of(old, old_type), "new": new}
+    return ChangeJson(change.path, json_value_of(old, old_type), new)

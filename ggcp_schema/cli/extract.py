@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from functools import lru_cache, partial
 from io import BytesIO
 from pathlib import Path
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +34,7 @@ from ggcp_schema.formats.file import File as OpenFile
 from ggcp_schema.inspect.damage import missing_tensors
 from ggcp_schema.inspect.plot import plot
 from ggcp_schema.inspect.tensors import Listed, select
-from ggcp_schema.inspect.text import escape, readable, size_text
+from ggcp_schema.inspect.text import escape, names_text, readable, size_text
 
 Floats = npt.NDArray[Any]
 Values = Callable[[Listed], Iterator[Floats]]
@@ -45,7 +45,7 @@ MAX_NAMES = 3  # of missing tensors that an error lists
 UNSAFE = re.compile(r"[^A-Za-z0-9._-]")  # in a file name made from a tensor's name
 
 
-class Extracted(TypedDict):
+class Extracted(NamedTuple):
     """A tensor that was written, as JSON. The shape is in numpy's order."""
 
     path: str | None
@@ -55,7 +55,7 @@ class Extracted(TypedDict):
     file: str
 
 
-class JSON(TypedDict):
+class JSON(NamedTuple):
     """What was written."""
 
     input: str
@@ -131,14 +131,8 @@ def extract(
             replaced = _write(opened, places, output if is_folder else None, advance, force=force, sync=not no_sync)
         size = sum(os.stat(place).st_size for place in places)
         if as_json:
-            document: JSON = {
-                "input": opened.path,
-                "output": output,
-                "size": size,
-                "tensors": [_described(item, place) for place, items in places.items() for item in items],
-                "left_out": [item.name for item in left_out],
-            }
-            print_json(document)
+            described = [_described(item, place) for place, items in places.items() for item in items]
+            print_json(JSON(opened.path, output, size, described, [item.name for item in left_out]))
         elif not quiet:
             what = f"{len(chosen)} tensors"
             if len(chosen) == 1:
@@ -154,9 +148,10 @@ def extract(
 def _check_partial(missing: list[str], damage: MalformedError, output: str, *, partial: bool, is_folder: bool) -> None:
     """Check that the tensors of a damaged file without the missing ones are enough."""
     if not partial:
-        more = f" and {len(missing) - MAX_NAMES} more" if len(missing) > MAX_NAMES else ""
-        lost = "tensors may be missing" if missing == ["..."] else f"{', '.join(missing[:MAX_NAMES])}{more} missing"
-        raise damage.with_hint(f"Nothing was written: {lost}. Use --partial to write the tensors that are whole.")
+        lost = "tensors may be" if missing == ["..."] else names_text(missing, MAX_NAMES)
+        raise damage.with_hint(
+            f"Nothing was written: {lost} missing. Use --partial to write the tensors that are whole."
+        )
     if not is_folder and os.path.lexists(output):
         raise FileError(f"{output} already exists, and is not replaced by a part of it", "Choose another name.")
 
@@ -192,7 +187,7 @@ def _places(folder: str, chosen: Sequence[Listed]) -> dict[str, Sequence[Listed]
 def _described(item: Listed, place: str) -> Extracted:
     shape = list(item.tensor.shape[::-1])
     nbytes = item.tensor.n_elements * np.dtype(item.tensor.dtype).itemsize
-    return {"path": item.path, "gguf_name": item.gguf_name, "shape": shape, "nbytes": nbytes, "file": place}
+    return Extracted(item.path, item.gguf_name, shape, nbytes, place)
 
 
 # Writing ---------------------------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ import typer
 from ggcp_schema.cli import options
 from ggcp_schema.cli.complete import complete_path
 from ggcp_schema.cli.output import echo, json_text, output_width, paint, raise_damage, until_closed, write
-from ggcp_schema.constructs.streams import CHUNK
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats import open_file
 from ggcp_schema.formats.file import File as OpenFile
@@ -85,7 +84,7 @@ class Printer:
         name = "" if piece.field is None else escape(self.fields.label(piece.field))
         label = f"  {paint(self._fitted(name), colour, bold=True)}" if name else ""
         offset = piece.offset
-        for chunk in chunks(self.source, offset, size):
+        for chunk in self.source.stream([(offset, size)]):
             for start in range(0, len(chunk), self.row):
                 data = chunk[start : start + self.row]
                 digits = paint(f"{self._digits(data):<{self.hex_width}}", colour)
@@ -99,7 +98,7 @@ class Printer:
             of = f" of {self._fitted(name)}" if name else ""
             echo(f"{' ' * self.digits}  … {more}{of}; --full shows them")
 
-    def _digits(self, data: bytes) -> str:
+    def _digits(self, data: memoryview) -> str:
         if self.row <= 8 or len(data) <= 8:
             return data.hex(" ")
         return f"{data[:8].hex(' ')}   {data[8:].hex(' ')}"
@@ -111,12 +110,6 @@ class Printer:
         while cells(last) >= self.room:
             last = last[1:]
         return "…" + (last.partition(".")[2] or last)
-
-
-def chunks(source: Source, offset: int, size: int) -> Iterator[bytes]:
-    """Yield the bytes of the file from `offset`, in pieces."""
-    for at in range(offset, offset + size, CHUNK):
-        yield source.read(at, min(CHUNK, offset + size - at))
 
 
 class Shown(TypedDict):
@@ -143,7 +136,8 @@ def print_json_pieces(source: Source, found: Iterator[Piece], limit: int | None)
         shown: Shown = {"path": piece.path or None, "offset": piece.offset, "size": piece.size}
         head = json_text(shown)
         write(f'{before}{head[:-1]}, "hex": "')
-        for chunk in chunks(source, piece.offset, piece.size if limit is None else min(piece.size, limit)):
+        size = piece.size if limit is None else min(piece.size, limit)
+        for chunk in source.stream([(piece.offset, size)]):
             write(chunk.hex())
         write('"}')
         before = ",\n "

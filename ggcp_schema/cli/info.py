@@ -75,10 +75,11 @@ def info(
 
 
 def _summary(path: Path, *, verbose: bool, quiet: bool = False) -> Summary:
-    with open_file(path, partial=True) as file:
-        total = sum(tensor.nbytes for tensor in file.tensors.values()) if verbose else 0
-        with progress(total, "Reading", quiet=quiet) as advance:
-            return summarize(file, data=verbose, progress=advance)
+    with (
+        open_file(path, partial=True) as file,
+        progress(file.tensors.nbytes if verbose else 0, "Reading", quiet=quiet) as advance,
+    ):
+        return summarize(file, data=verbose, progress=advance)
 
 
 def _one(path: Path, *, verbose: bool, width: int | None) -> int:
@@ -114,25 +115,22 @@ class Row(NamedTuple):
 
 
 def _several(paths: Sequence[Path], sort: str | None, *, verbose: bool, as_json: bool, width: int | None) -> int:
-    worst = 0
-    rows = []
+    worst, rows, wrong = 0, list[Row](), None
     for path in paths:
         try:
             summary = _summary(path, verbose=verbose, quiet=as_json)
         except GgcpError as error:
-            worst = max(worst, error.exit_code)
             message = error.message.removeprefix(f"{path}: ").removeprefix(f"{path} ")
             cells = [str(path), *[""] * (len(HEAD) - 2), f"✗ {message}"]
             rows.append(Row([str(path), *[None] * (len(HEAD) - 2), message], cells, unread(path, error)))
-            if as_json and len(paths) == 1:
-                echo_error(error)
-            continue
-        if summary.damage is not None:
-            worst = max(worst, summary.damage.exit_code)
-            if as_json and len(paths) == 1:
-                echo_error(summary.damage)
-        worst = max(worst, int(bool(summary.unsound)))
-        rows.append(_row(summary))
+            wrong = error
+        else:
+            rows.append(_row(summary))
+            worst, wrong = max(worst, int(bool(summary.unsound))), summary.damage
+        if wrong is not None:
+            worst = max(worst, wrong.exit_code)
+    if as_json and len(paths) == 1 and wrong is not None:
+        echo_error(wrong)
     if sort is not None:
         rows.sort(key=lambda row: _sort_key(row.values[HEAD.index(sort)]))
     if as_json:
@@ -143,10 +141,8 @@ def _several(paths: Sequence[Path], sort: str | None, *, verbose: bool, as_json:
     columns = print_table(HEAD, [row.cells for row in rows], right=NUMBERS, optional=dropped, cut="state", width=width)
     marks = {"~": "~ a rough measure, or a sum over threads", "?": "? not certain"}
     marked = [HEAD.index(name) for name in NUMBERS if name in columns]
-    shown = [
-        text for mark, text in marks.items() if any(mark in row.cells[column] for row in rows for column in marked)
-    ]
-    if shown:
+    texts = [row.cells[column] for row in rows for column in marked]
+    if shown := [text for mark, text in marks.items() if any(mark in cell for cell in texts)]:
         echo(paint("; ".join(shown), dim=True))
     return worst
 

@@ -6,23 +6,20 @@ import os
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated, TypedDict
+from typing import Annotated, NamedTuple
 
 import typer
 
-from ggcp_schema.cli.mistakes import check_name
 from ggcp_schema.cli.options import DryRun, Force, Json, NoSync, Quiet
 from ggcp_schema.cli.output import echo, print_json, progress
-from ggcp_schema.cli.report import echo_replaced, name_text
-from ggcp_schema.files.atomic import check_output
+from ggcp_schema.cli.report import check_place, echo_made, name_text
 from ggcp_schema.files.contents import Change
 from ggcp_schema.files.source import Source
-from ggcp_schema.formats.existing import check_existing
 from ggcp_schema.inspect.text import count_text, escape, size_text
 from ggcp_schema.llama.state import Unsound
 
 
-class JSON(TypedDict):
+class JSON(NamedTuple):
     """What was repaired, and what is left; null if that is not known before it is written."""
 
     input: str
@@ -52,9 +49,7 @@ def repair(
     """
     from ggcp_schema.mapping.repair import changes, remaining, write_repaired
 
-    check_name(output)
-    check_output(output, (file,))
-    replaced = check_existing(output, overwrite=force or dry_run)
+    replaced = check_place(output, file, force=force or dry_run)
     with closing(Source(file)) as source:
         with progress(source.size, "Reading", quiet=as_json or quiet) as advance:
             wanted = changes(source, advance)
@@ -63,14 +58,7 @@ def repair(
         if not wanted:
             left = remaining(source)
     if as_json:
-        document: JSON = {
-            "input": source.path,
-            "output": os.fsdecode(output),
-            "changes": wanted,
-            "left": None if wanted and dry_run else left,
-            "written": writes,
-        }
-        print_json(document)
+        print_json(JSON(source.path, os.fsdecode(output), wanted, None if wanted and dry_run else left, writes))
     elif not quiet:
         for change in wanted:
             where = f"bytes {change.offset:,} to {change.offset + change.size - 1:,}"
@@ -80,8 +68,7 @@ def repair(
         if not wanted:
             echo(f"nothing to repair in {name_text(file)}; no file was written")
         else:
-            echo_replaced(output, replaced, dry_run=dry_run)
             what = f"{size_text(source.size)}, {count_text(len(wanted), 'change')}"
-            echo(f"{'would write' if dry_run else 'wrote'} {name_text(output)}: {what}")
+            echo_made(output, replaced, what, dry_run=dry_run)
     if left or not wanted:
         raise typer.Exit(1)

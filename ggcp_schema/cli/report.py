@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NamedTuple, TypedDict
 
 from ggcp_schema.cli.mistakes import check_name
 from ggcp_schema.cli.output import echo, output_width, progress, write
+from ggcp_schema.files.atomic import check_output
 from ggcp_schema.files.key_values import KeyValue
 from ggcp_schema.files.output import WHOLE, WriteOptions
 from ggcp_schema.files.tensor_entries import TensorEntry
@@ -77,8 +78,7 @@ def echo_parts(plan: Plan, output: Path) -> None:
         if name != WHOLE:
             echo(f"  {escape(name)}: {count_text(content.nbytes, 'byte')} of data")
         for entry in content.keys if isinstance(content, Gguf) else ():
-            is_array = entry.type.startswith("ARRAY")
-            value = f"[{count_text(len(entry.value), 'element')}]" if is_array else str(entry.value)
+            value = f"[{count_text(len(entry.value), 'element')}]" if is_array(entry) else str(entry.value)
             echo(f"  {escape(entry.key)} {entry.type} {escape(value)}")
         for tensor in content.tensors:
             shape, size = shape_text(tensor.shape), count_text(tensor.nbytes, "byte")
@@ -95,6 +95,11 @@ def counts(plan: Plan) -> str:
 def keys_of(plan: Plan) -> Sequence[KeyValue]:
     """Return the keys of all GGUF files of an output."""
     return [entry for content in plan.parts.values() if isinstance(content, Gguf) for entry in content.keys]
+
+
+def is_array(entry: KeyValue) -> bool:
+    """Return True if the value of a key is a list, which may be of 32,000 elements."""
+    return entry.type.startswith("ARRAY")
 
 
 def echo_written(written: Written, output: Path, *, verified: bool) -> None:
@@ -136,31 +141,41 @@ def echo_replaced(output: Path, what: str, *, dry_run: bool = False) -> None:
         echo(f"{verb} {name_text(output)}, which {was}: {escape(what)}")
 
 
+def check_place(output: Path, file: Path, *, force: bool) -> str:
+    """Check that a copy of a file can be written there. Return what it would replace, if anything."""
+    check_name(output)
+    check_output(output, (file,))
+    return check_existing(output, overwrite=force)
+
+
+def echo_made(output: Path, replaced: str, what: str, *, dry_run: bool) -> None:
+    """Print that a copy was written, or would be."""
+    echo_replaced(output, replaced, dry_run=dry_run)
+    echo(f"{'would write' if dry_run else 'wrote'} {name_text(output)}: {what}")
+
+
 def name_text(path: Path) -> str:
     """Return a file name that is safe to print; bytes that are not UTF-8 are escaped."""
     return escape(os.fsdecode(path))
 
 
-class Key(TypedDict):
+class Scalar(NamedTuple):
     """A GGUF key as JSON."""
 
     key: str
     type: str
-
-
-class Scalar(Key):
-    """A key whose value is shown."""
-
     value: Any
 
 
-class Array(Key):
-    """A key whose value may have 32,000 elements, of which the number is shown."""
+class Array(NamedTuple):
+    """A GGUF key whose value is a list, of which the length is given."""
 
+    key: str
+    type: str
     length: int
 
 
-class FileJson(TypedDict):
+class FileJson(NamedTuple):
     """A file that is written, as JSON."""
 
     path: str
@@ -187,6 +202,12 @@ class PlanJson(TypedDict):
     replaced: str | None
 
 
+def json_key(entry: KeyValue) -> Scalar | Array:
+    """Return a key for JSON."""
+    key = entry.key, entry.type
+    return Array(*key, len(entry.value)) if is_array(entry) else Scalar(*key, entry.value)
+
+
 def plan_as_dict(plan: Plan, output: Path, written: Written | None) -> PlanJson:
     """Return the plan for JSON: `size` is null and `written` false where nothing was written.
 
@@ -203,10 +224,10 @@ def plan_as_dict(plan: Plan, output: Path, written: Written | None) -> PlanJson:
         "notes": [sentence(fact) for fact in plan.facts if fact.value is None],
         "findings": [*plan.warnings, *unsound],
         "conclusions": plan.study,
-        "keys": [key_as_dict(entry) for entry in keys_of(plan)],
+        "keys": [*map(json_key, keys_of(plan))],
         "tensors": plan.tensors,
         "files": [
-            {"path": os.path.join(place, name) if name else place, "nbytes": content.nbytes}
+            FileJson(os.path.join(place, name) if name else place, content.nbytes)
             for place, parts in {os.fsdecode(output): plan.parts, **plan.beside}.items()
             for name, content in parts.items()
         ],
@@ -215,9 +236,3 @@ def plan_as_dict(plan: Plan, output: Path, written: Written | None) -> PlanJson:
         "not_finite": dict(written.not_finite) if written else {},
         "replaced": (written and written.replaced) or None,
     }
-
-
-def key_as_dict(entry: KeyValue) -> Scalar | Array:
-    """Return a key for JSON."""
-    key: Key = {"key": entry.key, "type": entry.type}
-    return {**key, "length": len(entry.value)} if entry.type.startswith("ARRAY") else {**key, "value": entry.value}

@@ -16,7 +16,7 @@ from ggcp_schema.files.tensor_entries import Progress
 from ggcp_schema.formats import open_file
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.gguf.file import GgufFile
-from ggcp_schema.inspect.text import count_text, escape
+from ggcp_schema.inspect.text import count_text, escape, names_text
 from ggcp_schema.llama.writers import epsilon_text
 from ggcp_schema.mapping.verify import NO_TOKENS, Verification
 from ggcp_schema.mapping.verify import verify as compare
@@ -124,8 +124,7 @@ def show(result: Verification) -> None:
         where = "" if result.kind == "hf" else " (not compared)"
         echo(f"RMS epsilon: {epsilon_text(result.rms_eps)}{where}")
     if names := result.extra_keys:
-        more = f" and {len(names) - MAX_NAMES:,} more" if len(names) > MAX_NAMES else ""
-        echo(f"keys that the checkpoint does not have: {escape(', '.join(names[:MAX_NAMES]))}{more}")
+        echo(f"keys that the checkpoint does not have: {escape(names_text(names, MAX_NAMES))}")
     for difference in result.differences:
         echo(f"{paint('difference:', 'red')} {escape(str(difference))}")
     if result.same:

@@ -11,7 +11,7 @@ from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.paths import parse_path
 from ggcp_schema.inspect.tensors import Listed, listing, matching, split_moments
-from ggcp_schema.inspect.text import count_text, size_text
+from ggcp_schema.inspect.text import count_text, names_text, size_text
 from ggcp_schema.llama import names
 from ggcp_schema.llama.names import STATE
 from ggcp_schema.schema.inference import optimizer_text
@@ -122,8 +122,7 @@ class Condition(NamedTuple):
 
     def _lost(self) -> Iterator[str]:
         if self.lost:
-            more = f" and {len(self.lost) - MOST_NAMED:,} more" if len(self.lost) > MOST_NAMED else ""
-            yield f"{', '.join(self.lost[:MOST_NAMED])}{more}"
+            yield names_text(self.lost, MOST_NAMED)
         if not self.is_truncated:
             return
         for optimizer, size in self.whole_sizes.items():

@@ -41,6 +41,12 @@ def count_text(number: int, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun}" if number else f"no {noun}"
 
 
+def names_text(names: Sequence[str], most: int, count: int = 0) -> str:
+    """Return the first names and how many more there are of `count`, or else of these: `norm, output and 3 more`."""
+    count = count or len(names)
+    return ", ".join(names[:most]) + (f" and {count - most:,} more" if count > most else "")
+
+
 def size_text(nbytes: int) -> str:
     """Return a size in bytes and in a larger unit: `269,056 bytes (262.8 KiB)`, `1 byte`."""
     exact = f"{nbytes:,} byte{'' if nbytes == 1 else 's'}"
@@ -169,9 +175,9 @@ def shorten_middle(text: str, width: int) -> str:
     return text
 
 
-def shorten(text: str, width: int) -> str:
-    """Return the text cut at a word, so that it takes at most `width` cells; `…` marks the cut."""
-    if cells(text) <= width:
+def shorten(text: str, width: int | None) -> str:
+    """Return the text cut at a word, so that it takes at most `width` cells if that is given; `…` marks the cut."""
+    if width is None or cells(text) <= width:
         return text
     if width < 1:
         return ""
