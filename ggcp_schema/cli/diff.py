@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, NamedTuple
 
 import typer
 from construct import Container
 
 from ggcp_schema.cli.options import FILE_HELP, Json, Quiet, Width
-from ggcp_schema.cli.output import echo, output_width, print_json, progress, raise_damage
+from ggcp_schema.cli.output import HANGING, echo, output_width, print_json, progress, raise_damage, wrapped
 from ggcp_schema.cli.table import print_table
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.key_values import KeyValue
 from ggcp_schema.files.values import LISTS, first_different
 from ggcp_schema.formats import open_file
 from ggcp_schema.inspect import paths
-from ggcp_schema.inspect.diff import MAX_ROWS, Comparison, FieldRow, TensorRow, compare, shared_bytes
+from ggcp_schema.inspect.diff import MAX_ROWS, Comparison, FieldRow, TensorRow, compare
 from ggcp_schema.inspect.matching import Label, Omission, Operand
-from ggcp_schema.inspect.text import count_text, escape, json_value_of, line_text, shape_text, shorten
+from ggcp_schema.inspect.text import count_text, escape, json_value_of, line_text, names_text, shape_text, shorten
 from ggcp_schema.inspect.training_change import Change, change_lines
 from ggcp_schema.inspect.words import VERDICTS, Verdict
 
@@ -65,10 +64,10 @@ def diff(
     if not (rtol >= 0 and atol >= 0):
         raise UsageError("tolerances must not be negative")
     with open_file(a, partial=True) as left, open_file(b, partial=True) as right:
-        with progress(shared_bytes(left, right), "Comparing", quiet=quiet) as advance:
+        with progress(left.tensors.nbytes + right.tensors.nbytes, "Comparing", quiet=quiet) as advance:
             found = compare(left, right, rtol=rtol, atol=atol, progress=advance)
         if as_json:
-            print_json(as_dict(left.path, right.path, found))
+            print_json(document(left.path, right.path, found))
         elif not quiet:
             _print(found, left.path, right.path, width)
         raise_damage(left.damage)
@@ -95,10 +94,9 @@ def _print(found: Comparison, a: str, b: str, width: int | None) -> None:
 
 
 def _echo_all(lines: Iterable[str], width: int | None) -> None:
-    limit = output_width(width)
     for text in map(escape, lines):
-        for part in [text] if limit is None else textwrap.wrap(text, limit, subsequent_indent="  "):
-            echo(part)
+        for line in wrapped(text, output_width(width), HANGING):
+            echo(line)
 
 
 def field_cells(row: FieldRow) -> tuple[str, ...]:
@@ -146,10 +144,8 @@ def omissions(found: Comparison) -> Iterator[str]:
     for name, side, _, reason in found.omitted:
         reasons.setdefault((side, reason), []).append(name)
     for (side, reason), names in reasons.items():
-        count = found.omitted.counts[side, reason]
-        more = f" and {count - MAX_NAMES:,} more" if count > MAX_NAMES else ""
-        shown = ", ".join(shorten(name, MAX_TEXT) for name in names[:MAX_NAMES])
-        yield f"ignored in {side}: {shown}{more} ({reason})"
+        shown = [shorten(name, MAX_TEXT) for name in names[:MAX_NAMES]]
+        yield f"ignored in {side}: {names_text(shown, MAX_NAMES, found.omitted.counts[side, reason])} ({reason})"
 
 
 def verdict(found: Comparison) -> str:
@@ -166,7 +162,7 @@ def verdict(found: Comparison) -> str:
     return f"equal: {', '.join(counts)}, {elements}{within}"
 
 
-class Counts(TypedDict):
+class Counts(NamedTuple):
     """The numbers of all rows, listed or not."""
 
     fields: int
@@ -176,7 +172,7 @@ class Counts(TypedDict):
     not_compared: int
 
 
-class FieldJson(TypedDict):
+class FieldJson(NamedTuple):
     """A field as JSON: its values; of long ones the length, and the first element that differs with its index."""
 
     name: str
@@ -185,7 +181,7 @@ class FieldJson(TypedDict):
     b: Any
 
 
-class JSON(TypedDict):
+class JSON(NamedTuple):
     """A comparison; no list has more than 10,000 rows, of which the equal ones come last."""
 
     a: str
@@ -199,30 +195,12 @@ class JSON(TypedDict):
     notes: Sequence[str]
 
 
-def as_dict(a: str, b: str, found: Comparison) -> JSON:
+def document(a: str, b: str, found: Comparison) -> JSON:
     """Return the comparison of two files for JSON. The rows are made when they are iterated."""
-    return {
-        "a": a,
-        "b": b,
-        "equal": found.equal,
-        "change": found.change,
-        "counts": {
-            "fields": found.fields.total,
-            "different_fields": found.fields.differing,
-            "tensors": found.tensors.total,
-            "different_tensors": found.tensors.differing,
-            "not_compared": found.omitted.counts.total(),
-        },
-        "fields": map(_field_as_dict, found.fields),
-        "tensors": iter(found.tensors),
-        "not_compared": found.omitted[:MAX_ROWS],
-        "notes": found.notes,
-    }
-
-
-def _field_as_dict(row: FieldRow) -> FieldJson:
-    a, b = _json_value(row.a, row.b), _json_value(row.b, row.a)
-    return {"name": row.name, "verdict": row.verdict, "a": a, "b": b}
+    fields, tensors, omitted = found.fields, found.tensors, found.omitted
+    counts = Counts(fields.total, fields.differing, tensors.total, tensors.differing, omitted.counts.total())
+    rows = (FieldJson(row.name, row.verdict, _json_value(row.a, row.b), _json_value(row.b, row.a)) for row in fields)
+    return JSON(a, b, found.equal, found.change, counts, rows, iter(tensors), omitted[:MAX_ROWS], found.notes)
 
 
 def _json_value(side: KeyValue | None, other: KeyValue | None) -> Any:
@@ -230,9 +208,9 @@ def _json_value(side: KeyValue | None, other: KeyValue | None) -> Any:
         return None
     value = side.value
     if isinstance(value, str | bytes) and len(value) > paths.MAX_TEXT:
-        first = _first_character(value, None if other is None else other.value)
-        part = value[first : first + MAX_TEXT]
-        return {"length": len(value), "index": first, "value": json_value_of(part, side.type)}
+        index = first_difference(side, other)
+        part = None if index is None else json_value_of(value[index : index + MAX_TEXT], side.type)
+        return {"length": len(value), "index": index, "value": part}
     if not isinstance(value, LISTS):
         return json_value_of(value, side.type)
     if len(value) <= paths.MAX_LIST:
@@ -251,14 +229,9 @@ def _plain(value: Any) -> Any:
     return json_value_of(value, "char")
 
 
-def _first_character(value: str | bytes, other: Any) -> int:
-    """Return the index of the first character that another text does not have."""
-    pairs = zip(value, other if isinstance(other, str | bytes) else (), strict=False)
-    return next((index for index, (one, two) in enumerate(pairs) if one != two), 0)
-
-
 def first_difference(side: KeyValue, other: KeyValue | None) -> int | None:
-    """Return the index of the first element of a list that the other side does not have; None if it has all."""
-    if other is None or not isinstance(other.value, LISTS):
+    """Return the index of the first element of a list or text that the other side does not have; None if it has all."""
+    alike = (str, bytes) if isinstance(side.value, str | bytes) else LISTS
+    if other is None or not isinstance(other.value, alike):
         return 0 if side.value else None
     return first_different(side.value, other.value)

@@ -237,11 +237,6 @@ def _small_rows(
         yield distance.row(pair.name, pair.a, pair.b), distance
 
 
-def shared_bytes(a: File, b: File) -> int:
-    """Return the number of bytes of both files that `compare` reads, at most."""
-    return sum(tensor.nbytes for file in (a, b) for tensor in file.tensors.values())
-
-
 def _names(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[str]:
     yield from a
     yield from (name for name in b if name not in a)

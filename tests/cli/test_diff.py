@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+from ggcp_schema.inspect.text import cells
 from tests.builder import build_checkpoint
 from tests.golden import assert_golden
 from tests.helpers import FIXTURES, TRUNCATED, assert_no_traceback, run_cli, run_pty
@@ -111,20 +112,35 @@ def test_many_rows_and_long_values_are_capped_and_counted(tmp_path):
         return string(name) + struct.pack("<I", 8) + string(value)
 
     for side in (b"a", b"b"):
-        keys = [key(b"text", b"x" * 70_000 + side), *(key(b"%d" % index, side) for index in range(12_000))]
+        texts = key(b"text", b"x" * 70_000 + side), key(b"longer", b"y" * 70_000 + b"z" * (side == b"b"))
+        keys = [*texts, *(key(b"%d" % index, side) for index in range(12_000))]
         numbers = string(b"list") + struct.pack("<IIQ", 9, 0, 100_000) + bytes(99_999) + side
         header = b"GGUF" + struct.pack("<IQQ", 3, 0, len(keys) + 1)
         (tmp_path / side.decode()).write_bytes(header + numbers + b"".join(keys))
     text = run_cli("diff", tmp_path / "a", tmp_path / "b").stdout
-    assert "12,002 of 12,002 fields differ" in text.splitlines()
+    assert "12,003 of 12,003 fields differ" in text.splitlines()
     assert text.count("different") == 10_000
-    assert "and 2,002 more" in text.splitlines()
+    assert "and 2,003 more" in text.splitlines()
     found = json.loads(run_cli("diff", tmp_path / "a", tmp_path / "b", "--json").stdout)
-    assert found["counts"]["different_fields"] == 12_002
+    assert found["counts"]["different_fields"] == 12_003
     rows = {row["name"]: row for row in found["fields"]}
     assert len(rows) == 10_000
     assert rows["text"]["b"] == {"length": 70_001, "index": 70_000, "value": "b"}
+    assert rows["longer"]["a"] == {"length": 70_000, "index": None, "value": None}  # B has all of it
+    assert rows["longer"]["b"] == {"length": 70_001, "index": 70_000, "value": "z"}
     assert rows["list"]["a"] == {"length": 100_000, "index": 99_999, "value": ord("a")}
+
+
+def test_lines_are_as_wide_as_a_terminal_shows_them(tmp_path):
+    """A sign that takes two cells counts as two."""
+    names = [f"{'鍵' * 5}.{number}".encode() for number in range(9)]
+    keys = b"".join(struct.pack("<Q", len(name)) + name + struct.pack("<IB", 0, 1) for name in names)
+    (tmp_path / "a").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, len(names)) + keys)
+    (tmp_path / "b").write_bytes((tmp_path / "a").read_bytes()[:60])
+    lines = run_cli("diff", "a", "b", "--width", "40", cwd=tmp_path).stdout.splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("ignored in A"))
+    assert len(lines[start:]) > 2
+    assert max(map(cells, lines[start:])) <= 40
 
 
 def test_equal_within_a_tolerance_says_how_near(tmp_path):
