@@ -76,9 +76,8 @@ def _outcome() -> tuple[int, GgcpError | None]:  # noqa: PLR0911 - a return for 
     except WrongUsage as error:
         import re
 
-        text = re.sub(
-            "a valid int(eger)?( range)?", "a whole number", error.format_message()
-        )  # typer's versions differ
+        # typer's versions differ
+        text = re.sub("a valid int(eger)?( range)?", "a whole number", error.format_message())
         text = re.sub("a valid float( range)?", "a number", text)
         named = [word for word in sys.argv[1:2] if not word.startswith("-")]
         command = error.ctx.command_path if error.ctx else " ".join(["ggcp-schema", *named])

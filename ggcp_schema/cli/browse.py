@@ -26,8 +26,7 @@ def browse(
         Path | None, typer.Argument(metavar="[FILE2]", help="A second file, to compare with the first.")
     ] = None,
     vocab: Annotated[
-        Path | None,
-        typer.Option("--vocab", metavar="VOCABULARY", help="The vocabulary, to show the text of tokens."),
+        Path | None, typer.Option("--vocab", metavar="VOCABULARY", help="The vocabulary, to show the text of tokens.")
     ] = None,
     light: Annotated[bool, typer.Option("--light", help="Use light colours.")] = False,
 ) -> None:

@@ -119,9 +119,8 @@ def json_change(change: Change) -> ChangeJson:
     if change.elements is not None:
         values = (change.elements.value(), change.value.item()) if change.elements.single else (None, None)
         return ChangeJson(change.path, *(json_value_of(value, change.elements.type) for value in values))
-    old, new = (
-        None if isinstance(value, LISTS) else value for value in (change.field and change.field.value, change.value)
-    )
+    values = change.field and change.field.value, change.value
+    old, new = (None if isinstance(value, LISTS) else value for value in values)
     old_type = change.field.type if change.field else ""
     new_type = change.type[1] if change.type else old_type
     new = None if isinstance(new, memoryview) else json_value_of(new, new_type)

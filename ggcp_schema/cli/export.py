@@ -153,8 +153,7 @@ def export(
                 refuse({**of_adapters, "--verbatim": verbatim or None}, f"{input} contains no LoRA adapter")
             elif base is None:
                 raise UsageError(
-                    "Missing option --base: an adapter is exported for the model that it was trained on",
-                    BASE_NEEDED,
+                    "Missing option --base: an adapter is exported for the model that it was trained on", BASE_NEEDED
                 )
             if file.damage is not None and not partial:
                 command = ["ggcp-schema", "export", "--partial", *sys.argv[sys.argv.index("export") + 1 :]]

@@ -149,9 +149,8 @@ def _check_partial(missing: list[str], damage: MalformedError, output: str, *, p
     """Check that the tensors of a damaged file without the missing ones are enough."""
     if not partial:
         lost = "tensors may be" if missing == ["..."] else names_text(missing, MAX_NAMES)
-        raise damage.with_hint(
-            f"Nothing was written: {lost} missing. Use --partial to write the tensors that are whole."
-        )
+        hint = f"Nothing was written: {lost} missing. Use --partial to write the tensors that are whole."
+        raise damage.with_hint(hint)
     if not is_folder and os.path.lexists(output):
         raise FileError(f"{output} already exists, and is not replaced by a part of it", "Choose another name.")
 

@@ -112,17 +112,12 @@ class Printer:
         return "…" + (last.partition(".")[2] or last)
 
 
-class Shown(TypedDict):
-    """What is known of a piece before its bytes are read."""
+class PieceJson(TypedDict):
+    """A piece as JSON."""
 
     path: str | None
     offset: int
     size: int
-
-
-class PieceJson(Shown):
-    """A piece as JSON."""
-
     hex: str
 
 
@@ -133,8 +128,7 @@ def print_json_pieces(source: Source, found: Iterator[Piece], limit: int | None)
     """Print the pieces as a JSON array. Only a part of a long one is in memory at a time."""
     before = "["
     for piece in found:
-        shown: Shown = {"path": piece.path or None, "offset": piece.offset, "size": piece.size}
-        head = json_text(shown)
+        head = json_text({"path": piece.path or None, "offset": piece.offset, "size": piece.size})
         write(f'{before}{head[:-1]}, "hex": "')
         size = piece.size if limit is None else min(piece.size, limit)
         for chunk in source.stream([(piece.offset, size)]):

@@ -17,8 +17,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors; t
 Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite the output if it exists.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="List what would be written; write nothing.")]
 NoSync = Annotated[
-    bool,
-    typer.Option("--no-sync", help="Do not flush the output to disk. Faster, but a power failure may lose it."),
+    bool, typer.Option("--no-sync", help="Do not flush the output to disk. Faster, but a power failure may lose it.")
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Treat findings as errors.")]
 Verify = Annotated[bool, typer.Option("--verify", help="Compare every byte written with the checkpoint.")]

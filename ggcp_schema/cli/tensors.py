@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from itertools import islice
 from typing import Annotated
 
 import typer
@@ -77,15 +76,12 @@ def tensors(
         if as_json:
             print_json(found())
         else:
-            head = ("tensor", OTHER_NAME[any(_is_path(item) for item in islice(found(), 1))], *HEAD)
-            print_table(
-                head, lambda: map(_cells, found()), right=("offset", "bytes"), optional=(head[1], *DROPPED), width=width
-            )
+            first = next(iter(found()), None)
+            is_path = first is not None and first.path in (first.name, None) and first.name != first.gguf_name
+            head = ("tensor", OTHER_NAME[is_path], *HEAD)
+            optional = head[1], *DROPPED
+            print_table(head, lambda: map(_cells, found()), right=("offset", "bytes"), optional=optional, width=width)
         raise_damage(opened.damage)
-
-
-def _is_path(item: Listed) -> bool:
-    return item.path in (item.name, None) and item.name != item.gguf_name
 
 
 def _cells(item: Listed) -> tuple[str, ...]:

@@ -42,8 +42,7 @@ def verify(
         typer.Option("--vocab", metavar="VOCABULARY", help="The vocabulary that the model was exported with."),
     ] = None,
     partial: Annotated[
-        bool,
-        typer.Option("--partial", help="Accept a damaged input if all tensors of the model are whole."),
+        bool, typer.Option("--partial", help="Accept a damaged input if all tensors of the model are whole.")
     ] = False,
     base: Annotated[
         Path | None,

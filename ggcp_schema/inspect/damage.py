@@ -141,9 +141,7 @@ def condition_of(file: File) -> Condition | None:
         return None
     tensors = {item.path or item.name: item.tensor for item in listing(file)}
     model = [tensor for path, tensor in tensors.items() if not path.startswith(STATE)]
-    state = (
-        path.removeprefix(STATE) for path, tensor in tensors.items() if not tensor.is_null and path.startswith(STATE)
-    )
+    state = (path for path, tensor in tensors.items() if not tensor.is_null and path.startswith(STATE))
     sizes = file.whole_sizes()
     expected = file.expected_tensors()
     total = None if expected is None else sum(not path.startswith(STATE) for path in expected)
@@ -153,7 +151,7 @@ def condition_of(file: File) -> Condition | None:
         model=len(model),
         model_total=total,
         n_params=sum(tensor.n_elements for tensor in model if tensor.path != names.ROPE_FREQS),
-        state=tuple(state),
+        state=tuple(path.removeprefix(STATE) for path in state),
         lost=() if total is None or isinstance(file.damage, TruncatedError) else tuple(missing_tensors(file, "*")),
         cut=_cut(file),
         whole_sizes=sizes,

@@ -95,10 +95,7 @@ def changes(file: File, assignments: Sequence[Assignment], removed: Sequence[str
     cannot hold.
     """
     wanted: dict[str, Change] = {}
-    for change in (
-        *(_change(file, assignment) for assignment in assignments),
-        *(_removal(file, key) for key in removed),
-    ):
+    for change in [_change(file, each) for each in assignments] + [_removal(file, key) for key in removed]:
         if change.path in wanted:
             raise UsageError(f"{change.path} is set twice")
         wanted[change.path] = change
@@ -216,14 +213,8 @@ def changed(file: File, wanted: Sequence[Change]) -> Container:
         record[last] = value if elements is None else PatchedExtent(old, place, value.tobytes())
         if isinstance(field.construct, Chars) and isinstance(field.construct.length, Path):
             record[expression_text(field.construct.length)] = len(value)
-    file.set_keys(
-        container,
-        {
-            change.key: None if change.type is None else (change.type[0], change.value)
-            for change in wanted
-            if change.key
-        },
-    )
+    keys = {change.key: change.type and (change.type[0], change.value) for change in wanted if change.key}
+    file.set_keys(container, keys)
     return container
 
 

@@ -62,9 +62,10 @@ class OptimizerSummary(NamedTuple):
 
 
 @json_keys(
-    "file format kind size state version layout writer era rms_eps train_its train_samples train_tokens "
-    "n_ctx=context.tokens context=context_text loss=stored_loss optimizer order scale hparams n_ff n_ff_source "
-    "n_ff_by_n_mult n_params adapter tensor_types n_tokens bytes details findings unsound damage condition next"
+    "file format kind size state version layout writer=era.writer_text era rms_eps train_its train_samples "
+    "train_tokens n_ctx=context.tokens context=context_text loss=stored_loss optimizer order scale hparams n_ff "
+    "n_ff_source n_ff_by_n_mult n_params adapter tensor_types n_tokens bytes details findings unsound damage "
+    "condition next"
 )
 class Summary(NamedTuple):
     """What `info` says about a file. None for what the file does not say, or what damage hides.
@@ -156,11 +157,6 @@ class Summary(NamedTuple):
     def context_text(self) -> str | None:
         """What is known of them, in words; None if nothing is."""
         return self.context.text or None
-
-    @property
-    def writer(self) -> str | None:
-        """The programs that may have written it, in words; None if it is no training checkpoint."""
-        return None if self.era is None else self.era.writer_text
 
     @property
     def stored_loss(self) -> Losses | NoLosses:

@@ -150,9 +150,8 @@ class Examination:
         """The result in one line."""
         words = [f"{count_text(self.nan, 'NaN', 'NaN')}, {count_text(self.inf, 'infinity', 'infinities')}"]
         if self.unsound:
-            words.append(
-                f"{count_text(len(self.unsound), 'unsound place')}, the first at offset {self.unsound[0].start:,}"
-            )
+            places = count_text(len(self.unsound), "unsound place")
+            words.append(f"{places}, the first at offset {self.unsound[0].start:,}")
         if self.n_tokens:
             words.append(self.never_trained)
         if self.skipped:

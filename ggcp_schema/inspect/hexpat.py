@@ -102,11 +102,7 @@ class _Pattern:
             for path, variable in self.globals.items():
                 place = next(i for i, line in enumerate(body) if re.search(rf"\b{path}\b.*;$", line))
                 body.insert(place + 1, f"{variable} = {path};")
-            late = {
-                self.globals[path]: "0"
-                for path in self.globals
-                if path in instances and "_ahead" in str(instances[path])
-            }
+            late = {key: "0" for path, key in self.globals.items() if "_ahead" in str(instances.get(path))}
             body[:0] = [f"{key} = {start};" for key, start in {**self.sums, **late}.items()]
         start = f"<{', '.join(f'auto {param}' for param in params)}>" if params else ""
         yield from (f"struct {name}{start} {{", *(f"    {line}" for line in body), "};")
@@ -255,9 +251,8 @@ def _simplified(record: Attribute, *, is_root: bool) -> tuple[list[Attribute], d
             instances = _replaced(instances, rf"\b{key}\.last\b", f"{key}[{value['repeat-expr'] - 1}]")
     for key, value in list(instances.items()):
         if re.fullmatch(r"\w+\[\d+\]", str(value.get("value"))):
-            instances = _replaced(
-                {k: v for k, v in instances.items() if k != key}, rf"(?<![.\w]){key}\b", value["value"]
-            )
+            others = {name: other for name, other in instances.items() if name != key}
+            instances = _replaced(others, rf"(?<![.\w]){key}\b", value["value"])
     return seq, instances, [] if seq else [param["id"] for param in record.get("params", ())]
 
 

@@ -37,9 +37,8 @@ def _schema(kind: Any) -> dict[str, Any]:
         return {"anyOf": [_schema(arg) for arg in args]}
     attributes = json_attributes(kind)
     if attributes is not None or is_typeddict(kind):
-        hints = (
-            get_type_hints(kind) if attributes is None else {key: _hint(kind, *way) for key, way in attributes.items()}
-        )
+        of_record = {key: _hint(kind, *way) for key, way in (attributes or {}).items()}
+        hints = get_type_hints(kind) if attributes is None else of_record
         hints |= {f"{name}_text": text for name, text in WITH_TEXT.items() if name in hints}
         return {
             "type": "object",

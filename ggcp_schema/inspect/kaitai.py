@@ -69,7 +69,7 @@ class _Printer:
         """Return the types and the enums, with what the functions add to them."""
         types = {name: {**self.types.get(name, {}), **extra} for name, extra in self.added.items()}
         enums = {
-            key: {int(number): _identifier(text) for number, text in self.enums[key].items()} for key in self.enums
+            key: {int(value): _identifier(text) for value, text in names.items()} for key, names in self.enums.items()
         }
         found = {"types": self.types | types, "enums": enums}
         return {name: described for name, described in found.items() if described}
@@ -327,7 +327,8 @@ class _Record:
         if "op" in tree:
             compares = tree["op"] in COMPARISONS
             args = [self.expression(arg, number=not compares) for arg in tree["args"]]
-            nested = [f"({arg})" if _is_sum(node) else arg for arg, node in zip(args, tree["args"], strict=True)]
+            are_sums = (isinstance(arg, dict) and arg.get("op") in {"+", "-"} for arg in tree["args"])
+            nested = [f"({arg})" if is_sum else arg for arg, is_sum in zip(args, are_sums, strict=True)]
             text = f" {tree['op']} ".join(nested)
             return f"({text}).to_i" if compares and number else text
         if tree["function"] == "prod":
@@ -336,10 +337,6 @@ class _Record:
         if not isinstance(tree.get("kaitai"), Kaitai):
             raise NotSayableError
         return self.printer.use(tree["kaitai"])
-
-
-def _is_sum(tree: Any) -> bool:
-    return isinstance(tree, dict) and tree.get("op") in {"+", "-"}
 
 
 def _from_around(tree: Any) -> Any:

@@ -274,15 +274,14 @@ def _share_pairs(left: Side, right: Side) -> None:
     """Leave out the pairs that only one of the adapters can have, and rows in an order that the other does not have."""
     for side, other in ((left, right), (right, left)):
         if not other.file.has_adapter:
-            norms = [name for name in side.tensors if "_norm.weight.lora_" in name]
-            side.omit(
-                norms, "no-place", "llama.cpp ignores them in a GGUF adapter: the base that goes with it has them"
-            )
+            norms = (name for name in side.tensors if "_norm.weight.lora_" in name)
+            reason = "llama.cpp ignores them in a GGUF adapter: the base that goes with it has them"
+            side.omit(norms, "no-place", reason)
     reordered = [side for side in (left, right) if side.summary.adapter and side.summary.adapter.is_reordered]
     if len(reordered) == 1:
         reason = f"rows are as PEFT had them in {reordered[0].label}, and the number of heads is not known"
         for side in (left, right):
-            side.omit([name for name in side.tensors if ROWS.search(name)], "no-place", reason)
+            side.omit(filter(ROWS.search, side.tensors), "no-place", reason)
 
 
 def _share_rotation(left: Side, right: Side) -> None:

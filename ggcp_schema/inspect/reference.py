@@ -151,16 +151,12 @@ def _cases(
 ) -> Iterator[Section]:
     """Yield the cases of a switch as a section if some are values, then the sections of the cases that are records."""
     key, cases = expression_text(switch["on"]), [(case["key"], case["type"]) for case in switch["cases"]]
-    meanings: dict[str, str] = next(
-        (field["type"].get("names", {}) for field in record["fields"] if field["name"] == key), {}
-    )
+    named = (field["type"].get("names", {}) for field in record["fields"] if field["name"] == key)
+    meanings: dict[str, str] = next(named, {})
     if any(type_text(case) != "record" for _, case in cases):
-        rows = [
-            Row(str(value), type_text(case), rule=rule(case), note=meanings.get(str(value), ""))
-            for value, case in cases
-        ]
-        if tuple(rows) not in around:
-            yield Section(f"{path}, by {key}", tuple(rows))
+        rows = tuple(Row(str(on), type_text(case), "", rule(case), meanings.get(str(on), "")) for on, case in cases)
+        if rows not in around:
+            yield Section(f"{path}, by {key}", rows)
     for value, case in cases:
         yield from _inside(path, (*conditions, f"{key} == {value!r}"), case, record, around)
 
@@ -168,9 +164,7 @@ def _cases(
 def negated(expression: Node) -> str:
     """Return the text of the opposite of a condition."""
     opposite = NEGATED.get(expression.get("op", ""))
-    return (
-        f"not ({expression_text(expression)})" if opposite is None else expression_text(expression | {"op": opposite})
-    )
+    return expression_text(expression | {"op": opposite}) if opposite else f"not ({expression_text(expression)})"
 
 
 def type_text(node: Node) -> str:  # noqa: PLR0911 - a return for each kind

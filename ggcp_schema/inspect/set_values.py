@@ -16,6 +16,7 @@ from ggcp_schema.formats.file import File
 from ggcp_schema.formats.paths import Values
 
 FLOATS = ("f32", "f64")
+INFINITE = "Write inf for infinity."
 WORDS = {"true": "1", "false": "0"}
 AT = "Write @FILE for the text in a file, @@ for a text that begins with @."
 LONGEST_TEXT = 1 << 24  # bytes
@@ -62,9 +63,7 @@ def number_or_text(path: str, kind: str, text: str, old: Any = None) -> Any:
     try:
         return _float(kind, text, old) if kind in FLOATS else _integer(path, kind, text)
     except OverflowError:
-        raise UsageError(
-            f"{path}: {text} is too large for a number of type {kind}", "Write inf for infinity."
-        ) from None
+        raise UsageError(f"{path}: {text} is too large for a number of type {kind}", INFINITE) from None
     except ValueError:
         raise UsageError(f"{path} is a number of type {kind}, got {text!r}") from None
 
@@ -118,8 +117,7 @@ def elements_from(file: File, field: Field, elements: Values, text: str) -> Any:
         with np.errstate(over="raise"):
             array = np.array([_float("f64", number, None) for number in numbers], np.float64).astype(dtype)
     except (FloatingPointError, OverflowError):
-        hint = "Write inf for infinity."
-        raise UsageError(f"{elements.path}: {text} is too large for {tensor.type}", hint) from None
+        raise UsageError(f"{elements.path}: {text} is too large for {tensor.type}", INFINITE) from None
     except ValueError:
         raise UsageError(f"{elements.path}: expected numbers of type {tensor.type}, found {text!r}") from None
     return np.broadcast_to(array, count)

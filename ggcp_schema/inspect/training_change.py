@@ -46,11 +46,8 @@ def change_lines(change: Change | None) -> Iterator[str]:
     """Yield what happened between two checkpoints: the counts, the loss and the change of the weights."""
     if change is None:
         return
-    counts = [
-        f"{count:+,} {noun}{'' if abs(count) == 1 else 's'}"
-        for count, noun in ((change.iterations, "iteration"), (change.samples, "sample"), (change.tokens, "token"))
-        if count
-    ]
+    both = (change.iterations, "iteration"), (change.samples, "sample"), (change.tokens, "token")
+    counts = [f"{count:+,} {noun}{'' if abs(count) == 1 else 's'}" for count, noun in both if count]
     words = [f"{change.ahead} is ahead"] if change.ahead else []
     if counts:
         words.append(f"from A to B {', '.join(counts)}")

@@ -129,11 +129,8 @@ def examine_data(report: Report, progress: Callable[[int], None] = lambda nbytes
 
     values = OddValues()
     unsound = look_once(report.file, report.readable, values.look, progress)
-    odd = (
-        oddity
-        for oddity in values.findings()
-        if not any(bad.start <= oddity.offset < bad.stop and bad.rule in SAID for bad in unsound)
-    )
+    said = [range(bad.start, bad.stop) for bad in unsound if bad.rule in SAID]
+    odd = (oddity for oddity in values.findings() if not any(oddity.offset in places for places in said))
     return replace(report, warnings=(*report.warnings, *odd), unsound=unsound, data=True)
 
 
