@@ -13,7 +13,7 @@ from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import File
 from ggcp_schema.inspect.paths import number, place
 from ggcp_schema.inspect.tensors import Listed
-from ggcp_schema.inspect.text import float_text, readable, shape_text, size_text, value_text
+from ggcp_schema.inspect.text import plain_text, readable, shape_text, size_text, value_text
 from ggcp_schema.llama import names
 
 FIRST = 8  # fields of a record among which its name and its value are
@@ -163,8 +163,10 @@ class Fields:
             element, tensor = self.element_at(offset, field), self.tensor_of(field)
             if element is not None and tensor is not None:
                 words.append(f"element {element:,}")
-                with suppress(GgcpError):  # quantized elements are not decoded
-                    words += map(float_text, tensor.numbers(element, element + 1))
+                with suppress(GgcpError):  # there are types whose elements are not decoded
+                    words += (
+                        plain_text(number, tensor.type.lower()) for number in tensor.numbers(element, element + 1)
+                    )
             elif field.is_leaf:
                 words += [field.type, value_text(field, 200)]
         return "  ".join(words)

@@ -174,6 +174,13 @@ def test_a_place_is_told_with_its_element_or_its_value() -> None:
         assert fields.place_text(file.find("train_its"), 12) == "0xc  no field: after the damage"
 
 
+@pytest.mark.parametrize(("name", "value"), [("t27", "1009215778753167411"), ("t28", "2.2677372118036226e-236")])
+def test_the_element_of_a_place_has_all_digits_of_its_type(name: str, value: str) -> None:
+    with open_file(FIXTURES / "strange" / "all-types.gguf") as file:
+        last = file.tensors[name].offset + file.tensors[name].nbytes - 1
+        assert Fields(file).place_text(file.at(last), last) == f"0x{last:x}  {name}  element 511  {value}"
+
+
 def test_holders() -> None:
     assert list(holders("layers[3].wq.ne[1]")) == ["layers[3].wq.ne", "layers[3].wq", "layers[3]", "layers"]
     assert list(holders("magic")) == []
