@@ -152,7 +152,7 @@ def compare(a: File, b: File, *, rtol: float = 0.0, atol: float = 0.0, progress:
 def field_rows(left: Side, right: Side, *, rtol: float = 0.0, atol: float = 0.0) -> Iterator[FieldRow]:
     """Compare the fields of both sides, in the order of the left one; those of the right one alone come last."""
     for name in _names(left.fields, right.fields):
-        a, b = left.field(name), right.field(name)
+        a, b = left.fields.get(name), right.fields.get(name)
         same = a and b and a.type == b.type and same_value(a.value, b.value, rtol=rtol, atol=atol)
         yield FieldRow(name, _verdict(a, b, same=bool(same)), a, b)
 
@@ -168,7 +168,7 @@ def tensor_rows(
     """
     aheads, small = (Ahead(), Ahead()), list[Small]()
     for name in _names(left.tensors, right.tensors):
-        a, b = left.operand(name), right.operand(name)
+        a, b = left.tensors.get(name), right.tensors.get(name)
         pair = None if a is None or b is None else Small.of(name, a, b, aheads)
         if pair is not None:
             small.append(pair)

@@ -107,27 +107,14 @@ class Omissions(list[Omission]):
 
 @dataclass
 class Side:
-    """One side of the comparison, under names common to both files. Everything else is listed in `omitted`.
-
-    There may be very many tensors: among `fields` a tensor stands for its name, and among `tensors` for its operand.
-    """
+    """One side of the comparison, under names common to both files. Everything else is listed in `omitted`."""
 
     label: Label
     file: File
     summary: Summary
-    fields: dict[str, KeyValue | Tensor]
-    tensors: dict[str, Tensor | Operand]
+    fields: dict[str, KeyValue]
+    tensors: dict[str, Operand]
     omitted: Omissions = field(default_factory=Omissions)
-
-    def field(self, name: str) -> KeyValue | None:
-        """Return a field; None if there is none of that name."""
-        found = self.fields.get(name)
-        return KeyValue(name, "char", found.name) if isinstance(found, Tensor) else found
-
-    def operand(self, name: str) -> Operand | None:
-        """Return a tensor as it is compared; None if there is none of that name."""
-        found = self.tensors.get(name)
-        return Operand(found) if isinstance(found, Tensor) else found
 
     def path_of(self, operand: Operand) -> str | None:
         """Return the path that the tensor has in a ggcp file; None if no ggcp file has it."""
@@ -188,10 +175,11 @@ def sides(a: File, b: File) -> tuple[Side, Side, list[str]]:
 
 
 def _by_path(file: File, label: Label) -> Side:
-    fields: dict[str, KeyValue | Tensor] = {}
-    fields.update((path, KeyValue(path, found.type, found.value)) for path, found in _fields(file.root))
-    fields.update((f"{name}.name", tensor) for name, tensor in file.tensors.items() if file.path_of(tensor) == name)
-    return Side(label, file, facts(file), fields, {**file.tensors})
+    fields = {path: KeyValue(path, found.type, found.value) for path, found in _fields(file.root)}
+    for path, tensor in file.tensors.items():
+        if file.path_of(tensor) == path:
+            fields[f"{path}.name"] = KeyValue(f"{path}.name", "char", tensor.name)
+    return Side(label, file, facts(file), fields, {path: Operand(tensor) for path, tensor in file.tensors.items()})
 
 
 def _fields(record: Field) -> Iterator[tuple[str, Field]]:
@@ -216,18 +204,18 @@ def _is_of_tensors(value: Any) -> bool:
 
 
 def _by_gguf_name(file: File, label: Label) -> Side:
-    tensors, left_out = dict[str, Tensor | Operand](), Omissions()
+    tensors, left_out = dict[str, Operand](), Omissions()
     for tensor in file.tensors.values():
         name = file.names_of(tensor)[1]
         if name is not None:
-            tensors[name] = tensor
+            tensors[name] = Operand(tensor)
         elif not tensor.is_null:
             left_out.note(tensor.path, label, "no-place", "a GGUF checkpoint has no place for it")
     return Side(label, file, facts(file), _keys(file), tensors, left_out)
 
 
 def _by_pair(file: File, label: Label) -> Side:
-    tensors = dict[str, Tensor | Operand]()
+    tensors = dict[str, Operand]()
     for tensor, entry in pairs_and_state(file):
         shown = replace(tensor, shape=entry.shape, nbytes=entry.nbytes, type=entry.type, byte_order=LITTLE)
         path = names.field_path(entry.name) or names.field_path(entry.name.rpartition(".")[0])
@@ -235,7 +223,7 @@ def _by_pair(file: File, label: Label) -> Side:
     return Side(label, file, facts(file), _keys(file), tensors)
 
 
-def _keys(file: File) -> dict[str, KeyValue | Tensor]:
+def _keys(file: File) -> dict[str, KeyValue]:
     """Return the keys that the file has, or gets in GGUF, except the epsilon; none if it is damaged."""
     if file.key_values or file.damage is not None:
         return dict(file.key_values)
@@ -261,7 +249,7 @@ def _share_keys(left: Side, right: Side) -> None:
     if len(models) == 1:
         model, other = models[0], right if models[0] is left else left
         other.omit(filter(names.is_optimizer, other.tensors), "of-training", f"{model.label} has no optimizer")
-        unknown = (name for name in model.tensors if (one := model.operand(name)) and model.path_of(one) is None)
+        unknown = (name for name, operand in model.tensors.items() if model.path_of(operand) is None)
         model.omit(unknown, "of-model", "no checkpoint has it")
     if len(models) == 1 or left.file.format is not right.file.format:
         for side, other in ((left, right), (right, left)):
@@ -297,13 +285,13 @@ def _share_rotation(left: Side, right: Side) -> None:
 
 
 def _stated(side: Side, name: str) -> Any:
-    found = side.field(name)
+    found = side.fields.get(name)
     return name in side.tensors if found is None else found.value
 
 
 def _n_rot(side: Side) -> int | None:
     """Return the n_rot that the rotation of a side means; None if it is not a rotation of the trainers."""
-    dimensions, base = (side.field(name) for name in (names.ROPE_DIMENSION_COUNT, names.ROPE_FREQ_BASE))
+    dimensions, base = (side.fields.get(name) for name in (names.ROPE_DIMENSION_COUNT, names.ROPE_FREQ_BASE))
     if dimensions is None or not isinstance(dimensions.value, int):
         return None
     if base is None and names.ROPE_FREQS not in side.tensors:
@@ -322,12 +310,11 @@ def _split_vectors(left: Side, right: Side, *, by_path: bool, scaled: bool) -> l
 
     With `scaled`, moments of summed gradients are divided, as `convert` does.
     """
-    of_both = ((name, left.operand(name), right.operand(name)) for name in filter(names.is_optimizer, left.tensors))
     shared = [
         name
-        for name, one, other in of_both
-        if one and other and one.tensor.shape == other.tensor.shape
-        if (left.path_of(one) or "").removeprefix(STATE) in FLAT_FIELDS
+        for name, one in left.tensors.items()
+        if names.is_optimizer(name) and (left.path_of(one) or "").removeprefix(STATE) in FLAT_FIELDS
+        if (other := right.tensors.get(name)) and other.tensor.shape == one.tensor.shape
     ]
     if not shared:
         return []
@@ -352,16 +339,14 @@ def _divisors(side: Side, other: Side) -> dict[str, int]:
     scale = side.summary.scale
     if scale is None or not scale.summed:
         return {}
-    recorded = other.field(names.CONVERTED_SCALE)  # the other side may have been divided by a stated number
+    recorded = other.fields.get(names.CONVERTED_SCALE)  # the other side may have been divided by a stated number
     s = recorded.value if recorded is not None else scale.s
     return {"m": s, "v": s * s} if s else {}
 
 
 def _split(side: Side, name: str, decision: OrderDecision, divisors: Mapping[str, int], *, by_path: bool) -> None:
     """Replace a vector by its parts; the columns of lms and lmy by those in order C."""
-    operand = side.operand(name)
-    assert operand is not None  # noqa: S101 - it is among those that both sides have
-    vector = Listed.of(side.file, operand.tensor)
+    vector = Listed.of(side.file, side.tensors[name].tensor)
     divisor = divisors.get(vector.moment or "", 1)
     parts = {str(part.path if by_path else part.gguf_name): part for part in moments(side.file, decision, [vector])}
     if not parts:
