@@ -1,4 +1,4 @@
-"""What `convert`, `export` and `edit` print about the output that they write, or would write."""
+"""What the commands that write an output check and print of it, also if they only would write it."""
 
 from __future__ import annotations
 

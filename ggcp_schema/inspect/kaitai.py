@@ -40,7 +40,7 @@ def described(format: Format) -> Attribute:
     page: Attribute = {
         "meta": {
             "id": format.name,
-            "title": f"{format.title}",
+            "title": format.title,
             "file-extension": format.name,
             **({"license": "MIT"} if format.name in FORMATS else {}),
             "ks-version": "0.11",
