@@ -13,13 +13,15 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from unittest import mock
+
+from hypothesis import settings
 
 from ggcp_schema.cli import run
 from ggcp_schema.files.tensor_entries import TensorEntry
@@ -34,6 +36,12 @@ ONE_OF_EACH = [  # one of each: layout, optimizer, raw parameters, past losses, 
 ]
 COMMAND = (sys.executable, "-m", "ggcp_schema")
 TIMEOUT = 120  # seconds after which a process counts as hung
+Item = TypeVar("Item")
+
+
+def thinned(items: Sequence[Item]) -> Sequence[Item]:
+    """Return every eighth of them; all in the profile in which hypothesis makes eight times as many examples."""
+    return items[:: max(1, 200 // settings().max_examples)]
 
 
 def expected_resume(path: Path) -> dict[str, Any]:

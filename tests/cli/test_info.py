@@ -16,7 +16,7 @@ from ggcp_schema import open_file
 from ggcp_schema.inspect.text import cells
 from tests.builder import build_checkpoint
 from tests.golden import assert_golden
-from tests.helpers import FIXTURES, TRUNCATED, assert_no_traceback, run_cli, run_process, run_pty
+from tests.helpers import FIXTURES, TRUNCATED, assert_no_traceback, run_cli, run_process, run_pty, thinned
 
 ADAM = FIXTURES / "v1-adam.ggcp"
 ALL_KEYS = [
@@ -256,7 +256,7 @@ def test_a_damaged_file_shows_what_can_be_read():
 def test_a_file_cut_anywhere_gives_strict_json(tmp_path):
     whole = build_checkpoint()
     cut = tmp_path / "cut.ggcp"
-    for size in (*range(4, 60, 3), *range(60, len(whole), 401)):
+    for size in thinned([*range(4, 60, 3), *range(60, len(whole), 401)]):
         cut.write_bytes(whole[:size])
         result = run_cli("info", cut, "--json")
         assert result.returncode == 4

@@ -25,7 +25,7 @@ from ggcp_schema.formats.gguf.file import open_gguf
 from ggcp_schema.inspect.validate import Report, validate
 from ggcp_schema.schema.gguf import GGUF
 from tests.builder import build_gguf
-from tests.helpers import FIXTURES, run_cli
+from tests.helpers import FIXTURES, run_cli, thinned
 from tests.llama_gguf import accepted
 from tests.mapping import llama
 from tests.strategies import BuiltGguf, ggufs
@@ -525,7 +525,7 @@ def scalars(path: Path) -> dict[str, object]:
 def test_no_value_is_shown_that_a_hole_reaches_into(fill: bytes, tmp_path: Path) -> None:
     source, path = FIXTURES / "truth" / "jan24-D.gguf", tmp_path / "x.gguf"
     data, genuine = source.read_bytes(), scalars(source)
-    for at in (*range(24, 560, 5), *range(14400, 15268, 13)):
+    for at in thinned([*range(24, 560, 5), *range(14400, 15268, 13)]):
         path.write_bytes(data[:at] + fill + data[at + 512 :])
         assert scalars(path).items() <= genuine.items(), at
 
@@ -555,7 +555,7 @@ def test_a_name_that_is_no_text_is_a_finding(tmp_path: Path) -> None:
 def test_no_value_is_shown_that_inserted_bytes_moved(size: int, tmp_path: Path) -> None:
     source, path = FIXTURES / "vocab.gguf", tmp_path / "x.gguf"
     data, genuine = source.read_bytes(), scalars(source)
-    for at in range(24, 500, 3):
+    for at in thinned(range(24, 500, 3)):
         path.write_bytes(data[:at] + bytes(size) + data[at:])
         assert scalars(path).items() <= genuine.items(), at
 

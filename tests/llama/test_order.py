@@ -28,6 +28,7 @@ from ggcp_schema.llama.parameters import (
 )
 from ggcp_schema.llama.training import order_of
 from tests.fuzz import orders
+from tests.helpers import thinned
 from tests.mapping.flat_files import (
     DECIDED,
     FIXTURES,
@@ -467,7 +468,7 @@ def test_other_paths_are_not_in_this_notation(path: str) -> None:
 
 def test_synthetic_trainings_are_never_proven_wrongly() -> None:
     """A sample of what `python -m tests.fuzz.orders` makes."""
-    found = orders.campaign(200, 3)
+    found = orders.campaign(len(thinned(range(400))), 3)
     assert not [kind for kind in found if kind[0] == "proven" and kind[2] is False]
     assert not [kind for kind in found if kind == ("likely", False, False)]
-    assert sum(count for kind, count in found.items() if kind[0] == "proven") > 80
+    assert sum(count for kind, count in found.items() if kind[0] == "proven") > 0.4 * found.total()

@@ -22,7 +22,7 @@ from ggcp_schema.constructs import (
 from ggcp_schema.constructs.lists import FixedRecord
 from ggcp_schema.schema import gguf
 from ggcp_schema.schema.checkpoint import CHECKPOINT
-from tests.helpers import FIXTURES
+from tests.helpers import FIXTURES, thinned
 
 
 def plain(value: Any) -> Any:
@@ -49,7 +49,7 @@ def damaged(schema: Struct, data: bytes) -> list[bytes]:
     """Return the data whole, cut, with a changed byte, with bytes taken out, and with bytes put in."""
     fields = [field.offset for field in root_field(schema, schema.parse(data)).leaves() if field.type != "data"]
     choose, made = random.Random(0), [data]
-    for _ in range(150):
+    for _ in thinned(range(200)):
         at = min(choose.choice(fields) + choose.randrange(4), len(data) - 1)
         changed = data[:at] + bytes([data[at] ^ 1 << choose.randrange(8)]) + data[at + 1 :]
         made += [data[:at], changed, data[:at] + data[at + choose.randrange(40) :], data[:at] + b"\1\0" + data[at:]]
