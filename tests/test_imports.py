@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -58,14 +59,20 @@ ALLOWED = {
 """The families of formats that a module outside of them imports, with the reason."""
 
 
+@cache
+def imported(path: Path) -> list[list[str]]:
+    """Return the parts of the modules from which a module imports names."""
+    nodes = ast.walk(ast.parse(path.read_text("utf-8")))
+    return [str(node.module).split(".") for node in nodes if isinstance(node, ast.ImportFrom)]
+
+
 def test_no_other_module_outside_of_a_format_imports_it():
     found: dict[str, set[str]] = {}
     for path in PACKAGE.rglob("*.py"):
         own = path.relative_to(FORMATS).parts[0] if path.is_relative_to(FORMATS) else ""
         if own in FAMILIES:
             continue
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            module = str(node.module).split(".") if isinstance(node, ast.ImportFrom) else []
+        for module in imported(path):
             if module[:2] == ["ggcp_schema", "formats"] and module[2:3] and module[2] in FAMILIES:
                 found.setdefault(path.relative_to(PACKAGE).as_posix(), set()).add(module[2])
     assert found == ALLOWED
@@ -78,7 +85,6 @@ def test_folders_import_only_what_stands_before_them_in_the_list_of_contributing
     assert {*folders} == {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
     for path in PACKAGE.glob("*/**/*.py"):
         folder = path.relative_to(PACKAGE).parts[0]
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            module = str(node.module).split(".") if isinstance(node, ast.ImportFrom) else []
+        for module in imported(path):
             if module[:1] == ["ggcp_schema"] and module[1:2] and module[1] in folders:
                 assert folders.index(module[1]) <= folders.index(folder), (path, module)
