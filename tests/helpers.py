@@ -1,4 +1,4 @@
-"""What the tests share: the genuine files, what they are converted to, and three ways to run the command."""
+"""What the tests share: the genuine files, what they are converted to, and four ways to run the command."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import termios
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain
@@ -35,6 +36,7 @@ ONE_OF_EACH = [  # one of each: layout, optimizer, raw parameters, past losses, 
     *(FIXTURES / f"{name}.ggcp" for name in ("twin-lbfgs.v0", "twin-ff48.v1", "orders/jun-A-3", "orders/aug-B-3")),
 ]
 COMMAND = (sys.executable, "-m", "ggcp_schema")
+DECISIVE = {"COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "TERM"}
 TIMEOUT = 120  # seconds after which a process counts as hung
 Item = TypeVar("Item")
 
@@ -62,8 +64,7 @@ def _expected(path: Path, kind: str) -> dict[str, Any]:
 
 def environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return this process's environment with `env`, and without the variables that change how a command prints."""
-    decisive = {"COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "TERM"}
-    kept = {key: value for key, value in os.environ.items() if key not in decisive}
+    kept = {key: value for key, value in os.environ.items() if key not in DECISIVE}
     return kept | {"TERM": "xterm"} | dict(env or {})
 
 
@@ -85,25 +86,50 @@ def run_cli(
     """
     argv = ["ggcp-schema", *(os.fsdecode(arg) for arg in args)]
     out, err = io.BytesIO(), io.BytesIO()
-    stdin, stdout, stderr = (_text_stream(stream) for stream in (io.BytesIO(), out, err))
+    streams = [_text_stream(stream) for stream in (io.BytesIO(), out, err)]  # an output is closed with its stream
+    code = _run(argv, streams, env, cwd)
+    captured = [stream.getvalue().decode("utf-8") if text else stream.getvalue() for stream in (out, err)]
+    return _checked(subprocess.CompletedProcess(argv, code, *captured), check=check)
+
+
+def _run(
+    argv: list[str],
+    streams: Sequence[io.TextIOWrapper],
+    env: Mapping[str, str] | None,
+    cwd: str | os.PathLike[str] | None,
+) -> int:
+    stdin, stdout, stderr = streams
     with (
         mock.patch.object(sys, "argv", argv),
         mock.patch.object(sys, "stdin", stdin),
         mock.patch.object(sys, "stdout", stdout),
         mock.patch.object(sys, "stderr", stderr),
-        mock.patch.dict(os.environ, environment(env), clear=True),
+        _environment({"TERM": "xterm"} | dict(env or {})),
         _folder(cwd),
         _process_settings(),
     ):
         code = run()
         for stream in (stdout, stderr):
             stream.flush()
-    captured = [stream.getvalue().decode("utf-8") if text else stream.getvalue() for stream in (out, err)]
-    return _checked(subprocess.CompletedProcess(argv, code, *captured), check=check)
+    return code
 
 
 def _text_stream(stream: io.BytesIO) -> io.TextIOWrapper:
     return io.TextIOWrapper(stream, encoding="utf-8", errors="backslashreplace", newline="")
+
+
+@contextmanager
+def _environment(env: Mapping[str, str]) -> Iterator[None]:
+    """Set what `environment` returns. To set all variables anew, as `mock.patch.dict` does, takes longer."""
+    before = {key: os.environ.pop(key, None) for key in DECISIVE | env.keys()}
+    os.environ.update(env)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            os.environ.pop(key, None)
+            if value is not None:
+                os.environ[key] = value
 
 
 @contextmanager
@@ -132,6 +158,34 @@ def _process_settings() -> Iterator[None]:
             signal.signal(number, handler)
         if collects:
             gc.enable()
+
+
+def run_pty(
+    *args: str | bytes | os.PathLike[str],
+    columns: int = 80,
+    env: Mapping[str, str] | None = None,
+    cwd: str | os.PathLike[str] | None = None,
+) -> tuple[int, str]:
+    """Run the command in this process, on a pseudo terminal of that width that has the standard descriptors.
+
+    Return its exit code and all that the terminal received. Line ends are those of a program: `\\n`, where the
+    terminal receives `\\r\\n`. Use `run_pty_process` for whatever depends on the terminal at start-up.
+    """
+    ours, theirs = _terminal(columns)
+    kept = [os.dup(number) for number in range(3)]
+    with ThreadPoolExecutor() as pool:
+        received = pool.submit(_received, ours)
+        try:
+            for number in range(3):
+                os.dup2(theirs, number)
+            streams = [os.fdopen(number, mode, encoding="utf-8", closefd=False) for number, mode in enumerate("rww")]
+            code = _run(["ggcp-schema", *(os.fsdecode(arg) for arg in args)], streams, env, cwd)
+        finally:
+            for number, descriptor in enumerate(kept):
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            os.close(theirs)
+        return code, received.result()
 
 
 # In a process of its own -----------------------------------------------------------------------------------
@@ -165,22 +219,28 @@ def run_process(
     return _checked(result, check=check)
 
 
-def run_pty(
-    *args: str | bytes | os.PathLike[str],
-    columns: int = 80,
-    env: Mapping[str, str] | None = None,
-    cwd: str | os.PathLike[str] | None = None,
+def run_pty_process(
+    *args: str | os.PathLike[str], columns: int = 80, env: Mapping[str, str] | None = None
 ) -> tuple[int, str]:
-    """Run the command on a pseudo terminal of that width. Return its exit code and all that the terminal received.
-
-    Line ends are those of a program: `\\n`, where the terminal receives `\\r\\n`.
-    """
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
+    """Do what `run_pty` does in a process of its own."""
+    ours, theirs = _terminal(columns)
     process = subprocess.Popen(
-        [*COMMAND, *map(os.fspath, args)], stdin=theirs, stdout=theirs, stderr=theirs, env=environment(env), cwd=cwd
+        [*COMMAND, *map(os.fspath, args)], stdin=theirs, stdout=theirs, stderr=theirs, env=environment(env)
     )
     os.close(theirs)
+    received = _received(ours)
+    return process.wait(TIMEOUT), received
+
+
+def _terminal(columns: int) -> tuple[int, int]:
+    """Return a new pseudo terminal: our end, and the one of a program."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
+    return ours, theirs
+
+
+def _received(ours: int) -> str:
+    """Return all that the terminal receives, and close our end."""
     received = bytearray()
     try:
         while piece := os.read(ours, 1 << 16):
@@ -189,7 +249,7 @@ def run_pty(
         pass  # Linux reports EIO after the last writer has closed the terminal
     finally:
         os.close(ours)
-    return process.wait(TIMEOUT), received.decode("utf-8", "replace").replace("\r\n", "\n")
+    return received.decode("utf-8", "replace").replace("\r\n", "\n")
 
 
 def _checked(result: subprocess.CompletedProcess[Any], *, check: bool) -> subprocess.CompletedProcess[Any]:

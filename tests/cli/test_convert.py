@@ -27,6 +27,7 @@ from tests.helpers import (
     run_cli,
     run_process,
     run_pty,
+    run_pty_process,
 )
 from tests.mapping import gguf_files, independent_order
 
@@ -733,7 +734,7 @@ def test_an_ascii_terminal(tmp_path: Path, out: Path) -> None:
 
 @pytest.mark.parametrize("columns", [40, 80, 200])
 def test_help_fits_the_terminal(columns: int) -> None:
-    code, output = run_pty("convert", "--help", columns=columns, env={"NO_COLOR": "1"})
+    code, output = run_pty_process("convert", "--help", columns=columns, env={"NO_COLOR": "1"})
     assert code == 0
     assert max(map(len, output.splitlines())) <= columns
     assert not CONTROL.search(output)

@@ -13,7 +13,7 @@ from ggcp_schema.formats import open_file
 from ggcp_schema.formats.file import File
 from tests.builder import build_checkpoint
 from tests.golden import assert_golden
-from tests.helpers import FIXTURES, TRUNCATED, assert_no_traceback, run_cli, run_pty
+from tests.helpers import FIXTURES, TRUNCATED, assert_no_traceback, run_cli, run_pty, run_pty_process
 from tests.samples import DECODED, KINDS, sample
 
 ADAM = FIXTURES / "v1-adam.ggcp"
@@ -104,7 +104,7 @@ def test_narrow_and_wide_terminals(columns):
 
 def test_bars_in_an_encoding_without_blocks():
     args = ("stats", ADAM, "norm")
-    _, plain = run_pty(*args, columns=200, env={"PYTHONIOENCODING": "ascii", "NO_COLOR": "1"})
+    _, plain = run_pty_process(*args, columns=200, env={"PYTHONIOENCODING": "ascii", "NO_COLOR": "1"})
     assert plain.isascii()
     heights = str.maketrans("▁▂▃▄▅▆▇█", ".:-=+*#@")
     assert plain == run_cli(*args, check=True).stdout.translate(heights)
