@@ -90,6 +90,14 @@ def is_repairable(file: File) -> bool:
     return found is not None and bool(found[1] or value_changes(found[0]))
 
 
+def has_values_twice(file: File) -> bool:
+    """Return True if `repair` takes back values of a file. In one that is whole, but holds none, it need not search."""
+    from ggcp_schema.llama.repair import value_changes
+
+    state = state_of(file) if file.damage is None else None
+    return (state is None or bool(value_changes(state))) and is_repairable(file)
+
+
 def study_of(file: File) -> tuple[Training, Study] | tuple[None, None]:
     """Return the state of a training and what follows from it; None twice if it is damaged, or the file has none."""
     from ggcp_schema.llama.training import study

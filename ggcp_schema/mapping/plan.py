@@ -22,7 +22,7 @@ from ggcp_schema.files.tensor_entries import FileData, TensorEntry
 from ggcp_schema.formats.existing import check_existing
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.rules import Finding
-from ggcp_schema.formats.state import is_repairable, of_seven_bits, state_of
+from ggcp_schema.formats.state import has_values_twice, of_seven_bits, state_of
 from ggcp_schema.llama.eras import EraConclusion
 from ggcp_schema.llama.facts import Fact
 from ggcp_schema.llama.names import is_optimizer
@@ -167,7 +167,7 @@ def write(plan: Plan, output: str | os.PathLike[str], options: WriteOptions = Wr
 def _commands(plan: Plan, unsound: Sequence[Unsound], not_finite: Collection[str]) -> tuple[Command, ...]:
     """Return the commands to run next: of an unsound input those that make a better output."""
     is_unsound = any(map(is_optimizer, (*not_finite, *(bad.path for bad in unsound))))
-    if (unsound or not_finite) and is_repairable(plan.file):
+    if (unsound or not_finite) and has_values_twice(plan.file):
         return (Command("take back what the input holds twice", ("ggcp-schema", "repair", plan.file.path, "REPAIRED")),)
     return (plan.fresh,) if plan.fresh is not None and is_unsound else plan.next
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from ggcp_schema import UsageError, convert, export_model, open_file
+from ggcp_schema.formats.ggcp.checkpoint import Checkpoint
+from ggcp_schema.formats.ggcp.repair import repairable
 from tests.helpers import FIXTURES, run_cli
 
 GENUINE = sorted(
@@ -136,6 +138,23 @@ def test_repair_is_named_where_it_takes_back_something(tmp_path: Path) -> None:
     cut = tmp_path / "cut.ggcp"
     cut.write_bytes(content[:300_000])
     assert "ggcp-schema repair" not in run_cli("info", cut).stdout
+
+
+def test_convert_looks_for_records_only_where_values_are_there_twice(
+    half_of_v: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For very many records that takes more memory than all the rest."""
+    hole = tmp_path / "hole.ggcp"
+    shutil.copy(FIXTURES / "v0-adam.ggcp", hole)
+    with open_file(hole) as file, hole.open("r+b") as stream:
+        stream.seek(file.tensors["output"].offset + 400)
+        stream.write(bytes(PAGE))
+    asked: list[str] = []
+    monkeypatch.setattr(Checkpoint, "repairable", lambda _, source: asked.append(source.path) or repairable(source))
+    for path, advised in ((half_of_v, "--fresh-optimizer"), (hole, "ggcp-schema repair ")):
+        said = run_cli("convert", path, tmp_path / "out.gguf", "--force", check=True).stdout.splitlines()
+        assert advised in said[-1]
+    assert asked == [str(hole)]
 
 
 def test_in_python(page: tuple[Path, str, int], tmp_path: Path) -> None:
