@@ -95,7 +95,10 @@ def may_be_moved(source: Source, container: Container, count: int) -> bool:
 
 
 def recover_moved(source: Source, container: Container, error: FieldError, count: int) -> Recovered | None:
-    """Return the tensors before and after the place at which so many bytes were inserted or lost, if that is told."""
+    """Return the tensors before and after the place at which so many bytes were inserted or lost.
+
+    Return None if nothing tells that place, and numbers are whole wherever it is: then the file was cut off.
+    """
     extents = Extents(container, source.size)
     first, last = container["data_start"], source.size  # between which that place is
     odd: set[tuple[int | None, int]] = set()  # the tensors that are not at a place, by how far it is moved
@@ -107,13 +110,16 @@ def recover_moved(source: Source, container: Container, error: FieldError, count
             first = clue.begin
         elif clue.is_moved:
             last = min(last, clue.end + count)
-    error.missing = None  # the file was not cut off
-    words = f"{count_bytes(abs(count))} {'inserted' if count > 0 else 'lost'} between offsets {first} and {last}"
-    place = FieldError(first, "the data of the tensors", words)
-    place.steps = ["tensor_data"]
     shifts = [count * (begin + count >= last) for begin, _ in extents]
     ends = enumerate(zip(shifts, (end for _, end in extents), strict=True))
     lost = {index for index, (shift, end) in ends if (index, shift) in odd or (not shift and end > first)}
+    is_cut = error.missing is not None and last == source.size
+    if is_cut and all(kind in FLOATS and not count % SIZES[kind] for kind in {_kind(container, one) for one in lost}):
+        return None  # so few whole numbers are far more likely cut off at the end
+    error.missing = None
+    words = f"{count_bytes(abs(count))} {'inserted' if count > 0 else 'lost'} between offsets {first} and {last}"
+    place = FieldError(first, "the data of the tensors", words)
+    place.steps = ["tensor_data"]
     begins = [begin + shift for (begin, _), shift in zip(extents, shifts, strict=True)]
     kept = Container(until(container, "tensor_data"), _begins=begins)
     with source.reading() as stream:
