@@ -79,10 +79,9 @@ def page(name, magic, token, records, *version):
     )
 
 
-UNALIGNED, UNTIL_V2, ALIGNED = (
-    tensors(types, aligned=aligned)
-    for types, aligned in ((GGML_TYPES_UNTIL_V2, False), (GGML_TYPES_UNTIL_V2, True), (GGML_TYPES, True))
-)
+UNALIGNED = tensors(GGML_TYPES_UNTIL_V2, aligned=False)
+UNTIL_V2 = tensors(GGML_TYPES_UNTIL_V2, aligned=True)
+ALIGNED = tensors(GGML_TYPES, aligned=True)
 
 GGML = page("ggml", 0x67676D6C, UNSCORED_TOKEN, UNALIGNED)
 GGMF = page("ggmf", 0x67676D66, TOKEN, UNALIGNED, "version" / Const(1, Int32ul))

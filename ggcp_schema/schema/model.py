@@ -22,7 +22,10 @@ HPARAMS = Struct(
 
 LAYER = Struct(
     "attention_norm" / Tensor(N_EMBD),
-    *(name / Tensor(N_EMBD, N_EMBD) for name in ("wq", "wk", "wv", "wo")),
+    "wq" / Tensor(N_EMBD, N_EMBD),
+    "wk" / Tensor(N_EMBD, N_EMBD),
+    "wv" / Tensor(N_EMBD, N_EMBD),
+    "wo" / Tensor(N_EMBD, N_EMBD),
     "ffn_norm" / Tensor(N_EMBD),
     "w1" / Tensor(N_EMBD, N_FF) * "defines n_ff in the first layer; all other w1, w2 and w3 must match",
     "w2" / Tensor(N_FF, N_EMBD),

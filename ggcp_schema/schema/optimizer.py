@@ -40,7 +40,14 @@ SIZE = range(1 << 63)
 
 ADAM_PARAMS = Struct(
     "n_iter" / Int32sl,
-    *(name / Float32l for name in ("sched", "decay", "alpha", "beta1", "beta2", "eps", "eps_f", "eps_g")),
+    "sched" / Float32l,
+    "decay" / Float32l,
+    "alpha" / Float32l,
+    "beta1" / Float32l,
+    "beta2" / Float32l,
+    "eps" / Float32l,
+    "eps_f" / Float32l,
+    "eps_g" / Float32l,
     type_name="adam_params",
 )
 
@@ -48,7 +55,11 @@ LBFGS_PARAMS = Struct(
     "m" / Int32sl * "iterations remembered: lbfgs_m",
     "n_iter" / Int32sl,
     "max_linesearch" / Int32sl,
-    *(name / Float32l for name in ("eps", "ftol", "wolfe", "min_step", "max_step")),
+    "eps" / Float32l,
+    "ftol" / Float32l,
+    "wolfe" / Float32l,
+    "min_step" / Float32l,
+    "max_step" / Float32l,
     "linesearch" / Int32sl * "uninitialised memory in some files",
     type_name="lbfgs_params",
 )
