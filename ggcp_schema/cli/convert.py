@@ -146,7 +146,7 @@ def has_training(file: File) -> bool:
     try:
         return file.converted() is not None if file.has_adapter else bool(file.training())
     except GgcpError as error:
-        return not isinstance(error, UsageError)
+        return file.has_adapter or not isinstance(error, UsageError)  # one of an adapter says why it is not converted
 
 
 def convert_all(

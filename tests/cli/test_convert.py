@@ -16,6 +16,7 @@ from unittest import mock
 import numpy as np
 import pytest
 
+from ggcp_schema.formats import open_file
 from tests.builder import build_checkpoint
 from tests.helpers import (
     FIXTURES,
@@ -466,6 +467,18 @@ def test_many_files_as_json_lines(tmp_path: Path) -> None:
     assert [set(document) for document in documents] == [JSON_KEYS, JSON_KEYS]
     assert [document["input"] for document in documents] == [str(ADAM), str(SUMMED)]
     assert result.returncode == 4
+
+
+def test_an_adapter_in_a_folder_that_cannot_be_converted_is_no_file_without_a_training(tmp_path: Path) -> None:
+    path = FIXTURES / "lora" / "adam.ggcl"
+    (tmp_path / "old").mkdir()
+    with open_file(path) as file, open(tmp_path / "old" / "flat.ggcl", "wb") as built:
+        flat = file.container.copy()
+        flat.layers, flat.hparams.n_layer = [], 0
+        file.format.schema.build_stream(flat, built, recompute=True)
+    result = run_cli("convert", tmp_path / "old", "--into", tmp_path / "new")
+    assert (result.returncode, result.stdout) == (2, f"converted 0 of 1 file into {tmp_path / 'new'}\n")
+    assert "flat.ggcl: n_ff is unknown, because the model has no layers" in result.stderr
 
 
 def test_many_files_quietly_or_dry(tmp_path: Path) -> None:
