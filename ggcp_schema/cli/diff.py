@@ -105,14 +105,15 @@ def field_cells(row: FieldRow) -> tuple[str, ...]:
 
 
 def value_text(value: KeyValue | None, other: KeyValue | None) -> str:
-    """Return a value as text: with its type if that is what differs, and of a list only the first different element."""
+    """Return a value as text: with its type if that is what differs, of a list or a long text from where it differs."""
     if value is None:
         return ""
     kind, item, where = TYPES.get(value.type.rpartition("/")[2], value.type), value.value, ""
-    if isinstance(item, LISTS):
+    is_long = other is not None and isinstance(item, str | bytes) and len(item) > MAX_TEXT
+    if is_long or isinstance(item, LISTS):
         first = first_difference(value, other)
         where = f"[{len(item):,}]" if first is None else f"[{len(item):,}] with [{first}] = "
-        item = "" if first is None else item[first]
+        item = "" if first is None else item[first:] if is_long else item[first]
     of_type = f" ({value.type})" if other is not None and other.type != value.type else ""
     if isinstance(item, Container):
         values = ((name, inner) for name, inner in item.items() if not name.startswith("_"))

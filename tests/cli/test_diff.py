@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import struct
 import subprocess
 import sys
@@ -121,6 +122,9 @@ def test_many_rows_and_long_values_are_capped_and_counted(tmp_path):
     assert "12,003 of 12,003 fields differ" in text.splitlines()
     assert text.count("different") == 10_000
     assert "and 2,003 more" in text.splitlines()
+    rows = [re.split(" {2,}", line) for line in text.splitlines()]
+    assert ["text", "different", "[70,001] with [70000] = a", "[70,001] with [70000] = b"] in rows
+    assert ["longer", "different", "[70,000]", "[70,001] with [70000] = z"] in rows
     found = json.loads(run_cli("diff", tmp_path / "a", tmp_path / "b", "--json").stdout)
     assert found["counts"]["different_fields"] == 12_003
     rows = {row["name"]: row for row in found["fields"]}
