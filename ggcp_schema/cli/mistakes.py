@@ -27,7 +27,7 @@ def put_right(error: GgcpError) -> GgcpError:
     message = error.message
     if hint := _missing(message) or _typed_as_argument(message):
         return error.with_hint(hint)
-    if unknown := NO_OPTION.fullmatch(message):
+    if unknown := NO_OPTION.match(message):  # what may follow are options of similar names
         return error.with_hint(f"{_of_commands(unknown[1])}{error.hint}")
     if error.hint == GIVE_A_FILE:
         return error.with_hint(folder_hint(message.removesuffix(" is a directory")) or GIVE_A_FILE)

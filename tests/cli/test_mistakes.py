@@ -127,6 +127,7 @@ def folder(tmp_path: Path) -> Path:
             "convert alice.ggcp --vocab vocab.gguf",
             "It is an option of browse, export, verify. `",
         ),
+        ("info alice.ggcp --into new", "It is an option of convert. `"),
         (
             "convert alice.ggcp --nothing",
             "No such option: --nothing\n`ggcp-schema convert --help` ",
