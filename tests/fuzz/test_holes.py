@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import struct
 from contextlib import closing
@@ -181,6 +182,23 @@ def test_a_cut_costs_only_the_tensors_that_it_reaches(name: str, size: int, tmp_
         assert file.damage is not None
         kept = {tensor.path for tensor in file.tensors.values()}
         assert kept == {path for path, end in ends.items() if end <= len(data) - size}
+
+
+@pytest.mark.parametrize("n_zeros", [0, 1, 5])
+@pytest.mark.parametrize("n_elements", range(1, 24))
+def test_a_file_without_padding_at_its_end_is_whole(n_elements: int, n_zeros: int, tmp_path: Path) -> None:
+    writer, values = gguf.GGUFWriter(tmp_path / "x.gguf", "llama"), np.linspace(1, 2, n_elements, dtype=np.float32)
+    values[n_elements - n_zeros :] = 0
+    writer.add_tensor("a", np.ones((3, 5), np.float32))
+    writer.add_tensor("b", values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    os.truncate(tmp_path / "x.gguf", (tmp_path / "x.gguf").stat().st_size - -4 * n_elements % 32)
+    with open_file(tmp_path / "x.gguf") as file:
+        assert file.damage is None
+        assert not file.findings
 
 
 @pytest.mark.parametrize("kind", gguf.quants._type_traits)

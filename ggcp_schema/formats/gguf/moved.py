@@ -77,8 +77,10 @@ def may_be_moved(source: Source, container: Container, count: int) -> bool:
     extents = Extents(container, source.size)
     last = in_order(extents)[-1]
     end, kind = extents[last][1], _kind(container, last)
-    if count < 0:
-        return not any(source.read(end + count, -count))  # the padding would begin there; some programs write none
+    if count < 0 and any(source.read(end + count, -count)):
+        return False  # the padding would begin there
+    if count < 0:  # some programs write no padding
+        return source.size > end or any(clue.is_moved for clue in _clues(source, container, count))
     after = source.read(end, source.size - end)
     padding = len(after) - count
     if any(after[:padding]) or any(after[max(padding, count) :]):
