@@ -584,8 +584,37 @@ def test_data_whose_line_ends_were_changed_is_not_called_whole(tmp_path: Path) -
     assert checked(path).valid
 
 
-def test_the_sizes_of_the_parts_of_a_projector(tmp_path: Path) -> None:
-    path = tmp_path / "mmproj.gguf"
-    sizes = [("clip.vision.block_count", 4, 27), ("clip.audio.block_count", 4, 4), ("clip.vision.projection", 4, 9)]
-    path.write_bytes(build_gguf([("general.architecture", 8, "clip"), *sizes], []))
-    assert "sizes    vision.block_count 27, audio.block_count 4\n" in run_cli("info", path).stdout
+@pytest.mark.parametrize(
+    ("architecture", "sizes", "told"),
+    [
+        (
+            "clip",
+            {"vision.block_count": 27, "audio.block_count": 4, "vision.projection": 9},
+            "vision.block_count 27, audio.block_count 4",
+        ),
+        (
+            "qwen3moe",
+            {"expert_used_count": 8, "expert_count": 128, "expert_shared_count": 1, "block_count": 2},
+            "expert_count 128, expert_used_count 8",
+        ),
+    ],
+)
+def test_the_sizes_of_a_projector_and_of_a_mixture_of_experts(
+    architecture: str, sizes: dict[str, int], told: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "x.gguf"
+    keys = [(f"{architecture}.{name}", 4, size) for name, size in sizes.items()]
+    path.write_bytes(build_gguf([("general.architecture", 8, architecture), *keys], []))
+    assert f"sizes    {told}\n" in run_cli("info", path).stdout
+
+
+def test_an_importance_matrix_has_no_parameters(tmp_path: Path) -> None:
+    path = tmp_path / "imatrix.gguf"
+    tensors = [
+        (f"blk.0.attn_q.weight.{name}", (count, 1), 0, bytes(4 * count))
+        for name, count in (("in_sum2", 8), ("counts", 1))
+    ]
+    path.write_bytes(build_gguf([("general.type", 8, "imatrix"), ("imatrix.chunk_count", 4, 7)], tensors))
+    summary = json.loads(run_cli("info", path, "--json", check=True).stdout)
+    assert (summary["kind"], summary["n_params"]) == ("gguf-imatrix", None)
+    assert "parameters" not in run_cli("info", path, check=True).stdout

@@ -484,13 +484,14 @@ def test_a_gguf_file_is_valid(tmp_path: Path, built: BuiltGguf) -> None:
             [],
             [("metadata_kv", "the key general.architecture is missing")],
         ),
+        (build_gguf([("general.type", STRING, "imatrix")], [("a.in_sum2", (8,), 0, bytes(32))]), [], []),
         (
             build_gguf([ARCHITECTURE], [("a", (8,), 0, bytes(32))])[:-33] + b"\1" + bytes(32),
             [],
             [("padding", "1 of 26 bytes of padding is not zero")],
         ),
     ],
-    ids=["key", "name", "alignment", "alignment type", "row", "offset", "architecture", "padding"],
+    ids=["key", "name", "alignment", "alignment type", "row", "offset", "architecture", "imatrix", "padding"],
 )
 def test_rules_of_gguf_that_no_single_field_states(
     tmp_path: Path, data: bytes, errors: list[Any], warnings: list[Any]

@@ -30,6 +30,7 @@ FILE_TYPES = {
 """The numbers of general.file_type: llama.cpp's `llama_ftype`."""
 GUESSED = 1024  # is added to a file type that was guessed
 SIZES = ("context_length", "block_count", "embedding_length", "attention.head_count", "attention.head_count_kv")
+EXPERTS = "expert_count", "expert_used_count"
 PART = re.compile(r"(?P<stem>.*)-(?P<no>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
 MAX_PARTS = 1000  # that are looked for
 MAX_BLOCKS = 100  # whose sizes are shown
@@ -46,9 +47,8 @@ def contents(gguf: GgufFile) -> tuple[tuple[str, str], ...]:
         None if gguf.kind == f"gguf-{kind}" else kind,
         f"tokenizer {tokenizer}" if tokenizer else None,
         *_counts(gguf),
+        f"{gguf.tensors.n_elements:,} parameters" if names.LORA_ALPHA in gguf.key_values else None,
     ]
-    if names.LORA_ALPHA in gguf.key_values:
-        words.append(f"{gguf.tensors.n_elements:,} parameters")
     lines = {"name": keys.text("general.name"), "contents": ", ".join(filter(None, words))}
     if gguf.tensors.n_elements:
         bits = f"{8 * gguf.tensors.nbytes / gguf.tensors.n_elements:.4g} bits per weight"
@@ -80,7 +80,7 @@ def _sizes(gguf: GgufFile, prefix: str) -> Iterator[tuple[str, str]]:
     if gguf.value(of_keys) == gguf.value(of_all):
         left_out.add(of_keys)
     own = [key for key in gguf.key_values if key.startswith(prefix) and key not in left_out]
-    for name in SIZES:
+    for name in (*SIZES, *EXPERTS):
         for key in own:
             if key.endswith(f".{name}"):
                 yield key.removeprefix(prefix), _size_text(gguf.value(key))

@@ -37,8 +37,8 @@ def facts_of(gguf: GgufFile) -> dict[str, Any]:
     model_bytes = sum(tensor.nbytes for tensor in model.values())
     n_ff = keys.integer(keys.own(names.FEED_FORWARD_LENGTH))
     optimizer = keys.text(names.OPTIMIZER_TYPE)
-    is_adapter = gguf.has_adapter or names.LORA_ALPHA in gguf.key_values
-    n_params = sum(tensor.n_elements for name, tensor in model.items() if name != names.ROPE_FREQS and not is_adapter)
+    has_model = not (gguf.has_adapter or names.LORA_ALPHA in gguf.key_values or gguf.kind == "gguf-imatrix")
+    n_params = sum(tensor.n_elements for name, tensor in model.items() if name != names.ROPE_FREQS and has_model)
     details: dict[str, Any] = {}
     if gguf.has_adapter:
         from ggcp_schema.formats.lora.files import adapter_of

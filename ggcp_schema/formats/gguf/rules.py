@@ -43,7 +43,8 @@ def gguf_rules(parse: Parse, file: GgufFile) -> Rules:
         places,
         (broken_field(file.find(key), expected, found) for key, expected, found in odd_parts(file)),
     ]
-    missing = not (parse.damage or parse.errors or {ARCHITECTURE, SPLIT_NO} & file.key_values.keys())
+    has_none = file.kind == "gguf-imatrix" or SPLIT_NO in file.key_values  # llama.cpp writes them without
+    missing = not (parse.damage or parse.errors or has_none or ARCHITECTURE in file.key_values)
     odd = (finding for finding in file.findings if finding.path in {SPLIT_NO, "trailing", TOKENS})
     warnings = chain(
         _odd_keys(_whole(container, "metadata_kv")),
