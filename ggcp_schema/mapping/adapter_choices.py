@@ -73,8 +73,6 @@ def choice_notes(adapter: Adapter, base: Base, target: Target, norms: Norms) -> 
         yield Fact("scale", f"{adapter.scale:g}", f"stated; the file says alpha {adapter.alpha} / r {adapter.r}")
     elif adapter.writer == FINETUNE and adapter.alpha != adapter.r:
         yield Fact("scale", f"{adapter.scale:g}", "as llama.cpp applied it; finetune had trained with 1")
-    if adapter.is_reordered:
-        yield Fact("rows of wq, wk", "as PEFT trained them", "llama.cpp of 2023 computed something else from them")
     if norms == "ignored":
         yield Fact("norms", "left out", NORMS_COST)
     if norms == "base":
