@@ -270,7 +270,7 @@ def parts_of(file: File, part_path: PartPath, order: str | None = None) -> tuple
         raise UsageError(
             f"{file.path}: which values of {vector.path} belong to {part_path.parameter} is not known: "
             f"{decision.reason}",
-            f"The whole vector is {vector.path}.",
+            f"The whole vector is {vector.path}. An order that you know, `extract --order` or moments(order=…) takes.",
         )
     part = vector_part(known, file.model_tensors, part_path.parameter)
     note = "" if is_zero or decision.is_certain else f"order {known} of the parameters is likely, not proven"

@@ -255,11 +255,12 @@ def test_columns_of_lbfgs_memory():
 
 
 def test_moments_whose_order_is_not_known():
-    with (
-        open_file(FIXTURES / "orders" / "17a-B-3.ggcp") as file,
-        pytest.raises(UsageError, match=r"which values of optimizer.state.m belong to norm is not known: v has rows"),
-    ):
-        file.values("optimizer.state.m[norm]")
+    not_known = r"which values of optimizer.state.m belong to norm is not known: v has rows"
+    with open_file(FIXTURES / "orders" / "17a-B-3.ggcp") as file:
+        with pytest.raises(UsageError, match=not_known) as caught:
+            file.values("optimizer.state.m[norm]")
+        assert "moments(order=" in caught.value.hint
+        assert file.moments("norm", order="B")["m"].shape == file["norm"].array().shape
 
 
 def test_moments_of_no_parameter():
