@@ -173,7 +173,7 @@ def _loss(summary: Summary, losses: Losses) -> str:
     if summary.is_loss_impossible:
         return "0, which no training reaches"
     about = "about " if losses.divisor is not None and losses.is_rough else ""
-    unless = f", {losses.doubt}" if losses.divisor is None else ""
+    unless = f", {losses.doubt}" if losses.doubt else ""
     untrained = "" if losses.untrained is None else f" (an untrained model has {losses.untrained:.2f})"
     return f"{about}{loss_text(losses.latest)}{unless}{untrained}"
 

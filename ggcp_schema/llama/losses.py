@@ -59,9 +59,9 @@ class Losses(NamedTuple):
 
     @property
     def doubt(self) -> str:
-        """Why `latest` may be another number than the mean loss, in a few words; empty if it is certainly that."""
-        rough = "a rough measure, from a few tokens" if self.is_rough else ""
-        return "unless it is a sum over threads" if self.divisor is None else rough
+        """Why `latest` may be no loss of one token, in a few words; empty if it certainly is."""
+        likely = "likely " * (len(self.meanings) > 1) if self.meanings[:1] == ("last-rows",) else "unless it is "
+        return f"{likely}a sum over threads" if self.divisor is None else ""
 
     @property
     def meaning(self) -> Loss | None:

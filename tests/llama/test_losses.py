@@ -116,6 +116,7 @@ def test_threads_that_are_not_stored() -> None:
         losses = explain_losses(BRANCH_JUNE, optimizer="adam", fx_best=11.0, fx_prev=11.5, n_threads=n_threads)
         assert losses.best_per_token is None
         assert "not stored" in text_of(losses)
+        assert losses.doubt == "a sum over threads"
 
 
 def test_a_meaning_that_is_open() -> None:
@@ -124,6 +125,9 @@ def test_a_meaning_that_is_open() -> None:
     assert losses.meaning is None
     assert losses.previous_per_token is None
     assert "does not show which" in text_of(losses)
+    assert losses.doubt == "unless it is a sum over threads"
+    assert losses._replace(meanings=("last-rows", "mean")).doubt == "likely a sum over threads"
+    assert losses._replace(meanings=("mean",), divisor=1).doubt == ""
 
 
 def test_losses_of_no_known_program() -> None:
