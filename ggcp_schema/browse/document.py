@@ -54,6 +54,15 @@ class Document(Fields):
         for holder in holders(path):
             self.marks.setdefault(holder, "changed" if kind == "only" else kind)
 
+    @property
+    def wrong(self) -> str:
+        """Where the file is damaged, or unsound as far as its values were examined; empty if nothing is known."""
+        if self.file.damage is not None:
+            return f"damaged at {self.file.damage.path}"
+        examined, summary = self._examined, self.summary
+        unsound = self._unsound or (examined and examined.unsound) or (summary and summary.unsound)
+        return f"unsound at {unsound[0].path}" if unsound else ""
+
     def broken_off(self, field: Field) -> str:
         """Return the name of the damaged field if it should follow in this one, but is not there; else nothing."""
         path = "" if self.file.damage is None else self.file.damage.path

@@ -50,11 +50,11 @@ class TopBar(Static):
         self.title, self.document = title, document
 
     def render(self) -> Text:
-        width, summary, damage = self.size.width, self.document.summary, self.document.file.damage
+        width, summary, wrong = self.size.width, self.document.summary, self.document.wrong
         facts = [escape(fact) for fact in ([self.document.file.format.title] if summary is None else in_short(summary))]
         while len(facts) > 1 and cell_len("  ·  ".join(facts)) >= width:
             facts.pop()
-        verdict, kind = ("✓ whole", "value") if damage is None else (f"✗ damaged at {damage.path}", "error")
+        verdict, kind = (f"✗ {wrong}", "error") if wrong else ("✓ whole", "value")
         if self.note or self.trouble:
             verdict, kind = (self.note, "accent") if self.note else (f"✗ {self.trouble}", "error")
         verdict = fit(f" {verdict} ", min(cell_len(verdict) + 2, width // 2))

@@ -13,7 +13,7 @@ from textual.binding import Binding, BindingType
 
 from ggcp_schema.browse.document import Document
 from ggcp_schema.browse.lines import LineView, bar, fit, ink, number
-from ggcp_schema.browse.panes import Moved, Pane
+from ggcp_schema.browse.panes import Moved, Pane, TopBar
 from ggcp_schema.browse.tree import TreeView
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.files.tensor import Tensor
@@ -119,6 +119,7 @@ class HealthView(Table):
     def update(self) -> None:
         self.rows = () if self.found is None else [*self.found.rows, *self._below(self.found)]
         super().update()
+        self.screen.query_one(TopBar).refresh()  # which tells if the file is unsound
 
     def _below(self, found: Examination) -> Iterator[Unsound | int | str]:
         """Yield the lines below the table: unsound places and tokens, and the heads of both lists."""

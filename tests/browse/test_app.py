@@ -453,13 +453,32 @@ def test_a_damaged_file_shows_the_place_and_what_can_be_saved() -> None:
     browse(TRUNCATED, script=script)
 
 
-def test_health_says_where_a_checkpoint_is_unsound(tmp_path: Path) -> None:
+def with_a_lost_page(path: Path) -> int:
+    """Write a checkpoint with a page of zeros in its weights; return where it begins."""
     content = bytearray(ALICE.read_bytes())
     with open_file(ALICE) as file:
         start = file.tensors["output"].offset + 8192
     content[start : start + 4096] = bytes(4096)
-    path = tmp_path / "hole.ggcp"
     path.write_bytes(content)
+    return start
+
+
+@pytest.mark.parametrize("key", ["5", "f"])
+def test_the_top_bar_says_that_a_file_is_unsound_when_that_is_known(key: str, tmp_path: Path) -> None:
+    with_a_lost_page(tmp_path / "hole.ggcp")
+
+    async def script(browser: Browser) -> None:
+        assert "✓ whole" in browser.text("TopBar")
+        await browser.press(key)
+        await browser.settle()
+        assert "✗ unsound at output" in browser.text("TopBar")
+
+    browse(tmp_path / "hole.ggcp", script=script)
+
+
+def test_health_says_where_a_checkpoint_is_unsound(tmp_path: Path) -> None:
+    path = tmp_path / "hole.ggcp"
+    start = with_a_lost_page(path)
 
     async def script(browser: Browser) -> None:
         await browser.press("5")
