@@ -16,7 +16,7 @@ from ggcp_schema.files.tensor_entries import TensorEntry
 from ggcp_schema.formats.existing import check_existing
 from ggcp_schema.formats.rules import Finding
 from ggcp_schema.gguf.writer import Gguf
-from ggcp_schema.inspect.text import cells, count_text, escape, shape_text, size_text
+from ggcp_schema.inspect.text import cells, count_text, escape, plain_text, shape_text, size_text
 from ggcp_schema.llama.facts import Fact
 from ggcp_schema.llama.training import Study
 from ggcp_schema.llama.writers import grouped
@@ -26,6 +26,7 @@ from ggcp_schema.mapping.plan import write as write_plan
 Kind = Literal["resume", "model", "hf", "adapter", "peft"]
 KINDS: dict[str, Kind] = {"resume": "resume", "gguf": "model", "hf": "hf", "adapter": "adapter", "peft": "peft"}
 OPTIONS = {"n_batch": "--batch"}
+LONGEST = 80  # characters of a value that are shown
 """The options of the command line whose names are not those of the API's parameters."""
 
 
@@ -78,8 +79,9 @@ def echo_parts(plan: Plan, output: Path) -> None:
         if name != WHOLE:
             echo(f"  {escape(name)}: {count_text(content.nbytes, 'byte')} of data")
         for entry in content.keys if isinstance(content, Gguf) else ():
-            value = f"[{count_text(len(entry.value), 'element')}]" if is_array(entry) else str(entry.value)
-            echo(f"  {escape(entry.key)} {entry.type} {escape(value)}")
+            text = plain_text(entry.value, "f64" if entry.type == "FLOAT64" else "", LONGEST)
+            value = f"[{count_text(len(entry.value), 'element')}]" if is_array(entry) else text
+            echo(f"  {escape(entry.key)} {entry.type} {value}")
         for tensor in content.tensors:
             shape, size = shape_text(tensor.shape), count_text(tensor.nbytes, "byte")
             echo(f"  {escape(tensor.name)} {tensor.type} {shape} {size}")

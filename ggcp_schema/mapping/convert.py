@@ -88,7 +88,7 @@ def plan_resume(file: File, options: ResumeOptions = ResumeOptions()) -> Plan:  
     content = resume_content(file, training, recipe)
     changed = change_facts(training, content, recipe)
     words = "ggcp-schema", "convert", file.path, "FRESH.gguf", "--fresh-optimizer"
-    fresh = None if fresh_optimizer else Command("convert without the optimizer's state, to train on", words)
+    fresh = None if fresh_optimizer else Command("to train on, convert without the optimizer's state", words)
     return Plan(
         target=RESUME,
         file=file,
