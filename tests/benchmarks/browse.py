@@ -87,6 +87,7 @@ import textual.drivers.headless_driver
 
 path, width, height = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 found = {}
+sys.setswitchinterval(0.0005)  # as the command does
 
 def resident():
     with open("/proc/self/statm") as file:
