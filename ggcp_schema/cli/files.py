@@ -35,9 +35,12 @@ def _known(folder: Path) -> list[Path]:
 
 def folder_hint(name: str) -> str:
     """Return what compares a folder for transformers or PEFT; empty for any other folder."""
-    if os.path.exists(os.path.join(name, "config.json")):
+    from ggcp_schema.mapping.hf import CONFIG
+    from ggcp_schema.mapping.peft import PEFT_CONFIG
+
+    if os.path.exists(os.path.join(name, CONFIG)):
         return f"It is a model for transformers: `ggcp-schema verify CHECKPOINT {shell_word(name)}` compares it."
-    if os.path.exists(os.path.join(name, "adapter_config.json")):
+    if os.path.exists(os.path.join(name, PEFT_CONFIG)):
         command = f"ggcp-schema verify ADAPTER {shell_word(name)} --base BASE.gguf"
         return f"It is an adapter for PEFT: `{command}` compares it."
     return ""

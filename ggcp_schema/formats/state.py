@@ -87,7 +87,10 @@ def is_repairable(file: File) -> bool:
         found = file.repairable(file.source)
     except UsageError:
         return False
-    return found is not None and bool(found[1] or value_changes(found[0]))
+    if found is None:
+        return False
+    state, changes = found
+    return bool(changes or value_changes(state))
 
 
 def has_values_twice(file: File) -> bool:

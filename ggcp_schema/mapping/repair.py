@@ -29,7 +29,8 @@ def changes(source: Source, progress: Callable[[int], None] | None = None) -> li
 
 def remaining(source: Source) -> list[Unsound]:
     """Return what is unsound in a file, in file order. The exceptions are those of `changes`."""
-    return examine(_repairable(source)[0])
+    state, _ = _repairable(source)
+    return examine(state)
 
 
 def write_repaired(
