@@ -618,3 +618,13 @@ def test_an_importance_matrix_has_no_parameters(tmp_path: Path) -> None:
     summary = json.loads(run_cli("info", path, "--json", check=True).stdout)
     assert (summary["kind"], summary["n_params"]) == ("gguf-imatrix", None)
     assert "parameters" not in run_cli("info", path, check=True).stdout
+
+
+def test_a_control_vector_is_no_model(tmp_path: Path) -> None:
+    """It has the keys and the tensors that llama.cpp's cvector-generator writes."""
+    path = tmp_path / "vector.gguf"
+    keys = [("general.architecture", 8, "controlvector"), ("controlvector.layer_count", 4, 1)]
+    path.write_bytes(build_gguf(keys, [("direction.1", (8,), 0, bytes(32))]))
+    summary = json.loads(run_cli("info", path, "--json", check=True).stdout)
+    assert (summary["kind"], summary["n_params"]) == ("gguf-controlvector", None)
+    assert "GGUF control vector" in run_cli("info", path, check=True).stdout

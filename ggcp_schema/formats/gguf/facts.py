@@ -25,9 +25,12 @@ KINDS = {
     "gguf-adapter": ("GGUF adapter", "GGUF adapter"),
     "gguf-mmproj": ("GGUF projector of a multimodal model", "GGUF projector"),
     "gguf-imatrix": ("GGUF importance matrix", "importance matrix"),
+    "gguf-controlvector": ("GGUF control vector", "GGUF control vector"),
     "gguf": ("GGUF file", "GGUF file"),
 }
 """What a GGUF file is, in words and in two words."""
+NO_MODELS = {"gguf-imatrix", "gguf-controlvector"}  # their tensors are no parameters
+OF_ARCHITECTURE = {"clip": "mmproj", "controlvector": "controlvector"}
 
 
 def facts_of(gguf: GgufFile) -> dict[str, Any]:
@@ -37,7 +40,7 @@ def facts_of(gguf: GgufFile) -> dict[str, Any]:
     model_bytes = sum(tensor.nbytes for tensor in model.values())
     n_ff = keys.integer(keys.own(names.FEED_FORWARD_LENGTH))
     optimizer = keys.text(names.OPTIMIZER_TYPE)
-    has_model = not (gguf.has_adapter or names.LORA_ALPHA in gguf.key_values or gguf.kind == "gguf-imatrix")
+    has_model = not (gguf.has_adapter or names.LORA_ALPHA in gguf.key_values or gguf.kind in NO_MODELS)
     n_params = sum(tensor.n_elements for name, tensor in model.items() if name != names.ROPE_FREQS and has_model)
     details: dict[str, Any] = {}
     if gguf.has_adapter:
@@ -71,8 +74,8 @@ def kind_of(gguf: GgufFile) -> str:
         return "gguf-finetune"
     if kind or optimizer:
         return "gguf-resume"
-    stated = "mmproj" if keys.text(names.ARCHITECTURE) == "clip" else keys.text("general.type")
-    if stated in {"adapter", "mmproj", "imatrix"}:
+    stated = OF_ARCHITECTURE.get(str(keys.text(names.ARCHITECTURE)), keys.text("general.type"))
+    if stated in {"adapter", "mmproj", "imatrix", "controlvector"}:
         return f"gguf-{stated}"
     if part_of(gguf):
         return "gguf-part"
