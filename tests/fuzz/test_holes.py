@@ -148,6 +148,16 @@ def model_of(kind: str, path: Path) -> Whole:
     return Whole(path)
 
 
+@pytest.mark.parametrize("kind", ["inserted", "removed"])
+def test_a_byte_inserted_into_a_header_or_lost_costs_its_tensor_only(kind: str, tmp_path: Path) -> None:
+    """The names are of no known program, so that the damaged header cannot be made again."""
+    whole = model_of("Q8_0", tmp_path / "model.gguf")
+    for at in range(whole.data.find(b"1.weight"), whole.data.find(b"5.weight") - 8, 5):
+        found = [*check(Damaged(whole, Damage(kind, 1, at)))]
+        assert not [result for result in found if result.startswith("WRONG")]
+        assert found.count("recovered") >= 8, (at, found)
+
+
 @pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"])
 @pytest.mark.parametrize(("size", "least"), [(1, 250), (4, 190), (8, 190)])
 def test_bytes_inserted_into_elements_of_a_type_or_lost(kind: str, size: int, least: int, tmp_path: Path) -> None:

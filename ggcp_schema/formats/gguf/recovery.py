@@ -33,6 +33,7 @@ from ggcp_schema.schema.ggml import GGML_TYPES, data_size, type_name
 from ggcp_schema.schema.gguf import BIG, GGUF, alignment, size_of
 from ggcp_schema.schema.inference import ADAM
 
+LEAST_DATA = 1 << 10  # bytes; less may be the rest of a file that was cut off in its headers
 SEARCHED = 1 << 25  # bytes in which the headers of the tensors are looked for
 MOST_OFFSET = 1 << 40
 LEAST_DENSE = 2  # tensors without a gap, after which one with a gap is odd
@@ -87,8 +88,8 @@ def recover(source: Source, error: FieldError) -> Recovered | None:
         unit = alignment(Container(metadata_kv=_whole(container, "metadata_kv")))  # type: ignore[no-untyped-call]
         infos = list(_found(source, stream, container, unit))
         start = _data_start(source, infos, unit) if infos else None
-        if start is not None and start % unit and len(infos) != container.get("tensor_count"):
-            infos = []  # a file that was cut off may end there by chance
+        if start is not None and start % unit and _end(infos[-1], unit) < LEAST_DATA:
+            infos = []
         later: list[Container] = []
         if (infos[0]["offset"] if infos else container.get("tensor_count")) == 0:
             begin = parsed[len(believed)]["_offset"] + 1 if is_doubtful else _stop(parsed[-1]) if parsed else 0
