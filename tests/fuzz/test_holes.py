@@ -133,9 +133,9 @@ def test_bytes_inserted_into_gguf_or_lost(name: str, size: int) -> None:
     assert [result for _, result in found].count("recovered") > 125
 
 
-def model_of(kind: str, path: Path) -> Whole:
+def model_of(kind: str, path: Path, order: gguf.GGUFEndian = gguf.GGUFEndian.LITTLE) -> Whole:
     """Write a model of elements of a type, with norms near 1 before some of its tensors."""
-    values, writer = np.random.default_rng(1), gguf.GGUFWriter(path, "llama")
+    values, writer = np.random.default_rng(1), gguf.GGUFWriter(path, "llama", endianess=order)
     for index in range(6):
         if index % 2:
             writer.add_tensor(f"{index}.norm", values.normal(1, 0.1, 64).astype(np.float32))
@@ -170,6 +170,18 @@ def test_bytes_inserted_into_elements_of_a_type_or_lost(kind: str, size: int, le
     found = [(damage, result) for damage in damages for result in check(Damaged(whole, damage))]
     assert not [one for one in found if one[1].startswith("WRONG")]
     assert [result for _, result in found].count("recovered") >= least
+
+
+@pytest.mark.parametrize(("kind", "least"), [("F32", 190), ("F16", 190), ("BF16", 0), ("Q8_0", 0)])
+def test_bytes_inserted_into_big_endian_elements_or_lost(kind: str, least: int, tmp_path: Path) -> None:
+    """The last byte of a number is often zero, as one that was added after the end."""
+    whole, chance = model_of(kind, tmp_path / "model.gguf", gguf.GGUFEndian.BIG), random.Random(kind)
+    places = chance.sample(range(whole.head, len(whole.data) - 8), 24)
+    found = [
+        one for at in places for kind in ("inserted", "removed") for one in check(Damaged(whole, Damage(kind, 1, at)))
+    ]
+    assert not [one for one in found if one.startswith("WRONG")]
+    assert found.count("recovered") >= least
 
 
 @pytest.mark.parametrize("name", ["truth/jan24-D.gguf", "truth/aug28-B-then-jul24-C.gguf", "strange/bert.gguf"])
@@ -217,7 +229,7 @@ def test_scales_are_where_ggufs_own_reader_has_them(kind: gguf.GGMLQuantizationT
     if kind.name not in RANGES or kind.name in FLOATS:
         return
     blocks = np.random.default_rng(1).integers(1, 255, (4, gguf.GGML_QUANT_SIZES[kind][1]), dtype=np.uint8)
-    layout = struct.Struct(f"<{RANGES[kind.name][0]}")
+    layout = struct.Struct(RANGES[kind.name][0])
     count = len(layout.unpack(blocks[0].tobytes()))
     scales = np.frombuffer(layout.pack(*[float("nan")] * count), np.uint8)
     assert layout.size == blocks.shape[1]

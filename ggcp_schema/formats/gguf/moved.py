@@ -26,14 +26,15 @@ MOST_MOVED = 16  # bytes
 LEAST_TEXT = 3  # bytes that end no number if they are text
 MARGIN = 1.5  # by which numbers may be beyond the others of their tensor; those of another tensor are twice as far
 # The sizes that numbers of a model are between, and how many of them are not so by chance.
-FLOATS = {"F32": ("f", 1e-20, 1e4, 8), "F16": ("e", 0, 64, 16), "BF16": ("f", 1e-20, 1e4, 16)}
+FLOATS = {"F32": ("<f", 1e-20, 1e4, 8), "F16": ("<e", 0, 64, 16), "BF16": ("<f", 1e-20, 1e4, 16)}
+FLOATS |= {f"{BIG} F32": (">f", *FLOATS["F32"][1:]), f"{BIG} F16": (">e", *FLOATS["F16"][1:])}
 SCALES = {  # where they are in a block
-    "e{}x": "Q1_0 Q2_0 Q4_0 Q5_0 Q8_0 IQ1_S IQ2_S IQ2_XS IQ2_XXS IQ3_S IQ3_XXS IQ4_NL IQ4_XS",
-    "ee{}x": "Q4_1 Q4_K Q5_1 Q5_K",
-    "{}xe": "Q3_K Q6_K TQ1_0 TQ2_0",
-    "{}xee": "Q2_K",
+    "<e{}x": "Q1_0 Q2_0 Q4_0 Q5_0 Q8_0 IQ1_S IQ2_S IQ2_XS IQ2_XXS IQ3_S IQ3_XXS IQ4_NL IQ4_XS",
+    "<ee{}x": "Q4_1 Q4_K Q5_1 Q5_K",
+    "<{}xe": "Q3_K Q6_K TQ1_0 TQ2_0",
+    "<{}xee": "Q2_K",
 }
-SIZES = {kind.name: kind.type_size for kind in GGML_TYPES.values()}
+SIZES = {kind.name: kind.type_size for kind in GGML_TYPES.values()} | {f"{BIG} F32": 4, f"{BIG} F16": 2}
 RANGES = FLOATS | {
     name: (code.format(SIZES[name] - 2 * code.count("e")), 0, 4, 16)
     for code, names in SCALES.items()
@@ -134,8 +135,12 @@ def recover_moved(source: Source, container: Container, error: FieldError, count
 
 
 def _kind(container: Container, index: int) -> str:
-    """Return the type of a tensor; empty if its elements are in an order of bytes that is not looked at."""
-    return "" if container.get("byte_order") == BIG else type_name(container["tensor_infos"][index]["type"])
+    """Return the type of a tensor, a key of `RANGES` if it is known.
+
+    In a big-endian file the bytes of BF16, and of the scales of blocks, are in either order, so it has no such types.
+    """
+    name = type_name(container["tensor_infos"][index]["type"])
+    return f"{BIG} {name}" if container.get("byte_order") == BIG else name
 
 
 def _clues(source: Source, container: Container, count: int, step: int = 1) -> Iterator[Clue]:
@@ -182,7 +187,7 @@ def _border(source: Source, kind: str, begin: int, at: int, end: int, count: int
 
 def _sizes(source: Source, kind: str, start: int, stop: int) -> list[float]:
     """Return the sizes of numbers, or of the scales of blocks, without their signs."""
-    data, code = source.read(start, max(0, stop - start)), f"<{RANGES[kind][0]}"
+    data, code = source.read(start, max(0, stop - start)), RANGES[kind][0]
     if kind == "BF16":  # the upper halves of F32
         data = b"".join(b"\0\0" + data[at : at + 2] for at in range(0, len(data) - 1, 2))
     data = data[: len(data) - len(data) % struct.calcsize(code)]
