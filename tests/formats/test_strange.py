@@ -63,7 +63,7 @@ def test_errors_are_what_llama_refuses() -> None:
 def test_changed_files_are_errors_if_llama_refuses_them(tmp_path: Path) -> None:
     """A number of each header is replaced, one at a time."""
     architecture = ("general.architecture", STRING, "llama")
-    tensors = [(f"t{index}", (32, 2), 8, bytes(68)) for index in range(3)]
+    tensors = [(f"t{index}", (32, 2), 8, b"\1" * 68) for index in range(3)]
     paths = []
     for number, (name, shape, kind, at, version) in enumerate(
         (name, shape, kind, at, version)
@@ -71,7 +71,7 @@ def test_changed_files_are_errors_if_llama_refuses_them(tmp_path: Path) -> None:
         for shape in ((32, 2), (64,), (32, 1, 2, 1), (32, 1, 2, 1, 1), (16, 4))
         for kind, at, version in ((8, 96, 3), (8, 64, 3), (8, 96, 2), (8, 224, 3), (1, 96, 3), (43, 96, 3), (5, 96, 3))
     ):
-        changed = [tensors[0], (name, shape, kind, bytes(68)), tensors[2]]
+        changed = [tensors[0], (name, shape, kind, b"\1" * 68), tensors[2]]
         paths.append(tmp_path / f"{number}.gguf")
         paths[-1].write_bytes(build_gguf([architecture], changed, offsets={1: at}, version=version) + bytes(96))
     reads = accepted(paths)

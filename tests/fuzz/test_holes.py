@@ -247,6 +247,16 @@ def test_zeros_from_the_last_header_on_are_no_tensors() -> None:
         assert not file.tensors
 
 
+@pytest.mark.parametrize("name", ["align-64", "five-dims", "gap", "ints", "q8_1-36", "type-4-q4_2"])
+def test_zeros_from_within_a_header_to_the_end_are_no_tensors(name: str) -> None:
+    """A name has no NUL at its end, and no tensor without dimensions has zeros after it."""
+    whole = Whole(FIXTURES / "strange" / f"{name}.gguf")
+    with open_file(FIXTURES / "strange" / f"{name}.gguf") as file:
+        last = file["tensor_infos"][-1]
+    for offset in range(last["_offset"] + 8, last["_offset"] + 8 + len(last["name"]) + 1):
+        assert opened(Damaged(whole, Damage("zeros", len(whole.data) - offset, offset))).damage is not None, offset
+
+
 @pytest.mark.parametrize("tail", [b"\n", b"\r\n", b"\0", b"text"])
 @pytest.mark.parametrize("name", ["truth/jan24-D.gguf", "lora/base.gguf", "lora/master-adam.checkpoint.gguf"])
 def test_bytes_after_the_end_of_gguf_are_a_finding(name: str, tail: bytes, tmp_path: Path) -> None:

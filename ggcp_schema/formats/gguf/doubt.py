@@ -14,13 +14,12 @@ from ggcp_schema.formats.gguf.moved import may_be_moved, moved_by
 from ggcp_schema.formats.parsing import how_altered
 from ggcp_schema.schema.gguf import Extents, in_order, size_of
 
-ZERO_RECORD = 24  # bytes of a tensor's record of zeros; that of a key has fewer
-SAMPLE = 4096  # bytes after the end, which are of no tensor if they are zeros
+SAMPLE = 4096  # bytes from the data or its end on, which are of no tensor if they are zeros
 
 
 def doubt(source: Source, container: Container) -> FieldError | None:
     """Return an error if headers are zeros that were read as records, or if bytes were put into the data."""
-    error, trailing = zeros_in(source, container), container["trailing"]
+    error, trailing = zeros_in(container), container["trailing"]
     ends_whole = trailing is None and (source.size - container["data_start"]) % container["alignment"] == 0
     count = 0 if ends_whole or error is not None else moved_by(source, container)
     if count and may_be_moved(source, container, count):
@@ -29,11 +28,12 @@ def doubt(source: Source, container: Container) -> FieldError | None:
         error.steps, error.partial = ["trailing"], container
     if error is not None or trailing is None:
         return error
-    found = counted(trailing.nbytes, "more byte")
-    is_lost = source.zeros_at_end() < container["data_start"]  # no tensor of such a file has another value than 0
+    found, start = counted(trailing.nbytes, "more byte"), container["data_start"]
+    is_zero = source.size - start <= SAMPLE and not any(source.read(start, source.size - start))
+    is_lost = is_zero or source.zeros_at_end() < start  # no tensor of such a file has another value than 0
     if _may_end_in_zeros(container) and (is_lost or any(source.read(trailing.offset, min(trailing.nbytes, SAMPLE)))):
         found += ", which may be of its tensors"
-    elif not how_altered(source, container["data_start"]):
+    elif not how_altered(source, start):
         return None
     error = FieldError(trailing.offset, "the end of the file", found)
     error.steps, error.partial = ["trailing"], until(container, "data_start")
@@ -51,13 +51,12 @@ def is_dense(container: Container) -> bool:
 
 
 def _may_end_in_zeros(container: Container) -> bool:
-    """Return True if the headers may end in zeros: of all tensors the last is not the last, or one has no name."""
+    """Return True if the headers may end in zeros: the last one has an offset of others, or no dimensions."""
     infos = container["tensor_infos"]
     if not infos:
         return not container["metadata_kv"]
-    if is_dense(container) and all(map(size_of, infos)):
-        return False
-    return any(info["offset"] > infos[-1]["offset"] or not is_named(info) for info in infos)
+    last, is_sound = infos[-1], is_dense(container) and all(map(size_of, infos))
+    return not last["n_dimensions"] or (not is_sound and any(info["offset"] >= last["offset"] for info in infos[:-1]))
 
 
 def is_named(info: Container) -> bool:
@@ -65,18 +64,23 @@ def is_named(info: Container) -> bool:
     return bool(info["name"]) and "\0" not in info["name"]
 
 
-def zeros_in(source: Source, container: Container) -> FieldError | None:
-    """Return an error if keys or tensors are zeros that were read as records."""
+def zeros_in(container: Container) -> FieldError | None:
+    """Return an error if keys or tensors are zeros that were read as records, from within a name or as a whole.
+
+    No name ends in NUL; but one key may have no name, and the first tensor, which is at offset 0.
+    """
     zeros = (
-        (place, index, field)
+        (place, index, field, text)
         for place, field in NAMES.items()
         for index, text in enumerate(each(container.get(place) or (), field))
-        if text == "" and _is_zero(source, container[place][index])
+        if text is not None and (not text or text[-1] == "\0") and _is_zero(container[place][index])
     )
-    empty = [*islice(zeros, 2)]
-    if len(empty) < 2:
+    found = [*islice(zeros, 2)]
+    if not found:
         return None
-    place, index, field = empty[0]
+    place, index, field, text = found[0]
+    if len(found) == 1 and not text and (place == "metadata_kv" or index == 0):
+        return None
     error = FieldError(container[place][index]["_offset"], f"a {field}", "zeros")
     error.steps = [place, index, field]
     error.partial = until(container, place)
@@ -84,7 +88,6 @@ def zeros_in(source: Source, container: Container) -> FieldError | None:
     return error
 
 
-def _is_zero(source: Source, record: Container) -> bool:
-    """Return True if a record without a name is one of zeros, and so of the smallest size."""
-    size = record.get("_size", ZERO_RECORD)
-    return size <= ZERO_RECORD and not any(source.read(record["_offset"], record.get("_size", 0)))
+def _is_zero(record: Container) -> bool:
+    """Return True if all that a record has after its name is 0; a tensor then has no dimensions."""
+    return not any(record.get(field) for field in ("value_type", "value", "n_dimensions", "type", "offset"))
