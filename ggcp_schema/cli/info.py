@@ -162,7 +162,7 @@ def _row(summary: Summary) -> Row:
         uncertain = summary.era is not None and not summary.era.rms_eps_certain
         epsilon = f"{epsilon_text(summary.rms_eps)}{'?' * uncertain}"
     optimizer = None if summary.optimizer is None else summary.optimizer.type
-    counts = [summary.train_its, summary.train_samples]
+    counts = [summary.train_its if summary.is_counted else None, summary.train_samples]
     number = None if summary.is_loss_impossible else summary.loss
     state = state_text(summary)
     values = [summary.file, summary.short, *counts, number, optimizer, summary.rms_eps, state]

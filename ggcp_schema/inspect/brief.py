@@ -12,7 +12,7 @@ from ggcp_schema.inspect.text import cells, count_text, shorten, shorten_middle
 from ggcp_schema.llama.eras import MORE_LOST
 from ggcp_schema.llama.losses import Losses, loss_text
 from ggcp_schema.llama.writers import epsilon_text, join_words, months_text, times_text
-from ggcp_schema.schema.inference import LBFGS, optimizer_text
+from ggcp_schema.schema.inference import optimizer_text
 
 LINES, COLUMNS = 10, 80
 TYPES = 3  # element types that are named where there are more than one more
@@ -156,12 +156,16 @@ def _detail(line: tuple[str, str], types: Sequence[str]) -> tuple[str, str]:
     return ("written", f"by {text}") if label == "written by" else line
 
 
+def iterations_text(summary: Summary) -> str:
+    """Return how many iterations the trainer has counted, in words."""
+    return count_text(summary.train_its or 0, "iteration") if summary.is_counted else "iterations not counted"
+
+
 def _training(summary: Summary) -> Iterator[str]:
     if summary.train_its is None:
         return
     kind = None if summary.optimizer is None else summary.optimizer.type
-    is_counted = summary.train_its or kind != LBFGS  # whose iterations the trainers do not count
-    yield count_text(summary.train_its, "iteration") if is_counted else "iterations not counted"
+    yield iterations_text(summary)
     if summary.train_samples:
         tokens = summary.context.tokens
         yield count_text(summary.train_samples, "sample") + (f" of {count_text(tokens, 'token')}" if tokens else "")

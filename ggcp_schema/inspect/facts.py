@@ -23,7 +23,7 @@ from ggcp_schema.llama.scale import ScaleDecision
 from ggcp_schema.llama.state import Unsound
 from ggcp_schema.llama.training import Training
 from ggcp_schema.mapping.trainers import finetune_words, is_ready, resume_words
-from ggcp_schema.schema.inference import ADAM, Inference, Layout, OptimizerType
+from ggcp_schema.schema.inference import ADAM, LBFGS, Inference, Layout, OptimizerType
 
 if TYPE_CHECKING:
     from ggcp_schema.llama.model import Model
@@ -147,6 +147,11 @@ class Summary(NamedTuple):
     def next(self) -> tuple[str, ...]:
         """The commands that make something of the file."""
         return tuple(command for _, command in self.advice)
+
+    @property
+    def is_counted(self) -> bool:
+        """False if `train_its` is 0 because the trainers of 2023 do not count the iterations of L-BFGS."""
+        return self.train_its != 0 or self.optimizer is None or self.optimizer.type != LBFGS
 
     @property
     def context(self) -> Context:

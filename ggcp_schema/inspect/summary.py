@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.state import is_repairable, state_of
+from ggcp_schema.inspect.brief import iterations_text
 from ggcp_schema.inspect.commands import next_commands
 from ggcp_schema.inspect.damage import condition_of
 from ggcp_schema.inspect.facts import Summary, facts
@@ -70,8 +71,9 @@ def _lines(summary: Summary) -> Iterator[tuple[str, str]]:
 
 def _training_lines(summary: Summary) -> Iterator[tuple[str, str]]:
     if summary.train_its is not None:
-        counts = (summary.train_its, "iteration"), (summary.train_samples, "sample"), (summary.train_tokens, "token")
-        yield "training", ", ".join(count_text(count, noun) for count, noun in counts if count is not None)
+        counts = (summary.train_samples, "sample"), (summary.train_tokens, "token")
+        known = (count_text(count, noun) for count, noun in counts if count is not None)
+        yield "training", ", ".join((iterations_text(summary), *known))
     if summary.context.text and summary.train_its is not None:
         yield "context", summary.context.text
     if summary.losses is not None:

@@ -420,3 +420,13 @@ def test_what_takes_long_to_import_is_not() -> None:
     command = [sys.executable, "-c", program, "info", "--json", ADAM, FIXTURES / "alice-vocab.gguf"]
     result = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
     assert result.stdout.splitlines()[-1] == "set()"
+
+
+def test_iterations_that_are_not_counted_are_no_zero_in_the_table_either() -> None:
+    """The trainers count those of Adam only; a checkpoint of Adam that was just made has none."""
+    lbfgs = FIXTURES / "v1-lbfgs.ggcp"
+    table = run_cli("info", lbfgs, ADAM, "--sort", "iterations", check=True).stdout.splitlines()
+    assert [line.split()[0] for line in table[1:3]] == [str(ADAM), str(lbfgs)]
+    assert [line.split()[3] for line in table[1:3]] == ["12", "48"]  # the samples follow the kind of the file
+    assert "training    iterations not counted, 48 samples" in run_cli("info", "-v", lbfgs, check=True).stdout
+    assert json.loads(run_cli("info", lbfgs, "--json", check=True).stdout)["train_its"] == 0
