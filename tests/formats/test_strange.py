@@ -617,7 +617,27 @@ def test_an_importance_matrix_has_no_parameters(tmp_path: Path) -> None:
     path.write_bytes(build_gguf([("general.type", 8, "imatrix"), ("imatrix.chunk_count", 4, 7)], tensors))
     summary = json.loads(run_cli("info", path, "--json", check=True).stdout)
     assert (summary["kind"], summary["n_params"]) == ("gguf-imatrix", None)
-    assert "parameters" not in run_cli("info", path, check=True).stdout
+    said = run_cli("info", path, check=True).stdout
+    assert "contents version 3, 2 keys, 2 tensors\n" in said
+    assert not [word for word in ("parameters", "architecture", "weight ") if word in said]
+
+
+def test_only_a_file_that_llama_cpp_writes_with_an_architecture_is_said_to_have_none(tmp_path: Path) -> None:
+    path = tmp_path / "x.gguf"
+    later = [("split.no", 2, 1), ("split.count", 2, 2), ("split.tensors.count", 5, 4)]
+    for keys, has_none in ((later, False), ([("general.name", 8, "x")], True)):
+        path.write_bytes(build_gguf(keys, [("a", (8,), 0, bytes(32))]))
+        assert ("no architecture" in run_cli("info", path).stdout) is has_none
+        assert ("architecture is missing" in run_cli("validate", path).stdout) is has_none
+
+
+def test_a_long_name_and_a_size_of_another_type_hide_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "x.gguf"
+    keys = [("tokenizer.ggml.model", 8, "t" * 500), ("llama.block_count", 7, True), ("llama.embedding_length", 4, 8)]
+    path.write_bytes(build_gguf([("general.architecture", 8, "llama"), *keys], [("a", (8,), 0, bytes(32))]))
+    said = run_cli("info", path, check=True).stdout
+    assert f"contents llama, tokenizer {'t' * 40}…, version 3, 4 keys, 1 tensor\n" in said
+    assert "sizes    embedding_length 8\n" in said
 
 
 def test_a_control_vector_is_no_model(tmp_path: Path) -> None:

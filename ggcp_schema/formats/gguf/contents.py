@@ -34,6 +34,7 @@ EXPERTS = "expert_count", "expert_used_count"
 PART = re.compile(r"(?P<stem>.*)-(?P<no>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
 MAX_PARTS = 1000  # that are looked for
 MAX_BLOCKS = 100  # whose sizes are shown
+MAX_NAME = 40  # characters of a name among others
 SHOWN = 3  # missing parts that are named
 SPLIT_NO, SPLIT_COUNT, SPLIT_TENSORS = "split.no", "split.count", "split.tensors.count"
 
@@ -41,19 +42,20 @@ SPLIT_NO, SPLIT_COUNT, SPLIT_TENSORS = "split.no", "split.count", "split.tensors
 def contents(gguf: GgufFile) -> tuple[tuple[str, str], ...]:
     """Return what the keys say of the contents, in words, each with a label."""
     keys = Keys(gguf)
-    architecture, kind, tokenizer = map(keys.text, (names.ARCHITECTURE, "general.type", "tokenizer.ggml.model"))
+    stated = (keys.text(key) for key in (names.ARCHITECTURE, "general.type", "tokenizer.ggml.model"))
+    architecture, kind, tokenizer = (text and text[:MAX_NAME] + "…" * (len(text) > MAX_NAME) for text in stated)
     words = [
-        architecture or "no architecture" * (gguf.damage is None),
+        architecture or "no architecture" * (gguf.damage is None and needs_architecture(gguf)),
         None if gguf.kind == f"gguf-{kind}" else kind,
         f"tokenizer {tokenizer}" if tokenizer else None,
         *_counts(gguf),
         f"{gguf.tensors.n_elements:,} parameters" if names.LORA_ALPHA in gguf.key_values else None,
     ]
     lines = {"name": keys.text("general.name"), "contents": ", ".join(filter(None, words))}
-    if gguf.tensors.n_elements:
+    if gguf.tensors.n_elements and gguf.kind != "gguf-imatrix":  # whose numbers are no weights
         bits = f"{8 * gguf.tensors.nbytes / gguf.tensors.n_elements:.4g} bits per weight"
         lines["weights"] = ", ".join(filter(None, (file_type(gguf.value("general.file_type")), bits)))
-    lines["sizes"] = ", ".join(f"{name} {value}" for name, value in _sizes(gguf, f"{architecture}.") if value)
+    lines["sizes"] = ", ".join(f"{name} {value}" for name, value in _sizes(keys) if value)
     return tuple((label, line) for label, line in lines.items() if line)
 
 
@@ -69,14 +71,20 @@ def _counts(gguf: GgufFile) -> Iterator[str]:
         yield counted(n_tensors, "tensor")
 
 
-def _sizes(gguf: GgufFile, prefix: str) -> Iterator[tuple[str, str]]:
+def needs_architecture(gguf: GgufFile) -> bool:
+    """Return False for the kinds of files that llama.cpp writes without an architecture."""
+    return gguf.kind != "gguf-imatrix" and SPLIT_NO not in gguf.key_values
+
+
+def _sizes(keys: Keys) -> Iterator[tuple[str, str]]:
     """Yield the sizes in the keys of the architecture, also of its parts: a projector has `clip.vision.block_count`.
 
     The numbers that every summary has of a model are left out, and that of the keys' heads where it is that of all.
     """
+    gguf, prefix = keys.gguf, f"{keys.text(names.ARCHITECTURE)}."
     n_blocks, width, of_all, of_keys = (prefix + name for name in SIZES[1:])
-    told = (n_blocks, width, of_all) if isinstance(gguf.value(n_blocks), int) else ()
-    left_out = {key for key in told if isinstance(gguf.value(key), int)}
+    told = (n_blocks, width, of_all) if keys.integer(n_blocks) is not None else ()
+    left_out = {key for key in told if keys.integer(key) is not None}
     if gguf.value(of_keys) == gguf.value(of_all):
         left_out.add(of_keys)
     own = [key for key in gguf.key_values if key.startswith(prefix) and key not in left_out]
@@ -90,7 +98,7 @@ def _size_text(value: Any) -> str:
     """Return a number, or those of all blocks, in words; empty for anything else."""
     if isinstance(value, LazyList):
         return " ".join(map(str, value[:MAX_BLOCKS])) + " …" * (len(value) > MAX_BLOCKS)
-    return str(value) if isinstance(value, int) else ""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else ""
 
 
 def file_type(number: Any) -> str | None:

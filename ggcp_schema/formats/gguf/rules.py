@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from construct import Container
 
 from ggcp_schema.constructs import count_bytes
-from ggcp_schema.formats.gguf.contents import SPLIT_NO, odd_parts
+from ggcp_schema.formats.gguf.contents import SPLIT_NO, needs_architecture, odd_parts
 from ggcp_schema.formats.rules import Oddity, Problem, Refusal, Rules, broken_field, odd_padding, repeated
 from ggcp_schema.llama.names import ALIGNMENT, ARCHITECTURE, TOKENS
 from ggcp_schema.schema.ggml import GGML_TYPES, REMOVED_TYPES, type_name
@@ -43,8 +43,7 @@ def gguf_rules(parse: Parse, file: GgufFile) -> Rules:
         places,
         (broken_field(file.find(key), expected, found) for key, expected, found in odd_parts(file)),
     ]
-    has_none = file.kind == "gguf-imatrix" or SPLIT_NO in file.key_values  # llama.cpp writes them without
-    missing = not (parse.damage or parse.errors or has_none or ARCHITECTURE in file.key_values)
+    missing = needs_architecture(file) and not (parse.damage or parse.errors or ARCHITECTURE in file.key_values)
     odd = (finding for finding in file.findings if finding.path in {SPLIT_NO, "trailing", TOKENS})
     warnings = chain(
         _odd_keys(_whole(container, "metadata_kv")),
