@@ -349,7 +349,9 @@ def unknown_path(file: File, path: str) -> GgcpError:
         names = [] if hint else _with_indices(file, near, stem)
         meant = [f"{name}{index}" if _exists(file, f"{name}{index}") else name for name in names]
         return PathError(message, hint or f"Did you mean {', '.join(dict.fromkeys(meant))}?")
-    return PathError(message, f"Run `ggcp-schema dump {shell_word(file.path)}` to list all fields.")
+    error = PathError(message, "keys() lists the fields of the file.")
+    error.shell_hint = f"Run `ggcp-schema dump {shell_word(file.path)}` to list all fields."
+    return error
 
 
 def _exists(file: File, path: str) -> bool:

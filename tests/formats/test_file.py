@@ -159,7 +159,7 @@ def test_a_path_error_is_a_key_error_and_names_the_nearest() -> None:
         ):
             with pytest.raises(PathError, match=rf"Did you mean .*{right.replace('[', '.').replace(']', '.')}"):
                 file.find(wrong)
-        with pytest.raises(PathError, match=r"Run `ggcp-schema dump .*` to list all fields"):
+        with pytest.raises(PathError, match=r"keys\(\) lists the fields"):
             file.find("zzzzzzzz")
 
 

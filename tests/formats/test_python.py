@@ -63,7 +63,17 @@ def test_a_name_that_is_none_is_an_error_and_a_field_of_another_layout_is_not() 
                 ckpt.get(wrong)
 
 
+@pytest.mark.parametrize("wrong", ["layers[0].wq[0,0:2]", "optimizer.state.m[layers[0].w]", "lyers[0].wq"])
+def test_get_says_what_the_command_says(wrong: str) -> None:
+    with open_checkpoint(ADAM) as ckpt, pytest.raises(PathError) as error:
+        ckpt.get(wrong)
+    assert run_cli("get", ADAM, wrong).stderr == f"ggcp-schema: {error.value}\n"
+
+
 def test_hints_are_for_python_here_and_for_a_shell_there() -> None:
+    with open_checkpoint(ADAM) as ckpt, pytest.raises(PathError, match=r"keys\(\) lists the fields"):
+        ckpt.get("zzzzzz")
+    assert "Run `ggcp-schema dump" in run_cli("get", ADAM, "zzzzzz").stderr
     with pytest.raises(MalformedError, match="partial=True"):
         open_checkpoint(TRUNCATED)
     with pytest.raises(NotACheckpointError, match=r"is no ggcp checkpoint\nThis is .* Open it with open_file"):

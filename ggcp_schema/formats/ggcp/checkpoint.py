@@ -181,7 +181,7 @@ class Checkpoint(File):
             names = [step for step in steps or () if isinstance(step, str)]
             is_key = path.startswith(KEYS)  # of a GGUF file, which this one might have been
             if steps is None or not (is_key or _names().issuperset(names)):
-                raise self.unknown_path(path)
+                self.lookup(path)  # raises the error that says what is wrong
         return default
 
     def alias(self, name: str) -> Steps | None:
