@@ -10,7 +10,7 @@ from construct import Container
 
 from ggcp_schema.errors import MalformedError, UnfitError, UsageError
 from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.formats.file import File
+from ggcp_schema.formats.file import File, Repairable
 from ggcp_schema.llama import names
 from ggcp_schema.llama.order import decide_order
 from ggcp_schema.llama.state import RULES, Loss, State, Unsound
@@ -83,14 +83,8 @@ def is_repairable(file: File) -> bool:
     """
     from ggcp_schema.llama.repair import value_changes
 
-    try:
-        found = file.repairable(file.source)
-    except UsageError:
-        return False
-    if found is None:
-        return False
-    state, changes = found
-    return bool(changes or value_changes(state))
+    found = _repairable(file)
+    return found is not None and bool(found[1] or value_changes(found[0]))
 
 
 def has_values_twice(file: File) -> bool:
@@ -98,7 +92,17 @@ def has_values_twice(file: File) -> bool:
     from ggcp_schema.llama.repair import value_changes
 
     state = state_of(file) if file.damage is None else None
-    return (state is None or bool(value_changes(state))) and is_repairable(file)
+    if state is None:
+        return is_repairable(file)
+    return bool(value_changes(state)) and _repairable(file) is not None
+
+
+def _repairable(file: File) -> Repairable | None:
+    """Return what a file must hold; None if its format holds nothing twice, or its parts cannot be told."""
+    try:
+        return file.repairable(file.source)
+    except UsageError:
+        return None
 
 
 def study_of(file: File) -> tuple[Training, Study] | tuple[None, None]:

@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 
 from ggcp_schema.formats import open_file
+from ggcp_schema.formats.state import has_values_twice
+from ggcp_schema.llama import repair
+from ggcp_schema.llama.state import State
 from tests.builder import build_checkpoint
 from tests.helpers import FIXTURES, GENUINE, ONE_OF_EACH, ORDERS, run_cli
 from tests.llama.test_soundness import damaged, offset_of
@@ -159,3 +162,14 @@ def test_a_byte_after_the_end_keeps_nothing_from_being_taken_back(tmp_path: Path
     assert out.read_bytes() == whole + b"\n"
     path.write_bytes(whole[:28_672] + bytes(4096) + whole[32_768:200_000] + b"\n" + whole[200_000:])
     assert run_cli("repair", path, out, "--force").returncode == 2
+
+
+def test_the_values_are_read_once_to_know_whether_the_file_holds_them_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched: list[State] = []
+    search = repair.value_changes
+    monkeypatch.setattr(repair, "value_changes", lambda state: [searched.append(state), search(state)][1])
+    with open_file(damaged(V0, offset_of(V0, "output", 0), bytes(2048), tmp_path)) as file:
+        assert has_values_twice(file)
+    assert len(searched) == 1
