@@ -32,7 +32,7 @@ from ggcp_schema.files.values import same_value
 from ggcp_schema.formats.existing import check_existing
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.parsing import open_source
-from ggcp_schema.formats.paths import LAST_INDEX, Values, elements_at
+from ggcp_schema.formats.paths import LAST_INDEX, Values, elements_at, parse_path
 from ggcp_schema.formats.rules import Oddity
 from ggcp_schema.inspect.fields import Fields
 from ggcp_schema.inspect.set_values import elements_from, number_or_text, value_from
@@ -238,7 +238,11 @@ def _refused(file: File, wanted: Sequence[Change], path: str, why: str) -> Usage
     is_moved = any(change.key and change.type is None for change in wanted)  # what follows a removed key
     if not is_moved and any(change.name or change.key for change in wanted):
         field, added = file.field(path), [change.key for change in wanted if change.field is None]
-        path = Fields(file).label(field) if field and field.steps else added[0] if len(added) == 1 else path
+        steps = parse_path(path) or ()
+        if field and field.steps:
+            path = Fields(file).label(field)
+        elif added and len(steps) > 1 and (keys := file.root.find(steps[:1])):  # which stand after those of the file
+            path = added[int(steps[1]) - len(keys.children())]
     return UsageError(f"{path}{why}", "The format does not allow this value. Nothing was written.")
 
 

@@ -533,3 +533,10 @@ def test_only_gguf_files_have_keys(out: Path) -> None:
 def test_long_values_are_shortened(tmp_path: Path, out: Path) -> None:
     result = run_cli("edit", model(tmp_path / "in.gguf"), out, f"tokenizer.chat_template={'x' * 500}", check=True)
     assert result.stdout.splitlines()[0] == f"tokenizer.chat_template: 'old' -> '{'x' * 60}…'"
+
+
+def test_of_several_added_keys_the_one_that_is_refused_is_named(tmp_path):
+    path, long = FIXTURES / "vocab.gguf", "x" * (1 << 16)
+    for words in (["a:u32=1", f"{long}:u32=1", "b:u32=2"], [f"{long}:u32=1", "a:u32=1"]):
+        message = refused(path, tmp_path / "out.gguf", *words)
+        assert message.startswith(f"ggcp-schema: {long}: expected ")
