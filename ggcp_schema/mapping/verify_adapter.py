@@ -72,10 +72,10 @@ def verify_adapter(
 
 def made_with_base(file: File, output: str) -> UsageError:
     """Return the error for an output that is not made from an adapter alone."""
+    alone = "a GGUF adapter or a GGUF checkpoint" if file.damage is None and file.converted() else "a GGUF adapter"
     return UsageError(
-        f"{output} cannot be compared with {file.path}, from which alone only a GGUF adapter"
-        f"{' and a GGUF checkpoint are' if file.damage is None and file.converted() else ' is'} made",
-        "With --base MODEL, what was made of it and the base is compared.",
+        f"{output} cannot be compared with {file.path} alone, because it is not {alone}",
+        "Give the base model with which it was made too: --base MODEL.",
     )
 
 

@@ -44,6 +44,8 @@ MAX_DIFFERENCES = 10  # of a JSON file
 TOKENS = (GENERATION, TOKENIZER, TOKENIZER_CONFIG, TOKENIZER_MODEL)
 READ = (".safetensors", ".json", ".model", ".jinja")
 """How the names end of files that transformers, PEFT, vLLM or MLX may read beside, or in place of, those written."""
+IN_PLACE = "pytorch_model", "adapter_model"
+"""How the names begin of files of weights that end in .bin, as PyTorch writes them."""
 SPECIAL_IDS = {"bos_token_id", "eos_token_id"}
 
 
@@ -130,7 +132,8 @@ def folder_kind(folder: Path) -> str:
 def unexpected_files(folder: Path, names: Collection[str]) -> Iterator[Difference]:
     """Report the files of other names that programs may read. What people put there, as a README, does no harm."""
     for name in sorted(os.listdir(folder)):
-        if name not in names and name.endswith(READ):
+        is_read = name.endswith(READ) or (name.endswith(".bin") and name.startswith(IN_PLACE))
+        if name not in names and is_read and not name.startswith(".") and os.path.isfile(folder / name):
             yield Difference("file", name, "should not be there: programs that open the folder may read it")
 
 

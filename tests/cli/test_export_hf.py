@@ -335,7 +335,14 @@ def test_each_change_is_found(tmp_path: Path, out: Path) -> None:
         shutil.copy(out / "config.json", out / name)
         assert differences(1, *common) == [f"{name} should not be there: programs that open the folder may read it"]
         (out / name).unlink()
+    for name in ("pytorch_model.bin", "pytorch_model-00001-of-00002.bin"):
+        (out / name).write_bytes(b"PK\3\4")
+        assert differences(1, *common) == [f"{name} should not be there: programs that open the folder may read it"]
+        (out / name).unlink()
     (out / "trained").mkdir()
+    (out / "extra.json").mkdir()
+    (out / ".hidden.json").write_text("{}")
+    (out / "training_args.bin").write_bytes(b"PK\3\4")
     (out / "README.md").write_text("mine")
     (out / "notes.txt").write_text("mine")
     (out / "generation_config.json").rename(out / "trained" / "generation_config.json")

@@ -273,7 +273,7 @@ def test_verify_names_what_differs_in_a_folder_for_peft(tmp_path: Path) -> None:
         refused = run_cli("verify", ADAPTER, other, "--base", BASE)
         assert_no_traceback(refused)
         assert (refused.returncode, said in refused.stderr) == (2, True)
-    assert "With --base MODEL" in run_cli(*words[:3]).stderr
+    assert "Give the base model with which it was made too: --base MODEL." in run_cli(*words[:3]).stderr
     refused = run_cli("verify", FIXTURES / "v1-adam.ggcp", tmp_path, "--base", BASE)
     assert "--base means nothing here" in refused.stderr
     other = run_cli("verify", FIXTURES / "v1-adam.ggcp", tmp_path / "peft")

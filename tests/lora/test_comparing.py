@@ -148,4 +148,4 @@ def test_what_is_made_with_a_base_model_is_not_compared(tmp_path: Path) -> None:
     for out in (folder, FOLDER / "twin-adam.merged.gguf", CHECKPOINTS[0]):
         result = run_cli("verify", path, out)
         assert result.returncode == 2
-        assert f"{out} cannot be compared with {path}, from which alone only a GGUF adapter is made" in result.stderr
+        assert f"{out} cannot be compared with {path} alone, because it is not a GGUF adapter\n" in result.stderr
