@@ -17,7 +17,7 @@ from ggcp_schema.errors import UsageError
 from ggcp_schema.formats import open_file
 from ggcp_schema.inspect.health import Examination, examine
 from ggcp_schema.inspect.soundness import bytes_read
-from ggcp_schema.inspect.stats import Measured, Stats, flags, measure, optimizer_facts
+from ggcp_schema.inspect.stats import Measured, Stats, flags, measure
 from ggcp_schema.inspect.tensors import moments_of, select
 from ggcp_schema.inspect.text import count_text, escape
 from ggcp_schema.inspect.words import FLAGS, Flag
@@ -77,7 +77,7 @@ def stats(
         with progress(total, "Measuring", quiet=quiet) as advance:
             results, unsound = measure(tensors, advance, None if pattern else opened)
         opened.source.check_unchanged()
-        flagged = flags(list(zip(found, results, strict=True)), optimizer_facts(opened))
+        flagged = flags(list(zip(found, results, strict=True)), opened)
         rows = [
             Measured(item, result, codes, [bad for bad in unsound if bad.path == (item.path or item.name)])
             for item, result, codes in zip(found, results, flagged, strict=True)

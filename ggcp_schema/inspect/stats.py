@@ -20,7 +20,7 @@ from ggcp_schema.formats.state import adam_of, iterations_of
 from ggcp_schema.inspect.soundness import look_once
 from ggcp_schema.inspect.tensors import Listed
 from ggcp_schema.inspect.words import Flag
-from ggcp_schema.llama.adam import largest_ratio
+from ggcp_schema.llama.adam import AdamParams, largest_ratio
 from ggcp_schema.llama.state import Unsound
 
 Floats = npt.NDArray[np.float32]
@@ -211,23 +211,8 @@ class Measured(NamedTuple):
     unsound: Sequence[Unsound]
 
 
-@dataclass(frozen=True)
-class OptimizerFacts:
-    """What the flags depend on: the iterations of the optimizer and Adam's betas; None if the file does not tell."""
-
-    iterations: int | None = None
-    betas: tuple[float, float] | None = None
-
-
-def optimizer_facts(file: File) -> OptimizerFacts:
-    """Return the facts that the file, or the whole part of a damaged file, states in a ggcp field or a GGUF key."""
-    iterations = iterations_of(file)
-    adam = adam_of(file, iterations or 0)
-    return OptimizerFacts(iterations, None if adam is None else (adam.beta1, adam.beta2))
-
-
-def flags(measured: Sequence[tuple[Listed, Stats | None]], facts: OptimizerFacts) -> list[tuple[Flag, ...]]:
-    """Return what is wrong with each tensor.
+def flags(measured: Sequence[tuple[Listed, Stats | None]], file: File) -> list[tuple[Flag, ...]]:
+    """Return what is wrong with each tensor of a file, which tells the iterations of the optimizer and Adam's betas.
 
     `nan`, `inf`, `huge` (beyond a million): exploded. `all-zero`, `constant`: dead, if training should have changed
     that. `negative-v`: second moments are means of squares. `m-without-v`: no gradients give first moments but second
@@ -235,10 +220,14 @@ def flags(measured: Sequence[tuple[Listed, Stats | None]], facts: OptimizerFacts
     file stores the betas. `negative-loss`: a cross entropy is not.
     """
     first_moments = {item.parameter: stats for item, stats in measured if item.moment == "m"}
-    return [tuple(_flags(item, stats, first_moments.get(item.parameter), facts)) for item, stats in measured]
+    iterations = iterations_of(file)
+    adam = adam_of(file, iterations or 0)
+    return [tuple(_flags(item, stats, first_moments.get(item.parameter), iterations, adam)) for item, stats in measured]
 
 
-def _flags(item: Listed, stats: Stats | None, m: Stats | None, facts: OptimizerFacts) -> Iterator[Flag]:
+def _flags(
+    item: Listed, stats: Stats | None, m: Stats | None, iterations: int | None, adam: AdamParams | None
+) -> Iterator[Flag]:
     if stats is None:
         return
     if stats.nan:
@@ -249,26 +238,26 @@ def _flags(item: Listed, stats: Stats | None, m: Stats | None, facts: OptimizerF
         return
     if max(-stats.min, stats.max) > HUGE and item.tensor.dtype[1] not in "bhiq":
         yield "huge"
-    if stats.min == stats.max and stats.count > 1 and _should_vary(item, facts):
+    if stats.min == stats.max and stats.count > 1 and _should_vary(item, iterations):
         yield "constant" if stats.min else "all-zero"
     if item.moment == "pf" and stats.min < 0:
         yield "negative-loss"
     if item.moment == "v":
-        yield from _second_moments(stats, m, facts.betas)
+        yield from _second_moments(stats, m, adam)
 
 
-def _should_vary(item: Listed, facts: OptimizerFacts) -> bool:
+def _should_vary(item: Listed, iterations: int | None) -> bool:
     if item.moment is None:
         return True
-    return item.gguf_name is not None and item.moment not in SELDOM_FULL and facts.iterations != 0
+    return item.gguf_name is not None and item.moment not in SELDOM_FULL and iterations != 0
 
 
-def _second_moments(v: Stats, m: Stats | None, betas: tuple[float, float] | None) -> Iterator[Flag]:
+def _second_moments(v: Stats, m: Stats | None, adam: AdamParams | None) -> Iterator[Flag]:
     if v.min is not None and v.min < 0:
         yield "negative-v"
     elif m is None or not m.rms or v.mean is None:
         return
     elif v.mean == 0:
         yield "m-without-v"
-    elif betas and m.rms**2 > 1.01 * largest_ratio(*betas) * v.mean:
+    elif adam and m.rms**2 > 1.01 * largest_ratio(adam.beta1, adam.beta2) * v.mean:
         yield "v-too-small"

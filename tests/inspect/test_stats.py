@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from ggcp_schema import open_file
+from ggcp_schema import convert, open_file
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.inspect.stats import OptimizerFacts, Stats, flags, measure, optimizer_facts
+from ggcp_schema.inspect.stats import Stats, flags, measure
 from ggcp_schema.inspect.tensors import listing, select
 from ggcp_schema.llama.adam import largest_ratio
 from tests.builder import build_checkpoint
-from tests.helpers import FIXTURES, GENUINE, thinned
+from tests.helpers import FIXTURES, GENUINE, run_cli, thinned
 from tests.samples import DECODED, FAST, GGML_KINDS, sample
 
 RNG = np.random.default_rng(5)
@@ -68,7 +68,7 @@ def test_genuine_files(path):
             assert_right(stats, values)
             if stats.histogram and stats.sampled == stats.count:
                 assert stats.histogram == tuple(np.histogram(values.astype(float), 16)[0].tolist())
-        assert not any(flags(measured, optimizer_facts(file)))
+        assert not any(flags(measured, file))
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_quantized_tensors_are_passed_over(kind, tmp_path):
         quantized = "Q8_0" if "gguf" in kind else "Q4_0"
         assert (found[quantized] is not None) == (kind in DECODED)
         assert_right(found["F16"], FAST.ravel())
-        assert flags([(items[-1], None)], optimizer_facts(file)) == [()]
+        assert flags([(items[-1], None)], file) == [()]
 
 
 def test_a_large_tensor_has_a_histogram_of_a_sample_spread_over_all_of_it(tmp_path):
@@ -175,11 +175,11 @@ def checkpoint(tmp_path, edit=None, iteration=100, **options):
     return path
 
 
-def flags_of(path, facts=None):
+def flags_of(path):
     with open_file(path) as file:
         items = listing(file)
         measured = list(zip(items, measure([item.tensor for item in items])[0], strict=True))
-        found = flags(measured, facts or optimizer_facts(file))
+        found = flags(measured, file)
         return {item.path: list(words) for item, words in zip(items, found, strict=True) if words}
 
 
@@ -215,8 +215,10 @@ def test_an_optimizer_that_has_not_started_may_be_zero(tmp_path):
 
     assert set(flags_of(checkpoint(tmp_path, zero))) == {"optimizer.state.m", "optimizer.state.v"}
     assert flags_of(checkpoint(tmp_path, zero, iteration=0)) == {}
-    unknown = flags_of(checkpoint(tmp_path, zero, iteration=0), OptimizerFacts(iterations=None))
-    assert set(unknown) == {"optimizer.state.m", "optimizer.state.v"}
+    convert(tmp_path / "x.ggcp", tmp_path / "x.gguf")
+    assert flags_of(tmp_path / "x.gguf") == {}
+    run_cli("edit", tmp_path / "x.gguf", tmp_path / "y.gguf", "--remove", "optimizer.iteration_count", check=True)
+    assert set(flags_of(tmp_path / "y.gguf")) == {"optimizer.state.m", "optimizer.state.v"}  # it may have started
 
 
 def test_v_too_small_for_m_if_the_betas_are_stored(tmp_path):
@@ -256,7 +258,7 @@ def test_moments_are_flagged_by_parameter(tmp_path):
     with open_file(path) as file:
         items = select(file, "optimizer.state.?[layers[0]]")
         measured = list(zip(items, measure([item.tensor for item in items])[0], strict=True))
-        found = dict(zip((item.path for item in items), flags(measured, optimizer_facts(file)), strict=True))
+        found = dict(zip((item.path for item in items), flags(measured, file), strict=True))
     assert {path: words for path, words in found.items() if words} == {
         "optimizer.state.v[layers[0].wk]": ("all-zero", "m-without-v")
     }
@@ -273,4 +275,4 @@ def test_a_file_cut_at_any_field_before_the_state(fixture, tmp_path):
             assert file.damage is not None
             items = listing(file)
             measured = list(zip(items, measure([item.tensor for item in items])[0], strict=True))
-            assert not any(flags(measured, optimizer_facts(file)))
+            assert not any(flags(measured, file))
