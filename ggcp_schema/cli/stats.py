@@ -12,7 +12,7 @@ import typer
 from ggcp_schema.cli.options import File, Json, Width
 from ggcp_schema.cli.output import echo, paint, print_json, progress, raise_damage, say
 from ggcp_schema.cli.table import print_table
-from ggcp_schema.cli.tensors import Moments, Order, Pattern
+from ggcp_schema.cli.tensors import Moments, Order, Pattern, none_text
 from ggcp_schema.errors import UsageError
 from ggcp_schema.formats import open_file
 from ggcp_schema.inspect.health import Examination, examine
@@ -94,8 +94,7 @@ def stats(
                 echo(f"{paint('unsound', 'red')} {escape(bad.path)}: {escape(bad.message)}")
             if not any(flagged):
                 unread = results.count(None)
-                none = "No vector of the optimizer has parts for these." if by_parameter else "The file has no tensors."
-                said = "no flags" if results else none
+                said = "no flags" if results else none_text(opened, by_parameter=by_parameter)
                 echo(said + (f"; {count_text(unread, 'tensor')} not measured" if unread else ""))
         if left_out > 0:
             say(f"{left_out:,} more tensors were not measured: name them by a PATTERN")
@@ -126,8 +125,7 @@ def show_health(file: Path, *, as_json: bool, width: int | None) -> None:
             echo(found.text)
             echo(escape(found.moments.evidence))
             if found.dead:
-                doubt = f" if the order is {order}" if (order := found.moments.assumed_order) else ""
-                echo(f"tokens never trained{doubt}: {', '.join(ranges(found.dead))}")
+                echo(f"tokens never trained{found.moments.doubt}: {', '.join(ranges(found.dead))}")
         raise_damage(opened.damage)
 
 

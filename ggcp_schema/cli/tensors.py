@@ -10,9 +10,10 @@ import typer
 
 from ggcp_schema.cli.complete import complete_tensor
 from ggcp_schema.cli.options import File, Json, Width
-from ggcp_schema.cli.output import print_json, raise_damage
+from ggcp_schema.cli.output import echo, print_json, raise_damage
 from ggcp_schema.cli.table import print_table
 from ggcp_schema.formats import open_file
+from ggcp_schema.formats.file import File as OpenFile
 from ggcp_schema.inspect.tensors import Listed, listed, moments, moments_of, select
 from ggcp_schema.inspect.text import shape_text
 from ggcp_schema.llama.parameters import ORDERS, known_order
@@ -75,13 +76,21 @@ def tensors(
             found = partial(listed, opened)
         if as_json:
             print_json(found())
+        elif (first := next(iter(found()), None)) is None:
+            echo(none_text(opened, by_parameter=by_parameter))
         else:
-            first = next(iter(found()), None)
-            is_path = first is not None and first.path in (first.name, None) and first.name != first.gguf_name
+            is_path = first.path in (first.name, None) and first.name != first.gguf_name
             head = ("tensor", OTHER_NAME[is_path], *HEAD)
             optional = head[1], *DROPPED
             print_table(head, lambda: map(_cells, found()), right=("offset", "bytes"), optional=optional, width=width)
         raise_damage(opened.damage)
+
+
+def none_text(file: OpenFile, *, by_parameter: bool) -> str:
+    """Return that there is no tensor to show, in a sentence."""
+    if by_parameter and file.tensors:
+        return "No vector of the optimizer has parts for these."
+    return "The file has no tensors." if file.damage is None else "No tensor is known to be whole."
 
 
 def _cells(item: Listed) -> tuple[str, ...]:

@@ -41,13 +41,18 @@ class Moments:
     embeddings: str | None = None
     assumed_order: str | None = None
 
+    @property
+    def doubt(self) -> str:
+        """What has to be said after what follows from the order, if that is not proven."""
+        return f" if the order is {self.assumed_order}" if self.assumed_order else ""
+
 
 def find_moments(file: File) -> Moments:
     """Return the moments by parameter. Reads as much of them as the decision about their order takes."""
     model = file.model_tensors
     state = (Listed.of(file, tensor) for tensor in file.state_tensors.values() if tensor.nbytes)
     vectors = [item for item in state if item.moment in ("m", "v")]
-    if not file.tensors:
+    if not file.tensors and file.damage is None:
         return Moments({}, "The file has no tensors.")
     if len(vectors) < 2:
         if file.damage is not None:
@@ -142,8 +147,7 @@ class Examination:
     @property
     def never_trained(self) -> str:
         """How many tokens were never trained, in words; and in which order of the moments, if it is not proven."""
-        doubt = f" if the order is {self.moments.assumed_order}" if self.moments.assumed_order else ""
-        return f"{len(self.dead):,} of {count_text(self.n_tokens, 'token')} never trained{doubt}"
+        return f"{len(self.dead):,} of {count_text(self.n_tokens, 'token')} never trained{self.moments.doubt}"
 
     @property
     def text(self) -> str:
@@ -203,8 +207,7 @@ def block(tensor: Tensor, start: int, stop: int, ahead: Ahead | None = None) -> 
     small = tensor.small(ahead) if ahead else None
     if small is not None:
         return decode(small, tensor.type, tensor.byte_order)[start:stop]
-    parts = list(tensor.values(start, stop))
-    return parts[0] if len(parts) == 1 else np.concatenate(parts) if parts else np.empty(0, np.float32)
+    return np.concatenate([np.empty(0, np.float32), *tensor.values(start, stop)])
 
 
 def examine_tensor(tensors: Sequence[Tensor], aheads: Sequence[Ahead], report: Report) -> Health:

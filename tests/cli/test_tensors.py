@@ -202,3 +202,13 @@ def test_head_ends_quietly():
     result = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
     assert result.stdout.startswith("tensor ")
     assert not result.stderr
+
+
+def test_that_there_are_no_tensors_is_said_in_a_sentence(tmp_path):
+    vocab, cut = FIXTURES / "vocab.gguf", tmp_path / "cut.ggcp"
+    cut.write_bytes(TRUNCATED.read_bytes()[:60])
+    for path, code, said in ((vocab, 0, "The file has no tensors."), (cut, 4, "No tensor is known to be whole.")):
+        result = run_cli("tensors", path)
+        assert (result.returncode, result.stdout) == (code, f"{said}\n")
+        assert run_cli("stats", path).stdout.endswith(f"\n{said}\n")
+        assert run_cli("tensors", path, "--json").stdout == "[]\n"
