@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from typing import Annotated, Any
 
@@ -11,7 +11,17 @@ import typer
 from ggcp_schema.cli import options
 from ggcp_schema.cli.complete import complete_path
 from ggcp_schema.cli.get import Place, print_json_values
-from ggcp_schema.cli.output import echo, json_text, output_width, paint, raise_damage, say, until_closed, write
+from ggcp_schema.cli.output import (
+    echo,
+    json_text,
+    output_width,
+    paint,
+    raise_damage,
+    say,
+    until_closed,
+    write,
+    write_array,
+)
 from ggcp_schema.constructs import Field
 from ggcp_schema.files.tensor import BLOCKS, Tensor
 from ggcp_schema.formats import open_file
@@ -114,11 +124,7 @@ JSON = list[Leaf | Cut]
 
 def print_leaves(field: Field, *, full: bool) -> None:
     """Print the leaves as a JSON array, one to a line; of long lists the first ones, unless `full`."""
-    before = "["
-    for row in rows(field, full=full):
-        write(before + json_text(row))
-        before = ",\n "
-    write("]\n" if before != "[" else "[]\n")
+    write_array([json_text(row)] for row in rows(field, full=full))
 
 
 def rows(field: Field, *, full: bool) -> Iterator[Leaf | Cut]:
@@ -151,18 +157,13 @@ class Tree:
         self.full, self.width = full, width
         self.file, self.fields = file, Fields(file)
         digits = len(f"{file.size:,}")
-        columns = [("offset", max(6, digits)), ("size", max(4, digits)), ("type", 8)]
-        while width is not None and len(columns) > 1 and _width(columns) + LEAST_TEXT > width:
-            columns.pop()
-        self.columns = columns
+        self.columns = [f"{{offset:>{max(6, digits)}}} ", f"{{size:>{max(4, digits)}}} ", " {type:<8} "]
+        while width is not None and len(self.columns) > 1 and len(self.numbers()) + LEAST_TEXT > width:
+            self.columns.pop()
 
-    def numbers(self, offset: str, size: str, kind: str) -> str:
+    def numbers(self, offset: str = "", size: str = "", type: str = "") -> str:
         """Return what stands before a field, or the names of these columns."""
-        texts = {"offset": offset, "size": size, "type": kind}
-        return "".join(
-            f" {texts[name]:<{width}} " if name == "type" else f"{texts[name]:>{width}} "
-            for name, width in self.columns
-        )
+        return "".join(self.columns).format(offset=offset, size=size, type=type)
 
     def print(self, fields: Iterable[Field], depth: int, level: int = 0) -> None:
         """Print the fields and those in them, `depth` levels; long lists are abridged to their ends."""
@@ -193,7 +194,7 @@ class Tree:
             return
         self.print(field.elements(0, LIST_SHOWN - 2), depth, level)
         more = f"… {count - LIST_SHOWN + 1:,} more"
-        echo(f"{' ' * _width(self.columns)}{INDENT * level}{paint(more, dim=True)}")
+        echo(f"{self.numbers()}{INDENT * level}{paint(more, dim=True)}")
         self.print(field.elements(count - 1), depth, level)
 
     def _print_field(self, field: Field, level: int) -> None:
@@ -208,12 +209,14 @@ class Tree:
         if not field.is_leaf:
             caption = self._caption(field).removeprefix(f"{name} ")  # a record may be shown by its name
             echo(f"{line}{shorten(f' {caption}' if caption else '', room)}")
-        elif self.full and (tensor := self._decoded(field)) is not None:
-            write(f"{line} {paint('=', dim=True)}")
+            return
+        line = f"{line} {paint('=', dim=True)}"
+        tensor = self.file.tensor_of_data(field) if field.type == "data" else None
+        if self.full and tensor is not None and _is_decoded(tensor):
+            write(line)
             self._print_data(tensor, start + 2, len(numbers) + len(indent) + len(INDENT))
         else:
-            value = self._value(field, None if room is None else room - 3)
-            echo(f"{line} {paint('=', dim=True)} {value}".rstrip())
+            echo(f"{line} {_value_text(field, tensor, None if room is None else room - 3)}".rstrip())
 
     def _caption(self, field: Field) -> str:
         """Return what tells a record from others of its kind: a key, a name, a tensor's shape."""
@@ -235,31 +238,6 @@ class Tree:
             return text
         # an index does not tell which tensor it is, as a path in a checkpoint does
         return f"{text} {shape_text(shape)}" if field.is_element else shape_text(shape)
-
-    def _value(self, field: Field, room: int | None) -> str:
-        """Return the value of a leaf, in at most `room` characters."""
-        if (decoded := self._decoded(field)) is not None:
-            return self._data_text(decoded, room)
-        if field.type == "data":
-            tensor = self.file.tensor_of_data(field)
-            return "" if tensor is None else shorten(f"{tensor.type}, {size_text(tensor.nbytes)}", room)
-        return shorten(value_text(field) if field.type != "padding" or field.size else "", room)
-
-    def _decoded(self, field: Field) -> Tensor | None:
-        """Return the tensor whose data the field is, if its numbers are shown."""
-        tensor = self.file.tensor_of_data(field) if field.type == "data" else None
-        return None if tensor is None or tensor.type in BLOCKS or not tensor.is_readable else tensor
-
-    def _data_text(self, tensor: Tensor, room: int | None) -> str:
-        """Return the first elements of a tensor, as many as there is room for, and their number."""
-        count = tensor.n_elements
-        first = [plain_text(number, tensor.type.lower()) for number in tensor.numbers(0, min(count, DATA_SHOWN))]
-        if count <= DATA_SHOWN and (room is None or len(" ".join(first)) <= room):
-            return " ".join(first)
-        ending = f"… ({count_text(count, 'value')})"
-        while room is not None and first and len(" ".join([*first, ending])) > room:
-            first.pop()
-        return shorten(" ".join([*first, ending]), room)
 
     def _print_data(self, tensor: Tensor, column: int, indent: int) -> None:
         """Print all elements of a tensor, in lines of the output's width if it has one."""
@@ -285,9 +263,30 @@ class Tree:
         return column
 
 
-def _width(columns: Sequence[tuple[str, int]]) -> int:
-    """Return the number of characters that the columns take, with the spaces after them."""
-    return sum(width + (2 if name == "type" else 1) for name, width in columns)
+def _value_text(field: Field, tensor: Tensor | None, room: int | None) -> str:
+    """Return the value of a leaf, of data the first elements of its tensor, in at most `room` characters."""
+    if tensor is not None and _is_decoded(tensor):
+        return _data_text(tensor, room)
+    if field.type == "data":
+        return "" if tensor is None else shorten(f"{tensor.type}, {size_text(tensor.nbytes)}", room)
+    return shorten(value_text(field) if field.type != "padding" or field.size else "", room)
+
+
+def _is_decoded(tensor: Tensor) -> bool:
+    """Return True if the numbers of a tensor are shown."""
+    return tensor.is_readable and tensor.type not in BLOCKS
+
+
+def _data_text(tensor: Tensor, room: int | None) -> str:
+    """Return the first elements of a tensor, as many as there is room for, and their number."""
+    count = tensor.n_elements
+    first = [plain_text(number, tensor.type.lower()) for number in tensor.numbers(0, min(count, DATA_SHOWN))]
+    if count <= DATA_SHOWN and (room is None or len(" ".join(first)) <= room):
+        return " ".join(first)
+    ending = f"… ({count_text(count, 'value')})"
+    while room is not None and first and len(" ".join([*first, ending])) > room:
+        first.pop()
+    return shorten(" ".join([*first, ending]), room)
 
 
 def _has_keys(field: Field) -> bool:

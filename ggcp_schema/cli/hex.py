@@ -9,7 +9,7 @@ import typer
 
 from ggcp_schema.cli import options
 from ggcp_schema.cli.complete import complete_path
-from ggcp_schema.cli.output import echo, json_text, output_width, paint, raise_damage, until_closed, write
+from ggcp_schema.cli.output import echo, json_text, output_width, paint, raise_damage, until_closed, write_array
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats import open_file
 from ggcp_schema.formats.file import File as OpenFile
@@ -126,13 +126,12 @@ JSON = list[PieceJson]
 
 def print_json_pieces(source: Source, found: Iterator[Piece], limit: int | None) -> None:
     """Print the pieces as a JSON array. Only a part of a long one is in memory at a time."""
-    before = "["
-    for piece in found:
+
+    def parts(piece: Piece) -> Iterator[str]:
         head = json_text({"path": piece.path or None, "offset": piece.offset, "size": piece.size})
-        write(f'{before}{head[:-1]}, "hex": "')
+        yield f'{head[:-1]}, "hex": "'
         size = piece.size if limit is None else min(piece.size, limit)
-        for chunk in source.stream([(piece.offset, size)]):
-            write(chunk.hex())
-        write('"}')
-        before = ",\n "
-    write("]\n" if before != "[" else "[]\n")
+        yield from (chunk.hex() for chunk in source.stream([(piece.offset, size)]))
+        yield '"}'
+
+    write_array(map(parts, found))

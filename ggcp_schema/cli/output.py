@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -21,7 +21,7 @@ from ggcp_schema.cli import discard_output
 from ggcp_schema.errors import GgcpError, MalformedError
 from ggcp_schema.files.json_keys import json_record
 from ggcp_schema.inspect import MARK, PROGRESS
-from ggcp_schema.inspect.text import cells, escape
+from ggcp_schema.inspect.text import cells, escape, float_text
 from ggcp_schema.inspect.words import CODES, WITH_TEXT
 
 PROGRESS_FROM = 1 << 26  # bytes; less is done before a bar could be read
@@ -148,6 +148,17 @@ def print_json(value: Any) -> None:
     write("\n")
 
 
+def write_array(elements: Iterable[Iterable[str]]) -> None:
+    """Write a JSON array with an element on each line, of which each comes in parts."""
+    before = "["
+    for parts in elements:
+        write(before)
+        for part in parts:
+            write(part)
+        before = ",\n "
+    write("]\n" if before != "[" else "[]\n")
+
+
 def json_text(value: Any, *, indented: bool = False) -> str:
     """Return a value as strict JSON that is safe to show on a terminal."""
     return _safe(_indented(to_json(value), "\n") if indented else _encoder()(to_json(value)))
@@ -215,7 +226,7 @@ def to_json(value: Any) -> Any:
     if isinstance(value, bytes | datetime.date):
         return value.hex() if isinstance(value, bytes) else value.isoformat()
     if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+        return float_text(value)
     return value
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
@@ -38,9 +38,12 @@ class Tensors(dict[str, Tensor]):
         return iter(sorted(self.values(), key=lambda tensor: tensor.offset))
 
     def at(self, offset: int) -> Tensor | None:
-        """Return the tensor whose data holds the byte; None if there is none."""
+        """Return the tensor whose data holds the byte, of several that share it the first; None if there is none."""
         place = self._place_before(offset)
-        return self._filled[place] if self._holds(place, offset) else None
+        if not self._holds(place, offset):
+            return None
+        first = bisect_left(self._filled, self._filled[place].offset, key=lambda tensor: tensor.offset)
+        return next(self._filled[shared] for shared in range(first, place + 1) if self._holds(shared, offset))
 
     def next_to(self, offset: int, step: int) -> Tensor | None:
         """Return the first tensor with data after the byte, and after the tensor that holds it.

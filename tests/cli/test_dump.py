@@ -298,3 +298,9 @@ def test_a_tensor_of_which_a_few_bytes_are_left(tmp_path):
         result = run_cli("dump", path, *options)
         assert (result.returncode, "no bytes" in result.stderr) == (4, False)
         assert "wk" in result.stdout
+
+
+def test_shared_data_has_the_name_of_its_first_owner():
+    said = run_cli("dump", FIXTURES / "strange" / "shared-data.gguf", "tensor_data", check=True).stdout
+    assert "tensor_data[0] a [8] F32\n" in said
+    assert "a_tied" not in said
