@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -93,19 +94,12 @@ def convert(
     """
     stated = ResumeOptions(rms_eps, order, batch, fresh, verbatim, partial)
     options = WriteOptions(strict, force, verify, sync=not no_sync)
-    taken: dict[Path, Path] = {}
-
-    def take(source: Path, output: Path) -> None:
-        if (other := taken.setdefault(output, source)) is not source:
-            both = f"{name_text(other)} and {name_text(source)} would both be written to {name_text(output)}"
-            raise UsageError(both, "Convert them one at a time.")
 
     def one(source: Path, output: Path, what: str) -> bool:
         """Convert a file. Return False for one of a folder that has no training, which is left out."""
         with open_file(source, partial=True) as file:
             if source not in files and not has_training(file):
                 return False
-            take(source, output)
             plan = plan_resume(file, stated)
             is_new = into is not None and not into.exists()  # as in a dry run
             try:
@@ -126,8 +120,7 @@ def convert(
         if done and not (quiet or as_json):
             echo(f"left out {count_text(len(done), 'file')} of a name that ends in {SUFFIX}, as outputs have it")
         outputs = {source: into / output_name(source, SUFFIX) for source in found if source not in done}
-        for source in (source for source in outputs if source in files):
-            take(source, outputs[source])
+        check_outputs(outputs, files)
         convert_all(outputs, into, one, quiet=quiet, as_json=as_json, dry_run=dry_run)
     elif folders := [file for file in files if file.is_dir()]:
         hint = "For the files in a folder, or to write into one, give --into FOLDER."
@@ -139,6 +132,29 @@ def convert(
             f"expected INPUT and OUTPUT, found {count_text(len(files), 'name')}",
             "For several inputs, give --into FOLDER.",
         )
+
+
+def check_outputs(outputs: Mapping[Path, Path], files: Sequence[Path]) -> None:
+    """Check that no two inputs that would be converted have one output. Raises `UsageError`."""
+    sources: dict[Path, list[Path]] = {}
+    for source, output in outputs.items():
+        sources.setdefault(output, []).append(source)
+    for output, same in sources.items():
+        both = [source for source in same if source in files or is_converted(source)] if len(same) > 1 else same
+        if len(both) > 1:
+            raise UsageError(
+                f"{' and '.join(map(name_text, both))} would both be written to {name_text(output)}",
+                "Nothing was converted. Convert them one at a time, or rename one of them.",
+            )
+
+
+def is_converted(source: Path) -> bool:
+    """Return False for a file in a folder that is left out, or cannot be read."""
+    try:
+        with open_file(source, partial=True) as file:
+            return has_training(file)
+    except GgcpError:
+        return False
 
 
 def has_training(file: File) -> bool:
@@ -153,31 +169,31 @@ def convert_all(
     outputs: Mapping[Path, Path], folder: Path, one: One, *, quiet: bool, as_json: bool, dry_run: bool
 ) -> None:
     """Convert each file into the folder, go on after an error, and exit with the worst exit code."""
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
     if not dry_run:
         try:
             os.makedirs(folder, exist_ok=True)
         except OSError as error:
             raise FileError(f"{os.fsdecode(folder)}: cannot make a folder: {error.strerror}") from error
-    found = [
-        exit_code(one, source, output, f"Converting {number} of {len(outputs)}", as_json=as_json)
-        for number, (source, output) in enumerate(outputs.items(), 1)
-    ]
-    codes = [code for code in found if code is not None]
+    codes: list[int] = []
+    for number, (source, output) in enumerate(outputs.items(), 1):
+        what = f"Converting {number} of {len(outputs)}"
+        try:
+            if one(source, output, what):
+                codes.append(0)
+        except GgcpError as error:
+            if as_json:
+                write(json_text(unread(source, error)) + "\n")
+            echo_error(error)
+            codes.append(error.exit_code)
+    if 0 not in codes and not dry_run:
+        with suppress(OSError):  # another program may have written there
+            for each in made:
+                each.rmdir()
     if not quiet and not as_json:
-        if others := len(found) - len(codes):
+        if others := len(outputs) - len(codes):
             echo(f"left out {count_text(others, 'file')} without a training to convert")
         verb = "would convert" if dry_run else "converted"
         echo(f"{verb} {codes.count(0):,} of {count_text(len(codes), 'file')} into {name_text(folder)}")
     if any(codes):
         raise typer.Exit(max(codes))
-
-
-def exit_code(one: One, source: Path, output: Path, what: str, *, as_json: bool) -> int | None:
-    """Convert one of several files; return its exit code, after printing an error; None if it is left out."""
-    try:
-        return 0 if one(source, output, what) else None
-    except GgcpError as error:
-        if as_json:
-            write(json_text(unread(source, error)) + "\n")
-        echo_error(error)
-        return error.exit_code

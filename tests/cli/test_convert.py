@@ -502,12 +502,21 @@ def test_names_of_outputs_in_a_folder(tmp_path: Path) -> None:
     assert_refused(result, 2, "a.ggcp and a.bin would both be written to twice/a.resume.gguf")
     assert not (tmp_path / "twice").exists()
     (tmp_path / "a.bin").write_bytes(ADAM.read_bytes())
-    result = run_cli("convert", ".", "--into", "out", "--force", cwd=tmp_path)
-    assert (result.returncode, "a.bin and a.ggcp would both be written to out/a.resume.gguf" in result.stderr) == (
-        2,
-        True,
-    )
-    assert result.stdout.endswith("converted 4 of 5 files into out\n")
+    for folder in ("out", "twice"):
+        before = os.listdir(tmp_path)
+        result = run_cli("convert", ".", "--into", folder, "--force", cwd=tmp_path)
+        assert_refused(result, 2, "a.bin and a.ggcp would both be written to", "Nothing was converted.")
+        assert os.listdir(tmp_path) == before
+    (tmp_path / "a.bin").write_bytes((FIXTURES / "vocab.gguf").read_bytes())  # which has no training
+    result = run_cli("convert", ".", "--into", "out", "--force", cwd=tmp_path, check=True)
+    assert result.stdout.endswith("converted 4 of 4 files into out\n")
+
+
+def test_no_folder_is_left_if_nothing_was_converted(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    for folder in ("new", "new/inner", "there/inner", "there"):
+        assert run_cli("convert", "old/*", "--into", folder, cwd=tmp_path).returncode == 2
+        assert [str(each.relative_to(tmp_path)) for each in tmp_path.rglob("*")] == ["there"]
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:

@@ -256,7 +256,8 @@ def test_a_folder_stands_for_the_files_in_it(folder: Path, monkeypatch: pytest.M
     opened: list[str] = []
     monkeypatch.setattr(convert, "open_file", lambda path, **how: opened.append(path.name) or open_file(path, **how))
     said = run_cli("convert", folder / "old", "--into", folder / "new", check=True).stdout
-    assert sorted(opened) == ["alice.ggcp", "cut.ggla", "v0-adam.ggcp", "vocab.ggjt", "vocab.gguf"]  # each once
+    alike = ["vocab.ggjt", "vocab.gguf"]  # which are looked into before anything is written; others are opened once
+    assert sorted(opened) == sorted(["alice.ggcp", "cut.ggla", "v0-adam.ggcp", *alike, *alike])
     assert "left out 3 files without a training to convert\nconverted 2 of 2 files into" in said
     assert sorted(path.name for path in (folder / "new").iterdir()) == ["alice.resume.gguf", "v0-adam.resume.gguf"]
     assert "no file in the folder" in run_cli("info", folder).stderr
