@@ -90,7 +90,7 @@ def _end_by_exception() -> None:
 
 def token_texts(path: Path) -> Callable[[int], str]:
     """Return a function that gives the text of a token of a vocabulary file."""
+    from ggcp_schema.inspect.fields import text_of_token
     from ggcp_schema.mapping.vocabulary import read_vocabulary
 
-    tokens = read_vocabulary(path).tokens
-    return lambda token: tokens[token].text.replace("▁", " ") if token < len(tokens) else "?"
+    return text_of_token([token.text for token in read_vocabulary(path).tokens])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from ggcp_schema.cli.mistakes import check_options
 from ggcp_schema.cli.options import DryRun, Force, Json, NoSync, Quiet, RmsEps, Strict, Verify
 from ggcp_schema.cli.output import print_json
 from ggcp_schema.cli.report import PlanJson, carry_out, echo_outcome, plan_as_dict
@@ -150,7 +150,7 @@ def export(
         try:
             if not file.has_adapter:
                 of_adapters = {"--base": base, "--patched-base": patched_base, "--norms": norms, "--scale": scale}
-                refuse({**of_adapters, "--verbatim": verbatim or None}, f"{input} contains no LoRA adapter")
+                check_options(input, {**of_adapters, "--verbatim": verbatim or None})
             elif base is None:
                 raise UsageError(
                     "Missing option --base: an adapter is exported for the model that it was trained on", BASE_NEEDED
@@ -183,10 +183,3 @@ def export(
             print_json({**plan_as_dict(plan, output, written), **vocabulary})
         elif not quiet:
             echo_outcome(plan, output, written, verified=verify)
-
-
-def refuse(options: Mapping[str, Any], reason: str) -> None:
-    """Raise `UsageError` if one of the options has a value."""
-    for option, value in options.items():
-        if value is not None:
-            raise UsageError(f"{option} means nothing here, because {reason}", "Leave it out. An adapter comes first.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -59,6 +60,13 @@ def check_name(output: Path) -> None:
     typed = next((word for word in sys.argv if word.endswith("/") and Path(word) == output), None)
     if typed is not None:
         raise FileError(f"{typed} is the name of a folder", "Give the name of the file to write.")
+
+
+def check_options(path: Path, of_adapters: Mapping[str, object]) -> None:
+    """Check that none of these options has a value for a file without an adapter. Raises `UsageError`."""
+    if given := next((option for option, value in of_adapters.items() if value is not None), None):
+        why = f"because {path} contains no LoRA adapter"
+        raise UsageError(f"{given} means nothing here, {why}", "Leave it out. An adapter comes first.")
 
 
 def _missing(message: str) -> str:

@@ -25,8 +25,8 @@ from ggcp_schema.mapping.plan import write as write_plan
 
 Kind = Literal["resume", "model", "hf", "adapter", "peft"]
 KINDS: dict[str, Kind] = {"resume": "resume", "gguf": "model", "hf": "hf", "adapter": "adapter", "peft": "peft"}
-OPTIONS = {"n_batch": "--batch"}
 LONGEST = 80  # characters of a value that are shown
+OPTIONS = {"n_batch": "--batch"}
 """The options of the command line whose names are not those of the API's parameters."""
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from ggcp_schema.cli.mistakes import check_options
 from ggcp_schema.cli.options import Json, Quiet
 from ggcp_schema.cli.output import echo, paint, print_json, progress, raise_damage
 from ggcp_schema.errors import UsageError
@@ -68,9 +69,8 @@ def verify(
     if checkpoint.is_dir() and not output.is_dir():
         raise UsageError(f"{checkpoint} is a directory", "The checkpoint comes first.")
     with open_file(checkpoint, partial=True) as file, nullcontext() if base is None else open_file(base) as model:
-        if model is not None and not file.has_adapter:
-            why = f"because {checkpoint} contains no LoRA adapter"
-            raise UsageError(f"--base means nothing here, {why}", "Leave it out. An adapter comes first.")
+        if not file.has_adapter:
+            check_options(checkpoint, {"--base": base})
         total = sum(part.stat().st_size for part in (output, *output.glob("*.safetensors")) if part.exists())
         with progress(total, "Comparing", quiet=quiet) as advance:
             if model is not None:

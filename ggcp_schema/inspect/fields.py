@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 
@@ -212,12 +212,17 @@ class Fields:
         is_list = isinstance(texts, LISTS) and len(texts) and isinstance(texts[0], str | bytes)
         if self.tokens is not None or not is_list:
             return self.tokens
-        return lambda token: readable(texts[token]).replace("▁", " ") if token < len(texts) else "?"
+        return text_of_token(texts)
 
     def row_text(self, tensor: Tensor) -> Callable[[int], str] | None:
         """Return what gives the text of the token to which a row belongs; None if the rows are not of tokens."""
         rows = Listed.of(self.file, tensor).path in ("tok_embeddings", "output") and len(tensor.shape) == 2
         return self.token_texts if rows else None
+
+
+def text_of_token(texts: Sequence[bytes | str]) -> Callable[[int], str]:
+    """Return what gives the text of a token, with spaces in place of sentencepiece's mark for them."""
+    return lambda token: readable(texts[token]).replace("▁", " ") if token < len(texts) else "?"
 
 
 def _text_in(field: Field) -> str:

@@ -6,7 +6,7 @@ An entry names the format and the numbers that lie at the same offset in every f
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from ggcp_schema.constructs import Node, nodes, reference_of
 from ggcp_schema.formats.file import Format
@@ -15,20 +15,13 @@ INTEGERS = {"u8": "ubyte", "i8": "byte", "u16": "ushort", "i16": "short", "u32":
 INTEGERS |= {"u64": "uquad", "i64": "quad"}
 
 
-class _Variant(NamedTuple):
-    """A byte order, and a version if the fields depend on it."""
-
-    order: str
-    version: int | None = None
-
-
 def magic_entry(format: Format) -> str:
     """Return the entry of a format as text."""
     root = reference_of(format.schema)
     first = "".join(chr(byte) if chr(byte).isalnum() and byte < 128 else f"\\x{byte:02x}" for byte in format.magic)
     lines = [f"0\tstring\t{first}\t{format.title}"]
     if not any(isinstance(node.get("byte_order"), dict) for node in nodes(root)):
-        return "\n".join([*lines, *_numbers(root, _Variant("little"), ">"), ""])
+        return "\n".join([*lines, *_numbers(root, "little", ">"), ""])
     offset = len(format.magic)  # of the version, whose low half is not zero; in the oldest, numbers have other sizes
     oldest = next((node["condition"]["args"][1] for node in nodes(root) if _is_by_version(node)), None)
     for order in ("little", "big"):
@@ -36,11 +29,11 @@ def magic_entry(format: Format) -> str:
         lines.append(f">{offset}\t{short}\t<0x10000\t\\b, {order}-endian")
         if oldest is not None and order == "little":
             lines.append(f">>{offset}\t{short}\t{oldest}")
-            lines += _numbers(root, _Variant(order, oldest), ">>>")
+            lines += _numbers(root, order, ">>>", oldest)
             lines.append(f">>{offset}\t{short}\t>{oldest}")
-            lines += _numbers(root, _Variant(order), ">>>")
+            lines += _numbers(root, order, ">>>")
         else:
-            lines += _numbers(root, _Variant(order), ">>")
+            lines += _numbers(root, order, ">>")
     return "\n".join([*lines, ""])
 
 
@@ -49,11 +42,11 @@ def _is_by_version(node: Node) -> bool:
     return isinstance(asked, dict) and asked.get("op") == "==" and asked["args"][0] == {"field": "_root.version"}
 
 
-def _numbers(root: Node, variant: _Variant, depth: str) -> Iterator[str]:
-    for name, kind, offset in _fixed(root, variant):
+def _numbers(root: Node, order: str, depth: str, version: int | None = None) -> Iterator[str]:
+    for name, kind, offset in _fixed(root, version):
         if offset:  # the magic itself is named by the title
             shown = ("ll" if kind.endswith("64") else "") + ("u" if kind.startswith("u") else "d")
-            yield f"{depth}{offset}\t{_type(kind, variant.order)}\tx\t\\b, {name} %{shown}"
+            yield f"{depth}{offset}\t{_type(kind, order)}\tx\t\\b, {name} %{shown}"
 
 
 def _type(kind: str, order: str) -> str:
@@ -62,16 +55,19 @@ def _type(kind: str, order: str) -> str:
     return name if plain == "byte" else f"{unsigned}{'le' if order == 'little' else 'be'}{plain}"
 
 
-def _fixed(struct: Node, variant: _Variant, offset: int = 0) -> Iterator[tuple[str, str, int]]:
-    """Yield the name, type and offset of the integers before the first field whose size varies."""
+def _fixed(struct: Node, version: int | None, offset: int = 0) -> Iterator[tuple[str, str, int]]:
+    """Yield the name, type and offset of the integers before the first field whose size varies.
+
+    `version` is given if the fields depend on it.
+    """
     for field in struct["fields"]:
         node: Any = field["type"]
         if _is_by_version(node):
-            node = node["then" if node["condition"]["args"][1] == variant.version else "else"]
+            node = node["then" if node["condition"]["args"][1] == version else "else"]
         if node["kind"] == "computed":
             continue
         if node["kind"] == "struct" and _size(node) is not None:
-            yield from _fixed(node, variant, offset)
+            yield from _fixed(node, version, offset)
         elif node["kind"] in INTEGERS:
             yield field["name"], node["kind"], offset
         size = _size(node)

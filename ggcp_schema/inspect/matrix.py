@@ -160,11 +160,8 @@ def _block(matrix: Matrix, row: int, count: int, left: int, right: int) -> npt.N
     tensor, columns = matrix.tensor, matrix.columns
     start = row * columns + left
     stop = start + (right - left if count == 1 else count * columns)
-    parts = list(tensor.values(start, min(stop, tensor.n_elements)))
-    values = np.concatenate(parts) if parts else np.empty(0, np.float32)
-    if len(values) < stop - start:
-        values = np.concatenate([values, np.full(stop - start - len(values), np.nan, np.float32)])
-    return values.reshape(count, -1)
+    end = min(stop, tensor.n_elements)
+    return np.concatenate([*tensor.values(start, end), np.full(stop - end, np.nan, np.float32)]).reshape(count, -1)
 
 
 def _scale(pixels: list[tuple[float, ...] | None]) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from ggcp_schema.formats.file import File
 from ggcp_schema.inspect import Report
@@ -16,39 +15,31 @@ USES = MODEL, M, V, STATE, WASTE, PADDING, FIELDS, UNKNOWN
 CELLS = 2520  # parts of the file; divisible by most widths
 
 
-class Region(NamedTuple):
-    """Bytes of one use, next to each other."""
-
-    use: str
-    offset: int
-    size: int
-
-
 def usage(file: File, report: Report) -> Usage:
     """Return what the bytes of the file are used for. Reads no tensor data; `report` gets None."""
     found = Usage(file.size)
-    for count, region in enumerate(regions(file)):
-        found.add(region)
+    for count, region in enumerate(_regions(file)):
+        found.add(*region)
         if count % 100 == 0:
             report(None)
     return found
 
 
-def regions(file: File) -> Iterator[Region]:
-    """Yield what the bytes of the file are used for, from its start to its end. Some regions may be empty."""
+def _regions(file: File) -> Iterator[tuple[str, int, int]]:
+    """Yield a use, an offset and a size, from the start of the file to its end. Some regions may be empty."""
     at = 0
     for tensor in file.tensors.in_file_order():
         item = Listed.of(file, tensor)
         use = {None: MODEL, "m": M, "v": V}.get(item.moment, STATE)
         start = tensor.offset - tensor.padding
-        yield Region(FIELDS, at, start - at)
-        yield Region(PADDING, start, tensor.padding)
-        yield Region(WASTE if item.moment and item.gguf_name is None else use, tensor.offset, tensor.nbytes)
+        yield FIELDS, at, start - at
+        yield PADDING, start, tensor.padding
+        yield WASTE if item.moment and item.gguf_name is None else use, tensor.offset, tensor.nbytes
         at = max(at, tensor.offset + tensor.nbytes)
     damage, size = file.damage, file.size
     known = size if damage is None else max(at, min(damage.offset, size))
-    yield Region(FIELDS, at, known - at)
-    yield Region(UNKNOWN, known, size - known)
+    yield FIELDS, at, known - at
+    yield UNKNOWN, known, size - known
 
 
 class Usage:
@@ -59,15 +50,15 @@ class Usage:
         self.sizes = dict.fromkeys(USES, 0)
         self.cells = [Counter[str]() for _ in range(min(CELLS, size))]
 
-    def add(self, region: Region) -> None:
-        """Count a region of the file. Regions may come in any order, but must not overlap."""
-        if region.size <= 0:
+    def add(self, use: str, offset: int, size: int) -> None:
+        """Count bytes of one use, next to each other. Regions may come in any order, but must not overlap."""
+        if size <= 0:
             return
-        self.sizes[region.use] += region.size
-        stop, count = region.offset + region.size, len(self.cells)
-        for index in range(region.offset * count // self.size, (stop - 1) * count // self.size + 1):
+        self.sizes[use] += size
+        stop, count = offset + size, len(self.cells)
+        for index in range(offset * count // self.size, (stop - 1) * count // self.size + 1):
             first, last = -(-index * self.size // count), -(-(index + 1) * self.size // count)
-            self.cells[index][region.use] += min(stop, last) - max(region.offset, first)
+            self.cells[index][use] += min(stop, last) - max(offset, first)
 
     def pooled(self, parts: int) -> list[str]:
         """Return for each of so many equal parts of the file the use that takes most of it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -138,10 +139,10 @@ class OddValues:
     """Counts NaN, infinities and negative averages of squares in the values that it is shown."""
 
     def __init__(self) -> None:
-        self.seen: dict[str, tuple[Tensor, dict[str, int], int | None]] = {}
+        self.seen: dict[str, tuple[Tensor, int, Counter[str]]] = {}  # the index of the first one, and how many
 
     def look(self, tensor: Tensor, at: int, values: Any) -> None:
-        """Look at values of a tensor, of which the first is element `at`."""
+        """Look at the next values of a tensor, of which the first is element `at`."""
         import numpy as np
 
         squares = tensor.path in SQUARES
@@ -149,25 +150,18 @@ class OddValues:
             low, high = float(values.min()), float(values.max())  # both NaN if there is one
             if math.isfinite(low) and math.isfinite(high) and not (squares and low < 0):
                 return  # nothing is kept of it: there may be very many tensors
-            none = tensor, dict.fromkeys(("NaN", "infinite", "negative"), 0), None
-            _, counts, first = self.seen.setdefault(tensor.path, none)
-            kinds = {"NaN": np.isnan(values), "infinite": np.isinf(values)}
-            if squares:
-                kinds["negative"] = values < 0
-            for kind, mask in kinds.items():
-                counts[kind] += int(np.count_nonzero(mask))
-            if first is None:
-                first = at + int(np.argmax(np.logical_or.reduce(list(kinds.values()))))
-                self.seen[tensor.path] = tensor, counts, first
+            kinds = {"NaN": np.isnan(values), "infinite": np.isinf(values), "negative": squares & (values < 0)}
+        first = at + int(np.argmax(np.logical_or.reduce([*kinds.values()])))
+        _, _, counts = self.seen.setdefault(tensor.path, (tensor, first, Counter()))
+        counts.update({kind: int(np.count_nonzero(mask)) for kind, mask in kinds.items()})
 
     def findings(self) -> Iterator[Oddity]:
         """Yield a warning for each tensor with such values, in file order."""
-        for tensor, counts, first in sorted(self.seen.values(), key=lambda seen: seen[0].offset):
-            if first is not None:
-                length, nbytes = tensor.block
-                found = ", ".join(f"{count:,} {kind}" for kind, count in counts.items() if count)
-                message = f"{found} of {count_text(tensor.n_elements, 'value')}; the first is here"
-                yield Oddity(f"{tensor.path}.data", tensor.offset + first // length * nbytes, message)
+        for tensor, first, counts in sorted(self.seen.values(), key=lambda seen: seen[0].offset):
+            length, nbytes = tensor.block
+            found = ", ".join(f"{count:,} {kind}" for kind, count in counts.items() if count)
+            message = f"{found} of {count_text(tensor.n_elements, 'value')}; the first is here"
+            yield Oddity(f"{tensor.path}.data", tensor.offset + first // length * nbytes, message)
 
 
 def _problem(error: FieldError, path: str) -> Problem:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ggcp_schema.browse.document import Document
 from ggcp_schema.formats import open_file
-from ggcp_schema.inspect.usage import FIELDS, MODEL, PADDING, UNKNOWN, M, Region, Usage, V
+from ggcp_schema.inspect.usage import FIELDS, MODEL, PADDING, UNKNOWN, M, Usage, V
 from tests.helpers import FIXTURES, GENUINE, TRUNCATED
 
 FILES = [*GENUINE, TRUNCATED, FIXTURES / "alice-vocab.gguf", FIXTURES / "vocab.ggjt"]
@@ -45,7 +45,7 @@ def test_a_cell_of_the_map_shows_what_most_of_its_bytes_are(parts: list[tuple[st
     content = "".join(use[0] * size for use, size in parts)
     usage, at = Usage(len(content)), 0
     for use, size in parts:
-        usage.add(Region(use, at, size))
+        usage.add(use, at, size)
         at += size
     for cell, use in enumerate(usage.pooled(cells) if content else []):
         start = len(content) * cell // cells
