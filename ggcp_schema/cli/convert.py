@@ -117,10 +117,10 @@ def convert(
     if into is not None:
         found = files_in(files)
         done = [file for file in found if file.name.endswith(SUFFIX) and file not in files]
-        if done and not (quiet or as_json):
-            echo(f"left out {count_text(len(done), 'file')} of a name that ends in {SUFFIX}, as outputs have it")
         outputs = {source: into / output_name(source, SUFFIX) for source in found if source not in done}
         check_outputs(outputs, files)
+        if done and not (quiet or as_json):
+            echo(f"left out {count_text(len(done), 'file')} of a name that ends in {SUFFIX}, as outputs have it")
         convert_all(outputs, into, one, quiet=quiet, as_json=as_json, dry_run=dry_run)
     elif folders := [file for file in files if file.is_dir()]:
         hint = "For the files in a folder, or to write into one, give --into FOLDER."
@@ -140,10 +140,10 @@ def check_outputs(outputs: Mapping[Path, Path], files: Sequence[Path]) -> None:
     for source, output in outputs.items():
         sources.setdefault(output, []).append(source)
     for output, same in sources.items():
-        both = [source for source in same if source in files or is_converted(source)] if len(same) > 1 else same
-        if len(both) > 1:
+        known = [source for source in same if source in files or is_converted(source)] if len(same) > 1 else same
+        if len(known) > 1:
             raise UsageError(
-                f"{' and '.join(map(name_text, both))} would both be written to {name_text(output)}",
+                f"{name_text(known[0])} and {name_text(known[1])} would both be written to {name_text(output)}",
                 "Nothing was converted. Convert them one at a time, or rename one of them.",
             )
 

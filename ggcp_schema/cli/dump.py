@@ -88,7 +88,7 @@ def dump(
         with until_closed():
             if as_json:
                 if isinstance(found, Field):
-                    print_leaves(found, full=full)
+                    write_array([json_text(row)] for row in rows(found, full=full))
                 else:
                     write("[")
                     print_json_values(found)
@@ -120,11 +120,6 @@ class Cut(Leaf):
 
 
 JSON = list[Leaf | Cut]
-
-
-def print_leaves(field: Field, *, full: bool) -> None:
-    """Print the leaves as a JSON array, one to a line; of long lists the first ones, unless `full`."""
-    write_array([json_text(row)] for row in rows(field, full=full))
 
 
 def rows(field: Field, *, full: bool) -> Iterator[Leaf | Cut]:

@@ -47,16 +47,6 @@ def carry_out(
         return write_plan(plan, output, options._replace(progress=advance))
 
 
-def echo_plan(plan: Plan) -> None:
-    """Print what the input is, what is changed and on what evidence, a line each."""
-    file = plan.file
-    echo(f"{escape(file.path)}: {escape(file.describe())}, {size_text(file.size)}")
-    for fact in plan.facts:
-        echo(escape(sentence(fact)))
-    for finding in plan.warnings:
-        echo(f"note: {finding.path}: {escape(finding.message)}")
-
-
 def sentence(fact: Fact) -> str:
     """Return a fact in words, with the option of the command line that would replace it."""
     state = ""
@@ -128,8 +118,13 @@ def echo_written(written: Written, output: Path, *, verified: bool) -> None:
 
 
 def echo_outcome(plan: Plan, output: Path, written: Written | None, *, verified: bool) -> None:
-    """Print what was planned, and what was written, or would be."""
-    echo_plan(plan)
+    """Print what the input is, what is changed and on what evidence, and what was written, or would be."""
+    file = plan.file
+    echo(f"{escape(file.path)}: {escape(file.describe())}, {size_text(file.size)}")
+    for fact in plan.facts:
+        echo(escape(sentence(fact)))
+    for finding in plan.warnings:
+        echo(f"note: {finding.path}: {escape(finding.message)}")
     if written:
         echo_written(written, output, verified=verified)
     else:
@@ -204,12 +199,6 @@ class PlanJson(TypedDict):
     replaced: str | None
 
 
-def json_key(entry: KeyValue) -> Scalar | Array:
-    """Return a key for JSON."""
-    key = entry.key, entry.type
-    return Array(*key, len(entry.value)) if is_array(entry) else Scalar(*key, entry.value)
-
-
 def plan_as_dict(plan: Plan, output: Path, written: Written | None) -> PlanJson:
     """Return the plan for JSON: `size` is null and `written` false where nothing was written.
 
@@ -226,7 +215,10 @@ def plan_as_dict(plan: Plan, output: Path, written: Written | None) -> PlanJson:
         "notes": [sentence(fact) for fact in plan.facts if fact.value is None],
         "findings": [*plan.warnings, *unsound],
         "conclusions": plan.study,
-        "keys": [*map(json_key, keys_of(plan))],
+        "keys": [
+            Array(each.key, each.type, len(each.value)) if is_array(each) else Scalar(each.key, each.type, each.value)
+            for each in keys_of(plan)
+        ],
         "tensors": plan.tensors,
         "files": [
             FileJson(os.path.join(place, name) if name else place, content.nbytes)

@@ -126,12 +126,6 @@ class Side:
             if any([self.fields.pop(name, None), self.tensors.pop(name, None)]):
                 self.omitted.note(name, self.label, cause, reason)
 
-    @property
-    def names(self) -> Iterator[str]:
-        """The names of the fields and tensors, in file order."""
-        yield from self.fields
-        yield from self.tensors
-
 
 # Common names ----------------------------------------------------------------------------------------------
 
@@ -162,7 +156,8 @@ def sides(a: File, b: File) -> tuple[Side, Side, list[str]]:
         _share_pairs(left, right)
     for side, other in ((left, right), (right, left)):
         if side.file.damage is not None:
-            hidden = (name for name in other.names if name not in side.fields and name not in side.tensors)
+            names_of_other = (*other.fields, *other.tensors)
+            hidden = (name for name in names_of_other if name not in side.fields and name not in side.tensors)
             other.omit(hidden, "hidden", f"hidden by {side.label}'s damage")
     if by_pair:
         scales = ((side.label, adapter.scale) for side in (left, right) if (adapter := side.summary.adapter))

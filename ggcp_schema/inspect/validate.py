@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from construct import Container
 
-from ggcp_schema.constructs import LISTS, Extent, Field, FieldError, LazyList, format_path
+from ggcp_schema.constructs import LISTS, Extent, FieldError, LazyList, format_path
 from ggcp_schema.files.json_keys import json_keys
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
@@ -74,8 +74,11 @@ class Report:
 
     @property
     def fields(self) -> int:
-        """The number of fields that hold bytes, down to single numbers."""
-        return count_fields(self.file.root)
+        """The number of fields that hold bytes, down to single numbers; those with computed values do not."""
+        root = self.file.root
+        parents = [parent for parent in (root, root.child("optimizer")) if parent is not None]
+        derived = sum(field.type == "derived" for parent in parents for field in parent.children())
+        return _count(root.value) - derived
 
     @property
     def valid(self) -> bool:
@@ -169,12 +172,6 @@ def _problem(error: FieldError, path: str) -> Problem:
 
 
 # The fields ------------------------------------------------------------------------------------------------
-
-
-def count_fields(root: Field) -> int:
-    """Return the number of fields that hold bytes, down to single numbers; those with computed values do not."""
-    parents = [parent for parent in (root, root.child("optimizer")) if parent is not None]
-    return _count(root.value) - sum(field.type == "derived" for parent in parents for field in parent.children())
 
 
 def _count(value: Any) -> int:
