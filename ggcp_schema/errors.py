@@ -69,7 +69,7 @@ class GgcpError(Exception):
     def with_hint(self, hint: str, option: str = "") -> Self:
         """Return a copy with another hint."""
         error = self.again()
-        error.hint, error.option = hint, option
+        error.hint, error.option, error.shell_hint = hint, option, ""
         return error
 
 

@@ -128,7 +128,7 @@ def _change(file: File, assignment: Assignment) -> Change:
         if elements is not None:
             return _change_of_elements(file, elements, text)
         add = " To add a key, write KEY:TYPE=VALUE, such as x:u32=1 or x:string=text." if file.key_type("u32") else ""
-        raise error.with_hint(error.hint + add) from None
+        raise error.with_hint((error.shell_hint or error.hint) + add) from None
     name = "" if field.path == path else path
     field = field.child("data") or field  # a tensor means its data
     if not field.is_leaf:
@@ -157,7 +157,8 @@ def _removal(file: File, key: str) -> Change:
     if field is None:
         is_gguf = file.key_type("u32") is not None
         only = "Only the keys of a GGUF file can be removed."
-        hint = file.unknown_path(key).hint if is_gguf and key not in file else only
+        unknown = file.unknown_path(key)
+        hint = (unknown.shell_hint or unknown.hint) if is_gguf and key not in file else only
         raise UsageError(f"{file.path} has no key {key!r}", hint)
     return Change(field, None, key)
 
@@ -241,8 +242,9 @@ def _refused(file: File, wanted: Sequence[Change], path: str, why: str) -> Usage
         steps = parse_path(path) or ()
         if field and field.steps:
             path = Fields(file).label(field)
-        elif added and len(steps) > 1 and (keys := file.root.find(steps[:1])):  # which stand after those of the file
-            path = added[int(steps[1]) - len(keys.children())]
+        elif (keys := file.root.find(steps[:1])) and keys.is_list and isinstance(steps[1], int):
+            place = steps[1] - len(keys.children())  # the keys that are added stand after those of the file
+            path = added[place] if 0 <= place < len(added) else path
     return UsageError(f"{path}{why}", "The format does not allow this value. Nothing was written.")
 
 

@@ -540,3 +540,7 @@ def test_of_several_added_keys_the_one_that_is_refused_is_named(tmp_path):
     for words in (["a:u32=1", f"{long}:u32=1", "b:u32=2"], [f"{long}:u32=1", "a:u32=1"]):
         message = refused(path, tmp_path / "out.gguf", *words)
         assert message.startswith(f"ggcp-schema: {long}: expected ")
+    message = refused(path, tmp_path / "out.gguf", "zzzzzz=1")
+    assert "Run `ggcp-schema dump" in message
+    assert "To add a key, write KEY:TYPE=VALUE" in message
+    assert "Run `ggcp-schema dump" in refused(path, tmp_path / "out.gguf", "--remove", "zzzzzz")
