@@ -17,7 +17,7 @@ from ggcp_schema.errors import UsageError
 from ggcp_schema.formats import open_file
 from ggcp_schema.inspect.health import Examination, examine
 from ggcp_schema.inspect.soundness import bytes_read
-from ggcp_schema.inspect.stats import Measured, Stats, flags, measure
+from ggcp_schema.inspect.stats import Measured, flags, measure
 from ggcp_schema.inspect.tensors import moments_of, select
 from ggcp_schema.inspect.text import count_text, escape
 from ggcp_schema.inspect.words import FLAGS, Flag
@@ -138,21 +138,18 @@ def ranges(numbers: Sequence[int]) -> Iterator[str]:
             start = index
 
 
-def _cells(row: Measured) -> tuple[str, ...]:
-    last = flags_text(row.flags) if row.stats else f"{row.item.tensor.type}, not measured"
-    return row.item.name, *cells(row.stats), last
-
-
-def cells(stats: Stats | None) -> list[str]:
-    """Return the cells of a row, without the first and the last."""
+def _cells(row: Measured) -> list[str]:
+    stats = row.stats
     if stats is None:
-        return [""] * (len(HEAD) - 2)
+        return [row.item.name, *[""] * (len(HEAD) - 2), f"{row.item.tensor.type}, not measured"]
     numbers = (stats.min, stats.max, stats.mean, stats.std, stats.rms)
     counts = (stats.zeros, stats.nan, stats.inf)
     return [
+        row.item.name,
         *("-" if number is None else f"{number:.4g}" for number in numbers),
         *(f"{count:,}" for count in counts),
         bars(stats.histogram),
+        flags_text(row.flags),
     ]
 
 

@@ -14,7 +14,7 @@ from ggcp_schema.cli.output import echo, print_json, raise_damage
 from ggcp_schema.cli.table import print_table
 from ggcp_schema.formats import open_file
 from ggcp_schema.formats.file import File as OpenFile
-from ggcp_schema.inspect.tensors import Listed, listed, moments, moments_of, select
+from ggcp_schema.inspect.tensors import Listed, moments, moments_of, select
 from ggcp_schema.inspect.text import shape_text
 from ggcp_schema.llama.parameters import ORDERS, known_order
 
@@ -73,7 +73,7 @@ def tensors(
         elif by_parameter:
             found = partial(moments, opened, opened.order_or(order))
         else:
-            found = partial(listed, opened)
+            found = partial(map, partial(Listed.of, opened), opened.tensors.values())  # of which there may be very many
         if as_json:
             print_json(found())
         elif (first := next(iter(found()), None)) is None:

@@ -43,8 +43,8 @@ def pattern(format: Format) -> str:
         "\n".join(f"// {line}" for line in doc),
         "import std.core;\nimport std.mem;" if either else "",
         *(f"u128 {name};" for name in (*made.globals.values(), *made.sums)),
-        *("\n".join(_enum(name, kind, page["enums"][name])) for name, kind in made.enums.items()),
-        "\n".join(_enum("text", "u8", dict(enumerate(made.texts)))) if made.texts else "",
+        *(_enum(name, kind, page["enums"][name]) for name, kind in made.enums.items()),
+        _enum("text", "u8", dict(enumerate(made.texts))) if made.texts else "",
         *made.structs.values(),
         root,
         f"{format.name} {format.name} @ 0x00;",
@@ -227,10 +227,9 @@ class _Pattern:
         return f"text::{name.upper()}"
 
 
-def _enum(name: str, kind: str, names: dict[int, str]) -> Iterator[str]:
-    yield f"enum {name} : {kind} {{"
-    yield from (f"    {text.upper()} = {number}," for number, text in names.items())
-    yield "};"
+def _enum(name: str, kind: str, names: dict[int, str]) -> str:
+    members = (f"    {text.upper()} = {number}," for number, text in names.items())
+    return "\n".join([f"enum {name} : {kind} {{", *members, "};"])
 
 
 def _member(kind: str, name: str, colour: str, field: Attribute) -> str:

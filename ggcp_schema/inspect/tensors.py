@@ -92,12 +92,7 @@ class Listed(NamedTuple):
 
 def listing(file: File) -> list[Listed]:
     """Return all tensors in file order; those after the damage of a damaged file are missing."""
-    return list(listed(file))
-
-
-def listed(file: File) -> Iterator[Listed]:
-    """Yield the tensors of `listing`, of which there may be very many."""
-    return (Listed.of(file, tensor) for tensor in file.tensors.values())
+    return [Listed.of(file, tensor) for tensor in file.tensors.values()]
 
 
 # Parts of the flat vectors ---------------------------------------------------------------------------------
