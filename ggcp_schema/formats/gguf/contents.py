@@ -36,6 +36,7 @@ MAX_PARTS = 1000  # that are looked for
 MAX_BLOCKS = 100  # whose sizes are shown
 MAX_NAME = 40  # characters of a name among others
 SHOWN = 3  # missing parts that are named
+NO_MODELS = {"gguf-imatrix", "gguf-controlvector"}  # whose numbers are no weights
 SPLIT_NO, SPLIT_COUNT, SPLIT_TENSORS = "split.no", "split.count", "split.tensors.count"
 
 
@@ -52,7 +53,7 @@ def contents(gguf: GgufFile) -> tuple[tuple[str, str], ...]:
         f"{gguf.tensors.n_elements:,} parameters" if names.LORA_ALPHA in gguf.key_values else None,
     ]
     lines = {"name": keys.text("general.name"), "contents": ", ".join(filter(None, words))}
-    if gguf.tensors.n_elements and gguf.kind != "gguf-imatrix":  # whose numbers are no weights
+    if gguf.tensors.n_elements and gguf.kind not in NO_MODELS:
         bits = f"{8 * gguf.tensors.nbytes / gguf.tensors.n_elements:.4g} bits per weight"
         lines["weights"] = ", ".join(filter(None, (file_type(gguf.value("general.file_type")), bits)))
     lines["sizes"] = ", ".join(f"{name} {value}" for name, value in _sizes(keys) if value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ggcp_schema.formats.gguf.contents import contents, part_of
+from ggcp_schema.formats.gguf.contents import NO_MODELS, contents, part_of
 from ggcp_schema.formats.gguf.keys import Keys
 from ggcp_schema.llama import names
 from ggcp_schema.llama.keys import HPARAMS, stated_of
@@ -29,7 +29,6 @@ KINDS = {
     "gguf": ("GGUF file", "GGUF file"),
 }
 """What a GGUF file is, in words and in two words."""
-NO_MODELS = {"gguf-imatrix", "gguf-controlvector"}  # their tensors are no parameters
 OF_ARCHITECTURE = {"clip": "mmproj", "controlvector": "controlvector"}
 
 
