@@ -24,7 +24,7 @@ from ggcp_schema.constructs.expressions import Kaitai, compiled, expression_text
 from ggcp_schema.constructs.extents import Extent, Hollow, Origin, PatchedExtent, Payload
 from ggcp_schema.constructs.fields import Bytes, Chars, Computed, Const, OneOf, Padding, PascalString, Pass, Terminated
 from ggcp_schema.constructs.lazy import LazyArray, LazyList
-from ggcp_schema.constructs.lists import LISTS, LongList, Row, column, each
+from ggcp_schema.constructs.lists import LISTS, CopiedList, LongList, Row, column, each
 from ggcp_schema.constructs.numbers import (
     Flag,
     Float32b,

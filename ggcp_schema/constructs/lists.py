@@ -114,6 +114,22 @@ class Records(LongList):
         return f"<{counted(len(self), 'record')}>"
 
 
+class CopiedList(LongList):
+    """Elements that are built by copying their bytes, which lie in an `Extent`. No element can be changed."""
+
+    __slots__ = ("extent", "items")
+
+    def __init__(self, items: Sequence[Any], extent: Extent) -> None:
+        self.items, self.extent = items, extent
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def iterate(self, start: int, stop: int) -> Iterator[Any]:
+        """Yield the elements from `start` to `stop`."""
+        return iter(self.items[start:stop])
+
+
 def each(records: Iterable[Any], name: str) -> Iterator[Any]:
     """Yield the value of a field of each record, None if it has none. Of `Records` it is taken without making them."""
     return records.each(name) if isinstance(records, Records) else (record.get(name) for record in records)

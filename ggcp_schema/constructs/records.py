@@ -13,7 +13,8 @@ from ggcp_schema.constructs.conditions import chosen
 from ggcp_schema.constructs.described import Described, Node, Sizes, docs_of, reference_of, sizes_of, unwrap
 from ggcp_schema.constructs.errors import FieldError, count_bytes, counted
 from ggcp_schema.constructs.expressions import compiled, expression_text, expression_tree
-from ggcp_schema.constructs.lists import Records, Row
+from ggcp_schema.constructs.extents import Hollow
+from ggcp_schema.constructs.lists import CopiedList, Records, Row
 from ggcp_schema.constructs.shown import Record
 from ggcp_schema.constructs.streams import SMALL, position, stream_end
 
@@ -266,6 +267,9 @@ class Array(Described, construct.Array):
         return obj
 
     def _build_items(self, obj: Any, stream: IO[bytes], context: Container, path: str) -> None:
+        if isinstance(obj, CopiedList) and not isinstance(stream, Hollow):
+            obj.extent.copy_to(stream)
+            return
         for index, item in enumerate(obj):
             context["_index"] = index
             try:

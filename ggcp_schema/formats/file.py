@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cached_property
 from itertools import takewhile
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from construct import Container
 
@@ -116,6 +116,8 @@ class File:
     """
 
     format: Format
+    copied_lists: ClassVar[Mapping[str, Collection[str]]] = {}
+    """Lists of very many records, each with the fields of the file whose change leaves all bytes of the list alone."""
 
     def __init__(self, source: Source, format: Format, container: Container, damage: MalformedError | None) -> None:
         self.source, self.format, self.container, self.damage = source, format, container, damage

@@ -16,11 +16,13 @@ from construct.expr import Path
 from ggcp_schema.constructs import (
     LISTS,
     Chars,
+    CopiedList,
     Extent,
     Field,
     FieldError,
     Hollow,
     NaN,
+    Origin,
     PatchedExtent,
     expression_text,
     format_path,
@@ -31,12 +33,12 @@ from ggcp_schema.files.source import Source
 from ggcp_schema.files.values import same_value
 from ggcp_schema.formats.existing import check_existing
 from ggcp_schema.formats.file import File
-from ggcp_schema.formats.parsing import open_source
+from ggcp_schema.formats.parsing import Parse, open_source
 from ggcp_schema.formats.paths import LAST_INDEX, Values, elements_at, parse_path
 from ggcp_schema.formats.rules import Oddity
 from ggcp_schema.inspect.fields import Fields
 from ggcp_schema.inspect.set_values import elements_from, number_or_text, value_from
-from ggcp_schema.inspect.validate import validate
+from ggcp_schema.inspect.validate import report_of, validate
 
 
 class Assignment(NamedTuple):
@@ -216,6 +218,12 @@ def changed(file: File, wanted: Sequence[Change]) -> Container:
             record[expression_text(field.construct.length)] = len(value)
     keys = {change.key: change.type and (change.type[0], change.value) for change in wanted if change.key}
     file.set_keys(container, keys)
+    changed_fields = {name for name, value in container.items() if value is not file.container.get(name)}
+    for name, others in file.copied_lists.items():
+        field = file.root.child(name)
+        if field is not None and changed_fields <= {*others}:
+            extent = Extent(field.offset, field.size, Origin(file.source.file))
+            container[name] = CopiedList(container[name], extent)
     return container
 
 
@@ -257,7 +265,7 @@ def _check_result(file: File, place: str, wanted: Sequence[Change]) -> list[Oddi
         try:
             report = validate(source)
             built = report.file
-            if report.errors or report.damage:
+            if not report.is_whole:
                 built = open_source(source, file.format, partial=False)
         except MalformedError as error:
             why = f": expected {error.expected}, found {error.found}"
@@ -269,8 +277,7 @@ def _check_result(file: File, place: str, wanted: Sequence[Change]) -> list[Oddi
                 )
     if not (report.errors or report.warnings):
         return []
-    with closing(Source(file.path)) as old:
-        before = validate(old)
+    before = report_of(Parse(file, (), None))  # it has been parsed without an error
     known = {(error.expected, error.found) for error in before.errors}
     for problem in report.errors:
         if (problem.expected, problem.found) not in known:

@@ -17,7 +17,7 @@ from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats import format_of
 from ggcp_schema.formats.file import File
-from ggcp_schema.formats.parsing import parse_past_errors
+from ggcp_schema.formats.parsing import Parse, parse_past_errors
 from ggcp_schema.formats.rules import Found, Oddity, Problem
 from ggcp_schema.formats.state import zero_losses
 from ggcp_schema.inspect.text import count_text
@@ -105,7 +105,11 @@ def validate(source: Source, *, strict: bool = False) -> Report:
 
     Raises `NotACheckpointError` if the format of the file is unknown.
     """
-    parse = parse_past_errors(source, format_of(source))
+    return report_of(parse_past_errors(source, format_of(source)), strict=strict)
+
+
+def report_of(parse: Parse, *, strict: bool = False) -> Report:
+    """Return what `validate` finds in a file that has been parsed."""
     rules = parse.file.rules(parse)
     problems = (_problem(error, path) for path, error in parse.located)
     errors = Found.of(chain(problems, rules.errors), parse.file.root)

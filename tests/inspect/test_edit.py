@@ -11,14 +11,14 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from construct import Container
+from construct import Container, ListContainer
 from gguf import GGUFReader
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ggcp_schema import FileError, GgcpError, MalformedError, PathError, UsageError, open_checkpoint, open_file
-from ggcp_schema.constructs import Extent, Field, NaN, Origin, PatchedExtent
-from ggcp_schema.inspect.edit import changes, check, edit, parse_assignment
+from ggcp_schema.constructs import CopiedList, Extent, Field, NaN, Origin, PatchedExtent
+from ggcp_schema.inspect.edit import changed, changes, check, edit, parse_assignment
 from tests.builder import build_checkpoint, build_gguf
 from tests.helpers import FIXTURES, TRUNCATED
 from tests.mapping import independent_order
@@ -125,6 +125,31 @@ def test_every_field_of_a_vocabulary_set_to_its_own_value(kind: str, tmp_path: P
 def test_every_field_of_a_gguf_checkpoint_set_to_its_own_value(big_endian: bool, tmp_path: Path) -> None:
     write_as_trainer(tmp_path / "in", ADAM, version=1, big_endian=big_endian)
     assert_identity(tmp_path / "in", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("name", "assignment", "copied"),
+    [
+        ("v1-adam.ggcp", "train_its=7", ["layers"]),
+        ("twin-adam.v0.ggcp", "optimizer.iter=7", ["layers"]),
+        ("v1-adam.ggcp", "norm.name=a longer name", []),
+        ("v1-adam.ggcp", "layers[1].wq.name=a longer name", []),
+        ("strange/all-types.gguf", "general.name:string=a name", ["tensor_infos", "tensor_data"]),
+        ("strange/gap.gguf", "x:string=a long text that moves all that follows it", ["tensor_infos", "tensor_data"]),
+        ("strange/shared-data.gguf", "x:u8=1", ["tensor_infos", "tensor_data"]),
+        ("strange/align-64.gguf", "general.alignment=32", []),
+        ("strange/gap.gguf", "tensor_infos[0].name=another", []),
+    ],
+)
+def test_lists_that_are_copied_are_as_they_would_be_built(name: str, assignment: str, copied: list[str]) -> None:
+    with open_file(FIXTURES / name) as file:
+        container = changed(file, changes(file, [parse_assignment(assignment)]))
+        assert [name for name, value in container.items() if isinstance(value, CopiedList)] == copied
+        built = [io.BytesIO(), io.BytesIO()]
+        for stream in built:
+            file.format.schema.build_stream(container, stream, recompute=True)
+            container.update({name: ListContainer(container[name]) for name in copied})
+        assert built[0].getvalue() == built[1].getvalue()
 
 
 # Every kind of field ---------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache, cached_property, partial
 from itertools import takewhile
 from math import isclose, prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from construct import Container
 
@@ -46,6 +46,8 @@ class Checkpoint(File):
     If the file is damaged, a part that is not whole raises the damage when it is asked for; `get(path)` returns None
     for it instead.
     """
+
+    copied_lists: ClassVar = {"layers": ("train_its", "train_samples", "train_tokens", "optimizer")}
 
     def _value(self, name: str) -> Any:
         if self.container.get(name) is None:

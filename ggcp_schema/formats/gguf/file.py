@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from construct import Container
 
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 class GgufFile(File):
     """A GGUF file of version 1 to 3, in either byte order."""
+
+    copied_lists: ClassVar = dict.fromkeys(("tensor_infos", "tensor_data"), ("metadata_kv", "metadata_kv_count"))
 
     @property
     def byte_order(self) -> str:
