@@ -15,7 +15,7 @@ from hypothesis import settings
 os.fsync = os.fstat
 
 # A busy machine must not fail a test, so there is no deadline. .ci/run loads the thorough profile, twice.
-settings.register_profile("quick", parent=settings(), deadline=None, max_examples=25)
+settings.register_profile("quick", parent=settings(), deadline=None, max_examples=12)
 settings.register_profile("thorough", parent=settings(), deadline=None, max_examples=200)
 settings.load_profile("quick")
 

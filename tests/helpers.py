@@ -42,7 +42,7 @@ Item = TypeVar("Item")
 
 
 def thinned(items: Sequence[Item]) -> Sequence[Item]:
-    """Return every eighth of them; all in the profile in which hypothesis makes eight times as many examples."""
+    """Return one in 16 of them; all in the profile in which hypothesis makes 16 times as many examples."""
     return items[:: max(1, 200 // settings().max_examples)]
 
 

@@ -24,6 +24,7 @@ from ggcp_schema.constructs.lists import LISTS
 from ggcp_schema.constructs.records import Struct, Variants, new_scope, outermost
 
 BRANCHES = (Container, *LISTS)  # the classes of the values that have fields in them
+PLAIN = {int, float, bool, str, bytes}  # classes of leaves, known without asking an abstract class
 
 
 class Field:
@@ -84,7 +85,7 @@ class Field:
     @property
     def is_leaf(self) -> bool:
         """True if the field has no fields in it."""
-        return not isinstance(self.value, BRANCHES)
+        return type(self.value) in PLAIN or not isinstance(self.value, BRANCHES)
 
     @property
     def type(self) -> str:
@@ -148,6 +149,8 @@ class Field:
             yield child
 
     def _measure(self, value: Any) -> int:
+        if type(value) in PLAIN:
+            return self._measure_leaf(value)
         if isinstance(value, Extent | LazyList):
             return int(value.nbytes)
         if isinstance(value, Container) and "_size" in value:
@@ -167,9 +170,10 @@ class Field:
             return int(prefix) + len(value.encode(self.construct.encoding, "surrogateescape"))
         return int(self.construct._sizeof(self.context, ""))
 
-    def _fields(self, value: Container) -> Iterator[Field]:
+    def _fields(self, value: Container, only: Step | None = None) -> Iterator[Field]:
+        """Yield the fields of a record, or the one of a name, for which the others before it are only passed."""
         scope = new_scope(self.construct, None, self.context)
-        scope.update(value)
+        dict.update(scope, value)  # construct's own takes longer
         if self.is_element:
             scope["_index"] = self.steps[-1]
         offset = self.offset
@@ -182,8 +186,12 @@ class Field:
                 offset += size or 0  # of a value that is lost
                 continue
             offset = _place(value[name], offset)
+            if only is not None and name != only and size is not None:
+                offset += size
+                continue
             field = Field(self, name, declared, value[name], offset, scope, fixed, size)
-            yield field
+            if only is None or name == only:
+                yield field
             offset = field.end
 
     def child(self, step: Step) -> Field | None:
@@ -191,7 +199,7 @@ class Field:
         if isinstance(step, int):
             return self.children()[step] if self.is_list and 0 <= step < len(self.value) else None
         if isinstance(self.value, Container) and step in self.value:
-            return next((field for field in self._fields(self.value) if field.steps[-1] == step), None)
+            return next(self._fields(self.value, step), None)
         return None
 
     def find(self, steps: Sequence[Step]) -> Field | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from construct import Container
 
-from ggcp_schema.constructs import Field, FieldError, Steps, Struct, root_field
+from ggcp_schema.constructs import LISTS, Field, FieldError, Steps, Struct, root_field
 from ggcp_schema.errors import GgcpError, MalformedError, PathError, UsageError
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
@@ -102,6 +102,16 @@ Repairable = tuple["State", list["Change"]]
 def until(container: Container, field: str) -> Container:
     """Return the values before a field."""
     return Container(takewhile(lambda item: item[0] != field, container.items()))
+
+
+def value_at(value: Any, steps: Steps | None) -> Any:
+    """Return the value that the field at these steps has, without making fields; None if there is none, or no step."""
+    for step in steps or ("",):
+        if isinstance(step, str):
+            value = value.get(step) if isinstance(value, Container) and step[:1] != "_" else None
+        else:
+            value = value[step] if isinstance(value, LISTS) and 0 <= step < len(value) else None
+    return value
 
 
 class File:
@@ -496,6 +506,10 @@ class File:
 
     def get(self, path: str, default: Any = None) -> Any:
         """Return the value or the values at a path; `default` if the file, or its undamaged part, has none."""
+        with self.source.parsing():
+            value = value_at(self.container, parse_path(path))
+        if value is not None:
+            return value
         field = self.field(path)
         if field is not None:
             return field.value

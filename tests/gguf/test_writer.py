@@ -68,7 +68,7 @@ def simple(source: Source) -> list[Entry]:
     ]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(keys, shapes)
 def test_gguf_s_reader_finds_what_was_written(
     tmp_path: Path, numbers: Source, keys: dict[str, tuple[str, Any]], shapes: dict[str, list[int]]

@@ -254,7 +254,7 @@ def test_a_token_of_another_length(tmp_path: Path) -> None:
             assert after.get(f"tokens[{index}].text") == before.get(f"tokens[{index}].text")
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 0xFFFFFFFF), st.floats(width=32), st.binary(max_size=70))
 def test_any_values(tmp_path: Path, its: int, loss: float, name: bytes) -> None:
     text = name.decode("utf-8", "surrogateescape")

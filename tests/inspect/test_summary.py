@@ -13,7 +13,7 @@ import subprocess
 import gguf
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from ggcp_schema import convert, export_model, open_file
 from ggcp_schema.cli.output import to_json
@@ -127,7 +127,6 @@ def test_the_context_of_the_training_is_computed_from_its_counts(tmp_path):
     assert summary_of(built(tmp_path / "x.ggcp", train=(1, 0, 0))).context.tokens is None
 
 
-@settings(max_examples=25)
 @given(checkpoints())
 def test_any_checkpoint_is_summarized(tmp_path_factory, checkpoint):
     path = tmp_path_factory.getbasetemp() / "any.ggcp"
