@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 import struct
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice, pairwise
+from math import prod
 from typing import IO, Any
 
 from construct import Container, ListContainer
@@ -27,8 +29,9 @@ from ggcp_schema.formats.gguf.moved import are_numbers, moved_by, recover_moved
 from ggcp_schema.formats.lora.files import FINETUNE_LORA
 from ggcp_schema.formats.lora.records import FINETUNE
 from ggcp_schema.formats.lora.resume import RANKS
-from ggcp_schema.llama.keys import paths_by_key
-from ggcp_schema.llama.names import ARCHITECTURE, MODEL_TENSORS, STATE, TOKENS, TRAINING_TYPE, tensor_name
+from ggcp_schema.llama import names
+from ggcp_schema.llama.keys import OPTIMIZER, STATE, paths_by_key
+from ggcp_schema.llama.names import tensor_name
 from ggcp_schema.schema.ggml import GGML_TYPES, data_size, type_name
 from ggcp_schema.schema.gguf import BIG, GGUF, alignment, size_of
 from ggcp_schema.schema.inference import ADAM
@@ -38,10 +41,22 @@ SEARCHED = 1 << 25  # bytes in which the headers of the tensors are looked for
 MOST_OFFSET = 1 << 40
 LEAST_DENSE = 2  # tensors without a gap, after which one with a gap is odd
 LONGEST_FILL = 1 << 20  # bytes of a hole in the data of which the end is looked for
-NORM = f"{MODEL_TENSORS['norm']}.weight"
+NORM = f"{names.MODEL_TENSORS['norm']}.weight"
 MOMENTS: list[tuple[str, Sequence[Any]]] = [
-    (str(tensor_name(f"{STATE}{name}", ADAM)), ["optimizer.nx"]) for name in "mv"
+    (str(tensor_name(f"{names.STATE}{name}", ADAM)), ["optimizer.nx"]) for name in "mv"
 ]
+VALUE_SIZES = {"BOOL": 1, "UINT32": 4, "FLOAT32": 4, "UINT64": 8, "STRING": 8 + len(ADAM)}
+LAST_KEYS = {"training.shuffle.rng_state": 0} | {
+    key: 12 + len(key) + VALUE_SIZES[kind]
+    for key, kind, _ in (
+        ("training.shuffle.sample_count", "UINT64", ""),
+        ("training.shuffle.next_sample", "UINT64", ""),
+        (names.OPTIMIZER_FILE_VERSION, "UINT32", ""),
+        *(*OPTIMIZER, *STATE[ADAM]),
+    )
+}
+"""The keys that the trainers wrote last, with their sizes; 0 for the state of random numbers, whose length varies."""
+MOST_TOKENS = 1 << 22  # of a vocabulary
 SAMPLES = {"F32": 64, "F16": 128}  # bytes of noise that are not numbers of a model by chance
 LENGTHS = {  # of a name, by the byte order and the size of a length
     ("little", 8): rb"([\x01-\x7f])\0{7}",
@@ -86,7 +101,7 @@ def recover(source: Source, error: FieldError) -> Recovered | None:
         kept["metadata_kv"] = ListContainer(believed)
     with source.reading() as stream:
         unit = alignment(Container(metadata_kv=_whole(container, "metadata_kv")))  # type: ignore[no-untyped-call]
-        infos = list(_found(source, stream, container, unit))
+        infos = list(_found(source, stream, container, believed, unit))
         start = _data_start(source, infos, unit) if infos else None
         if start is not None and start % unit and _end(infos[-1], unit) < LEAST_DATA:
             infos = []
@@ -120,12 +135,12 @@ def _before_damage(source: Source, error: FieldError) -> list[Container]:
     if error.missing is not None:
         return keys
     records = [*(error.partial.get("metadata_kv") or ()), *(error.partial.get("tensor_infos") or ())]
-    names = [record.get("key", record.get("name", "")) for record in records]
-    count = len(names)
-    while count and not (names[count - 1] and names[count - 1].isprintable()):
+    texts = [record.get("key", record.get("name", "")) for record in records]
+    count = len(texts)
+    while count and not (texts[count - 1] and texts[count - 1].isprintable()):
         count -= 1
     before = keys[:count]
-    first = names[count] if count < len(names) else ""
+    first = texts[count] if count < len(texts) else ""
     begin = records[count]["_offset"] if count < len(records) else error.offset
     if first and first[0].isprintable():
         return before  # the damage begins in the name
@@ -144,8 +159,13 @@ def _may_begin_in(source: Source, keys: Sequence[Container], begin: int, length:
     return not (length // (2 if data[-1] else 1) <= run <= length)  # a length that is right has zeros too
 
 
-def _found(source: Source, stream: IO[bytes], container: Container, unit: int) -> Iterator[Container]:
-    """Yield the headers of the tensors that are proven: those before the damage, in it, and after it."""
+def _found(
+    source: Source, stream: IO[bytes], container: Container, entries: Sequence[Container], unit: int
+) -> Iterator[Container]:
+    """Yield the headers of the tensors that are proven: those before the damage, in it, and after it.
+
+    `entries` are the keys before it.
+    """
     later = _after(source, stream, container, unit)
     end, earlier = 0, []
     for info in _whole(container, "tensor_infos"):
@@ -155,12 +175,15 @@ def _found(source: Source, stream: IO[bytes], container: Container, unit: int) -
         end = _end(info, unit)
     if earlier and not (later and end == later[0]["offset"]) and not earlier[-1]["offset"]:
         earlier.pop()  # its offset, and what is before it, may be zeros of the damage
-    lost = _lost(source, container, earlier, later, unit)
+    lost = _lost(source, container, entries, earlier, later, unit)
     if later or lost:
         if not later or end <= later[0]["offset"]:
             yield from earlier
         yield from lost
         yield from later
+
+
+Usual = Callable[[Iterable[str]], list[tuple[str, Sequence[Any]]]]
 
 
 class Headers(Series):
@@ -172,68 +195,128 @@ class Headers(Series):
         return Record(name, tuple(shape), at, b"", at, at + size + -size % self.alignment, type)
 
 
-def _trained(names: Iterable[str] = ()) -> list[tuple[str, Sequence[Any]]]:
+def _trained(found: Iterable[str] = ()) -> list[tuple[str, Sequence[Any]]]:
     """Return the names and shapes as train-text-from-scratch, and this program, write them."""
     return [(str(tensor_name(path)), shape) for path, shape in GGCP.tensors(2)] + MOMENTS
 
 
-def _finetuned(names: Iterable[str] = ()) -> list[tuple[str, Sequence[Any]]]:
+def _finetuned(found: Iterable[str] = ()) -> list[tuple[str, Sequence[Any]]]:
     """Return the names and shapes as finetune writes them."""
     parts = ((path.rpartition("_"), shape) for path, shape in FINETUNE.tensors(2))
     return [(f"{tensor_name(stem)}.lora_{part}", shape) for (stem, _, part), shape in parts] + MOMENTS
 
 
-def _order_of(keys: Mapping[str, Any], *runs: Sequence[Container]) -> Callable[..., list[tuple[str, Sequence[Any]]]]:
-    """Return the names and shapes in the order of the program that wrote the file; none if that is not proven.
+def _finetuned_later(found: Iterable[str] = ()) -> list[tuple[str, Sequence[Any]]]:
+    """Return the names and shapes as finetune writes them from December 2023 on, with vectors for single rows."""
+    return [(name, shape[:-1] if shape[-1] == 1 else shape) for name, shape in _finetuned()]
+
+
+def _orders_of(keys: Mapping[str, Any], *runs: Sequence[Container]) -> list[Usual]:
+    """Return the names and shapes in the orders of the programs that may have written the file; none if not proven.
 
     Other programs write other orders, in which no two names of a layer follow each other so.
     """
     usual = {*pairwise(Part.of(name).name for name, _ in _trained())}
     found = {*chain(*(pairwise(Part.of(info["name"]).name for info in infos) for infos in runs))}
-    if keys.get(TRAINING_TYPE) == FINETUNE_LORA:
-        return _finetuned
+    if keys.get(names.TRAINING_TYPE) == FINETUNE_LORA:
+        is_told = any(info["name"].endswith("norm.weight.lora_b") for infos in runs for info in infos)
+        return [_finetuned] if is_told else [_finetuned, _finetuned_later]
     is_usual = found <= usual and any("#" in name for pair in found for name in pair)
-    return _trained if is_usual or TRAINING_TYPE in keys else lambda names: []
+    return [_trained if is_usual or names.TRAINING_TYPE in keys else lambda found: []]
 
 
 def _numbers(keys: Mapping[str, Any]) -> dict[str, int]:
     """Return the numbers that are in shapes, by the path of the field in which a ggcp or ggcl file has them."""
-    own = f"{keys.get(ARCHITECTURE, 'llama')}."
+    own = f"{keys.get(names.ARCHITECTURE, 'llama')}."
     paths = paths_by_key(None) | {key: path for key, _, path in RANKS}
     numbers = {path: keys.get(key.replace("llama.", own)) for key, path in paths.items()}
-    if isinstance(keys.get(TOKENS), Container):
-        numbers["hparams.n_vocab"] = keys[TOKENS]["len"]
+    if isinstance(keys.get(names.TOKENS), Container):
+        numbers["hparams.n_vocab"] = keys[names.TOKENS]["len"]
     return {path: number for path, number in numbers.items() if isinstance(number, int) and number > 0}
 
 
 def _lost(
-    source: Source, container: Container, earlier: Sequence[Container], later: Sequence[Container], unit: int
+    source: Source,
+    container: Container,
+    entries: Sequence[Container],
+    earlier: Sequence[Container],
+    later: Sequence[Container],
+    unit: int,
 ) -> list[Container]:
     """Return the headers between these, which only one order of names and shapes explains; none if that is not so.
 
-    Without any, they follow the last key.
+    Without any before, they follow the last key. `entries` are the keys before the damage.
     """
-    count, entries = container.get("tensor_count", 0) - len(earlier) - len(later), _whole(container, "metadata_kv")
-    if not 0 < count <= MOST_LOST or not (earlier or later or len(entries) == container.get("metadata_kv_count")):
+    count = container.get("tensor_count", 0) - len(earlier) - len(later)
+    at = _stop(earlier[-1]) if earlier else _end_of_keys(container, is_followed=bool(later))
+    if not 0 < count <= MOST_LOST or not (later or at):
         return []
-    keys = {entry["key"]: entry["value"] for entry in entries}
-    usual, known = _order_of(keys, earlier, later), (*earlier, *later)
-    series = Headers(b"", GGML_TYPES, re.compile(b""), b"", 0, usual, _numbers(keys), unit)
-    order = Order(series, [series.record(i["offset"], i["name"], i["dimensions"] or [1], i["type"]) for i in known])
-    parts = [*islice(order.chain(Part.of(earlier[-1]["name"]) if earlier else START), count)]
-    if len(parts) == count - 1 and NORM not in {info["name"] for info in known}:  # each model has one
-        parts.append(Part.of(NORM))
-        order.shapes.setdefault(NORM, ["hparams.n_embd"])
-    for level in range(3) if len(parts) == count else ():
-        laid = order.laid(parts, _end(earlier[-1], unit) if earlier else 0, level)
-        fits = [
-            infos
-            for infos in (_infos(container, records, earlier, later) for records in laid)
-            if _explain(source, infos, later, unit)
-        ]
-        if len(fits) == 1:
-            return fits[0]
-    return []
+    keys, known = {entry["key"]: entry["value"] for entry in entries}, (*earlier, *later)
+    numbers, begin, found = _numbers(keys), _end(earlier[-1], unit) if earlier else 0, []
+    for usual in _orders_of(keys, earlier, later):
+        series = Headers(b"", GGML_TYPES, re.compile(b""), b"", 0, usual, numbers, unit)
+        order = Order(series, [series.record(i["offset"], i["name"], i["dimensions"] or [1], i["type"]) for i in known])
+        parts = [*islice(order.chain(Part.of(earlier[-1]["name"]) if earlier else START), count)]
+        if len(parts) == count - 1 and NORM not in {info["name"] for info in known}:  # each model has one
+            parts.append(Part.of(NORM))
+            order.shapes.setdefault(NORM, ["hparams.n_embd"])
+        if len(parts) < count:
+            continue
+        length = _length_size(container)
+        sizes = [length * (1 + len(order.shapes.get(part.name, ()))) + len(part.text) + 16 for part in parts]
+        first = later[0]["_offset"] - sum(sizes) if at is None else at
+        after = first + sum(sizes)
+        end = later[0]["offset"] if later else source.size - after - -after % unit
+        if names.TRAINING_TYPE in keys and not _is_counted(order, parts, begin, end):
+            continue
+        for level in range(3):
+            laid = (_infos(records, sizes, first) for records in order.laid(parts, begin, level))
+            fits = [infos for infos in laid if _explain(source, infos, later, unit)]
+            if len(fits) == 1:
+                found += fits
+                break
+    return found[0] if found and all(infos == found[0] for infos in found) else []
+
+
+def _is_counted(order: Order, parts: Sequence[Part], begin: int, end: int) -> bool:
+    """Give the order of a trainer's file the numbers of tokens and parameters, of which one tells the other.
+
+    If none is known, the size of the data of these parts does, which is between two offsets. Return False if the
+    numbers that are known contradict each other.
+    """
+    model = [part for part in islice(order.chain(START), MOST_LOST) if not names.is_optimizer(part.name)]
+    shapes, known = [order.shapes[part.name] for part in model], dict(order.numbers)
+    if not {name for name in chain(*shapes) if isinstance(name, str)} <= {*known, "hparams.n_vocab"}:
+        return True
+
+    def n_params(n_vocab: int) -> int:
+        order.numbers["hparams.n_vocab"] = n_vocab
+        return sum(prod(order.numbers.get(name, name) for name in shape) for shape in shapes)
+
+    def end_of(n_vocab: int) -> int:
+        order.numbers["optimizer.nx"] = n_params(n_vocab)
+        return next((records[-1].end for records in order.laid(parts, begin)), 0)
+
+    stated = known.get("optimizer.nx")
+    number, target = (end_of, end) if stated is None else (n_params, stated)
+    n_vocab = known.get("hparams.n_vocab") or bisect_left(range(MOST_TOKENS), target, key=number)
+    order.numbers["optimizer.nx"] = n_params(n_vocab)
+    return stated in {None, order.numbers["optimizer.nx"]}
+
+
+def _end_of_keys(container: Container, is_followed: bool) -> int | None:
+    """Return where the keys end if only the last ones of a trainer are missing; None if that is not known.
+
+    If other headers follow, those tell it better than keys that may be damaged.
+    """
+    entries, count, known = _whole(container, "metadata_kv"), container.get("metadata_kv_count"), [*LAST_KEYS]
+    last = next((entry for entry in reversed(entries) if entry["key"] in LAST_KEYS), None)
+    if last is not None:
+        following = known[known.index(last["key"]) + 1 :]
+        if entries.index(last) + 1 + len(following) == count:
+            size = LAST_KEYS[last["key"]] or last["_size"]  # the damage may begin in its value
+            return _stop(last | {"_size": size}) + sum(LAST_KEYS[key] for key in following)
+    return _stop(entries[-1]) if entries and len(entries) == count and not is_followed else None
 
 
 def _touched(source: Source, container: Container, infos: Sequence[Container], begins: Sequence[int]) -> set[int]:
@@ -261,14 +344,8 @@ def _touched(source: Source, container: Container, infos: Sequence[Container], b
     return touched
 
 
-def _infos(
-    container: Container, records: Sequence[Record], earlier: Sequence[Container], later: Sequence[Container]
-) -> list[Container]:
-    """Return the headers of tensors between others."""
-    count = _length_size(container)
-    sizes = [count * (1 + len(record.shape)) + len(record.path) + 16 for record in records]
-    before = earlier or ([] if later else _whole(container, "metadata_kv"))
-    at = _stop(before[-1]) if before else later[0]["_offset"] - sum(sizes)
+def _infos(records: Sequence[Record], sizes: Sequence[int], at: int) -> list[Container]:
+    """Return the headers of tensors, of which the first begins at an offset."""
     infos = []
     for record, size in zip(records, sizes, strict=True):
         shape = ListContainer(record.shape)
