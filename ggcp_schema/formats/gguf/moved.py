@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from construct import Container
 
-from ggcp_schema.constructs import FieldError, count_bytes
+from ggcp_schema.constructs import FieldError, count_bytes, each
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import Recovered, until
 from ggcp_schema.formats.trailing import LINE_ENDS
@@ -77,7 +77,7 @@ def may_be_moved(source: Source, container: Container, count: int) -> bool:
     """
     extents = Extents(container, source.size)
     last = in_order(extents)[-1]
-    end, kind = extents[last][1], _kind(container, last)
+    end, kind = extents[last][1], _kinds(container)[last]
     if count < 0 and any(source.read(end + count, -count)):
         return False  # the padding would begin there
     if count < 0:  # some programs write no padding
@@ -117,7 +117,8 @@ def recover_moved(source: Source, container: Container, error: FieldError, count
     ends = enumerate(zip(shifts, (end for _, end in extents), strict=True))
     lost = {index for index, (shift, end) in ends if (index, shift) in odd or (not shift and end > first)}
     is_cut = error.missing is not None and last == source.size
-    if is_cut and all(kind in FLOATS and not count % SIZES[kind] for kind in {_kind(container, one) for one in lost}):
+    kinds = _kinds(container)
+    if is_cut and all(kind in FLOATS and not count % SIZES[kind] for kind in {kinds[index] for index in lost}):
         return None  # so few whole numbers are far more likely cut off at the end
     error.missing = None
     words = f"{count_bytes(abs(count))} {'inserted' if count > 0 else 'lost'} between offsets {first} and {last}"
@@ -134,28 +135,28 @@ def recover_moved(source: Source, container: Container, error: FieldError, count
     return Recovered(Container(kept, _lost=lost), [place], None)
 
 
-def _kind(container: Container, index: int) -> str:
-    """Return the type of a tensor, a key of `RANGES` if it is known.
+def _kinds(container: Container) -> list[str]:
+    """Return the types of the tensors, keys of `RANGES` if they are known.
 
     In a big-endian file the bytes of BF16, and of the scales of blocks, are in either order, so it has no such types.
     """
-    name = type_name(container["tensor_infos"][index]["type"])
-    return f"{BIG} {name}" if container.get("byte_order") == BIG else name
+    order = f"{BIG} " if container.get("byte_order") == BIG else ""
+    return [order + type_name(number) for number in each(container["tensor_infos"], "type")]
 
 
 def _clues(source: Source, container: Container, count: int, step: int = 1) -> Iterator[Clue]:
     """Yield what the bytes before each tensor, at its beginning and at its end tell; from the end if `step` is -1."""
-    extents = Extents(container, source.size)
+    extents, kinds = Extents(container, source.size), _kinds(container)
     order, start = in_order(extents), container["data_start"]
     for place in range(len(order))[::step]:
-        (begin, end), kind = extents[order[place]], _kind(container, order[place])
+        (begin, end), kind = extents[order[place]], kinds[order[place]]
         before, stop = extents[order[place - 1]] if place else (start, start)
         clues = []
         if stop < begin:
             is_padding = (not any(source.read(stop + by, begin - stop)) for by in (0, count))
             clues.append(Clue(None, stop, begin, *is_padding))
         elif place:
-            for one in dict.fromkeys((_kind(container, order[place - 1]), kind)):
+            for one in dict.fromkeys((kinds[order[place - 1]], kind)):
                 told = _border(source, one, before, begin, end, count)
                 clues.append(Clue(None, begin, begin + 1, *told))  # the first number may have lost bytes, or got some
         size = WINDOW if kind in FLOATS else BLOCKS * SIZES.get(kind, 0)
