@@ -422,3 +422,15 @@ def test_a_byte_inserted_into_the_last_tensor_is_no_trailing_byte(tmp_path: Path
         open_checkpoint(path)
     with open_checkpoint(path, partial=True) as ckpt:
         assert {*whole.tensors} - {*ckpt.tensors} == {"optimizer.state.lmy"}
+
+
+@pytest.mark.parametrize("name", ["name64", "bool2", "shared-data", "ints", "align-64", "bert"])
+def test_zeros_from_a_name_on_are_no_tensor(name: str) -> None:
+    """Of a file with few tensors they read as a number of a tensor without dimensions, and then as its padding."""
+    whole = Whole(FIXTURES / "strange" / f"{name}.gguf")
+    with open_file(FIXTURES / "strange" / f"{name}.gguf") as file:
+        first = file.container["tensor_infos"][0]
+    for offset in range(first["_offset"], first["_offset"] + 8 + len(first["name"])):
+        file = opened(Damaged(whole, Damage("zeros", len(whole.data) - offset, offset)))
+        assert file.damage is not None, offset
+        assert not file.tensors, offset

@@ -19,7 +19,7 @@ SAMPLE = 4096  # bytes from the data or its end on, which are of no tensor if th
 
 def doubt(source: Source, container: Container) -> FieldError | None:
     """Return an error if headers are zeros that were read as records, or if bytes were put into the data."""
-    error, trailing = zeros_in(container), container["trailing"]
+    error, trailing = zeros_in(source, container), container["trailing"]
     ends_whole = trailing is None and (source.size - container["data_start"]) % container["alignment"] == 0
     count = 0 if ends_whole or error is not None else moved_by(source, container)
     if count and may_be_moved(source, container, count):
@@ -64,10 +64,10 @@ def is_named(info: Container) -> bool:
     return bool(info["name"]) and "\0" not in info["name"]
 
 
-def zeros_in(container: Container) -> FieldError | None:
+def zeros_in(source: Source, container: Container) -> FieldError | None:
     """Return an error if keys or tensors are zeros that were read as records, from within a name or as a whole.
 
-    No name ends in NUL; but one key may have no name, and the first tensor, which is at offset 0.
+    No name ends in NUL, but one key may have none.
     """
     zeros = (
         (place, index, field, text)
@@ -76,12 +76,12 @@ def zeros_in(container: Container) -> FieldError | None:
         if text is not None and (not text or text[-1] == "\0") and _is_zero(container[place][index])
     )
     found = [*islice(zeros, 2)]
-    if not found:
+    if not found or (len(found) == 1 and found[0][0] == "metadata_kv" and not found[0][3]):
         return None
-    place, index, field, text = found[0]
-    if len(found) == 1 and not text and (place == "metadata_kv" or index == 0):
-        return None
-    error = FieldError(container[place][index]["_offset"], f"a {field}", "zeros")
+    place, index, field, _ = found[0]
+    record = container[place][index]
+    begin = len(source.read(record["_offset"], record.get("_size", 0)).rstrip(b"\0"))
+    error = FieldError(record["_offset"] + begin, f"a {field}", "zeros")
     error.steps = [place, index, field]
     error.partial = until(container, place)
     error.partial[place] = ListContainer(container[place][:index])

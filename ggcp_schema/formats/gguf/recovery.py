@@ -92,7 +92,7 @@ def recover(source: Source, error: FieldError) -> Recovered | None:
         return recover_moved(source, container, error, count) if count else None
     if container is None or ("data_start" in container and _are_intact(container)):
         return None
-    zeros = zeros_in(container)
+    zeros = zeros_in(source, container)
     error = zeros or error
     kept = until(error.partial, "tensor_infos")
     parsed, believed = _whole(kept, "metadata_kv"), _before_damage(source, error)
