@@ -122,10 +122,7 @@ def _stated(file: File, path: str) -> Any:
 
 
 def _proven_order(model: Mapping[str, Tensor], vectors: Mapping[str, Tensor]) -> str | None:
-    try:
-        decision = decide_order(model, vectors)
-    except UnfitError:  # the model is not whole
-        return None
+    decision = decide_order(model, vectors)
     return decision.order if decision.certainty == "proven" else None
 
 

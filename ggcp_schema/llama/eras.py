@@ -207,7 +207,7 @@ def _tests(evidence: Evidence) -> Iterator[tuple[str, bool, Callable[[Writer], b
     if evidence.order is not None:
         order = evidence.order
         statement = f"the optimizer's vectors are in order {order}"
-        yield statement, False, lambda writer: order in dict(writer.orders)
+        yield statement, False, lambda writer: order in writer.orders
 
 
 def _wrote_ggcp(writer: Writer) -> bool:
@@ -264,6 +264,6 @@ def is_clipped(square_length: float) -> bool:
 
 def _with_fewest_options(writers: Sequence[Writer], order: str | None) -> Sequence[Writer]:
     """Return the writers that needed the fewest options to write this order; all if it is not known."""
-    options = {writer.key: text.count("--") for writer in writers for name, text in writer.orders if name == order}
+    options = {writer.key: text.count("--") for writer in writers if (text := writer.orders.get(order or ""))}
     least = min(options.values(), default=None)
     return [writer for writer in writers if options.get(writer.key) == least] if options else writers

@@ -137,7 +137,7 @@ class _Evidence:
     ) -> None:
         self.model_tensors, self.vectors, self.n_embd = model_tensors, vectors, n_embd
         self.layouts = dict(layouts)
-        self.embeddings = {order: _embeddings(layout, n_embd) for order, layout in layouts.items()}
+        self.embeddings = {order: layout.by_path["tok_embeddings"].rows(n_embd) for order, layout in layouts.items()}
         self.name = "v" if "v" in vectors else "g"  # the vector whose rows and sizes tell the order
         self.n_rows = layouts["A"].n_params // n_embd
         self.refuted: dict[Order, str] = {}
@@ -196,8 +196,7 @@ class _Evidence:
             self._refute(order, f"{values} are zero, which in this order lie in {part.path}")
         rows = f"the rows of zeros in {self.name}, of tokens that did not occur,"
         if not self.layouts:  # other tensors have such rows too, so that they exclude no order
-            for order in outside:
-                del self.refuted[order]
+            self.refuted = {order: how for order, how in self.refuted.items() if order not in outside}
             reason = f"{self.name} has rows of zeros outside of tok_embeddings in every known order"
             return self._decide(None, "undecidable", reason)
         if n_found and len(self.layouts) == 1:
@@ -345,12 +344,6 @@ def _matching(
 def _has_decayed(row: array[float]) -> bool:
     """Return True for values of which some are denormal numbers, and all others are zero."""
     return any(row) and all(-LEAST_NORMAL < value < LEAST_NORMAL for value in row)
-
-
-def _embeddings(layout: Layout, n_embd: int) -> range:
-    """Return the rows of the vector that are tok_embeddings."""
-    part = layout.by_path["tok_embeddings"]
-    return range(part.start // n_embd, (part.start + part.count) // n_embd)
 
 
 def _undecidable(reason: str) -> OrderDecision:

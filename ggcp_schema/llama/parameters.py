@@ -45,6 +45,10 @@ class VectorPart:
     start: int
     count: int
 
+    def rows(self, n_embd: int) -> range:
+        """Return the rows of n_embd values of the vector that are this part."""
+        return range(self.start // n_embd, (self.start + self.count) // n_embd)
+
     def of(self, vector: Tensor, path: str, shape: tuple[int, ...], n_params: int) -> list[Tensor]:
         """Return the part of a vector as tensors of that path and shape.
 

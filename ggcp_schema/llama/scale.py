@@ -212,9 +212,8 @@ def least_ratio(model_tensors: Mapping[str, Tensor], state: Mapping[str, Tensor]
 def _sum_of_output(model_tensors: Mapping[str, Tensor], vector: Tensor, order: str, *, squared: bool = False) -> float:
     """Return the sum over output of the values of a flat vector, or of their squares; of a long one from a sample."""
     output, n_embd = vector_part(order, model_tensors, "output"), model_tensors["norm"].n_elements
-    rows = range(output.start // n_embd, (output.start + output.count) // n_embd)
     total, examined = 0.0, 0
-    for _, block in sampled_rows(vector, n_embd, rows):
+    for _, block in sampled_rows(vector, n_embd, output.rows(n_embd)):
         values = floats(block, vector.byte_order)
         total += sum(map(mul, values, values)) if squared else sum(values)
         examined += len(values)

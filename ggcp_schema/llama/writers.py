@@ -9,7 +9,7 @@ the branch's of 15 June to 2 July 2023 their source code too.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal, NamedTuple, TypeVar
 
 from ggcp_schema.files.json_keys import json_keys
@@ -23,7 +23,7 @@ _Item = TypeVar("_Item")
 _Key = TypeVar("_Key")
 
 
-@json_keys("key program first last rms_eps gradient loss orders=options")
+@json_keys("key program first last rms_eps gradient loss orders")
 class Writer(NamedTuple):
     """A program during a time in which its files and its numbers were of one kind.
 
@@ -37,7 +37,7 @@ class Writer(NamedTuple):
             The backward pass used 1e-6 in June and in July, so the gradients that a v0 file stores do not show when the
             forward pass changed.
         gradient, loss: how the gradients and the stored losses were computed.
-        orders: the orders of the optimizer's flat vectors, each with the options that lead to it.
+        orders: the options that lead to each order of the optimizer's flat vectors.
         n_mult_fits: True if n_ff follows from the stored n_mult.
         file_version: `training.file_version` if the program wrote GGUF, else None.
     """
@@ -51,7 +51,7 @@ class Writer(NamedTuple):
     rms_eps: float
     gradient: Gradient
     loss: Loss
-    orders: tuple[tuple[str, str], ...]
+    orders: Mapping[str, str]
     n_mult_fits: bool = True
     file_version: int | None = None
 
@@ -60,11 +60,6 @@ class Writer(NamedTuple):
         """The program in a few words."""
         return "train-text-from-scratch" + (", xaedes' branch" if self.program.startswith(_BRANCH) else "")
 
-    @property
-    def options(self) -> dict[str, str]:
-        """The options that lead to each order."""
-        return dict(self.orders)
-
 
 def _day(month: int, day: int, year: int = 2023) -> datetime.date:
     return datetime.date(year, month, day)
@@ -72,19 +67,19 @@ def _day(month: int, day: int, year: int = 2023) -> datetime.date:
 
 _MASTER = "llama.cpp's train-text-from-scratch"
 _BRANCH = f"{_MASTER}, pull request branch by xaedes"
-_JUNE_ORDERS = (("A", "by default"), ("B", "--no-scratch"), ("C", "--no-scratch --no-flash"))
-_JULY_ORDERS = (
-    ("A", "by default"),
-    ("B", "--no-checkpointing --no-scratch"),
-    ("C", "--no-checkpointing --no-scratch --no-flash"),
-)
-_AUGUST_ORDERS = (("B", "by default"), ("C", "--no-flash"))
-_LAST_ORDERS = (
-    ("B", "evaluation order LEFT_TO_RIGHT, in 2023"),
-    ("C", "evaluation order LEFT_TO_RIGHT, in 2023 with --no-flash"),
-    ("A", "evaluation order RIGHT_TO_LEFT, in 2023 with --no-flash"),
-    ("D", "evaluation order RIGHT_TO_LEFT, in 2023"),
-)
+_JUNE_ORDERS = {"A": "by default", "B": "--no-scratch", "C": "--no-scratch --no-flash"}
+_JULY_ORDERS = {
+    "A": "by default",
+    "B": "--no-checkpointing --no-scratch",
+    "C": "--no-checkpointing --no-scratch --no-flash",
+}
+_AUGUST_ORDERS = {"B": "by default", "C": "--no-flash"}
+_LAST_ORDERS = {
+    "B": "evaluation order LEFT_TO_RIGHT, in 2023",
+    "C": "evaluation order LEFT_TO_RIGHT, in 2023 with --no-flash",
+    "A": "evaluation order RIGHT_TO_LEFT, in 2023 with --no-flash",
+    "D": "evaluation order RIGHT_TO_LEFT, in 2023",
+}
 
 # fmt: off
 WRITERS = (
