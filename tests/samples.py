@@ -7,7 +7,9 @@ import struct
 from pathlib import Path
 
 import numpy as np
-from gguf import GGMLQuantizationType, GGUFEndian, GGUFWriter
+from gguf import GGMLQuantizationType, GGUFEndian
+
+from tests.gguf_writer import written_by_gguf
 
 TOKENS = ["<unk>", "▁a", "\n", "日本語", "x" * 40]
 SCORES = [0.0, -1.5, 2.5, -3.0, 1e-20]
@@ -17,31 +19,29 @@ FAST = np.arange(24, dtype=np.float32).reshape(4, 6) / 8 - 1  # exact in F16 and
 
 def gguf_file(path: Path, *, big: bool = False) -> Path:
     """Write a GGUF file with keys of every type, and tensors of F32, F16, BF16 and a quantized type."""
-    writer = GGUFWriter(path, "llama", endianess=GGUFEndian.BIG if big else GGUFEndian.LITTLE)
-    writer.add_uint8("x.uint8", 200)
-    writer.add_int8("x.int8", -100)
-    writer.add_uint16("x.uint16", 60_000)
-    writer.add_int16("x.int16", -30_000)
-    writer.add_uint32("x.uint32", 4_000_000_000)
-    writer.add_int32("x.int32", -2_000_000_000)
-    writer.add_uint64("x.uint64", 1 << 63)
-    writer.add_int64("x.int64", -(1 << 62))
-    writer.add_float32("x.float32", 0.1)
-    writer.add_float64("x.float64", math.pi)
-    writer.add_bool("x.bool", True)
-    writer.add_string("x.string", "tab\tand \x1b[31mred")
-    writer.add_array("tokenizer.ggml.tokens", TOKENS)
-    writer.add_array("tokenizer.ggml.scores", SCORES)
-    writer.add_array("x.numbers", list(range(100)))
-    writer.add_tensor("blk.0.attn_q.weight", FAST.copy())
-    writer.add_tensor("half", FAST.astype(np.float16))
-    bits = (FAST.view(np.uint32) >> 16).astype(np.uint16)
-    writer.add_tensor("brain", bits, raw_dtype=GGMLQuantizationType.BF16)
-    writer.add_tensor("quantized", np.arange(68, dtype=np.uint8).reshape(2, 34), raw_dtype=GGMLQuantizationType.Q8_0)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    with written_by_gguf(path, endianess=GGUFEndian.BIG if big else GGUFEndian.LITTLE) as writer:
+        writer.add_uint8("x.uint8", 200)
+        writer.add_int8("x.int8", -100)
+        writer.add_uint16("x.uint16", 60_000)
+        writer.add_int16("x.int16", -30_000)
+        writer.add_uint32("x.uint32", 4_000_000_000)
+        writer.add_int32("x.int32", -2_000_000_000)
+        writer.add_uint64("x.uint64", 1 << 63)
+        writer.add_int64("x.int64", -(1 << 62))
+        writer.add_float32("x.float32", 0.1)
+        writer.add_float64("x.float64", math.pi)
+        writer.add_bool("x.bool", True)
+        writer.add_string("x.string", "tab\tand \x1b[31mred")
+        writer.add_array("tokenizer.ggml.tokens", TOKENS)
+        writer.add_array("tokenizer.ggml.scores", SCORES)
+        writer.add_array("x.numbers", list(range(100)))
+        writer.add_tensor("blk.0.attn_q.weight", FAST.copy())
+        writer.add_tensor("half", FAST.astype(np.float16))
+        bits = (FAST.view(np.uint32) >> 16).astype(np.uint16)
+        writer.add_tensor("brain", bits, raw_dtype=GGMLQuantizationType.BF16)
+        writer.add_tensor(
+            "quantized", np.arange(68, dtype=np.uint8).reshape(2, 34), raw_dtype=GGMLQuantizationType.Q8_0
+        )
     return path
 
 

@@ -8,8 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from gguf import GGUFReader, GGUFValueType, GGUFWriter
+from gguf import GGUFReader
 
+from tests.gguf_writer import add_keys, written_by_gguf
 from tests.helpers import FIXTURES
 
 NORMAL, UNKNOWN, CONTROL, BYTE = 1, 2, 3, 6
@@ -50,13 +51,8 @@ def make(kind: str) -> bytes:
 
 def write_gguf(path: Path, keys: Keys) -> None:
     """Write a GGUF file without tensors; the keys are given as name, value and type (`UINT32`, `ARRAY/STRING`)."""
-    writer = GGUFWriter(path, "llama")
-    for key, value, types in keys:
-        kind, _, item = types.partition("/")
-        writer.add_key_value(key, value, GGUFValueType[kind], sub_type=GGUFValueType[item] if item else None)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.close()
+    with written_by_gguf(path) as writer:
+        add_keys(writer, ((key, types, value) for key, value, types in keys))
 
 
 def ggml_file(

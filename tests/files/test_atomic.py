@@ -5,11 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-import signal
 import stat
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ import pytest
 from ggcp_schema.errors import FileError, UsageError
 from ggcp_schema.files import atomic
 from ggcp_schema.files.atomic import ExistsError, abandon_output, atomic_output, check_output
+from tests.files.writers import kill, refuse, start
 
 LENGTHS = [1, 230, 236, 237, 243, 254, 255]  # bytes of a name; 255 is the most that Linux allows
 
@@ -34,22 +32,6 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "without locks":
         monkeypatch.setattr(atomic, "fcntl", None)
     return str(request.param)
-
-
-def refuse(number: int) -> Callable[..., Any]:
-    """A function that fails with that error number."""
-
-    def fail(*args: object, **options: object) -> None:
-        raise OSError(number, os.strerror(number))
-
-    return fail
-
-
-@pytest.fixture
-def umask() -> Iterator[None]:
-    old = os.umask(0o027)
-    yield
-    os.umask(old)
 
 
 def write(
@@ -338,20 +320,6 @@ with atomic_output(path, overwrite=True) as place:
 """
 
 
-def start_writer(way: str, path: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", WRITER, way, str(path)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-
-def kill_writer(way: str, path: Path) -> None:
-    writer = start_writer(way, path)
-    assert writer.stdout is not None
-    writer.stdout.readline()
-    writer.kill()
-    writer.communicate()
-    assert writer.returncode == -signal.SIGKILL
-
-
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("killed", ["nameless", "named"])
 @pytest.mark.parametrize("name", ["out", "x" * 255])
@@ -359,7 +327,7 @@ def test_what_a_killed_writer_left_is_removed_by_the_next(name: str, killed: str
     out = tmp_path / name
     out.write_bytes(b"old")
     for _ in range(2):
-        kill_writer(killed, out)
+        kill(WRITER, killed, out)
         assert out.read_bytes() == b"old"
         assert len(os.listdir(tmp_path)) == 2
     write(out, overwrite=True)
@@ -368,7 +336,7 @@ def test_what_a_killed_writer_left_is_removed_by_the_next(name: str, killed: str
 
 
 def test_what_a_writer_to_another_output_left_is_not_touched(tmp_path: Path) -> None:
-    kill_writer("named", tmp_path / "other")
+    kill(WRITER, "named", tmp_path / "other")
     (left,) = os.listdir(tmp_path)
     write(tmp_path / "out")
     assert sorted(os.listdir(tmp_path)) == [left, "out"]
@@ -377,9 +345,7 @@ def test_what_a_writer_to_another_output_left_is_not_touched(tmp_path: Path) -> 
 @pytest.mark.parametrize("way", ["nameless", "named"], indirect=True)
 def test_the_file_of_a_living_writer_is_not_removed(way: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    writer = start_writer("named", out)
-    assert writer.stdout is not None
-    writer.stdout.readline()
+    writer = start(WRITER, "named", out)
     write(out, overwrite=True)
     assert out.read_bytes() == b"new"
     assert len(os.listdir(tmp_path)) == 2
@@ -437,10 +403,6 @@ def refuse_output(output: Path, message: str, source: Path = Path(__file__)) -> 
         check_output(output, (source,))
 
 
-def test_standard_output_is_no_output() -> None:
-    refuse_output(Path("-"), "cannot write to standard output: the output is read again")
-
-
 def test_an_existing_file_is_overwritten_only_on_demand(tmp_path: Path) -> None:
     (tmp_path / "out").touch()
     with atomic_output(tmp_path / "out", overwrite=True) as place:
@@ -451,26 +413,17 @@ def test_an_existing_file_is_overwritten_only_on_demand(tmp_path: Path) -> None:
     assert caught.value.option == "force"
 
 
-def test_a_directory_is_no_output(tmp_path: Path) -> None:
-    refuse_output(tmp_path, "is a directory")
-
-
-def test_a_device_is_no_output() -> None:
-    refuse_output(Path(os.devnull), "is not a regular file")
-
-
-def test_a_pipe_is_no_output(tmp_path: Path) -> None:
+def test_what_is_no_output(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
-    refuse_output(tmp_path / "fifo", "is not a regular file")
-
-
-def test_a_missing_folder(tmp_path: Path) -> None:
-    refuse_output(tmp_path / "none" / "out", "the folder .*none does not exist")
-
-
-def test_a_file_as_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    refuse_output(Path("-"), "cannot write to standard output: the output is read again")
+    refuse_output(tmp_path, "is a directory")
+    refuse_output(Path(os.devnull), "is not a regular file")
+    refuse_output(tmp_path / "fifo", "is not a regular file")
+    refuse_output(tmp_path / "none" / "out", "the folder .*none does not exist")
     refuse_output(tmp_path / "file" / "out", "Not a directory")
+    refuse_output(tmp_path / "loop", "Too many levels of symbolic links")
 
 
 def test_a_descriptor_is_closed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -499,11 +452,6 @@ def test_a_name_of_no_file(name: str, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileError, match=f"'{name}' is not the name of a file\nGive the name of the file to write"):
         check_output(name, ())
-
-
-def test_a_link_to_itself(tmp_path: Path) -> None:
-    (tmp_path / "loop").symlink_to("loop")
-    refuse_output(tmp_path / "loop", "Too many levels of symbolic links")
 
 
 @pytest.mark.parametrize("how", ["itself", "hard link", "symbolic link", "another spelling"])

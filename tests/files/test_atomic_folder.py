@@ -5,11 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-import signal
 import stat
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ from ggcp_schema.errors import FileError
 from ggcp_schema.files import atomic, atomic_folder
 from ggcp_schema.files.atomic import ExistsError, abandon_output
 from ggcp_schema.files.atomic_folder import check_folder
+from tests.files.writers import kill, refuse, start
 
 NAMES = ("config.json", "model.safetensors")
 OLD, NEW = dict.fromkeys(NAMES, b"old"), dict.fromkeys(NAMES, b"new")
@@ -33,13 +31,6 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "without locks":
         monkeypatch.setattr(atomic, "fcntl", None)
     return str(request.param)
-
-
-@pytest.fixture
-def umask() -> Iterator[None]:
-    old = os.umask(0o027)
-    yield
-    os.umask(old)
 
 
 def make(folder: Path, files: dict[str, bytes] = OLD) -> None:
@@ -57,13 +48,6 @@ def write(folder: Path, *, overwrite: bool = False, meanwhile: Callable[[], obje
         for name in NAMES:
             (Path(place) / name).write_bytes(b"new")
         meanwhile()
-
-
-def refuse(number: int) -> Callable[..., Any]:
-    def fail(*args: object, **options: object) -> None:
-        raise OSError(number, os.strerror(number))
-
-    return fail
 
 
 # Without interruption --------------------------------------------------------------------------------------
@@ -320,23 +304,13 @@ with atomic_folder.atomic_folder(path, ("config.json", "model.safetensors"), ove
 """
 
 
-def start_writer(way: str, path: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", WRITER, way, str(path)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("moment", ["while writing", "before the exchange", "after the exchange"])
 def test_what_a_killed_writer_left_is_removed_by_the_next(moment: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
     make(out)
     for _ in range(2):
-        writer = start_writer(moment, out)
-        assert writer.stdout is not None
-        writer.stdout.readline()
-        writer.kill()
-        writer.communicate()
-        assert writer.returncode == -signal.SIGKILL
+        kill(WRITER, moment, out)
         assert content(out) == (dict.fromkeys(NAMES, b"another's") if moment == "after the exchange" else OLD)
         assert len(os.listdir(tmp_path)) == 2
     write(out, overwrite=True)
@@ -348,9 +322,7 @@ def test_what_a_killed_writer_left_is_removed_by_the_next(moment: str, tmp_path:
 def test_a_folder_that_a_killed_writer_renamed_comes_back(tmp_path: Path) -> None:
     out = tmp_path / "out"
     make(out)
-    writer = start_writer("between the renames", out)
-    writer.communicate()
-    assert writer.returncode == -signal.SIGKILL
+    kill(WRITER, "between the renames", out)
     assert not out.exists()
     with suppress(FileError):
         write(out, overwrite=True, meanwhile=refuse(errno.EIO))
@@ -360,9 +332,7 @@ def test_a_folder_that_a_killed_writer_renamed_comes_back(tmp_path: Path) -> Non
 
 def test_the_folder_of_a_living_writer_is_not_removed(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    writer = start_writer("while writing", out)
-    assert writer.stdout is not None
-    writer.stdout.readline()
+    writer = start(WRITER, "while writing", out)
     write(out)
     assert content(out) == NEW
     assert len(os.listdir(tmp_path)) == 2

@@ -25,6 +25,7 @@ from ggcp_schema.formats.gguf.file import open_gguf
 from ggcp_schema.inspect.validate import Report, validate
 from ggcp_schema.schema.gguf import GGUF
 from tests.builder import build_gguf
+from tests.gguf_writer import written_by_gguf
 from tests.helpers import FIXTURES, run_cli, thinned
 from tests.llama_gguf import accepted
 from tests.mapping import llama
@@ -428,15 +429,12 @@ def test_models_of_other_architectures_are_refused_by_name(tmp_path: Path) -> No
 def test_info_tells_the_heads_of_the_keys_where_they_are_fewer(
     tmp_path: Path, of_keys: int, expected: list[str]
 ) -> None:
-    writer = gguf.GGUFWriter(tmp_path / "x.gguf", "gemma")
-    writer.add_block_count(3)
-    writer.add_embedding_length(64)
-    writer.add_head_count(8)
-    writer.add_head_count_kv(of_keys)
-    writer.add_tokenizer_model("gpt2")
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.close()
+    with written_by_gguf(tmp_path / "x.gguf", "gemma") as writer:
+        writer.add_block_count(3)
+        writer.add_embedding_length(64)
+        writer.add_head_count(8)
+        writer.add_head_count_kv(of_keys)
+        writer.add_tokenizer_model("gpt2")
     lines = run_cli("info", tmp_path / "x.gguf", check=True).stdout.splitlines()
     texts = dict(line.split(maxsplit=1) for line in lines)
     assert texts["model"] == "3 layers of 64, 8 heads"
@@ -453,14 +451,10 @@ def test_names_of_tensors_hide_no_field_of_a_part(tmp_path: Path) -> None:
 
 
 def test_tokens_that_no_program_can_use_are_a_finding(tmp_path: Path) -> None:
-    writer = gguf.GGUFWriter(tmp_path / "x.gguf", "llama")
-    writer.add_string("tokenizer.ggml.model", "llama")
-    writer.add_array("tokenizer.ggml.tokens", [1, 2, 3])
-    writer.add_tensor("token_embd.weight", np.zeros((4, 8), np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    with written_by_gguf(tmp_path / "x.gguf") as writer:
+        writer.add_string("tokenizer.ggml.model", "llama")
+        writer.add_array("tokenizer.ggml.tokens", [1, 2, 3])
+        writer.add_tensor("token_embd.weight", np.zeros((4, 8), np.float32))
     with open_gguf(tmp_path / "x.gguf") as opened:
         (finding,) = opened.findings
         assert finding.message.endswith("and not texts; 3 tokens, but token_embd.weight has 4 rows")

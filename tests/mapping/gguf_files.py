@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf import GGUFEndian, GGUFReader, GGUFValueType, GGUFWriter
+from gguf import GGUFEndian, GGUFReader
 
 from tests.gguf_names import LAYER, MODEL, STATE
+from tests.gguf_writer import add_keys, written_by_gguf
 from tests.mapping import independent_order
 from tests.vocabularies import tokenizer_keys
 
@@ -145,19 +146,12 @@ def write_as_trainer(
             "optimizer.lbfgs.line_search_end": ("INT32", 2),
             "optimizer.lbfgs.no_improvement_count": ("UINT32", 3),
         }
-    writer = GGUFWriter(path, "llama", endianess=GGUFEndian.BIG if big_endian else GGUFEndian.LITTLE)
-    for key, (types, content) in (keys | dict(changes or {})).items():
-        if key not in without:
-            outer, _, item = types.partition("/")
-            sub_type = GGUFValueType[item] if item else None
-            writer.add_key_value(key, content, GGUFValueType[outer], sub_type=sub_type)
-    for name, shape, values in tensors_of(checkpoint, order, optimizer):
-        if name not in without:
-            writer.add_tensor(name, values[:-1] if name in cut else values.reshape(shape[::-1]).copy())
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    keys |= changes or {}
+    with written_by_gguf(path, endianess=GGUFEndian.BIG if big_endian else GGUFEndian.LITTLE) as writer:
+        add_keys(writer, ((key, *entry) for key, entry in keys.items() if key not in without))
+        for name, shape, values in tensors_of(checkpoint, order, optimizer):
+            if name not in without:
+                writer.add_tensor(name, values[:-1] if name in cut else values.reshape(shape[::-1]).copy())
     return path
 
 

@@ -22,12 +22,15 @@ from ggcp_schema.llama.names import tensor_name
 from ggcp_schema.mapping.convert import plan_resume
 from ggcp_schema.mapping.verify import Verification, verify
 from tests.builder import build_checkpoint
+from tests.gguf_writer import add_keys, written_by_gguf
 from tests.helpers import FIXTURES, GENUINE, ONE_OF_EACH, expected_model, expected_resume
 from tests.writing import Entry, entries_of, write_gguf
 
 CHECKPOINT = FIXTURES / "v1-adam-past5.ggcp"
 EXPECTED = [path for path in GENUINE if (FIXTURES / f"{path.name.split('.')[0]}.resume.json").exists()]
 ROTATION = {"general.architecture", "llama.rope.dimension_count", "llama.rope.freq_base"}
+EPSILON = "llama.attention.layer_norm_rms_epsilon"
+NOT_COMPARED = {*ROTATION, EPSILON}  # a writer knows no other architecture, and a rotation is compared by what it means
 Edit = Callable[[list[Entry]], list[Entry]]
 
 
@@ -122,20 +125,12 @@ def test_the_trainers_own_export_holds_the_model(tmp_path: Path, path: Path) -> 
 
 
 def write_as_the_trainer(output: Path, checkpoint: Path, expected: dict[str, Any]) -> Path:
-    writer = gguf.GGUFWriter(output, "llama")
-    for key, entry in expected["kv"].items():
-        if key != "general.architecture":
-            kind, _, item = entry["type"].partition("/")
-            sub_type = gguf.GGUFValueType[item] if item else None
-            writer.add_key_value(key, entry["value"], gguf.GGUFValueType[kind], sub_type=sub_type)
-    with open_checkpoint(checkpoint) as ckpt:
+    keys = {key: entry for key, entry in expected["kv"].items() if key != "general.architecture"}
+    with open_checkpoint(checkpoint) as ckpt, written_by_gguf(output) as writer:
+        add_keys(writer, ((key, entry["type"], entry["value"]) for key, entry in keys.items()))
         data = {str(tensor_name(path, ckpt.optimizer.type)): tensor for path, tensor in ckpt.tensors.items()}
         for tensor in expected["tensors"]:
             writer.add_tensor(tensor["name"], data[tensor["name"]].array())
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
     return output
 
 
@@ -183,16 +178,7 @@ def change(entry: KeyValue) -> Any:
 
 def compared_keys() -> Iterator[str]:
     for entry in resume_entries():
-        if (
-            isinstance(entry, KeyValue)
-            and entry.key
-            not in (
-                "general.architecture",  # a writer knows no other
-                "llama.attention.layer_norm_rms_epsilon",
-                "llama.rope.dimension_count",  # compared by what it means
-            )
-            and not entry.key.startswith("ggcp.")
-        ):  # what `convert` recorded
+        if isinstance(entry, KeyValue) and entry.key not in NOT_COMPARED and not entry.key.startswith("ggcp."):
             yield entry.key
 
 
@@ -221,19 +207,16 @@ def test_each_key_of_another_value_or_type_or_missing_is_found(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        (KeyValue("llama.attention.layer_norm_rms_epsilon", "FLOAT32", 5e-6), None),
-        (KeyValue("llama.attention.layer_norm_rms_epsilon", "FLOAT32", 0.0), "is 0.0, expected a positive number"),
-        (
-            KeyValue("llama.attention.layer_norm_rms_epsilon", "FLOAT32", float("nan")),
-            "is nan, expected a positive number",
-        ),
-        (KeyValue("llama.attention.layer_norm_rms_epsilon", "FLOAT64", 1e-5), "has type FLOAT64, expected FLOAT32"),
+        (KeyValue(EPSILON, "FLOAT32", 5e-6), None),
+        (KeyValue(EPSILON, "FLOAT32", 0.0), "is 0.0, expected a positive number"),
+        (KeyValue(EPSILON, "FLOAT32", float("nan")), "is nan, expected a positive number"),
+        (KeyValue(EPSILON, "FLOAT64", 1e-5), "has type FLOAT64, expected FLOAT32"),
         (None, "is missing"),
     ],
 )
 def test_any_positive_rms_epsilon_will_do(tmp_path: Path, entry: KeyValue | None, message: str | None) -> None:
     def edit(entries: list[Entry]) -> list[Entry]:
-        rest = [e for e in entries if getattr(e, "key", "") != "llama.attention.layer_norm_rms_epsilon"]
+        rest = [e for e in entries if getattr(e, "key", "") != EPSILON]
         return [*rest, *([entry] if entry else [])]
 
     result = edited(tmp_path / "x.gguf", edit)
@@ -308,23 +291,17 @@ def test_every_way_to_state_a_partial_rotation_is_understood(
 ) -> None:
     checkpoint, path = tmp_path / "x.ggcp", tmp_path / "x.gguf"
     checkpoint.write_bytes(build_checkpoint(n_vocab=320, n_embd=16, n_head=2, n_rot=4))
-    writer = gguf.GGUFWriter(path, "llama")
-    for entry in resume_entries(checkpoint):
-        if isinstance(entry, KeyValue) and entry.key not in ROTATION:
-            writer.add_key_value(entry.key, entry.value, gguf.GGUFValueType[entry.type])
-    writer.add_uint32("llama.rope.dimension_count", count)
-    if base is not None:
-        writer.add_float32("llama.rope.freq_base", base)
-    with open_checkpoint(checkpoint) as ckpt:
+    keys = [entry for entry in resume_entries(checkpoint) if isinstance(entry, KeyValue) and entry.key not in ROTATION]
+    with open_checkpoint(checkpoint) as ckpt, written_by_gguf(path) as writer:
+        add_keys(writer, ((entry.key, entry.type, entry.value) for entry in keys))
+        writer.add_uint32("llama.rope.dimension_count", count)
+        if base is not None:
+            writer.add_float32("llama.rope.freq_base", base)
         for name, tensor in ckpt.tensors.items():
             if not tensor.is_null:
                 writer.add_tensor(str(tensor_name(name, "adam")), tensor.array())
-    if factors:
-        writer.add_tensor("rope_freqs.weight", np.array(factors, np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+        if factors:
+            writer.add_tensor("rope_freqs.weight", np.array(factors, np.float32))
     changed = "tensor rope_freqs.weight changes the rotation, which no trainer of 2023 did"
     assert list(map(str, verification_of(checkpoint, path).differences)) == ([changed] if factors else [])
     checkpoint.write_bytes(build_checkpoint(n_vocab=320, n_embd=16, n_head=2, n_rot=6))

@@ -15,7 +15,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import sentencepiece
-from gguf import GGUFValueType, GGUFWriter
+from gguf import GGUFEndian
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,6 +31,7 @@ from ggcp_schema.formats import open_file, vocabularies
 from ggcp_schema.formats.gguf.vocabulary import vocabulary_of_gguf
 from ggcp_schema.formats.sentencepiece import model as module
 from ggcp_schema.mapping.vocabulary import read_vocabulary
+from tests.gguf_writer import add_keys, written_by_gguf
 from tests.helpers import FIXTURES
 from tests.vocabularies import (
     GGML_KINDS,
@@ -145,15 +146,8 @@ def test_a_gguf_s_other_tokenizer_keys_are_copied_and_ids_that_say_none_are_not(
 
 
 def test_a_big_endian_gguf_gives_the_same_numbers(vocab: Path) -> None:
-    from gguf import GGUFEndian
-
-    writer = GGUFWriter(vocab, "llama", endianess=GGUFEndian.BIG)
-    for key, (types, value) in tokenizer_keys().items():
-        kind, _, item = types.partition("/")
-        writer.add_key_value(key, value, GGUFValueType[kind], sub_type=GGUFValueType[item] if item else None)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.close()
+    with written_by_gguf(vocab, endianess=GGUFEndian.BIG) as writer:
+        add_keys(writer, ((key, *entry) for key, entry in tokenizer_keys().items()))
     assert {entry.key: (entry.type, entry.value) for entry in read_vocabulary(vocab).keys} == tokenizer_keys()
 
 
@@ -169,18 +163,12 @@ def test_sentencepiece_without_special_tokens_has_no_ids_for_them(vocab: Path) -
 
 def trainer_checkpoint(path: Path) -> None:
     """Write what the trainers save since late August 2023: vocabulary, model and optimizer in one GGUF file."""
-    writer = GGUFWriter(path, "llama")
-    writer.add_string("training.type", "train_model")
-    for key, (types, value) in tokenizer_keys().items():
-        kind, _, item = types.partition("/")
-        writer.add_key_value(key, value, GGUFValueType[kind], sub_type=GGUFValueType[item] if item else None)
-    writer.add_uint32("tokenizer.ggml.padding_token_id", 0xFFFFFFFF)
-    writer.add_tensor("token_embd.weight", np.zeros((320, 8), np.float32))
-    writer.add_tensor("optimizer.adam.first_moments", np.zeros(4000, np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    with written_by_gguf(path) as writer:
+        writer.add_string("training.type", "train_model")
+        add_keys(writer, ((key, *entry) for key, entry in tokenizer_keys().items()))
+        writer.add_uint32("tokenizer.ggml.padding_token_id", 0xFFFFFFFF)
+        writer.add_tensor("token_embd.weight", np.zeros((320, 8), np.float32))
+        writer.add_tensor("optimizer.adam.first_moments", np.zeros(4000, np.float32))
 
 
 def test_the_vocabulary_in_a_checkpoint_saved_by_a_trainer(vocab: Path) -> None:
