@@ -227,16 +227,8 @@ missing: KeyError = PathError("")
 def test_a_users_program_is_checked_by_mypy(tmp_path: Path) -> None:
     script = tmp_path / "program.py"
     script.write_text(PROGRAM)
-    command = [
-        sys.executable,
-        "-m",
-        "mypy",
-        "--strict",
-        "--cache-dir",
-        FIXTURES.parent / ".mypy_cache" / "users",
-        "--no-error-summary",
-        script,
-    ]
+    options = ["--strict", "--no-error-summary", "--cache-dir", FIXTURES.parent / ".mypy_cache" / "users"]
+    command = [sys.executable, "-m", "mypy", *options, script]
     result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert [line.partition(":")[2] for line in result.stdout.splitlines()] == [
         '4: note: Revealed type is "int"',
