@@ -27,17 +27,14 @@ def open_regular(path: str | os.PathLike[str], buffering: int = 4096) -> IO[byte
         )
     try:
         mode = os.stat(name).st_mode
-        if not stat.S_ISREG(mode):
-            kind = "is a directory" if stat.S_ISDIR(mode) else "is not a regular file"
-            raise FileError(
-                f"{name} {kind}",
-                GIVE_A_FILE if stat.S_ISDIR(mode) else "Random access is required: pass a regular file, not a pipe.",
-            )
-        return open(name, "rb", buffering=buffering)
-    except FileError:
-        raise
+        if stat.S_ISREG(mode):
+            return open(name, "rb", buffering=buffering)
     except (OSError, ValueError) as error:
         raise file_error(name, error) from error
+    if stat.S_ISDIR(mode):
+        raise FileError(f"{name} is a directory", GIVE_A_FILE)
+    hint = "Random access is required: pass a regular file, not a pipe."
+    raise FileError(f"{name} is not a regular file", hint)
 
 
 def file_error(name: str, error: OSError | ValueError) -> FileError:

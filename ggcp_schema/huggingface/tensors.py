@@ -24,11 +24,8 @@ def weight_tensors(
 ) -> list[TensorEntry]:
     """Return a model's weights by transformers' names, in the order of `named_parameters()`.
 
-    `tensors` are those of a whole model by ggcp path, and `dtype` is F32, F16 or BF16. Raises `UsageError` for another
-    `dtype`, or quantized weights.
+    `tensors` are a whole model's by ggcp path; `dtype` is F32, F16 or BF16. Raises `UsageError` for quantized weights.
     """
-    if dtype not in ELEMENT_SIZES:
-        raise UsageError(f"there is no element type {dtype!r}", f"Use {', '.join(ELEMENT_SIZES)}.")
     heads = Heads(n_head, n_head_kv or n_head)
     found = []
     for path, name in parameter_names(layer_count(tensors)).items():

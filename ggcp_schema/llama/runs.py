@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -70,17 +72,12 @@ class Runs:
 
 def joined(runs: list[Run], within: list[Run]) -> Iterator[Run]:
     """Yield the runs in order, with all that lie in the same longer run joined."""
-    longer = iter(within)
-    outer = next(longer, None)
-    last: Run | None = None
-    for run in runs:
-        while outer is not None and outer.stop < run.stop:
-            outer = next(longer, None)
-        if last is not None and outer is not None and outer.start <= last.start:
-            last = Run(last.start, run.stop)
-            continue
-        if last is not None:
-            yield last
-        last = run
-    if last is not None:
-        yield last
+
+    def longer(run: Run) -> Run:
+        """Return the longer run that holds a run, or the run itself."""
+        place = bisect_right(within, run.start, key=lambda other: other.start) - 1
+        return within[place] if place >= 0 and run.within(within[place]) else run
+
+    for _, group in groupby(runs, longer):
+        first, *others = group
+        yield Run(first.start, others[-1].stop) if others else first

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ggcp_schema.errors import GgcpError, UsageError
 from ggcp_schema.files.output import WHOLE
@@ -22,6 +22,7 @@ from ggcp_schema.mapping.trainers import finetune_words, has_mixed_ranks, is_res
 from ggcp_schema.schema.inference import ADAM
 
 RESUME = "resume"
+OF_2023 = "the converter of 2023 always wrote it"
 NO_LBFGS = (
     "no trainer goes on from the state of L-BFGS and saves: that of July 2024 saves nothing and exits with 0, that of "
     "28 August 2023 ignores the state. A fresh optimizer is written as Adam's, from which they go on; `export` makes a "
@@ -89,11 +90,9 @@ def plan_resume(file: File, options: ResumeOptions = ResumeOptions()) -> Plan:  
     changed = change_facts(training, content, recipe)
     words = "ggcp-schema", "convert", file.path, "FRESH.gguf", "--fresh-optimizer"
     fresh = None if fresh_optimizer else Command("to train on, convert without the optimizer's state", words)
-    return Plan(
-        target=RESUME,
-        file=file,
-        inputs=(file.path,),
-        parts={WHOLE: content},
+    return _plan(
+        file,
+        content,
         facts=(epsilon, *resume_facts(training, conclusions, recipe, problem), *changed),
         warnings=tuple(_warnings(file, training, conclusions, problem, fresh=fresh_optimizer)),
         next=(resume_command(training) if fresh is None or is_resumed(training, conclusions) else fresh,),
@@ -122,15 +121,10 @@ def _plan_finetune(file: File, content: Gguf) -> Plan:
     purpose = "resume with llama.cpp of October 2023 to February 2024 (tried: commits a03ce38 and ab336a9)"
     purpose += ", and the --rank options of the training" if has_mixed_ranks(adapter) else ""
     warning = "finetune of October 2023 and after crashes on L-BFGS; that of 29 August 2023 goes on from it"
-    return Plan(
-        target=RESUME,
-        file=file,
-        inputs=(file.path,),
-        parts={WHOLE: content},
-        facts=(
-            epsilon_fact(values[names.RMS_EPSILON], "the converter of 2023 always wrote it"),
-            *adapter_facts(adapter),
-        ),
+    return _plan(
+        file,
+        content,
+        facts=(epsilon_fact(values[names.RMS_EPSILON], OF_2023), *adapter_facts(adapter)),
         warnings=(*file.findings, *([] if is_adam else [Finding("optimizer.type", warning)])),
         next=(Command(purpose, finetune_words(adapter, context, past, OUTPUT)),) if is_adam else (),
     )
@@ -140,18 +134,18 @@ def _plan_verbatim(file: File, training: Training) -> Plan:
     if file.key_values:
         raise UsageError(f"{file.path} is a {file.format.title}; the converter of 2023 read only ggcp checkpoints")
     recipe = verbatim_recipe(training)
-    return Plan(
-        target=RESUME,
-        file=file,
-        inputs=(file.path,),
-        parts={WHOLE: resume_content(file, training, recipe)},
-        facts=(
-            epsilon_fact(recipe.rms_eps, "the converter of 2023 always wrote it"),
-            Fact("verbatim", "the optimizer's vectors and n_rot are copied as they are"),
-        ),
+    copied = Fact("verbatim", "the optimizer's vectors and n_rot are copied as they are")
+    return _plan(
+        file,
+        resume_content(file, training, recipe),
+        facts=(epsilon_fact(recipe.rms_eps, OF_2023), copied),
         warnings=file.findings,
         next=(resume_command(training),),
     )
+
+
+def _plan(file: File, content: Gguf, **told: Any) -> Plan:
+    return Plan(target=RESUME, file=file, inputs=(file.path,), parts={WHOLE: content}, **told)
 
 
 def _warnings(file: File, training: Training, conclusions: Study, problem: str, *, fresh: bool) -> Iterator[Finding]:

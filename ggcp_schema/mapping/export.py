@@ -18,7 +18,7 @@ from ggcp_schema.llama.model import Model
 from ggcp_schema.llama.names import is_optimizer
 from ggcp_schema.llama.training import Study
 from ggcp_schema.llama.vocabulary import Vocabulary
-from ggcp_schema.mapping.model import check_context_length, check_vocabulary, model_content, rescued
+from ggcp_schema.mapping.model import check_vocabulary, model_content, rescued
 from ggcp_schema.mapping.notes import model_facts
 from ggcp_schema.mapping.plan import OUTPUT, Command, Plan, epsilon_of
 from ggcp_schema.mapping.vocabulary import vocabulary_of
@@ -96,7 +96,8 @@ def choose(file: File, options: ModelOptions, *, needs_study: bool = False) -> C
     if vocabulary is not None:
         check_vocabulary(model, vocabulary)
     length = model.context.tokens if context_length is None else context_length
-    check_context_length(length)
+    if length is not None and not 0 < length < 1 << 32:
+        raise UsageError(f"the context length must be between 1 and {(1 << 32) - 1} tokens, got {length}")
     if vocabulary is None or length is None:
         raise _missing(model, vocab=vocabulary is None, context=length is None)
     is_known = rms_eps is not None or model.rms_eps is not None

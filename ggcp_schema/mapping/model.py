@@ -13,7 +13,6 @@ from ggcp_schema.formats.state import is_repairable
 from ggcp_schema.gguf.writer import Gguf
 from ggcp_schema.llama import names
 from ggcp_schema.llama.model import Model
-from ggcp_schema.mapping.resume import checked_epsilon
 
 if TYPE_CHECKING:
     from ggcp_schema.llama.vocabulary import Vocabulary
@@ -39,11 +38,11 @@ def model_content(
 ) -> Gguf:
     """Return the keys and tensors of a model that llama.cpp runs, without the state of the training.
 
-    `context_length` is in tokens, `name` that of `name_of`. Raises `UsageError` if a number is impossible.
+    `context_length` is in tokens, `name` that of `name_of`.
     """
     keys = [
         *hparam_keys(model, context_length),
-        KeyValue(names.RMS_EPSILON, "FLOAT32", checked_epsilon(rms_eps)),
+        KeyValue(names.RMS_EPSILON, "FLOAT32", rms_eps),
         *_general_keys(model, name_of(model, name)),
         *vocabulary.keys,
     ]
@@ -68,15 +67,8 @@ def name_of(model: Model, stated: str | None) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")  # a file name may be any bytes
 
 
-def check_context_length(length: int | None) -> None:
-    """Check that a context length in tokens is possible. Raises `UsageError`."""
-    if length is not None and not 0 < length < 1 << 32:
-        raise UsageError(f"the context length must be between 1 and {(1 << 32) - 1} tokens, got {length}")
-
-
 def hparam_keys(model: Model, context_length: int | None = None) -> list[KeyValue]:
     """Return the keys that follow from the model; the context length, which no checkpoint stores, if it is given."""
-    check_context_length(context_length)
     dimension_count, freq_base = model.rotation
     counts = {
         names.CONTEXT_LENGTH: context_length,

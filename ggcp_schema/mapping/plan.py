@@ -30,7 +30,6 @@ from ggcp_schema.llama.soundness import SMALL, Floats, Together, Watch
 from ggcp_schema.llama.state import Unsound
 from ggcp_schema.llama.training import Study
 from ggcp_schema.llama.writers import epsilon_text
-from ggcp_schema.mapping.resume import checked_epsilon
 
 OUTPUT = "{output}"
 """Stands for the name of the output in the words of a command."""
@@ -135,12 +134,18 @@ class Written(NamedTuple):
 
 
 def epsilon_of(stated: float | None, stored: float | None, era: EraConclusion) -> Fact:
-    """Return the epsilon of the RMS norm and where it is from: stated by the user, stored, or of the era."""
+    """Return the epsilon of the RMS norm and where it is from: stated by the user, stored, or of the era.
+
+    Raises `UsageError` if it is not plausible.
+    """
     value, reason = era.rms_eps, era.rms_eps_reason
     if stated is not None:
-        value, reason = checked_epsilon(stated), "stated by the user"
+        value, reason = stated, "stated by the user"
     elif stored is not None:
-        value, reason = checked_epsilon(stored), "stored in the file"
+        value, reason = stored, "stored in the file"
+    if not 1e-30 < value < 1:
+        trained_with = "The trainers computed with 1e-6, 5e-6 or 1e-5."
+        raise UsageError(f"RMS epsilon must be between 1e-30 and 1, got {value}", trained_with)
     return epsilon_fact(value, reason)
 
 

@@ -101,15 +101,6 @@ def kept_rotation(training: Training) -> tuple[tuple[int, float | None], str]:
     return (dimension_count, None if freq_base == FREQ_BASE else freq_base), ""
 
 
-def checked_epsilon(rms_eps: float) -> float:
-    """Return `rms_eps` if it is plausible. Raises `UsageError` if not."""
-    if not 1e-30 < rms_eps < 1:
-        raise UsageError(
-            f"RMS epsilon must be between 1e-30 and 1, got {rms_eps}", "The trainers computed with 1e-6, 5e-6 or 1e-5."
-        )
-    return rms_eps
-
-
 def resume_content(file: File, training: Training, recipe: Recipe) -> Gguf:
     """Return the keys and tensors of the resume checkpoint, in the order in which the trainer wrote them.
 
@@ -118,7 +109,6 @@ def resume_content(file: File, training: Training, recipe: Recipe) -> Gguf:
     """
     from ggcp_schema.gguf.writer import Gguf  # `info`, which asks for the keys only, starts without it
 
-    checked_epsilon(recipe.rms_eps)
     if recipe.fresh and training.past not in PAST:  # of which it writes as many zeros
         raise UnfitError(
             f"{file.path}: {names.OPTIMIZER_PAST_COUNT} is {training.past}, more than a trainer can count",

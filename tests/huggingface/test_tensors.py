@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
-from ggcp_schema import UsageError, open_file
+from ggcp_schema import open_file
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.huggingface.tensors import moment_tensors, weight_tensors
@@ -131,11 +131,6 @@ def nearest_bfloat(value: np.float32) -> float:
         return float(value)
     mantissa, exponent = np.frexp(np.float64(value))
     return float(np.ldexp(np.round(mantissa * 256) / 256, exponent))
-
-
-def test_another_type_is_refused() -> None:
-    with pytest.raises(UsageError, match="no element type 'Q8_0'"):
-        weight_tensors({}, n_head=1, dtype="Q8_0")
 
 
 # Rows ------------------------------------------------------------------------------------------------------
