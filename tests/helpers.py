@@ -265,6 +265,16 @@ def assert_no_traceback(result: subprocess.CompletedProcess[Any]) -> None:
     assert result.returncode >= 0, f"killed by signal {-result.returncode}: {stderr}"
 
 
+class CountingStream(io.BytesIO):
+    """Counts the reads."""
+
+    reads = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        self.reads += 1
+        return super().read(size)
+
+
 def tensor_data(tensors: Iterable[TensorEntry]) -> Iterator[memoryview]:
     """Yield the data of an output's tensors one after another."""
     return chain.from_iterable(tensor.chunks() for tensor in tensors)

@@ -190,15 +190,14 @@ class _Evidence:
         n_found, outside = self._search(names, lambda row: not any(row))
         if self.name == "v" and n_found == self.n_rows:
             return self._decide(None, "undecidable", "all moments are zero, in whatever order", harmless=True)
+        if len(outside) == len(self.layouts):  # other tensors have such rows too, so that they exclude no order
+            reason = f"{self.name} has rows of zeros outside of tok_embeddings in every known order"
+            return self._decide(None, "undecidable", reason)
         for order, row in outside.items():
             values = f"values {row * self.n_embd} to {(row + 1) * self.n_embd - 1} of {self.name}"
             part = self.layouts[order][self.layouts[order].index_at(row * self.n_embd)]
             self._refute(order, f"{values} are zero, which in this order lie in {part.path}")
         rows = f"the rows of zeros in {self.name}, of tokens that did not occur,"
-        if not self.layouts:  # other tensors have such rows too, so that they exclude no order
-            self.refuted = {order: how for order, how in self.refuted.items() if order not in outside}
-            reason = f"{self.name} has rows of zeros outside of tok_embeddings in every known order"
-            return self._decide(None, "undecidable", reason)
         if n_found and len(self.layouts) == 1:
             whole = self.n_rows * self.n_embd <= SEARCHED
             sample = "" if whole else "; only a sample of the rows was examined"

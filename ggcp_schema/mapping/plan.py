@@ -240,8 +240,6 @@ class _Inspection:
         if name is None or data.source is not self.plan.file.source:
             return None
         start = self.watch.state.tensor(name).offset
-        if len(data.extents) == 1 and data.extents[0][1] == nbytes and data.extents[0][2:] in ((), (1, 0)):
-            return name, (data.extents[0][0] - start) // 4
         if self.entry is not entry or not self.extents:
             self.entry, self.extents, self.done = entry, [Rows(*extent) for extent in data.extents][::-1], 0
         extent, at = self.extents[-1], self.done

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import random
 import struct
@@ -26,7 +25,7 @@ from ggcp_schema import (
 )
 from ggcp_schema.constructs import Field, FieldError, root_field
 from tests.builder import build_checkpoint
-from tests.helpers import TRUNCATED, thinned
+from tests.helpers import TRUNCATED, CountingStream, thinned
 from tests.strategies import KINDS
 
 KINDS_BY_NAME = pytest.mark.parametrize(("layout", "optimizer"), KINDS, ids=str)
@@ -319,14 +318,6 @@ def test_noise_is_not_a_checkpoint(tmp_path: Path) -> None:
 
 
 # False sizes -----------------------------------------------------------------------------------------------
-
-
-class CountingStream(io.BytesIO):
-    reads = 0
-
-    def read(self, size: int | None = -1) -> bytes:
-        self.reads += 1
-        return super().read(size)
 
 
 @pytest.mark.parametrize("n_layer", [0xFFFFFFFF, 4_000_000_000, 1 << 20])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +74,6 @@ def in_order(name: str, order: str) -> dict[str, Vector]:
     """The flat vectors of a genuine file as a program that uses another order would have written them."""
     sizes = sizes_of(read(genuine(name)))
     return {field: change_order(values, DECIDED[name], order, sizes) for field, values in state_of(name).items()}
-
-
-@pytest.fixture(autouse=True)
-def _closed() -> Iterator[None]:
-    yield
-    close_all()
 
 
 @pytest.fixture

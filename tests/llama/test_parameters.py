@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import pairwise
 from typing import cast
 
@@ -17,14 +16,8 @@ from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.llama.names import LAYER_TENSORS, MODEL_TENSORS
 from ggcp_schema.llama.order import decide_order
 from ggcp_schema.llama.parameters import ORDERS, Layout, known_order, permuted_extents, vector_part
-from tests.mapping.flat_files import close_all, genuine, opened, shapes_of
+from tests.mapping.flat_files import genuine, opened, shapes_of
 from tests.mapping.independent_order import Vector, change_order, order_of_paths, read, sizes_of, split
-
-
-@pytest.fixture(autouse=True)
-def _closed() -> Iterator[None]:
-    yield
-    close_all()
 
 
 @pytest.mark.parametrize("order", ORDERS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,6 @@ from tests.mapping.flat_files import (
     DECIDED,
     NOT_TRAINED,
     Tensors,
-    close_all,
     genuine,
     made_model,
     opened,
@@ -51,12 +49,6 @@ SUMMED: dict[str, int | None] = {
     "v1-adam-raw-params": 16 * 4,
     "rotmax8-v0": None,
 }
-
-
-@pytest.fixture(autouse=True)
-def _closed() -> Iterator[None]:
-    yield
-    close_all()
 
 
 def studied(name: str, **options: Any) -> ScaleDecision:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 import struct
 import tracemalloc
 from pathlib import Path
@@ -17,22 +16,12 @@ from ggcp_schema.constructs import Field, FieldError, LazyList, root_field
 from ggcp_schema.formats.gguf.file import open_gguf
 from ggcp_schema.schema.gguf import GGUF
 from tests.builder import build_gguf
-from tests.helpers import FIXTURES
+from tests.helpers import FIXTURES, CountingStream
 from tests.strategies import BuiltGguf, ggufs
 
 VOCABULARIES = [FIXTURES / "vocab.gguf", FIXTURES / "alice-vocab.gguf"]
 U32, STRING, ARRAY = 4, 8, 9
 F32_64 = [(f"t{index}", (16,), 0, bytes([index]) * 64) for index in range(3)]
-
-
-class CountingStream(io.BytesIO):
-    """Counts the reads."""
-
-    reads = 0
-
-    def read(self, size: int | None = -1) -> bytes:
-        self.reads += 1
-        return super().read(size)
 
 
 def tree(data: bytes) -> Field:
