@@ -164,7 +164,7 @@ def _made_keys(training: Training, recipe: Recipe) -> list[KeyValue]:
         keys += starmap(key_of, ADDED)
         if freq_base is not None:
             keys.append(KeyValue(names.ROPE_FREQ_BASE, "FLOAT32", freq_base))
-        keys += _record_of(recipe)
+        keys += _recorded(recipe)
     return keys
 
 
@@ -183,7 +183,7 @@ def _key_of_field(training: Training, key: str, type: str, path: str) -> KeyValu
         ) from error
 
 
-def _record_of(recipe: Recipe) -> list[KeyValue]:
+def _recorded(recipe: Recipe) -> list[KeyValue]:
     """Return the keys that record how the optimizer's vectors were changed, so that `verify` can compare them."""
     if recipe.fresh:
         return [*recipe.record, KeyValue(names.CONVERTED_FRESH, "BOOL", True)]
@@ -204,7 +204,7 @@ def _kept_keys(training: Training, keys: Iterable[KeyValue], recipe: Recipe) -> 
     }
     if freq_base is not None:
         changed[names.ROPE_FREQ_BASE] = KeyValue(names.ROPE_FREQ_BASE, "FLOAT32", freq_base)
-    changed |= {entry.key: entry for entry in _record_of(recipe)}
+    changed |= {entry.key: entry for entry in _recorded(recipe)}
     kept = [changed.pop(entry.key, entry) for entry in keys if is_copied(training.model.path, entry)]
     return [*kept, *changed.values()]
 

@@ -12,13 +12,14 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
-from gguf import GGMLQuantizationType, GGUFEndian, GGUFReader, GGUFValueType, GGUFWriter
+from gguf import GGMLQuantizationType, GGUFEndian, GGUFReader, GGUFValueType
 from hypothesis import given
 
 from ggcp_schema import FileError, MalformedError, NotACheckpointError, TruncatedError, UsageError
 from ggcp_schema.formats.gguf.file import open_gguf
 from ggcp_schema.schema.gguf import GGUF
 from tests.builder import build_gguf
+from tests.gguf_writer import written_by_gguf
 from tests.helpers import FIXTURES
 from tests.strategies import BuiltGguf, ggufs
 
@@ -71,41 +72,37 @@ def test_a_genuine_vocabulary_agrees(path: Path) -> None:
 
 def write(path: Path, endian: GGUFEndian, alignment: int | None = None) -> None:
     """Write every scalar type, arrays of every type and tensors of several, with gguf's own writer."""
-    writer = GGUFWriter(path, "llama", endianess=endian)
-    if alignment is not None:
-        writer.add_custom_alignment(alignment)
-    scalars = {
-        "uint8": 255,
-        "int8": -128,
-        "uint16": 65535,
-        "int16": -32768,
-        "uint32": 1 << 31,
-        "int32": -(1 << 31),
-        "float32": 0.1,
-        "bool": True,
-        "string": "naïve 😀",
-        "uint64": 1 << 63,
-        "int64": -(1 << 63),
-        "float64": 1e300,
-    }
-    for name, value in scalars.items():
-        getattr(writer, f"add_{name}")(f"scalar.{name}", value)
-        kind = GGUFValueType[name.upper()]
-        values = [value] * 3 if name != "float32" else [0.5, math.inf, math.nan]
-        writer.add_key_value(f"array.{name}", values, GGUFValueType.ARRAY, sub_type=kind)
-    rng = np.random.default_rng(1)
-    swapped = endian == GGUFEndian.BIG
-    for dtype in (np.float32, np.float16, np.float64, np.int8, np.int16, np.int32, np.int64):
-        values = (rng.standard_normal((3, 2, 5)) * 50).astype(dtype)
-        writer.add_tensor(np.dtype(dtype).name, values)
-    if not swapped:  # gguf swaps the bytes of quantized data like those of uint8, not at all
-        for kind in (GGMLQuantizationType.Q8_0, GGMLQuantizationType.Q4_0, GGMLQuantizationType.BF16):
-            data = gguf.quantize(rng.standard_normal((4, 64)).astype(np.float32), kind)
-            writer.add_tensor(kind.name, data, raw_dtype=kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    with written_by_gguf(path, endianess=endian) as writer:
+        if alignment is not None:
+            writer.add_custom_alignment(alignment)
+        scalars = {
+            "uint8": 255,
+            "int8": -128,
+            "uint16": 65535,
+            "int16": -32768,
+            "uint32": 1 << 31,
+            "int32": -(1 << 31),
+            "float32": 0.1,
+            "bool": True,
+            "string": "naïve 😀",
+            "uint64": 1 << 63,
+            "int64": -(1 << 63),
+            "float64": 1e300,
+        }
+        for name, value in scalars.items():
+            getattr(writer, f"add_{name}")(f"scalar.{name}", value)
+            kind = GGUFValueType[name.upper()]
+            values = [value] * 3 if name != "float32" else [0.5, math.inf, math.nan]
+            writer.add_key_value(f"array.{name}", values, GGUFValueType.ARRAY, sub_type=kind)
+        rng = np.random.default_rng(1)
+        swapped = endian == GGUFEndian.BIG
+        for dtype in (np.float32, np.float16, np.float64, np.int8, np.int16, np.int32, np.int64):
+            values = (rng.standard_normal((3, 2, 5)) * 50).astype(dtype)
+            writer.add_tensor(np.dtype(dtype).name, values)
+        if not swapped:  # gguf swaps the bytes of quantized data like those of uint8, not at all
+            for kind in (GGMLQuantizationType.Q8_0, GGMLQuantizationType.Q4_0, GGMLQuantizationType.BF16):
+                data = gguf.quantize(rng.standard_normal((4, 64)).astype(np.float32), kind)
+                writer.add_tensor(kind.name, data, raw_dtype=kind)
 
 
 @pytest.mark.parametrize("endian", [GGUFEndian.LITTLE, GGUFEndian.BIG], ids=lambda endian: endian.name)

@@ -72,15 +72,8 @@ def test_the_names_of_a_genuine_file_agree_with_their_places(path: Path) -> None
 
 
 def test_names_that_are_no_tensors() -> None:
-    for name in (
-        "",
-        "x",
-        "norm.bias",
-        "layers.0.wq.weight",
-        "layers.x.attention.wq.weight",
-        "layers.0",
-        "layers.-1.ffn_norm.weight",
-    ):
+    layers = ("layers.0", "layers.0.wq.weight", "layers.x.attention.wq.weight", "layers.-1.ffn_norm.weight")
+    for name in ("", "x", "norm.bias", *layers):
         assert llama_field_path(name) is None
     assert place_of(b"\xff" * 20) is None
     assert place_of(b"layers.0.attention.wq.weight" * 4) is None
