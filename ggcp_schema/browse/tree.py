@@ -19,7 +19,8 @@ from ggcp_schema.constructs.tree import Field
 from ggcp_schema.inspect.text import count_text, escape, shape_text, value_text
 
 SIGNS = {"damage": ("✗", "error"), "finding": ("!", "warning"), "changed": ("≠", "accent"), "only": ("+", "accent")}
-GROUP = 1000  # elements of a list that are unfolded at once
+MANY = 1000  # elements of a list that unfold at once
+GROUP = 100  # elements of a group in a longer one: a jump to one of them adds them all to the tree
 CUT = 14  # cells of what follows the name that are kept, rather than what stands at the right
 LONGEST = 200  # characters of a text that are looked at
 
@@ -99,7 +100,7 @@ class TreeView(Tree["Field | Group"]):
         children = field.children()
         stop = len(children) if stop is None else stop
         step = 1
-        while (stop - start) > GROUP * step:
+        while stop - start > MANY * step:
             step *= GROUP
         for at in range(start, stop, step):
             data = children[at] if step == 1 else Group(field, at, min(stop, at + step))

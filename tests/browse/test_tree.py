@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 from gguf import GGUFWriter
 
-from ggcp_schema.browse.tree import GROUP, Group, TreeView
+from ggcp_schema.browse.tree import GROUP, MANY, Group, TreeView
 from tests.browse.driver import Browser, browse, in_turn
 from tests.helpers import FIXTURES
 
@@ -61,27 +62,25 @@ def test_at_first_what_there_is_room_for_is_expanded() -> None:
 def test_a_long_list_unfolds_in_groups(tmp_path: Path) -> None:
     path = tmp_path / "long.gguf"
     writer = GGUFWriter(path, "llama")
-    writer.add_token_list([f"token {number}" for number in range(2 * GROUP + 5)])
+    writer.add_token_list([f"token {number}" for number in range(MANY + GROUP + 5)])
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.close()
 
     async def script(browser: Browser) -> None:
         await browser.press("slash")
-        await browser.type(f"token {2 * GROUP + 1}")
+        await browser.type(f"token {MANY + GROUP + 1}")
         await browser.press("enter")
-        await browser.until(lambda: f"[{2 * GROUP + 1}]" in (browser.path or ""))
+        await browser.until(lambda: f"[{MANY + GROUP + 1}]" in (browser.path or ""))
         await browser.painted()
         node = browser.tree.cursor_node
         assert [each.data.path for each in node.parent.children] == [
-            (browser.path or "").replace(str(2 * GROUP + 1), str(number)) for number in range(2 * GROUP, 2 * GROUP + 5)
+            (browser.path or "").replace(str(MANY + GROUP + 1), str(number))
+            for number in range(MANY + GROUP, MANY + GROUP + 5)
         ]
-        assert [each.data[1:] for each in node.parent.parent.children] == [
-            (0, GROUP),
-            (GROUP, 2 * GROUP),
-            (2 * GROUP, 2 * GROUP + 5),
-        ]
+        groups = [each.data[1:] for each in node.parent.parent.children]
+        assert groups == [*pairwise(range(0, MANY + GROUP + 1, GROUP)), (MANY + GROUP, MANY + GROUP + 5)]
         assert browser.rows < 50
-        assert "[2,000 … 2,004]" in browser.text("TreeView")
+        assert "[1,100 … 1,104]" in browser.text("TreeView")
 
     browse(path, script=script)
