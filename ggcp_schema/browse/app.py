@@ -45,18 +45,15 @@ LIGHT = Theme(
     dark=False,
 )
 PLAIN, FOUND, OTHER = "not bold", "bold underline", "dim not bold"  # styles of letters
-TIE = 1e-6  # between hits of the same score
-SOON = 0.03  # seconds after which the hits that there are by then are shown, one at first, and so on
 
 
 class Places(Provider):
-    """The place that the words mean as they stand, and then the best hits of a fuzzy search: first those found soon."""
+    """The place that the words mean as they stand, and then the best hits of a fuzzy search."""
 
     async def search(self, query: str) -> Hits:
         screen: Any = self.screen
-        palette: Any = self.app.screen
         document, cancelled = screen.document, Event()
-        problem, found = f"Nothing is named {query!r}, and no text has these letters.", list[FoundHit]()
+        problem = f"Nothing is named {query!r}, and no text has these letters."
         try:
             field, offset = document.resolve(query)
         except READ_ERRORS as error:
@@ -66,30 +63,17 @@ class Places(Provider):
             words = f"{'no field' if field is None else field.path} at offset {offset:,} (0x{offset:x})"
             yield Hit(1000.0, Text(escape(words)), partial(screen.go_to, query))
 
-        def report(result: list[FoundHit]) -> None:
-            nonlocal found
+        def report(result: object) -> None:
             if cancelled.is_set():
                 raise Cancelled
-            found = result
 
-        def work() -> None:
-            with suppress(Cancelled):
-                report(search(document.index, query, report))
-
-        task, shown, is_done = asyncio.ensure_future(asyncio.to_thread(work)), set[str](), False
         try:
-            while not is_done:
-                await asyncio.wait({task}, timeout=SOON)
-                is_done = task.done()
-                for place, hit in enumerate(found if is_done or not palette.awaited else ()):
-                    if hit.path not in shown:
-                        shown.add(hit.path)
-                        score = hit.score - TIE * place  # Textual sorts by score, then as they came
-                        yield Hit(score, _prompt(hit), partial(screen.go_to, hit.path))
-            await task
+            hits = await asyncio.to_thread(search, document.index, query, report)
         finally:
-            cancelled.set()
-        if not shown:
+            cancelled.set()  # other words are searched for
+        for hit in hits:
+            yield Hit(hit.score, _prompt(hit), partial(screen.go_to, hit.path))
+        if not hits:
             yield Hit(0.0, Text(problem, PLAIN), partial(screen.notify, problem, severity="error", markup=False))
 
 
@@ -105,7 +89,6 @@ class Palette(CommandPalette):
     Textual takes the hits of the words before as long as there are no others.
     """
 
-    _RESULT_BATCH_TIME = SOON / 2  # type: ignore[misc] # seconds between hits after which Textual shows them
     awaited: str | None = None  # words after which Enter was pressed
 
     def on_mount(self) -> None:
