@@ -6,7 +6,6 @@ import asyncio
 import signal
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -126,11 +125,6 @@ class Palette(CommandPalette):
             self.query_one(OptionList).action_select()
 
 
-def capital(binding: Binding) -> Binding:
-    """Return the binding with a capital letter in its description; the footer has small ones."""
-    return replace(binding, description=binding.description[:1].upper() + binding.description[1:])
-
-
 class KeyWindow(ModalScreen[None]):
     """The keys of the pane with the focus, and of all panes."""
 
@@ -138,10 +132,9 @@ class KeyWindow(ModalScreen[None]):
 
     @property
     def active_bindings(self) -> Any:
-        """The bindings below this window, which the list shows, all with a capital letter."""
+        """The bindings below this window, which the list shows."""
         stack = self.app.screen_stack  # in which the palette may be above
-        found = stack[stack.index(self) - 1].active_bindings
-        return {key: each._replace(binding=capital(each.binding)) for key, each in found.items()}
+        return stack[stack.index(self) - 1].active_bindings
 
     def compose(self) -> ComposeResult:
         keys = KeyPanel(classes="window")
@@ -292,7 +285,7 @@ class BrowseApp(App[None]):
             if enabled and isinstance(node, FileScreen | Pane) and not binding.action.startswith("screen."):
                 key = binding.key_display or binding.key.partition(",")[0]
                 run = partial(self.call_later, node.run_action, binding.action)
-                yield SystemCommand(capital(binding).description, f"{binding.tooltip}   Key: {key}".strip(), run)
+                yield SystemCommand(binding.description, f"{binding.tooltip}   Key: {key}".strip(), run)
         for command in super().get_system_commands(screen):
             if command.title in ("Theme", "Screenshot"):
                 yield command

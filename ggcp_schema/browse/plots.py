@@ -43,7 +43,7 @@ class Histogram(Pane):
     """The Histogram tab."""
 
     TITLE = "Histogram"
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("o", "logarithmic", "logarithmic scale")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("o", "logarithmic", "Logarithmic", tooltip="or linear")]
     found: Distribution | None = None
     logarithmic = False
 
@@ -115,9 +115,9 @@ class PictureView(Pane):
 
     TITLE = "Picture"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("p", "method", "pool by mean, min or max"),
-        Binding("plus,equals_sign", "zoom(2)", "zoom in"),
-        Binding("minus", "zoom(-2)", "zoom out"),
+        Binding("p", "method", "Pool", tooltip="by mean, min or max"),
+        Binding("plus,equals_sign", "zoom(2)", "Zoom in"),
+        Binding("minus", "zoom(-2)", "Zoom out"),
         Binding("0", "whole", "Whole matrix", show=False),
         Binding("left,h", "pan(0,-1)", "Left", show=False),
         Binding("right,l", "pan(0,1)", "Right", show=False),

@@ -13,6 +13,7 @@ from textual.containers import Container, Horizontal
 from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Footer, TabbedContent, TabPane, Tabs
+from textual.widgets._footer import FooterKey
 
 from ggcp_schema.browse.commands import CommandWindow
 from ggcp_schema.browse.document import READ_ERRORS, Document
@@ -33,14 +34,14 @@ AFTER_PAINT = 0.05  # seconds before work begins that would delay the first pict
 SINGLE = (80, 20)  # columns and lines below which one pane is shown at a time
 LOW = 30  # lines below which empty lines are saved
 COMMON: list[BindingType] = [  # keys of every screen
-    Binding("question_mark", "app.help", "help", key_display="?", tooltip="the keys"),
-    Binding("q", "app.quit", "quit"),
+    Binding("question_mark", "app.help", "Help", key_display="?", tooltip="the keys"),
+    Binding("q", "app.quit", "Quit"),
     Binding("t", "app.light_or_dark", "Light or dark", show=False),
 ]
 
 
 class KeyBar(Footer):
-    """Textual's footer, made anew only when the keys are others, not whenever the focus moves."""
+    """Textual's footer, which ends at a whole key, and is made anew only when the keys are others."""
 
     keys: Any = None
 
@@ -49,6 +50,13 @@ class KeyBar(Footer):
             before, self.keys = self.keys, [each for each in self.screen.active_bindings.values() if each.binding.show]
             if self.keys != before:
                 await super().recompose()
+                self.on_resize()
+
+    def on_resize(self) -> None:
+        room = self.size.width
+        for key in self.query(FooterKey):
+            room -= key.render().cell_len
+            key.display = room >= 0
 
 
 class FileScreen(Screen[None]):
@@ -61,17 +69,17 @@ class FileScreen(Screen[None]):
     BINDING_GROUP_TITLE = "All panes"
     BINDINGS: ClassVar[list[BindingType]] = [
         *COMMON,
-        Binding("tab", "pane(1)", "pane", key_display="Tab", tooltip="the next one"),
+        Binding("tab", "pane(1)", "Pane", key_display="Tab", tooltip="the next one"),
         Binding("shift+tab", "pane(-1)", "Previous pane", show=False),
-        Binding("slash,g", "app.search", "search", key_display="/", tooltip="a path, a name, a text, an offset"),
-        Binding("n", "tensor(1)", "next tensor"),
+        Binding("slash,g", "app.search", "Search", key_display="/", tooltip="a path, a name, a text, an offset"),
+        Binding("n", "tensor(1)", "Next tensor"),
         Binding("N", "tensor(-1)", "Previous tensor", show=False),
-        Binding("f", "finding", "finding", tooltip="the next NaN, infinity, damage or odd padding"),
-        Binding("z", "zoom", "zoom", tooltip="let one pane fill the screen, or show all again"),
-        Binding("x", "extract", "extract", tooltip="the tensor, to a file"),
-        Binding("e", "export", "export", tooltip="a model to run"),
-        Binding("c", "convert", "convert", tooltip="to a GGUF checkpoint to resume from"),
-        Binding("y", "copy_path", "copy path"),
+        Binding("f", "finding", "Finding", tooltip="the next NaN, infinity, damage or odd padding"),
+        Binding("z", "zoom", "Zoom", tooltip="let one pane fill the screen, or show all again"),
+        Binding("x", "extract", "Extract", tooltip="the tensor, to a file"),
+        Binding("e", "export", "Export", tooltip="a model to run"),
+        Binding("c", "convert", "Convert", tooltip="to a GGUF checkpoint to resume from"),
+        Binding("y", "copy_path", "Copy path"),
         Binding("Y", "copy_command", "Copy the command that prints this", show=False),
         Binding("r", "app.reload", "Open the file again", show=False),
         Binding("escape", "stop", "Stop looking", show=False),

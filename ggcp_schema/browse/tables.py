@@ -189,7 +189,7 @@ class Layers(Table):
     """The Layers tab: one statistic of the tensors that every layer has, as bars."""
 
     TITLE = "Layers"
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("s", "statistic", "next statistic")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("s", "statistic", "Statistic", tooltip="the next one")]
     found: Examination | None = None
     rows: Sequence[Layer] = ()
     statistic = "RMS"

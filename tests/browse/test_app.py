@@ -372,10 +372,19 @@ async def the_footer_changes_only_when_the_keys_do(browser: Browser) -> None:
     await browser.press("tab", "tab", "shift+tab")
     assert list(browser.screen.query_one(Footer).children) == before
     await browser.press("3")
-    assert browser.text("Footer").startswith(" o logarithmic scale")
+    assert browser.text("Footer").startswith(" o Logarithmic")
     await browser.press("tab")
-    assert "logarithmic" not in browser.text("Footer")
-    assert "? help" in browser.text("Footer")
+    assert "Logarithmic" not in browser.text("Footer")
+    assert "? Help" in browser.text("Footer")
+
+
+async def the_footer_ends_at_a_whole_key(browser: Browser) -> None:
+    await browser.resize(200, 24)
+    whole = browser.text("Footer")
+    ends = [match.end() for match in re.finditer(r"(?<=\w) (?= |$)", whole)]
+    for width in (40, 47, 55, 60, 72, 80, 120):
+        await browser.resize(width, 24)
+        assert browser.text("Footer").rstrip() == whole[: max(end for end in ends if end <= width)].rstrip()
 
 
 async def help_lists_the_keys_and_closes(browser: Browser) -> None:
@@ -405,7 +414,7 @@ async def the_command_palette_lists_everything(browser: Browser) -> None:
     next(command for command in commands if command.title == "Open Schema").callback()
     await browser.settle()
     assert browser.screen.query_one(Schema).display
-    assert "Logarithmic scale" not in titles
+    assert "Logarithmic" not in titles
 
 
 # The mouse -------------------------------------------------------------------------------------------------
@@ -424,7 +433,7 @@ async def the_mouse_selects_rows_bytes_tabs_and_places_of_the_map(browser: Brows
     file_map = browser.screen.query_one(FileMap)
     await browser.pilot.click("FileMap", offset=(file_map.size.width - 1, file_map.size.height - 1))
     assert browser.path == "optimizer.state.v.data"
-    await browser.pilot.click("Footer", offset=(browser.text("Footer").index("/ search") + 1, 0))
+    await browser.pilot.click("Footer", offset=(browser.text("Footer").index("/ Search") + 1, 0))
     assert isinstance(browser.app.screen, Palette)
 
 
@@ -769,7 +778,7 @@ async def light_and_dark(browser: Browser) -> None:
 async def the_edges_fit(browser: Browser) -> None:
     for widget in (browser.screen.query_one(TopBar), browser.screen.query_one(Footer)):
         assert widget.region.width == browser.app.size.width
-    await browser.until(lambda: re.search(r"\? help +q quit ", browser.text("Footer")))
+    await browser.until(lambda: re.search(r"\? Help +q Quit ", browser.text("Footer")))
     assert "alice.ggcp" in browser.text("TopBar")
     assert "✓ whole" in browser.text("TopBar")
 
@@ -833,6 +842,7 @@ def test_the_keys() -> None:
             export_and_convert_offer_the_commands_of_info,
             the_vocabulary_is_asked_for_and_its_path_completed,
             the_footer_changes_only_when_the_keys_do,
+            the_footer_ends_at_a_whole_key,
             help_lists_the_keys_and_closes,
             the_command_palette_lists_everything,
             quits,
