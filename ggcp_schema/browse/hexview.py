@@ -11,7 +11,7 @@ from rich.style import Style
 from textual.binding import Binding, BindingType
 
 from ggcp_schema.browse.document import READ_ERRORS, Document
-from ggcp_schema.browse.lines import GridView, fit
+from ggcp_schema.browse.lines import GridView, fit, ink
 from ggcp_schema.browse.panes import Moved
 from ggcp_schema.files.source import Source
 from ggcp_schema.inspect.paths import Piece, pieces
@@ -165,7 +165,7 @@ class HexView(GridView):
                 mark = "]"
             gap = " " if is_byte and index and index % 8 == 0 else ""
             joins = 0 < index < count and styles[index - 1][1] == styles[index][1]
-            style = self.ink("selected") if mark in "[]" else styles[index][1] if joins else Style()
+            style = ink(self, "selected") if mark in "[]" else styles[index][1] if joins else Style()
             yield Segment(mark + gap if mark == "]" else gap + mark, style)
             yield Segment(f"{data[index]:02x}" if is_byte else "", styles[index][0] if is_byte else None)
         yield Segment(" " * (self.grid.text_column - self.grid.byte_column(count - 1) - 3))
@@ -174,32 +174,34 @@ class HexView(GridView):
         """Return the style of a byte, and that of the gap before it."""
         piece = next((piece for piece in here if piece.offset <= offset < piece.offset + piece.size), None)
         odd = piece is not None and self._shades[piece.start]
-        ink = "none" if piece is None or piece.field is None else "bytes-odd" if odd else "bytes"
-        shade = self.ink("selected" if offset in self.selection else ink)
+        kind = "none" if piece is None or piece.field is None else "bytes-odd" if odd else "bytes"
+        shade = ink(self, "selected" if offset in self.selection else kind)
         if offset == self.cursor:
-            return self.ink("here") if self.has_focus else self.ink("selected") + Style(underline=True), shade
+            return ink(self, "here") if self.has_focus else ink(self, "selected") + Style(underline=True), shade
         if offset == self.damage_at:
-            return self.ink("error") + Style(reverse=True), shade
-        return self.ink("different") if offset in self.different else shade, shade
+            return ink(self, "error") + Style(reverse=True), shade
+        return ink(self, "different") if offset in self.different else shade, shade
 
     def _names(self, here: list[Piece], start: int) -> Iterator[Segment]:
         """Yield the names of the fields that begin in the line, or of the field that continues in it."""
         left, end, first = self.grid.names, start + self.per_line, start == self._loaded[0]
         begin = [piece for piece in here if piece.offset >= start] or here[:1]
         for piece in begin:
-            text = "┊" if piece.offset < start and not first else self._label(piece, left if len(begin) == 1 else 0)
             if left < 4:
                 return
+            text = self._label(piece, left, len(begin) == 1) if first or piece.offset >= start else "┊"
             stop = min(piece.offset + piece.size, end)
             chosen = max(piece.offset, start) < self.selection.stop and self.selection.start < stop
             yield self.text(fit(text, left).rstrip(), "index" if chosen else "detail")
             yield Segment("  ")
             left -= len(text) + 2
 
-    def _label(self, piece: Piece, room: int) -> str:
+    def _label(self, piece: Piece, room: int, is_only: bool) -> str:
+        """Return the name of a field, the long one if no other begins in the line, and its value if there is room."""
         field = piece.field
         if field is None:
             return "(no field: after the damage)"
         last = field.path.rpartition(".")[2]  # `ne[1]`
-        name = escape(self.document.label(field) if room >= 24 else last)
-        return f"{name} = {escape(value_text(field))}" if field.type in SHOWN_VALUES else name
+        name = escape(self.document.label(field) if is_only and room >= 24 else last)
+        text = f"{name} = {escape(value_text(field))}" if field.type in SHOWN_VALUES else name
+        return text if len(text) <= room else name

@@ -6,7 +6,6 @@ import math
 from functools import lru_cache
 from typing import ClassVar
 
-from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
 from rich.style import Style
 from textual import events
@@ -15,6 +14,8 @@ from textual.geometry import Size
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 from textual.widget import Widget
+
+from ggcp_schema.inspect.text import padded, shorten, shorten_middle
 
 INKS = (
     *("accent", "bar", "bytes", "bytes-odd", "cursor", "cursor-blurred", "detail", "different", "error", "guide"),
@@ -38,16 +39,9 @@ def number(value: float | None, digits: int = 4) -> str:
     return f"{value:.{digits - 2}e}".replace("e-0", "e-").replace("e+0", "e").replace("-", "−")
 
 
-def fit(text: str, width: int, *, left: bool = False) -> str:
-    """Return the text in exactly that many cells of a terminal, cut with `…` at the end, or at the start if `left`."""
-    spare = width - cell_len(text)
-    if spare >= 0:
-        return text + " " * spare
-    if width < 1:
-        return ""
-    if not left:
-        return set_cell_size(text, width - 1) + "…"
-    return "…" + set_cell_size(text[::-1], width - 1)[::-1]
+def fit(text: str, width: int, *, middle: bool = False) -> str:
+    """Return a printable text in exactly that many cells of a terminal, cut with `…` at a word, or in the middle."""
+    return padded((shorten_middle if middle else shorten)(text, width), width) if width > 0 else ""
 
 
 def bar(share: float, width: int) -> str:
@@ -167,19 +161,15 @@ class LineView(ScrollView, can_focus=True):
 
     # Drawing -----------------------------------------------------------------------------------------------
 
-    def ink(self, name: str) -> Style:
-        """Return the style that `app.tcss` gives an ink."""
-        return ink(self, name)
-
-    def text(self, text: str, ink: str = "name") -> Segment:
+    def text(self, text: str, kind: str = "name") -> Segment:
         """Return text in an ink."""
-        return Segment(text, self.ink(ink))
+        return Segment(text, ink(self, kind))
 
     def render_line(self, y: int) -> Strip:
         index, width = round(self.scroll_y) + y, self.scrollable_content_region.width
         strip = Strip(self.draw(index, width) if index < self.virtual_size.height else []).adjust_cell_length(width)
         if index == self.cursor and self.marks_line:
-            mark = self.ink("cursor" if self.has_focus else "cursor-blurred")
+            mark = ink(self, "cursor" if self.has_focus else "cursor-blurred")
             style = Style(bgcolor=mark.bgcolor, bold=mark.bold)
             strip = Strip([Segment(text, (own or Style()) + style) for text, own, *_ in strip])
         return strip.adjust_cell_length(self.size.width).apply_style(self.rich_style)

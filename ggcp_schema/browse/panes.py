@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 from rich.cells import cell_len
 from rich.columns import Columns
 from rich.console import Group, RenderableType
-from rich.segment import Segment
 from rich.table import Column, Table
 from rich.text import Text
 from textual import events
@@ -18,7 +17,6 @@ from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 from textual.message import Message
 from textual.reactive import reactive
-from textual.strip import Strip
 from textual.widget import Widget
 from textual.widgets import Sparkline, Static
 
@@ -232,20 +230,16 @@ class FileMap(Widget):
     def __init__(self, document: Document) -> None:
         super().__init__()
         self.document = document
-        self._cells: list[str] = []
+        self._uses: list[str] = []
 
-    def render_line(self, y: int) -> Strip:
-        usage, width, size = self.document.usage, self.size.width, max(1, self.document.file.size)
-        if usage is None:
-            return Strip.blank(width, self.rich_style)
-        total = width * self.size.height
-        if len(self._cells) != total:
-            self._cells = usage.pooled(total)
-        cells = [Segment(SIGNS[use], ink(self, INKS[use])) for use in self._cells[y * width :][:width]]
-        here = self.here * total // size - y * width
-        if 0 <= here < width:
-            cells[here] = Segment("◆", ink(self, "here"))
-        return Strip(cells).apply_style(self.rich_style)
+    def render(self) -> Text:
+        usage, cells = self.document.usage, self.size.area
+        if usage is not None and len(self._uses) != cells:
+            self._uses = usage.pooled(cells)
+        drawn = [(SIGNS[use], ink(self, INKS[use])) for use in self._uses]
+        if drawn:
+            drawn[self.here * cells // self.document.file.size] = ("◆", ink(self, "here"))
+        return Text.assemble(*drawn)
 
     def on_click(self, event: events.Click) -> None:
         place, size = event.get_content_offset(self), self.document.file.size

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
-from rich.color import Color
+from rich.color import Color as RichColor
 from rich.columns import Columns
 from rich.console import Group, RenderableType
 from rich.segment import Segment, Segments
@@ -15,6 +15,7 @@ from rich.style import Style
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
+from textual.color import Color, Gradient
 from textual.widgets import Sparkline, Static
 
 from ggcp_schema.browse.lines import bar, fit, ink, number
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
     from ggcp_schema.inspect.histogram import Distribution
 
 DELAY = 0.08  # seconds without a further move of the selection, after which work begins
-STOPS = ((0x10, 0x25, 0x5C), (0x3F, 0x62, 0x93), (0x84, 0x8A, 0x8E), (0xC9, 0xA8, 0x4C), (0xFF, 0xE9, 0x7A))
-NOT_FINITE = (0xE0, 0x30, 0x60)
+GRADIENT = Gradient.from_colors("#10255c", "#3f6293", "#848a8e", "#c9a84c", "#ffe97a", quality=201)
+NOT_FINITE = Color.parse("#e03060")
 
 
 def measured(tensor: Tensor, report: Report) -> Distribution:
@@ -97,17 +98,14 @@ class Histogram(Pane):
         return Group(text, Columns(numbers, padding=(0, 2)), f"counts, {scale} (o: {other})")
 
 
-def colour(value: float, scale: float) -> Color:
+def colour(value: float, scale: float) -> RichColor:
     """Return a colour from blue through grey to yellow; red for NaN and infinities.
 
     It grows brighter all the way, so that a picture can be read without colours too.
     """
     if not math.isfinite(value):
-        return Color.from_rgb(*NOT_FINITE)
-    position = (min(1.0, max(-1.0, value / scale if scale else 0.0)) + 1) / 2 * (len(STOPS) - 1)
-    index = min(int(position), len(STOPS) - 2)
-    share = position - index
-    return Color.from_rgb(*(round(a + (b - a) * share) for a, b in zip(STOPS[index], STOPS[index + 1])))
+        return NOT_FINITE.rich_color
+    return GRADIENT.get_color((value / scale + 1) / 2 if scale else 0.5).rich_color
 
 
 class PictureView(Pane):

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Container, Horizontal
+from textual.containers import Container
 from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Footer, TabbedContent, TabPane, Tabs
@@ -111,10 +111,8 @@ class FileScreen(Screen[None]):
         return self.documents[self.side]
 
     def compose(self) -> ComposeResult:
-        count = len(self.documents)
         yield self.bar
-        yield Container(*self.frames[: count + 1], id="upper")
-        yield Horizontal(*self.frames[count + 1 :], id="bytes")
+        yield Container(*self.frames, id="panes")
         yield KeyBar(show_command_palette=False)
 
     def on_mount(self) -> None:
@@ -154,8 +152,6 @@ class FileScreen(Screen[None]):
         for index, frame in enumerate(self.frames):
             is_bytes = index > len(self.documents)
             frame.display = index == self.pane or not (single or (low and is_bytes and len(self.documents) > 1))
-        for row in self.query("#upper, #bytes"):
-            row.display = any(frame.display for frame in row.children)
         names = (f"[{name}]" if index == self.pane else f" {name} " for index, name in enumerate(self.NAMES))
         self.bar.pane = " ".join(names) if single else ""
 

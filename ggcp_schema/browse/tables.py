@@ -105,10 +105,6 @@ class Table(Pane):
         if place is not None:
             self.target.put(place, centre=True)
 
-    def name_text(self, tensor: Tensor, width: int) -> Segment:
-        """Return the path of a tensor, cut at its start."""
-        return self.target.text(fit(escape(tensor.path), width - 1, left=True) + " ")
-
 
 class HealthView(Table):
     """The Health tab: a verdict, each parameter with its moments, what is unsound, and the tokens never trained."""
@@ -171,7 +167,8 @@ class HealthView(Table):
         columns = self._columns(width)
         cells = [number(value, 3) for value in (row.rms, row.m, row.v, row.ratio)]
         cells += ["–" if row.unused is None else f"{100 * row.unused:.3g} %", str(row.nan), str(row.inf)]
-        segments = [self.name_text(row.tensor, width - sum(columns.values()))]
+        name = fit(escape(row.tensor.path), width - sum(columns.values()) - 1, middle=True)
+        segments = [text(f"{name} ")]
         for (title, size), cell in zip(columns.items(), cells):
             kind = "detail" if cell in ("0", "0 %", "–") else "error" if title in ("NaN", "Inf") else "value"
             segments.append(text(f"{cell:>{size}}", "warning" if title == "v = 0" and row.unused == 1 else kind))
@@ -234,10 +231,11 @@ class Layers(Table):
         if tensor is None:
             up_to = "" if most is None else f"  up to {number(most)}"
             return [text(escape(group), "holder"), text(up_to, "detail")]
-        label = min(self.widest + 1, width // 2)
+        label = min(self.widest, width // 2)
         value = self.values.get(tensor.path)
-        bars = text(bar((value or 0.0) / (most or 1.0), max(4, width - label - 12)), "bar")
-        return [text("  "), self.name_text(tensor, label), bars, text(f"{number(value):>10}", "value")]
+        bars = text(bar((value or 0.0) / (most or 1.0), max(4, width - label - 13)), "bar")
+        name = fit(escape(tensor.path), label, middle=True)
+        return [text(f"  {name} "), bars, text(f"{number(value):>10}", "value")]
 
 
 class Changes(Table):
@@ -267,7 +265,7 @@ class Changes(Table):
         if self.found is not None:
             self.rows = self.found.rows
             for tree in self.screen.query(TreeView):
-                tree.redraw()
+                tree.notify_style_update()  # the marks of its rows
         super().update()
 
     def moved(self, row: Difference) -> None:
@@ -296,7 +294,7 @@ class Changes(Table):
         text, (a, b), diff = self.target.text, row.words, row.row
         label = min(self.found.widest + 1, width // 2) if self.found else 0
         sign = "≠" if row.is_in_both else "−" if b is None else "+"
-        head = [text(f"{sign} ", "accent"), text(fit(escape(row.name), label, left=True))]
+        head = [text(f"{sign} ", "accent"), text(fit(escape(row.name), label, middle=True))]
         relative = getattr(diff, "relative", None)
         if relative is not None:
             share = "∞" if math.isinf(relative) else f"{100 * relative:.3g} %"

@@ -53,7 +53,6 @@ class TreeView(Tree["Field | Group"]):
         super().__init__("", document.file.root)
         self.document = document
         self.show_root, self.guide_depth = False, 2
-        self._new = True
         self._opened: set[Node] = set()  # what `reveal` has expanded, and not the user
         self.fill(self.root)
         self.root.expand()
@@ -65,13 +64,11 @@ class TreeView(Tree["Field | Group"]):
     def on_mount(self) -> None:
         with self.prevent(Tree.NodeHighlighted):
             self.cursor_line = 0
+        self.call_after_refresh(self.expand_some)
 
     @reads_file
-    def on_resize(self) -> None:
-        """At first, expand what there is room for: fields that are no tensors, and of a list its first element."""
-        if not self._new or not self.size.height:
-            return
-        self._new = False
+    def expand_some(self) -> None:
+        """Expand what there is room for: fields that are no tensors, and of a list its first element."""
         room, nodes = self.size.height - 1 - self.last_line, list(self.root.children)
         for node in nodes:  # which grows
             field = node.data
@@ -83,12 +80,6 @@ class TreeView(Tree["Field | Group"]):
                 node.expand()
                 room -= count
                 nodes += list(node.children)[:1]
-
-    def redraw(self) -> None:
-        """Draw all rows again, after their marks have changed."""
-        for node in self.root.children:  # Textual keeps lines until a node of theirs has changed; the root has none
-            node.refresh()
-        self.refresh()
 
     # Unfolding ---------------------------------------------------------------------------------------------
 

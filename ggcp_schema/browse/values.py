@@ -94,7 +94,7 @@ class Cells(GridView):
             text = number(value)
             if column == marked:
                 yield Segment(" " * (CELL - len(text) - 1))
-                yield Segment(f"[{text}", self.ink("value") + self.ink("cursor"))
+                yield Segment(f"[{text}", ink(self, "value") + ink(self, "cursor"))
             else:
                 kind = "detail" if value == 0 else "index" if value < 0 else "name"
                 closing = "]" if column == marked + 1 else ""

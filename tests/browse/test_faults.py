@@ -22,7 +22,7 @@ from textual.app import App, ComposeResult
 
 from ggcp_schema.browse import commands, jobs
 from ggcp_schema.browse.document import Document
-from ggcp_schema.browse.lines import fit
+from ggcp_schema.browse.lines import fit, ink
 from ggcp_schema.browse.panes import Overview
 from ggcp_schema.browse.plots import PictureView
 from ggcp_schema.browse.tables import HealthView, Layers
@@ -79,7 +79,7 @@ def test_nan_and_infinity_stand_out_from_other_values(tmp_path: Path) -> None:
         await browser.press("n", "2")
         cells = browser.screen.query_one(Cells)
         colours = {each.text.strip(" []"): each.style.color for each in cells.draw(0, 80) if each.style}
-        assert colours["NaN"] == colours["−Inf"] == cells.ink("error").color
+        assert colours["NaN"] == colours["−Inf"] == ink(cells, "error").color
         assert colours["NaN"] not in (colours["1.000"], colours["0"])
 
     browse(path, script=script)
@@ -243,8 +243,8 @@ def test_an_error_is_shown_and_does_not_start_the_work_again_at_each_move(monkey
 
 def test_wide_letters_take_two_cells() -> None:
     for width in range(9):
-        for left in (False, True):
-            assert cell_len(fit("汉字テスト", width, left=left)) == width
+        for middle in (False, True):
+            assert cell_len(fit("汉字テスト", width, middle=middle)) == width
 
 
 # Going to the right place ----------------------------------------------------------------------------------
