@@ -26,7 +26,7 @@ def text(value: bytes) -> bytes:
 
 def gguf(keys: list[bytes], tensors: list[bytes]) -> bytes:
     data = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(keys)) + b"".join(keys) + b"".join(tensors)
-    return data + bytes(-len(data) % 32 + 64)
+    return data + bytes(-len(data) % 32) + b"\1" * 64
 
 
 def ggmf(n: int) -> bytes:

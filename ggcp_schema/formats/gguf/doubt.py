@@ -31,7 +31,8 @@ def doubt(source: Source, container: Container) -> FieldError | None:
     found, start = counted(trailing.nbytes, "more byte"), container["data_start"]
     is_zero = source.size - start <= SAMPLE and not any(source.read(start, source.size - start))
     is_lost = is_zero or source.zeros_at_end() < start  # no tensor of such a file has another value than 0
-    if _may_end_in_zeros(container) and (is_lost or any(source.read(trailing.offset, min(trailing.nbytes, SAMPLE)))):
+    is_odd = is_lost or any(source.read(trailing.offset, min(trailing.nbytes, SAMPLE)))
+    if is_odd and _may_end_in_zeros(container, is_lost):
         found += ", which may be of its tensors"
     elif not how_altered(source, start):
         return None
@@ -50,13 +51,21 @@ def is_dense(container: Container) -> bool:
     return True
 
 
-def _may_end_in_zeros(container: Container) -> bool:
-    """Return True if the headers may end in zeros: the last one has an offset of others, or no dimensions."""
+def _may_end_in_zeros(container: Container, is_lost: bool) -> bool:
+    """Return True if the headers may end in zeros: of all tensors the last is not the last, or one has no name.
+
+    If all data is zero, the last one may also share data, or have no dimensions.
+    """
     infos = container["tensor_infos"]
     if not infos:
         return not container["metadata_kv"]
-    last, is_sound = infos[-1], is_dense(container) and all(map(size_of, infos))
-    return not last["n_dimensions"] or (not is_sound and any(info["offset"] >= last["offset"] for info in infos[:-1]))
+    last = infos[-1]
+    if is_lost and not last["n_dimensions"]:
+        return True
+    if is_dense(container) and all(map(size_of, infos)):
+        return False
+    least = last["offset"] + (not is_lost)
+    return any(info["offset"] >= least for info in infos[:-1]) or not all(map(is_named, infos))
 
 
 def is_named(info: Container) -> bool:
