@@ -103,7 +103,8 @@ def recover(source: Source, error: FieldError) -> Recovered | None:
         unit = alignment(Container(metadata_kv=_whole(container, "metadata_kv")))  # type: ignore[no-untyped-call]
         infos = list(_found(source, stream, container, believed, unit))
         start = _data_start(source, infos, unit) if infos else None
-        if start is not None and start % unit and _end(infos[-1], unit) < LEAST_DATA:
+        is_some = len(infos) < container.get("tensor_count", 0)
+        if start is not None and start % unit and is_some and _end(infos[-1], unit) < LEAST_DATA:
             infos = []
         later: list[Container] = []
         if (infos[0]["offset"] if infos else container.get("tensor_count")) == 0:
