@@ -434,3 +434,17 @@ def test_zeros_from_a_name_on_are_no_tensor(name: str) -> None:
         file = opened(Damaged(whole, Damage("zeros", len(whole.data) - offset, offset)))
         assert file.damage is not None, offset
         assert not file.tensors, offset
+
+
+@pytest.mark.parametrize("name", [TRAINED[0], FINETUNED[0], "lora/base.gguf"])
+def test_gguf_without_its_first_bytes_is_recognised(name: str, tmp_path: Path) -> None:
+    """By the headers of its tensors; the byte order too is not taken from a damaged version."""
+    whole, path = Whole(FIXTURES / name), tmp_path / "model.gguf"
+    damages = [Damage(fill, 512, offset) for fill in FILLS for offset in range(0, 8, 3)]
+    for damage in [*damages, *(Damage(kind, 1, at) for kind in ("inserted", "removed") for at in range(1, 6))]:
+        damaged = Damaged(whole, damage)
+        assert {*check(damaged)} <= {"recovered", "models", "unsized"}, damage
+        path.write_bytes(damaged.read(0, damaged.size))
+        with open_file(path, partial=True) as file:
+            assert file.format.name == "gguf"
+            assert file.kind != "gguf-vocabulary"

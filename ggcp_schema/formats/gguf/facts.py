@@ -79,7 +79,7 @@ def kind_of(gguf: GgufFile) -> str:
     if part_of(gguf):
         return "gguf-part"
     has_tokens = names.TOKENS in gguf.key_values
-    if not gguf.container.get("tensor_count"):
+    if not gguf.counts_tensors:
         return "gguf-vocabulary" if has_tokens else "gguf"
     return "gguf-model" if has_tokens or keys.own(names.CONTEXT_LENGTH) in gguf.key_values else "gguf"
 

@@ -49,6 +49,11 @@ class GgufFile(File):
     copied_lists: ClassVar = dict.fromkeys(("tensor_infos", "tensor_data"), ("metadata_kv", "metadata_kv_count"))
 
     @property
+    def counts_tensors(self) -> bool:
+        """True if the file has tensors, or states that it has some."""
+        return bool(self.container.get("tensor_count") or self.tensors)
+
+    @property
     def byte_order(self) -> str:
         """The byte order of numbers and data: "little" or "big"."""
         return str(self.container.get("byte_order", "little"))
@@ -93,6 +98,12 @@ class GgufFile(File):
         from ggcp_schema.formats.gguf.doubt import is_dense
 
         return is_dense(error.partial)
+
+    @classmethod
+    def is_proven(cls, source: Source) -> bool:
+        from ggcp_schema.formats.gguf.recovery import is_proven
+
+        return is_proven(source)
 
     @classmethod
     def doubt(cls, source: Source, container: Container) -> FieldError | None:

@@ -33,11 +33,12 @@ from ggcp_schema.llama import names
 from ggcp_schema.llama.keys import OPTIMIZER, STATE, paths_by_key
 from ggcp_schema.llama.names import tensor_name
 from ggcp_schema.schema.ggml import GGML_TYPES, data_size, type_name
-from ggcp_schema.schema.gguf import BIG, GGUF, alignment, size_of
+from ggcp_schema.schema.gguf import BIG, DEFAULT_ALIGNMENT, GGUF, LITTLE, alignment, size_of
 from ggcp_schema.schema.inference import ADAM
 
 LEAST_DATA = 1 << 10  # bytes; less may be the rest of a file that was cut off in its headers
 SEARCHED = 1 << 25  # bytes in which the headers of the tensors are looked for
+SEARCHED_FIRST = 1 << 23  # of a file of which it is not known whether it is of this format
 MOST_OFFSET = 1 << 40
 LEAST_DENSE = 2  # tensors without a gap, after which one with a gap is odd
 LONGEST_FILL = 1 << 20  # bytes of a hole in the data of which the end is looked for
@@ -84,6 +85,12 @@ def _are_intact(container: Container) -> bool:
     )
 
 
+def is_proven(source: Source) -> bool:
+    """Return True if there are headers of tensors whose data ends with the file, whatever it begins with."""
+    with source.reading() as stream:
+        return len(_after(source, stream, Container(), DEFAULT_ALIGNMENT, SEARCHED_FIRST)) > 1
+
+
 def recover(source: Source, error: FieldError) -> Recovered | None:
     """Return what can be read of a file whose parse ended with an error; None if that is no more."""
     container = error.partial
@@ -92,6 +99,8 @@ def recover(source: Source, error: FieldError) -> Recovered | None:
         return recover_moved(source, container, error, count) if count else None
     if container is None or ("data_start" in container and _are_intact(container)):
         return None
+    if error.steps == ["version"] and container["byte_order"] == BIG and is_proven(source):
+        container["byte_order"] = LITTLE  # it was concluded from a damaged version
     zeros = zeros_in(source, container)
     error = zeros or error
     kept = until(error.partial, "tensor_infos")
@@ -432,9 +441,11 @@ def _later_keys(
     return []
 
 
-def _after(source: Source, stream: IO[bytes], container: Container, unit: int) -> list[Container]:
+def _after(
+    source: Source, stream: IO[bytes], container: Container, unit: int, searched: int = SEARCHED
+) -> list[Container]:
     """Return the headers that no other follows, and whose data ends with the file."""
-    data = source.read(0, min(source.size, SEARCHED))
+    data = source.read(0, min(source.size, searched))
     read, at = _records(stream, container, "tensor_infos"), 0
     pattern = LENGTHS[container.get("byte_order", "little"), _length_size(container)] + NAME
     for match in re.finditer(pattern, data):

@@ -135,7 +135,7 @@ def model_of_gguf(gguf: GgufFile) -> Model:
 def stored_model(gguf: GgufFile) -> Model:
     """Return the model, whether llama.cpp can run it or not. Raises `UsageError` if it is not whole."""
     is_checkpoint = names.TRAINING_TYPE in gguf.key_values or names.OPTIMIZER_TYPE in gguf.key_values
-    if names.TOKENS in gguf.key_values and not gguf.container.get("tensor_count"):
+    if names.TOKENS in gguf.key_values and not gguf.counts_tensors:
         raise UsageError(f"{gguf.path} is a vocabulary", CHECKPOINT_NEEDED)
     keys = Keys(gguf)
     n_embd, n_layer, n_ff, n_head = map(keys.required, SIZES)
