@@ -160,8 +160,10 @@ DIFFERENCES: dict[str, Callable[[Damage, Damage, str], bool]] = {
     "header": lambda ours, theirs, _: (
         ": tensors[" in ours.message and "too short" in ours.message and not theirs.message
     ),
-    # A name that is no text, or not the one that the rest of the file proves: Kaitai takes names as they are.
-    "name": lambda ours, theirs, _: "expected a name with" in ours.message and theirs.offset is None,
+    # A name that is no text, not the one that the rest of the file proves, or of zeros: Kaitai takes names as they are.
+    "name": lambda ours, theirs, _: (
+        theirs.offset is None and any(words in ours.message for words in ("a name with", "a name, found zeros"))
+    ),
     # A file with the magic of another format is read as that.
     "magic": lambda ours, theirs, _: theirs.offset == 0,
 }
