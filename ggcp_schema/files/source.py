@@ -130,8 +130,8 @@ class Source:
         self.read_into(memoryview(buffer), offset)
         return bytes(buffer)
 
-    def zeros_at_end(self) -> int:
-        """Return the offset from which all bytes up to the end are zero; the size if there are fewer than `LEAST`.
+    def zeros_at_end(self, least: int = LEAST) -> int:
+        """Return the offset from which all bytes up to the end are zero; the size if there are fewer than `least`.
 
         At most 1 GiB is read. If all of it is zero, the offset at which it begins is returned.
         """
@@ -143,7 +143,7 @@ class Source:
             start -= size - left
             if left:
                 break
-        return start if self.size - start >= LEAST else self.size
+        return start if self.size - start >= least else self.size
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
         """Fill the buffer from `offset`. Raises `FileError` if the file has become too short."""

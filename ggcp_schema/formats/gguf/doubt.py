@@ -14,7 +14,7 @@ from ggcp_schema.formats.gguf.moved import may_be_moved, moved_by
 from ggcp_schema.formats.parsing import how_altered
 from ggcp_schema.schema.gguf import Extents, in_order, size_of
 
-SAMPLE = 4096  # bytes from the data or its end on, which are of no tensor if they are zeros
+SAMPLE = 4096  # bytes after the end, which are of no tensor if they are zeros
 
 
 def doubt(source: Source, container: Container) -> FieldError | None:
@@ -29,8 +29,7 @@ def doubt(source: Source, container: Container) -> FieldError | None:
     if error is not None or trailing is None:
         return error
     found, start = counted(trailing.nbytes, "more byte"), container["data_start"]
-    is_zero = source.size - start <= SAMPLE and not any(source.read(start, source.size - start))
-    is_lost = is_zero or source.zeros_at_end() < start  # no tensor of such a file has another value than 0
+    is_lost = source.zeros_at_end(least=1) <= start  # no tensor of such a file has another value than 0
     is_odd = is_lost or any(source.read(trailing.offset, min(trailing.nbytes, SAMPLE)))
     if is_odd and _may_end_in_zeros(container, is_lost):
         found += ", which may be of its tensors"
