@@ -11,7 +11,7 @@ from typing import IO, Any
 import numpy as np
 import pytest
 from gguf import GGUFReader
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from ggcp_schema.errors import FileError
@@ -70,6 +70,7 @@ def simple(source: Source) -> list[Entry]:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(keys, shapes)
+@example({"\0": ("UINT8", 0)}, {}).via("a key that is zeros but for its length")
 def test_gguf_s_reader_finds_what_was_written(
     tmp_path: Path, numbers: Source, keys: dict[str, tuple[str, Any]], shapes: dict[str, list[int]]
 ) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
-
 from construct import Container, ListContainer
 
 from ggcp_schema.constructs import FieldError, count_bytes, counted, each
@@ -75,18 +73,18 @@ def is_named(info: Container) -> bool:
 def zeros_in(source: Source, container: Container) -> FieldError | None:
     """Return an error if keys or tensors are zeros that were read as records, from within a name or as a whole.
 
-    No name ends in NUL, but one key may have none.
+    No tensor has such a name. A key may: it is evidence only if the next record begins with zeros too.
     """
     zeros = (
-        (place, index, field, text)
+        (place, index, field)
         for place, field in NAMES.items()
         for index, text in enumerate(each(container.get(place) or (), field))
         if text is not None and (not text or text[-1] == "\0") and _is_zero(container[place][index])
+        if place == "tensor_infos" or _goes_on(source, container, index)
     )
-    found = [*islice(zeros, 2)]
-    if not found or (len(found) == 1 and found[0][0] == "metadata_kv" and not found[0][3]):
+    place, index, field = next(zeros, (None, 0, ""))
+    if place is None:
         return None
-    place, index, field, _ = found[0]
     record = container[place][index]
     begin = len(source.read(record["_offset"], record.get("_size", 0)).rstrip(b"\0"))
     error = FieldError(record["_offset"] + begin, f"a {field}", "zeros")
@@ -99,3 +97,10 @@ def zeros_in(source: Source, container: Container) -> FieldError | None:
 def _is_zero(record: Container) -> bool:
     """Return True if all that a record has after its name is 0; a tensor then has no dimensions."""
     return not any(record.get(field) for field in ("value_type", "value", "n_dimensions", "type", "offset"))
+
+
+def _goes_on(source: Source, container: Container, index: int) -> bool:
+    """Return True if there is a record after a key, and its name has no length; of a key that is cut, zeros follow."""
+    record, count = container["metadata_kv"][index], container["metadata_kv_count"] + container["tensor_count"]
+    end = record["_offset"] + record.get("_size", source.size)
+    return index + 1 < count and not any(source.read(end, max(0, min(8, source.size - end))))
