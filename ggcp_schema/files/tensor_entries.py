@@ -15,6 +15,7 @@ from ggcp_schema.schema.ggml import GGML_TYPES, data_size
 
 Progress = Callable[[int], None]
 Transform = Callable[[memoryview], memoryview]
+BLOCK = 16 << 20  # bytes that the system copies at once
 TYPES = {kind.name: kind for kind in GGML_TYPES.values()}
 
 
@@ -81,6 +82,18 @@ class TensorEntry(NamedTuple):
             return None
         offset, size, *rows = data.extents[0]
         return None if rows or size > ahead.LARGEST else ahead.read(data.source, offset, size)
+
+    def blocks(self) -> list[tuple[int, int]]:
+        """Return the data as (offset, size) of blocks that can be copied as they are; an empty list if it is small."""
+        data = self.data
+        extents = [Rows(*each) for each in data.extents] if isinstance(data, FileData) and not data.transform else []
+        if self.nbytes < CHUNK * max(1, len(extents)) or any(extent.n_rows != 1 for extent in extents):
+            return []
+        return [
+            (extent.offset + done, min(BLOCK, extent.size - done))
+            for extent in extents
+            for done in range(0, extent.size, BLOCK)
+        ]
 
     @property
     def sources(self) -> tuple[Source, ...]:

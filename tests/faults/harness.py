@@ -24,6 +24,7 @@ CHANGES = ("shrink", "grow", "overwrite")
 EXPORT = ("--vocab", str(FIXTURES / "vocab.gguf"), "--context-length", "16")
 COMMANDS: dict[str, tuple[str, str, tuple[str, ...]]] = {  # the command, its input, what follows the output
     "convert": ("convert", "v1-adam.ggcp", ("--verify",)),
+    "large": ("convert", "alice.ggcp", ()),
     "export": ("export", "v0-adam.ggcp", EXPORT),
     "folder": ("export", "v0-adam.ggcp", (*EXPORT, "--to", "folder", "--verify")),  # see server.py
 }

@@ -16,9 +16,9 @@ from typing import Any
 
 FUNCTIONS = (
     *("open", "close", "read", "pread", "preadv", "write", "pwrite", "writev", "fsync", "link", "rename", "replace"),
-    *("fstat", "stat", "listdir", "chmod", "fchmod", "mkdir", "truncate", "ftruncate"),
+    *("fstat", "stat", "listdir", "chmod", "fchmod", "mkdir", "truncate", "ftruncate", "copy_file_range"),
 )
-TRANSFERS = {"read", "pread", "preadv", "write", "pwrite", "writev"}
+TRANSFERS = {"read", "pread", "preadv", "write", "pwrite", "writev", "copy_file_range"}
 
 
 class Shim:
@@ -33,10 +33,10 @@ class Shim:
         self.at, self.fault = 0, fault
         self.calls: list[str] = []
         self.lock = threading.Lock()
-        self.real = {name: getattr(os, name) for name in FUNCTIONS}
+        self.real = {name: getattr(os, name) for name in FUNCTIONS if hasattr(os, name)}
 
     def install(self) -> None:
-        for name in FUNCTIONS:
+        for name in self.real:
             setattr(os, name, self._wrap(name))
         builtins.open = io.open = self._open
 
@@ -125,6 +125,8 @@ class _File(io.FileIO):
 def _shortened(name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """The arguments for a transfer of one byte."""
     fd, what, *rest = args
+    if name == "copy_file_range":
+        return fd, what, 1, *rest[1:]
     if name in {"preadv", "writev"}:
         return fd, [memoryview(what[0])[:1]], *rest
     return fd, 1 if name in {"read", "pread"} else memoryview(what)[:1], *rest

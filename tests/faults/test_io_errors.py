@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.harness import ERRORS, Case, Server
+from tests.faults.harness import CHANGES, ERRORS, SIGNALS, Case, Server
 
 
 @pytest.mark.parametrize(
@@ -57,3 +57,18 @@ def test_an_error_after_the_output_got_its_name(commands: Server, tmp_path: Path
     outcome = case.run(at=at, fault="EIO")
     assert (outcome.code, case.output_of(outcome)) == (2, "new")
     assert f"{case.output} was written, but" in outcome.stderr
+
+
+def test_data_that_the_system_copies(commands: Server, tmp_path: Path) -> None:
+    """What it cannot copy is read and written."""
+    case = Case(commands, tmp_path, "large")
+    moments = [at for at, call in enumerate(case.calls, 1) if call == "copy_file_range"]
+    assert len(moments) > 1
+    faults = (*ERRORS, "SHORT", *SIGNALS, "SIGKILL", *CHANGES)
+    assert not [problem for at in moments for fault in faults for problem in case.strike(at, fault)]
+    for fault in (*ERRORS, "SHORT"):
+        assert case.after_success(case.run(at=moments[0], fault=fault)) == []
+    limit = case.output.stat().st_size - 1 if case.run().code == 0 else 0
+    outcome = case.run(limit=limit)
+    assert case.after_error(outcome) == []
+    assert outcome.stderr == f"ggcp-schema: {case.output}: File too large\n"
