@@ -16,6 +16,7 @@ COMMANDS = {
         "info": "Summarize a file: training progress, loss, optimizer, model, and what to do next.",
         "browse": "Walk through a file in the terminal: fields, bytes, values, health of the training.",
         "dump": "Print every field with its offset, size, type and value.",
+        "search": "Search the paths, names and texts of a file.",
         "get": "Print one value, or a slice of a tensor's data.",
         "hex": "Print bytes, each with the field it belongs to.",
         "tensors": "List the tensors: name, shape, type, place and role.",

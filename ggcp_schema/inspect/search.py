@@ -31,10 +31,10 @@ class Hit(NamedTuple):
 
 
 class Query:
-    """Words that all have to match: their letters in order, in any case, with anything between them."""
+    """Words that all have to match, in any case: their letters in order, with anything between them unless `exact`."""
 
-    def __init__(self, text: str) -> None:
-        self.words = text.lower().split()
+    def __init__(self, text: str, *, exact: bool = False) -> None:
+        self.words, self.exact = text.lower().split(), exact
 
     def match(self, text: str) -> tuple[float, tuple[int, ...]] | None:
         """Return the score and the matching places; None if a word does not match.
@@ -47,7 +47,9 @@ class Query:
         score, places = 0.0, []
         for word in self.words:
             start = lower.rfind(word)
-            found = list(range(start, start + len(word))) if start >= 0 else _last_places(word, lower)
+            found = list(range(start, start + len(word)))
+            if start < 0:
+                found = [] if self.exact else _last_places(word, lower)
             if not found:
                 return None
             for index, place in enumerate(found):
@@ -136,9 +138,9 @@ def _walk(field: Field, file: File | None, records: list[Field]) -> Iterator[tup
                 yield child.path, text
 
 
-def search(index: Index, text: str, report: Report) -> list[Hit]:
-    """Return the best hits. `report` gets the hits found so far, so that they can be shown at once."""
-    query, order = Query(text), 0
+def search(index: Index, text: str, report: Report, *, exact: bool = False) -> list[Hit]:
+    """Return the best hits of a `Query`. `report` gets those found so far, so that they can be shown at once."""
+    query, order = Query(text, exact=exact), 0
     best: list[tuple[float, int, Hit]] = []
     if not query.words:
         return []

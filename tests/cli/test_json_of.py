@@ -42,6 +42,7 @@ def test_what_is_read_of_every_file(path):
     assert_follows("get", path, rows[0]["path"])
     assert_follows("hex", path, rows[0]["path"])
     assert_follows("tensors", path)
+    assert_follows("search", path, "a")
     assert_follows("info", path, "-v")
     assert_follows("stats", path)
     has_adapter = path.suffix in {".ggla", ".ggcl"} or ".checkpoint" in path.name  # which no model has

@@ -53,6 +53,7 @@ COMMANDS = {  # each with the exit codes for a whole file and a damaged one
     ("hex", "FILE", "0:24"): (0, 4),
     ("hex", "FILE", "kind"): (0, 0),
     ("tensors", "FILE"): (0, 4),
+    ("search", "FILE", "kind"): (0, 4),
     ("stats", "FILE"): (0, 4),
     ("validate", "FILE"): (0, 4),
     ("validate", "--data", "FILE"): (0, 4),

@@ -52,6 +52,7 @@ READING: tuple[tuple[str, ...], ...] = (
     ("hex", "{file}", "0:512", "--json"),
     ("tensors", "{file}"),
     ("tensors", "{file}", "--json"),
+    ("search", "{file}", "a"),
 )
 MEASURING: tuple[tuple[str, ...], ...] = (
     ("dump", "{file}", "--full"),
