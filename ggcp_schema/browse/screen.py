@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
+from rich.text import Text
 from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -13,7 +14,6 @@ from textual.containers import Container
 from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Footer, TabbedContent, TabPane, Tabs
-from textual.widgets._footer import FooterKey
 
 from ggcp_schema.browse.commands import CommandWindow
 from ggcp_schema.browse.document import READ_ERRORS, Document
@@ -54,8 +54,8 @@ class KeyBar(Footer):
 
     def on_resize(self) -> None:
         room = self.size.width
-        for key in self.query(FooterKey):
-            room -= key.render().cell_len
+        for key in self.query("FooterKey"):
+            room -= cast(Text, key.render()).cell_len
             key.display = room >= 0
 
 

@@ -25,7 +25,8 @@ LONGEST = 200  # characters of a value
 class Found(NamedTuple):
     """A tensor or a field in which the words occur: its path, its offset and size in bytes, its type, and its value.
 
-    The value of a tensor is its shape, in ggml order; that of a record its name, if it has one; of an array the number of its items.
+    The value of a tensor is its shape, in ggml order; that of a record its name, if it has one; that of an array the
+    number of its items.
     """
 
     path: str

@@ -112,7 +112,7 @@ def format_of(source: Source) -> Format:
 
     head, what = head[:4], what_it_is(source)
     error = NotACheckpointError(
-        f"{source.path}: unknown file format; it begins with the bytes {head.hex(' ') or '(none)'}",
+        f"{source.path}: unknown file format" + (f"; it begins with the bytes {head.hex(' ')}" if head else ""),
         what or f"The formats that can be read are {', '.join(FORMATS)}.",
         path="magic",
         offset=0,
