@@ -15,7 +15,8 @@ class Change(NamedTuple):
 
     Attributes:
         loss_a, loss_b: the latest loss of one token.
-        ahead: the file with more iterations, or else samples or steps; None if neither has.
+        ahead: the file with more iterations, or else samples or steps; None if neither has, or if the models differ in
+            size: no training leads from one to the other.
         weights: the relative change of the weights, which is the length of the difference in units of the length of A's
             weights: for each tensor outside of the layers, and for each layer.
     """
@@ -33,12 +34,14 @@ def change_between(a: Summary, b: Summary, weights: Mapping[str, float]) -> Chan
     """Return what happened between two checkpoints whose weights changed by that; None if a file is no checkpoint."""
     if a.optimizer is None or b.optimizer is None:
         return None
-    iterations = _difference(a.train_its, b.train_its)
+    iterations = _difference(_iterations(a), _iterations(b))
     samples = _difference(a.train_samples, b.train_samples)
     tokens = _difference(a.train_tokens, b.train_tokens)
-    steps = _difference(a.optimizer.iter, b.optimizer.iter), _difference(_lbfgs_steps(a), _lbfgs_steps(b))
-    first = next((count for count in (iterations, samples, tokens, *steps) if count), 0)
-    ahead: Literal["A", "B"] | None = "B" if first > 0 else "A" if first < 0 else None
+    steps = _difference(a.optimizer.iter, b.optimizer.iter) if a.optimizer.type == b.optimizer.type else None
+    lbfgs_steps = _difference(_lbfgs_steps(a), _lbfgs_steps(b))
+    first = next((count for count in (iterations, samples, tokens, steps, lbfgs_steps) if count), 0)
+    further: Literal["A", "B"] = "B" if first > 0 else "A"
+    ahead = further if first and not _differ_in_size(a, b) else None
     return Change(iterations, samples, tokens, *_comparable_losses(a, b), ahead, weights)
 
 
@@ -62,6 +65,16 @@ def change_lines(change: Change | None) -> Iterator[str]:
 
 def _difference(a: int | None, b: int | None) -> int | None:
     return None if a is None or b is None else b - a
+
+
+def _differ_in_size(a: Summary, b: Summary) -> bool:
+    """Return True if a size that no trainer changes is known of both models, and is another one."""
+    sizes = [((a.hparams or {}).get(name), (b.hparams or {}).get(name)) for name in ("n_vocab", "n_embd", "n_layer")]
+    return any(None not in pair and len({*pair}) > 1 for pair in (*sizes, (a.n_ff, b.n_ff)))
+
+
+def _iterations(summary: Summary) -> int | None:
+    return summary.train_its if summary.is_counted else None
 
 
 def _lbfgs_steps(summary: Summary) -> int | None:

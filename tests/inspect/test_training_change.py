@@ -44,3 +44,17 @@ def test_a_sum_over_threads_is_not_compared_with_a_mean(tmp_path):
 
 def test_a_model_has_no_training_to_compare(tmp_path):
     assert compared(ADAM, exported(ADAM, tmp_path)).change is None
+
+
+def test_no_training_leads_from_a_model_to_one_of_another_size():
+    change = compared(FIXTURES / "v0-adam.ggcp", ADAM).change
+    assert (change.iterations, change.samples, change.ahead) == (9, 36, None)
+
+
+def test_iterations_that_lbfgs_does_not_count_are_not_compared(tmp_path):
+    lbfgs = tmp_path / "lbfgs.ggcp"
+    lbfgs.write_bytes(build_checkpoint(optimizer="lbfgs", lbfgs_m=2, train=(0, 800, 12800)))
+    adam = tmp_path / "adam.ggcp"
+    adam.write_bytes(build_checkpoint(train=(200, 400, 6400)))
+    change = compared(adam, lbfgs).change
+    assert (change.iterations, change.samples, change.ahead) == (None, 400, "B")
