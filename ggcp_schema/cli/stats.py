@@ -85,8 +85,9 @@ def stats(
         if as_json:
             print_json(rows)
         else:
-            print_table(HEAD, lambda: map(_cells, rows), right=NUMBERS, optional=DROPPED, width=width)
-            echo()
+            if rows:
+                print_table(HEAD, lambda: map(_cells, rows), right=NUMBERS, optional=DROPPED, width=width)
+                echo()
             for row in rows:
                 if row.flags:
                     echo(f"{paint('flag', 'red')} {escape(row.item.name)}: {flags_text(row.flags)}")
@@ -120,8 +121,9 @@ def show_health(file: Path, *, as_json: bool, width: int | None) -> None:
                 cells = ["-" if number is None else f"{number:.3g}" for number in numbers]
                 unused = "-" if row.unused is None else f"{100 * row.unused:.3g} %"
                 table.append((row.tensor.path, *cells, unused, f"{row.nan:,}", f"{row.inf:,}"))
-            print_table(HEALTH, table, right=HEALTH[1:], optional=(), width=width)
-            echo()
+            if table:
+                print_table(HEALTH, table, right=HEALTH[1:], optional=(), width=width)
+                echo()
             echo(found.text)
             echo(escape(found.moments.evidence))
             if found.dead:

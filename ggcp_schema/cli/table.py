@@ -24,34 +24,38 @@ def print_table(
 
     Very many rows are not kept: what makes them is called twice.
 
-    The columns named in `right` are aligned to the right. If the table is wider than `width` (by default the
-    terminal; a pipe has no limit), the columns named in `optional` are dropped, in this order, until it fits, and named
-    after it, and the texts in the column `cut` are shortened. If it still does not fit, each row becomes a paragraph
-    without its empty cells.
+    A column without any text is left out, and a table of such columns alone. The columns named in `right` are aligned
+    to the right. If the table is wider than `width` (by default the terminal; a pipe has no limit), the columns named
+    in `optional` are dropped, in this order, until it fits, and named after it, and the texts in the column `cut` are
+    shortened. If it still does not fit, each row becomes a paragraph without its empty cells.
     """
     limit = output_width(width)
 
     def escaped() -> Iterator[Sequence[str]]:
         return (_escaped(row) for row in (rows() if callable(rows) else rows))
 
-    most = list(map(cells, head))
+    most = [0] * len(head)
     for row in escaped():
         most = list(map(max, most, map(len if _is_plain(row) else cells, row)))
-    widths = dict(zip(head, most, strict=True))
-    shown = list(head)
+    filled = [name for name, most_cells in zip(head, most, strict=True) if most_cells]
+    if not filled:
+        return []
+    widths = {name: max(cells(name), most_cells) for name, most_cells in zip(head, most, strict=True)}
+    shown = filled.copy()
     if cut and limit is not None:
         full, widths[cut] = widths[cut], min(widths[cut], LEAST)
     for name in optional:
         if limit is None or _total(shown, widths) <= limit:
             break
-        shown.remove(name)
+        if name in filled:
+            shown.remove(name)
     if cut and limit is not None:
         widths[cut] = min(full, max(widths[cut], widths[cut] + limit - _total(shown, widths)))
     if limit is not None and _total(shown, widths) > limit:
         for row in escaped():
             for line in _paragraph(head, row, limit):
                 echo(line)
-        return list(head)
+        return filled
     indices = [head.index(name) for name in shown]
     form = GAP.join(f"{{:{'>' if name in right else '<'}{widths[name]}}}" for name in shown)
 
@@ -66,7 +70,7 @@ def print_table(
     echo(paint(aligned(head), bold=True))
     for row in escaped():
         echo(aligned(row))
-    if missing := [name for name in head if name not in shown]:
+    if missing := [name for name in filled if name not in shown]:
         echo(paint(f"no room for {', '.join(missing)}", dim=True))
     return shown
 

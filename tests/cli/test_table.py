@@ -32,6 +32,12 @@ def test_columns_are_dropped_by_cells(capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().out.splitlines() == ["name", "\u65e5" * 10, "no room for extra"]
 
 
+def test_a_column_without_text_takes_no_room(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [("a", "", "1"), ("b", "", "")]
+    assert print_table(("name", "empty", "x"), rows, optional=("empty", "x"), width=7) == ["name", "x"]
+    assert capsys.readouterr().out.splitlines() == ["name  x", "a     1", "b"]
+
+
 @given(st.text(LETTERS, max_size=30), st.integers(0, 30))
 def test_shortened_text_fits_into_the_cells(text: str, width: int) -> None:
     short = shorten(text, width)
