@@ -105,7 +105,7 @@ def _train_on(summary: Summary, path: str) -> Iterator[Line]:
         yield Line("train on", " ".join(words))
     else:
         options = " --partial" if summary.condition is not None else ""
-        options = " --fresh-optimizer" if summary.is_optimizer_unsound else options
+        options = options if summary.keeps_state and not summary.is_optimizer_unsound else " --fresh-optimizer"
         yield Line("train on", f"ggcp-schema convert {path}{options}")
 
 

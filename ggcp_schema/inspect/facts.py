@@ -22,7 +22,7 @@ from ggcp_schema.llama.order import OrderDecision
 from ggcp_schema.llama.scale import ScaleDecision
 from ggcp_schema.llama.state import Unsound
 from ggcp_schema.llama.training import Training
-from ggcp_schema.mapping.trainers import finetune_words, is_ready, resume_words
+from ggcp_schema.mapping.trainers import finetune_words, is_ready, is_resumed, resume_words
 from ggcp_schema.schema.inference import ADAM, LBFGS, Inference, Layout, OptimizerType
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ class Summary(NamedTuple):
         makes_folder: True if a folder for transformers can have the model, and the vocabulary if the file contains one.
         runs: True if llama.cpp runs the file as it is.
         trains: True if `convert` takes the training; of a damaged file with a fresh optimizer.
+        keeps_state: True unless no trainer goes on from the optimizer's state, whatever `convert` makes of it.
         resume: the words of the command with which llama.cpp goes on from the file as it is; empty if it does not.
         unsound: what its program cannot have written; None if the values were not examined.
         details: what only files of this format have, each with a label.
@@ -136,6 +137,7 @@ class Summary(NamedTuple):
     makes_folder: bool = False
     runs: bool = False
     trains: bool = False
+    keeps_state: bool = True
     resume: tuple[str, ...] = ()
     unsound: tuple[Unsound, ...] | None = None
     details: tuple[Line, ...] = ()
@@ -236,6 +238,7 @@ def facts(file: File) -> Summary:
         makes_folder=model is not None and _makes_folder(file, model),
         runs=runs,
         trains=bool(resume) or _trains(file, training, is_finetune=is_finetune),
+        keeps_state=training is None or conclusions is None or is_resumed(training, conclusions),
         resume=resume,
         unsound=zero_losses(file) or None,
         findings=(*file.findings, *_refusals(file, training)),

@@ -159,7 +159,11 @@ def test_of_every_checkpoint_it_is_said_how_the_training_goes_on(tmp_path):
     run_cli("convert", FIXTURES / "v0-adam.ggcp", "fresh.gguf", "--fresh-optimizer", cwd=tmp_path, check=True)
     assert advice("fresh.gguf", tmp_path)[1].startswith("llama-train-text-from-scratch ")
     assert "batch" not in run_cli("info", "fresh.gguf", cwd=tmp_path).stdout  # which would divide nothing but zeros
-    assert "convert truth/jan24-D.gguf" in advice("truth/jan24-D.gguf", FIXTURES)[1]  # of an order that is not known
+    for name in ("truth/jan24-D.gguf", "v1-lbfgs.ggcp"):  # of an order that is not known, and of L-BFGS
+        command = advice(name, FIXTURES)[1]
+        assert command.endswith(f"convert {name} --fresh-optimizer")
+        said = run_cli(*shlex.split(command)[1:], tmp_path / "new.gguf", "--force", cwd=FIXTURES, check=True).stdout
+        assert "llama-train-text-from-scratch --checkpoint-in " in said
     said = run_cli("convert", FIXTURES / "lora/adam.ggcl", "lora.gguf", cwd=tmp_path, check=True).stdout
     assert said.endswith(f": {advice('lora.gguf', tmp_path)[1]}\n")
 
