@@ -83,7 +83,8 @@ def _outcome() -> tuple[int, GgcpError | None]:  # noqa: PLR0911 - a return for 
         command = error.ctx.command_path if error.ctx else " ".join(["ggcp-schema", *named])
         words = error.ctx.command.collect_usage_pieces(error.ctx) if error.ctx else []
         usage = f"Write `{' '.join([command, *words])}`. " if " argument" in text and words else ""
-        return 2, UsageError(text, f"{usage}`{command} --help` explains the command.")
+        what = "the command" if " " in command else "the commands"
+        return 2, UsageError(text, f"{usage}`{command} --help` explains {what}.")
     except GgcpError as error:
         return error.exit_code, error
     except BrokenPipeError:

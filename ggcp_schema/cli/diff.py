@@ -56,8 +56,8 @@ def diff(
     In JSON no list has more than 10,000 rows. The value of a list of more than 1,000 elements, or of a text of more
     than 65,536 characters, is {length, index, value}, of the first element that differs.
 
-    Exit code 0: equal, 1: different, or nothing was compared, 2: a file cannot be read, or the files have nothing in
-    common, 4: a file is damaged.
+    Exit codes: 0 equal; 1 different, or nothing was compared; 2 a file cannot be read, or the files have nothing in
+    common; 4 a file is damaged.
 
     Example: ggcp-schema diff chk-100.ggcp chk-200.ggcp
     """

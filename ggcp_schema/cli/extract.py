@@ -98,8 +98,8 @@ def extract(
 
     If some of the selected tensors are damaged, nothing is written without --partial, which never replaces a file.
 
-    Exit code 0: done, 2: no tensor matches, or a file cannot be read or written, 4: damage of FILE may have taken a
-    part of what was asked for. Damage elsewhere is told on stderr.
+    Exit codes: 0 done; 2 no tensor matches, or a file cannot be read or written; 4 damage of FILE may have taken a part
+    of what was asked for. Damage elsewhere is told on stderr.
 
     Example: ggcp-schema extract alice.ggcp 'layers[0]' layer0.safetensors
     """

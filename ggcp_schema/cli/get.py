@@ -46,10 +46,10 @@ def get(
 ) -> None:
     """Print one value, or a slice of a tensor's data.
 
-    One value per line. Elements are indexed as in Python, without a step. Those of a tensor count in file order:
-    layers[0].wq.data[0:4] are the first four of the first row, and layers[0].wq[2,0], as in numpy, is the first of the
-    third. Tensors may be given by their ggcp path or GGUF name, in GGUF files without .data.
-    optimizer.state.m[layers[0].wq] are the moments of one parameter.
+    One value per line; control characters in texts are escaped on a terminal, not in a pipe. Elements are indexed as in
+    Python, without a step. Those of a tensor count in file order: layers[0].wq.data[0:4] are the first four of the
+    first row, and layers[0].wq[2,0], as in numpy, is the first of the third. Tensors may be given by their ggcp path or
+    GGUF name, in GGUF files without .data. optimizer.state.m[layers[0].wq] are the moments of one parameter.
 
     Exit code 4 if damage of the file may have taken a part of what was asked for. Damage elsewhere is told on stderr.
 

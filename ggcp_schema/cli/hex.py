@@ -42,9 +42,11 @@ def hex(
 
     Each row has the offset in the file, the bytes in hex and in ASCII, and the field. Fields longer than 64 bytes are
     shortened unless --full or a LENGTH is given. Without a LENGTH, 256 bytes from an OFFSET are shown. What belongs to
-    a key or a tensor is shown under its name, as general.name.value_type, which all commands take; JSON has the path.
-    Bytes after damage belong to no field: they are shown unlabelled, and have the path null in JSON. hex holds the
-    bytes that the rows would show, size is the number of bytes of the field.
+    a key or a tensor is shown under its name, as general.name.value_type, which all commands take. Bytes after damage
+    belong to no field.
+
+    In JSON, path is the field, null after damage; hex are the bytes that the rows would show; size is the number of
+    bytes of the field.
 
     Exit code 4 if damage of the file may have taken a part of what was asked for. Damage elsewhere is told on stderr.
 

@@ -59,8 +59,8 @@ def info(
 
     --json prints one object on a line for each file, including files that cannot be read.
 
-    Exit code 0: every file is whole, 1: one is unsound: -v found what no training leaves, 2: one cannot be read, or is
-    of an unknown format, 4: one is damaged; the highest of all files counts.
+    Exit codes: 0 every file is whole; 1 one is unsound: -v found what no training leaves; 2 one cannot be read, or is
+    of an unknown format; 4 one is damaged. The highest of all files counts.
 
     Example: ggcp-schema info *.ggcp --sort loss
     """

@@ -57,7 +57,7 @@ def stats(
 
     Of a training state it is said too which values no training can have left, as after a lost page of a disk: unsound.
 
-    Exit code 0: done, 2: the file cannot be read or no tensor matches, 4: it is damaged.
+    Exit codes: 0 done; 2 the file cannot be read or no tensor matches; 4 it is damaged.
 
     Example: ggcp-schema stats alice.ggcp 'optimizer.state.v[layers[*].wq]'
     """

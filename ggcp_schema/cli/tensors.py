@@ -60,7 +60,7 @@ def tensors(
     head says. Shapes are in ggml order: the first number is the fastest-varying. A tensor without a GGUF name is not
     converted. On a narrow terminal some columns are left out.
 
-    Exit code 0: done, 2: the file cannot be read or no tensor matches, 4: it is damaged, and the tensors before the
+    Exit codes: 0 done; 2 the file cannot be read or no tensor matches; 4 it is damaged, and the tensors before the
     damage are listed.
 
     Example: ggcp-schema tensors alice.ggcp 'layers[*].w?'

@@ -31,7 +31,10 @@ VOCABULARY_NEEDED = (
 OF_LLAMA = 32_000
 OF_LLAMA_HINT = "One of 32,000 tokens is in nearly any Llama 1 or 2 GGUF, unless it was made for the training."
 BASE_NEEDED = "Give the model that it was trained on: a GGUF of any type, a ggjt file or a ggcp checkpoint."
-CONTEXT_NEEDED = "Give the number of tokens that was the trainer's --ctx; it defaulted to 128."
+CONTEXT_NEEDED = (
+    "Give the number of tokens that it was trained with: the trainer's --ctx, which defaulted to 128; "
+    "2048 for Llama 1, 4096 for Llama 2."
+)
 
 
 class MissingError(UsageError):

@@ -115,7 +115,10 @@ def base_of(file: File) -> Base:
     heads = [n for n in (n_head, n_head_kv) if isinstance(n, int) and n > 0]
     if file.model_tensors and is_llama and len(heads) == 2:
         return Base(file.path, file.model_tensors, Heads(*heads))
-    raise UsageError(f"{file.path} contains no llama model", "Pass the model that was finetuned, in GGUF.")
+    raise UsageError(
+        f"{file.path} contains no llama model",
+        "Pass the model that was finetuned: a GGUF, a ggjt file or a ggcp checkpoint.",
+    )
 
 
 def _refuse(model: ModelOptions, why: str) -> None:

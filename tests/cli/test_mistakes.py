@@ -71,6 +71,7 @@ def folder(tmp_path: Path) -> Path:
         ("convert alice.ggcp vocab.gguf", "GGUF vocabulary"),
         ("convert ../old", "give --into FOLDER."),
         ("convert alice.ggcp --into v0-adam.ggcp", "v0-adam.ggcp: cannot make a folder: File exists"),
+        ("nosuch", "`ggcp-schema --help` explains the commands."),
         ("convert --into", "`ggcp-schema convert --help` explains the command."),
         ("edit alice.ggcp . train_its=0", "Add the name of the file to write."),
         ("edit alice.ggcp train_its=1", "Write: INPUT OUTPUT PATH=VALUE."),

@@ -29,7 +29,7 @@ from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, Order
 from ggcp_schema.llama.scale import BETA2
 from ggcp_schema.llama.training import Training, modification_date
 from ggcp_schema.schema.checkpoint import CHECKPOINT
-from ggcp_schema.schema.inference import ADAM, n_ff_by_formula, optimizer_text
+from ggcp_schema.schema.inference import ADAM, LBFGS, n_ff_by_formula, optimizer_text
 
 if TYPE_CHECKING:
     from ggcp_schema.files.source import Source
@@ -367,8 +367,8 @@ class Checkpoint(File):
             return f"damaged, {counted(len(self.tensors), 'whole tensor')} before {self.damage.path}"
         hparams, optimizer = self.hparams, self.optimizer
         model = f"{counted(hparams.n_layer, 'layer')}, n_embd {hparams.n_embd}, n_vocab {hparams.n_vocab}"
-        state = f"{optimizer_text(optimizer.type)} at iteration {optimizer.iter:,}"
-        return f"{model}, {self.n_params:,} parameters, {state}"
+        iteration = "" if optimizer.type == LBFGS else f" at iteration {optimizer.iter:,}"  # not counted
+        return f"{model}, {self.n_params:,} parameters, {optimizer_text(optimizer.type)}{iteration}"
 
     def _ipython_key_completions_(self) -> list[str]:
         return [*self.tensors, *self]
