@@ -11,6 +11,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from ggcp_schema.cli.options import one_of
+
 COMMANDS = {
     "Look inside": {
         "info": "Summarize a file: training progress, loss, optimizer, model, and what to do next.",
@@ -36,6 +38,7 @@ COMMANDS = {
         "diff": "Compare two files: fields, keys and tensors.",
     },
 }
+COLORS = ("auto", "always", "never")
 WIDTH = typer.get_terminal_size()[0]  # typer's own help is never narrower than 50
 SETTINGS: dict[str, Any] = {
     "rich_markup_mode": None,  # plain help takes half the start-up time, and fits any width
@@ -127,8 +130,8 @@ def _version(value: bool) -> None:
 
 
 def _color(value: str | None) -> None:
-    if value not in (None, "auto", "always", "never"):
-        raise typer.BadParameter("choose from auto, always, never")
+    if value not in (None, *COLORS):
+        raise typer.BadParameter(f"choose from {', '.join(COLORS)}")
     if value in {"always", "never"}:
         os.environ.pop({"always": "NO_COLOR", "never": "FORCE_COLOR"}[value], None)
         os.environ[{"always": "FORCE_COLOR", "never": "NO_COLOR"}[value]] = "1"
@@ -143,7 +146,8 @@ def _root(
         str | None,
         typer.Option(
             "--color",
-            metavar="auto|always|never",
+            metavar="|".join(COLORS),
+            autocompletion=one_of(*COLORS),
             callback=_color,
             show_default=False,
             help="Use colours: on terminals (the default), always, or never. NO_COLOR and FORCE_COLOR do the same.",

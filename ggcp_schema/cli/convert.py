@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from ggcp_schema.cli.files import files_in
-from ggcp_schema.cli.options import DryRun, Force, Json, NoSync, Quiet, RmsEps, Strict, Verify
+from ggcp_schema.cli.options import DryRun, Force, Json, NoSync, Quiet, RmsEps, Strict, Verify, one_of
 from ggcp_schema.cli.output import Unread, echo, echo_error, json_text, unread, write
 from ggcp_schema.cli.report import PlanJson, carry_out, echo_outcome, name_text, plan_as_dict
 from ggcp_schema.errors import FileError, GgcpError, UsageError
@@ -52,6 +52,7 @@ def convert(
         typer.Option(
             "--order",
             metavar="|".join(ORDERS),
+            autocompletion=one_of(*ORDERS),
             help="Order of the parameters in the optimizer's vectors, if you know it. Default: detected. "
             f"{' '.join(f'{name}: {order}.' for name, order in ORDERS.items())} "
             f"ggcp files have {', '.join(CHECKPOINT_ORDERS[:-1])} or {CHECKPOINT_ORDERS[-1]}.",

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ggcp_schema.cli.mistakes import check_options
-from ggcp_schema.cli.options import DryRun, Force, Json, NoSync, Quiet, RmsEps, Strict, Verify
+from ggcp_schema.cli.options import DryRun, Force, Json, NoSync, Quiet, RmsEps, Strict, Verify, one_of
 from ggcp_schema.cli.output import print_json
 from ggcp_schema.cli.report import PlanJson, carry_out, echo_outcome, plan_as_dict
 from ggcp_schema.errors import UsageError, quoted
@@ -23,6 +23,7 @@ from ggcp_schema.mapping.hf import DTYPES
 from ggcp_schema.mapping.model import rescued
 from ggcp_schema.mapping.targets import EXPORTS, planner
 
+MADE = tuple(dict.fromkeys((*EXPORTS, *lora.TARGETS)))
 OPTIONS = {"vocab": "--vocab", "context_length": "--context-length"}
 
 
@@ -52,7 +53,8 @@ def export(
         typer.Option(
             "--to",
             callback=lambda name: name and name.lower(),
-            metavar="|".join(dict.fromkeys((*EXPORTS, *lora.TARGETS))),
+            metavar="|".join(MADE),
+            autocompletion=one_of(*MADE),
             help=f"What to make of it. A model: {', '.join(EXPORTS)} (the first by default). An adapter: "
             f"{', '.join(lora.TARGETS)} (the first by default).",
             show_default=False,
@@ -96,7 +98,12 @@ def export(
     ] = False,
     dtype: Annotated[
         str | None,
-        typer.Option("--dtype", metavar="|".join(DTYPES), help="Type of the weights of --to hf. Default: f32."),
+        typer.Option(
+            "--dtype",
+            metavar="|".join(DTYPES),
+            autocompletion=one_of(*DTYPES),
+            help="Type of the weights of --to hf. Default: f32.",
+        ),
     ] = None,
     base: Annotated[
         Path | None,
@@ -111,7 +118,10 @@ def export(
         ),
     ] = None,
     norms: Annotated[
-        str | None, typer.Option("--norms", metavar="ignore", help="Leave the norms of an adapter out.")
+        str | None,
+        typer.Option(
+            "--norms", metavar="ignore", autocompletion=one_of("ignore"), help="Leave the norms of an adapter out."
+        ),
     ] = None,
     scale: Annotated[
         float | None, typer.Option("--scale", metavar="NUMBER", help="Scale of an adapter. Default: that of its file.")

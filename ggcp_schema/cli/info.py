@@ -10,7 +10,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from ggcp_schema.cli.files import files_in
-from ggcp_schema.cli.options import FILES_HELP, Json, Verbose, Width
+from ggcp_schema.cli.options import FILES_HELP, Json, Verbose, Width, one_of
 from ggcp_schema.cli.output import (
     Unread,
     echo,
@@ -45,7 +45,12 @@ def info(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help=FILES_HELP)],
     sort: Annotated[
         str | None,
-        typer.Option("--sort", metavar="COLUMN", help="Sort the table of several files by a column, such as loss."),
+        typer.Option(
+            "--sort",
+            metavar="COLUMN",
+            autocompletion=one_of(*HEAD),
+            help="Sort the table of several files by a column, such as loss.",
+        ),
     ] = None,
     verbose: Verbose = False,
     as_json: Json = False,

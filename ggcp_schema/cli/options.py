@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,16 @@ import typer
 
 FILES_HELP = "Files as `info` reads them: ggcp, GGUF, ggjt, ggmf, ggml, ggla, ggcl; or folders of such files."
 FILE_HELP = "A file as `info` reads them: ggcp, GGUF, ggjt, ggmf, ggml, ggla, ggcl."
+
+
+def one_of(*words: str) -> Callable[[str], list[str]]:
+    """Return the completion of an option that takes one of these words."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [word for word in words if word.startswith(incomplete)]
+
+    return complete
+
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help=FILE_HELP)]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print everything, with the evidence.")]

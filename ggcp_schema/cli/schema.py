@@ -45,7 +45,12 @@ def schema(
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     json_of: Annotated[
         str | None,
-        typer.Option("--json-of", metavar="COMMAND", help="Print the JSON Schema of what a command's --json prints."),
+        typer.Option(
+            "--json-of",
+            metavar="COMMAND",
+            autocompletion=options.one_of(*WITH_JSON),
+            help="Print the JSON Schema of what a command's --json prints.",
+        ),
     ] = None,
 ) -> None:
     """Print the reference of a file format: every field, type, condition, rule and note.

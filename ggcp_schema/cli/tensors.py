@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ggcp_schema.cli.complete import complete_tensor
-from ggcp_schema.cli.options import File, Json, Width
+from ggcp_schema.cli.options import File, Json, Width, one_of
 from ggcp_schema.cli.output import echo, print_json, raise_damage
 from ggcp_schema.cli.table import print_table
 from ggcp_schema.formats import open_file
@@ -28,6 +28,7 @@ Order = Annotated[
     typer.Option(
         "--order",
         metavar="|".join(ORDERS),
+        autocompletion=one_of(*ORDERS),
         callback=lambda order: order and known_order(order),
         help="The order of the parameters in the optimizer's vectors, if you know it. Default: decided from the bytes.",
     ),

@@ -27,6 +27,14 @@ def test_commands_and_formats():
     assert complete("schema", "x") == []
 
 
+def test_words_that_options_take():
+    assert complete("export", "--to", "") == ["gguf", "hf", "adapter", "peft"]
+    assert complete("convert", "--order", "") == ["A", "B", "C", "D"]
+    assert complete("info", "--sort", "s") == ["samples", "state"]
+    assert complete("schema", "--json-of", "d") == ["dump", "diff"]
+    assert complete("--color", "a") == ["auto", "always"]
+
+
 @pytest.mark.parametrize("command", ["get", "dump", "hex"])
 def test_one_level_at_a_time(command):
     assert complete(command, FILE, "")[:6] == [
