@@ -79,8 +79,9 @@ def _last_places(word: str, text: str) -> list[int]:
 class Index:
     """What can be found in a file as (path, text). It is collected during the first search and kept for the others.
 
-    First come all tensors with their paths and names, then the paths of all other fields and the texts in them, and
-    last the fields that every tensor record has. Of a list of numbers or texts only the texts are candidates.
+    First come all tensors with their paths and names, then the values of keys with the keys, then the paths of all
+    other fields and the texts in them, and last the fields that every tensor record has. Of a list of numbers or texts
+    only the texts are candidates.
     """
 
     def __init__(self, file: File) -> None:
@@ -112,6 +113,9 @@ def _candidates(file: File) -> Iterator[tuple[str, str]]:
         yield path, path
         if tensor.name and tensor.name != path:
             yield path, tensor.name
+    for key in file.key_values:
+        if (value := file.key_field(key)) is not None:
+            yield value.path, key
     records: list[Field] = []
     yield from _walk(file.root, file, records)
     for record in records:

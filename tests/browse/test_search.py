@@ -51,6 +51,8 @@ def test_a_gguf_file_is_searched_by_keys_fields_and_names() -> None:
     with open_file(FIXTURES / "alice-vocab.gguf") as file:
         hits = search(Index(file), "metadata key", silent)
         assert hits[0].path.startswith("metadata_kv[")
+        for key in ("llama.context_length", "tokenizer.ggml.tokens"):
+            assert search(Index(file), key, silent)[0].path == file.find(key).path
 
 
 def test_words_match_in_any_order_and_case_and_letters_in_order() -> None:
