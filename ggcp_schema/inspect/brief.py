@@ -152,7 +152,7 @@ def _types(summary: Summary) -> list[str]:
 def _detail(line: tuple[str, str], types: Sequence[str]) -> tuple[str, str]:
     label, text = line
     if label == WEIGHTS:
-        return label, ", ".join((text, *types))
+        return label, f"{text}: {', '.join(types)}" if types else text
     return ("written", f"by {text}") if label == "written by" else line
 
 

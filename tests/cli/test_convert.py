@@ -99,7 +99,7 @@ def test_the_summary(tmp_path: Path) -> None:
     assert order.startswith("order: the optimizer's vectors are in order C already (")
     assert note == "note: hparams.n_mult: n_ff is 48 according to w1, but 256 according to n_embd and n_mult (256)"
     assert re.fullmatch(rf"wrote out.gguf: 26 keys, 23 tensors, {size:,} bytes \(.* KiB\), every byte compared", wrote)
-    assert resume.startswith("resume with llama.cpp of before 25 July 2024: llama-train-text-from-scratch ")
+    assert resume.startswith("resume with llama.cpp from before 25 July 2024: llama-train-text-from-scratch ")
     assert os.listdir(tmp_path) == ["out.gguf"]
 
 
