@@ -24,7 +24,7 @@ from ggcp_schema.browse.panes import Moved, Pane, TopBar
 from ggcp_schema.browse.tree import TreeView
 from ggcp_schema.browse.values import Cells, Values
 from ggcp_schema.constructs.tree import Field
-from ggcp_schema.inspect.commands import Command, converting, exporting, extracting, printing
+from ggcp_schema.inspect.commands import PROGRAM, Command, converting, exporting, extracting, printing
 from ggcp_schema.inspect.fields import counterpart
 from ggcp_schema.inspect.findings import Place, next_place
 from ggcp_schema.inspect.text import escape
@@ -357,7 +357,14 @@ class FileScreen(Screen[None]):
             self._ask(extracting(self.document.file.path, tensor))
 
     def action_export(self) -> None:
-        self._ask(exporting(self.document.file.path, self.document.advice))
+        summary, advice = self.document.summary, self.document.advice
+        if summary is not None and not any(line.startswith(f"{PROGRAM} export ") for line in advice):
+            self.notify("The file contains no model or adapter to export.", severity="warning")
+        else:
+            self._ask(exporting(self.document.file.path, advice))
 
     def action_convert(self) -> None:
-        self._ask(converting(self.document.file.path, self.document.advice))
+        if self.document.summary is not None and not self.document.summary.trains:
+            self.notify("The file contains no training to convert.", severity="warning")
+        else:
+            self._ask(converting(self.document.file.path, self.document.advice))

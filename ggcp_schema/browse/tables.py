@@ -137,7 +137,8 @@ class HealthView(Table):
         """Return the verdict, how the moments are known, the legend, and the head; on a low screen less of it."""
         width = self.target.scrollable_content_region.width
         is_good = found.is_sound and found.damage is None
-        words = f"{'✓' if is_good else '✗'} {found.text}"
+        mark = "✗ " if not is_good else "✓ " if found.verdict == "healthy" else ""
+        words = f"{mark}{found.text}"
         if self.job.working:
             words = f"{bar(len(found.rows) / (found.total or 1), 12)} reading …"
         text = Text(f"{words}\n", ink(self, "value" if is_good else "error"))

@@ -38,6 +38,12 @@ OUTPUTS = {
     "patched": ".patched.gguf",
 }
 """What the names of outputs end in, by what is made."""
+EXPORTED = {
+    "gguf": ("Export a model", "Write a GGUF model to run with llama.cpp."),
+    "hf": ("Export for PyTorch", "Write a folder for transformers, MLX and vLLM. llama.cpp runs the file as it is."),
+    "adapter": ("Export an adapter", "Write a GGUF adapter to run with llama.cpp and its base."),
+}
+"""The title and the note of the command that exports, by what it makes."""
 PYTORCH = "PyTorch"  # the label of the command that makes something for it
 STRIPPED = {".ggcp", ".bin", ".gguf", ".ggjt", ".ggla", ".ggcl"}  # suffixes that the name of an output does not keep
 
@@ -205,12 +211,13 @@ def extracting(file: str, tensor: Tensor) -> Command:
 
 
 def exporting(file: str, advice: Sequence[str] = ()) -> Command:
-    """Return the command that writes a model that can be run; `advice` are the commands that `info` gives."""
+    """Return the command that writes what can be run; `advice` are the commands that `info` gives."""
     words = _advised("export", file, advice)
     if "--vocab" in words and "--context-length" not in words:
         words += ["--context-length", Blank("CONTEXT")]
-    out = output_name(file, OUTPUTS["adapter" if "--base" in words else "gguf"])
-    return Command("Export a model", "Write a GGUF model to run with llama.cpp.", words, _path(out))
+    made = "adapter" if "--base" in words else "hf" if "hf" in words else "gguf"
+    title, note = EXPORTED[made]
+    return Command(title, note, words, _path(output_name(file, OUTPUTS[made])))
 
 
 def converting(file: str, advice: Sequence[str] = ()) -> Command:

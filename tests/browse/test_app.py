@@ -552,6 +552,27 @@ def test_a_file_that_changes_shrinks_or_is_replaced_gives_a_message_and_can_be_o
 # Formats ---------------------------------------------------------------------------------------------------
 
 
+def test_nothing_is_asked_for_that_the_file_cannot_give() -> None:
+    async def script(browser: Browser) -> None:
+        await browser.press("c")
+        assert "contains no training to convert" in browser.messages()
+        browser.app.clear_notifications()
+        await browser.press("e")
+        assert "contains no model or adapter to export" in browser.messages()
+
+    browse(FIXTURES / "strange/nested.gguf", script=script)
+
+
+def test_what_was_not_measured_is_not_ticked() -> None:
+    async def script(browser: Browser) -> None:
+        await browser.press("5")
+        await browser.settle()
+        assert "nothing was measured" in browser.text("HealthView")
+        assert "✓" not in browser.text("HealthView")
+
+    browse(FIXTURES / "vocab.gguf", script=script)
+
+
 @pytest.mark.parametrize("name", ["alice-vocab.gguf", "vocab.ggjt", "v1-lbfgs.ggcp"])
 def test_every_format_opens_and_every_tab_shows_something(name: str) -> None:
     async def script(browser: Browser) -> None:

@@ -62,7 +62,9 @@ def test_what_info_advises_is_asked_for() -> None:
     advice = ("ggcp-schema export --partial 'a b' --base BASE.gguf", "ggcp-schema export 'a b' --vocab VOCABULARY")
     command = commands.exporting("a b", advice)
     assert command.words == ["export", "--partial", "a b", "OUTPUT", "--base", "BASE.gguf"]
-    assert command.output == "a b.adapter.gguf"
+    assert (command.title, command.output) == ("Export an adapter", "a b.adapter.gguf")
+    folder = commands.exporting("a.gguf", ("ggcp-schema export --to hf a.gguf",))
+    assert (folder.title, folder.output) == ("Export for PyTorch", "a-hf")
     command = commands.exporting("a b", advice[1:])
     assert command.filled({"OUTPUT": "c", "VOCABULARY": "d"}) == ["export", "a b", "c", "--vocab", "d"]
     full = command.filled({"CONTEXT": " 64 "})
