@@ -40,6 +40,7 @@ from ggcp_schema.inspect.text import (
     readable,
     shape_text,
     shorten,
+    shorten_middle,
     size_text,
     value_text,
 )
@@ -48,6 +49,7 @@ LIST_SHOWN = 4  # elements of a list
 DATA_SHOWN = 4  # elements of a tensor's data
 AT_ONCE = 1 << 12  # elements that are converted to text at a time
 INDENT = "  "
+LEAST_KEY, LEAST_VALUE = 16, 10  # cells of a key that is shortened, and of " = " and the value after it
 LEAST_TEXT = 32  # characters for names and values: columns are dropped to leave as many
 
 
@@ -202,7 +204,7 @@ class Tree:
         label = paint(name, bold=True, colour="cyan") if not field.is_leaf else name
         line = f"{paint(numbers, dim=True)}{indent}{label}"
         if not field.is_leaf:
-            caption = self._caption(field).removeprefix(f"{name} ")  # a record may be shown by its name
+            caption = self._caption(field, name, room).removeprefix(f"{name} ")  # a record may be shown by its name
             echo(f"{line}{shorten(f' {caption}' if caption else '', room)}")
             return
         line = f"{line} {paint('=', dim=True)}"
@@ -213,8 +215,11 @@ class Tree:
         else:
             echo(f"{line} {_value_text(field, tensor, None if room is None else room - 3)}".rstrip())
 
-    def _caption(self, field: Field) -> str:
-        """Return what tells a record from others of its kind: a key, a name, a tensor's shape."""
+    def _caption(self, field: Field, name: str, room: int | None) -> str:
+        """Return what tells a record from others of its kind: a key, a name, a tensor's shape.
+
+        A key that would leave no room for its value is shortened in its middle.
+        """
         if field.is_list:
             return ""
         inner = {child.name: child for child in field.children()}
@@ -222,7 +227,9 @@ class Tree:
         text = escape(readable(label)) if isinstance(label, str | bytes) else ""
         value = self.fields.value_of(field)
         if "key" in inner and value is not None:
-            return f"{text} = {value_text(value)}"
+            after = f" = {value_text(value)}"
+            kept = 0 if room is None or text == name else room - 1 - min(cells(after), LEAST_VALUE)
+            return (shorten_middle(text, kept) if kept >= LEAST_KEY else text) + after
         if "text" in inner:
             return value_text(inner["text"])
         if "data" in inner and "ne" not in inner:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -78,6 +79,12 @@ def test_a_path_shows_what_is_below_it():
 def test_a_record_shown_by_its_name_has_it_once():
     adapter = run_cli("dump", FIXTURES / "lora" / "adam.ggla", "token_embd.weight.lora_a", check=True).stdout
     assert adapter.splitlines()[1].split(maxsplit=2)[2] == "tok_embeddings.weight.loraA [4, 32]"
+
+
+def test_a_long_key_leaves_room_for_its_value():
+    args = ("dump", FIXTURES / "alice-vocab.gguf", "metadata_kv", "--depth", "1", "--width", "72")
+    (line,) = (line for line in run_cli(*args, check=True).stdout.splitlines() if "rms" in line)
+    assert re.search(r" metadata_kv\[\d+\] llama\.atten.*…\w*epsilon = 1e-05$", line), line
 
 
 def test_long_lists_are_abridged_unless_full(tmp_path):
