@@ -274,7 +274,8 @@ def adapter_facts(adapter: Adapter) -> Iterator[Fact]:
     yield Fact("pairs", f"{a} and {b} for {matrices}{norms}: {adapter.n_params:,} parameters")
     yield Fact("ranks", _ranks(adapter))
     stated = adapter.r is not None
-    yield Fact("scale", f"{adapter.scale:g}", f"alpha {adapter.alpha} / r {adapter.r}" if stated else "of a checkpoint")
+    scale = f"alpha {adapter.alpha} / r {adapter.r}" if stated else "no checkpoint stores one"
+    yield Fact("scale", f"{adapter.scale:g}", scale)
     if stated and adapter.writer == FINETUNE and adapter.alpha != adapter.r:
         yield Fact("trained with scale", "1", "finetune used alpha and r for nothing but the header of this file")
     if adapter.norms:

@@ -117,6 +117,7 @@ def peft_card(adapter: Adapter, base: str, *, is_folder: bool, is_gguf: bool, no
         norms=told[norms],
         load=_quoted("base-hf") if is_made else load,
         needs="torch, transformers and peft" if is_folder or is_made else "torch, transformers, peft and gguf",
+        where="" if is_made else " It opens the base model where that was when this folder was written.",
         first=MAKE.format(command=f"ggcp-schema export {shell_word(base)} base-hf --to hf") if is_made else "",
     )
 
@@ -136,7 +137,7 @@ pipeline_tag: text-generation
 
 Made from `{file}`{writer}. {norms}
 
-{first}This program continues a text. Run it in this folder; it needs {needs}.
+{first}This program continues a text. Run it in this folder; it needs {needs}.{where}
 
 ```python
 from peft import PeftModel

@@ -67,6 +67,7 @@ def test_the_card_opens_the_base() -> None:
         of_ggjt = peft_card(adapter, "old/base.ggjt", is_folder=False, is_gguf=False, norms="none")
     assert of_gguf.count(f'from_pretrained("{Path.cwd()}", gguf_file="base.gguf")\n') == 2
     assert of_ggjt.count('from_pretrained("base-hf")\n') == 2
+    assert ["where that was" in card for card in (of_gguf, of_ggjt)] == [True, False]
     assert f"`ggcp-schema export {Path.cwd()}/old/base.ggjt base-hf --to hf`" in of_ggjt
 
 
