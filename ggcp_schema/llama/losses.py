@@ -21,8 +21,8 @@ MAX_PAST = 1000  # past losses that are read; the trainers' default was 0
 
 
 @json_keys(
-    "meaning meanings rough=is_rough best previous best_per_token previous_per_token past untrained lbfgs_steps=steps "
-    "explanation=lines"
+    "meaning meanings rough=is_rough latest best previous best_per_token previous_per_token past untrained "
+    "lbfgs_steps=steps explanation=lines"
 )
 class Losses(NamedTuple):
     """The losses of a checkpoint, explained. Numbers are None if the file does not tell them.

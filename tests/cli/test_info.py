@@ -199,6 +199,14 @@ def test_json_has_the_facts_of_an_adapter(name):
     assert "layers[1].wq" in adapter["matrices"]
 
 
+def test_json_has_the_latest_loss() -> None:
+    names = [f"{name}.ggcp" for name in ("alice", "v0-adam", "rotmax8-v0", "v1-lbfgs", "twin-lbfgs.v0")]
+    lines = run_cli("info", "--json", *names, cwd=FIXTURES, check=True).stdout.splitlines()
+    for name, line in zip(names, lines, strict=True):
+        with open_file(FIXTURES / name) as file:
+            assert json.loads(line)["loss"]["latest"] == file.loss
+
+
 @pytest.mark.parametrize("name", ["adam", "lbfgs", "twin-adam"])
 def test_the_losses_of_finetune_are_shown_as_they_are_stored(name):
     keys = json.loads((FIXTURES / "lora" / f"{name}.resume.json").read_text("utf-8"))["kv"]
