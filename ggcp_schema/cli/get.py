@@ -38,7 +38,7 @@ def get(
         str,
         typer.Argument(
             metavar="PATH",
-            help="A field path as in `dump`, a GGUF key or a tensor; [i], [a:b] and [row,column] select elements.",
+            help="A field path as in `dump`, a GGUF key or a tensor; [i], [a:b], [row,column] and [row,a:b] select.",
             autocompletion=complete_path,
         ),
     ],

@@ -22,13 +22,15 @@ class FieldError(ConstructError):
         expected: what the schema requires, in words.
         found: what was found, in words.
         missing: the number of bytes that the field lacks; None if the stream is not too short.
+        size: the number of bytes that the field should have, if it lacks some.
         file_missing: the number of bytes that the whole file lacks; None if that is not known.
         partial: the values that were parsed before the error; None until a Struct or an Array adds its own.
     """
 
-    def __init__(self, offset: int, expected: str, found: str, *, missing: int | None = None) -> None:
+    def __init__(self, offset: int, expected: str, found: str, *, missing: int | None = None, size: int = 0) -> None:
         super().__init__(expected)
         self.steps: list[Step] = []
+        self.size = size
         self.offset, self.expected, self.found, self.missing = offset, expected, found, missing
         self.file_missing: int | None = None
         self.partial: Any = None
@@ -73,7 +75,7 @@ class DataGoneError(StreamError, FileError):
 
 def counted(number: int, noun: str) -> str:
     """Return a number of things in words: `1 layer`, `0 layers`."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def short_size(nbytes: int) -> str:
@@ -100,8 +102,8 @@ def format_path(steps: Iterable[Step]) -> str:
 def too_short(offset: int, wanted: int, available: int) -> FieldError:
     """Return the error for a field of `wanted` bytes at `offset` where only `available` are left."""
     available = max(available, 0)
-    found = f"{available} before the end of the file"
-    return FieldError(offset, count_bytes(wanted), found, missing=wanted - available)
+    found = f"{available:,} before the end of the file"
+    return FieldError(offset, count_bytes(wanted), found, missing=wanted - available, size=wanted)
 
 
 def negative(offset: int, length: int) -> FieldError:

@@ -72,5 +72,5 @@ def data_differences(
         if count:
             unit = "element" if entry.type in ELEMENT_SIZES else "byte"
             verb = "differs; it" if count == 1 else "differ; the first"
-            message = f"{count} of {entry.nbytes // width} {unit}s {verb} is {unit} {first}"
+            message = f"{count:,} of {entry.nbytes // width:,} {unit}s {verb} is {unit} {first}"
             yield Difference("data", entry.name, f"data: {message}")

@@ -256,6 +256,6 @@ class Source:
     def _shrank(self, end: int) -> FileError:
         size = os.fstat(self.file.fileno()).st_size
         return FileError(
-            f"{self.path} was truncated while in use: it has {size} bytes, but its data should reach offset {end}",
+            f"{self.path} was truncated while in use: it has {size:,} bytes, but its data should reach offset {end}",
             "Another program is writing to this file. Wait for it to finish and try again.",
         )

@@ -156,7 +156,7 @@ class Tensor:
 
     def _check_bounds(self, start: int, stop: int) -> None:
         if not 0 <= start <= stop <= self.nbytes:
-            raise UsageError(f"{self.path} has {self.nbytes} bytes of data: there are no bytes {start} to {stop}")
+            raise UsageError(f"{self.path} has {self.nbytes:,} bytes of data: there are no bytes {start} to {stop}")
 
     def check_readable(self) -> None:
         """Check that the elements can be read. Raises `UsageError`."""

@@ -383,7 +383,7 @@ class File:
     @classmethod
     def is_cut(cls, error: FieldError) -> bool:
         """Return True if the file ends within a field whose size is certain: of a long text it may be wrong."""
-        return error.steps[-1:] in (["data"], ["padding"]) or int(error.expected.split()[0]) <= LONGEST_NAME
+        return error.steps[-1:] in (["data"], ["padding"]) or error.size <= LONGEST_NAME
 
     @classmethod
     def is_proven(cls, source: Source) -> bool:
@@ -446,7 +446,7 @@ class File:
         `layers[0].wq`, `optimizer.nx` and `norm.ne[0]` are fields; the empty path is the whole file. Other names of a
         field are accepted too, alone or before what is in it: see `alias` and `named`. `PATH[i]` and `PATH[a:b]` are
         elements of data and lists as in Python, without a step. Elements of data count in file order, so that `[0]` to
-        `[ne[0] - 1]` are the first row, and `PATH[row,column]` is an element of a matrix as in numpy.
+        `[ne[0] - 1]` are the first row; `PATH[row,column]` and `PATH[row,a:b]` are elements of a matrix as in numpy.
         `optimizer.state.m[layers[0].wq]` is the part of a flat vector that belongs to a parameter.
 
         Raises `PathError` for a path that does not exist, `UsageError` for data that cannot be read, and the damage if

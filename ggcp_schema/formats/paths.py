@@ -138,8 +138,8 @@ def values_of(file: File, found: Field, path: str) -> Values:
 def elements_at(file: File, path: str) -> Values | None:
     """Return the elements at a path that is not that of a field; None if there is nothing.
 
-    The path is an index or a slice of a field, `PATH[i]`, `PATH[row,column]` or `PATH[a:b]`; a part of a flat vector,
-    `optimizer.state.m[layers[0].wq]`; or an index or a slice of such a part.
+    The path is an index or a slice of a field, `PATH[i]`, `PATH[a:b]`, `PATH[row,column]` or `PATH[row,a:b]`; a part of
+    a flat vector, `optimizer.state.m[layers[0].wq]`; or an index or a slice of such a part.
     """
     match = LAST_INDEX.fullmatch(path)
     if match is not None and not match["index"][:1].isalpha():
@@ -176,11 +176,15 @@ def _not_a_value(field: Field, path: str) -> UsageError:
 def _at_index(file: File, path: str, sequence: Elements, stem: str, index: str) -> Values:
     """Return the value at an index, or the values of a slice, of a sequence."""
     count = sequence.count
-    match = SLICE.fullmatch(index)
-    if match is not None:
-        start, stop, _ = slice(*(None if text is None else int(text) for text in match.groups())).indices(count)
-        return sequence.values(path, start, max(start, stop))
-    position = _position(sequence, index)
+    sizes = [count] if sequence.tensor is None else [*sequence.tensor.shape[::-1]]
+    row, comma, last = index.rpartition(",")
+    match = SLICE.fullmatch(last.strip())
+    if match is None:
+        position = _position(index, sizes if comma else [count])
+    elif (position := _position(row, sizes[:-1]) if comma else 0) is not None:
+        length = sizes[-1] if comma else count
+        start, stop, _ = slice(*(None if text is None else int(text) for text in match.groups())).indices(length)
+        return sequence.values(path, position * length + start, position * length + max(start, stop))
     if position is None:
         if file.damage is not None and sequence.truncated:
             raise file.damage.again()
@@ -191,10 +195,9 @@ def _at_index(file: File, path: str, sequence: Elements, stem: str, index: str) 
     return sequence.values(path, position, position + 1, single=True)
 
 
-def _position(sequence: Elements, index: str) -> int | None:
-    """Return where the element of an index, or of a matrix in numpy's `row,column`, is; None if there is none."""
+def _position(index: str, sizes: Sequence[int]) -> int | None:
+    """Return where the element of a matrix of these sizes, `row,column` as in numpy, is; None if there is none."""
     numbers = [int(number) for number in index.split(",")] if INDEX.fullmatch(index) else []
-    sizes = [sequence.count] if len(numbers) == 1 or sequence.tensor is None else sequence.tensor.shape[::-1]
     if len(numbers) != len(sizes) or not all(-size <= number < size for number, size in zip(numbers, sizes)):
         return None
     position = 0
@@ -208,7 +211,7 @@ def _rows(sequence: Elements) -> str:
     if sequence.tensor is None or len(sequence.tensor.shape) != 2:
         return ". Give [i] or [a:b]"
     length, count = sequence.tensor.shape
-    return f" in {counted(count, 'row')} of {length}. Give [i], [a:b] or [row,column]"
+    return f" in {counted(count, 'row')} of {length}. Give [i], [a:b], [row,column] or [row,a:b]"
 
 
 def _sequence(file: File, field: Field, path: str) -> Elements:

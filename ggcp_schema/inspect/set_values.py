@@ -92,7 +92,7 @@ def _bytes(field: Field, text: str) -> bytes:
     except ValueError:
         raise UsageError(f"{field.path} is bytes, which are written in hex; got {text!r}") from None
     if len(data) != field.size:
-        raise UsageError(f"{field.path} has {field.size} bytes, got {len(data)}")
+        raise UsageError(f"{field.path} has {field.size:,} bytes, got {len(data):,}")
     return data
 
 

@@ -160,4 +160,7 @@ def _warnings(file: File, training: Training, conclusions: Study, problem: str, 
 
 def resume_command(training: Training) -> Command:
     """Return the command that resumes from the output."""
-    return Command("resume with llama.cpp from before 25 July 2024", resume_words(training, OUTPUT))
+    return Command(
+        "resume with llama.cpp from before 25 July 2024 (before June 2024, without llama-)",
+        resume_words(training, OUTPUT),
+    )

@@ -99,7 +99,8 @@ def test_the_summary(tmp_path: Path) -> None:
     assert order.startswith("order: the optimizer's vectors are in order C already (")
     assert note == "note: hparams.n_mult: n_ff is 48 according to w1, but 256 according to n_embd and n_mult (256)"
     assert re.fullmatch(rf"wrote out.gguf: 26 keys, 23 tensors, {size:,} bytes \(.* KiB\), every byte compared", wrote)
-    assert resume.startswith("resume with llama.cpp from before 25 July 2024: llama-train-text-from-scratch ")
+    assert resume.startswith("resume with llama.cpp from before 25 July 2024 (")
+    assert ": llama-train-text-from-scratch " in resume
     assert os.listdir(tmp_path) == ["out.gguf"]
 
 
@@ -546,7 +547,7 @@ def test_a_damaged_checkpoint_whose_model_is_whole(tmp_path: Path, out: Path) ->
     cut = tmp_path / "cut.ggcp"
     cut.write_bytes(ADAM.read_bytes()[:180_000])
     whole = "All tensors of the model are whole. Use --partial to convert it with a fresh optimizer; "
-    assert_refused(run_cli("convert", cut, out), 4, "the file is 25196 bytes too short", whole)
+    assert_refused(run_cli("convert", cut, out), 4, "the file is 25,196 bytes too short", whole)
 
 
 def test_a_cut_gguf_checkpoint_is_converted_as_with_a_fresh_optimizer(tmp_path: Path, out: Path) -> None:

@@ -243,7 +243,7 @@ def test_a_model_whose_vocabulary_may_be_damaged_needs_another(tmp_path: Path) -
 def test_a_damaged_file_whose_model_is_whole(cut: Path, tmp_path: Path, out: Path) -> None:
     """The error names the command that exports it, which runs as it stands."""
     result = run_cli("export", cut, out, *COMMON, "--name", "it's")
-    assert_refused(result, 4, "optimizer.state.v.data", "the file is 25196 bytes too short\nAll tensors of the model")
+    assert_refused(result, 4, "optimizer.state.v.data", "the file is 25,196 bytes too short\nAll tensors of the model")
     assert not out.exists()
     command = shlex.split(result.stderr.partition("Run: ")[2])
     assert command[0] == "ggcp-schema"

@@ -65,11 +65,16 @@ def test_row_and_column_are_those_of_numpy():
         assert array.shape == (320, 16)
         assert ckpt.get("tok_embeddings[319,2]") == ckpt.get("tok_embeddings[-1, -14]") == array[319, 2]
         assert ckpt.get("optimizer.state.m[layers[0].w1][40,3]") == moments[40, 3]
+        assert np.array_equal(ckpt.get("optimizer.state.m[layers[0].w1][40,1:3]"), moments[40, 1:3])
         assert ckpt.get("norm[3]") == ckpt["norm"].array()[3]
-    for wrong in ("tok_embeddings[2,319]", "tok_embeddings[0,-17]", "tok_embeddings[0,0,0]", "tok_embeddings[0,:]"):
+        for index in (np.s_[0, 0:3], np.s_[-1, :], np.s_[319, -2:], np.s_[7, 5:2]):
+            row, part = index
+            text = f"{row},{'' if part.start is None else part.start}:{'' if part.stop is None else part.stop}"
+            assert np.array_equal(ckpt.get(f"tok_embeddings[{text}]"), array[index]), text
+    for wrong in ("tok_embeddings[2,319]", "tok_embeddings[0,-17]", "tok_embeddings[0,0,0]", "tok_embeddings[320,:]"):
         result = run_cli("get", ADAM, wrong)
         assert result.returncode == 2
-        assert "It has 5120 elements in 320 rows of 16. Give [i], [a:b] or [row,column]" in result.stderr
+        assert "It has 5,120 elements in 320 rows of 16. Give [i], [a:b], [row,column] or [row,a:b]" in result.stderr
     assert "Give [i] or [a:b];" in run_cli("get", ADAM, "norm[0,0]").stderr
 
 

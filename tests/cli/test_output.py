@@ -67,7 +67,7 @@ def test_what_to_run_next_is_one_line_to_copy(tmp_path: Path) -> None:
     words = ("convert", FIXTURES / "v1-adam.ggcp", "new.gguf", "--no-sync")
     in_pipe = run_cli(*words, cwd=tmp_path, check=True).stdout.splitlines()[-1]
     screen = run_pty(*words, "--force", cwd=tmp_path, columns=60, env={"NO_COLOR": "1"})[1].splitlines()
-    assert " ".join(screen[-2:]) == in_pipe
+    assert " ".join(line.strip() for line in screen[-3:]) == in_pipe
     assert screen[-1].startswith("llama-train-text-from-scratch ")
     assert "#" not in screen[-1]
 

@@ -210,5 +210,5 @@ def test_that_there_are_no_tensors_is_said_in_a_sentence(tmp_path):
     for path, code, said in ((vocab, 0, "The file has no tensors."), (cut, 4, "No tensor is known to be whole.")):
         result = run_cli("tensors", path)
         assert (result.returncode, result.stdout) == (code, f"{said}\n")
-        assert run_cli("stats", path).stdout.endswith(f"\n{said}\n")
+        assert run_cli("stats", path).stdout == f"{said}\n"
         assert run_cli("tensors", path, "--json").stdout == "[]\n"

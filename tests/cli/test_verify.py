@@ -175,7 +175,7 @@ def test_one_bit_of_the_data(tensor: str, out: Path) -> None:
     assert (result.returncode, result.stderr) == (1, "")
     count = next(int(found.n_elements) for found in gguf.GGUFReader(out).tensors if found.name == tensor)
     assert result.stdout.splitlines()[-2:] == [
-        f"difference: tensor {tensor} data: 1 of {count} elements differs; it is element {element}",
+        f"difference: tensor {tensor} data: 1 of {count:,} elements differs; it is element {element}",
         f"1 difference between {ADAM} and {out}",
     ]
 
@@ -219,7 +219,7 @@ def test_the_checkpoint_of_another_training(out: Path) -> None:
         "tensor blk.1.attn_q.weight is not in the checkpoint",
         "tensor optimizer.adam.first_moments is F32 [16976], expected F32 [13616]",
         "the file has 16976 parameters, expected 13616",
-        "tensor output.weight data: 5120 of 5120 elements differ; the first is element 0",
+        "tensor output.weight data: 5,120 of 5,120 elements differ; the first is element 0",
     ):
         assert f"difference: {line}" in differences
     assert result.stdout.splitlines()[-1] == f"{len(differences)} differences between {other} and {out}"

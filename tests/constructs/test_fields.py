@@ -280,10 +280,12 @@ def test_arrays_of_another_type_byte_order_or_shape_are_refused(data: object, me
     assert build_error(FLOATS, {"ne": [2, 3], "data": data}) == f"data at offset 8 (0x8): {message}"
 
 
-@pytest.mark.parametrize(("size", "missing"), [(10, "7 bytes"), (4, "1 byte"), (0xFFFFFFFF, f"{0xFFFFFFFF - 3} bytes")])
+@pytest.mark.parametrize(
+    ("size", "missing"), [(10, "7 bytes"), (4, "1 byte"), (0xFFFFFFFF, f"{0xFFFFFFFF - 3:,} bytes")]
+)
 def test_a_payload_beyond_the_end_says_what_is_missing(size: int, missing: str) -> None:
     assert str(parse_error(DATA, struct.pack("<I", size) + b"abc")) == (
-        f"data at offset 4 (0x4): expected {size} bytes, found 3 before the end of the file: "
+        f"data at offset 4 (0x4): expected {size:,} bytes, found 3 before the end of the file: "
         f"the file is at least {missing} too short"
     )
 

@@ -154,7 +154,7 @@ def test_one_flipped_bit_in_any_tensor_is_found(tmp_path: Path) -> None:
             path.write_bytes(data)
             (difference,) = verification_of(CHECKPOINT, path).differences
             assert (difference.kind, difference.name) == ("data", tensor.name)
-            assert difference.message == f"data: 1 of {size // 4} elements differs; it is element {at // 4}"
+            assert difference.message == f"data: 1 of {size // 4:,} elements differs; it is element {at // 4}"
     assert len(tensors) == len(expected_resume(CHECKPOINT)["tensors"])
 
 
@@ -167,7 +167,7 @@ def test_the_place_and_number_of_differences_in_a_large_tensor(tmp_path: Path) -
     data[[700_000, 700_001, 1_199_999]] ^= 1
     data.flush()
     (difference,) = verification_of(checkpoint, path).differences
-    assert str(difference) == "tensor output.weight data: 3 of 1200000 elements differ; the first is element 700000"
+    assert str(difference) == "tensor output.weight data: 3 of 1,200,000 elements differ; the first is element 700000"
 
 
 def change(entry: KeyValue) -> Any:
