@@ -73,9 +73,24 @@ class Kind(NamedTuple):
         return self.sign(head)
 
 
-def _member(end: bytes) -> bytes:
-    """Return the pattern of a zip archive in which the name of one of the first members ends so."""
-    return rb"(?=PK\x03\x04).*?PK\x03\x04.{26}[\w./-]*" + end
+def _has_member(end: bytes) -> Callable[[Head], bool]:
+    """Return what recognises a zip archive in which the name of one of the first members ends so."""
+
+    def matches(head: Head) -> bool:
+        places = (match.start() for match in re.finditer(rb"PK\x03\x04", head.data))
+        return head.data.startswith(b"PK\x03\x04") and any(
+            _name_of_member(head.data, at).endswith(end) for at in places
+        )
+
+    return matches
+
+
+def _name_of_member(data: bytes, at: int) -> bytes:
+    return data[at + 30 : at + 30 + int.from_bytes(data[at + 26 : at + 28], "little")]
+
+
+def _is_npz(head: Head) -> bool:
+    return head.data.startswith(b"PK\x03\x04") and _name_of_member(head.data, 0).endswith(b".npy")
 
 
 def _is_windows_program(head: Head) -> bool:
@@ -196,11 +211,11 @@ KINDS = (
          "Run `git annex get` in its repository."),
     Kind(b"# xet version ", "a pointer of Git-Xet, not the file", "Download the file itself."),
     Kind(rb"(\xef\xbb\xbf)?\s*((<\?xml[^>]*>|<!--.*?-->)\s*)*"
-         rb"(?i:<!doctype html|<(html|head|meta|title|body|script)[ >])",
+         rb"(?i:<!doctype html|<(html|head|meta|title|body|script)[\s>])",
          "a web page, not the file", "Download the file itself: the page has a link to it, or asks to log in."),
     # Other formats
-    Kind(_member(rb"/data\.pkl"), "a PyTorch checkpoint", PICKLE),
-    Kind(rb"PK\x03\x04.{26}[\w.-]*\.npy", "a NumPy .npz archive", "Load it with numpy.load."),
+    Kind(_has_member(b"/data.pkl"), "a PyTorch checkpoint", PICKLE),
+    Kind(_is_npz, "a NumPy .npz archive", "Load it with numpy.load."),
     Kind(rb"\x80([\x02\x03][\]}\(ccX\x8aKMG]|[\x04\x05]\x95)", "a Python pickle, as PyTorch wrote until 2020", PICKLE),
     Kind(rb"\([dl]p[01]\n|[\]}]q\0[(X]", "a Python pickle", PICKLE),
     Kind(_is_safetensors, "a safetensors file", "llama.cpp's convert_hf_to_gguf.py makes GGUF of a model's folder."),
@@ -262,6 +277,7 @@ def identify(head: bytes, size: int | None = None) -> tuple[str, str]:
 MARK_ADDED = (
     "A UTF-8 byte order mark was put before it, as by an editor of texts. `tail -c +4 FILE > OUTPUT` takes it away."
 )
+NEIGHBOURS = (b"\x09", b"\x0b", b"\x0c", b"\x0e", b"\x0f")  # of a carriage return: as frequent in numbers of all sizes
 QUOTED = re.compile(rb"(pcgg|GGUF|tjgg|fmgg|lcgg|algg)=0[0-3]=00")
 
 
@@ -272,7 +288,7 @@ def altered(sample: bytes) -> str:  # noqa: PLR0911 - a return for each way
     """Return how a file of binary data was changed on its way, with the remedy; empty if the bytes do not prove it.
 
     `sample` is the beginning of the file, at most `HEAD` bytes. Numbers hold each pair of bytes sooner or
-    later, so that in data of this size no pair is missing by chance.
+    later, so that in data of this size no pair is missing by chance, unless it is of a few values only.
     """
     if QUOTED.match(sample):
         return f"It is in quoted-printable, as mail carries text. {BINARY}"
@@ -280,7 +296,7 @@ def altered(sample: bytes) -> str:  # noqa: PLR0911 - a return for each way
     least = 4 if sample.count(b"\r\n\0") > 1 else 20  # in a number, not in a text that may really have such line ends
     if line_feeds >= least and sample.count(b"\r\n") == line_feeds:
         return RETURNS_ADDED
-    if line_feeds >= 40 and not returns:
+    if line_feeds >= 40 and not returns and min(map(sample.count, NEIGHBOURS)) >= 20:
         return f"Its line ends were changed: the carriage returns were taken out. {LOST}"
     if sample.count(b"\xef\xbf\xbd") >= 8:
         try:
@@ -315,14 +331,15 @@ def is_of_another_program(head: bytes) -> bool:
     words = Head(head).words(12, start)
     if words[6] == words[0] and words[6] not in FTYPES:
         return True  # GPT-2, StarCoder
-    if words[9] == words[11] and words[9] in (80, 128) and words[1] == 1500:
-        return True  # Whisper
+    has_name = re.fullmatch(rb"[\w.-]{4,64}", head[start + 4 : start + 4 + words[0]])
+    if has_name or (words[9] == words[11] and words[9] in (80, 128) and words[1] == 1500):
+        return True  # Whisper; its models of voice activity begin with a name
     if _tokens_at(head, start + 7 * 4, versioned):
         return False
     _, n_embd, _, n_head, n_layer, n_rot = first = words[:6]
     if min(first) > 0 and max(first) < 1 << 20 and (n_layer > 1000 or n_embd % n_head or n_rot * n_head > n_embd):
         return True  # CLIP, Bark
-    starts = [start + 4 * count for count in (5, 6, 8, 9)]
+    starts = [start + 4 * count for count in (*range(1, 7), 8, 9)]
     tokens = any(_tokens_at(head, at, scored, least=1) for at in starts for scored in (False, True))
     return tokens or any(map(Head(head).begins_a_tensor, starts))
 

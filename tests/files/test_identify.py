@@ -101,6 +101,7 @@ MADE: dict[str, Callable[[], Made]] = {
     "page": lambda: (b"\n <!DOCTYPE html>\n<html><body>Sign in</body></html>", "a web page, not the file", "Download"),
     "page without a head": lambda: (b"<meta charset=utf-8><title>404</title>", "a web page", "Download"),
     "page with a comment": lambda: (b"\xef\xbb\xbf<!-- saved\nfrom -->\n<HTML><p>", "a web page", "Download"),
+    "page with attributes": lambda: (b"<HTML\nlang=en><body>", "a web page", "Download"),
     "git-annex": lambda: (b"/annex/objects/SHA256E-s9--0.gguf\n", "a pointer of git-annex", "git annex get"),
     "git-annex, without links": lambda: (b"../.git/annex/objects/aa/SHA256E-s9--0/0", "of git-annex", "git annex get"),
     "git-xet": lambda: (b'# xet version 0\nfilesize = 9\nhash = "0"\n', "a pointer of Git-Xet", "Download"),
@@ -115,6 +116,7 @@ MADE: dict[str, Callable[[], Made]] = {
     "ff": lambda: (b"\xff" * 9000, "a file of bytes 0xFF and nothing else", "again"),
     "torch": lambda: (in_zip("archive/data.pkl"), "a PyTorch checkpoint", "pickles can run code"),
     "torch script": lambda: (in_zip_later("m/data.pkl"), "a PyTorch checkpoint", "pickles can run code"),
+    "torch, a name with blanks": lambda: (in_zip("modèle (1)/data.pkl"), "a PyTorch checkpoint", "can run code"),
     "pickle 0": lambda: (pickle.dumps({"a": ARRAY}, 0), "a Python pickle", "pickles can run code"),
     "pickle 1": lambda: (pickle.dumps([1.0, "a"], 1), "a Python pickle", "pickles can run code"),
     "pickle 2": lambda: (pickle.dumps({"a": [1.0]}, 2), "a Python pickle", "pickles can run code"),
@@ -125,6 +127,8 @@ MADE: dict[str, Callable[[], Made]] = {
         "pickles can run code",
     ),
     "npz": lambda: (numpy_bytes(np.savez, ARRAY), "a NumPy .npz archive", "numpy.load"),
+    "npz with names of parts": lambda: (in_zip("layers.0/wq é.npy"), "a NumPy .npz archive", "numpy.load"),
+    "zip with such a text": lambda: (in_zip("notes about/data.pkl.txt"), "a zip archive", "unzip"),
     "npy": lambda: (numpy_bytes(np.save, ARRAY), "a NumPy array", "numpy.load"),
     "safetensors": lambda: (save({"a": ARRAY}), "a safetensors file", "convert_hf_to_gguf"),
     "safetensors, cut": lambda: (save({"a" * 99: ARRAY})[:150], "a safetensors file", "convert_hf_to_gguf"),
@@ -233,6 +237,19 @@ def test_what_begins_with_many_zeros_is_not_said_to_be_lost(tmp_path: Path) -> N
     assert "nothing" not in run_cli("info", tmp_path / "x").stderr
 
 
+def test_no_line_ends_are_missed_in_data_of_few_values(tmp_path: Path) -> None:
+    """Equal values have the same few bytes, line feeds without carriage returns too."""
+    file, values = tmp_path / "x.gguf", np.resize(np.arange(1, 100, dtype=np.float32) / 100, 32000)
+    assert values.tobytes().count(b"\n") > 40
+    assert b"\r" not in values.tobytes()
+    info = struct.pack("<Q1sIQIQ", 1, b"a", 1, len(values), 0, 0)
+    header = b"GGUF" + struct.pack("<IQQ", 3, 1, 0) + info
+    file.write_bytes(header.ljust(-(-len(header) // 32) * 32, b"\0") + values.tobytes()[:-999])
+    result = run_cli("info", file)
+    assert result.returncode == 4
+    assert "line ends" not in result.stderr
+
+
 def test_a_small_vocabulary_whose_line_ends_were_changed(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes((FIXTURES / "alice-vocab.gguf").read_bytes().replace(b"\n", b"\r\n"))
@@ -298,6 +315,8 @@ OTHERS = {  # as the programs in ggml's and other repositories of 2023 write the
     "falcon": GGML + words(9, 64, 1, 1, 1, 7, 1) + some_tokens() + tensor(b"transformer.word_embeddings.weight"),
     "rwkv 100": GGMF + words(100, 50277, 768, 12, 1) + tensor(b"emb.weight"),
     "rwkv 101": GGMF + words(101, 50277, 768, 12, 1) + tensor(b"emb.weight"),
+    "tensors after three numbers": GGML + words(256, 404, 1024) + tensor(b"inference_model.lm_head.1.weight"),
+    "whisper, voice activity": GGML + words(10) + b"silero-16k" + words(5, 1, 2, 512, 64, 4, 128, 64, 64, 128),
     "chatglm": b"ggml" + words(*range(1, 10)),
     "ggcc": b"ccgg" + words(*range(1, 10)),
 }
