@@ -293,3 +293,19 @@ def test_zeros_after_the_last_tensor_cost_no_tensor(name: str, count: int, tmp_p
     path.write_bytes(whole[:-1] + bytes(1 + count))
     with open_file(path, partial=True) as file:
         assert last not in file.tensors
+
+
+@pytest.mark.parametrize("tail", [b"\xff" * 100, b"<html>" * 9, PATH.read_bytes()[:500]], ids=["ff", "text", "header"])
+def test_what_is_no_number_after_a_complete_model_costs_no_tensor(tail: bytes, tmp_path: Path) -> None:
+    """Bytes that were put into the last tensor would leave some of its numbers at the end of the file."""
+    name, path = FIXTURES / "lora" / "base.ggjt", tmp_path / "x"
+    whole = name.read_bytes()
+    path.write_bytes(whole + tail)
+    with open_file(path, partial=True) as file, open_file(name) as genuine:
+        assert file.damage is not None
+        assert file.tensors.keys() == genuine.tensors.keys()
+        last = [*genuine.tensors][-1]
+    for at in (-len(tail), -len(tail) - 1, -1500):
+        path.write_bytes(whole[:at] + tail + whole[at:])
+        with open_file(path, partial=True) as file:
+            assert last not in file.tensors
