@@ -190,5 +190,7 @@ def _in_order(past: Sequence[float], iteration: int) -> tuple[float, ...]:
 
 
 def loss_text(loss: float) -> str:
-    """Return a loss as it is shown."""
-    return "NaN" if math.isnan(loss) else f"{loss:.4f}"
+    """Return a loss as it is shown: with four digits after the point, or of all if that says nothing."""
+    if math.isnan(loss):
+        return "NaN"
+    return f"{loss:.4f}" if loss == 0 or 1e-4 <= abs(loss) < 1e6 else f"{loss:.4g}"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ggcp_schema import open_file
 from ggcp_schema.cli.output import to_json
 from ggcp_schema.llama.eras import Evidence, conclude
-from ggcp_schema.llama.losses import Losses, explain_losses
+from ggcp_schema.llama.losses import Losses, explain_losses, loss_text
 from tests.builder import build_checkpoint
 from tests.helpers import FIXTURES, run_cli
 from tests.mapping import reference
@@ -185,3 +185,8 @@ def test_an_optimizer_without_an_iteration_has_no_loss(iterations: int, loss: fl
 def test_json() -> None:
     facts = to_json(explain("v0-adam", summed=True))
     assert facts["explanation"][0] == {"label": "loss", "text": dict(explain("v0-adam", summed=True).lines)["loss"]}
+
+
+@pytest.mark.parametrize(("loss", "shown"), [(0.0, "0.0000"), (5.76591, "5.7659"), (2e-39, "2e-39"), (-1e30, "-1e+30")])
+def test_a_loss_is_not_shown_as_0_and_not_with_thirty_digits(loss: float, shown: str) -> None:
+    assert loss_text(loss) == shown
