@@ -187,6 +187,8 @@ KINDS = (
     Kind(b"pcgg", "a ggcp checkpoint"),
     Kind(b"GGUF", "a GGUF file"),
     Kind(b"ggcp", "a big-endian ggcp checkpoint (only little-endian checkpoints are supported)"),
+    Kind(rb"gg(?:jt|mf)\0\0\0[\x01-\x03]|ggla\0\0\0\x01|ggcl\0\0\0\0",
+         "a big-endian ggjt, ggmf, ggla or ggcl file (only little-endian ones are supported)"),
     Kind(b"FUGG", "a GGUF file with the bytes of its magic swapped"),
     Kind(lambda head: head.data.startswith(GGML) and is_of_another_program(head.data), OTHER, LLAMA_ONLY),
     Kind(b"tjgg", "a ggjt model or vocabulary file (llama.cpp of April to August 2023)"),

@@ -161,6 +161,11 @@ MADE: dict[str, Callable[[], Made]] = {
         "a ggla file, which begins at offset 3",
         "tail -c +4",
     ),
+    "adapter with swapped bytes": lambda: (
+        np.fromfile(FIXTURES / "lora" / "adam.ggla", ">u4").astype("<u4").tobytes(),
+        "a big-endian ggjt, ggmf, ggla or ggcl file",
+        "",
+    ),
     "mail": lambda: (b"From: a\n\n" + b"GGUF\3\0\0\0\xff", "a GGUF file, which begins at offset 9", ""),
 }
 
