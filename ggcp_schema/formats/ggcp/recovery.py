@@ -15,6 +15,7 @@ from ggcp_schema.formats.ggcp.places import SEARCHED_FIRST, Places, find_places
 from ggcp_schema.formats.ggcp.state import is_certain_end
 from ggcp_schema.formats.trailing import may_belong_before
 
+CHECKPOINTS = b"pcgg\0\0\0\0", b"lcgg\0\0\0\0"  # the first bytes of ggcp and ggcl files
 SIZES = "n_mult", "n_head", "n_rot"  # which no shape tells
 TRAINED = "train_its", "train_samples", "train_tokens"
 
@@ -46,9 +47,12 @@ def doubt(source: Source, checkpoint: Container) -> FieldError | None:
         return None
     optimizer = checkpoint["optimizer"]
     size = 24 if "lmal" in optimizer["state"] else 12
-    is_certain = optimizer["inference"] is None or optimizer["inference"].confirmed
-    ends = (is_certain_end(Bytes(source), end - size, size) for end in (trailing.offset, source.size))
-    if is_certain and [*ends] == [True, False]:
+    inference = optimizer["inference"]
+    # Another checkpoint ends as this one does, and its size may suggest another type of the optimizer.
+    is_followed = source.read(trailing.offset, min(8, trailing.nbytes)) in CHECKPOINTS
+    is_certain = inference is None or inference.confirmed or (is_followed and inference.by_records is not None)
+    here, there = (is_certain_end(Bytes(source), end - size, size) for end in (trailing.offset, source.size))
+    if is_certain and here and (is_followed or not there):
         return None
     return may_belong_before(checkpoint)
 
