@@ -63,6 +63,7 @@ LBFGS_LINE_SEARCH_END = "optimizer.lbfgs.line_search_end"
 LBFGS_NO_IMPROVEMENT_COUNT = "optimizer.lbfgs.no_improvement_count"
 
 TRAIN_MODEL = "train_model"  # training.type of a checkpoint of a whole model
+FINETUNE_LORA = "finetune_lora"  # that of one of finetune
 
 CONVERTED = "ggcp."  # keys by which `convert` records what was known of a checkpoint, and how it changed the vectors
 CONVERTED_FROM_ORDER = "ggcp.parameter_order"  # that of the flat vectors before `convert` wrote them in order C

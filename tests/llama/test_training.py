@@ -85,7 +85,8 @@ def test_the_shapes_of_a_model_are_those_in_the_files(path: Path) -> None:
     ("changes", "without", "message"),
     [
         ({"training.type": ("STRING", "finetune_lora")}, (), "a LoRA adapter, not a whole model"),
-        ({"training.type": ("UINT32", 3)}, (), "training.type 3"),
+        ({"training.type": ("UINT32", 3)}, (), "of a training that is not known (training.type 3)"),
+        ({"training.type": ("STRING", "x")}, (), "of a training that is not known (training.type 'x')"),
         ({"optimizer.type": ("STRING", "sgd")}, (), "optimizer.type is 'sgd', expected 'adam' or 'lbfgs'"),
         ({}, ("optimizer.type",), "optimizer.type is missing"),
         ({}, ("training.type", "optimizer.type"), "is a GGUF file without a training state"),

@@ -69,9 +69,9 @@ def kind_of(gguf: GgufFile) -> str:
     """Return what the file is: a key of `KINDS`."""
     keys = Keys(gguf)
     kind, optimizer = keys.text(names.TRAINING_TYPE), keys.text(names.OPTIMIZER_TYPE)
-    if kind not in (None, names.TRAIN_MODEL):
+    if kind == names.FINETUNE_LORA:
         return "gguf-finetune"
-    if kind or optimizer:
+    if kind == names.TRAIN_MODEL or optimizer:
         return "gguf-resume"
     stated = OF_ARCHITECTURE.get(str(keys.text(names.ARCHITECTURE)), keys.text("general.type"))
     if stated in {"adapter", "mmproj", "imatrix", "controlvector"}:

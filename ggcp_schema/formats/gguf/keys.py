@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 THREADS = (names.CONVERTED_THREADS, "UINT32", "optimizer.params.n_threads")
 
 
+def shown(value: Any) -> str:
+    """Return a value as a message shows it."""
+    return "an array of arrays" if isinstance(value, list) else repr(value)[:40]
+
+
 class Keys:
     """The values of a GGUF file's keys; None for a key that is missing or of another type."""
 
@@ -55,7 +60,7 @@ class Keys:
     def unexpected(self, key: str, expected: str) -> UsageError:
         """Return the error for a key without the expected value."""
         value = self.gguf.value(key)
-        found = "missing" if value is None else repr(value)[:40]
+        found = "missing" if value is None else shown(value)
         return UsageError(f"{self.gguf.path}: {key} is {found}, expected {expected}", CHECKPOINT_NEEDED)
 
     def real(self, key: str) -> float | None:

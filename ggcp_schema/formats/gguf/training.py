@@ -8,7 +8,7 @@ from ggcp_schema.errors import UsageError
 from ggcp_schema.files.key_values import is_copied
 from ggcp_schema.formats.file import CHECKPOINT_NEEDED
 from ggcp_schema.formats.gguf.contents import check_not_split
-from ggcp_schema.formats.gguf.keys import Keys
+from ggcp_schema.formats.gguf.keys import Keys, shown
 from ggcp_schema.llama import names
 from ggcp_schema.llama.adapter import needs_base
 from ggcp_schema.llama.context import context_of
@@ -112,7 +112,10 @@ def check_whole_model(gguf: GgufFile) -> None:
         is_other = isinstance(gguf.value(names.ARCHITECTURE), str) and gguf.kind == "gguf-model"
         raise error.with_hint("Only models of the llama architecture are converted.") if is_other else error
     kind = gguf.value(names.TRAINING_TYPE, names.TRAIN_MODEL)
-    if kind != names.TRAIN_MODEL:
+    if kind not in (names.TRAIN_MODEL, names.FINETUNE_LORA):
+        what = f"a checkpoint of a training that is not known ({names.TRAINING_TYPE} {shown(kind)})"
+        raise UsageError(f"{gguf.path} is {what}", CHECKPOINT_NEEDED)
+    if kind == names.FINETUNE_LORA:
         what = f"a checkpoint of llama.cpp's finetune ({names.TRAINING_TYPE} {repr(kind)[:40]})"
         more = "Llama.cpp's finetune goes on with it as it is. "
         raise needs_base(gguf.path, f"{what}: it contains a LoRA adapter, not a whole model", more)

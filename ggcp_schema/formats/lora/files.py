@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ggcp_schema.llama.model import Model
     from ggcp_schema.llama.training import Training
 
-FINETUNE_LORA = "finetune_lora"  # training.type
+FINETUNE_LORA = names.FINETUNE_LORA
 
 
 class LoraFile(File):
