@@ -187,7 +187,7 @@ def test_truncation_beside_every_edge_is_one_clear_error(layout: str, optimizer:
         count = error.file_missing or error.missing
         assert str(error).startswith(
             f"{path}: {error.path} at offset {error.offset} ({error.offset:#x}): expected {error.expected}, "
-            f"found {error.found}: the file is {least}{count} byte{'' if count == 1 else 's'} too short\n"
+            f"found {error.found}: the file is {least}{count:,} byte{'' if count == 1 else 's'} too short\n"
         )
     assert not wrong
 
@@ -326,7 +326,7 @@ def test_billions_of_layers_fail_before_the_first(n_layer: int, tmp_path: Path) 
     error, _ = open_error(data, tmp_path)
     assert (error.path, error.found) == ("layers", str(n_layer))
     assert error.expected.startswith("n_layer to be at most ")
-    assert error.expected.endswith(f" in a file of {len(data)} bytes")
+    assert error.expected.endswith(f" in a file of {len(data):,} bytes")
     stream = CountingStream(data)
     with pytest.raises(FieldError):
         CHECKPOINT.parse_stream(stream)

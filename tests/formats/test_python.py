@@ -63,7 +63,7 @@ def test_a_name_that_is_none_is_an_error_and_a_field_of_another_layout_is_not() 
                 ckpt.get(wrong)
 
 
-@pytest.mark.parametrize("wrong", ["layers[0].wq[0,0:2]", "optimizer.state.m[layers[0].w]", "lyers[0].wq"])
+@pytest.mark.parametrize("wrong", ["layers[0].wq[0:2,0]", "optimizer.state.m[layers[0].w]", "lyers[0].wq"])
 def test_get_says_what_the_command_says(wrong: str) -> None:
     with open_checkpoint(ADAM) as ckpt, pytest.raises(PathError) as error:
         ckpt.get(wrong)

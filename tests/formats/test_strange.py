@@ -404,7 +404,7 @@ def test_the_file_types_are_those_of_gguf() -> None:
         (
             "type-31-q4_0_4_4",
             "gguf-model",
-            ["6.118 bits per weight, F32, Q4_0_4_4", "tokenizer llama", "context_length 64"],
+            ["6.118 bits per weight: F32, Q4_0_4_4", "tokenizer llama", "context_length 64"],
         ),
         ("v1-alice-vocab", "gguf-vocabulary", ["llama, tokenizer llama, version 1, 16 keys", "alice-vocab"]),
     ],

@@ -102,4 +102,4 @@ def test_the_place_and_the_number_of_differences(
     (difference,) = data_differences(gguf.tensors, tensors(changed))
     changed.close()
     verb = "differs; it is" if len(elements) == 1 else "differ; the first is"
-    assert str(difference) == f"tensor large data: {len(elements)} of {COUNT} elements {verb} element {elements[0]}"
+    assert str(difference) == f"tensor large data: {len(elements)} of {COUNT:,} elements {verb} element {elements[0]}"
