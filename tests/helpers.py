@@ -35,15 +35,17 @@ ONE_OF_EACH = [  # one of each: layout, optimizer, raw parameters, past losses, 
     *(FIXTURES / f"{name}.ggcp" for name in ("v0-adam", "v1-adam-past5", "v1-adam-raw-params", "v1-lbfgs")),
     *(FIXTURES / f"{name}.ggcp" for name in ("twin-lbfgs.v0", "twin-ff48.v1", "orders/jun-A-3", "orders/aug-B-3")),
 ]
+FEW = [ONE_OF_EACH[number] for number in (0, 3, 5)]  # v0 with Adam, v1 with L-BFGS, an odd feed-forward layer
 COMMAND = (sys.executable, "-m", "ggcp_schema")
 DECISIVE = {"COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "TERM"}
 TIMEOUT = 120  # seconds after which a process counts as hung
 Item = TypeVar("Item")
 
 
-def thinned(items: Sequence[Item]) -> Sequence[Item]:
-    """Return one in 16 of them; all in the profile in which hypothesis makes 16 times as many examples."""
-    return items[:: max(1, 200 // settings().max_examples)]
+def thinned(items: Sequence[Item], few: Sequence[Item] | None = None) -> Sequence[Item]:
+    """Return `few` of them, or one in 16; all in the profile in which hypothesis makes 16 times as many examples."""
+    step = max(1, 200 // settings().max_examples)
+    return items[::step] if few is None or step == 1 else few
 
 
 def expected_resume(path: Path) -> dict[str, Any]:

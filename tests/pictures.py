@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from collections.abc import Sequence
 from importlib.metadata import version
 
 from rich.console import Console
@@ -17,7 +18,8 @@ from tests.helpers import FIXTURES, run_pty
 VERSIONS = GOLDENS / "pictures" / "versions.json"
 COLUMNS = 122  # of the longest command that `info` advises
 ALICE = "fixtures/alice.ggcp"
-STATES = (  # picture, size of the terminal, selected field, and the key that opens the tab
+State = tuple[str, tuple[int, int], str, str]
+STATES: Sequence[State] = (  # picture, size of the terminal, selected field, and the key that opens the tab
     ("pictures/browse.svg", (120, 40), "tok_embeddings", "4"),
     ("browse/60x15.svg", (60, 15), "norm", "5"),
     ("browse/80x24.svg", (80, 24), "layers[1].wq", "3"),
@@ -31,9 +33,9 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in ("rich", "textual")}
 
 
-def pictures() -> dict[str, str]:
-    """Return all pictures by their names in tests/goldens."""
-    return {"pictures/info.svg": picture_of_info()} | pictures_of_browse()
+def pictures(states: Sequence[State] = STATES) -> dict[str, str]:
+    """Return the pictures, of the browser in these states, by their names in tests/goldens."""
+    return {"pictures/info.svg": picture_of_info()} | pictures_of_browse(states)
 
 
 def picture_of_info() -> str:
@@ -45,12 +47,12 @@ def picture_of_info() -> str:
     return compact(console.export_svg(title=f"ggcp-schema info {ALICE}"))
 
 
-def pictures_of_browse() -> dict[str, str]:
-    """Return the browser's screen in each of `STATES`."""
+def pictures_of_browse(states: Sequence[State]) -> dict[str, str]:
+    """Return the browser's screen in each of these states."""
     found = {}
 
     async def script(browser: Browser) -> None:
-        for name, size, place, key in STATES:
+        for name, size, place, key in states:
             await browser.begin_again()
             await browser.resize(*size)
             await browser.go_to(place)

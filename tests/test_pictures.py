@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.golden import GOLDENS
-from tests.helpers import FIXTURES
+from tests.helpers import FIXTURES, thinned
 from tests.pictures import STATES, VERSIONS, pictures, versions
 
 NAMES = ("pictures/info.svg", *(state[0] for state in STATES))
@@ -31,8 +31,9 @@ def words(some: list[list[str]]) -> set[str]:
 
 
 def test_the_pictures_are_what_the_commands_show() -> None:
-    drawn = pictures()
-    assert set(drawn) == set(NAMES)
+    states = thinned(STATES, STATES[::2])
+    drawn = pictures(states)
+    assert set(drawn) == {"pictures/info.svg", *(state[0] for state in states)}
     same_versions = json.loads(VERSIONS.read_text("utf-8")) == versions()
     for name, svg in drawn.items():
         golden = (GOLDENS / name).read_text("utf-8")

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from ggcp_schema.browse.document import Document
 from ggcp_schema.formats import open_file
 from ggcp_schema.inspect.usage import FIELDS, MODEL, PADDING, UNKNOWN, M, Usage, V
-from tests.helpers import FIXTURES, GENUINE, TRUNCATED
+from tests.helpers import FIXTURES, GENUINE, ONE_OF_EACH, TRUNCATED, thinned
 
-FILES = [*GENUINE, TRUNCATED, FIXTURES / "alice-vocab.gguf", FIXTURES / "vocab.ggjt"]
+OTHERS = [TRUNCATED, FIXTURES / "alice-vocab.gguf", FIXTURES / "vocab.ggjt"]
+FILES = thinned([*GENUINE, *OTHERS], [*ONE_OF_EACH, *OTHERS])
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)

@@ -209,15 +209,6 @@ def test_health_and_the_other_tabs_pass_over_tensors_that_cannot_be_read(tmp_pat
     browse(quantized(tmp_path / "q.gguf"), script=script)
 
 
-def test_a_file_without_tensors_says_so_in_the_tabs() -> None:
-    async def script(browser: Browser) -> None:
-        for key, view in (("2", "Values"), ("3", "Histogram"), ("4", "PictureView")):
-            await browser.press(key)
-            assert "The file has no tensors." in browser.text(view)
-
-    browse(FIXTURES / "vocab.gguf", script=script)
-
-
 def test_an_error_is_shown_and_does_not_start_the_work_again_at_each_move(monkeypatch: pytest.MonkeyPatch) -> None:
     started = []
 

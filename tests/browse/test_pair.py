@@ -105,26 +105,13 @@ def test_a_field_has_a_counterpart_in_another_format(tmp_path: Path) -> None:
         assert counterpart(a.find("hparams.n_mult"), one, other) is None
 
 
-def test_selecting_in_one_selects_in_the_other(tmp_path: Path) -> None:
-    async def script(browser: Browser) -> None:
-        trees, views = browser.pair.trees, browser.pair.views
-        await browser.press("down", "down", "down")
-        assert [tree.cursor_node.data.path for tree in trees] == ["train_samples"] * 2
-        assert [view.cursor for view in views] == [12, 12]
-        await browser.press("2", "down")
-        assert [tree.cursor_node.data.path for tree in trees] == ["train_tokens"] * 2
-        await browser.press("3", "end")
-        assert [tree.cursor_node.data.path for tree in trees] == ["layers[1].wk"] * 2
-        await browser.press("n")
-        assert [tree.cursor_node.data.path for tree in trees] == ["layers[1].wv"] * 2
-
-    browse(ALICE, changed(tmp_path), script=script, size=(60, 15))
-
-
 def test_the_screen_shows_what_changed_and_marks_the_bytes_that_differ(tmp_path: Path) -> None:
     later = changed(tmp_path)
 
     async def script(browser: Browser) -> None:
+        await selecting_in_one_selects_in_the_other(browser)
+        await browser.resize(200, 50)
+        await browser.go_to("magic")
         await browser.settle()
         shown = browser.text("Changes")
         assert "loss 0.1435 to 0.1250 (-0.0185)" in shown
@@ -137,6 +124,19 @@ def test_the_screen_shows_what_changed_and_marks_the_bytes_that_differ(tmp_path:
         assert not any("≠ output" in line for line in tree.splitlines())
         await bytes_that_differ_are_marked(browser)
         await commands_are_about_the_file_with_the_focus(browser)
+        await a_finding_is_shown_in_the_file_that_was_searched(browser)
+
+    async def selecting_in_one_selects_in_the_other(browser: Browser) -> None:
+        trees, views = browser.pair.trees, browser.pair.views
+        await browser.press("down", "down", "down")
+        assert [tree.cursor_node.data.path for tree in trees] == ["train_samples"] * 2
+        assert [view.cursor for view in views] == [12, 12]
+        await browser.press("2", "down")
+        assert [tree.cursor_node.data.path for tree in trees] == ["train_tokens"] * 2
+        await browser.press("3", "end")
+        assert [tree.cursor_node.data.path for tree in trees] == ["layers[1].wk"] * 2
+        await browser.press("n")
+        assert [tree.cursor_node.data.path for tree in trees] == ["layers[1].wv"] * 2
 
     async def bytes_that_differ_are_marked(browser: Browser) -> None:
         views = browser.pair.views
@@ -159,7 +159,18 @@ def test_the_screen_shows_what_changed_and_marks_the_bytes_that_differ(tmp_path:
                 assert browser.app.screen.words[:2] == [word, str(path)]
                 await browser.press("escape")
 
-    browse(ALICE, later, script=script, size=(200, 50))
+    async def a_finding_is_shown_in_the_file_that_was_searched(browser: Browser) -> None:
+        screen = browser.pair
+        await browser.press("2")
+        await browser.go_to("magic")
+        screen.action_finding()
+        screen.side = 0  # as by a key, before anything is found
+        await browser.settle()
+        assert screen.document is screen.documents[1]
+        assert screen.field is not None
+        assert screen.field.path == "norm.data"
+
+    browse(ALICE, later, script=script, size=(60, 15))
 
 
 def test_checkpoints_of_two_layouts_have_the_names_and_marks_of_their_trees() -> None:
@@ -171,20 +182,6 @@ def test_checkpoints_of_two_layouts_have_the_names_and_marks_of_their_trees() ->
         assert all("≠ train_its" in browser.text(tree) for tree in browser.pair.trees)
 
     browse(*(path for name in ("jun", "jul") for path in ORDERS if path.name == f"{name}-A-3.ggcp"), script=script)
-
-
-def test_a_finding_is_shown_in_the_file_that_was_searched(tmp_path: Path) -> None:
-    async def script(browser: Browser) -> None:
-        screen = browser.pair
-        await browser.press("2")
-        screen.action_finding()
-        screen.side = 0  # as by a key, before anything is found
-        await browser.settle()
-        assert screen.document is screen.documents[1]
-        assert screen.field is not None
-        assert screen.field.path == "norm.data"
-
-    browse(ALICE, changed(tmp_path), script=script)
 
 
 def test_tab_goes_through_all_panes() -> None:

@@ -29,6 +29,7 @@ from tests.helpers import (
     run_process,
     run_pty,
     run_pty_process,
+    thinned,
 )
 from tests.mapping import gguf_files, independent_order
 
@@ -210,7 +211,7 @@ def test_an_impossible_rotation_is_kept_and_named(options: dict[str, int], why: 
 # Options ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", EXPECTED, ids=name_of)
+@pytest.mark.parametrize("path", thinned(EXPECTED, ONE_OF_EACH[:6]), ids=name_of)
 def test_verbatim_is_what_the_programs_of_2023_wrote(path: Path, out: Path) -> None:
     result = run_cli("convert", path, out, "--verbatim", "--verify", check=True)
     assert "epsilon: 1e-5 (the converter of 2023 always wrote it)\nverbatim: " in result.stdout
@@ -348,7 +349,7 @@ def test_the_output_is_on_the_disk_unless_that_is_not_wanted(option: tuple[str, 
 # JSON and dry runs -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", GENUINE, ids=name_of)
+@pytest.mark.parametrize("path", thinned(GENUINE, ONE_OF_EACH[:6]), ids=name_of)
 def test_a_dry_run_lists_exactly_what_is_then_written(path: Path, tmp_path: Path, out: Path) -> None:
     dry = described(path, out, "--dry-run")
     assert os.listdir(tmp_path) == []
@@ -755,7 +756,7 @@ def test_an_ascii_terminal(tmp_path: Path, out: Path) -> None:
 # Help ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("columns", [40, 80, 200])
+@pytest.mark.parametrize("columns", thinned([40, 80, 200], [40]))
 def test_help_fits_the_terminal(columns: int) -> None:
     code, output = run_pty_process("convert", "--help", columns=columns, env={"NO_COLOR": "1"})
     assert code == 0

@@ -10,15 +10,17 @@ import pytest
 from gguf import GGUFReader
 
 from ggcp_schema import open_checkpoint
-from tests.helpers import FIXTURES, GENUINE, TRUNCATED, assert_no_traceback, run_cli, run_pty
+from tests.helpers import FEW, FIXTURES, GENUINE, TRUNCATED, assert_no_traceback, run_cli, run_pty, thinned
 from tests.samples import FAST, KINDS, TOKENS, sample
 
 ADAM = FIXTURES / "v1-adam.ggcp"
 
 
-@pytest.mark.parametrize(
-    "path", [*GENUINE, FIXTURES / "vocab.gguf", FIXTURES / "vocab.ggjt"], ids=lambda path: path.name
-)
+OTHERS = [FIXTURES / "vocab.gguf", FIXTURES / "vocab.ggjt"]
+FILES = thinned([*GENUINE, *OTHERS], [*FEW, *OTHERS])
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_get_gives_what_dump_gives(path):
     leaves = json.loads(run_cli("dump", path, "--json", check=True).stdout)
     for leaf in (leaf for leaf in leaves[:: max(1, len(leaves) // 6)] if leaf["type"] != "data"):

@@ -20,20 +20,31 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def filled(folder: Path) -> Path:
+    """Copy the files that the commands name into a folder."""
+    (folder / "old").mkdir()
+    (folder / "lora").mkdir()
+    for name in NAMES:
+        shutil.copy(FIXTURES / name, folder / "old" / name)
+    for name in ("lora/adam.ggla", "lora/base.gguf"):
+        shutil.copy(FIXTURES / name, folder / name)
+    (folder / "old" / "hf").mkdir()
+    (folder / "old" / "peft").mkdir()
+    (folder / "old" / "peft" / "adapter_config.json").write_bytes(b"{}")
+    for name in ("config.json", "tokenizer.model"):
+        (folder / "old" / "hf" / name).write_bytes(b"{}")
+    return folder
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "old").mkdir()
-    (tmp_path / "lora").mkdir()
-    for name in NAMES:
-        shutil.copy(FIXTURES / name, tmp_path / "old" / name)
-    for name in ("lora/adam.ggla", "lora/base.gguf"):
-        shutil.copy(FIXTURES / name, tmp_path / name)
-    (tmp_path / "old" / "hf").mkdir()
-    (tmp_path / "old" / "peft").mkdir()
-    (tmp_path / "old" / "peft" / "adapter_config.json").write_bytes(b"{}")
-    for name in ("config.json", "tokenizer.model"):
-        (tmp_path / "old" / "hf" / name).write_bytes(b"{}")
-    return tmp_path
+    return filled(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def unchanged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same for all tests, which must not change it."""
+    return filled(tmp_path_factory.mktemp("unchanged"))
 
 
 @pytest.mark.parametrize(
@@ -148,19 +159,19 @@ def folder(tmp_path: Path) -> Path:
         ("info peft", "`ggcp-schema verify ADAPTER peft --base BASE.gguf` compares it."),
     ],
 )
-def test_the_message_puts_the_user_right(typed: str, said: str, folder: Path) -> None:
-    before = contents(folder)
-    result = run_cli(*typed.split(), cwd=folder / "old")
+def test_the_message_puts_the_user_right(typed: str, said: str, unchanged: Path) -> None:
+    before = contents(unchanged)
+    result = run_cli(*typed.split(), cwd=unchanged / "old")
     assert_no_traceback(result)
     assert (result.returncode, result.stdout) == (2, "")
     assert said in result.stderr
     assert "--force" not in result.stderr
-    assert contents(folder) == before
+    assert contents(unchanged) == before
 
 
 @pytest.mark.parametrize("typed", ["verify new.gguf alice.ggcp", "validate *.nothing", "diff new.gguf alice.ggcp"])
-def test_nothing_is_advised_that_may_not_be_meant(typed: str, folder: Path) -> None:
-    assert run_cli(*typed.split(), cwd=folder / "old").stderr == f"ggcp-schema: {typed.split()[1]}: {NOT_THERE}\n"
+def test_nothing_is_advised_that_may_not_be_meant(typed: str, unchanged: Path) -> None:
+    assert run_cli(*typed.split(), cwd=unchanged / "old").stderr == f"ggcp-schema: {typed.split()[1]}: {NOT_THERE}\n"
 
 
 @pytest.mark.parametrize(

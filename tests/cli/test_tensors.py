@@ -13,7 +13,17 @@ import pytest
 
 from ggcp_schema import open_file
 from tests.golden import assert_golden
-from tests.helpers import FIXTURES, GENUINE, TRUNCATED, assert_no_traceback, expected_resume, run_cli, run_pty
+from tests.helpers import (
+    FIXTURES,
+    GENUINE,
+    ONE_OF_EACH,
+    TRUNCATED,
+    assert_no_traceback,
+    expected_resume,
+    run_cli,
+    run_pty,
+    thinned,
+)
 from tests.samples import KINDS, sample
 
 KEYS = ["path", "gguf_name", "shape", "offset", "nbytes", "type", "role", "description"]
@@ -94,7 +104,7 @@ def test_a_pattern_selects_as_in_stats(pattern, option, expected):
     assert (result.returncode, result.stdout) == (2, "")
 
 
-@pytest.mark.parametrize("path", WITH_RESUME, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", thinned(WITH_RESUME, ONE_OF_EACH[:6]), ids=lambda path: path.name)
 def test_json_places_the_data_where_the_trainer_put_it(path):
     data, rows = path.read_bytes(), listed(path)
     assert all(list(row) == KEYS for row in rows)

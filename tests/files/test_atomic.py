@@ -8,6 +8,7 @@ import secrets
 import stat
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ggcp_schema.errors import FileError, UsageError
 from ggcp_schema.files import atomic
 from ggcp_schema.files.atomic import ExistsError, abandon_output, atomic_output, check_output
 from tests.files.writers import kill, refuse, start
+from tests.helpers import thinned
 
 LENGTHS = [1, 230, 236, 237, 243, 254, 255]  # bytes of a name; 255 is the most that Linux allows
 
@@ -318,11 +320,11 @@ with atomic_output(path, overwrite=True) as place:
         print("ready", flush=True)
         sys.stdin.read()
 """
+KILLS = [*product(["out", "x" * 255], ["nameless", "named"])]
 
 
 @pytest.mark.usefixtures("way")
-@pytest.mark.parametrize("killed", ["nameless", "named"])
-@pytest.mark.parametrize("name", ["out", "x" * 255])
+@pytest.mark.parametrize(("name", "killed"), thinned(KILLS, KILLS[::3]))
 def test_what_a_killed_writer_left_is_removed_by_the_next(name: str, killed: str, tmp_path: Path) -> None:
     out = tmp_path / name
     out.write_bytes(b"old")

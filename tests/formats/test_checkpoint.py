@@ -13,12 +13,12 @@ import pytest
 import ggcp_schema
 from ggcp_schema import CHECKPOINT, PathError, TruncatedError, UsageError, open_checkpoint
 from tests.builder import build_checkpoint
-from tests.helpers import FIXTURES, GENUINE, ORDERS, TRUNCATED
+from tests.helpers import FIXTURES, GENUINE, ONE_OF_EACH, ORDERS, TRUNCATED, thinned
 
 PATH = FIXTURES / "v1-adam.ggcp"
 
 
-@pytest.mark.parametrize("path", [*GENUINE, *ORDERS], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", thinned([*GENUINE, *ORDERS], ONE_OF_EACH), ids=lambda path: path.name)
 def test_a_genuine_file_opens_without_a_complaint(path: Path) -> None:
     with open_checkpoint(path) as ckpt:
         assert ckpt.size == path.stat().st_size == ckpt.expected_size

@@ -320,8 +320,8 @@ def test_the_browser_shows_it(package: Path, tmp_path: Path) -> None:
 
         async def script(browser: Browser) -> None:
             assert browser.path in {"magic", "count", "values[1]"}  # a damaged file opens where the damage begins
-            for key in ("down", "tab", "down", "2", "3", "4", "5"):
+            for key in ("down", "tab", "down", *("2345" if browser.path == "magic" else "5")):
                 await browser.press(key)
 
         with mock.patch("ggcp_schema.formats._others", return_value=[loaded(package).FORMAT]):
-            browse(tmp_path / name, script=script)
+            browse(tmp_path / name, script=script, size=(80, 24))

@@ -100,7 +100,7 @@ def test_tokenizers_gives_the_ids_of_llama_cpp(name: str, folder: Path) -> None:
     spm = read_vocabulary(vocab)
     assert not inexpressible(spm)
     strings, tokenizer = [*texts(), *SPECIAL], fast(spm)
-    assert len(strings) >= 1000
+    assert len(strings) >= 500
     for as_text in (False, True):
         tokenizer.encode_special_tokens = as_text
         found = [tokenizer.encode(text).ids for text in strings]
@@ -162,7 +162,7 @@ def test_control_another_order_of_merges_is_noticed(folder: Path) -> None:
     value["model"]["merges"].reverse()
     tokenizer, strings = Tokenizer.from_str(json.dumps(value)), texts()
     found = [tokenizer.encode(text).ids for text in strings]
-    assert len(differing(strings, found, by_llama(vocab, strings, folder, parse_special=True))) > 100
+    assert len(differing(strings, found, by_llama(vocab, strings, folder, parse_special=True))) > len(strings) // 20
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 
+from tests.helpers import thinned
+
 PARAGRAPH = (
     "Alice was beginning to get very tired of sitting by her sister on the bank, and of having nothing to do: once or "
     "twice she had peeped into the book her sister was reading, but it had no pictures or conversations in it, 'and "
@@ -44,7 +46,6 @@ SPACES = [
 LITERAL = ["▁", "▁▁", " ▁", "▁ ", "▁a", "a▁b", " ▁ a", "the▁bank"]
 SPECIAL = ["<s>", "</s>", "<unk>", "<0x41>", "<0x0A>", "a<s>b", " <s>", "<s> a", "</s></s>", "<s", "s>", "<unk> <unk>"]
 TOGETHER = ["a" * 50, "ab" * 30, "aaa aaa  aaa", "the the", "    the", "1234567890", "...", "''", "!?!?"]
-N_RANDOM = 400
 
 
 def texts() -> list[str]:
@@ -52,11 +53,11 @@ def texts() -> list[str]:
     draw = random.Random(19)
     characters = [chr(code) for code in range(1, 0x100)]
     alphabet = "".join(sorted(set(PARAGRAPH))) * 3 + "\n\t ▁éß日🙂\u00a0"
-    mixed = ["".join(draw.choices(alphabet, k=draw.randrange(1, 40))) for _ in range(N_RANDOM)]
-    phrases = [" ".join(draw.choices(WORDS, k=draw.randrange(1, 12))) for _ in range(100)]
+    mixed = ["".join(draw.choices(alphabet, k=draw.randrange(1, 40))) for _ in thinned(range(400), range(60))]
+    phrases = [" ".join(draw.choices(WORDS, k=draw.randrange(1, 12))) for _ in thinned(range(100), range(20))]
     kinds = [SPACES, LITERAL, FOREIGN, EMOJI, TOGETHER, characters, mixed, phrases, [PARAGRAPH, PARAGRAPH * 4]]
     kinds += [
-        [f"a{character}b" for character in characters],
+        [f"a{character}b" for character in thinned(characters, characters[::8])],
         [f" {word}" for word in WORDS],
         [f"  {word} " for word in WORDS],
     ]

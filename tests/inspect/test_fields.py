@@ -12,9 +12,10 @@ from ggcp_schema.inspect.fields import Fields, holders
 from ggcp_schema.inspect.paths import pieces, place
 from ggcp_schema.inspect.text import float_text
 from ggcp_schema.llama.names import TOKENS
-from tests.helpers import FIXTURES, GENUINE, TRUNCATED, thinned
+from tests.helpers import FEW, FIXTURES, GENUINE, TRUNCATED, thinned
 
-FILES = [*GENUINE, TRUNCATED, FIXTURES / "alice-vocab.gguf", FIXTURES / "vocab.ggjt"]
+OTHERS = [TRUNCATED, FIXTURES / "alice-vocab.gguf", FIXTURES / "vocab.ggjt"]
+FILES = thinned([*GENUINE, *OTHERS], [*FEW, *OTHERS])
 LORA = FIXTURES / "lora"
 NAMED = [LORA / "base.gguf", LORA / "base.ggjt", LORA / "adam.ggla"]
 

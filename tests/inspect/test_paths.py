@@ -15,7 +15,7 @@ from ggcp_schema import MalformedError, PathError, UsageError, convert, open_fil
 from ggcp_schema.inspect.paths import pieces, place
 from ggcp_schema.llama.keys import paths_by_key
 from tests.builder import build_checkpoint
-from tests.helpers import FIXTURES, GENUINE, TRUNCATED
+from tests.helpers import FEW, FIXTURES, GENUINE, TRUNCATED, thinned
 from tests.samples import DOUBLES, FAST, KINDS, TOKENS, sample
 from tests.strategies import checkpoints
 
@@ -61,9 +61,11 @@ def assert_tiles(file, data, order="<"):
     assert end == len(data)
 
 
-@pytest.mark.parametrize(
-    "path", [*GENUINE, FIXTURES / "vocab.gguf", FIXTURES / "alice-vocab.ggjt"], ids=lambda p: p.name
-)
+OTHERS = [FIXTURES / "vocab.gguf", FIXTURES / "alice-vocab.ggjt"]
+FILES = thinned([*GENUINE, *OTHERS], [*FEW, *OTHERS])
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_the_leaves_tile_a_genuine_file(path):
     with open_file(path) as file:
         assert_tiles(file, path.read_bytes())

@@ -21,7 +21,7 @@ from ggcp_schema.errors import shell_word
 from ggcp_schema.inspect.damage import missing_tensors
 from ggcp_schema.inspect.summary import summarize, summary_lines
 from tests.builder import build_checkpoint
-from tests.helpers import FIXTURES, GENUINE, ONE_OF_EACH, ORDERS, expected_resume, run_cli
+from tests.helpers import FEW, FIXTURES, GENUINE, ONE_OF_EACH, ORDERS, expected_resume, run_cli, thinned
 from tests.samples import GGML_KINDS, sample
 from tests.strategies import checkpoints
 
@@ -45,7 +45,7 @@ def built(path, **options):
 # Whole files -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", GENUINE, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", thinned(GENUINE, ONE_OF_EACH[:6]), ids=lambda path: path.name)
 def test_genuine_files(path):
     summary = summary_of(path)
     bytes_ = summary.bytes
@@ -231,7 +231,7 @@ def test_a_float64_is_a_float64(tmp_path):
 # Damaged files ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", ONE_OF_EACH, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", thinned(ONE_OF_EACH, FEW), ids=lambda path: path.name)
 def test_the_size_of_the_whole_file_is_computed_from_a_part_of_it(path, tmp_path):
     data, cut = path.read_bytes(), tmp_path / "cut.ggcp"
     with open_file(path) as file:

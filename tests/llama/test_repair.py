@@ -13,7 +13,7 @@ from ggcp_schema.formats.state import has_values_twice
 from ggcp_schema.llama import repair
 from ggcp_schema.llama.state import State
 from tests.builder import build_checkpoint
-from tests.helpers import FIXTURES, GENUINE, ONE_OF_EACH, ORDERS, run_cli
+from tests.helpers import FEW, FIXTURES, GENUINE, ONE_OF_EACH, ORDERS, run_cli, thinned
 from tests.llama.test_soundness import damaged, offset_of
 
 V0 = FIXTURES / "v0-adam.ggcp"
@@ -80,7 +80,7 @@ def test_a_bit_of_which_it_is_unknown_whether_x_or_the_weights_are_right_is_left
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("path", ONE_OF_EACH, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", thinned(ONE_OF_EACH, FEW), ids=lambda path: path.name)
 def test_headers_names_and_paddings_follow_from_the_hyper_parameters(path: Path, tmp_path: Path) -> None:
     w1 = "w3" if "ff48" in path.name else "w1"  # whose shape tells n_ff where the formula does not
     with open_file(path) as file:
@@ -97,7 +97,7 @@ def test_headers_names_and_paddings_follow_from_the_hyper_parameters(path: Path,
         assert "nothing to repair" in run_cli("repair", odd, tmp_path / "x").stdout
 
 
-@pytest.mark.parametrize("path", [*GENUINE, *ORDERS], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", thinned([*GENUINE, *ORDERS], ONE_OF_EACH), ids=lambda path: path.name)
 def test_there_is_nothing_to_repair_in_a_genuine_file(path: Path, tmp_path: Path) -> None:
     result = run_cli("repair", path, tmp_path / "out")
     assert (result.returncode, result.stderr) == (1, "")

@@ -12,7 +12,7 @@ from gguf import GGUFReader
 from ggcp_schema import FileError, MalformedError, UsageError, convert, export_model, open_checkpoint, open_file
 from ggcp_schema.mapping.export import ModelOptions, plan_model
 from tests.builder import build_checkpoint
-from tests.helpers import FIXTURES, GENUINE, ORDERS, TRUNCATED, expected_model
+from tests.helpers import FIXTURES, GENUINE, ONE_OF_EACH, ORDERS, TRUNCATED, expected_model, thinned
 from tests.mapping import independent_order
 from tests.mapping.gguf_files import data, read_gguf, tensor_name, value, write_as_trainer
 from tests.vocabularies import ggml_file
@@ -68,7 +68,7 @@ def test_twins_become_what_the_trainer_itself_exported(path: Path, out: Path) ->
     assert ours["llama.vocab_size"]["value"] == 320
 
 
-@pytest.mark.parametrize("path", GENUINE, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", thinned(GENUINE, ONE_OF_EACH[:6]), ids=lambda path: path.name)
 def test_the_gguf_checkpoint_exports_to_the_same_file(path: Path, tmp_path: Path, out: Path) -> None:
     resume, again = tmp_path / "resume.gguf", tmp_path / "again.gguf"
     convert(path, resume)
@@ -256,10 +256,11 @@ def test_a_checkpoint_that_a_trainer_saved_is_exported_with_its_own_vocabulary(
         np.testing.assert_array_equal(found[name].view("<u4"), expected.view("<u4"))
 
 
-@pytest.mark.parametrize(
-    ("name", "version"), [("aug-B-3", 0), ("aug-B-3", 1), ("jul-A-3", 0), ("aug-lbfgs-B-1", 0), ("aug-lbfgs-B-1", 1)]
-)
-@pytest.mark.parametrize("big_endian", [False, True])
+SAVED = [("aug-B-3", 0), ("aug-B-3", 1), ("jul-A-3", 0), ("aug-lbfgs-B-1", 0), ("aug-lbfgs-B-1", 1)]
+CASES = [(*saved, big_endian) for saved in SAVED for big_endian in (False, True)]
+
+
+@pytest.mark.parametrize(("name", "version", "big_endian"), thinned(CASES, CASES[::3]))
 def test_the_vectors_of_a_checkpoint_that_a_trainer_saved_come_in_order_c(
     tmp_path: Path, out: Path, name: str, version: int, big_endian: bool
 ) -> None:
@@ -306,7 +307,7 @@ def test_a_vocabulary_is_no_model(out: Path) -> None:
             export_model(path, out, vocab=VOCAB, context_length=16)
 
 
-@pytest.mark.parametrize("path", [*GENUINE, *ORDERS], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", thinned([*GENUINE, *ORDERS], ONE_OF_EACH), ids=lambda path: path.stem)
 def test_a_plan_says_everything_before_anything_is_written(path: Path, out: Path) -> None:
     with open_file(path) as file:
         plan = plan_model(file, ModelOptions(vocabulary_of(path), 16))
