@@ -7,7 +7,7 @@ must be; and where bytes are missing or inserted, the headers that follow tell h
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain, islice
@@ -245,6 +245,7 @@ def _told(file: Bytes, kind: Kind, ours: Mapping[str, int]) -> Iterator[dict[str
                 if not told.keys() >= {*shape}:
                     told |= numbers_told(file, name_of(path), shape, told)
             if {"hparams.n_vocab", "hparams.n_embd"} <= told.keys():
+                told |= _rank_told(file, kind, name_of, told)
                 for shift in range(-MOST_MOVED, MOST_MOVED):
                     moved = kind.numbers(file.read(shift, kind.size + shift).rjust(kind.size, b"\0"))
                     if all(moved.get(name, number) == number for name, number in told.items()):
@@ -266,6 +267,17 @@ def numbers_told(file: Bytes, name: str, shape: Sequence[Any], known: dict[str, 
                 told[part] = number
         else:
             return told
+    return {}
+
+
+def _rank_told(file: Bytes, kind: Kind, name_of: Callable[[str], str], told: Mapping[str, int]) -> dict[str, int]:
+    """Return the rank that no header tells, if it is the only one: a header that is found tells how far it is moved."""
+    unknown = {name for _, shape in kind.tensors(0) for name in shape if isinstance(name, str)} - told.keys()
+    for rank in range(1, told["hparams.n_embd"] + 1) if len(unknown) == 1 else ():
+        ranks = dict.fromkeys(unknown, rank)
+        records = walk(kind.size, kind.shapes({**told, **ranks}, 0), name_of)
+        if any(joint_of(record, file).matches(0) for record in records):
+            return ranks
     return {}
 
 
