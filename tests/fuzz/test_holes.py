@@ -98,6 +98,15 @@ def test_the_last_keys_may_be_lost_too(name: str) -> None:
     assert {damage for damage, result in found if result == "recovered"} == {*damages}
 
 
+@pytest.mark.parametrize("name", FINETUNED)
+def test_noise_that_ends_in_a_tensor_costs_no_other(name: str) -> None:
+    """The last numbers of that tensor are zeros, as most of B are after a short training: those before tell the end."""
+    whole = Whole(FIXTURES / name)
+    for offset in range(whole.head - 4096 + 200, whole.head, 811):
+        found = [*check(Damaged(whole, Damage("noise", 4096, offset)))]
+        assert not [result for result in found if result.startswith(("WRONG", "lost"))], offset
+
+
 def test_numbers_that_contradict_the_size_of_the_file_tell_no_headers() -> None:
     """The count of parameters is not that of the shapes, or data is missing: then nothing is where it should be."""
     whole = Whole(FIXTURES / "lora" / "master-adam.checkpoint.gguf")

@@ -345,13 +345,24 @@ def _touched(source: Source, container: Container, infos: Sequence[Container], b
     touched: set[int] = set()
     for index, info in enumerate(infos):
         kind, begin = type_name(info["type"]) if order == "<" else "", begins[index]
-        end, size = begin + size_of(info), SAMPLES.get(kind, 0)
-        if begin >= stop and are_numbers(source, kind, begin, min(begin + size, end)) is not False:
+        end = begin + size_of(info)
+        if begin >= stop and are_numbers(source, kind, begin, min(begin + SAMPLES.get(kind, 0), end)) is not False:
             break
         touched.add(index)
-        if end - size >= begin and are_numbers(source, kind, end - size, end):
+        if _ends_in_numbers(source, kind, begin, end):
             break
     return touched
+
+
+def _ends_in_numbers(source: Source, kind: str, begin: int, end: int) -> bool:
+    """Return True if the last numbers of a tensor are those of a model; of an adapter, they may be zeros."""
+    size = SAMPLES.get(kind, 0)
+    while 0 < size <= min(end - begin, LONGEST_FILL):
+        told = are_numbers(source, kind, end - size, end)
+        if told is not None:
+            return told
+        size *= 2
+    return False
 
 
 def _infos(records: Sequence[Record], sizes: Sequence[int], at: int) -> list[Container]:
