@@ -449,6 +449,23 @@ def test_zeros_from_a_name_on_are_no_tensor(name: str) -> None:
         assert not file.tensors, offset
 
 
+def test_ggjt_without_its_first_bytes_is_recognised(tmp_path: Path) -> None:
+    """By the headers of its tensors, which tell where the hyper-parameters and the tokens are."""
+    whole, path, output = Whole(FIXTURES / "lora" / "base.ggjt"), tmp_path / "base.ggjt", tmp_path / "model.gguf"
+    for damage in [Damage(fill, 512, offset) for fill in FILLS for offset in (0, 3, 4, 7)]:
+        assert {*check(Damaged(whole, damage))} <= {"recovered", "unsized"}, damage
+    changed = [Damage(kind, 1, at) for kind in ("inserted", "removed") for at in range(1, 8)]
+    for damage in [*changed, Damage("zeros", 4, 0), Damage("ones", 4, 4)]:
+        assert {*check(Damaged(whole, damage))} == {"recovered", "models"}, damage
+    path.write_bytes(whole.data)
+    export_model(path, tmp_path / "genuine.gguf", context_length=64)
+    path.write_bytes(Damage("removed", 1, 5).apply(whole.data))
+    export_model(path, output, context_length=64, partial=True)
+    assert output.read_bytes() == (tmp_path / "genuine.gguf").read_bytes()
+    with closing(Source(path)) as source:
+        assert [error.path for error in validate(source).errors] == ["version", "tensors[0].n_dims"]
+
+
 @pytest.mark.parametrize("name", [TRAINED[0], FINETUNED[0], "lora/base.gguf"])
 def test_gguf_without_its_first_bytes_is_recognised(name: str, tmp_path: Path) -> None:
     """By the headers of its tensors; the byte order too is not taken from a damaged version."""

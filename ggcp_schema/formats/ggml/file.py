@@ -19,7 +19,7 @@ from ggcp_schema.formats.file import File, Format, Recovered
 from ggcp_schema.formats.ggcp.extent import n_layer_of
 from ggcp_schema.formats.ggcp.headers import GGCP
 from ggcp_schema.formats.ggcp.records import Hparams, record_of
-from ggcp_schema.formats.ggml.recovery import doubt, recover
+from ggcp_schema.formats.ggml.recovery import doubt, is_proven, recover
 from ggcp_schema.formats.rules import Problem, Refusal, Rules, broken_rows, odd_findings, odd_padding, repeated
 from ggcp_schema.formats.tensor_records import tensor_of_record
 from ggcp_schema.llama import names
@@ -56,6 +56,10 @@ class GgmlFile(File):
     @classmethod
     def doubt(cls, source: Source, container: Container) -> FieldError | None:
         return doubt(source, container)
+
+    @classmethod
+    def is_proven(cls, source: Source) -> bool:
+        return is_proven(source)
 
     @classmethod
     def recovered(cls, source: Source, error: FieldError) -> Recovered | None:
@@ -180,7 +184,7 @@ class GgmlFile(File):
 def check_program(source: Source) -> None:
     """Check that a ggml, ggmf or ggjt file can be a llama's. Raises `NotACheckpointError`."""
     head = source.read(0, min(source.size, 4096))
-    if is_of_another_program(head):
+    if is_of_another_program(head) and not is_proven(source):
         raise another_program(source, 4, head[4:32])
 
 

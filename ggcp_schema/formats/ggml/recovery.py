@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Iterable, Sequence
 from itertools import pairwise, takewhile
 from typing import Any
@@ -16,10 +17,11 @@ from ggcp_schema.formats.ggcp.headers import GGCP
 from ggcp_schema.formats.ggcp.joints import NAMED, Bytes
 from ggcp_schema.formats.ggcp.named import Names, Series, doubtful_name
 from ggcp_schema.formats.ggcp.named import recover as recovered
+from ggcp_schema.formats.ggcp.places import MOST_MOVED, SEARCHED_FIRST
 from ggcp_schema.formats.gguf.moved import FLOATS, SIZES, are_numbers
 from ggcp_schema.formats.trailing import doubtful_end, zeros_follow
 from ggcp_schema.llama.names import llama_name
-from ggcp_schema.schema.ggml import GGML_TYPES, GGML_TYPES_UNTIL_V2, type_name
+from ggcp_schema.schema.ggml import GGML_TYPES, GGML_TYPES_UNTIL_V2, UNQUANTIZED, type_name
 from ggcp_schema.schema.ggml_model import GGJT, GGMF, GGML
 from ggcp_schema.schema.tensor import ALIGNMENT
 
@@ -30,6 +32,9 @@ ZERO = 3  # the token of byte 0, whose text is empty in the files of the trainer
 META = (1, 2, 3, 4, 0, 6, 7, 8, 5)  # the tensors of a layer
 LEAST = 32  # bytes before the tokens
 SAMPLE = 4096  # bytes at the end of the file that are no numbers if they were added
+MAGIC = GGJT.fields[0][1].value
+HPARAMS = 8  # where they begin if a version is before them
+TOLD = "hparams.n_vocab", "hparams.n_embd"  # the first two, which the headers of the tensors tell too
 
 
 def _usual(names: Iterable[str]) -> list[tuple[str, Sequence[Any]]]:
@@ -76,33 +81,89 @@ def _is_followed(source: Source, error: FieldError) -> bool:
     return are_numbers(source, kind, source.size - size // SIZES[kind] * SIZES[kind], source.size, 1) is False
 
 
+def is_proven(source: Source) -> bool:
+    """Return True if the tensors of a llama follow each other up to the end of the file, aligned as in a ggjt file."""
+    names = Names(Bytes(source, SEARCHED_FIRST), series_of(Container(magic=MAGIC)), LEAST)
+    if not names.order.numbers.keys() >= {*TOLD}:
+        return False
+    places = names.places(names.first())
+    return places is not None and all(place.header for place in places.records)  # nothing else follows
+
+
 def recover(source: Source, error: FieldError) -> Recovered | None:
     """Return what can be read of a file whose parse ended with an error; None if that is no more."""
     container = error.partial
-    if not container or "hparams" not in container or zeros_follow(source, error) or _is_followed(source, error):
+    has_head = error.missing is not None or error.steps not in (["magic"], ["version"])
+    if not has_head:
+        magic = container.get("magic")
+        container = _after_head(source, magic if magic in SCHEMAS else MAGIC)
+    if not container or "hparams" not in container or zeros_follow(source, error):
         return None
-    series = series_of(container)
+    if has_head and _is_followed(source, error):
+        return None
+    series, schema = series_of(container), SCHEMAS[container["magic"]]
     names = Names(Bytes(source), series, LEAST)
     if not names.found:
         for record in (container.get("tensors") or ())[-2:]:
             record.pop("_size", None)  # it may be damaged as what follows it is
         return None
     first = end_of_tokens(container) if "tensors" in container else None
-    if first is not None and names.is_first(first):
-        return recovered(source, error, SCHEMAS[container["magic"]], names.places(first))
+    has_tokens = first is not None and names.is_first(first)
+    if first is not None and has_tokens and has_head:
+        return recovered(source, error, schema, names.places(first))
+    kept = until(container, "tensors") if has_tokens else _up_to_damage(container, names)
     begin = names.first()
-    kept = until(container, "tokens")
-    if first is not None:
+    places = names.places(begin)
+    if not has_head and places is not None:
+        places.wrong += [error.offset] + [0] * (error.partial.get("magic") not in SCHEMAS)
+    elif first is not None:
         error = FieldError(first, f"tokens up to offset {begin}", "the end of the tokens")
         error.steps = ["tokens"]
     error.missing = None
-    tokens = container.get("tokens") or [{}]
-    numbers = {name.removeprefix("hparams."): names.order.numbers.get(name) for name in series.numbers}
+    found = recovered(source, error, schema, places, kept)
+    if found is None or has_head:
+        return found and found._replace(errors=[error, *(other for other in found.errors if other is not error)])
+    is_unquantized = all(type_name(record["type"]) in UNQUANTIZED for record in found.container.get("tensors") or ())
+    if is_unquantized and _version(source, container["magic"], container["hparams"]["_offset"]) is None:
+        found.container["version"] = None  # each stores them alike
+    return found
+
+
+def _version(source: Source, magic: int, offset: int) -> int | None:
+    """Return the version before the hyper-parameters, which follows the last byte of the magic; None if it is lost."""
+    if magic != MAGIC:
+        return 1  # ggmf has no other
+    stated = source.read(offset - 5, 5)
+    return next((version for version in (1, 2, 3) if stated == struct.pack("<BI", magic >> 24, version)), None)
+
+
+def _after_head(source: Source, magic: int) -> Container:
+    """Return what can be parsed of a file after its magic and version, of which one is damaged.
+
+    The hyper-parameters may be moved: they begin with the numbers that the headers of the tensors tell.
+    """
+    kept = Container(_offset=0, magic=magic, version=_version(source, magic, HPARAMS) or 3)
+    numbers = Names(Bytes(source), series_of(kept), LEAST).order.numbers
+    told = struct.pack("<2i", *(numbers.get(name, -1) for name in TOLD))
+    at = source.read(0, min(source.size, HPARAMS + MOST_MOVED)).find(told)
+    if at >= 0:
+        kept["version"] = _version(source, magic, at) or 3
+    with source.reading() as stream:
+        stream.seek(HPARAMS if at < 0 else at)
+        try:
+            return SCHEMAS[magic].resume(stream, kept)
+        except FieldError as ended:
+            return ended.partial
+
+
+def _up_to_damage(container: Container, names: Names) -> Container:
+    """Return the values before damage in the tokens, without those that it may reach into."""
+    kept, tokens = until(container, "tokens"), container.get("tokens") or [{}]
+    numbers = {name.removeprefix("hparams."): names.order.numbers.get(name) for name in names.series.numbers}
     if not tokens[0].get("text") or any(kept["hparams"][name] != number for name, number in numbers.items()):
         kept["ftype"] = None  # the damage may begin before the tokens
         kept["hparams"] = Container(kept["hparams"] | dict.fromkeys(numbers))
         kept["hparams"].pop("_size", None)
     sound = takewhile(lambda one: "_size" in one[1] and (one[1]["text"] or one[0] == ZERO), enumerate(tokens))
     kept["tokens"] = ListContainer(tokens[: max(0, len([*sound]) - 1)])  # the damage may begin in the last
-    found = recovered(source, error, SCHEMAS[container["magic"]], names.places(begin), kept)
-    return found and found._replace(errors=[error, *(other for other in found.errors if other is not error)])
+    return kept

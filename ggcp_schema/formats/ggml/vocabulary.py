@@ -20,9 +20,11 @@ N_BYTES = 256  # tokens that follow the special ones: the single bytes
 
 
 def vocabulary_of_ggml(file: GgmlFile) -> Vocabulary:
-    """Return the vocabulary. Damage after it, in the tensors, is ignored."""
-    check_damage(file)
+    """Return the vocabulary. Damage after it, in the tensors, is ignored; and before it, if all tokens were found."""
     root = file.container
+    is_before = file.damage is not None and file.damage.path in {"magic", "version"}
+    if not is_before or file.get("hparams.n_vocab") != len(root.get("tokens") or ()):
+        check_damage(file)
     tokens = [_ggml_token(index, token) for index, token in enumerate(items_of(file, "tokens", root["tokens"]))]
     if len(tokens) > 4 and not tokens[3].text and tokens[4].type == BYTE:
         # The trainer of August 2023 wrote texts up to a zero byte, which is the whole text of byte 0.
