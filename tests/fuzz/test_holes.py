@@ -182,10 +182,27 @@ def model_of(kind: str, path: Path, order: gguf.GGUFEndian = gguf.GGUFEndian.LIT
 def test_a_byte_inserted_into_a_header_or_lost_costs_its_tensor_only(kind: str, tmp_path: Path) -> None:
     """The names are of no known program, so that the damaged header cannot be made again."""
     whole = model_of("Q8_0", tmp_path / "model.gguf")
-    for at in range(whole.data.find(b"1.weight"), whole.data.find(b"5.weight") - 8, 5):
+    last = whole.data.find(b"5.weight")
+    for at in [*range(whole.data.find(b"1.weight"), last - 8, 5), *range(last - 7, last + 40, 5)]:
         found = [*check(Damaged(whole, Damage(kind, 1, at)))]
         assert not [result for result in found if result.startswith("WRONG")]
         assert found.count("recovered") >= 8, (at, found)
+
+
+@pytest.mark.parametrize("kind", ["Q8_0", "F32", "F16"])
+@pytest.mark.parametrize("order", gguf.GGUFEndian)
+def test_a_byte_changed_in_the_last_header_costs_its_tensor_only(
+    kind: str, order: gguf.GGUFEndian, tmp_path: Path
+) -> None:
+    """The offset that it ends with follows from the other tensors; and it is known where only that is changed."""
+    whole = model_of(kind, tmp_path / "model.gguf", order)
+    last = whole.data.find(b"5.weight")
+    for at in (*range(last - 8, last), *range(last + 8, last + 12)):
+        found = [*check(Damaged(whole, Damage("ones", 1, at)))]
+        assert found.count("recovered") == 8, (at, found)
+        assert not [result for result in found if result.startswith("WRONG")]
+    for at in range(last + 32, last + 40):
+        assert {*check(Damaged(whole, Damage("ones", 1, at)))} == {"recovered"}, at
 
 
 @pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"])

@@ -40,6 +40,7 @@ LEAST_DATA = 1 << 10  # bytes; less may be the rest of a file that was cut off i
 SEARCHED = 1 << 25  # bytes in which the headers of the tensors are looked for
 SEARCHED_FIRST = 1 << 23  # of a file of which it is not known whether it is of this format
 MOST_OFFSET = 1 << 40
+LONGEST_HEADER = 256  # bytes of a tensor
 LEAST_DENSE = 2  # tensors without a gap, after which one with a gap is odd
 LONGEST_FILL = 1 << 20  # bytes of a hole in the data of which the end is looked for
 NORM = f"{names.MODEL_TENSORS['norm']}.weight"
@@ -111,7 +112,11 @@ def recover(source: Source, error: FieldError) -> Recovered | None:
     with source.reading() as stream:
         unit = alignment(Container(metadata_kv=_whole(container, "metadata_kv")))  # type: ignore[no-untyped-call]
         infos = list(_found(source, stream, container, believed, unit))
-        start = _data_start(source, infos, unit) if infos else None
+        start = by_offset = None
+        if infos:
+            start = _data_start(source, infos, unit)
+            if start is None:
+                start = by_offset = _start_by_offset(source, container, infos, unit)
         is_some = len(infos) < container.get("tensor_count", 0)
         if start is not None and start % unit and is_some and _end(infos[-1], unit) < LEAST_DATA:
             infos = []
@@ -131,7 +136,7 @@ def recover(source: Source, error: FieldError) -> Recovered | None:
         whole = GGUF.resume(stream, before)
     for name in counts:
         whole.pop(name)  # what the file has in their place is in `kept`
-    touched = _touched(source, container, infos, begins) if begins else set()
+    touched = _touched(source, container, infos, begins) if begins and by_offset is None else set()
     return Recovered(Container({**kept, **whole}, _lost=touched), [error], None)
 
 
@@ -191,6 +196,23 @@ def _found(
             yield from earlier
         yield from lost
         yield from later
+    elif earlier and len(earlier) + 1 == container.get("tensor_count"):
+        last = _with_offset(source, stream, container, earlier[-1], unit)
+        if last or _start_by_offset(source, container, earlier, unit) is not None:
+            yield from earlier
+            yield from last
+
+
+def _with_offset(
+    source: Source, stream: IO[bytes], container: Container, before: Container, unit: int
+) -> list[Container]:
+    """Return the last header with the offset that it must have, if the data of its tensor ends with the file so."""
+    stream.seek(_stop(before))
+    info = _records(stream, container, "tensor_infos")()
+    if info is None or not is_named(info) or not size_of(info):
+        return []
+    info["offset"] = _end(before, unit)
+    return [info] if _explain(source, [info], later=(), unit=unit) else []
 
 
 Usual = Callable[[Iterable[str]], list[tuple[str, Sequence[Any]]]]
@@ -334,7 +356,7 @@ def _touched(source: Source, container: Container, infos: Sequence[Container], b
 
     It ends where other bytes follow a run of the same, or before numbers of a model.
     """
-    order, last = ">" if container.get("byte_order") == BIG else "<", infos[-1]
+    order, last = _order(container), infos[-1]
     start = begins[0] - infos[0]["offset"]
     at, tail = _stop(last), struct.pack(f"{order}IQ", last["type"], last["offset"])
     if any(tail) and source.read(at - len(tail), start - at + len(tail)) == tail + bytes(start - at):
@@ -407,6 +429,30 @@ def _data_start(source: Source, infos: Sequence[Container], unit: int) -> int | 
         if not moved and start + size == source.size and any(source.read(start + 2 * size - padded, padded - size)):
             return start  # without padding after the last tensor
     return None
+
+
+def _start_by_offset(source: Source, container: Container, infos: Sequence[Container], unit: int) -> int | None:
+    """Return where the data begins if one header, which is damaged, follows these; None if that is not proven.
+
+    It ends with the offset that follows from the others.
+    """
+    at, offset, moved = _stop(infos[-1]), _end(infos[-1], unit), source.size % unit
+    header = source.read(at, min(LONGEST_HEADER, source.size - at))
+    pattern = re.escape(struct.pack(f"{_order(container)}Q", offset))
+    # Bytes were inserted or lost, or there is no padding after the last tensor, whose size then is hardly odd.
+    shifts = {moved} if moved % 2 and not any(size_of(info) % 2 for info in infos) else {0, moved}
+    starts = set()
+    for match in re.finditer(pattern, header):
+        end = at + match.end()
+        for start in (end + -(end - shift) % unit for shift in shifts):
+            if start + offset < source.size and not any(source.read(end, start - end)):
+                starts.add(start)
+    return starts.pop() if len(starts) == 1 else None
+
+
+def _order(container: Container) -> str:
+    """Return the byte order as struct has it."""
+    return ">" if container.get("byte_order") == BIG else "<"
 
 
 def _length_size(container: Container) -> int:
