@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Sequence
+from math import isfinite
 
 from construct import Container
 
@@ -12,6 +14,8 @@ from ggcp_schema.formats.rules import Finding
 from ggcp_schema.schema.ggml import UNQUANTIZED, type_name
 
 LINE_ENDS = b"\r\n\x1a"
+NUMBERS = {"F32": ("<f", 1e-20, 1e4, 8), "F16": ("<e", 0, 64, 16), "BF16": ("<f", 1e-20, 1e4, 16)}
+"""The sizes that numbers of a model are between, by their type, and how many of them are not so by chance."""
 
 
 def trailing_bytes(container: Container) -> Iterator[Finding]:
@@ -34,7 +38,7 @@ def doubtful_end(source: Source, container: Container) -> FieldError | None:
     """Return an error if bytes follow the last number of a file without a count, and may belong before it.
 
     The last byte of a float is its exponent. No weight has that of a line end, and one of zeros is 0: so these bytes
-    were added, unless the number before them is 0 too.
+    were added, unless the number before them is 0 too. So were others if no weight ends in the last of them.
     """
     trailing, records = container["trailing"], container["tensors"]
     if trailing is None:
@@ -42,8 +46,17 @@ def doubtful_end(source: Source, container: Container) -> FieldError | None:
     added = source.read(trailing.offset, trailing.nbytes)
     ends_in_float = not records or type_name(records[-1]["type"]) in UNQUANTIZED
     is_line_end = ends_in_float and not added.strip(LINE_ENDS)
-    is_added = is_line_end or (not added.strip(b"\0") and _ends_before(source, trailing.offset, records))
+    is_zeros = not added.strip(b"\0") and _ends_before(source, trailing.offset, records)
+    is_added = is_line_end or is_zeros or (bool(records) and not _ends_in_number(source, records[-1]["type"]))
     return None if is_added else may_belong_before(container)
+
+
+def _ends_in_number(source: Source, type: int) -> bool:
+    """Return True if the last bytes of a file may be a number of a model, as tensors of this type have them."""
+    code, least, most, _ = NUMBERS.get(type_name(type), ("", 0, 0, 0))
+    size = struct.calcsize(code)
+    number = next(iter(struct.unpack(code, source.read(source.size - size, size))), 0)
+    return not number or not isfinite(number) or least < abs(number) < most
 
 
 def zeros_follow(source: Source, error: FieldError) -> bool:

@@ -443,6 +443,21 @@ def test_bytes_after_the_end_are_a_finding(name: str, tail: bytes | str, tmp_pat
     assert convert(path, tmp_path / "out.gguf").size == convert(FIXTURES / name, tmp_path / "2.gguf").size
 
 
+@pytest.mark.parametrize("name", ["lora/adam.ggla", "lora/base.ggjt"])
+def test_bytes_that_end_in_no_number_were_added(name: str, tmp_path: Path) -> None:
+    """The last byte of a number is its exponent, and that of a weight where a byte was inserted before it."""
+    data, path, chance = (FIXTURES / name).read_bytes(), tmp_path / "file", random.Random(name)
+    for tail in (b"\x7b", b"\xd0\x91", b"end", chance.randbytes(5) + b"z"):
+        path.write_bytes(data + tail)
+        with open_file(path) as file:
+            assert [finding.path for finding in file.findings] == ["trailing"]
+    for at in range(len(data) - 9, len(data)):
+        for byte in (0x00, 0x7B, 0xD0, 0xFF):
+            path.write_bytes(data[:at] + bytes([byte]) + data[at:])
+            with open_file(path, partial=True) as file:
+                assert file.damage is not None or data[at:].strip(bytes([byte])) == b""
+
+
 def test_a_byte_inserted_into_the_last_tensor_is_no_trailing_byte(tmp_path: Path) -> None:
     whole = Whole(FIXTURES / "v1-lbfgs.ggcp")
     start, stop, _ = whole.tensors["optimizer.state.lmy"]

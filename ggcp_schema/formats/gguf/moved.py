@@ -16,7 +16,7 @@ from construct import Container
 from ggcp_schema.constructs import FieldError, count_bytes, each
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import Recovered, until
-from ggcp_schema.formats.trailing import LINE_ENDS
+from ggcp_schema.formats.trailing import LINE_ENDS, NUMBERS
 from ggcp_schema.schema.ggml import GGML_TYPES, type_name
 from ggcp_schema.schema.gguf import BIG, GGUF, Extents, in_order
 
@@ -25,9 +25,7 @@ BLOCKS = 32  # that are looked at there
 MOST_MOVED = 16  # bytes
 LEAST_TEXT = 3  # bytes that end no number if they are text
 MARGIN = 1.5  # by which numbers may be beyond the others of their tensor; those of another tensor are twice as far
-# The sizes that numbers of a model are between, and how many of them are not so by chance.
-FLOATS = {"F32": ("<f", 1e-20, 1e4, 8), "F16": ("<e", 0, 64, 16), "BF16": ("<f", 1e-20, 1e4, 16)}
-FLOATS |= {f"{BIG} F32": (">f", *FLOATS["F32"][1:]), f"{BIG} F16": (">e", *FLOATS["F16"][1:])}
+FLOATS = NUMBERS | {f"{BIG} F32": (">f", *NUMBERS["F32"][1:]), f"{BIG} F16": (">e", *NUMBERS["F16"][1:])}
 SCALES = {  # where they are in a block
     "<e{}x": "Q1_0 Q2_0 Q4_0 Q5_0 Q8_0 IQ1_S IQ2_S IQ2_XS IQ2_XXS IQ3_S IQ3_XXS IQ4_NL IQ4_XS",
     "<ee{}x": "Q4_1 Q4_K Q5_1 Q5_K",
