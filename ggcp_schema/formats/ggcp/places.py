@@ -24,6 +24,7 @@ from ggcp_schema.schema.tensor import Place
 
 SEARCHED_FIRST = 1 << 29  # bytes of a file that may be of another kind
 MOST_MOVED = 16  # bytes by which the hyper-parameters may be moved
+MOST_RANK = 256  # of an adapter, of which 4 is usual
 LAYERS = 4  # in whose headers the names of the tensors are looked for
 
 
@@ -273,7 +274,7 @@ def numbers_told(file: Bytes, name: str, shape: Sequence[Any], known: dict[str, 
 def _rank_told(file: Bytes, kind: Kind, name_of: Callable[[str], str], told: Mapping[str, int]) -> dict[str, int]:
     """Return the rank that no header tells, if it is the only one: a header that is found tells how far it is moved."""
     unknown = {name for _, shape in kind.tensors(0) for name in shape if isinstance(name, str)} - told.keys()
-    for rank in range(1, told["hparams.n_embd"] + 1) if len(unknown) == 1 else ():
+    for rank in range(1, MOST_RANK + 1) if len(unknown) == 1 else ():
         ranks = dict.fromkeys(unknown, rank)
         records = walk(kind.size, kind.shapes({**told, **ranks}, 0), name_of)
         if any(joint_of(record, file).matches(0) for record in records):
