@@ -414,6 +414,15 @@ def test_the_first_bytes_may_be_lost(name: str, size: int, fill: str, tmp_path: 
     assert condition.verdict.startswith("its first bytes are lost; ")
 
 
+@pytest.mark.parametrize("name", ["v0-adam.ggcp", "v1-lbfgs.ggcp"])
+@pytest.mark.parametrize("kind", ["inserted", "removed"])
+def test_a_model_is_whole_where_its_counts_are_lost(kind: str, name: str) -> None:
+    """The numbers of samples and tokens tell the length of the context only, which may be given."""
+    whole = Whole(FIXTURES / name)
+    for at in range(1, 20, 3):
+        assert {*check(Damaged(whole, Damage(kind, 1, at)))} == {"recovered", "models"}, at
+
+
 def test_a_damaged_optimizer_is_replaced_by_a_fresh_one(tmp_path: Path) -> None:
     whole = Whole(FIXTURES / "v1-adam.ggcp")
     path, output = tmp_path / "damaged.ggcp", tmp_path / "fresh.gguf"

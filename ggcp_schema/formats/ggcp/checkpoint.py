@@ -246,7 +246,7 @@ class Checkpoint(File):
             n_rot=hparams.n_rot,
             tensors=self.model_tensors,
             evidence=self.evidence(),
-            context=context_of(self.train_samples, self.train_tokens),
+            context=context_of(self.get("train_samples"), self.get("train_tokens")),
         )
 
     def training(self) -> Training:
