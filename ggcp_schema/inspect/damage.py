@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ggcp_schema.errors import MalformedError, TruncatedError
+from ggcp_schema.errors import GgcpError, MalformedError, TruncatedError
 from ggcp_schema.files.json_keys import json_keys
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import File
@@ -38,6 +38,7 @@ class Condition(NamedTuple):
             is known, none if the sizes cannot be computed.
         least_size: the size at which the model ends, which the whole file exceeded; None if it cannot be computed.
         part: `model`, or `adapter` if that is what the file holds in its place.
+        has_sizes: False if the model's tensors are whole, but a number is lost without which it cannot be exported.
     """
 
     damage: MalformedError
@@ -51,11 +52,12 @@ class Condition(NamedTuple):
     whole_sizes: dict[str, int]
     least_size: int | None
     part: str = "model"
+    has_sizes: bool = True
 
     @property
     def model_is_whole(self) -> bool:
-        """True if all tensors of the model are whole, so that it can be exported."""
-        return bool(self.model) and self.model == self.model_total
+        """True if all tensors of the model are whole, and its sizes known, so that it can be exported."""
+        return bool(self.model) and self.model == self.model_total and self.has_sizes
 
     @property
     def has_model(self) -> bool:
@@ -157,7 +159,19 @@ def condition_of(file: File) -> Condition | None:
         whole_sizes=sizes,
         least_size=None if sizes else file.least_size(),
         part="adapter" if file.has_adapter else "model",
+        has_sizes=file.has_adapter or len(model) != total or _has_sizes(file),
     )
+
+
+def _has_sizes(file: File) -> bool:
+    """Return False if no damaged tensor, but another number is missing that the model needs."""
+    try:
+        file.model()
+    except MalformedError:
+        return False
+    except GgcpError:  # it is of a kind that is not exported
+        return True
+    return True
 
 
 def missing_tensors(file: File, pattern: str) -> list[str]:

@@ -18,7 +18,7 @@ from ggcp_schema.formats.gguf.moved import FLOATS, RANGES
 from ggcp_schema.inspect.damage import condition_of
 from ggcp_schema.inspect.validate import validate
 from ggcp_schema.schema.ggml import GGML_TYPES, GGML_TYPES_UNTIL_V2, data_size
-from tests.fuzz.holes import FILLS, Damage, Damaged, Whole, check, opened
+from tests.fuzz.holes import FILLS, Damage, Damaged, Whole, check, opened, sizes_of
 from tests.helpers import FIXTURES
 
 NAMES = (
@@ -419,8 +419,20 @@ def test_the_first_bytes_may_be_lost(name: str, size: int, fill: str, tmp_path: 
 def test_a_model_is_whole_where_its_counts_are_lost(kind: str, name: str) -> None:
     """The numbers of samples and tokens tell the length of the context only, which may be given."""
     whole = Whole(FIXTURES / name)
-    for at in range(1, 20, 3):
+    for at in (*range(1, 20, 3), *range(21, 28, 2), 37, 39):  # also where a number of a shape is split
         assert {*check(Damaged(whole, Damage(kind, 1, at)))} == {"recovered", "models"}, at
+
+
+@pytest.mark.parametrize("name", ["v0-adam.ggcp", "v1-lbfgs.ggcp", "truth/jan24-D.gguf", "lora/base.ggjt"])
+def test_a_model_that_is_called_whole_can_be_exported(name: str) -> None:
+    whole, chance = Whole(FIXTURES / name), random.Random(name)
+    damages = [Damage(kind, 1, at) for kind in ("inserted", "removed") for at in range(8, 44, 3)]
+    damages += [Damage("zeros", size, chance.randrange(min(whole.head, 4096))) for size in (1, 4, 16, 512)]
+    for damage in damages:
+        file = opened(Damaged(whole, damage))
+        condition = condition_of(file)
+        if condition is not None and condition.model_is_whole:
+            assert sizes_of(file) == whole.hparams, damage
 
 
 def test_a_damaged_optimizer_is_replaced_by_a_fresh_one(tmp_path: Path) -> None:

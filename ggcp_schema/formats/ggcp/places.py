@@ -17,7 +17,7 @@ from typing import Any
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.ggcp.extent import LEAST_LAYER
 from ggcp_schema.formats.ggcp.headers import COUNTS, Block, Kind, Naming, record_at, state_records, walk
-from ggcp_schema.formats.ggcp.joints import NEARBY, SEARCHED, Bytes, Joint, joint_of, shifts_of
+from ggcp_schema.formats.ggcp.joints import EVIDENCE, NEARBY, SEARCHED, Bytes, Joint, joint_of, shifts_of
 from ggcp_schema.formats.ggcp.state import State
 from ggcp_schema.schema.inference import LBFGS, n_ff_by_formula
 from ggcp_schema.schema.tensor import Place
@@ -25,6 +25,9 @@ from ggcp_schema.schema.tensor import Place
 SEARCHED_FIRST = 1 << 29  # bytes of a file that may be of another kind
 MOST_MOVED = 16  # bytes by which the hyper-parameters may be moved
 MOST_RANK = 256  # of an adapter, of which 4 is usual
+UNTOLD = "hparams.n_mult", "hparams.n_head", "hparams.n_rot"  # by any shape
+MOST_UNTOLD = 1 << 16
+LEAST_SPLIT = 256  # a smaller number has no other byte in it
 LAYERS = 4  # in whose headers the names of the tensors are looked for
 
 
@@ -42,6 +45,7 @@ class Places:
         state: the optimizer's part of them; None if that is not known.
         values: bytes of the optimizer's fields, as they must be, by their offsets.
         is_head_lost: True if numbers before the first record that no shape tells may be lost.
+        untold: those numbers, by path, if some may be lost, or they are moved; None for one that may be lost.
         is_head_moved: True if bytes were inserted or lost before the first record.
         is_optimizer_lost: True if its count of iterations may be lost.
         is_version_lost: True if two versions of the optimizer block fit, whose records are the same.
@@ -60,6 +64,7 @@ class Places:
     state: State | None = None
     values: dict[int, bytes] = field(default_factory=dict)
     is_head_lost: bool = False
+    untold: dict[str, int | None] = field(default_factory=dict)
     is_head_moved: bool = False
     is_optimizer_lost: bool = False
     is_version_lost: bool = False
@@ -222,6 +227,10 @@ def find_places(source: Source, kind: Kind, searched: int = SEARCHED) -> Places 
     best.is_head_moved = bool(best.moved) and best.moved[0][0] == best.records[0].start
     best.is_head_lost = len(wrong) > 1 and best.head[COUNTS.stop :] not in file.read(0, kind.size + MOST_MOVED)
     best.wrong += [] if best.is_head_moved else wrong
+    if best.is_head_moved:
+        best.untold = _untold(file, kind, kind.numbers(best.head), best.shifts[0])
+    elif best.is_head_lost:
+        best.untold = dict.fromkeys(UNTOLD)
     return best
 
 
@@ -269,6 +278,29 @@ def numbers_told(file: Bytes, name: str, shape: Sequence[Any], known: dict[str, 
         else:
             return told
     return {}
+
+
+def _untold(file: Bytes, kind: Kind, numbers: Mapping[str, int], shift: int) -> dict[str, int | None]:
+    """Return the numbers that no shape tells, where so many bytes were inserted or lost before the first record.
+
+    Numbers before that place are where they must be, and those after it are moved, as those that are told show. One
+    that may be split is None.
+    """
+    here = kind.numbers(file.read(0, kind.size))
+    there = kind.numbers(file.read(shift, kind.size + shift).rjust(kind.size, b"\0"))
+    options: list[dict[str, int | None]] = []
+    for place in range(-1, len(kind.sizes) + 1):
+        laid: dict[str, int | None] = {
+            name: (here if index < place else there)[name] for index, name in enumerate(kind.sizes)
+        }
+        for split in kind.sizes[place : place + 1] if place >= 0 else ():
+            is_whole = abs(shift) < EVIDENCE and 0 < here[split] < LEAST_SPLIT
+            laid[split] = numbers[split] if split not in UNTOLD else here[split] if is_whole else None
+        is_told = all(laid[name] == numbers[name] for name in kind.sizes if name not in UNTOLD)
+        if is_told and all((laid[name] or 1) < MOST_UNTOLD for name in UNTOLD):
+            options.append(laid)
+    values = {name: {laid[name] for laid in options} for name in UNTOLD}
+    return {name: found.pop() if len(found) == 1 else None for name, found in values.items()}
 
 
 def _rank_told(file: Bytes, kind: Kind, name_of: Callable[[str], str], told: Mapping[str, int]) -> dict[str, int]:

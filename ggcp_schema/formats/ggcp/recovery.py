@@ -16,7 +16,6 @@ from ggcp_schema.formats.ggcp.state import is_certain_end
 from ggcp_schema.formats.trailing import may_belong_before
 
 CHECKPOINTS = b"pcgg\0\0\0\0", b"lcgg\0\0\0\0"  # the first bytes of ggcp and ggcl files
-SIZES = "n_mult", "n_head", "n_rot"  # which no shape tells
 TRAINED = "train_its", "train_samples", "train_tokens"
 
 
@@ -88,9 +87,10 @@ def recover(source: Source, error: FieldError, kind: Kind) -> Recovered | None:
         params["state"] = size, [list(record.shape) for record in state.records]
     found = parsed_at(source, kind.schema, places, error, values, **params)
     container = found.container
-    if places.is_head_lost and "hparams" in container:
-        container["hparams"].update(dict.fromkeys(SIZES))
-        container["hparams"].pop("_size", None)
+    if places.untold and "hparams" in container:
+        container["hparams"].update({name.removeprefix("hparams."): number for name, number in places.untold.items()})
+        if None in places.untold.values():
+            container["hparams"].pop("_size", None)
     if places.is_head_moved or places.is_head_lost:
         container.update(dict.fromkeys(TRAINED))
     optimizer = container.get("optimizer")

@@ -160,7 +160,10 @@ def _up_to_damage(container: Container, names: Names) -> Container:
     """Return the values before damage in the tokens, without those that it may reach into."""
     kept, tokens = until(container, "tokens"), container.get("tokens") or [{}]
     numbers = {name.removeprefix("hparams."): names.order.numbers.get(name) for name in names.series.numbers}
-    if not tokens[0].get("text") or any(kept["hparams"][name] != number for name, number in numbers.items()):
+    n_embd, n_head, n_rot = (kept["hparams"][name] for name in ("n_embd", "n_head", "n_rot"))
+    is_odd = not n_head or n_embd % n_head or n_rot > n_embd // n_head
+    is_other = any(kept["hparams"][name] != number for name, number in numbers.items())
+    if is_odd or is_other or not tokens[0].get("text"):
         kept["ftype"] = None  # the damage may begin before the tokens
         kept["hparams"] = Container(kept["hparams"] | dict.fromkeys(numbers))
         kept["hparams"].pop("_size", None)
