@@ -89,6 +89,8 @@ class Condition(NamedTuple):
     def _verdict(self) -> str:
         if not self.has_model:
             return f"damaged at {self.damage.path}"
+        if not self.has_sizes:
+            return f"{self.part}'s tensors whole; damaged at {self.damage.path}"
         if not self.model_is_whole:
             whole = count_text(self.model, "tensor")
             if self.model_total is not None:

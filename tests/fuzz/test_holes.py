@@ -433,6 +433,7 @@ def test_a_model_that_is_called_whole_can_be_exported(name: str) -> None:
         condition = condition_of(file)
         if condition is not None and condition.model_is_whole:
             assert sizes_of(file) == whole.hparams, damage
+            assert "model whole" in condition.verdict
 
 
 def test_a_damaged_optimizer_is_replaced_by_a_fresh_one(tmp_path: Path) -> None:
