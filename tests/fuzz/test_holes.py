@@ -532,3 +532,15 @@ def test_gguf_without_its_first_bytes_is_recognised(name: str, tmp_path: Path) -
         with open_file(path, partial=True) as file:
             assert file.format.name == "gguf"
             assert file.kind != "gguf-vocabulary"
+
+
+@pytest.mark.parametrize("name", ["v1-adam.ggcp", "lora/adam.ggcl"])
+@pytest.mark.parametrize("fill", [b"\xff", b"\x5a\xf1"])
+def test_no_loss_is_read_out_of_a_hole_over_the_end(name: str, fill: bytes, tmp_path: Path) -> None:
+    path, whole = tmp_path / "x", (FIXTURES / name).read_bytes()
+    for size in (60, 1000):
+        path.write_bytes(whole[:-size] + (fill * size)[:size])
+        with open_file(path, partial=True) as file:
+            assert file.damage is not None
+            assert file.loss is None
+            assert not [finding for finding in file.findings if "loss" in finding.message]

@@ -102,6 +102,12 @@ def recover(source: Source, error: FieldError, kind: Kind) -> Recovered | None:
     if places.is_version_lost and optimizer:
         optimizer.update({"version": None, "layout": None})
         optimizer.pop("_size", None)
+    if optimizer and state is not None and state.is_end_lost:
+        numbers = optimizer.get("state", {})
+        numbers.update(
+            {name: None for name, value in numbers.items() if name[0] != "_" and not isinstance(value, dict)}
+        )
+        numbers.pop("_size", None)
     return found
 
 

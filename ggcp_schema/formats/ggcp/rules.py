@@ -65,9 +65,9 @@ def odd_optimizer(checkpoint: Container, n_params: int) -> Iterator[Finding]:
     for name, value in state.items():
         if isinstance(value, float) and not math.isfinite(value):
             yield Finding(f"optimizer.state.{name}", not_finite(value))
-        elif name in LOSSES and value < LEAST_LOSS:
+        elif name in LOSSES and value is not None and value < LEAST_LOSS:
             yield Finding(f"optimizer.state.{name}", f"is {value:.4g}; no program has a negative loss")
-    if state.get("n_no_improvement", 0) < 0:
+    if (state.get("n_no_improvement") or 0) < 0:
         yield Finding("optimizer.state.n_no_improvement", negative_count(state["n_no_improvement"]))
 
 

@@ -43,6 +43,11 @@ class State:
         return [joint.record for joint in self.joints]
 
     @property
+    def is_end_lost(self) -> bool:
+        """True if damage over the last header goes on: what follows the tensors can be no losses and counts."""
+        return self.shifts[-1] is None and not self._is_tail(self.shift)
+
+    @property
     def is_whole(self) -> bool:
         """True if all headers are where they must be, and the end of the file too. No other layout fits so then."""
         return {*self.shifts} == {self.first} and self.end + self.block.tail + self.first == self.file.size
