@@ -8,7 +8,7 @@ from typing import Annotated, NamedTuple
 import typer
 
 from ggcp_schema.cli import options
-from ggcp_schema.cli.output import echo, print_json, raise_damage, say
+from ggcp_schema.cli.output import echo, paint, print_json, raise_damage
 from ggcp_schema.cli.table import print_table
 from ggcp_schema.files.json_keys import json_keys
 from ggcp_schema.formats import open_file
@@ -50,7 +50,8 @@ def search(
     The tensors, keys and fields are listed in whose path, name or text all the words occur, the best first, and at most
     100. All commands take these paths.
 
-    Exit code 1: nothing was found, 2: the file cannot be read, 4: it is damaged, and what can be read was searched.
+    Exit codes: 0 found; 1 nothing was found; 2 the file cannot be read; 4 it is damaged, and what can be read was
+    searched.
 
     Example: ggcp-schema search model.gguf rope
     """
@@ -62,10 +63,10 @@ def search(
         elif found:
             rows = [(each.path, f"{each.offset:,}", f"{each.size:,}", each.type, each.content) for each in found]
             print_table(HEAD, rows, right=("offset", "bytes"), optional=("bytes", "type"), cut=HEAD[-1], width=width)
+            if len(hits) == SHOWN:
+                echo(paint(f"These are the best {SHOWN}; more words find fewer.", dim=True))
         else:
             echo("Nothing was found.")
-        if len(hits) == SHOWN:
-            say(f"These are the best {SHOWN}; more words find fewer.")
         raise_damage(opened.damage)
     if not found:
         raise typer.Exit(1)

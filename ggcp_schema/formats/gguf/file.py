@@ -146,9 +146,10 @@ class GgufFile(File):
     def findings(self) -> tuple[Finding, ...]:
         """What is odd but can be read: a wrong alignment, bytes after the end, names twice, parts that are missing."""
         found = []
-        alignment = self.value(ALIGNMENT, DEFAULT_ALIGNMENT)
-        if alignment != self.container.get("alignment", alignment):
-            found.append(Finding("alignment", f"{ALIGNMENT} is {alignment}, so {DEFAULT_ALIGNMENT} is used"))
+        stated = self.value(ALIGNMENT, DEFAULT_ALIGNMENT)
+        used = self.container.get("alignment", stated)
+        if stated != used:
+            found.append(Finding("alignment", f"{ALIGNMENT} is {stated}, but {used} is used"))
         from ggcp_schema.formats.gguf.contents import missing_parts
 
         found += trailing_bytes(self.container)
