@@ -147,7 +147,7 @@ DIFFERENCES: dict[str, Callable[[Damage, Damage, str], bool]] = {
     "data": lambda ours, theirs, _: ": tensor_data[" in ours.message and theirs.offset is not None,
     # The runtime in JavaScript takes a size of data modulo 2**32.
     "wraps": lambda ours, theirs, language: (
-        language == "javascript" and bool(re.search(r"expected \d{10}", ours.message))
+        language == "javascript" and bool(re.search(r"expected \d+(,\d{3}){3}", ours.message))
     ),
     # Models of other programs have llama.cpp's magic, and Kaitai knows no rule that tells them apart.
     "program": lambda ours, theirs, _: "another program" in ours.message,
