@@ -198,13 +198,14 @@ class Copy:
     def write(self, tensor: TensorEntry, file: IO[bytes]) -> None:
         """Write a tensor's data."""
         small = tensor.small(self._ahead)
+        chunks: Iterable[bytes | memoryview] = () if small is None else (small,)
         if small is None:
             _reserve(file, tensor.nbytes)
-        blocks = tensor.blocks()
-        if blocks:
-            self._copy(tensor, blocks, file)
-            return
-        for chunk in tensor.chunks(file.tell() if tensor.nbytes > CHUNK else 0) if small is None else (small,):
+            if blocks := tensor.blocks():
+                self._copy(tensor, blocks, file)
+            else:
+                chunks = tensor.chunks(file.tell() if tensor.nbytes > CHUNK else 0)
+        for chunk in chunks:
             self._look(tensor, chunk)
             file.write(chunk)
 

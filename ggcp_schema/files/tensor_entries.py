@@ -86,8 +86,10 @@ class TensorEntry(NamedTuple):
     def blocks(self) -> list[tuple[int, int]]:
         """Return the data as (offset, size) of blocks that can be copied as they are; an empty list if it is small."""
         data = self.data
-        extents = [Rows(*each) for each in data.extents] if isinstance(data, FileData) and not data.transform else []
-        if self.nbytes < CHUNK * max(1, len(extents)) or any(extent.n_rows != 1 for extent in extents):
+        if not isinstance(data, FileData) or data.transform or self.nbytes < CHUNK * max(1, len(data.extents)):
+            return []
+        extents = [Rows(*each) for each in data.extents]
+        if any(extent.n_rows != 1 for extent in extents):
             return []
         return [
             (extent.offset + done, min(BLOCK, extent.size - done))
