@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -206,40 +204,6 @@ def test_partial_opens_what_is_left_of_a_damaged_file() -> None:
 
 
 # In a program ----------------------------------------------------------------------------------------------
-
-PROGRAM = """\
-from ggcp_schema import FileError, PathError, open_checkpoint
-
-with open_checkpoint("x.ggcp") as ckpt:
-    reveal_type(ckpt.hparams.n_embd)
-    reveal_type(ckpt.layers[0].wq.shape)
-    reveal_type(ckpt.optimizer.type)
-    reveal_type(ckpt.damage)
-    ckpt.train_itz
-    ckpt.hparams.n_embed
-    ckpt.layers[0].wqq
-    ckpt.train_its = 3
-error: OSError = FileError("")
-missing: KeyError = PathError("")
-"""
-
-
-def test_a_users_program_is_checked_by_mypy(tmp_path: Path) -> None:
-    script = tmp_path / "program.py"
-    script.write_text(PROGRAM)
-    options = ["--strict", "--no-error-summary", "--cache-dir", FIXTURES.parent / ".mypy_cache" / "users"]
-    command = [sys.executable, "-m", "mypy", *options, script]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert [line.partition(":")[2] for line in result.stdout.splitlines()] == [
-        '4: note: Revealed type is "int"',
-        '5: note: Revealed type is "tuple[int, ...]"',
-        '6: note: Revealed type is "str"',
-        '7: note: Revealed type is "ggcp_schema.errors.MalformedError | None"',
-        '8: error: "Checkpoint" has no attribute "train_itz"; maybe "train_its"?  [attr-defined]',
-        '9: error: "Hparams" has no attribute "n_embed"  [attr-defined]',
-        '10: error: "Layer" has no attribute "wqq"  [attr-defined]',
-        '11: error: Property "train_its" defined in "Checkpoint" is read-only  [misc]',
-    ], result.stdout + result.stderr
 
 
 def test_the_version_is_that_of_the_distribution() -> None:
