@@ -38,8 +38,8 @@ def convert(
         typer.Argument(
             metavar="INPUT [OUTPUT]",
             help=f"The checkpoint, and the GGUF file to write (default: its name with {SUFFIX}, in the current "
-            "folder). With --into: checkpoints, or folders, in which files without a training, and those that are "
-            "named as outputs, are left out.",
+            "folder). With --into: checkpoints, or folders. Files in a folder that hold no training, or have the name "
+            "of an output, are left out.",
         ),
     ],
     into: Annotated[

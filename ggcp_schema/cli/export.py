@@ -85,8 +85,8 @@ def export(
         typer.Option(
             "--name",
             metavar="TEXT",
-            help="Name of the model. Default: the one that the input states, or that of its file; for an adapter those "
-            "of --base.",
+            help="Name of the model. Default: the name that the input stores, or else its file name; for an adapter, "
+            "the name of --base.",
             show_default=False,
         ),
     ] = None,

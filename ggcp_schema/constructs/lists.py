@@ -77,7 +77,7 @@ class Records(LongList):
             self.append(record)
 
     def append(self, record: Container | Row) -> None:
-        """Add a record, or the values of one that has the same fields as the first."""
+        """Add a record. A tuple is the values of one with the same fields as the first record."""
         if isinstance(record, Container) and tuple(record) == self._names:
             record = tuple(record.values())
         self._last.append(record)

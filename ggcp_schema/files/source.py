@@ -66,7 +66,7 @@ class Rows(NamedTuple):
 
 
 class Ahead:
-    """Reads small pieces of files one after the other, those that lie close to each other at once."""
+    """Reads small pieces of files, one after the other. Several that lie close together take a single read."""
 
     LARGEST = 1 << 12  # bytes of a piece
     BLOCK = 1 << 14  # bytes that are read at once

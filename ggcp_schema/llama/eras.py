@@ -194,8 +194,7 @@ def _tests(evidence: Evidence) -> Iterator[tuple[str, bool, Callable[[Writer], b
         yield "a ggcp checkpoint", True, _wrote_ggcp
     if evidence.first_tensor is not None:
         stem = evidence.first_tensor.partition(".")[0]
-        names = {"tok_embeddings": "llama", "token_embd": "gguf"}.get(stem)
-        yield f"the first tensor is named {evidence.first_tensor!r}", True, lambda writer: writer.names == names
+        yield f"the first tensor is named {evidence.first_tensor!r}", True, lambda writer: writer.first_tensor == stem
     if None not in (evidence.n_ff, evidence.n_ff_by_formula) and evidence.n_ff != evidence.n_ff_by_formula:
         statement = f"n_ff is {evidence.n_ff}, which does not follow from n_mult {evidence.n_mult}"
         yield statement, False, lambda writer: not writer.n_mult_fits and evidence.n_mult == 256  # its default
@@ -234,7 +233,7 @@ def _rms_eps(
         return DEFAULT_RMS_EPS, False, reason, usual
     by_eps = grouped(writers, lambda writer: writer.rms_eps)
     if len(by_eps) == 1:
-        option = ", unless --norm-rms-eps was given" if writers[0].names == "gguf" else ""
+        option = ", unless --norm-rms-eps was given" if writers[0].takes_epsilon else ""
         return writers[0].rms_eps, True, f"that of {writers_text(writers)}{option}", usual
     times = join_words(f"{epsilon_text(eps)} ({times_text(group)})" for eps, group in sorted(by_eps.items()))
     choices = f"the trainer of the file used {times}"

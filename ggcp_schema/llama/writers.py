@@ -14,7 +14,6 @@ from typing import Literal, NamedTuple, TypeVar
 
 from ggcp_schema.files.json_keys import json_keys
 
-Names = Literal["llama", "gguf"]  # layers.0.attention.wq.weight or blk.0.attn_q.weight
 Gradient = Literal["sum", "clipped-sum", "mean"]  # over the n_ctx * n_batch tokens of a batch
 Loss = Literal["last-rows", "mean", "constant"]
 """Each thread's loss of its last row, summed over the threads; the mean over a batch; the same number for any model."""
@@ -32,7 +31,7 @@ class Writer(NamedTuple):
         program: its name in words.
         first, last: the first and the last day of that time.
         layouts: of the optimizer block, as the schema names them; empty if the program wrote GGUF.
-        names: how it named the model's tensors.
+        first_tensor: how it named the first tensor, and the others in the same style.
         rms_eps: the epsilon of the forward pass; of a program that wrote GGUF its default, since the file stores it.
             The backward pass used 1e-6 in June and in July, so the gradients that a v0 file stores do not show when the
             forward pass changed.
@@ -47,13 +46,18 @@ class Writer(NamedTuple):
     first: datetime.date
     last: datetime.date
     layouts: tuple[str, ...]
-    names: Names
+    first_tensor: Literal["tok_embeddings", "token_embd"]
     rms_eps: float
     gradient: Gradient
     loss: Loss
     orders: Mapping[str, str]
     n_mult_fits: bool = True
     file_version: int | None = None
+
+    @property
+    def takes_epsilon(self) -> bool:
+        """True if --norm-rms-eps set another epsilon, as in all programs since 28 August 2023."""
+        return self.first >= _day(8, 28)
 
     @property
     def short(self) -> str:
@@ -83,37 +87,37 @@ _LAST_ORDERS = {
 
 # fmt: off
 WRITERS = (
-    Writer("master-june", _MASTER, _day(6, 13), _day(7, 24), ("v0",), "llama",
+    Writer("master-june", _MASTER, _day(6, 13), _day(7, 24), ("v0",), "tok_embeddings",
            1e-6, "sum", "last-rows", _JUNE_ORDERS),
-    Writer("master-july", _MASTER, _day(7, 25), _day(8, 20), ("v0",), "llama",
+    Writer("master-july", _MASTER, _day(7, 25), _day(8, 20), ("v0",), "tok_embeddings",
            5e-6, "sum", "last-rows", _JUNE_ORDERS),
     # llama.cpp read GGUF by now; checkpoints kept their format and their tensor names for one more week
-    Writer("master-august", _MASTER, _day(8, 21), _day(8, 27), ("v0",), "llama",
+    Writer("master-august", _MASTER, _day(8, 21), _day(8, 27), ("v0",), "tok_embeddings",
            1e-5, "sum", "last-rows", _JUNE_ORDERS),
-    Writer("branch-raw-june", _BRANCH, _day(6, 15), _day(6, 15), ("v1-raw-params",), "llama",
+    Writer("branch-raw-june", _BRANCH, _day(6, 15), _day(6, 15), ("v1-raw-params",), "tok_embeddings",
            1e-6, "sum", "last-rows", _JUNE_ORDERS),
     # the branch was put on top of a later llama.cpp on this day: its first commits computed with another epsilon then
-    Writer("branch-raw-july", _BRANCH, _day(7, 28), _day(7, 28), ("v1-raw-params",), "llama",
+    Writer("branch-raw-july", _BRANCH, _day(7, 28), _day(7, 28), ("v1-raw-params",), "tok_embeddings",
            5e-6, "sum", "last-rows", _JUNE_ORDERS),
     # the summed gradient was clipped to a length of 1, by default
-    Writer("branch-june", _BRANCH, _day(6, 15), _day(7, 2), ("v1",), "llama",
+    Writer("branch-june", _BRANCH, _day(6, 15), _day(7, 2), ("v1",), "tok_embeddings",
            1e-6, "clipped-sum", "last-rows", _JULY_ORDERS),
-    Writer("branch-july", _BRANCH, _day(7, 3), _day(7, 27), ("v1",), "llama",
+    Writer("branch-july", _BRANCH, _day(7, 3), _day(7, 27), ("v1",), "tok_embeddings",
            1e-6, "mean", "mean", _JULY_ORDERS),
-    Writer("branch-rebased", _BRANCH, _day(7, 28), _day(8, 14), ("v1",), "llama",
+    Writer("branch-rebased", _BRANCH, _day(7, 28), _day(8, 14), ("v1",), "tok_embeddings",
            5e-6, "mean", "mean", _JULY_ORDERS),
     # 18:44 to 20:56: it trained on wrong logits
-    Writer("branch-wrong-logits", _BRANCH, _day(8, 14), _day(8, 14), ("v1",), "llama",
+    Writer("branch-wrong-logits", _BRANCH, _day(8, 14), _day(8, 14), ("v1",), "tok_embeddings",
            5e-6, "mean", "constant", _AUGUST_ORDERS),
-    Writer("branch-august", _BRANCH, _day(8, 14), _day(8, 24), ("v1",), "llama",
+    Writer("branch-august", _BRANCH, _day(8, 14), _day(8, 24), ("v1",), "tok_embeddings",
            5e-6, "mean", "mean", _AUGUST_ORDERS),
-    Writer("branch-last-day", _BRANCH, _day(8, 24), _day(8, 24), ("v1",), "llama",
+    Writer("branch-last-day", _BRANCH, _day(8, 24), _day(8, 24), ("v1",), "tok_embeddings",
            1e-5, "mean", "mean", _AUGUST_ORDERS),
-    Writer("compatibility", f"{_BRANCH}, compatibility writer", _day(8, 28), _day(8, 28), ("v0", "v1"), "gguf",
+    Writer("compatibility", f"{_BRANCH}, compatibility writer", _day(8, 28), _day(8, 28), ("v0", "v1"), "token_embd",
            1e-5, "mean", "mean", _AUGUST_ORDERS, n_mult_fits=False),
-    Writer("gguf-0", _MASTER, _day(8, 28), _day(9, 27), (), "gguf",
+    Writer("gguf-0", _MASTER, _day(8, 28), _day(9, 27), (), "token_embd",
            1e-5, "mean", "mean", _AUGUST_ORDERS, file_version=0),
-    Writer("gguf-1", _MASTER, _day(9, 28), _day(7, 24, 2024), (), "gguf",
+    Writer("gguf-1", _MASTER, _day(9, 28), _day(7, 24, 2024), (), "token_embd",
            1e-5, "mean", "mean", _LAST_ORDERS, file_version=1),
 )
 # fmt: on

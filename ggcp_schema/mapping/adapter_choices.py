@@ -11,6 +11,8 @@ from ggcp_schema.llama.adapter import FINETUNE, Adapter, Base, fit
 from ggcp_schema.llama.facts import Fact
 
 Target = Literal["adapter", "peft", "gguf", "hf"]
+MERGED = {"gguf": True, "hf": False}
+"""The targets that are the base with the adapter merged into it; True if its tensors keep the types of the base."""
 Norms = Literal["merged", "saved", "base", "ignored", "none"]
 
 NORMS_COST = "without them the worst log probability of small finetunes was 0.8 to 10.8 off"
@@ -45,15 +47,15 @@ def norms_of(adapter: Adapter, target: Target, *, patched_base: bool, ignore: bo
     They are merged into the output, saved in it, added to a base that is written too, or ignored; "none" if there are
     none. Raises `UsageError` if they would be lost and that is not stated, or if an option means nothing.
     """
-    why = "the output is the whole model" if target in ("gguf", "hf") else "they are to be ignored" if ignore else ""
+    why = "the output is the whole model" if target in MERGED else "they are to be ignored" if ignore else ""
     why = why if adapter.norms else "there are none"
     if patched_base and why:
         raise UsageError(f"{adapter.path}: a base with the norms of the adapter cannot be written, because {why}")
-    if ignore and target in ("gguf", "hf"):
+    if ignore and target in MERGED:
         raise UsageError(f"{adapter.path}: norms are not ignored when an adapter is merged")
     if not adapter.norms:
         return "none"
-    if target in ("gguf", "hf"):
+    if target in MERGED:
         return "merged"
     if patched_base or ignore:
         return "base" if patched_base else "ignored"
@@ -77,7 +79,7 @@ def choice_notes(adapter: Adapter, base: Base, target: Target, norms: Norms) -> 
         yield Fact("norms", "left out", NORMS_COST)
     if norms == "base":
         yield Fact("norms", "added to the base", "the adapter goes with that base, at a scale of 1")
-    if target == "gguf":
+    if MERGED.get(target):
         for kind in dict.fromkeys(tensor.type for path, tensor in base.tensors.items() if path in adapter.pairs):
             if kind != "F32":
                 cost = COSTS.get(kind, "what it costs was not measured")

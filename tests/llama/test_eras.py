@@ -119,8 +119,8 @@ def test_a_modification_date_is_a_hint_at_each_program(key: str) -> None:
     """It decides no more than what is likely, among the programs that fit the rest."""
     writer = ROWS[key]
     layout = writer.layouts[0] if writer.layouts else None
-    names = {"llama": "tok_embeddings.weight", "gguf": "token_embd.weight"}[writer.names]
-    evidence = Evidence(layout, None if layout is None else names, file_version=writer.file_version)
+    first_tensor = None if layout is None else f"{writer.first_tensor}.weight"
+    evidence = Evidence(layout, first_tensor, file_version=writer.file_version)
     for day in (writer.first, writer.last):
         conclusion = conclude(evidence._replace(modified=day))
         assert conclusion.writers == conclude(evidence).writers

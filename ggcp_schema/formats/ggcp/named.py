@@ -333,7 +333,7 @@ def recover(
 
 
 def doubtful_name(source: Source, container: Container, series: Series, first: int) -> FieldError | None:
-    """Return an error if the name of a tensor is not the one that others prove; None if they prove nothing else."""
+    """Return an error for the first tensor whose name is damaged; None if there is none, or nothing proves it."""
     records = container["tensors"]
     odd = next((index for index, record in enumerate(records) if not series.name.fullmatch(record["name"])), None)
     if odd is None:

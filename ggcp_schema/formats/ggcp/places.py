@@ -45,7 +45,7 @@ class Places:
         state: the optimizer's part of them; None if that is not known.
         values: bytes of the optimizer's fields, as they must be, by their offsets.
         is_head_lost: True if numbers before the first record that no shape tells may be lost.
-        untold: those numbers, by path, if some may be lost, or they are moved; None for one that may be lost.
+        untold: the numbers that no shape tells, by path, if they were lost or moved; None for one that may be lost.
         is_head_moved: True if bytes were inserted or lost before the first record.
         is_optimizer_lost: True if its count of iterations may be lost.
         is_version_lost: True if two versions of the optimizer block fit, whose records are the same.
@@ -281,10 +281,11 @@ def numbers_told(file: Bytes, name: str, shape: Sequence[Any], known: dict[str, 
 
 
 def _untold(file: Bytes, kind: Kind, numbers: Mapping[str, int], shift: int) -> dict[str, int | None]:
-    """Return the numbers that no shape tells, where so many bytes were inserted or lost before the first record.
+    """Return the numbers that no shape tells, of a file with bytes inserted or lost before the first record.
 
-    Numbers before that place are where they must be, and those after it are moved, as those that are told show. One
-    that may be split is None.
+    `numbers` are those that the shapes tell. Each place is tried: the numbers before it are where they belong, and
+    those after it are moved by `shift`. A place fits if the numbers that are told are found so. A number is None if it
+    may be split, or if several places fit that give different values.
     """
     here = kind.numbers(file.read(0, kind.size))
     there = kind.numbers(file.read(shift, kind.size + shift).rjust(kind.size, b"\0"))

@@ -54,7 +54,7 @@ class State:
 
     @cached_property
     def score(self) -> tuple[int, int, bool]:
-        """How well the layout fits: by the headers that are found and those that are not, and by how far they moved."""
+        """How well the layout fits: more headers found, fewer missing, and shorter moves make a higher score."""
         known = [shift for shift in self.shifts if shift is not None]
         moves = {self.first, *known} - {self.first}
         missing = [
