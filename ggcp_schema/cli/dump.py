@@ -25,8 +25,8 @@ from ggcp_schema.cli.output import (
 from ggcp_schema.constructs import Field
 from ggcp_schema.files.tensor import BLOCKS, Tensor
 from ggcp_schema.formats import open_file
+from ggcp_schema.formats.elements import Values
 from ggcp_schema.formats.file import File
-from ggcp_schema.formats.paths import Values
 from ggcp_schema.inspect import paths
 from ggcp_schema.inspect.fields import Fields
 from ggcp_schema.inspect.paths import reading

@@ -12,7 +12,7 @@ from ggcp_schema.cli import options
 from ggcp_schema.cli.complete import complete_path
 from ggcp_schema.cli.output import json_text, raise_damage, say, until_closed, write
 from ggcp_schema.formats import open_file
-from ggcp_schema.formats.paths import Values
+from ggcp_schema.formats.elements import Values
 from ggcp_schema.inspect.paths import reading
 from ggcp_schema.inspect.text import escape, json_value_of, line_text
 

@@ -12,8 +12,8 @@ from ggcp_schema.cli.complete import complete_path
 from ggcp_schema.cli.output import echo, json_text, output_width, paint, raise_damage, until_closed, write_array
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats import open_file
+from ggcp_schema.formats.elements import elements_at
 from ggcp_schema.formats.file import File as OpenFile
-from ggcp_schema.formats.paths import elements_at
 from ggcp_schema.inspect.fields import Fields
 from ggcp_schema.inspect.paths import Piece, pieces, place, reading
 from ggcp_schema.inspect.text import cells, count_text, escape

@@ -1,37 +1,22 @@
-"""What all open files have in common: the parsed fields with their places, the tensors, and the damage."""
+"""What a file is and means: what every format can tell of its files, with what follows from the schema alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from itertools import takewhile
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from construct import Container
 
-from ggcp_schema.constructs import LISTS, Field, FieldError, Steps, Struct, root_field
-from ggcp_schema.errors import GgcpError, MalformedError, PathError, UsageError
+from ggcp_schema.constructs import Field, FieldError, Struct
+from ggcp_schema.errors import GgcpError, UsageError
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.files.tensors import Tensors
-from ggcp_schema.formats.paths import (
-    Values,
-    elements_at,
-    field_after_name,
-    moments_of,
-    parse_path,
-    sample,
-    unknown_path,
-    values_of,
-)
+from ggcp_schema.formats.parsed import LONGEST_NAME, ParsedFile
 from ggcp_schema.formats.rules import Finding, Rules
-from ggcp_schema.llama.names import STATE
-from ggcp_schema.llama.parameters import ORDERS, Order
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
-
     from ggcp_schema.files.contents import Change
     from ggcp_schema.files.key_values import KeyValue
     from ggcp_schema.files.tensor_entries import TensorEntry
@@ -45,7 +30,6 @@ if TYPE_CHECKING:
     from ggcp_schema.llama.vocabulary import Vocabulary
 
 REPAIR = "`ggcp-schema repair` takes back what the file holds twice."
-LONGEST_NAME = 64  # bytes of a field whose size is hardly wrong
 ACCEPTED = "Use a llama GGUF, a ggjt file such as ggml-vocab.bin, or a sentencepiece tokenizer.model."
 CHECKPOINT_NEEDED = "Pass a checkpoint of train-text-from-scratch: ggcp, or GGUF."
 SHOWN = {
@@ -104,95 +88,19 @@ def until(container: Container, field: str) -> Container:
     return Container(takewhile(lambda item: item[0] != field, container.items()))
 
 
-def value_at(value: Any, steps: Steps | None) -> Any:
-    """Return the value that the field at these steps has, without making fields; None if there is none, or no step."""
-    for step in steps or ("",):
-        if isinstance(step, str):
-            value = value.get(step) if isinstance(value, Container) and step[:1] != "_" else None
-        else:
-            value = value[step] if isinstance(value, LISTS) and 0 <= step < len(value) else None
-    return value
+class File(ParsedFile):
+    """An open file of a known format, and what it means. Use it in a `with` block, or close it.
 
-
-class File:
-    """An open file of a known format. Use it in a `with` block, or close it.
-
-    Attributes:
-        format: the format.
-        source: the bytes.
-        container: the parsed values, as construct returns them; long lists are parsed when they are asked for.
-        root: the tree of all fields with their places.
-        damage: the error that ended the parse; None for a whole file, and always unless opened with `partial=True`.
+    The attributes are those of `ParsedFile`.
     """
 
-    format: Format
     copied_lists: ClassVar[Mapping[str, Collection[str]]] = {}
     """Lists of very many records, each with the fields of the file whose change leaves all bytes of the list alone."""
-
-    def __init__(self, source: Source, format: Format, container: Container, damage: MalformedError | None) -> None:
-        self.source, self.format, self.container, self.damage = source, format, container, damage
-        self.root: Field = root_field(format.schema, container)
-
-    @property
-    def path(self) -> str:
-        """The path of the file."""
-        return self.source.path
-
-    @property
-    def size(self) -> int:
-        """The size of the file in bytes."""
-        return self.source.size
 
     @property
     def expected_size(self) -> int | None:
         """The size in bytes that the whole file has at least; None if what is left of it does not tell."""
         return self.format.expected_size(self.container)
-
-    @cached_property
-    def tensors(self) -> Tensors:
-        """All tensors by path, in file order; those after the damage are missing."""
-        end = self.proven_end
-        return Tensors((one.path, one) for one in self._tensors() if one.offset + one.nbytes <= end)
-
-    @property
-    def first_tensor(self) -> Tensor | None:
-        """The first tensor, for which no table of all is made; None if there is none."""
-        return next(self._tensors(), None)
-
-    @cached_property
-    def proven_end(self) -> int:
-        """Where the bytes end that are proven: where zeros up to the end begin, if the damage lies in them."""
-        zeros = self.size if self.damage is None else self.source.zeros_at_end()
-        return zeros if self.damage is not None and zeros < self.damage.offset + LONGEST_NAME else self.size
-
-    def _tensors(self) -> Iterator[Tensor]:
-        return iter(())
-
-    def tensor_of_data(self, field: Field) -> Tensor | None:
-        """Return the tensor whose data a field is; None for a NULL tensor and for one without elements."""
-        tensor = self.tensors.at(field.offset) if field.size else None
-        return tensor if tensor is not None and tensor.offset == field.offset else None
-
-    @cached_property
-    def model_tensors(self) -> Tensors:
-        """The tensors of a llama model by ggcp path, in file order."""
-        return self._parts[0]
-
-    @cached_property
-    def state_tensors(self) -> Mapping[str, Tensor]:
-        """The tensors of the optimizer's state by field name (`m`, `v`, …), in file order."""
-        return self._parts[1]
-
-    @cached_property
-    def _parts(self) -> tuple[Tensors, dict[str, Tensor]]:
-        model, state = Tensors(), dict[str, Tensor]()
-        for tensor in self.tensors.values():
-            path = self.path_of(tensor)
-            if path is not None and path.startswith(STATE):
-                state[path.removeprefix(STATE)] = tensor
-            elif path is not None:
-                model[path] = tensor
-        return model, state
 
     @property
     def dense_tensors(self) -> Mapping[str, Tensor]:
@@ -202,31 +110,14 @@ class File:
     @cached_property
     def order(self) -> OrderDecision:
         """The order of the parameters in the optimizer's flat vectors, of which as little is read as is needed."""
-        from ggcp_schema.llama.order import OrderDecision, decide_order
         from ggcp_schema.llama.training import order_of
 
         try:
             return order_of(self.training())
-        except GgcpError:  # damaged, or not a whole checkpoint: these tensors may tell the order all the same
-            model = self.model_tensors
-            state = {field: tensor for field, tensor in self.state_tensors.items() if not tensor.is_null}
-        other = next((tensor for tensor in (*model.values(), *state.values()) if tensor.type != "F32"), None)
-        if other is not None:
-            return OrderDecision(None, "undecidable", f"{other.path} is {other.type}, not F32")
-        return decide_order(model, state, self.orders)
+        except GgcpError:  # damaged, or not a whole checkpoint: the tensors may tell the order all the same
+            return super().order
 
-    def order_or(self, stated: str | None) -> OrderDecision:
-        """Return the order that the user states, or `order` if that is None.
-
-        Raises `UsageError` if there is no such order, or if the bytes exclude it.
-        """
-        from ggcp_schema.llama.order import stated_order
-
-        if stated is None:
-            return self.order
-        return stated_order(stated, self.order, self.model_tensors, self.path)
-
-    # What a view shows of the file, and its meanings; the defaults follow from the schema alone.
+    # What a view shows of the file, and its meanings.
 
     @property
     def kind(self) -> str:
@@ -291,18 +182,6 @@ class File:
         losses = None if evidence is None else stored_losses(self.facts(), conclude(evidence))
         return None if losses is None else losses.latest
 
-    def moments(self, path: str | None = None, *, order: str | None = None) -> dict[str, Any]:
-        """Return what the optimizer holds for one parameter, by state field: `m` and `v` for Adam.
-
-        `path` is that of a tensor of the model, `layers[0].wq`; without it, those of all are returned by path. The
-        arrays are read-only and of its numpy shape; those of lms and lmy have one dimension more, the steps remembered.
-        `order` replaces the decision; a warning is issued if that is only likely. Raises `PathError` for an unknown
-        path, `UsageError` if the order is not known, or if the bytes exclude the one stated.
-        """
-        if path is None:
-            return {each: moments_of(self, each, order) for each in self.model_tensors}
-        return moments_of(self, path, order)
-
     def model_training(self) -> Training:
         """Return a training without an optimizer's state, of a damaged file whose model is whole.
 
@@ -339,11 +218,6 @@ class File:
         return None
 
     @property
-    def orders(self) -> tuple[Order, ...]:
-        """The orders that a program can have written the flat vectors of an optimizer in."""
-        return tuple(ORDERS)
-
-    @property
     def key_values(self) -> Mapping[str, KeyValue]:
         """The GGUF keys that the file has."""
         return {}
@@ -358,17 +232,6 @@ class File:
 
     def set_keys(self, container: Container, wanted: Mapping[str, tuple[int, Any] | None]) -> None:
         """In a changed copy of the values, set each key to a type and a value, or remove it if that is None."""
-
-    def names_of(self, tensor: Tensor) -> tuple[str | None, str | None, str | None]:
-        """Return the path of a tensor in ggcp files, its name in GGUF files, and the type of the optimizer.
-
-        Each is None if there is none; the last for a tensor of a model.
-        """
-        return None, None, None
-
-    def path_of(self, tensor: Tensor) -> str | None:
-        """Return the first of `names_of`."""
-        return self.names_of(tensor)[0]
 
     def compares_by_field(self, other: File) -> bool:
         """Return True if the fields of the two files mean the same; if not, what they become in GGUF is compared."""
@@ -438,135 +301,8 @@ class File:
     def _lacks(self, what: str, hint: str = CHECKPOINT_NEEDED) -> GgcpError:
         return self.damage or UsageError(f"{self.path} is a {self.format.title}, {what}", hint)
 
-    # Paths: what the same path means in every command and in Python.
-
-    def lookup(self, path: str) -> Field | Values:
-        """Return the field at a path, or the elements that a path means which is not that of a field.
-
-        `layers[0].wq`, `optimizer.nx` and `norm.ne[0]` are fields; the empty path is the whole file. Other names of a
-        field are accepted too, alone or before what is in it: see `alias` and `named`. `PATH[i]` and `PATH[a:b]` are
-        elements of data and lists as in Python, without a step. Elements of data count in file order, so that `[0]` to
-        `[ne[0] - 1]` are the first row; `PATH[row,column]` and `PATH[row,a:b]` are elements of a matrix as in numpy.
-        `optimizer.state.m[layers[0].wq]` is the part of a flat vector that belongs to a parameter.
-
-        Raises `PathError` for a path that does not exist, `UsageError` for data that cannot be read, and the damage if
-        what was meant may lie after it.
-        """
-        found = self.field(path)
-        elements = elements_at(self, path) if found is None else None
-        if found is None and elements is None:
-            raise self.unknown_path(path)
-        return found or elements  # type: ignore[return-value]
-
-    def field(self, path: str) -> Field | None:
-        """Return the field at a path; None if there is none."""
-        if path in ("", "file"):
-            return self.root
-        with self.source.parsing():
-            found, stem = self._at(path), path.removesuffix(".data")
-            if found is None and stem != path:  # by another name the tensor is its data, or a record that has it
-                found = self._at(stem)
-                found = found if found is None or found.type == "data" else found.child("data")
-            return found
-
-    def _at(self, path: str) -> Field | None:
-        for find in (parse_path, self.alias):  # a key or a tensor may have the path of a field as its name
-            steps = find(path)
-            found = None if steps is None else self.root.find(steps)
-            if found is not None:
-                return found
-        return field_after_name(self, path)
-
-    def find(self, path: str) -> Field:
-        """Return the field at a path, as `lookup`. Raises `PathError` if there is no such field."""
-        field = self.field(path)
-        if field is None:
-            raise self.unknown_path(path)
-        return field
-
-    def values(self, path: str) -> Values:
-        """Return the values at a path, as `lookup`. Raises `UsageError` for a record."""
-        found = self.lookup(path)
-        return values_of(self, found, path) if isinstance(found, Field) else found
-
-    def alias(self, name: str) -> Steps | None:
-        """Return the path of the field for which there is another name, as in another format; None if there is none."""
-        return None
-
-    def named(self, name: str) -> Iterator[Steps]:
-        """Yield the paths of the fields in which what follows a name may be: `KEY[3]`, `KEY.value_type`."""
-        steps = self.alias(name)
-        if steps is not None:
-            yield steps
-
-    def at(self, offset: int) -> Field | None:
-        """Return the leaf that holds the byte at `offset`; None if no field does, as after the damage."""
-        with self.source.parsing():
-            return self.root.at(offset)
-
-    def get(self, path: str, default: Any = None) -> Any:
-        """Return the value or the values at a path; `default` if the file, or its undamaged part, has none."""
-        with self.source.parsing():
-            value = value_at(self.container, parse_path(path))
-        if value is not None:
-            return value
-        field = self.field(path)
-        if field is not None:
-            return field.value
-        try:
-            elements = elements_at(self, path)
-        except (PathError, MalformedError):
-            return default
-        return default if elements is None else elements.value()
-
-    def __contains__(self, path: object) -> bool:
-        return isinstance(path, str) and self.field(path) is not None
-
-    def __getitem__(self, path: str) -> Any:
-        """Return a tensor, or what else is at a path: `"layers[0].wq"`, `"optimizer.nx"`, `"norm.data[0:2]"`.
-
-        The part of a flat vector is a tensor, except of those with several columns. Raises `PathError`.
-        """
-        if path in self.tensors:
-            return self.tensors[path]
-        found = self.lookup(path)
-        if not isinstance(found, Field):
-            return found.value() if found.tensor is None else found.tensor
-        tensor = self.tensors.get(found.path)
-        data = found if found.is_leaf else found.child("data")
-        if tensor is None and data is not None and data.type == "data":
-            tensor = self.tensor_of_data(data)
-        return found.value if tensor is None else tensor
-
-    def __iter__(self) -> Iterator[str]:
-        return (field.path for field in self.root.children())
-
-    def keys(self) -> list[str]:
-        """Return the paths of the fields at the top, which `dict(file)` asks for."""
-        return list(self)
-
-    def unknown_path(self, path: str) -> GgcpError:
-        """Return the error for a path that does not exist: the damage that may hide it, or one with similar paths."""
-        return unknown_path(self, path)
-
-    def candidates(self) -> list[str]:
-        """Return paths of fields of all kinds, and other names, to compare a misspelt path with."""
-        return [field.path for field in sample(self)]
-
-    def close(self) -> None:
-        """Close the file. Tensors can no longer be read; arrays that were mapped stay valid."""
-        self.source.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def __dir__(self) -> list[str]:
-        inner = {name for name in vars(File) if not name.startswith("_")} - SHOWN
+        inner = {name for name in (*vars(File), *vars(ParsedFile)) if not name.startswith("_")} - SHOWN
         return [name for name in super().__dir__() if name not in inner]
 
     def __repr__(self) -> str:

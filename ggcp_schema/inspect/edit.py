@@ -31,10 +31,11 @@ from ggcp_schema.errors import FileError, MalformedError, PathError, UsageError
 from ggcp_schema.files.atomic import atomic_output, check_output
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.values import same_value
+from ggcp_schema.formats.elements import Values, elements_at
 from ggcp_schema.formats.existing import check_existing
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.parsing import Parse, open_source
-from ggcp_schema.formats.paths import LAST_INDEX, Values, elements_at, parse_path
+from ggcp_schema.formats.paths import LAST_INDEX, parse_path
 from ggcp_schema.formats.rules import Oddity
 from ggcp_schema.inspect.fields import Fields
 from ggcp_schema.inspect.set_values import elements_from, number_or_text, value_from

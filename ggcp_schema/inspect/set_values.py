@@ -12,8 +12,8 @@ from ggcp_schema.constructs import Extent, Field, NaN, counted
 from ggcp_schema.errors import FileError, UsageError
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import BIG, Tensor
+from ggcp_schema.formats.elements import Values
 from ggcp_schema.formats.file import File
-from ggcp_schema.formats.paths import Values
 
 FLOATS = ("f32", "f64")
 INFINITE = "Write inf for infinity."

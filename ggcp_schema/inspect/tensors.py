@@ -13,8 +13,8 @@ from typing import Literal, NamedTuple
 from ggcp_schema.errors import GgcpError, PathError, UsageError, shell_word
 from ggcp_schema.files.json_keys import json_keys
 from ggcp_schema.files.tensor import ELEMENT_SIZES, Tensor
+from ggcp_schema.formats.elements import elements_at
 from ggcp_schema.formats.file import File
-from ggcp_schema.formats.paths import elements_at
 from ggcp_schema.inspect.text import value_text
 from ggcp_schema.llama import names
 from ggcp_schema.llama.names import STATE, llama_name

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cache, cached_property, partial
 from itertools import takewhile
-from math import isclose, prod
+from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from construct import Container
@@ -14,27 +14,26 @@ from ggcp_schema.constructs import Field, FieldError, Steps, counted, nodes
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import File, Format, Recovered, Repairable
-from ggcp_schema.formats.ggcp.extent import expected_size, expected_sizes, expected_tensors, model_end, state_schemas
+from ggcp_schema.formats.ggcp.extent import expected_size, expected_sizes, expected_tensors, model_end
 from ggcp_schema.formats.ggcp.rules import expected_records, misplaced_names, odd_hparams, odd_optimizer, oddities
+from ggcp_schema.formats.ggcp.tensors import tensor_of, tensor_of_record, tensor_records, tensors_in
 from ggcp_schema.formats.paths import parse_path
 from ggcp_schema.formats.rules import Finding, Rules
-from ggcp_schema.formats.tensor_records import tensor_of, tensor_of_record
 from ggcp_schema.formats.trailing import trailing_bytes
 from ggcp_schema.llama import keys
-from ggcp_schema.llama.context import context_of
 from ggcp_schema.llama.eras import Evidence
-from ggcp_schema.llama.model import Model
-from ggcp_schema.llama.names import STATE, field_path, is_optimizer, llama_field_path, n_tensors, tensor_name
+from ggcp_schema.llama.names import field_path, is_optimizer, llama_field_path, tensor_name
 from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, Order
-from ggcp_schema.llama.scale import BETA2
-from ggcp_schema.llama.training import Training, modification_date
+from ggcp_schema.llama.training import modification_date
 from ggcp_schema.schema.checkpoint import CHECKPOINT
-from ggcp_schema.schema.inference import ADAM, LBFGS, n_ff_by_formula, optimizer_text
+from ggcp_schema.schema.inference import LBFGS, n_ff_by_formula, optimizer_text
 
 if TYPE_CHECKING:
     from ggcp_schema.files.source import Source
     from ggcp_schema.formats.ggcp.records import Hparams, Layer, Optimizer
     from ggcp_schema.formats.parsing import Parse
+    from ggcp_schema.llama.model import Model
+    from ggcp_schema.llama.training import Training
 
 _MISSING = object()
 KEYS = ("general.", "llama.", "tokenizer.", "training.", "ggcp.")  # how those of a GGUF file begin
@@ -231,61 +230,19 @@ class Checkpoint(File):
         return self.uses(self.model_tensors.nbytes, needed, sum(state.values()) - needed + self.tensors.padding)
 
     def model(self) -> Model:
-        self.check_whole(len(self.model_tensors), n_tensors(self.hparams.n_layer))
-        return self._model().checked()
+        from ggcp_schema.formats.ggcp.training import model_of_checkpoint
 
-    def _model(self) -> Model:
-        hparams = self.hparams
-        return Model(
-            path=self.path,
-            n_vocab=hparams.n_vocab,
-            n_embd=hparams.n_embd,
-            n_head=hparams.n_head,
-            n_layer=hparams.n_layer,
-            n_ff=self.n_ff or 0,
-            n_rot=hparams.n_rot,
-            tensors=self.model_tensors,
-            evidence=self.evidence(),
-            context=context_of(self.get("train_samples"), self.get("train_tokens")),
-        )
+        return model_of_checkpoint(self)
 
     def training(self) -> Training:
-        if self.damage is not None:
-            raise self.damage.again()
-        optimizer, params = self.optimizer, self.optimizer.params
-        adam = params.adam if params and optimizer.type == ADAM else None
-        return Training(
-            model=self._model(),
-            state={name: tensor for name, tensor in self.state_tensors.items() if not tensor.is_null},
-            optimizer=optimizer.type,
-            train_its=self.train_its,
-            train_samples=self.train_samples,
-            train_tokens=self.train_tokens,
-            iteration=optimizer.iter,
-            past=optimizer.past,
-            n_iter=adam.n_iter if adam else None,
-            has_usual_beta2=adam is not None and isclose(adam.beta2, BETA2, rel_tol=1e-6),
-            n_threads=params.n_threads if params else None,
-            stated=self._stated(optimizer.type),
-        )
+        from ggcp_schema.formats.ggcp.training import training_of_checkpoint
+
+        return training_of_checkpoint(self)
 
     def model_training(self) -> Training:
-        return Training(
-            model=self.model(),
-            state={},
-            optimizer=ADAM,
-            train_its=self.get("train_its") or 0,
-            train_samples=self.get("train_samples") or 0,
-            train_tokens=self.get("train_tokens") or 0,
-            iteration=0,
-            past=self.get("optimizer.past") or 0,
-            stated=self._stated(ADAM),
-        )
+        from ggcp_schema.formats.ggcp.training import training_of_model
 
-    def _stated(self, optimizer: str) -> dict[str, Any]:
-        """Return the values of the fields that a GGUF file has keys for; damage may hide some."""
-        values = {path: self.get(path) for _, _, path in (*keys.COUNTS, *keys.OPTIMIZER, *keys.STATE[optimizer])}
-        return {path: value for path, value in values.items() if value is not None}
+        return training_of_model(self)
 
     def evidence(self) -> Evidence:
         name = self.get("tok_embeddings.name")
@@ -389,30 +346,6 @@ def _names() -> frozenset[str]:
     return frozenset(
         field["name"] for node in nodes(CHECKPOINT.reference()) for field in node.get("fields", ()) if field["name"]
     )
-
-
-def tensor_records(container: Container, path: str = "") -> Iterator[tuple[str, Container]]:
-    """Yield the tensor records among the parsed values with their paths, in file order."""
-    for name, value in container.items():
-        if isinstance(value, Container) and "n_dims" in value:
-            yield f"{path}{name}", value
-        elif name == "layers":
-            for index, layer in enumerate(value):
-                yield from tensor_records(layer, f"{name}[{index}].")
-        elif isinstance(value, Container):
-            yield from tensor_records(value, f"{path}{name}.")
-
-
-def tensors_in(file: File) -> Iterator[Tensor]:
-    """Yield the tensors whose records are whole among the parsed values, in file order.
-
-    Those of an optimizer whose type is not proven are left out of a damaged file: they may have other names.
-    """
-    optimizer = file.container.get("optimizer") or {}
-    is_named = file.damage is None or "type" not in optimizer or len(state_schemas(optimizer)) == 1
-    for path, record in tensor_records(file.container):
-        if "_size" in record and (is_named or not path.startswith(STATE)):
-            yield tensor_of_record(record, path, file.source)
 
 
 FORMATS = (Format("ggcp", b"pcgg", CHECKPOINT, "ggcp checkpoint", Checkpoint, expected_size=expected_size),)

@@ -14,7 +14,7 @@ from construct import Container
 from ggcp_schema.constructs import counted
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.formats.tensor_records import tensor_of_record
+from ggcp_schema.formats.ggcp.tensors import tensor_of_record
 from ggcp_schema.schema.inference import Inference
 
 

@@ -19,9 +19,9 @@ from ggcp_schema.formats.file import File, Format, Recovered
 from ggcp_schema.formats.ggcp.extent import n_layer_of
 from ggcp_schema.formats.ggcp.headers import GGCP
 from ggcp_schema.formats.ggcp.records import Hparams, record_of
+from ggcp_schema.formats.ggcp.tensors import tensor_of_record
 from ggcp_schema.formats.ggml.recovery import doubt, is_proven, recover
 from ggcp_schema.formats.rules import Problem, Refusal, Rules, broken_rows, odd_findings, odd_padding, repeated
-from ggcp_schema.formats.tensor_records import tensor_of_record
 from ggcp_schema.llama import names
 from ggcp_schema.llama.keys import HPARAMS
 from ggcp_schema.schema.ggml import GGML_TYPES, GGML_TYPES_UNTIL_V2, TYPES_OF_GGUF, UNQUANTIZED, GgmlType

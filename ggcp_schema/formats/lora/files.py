@@ -14,16 +14,15 @@ from ggcp_schema.constructs import FieldError, Steps, counted
 from ggcp_schema.errors import GgcpError, PathError, UsageError
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import Converted, File, Recovered
-from ggcp_schema.formats.ggcp.checkpoint import tensors_in
 from ggcp_schema.formats.ggcp.extent import expected_tensors
 from ggcp_schema.formats.ggcp.named import doubtful_name
 from ggcp_schema.formats.ggcp.recovery import doubt, is_proven, recover
+from ggcp_schema.formats.ggcp.tensors import tensor_of_record, tensors_in
 from ggcp_schema.formats.gguf.file import GgufFile
 from ggcp_schema.formats.lora.ggla import TYPES
 from ggcp_schema.formats.lora.records import ADAPTER, FINETUNE, FIRST, is_adapter, recover_adapter
 from ggcp_schema.formats.paths import parse_path
 from ggcp_schema.formats.rules import Rules, odd_findings
-from ggcp_schema.formats.tensor_records import tensor_of_record
 from ggcp_schema.formats.trailing import doubtful_end
 from ggcp_schema.llama import names
 from ggcp_schema.llama.adapter import SCRIPT, Adapter, adapter_facts, checked_pair, gguf_name, needs_base, pairs_of
