@@ -34,7 +34,7 @@ def chosen(field: Construct, context: Container) -> Construct:
 
 
 class Switch(Described, construct.Switch):
-    """A Switch without construct's calls of `parsed` hooks. Give `default=Error` so that an unknown key is an error."""
+    """A Switch that calls no `parsed` hooks. Give `default=Error` so that an unknown key is an error."""
 
     def __init__(self, keyfunc: Any, cases: Mapping[Any, Construct], default: Construct | None = None) -> None:
         super().__init__(keyfunc, {key: unwrap(case) for key, case in cases.items()}, default)
@@ -65,7 +65,7 @@ class Switch(Described, construct.Switch):
 
 
 class IfThenElse(Described, construct.IfThenElse):
-    """One field or another, without construct's calls of `parsed` hooks."""
+    """One field or another. It calls no `parsed` hooks."""
 
     def __init__(self, condfunc: Any, thensubcon: Construct, elsesubcon: Construct) -> None:
         super().__init__(condfunc, unwrap(thensubcon), unwrap(elsesubcon))

@@ -131,7 +131,7 @@ class CopiedList(LongList):
 
 
 def each(records: Iterable[Any], name: str) -> Iterator[Any]:
-    """Yield the value of a field of each record, None if it has none. Of `Records` it is taken without making them."""
+    """Yield the value of a field of each record, None if it has none. For `Records` no record is made."""
     return records.each(name) if isinstance(records, Records) else (record.get(name) for record in records)
 
 
@@ -158,7 +158,7 @@ def column(values: Sequence[Any]) -> Sequence[Any]:
 
 
 class Columns(Sequence[Any]):
-    """Values that are made of those in columns."""
+    """A sequence whose values are put together from columns when they are asked for."""
 
     __slots__ = ("_columns", "_make", "_names")
 

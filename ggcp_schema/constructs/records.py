@@ -110,7 +110,7 @@ class Struct(Described, construct.Struct):
         self._build(obj, stream, outermost(params), "")
 
     def row(self, stream: IO[bytes], context: Container) -> Row | None:
-        """Return the values of a record that is read at once; None, with the stream where it was, if none can be."""
+        """Return the values of the next record if `at_once` reads it; else None, and the stream stays where it was."""
         if self.at_once is None:
             return None
         here = position(stream)
@@ -281,8 +281,8 @@ class Array(Described, construct.Array):
 class GreedyRange(Array):
     """Elements up to the end of the stream, or to a `StopIf`. Unlike construct's, it hides no element's error.
 
-    Fewer bytes than `least` before the end are no element, unless the first of them is one of `first`: that is one of
-    which the rest is missing.
+    Fewer than `least` bytes before the end are no element, unless the first byte is one of `first`: then an element
+    begins there, and its rest is missing.
     """
 
     ends = (StopFieldError,)

@@ -47,8 +47,8 @@ class Rows(NamedTuple):
     def chunks(self, at: int = 0) -> Iterator[Rows]:
         """Yield the rows in parts for which a buffer of `CHUNK` bytes is enough.
 
-        A long row is cut where its bytes will lie at multiples of `CHUNK` if the first of all will lie at `at`, or else
-        at a whole number.
+        A row longer than that is cut into pieces. They end at multiples of `CHUNK` in an output where the first byte is
+        written at `at`, unless that would be inside of a number.
         """
         offset, size, n_rows, stride = self
         if n_rows > 1 and 0 < size <= CHUNK:
@@ -170,7 +170,7 @@ class Source:
     def copy_to(self, target: int, place: int, offset: int, size: int) -> int:
         """Let the system copy bytes to `place` in another open file. Return how many it has copied, which may be none.
 
-        It does not say why it copied fewer: reading and writing the others will.
+        The reason for fewer bytes is not told: reading and writing the others shows it.
         """
         done = 0
         with suppress(AttributeError, OSError):  # not on every system, nor between any two file systems

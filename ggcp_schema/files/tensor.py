@@ -174,7 +174,7 @@ class Tensor:
 
 @lru_cache
 def same_shape(*lengths: int) -> tuple[int, ...]:
-    """Return a shape: the same tuple, once in the memory, for very many tensors."""
+    """Return a shape as one tuple that all tensors of this shape share, for there may be very many."""
     return lengths
 
 

@@ -34,7 +34,7 @@ def same_value(a: Any, b: Any, *, rtol: float = 0.0, atol: float = 0.0) -> bool:
 
 
 def first_different(a: Any, b: Any, *, rtol: float = 0.0, atol: float = 0.0) -> int | None:
-    """Return the index of the first element of a list that another list does not have there; None if it has all."""
+    """Return the first index of `a` at which `b` has another value, or none; None if `b` begins with all of `a`."""
     start = a.common(b) if isinstance(a, LazyList) and isinstance(b, LazyList) else 0
     rest = (
         items.iterate(start, len(items)) if isinstance(items, LongList) else islice(items, start, None)
@@ -54,7 +54,7 @@ def _fields(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _nan(value: float, other: float) -> NaN:
-    """Return a NaN with its bits; a plain Python NaN has those with which it is written in the size of the other."""
+    """Return a NaN with its bits. A plain Python NaN gets those that it is written with, in the size of the other."""
     if isinstance(value, NaN):
         return value
     size = other.size if isinstance(other, NaN) else 4

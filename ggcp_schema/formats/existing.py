@@ -20,9 +20,10 @@ def check_existing(
 ) -> str:
     """Return what is in a file that an output would replace; empty if it is of no known format.
 
-    Raises `ExistsError` if there is a file or a folder that is not to be overwritten. To overwrite it is not proposed
-    for a checkpoint, a model or a vocabulary, which may be the only copy. The output is made of `source`, and is of one
-    of `kinds`: where only the input is, their order is doubted.
+    Raises `ExistsError` if there is a file or a folder that is not to be overwritten. Its hint does not propose to
+    overwrite a checkpoint, a model or a vocabulary, which may be the only copy. `source` is the input, and `kinds` are
+    those that an output can be: if the input is of one of them and the file is not, the hint asks if the two were
+    exchanged.
     """
     if not os.path.exists(path):
         return ""

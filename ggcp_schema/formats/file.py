@@ -159,7 +159,7 @@ class File(ParsedFile):
         return {name: n for name, n in hparams.items() if not name.startswith("_") and n is not None} or None
 
     def uses(self, model: int, optimizer: int = 0, waste: int = 0) -> dict[str, int] | None:
-        """Return how many bytes of the file are of use for what, the rest for headers; None if it is damaged."""
+        """Return the bytes of the file by their use, with the rest as headers; None if it is damaged."""
         if self.damage is not None:
             return None
         headers = self.size - model - optimizer - waste
@@ -255,17 +255,17 @@ class File(ParsedFile):
 
     @classmethod
     def repairable(cls, source: Source) -> Repairable | None:
-        """Return what a file must hold, damaged or not; None if the format holds nothing twice."""
+        """Return what `repair` needs to know of a file, damaged or not; None if the format holds nothing twice."""
         return None
 
     @classmethod
     def doubt(cls, source: Source, container: Container) -> FieldError | None:
-        """Return an error of a file that was parsed to its end, but whose parts may be at other places."""
+        """Return an error if a file was parsed to its end, but its parts may be at other places; else None."""
         return None
 
     @classmethod
     def recovered(cls, source: Source, error: FieldError) -> Recovered | None:
-        """Return what can be read of a file whose parse ended with an error; None if that is no more."""
+        """Return what can be read of a file whose parse ended with an error; None if it is not more than was parsed."""
         return None
 
     def expected_tensors(self) -> list[str] | None:

@@ -56,7 +56,7 @@ def state_of(file: File) -> State | None:
 
 
 def zero_losses(file: File) -> tuple[Unsound, ...]:
-    """Return the losses of exactly 0 after training; of the values only the ends of L-BFGS's gradient are read."""
+    """Return the losses of exactly 0 after training. Reads no values but the ends of L-BFGS's gradient."""
     state = state_of(file) if any(_stated(file, path) == 0 for path in (*LOSSES, *LOSS_KEYS)) else None
     return () if state is None else tuple(state.zero_losses())
 
@@ -88,7 +88,7 @@ def is_repairable(file: File) -> bool:
 
 
 def has_values_twice(file: File) -> bool:
-    """Return True if `repair` takes back values of a file. In one that is whole, but holds none, it need not search."""
+    """Return True if `repair` takes back values of a file. Records are searched only if some can be taken back."""
     from ggcp_schema.llama.repair import value_changes
 
     state = state_of(file) if file.damage is None else None

@@ -79,7 +79,7 @@ def _shown(command: str) -> str:
 
 
 def in_short(summary: Summary) -> list[str]:
-    """Return the same in a few words each, the most important first."""
+    """Return the summary as phrases of a few words, the most important first."""
     loss = [] if summary.losses is None else [f"loss {loss_text(summary.losses.latest)}"]
     written = f"{summary.format} {summary.layout}" if summary.layout else summary.short
     pairs = [count_text(summary.adapter.n_params, "parameter")] if summary.adapter else []

@@ -164,7 +164,7 @@ class Blank(str):
 
 
 class Command(NamedTuple):
-    """A command with blanks: what it does, its words, and what stands in the first blank at first."""
+    """A command with blanks: what it does, its words, and the text that the blank for the output begins with."""
 
     title: str
     note: str

@@ -57,10 +57,10 @@ class Fields:
         return self.field(damage.path) or self.file.at(max(0, offset - 1)), offset
 
     def next_start(self, offset: int, step: int) -> int:
-        """Return the first byte of the field after that of a byte; the same byte if it is in the last field.
+        """Return where the field after the one at `offset` starts; `offset` itself if that is in the last field.
 
-        With a step of -1, return the first byte of its own field, or of the one before if it is that already. Before a
-        byte of no field is the last one that is whole.
+        With a step of -1, return where the field at `offset` starts, or the field before it if that is `offset`. From a
+        byte after the damage, which is of no field, return the last byte of a field.
         """
         here = self.file.at(offset)
         if here is None:
@@ -83,7 +83,7 @@ class Fields:
         return field is not None and field.path == path
 
     def tensor_of(self, field: Field | None) -> Tensor | None:
-        """Return the tensor that the field is, or is a part of; or which an element of a list, that it is in, names."""
+        """Return the tensor that the field is or belongs to, or that the list element around it names; else None."""
         node = field
         while node is not None:
             tensor = self.tensor_at_node(node)
@@ -95,7 +95,7 @@ class Fields:
         return None
 
     def tensor_at_node(self, field: Field) -> Tensor | None:
-        """Return the tensor whose record or data the field is; not that of which it is a smaller part."""
+        """Return the tensor whose record or data the field is; None for a part of a record, and for all others."""
         if self.by_path or not self.file.tensors:
             return self.file.tensors.get(field.path)
         tensor = self.file.tensors.at(field.end - 1) if field.size else None
@@ -127,7 +127,7 @@ class Fields:
     # Names ------------------------------------------------------------------------------------------------
 
     def name_of(self, field: Field) -> str:
-        """Return the name that an element of a list stands for: its own, or that of its tensor; else nothing."""
+        """Return the name by which a list element is known: its own, or that of its tensor; empty if it has none."""
         own = _text_in(field)
         tensor = None if own else self.tensor_at_node(field)
         return own if tensor is None else tensor.name or tensor.path

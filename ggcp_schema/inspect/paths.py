@@ -34,7 +34,7 @@ def reading(file: File) -> Iterator[None]:
 
 
 def is_long(field: Field) -> bool:
-    """Return True for a list of more than MAX_LIST values, or records of such, like those of tokens."""
+    """Return True for a list of more than MAX_LIST values, or of simple records, as tokens are; of keys, MAX_KEYS."""
     if not field.is_list or len(field.value) <= MAX_LIST:
         return False
     first = field.value[0]

@@ -125,8 +125,8 @@ def moments(file: File, decision: OrderDecision, fields: Sequence[Listed] | None
 def moments_of(file: File, found: Sequence[Listed], order: str | None = None) -> list[Listed]:
     """Return the parts of the flat vectors that belong to these tensors: all of a vector, or those of a parameter.
 
-    What are such parts already is returned as it is. `order` is the order of the parameters, if the user states it.
-    Raises `UsageError` if it is not known.
+    Tensors that are such parts already are returned as they are. `order` is the order of the parameters, if the user
+    states it. Raises `UsageError` if it is not known.
     """
     whole = [item for item in found if item.name in file.tensors]
     if not whole:

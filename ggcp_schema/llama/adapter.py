@@ -233,7 +233,7 @@ def needs_base(path: str, what: str, more: str = "") -> UsageError:
 
 
 def fit(adapter: Adapter, base: Base) -> None:
-    """Check that a base model has a tensor of the right shape for each pair, and that finetune's has no others.
+    """Check that a base model has a tensor of the right shape for each pair, and no others if finetune wrote the pairs.
 
     Raises `UsageError`, which names the first that does not fit. No data is read.
     """

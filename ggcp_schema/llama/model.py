@@ -78,7 +78,7 @@ class Model(NamedTuple):
 
 
 def check_no_others(path: str, found: Iterable[str], tensors: Collection[Tensor]) -> None:
-    """Check that a model has no tensors but these: without the others it would be another model."""
+    """Check that a model has no tensors but these. Raises `UsageError`: without the others it is another model."""
     known = {tensor.path for tensor in tensors}
     for name in found:
         if name not in known:

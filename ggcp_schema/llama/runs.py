@@ -71,7 +71,7 @@ class Runs:
 
 
 def joined(runs: list[Run], within: list[Run]) -> Iterator[Run]:
-    """Yield the runs in order, with all that lie in the same longer run joined."""
+    """Yield the runs in order. Those that lie in the same run of `within` become one."""
 
     def longer(run: Run) -> Run:
         """Return the longer run that holds a run, or the run itself."""

@@ -200,7 +200,7 @@ def gradient_ratio(model_tensors: Mapping[str, Tensor], v: Tensor, order: str, i
 
 
 def least_ratio(model_tensors: Mapping[str, Tensor], state: Mapping[str, Tensor], order: str) -> float:
-    """Return what output's gradient had in some iteration at least, in these units; 0 if nothing is known.
+    """Return a length that output's gradient had in some iteration at least, in these units; 0 if nothing is known.
 
     v and m are sums with weights, which add up to 1 or less whatever the betas: so the sums of v and of m² over output
     are at most the greatest squared length.

@@ -142,7 +142,7 @@ def order_of_x(state: State) -> str | None:
 
 
 def place_text(tensor: Tensor, start: int, stop: int) -> str:
-    """Return how many values they are and where, and whether they are pages but for the ends of the tensor."""
+    """Return how many values these bytes are, where, and how many pages if they begin and end with pages."""
     count = (stop - start) // 4
     text = f"{count:,} value{'s' if count > 1 else ''}, bytes {start:,} to {stop - 1:,} of the file"
     edges = [edge for edge in (start, stop) if edge not in (tensor.offset, tensor.offset + tensor.nbytes)]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def rescued(file: File, remedy: str) -> GgcpError:
     """Return the damage with a hint: the remedy if the model is whole, otherwise how much of it is left.
 
-    Of a file that holds an adapter in its place, that is asked of the adapter.
+    If the file holds an adapter instead of a model, it is the adapter that has to be whole.
     """
     part = "adapter" if file.has_adapter else "model"
     try:

@@ -178,7 +178,9 @@ def _commands(plan: Plan, unsound: Sequence[Unsound], not_finite: Collection[str
 
 
 def check(plan: Plan, output: str | os.PathLike[str] | None, options: WriteOptions) -> list[str]:
-    """Check the output unless it is None, and with `strict` the findings. Return what it, and each `beside`, replaces.
+    """Check that the output can be written, unless it is None; with `strict`, that nothing is odd in the input.
+
+    Return what is replaced: by the output, and by each of the plan's `beside`.
 
     Raises `FileError`, or `UsageError`.
     """
@@ -232,7 +234,7 @@ class _Inspection:
         return tuple(found)
 
     def _place(self, entry: TensorEntry, nbytes: int) -> tuple[str, int] | None:
-        """Return of which tensor, and from which element, the next bytes are; None if that need not be looked at."""
+        """Return the tensor and the element with which the next bytes begin; None if they need not be examined."""
         data = entry.data
         if self.watch is None or not isinstance(data, FileData) or entry.type != "F32":
             return None
