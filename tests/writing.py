@@ -10,7 +10,7 @@ from ggcp_schema.files.contents import Inspect
 from ggcp_schema.files.key_values import KeyValue
 from ggcp_schema.files.output import WHOLE, Parts, WriteOptions, placed_parts
 from ggcp_schema.files.tensor_entries import TensorEntry
-from ggcp_schema.gguf.writer import Gguf
+from ggcp_schema.mapping.gguf import Gguf
 from ggcp_schema.mapping.plan import Plan
 
 Entry = KeyValue | TensorEntry

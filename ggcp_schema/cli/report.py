@@ -15,11 +15,11 @@ from ggcp_schema.files.output import WHOLE, WriteOptions
 from ggcp_schema.files.tensor_entries import TensorEntry
 from ggcp_schema.formats.existing import check_existing
 from ggcp_schema.formats.rules import Finding
-from ggcp_schema.gguf.writer import Gguf
 from ggcp_schema.inspect.text import cells, count_text, escape, plain_text, shape_text, size_text
 from ggcp_schema.llama.facts import Fact
 from ggcp_schema.llama.training import Study
 from ggcp_schema.llama.writers import grouped
+from ggcp_schema.mapping.gguf import Gguf
 from ggcp_schema.mapping.plan import Plan, Written, check
 from ggcp_schema.mapping.plan import write as write_plan
 

@@ -1,4 +1,4 @@
-"""What a file can be filled with: text, bytes, or tensors in the layout of safetensors. For GGUF see `gguf.writer`."""
+"""What a file can be filled with: text, bytes, or tensors in the layout of safetensors. For GGUF see `mapping.gguf`."""
 
 from __future__ import annotations
 

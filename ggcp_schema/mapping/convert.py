@@ -9,11 +9,11 @@ from ggcp_schema.errors import GgcpError, UsageError
 from ggcp_schema.files.output import WHOLE
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.rules import Finding
-from ggcp_schema.gguf.writer import Gguf
 from ggcp_schema.llama import names
 from ggcp_schema.llama.context import context_of
 from ggcp_schema.llama.facts import Fact
 from ggcp_schema.llama.training import Study, Training, study
+from ggcp_schema.mapping.gguf import Gguf
 from ggcp_schema.mapping.model import rescued
 from ggcp_schema.mapping.notes import change_facts, resume_facts
 from ggcp_schema.mapping.plan import OUTPUT, Command, Plan, epsilon_fact, epsilon_of

@@ -11,13 +11,13 @@ from ggcp_schema.files.output import WHOLE
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.rules import Finding
 from ggcp_schema.formats.state import study_of
-from ggcp_schema.gguf.writer import Gguf
 from ggcp_schema.llama.eras import EraConclusion, conclude
 from ggcp_schema.llama.facts import Fact
 from ggcp_schema.llama.model import Model
 from ggcp_schema.llama.names import is_optimizer
 from ggcp_schema.llama.training import Study
 from ggcp_schema.llama.vocabulary import Vocabulary
+from ggcp_schema.mapping.gguf import Gguf
 from ggcp_schema.mapping.model import check_vocabulary, model_content, rescued
 from ggcp_schema.mapping.notes import model_facts
 from ggcp_schema.mapping.plan import OUTPUT, Command, Plan, epsilon_of

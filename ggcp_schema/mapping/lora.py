@@ -16,7 +16,6 @@ from ggcp_schema.files.tensor import ELEMENT_SIZES
 from ggcp_schema.files.tensor_entries import Progress, stored
 from ggcp_schema.formats import open_file
 from ggcp_schema.formats.file import File
-from ggcp_schema.gguf.writer import Gguf
 from ggcp_schema.huggingface.names import parameter_names
 from ggcp_schema.llama import names
 from ggcp_schema.llama.adapter import Adapter, Base, adapter_facts
@@ -25,6 +24,7 @@ from ggcp_schema.llama.rotation import Heads
 from ggcp_schema.mapping.adapter import adapter_keys, adapter_tensors, changed_norms
 from ggcp_schema.mapping.adapter_choices import Target, choice_notes, chosen, norms_of
 from ggcp_schema.mapping.export import ModelOptions, choose
+from ggcp_schema.mapping.gguf import Gguf
 from ggcp_schema.mapping.hf import DTYPES, METADATA, README, element_type, hf_parts
 from ggcp_schema.mapping.merged import merged
 from ggcp_schema.mapping.model import rescued

@@ -10,9 +10,9 @@ from ggcp_schema.files.key_values import KeyValue
 from ggcp_schema.files.tensor_entries import TensorEntry, stored
 from ggcp_schema.formats.file import REPAIR, File
 from ggcp_schema.formats.state import is_repairable
-from ggcp_schema.gguf.writer import Gguf
 from ggcp_schema.llama import names
 from ggcp_schema.llama.model import Model
+from ggcp_schema.mapping.gguf import Gguf
 
 if TYPE_CHECKING:
     from ggcp_schema.llama.vocabulary import Vocabulary

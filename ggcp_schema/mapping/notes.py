@@ -13,10 +13,10 @@ from ggcp_schema.schema.inference import ADAM
 
 if TYPE_CHECKING:
     from ggcp_schema.errors import MalformedError
-    from ggcp_schema.gguf.writer import Gguf
     from ggcp_schema.llama.model import Model
     from ggcp_schema.llama.training import Study, Training
     from ggcp_schema.llama.vocabulary import Vocabulary
+    from ggcp_schema.mapping.gguf import Gguf
     from ggcp_schema.mapping.resume import Recipe
 
 AS_THEY_ARE = "m and v are copied as they are"

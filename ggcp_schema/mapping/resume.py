@@ -22,7 +22,7 @@ from ggcp_schema.llama.training import Training
 from ggcp_schema.schema.inference import ADAM
 
 if TYPE_CHECKING:
-    from ggcp_schema.gguf.writer import Gguf
+    from ggcp_schema.mapping.gguf import Gguf
 
 FRESH = {
     names.TRAINING_ITERATION_COUNT: 0,  # the trainers take the optimizer's iteration from this key
@@ -107,7 +107,7 @@ def resume_content(file: File, training: Training, recipe: Recipe) -> Gguf:
     A GGUF checkpoint keeps its own keys, and the order of its tensors. Raises `UnfitError` if a count is out of range
     for its GGUF type, `UsageError` if something cannot be copied.
     """
-    from ggcp_schema.gguf.writer import Gguf  # `info`, which asks for the keys only, starts without it
+    from ggcp_schema.mapping.gguf import Gguf  # `info`, which asks for the keys only, starts without it
 
     if recipe.fresh and training.past not in PAST:  # of which it writes as many zeros
         raise UnfitError(

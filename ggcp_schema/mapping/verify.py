@@ -14,14 +14,13 @@ from ggcp_schema.files.key_values import KeyValue
 from ggcp_schema.files.tensor_entries import Progress
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.gguf.file import GgufFile
-from ggcp_schema.gguf.compare import differences, extra_keys
-from ggcp_schema.gguf.writer import Gguf
 from ggcp_schema.llama import names
 from ggcp_schema.llama.model import Model
 from ggcp_schema.llama.parameters import ORDERS
 from ggcp_schema.llama.rotation import FREQ_BASE, n_rot_of
 from ggcp_schema.llama.training import Training, study
 from ggcp_schema.llama.vocabulary import key_type
+from ggcp_schema.mapping.gguf import Gguf, differences, extra_keys
 from ggcp_schema.mapping.model import hparam_keys, model_tensors, rescued
 from ggcp_schema.mapping.resume import Recipe, kept_rotation, resume_content, verbatim_recipe
 from ggcp_schema.mapping.vocabulary import vocabulary_of

@@ -16,13 +16,12 @@ from ggcp_schema.formats import open_file
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.gguf.file import GgufFile
 from ggcp_schema.formats.gguf.keys import Keys
-from ggcp_schema.gguf.compare import differences, extra_keys
-from ggcp_schema.gguf.writer import Gguf
 from ggcp_schema.llama import names
 from ggcp_schema.llama.adapter import Adapter
 from ggcp_schema.llama.rotation import Heads
 from ggcp_schema.mapping.adapter import adapter_keys, adapter_tensors
 from ggcp_schema.mapping.export import ModelOptions
+from ggcp_schema.mapping.gguf import Gguf, differences, extra_keys
 from ggcp_schema.mapping.hf import CARD, CONFIG
 from ggcp_schema.mapping.lora import plan_adapter
 from ggcp_schema.mapping.model import rescued

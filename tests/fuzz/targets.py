@@ -33,13 +33,13 @@ from ggcp_schema.files.values import same_value
 from ggcp_schema.formats import format_of, open_file
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.parsing import parse_past_errors
-from ggcp_schema.gguf.writer import Gguf
 from ggcp_schema.huggingface.tokenizer import inexpressible, tokenizer_config, tokenizer_json
 from ggcp_schema.inspect.edit import Change, changes, check, edit, parse_assignment
 from ggcp_schema.inspect.paths import pieces, place
 from ggcp_schema.inspect.summary import summarize, summary_lines
 from ggcp_schema.inspect.tensors import select
 from ggcp_schema.inspect.validate import examine_data, validate
+from ggcp_schema.mapping.gguf import Gguf
 from ggcp_schema.mapping.lora import base_of
 from ggcp_schema.mapping.vocabulary import read_vocabulary
 from tests.fuzz.little import LITTLE, little

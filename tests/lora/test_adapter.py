@@ -15,9 +15,9 @@ from ggcp_schema.files.output import WHOLE, WriteOptions
 from ggcp_schema.formats.gguf.file import open_gguf
 from ggcp_schema.formats.lora.files import GgclFile, adapter_in_gguf
 from ggcp_schema.formats.lora.resume import resume_content
-from ggcp_schema.gguf.writer import Gguf
 from ggcp_schema.llama.adapter import FINETUNE, SCRIPT, Base, fit
 from ggcp_schema.llama.rotation import Heads, order_of_halves
+from ggcp_schema.mapping.gguf import Gguf
 from tests.builder import build_checkpoint
 from tests.helpers import FIXTURES
 from tests.lora import independent

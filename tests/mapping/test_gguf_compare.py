@@ -14,7 +14,7 @@ from ggcp_schema.files.key_values import KeyValue
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor_entries import FileData, TensorEntry, Zeros
 from ggcp_schema.formats.gguf.file import GgufFile, open_gguf
-from ggcp_schema.gguf.compare import extra_keys, key_differences
+from ggcp_schema.mapping.gguf import extra_keys, key_differences
 from tests.writing import write_gguf
 
 COUNT = 1_300_000

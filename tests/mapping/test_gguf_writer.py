@@ -21,7 +21,7 @@ from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.files.tensor_entries import TensorEntry, Zeros, stored
 from ggcp_schema.formats.gguf.file import open_gguf
-from ggcp_schema.gguf.writer import Gguf
+from ggcp_schema.mapping.gguf import Gguf
 from ggcp_schema.schema.gguf import GGUF
 from tests.writing import Entry, write_gguf
 

@@ -1,1 +1,0 @@
-"""GGUF files as outputs: writing one, and comparing what was written. Nothing here knows about training."""
