@@ -24,9 +24,10 @@ from ggcp_schema.browse.panes import Moved, Pane, TopBar
 from ggcp_schema.browse.tree import TreeView
 from ggcp_schema.browse.values import Cells, Values
 from ggcp_schema.constructs.tree import Field
+from ggcp_schema.formats.rules import Oddity
 from ggcp_schema.inspect.commands import PROGRAM, Command, converting, exporting, extracting, printing
 from ggcp_schema.inspect.fields import counterpart
-from ggcp_schema.inspect.findings import Place, next_place
+from ggcp_schema.inspect.findings import next_place
 from ggcp_schema.inspect.text import escape
 
 WATCH = 2.0  # seconds between two looks at whether the file has changed
@@ -320,7 +321,7 @@ class FileScreen(Screen[None]):
             self.bar.note = f"looking for findings … {100 * result:.0f} %  Esc: stop"
             return
         self.bar.note = ""
-        if isinstance(result, Place):
+        if isinstance(result, Oddity):
             self.side = self.searched  # the user may have gone to the other file
             self.select(self.document.file.at(result.offset), result.offset)
             self.notify(result.message, title=f"Finding at offset {result.offset:,}", markup=False)

@@ -13,8 +13,9 @@ from ggcp_schema.browse.document import Document
 from ggcp_schema.browse.jobs import Cancelled
 from ggcp_schema.errors import GgcpError
 from ggcp_schema.formats import open_file
+from ggcp_schema.formats.rules import Oddity
 from ggcp_schema.inspect import search as fuzzy
-from ggcp_schema.inspect.findings import Place, next_place
+from ggcp_schema.inspect.findings import next_place
 from ggcp_schema.inspect.search import Index, Query, search
 from tests.helpers import FIXTURES, TRUNCATED
 
@@ -148,7 +149,7 @@ def spoilt(tmp_path: Path, changes: dict[int, bytes]) -> Path:
     return path
 
 
-def walk(path: Path, start: int = 0, steps: int = 5) -> list[Place | None]:
+def walk(path: Path, start: int = 0, steps: int = 5) -> list[Oddity | None]:
     with open_file(path, partial=True) as file:
         found = []
         for _ in range(steps):
