@@ -94,6 +94,7 @@ class File(ParsedFile):
     The attributes are those of `ParsedFile`.
     """
 
+    format: Format
     copied_lists: ClassVar[Mapping[str, Collection[str]]] = {}
     """Lists of very many records, each with the fields of the file whose change leaves all bytes of the list alone."""
 

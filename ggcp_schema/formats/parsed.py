@@ -42,8 +42,6 @@ class ParsedFile:
         damage: the error that ended the parse; None for a whole file, and always unless opened with `partial=True`.
     """
 
-    format: Format
-
     def __init__(self, source: Source, format: Format, container: Container, damage: MalformedError | None) -> None:
         self.source, self.format, self.container, self.damage = source, format, container, damage
         self.root: Field = root_field(format.schema, container)
