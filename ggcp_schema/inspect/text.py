@@ -9,7 +9,7 @@ from typing import Any
 
 from construct import Container
 
-from ggcp_schema.constructs import Const, Extent, Field, LongList
+from ggcp_schema.constructs import Const, Extent, Field, LongList, count_bytes
 from ggcp_schema.constructs.described import number_text
 
 MAX_HEX = 64  # bytes of a bytes value that are shown
@@ -49,7 +49,7 @@ def names_text(names: Sequence[str], most: int, count: int = 0) -> str:
 
 def size_text(nbytes: int) -> str:
     """Return a size in bytes and in a larger unit: `269,056 bytes (262.8 KiB)`, `1 byte`."""
-    exact = f"{nbytes:,} byte{'' if nbytes == 1 else 's'}"
+    exact = count_bytes(nbytes)
     for unit, scale in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
         if nbytes >= scale:
             return f"{exact} ({nbytes / scale:.1f} {unit})"
@@ -99,7 +99,7 @@ def plain_text(value: Any, type: str = "", limit: int | None = None) -> str:  # 
     Only the first `limit` characters of a text are looked at, however long it is.
     """
     if isinstance(value, Extent):
-        return f"{value.nbytes:,} byte{'' if value.nbytes == 1 else 's'} of data"
+        return f"{count_bytes(value.nbytes)} of data"
     is_text = (isinstance(value, str) and type != "derived") or (isinstance(value, bytes) and type == "char")
     if limit is not None and is_text and len(value) > limit:
         return f"{plain_text(value[:limit], type)[:-1]}…'"

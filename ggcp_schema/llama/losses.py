@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ggcp_schema.constructs import counted
 from ggcp_schema.files.json_keys import json_keys
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.llama.eras import EraConclusion
@@ -169,7 +170,7 @@ def _meanings_text(meanings: Sequence[Loss], threads: int | None) -> str:
     number = ", whose number is not stored," if threads is None else ""
     rows = f"a sum over threads{number} of the loss of each one's last token"
     if threads is not None:
-        rows += f": a rough measure, from {threads} token{'' if threads == 1 else 's'} of the batch"
+        rows += f": a rough measure, from {counted(threads, 'token')} of the batch"
     texts = {
         "mean": "the mean over the tokens of a batch",
         "last-rows": rows,

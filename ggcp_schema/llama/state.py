@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from ggcp_schema.constructs import counted
 from ggcp_schema.errors import UnfitError
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.llama.names import STATE, is_optimizer
@@ -144,7 +145,7 @@ def order_of_x(state: State) -> str | None:
 def place_text(tensor: Tensor, start: int, stop: int) -> str:
     """Return how many values these bytes are, where, and how many pages if they begin and end with pages."""
     count = (stop - start) // 4
-    text = f"{count:,} value{'s' if count > 1 else ''}, bytes {start:,} to {stop - 1:,} of the file"
+    text = f"{counted(count, 'value')}, bytes {start:,} to {stop - 1:,} of the file"
     edges = [edge for edge in (start, stop) if edge not in (tensor.offset, tensor.offset + tensor.nbytes)]
     size = next((size for size in PAGES if edges and all(edge % size == 0 for edge in edges)), None)
     if size is None:

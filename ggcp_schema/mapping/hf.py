@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from ggcp_schema.constructs import counted
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.contents import Blob, Content, Safetensors, Text
 from ggcp_schema.files.tensor_entries import TensorEntry
@@ -159,8 +160,7 @@ def moments_of(file: File, conclusions: Study | None) -> tuple[list[TensorEntry]
     effect = f"m is divided by {divisor:,}, v by its square" if divisor != 1 else ""
     if scale.gradient is None:
         effect = "they are taken for means: clipped sums would have the length 1 in every iteration"
-    iterations = f"{training.iteration:,} iteration{'s' if training.iteration != 1 else ''}"
-    text = f"Adam's moments after {iterations} are in {MOMENTS}"
+    text = f"Adam's moments after {counted(training.iteration, 'iteration')} are in {MOMENTS}"
     return tensors, Fact("optimizer", text, f"order {order.order}: {order.reason}; {scale.reason}", effect)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from ggcp_schema.constructs import counted
 from ggcp_schema.errors import TruncatedError
 from ggcp_schema.llama.facts import Fact, Remedy
 from ggcp_schema.llama.parameters import RESUME_ORDER
@@ -74,7 +75,7 @@ def model_facts(
         "tokens": vocabulary.n_tokens,
         "note": vocabulary.note or None,
     }
-    n_tokens = f"{vocabulary.n_tokens:,} token{'s' if vocabulary.n_tokens != 1 else ''}"
+    n_tokens = counted(vocabulary.n_tokens, "token")
     yield Fact("vocabulary", f"{vocabulary.path}, {vocabulary.kind}, {n_tokens}", value=described)
     if vocabulary.note:
         yield Fact("vocabulary", vocabulary.note)
