@@ -67,8 +67,9 @@ class Values:
 class Elements:
     """Values that can be indexed.
 
-    `chunks(start, stop)` yields those from `start` to `stop` in lists; `offset_of(index)` is their place in the file,
-    that of `count` the end. With `truncated`, damage ended the list; with `doubtful`, it may have taken any of them.
+    `chunks(start, stop)` yields those from `start` to `stop` in lists. `offset_of(index)` is where one lies in the file;
+    with `count` as the index, the end of the last. Damage ended the list if it is `truncated`, and may have taken any
+    of the values if it is `doubtful`.
     """
 
     type: str

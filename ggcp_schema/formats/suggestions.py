@@ -1,4 +1,4 @@
-"""What a path may have meant that does not exist."""
+"""What a path that does not exist may have meant."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _exists(file: ParsedFile, path: str) -> bool:
 
 
 def _with_indices(file: ParsedFile, near: list[str], path: str) -> Iterator[str]:
-    """Yield the paths with the indices of a misspelt one, where there are such fields."""
+    """Yield these paths with the indices of the misspelt path in them, where there are such fields."""
     for other in near:
         indices = iter(INDICES.findall(path))
         indexed = INDICES.sub(lambda match: next(indices, match[0]), other)  # noqa: B023
@@ -61,7 +61,7 @@ def _with_indices(file: ParsedFile, near: list[str], path: str) -> Iterator[str]
 
 
 def _out_of_range(file: ParsedFile, path: str) -> str:
-    """Return the size of the list if the path leads to an element that a list does not have."""
+    """Return how many elements a list has, if the path leads to one that it does not have; else an empty text."""
     field: Field | None = file.root
     for step in parse_path(path.replace("[-", "[999999999")) or ():  # no list has either
         inner = None if field is None else field.child(step)

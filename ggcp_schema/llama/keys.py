@@ -84,8 +84,8 @@ def trainer_keys(
 ) -> list[KeyValue]:
     """Return the keys of a GGUF checkpoint of a trainer, in the order in which the converters of 2023 wrote them.
 
-    `kind` is its `training.type`, `key_of` makes a key of a row of these tables, and `ranks` are the rows that finetune
-    has more.
+    `kind` is its `training.type`, `key_of` makes a key of a row of these tables, and `ranks` are the rows that only
+    finetune has.
     """
     return [
         KeyValue(names.ARCHITECTURE, "STRING", "llama"),
