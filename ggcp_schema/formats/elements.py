@@ -67,9 +67,9 @@ class Values:
 class Elements:
     """Values that can be indexed.
 
-    `chunks(start, stop)` yields those from `start` to `stop` in lists. `offset_of(index)` is where one lies in the file;
-    with `count` as the index, the end of the last. Damage ended the list if it is `truncated`, and may have taken any
-    of the values if it is `doubtful`.
+    `chunks(start, stop)` yields those from `start` to `stop` in lists. `offset_of(index)` is where one lies in the
+    file; with `count` as the index, the end of the last. Damage ended the list if it is `truncated`, and may have taken
+    any of the values if it is `doubtful`.
     """
 
     type: str
