@@ -143,7 +143,7 @@ def order_of_x(state: State) -> str | None:
 
 
 def place_text(tensor: Tensor, start: int, stop: int) -> str:
-    """Return how many values these bytes are, where, and how many pages if they begin and end with pages."""
+    """Return how many values these bytes are, where, and how many pages if only the tensor's ends cut pages."""
     count = (stop - start) // 4
     text = f"{counted(count, 'value')}, bytes {start:,} to {stop - 1:,} of the file"
     edges = [edge for edge in (start, stop) if edge not in (tensor.offset, tensor.offset + tensor.nbytes)]
