@@ -117,7 +117,7 @@ def show(report: Report) -> None:
     found = f"{count_text(n_errors, 'error')}, {count_text(n_warnings, 'warning')}"
     found += f", {len(report.unsound):,} unsound" if report.unsound else ""
     name, colour = escape(report.file.path), "green" if report.verdict == "valid" else "red"
-    echo(f"{paint(report.verdict, colour, bold=True)}: {name}: {found}; checked {checked_text(report)}")
+    echo(f"{paint(report.verdict, colour, bold=True)}: {name}: {found}{checked_text(report)}")
     for error in errors:
         echo(f"{paint('error:', 'red')} {place(error)}: {escape(error.message)}")
     if report.more.errors:
@@ -131,18 +131,19 @@ def show(report: Report) -> None:
 
 
 def checked_text(report: Report) -> str:
-    """Return how much was checked, in words."""
+    """Return how many tensors were checked, in words that follow others; nothing of a file that has none."""
     checked, expected = report.records
+    if not checked and not expected:
+        return ""
     if expected is None:
         text = count_text(checked, "tensor") + (" (the damage hides how many there are)" if report.damage else "")
     else:
-        text = f"{checked:,} of {count_text(expected, 'tensor')}" if expected else "no tensors"
-    text += f", {count_text(report.fields, 'field')}"
+        text = f"{checked:,} of {count_text(expected, 'tensor')}"
     if report.data:
         text += f", {count_text(sum(tensor.n_elements for tensor in report.readable), 'value')}"
         unread = len(report.file.tensors) - len(report.readable)
         text += f"; {count_text(unread, 'tensor')} not read" if unread else ""
-    return text
+    return f"; checked {text}"
 
 
 def place(finding: Problem | Oddity) -> str:
