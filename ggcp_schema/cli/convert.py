@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from ggcp_schema.cli.files import files_in
-from ggcp_schema.cli.options import DryRun, Force, Json, NoSync, Quiet, RmsEps, Strict, Verify, one_of
+from ggcp_schema.cli.options import DryRun, Force, Json, NoSync, Quiet, RmsEps, Strict, Verbose, Verify, one_of
 from ggcp_schema.cli.output import Unread, echo, echo_error, json_text, unread, write
 from ggcp_schema.cli.report import PlanJson, carry_out, echo_outcome, name_text, plan_as_dict
 from ggcp_schema.errors import FileError, GgcpError, UsageError
@@ -80,14 +80,15 @@ def convert(
     force: Force = False,
     dry_run: DryRun = False,
     no_sync: NoSync = False,
+    verbose: Verbose = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Convert a checkpoint to GGUF so that training can be resumed.
 
     Trainers from late August 2023 onwards accept the result. The values are written so that training continues as the
-    trainer of the file would have continued it; the summary says what was changed and on what evidence. To run the
-    model, use `export`.
+    trainer of the file would have continued it; what is printed says what was changed, and with -v on what evidence. To
+    run the model, use `export`.
 
     --json prints one object on a line for each file; with --into, including files that cannot be converted.
 
@@ -112,7 +113,7 @@ def convert(
             if as_json:
                 write(json_text(plan_as_dict(plan, output, written)) + "\n")
             elif not quiet:
-                echo_outcome(plan, output, written, verified=verify)
+                echo_outcome(plan, output, written, verified=verify, verbose=verbose)
         return True
 
     if into is not None:
@@ -182,6 +183,8 @@ def convert_all(
         try:
             if one(source, output, what):
                 codes.append(0)
+                if not quiet and not as_json:
+                    echo()
         except GgcpError as error:
             if as_json:
                 write(json_text(unread(source, error)) + "\n")

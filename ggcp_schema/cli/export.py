@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ggcp_schema.cli.mistakes import check_options
-from ggcp_schema.cli.options import DryRun, Force, Json, NoSync, Quiet, RmsEps, Strict, Verify, one_of
+from ggcp_schema.cli.options import DryRun, Force, Json, NoSync, Quiet, RmsEps, Strict, Verbose, Verify, one_of
 from ggcp_schema.cli.output import print_json
 from ggcp_schema.cli.report import PlanJson, carry_out, echo_outcome, plan_as_dict
 from ggcp_schema.errors import UsageError, quoted
@@ -135,6 +135,7 @@ def export(
     force: Force = False,
     dry_run: DryRun = False,
     no_sync: NoSync = False,
+    verbose: Verbose = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -192,4 +193,4 @@ def export(
             vocabulary = next(({"vocabulary": fact.value} for fact in plan.facts if fact.label == "vocabulary"), {})
             print_json({**plan_as_dict(plan, output, written), **vocabulary})
         elif not quiet:
-            echo_outcome(plan, output, written, verified=verify)
+            echo_outcome(plan, output, written, verified=verify, verbose=verbose)

@@ -47,15 +47,17 @@ def carry_out(
         return write_plan(plan, output, options._replace(progress=advance))
 
 
-def sentence(fact: Fact) -> str:
+def sentence(fact: Fact, *, short: bool = False) -> str:
     """Return a fact in words, with the option of the command line that would replace it."""
+    if short and fact.short:
+        fact = fact._replace(text=fact.short, reason="", effect="")
     state = ""
     if fact.remedy:
         parameter, values = fact.remedy
         option = OPTIONS.get(parameter, "--" + parameter.replace("_", "-"))
         state = f"f you know {'the ' + fact.label if fact.text else 'it'}, state it: {option} {values}"
     if not fact.text:
-        return f"{fact.label}: i{state}. {fact.effect}"
+        return f"{fact.label}: i{state}." + ("" if short else f" {fact.effect}")
     reason, effect = f" ({fact.reason})" if fact.reason else "", f"; {fact.effect}" if fact.effect else ""
     return f"{fact.label}: {fact.text}{reason}{effect}" + (f". I{state}" if state else "")
 
@@ -117,12 +119,12 @@ def echo_written(written: Written, output: Path, *, verified: bool) -> None:
             write(f"{line}\n")
 
 
-def echo_outcome(plan: Plan, output: Path, written: Written | None, *, verified: bool) -> None:
-    """Print what the input is, what is changed and on what evidence, and what was written, or would be."""
+def echo_outcome(plan: Plan, output: Path, written: Written | None, *, verified: bool, verbose: bool) -> None:
+    """Print what the input is, what is changed, if `verbose` on what evidence, and what was written, or would be."""
     file = plan.file
     echo(f"{escape(file.path)}: {escape(file.describe())}, {size_text(file.size)}")
     for fact in plan.facts:
-        echo(escape(sentence(fact)))
+        echo(escape(sentence(fact, short=not verbose)))
     for finding in plan.warnings:
         echo(f"note: {finding.path}: {escape(finding.message)}")
     if written:

@@ -28,6 +28,7 @@ class Fact(NamedTuple):
         reason: on what evidence, or where it is from; empty if `text` says it.
         effect: what follows for the output; empty if `text` says it.
         remedy: what would replace the decision.
+        short: all three in a few words, where they are long.
         value: the same for programs, where the JSON of a command has a key of its own for it.
     """
 
@@ -37,3 +38,4 @@ class Fact(NamedTuple):
     effect: str = ""
     remedy: Remedy | None = None
     value: Any = None
+    short: str = ""

@@ -161,7 +161,8 @@ def moments_of(file: File, conclusions: Study | None) -> tuple[list[TensorEntry]
     if scale.gradient is None:
         effect = "they are taken for means: clipped sums would have the length 1 in every iteration"
     text = f"Adam's moments after {counted(training.iteration, 'iteration')} are in {MOMENTS}"
-    return tensors, Fact("optimizer", text, f"order {order.order}: {order.reason}; {scale.reason}", effect)
+    short = f"{text}; {effect}" if effect else text
+    return tensors, Fact("optimizer", text, f"order {order.order}: {order.reason}; {scale.reason}", effect, short=short)
 
 
 def _why_left_out(training: Training, conclusions: Study) -> str:

@@ -32,12 +32,12 @@ def resume_facts(training: Training, conclusions: Study, recipe: Recipe, problem
     else:
         yield _order_fact(training, conclusions, recipe)
         if scale.summed:
-            divided = f"m is divided by {recipe.scale:,}, v by its square"
-            yield Fact("scale", scale.reason, effect=divided if recipe.scale != 1 else AS_THEY_ARE)
+            effect = f"m is divided by {recipe.scale:,}, v by its square" if recipe.scale != 1 else AS_THEY_ARE
+            yield Fact("scale", scale.reason, effect=effect, short=effect)
             if scale.assumed or scale.s is None:
                 yield Fact("batch", effect=COSTS, remedy=Remedy("n_batch", "N"))
         elif scale.gradient != "mean" and training.optimizer == ADAM and not conclusions.order.harmless:
-            yield Fact("scale", scale.reason, effect=AS_THEY_ARE)
+            yield Fact("scale", scale.reason, effect=AS_THEY_ARE, short=AS_THEY_ARE)
     if problem:
         yield Fact("rotation", problem, effect=f"n_rot {training.model.n_rot} is kept as it is")
     else:
@@ -92,16 +92,18 @@ def damage_facts(damage: MalformedError | None, part: str) -> Iterator[Fact]:
 def _order_fact(training: Training, conclusions: Study, recipe: Recipe) -> Fact:
     order = conclusions.order
     if recipe.permutes:
-        change = f"from order {order.order} to order {RESUME_ORDER}"
-        return Fact("order", f"the optimizer's vectors are rewritten {change}", order.reason)
+        text = f"the optimizer's vectors are rewritten from order {order.order} to order {RESUME_ORDER}"
+        return Fact("order", text, order.reason, short=text)
     if order.is_certain:
-        return Fact("order", f"the optimizer's vectors are in order {RESUME_ORDER} already", order.reason)
+        text = f"the optimizer's vectors are in order {RESUME_ORDER} already"
+        return Fact("order", text, order.reason, short=text)
     copied = "the optimizer's vectors are copied as they are"
     if order.harmless:
-        return Fact("order", copied, order.reason)
+        return Fact("order", copied, order.reason, short=copied)
     known = f"likely {order.order}" if order.order else "unknown"
     *others, last = training.orders
-    return Fact("order", known, order.reason, copied, Remedy("order", f"{', '.join(others)} or {last}"))
+    remedy = Remedy("order", f"{', '.join(others)} or {last}")
+    return Fact("order", known, order.reason, copied, remedy, short=f"{known}; {copied}")
 
 
 def _rotation_fact(n_rot: int, dimension_count: int, freq_base: float | None) -> Iterator[Fact]:

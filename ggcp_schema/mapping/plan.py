@@ -29,7 +29,7 @@ from ggcp_schema.llama.names import is_optimizer
 from ggcp_schema.llama.soundness import SMALL, Floats, Together, Watch
 from ggcp_schema.llama.state import Unsound
 from ggcp_schema.llama.training import Study
-from ggcp_schema.llama.writers import epsilon_text
+from ggcp_schema.llama.writers import epsilon_text, join_words
 
 OUTPUT = "{output}"
 """Stands for the name of the output in the words of a command."""
@@ -138,20 +138,22 @@ def epsilon_of(stated: float | None, stored: float | None, era: EraConclusion) -
 
     Raises `UsageError` if it is not plausible.
     """
-    value, reason = era.rms_eps, era.rms_eps_reason
+    value, reason, short = era.rms_eps, era.rms_eps_reason, epsilon_text(era.rms_eps)
+    if others := join_words(map(epsilon_text, era.rms_eps_alternatives)):
+        short += f" (or {others})"
     if stated is not None:
-        value, reason = stated, "stated by the user"
+        value, reason, short = stated, "stated by the user", ""
     elif stored is not None:
-        value, reason = stored, "stored in the file"
+        value, reason, short = stored, "stored in the file", ""
     if not 1e-30 < value < 1:
         trained_with = "The trainers computed with 1e-6, 5e-6 or 1e-5."
         raise UsageError(f"RMS epsilon must be between 1e-30 and 1, got {value}", trained_with)
-    return epsilon_fact(value, reason)
+    return epsilon_fact(value, reason, short)
 
 
-def epsilon_fact(value: float, reason: str) -> Fact:
+def epsilon_fact(value: float, reason: str, short: str = "") -> Fact:
     """Return the epsilon of the RMS norm as a fact."""
-    return Fact("epsilon", epsilon_text(value), reason, value=value)
+    return Fact("epsilon", epsilon_text(value), reason, value=value, short=short)
 
 
 def write(plan: Plan, output: str | os.PathLike[str], options: WriteOptions = WriteOptions()) -> Written:  # noqa: B008

@@ -96,8 +96,8 @@ def test_the_summary(tmp_path: Path) -> None:
     assert source == (
         f"{FF48}: 2 layers, n_embd 16, n_vocab 320, 16,976 parameters, Adam at iteration 6, 205,228 bytes (200.4 KiB)"
     )
-    assert epsilon.startswith("epsilon: ")
-    assert order.startswith("order: the optimizer's vectors are in order C already (")
+    assert epsilon == "epsilon: 1e-5"
+    assert order == "order: the optimizer's vectors are in order C already"
     assert note == "note: hparams.n_mult: n_ff is 48 according to w1, but 256 according to n_embd and n_mult (256)"
     assert re.fullmatch(rf"wrote out.gguf: 26 keys, 23 tensors, {size:,} bytes \(.* KiB\), every byte compared", wrote)
     assert resume.startswith("resume with llama.cpp from before 25 July 2024 (")
@@ -161,7 +161,7 @@ def test_nothing_is_printed_of_a_file_that_could_not_be_written(out: Path) -> No
     ids=["certain", "by-the-order", "open"],
 )
 def test_the_epsilon_is_that_of_the_writer(path: Path, rms_eps: float, words: str, out: Path) -> None:
-    assert words in run_cli("convert", path, out, check=True).stdout
+    assert words in run_cli("convert", path, out, "-v", check=True).stdout
     assert gguf_files.value(out, EPSILON) == np.float32(rms_eps)
 
 
@@ -176,21 +176,34 @@ def test_the_epsilon_is_that_of_the_writer(path: Path, rms_eps: float, words: st
     ids=["A", "B", "C", "unknown"],
 )
 def test_the_order_is_explained(path: Path, words: str, out: Path) -> None:
-    lines = run_cli("convert", path, out, check=True).stdout.splitlines()
+    lines = run_cli("convert", path, out, "--verbose", check=True).stdout.splitlines()
     (line,) = [line for line in lines if line.startswith("order: ")]
     assert words in line
     assert ("If you know the order, state it: --order A, B or C" in line) == (path == UNDECIDED)
 
 
 def test_the_scale_is_explained(out: Path) -> None:
-    text = run_cli("convert", SUMMED, out, check=True).stdout
+    text = run_cli("convert", SUMMED, out, "-v", check=True).stdout
     assert "scale: gradients were summed over the tokens of a batch" in text
     assert (
         "about 128 tokens, 4 × 32 by the counts if context and batch never changed; that length suggests 74 to" in text
     )
     assert "m is divided by 128" in text
     assert "batch: if you know it, state it: --batch N. In a test" in text
-    assert "m and v are copied as they are" in run_cli("convert", ADAM, out, "--force", check=True).stdout
+    assert "m and v are copied as they are" in run_cli("convert", ADAM, out, "--force", "-v", check=True).stdout
+
+
+def test_without_evidence_what_is_changed_and_what_is_doubtful_is_said(out: Path) -> None:
+    lines = run_cli("convert", SUMMED, out, check=True).stdout.splitlines()
+    assert lines[1].startswith("epsilon: 1e-6 (or ")
+    assert lines[2:5] == [
+        "order: the optimizer's vectors are rewritten from order B to order C",
+        "scale: m is divided by 128, v by its square",
+        "batch: if you know it, state it: --batch N.",
+    ]
+    lines = run_cli("convert", UNDECIDED, out, "--force", check=True).stdout.splitlines()
+    known = "order: unknown; the optimizer's vectors are copied as they are."
+    assert f"{known} If you know the order, state it: --order A, B or C" in lines
 
 
 def test_a_partial_rotation_is_explained(out: Path) -> None:
@@ -231,7 +244,7 @@ def test_an_order_that_is_stated(tmp_path: Path) -> None:
     path, found = tmp_path / "x.ggcp", {}
     path.write_bytes(build_checkpoint(n_layer=2))  # of random numbers, which tell no order
     for order in "ABC":
-        text = run_cli("convert", path, tmp_path / order, "--order", order, "--verify", check=True).stdout
+        text = run_cli("convert", path, tmp_path / order, "--order", order, "-v", "--verify", check=True).stdout
         change = f"are rewritten from order {order} to order C" if order != "C" else "are in order C already"
         assert f"order: the optimizer's vectors {change} (order {order} was stated)\n" in text
         found[order] = gguf_files.data(tmp_path / order)["optimizer.adam.second_moments"]
@@ -262,7 +275,7 @@ def test_a_batch_that_is_stated(tmp_path: Path) -> None:
     """Twice the batch gives half of m and a quarter of v, exactly, since both are powers of two."""
     moments = {}
     for batch in (4, 8):
-        text = run_cli("convert", SUMMED, tmp_path / str(batch), "--batch", str(batch), "--verify", check=True).stdout
+        text = run_cli("convert", SUMMED, tmp_path / str(batch), "--batch", str(batch), "-v", "--verify", check=True).stdout
         assert f"{batch * 32} tokens, {batch} × 32, as stated; m is divided by {batch * 32}, v by" in text
         assert "about" not in text
         moments[batch] = gguf_files.data(tmp_path / str(batch))

@@ -75,7 +75,7 @@ def test_the_summary(out: Path) -> None:
     assert result.stderr == ""
     source, epsilon, context, vocabulary, note, wrote, run = result.stdout.splitlines()
     assert source.startswith(f"{FF48}: 2 layers, n_embd 16, n_vocab 320, 16,976 parameters, Adam at iteration 6, ")
-    assert epsilon.startswith("epsilon: 1e-5 (")
+    assert epsilon == "epsilon: 1e-5"
     assert context == "context length: 16 tokens (stated by the user)"
     assert note == "note: hparams.n_mult: n_ff is 48 according to w1, but 256 according to n_embd and n_mult (256)"
     assert vocabulary == f"vocabulary: {FIXTURES / 'vocab.ggjt'}, ggjt version 3, 320 tokens"
