@@ -56,7 +56,8 @@ def schema(
     """Print the reference of a file format: every field, type, condition, rule and note.
 
     It is generated from the declarations that parse and build the files. The JSON is meant for programs that generate
-    readers: it has the types, conditions and expressions as data. docs/JSON.md describes it.
+    readers: a type is an object with its kind, and with its size, fields, count, condition and rule as far as it has
+    them. Each of these is a value or an expression: {"field": PATH}, {"op": OPERATOR, "args": […]}, {"function": NAME}.
 
     Example: ggcp-schema schema gguf --format markdown
     """
