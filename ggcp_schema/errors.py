@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 APOSTROPHES, QUOTES = "'\u2018\u2019\u201a\u201b", "\u201c\u201d\u201e"
 """What ends a text between apostrophes, or between quotation marks, in PowerShell."""
+PLAIN = b" ./_+,:=@0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+"""The bytes that stand for themselves in a shell's quotes, and in the first argument of `printf`."""
 
 
 def shell_word(path: str) -> str:
@@ -21,9 +23,10 @@ def shell_word(path: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """Return an argument as a word for bash and zsh; for sh, fish and PowerShell too, if they can have it as one word.
+    """Return an argument as one word for sh, bash, zsh and fish, and for PowerShell if that can have it as one word.
 
-    None of these three has a word with bytes that are not printable.
+    What is not printable is what `printf` prints, which PowerShell does not have. fish alone reads two backslashes, or
+    one at the end, as something else.
     """
     if text.isprintable():
         if {*APOSTROPHES} & {*text} and not {*'"$`\\!', *QUOTES} & {*text}:
@@ -31,11 +34,8 @@ def quoted(text: str) -> str:
         word = shlex.quote(text)
         means_more = word == text and ("," in text or text[0] in "=@")  # in PowerShell, and = in zsh
         return f"'{text}'" if means_more else word
-    escaped = "".join(
-        chr(byte) if 0x20 <= byte < 0x7F and byte not in b"'\\" else f"\\x{byte:02x}"
-        for byte in text.encode("utf-8", "surrogateescape")
-    )
-    return f"$'{escaped}'"
+    octal = "".join(chr(byte) if byte in PLAIN else f"\\{byte:03o}" for byte in text.encode("utf-8", "surrogateescape"))
+    return f"$'{octal}'" if text.endswith("\n") else f"\"$(printf '{octal}')\""  # which drops a newline at the end
 
 
 class GgcpError(Exception):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -229,8 +228,10 @@ def converting(file: str, advice: Sequence[str] = ()) -> Command:
 
 def _advised(verb: str, file: str, advice: Sequence[str]) -> list[str]:
     """Return the words of the first command for this that `info` gives, or those of the bare command."""
-    bare = f"{PROGRAM} {verb} {shell_word(file)}"
-    found = next((each for each in advice if each.startswith(f"{PROGRAM} {verb} ")), bare)
-    words = ["FILE" if word == _path(file) else word for word in shlex.split(found)[1:]]
+    places = {"FILE": file, "PATCHED": output_name(file, OUTPUTS["patched"])}
+    found = next((each for each in advice if each.startswith(f"{PROGRAM} {verb} ")), f"{PROGRAM} {verb} FILE")
+    for word, place in places.items():  # `shlex` does not read all words that a shell does
+        found = f"{found} ".replace(f" {shell_word(place)} ", f" {word} ")
+    words = found.split()[1:]
     words.insert(1 + next(at for at, word in enumerate(words) if word in ("FILE", "CHECKPOINT")), "OUTPUT")
-    return [_path(file) if word == "FILE" else Blank(word) if word in BLANKS else word for word in words]
+    return [_path(places[word]) if word in places else Blank(word) if word in BLANKS else word for word in words]

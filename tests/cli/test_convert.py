@@ -275,7 +275,9 @@ def test_a_batch_that_is_stated(tmp_path: Path) -> None:
     """Twice the batch gives half of m and a quarter of v, exactly, since both are powers of two."""
     moments = {}
     for batch in (4, 8):
-        text = run_cli("convert", SUMMED, tmp_path / str(batch), "--batch", str(batch), "-v", "--verify", check=True).stdout
+        text = run_cli(
+            "convert", SUMMED, tmp_path / str(batch), "--batch", str(batch), "-v", "--verify", check=True
+        ).stdout
         assert f"{batch * 32} tokens, {batch} × 32, as stated; m is divided by {batch * 32}, v by" in text
         assert "about" not in text
         moments[batch] = gguf_files.data(tmp_path / str(batch))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 
 import pytest
 
 from ggcp_schema.formats import open_file
 from ggcp_schema.inspect import commands
+from ggcp_schema.inspect.summary import summarize
 from tests.helpers import FIXTURES, run_cli
 
 ALICE = FIXTURES / "alice.ggcp"
@@ -50,6 +52,19 @@ def test_file_names_are_quoted() -> None:
             commands.printing(name, None, 3),
         ):
             assert name in shlex.split(line)
+
+
+@pytest.mark.parametrize("name", ["two words.ggcp", "caf\udce9.ggcp", "new\nline.ggcp", "-x.ggcp", "it's.ggcp"])
+def test_a_command_to_fill_in_has_the_file_of_any_name(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_bytes(ALICE.read_bytes())
+    with open_file(name) as file:
+        advice = summarize(file).next
+    path = f"./{name}" if name.startswith("-") else name
+    assert commands.exporting(name, advice).words[:3] == ["export", path, "OUTPUT"]
+    assert commands.converting(name, advice).words == ["convert", path, "OUTPUT"]
 
 
 def test_a_file_name_like_an_option_is_a_path() -> None:
