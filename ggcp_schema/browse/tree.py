@@ -16,12 +16,12 @@ from ggcp_schema.browse.lines import ink
 from ggcp_schema.browse.panes import Moved
 from ggcp_schema.constructs import short_size
 from ggcp_schema.constructs.tree import Field
-from ggcp_schema.inspect.text import count_text, escape, shape_text, value_text
+from ggcp_schema.inspect.text import cells, count_text, escape, shape_text, shorten_middle, value_text
 
 SIGNS = {"damage": ("✗", "error"), "finding": ("!", "warning"), "changed": ("≠", "accent"), "only": ("+", "accent")}
 MANY = 1000  # elements of a list that unfold at once
 GROUP = 100  # elements of a group in a longer one: a jump to one of them adds them all to the tree
-CUT = 14  # cells of what follows the name that are kept, rather than what stands at the right
+CUT = 14  # cells of a value, or else of a name, that are kept, rather than what stands at the right
 LONGEST = 200  # characters of a text that are looked at
 
 
@@ -173,32 +173,37 @@ class TreeView(Tree["Field | Group"]):
             depth, up = depth + 1, up.parent
         width = max(1, self.scrollable_content_region.width - 2 * depth)
         try:
-            text, words, details = self._parts(node)
+            text, name, value, details = self._parts(node)
         except READ_ERRORS:
-            text, words, details = Text("(cannot be read)", ink(self, "error")), Text(), []
-        lengths = (text.cell_len + words.cell_len, text.cell_len + min(words.cell_len, CUT))
+            text, name, value, details = Text("(cannot be read)", ink(self, "error")), "", "", []
+        least = cells(name) + min(cells(value), CUT) if value else min(cells(name), CUT)
+        lengths = [text.cell_len + length for length in (cells(name + value), least)]
         detail = next((each for length in lengths for each in details if length + len(each) < width), "")
-        text.append_text(words).truncate(max(0, width - len(detail) - 1), overflow="ellipsis", pad=True)
+        room = max(0, width - len(detail) - 1)
+        if value and name:  # which gives way to the value
+            name = "  " + shorten_middle(name[2:], max(CUT, room - text.cell_len - min(cells(value), CUT) - 2))
+        text.append(name, ink(self, "name")).append(value, ink(self, "value"))
+        text.truncate(room, overflow="ellipsis", pad=True)
         text.append(f" {detail}", ink(self, "detail"))
         text.stylize_before(style)
         return text
 
-    def _parts(self, node: Node) -> tuple[Text, Text, list[str]]:
-        """Return the name in a row, what follows it, and what may stand at the right, the longest first."""
+    def _parts(self, node: Node) -> tuple[Text, str, str, list[str]]:
+        """Return the head of a row, the name and the value after it, and what may stand at the right, longest first."""
         field, arrow = node.data, "▾ " if node.is_expanded else "▸ "
         arrow = "  " if isinstance(field, Field) and field.is_leaf else arrow
         text = Text.assemble((arrow, ink(self, "guide")), no_wrap=True, end="")
         if not isinstance(field, Field):
             label = f"[{field.start:,} … {field.stop - 1:,}]" if field else ""
-            return text.append(label, ink(self, "index")), Text(), []
+            return text.append(label, ink(self, "index")), "", "", []
         sign, sign_ink = SIGNS.get(self.document.marks.get(field.path, ""), ("", "name"))
         name = escape(field.name)
         if field.is_element and field.parent is not None:  # what follows begins in one column
             name = name.ljust(len(f"[{len(field.parent.children()) - 1}]"))
         text.append(f"{sign} " if sign else "", ink(self, sign_ink))
         text.append(name, ink(self, "name" if field.is_leaf else "index" if name.startswith("[") else "holder"))
-        words, words_ink = self._words(field)
-        return text, Text(f"  {words}" if words else "", ink(self, words_ink)), self._details(field)
+        named, value = (f"  {escape(words)}" if words else "" for words in self._words(field))
+        return text, named, value, self._details(field)
 
     def _details(self, field: Field) -> list[str]:
         """Return what stands at the right, from the longest form to the shortest."""
@@ -219,14 +224,12 @@ class TreeView(Tree["Field | Group"]):
         return [f"{field.type} {size:>8}", size] if field.type in ("padding", "data") else [field.type]
 
     def _words(self, field: Field) -> tuple[str, str]:
-        """Return what follows the name: the value of a leaf; for an element of a list the name that it holds."""
+        """Return what follows the name of a field: for an element of a list the name that it holds; and the value."""
         broken = self.document.broken_off(field)
         if broken:
-            return f"broken off at {broken}", "name"
+            return f"broken off at {broken}", ""
         if field.is_leaf:
-            return "" if field.type in ("padding", "data") else escape(value_text(field, LONGEST)), "value"
-        if not field.is_element:
-            return "", "name"
-        name = self.document.name_of(field)
+            return "", "" if field.type in ("padding", "data") else value_text(field, LONGEST)
+        name = self.document.name_of(field) if field.is_element else ""
         value = self.document.value_of(field) if name else None
-        return escape(name if value is None else f"{name}  {value_text(value, LONGEST)}"), "name"
+        return name, "" if value is None else value_text(value, LONGEST)
