@@ -11,7 +11,7 @@ from construct import Container
 
 from ggcp_schema.cli.options import FILE_HELP, Json, Quiet, Width
 from ggcp_schema.cli.output import HANGING, echo, output_width, print_json, progress, raise_damage, wrapped
-from ggcp_schema.cli.table import print_table
+from ggcp_schema.cli.table import GAP, print_table
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.key_values import KeyValue
 from ggcp_schema.files.values import LISTS, first_different
@@ -19,14 +19,25 @@ from ggcp_schema.formats import open_file
 from ggcp_schema.inspect import paths
 from ggcp_schema.inspect.diff import MAX_ROWS, Comparison, FieldRow, TensorRow, compare
 from ggcp_schema.inspect.matching import Label, Omission, Operand
-from ggcp_schema.inspect.text import count_text, escape, json_value_of, line_text, names_text, shape_text, shorten
+from ggcp_schema.inspect.text import (
+    cells,
+    count_text,
+    escape,
+    json_value_of,
+    line_text,
+    names_text,
+    shape_text,
+    shorten,
+)
 from ggcp_schema.inspect.training_change import Change, change_lines
 from ggcp_schema.inspect.words import VERDICTS, Verdict
 
-HEAD = ("field or tensor", "verdict", "A", "B", "differing", "largest", "RMS")
-NUMBERS = HEAD[4:]
-DROPPED = ("RMS", "verdict")  # on a narrow terminal, in this order
+FIELDS = ("field", "verdict", "A", "B")
+TENSORS = ("tensor", "verdict", "A", "B", "differing", "largest", "RMS")
+NUMBERS = TENSORS[4:]
+DROPPED = ("verdict", "RMS", "differing")  # on a narrow terminal, in this order; that A or B is empty tells the first
 MAX_TEXT = 80  # characters of a value
+LEAST_TEXT = 16  # that a narrow terminal leaves
 MAX_NAMES = 4  # of things that were not compared, for each reason
 TYPES = {"FLOAT32": "f32", "FLOAT64": "f64"}  # GGUF's names of the types that the text of a value depends on
 
@@ -77,20 +88,29 @@ def diff(
 
 
 def _print(found: Comparison, a: str, b: str, width: int | None) -> None:
-    rows = [
-        *(field_cells(row) for row in found.fields if row.verdict != "equal"),
-        *(tensor_cells(row) for row in found.tensors if row.verdict != "equal"),
-    ]
-    if rows:
+    changed = [row for row in found.fields if row.verdict != "equal"]
+    room = output_width(width)
+    if room is not None:  # for the two values beside the longest name
+        room = max(LEAST_TEXT, (room - max((cells(row.name) for row in changed), default=0)) // 2 - len(GAP))
+    fields = [field_cells(row, room) for row in changed]
+    tensors = [tensor_cells(row) for row in found.tensors if row.verdict != "equal"]
+    if fields or tensors:
         for label, path in (("A", a), ("B", b)):
             echo(f"{label}: {escape(path)}")
     _echo_all([verdict(found), *change_lines(found.change)], width)
-    if rows:
-        print_table(HEAD, rows, right=NUMBERS, optional=DROPPED, width=width)
-        more = found.fields.differing + found.tensors.differing - len(rows)
-        if more:
-            echo(f"and {more:,} more")
-    _echo_all([*omissions(found), *found.notes], width)
+    for head, rows, n_differing in (
+        (FIELDS, fields, found.fields.differing),
+        (TENSORS, tensors, found.tensors.differing),
+    ):
+        if rows:
+            echo()
+            print_table(head, rows, right=NUMBERS, optional=DROPPED, width=width)
+        if n_differing > len(rows):
+            echo(f"and {n_differing - len(rows):,} more")
+    below = [*omissions(found), *found.notes]
+    if below and (fields or tensors):
+        echo()
+    _echo_all(below, width)
 
 
 def _echo_all(lines: Iterable[str], width: int | None) -> None:
@@ -99,9 +119,15 @@ def _echo_all(lines: Iterable[str], width: int | None) -> None:
             echo(line)
 
 
-def field_cells(row: FieldRow) -> tuple[str, ...]:
-    """Format a FieldRow as table cells."""
-    return row.name, VERDICTS[row.verdict], value_text(row.a, row.b), value_text(row.b, row.a), "", "", ""
+def field_cells(row: FieldRow, room: int | None) -> tuple[str, ...]:
+    """Format a FieldRow as table cells, of at most `room` cells of the terminal for each value if that is given."""
+    sides = ((row.a, row.b), (row.b, row.a))
+    return row.name, verdict_text(row), *(shorten(value_text(*side), room) for side in sides)
+
+
+def verdict_text(row: FieldRow | TensorRow) -> str:
+    """Return the verdict of a row that is shown, unless it is the one that all have which are in both files."""
+    return "" if row.verdict == "different" else VERDICTS[row.verdict]
 
 
 def value_text(value: KeyValue | None, other: KeyValue | None) -> str:
@@ -120,17 +146,18 @@ def value_text(value: KeyValue | None, other: KeyValue | None) -> str:
         text = ", ".join(f"{name} {line_text(inner, 'char')}" for name, inner in values)
     else:
         text = line_text(item[:MAX_TEXT] if isinstance(item, str | bytes) else item, kind)
-    return f"{where}{shorten(text, MAX_TEXT)}{of_type}"
+    shown = where + shorten(text, MAX_TEXT) or "''"  # an empty cell means that there is no value
+    return f"{shown}{of_type}"
 
 
 def tensor_cells(row: TensorRow) -> tuple[str, ...]:
     """Format a TensorRow as table cells: shapes and types if they differ, and by how much the data does."""
     if row.a is None or row.b is None or row.differing is None:
-        return row.name, VERDICTS[row.verdict], _shape(row.a), _shape(row.b), "", "", ""
+        return row.name, verdict_text(row), _shape(row.a), _shape(row.b), "", "", ""
     share = f"{row.differing:,} of {row.a.tensor.n_elements:,}"
     sides = (_shape(row.a), _shape(row.b)) if row.a.tensor.type != row.b.tensor.type else ("", "")
     numbers = (f"{value:.4g}".replace("nan", "NaN") for value in (row.largest, row.rms))
-    return row.name, VERDICTS[row.verdict], *sides, share, *numbers
+    return row.name, verdict_text(row), *sides, share, *numbers
 
 
 def _shape(side: Operand | None) -> str:
@@ -157,10 +184,10 @@ def verdict(found: Comparison) -> str:
         parts = (("fields", found.fields), ("tensors", found.tensors))
         shares = (f"{rows.differing:,} of {rows.total:,} {noun}" for noun, rows in parts if rows)
         return f"{' and '.join(shares)} differ"
-    counts = count_text(found.fields.total, "field"), count_text(found.tensors.total, "tensor")
-    elements = count_text(found.n_elements, "element")
+    counts = {"field": found.fields.total, "tensor": found.tensors.total, "element": found.n_elements}
+    compared = ", ".join(count_text(count, noun) for noun, count in counts.items() if count)
     within = f"; within the tolerance, the largest difference is {found.largest:.4g}" if found.largest else ""
-    return f"equal: {', '.join(counts)}, {elements}{within}"
+    return f"equal: {compared}{within}"
 
 
 class Counts(NamedTuple):
