@@ -12,7 +12,7 @@ import typer
 
 from ggcp_schema.cli.files import files_in
 from ggcp_schema.cli.options import DryRun, Force, Json, NoSync, Quiet, RmsEps, Strict, Verbose, Verify, one_of
-from ggcp_schema.cli.output import Unread, echo, echo_error, json_text, unread, write
+from ggcp_schema.cli.output import Unread, echo, echo_error, json_text, say, unread, write
 from ggcp_schema.cli.report import PlanJson, carry_out, echo_outcome, name_text, plan_as_dict
 from ggcp_schema.errors import FileError, GgcpError, UsageError
 from ggcp_schema.files.atomic import ExistsError
@@ -110,6 +110,8 @@ def convert(
                 if error.hint != ANOTHER or into is not None:
                     raise
                 raise error.with_hint(f"{ANOTHER} For several inputs, give --into FOLDER.") from error
+            if batch is not None and not quiet and not (plan.study and plan.study.scale.summed):
+                say("--batch changes nothing here: the gradients are no sums that would be divided by it")
             if as_json:
                 write(json_text(plan_as_dict(plan, output, written)) + "\n")
             elif not quiet:

@@ -20,7 +20,7 @@ from ggcp_schema.cli.complete import complete_tensor
 from ggcp_schema.cli.options import File, Force, Json, NoSync, Quiet
 from ggcp_schema.cli.output import echo, print_json, progress, raise_damage
 from ggcp_schema.cli.report import echo_replaced
-from ggcp_schema.cli.tensors import Order
+from ggcp_schema.cli.tensors import Order, check_order
 from ggcp_schema.errors import FileError, MalformedError, UsageError
 from ggcp_schema.files.atomic import atomic_output, check_output, temporary_files
 from ggcp_schema.files.atomic_folder import atomic_folder, check_folder
@@ -114,6 +114,8 @@ def extract(
         )
     with open_file(file, partial=True) as opened:
         found = select(opened, pattern, order=order)
+        if not quiet:
+            check_order(order, lambda: found)
         missing = missing_tensors(opened, pattern) if opened.damage else []
         if missing and opened.damage:
             _check_partial(missing, opened.damage, output, partial=partial, is_folder=is_folder)

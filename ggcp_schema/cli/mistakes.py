@@ -20,11 +20,15 @@ ONE_FILE = {"get", "hex", "dump", "extract", "stats", "tensors", "edit", "conver
 MISPLACED = re.compile("^Missing option --(vocab|base)| is a vocabulary$|unexpected extra argument")
 """What `export` says if the file of one of its options is typed as an argument."""
 NO_OPTION = re.compile(r"No such option: (--[\w-]+)")
+PARAMETER = re.compile(r"^(\w+)(?= means nothing )")
 BATCH_NEEDED = "Give the number of samples that was the trainer's --batch; it defaulted to 8."
 
 
 def put_right(error: GgcpError) -> GgcpError:
-    """Return the error with the hint that this command line needs."""
+    """Return the error with the words and the hint that this command line needs."""
+    if parameter := PARAMETER.match(error.message):
+        error = error.again()
+        error.message = f"--{parameter[1].replace('_', '-')}{error.message[parameter.end() :]}"
     message = error.message
     if hint := _missing(message) or _typed_as_argument(message):
         return error.with_hint(hint)

@@ -12,7 +12,7 @@ import typer
 from ggcp_schema.cli.options import File, Json, Width
 from ggcp_schema.cli.output import echo, paint, print_json, progress, raise_damage, say
 from ggcp_schema.cli.table import print_table
-from ggcp_schema.cli.tensors import Moments, Order, Pattern, none_text
+from ggcp_schema.cli.tensors import Moments, Order, Pattern, check_order, none_text
 from ggcp_schema.errors import UsageError
 from ggcp_schema.formats import open_file
 from ggcp_schema.inspect.health import Examination, examine
@@ -70,6 +70,7 @@ def stats(
         found = select(opened, pattern, order=order)
         if by_parameter:
             found = moments_of(opened, found, order)
+        check_order(order, lambda: found)
         left_out = len(found) - MAX_TENSORS
         del found[MAX_TENSORS:]
         tensors = [item.tensor for item in found]

@@ -10,7 +10,7 @@ import typer
 
 from ggcp_schema.cli.complete import complete_tensor
 from ggcp_schema.cli.options import File, Json, Width, one_of
-from ggcp_schema.cli.output import echo, print_json, raise_damage
+from ggcp_schema.cli.output import echo, print_json, raise_damage, say
 from ggcp_schema.cli.table import print_table
 from ggcp_schema.formats import open_file
 from ggcp_schema.formats.file import File as OpenFile
@@ -75,6 +75,7 @@ def tensors(
             found = partial(moments, opened, opened.order_or(order))
         else:
             found = partial(map, partial(Listed.of, opened), opened.tensors.values())  # of which there may be very many
+        check_order(order, found)
         if as_json:
             print_json(found())
         elif (first := next(iter(found()), None)) is None:
@@ -85,6 +86,12 @@ def tensors(
             optional = head[1], *DROPPED
             print_table(head, lambda: map(_cells, found()), right=("offset", "bytes"), optional=optional, width=width)
         raise_damage(opened.damage)
+
+
+def check_order(order: str | None, found: Callable[[], Iterable[Listed]]) -> None:
+    """Say so if an order is stated and no part of the optimizer's vectors is found, which alone it is for."""
+    if order is not None and not any(item.order for item in found()):
+        say("--order changes nothing here: none of these tensors is a part of the optimizer's vectors")
 
 
 def none_text(file: OpenFile, *, by_parameter: bool) -> str:

@@ -104,6 +104,9 @@ def moments(file: File, decision: OrderDecision, fields: Sequence[Listed] | None
     `fields` are the vectors; all by default. lms and lmy, which hold several columns, have no parts. Raises
     `UsageError` if the order is not known.
     """
+    vectors = listing(file) if fields is None else fields
+    if not any(vector.moment in FLAT_FIELDS for vector in vectors):
+        return
     if decision.order is None:
         raise UsageError(
             f"the order of the parameters in the optimizer's vectors is not known: {decision.reason}",
@@ -111,7 +114,7 @@ def moments(file: File, decision: OrderDecision, fields: Sequence[Listed] | None
         )
     model = file.model_tensors
     layout = Layout.of(decision.order, model)
-    for vector in listing(file) if fields is None else fields:
+    for vector in vectors:
         tensor = vector.tensor
         if vector.moment not in FLAT_FIELDS or tensor.shape != (layout.n_params,) or tensor.type not in ELEMENT_SIZES:
             continue

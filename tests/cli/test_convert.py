@@ -287,6 +287,12 @@ def test_a_batch_that_is_stated(tmp_path: Path) -> None:
         assert (moments[4][key] == moments[8][key] * factor).all()
 
 
+def test_a_batch_that_changes_nothing_is_named(out: Path) -> None:
+    result = run_cli("convert", ADAM, out, "--batch", "4", check=True)
+    assert result.stderr.startswith("ggcp-schema: --batch changes nothing here: ")
+    assert run_cli("convert", ADAM, out, "--batch", "4", "--force", "--quiet", check=True).stderr == ""
+
+
 @pytest.mark.parametrize("batch", ["0", "-1"])
 def test_an_impossible_batch(batch: str, out: Path) -> None:
     assert_refused(run_cli("convert", SUMMED, out, "--batch", batch), 2, f"a batch of {batch} samples is impossible")

@@ -149,7 +149,7 @@ def test_a_folder_for_peft(tmp_path: Path) -> None:
         (["adam.ggla", "out"], "Missing option --base"),
         (
             ["adam.ggla", "out", "--base", "base.gguf", "--norms", "ignore", "--ctx", "9"],
-            "context_length means nothing",
+            "--context-length means nothing",
         ),
         (["adam.ggla", "out", "--base", "base.gguf", "--to", "gguf", "--dtype", "f16"], "dtype means nothing here"),
         (["adam.ggla", "out", "--base", "base.gguf", "--to", "hf", "--dtype", "f8"], "'f8'"),

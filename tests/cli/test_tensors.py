@@ -222,3 +222,21 @@ def test_that_there_are_no_tensors_is_said_in_a_sentence(tmp_path):
         assert (result.returncode, result.stdout) == (code, f"{said}\n")
         assert run_cli("stats", path).stdout == f"{said}\n"
         assert run_cli("tensors", path, "--json").stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "is_used"),
+    [
+        (("tensors", FIXTURES / "alice.ggcp"), False),
+        (("tensors", FIXTURES / "lora" / "base.gguf", "--moments"), False),
+        (("tensors", FIXTURES / "alice.ggcp", "--moments"), True),
+        (("stats", FIXTURES / "alice.ggcp", "norm"), False),
+        (("stats", FIXTURES / "alice.ggcp", "optimizer.state.v[norm]"), True),
+        (("extract", FIXTURES / "alice.ggcp", "norm", "out.npy", "--force"), False),
+        (("extract", FIXTURES / "alice.ggcp", "optimizer.state.v[norm]", "out.npy", "--force"), True),
+    ],
+)
+def test_an_order_that_changes_nothing_is_named(args, is_used, tmp_path):
+    result = run_cli(*args, "--order", "C", cwd=tmp_path, check=True)
+    assert (result.stderr == "") == is_used
+    assert is_used or result.stderr.startswith("ggcp-schema: --order changes nothing here: ")
