@@ -11,11 +11,11 @@ from itertools import pairwise
 from pathlib import Path
 
 from ggcp_schema.cli.files import folder_hint
-from ggcp_schema.errors import FileError, GgcpError, UsageError, quoted, shell_word
+from ggcp_schema.errors import FileError, GgcpError, PathError, UsageError, quoted, shell_word
 from ggcp_schema.files.opening import GIVE_A_FILE
 
 PYTORCH = {".safetensors", ".pt", ".pth"}
-ONE_FILE = {"get", "hex", "dump", "extract", "stats", "tensors", "edit", "convert", "export", "repair"}
+ONE_FILE = {"get", "hex", "dump", "search", "extract", "stats", "tensors", "edit", "convert", "export", "repair"}
 """The commands that begin with the one file that they read."""
 MISPLACED = re.compile("^Missing option --(vocab|base)| is a vocabulary$|unexpected extra argument")
 """What `export` says if the file of one of its options is typed as an argument."""
@@ -34,6 +34,8 @@ def put_right(error: GgcpError) -> GgcpError:
         return error.with_hint(hint)
     if unknown := NO_OPTION.match(message):  # what may follow are options of similar names
         return error.with_hint(f"{_of_commands(unknown[1])}{error.hint}")
+    if isinstance(error, PathError) and sys.argv[1:2] in (["get"], ["hex"], ["dump"]) and "*" in message:
+        return error.with_hint("Give one path. `tensors`, `stats` and `extract` take patterns.")
     if error.hint == GIVE_A_FILE:
         return error.with_hint(folder_hint(message.removesuffix(" is a directory")) or GIVE_A_FILE)
     if isinstance(error, FileError) and isinstance(error.__cause__, FileNotFoundError) and not error.hint:

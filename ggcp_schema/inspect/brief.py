@@ -16,7 +16,7 @@ from ggcp_schema.schema.inference import optimizer_text
 
 LINES, COLUMNS = 10, 80
 TYPES = 3  # element types that are named where there are more than one more
-SHOWN = ("run", "train on", PYTORCH, "rescue", "measure", "look")  # the purposes of commands; of each the first one
+SHOWN = ("rescue", "run", "train on", PYTORCH, "measure", "look")  # the purposes of commands; of each the first one
 WEIGHTS = "weights"  # the label of the line that has the element types too, if there is one
 LONGEST = COLUMNS + COLUMNS // 2  # of a command that is shown
 LEAST = 12  # cells of a name that is shortened

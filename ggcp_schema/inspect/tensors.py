@@ -214,6 +214,8 @@ def _no_match(file: File, pattern: str) -> list[Listed]:
         words = "get" if field.is_leaf else "dump", shell_word(file.path), shell_word(pattern)
         raise UsageError(f"{pattern} is {what}", f"Run `ggcp-schema {' '.join(words)}` to print it.")
     error: GgcpError = file.unknown_path(pattern)
+    if isinstance(error, PathError) and not set("*?") & set(pattern) and matching(listing(file), f"*{pattern}*"):
+        error = error.with_hint(f"Did you mean '*{pattern}*'?")
     if file.damage is None and not file.tensors:
         error = UsageError(f"{file.path} has no tensors")
     elif file.damage is None and set("*?") & set(pattern):

@@ -224,6 +224,14 @@ def test_that_there_are_no_tensors_is_said_in_a_sentence(tmp_path):
         assert run_cli("tensors", path, "--json").stdout == "[]\n"
 
 
+def test_a_part_of_a_name_is_meant_as_a_pattern_and_a_pattern_is_no_path():
+    alice, cut = FIXTURES / "alice.ggcp", TRUNCATED
+    assert run_cli("tensors", alice, "attention").stderr.endswith("\nDid you mean '*attention*'?\n")
+    assert "Did you mean" not in run_cli("tensors", cut, "attention").stderr
+    for command in ("get", "hex", "dump"):
+        assert "`tensors`, `stats` and `extract` take patterns" in run_cli(command, alice, "layers[*].wq").stderr
+
+
 @pytest.mark.parametrize(
     ("args", "is_used"),
     [
