@@ -84,7 +84,8 @@ def in_short(summary: Summary) -> list[str]:
     written = f"{summary.format} {summary.layout}" if summary.layout else summary.short
     pairs = [count_text(summary.adapter.n_params, "parameter")] if summary.adapter else []
     model = [*_model(summary), *_types(summary)]
-    return [*islice(_training(summary), 1), *loss, *pairs, *model, written, *_doubts(summary)]
+    doubts = [f"doubtful: {doubt}" for doubt in _doubts(summary)]
+    return [*islice(_training(summary), 1), *loss, *pairs, *model, written, *doubts]
 
 
 def _facts(summary: Summary, more: str) -> dict[str, str]:
