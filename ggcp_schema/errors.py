@@ -103,7 +103,7 @@ class MalformedError(GgcpError):
     """The file breaks a rule of its format.
 
     `path` is the path of the field (`layers[3].wq.ne[1]`) and `offset` its place in the file in bytes; `expected` and
-    `found` are words.
+    `found` are words. `is_unknown` is True if a later program may have written the value, so that this is no damage.
     """
 
     exit_code = 4
@@ -112,6 +112,7 @@ class MalformedError(GgcpError):
     offset: int
     expected: str
     found: str
+    is_unknown: bool = False
     json_keys = "path offset expected found message"
 
     def __init__(self, message: str, hint: str = "", *, path: str, offset: int, expected: str, found: str) -> None:

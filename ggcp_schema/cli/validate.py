@@ -22,7 +22,7 @@ from ggcp_schema.inspect.text import count_text, escape
 from ggcp_schema.inspect.validate import Report, examine_data
 from ggcp_schema.inspect.validate import validate as check
 
-EXIT_CODES = {"valid": 0, "unsound": 1, "invalid": 1, "damaged": 4}
+EXIT_CODES = {"valid": 0, "unsound": 1, "invalid": 1, "damaged": 4, "unknown": 4}
 
 
 def validate(
@@ -136,7 +136,8 @@ def checked_text(report: Report) -> str:
     if not checked and not expected:
         return ""
     if expected is None:
-        text = count_text(checked, "tensor") + (" (the damage hides how many there are)" if report.damage else "")
+        cause = "what is unknown" if report.is_unknown else "the damage"
+        text = count_text(checked, "tensor") + (f" ({cause} hides how many there are)" if report.damage else "")
     else:
         text = f"{checked:,} of {count_text(expected, 'tensor')}"
     if report.data:

@@ -25,7 +25,10 @@ class FieldError(ConstructError):
         size: the number of bytes that the field should have, if it lacks some.
         file_missing: the number of bytes that the whole file lacks; None if that is not known.
         partial: the values that were parsed before the error; None until a Struct or an Array adds its own.
+        is_unknown: True if the value may be right in a file of a later program, so that this is no damage.
     """
+
+    is_unknown = False
 
     def __init__(self, offset: int, expected: str, found: str, *, missing: int | None = None, size: int = 0) -> None:
         super().__init__(expected)

@@ -17,7 +17,7 @@ from ggcp_schema.constructs.streams import CHUNK, position, read_exactly, stream
 
 MOST_READ = 1 << 16  # bytes of padding
 MOST_LISTED = 8  # valid numbers in a message
-NEAR = 1 << 16  # how much larger than the valid numbers one may be that is among later ones
+NEAR = 1 << 16  # how much larger than the valid numbers one is at most that is among later ones
 
 # Rules -----------------------------------------------------------------------------------------------------
 
@@ -71,7 +71,7 @@ class OneOf(Described, Subconstruct):
 
     `critical=False` means that later fields do not depend on the value, so that a tolerant parse may keep a wrong one.
     With `others`, numbers that are not among `valids` are accepted, and have no meaning. `above` is what a message adds
-    to a number that is a little larger than all of them.
+    to a number that is larger than all of them, by `near` at most: a later program may have written it.
     """
 
     def __init__(
@@ -82,9 +82,10 @@ class OneOf(Described, Subconstruct):
         critical: bool = True,
         others: bool = False,
         above: str = "",
+        near: int = NEAR,
     ) -> None:
         super().__init__(subcon)
-        self.valids, self.critical, self.others, self.above = valids, critical, others, above
+        self.valids, self.critical, self.others, self.above, self.near = valids, critical, others, above, near
 
     def reference(self) -> Node:
         return reference_of(self.subcon) | self._rule()
@@ -112,9 +113,14 @@ class OneOf(Described, Subconstruct):
         return self.subcon._build(obj, stream, context, path)
 
     def _report(self, value: Any, offset: int, context: Container) -> Any:
-        kept = None if self.critical else value
-        found = number_text(value) + (self.above if self.above and 0 < value - max(self.valids) < NEAR else "")
-        return report(FieldError(offset, rule_text(self._rule(), MOST_LISTED), found), context, found=kept)
+        return report(self._error(value, offset), context, found=None if self.critical else value)
+
+    def _error(self, value: Any, offset: int) -> FieldError:
+        error = FieldError(offset, rule_text(self._rule(), MOST_LISTED), number_text(value))
+        if self.above and 0 < value - max(self.valids) <= self.near:
+            error.found += self.above
+            error.is_unknown = True
+        return error
 
 
 # Bytes and text --------------------------------------------------------------------------------------------

@@ -312,5 +312,5 @@ class File(ParsedFile):
     def describe(self) -> str:
         """Return what the file is, in a few words."""
         if self.damage is not None:
-            return f"{self.format.title}, damaged at {self.damage.path}"
+            return f"{self.format.title}, {'unknown' if self.damage.is_unknown else 'damaged'} at {self.damage.path}"
         return self.format.title

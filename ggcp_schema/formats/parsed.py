@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -236,7 +237,10 @@ class ParsedFile:
             return self.root.at(offset)
 
     def get(self, path: str, default: Any = None) -> Any:
-        """Return the value or the values at a path; `default` if the file, or its undamaged part, has none."""
+        """Return the value or the values at a path; `default` if the file, or its undamaged part, has none.
+
+        Raises `PathError` for what is no path, nor an index or a slice of one.
+        """
         with self.source.parsing():
             value = value_at(self.container, parse_path(path))
         if value is not None:
@@ -244,11 +248,13 @@ class ParsedFile:
         field = self.field(path)
         if field is not None:
             return field.value
-        try:
+        with suppress(PathError, MalformedError):
             elements = elements_at(self, path)
-        except (PathError, MalformedError):
-            return default
-        return default if elements is None else elements.value()
+            if elements is not None:
+                return elements.value()
+        if self.damage is None and parse_path(path) is None:
+            self.lookup(path)  # raises the error that says what is wrong
+        return default
 
     def __contains__(self, path: object) -> bool:
         return isinstance(path, str) and self.field(path) is not None

@@ -89,19 +89,20 @@ def malformed(error: FieldError, source: Source, format: Format) -> MalformedErr
         size = format.expected_size(error.partial)
         if size is not None and size > source.size:
             error.file_missing = size - source.size
-    if "later version" in error.found:
+    if error.is_unknown:
         hint = "A later release of ggcp-schema may know it."
     if is_magic:
         kind = NotACheckpointError
         hint = what_it_is(source) or f"This is no {format.title}."
     elif where == "magic":
         hint = f"Its first bytes are lost, but what follows proves that it is a {format.title}. {hint}"
-    else:
-        hint = how_altered(source) or _with_returns(source, format) or hint
+    elif altered := how_altered(source) or _with_returns(source, format):
+        hint, error.is_unknown = altered, False
     message = f"{source.path}: {error}"
     if is_magic and _is_known(source):
         message, hint = f"{source.path} is no {format.title}", f"{hint} Open it with open_file."
     result = kind(message, hint, path=where, offset=error.offset, expected=error.expected, found=error.found)
+    result.is_unknown = error.is_unknown
     if isinstance(result, TruncatedError):
         result.missing, result.file_missing = error.missing or 0, error.file_missing
     return result

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -31,14 +31,9 @@ def state_of(file: File) -> State | None:
 
     Tensors whose elements are not F32 are left out.
     """
-    if not any(_stated(file, path) is not None for path in (COUNT, "optimizer.nx")):
+    if not is_examinable(file):
         return None
-    model, vectors = (
-        {path: tensor for path, tensor in tensors.items() if tensor.type == "F32" and not tensor.is_null}
-        for tensors in (file.dense_tensors, file.state_tensors)
-    )
-    if not model:
-        return None
+    model, vectors = (dict(_examinable(tensors)) for tensors in (file.dense_tensors, file.state_tensors))
     iterations = iterations_of(file) or 0
     return State(
         model,
@@ -53,6 +48,16 @@ def state_of(file: File) -> State | None:
         ],
         partial(_proven_order, model, vectors),
     )
+
+
+def is_examinable(file: File) -> bool:
+    """Return True if a file has a training state of which `state_of` returns something."""
+    is_training = any(_stated(file, path) is not None for path in (COUNT, "optimizer.nx"))
+    return is_training and any(_examinable(file.dense_tensors))
+
+
+def _examinable(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    return ((path, tensor) for path, tensor in tensors.items() if tensor.type == "F32" and not tensor.is_null)
 
 
 def zero_losses(file: File) -> tuple[Unsound, ...]:

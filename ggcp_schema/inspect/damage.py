@@ -81,8 +81,10 @@ class Condition(NamedTuple):
             return "whole, but more bytes follow"
         if self.damage.path == "magic":
             return f"its first bytes are lost; {self._verdict}"
-        if self.damage.path == "version" and "later version" in self.damage.found:
-            return f"of a version that is not known, {count_text(self.model, 'tensor')} found"
+        if self.damage.is_unknown:
+            what, number = self.damage.path, self.damage.found.partition(",")[0]
+            found = f"; {count_text(self.model, 'tensor')} found" if self.has_model else ""
+            return f"{what} {number} is not known{found}"
         return self._verdict
 
     @property
@@ -104,7 +106,8 @@ class Condition(NamedTuple):
     def lines(self) -> Iterator[tuple[str, str]]:
         """Yield the condition in words, line by line with labels."""
         place = f"{self.damage.path} at offset {self.damage.offset:,}"
-        yield "damage", f"{self.verdict} ({place})" if self.has_model else place
+        label = "unknown" if self.damage.is_unknown else "damage"
+        yield label, f"{self.verdict} ({place})" if self.has_model else place
         if self.has_model:
             yield "whole", "; ".join(self._whole())
         if self.cut is not None:

@@ -9,7 +9,7 @@ from ggcp_schema.errors import GgcpError, MalformedError, UnfitError, UsageError
 from ggcp_schema.files.json_keys import json_keys
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.rules import Finding
-from ggcp_schema.formats.state import study_of, zero_losses
+from ggcp_schema.formats.state import is_examinable, study_of, zero_losses
 from ggcp_schema.inspect.damage import Condition
 from ggcp_schema.inspect.words import NffSource
 from ggcp_schema.llama import names
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ggcp_schema.llama.model import Model
 
 T = TypeVar("T")
-State = Literal["whole", "damaged", "unsound"]
+State = Literal["whole", "damaged", "unsound", "unknown"]
 
 
 class NoLosses(NamedTuple):
@@ -97,6 +97,7 @@ class Summary(NamedTuple):
         keeps_state: True unless no trainer goes on from the optimizer's state, whatever `convert` makes of it.
         resume: the words of the command with which llama.cpp goes on from the file as it is; empty if it does not.
         unsound: what its program cannot have written; None if the values were not examined.
+        is_examinable: True if it has a training state, whose values can be examined.
         details: what only files of this format have, each with a label.
         condition: of a damaged file.
         is_repairable: True if `repair` takes back something of a damaged or unsound file.
@@ -140,6 +141,7 @@ class Summary(NamedTuple):
     keeps_state: bool = True
     resume: tuple[str, ...] = ()
     unsound: tuple[Unsound, ...] | None = None
+    is_examinable: bool = False
     details: tuple[Line, ...] = ()
     condition: Condition | None = None
     is_repairable: bool = False
@@ -187,8 +189,13 @@ class Summary(NamedTuple):
 
     @property
     def state(self) -> State:
-        """Whether the file is `whole`, `damaged`, or `unsound`: well-formed, and yet not what its program wrote."""
-        return "damaged" if self.condition is not None else "unsound" if self.unsound else "whole"
+        """Whether the file is `whole`, `damaged`, or `unsound`: well-formed, and yet not what its program wrote.
+
+        It is `unknown` if it is of a later version, or a value is of a later type.
+        """
+        if self.condition is not None:
+            return "unknown" if self.condition.damage.is_unknown else "damaged"
+        return "unsound" if self.unsound else "whole"
 
 
 def facts(file: File) -> Summary:
@@ -241,6 +248,7 @@ def facts(file: File) -> Summary:
         keeps_state=training is None or conclusions is None or is_resumed(training, conclusions),
         resume=resume,
         unsound=zero_losses(file) or None,
+        is_examinable=is_examinable(file),
         findings=(*file.findings, *_refusals(file, training)),
         damage=file.damage,
         details=details,

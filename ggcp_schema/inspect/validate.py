@@ -17,13 +17,13 @@ from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats import format_of
 from ggcp_schema.formats.file import File
-from ggcp_schema.formats.parsing import Parse, parse_past_errors
+from ggcp_schema.formats.parsing import Parse, malformed, parse_past_errors
 from ggcp_schema.formats.rules import Found, Oddity, Problem
 from ggcp_schema.formats.state import zero_losses
 from ggcp_schema.inspect.text import count_text
 from ggcp_schema.llama.state import Unsound
 
-Verdict = Literal["valid", "unsound", "invalid", "damaged"]
+Verdict = Literal["valid", "unsound", "invalid", "damaged", "unknown"]
 SAID = {"not-finite", "negative-v"}  # rules of what is unsound for which no warning is needed too
 SQUARES = "optimizer.state.g2", "optimizer.state.v", "optimizer.state.vh", "optimizer.adam.second_moments"
 """Averages of squares, which cannot be negative: Adam's second moments and, in v0, what they were made from."""
@@ -56,6 +56,7 @@ class Report:
         warnings: what is allowed but unusual, by offset; of very many the first ones.
         damage: the error after which nothing could be read; None if all was read.
         is_whole: True if all bytes are as the layout of the format has them; if not, other commands need --partial.
+        is_unknown: True if it is not whole because it is of a later version, or a value is of a later type.
         unsound: what no training can have left.
         data: True if the tensors' data was read.
         strict: True if warnings count as errors.
@@ -68,6 +69,7 @@ class Report:
     more: More
     damage: Problem | None
     is_whole: bool
+    is_unknown: bool = False
     unsound: Sequence[Unsound] = ()
     data: bool = False
     strict: bool = False
@@ -89,7 +91,7 @@ class Report:
     def verdict(self) -> Verdict:
         """The result as a code."""
         if not self.is_whole:
-            return "damaged"
+            return "unknown" if self.is_unknown else "damaged"
         if self.errors or (self.strict and self.warnings):
             return "invalid"
         return "unsound" if self.unsound else "valid"
@@ -110,7 +112,7 @@ def validate(source: Source, *, strict: bool = False) -> Report:
 
 def report_of(parse: Parse, *, strict: bool = False) -> Report:
     """Return what `validate` finds in a file that has been parsed."""
-    rules = parse.file.rules(parse)
+    rules, broken = parse.file.rules(parse), [*parse.errors, *([parse.damage] if parse.damage else [])]
     problems = (_problem(error, path) for path, error in parse.located)
     errors = Found.of(chain(problems, rules.errors), parse.file.root)
     warnings = Found.of(rules.warnings, parse.file.root)
@@ -121,7 +123,8 @@ def report_of(parse: Parse, *, strict: bool = False) -> Report:
         warnings=warnings,
         more=More(errors.more, warnings.more),
         damage=None if parse.damage is None else _problem(parse.damage, format_path(parse.damage.steps)),
-        is_whole=not (parse.errors or parse.damage),
+        is_whole=not broken,
+        is_unknown=bool(broken) and all(_is_unknown(error, parse.file) for error in broken),
         unsound=zero_losses(parse.file),
         strict=strict,
     )
@@ -169,6 +172,10 @@ class OddValues:
             found = ", ".join(f"{count:,} {kind}" for kind, count in counts.items() if count)
             message = f"{found} of {count_text(tensor.n_elements, 'value')}; the first is here"
             yield Oddity(f"{tensor.path}.data", tensor.offset + first // length * nbytes, message)
+
+
+def _is_unknown(error: FieldError, file: File) -> bool:
+    return error.is_unknown and malformed(error, file.source, file.format).is_unknown
 
 
 def _problem(error: FieldError, path: str) -> Problem:

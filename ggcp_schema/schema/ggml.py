@@ -31,6 +31,9 @@ GGML_TYPES = dict(enumerate(starmap(GgmlType, (  # the number of the first type 
 # fmt: on
 """The types of GGUF files, and of ggjt version 3: those of llama.cpp in 2026, and removed ones."""
 
+LATER_VERSION = ", a later version than this program knows"
+"""What a message adds to the number of a version."""
+
 REMOVED_TYPES = frozenset({4, 5, 31, 32, 33, 36, 37, 38})
 """The numbers of the types that llama.cpp no longer reads."""
 

@@ -19,7 +19,7 @@ from ggcp_schema.constructs import (
     kaitai,
     this,
 )
-from ggcp_schema.schema.ggml import GGML_TYPES, GGML_TYPES_UNTIL_V2, data_size, kaitai_size, names_of
+from ggcp_schema.schema.ggml import GGML_TYPES, GGML_TYPES_UNTIL_V2, LATER_VERSION, data_size, kaitai_size, names_of
 from ggcp_schema.schema.model import HPARAMS, N_VOCAB
 from ggcp_schema.schema.tensor import ALIGNMENT, MAX_DIMS, NAME_LENGTHS, Placed
 from ggcp_schema.schema.trailing import TRAILING
@@ -90,5 +90,7 @@ GGJT = page(
     0x67676A74,
     TOKEN,
     IfThenElse(this.version == 3, ALIGNED, UNTIL_V2),
-    "version" / OneOf(Int32ul, (1, 2, 3)) * "2 changed the order of quantized bits, 3 the width of their scales",
+    "version"
+    / OneOf(Int32ul, (1, 2, 3), above=LATER_VERSION)
+    * "2 changed the order of quantized bits, 3 the width of their scales",
 )

@@ -32,7 +32,7 @@ from ggcp_schema.constructs import (
     this,
 )
 from ggcp_schema.schema import at_once
-from ggcp_schema.schema.ggml import GGML_TYPES, data_size, kaitai_size, names_of
+from ggcp_schema.schema.ggml import GGML_TYPES, LATER_VERSION, data_size, kaitai_size, names_of
 from ggcp_schema.schema.trailing import TRAILING, given_size
 
 LITTLE, BIG = "little", "big"
@@ -44,6 +44,9 @@ MAX_NESTING = 4  # arrays in arrays
 
 TYPES = "UINT8 INT8 UINT16 INT16 UINT32 INT32 FLOAT32 BOOL STRING ARRAY UINT64 INT64 FLOAT64"
 VALUE_TYPES = dict(enumerate(TYPES.split()))
+UNKNOWN_TYPE = (
+    ", a type that this program does not know: nothing tells where its value ends"
+)
 
 
 @kaitai(
@@ -206,11 +209,13 @@ def gguf(order, size="u64", versions=VERSIONS):
         """
         return order
 
+    value_type = OneOf(u32, VALUE_TYPES, above=UNKNOWN_TYPE, near=1 << 32)
+
     def array(nesting):
         """Return an array whose elements may be arrays, to that depth."""
         arrays = {9: array(nesting - 1)} if nesting > 1 else {}
         return Struct(
-            "type" / OneOf(u32, VALUE_TYPES),
+            "type" / value_type,
             "len" / count,
             "array" / LazyArray(this.len, Switch(this.type, {**scalars, **arrays}, default=Error)),
             type_name="array",
@@ -218,7 +223,7 @@ def gguf(order, size="u64", versions=VERSIONS):
 
     metadata_kv = Struct(
         "key" / key,
-        "value_type" / OneOf(u32, VALUE_TYPES),
+        "value_type" / value_type,
         "value" / Switch(this.value_type, {**scalars, 9: array(MAX_NESTING)}, default=Error),
         type_name="metadata_kv",
     )
@@ -243,7 +248,7 @@ def gguf(order, size="u64", versions=VERSIONS):
     return Struct(
         "magic" / Const(b"GGUF"),
         "byte_order" / Computed(byte_order),
-        "version" / OneOf(u32, versions, above=", a later version than this program knows"),
+        "version" / OneOf(u32, versions, above=LATER_VERSION),
         "tensor_count" / count,
         "metadata_kv_count" / count,
         "metadata_kv" / Array(this.metadata_kv_count, metadata_kv),

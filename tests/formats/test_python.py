@@ -70,6 +70,24 @@ def test_get_says_what_the_command_says(wrong: str) -> None:
     assert run_cli("get", ADAM, wrong).stderr == f"ggcp-schema: {error.value}\n"
 
 
+@pytest.mark.parametrize(
+    ("name", "tensor"),
+    [
+        ("lora/base.gguf", "output_norm.weight"),
+        ("lora/base.ggjt", "norm.weight"),
+        ("lora/adam.ggcl", "layers[0].wq_a"),
+        ("lora/adam.ggla", "layers.0.attention.wq.weight.loraA"),
+    ],
+)
+def test_get_refuses_what_is_no_path_in_every_format(name: str, tensor: str) -> None:
+    with open_file(FIXTURES / name) as file:
+        for wrong in (f"{tensor}[malformed", f"{tensor}[1:2:3]", f"{tensor}[x]", f"{tensor}[1,2,3]"):
+            with pytest.raises(PathError) as error:
+                file.get(wrong)
+            assert str(error.value).splitlines()[0] in run_cli("get", FIXTURES / name, wrong).stderr
+        assert file.get(f"{tensor}[999999]", 7) == file.get("general.nothing", 7) == 7
+
+
 def test_hints_are_for_python_here_and_for_a_shell_there() -> None:
     with open_checkpoint(ADAM) as ckpt, pytest.raises(PathError, match=r"keys\(\) lists the fields"):
         ckpt.get("zzzzzz")

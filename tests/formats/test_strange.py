@@ -145,8 +145,48 @@ def test_later_versions_are_said_to_be_later(tmp_path: Path, version: int) -> No
     with pytest.raises(MalformedError, match="a later version than this program knows") as caught:
         open_file(path)
     assert "Copy it again" not in str(caught.value.hint)
-    assert "of a version that is not known" in run_cli("info", path).stdout
+    assert f"✗ version {version} is not known" in run_cli("info", path).stdout
     assert "general.architecture" not in run_cli("validate", path).stdout
+
+
+def said_of_unknown(path: Path) -> str:
+    """Return what `info` and `validate` say of a file that is unknown, and not damaged."""
+    info, validated = run_cli("info", "-v", path), run_cli("validate", path)
+    assert (info.returncode, validated.returncode) == (4, 4)
+    assert json.loads(run_cli("info", "--json", path).stdout)["state"] == "unknown"
+    assert json.loads(run_cli("validate", "--json", path).stdout)["verdict"] == "unknown"
+    said = info.stdout + info.stderr + validated.stdout
+    assert not [word for word in ("damage", "truncated", "again", "repair") if word in said]
+    return said
+
+
+@pytest.mark.parametrize("name", ["lora/base.ggjt", "vocab.ggjt"])
+@pytest.mark.parametrize("version", [4, 300])
+def test_later_versions_of_ggjt_are_unknown(name: str, version: int, tmp_path: Path) -> None:
+    path, data = tmp_path / "x.bin", bytearray((FIXTURES / name).read_bytes())
+    data[4:8] = struct.pack("<I", version)
+    path.write_bytes(data)
+    said = said_of_unknown(path)
+    assert f"expected 1, 2 or 3, found {version}, a later version than this program knows" in said
+
+
+@pytest.mark.parametrize("number", [13, 255, (1 << 32) - 1])
+@pytest.mark.parametrize("in_array", [False, True])
+def test_a_value_of_a_later_type_is_unknown(number: int, in_array: bool, tmp_path: Path) -> None:
+    """The keys before it are read, and so are those after it where they can be found."""
+    keys = [("general.architecture", 8, "llama"), ("general.name", 8, "x"), ("new", 10, 5), ("after", 4, 7)]
+    data = build_gguf(keys, [("t", (16, 2), 0, b"\1" * 128)])
+    at = data.index(b"new") + 3
+    head = struct.pack("<II", 9, number) if in_array else struct.pack("<I", number)
+    path = tmp_path / "x.gguf"
+    path.write_bytes(data[:at] + head + data[at + 4 :])
+    said = said_of_unknown(path)
+    at += 4 * in_array
+    assert f"at offset {at} ({at:#x}): expected 0 (UINT8), 1 (INT8), … or 12 (FLOAT64), found {number}, a type " in said
+    with open_gguf(path, partial=True) as file:
+        assert list(file.key_values)[:2] == ["general.architecture", "general.name"]
+        assert file.damage is not None
+        assert file.damage.is_unknown
 
 
 # Types -----------------------------------------------------------------------------------------------------
