@@ -110,7 +110,7 @@ def state_text(summary: Summary, more: str = "") -> str:
     if summary.findings:
         first = summary.findings[0]
         return f"✓ whole; note{_more(summary.findings)}: {first.path}: {first.message}"
-    unexamined = more and summary.era is not None and summary.unsound is None
+    unexamined = more and summary.is_examinable and summary.unsound is None
     return f"✓ whole; values not examined ({more})" if unexamined else "✓ whole"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from ggcp_schema.formats.file import File
-from ggcp_schema.formats.state import is_repairable, state_of
+from ggcp_schema.formats.state import is_repairable
 from ggcp_schema.inspect.brief import iterations_text
 from ggcp_schema.inspect.commands import next_commands
 from ggcp_schema.inspect.damage import condition_of
@@ -33,7 +33,7 @@ def summarize(file: File, *, data: bool = False, progress: Callable[[int], None]
         from ggcp_schema.inspect.soundness import soundness
 
         unsound = soundness(file, progress)
-        if unsound or state_of(file) is not None:
+        if unsound or summary.is_examinable:
             summary = summary._replace(unsound=tuple(unsound))
     if summary.condition is not None or summary.unsound:
         summary = summary._replace(is_repairable=is_repairable(file))

@@ -199,3 +199,48 @@ def test_a_file_of_7_bits_is_unsound(name: str, command: str, tmp_path: Path) ->
     assert "the highest bit of each byte" in refused.stderr
     assert not (tmp_path / "out").exists()
     assert "the highest bit of each byte" in run_cli(*words, cwd=tmp_path).stdout
+
+
+# Every format of checkpoints -------------------------------------------------------------------------------
+
+LORA = FIXTURES / "lora"
+CHECKPOINTS = [*(LORA / f"{name}.ggcl" for name in ("adam", "lbfgs")), *LORA.glob("*.checkpoint.gguf"), GENUINE[-1]]
+MODELS = [LORA / "base.gguf", LORA / "base.ggjt", LORA / "adam.ggla", FIXTURES / "vocab.gguf"]
+
+
+@pytest.mark.parametrize("path", [*CHECKPOINTS, *MODELS], ids=lambda path: path.name)
+def test_info_says_that_values_are_not_examined_where_it_can_examine_them(path: Path) -> None:
+    is_checkpoint = path in CHECKPOINTS
+    assert ("values not examined" in run_cli("info", path, check=True).stdout) is is_checkpoint
+    assert ("all values were examined" in run_cli("info", "-v", path, check=True).stdout) is is_checkpoint
+
+
+@pytest.mark.parametrize("name", ["adam.ggcl", "master-adam.checkpoint.gguf", "feb2024-adam.checkpoint.gguf"])
+def test_a_lost_page_of_a_checkpoint_of_finetune_is_found(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    with open_file(LORA / name) as file:
+        a = max(file.dense_tensors.values(), key=lambda tensor: tensor.nbytes)
+        m = file.state_tensors["m"]
+    for tensor in (a, m):
+        shutil.copy(LORA / name, path)
+        with path.open("r+b") as stream:
+            stream.seek(tensor.offset)
+            stream.write(bytes(128) if tensor is a else b"\x7f" * 128)
+        assert run_cli("info", "-v", path).returncode == 1
+        document = json.loads(run_cli("validate", "--data", "--json", path).stdout)
+        path_in_ggcp = "optimizer.state.m" if tensor is m else tensor.path
+        assert (document["verdict"], {bad["path"] for bad in document["unsound"]}) == ("unsound", {path_in_ggcp})
+
+
+@pytest.mark.parametrize("name", ["adam.ggcl", "master-adam.checkpoint.gguf"])
+def test_pairs_that_have_not_been_trained_are_sound(name: str, tmp_path: Path) -> None:
+    """Each B begins with zeros, and so do the moments."""
+    path = tmp_path / name
+    shutil.copy(LORA / name, path)
+    with open_file(LORA / name) as file, path.open("r+b") as stream:
+        fresh = [tensor for tensor in file.tensors.values() if tensor.path.endswith(("_b", "moments", ".m", ".v"))]
+        for tensor in fresh:
+            stream.seek(tensor.offset)
+            stream.write(bytes(tensor.nbytes))
+    assert len(fresh) == 21 + 2
+    assert "all values were examined" in run_cli("info", "-v", path, check=True).stdout

@@ -283,6 +283,13 @@ class GgufFile(File):
         """True for a checkpoint of finetune."""
         return self.kind == "gguf-finetune"
 
+    @property
+    def dense_tensors(self) -> Mapping[str, Tensor]:
+        """The weights of a model, or every A of a checkpoint of finetune, of which a B begins with zeros."""
+        if not self.has_adapter:
+            return self.model_tensors
+        return {name: tensor for name, tensor in self.tensors.items() if name.endswith(".lora_a")}
+
     def adapter(self) -> Adapter:
         from ggcp_schema.formats.lora.files import adapter_in_gguf
 
