@@ -39,18 +39,18 @@ LITTLE, BIG = "little", "big"
 NUMBERS = ("u8", "i8", "u16", "i16", "u32", "i32", "f32", "u64", "i64", "f64")
 VERSIONS = (2, 3)
 DEFAULT_ALIGNMENT = 32
+MAX_ALIGNMENT = 1 << 24  # bytes, more than any page of memory that a file is mapped by
 MAX_DIMS = 8  # llama.cpp refuses more than 4
 MAX_NESTING = 4  # arrays in arrays
 
 TYPES = "UINT8 INT8 UINT16 INT16 UINT32 INT32 FLOAT32 BOOL STRING ARRAY UINT64 INT64 FLOAT64"
 VALUE_TYPES = dict(enumerate(TYPES.split()))
-UNKNOWN_TYPE = (
-    ", a type that this program does not know: nothing tells where its value ends"
-)
+UNKNOWN_TYPE = ", a type that this program does not know: nothing tells where its value ends"
 
 
 @kaitai(
-    "metadata_kv_count > 0 and alignment_ahead.last.value > 0 ? alignment_ahead.last.value : 32",
+    "metadata_kv_count > 0 and alignment_ahead.last.value > 0 and "
+    f"alignment_ahead.last.value <= {MAX_ALIGNMENT} ? alignment_ahead.last.value : {DEFAULT_ALIGNMENT}",
     seq={
         "type": "alignment_of(metadata_kv[_index], _index == 0 ? 0 : alignment_ahead[_index - 1].value)",
         "repeat": "expr",
@@ -68,10 +68,13 @@ UNKNOWN_TYPE = (
     },
 )
 def alignment(gguf):
-    """Return the value of the key general.alignment, or 32 if the file does not have it."""
+    """Return the value of the key general.alignment, or 32 if the file does not have it, or a value that none has.
+
+    Such a value is 0, more than 2**24, or no integer.
+    """
     values = (item["value"] for item in gguf["metadata_kv"] if item["key"] == "general.alignment")
     value = next(values, DEFAULT_ALIGNMENT)
-    return value if isinstance(value, int) and value > 0 else DEFAULT_ALIGNMENT
+    return value if isinstance(value, int) and 0 < value <= MAX_ALIGNMENT else DEFAULT_ALIGNMENT
 
 
 @kaitai(

@@ -10,6 +10,8 @@ import random
 import re
 import shutil
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import gguf
@@ -429,6 +431,58 @@ def test_the_file_types_are_those_of_gguf() -> None:
         words = kind.name.removeprefix("ALL_").removeprefix("MOSTLY_").removesuffix("_MOE")
         if kind.name not in ("GUESSED", "NOT_AVAILABLE"):
             assert FILE_TYPES[int(kind)] == words
+
+
+@pytest.mark.parametrize(
+    ("file_type", "types", "words"),
+    [
+        (2, [0], "mostly Q4_0 by general.file_type, but no tensor is, 32 bits"),
+        (15, [0, 12], "mostly Q4_K_M, "),  # Q4_K
+        (15, [0, 2], "mostly Q4_K_M by general.file_type, but no tensor is, "),
+        (1024 + 14, [12], "mostly Q4_K_S, "),
+        (28, [17], "mostly IQ2_S, "),  # IQ2_XS
+        (29, [17], "mostly IQ2_M by general.file_type, but no tensor is, "),
+        (0, [0, 1], "all F32 by general.file_type, but not all are, "),
+        (99, [0], "file type 99, "),
+    ],
+)
+def test_the_file_type_is_compared_with_the_tensors(
+    file_type: int, types: list[int], words: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "x.gguf"
+    sizes = {kind: gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(kind)] for kind in types}
+    tensors = [(f"t{kind}", (256,), kind, bytes(256 // block * size)) for kind, (block, size) in sizes.items()]
+    keys = [("general.architecture", 8, "llama"), ("general.file_type", 4, file_type)]
+    path.write_bytes(build_gguf(keys, tensors))
+    assert f"weights  {words}" in run_cli("info", path, check=True).stdout
+
+
+def test_numbers_of_parts_that_no_program_writes_make_no_part(tmp_path: Path) -> None:
+    path = tmp_path / "x.gguf"
+    keys = [("split.no", 2, 0), ("split.count", 10, 1 << 63), ("split.tensors.count", 5, 4)]
+    path.write_bytes(build_gguf(keys, [("t", (8,), 0, bytes(32))]))
+    said = run_cli("info", path, check=True).stdout
+    assert "part 1 of" not in said
+    assert "split.count: is 9223372036854775808, of type UINT64; llama.cpp reads and writes UINT16" in said
+    (warning,) = [warning for warning in checked(path).warnings if "of type" in warning.message]
+    assert warning.path == "metadata_kv[1].value"
+
+
+@pytest.mark.skipif(not llama.HAS_WHEEL, reason="xllamacpp has wheels for Linux x86-64 alone")
+def test_a_file_in_the_other_byte_order_is_said_to_be_refused_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "big.gguf"
+    tensor = ("t", (8,), 0, np.arange(8, dtype=">f4").tobytes())
+    path.write_bytes(build_gguf([("general.architecture", 8, "llama")], [tensor], order=">"))
+    assert accepted([path]) == [False]
+    report = checked(path)
+    assert report.valid
+    assert [warning.path for warning in report.warnings] == ["byte_order"]
+    said = run_cli("info", "-v", path, check=True).stdout
+    assert "llama.cpp refuses" in said
+    script = Path(sys.executable).with_name("gguf-convert-endian")
+    subprocess.run([script, path, "little"], input="YES\n", text=True, check=True, capture_output=True)
+    assert accepted([path]) == [True]
+    assert not checked(path).warnings
 
 
 @pytest.mark.parametrize(

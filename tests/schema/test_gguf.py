@@ -146,11 +146,23 @@ def test_a_shape_larger_than_the_file_is_a_truncation() -> None:
     assert (error.steps, error.missing) == (["tensor_data", 0, "data"], (1 << 64) - 32)
 
 
-@pytest.mark.parametrize("alignment", [1 << 31, (1 << 32) - 1])
-def test_a_false_alignment_allocates_nothing(alignment: int) -> None:
+def with_alignment(alignment: int) -> bytes:
+    """Return a file whose alignment is 32, whatever it states."""
     data = build_gguf([("general.alignment", U32, 32)], F32_64)
     at = data.index(b"alignment") + len("alignment") + 4
-    data = data[:at] + struct.pack("<I", alignment) + data[at + 4 :]
+    return data[:at] + struct.pack("<I", alignment) + data[at + 4 :]
+
+
+@pytest.mark.parametrize("alignment", [0, (1 << 24) + 1, 1 << 31, (1 << 32) - 1])
+def test_an_alignment_that_no_file_has_is_not_used(alignment: int) -> None:
+    data = with_alignment(alignment)
+    parsed = GGUF.parse(data)
+    assert (parsed.alignment, parsed.tensor_data[0].data.nbytes, GGUF.build(parsed)) == (32, 64, data)
+
+
+@pytest.mark.parametrize("alignment", [1 << 20, 1 << 24])
+def test_a_false_alignment_allocates_nothing(alignment: int) -> None:
+    data = with_alignment(alignment)
     tracemalloc.start()
     try:
         assert error_of(data).steps == ["padding"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ggcp_schema.constructs import LazyList, counted
 from ggcp_schema.errors import GgcpError, UsageError
-from ggcp_schema.formats.gguf.keys import Keys
+from ggcp_schema.formats.gguf.keys import Keys, shown
 from ggcp_schema.formats.rules import Finding
 from ggcp_schema.llama import names
 
@@ -28,7 +28,10 @@ FILE_TYPES = {
     for number, name in zip(numbers, texts.split(), strict=True)
 }
 """The numbers of general.file_type: llama.cpp's `llama_ftype`."""
+OTHER_TYPES = {"IQ2_S": "IQ2_XS", "IQ2_M": "IQ2_S", "IQ3_XS": "IQ3_S", "IQ3_M": "IQ3_S"}
+"""The element type of most tensors of a file type, where its name tells another or none; of Q4_K_M it is Q4_K."""
 GUESSED = 1024  # is added to a file type that was guessed
+FILE_TYPE = "general.file_type"
 SIZES = ("context_length", "block_count", "embedding_length", "attention.head_count", "attention.head_count_kv")
 EXPERTS = "expert_count", "expert_used_count"
 PART = re.compile(r"(?P<stem>.*)-(?P<no>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
@@ -38,6 +41,8 @@ MAX_NAME = 40  # characters of a name among others
 SHOWN = 3  # missing parts that are named
 NO_MODELS = {"gguf-imatrix", "gguf-controlvector"}  # whose numbers are no weights
 SPLIT_NO, SPLIT_COUNT, SPLIT_TENSORS = "split.no", "split.count", "split.tensors.count"
+SPLIT_TYPES = {SPLIT_NO: "UINT16", SPLIT_COUNT: "UINT16", SPLIT_TENSORS: "INT32"}
+MOST_PARTS = (1 << 16) - 1
 
 
 def contents(gguf: GgufFile) -> tuple[tuple[str, str], ...]:
@@ -55,7 +60,7 @@ def contents(gguf: GgufFile) -> tuple[tuple[str, str], ...]:
     lines = {"name": keys.text("general.name"), "contents": ", ".join(filter(None, words))}
     if gguf.tensors.n_elements and gguf.kind not in NO_MODELS:
         bits = f"{8 * gguf.tensors.nbytes / gguf.tensors.n_elements:.4g} bits per weight"
-        lines["weights"] = ", ".join(filter(None, (file_type(gguf.value("general.file_type")), bits)))
+        lines["weights"] = ", ".join(filter(None, (file_type(gguf), bits)))
     lines["sizes"] = ", ".join(f"{name} {value}" for name, value in _sizes(keys) if value)
     return tuple((label, line) for label, line in lines.items() if line)
 
@@ -102,23 +107,45 @@ def _size_text(value: Any) -> str:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else ""
 
 
-def file_type(number: Any) -> str | None:
-    """Return a number of general.file_type in words; None if it is no number."""
-    if not isinstance(number, int):
+def file_type(gguf: GgufFile) -> str | None:
+    """Return of what type the weights are by general.file_type; None if it is no number.
+
+    Where the tensors are not so, or some of them are elsewhere or lost, it is told that the key says it.
+    """
+    number = Keys(gguf).integer(FILE_TYPE)
+    if number is None:
         return None
     name = FILE_TYPES.get(number % GUESSED)
     if name is None:
         return f"file type {number}"
-    return f"all {name}" if name == "F32" else f"mostly {name}"
+    kind = OTHER_TYPES.get(name) or re.sub("_K_[SML]$", "_K", name)
+    types, is_all = gguf.tensors.types(), name == "F32"
+    words = f"all {name}" if is_all else f"mostly {name}"
+    if kind in types and not (is_all and len(types) > 1):
+        return words
+    but = "" if gguf.damage is not None or part_of(gguf) else ", but " + ("not all are" if is_all else "no tensor is")
+    return f"{words} by {FILE_TYPE}{but}"
 
 
 # Split files -----------------------------------------------------------------------------------------------
 
 
 def part_of(gguf: GgufFile) -> tuple[int, int] | None:
-    """Return the number of this part of a split file, from 1, and the number of parts; None if it is not split."""
+    """Return the number of this part of a split file, from 1, and the number of parts; None if it is not split.
+
+    None too for numbers that do not fit into the type that llama.cpp gives them.
+    """
     no, count = gguf.value(SPLIT_NO), gguf.value(SPLIT_COUNT)
-    return (no + 1, count) if isinstance(no, int) and isinstance(count, int) and count > 1 else None
+    is_split = isinstance(no, int) and isinstance(count, int) and 0 <= no <= MOST_PARTS and 1 < count <= MOST_PARTS
+    return (no + 1, count) if is_split else None
+
+
+def odd_split_keys(gguf: GgufFile) -> Iterator[Finding]:
+    """Yield which keys of a part are of another type than llama.cpp, and the package gguf, write."""
+    for key, kind in SPLIT_TYPES.items():
+        entry = gguf.key_values.get(key)
+        if entry is not None and entry.type != kind:
+            yield Finding(key, f"is {shown(entry.value)}, of type {entry.type}; llama.cpp reads and writes {kind}")
 
 
 def check_not_split(gguf: GgufFile) -> None:

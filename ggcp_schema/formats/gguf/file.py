@@ -22,12 +22,16 @@ from ggcp_schema.llama import names
 from ggcp_schema.llama.keys import paths_by_key
 from ggcp_schema.llama.names import OPTIMIZER_TYPE, STATE, field_path, tensor_name
 from ggcp_schema.schema.ggml import GGML_TYPES, REMOVED_TYPES, type_name
-from ggcp_schema.schema.gguf import DEFAULT_ALIGNMENT, GGUF, VALUE_TYPES, Extents, in_order
+from ggcp_schema.schema.gguf import BIG, DEFAULT_ALIGNMENT, GGUF, VALUE_TYPES, Extents, in_order
 
 ARRAY = 9
 RUNNABLE = GGML_TYPES.keys() - REMOVED_TYPES  # types of elements that llama.cpp reads
 MAX_REPEATED = 20  # names of which a finding says that they are used twice
 NAMES = {"metadata_kv": "key", "tensor_infos": "name"}  # the fields with names, by the list of records
+FOREIGN = (
+    "big: llama.cpp refuses the file where numbers are little-endian, as on most machines; "
+    "`gguf-convert-endian FILE little` of the package gguf changes it in place, so copy it before"
+)
 NO_TEXT = re.compile("[\0\udc80-\udcff]")  # NUL, and bytes that are not UTF-8
 
 
@@ -92,7 +96,12 @@ class GgufFile(File):
 
     @classmethod
     def is_cut(cls, error: FieldError) -> bool:
-        """Return True if the file ends too early, and not if an offset or a shape contradicts the others."""
+        """Return True if the file ends too early, and not if an offset or a shape contradicts the others.
+
+        Nor if it ends in the padding of an unusual alignment, which may be wrong.
+        """
+        if error.steps == ["padding"]:
+            return bool(error.partial["alignment"] == DEFAULT_ALIGNMENT)
         if error.steps[:1] != ["tensor_data"]:
             return super().is_cut(error)
         from ggcp_schema.formats.gguf.doubt import is_dense
@@ -144,21 +153,27 @@ class GgufFile(File):
 
     @cached_property
     def findings(self) -> tuple[Finding, ...]:
-        """What is odd but can be read: a wrong alignment, bytes after the end, names twice, parts that are missing."""
+        """What is odd but can be read.
+
+        That is a wrong alignment, big-endian order, bytes after the end, names twice, and parts that are missing.
+        """
         found = []
         stated = self.value(ALIGNMENT, DEFAULT_ALIGNMENT)
         used = self.container.get("alignment", stated)
         if stated != used:
             found.append(Finding("alignment", f"{ALIGNMENT} is {stated}, but {used} is used"))
-        from ggcp_schema.formats.gguf.contents import missing_parts
+        from ggcp_schema.formats.gguf.contents import missing_parts, odd_split_keys
 
+        if self.byte_order == BIG:
+            found.append(Finding("byte_order", FOREIGN))
         found += trailing_bytes(self.container)
         for place, field in NAMES.items():
             again = self._repeated(place, field)
             found += islice(again, MAX_REPEATED)
             if more := sum(1 for _ in again):
                 found.append(Finding(place, f"{more:,} more of these have the {field} of another"))
-        return (*found, *islice(self.odd_names(), MAX_REPEATED), *missing_parts(self), *self.odd_tokens)
+        odd_names = islice(self.odd_names(), MAX_REPEATED)
+        return (*found, *odd_names, *odd_split_keys(self), *missing_parts(self), *self.odd_tokens)
 
     @cached_property
     def odd_tokens(self) -> tuple[Finding, ...]:

@@ -1,8 +1,8 @@
 """The rules of a GGUF file that its schema does not state, and what is odd in it.
 
 Errors are what llama.cpp of 2026 refuses; a test compares its verdicts. It also refuses version 1, gaps between
-tensors and arrays of arrays, which are no errors by GGUF's specification: these are warnings. A file in the byte order
-of other machines, which it refuses too, is valid.
+tensors, arrays of arrays, and the byte order of other machines, which are no errors by GGUF's specification: these are
+warnings.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 from construct import Container
 
 from ggcp_schema.constructs import count_bytes
-from ggcp_schema.formats.gguf.contents import SPLIT_NO, needs_architecture, odd_parts
+from ggcp_schema.formats.gguf.contents import SPLIT_TYPES, needs_architecture, odd_parts
 from ggcp_schema.formats.rules import Oddity, Problem, Refusal, Rules, broken_field, odd_padding, repeated
 from ggcp_schema.llama.names import ALIGNMENT, ARCHITECTURE, TOKENS
 from ggcp_schema.schema.ggml import GGML_TYPES, REMOVED_TYPES, type_name
-from ggcp_schema.schema.gguf import Extents, in_order
+from ggcp_schema.schema.gguf import MAX_ALIGNMENT, Extents, in_order
 
 if TYPE_CHECKING:
     from ggcp_schema.formats.gguf.file import GgufFile
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 ALIGNMENT_TYPE, BOOL, ARRAY = 4, 7, 9  # UINT32
 MAX_NAME = 64  # bytes of a tensor's name with its terminator: ggml's GGML_MAX_NAME
 MAX_DIMS = 4  # ggml's GGML_MAX_DIMS
+SAID = {*SPLIT_TYPES, "byte_order", "trailing", TOKENS}  # the paths of findings that are warnings
 MAX_ELEMENTS = (1 << 63) - 1
 
 
@@ -44,7 +45,7 @@ def gguf_rules(parse: Parse, file: GgufFile) -> Rules:
         (broken_field(file.find(key), expected, found) for key, expected, found in odd_parts(file)),
     ]
     missing = needs_architecture(file) and not (parse.damage or parse.errors or ARCHITECTURE in file.key_values)
-    odd = (finding for finding in file.findings if finding.path in {SPLIT_NO, "trailing", TOKENS})
+    odd = (finding for finding in file.findings if finding.path in SAID)
     warnings = chain(
         _odd_keys(_whole(container, "metadata_kv")),
         _odd_paddings(file),
@@ -102,6 +103,8 @@ def _refused_keys(keys: Iterable[Container]) -> Iterator[Refusal]:
             yield refuse(f"{ALIGNMENT_TYPE} (UINT32)", item["value_type"], "value_type")
         elif item["key"] == ALIGNMENT and value.bit_count() != 1:
             yield refuse("a power of two", value, "value")
+        elif item["key"] == ALIGNMENT and value > MAX_ALIGNMENT:
+            yield refuse(f"at most {MAX_ALIGNMENT}", value, "value")
 
 
 def _refusing(place: str, index: int, record: Container) -> Callable[..., Refusal]:
