@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator, Sequence
-from math import isfinite
 
 from construct import Container
 
 from ggcp_schema.constructs import FieldError, count_bytes, counted
 from ggcp_schema.files.source import Source
+from ggcp_schema.formats.numbers import are_added
 from ggcp_schema.formats.rules import Finding
 from ggcp_schema.schema.ggml import UNQUANTIZED, type_name
 
 LINE_ENDS = b"\r\n\x1a"
-NUMBERS = {"F32": ("<f", 1e-20, 1e4, 8), "F16": ("<e", 0, 64, 16), "BF16": ("<f", 1e-20, 1e4, 16)}
-"""The sizes that numbers of a model are between, by their type, and how many of them are not so by chance."""
 
 
 def trailing_bytes(container: Container) -> Iterator[Finding]:
@@ -38,7 +35,7 @@ def doubtful_end(source: Source, container: Container) -> FieldError | None:
     """Return an error if bytes follow the last number of a file without a count, and may belong before it.
 
     The last byte of a float is its exponent. No weight has that of a line end, and one of zeros is 0: so these bytes
-    were added, unless the number before them is 0 too. So were others if no weight ends in the last of them.
+    were added, unless the number before them is 0 too. So were others that are no weights, where weights are before.
     """
     trailing, records = container["trailing"], container["tensors"]
     if trailing is None:
@@ -47,16 +44,14 @@ def doubtful_end(source: Source, container: Container) -> FieldError | None:
     ends_in_float = not records or type_name(records[-1]["type"]) in UNQUANTIZED
     is_line_end = ends_in_float and not added.strip(LINE_ENDS)
     is_zeros = not added.strip(b"\0") and _ends_before(source, trailing.offset, records)
-    is_added = is_line_end or is_zeros or (bool(records) and not _ends_in_number(source, records[-1]["type"]))
+    is_added = is_line_end or is_zeros or (bool(records) and are_added_after(source, records[-1]))
     return None if is_added else may_belong_before(container)
 
 
-def _ends_in_number(source: Source, type: int) -> bool:
-    """Return True if the last bytes of a file may be a number of a model, as tensors of this type have them."""
-    code, least, most, _ = NUMBERS.get(type_name(type), ("", 0, 0, 0))
-    size = struct.calcsize(code)
-    number = next(iter(struct.unpack(code, source.read(source.size - size, size))), 0)
-    return not number or not isfinite(number) or least < abs(number) < most
+def are_added_after(source: Source, record: Container) -> bool:
+    """Return True if the bytes after the last record of a file were added there, and not inserted into its data."""
+    begin = record["data"].offset
+    return are_added(source, type_name(record["type"]), begin, begin + record["data"].nbytes)
 
 
 def zeros_follow(source: Source, error: FieldError) -> bool:

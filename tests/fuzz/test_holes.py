@@ -14,7 +14,7 @@ import pytest
 
 from ggcp_schema import MalformedError, convert, export_model, open_checkpoint, open_file
 from ggcp_schema.files.source import Source
-from ggcp_schema.formats.gguf.moved import FLOATS, RANGES
+from ggcp_schema.formats.numbers import FLOATS, RANGES
 from ggcp_schema.inspect.damage import condition_of
 from ggcp_schema.inspect.validate import validate
 from ggcp_schema.schema.ggml import GGML_TYPES, GGML_TYPES_UNTIL_V2, data_size

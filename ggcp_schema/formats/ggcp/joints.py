@@ -12,6 +12,7 @@ from math import prod
 
 from ggcp_schema.files.source import Ahead, Source
 from ggcp_schema.formats.ggcp.headers import Record
+from ggcp_schema.formats.numbers import F32
 
 CHUNK = 1 << 18  # bytes that are read at once; of more, most of the time is spent on fresh memory
 SEARCHED = 1 << 30  # bytes in all, about half a second; a file of more, most of it holes, is not searched to its end
@@ -22,7 +23,6 @@ FILL = 8  # equal bytes in place of a header: a hole that was filled, and not no
 BESIDE = 128  # bytes beside a header that are looked at
 LOOKAHEAD = 4  # records whose headers are searched for
 NEARBY = 4096  # bytes by which the optimizer block may be moved if its fields are lost too
-NUMBERS = 1e-20, 1e4  # between which are those of a training, and one in three numbers of noise
 
 
 class Bytes:
@@ -200,7 +200,7 @@ class Joint:
         data = self.file.read(self.start + shift + start, self.start + shift + stop)
         numbers = struct.unpack(f"<{len(data) // 4}f", data[: len(data) // 4 * 4])
         near = data[:FILL] if start >= 0 else data[-FILL:]
-        return bool(near.strip(near[:1])) and all(n == 0 or NUMBERS[0] < abs(n) < NUMBERS[1] for n in numbers)
+        return bool(near.strip(near[:1])) and all(n == 0 or F32[0] < abs(n) < F32[1] for n in numbers)
 
     def _fill(self, wrong: list[int], shift: int) -> bytes | None:
         """Return the byte that a hole is filled with; None if that is not clear."""

@@ -18,8 +18,7 @@ from ggcp_schema.formats.ggcp.joints import NAMED, Bytes
 from ggcp_schema.formats.ggcp.named import Names, Series, doubtful_name
 from ggcp_schema.formats.ggcp.named import recover as recovered
 from ggcp_schema.formats.ggcp.places import MOST_MOVED, SEARCHED_FIRST
-from ggcp_schema.formats.gguf.moved import FLOATS, SIZES, are_numbers
-from ggcp_schema.formats.trailing import doubtful_end, zeros_follow
+from ggcp_schema.formats.trailing import are_added_after, doubtful_end, zeros_follow
 from ggcp_schema.llama.names import llama_name
 from ggcp_schema.schema.ggml import GGML_TYPES, GGML_TYPES_UNTIL_V2, UNQUANTIZED, type_name
 from ggcp_schema.schema.ggml_model import GGJT, GGMF, GGML
@@ -31,7 +30,6 @@ OF_2023 = {number: GGML_TYPES[number] for number in range(16)}
 ZERO = 3  # the token of byte 0, whose text is empty in the files of the trainer of August 2023
 META = (1, 2, 3, 4, 0, 6, 7, 8, 5)  # the tensors of a layer
 LEAST = 32  # bytes before the tokens
-SAMPLE = 4096  # bytes at the end of the file that are no numbers if they were added
 MAGIC = GGJT.fields[0][1].value
 HPARAMS = 8  # where they begin if a version is before them
 TOLD = "hparams.n_vocab", "hparams.n_embd"  # the first two, which the headers of the tensors tell too
@@ -67,18 +65,15 @@ def doubt(source: Source, container: Container) -> FieldError | None:
 
 
 def _is_followed(source: Source, error: FieldError) -> bool:
-    """Return True if the model is complete, and what follows its last tensor is no part of it: it is no numbers."""
+    """Return True if the model is complete, and what follows its last tensor is no part of it."""
     container = error.partial
     records = [record for record in container.get("tensors") or () if "_size" in record]
     n_layer = container["hparams"].get("n_layer", 0)
     if not records or len(records) != 3 + n_layer * len(META) or error.steps[2:] != ["n_dims"]:
         return False
     names = {record["name"].decode("utf-8", "replace") for record in records}
-    kind = type_name(records[-1]["type"])
-    if kind not in FLOATS or names != {llama_name(path) for path, _ in GGCP.tensors(n_layer)}:
-        return False
-    size = min(source.size - error.offset, SAMPLE)
-    return are_numbers(source, kind, source.size - size // SIZES[kind] * SIZES[kind], source.size, 1) is False
+    is_complete = names == {llama_name(path) for path, _ in GGCP.tensors(n_layer)}
+    return is_complete and are_added_after(source, records[-1])
 
 
 def is_proven(source: Source) -> bool:

@@ -6,7 +6,6 @@ misplaced ones nearly any; padding is of zeros; and norms may be larger than all
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 from itertools import chain, pairwise
 from typing import NamedTuple
@@ -16,28 +15,15 @@ from construct import Container
 from ggcp_schema.constructs import FieldError, count_bytes, each
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import Recovered, until
-from ggcp_schema.formats.trailing import LINE_ENDS, NUMBERS
-from ggcp_schema.schema.ggml import GGML_TYPES, type_name
+from ggcp_schema.formats.numbers import FLOATS, SIZES, WINDOW, are_numbers, sizes_of_numbers
+from ggcp_schema.formats.trailing import LINE_ENDS
+from ggcp_schema.schema.ggml import type_name
 from ggcp_schema.schema.gguf import BIG, GGUF, Extents, in_order
 
-WINDOW = 512  # bytes at the beginning and the end of a tensor that are looked at
-BLOCKS = 32  # that are looked at there
+BLOCKS = 32  # at the beginning and the end of a tensor that are looked at
 MOST_MOVED = 16  # bytes
 LEAST_TEXT = 3  # bytes that end no number if they are text
 MARGIN = 1.5  # by which numbers may be beyond the others of their tensor; those of another tensor are twice as far
-FLOATS = NUMBERS | {f"{BIG} F32": (">f", *NUMBERS["F32"][1:]), f"{BIG} F16": (">e", *NUMBERS["F16"][1:])}
-SCALES = {  # where they are in a block
-    "<e{}x": "Q1_0 Q2_0 Q4_0 Q5_0 Q8_0 IQ1_S IQ2_S IQ2_XS IQ2_XXS IQ3_S IQ3_XXS IQ4_NL IQ4_XS",
-    "<ee{}x": "Q4_1 Q4_K Q5_1 Q5_K",
-    "<{}xe": "Q3_K Q6_K TQ1_0 TQ2_0",
-    "<{}xee": "Q2_K",
-}
-SIZES = {kind.name: kind.type_size for kind in GGML_TYPES.values()} | {f"{BIG} F32": 4, f"{BIG} F16": 2}
-RANGES = FLOATS | {
-    name: (code.format(SIZES[name] - 2 * code.count("e")), 0, 4, 16)
-    for code, names in SCALES.items()
-    for name in names.split()
-}
 
 
 class Clue(NamedTuple):
@@ -91,7 +77,7 @@ def may_be_moved(source: Source, container: Container, count: int) -> bool:
         if not added and at_end.there and not any(source.read(end - 1, 1)):
             return True  # the last numbers may be 0
         return next((clue.is_moved for clue in chain([at_end], clues) if clue.is_moved is not None), False)
-    may_end = kind not in FLOATS or are_numbers(source, kind, end + count - SIZES[kind], end + count, 1) is not False
+    may_end = kind not in FLOATS or are_numbers(source, kind, end + count - SIZES[kind], end + count) is not False
     return may_end or at_end.here is False or at_end.there is not False
 
 
@@ -174,7 +160,7 @@ def _border(source: Source, kind: str, begin: int, at: int, end: int, count: int
         return None, None
     low, high = sorted((at, at + count))
     edges = max(begin + max(count, 0), low - WINDOW), low, high, min(end + min(count, 0), high + WINDOW)
-    before, between, after = (_sizes(source, kind, *part) for part in pairwise(edges))
+    before, between, after = (sizes_of_numbers(source, kind, *part) for part in pairwise(edges))
     for small, large in ((before, after), (after, before)):
         if 2 * MARGIN * max(small) < min(large):
             are_small = all(size < MARGIN * max(small) for size in between)
@@ -182,23 +168,3 @@ def _border(source: Source, kind: str, begin: int, at: int, end: int, count: int
                 is_here = (at == high) == ((before is small) == are_small)
                 return is_here, not is_here
     return None, None
-
-
-def _sizes(source: Source, kind: str, start: int, stop: int) -> list[float]:
-    """Return the sizes of numbers, or of the scales of blocks, without their signs."""
-    data, code = source.read(start, max(0, stop - start)), RANGES[kind][0]
-    if kind == "BF16":  # the upper halves of F32
-        data = b"".join(b"\0\0" + data[at : at + 2] for at in range(0, len(data) - 1, 2))
-    data = data[: len(data) - len(data) % struct.calcsize(code)]
-    return [abs(number) for block in struct.iter_unpack(code, data) for number in block]
-
-
-def are_numbers(source: Source, kind: str, start: int, stop: int, least: int = 0) -> bool | None:
-    """Return True if these bytes are numbers of a model, False if not, None if there are too few to tell."""
-    if kind not in RANGES or start >= stop or stop > source.size:
-        return None
-    _, above, below, enough = RANGES[kind]
-    numbers = [*filter(None, _sizes(source, kind, start, stop))]
-    if not all(above < number < below for number in numbers):
-        return False
-    return len(numbers) >= (least or enough) or None

@@ -31,7 +31,8 @@ from ggcp_schema.formats.gguf.headers import (
     with_offset,
 )
 from ggcp_schema.formats.gguf.lost import lost_headers
-from ggcp_schema.formats.gguf.moved import are_numbers, moved_by, recover_moved
+from ggcp_schema.formats.gguf.moved import moved_by, recover_moved
+from ggcp_schema.formats.numbers import are_numbers
 from ggcp_schema.schema.ggml import type_name
 from ggcp_schema.schema.gguf import BIG, DEFAULT_ALIGNMENT, GGUF, LITTLE, alignment, size_of
 
