@@ -231,6 +231,32 @@ def test_bytes_inserted_into_big_endian_elements_or_lost(kind: str, least: int, 
     assert found.count("recovered") >= least
 
 
+@pytest.mark.parametrize("size", [32, 512, 4096])
+@pytest.mark.parametrize("kind", ["again", "noise", "zeros"])
+@pytest.mark.parametrize("name", ["truth/jan24-D.gguf", "lora/base.gguf", "lora/feb2024-adam.checkpoint.gguf"])
+def test_a_block_that_was_put_into_the_data_of_gguf_is_no_tail(name: str, kind: str, size: int, tmp_path: Path) -> None:
+    """As by a download that went on at a wrong place: the file ends with numbers, those of the last tensor."""
+    whole, path, chance = Whole(FIXTURES / name), tmp_path / "x.gguf", random.Random(name)
+    for at in chance.sample(range(whole.head, len(whole.data) - size), 6):
+        block = {"again": whole.data[at - size : at], "noise": chance.randbytes(size), "zeros": bytes(size)}[kind]
+        path.write_bytes(whole.data[:at] + block + whole.data[at:])
+        with open_file(path, partial=True) as file:
+            assert file.damage is not None, at
+            for found, tensor in file.tensors.items():
+                start, stop, _ = whole.tensors[found]
+                assert file.source.read(tensor.offset, tensor.nbytes) == whole.data[start:stop], (at, found)
+
+
+@pytest.mark.parametrize("name", ["truth/jan24-D.gguf", "lora/base.gguf", "lora/feb2024-adam.checkpoint.gguf"])
+def test_a_tail_that_is_no_number_costs_nothing_in_gguf(name: str, tmp_path: Path) -> None:
+    whole, path = Whole(FIXTURES / name), tmp_path / "x.gguf"
+    other = (FIXTURES / "strange" / "bert.gguf").read_bytes()
+    for tail in (random.Random(name).randbytes(999), b"\xff" * 4096, b"text " * 300, bytes(4096), other):
+        path.write_bytes(whole.data + tail)
+        with open_file(path) as file:
+            assert [finding.path for finding in file.findings] == ["trailing"]
+
+
 @pytest.mark.parametrize("name", ["truth/jan24-D.gguf", "truth/aug28-B-then-jul24-C.gguf", "strange/bert.gguf"])
 def test_numbers_moved_by_whole_numbers_are_not_called_whole(name: str) -> None:
     whole, chance = Whole(FIXTURES / name), random.Random(name)

@@ -17,16 +17,23 @@ SAMPLE = 4096  # bytes after the end, which are of no tensor if they are zeros
 
 def doubt(source: Source, container: Container) -> FieldError | None:
     """Return an error if headers are zeros that were read as records, or if bytes were put into the data."""
-    error, trailing = zeros_in(source, container), container["trailing"]
-    ends_whole = trailing is None and (source.size - container["data_start"]) % container["alignment"] == 0
-    count = 0 if ends_whole or error is not None else moved_by(source, container)
-    if count and may_be_moved(source, container, count):
-        words = f"{count_bytes(abs(count))} {'more' if count > 0 else 'fewer'}, which may belong before it"
-        error = FieldError(source.size - max(0, count), "the end of the file", words)
-        error.steps, error.partial = ["trailing"], container
-    if error is not None or trailing is None:
+    trailing, start = container["trailing"], container["data_start"]
+    error = zeros_in(source, container) or (None if trailing is None else _lost_at_end(source, container))
+    if error is not None or (trailing is None and (source.size - start) % container["alignment"] == 0):
         return error
-    found, start = counted(trailing.nbytes, "more byte"), container["data_start"]
+    count = moved_by(source, container)
+    if not count or not may_be_moved(source, container, count):
+        return None
+    words = f"{count_bytes(abs(count))} {'more' if count > 0 else 'fewer'}, which may belong before it"
+    error = FieldError(source.size - max(0, count), "the end of the file", words)
+    error.steps, error.partial = ["trailing"], container
+    return error
+
+
+def _lost_at_end(source: Source, container: Container) -> FieldError | None:
+    """Return an error if bytes follow the end in which headers may be lost, or the file was changed on its way."""
+    trailing, start = container["trailing"], container["data_start"]
+    found = counted(trailing.nbytes, "more byte")
     is_lost = source.zeros_at_end(least=1) <= start  # no tensor of such a file has another value than 0
     is_odd = is_lost or any(source.read(trailing.offset, min(trailing.nbytes, SAMPLE)))
     if is_odd and _may_end_in_zeros(container, is_lost):

@@ -20,6 +20,7 @@ from ggcp_schema.formats.trailing import LINE_ENDS
 from ggcp_schema.schema.ggml import type_name
 from ggcp_schema.schema.gguf import BIG, GGUF, Extents, in_order
 
+MAGIC = b"GGUF"  # of another file that follows
 BLOCKS = 32  # at the beginning and the end of a tensor that are looked at
 MOST_MOVED = 16  # bytes
 LEAST_TEXT = 3  # bytes that end no number if they are text
@@ -44,14 +45,14 @@ class Clue(NamedTuple):
 
 
 def moved_by(source: Source, container: Container) -> int:
-    """Return how many bytes the file has too many, or less than 0; 0 for many, which are likely of its end."""
+    """Return how many bytes the file has too many, or less than 0; 0 for many that are missing, likely of its end."""
     if not container["tensor_infos"]:
         return 0
     end = max(end for _, end in Extents(container, source.size))
     count = source.size - (end + -(end - container["data_start"]) % container["alignment"])
     if count < 0 < source.size - end and any(source.read(end, source.size - end)):
         count = source.size - end  # there was no padding
-    return count if abs(count) < MOST_MOVED else 0
+    return count if count > -MOST_MOVED else 0
 
 
 def may_be_moved(source: Source, container: Container, count: int) -> bool:
@@ -62,18 +63,22 @@ def may_be_moved(source: Source, container: Container, count: int) -> bool:
     extents = Extents(container, source.size)
     last = in_order(extents)[-1]
     end, kind = extents[last][1], _kinds(container)[last]
-    if count < 0 and any(source.read(end + count, -count)):
-        return False  # the padding would begin there
-    if count < 0:  # some programs write no padding
-        return source.size > end or any(clue.is_moved for clue in _clues(source, container, count))
-    after = source.read(end, source.size - end)
-    padding = len(after) - count
-    if any(after[:padding]) or any(after[max(padding, count) :]):
-        return not any(after[max(padding, count) :])  # the padding would be there
+    if count < 0:  # some programs write no padding, which would begin there
+        is_cut = source.size > end or any(clue.is_moved for clue in _clues(source, container, count))
+        return is_cut and not any(source.read(end + count, -count))
+    padding = source.size - count - end
+    places = (end, padding), (end + max(padding, count), min(padding, count))
+    is_here, is_there = (not any(source.read(*place)) for place in places)
+    if is_here != is_there and (is_here or count < MOST_MOVED):
+        return is_there
     clues = _clues(source, container, count, -1)
     at_end = next(clues)
-    added = after[:count].strip(LINE_ENDS + b"\0")
-    if not added or (count >= LEAST_TEXT and added.isascii() and added.decode().isprintable()):
+    added = source.read(end, min(count, WINDOW)).strip(LINE_ENDS + b"\0")
+    is_text = len(added) >= LEAST_TEXT and added.isascii() and added.decode().isprintable()
+    if count >= MOST_MOVED:
+        is_odd = at_end.here is False and any(clue.here and clue.tensor is not None for clue in clues)
+        return (is_odd or at_end.there is True) and not is_text and not added.startswith(MAGIC)
+    if not added or is_text:
         if not added and at_end.there and not any(source.read(end - 1, 1)):
             return True  # the last numbers may be 0
         return next((clue.is_moved for clue in chain([at_end], clues) if clue.is_moved is not None), False)

@@ -16,6 +16,7 @@ from ggcp_schema.constructs import FieldError
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import Recovered, until
 from ggcp_schema.formats.ggcp.joints import EVIDENCE
+from ggcp_schema.formats.ggcp.places import MOST_MOVED
 from ggcp_schema.formats.gguf.doubt import is_dense, is_named, zeros_in
 from ggcp_schema.formats.gguf.headers import (
     end_of,
@@ -31,7 +32,7 @@ from ggcp_schema.formats.gguf.headers import (
     with_offset,
 )
 from ggcp_schema.formats.gguf.lost import lost_headers
-from ggcp_schema.formats.gguf.moved import moved_by, recover_moved
+from ggcp_schema.formats.gguf.moved import Clue, moved_by, recover_moved
 from ggcp_schema.formats.numbers import are_numbers
 from ggcp_schema.schema.ggml import type_name
 from ggcp_schema.schema.gguf import BIG, DEFAULT_ALIGNMENT, GGUF, LITTLE, alignment, size_of
@@ -72,7 +73,8 @@ def recover(source: Source, error: FieldError) -> Recovered | None:
     container = error.partial
     if container is not None and "data_start" in container and (error.steps == ["trailing"] or is_dense(container)):
         count = moved_by(source, container)
-        return recover_moved(source, container, error, count) if count else None
+        is_told = 0 < abs(count) < MOST_MOVED or (count and error.steps == ["trailing"])
+        return recover_moved(source, container, error, count) if is_told else None
     if container is None or ("data_start" in container and _are_intact(container)):
         return None
     if error.steps == ["version"] and container["byte_order"] == BIG and is_proven(source):
@@ -93,8 +95,10 @@ def recover(source: Source, error: FieldError) -> Recovered | None:
             if start is None:
                 start = by_offset = start_by_offset(source, container, infos, unit)
         is_some = len(infos) < container.get("tensor_count", 0)
-        if start is not None and start % unit and is_some and end_of(infos[-1], unit) < LEAST_DATA:
-            infos = []
+        if start is not None and start % unit:
+            is_little = is_some and end_of(infos[-1], unit) < LEAST_DATA
+            if is_little or _is_aligned(source, infos[0], start, unit):
+                infos, start = [], None
         later: list[Container] = []
         if (infos[0]["offset"] if infos else container.get("tensor_count")) == 0:
             begin = parsed[len(believed)]["_offset"] + 1 if is_doubtful else stop_of(parsed[-1]) if parsed else 0
@@ -176,6 +180,14 @@ def _found(
         if last or start_by_offset(source, container, earlier, unit) is not None:
             yield from earlier
             yield from last
+
+
+def _is_aligned(source: Source, info: Container, start: int, unit: int) -> bool:
+    """Return True if the data of a tensor proves that the data begins where it is aligned, and not at `start`."""
+    kind, aligned = type_name(info["type"]), (start + unit // 2) // unit * unit
+    size = min(SAMPLES.get(kind, 0), size_of(info))
+    begins = (at + info["offset"] for at in (aligned, start))
+    return Clue(None, start, start, *(are_numbers(source, kind, at, at + size) for at in begins)).is_moved is False
 
 
 def _touched(source: Source, container: Container, infos: Sequence[Container], begins: Sequence[int]) -> set[int]:
