@@ -146,7 +146,7 @@ def export(
     a ggjt, ggmf or ggml file contains the vocabulary. To resume training with llama.cpp, use `convert`.
 
     `--to hf` writes a folder that transformers, MLX and vLLM open, with the state of the optimizer for PyTorch where
-    its order and scale are certain.
+    its order is certain, and its scale certain or likely.
 
     A LoRA adapter (ggla, ggcl, or a GGUF checkpoint of finetune) needs --base, and becomes an adapter for llama.cpp, a
     folder for PEFT, or a merged model, GGUF or a folder. Where a model is made of a base that is not GGUF, or a folder,

@@ -40,7 +40,7 @@ def open_regular(path: str | os.PathLike[str], buffering: int = 4096) -> IO[byte
 def file_error(name: str, error: OSError | ValueError) -> FileError:
     """Return a FileError for an exception of the system: `x.ggcp: No such file or directory`."""
     hint = near(name) if isinstance(error, FileNotFoundError) else ""
-    return FileError(f"{name}: {getattr(error, 'strerror', None) or error}", hint)
+    return FileError(f"{name or repr(name)}: {getattr(error, 'strerror', None) or error}", hint)
 
 
 def near(name: str) -> str:

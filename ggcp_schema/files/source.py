@@ -87,7 +87,8 @@ class Ahead:
 class Source:
     """A file open for reading. `size` is its size in bytes and `modified` its modification time when it was opened.
 
-    Reads do not move the position of `file`, which the parser uses, and may come from several threads.
+    Reads do not move the position of `file`, which the parser uses, and may come from several threads. Two sources are
+    equal if they are of the same file, which nobody has changed between.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -96,9 +97,21 @@ class Source:
         self._reader = None if hasattr(os, "preadv") else open_regular(path, buffering=0)  # on Windows
         status = os.fstat(self.file.fileno())
         self.size = status.st_size
-        self._modified = status.st_mtime_ns
+        self._identity = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
         self.modified = status.st_mtime
         self._lock = threading.Lock()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Source) and self._identity == other._identity
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
+    def __repr__(self) -> str:
+        return f"<Source {self.path}>"
+
+    def __reduce__(self) -> str:
+        raise TypeError(f"{self.path} is open, and cannot be copied or pickled: pass its path, and open it there")
 
     def close(self) -> None:
         """Close the file; tensors can no longer be read."""
@@ -239,7 +252,7 @@ class Source:
         """Check that the file has the size and the modification time it had when it was opened. Raises `FileError`."""
         self.check_open()
         status = os.fstat(self.file.fileno())
-        if (status.st_size, status.st_mtime_ns) != (self.size, self._modified):
+        if (status.st_size, status.st_mtime_ns) != self._identity[2:]:
             raise FileError(
                 f"{self.path} was changed by another program while it was read",
                 "Wait until the other program has finished, and try again.",

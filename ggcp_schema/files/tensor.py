@@ -34,6 +34,8 @@ BLOCKS = {kind.name: kind for number, kind in GGML_TYPES.items() if number in DE
 class Tensor:
     """A tensor in a file. Nothing is read until its elements are asked for.
 
+    Two tensors are equal if they are the same one of the same file.
+
     Attributes:
         path: its field path (`layers[0].wq`); in a GGUF or ggml file its name.
         name: the name that the file stores.
@@ -50,7 +52,7 @@ class Tensor:
     shape: tuple[int, ...]
     offset: int
     nbytes: int
-    source: Source = field(repr=False, compare=False)
+    source: Source = field(repr=False)
     type: str = "F32"
     byte_order: str = LITTLE
     padding: int = 0
@@ -62,6 +64,9 @@ class Tensor:
     def __getitem__(self, key: Any) -> Any:
         """Return elements by their indices in `array`."""
         return self.array()[key]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.array())
 
     @property
     def is_null(self) -> bool:

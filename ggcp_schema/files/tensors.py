@@ -8,11 +8,17 @@ from collections.abc import Iterator
 from functools import cached_property
 from itertools import islice
 
+from ggcp_schema.errors import PathError
 from ggcp_schema.files.tensor import Tensor
 
 
 class Tensors(dict[str, Tensor]):
     """The tensors of a file by path. It is not changed after it has been made."""
+
+    def __missing__(self, path: str) -> Tensor:
+        raise PathError(
+            f"no tensor has the path {path!r}", "The file itself takes other names and paths too: file[PATH]."
+        )
 
     @property
     def n_elements(self) -> int:

@@ -57,6 +57,9 @@ class Format(NamedTuple):
     expected_size: Callable[[Container], int | None] = lambda container: None
     check: Callable[[Source], None] = lambda source: None
 
+    def __repr__(self) -> str:
+        return f"<Format {self.name}>"
+
 
 class Recovered(NamedTuple):
     """What was read of a damaged file by what its fields must be.
@@ -175,7 +178,10 @@ class File(ParsedFile):
 
     @property
     def loss(self) -> float | None:
-        """The latest loss of one token; None if the file stores none. See `Losses` for what it is worth."""
+        """The latest loss of one token; None if the file stores none, or one of finetune, whose meaning is not known.
+
+        See `Losses` for what it is worth.
+        """
         from ggcp_schema.llama.eras import conclude
         from ggcp_schema.llama.losses import stored_losses
 
@@ -307,7 +313,8 @@ class File(ParsedFile):
         return [name for name in super().__dir__() if name not in inner]
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.path}: {self.describe()}>"
+        closed = ", closed" if self.source.file.closed else ""
+        return f"<{type(self).__name__} {self.path}{closed}: {self.describe()}>"
 
     def describe(self) -> str:
         """Return what the file is, in a few words."""

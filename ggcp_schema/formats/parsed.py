@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cached_property
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from construct import Container
 
 from ggcp_schema.constructs import Field, Steps, root_field
-from ggcp_schema.errors import GgcpError, MalformedError, PathError
+from ggcp_schema.errors import GgcpError, MalformedError, PathError, UsageError
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.files.tensors import Tensors
@@ -142,7 +143,7 @@ class ParsedFile:
 
         if stated is None:
             return self.order
-        return stated_order(stated, self.order, self.model_tensors, self.path)
+        return stated_order(stated, self.order, self.model_tensors, self.path, self.orders)
 
     def moments(self, path: str | None = None, *, order: str | None = None) -> dict[str, Any]:
         """Return what the optimizer holds for one parameter, by state field: `m` and `v` for Adam.
@@ -150,11 +151,13 @@ class ParsedFile:
         `path` is that of a tensor of the model, `layers[0].wq`; without it, those of all are returned by path. The
         arrays are read-only and of its numpy shape; those of lms and lmy have one dimension more, the steps remembered.
         `order` replaces the decision; a warning is issued if that is only likely. Raises `PathError` for an unknown
-        path, `UsageError` if the order is not known, or if the bytes exclude the one stated.
+        path, `UsageError` if the file has no model with the state of an optimizer, if the order is not known, or if the
+        bytes exclude the one stated.
         """
-        if path is None:
-            return {each: moments_of(self, each, order) for each in self.model_tensors}
-        return moments_of(self, path, order)
+        found, notes = moments_of(self, self.model_tensors if path is None else [path], order)
+        for note in notes:
+            warnings.warn(f"{self.path}: {note}", stacklevel=2)
+        return found if path is None else found[path]
 
     # Paths: what the same path means in every command and in Python.
 
@@ -257,7 +260,9 @@ class ParsedFile:
         return default
 
     def __contains__(self, path: object) -> bool:
-        return isinstance(path, str) and self.field(path) is not None
+        with suppress(PathError, UsageError, MalformedError):
+            return isinstance(path, str) and (self.field(path) or elements_at(self, path)) is not None
+        return False
 
     def __getitem__(self, path: str) -> Any:
         """Return a tensor, or what else is at a path: `"layers[0].wq"`, `"optimizer.nx"`, `"norm.data[0:2]"`.

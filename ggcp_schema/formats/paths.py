@@ -15,6 +15,8 @@ LAST_INDEX = re.compile(r"(?P<stem>.+)\[(?P<index>[^\[\]]*)\]", re.DOTALL)
 
 def parse_path(path: str) -> Steps | None:
     """Return the steps of a path, `layers[1].wq` as `("layers", 1, "wq")`; None if it is not a path."""
+    if not isinstance(path, str):
+        raise TypeError(f"a path is a text such as 'layers[0].wq', not {path!r}")
     steps: list[str | int] = []
     at = 0
     while at < len(path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ggcp_schema.errors import PathError, UsageError
@@ -37,8 +37,23 @@ def parts_of(file: ParsedFile, part_path: PartPath, order: str | None = None) ->
     return part.of(vector, str(part_path), file.model_tensors[part.path].shape, file.model_tensors.n_elements), note
 
 
-def moments_of(file: ParsedFile, path: str, order: str | None) -> dict[str, Any]:
-    """Return the arrays of a parameter by state field, as `ParsedFile.moments`."""
+def moments_of(
+    file: ParsedFile, paths: Iterable[str], order: str | None
+) -> tuple[dict[str, dict[str, Any]], Iterable[str]]:
+    """Return the arrays of parameters by path and state field, as `ParsedFile.moments`, and notes if unproven."""
+    if not any(name in FLAT_FIELDS for name in file.state_tensors):
+        raise file.damage or UsageError(f"{file.path} has no state of an optimizer", "A checkpoint has one.")
+    if not file.model_tensors:
+        hint = f"The whole vectors are {', '.join(STATE + name for name in file.state_tensors if name in FLAT_FIELDS)}."
+        raise UsageError(f"{file.path}: which moments belong to which part of an adapter is not told", hint)
+    found, notes = {}, set[str]()
+    for path in paths:
+        found[path], unproven = _moments_at(file, path, order)
+        notes |= unproven
+    return found, sorted(notes - {""})
+
+
+def _moments_at(file: ParsedFile, path: str, order: str | None) -> tuple[dict[str, Any], set[str]]:
     import numpy as np
 
     tensor = file[path]
@@ -55,6 +70,4 @@ def moments_of(file: ParsedFile, path: str, order: str | None) -> dict[str, Any]
             arrays = [np.reshape(arrays, (*vector.shape[1:], *shape)).astype(np.float32, copy=False)]
             arrays[0].flags.writeable = False
         found[name] = arrays[0]
-    for note in filter(None, notes):
-        warnings.warn(f"{file.path}: {note}", stacklevel=3)
-    return found
+    return found, notes

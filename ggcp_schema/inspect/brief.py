@@ -123,7 +123,7 @@ def _written(summary: Summary) -> Iterator[tuple[str, str]]:
     era = summary.era
     if era is not None and era.writers:
         programs = {writer.short for writer in era.writers}
-        program = programs.pop() if len(programs) == 1 else "train-text-from-scratch, of either branch"
+        program = programs.pop() if len(programs) == 1 else "train-text-from-scratch"
         yield "written", f"{times_text(era.writers)}, by {program}"
 
 
@@ -159,6 +159,8 @@ def _detail(line: tuple[str, str], types: Sequence[str]) -> tuple[str, str]:
 
 def iterations_text(summary: Summary) -> str:
     """Return how many iterations the trainer has counted, in words."""
+    if not summary.train_its and summary.train_samples and summary.optimizer is None:
+        return "iterations not counted, or none"
     return count_text(summary.train_its or 0, "iteration") if summary.is_counted else "iterations not counted"
 
 

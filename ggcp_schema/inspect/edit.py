@@ -121,7 +121,7 @@ def changes(file: File, assignments: Sequence[Assignment], removed: Sequence[str
 def _change(file: File, assignment: Assignment) -> Change:
     path, text = assignment
     key, _, name = path.rpartition(":")
-    if key and path not in file and (key_type := file.key_type(name)):
+    if key and file.field(path) is None and (key_type := file.key_type(name)):
         field = file.key_field(key)
         return Change(field, number_or_text(key, key_type[1], text), key, key_type)
     try:
@@ -161,7 +161,7 @@ def _removal(file: File, key: str) -> Change:
         is_gguf = file.key_type("u32") is not None
         only = "Only the keys of a GGUF file can be removed."
         unknown = file.unknown_path(key)
-        hint = (unknown.shell_hint or unknown.hint) if is_gguf and key not in file else only
+        hint = (unknown.shell_hint or unknown.hint) if is_gguf and file.field(key) is None else only
         raise UsageError(f"{file.path} has no key {key!r}", hint)
     return Change(field, None, key)
 

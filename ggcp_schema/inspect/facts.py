@@ -32,11 +32,12 @@ T = TypeVar("T")
 State = Literal["whole", "damaged", "unsound", "unknown"]
 
 
-class NoLosses(NamedTuple):
-    """The losses of a file that stores none."""
+class StoredLosses(NamedTuple):
+    """Losses as a file stores them, of which it is not known what they measure; None if it stores none."""
 
-    best: None = None
-    previous: None = None
+    best: float | None = None
+    previous: float | None = None
+    latest: None = None
 
 
 @json_keys(
@@ -86,6 +87,7 @@ class Summary(NamedTuple):
         bytes: the bytes of the file by use: model, optimizer, waste, headers. Waste is padding, and the tensors of v0
             that no reader needs.
         era, order, scale, losses: see `ggcp_schema.mapping`; None if the file is no training checkpoint.
+        unexplained: the losses of finetune.
         epsilon: what is concluded of the epsilon of the RMS norm, if the file has a model and does not store it.
         rms_eps: the epsilon of the RMS norm: stored, or that of the era.
         adapter: the LoRA adapter that the file contains.
@@ -125,6 +127,7 @@ class Summary(NamedTuple):
     bytes: Mapping[str, int] | None = None
     optimizer: OptimizerSummary | None = None
     losses: Losses | None = None
+    unexplained: StoredLosses = StoredLosses()
     era: EraConclusion | None = None
     epsilon: EraConclusion | None = None
     order: OrderDecision | None = None
@@ -168,9 +171,9 @@ class Summary(NamedTuple):
         return self.context.text or None
 
     @property
-    def stored_loss(self) -> Losses | NoLosses:
-        """The losses, or that there are none."""
-        return NoLosses() if self.losses is None else self.losses
+    def stored_loss(self) -> Losses | StoredLosses:
+        """The losses, explained if it is known what they measure."""
+        return self.losses or self.unexplained
 
     @property
     def loss(self) -> float | None:
@@ -207,7 +210,8 @@ def facts(file: File) -> Summary:
     losses = None if era is None else stored_losses(stated, era)
     optimizer, numbers = stated.pop("optimizer", None), stated.pop("stored_losses", None)
     details = tuple(map(Line._make, stated.pop("details", ())))
-    if file.has_adapter and numbers:
+    is_unexplained = file.has_adapter and numbers is not None
+    if is_unexplained:
         details = (*details, unexplained(numbers))
     model = _or_none(file.model)
     if model is not None and model.has_vocabulary and stated.get("n_tokens") is None:
@@ -236,6 +240,7 @@ def facts(file: File) -> Summary:
         tensor_types=file.tensors.types(),
         optimizer=None if optimizer is None else OptimizerSummary(**optimizer),
         losses=losses,
+        unexplained=StoredLosses(numbers["fx_best"], numbers["fx_prev"]) if is_unexplained else StoredLosses(),
         era=era,
         epsilon=epsilon,
         order=None if conclusions is None else conclusions.order,

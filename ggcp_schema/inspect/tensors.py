@@ -191,7 +191,7 @@ def _matching_moments(file: File, items: Sequence[Listed], pattern: str, order: 
 
 def _elements(file: File, path: str) -> Iterator[Listed]:
     """Yield the elements of a tensor at a path as a tensor of one dimension, if they are; else raise `UsageError`."""
-    found = None if set("*?") & set(path) or path in file else elements_at(file, path)
+    found = None if set("*?") & set(path) or file.field(path) else elements_at(file, path)
     within = None if found is None or not found.count else file.tensors.at(found.offset)
     if found is None or within is None:
         return
@@ -204,7 +204,7 @@ def _elements(file: File, path: str) -> Iterator[Listed]:
 
 
 def _no_match(file: File, pattern: str) -> list[Listed]:
-    if pattern in file:
+    if file.field(pattern) is not None:
         field = file.find(pattern)
         if field.path in file.tensors:  # layers[00].wq
             return matching(listing(file), field.path)

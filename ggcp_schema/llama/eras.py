@@ -66,6 +66,7 @@ class Evidence(NamedTuple):
         rms_eps_certain: what `convert` recorded of it.
         modified: the file's modification date.
         damaged: True if damage may hide more.
+        is_model: True of a model file before GGUF, which other programs than the trainers wrote too.
     """
 
     layout: str | None = None
@@ -85,6 +86,7 @@ class Evidence(NamedTuple):
     rms_eps_certain: bool | None = None
     modified: datetime.date | None = None
     damaged: bool = False
+    is_model: bool = False
 
 
 @json_keys(
@@ -191,7 +193,7 @@ def _tests(evidence: Evidence) -> Iterator[tuple[str, bool, Callable[[Writer], b
         layout = evidence.layout
         yield f"the layout of the optimizer block is {layout}", True, lambda writer: layout in writer.layouts
     elif not evidence.is_gguf:
-        yield "a ggcp checkpoint", True, _wrote_ggcp
+        yield "a model file before GGUF" if evidence.is_model else "a ggcp checkpoint", True, _wrote_ggcp
     if evidence.first_tensor is not None:
         stem = evidence.first_tensor.partition(".")[0]
         yield f"the first tensor is named {evidence.first_tensor!r}", True, lambda writer: writer.first_tensor == stem
@@ -237,6 +239,8 @@ def _rms_eps(
         return writers[0].rms_eps, True, f"that of {writers_text(writers)}{option}", usual
     times = join_words(f"{epsilon_text(eps)} ({times_text(group)})" for eps, group in sorted(by_eps.items()))
     choices = f"the trainer of the file used {times}"
+    if evidence.is_model:
+        choices = f"nothing shows which program made the file; train-text-from-scratch used {times}"
     in_use = grouped(usual, lambda writer: writer.rms_eps)  # the one for most days; of two such the earlier
     eps = max(in_use, key=lambda eps: (days_of(in_use[eps]), -min(writer.first for writer in in_use[eps]).toordinal()))
     if len({writer.rms_eps for writer in usual}) > 1:

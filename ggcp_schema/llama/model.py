@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
+from ggcp_schema.constructs import counted
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.key_values import KeyValue
 from ggcp_schema.files.tensor import Tensor
@@ -50,6 +51,10 @@ class Model(NamedTuple):
     file_type: int = 0
     name: str | None = None
     kept: tuple[KeyValue, ...] = ()
+
+    def __repr__(self) -> str:
+        sizes = f"{counted(self.n_layer, 'layer')}, n_embd {self.n_embd}, n_vocab {self.n_vocab}"
+        return f"<Model {self.path}: {sizes}, {counted(self.n_params, 'parameter')}>"
 
     def checked(self) -> Model:
         """Return the model if llama.cpp can run it. Raises `UsageError` if not."""

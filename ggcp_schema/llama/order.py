@@ -27,6 +27,7 @@ from ggcp_schema.errors import UnfitError, UsageError
 from ggcp_schema.files.tensor import Tensor, decode
 from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, Layout, Order, element_counts, known_order
 from ggcp_schema.llama.rows import EXAMINED, SIZE, floats, sampled_rows
+from ggcp_schema.llama.writers import join_words
 
 Certainty = Literal["proven", "likely", "undecidable", "stated"]
 
@@ -63,23 +64,27 @@ class OrderDecision(NamedTuple):
         return self.certainty in {"proven", "stated"}
 
 
-def stated_order(order: str, decided: OrderDecision, model_tensors: Mapping[str, Tensor], path: str) -> OrderDecision:
+def stated_order(
+    order: str, decided: OrderDecision, model_tensors: Mapping[str, Tensor], path: str, orders: Collection[Order]
+) -> OrderDecision:
     """Return the decision for an order that the user states, instead of the one decided for the file at `path`.
 
-    `model_tensors` are those of `decide_order`. Raises `UsageError` if there is no such order, or if the bytes exclude
-    it.
+    `model_tensors` and `orders` are those of `decide_order`. Raises `UsageError` if there is no such order, or if the
+    bytes exclude it.
     """
     stated = known = known_order(order)
     if not any(name.startswith("layers[") for name in model_tensors):  # then A and D are the same, and B and C
         known = "A" if order in {"A", "D"} else "C"
-    why = ""
+    why, hint = "", "State no order."
     if decided.is_certain and known != decided.order:
         proof = "the bytes prove" if decided.certainty == "proven" else "it is"
         why = f"{proof} {decided.order}: {decided.reason}"
     elif known in decided.refuted:
         why = f"the bytes exclude it: {decided.refuted[known]}"
+        left = join_words(other for other in orders if other not in decided.refuted)
+        hint = f"They do not exclude {left}." if left and decided.order is None else hint
     if why:
-        raise UsageError(f"{path}: order {order} was stated, but {why}", "State no order.")
+        raise UsageError(f"{path}: order {order} was stated, but {why}", hint)
     return OrderDecision(stated, "stated", f"order {order} was stated")
 
 

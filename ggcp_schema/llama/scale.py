@@ -34,6 +34,7 @@ SUM_ABOVE = 1.0  # times the greatest length of a mean
 MEAN_BELOW = 0.2  # 0.004 to 0.17 in files known to hold means. Long training brings sums of few tokens below it too.
 # The ratio of a sum divided by its tokens, in 22 files with known batches: one estimate and the usual bounds.
 RATIO_PER_TOKEN, LEAST_PER_TOKEN, MOST_PER_TOKEN = 0.08, 0.033, 0.107
+MOST_NAMED = 8  # numbers that a sentence lists
 MOST_COUNT = 1 << 32  # samples whose divisors are looked at; the trainers of ggcp files counted to this
 
 COSTS = (
@@ -120,7 +121,7 @@ def decide_scale(
     elif square_length is not None and is_clipped(square_length):
         reason = "gradients are likely sums clipped to a length of 1: their squared lengths average 1.0000"
     elif gradients and "sum" not in gradients and ratio is not None and ratio < MEAN_BELOW:
-        reason, short = f"gradients are means, or else sums clipped to a length of 1{measured}", True
+        reason, short = f"gradients are likely means: most sums clipped to a length of 1 would have it{measured}", True
     else:
         reason = f"it is not clear whether gradients are means or sums{measured}"
     stated = counts.n_batch is not None
@@ -141,10 +142,10 @@ def _of_sums(reason: str, known: ScaleDecision, counts: Counts) -> ScaleDecision
         return known
     tokens = known.ratio / RATIO_PER_TOKEN
     if known.n_ctx is None:
-        return _estimated(known, max(1, round(tokens)))
+        return _estimated(known, max(1, round(tokens)), batches)
     choices = [known.n_ctx * batch for batch in batches] or [max(1, round(tokens / known.n_ctx)) * known.n_ctx]
     s = min(choices, key=lambda choice: abs(log(choice / tokens)))
-    return _estimated(known._replace(n_batch=s // known.n_ctx), s)
+    return _estimated(known._replace(n_batch=s // known.n_ctx), s, batches)
 
 
 def _stated(known: ScaleDecision, n_batch: int, batches: list[int]) -> ScaleDecision:
@@ -155,8 +156,7 @@ def _stated(known: ScaleDecision, n_batch: int, batches: list[int]) -> ScaleDeci
     s = n_batch * known.n_ctx
     doubt = ""
     if batches and n_batch not in batches:
-        allowed = join_words(f"{batch:,}" for batch in batches)
-        doubt = f"{stated}; by the counts it is {allowed}, if context and batch never changed"
+        doubt = f"{stated}; by the counts it is {_in_words(batches)}, if context and batch never changed"
     elif known.ratio is not None and not LEAST_PER_TOKEN / 4 <= known.ratio / s <= MOST_PER_TOKEN * 4:
         least, most = _usual_tokens(known.ratio)
         doubt = f"{stated}, of {s:,} tokens; the length of the gradient suggests {least:,} to {most:,}"
@@ -164,15 +164,21 @@ def _stated(known: ScaleDecision, n_batch: int, batches: list[int]) -> ScaleDeci
     return known._replace(reason=reason, s=s, contradiction=doubt)
 
 
-def _estimated(known: ScaleDecision, s: int) -> ScaleDecision:
-    """Return the decision for an estimate of s."""
+def _estimated(known: ScaleDecision, s: int, batches: list[int]) -> ScaleDecision:
+    """Return the decision for an estimate of s, which is chosen of those that the counts allow."""
     least, most = _usual_tokens(known.ratio or 0.0)
     s_range = min(least, s), max(most, s)
-    samples = ""
-    if known.n_batch is not None:
-        samples = f", {known.n_batch:,} × {known.n_ctx:,} by the counts if context and batch never changed"
-    text = f"about {s:,} tokens{samples}; that length suggests {s_range[0]:,} to {s_range[1]:,}"
+    samples = "" if known.n_batch is None else f", {known.n_batch:,} × {known.n_ctx:,}"
+    text = f"by that length about {s:,} tokens{samples}, or {s_range[0]:,} to {s_range[1]:,}"
+    if known.n_batch is not None and batches:
+        text += f"; by the counts the batch is {_in_words(batches)}, if context and batch never changed"
     return known._replace(reason=f"{known.reason}; {text}", s=s, s_range=s_range, assumed=True)
+
+
+def _in_words(batches: list[int]) -> str:
+    if len(batches) > MOST_NAMED:
+        return f"one of {len(batches):,} numbers from {batches[0]:,} to {batches[-1]:,}"
+    return join_words(f"{batch:,}" for batch in batches)
 
 
 def _usual_tokens(ratio: float) -> tuple[int, int]:

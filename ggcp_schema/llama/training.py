@@ -30,7 +30,7 @@ from ggcp_schema.llama.scale import (
     mean_square_length,
 )
 from ggcp_schema.llama.writers import Gradient
-from ggcp_schema.schema.inference import ADAM
+from ggcp_schema.schema.inference import ADAM, optimizer_text
 
 BATCHES = range(1, 1 << 31)  # a C int
 
@@ -73,6 +73,9 @@ class Training(NamedTuple):
     reordered: bool = False
     stated: Mapping[str, Any] = {}
     keys: tuple[KeyValue, ...] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Training {self.model.path}: {optimizer_text(self.optimizer)} at iteration {self.iteration:,}>"
 
     def value(self, path: str) -> Any:
         """Return the value of a field that a ggcp file of this training has; 0 where the training does not tell."""
@@ -123,7 +126,7 @@ def study(training: Training, *, order: str | None = None, n_batch: int | None =
     decision, contradictions = decided, []
     if order is not None:
         _check_lengths(training)
-        decision = stated_order(order, decided, training.model.tensors, training.model.path)
+        decision = stated_order(order, decided, training.model.tensors, training.model.path, training.orders)
         if decision.order not in training.orders:
             contradictions.append(
                 f"order {order} was stated, which no program is known to have written into such a file"

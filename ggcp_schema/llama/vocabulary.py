@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from ggcp_schema.constructs import counted
 from ggcp_schema.errors import MalformedError
 from ggcp_schema.files.key_values import KeyValue
 from ggcp_schema.llama import names
@@ -41,7 +42,7 @@ class Token(NamedTuple):
     type: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Vocabulary:
     """The tokenizer keys of a vocabulary in the order of its file, and what llama.cpp reads from them.
 
@@ -54,6 +55,9 @@ class Vocabulary:
     kind: str
     keys: Sequence[KeyValue]
     note: str = ""
+
+    def __repr__(self) -> str:
+        return f"<Vocabulary {self.path}: {self.kind}, {counted(self.n_tokens, 'token')}>"
 
     @classmethod
     def of(cls, path: str, kind: str, tokens: Sequence[Token], ids: dict[str, int], note: str = "") -> Vocabulary:

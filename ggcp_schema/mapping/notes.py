@@ -32,7 +32,10 @@ def resume_facts(training: Training, conclusions: Study, recipe: Recipe, problem
     else:
         yield _order_fact(training, conclusions, recipe)
         if scale.summed:
-            effect = f"m is divided by {recipe.scale:,}, v by its square" if recipe.scale != 1 else AS_THEY_ARE
+            estimate = ", an estimate" * scale.assumed
+            effect = (
+                f"m is divided by {recipe.scale:,}{estimate}, v by its square" if recipe.scale != 1 else AS_THEY_ARE
+            )
             yield Fact("scale", scale.reason, effect=effect, short=effect)
             if scale.assumed or scale.s is None:
                 yield Fact("batch", effect=COSTS, remedy=Remedy("n_batch", "N"))

@@ -142,7 +142,8 @@ def test_an_optimizer_that_has_not_started_has_no_loss(missing, tmp_path):
     source, fresh = tmp_path / "source.ggcp", tmp_path / "fresh.gguf"
     source.write_bytes(ADAM.read_bytes()[: ADAM.stat().st_size - missing])
     run_cli("convert", source, fresh, "--partial", "--fresh-optimizer", check=True)
-    assert json.loads(run_cli("info", fresh, "--json", check=True).stdout)["loss"] == {"best": None, "previous": None}
+    loss = json.loads(run_cli("info", fresh, "--json", check=True).stdout)["loss"]
+    assert loss == {"best": None, "previous": None, "latest": None}
     assert "loss" not in run_cli("info", fresh, check=True).stdout.replace(str(tmp_path), "")
     lines = run_cli("info", fresh, ADAM, "--sort", "loss", check=True).stdout.splitlines()
     assert lines[1].split()[0] == str(ADAM)
@@ -215,7 +216,8 @@ def test_the_losses_of_finetune_are_shown_as_they_are_stored(name):
     (line,) = (line for line in run_cli("info", "-v", path, check=True).stdout.splitlines() if line[:5] == "loss ")
     numbers = [f"{word} {loss:.4f}" for word, loss in zip(("best", "previous"), losses)]
     assert line.split(maxsplit=1)[1] == f"{', '.join(numbers)}; what it measures is not known"
-    assert json.loads(run_cli("info", "--json", path, check=True).stdout)["loss"] == {"best": None, "previous": None}
+    stored = json.loads(run_cli("info", "--json", path, check=True).stdout)["loss"]
+    assert stored == {"best": None, "previous": None, "latest": None} | dict(zip(("best", "previous"), losses))
 
 
 def test_the_commands_it_proposes_run(tmp_path):

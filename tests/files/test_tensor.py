@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from gguf import GGMLQuantizationType
+from gguf.quants import quantize
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ggcp_schema import FileError, UsageError, open_checkpoint
@@ -16,7 +18,7 @@ from ggcp_schema.constructs.streams import CHUNK
 from ggcp_schema.files import source as source_module
 from ggcp_schema.files import tensor as module
 from ggcp_schema.files.source import Source
-from ggcp_schema.files.tensor import Tensor, stream_values
+from ggcp_schema.files.tensor import Tensor, encode, stream_values
 from tests.builder import build_checkpoint
 from tests.helpers import FIXTURES, GENUINE, ONE_OF_EACH, thinned
 
@@ -185,6 +187,14 @@ def test_elements_are_decoded_as_numpy_does(
         with pytest.raises(ValueError, match="is a copy"):
             np.array(tensor, copy=False)
     source.close()
+
+
+@given(st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=9))
+@example([0x3F808000, 0x3F818000, 0x3F808001, 0xFF7F8000])  # ties, one just above, and one that overflows
+def test_bf16_is_rounded_as_gguf_does(bits: list[int]) -> None:
+    values = np.array(bits, np.uint32).view(np.float32)
+    expected = quantize(values, GGMLQuantizationType.BF16).view("<u2")
+    assert np.frombuffer(encode(values, "BF16"), "<u2").tolist() == expected.tolist()
 
 
 def test_a_nan_keeps_its_bits(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -178,6 +179,55 @@ def test_two_openings_are_equal() -> None:
         assert a.optimizer == b.optimizer
         assert list(a.layers) == list(b.layers)
         assert dict(a.tensors) == dict(b.tensors)
+        assert {*a.tensors.values()} == {*b.tensors.values()}
+
+
+def test_tensors_of_two_files_are_not_equal() -> None:
+    """Although these have all names, shapes and places in common."""
+    orders = FIXTURES / "orders"
+    with open_checkpoint(orders / "aug-B-3.ggcp") as a, open_checkpoint(orders / "aug-C-3.ggcp") as b:
+        assert repr(a["norm"]) == repr(b["norm"])
+        assert a["norm"] != b["norm"]
+        assert len({a["norm"], b["norm"]}) == 2
+        assert list(a.layers) != list(b.layers)
+
+
+def test_rows_of_a_tensor() -> None:
+    with open_checkpoint(PATH) as ckpt:
+        assert np.array_equal([*ckpt["layers[0].wq"]], ckpt["layers[0].wq"].array())
+
+
+def test_a_path_is_in_the_file_if_it_leads_to_something() -> None:
+    with open_checkpoint(PATH) as ckpt:
+        for path in ("layers[0].wq", "blk.0.attn_q.weight", "layers[0].wq[2,0]", "norm.data[0:2]", "hparams"):
+            assert path in ckpt
+            assert ckpt[path] is not None
+        for path in ("layers[9].wq", "layers[0].wq[99,0]", "layers[0].wqq", "]", 5, None):
+            assert path not in ckpt
+
+
+def test_mistakes_in_python_are_told_in_a_sentence() -> None:
+    with open_checkpoint(PATH) as ckpt:
+        for use in (lambda: ckpt[0], lambda: ckpt.get(5), lambda: ckpt.moments(0)):
+            with pytest.raises(TypeError, match="a path is a text such as"):
+                use()
+        with pytest.raises(PathError, match="a layer has no 'zz'") as caught:
+            ckpt.layers[0]["zz"]
+        assert "attention_norm, wq, wk" in str(caught.value.hint)
+        with pytest.raises(PathError, match="no tensor has the path 'blk"):
+            ckpt.tensors["blk.0.attn_q.weight"]
+        for copied in (copy.deepcopy, pickle.dumps):
+            for value in (ckpt, ckpt["norm"]):
+                with pytest.raises(TypeError, match="is open, and cannot be copied or pickled: pass its path"):
+                    copied(value)
+        assert "closed" not in repr(ckpt)
+    assert "closed" in repr(ckpt)
+
+
+def test_one_line_shows_what_a_meaning_is() -> None:
+    with open_checkpoint(PATH) as ckpt:
+        for meaning in (ckpt.model(), ckpt.training(), ckpt.format, ckpt.source):
+            assert len(repr(meaning)) < 200
 
 
 def test_partial_opens_what_is_left_of_a_damaged_file() -> None:
@@ -200,6 +250,7 @@ def test_partial_opens_what_is_left_of_a_damaged_file() -> None:
                 use()
             assert str(caught.value) == str(ckpt.damage)
         assert ckpt.get("optimizer.layout") is None
+        assert ckpt.get("optimizer.state.m[norm]", 7) == ckpt.get("layers[0].w3.data[0:2]", 7) == 7
         assert ckpt.n_ff == 48
 
 
@@ -238,3 +289,23 @@ def test_moments_in_a_likely_order_come_with_a_warning(tmp_path: Path) -> None:
     with open_checkpoint(tmp_path / "zero") as ckpt:
         assert ckpt.order.harmless
         assert not ckpt.moments("norm")["m"].any()
+
+
+def test_no_order_is_right_for_an_x_that_is_not_zero(tmp_path: Path) -> None:
+    """Although all moments are zero: those are the same in every order."""
+    counts = iter(range(1 << 30))
+    zeros = {"m", "v", "mh", "vh"}
+    with open_checkpoint(FIXTURES / "v0-adam.ggcp") as ckpt:
+        data = bytearray(Path(ckpt.path).read_bytes())
+        for name, tensor in ckpt.state_tensors.items():
+            if name in zeros:
+                data[tensor.offset : tensor.offset + tensor.nbytes] = bytes(tensor.nbytes)
+            if name == "x":
+                values = np.array([next(counts) for _ in range(tensor.n_elements)], "<f4")
+                data[tensor.offset : tensor.offset + tensor.nbytes] = values.tobytes()
+    (tmp_path / "x").write_bytes(data)
+    with open_checkpoint(tmp_path / "x") as ckpt:
+        assert ckpt.order.harmless
+        assert not any(ckpt["optimizer.state.m[norm]"])
+        with pytest.raises(UsageError, match="is not known"):
+            ckpt["optimizer.state.x[norm]"]

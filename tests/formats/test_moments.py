@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ggcp_schema import PathError, convert, open_file
+from ggcp_schema import PathError, UsageError, convert, open_file
 from tests.helpers import FIXTURES
 
 
@@ -33,4 +33,19 @@ def test_a_gguf_checkpoint_has_the_moments_and_the_loss_of_its_ggcp_file(name: s
 def test_a_file_without_a_training_has_neither() -> None:
     with open_file(FIXTURES / "vocab.gguf") as file:
         assert file.loss is None
-        assert file.moments() == {}
+        with pytest.raises(UsageError, match="has no state of an optimizer"):
+            file.moments()
+    with (
+        open_file(FIXTURES / "lora/base.gguf") as file,
+        pytest.raises(UsageError, match="has no state of an optimizer"),
+    ):
+        file.moments("layers[0].wq")
+
+
+def test_the_moments_of_an_adapter_are_whole_vectors() -> None:
+    with open_file(FIXTURES / "lora/adam.ggcl") as file:
+        with pytest.raises(UsageError, match="part of an adapter is not told") as caught:
+            file.moments()
+        assert "The whole vectors are optimizer.state.m, optimizer.state.v" in str(caught.value.hint)
+        assert file.loss is None
+        assert file["optimizer.state.m"].n_elements == file["optimizer.nx"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,10 @@ def test_the_estimate_is_near_the_true_number_of_tokens(name: str) -> None:
     assert 0.4 <= decision.s / true <= 2.5
     assert decision.s_range[0] <= true <= decision.s_range[1]
     assert f"about {decision.s:,} tokens" in decision.reason
+    (allowed,) = re.findall(r"; by the counts the batch is ([\d, or]+), if", decision.reason)
+    changed = {"jun-ctx-batch"}  # its training went on with another context and another batch
+    n_ctx = decision.n_ctx or 0
+    assert (str(true // n_ctx) in re.findall(r"\d+", allowed)) is (name not in changed)
 
 
 def test_a_stated_batch_is_taken() -> None:
@@ -104,7 +109,7 @@ def test_a_stated_batch_is_taken() -> None:
         ("jun-default8", 7, "a batch of 7 samples was stated; by the counts it is 1, 2, 3, 4, 5, 6 or 8"),
         ("jun-default8", 1, "a batch of 1 samples was stated, of 32 tokens; the length of the gradient suggests"),
         ("jun-ctx-batch", 6, "by the counts it is 1, 2, 3 or 4, if context and batch never changed"),
-        ("alice", 16, "a batch was stated, but m and v are copied as they are: gradients are means, or else sums"),
+        ("alice", 16, "a batch was stated, but m and v are copied as they are: gradients are likely means"),
         ("jun29-clip", 4, "a batch was stated, but m and v are copied as they are: gradients are likely sums clipped"),
         ("twin-adam.v0", 4, "a batch was stated, but m and v are copied as they are: gradients are means"),
         ("v1-lbfgs", 4, "a batch was stated, but m and v are not divided: only Adam's moments have a scale"),
@@ -133,6 +138,13 @@ def test_the_program_says_what_the_length_does_not() -> None:
         assert decide_scale(ratio, {"clipped-sum"}, counts).gradient == "clipped-sum"
         assert decide_scale(ratio, {"mean", "clipped-sum"}, counts).gradient is None
         assert not decide_scale(ratio, {"mean", "sum"}, counts).short  # sums may be as short, after long training
+    programs = {"mean", "clipped-sum"}
+    assert [decide_scale(ratio, programs, counts).short for ratio in (0.004, 0.17, 0.25, 0.9)] == [
+        True,
+        True,
+        False,
+        False,
+    ]
     assert decide_scale(1.5, {"mean", "sum"}, counts).gradient == "sum"
     assert decide_scale(1.5, {"mean"}, counts).gradient == "sum"  # resumed from a file of sums
 
@@ -193,6 +205,11 @@ def test_any_counts_are_answered(train_samples: int, train_its: int, n_iter: int
     batches = possible_batches(train_samples, train_its, n_iter)
     assert batches == sorted(set(batches))
     assert all(batch >= 1 and not train_samples % batch for batch in batches)
+
+
+def test_of_many_numbers_a_sentence_names_how_many_and_the_ends() -> None:
+    decision = decide_scale(8.0, {"sum"}, Counts(train_its=720, train_samples=720, n_ctx=32))
+    assert "the batch is one of 30 numbers from 1 to 720," in decision.reason
 
 
 FLOATS = st.lists(st.floats(width=32, allow_nan=False), max_size=40).map(lambda values: np.array(values, "<f4"))

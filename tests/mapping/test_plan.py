@@ -126,7 +126,7 @@ def test_sums_over_samples_of_an_unknown_length_are_divided_by_an_estimate(tmp_p
     struct.pack_into("<I", content, 16, 12345)  # train_tokens, no multiple of train_samples
     path.write_bytes(content)
     written = convert(path, tmp_path / "out.gguf", sync=False)
-    assert "about 98 tokens; that length suggests 74 to 239; m is divided by 98" in notes(written.plan)["scale"]
+    assert "by that length about 98 tokens, or 74 to 239; m is divided by 98" in notes(written.plan)["scale"]
     assert "state it: --batch N" in notes(written.plan)["batch"]
     assert value(tmp_path / "out.gguf", "ggcp.gradient_scale") == 98
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 from construct import Container
 
 from ggcp_schema.constructs import counted
+from ggcp_schema.errors import PathError
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.ggcp.tensors import tensor_of_record
@@ -43,7 +44,11 @@ class Layer(NamedTuple):
     w3: Tensor
 
     def __getitem__(self, key: Any) -> Any:
-        return getattr(self, key) if isinstance(key, str) and key in self._fields else tuple.__getitem__(self, key)
+        if not isinstance(key, str):
+            return tuple.__getitem__(self, key)
+        if key not in self._fields:
+            raise PathError(f"a layer has no {key!r}", f"It has {', '.join(self._fields)}.")
+        return getattr(self, key)
 
     def __repr__(self) -> str:
         return f"<{self.wq.path.rpartition('.')[0]}: {', '.join(self._fields)}>"

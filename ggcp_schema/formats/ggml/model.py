@@ -52,6 +52,7 @@ def model_of_ggml(file: GgmlFile) -> Model:
             n_ff=n_ff,
             n_ff_by_formula=n_ff_by_formula(hparams.n_embd, hparams.n_mult),
             modified=modification_date(file.source),
+            is_model=True,
         ),
         has_vocabulary=True,
         file_type=0 if is_f32 else file.container["ftype"],
