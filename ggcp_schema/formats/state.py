@@ -123,7 +123,7 @@ def study_of(file: File) -> tuple[Training, Study] | tuple[None, None]:
 
 def _stated(file: File, path: str) -> Any:
     """Return the value at a path, or of a key; None if the file is of a format that has no such name."""
-    return file.get(path) if path in file else None
+    return file.get(path) if file.field(path) else None
 
 
 def _proven_order(model: Mapping[str, Tensor], vectors: Mapping[str, Tensor]) -> str | None:

@@ -57,7 +57,7 @@ def _with_indices(file: ParsedFile, near: list[str], path: str) -> Iterator[str]
     for other in near:
         indices = iter(INDICES.findall(path))
         indexed = INDICES.sub(lambda match: next(indices, match[0]), other)  # noqa: B023
-        yield indexed if indexed in file else other
+        yield indexed if file.field(indexed) else other
 
 
 def _out_of_range(file: ParsedFile, path: str) -> str:

@@ -71,7 +71,7 @@ def place(file: File, where: str) -> tuple[int, int | None]:
     or hexadecimal with 0x. Raises `UsageError`.
     """
     match = RANGE.fullmatch(where)
-    target, length = (where, None) if match is None or where in file else match.groups()
+    target, length = (where, None) if match is None or file.field(where) else match.groups()
     size = None if length is None else number(length)
     if length is not None and not size:
         wrong = f"{shorten(length, MAX_QUOTED)!r} is not a length"
