@@ -15,7 +15,7 @@ from ggcp_schema.formats import open_file
 from ggcp_schema.inspect.fields import Fields
 from ggcp_schema.inspect.search import SHOWN, Hit, Index
 from ggcp_schema.inspect.search import search as find
-from ggcp_schema.inspect.text import count_text, shape_text, value_text
+from ggcp_schema.inspect.text import count_text, readable, shape_text, value_text
 
 HEAD = ("path", "offset", "bytes", "type", "content")
 LONGEST = 200  # characters of a value
@@ -81,7 +81,8 @@ def _found(fields: Fields, hit: Hit) -> Found:
         if record is not None and record.is_element and fields.name_of(record) == hit.text:
             tensor, field = fields.tensor_of(record), fields.value_of(record) or field
     if tensor is not None:
-        return Found(tensor.path, tensor.offset, tensor.nbytes, tensor.type, shape_text(tensor.shape))
+        other = "" if hit.text in (tensor.path, hit.path) else f" {readable(hit.text)}"
+        return Found(tensor.path, tensor.offset, tensor.nbytes, tensor.type, f"{shape_text(tensor.shape)}{other}")
     content = value_text(field, LONGEST) if field.is_leaf else fields.name_of(field)
     if field.type == "array":
         content = count_text(len(field.children()), "item")

@@ -100,6 +100,8 @@ class File(ParsedFile):
     format: Format
     copied_lists: ClassVar[Mapping[str, Collection[str]]] = {}
     """Lists of very many records, each with the fields of the file whose change leaves all bytes of the list alone."""
+    _inner: ClassVar[frozenset[str]] = frozenset()
+    """What a class adds for this package alone, which completion does not show."""
 
     @property
     def expected_size(self) -> int | None:
@@ -309,7 +311,7 @@ class File(ParsedFile):
         return self.damage or UsageError(f"{self.path} is a {self.format.title}, {what}", hint)
 
     def __dir__(self) -> list[str]:
-        inner = {name for name in (*vars(File), *vars(ParsedFile)) if not name.startswith("_")} - SHOWN
+        inner = {name for name in (*vars(File), *vars(ParsedFile)) if not name.startswith("_")} - SHOWN | self._inner
         return [name for name in super().__dir__() if name not in inner]
 
     def __repr__(self) -> str:

@@ -110,9 +110,8 @@ class Index:
 
 def _candidates(file: File) -> Iterator[tuple[str, str]]:
     for path, tensor in file.tensors.items():
-        yield path, path
-        if tensor.name and tensor.name != path:
-            yield path, tensor.name
+        names = dict.fromkeys((path, tensor.name, *file.names_of(tensor)[:2]))
+        yield from ((path, name) for name in names if name)
     for key in file.key_values:
         if (value := file.key_field(key)) is not None:
             yield value.path, key

@@ -220,6 +220,17 @@ def test_the_losses_of_finetune_are_shown_as_they_are_stored(name):
     assert stored == {"best": None, "previous": None, "latest": None} | dict(zip(("best", "previous"), losses))
 
 
+def test_no_program_is_named_that_nothing_shows():
+    text = run_cli("info", "-v", FIXTURES / "lora/base.ggjt", check=True).stdout
+    assert "nothing shows which program made the file; train-text-from-scratch used 1e-6 (" in text
+    assert "the trainer of the file" not in text
+
+
+def test_where_the_optimizer_is_lost_it_is_open_whether_iterations_were_counted():
+    """The trainers did not count those of L-BFGS."""
+    assert "training iterations not counted, or none, 8 samples of 16 tokens" in run_cli("info", TRUNCATED).stdout
+
+
 def test_the_commands_it_proposes_run(tmp_path):
     for name in ("it's $HOME; an old file.ggcp", "-dash.ggcp"):
         (tmp_path / name).write_bytes(ADAM.read_bytes())

@@ -61,6 +61,19 @@ def test_other_commands_take_the_paths(name, words):
             assert (row["offset"], row["size"]) in data or row["offset"] == piece["offset"]
 
 
+@pytest.mark.parametrize(
+    ("name", "word", "path"),
+    [
+        ("alice.ggcp", "blk.0.attn_q.weight", "layers[0].wq"),
+        ("lora/base.gguf", "layers[0].wq", "blk.0.attn_q.weight"),
+        ("lora/base.ggjt", "blk.0.attn_q.weight", "layers.0.attention.wq.weight"),
+    ],
+)
+def test_a_tensor_is_found_by_each_of_its_names(name, word, path):
+    row, *_ = found(FIXTURES / name, word)
+    assert row["path"] == path
+
+
 def test_what_is_whole_of_a_damaged_file_is_searched(tmp_path):
     path = tmp_path / "cut.ggcp"
     path.write_bytes((FIXTURES / "alice.ggcp").read_bytes()[:500_000])

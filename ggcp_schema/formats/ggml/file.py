@@ -42,6 +42,8 @@ class GgmlFile(File):
     Raises `NotACheckpointError` if its first tensor has a name that other programs use.
     """
 
+    _inner = frozenset({"types_of_gguf"})
+
     def __init__(self, source: Source, format: Format, container: Container, damage: MalformedError | None) -> None:
         super().__init__(source, format, container, damage)
         first: Mapping[str, Any] = next(iter(container.get("tensors") or ()), {})

@@ -51,6 +51,7 @@ class GgufFile(File):
     """A GGUF file of version 1 to 3, in either byte order."""
 
     copied_lists: ClassVar = dict.fromkeys(("tensor_infos", "tensor_data"), ("metadata_kv", "metadata_kv_count"))
+    _inner = frozenset({"counts_tensors", "extents", "odd_names", "odd_tokens", "stored_model"})
 
     @property
     def counts_tensors(self) -> bool:
