@@ -159,7 +159,8 @@ def _detail(line: tuple[str, str], types: Sequence[str]) -> tuple[str, str]:
 
 def iterations_text(summary: Summary) -> str:
     """Return how many iterations the trainer has counted, in words."""
-    if not summary.train_its and summary.train_samples and summary.optimizer is None:
+    optimizer = summary.optimizer and summary.optimizer.type
+    if not summary.train_its and summary.train_samples and optimizer is None:
         return "iterations not counted, or none"
     return count_text(summary.train_its or 0, "iteration") if summary.is_counted else "iterations not counted"
 
