@@ -76,8 +76,10 @@ def may_be_moved(source: Source, container: Container, count: int) -> bool:
     added = source.read(end, min(count, WINDOW)).strip(LINE_ENDS + b"\0")
     is_text = len(added) >= LEAST_TEXT and added.isascii() and added.decode().isprintable()
     if count >= MOST_MOVED:
-        is_odd = at_end.here is False and any(clue.here and clue.tensor is not None for clue in clues)
-        return (is_odd or at_end.there is True) and not is_text and not added.startswith(MAGIC)
+        others = [*clues]
+        is_odd = at_end.here is False and any(clue.here and clue.tensor is not None for clue in others)
+        is_moved = next((clue.is_moved for clue in others if clue.is_moved is not None), False)
+        return (is_odd or is_moved or at_end.there is True) and not is_text and not added.startswith(MAGIC)
     if not added or is_text:
         if not added and at_end.there and not any(source.read(end - 1, 1)):
             return True  # the last numbers may be 0
@@ -105,6 +107,8 @@ def recover_moved(source: Source, container: Container, error: FieldError, count
     shifts = [count * (begin + count >= last) for begin, _ in extents]
     ends = enumerate(zip(shifts, (end for _, end in extents), strict=True))
     lost = {index for index, (shift, end) in ends if (index, shift) in odd or (not shift and end > first)}
+    is_at_end = count < MOST_MOVED or clue.there is True  # else these may be fewer bytes, and others after the end
+    lost |= {index for index, shift in enumerate(shifts) if shift and not is_at_end}
     is_cut = error.missing is not None and last == source.size
     kinds = _kinds(container)
     if is_cut and all(kind in FLOATS and not count % SIZES[kind] for kind in {kinds[index] for index in lost}):
@@ -121,7 +125,7 @@ def recover_moved(source: Source, container: Container, error: FieldError, count
             kept = GGUF.resume(stream, kept)
         except FieldError as cut:
             kept = cut.partial
-    return Recovered(Container(kept, _lost=lost), [place], None)
+    return Recovered(Container(kept, _lost=lost), [place if is_at_end else error], None)
 
 
 def _kinds(container: Container) -> list[str]:
