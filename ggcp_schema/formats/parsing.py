@@ -177,10 +177,16 @@ class Parse:
 
     @cached_property
     def located(self) -> list[tuple[str, FieldError]]:
-        """The errors that were passed over, each with the path of its field before it."""
+        """The errors that were passed over, each with the path of its field before it.
+
+        Those that a tolerant parse reports have no path of their own.
+        """
         found = []
         root = near = self.file.root
         for error in self.errors:
+            if error.steps:
+                found.append((format_path(error.steps), error))
+                continue
             within = near.offset <= error.offset < near.end  # errors often follow each other in one layer
             leaf = (near if within else root).at(error.offset)
             found.append((format_path(error.steps) if leaf is None else leaf.path, error))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ggcp_schema.constructs import FieldError
-from ggcp_schema.errors import MalformedError
+from ggcp_schema.errors import MalformedError, TruncatedError
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.parsing import malformed
 from ggcp_schema.llama.vocabulary import MAX_BYTES, damaged
@@ -14,10 +14,13 @@ from ggcp_schema.llama.vocabulary import MAX_BYTES, damaged
 # Fields that follow the vocabulary; `file` is the end of the file.
 AFTER_VOCABULARY = {"tensors", "tensor_infos", "alignment", "padding", "tensor_data", "end_padding", "file"}
 
+COUNTS = {"tensor_count", "metadata_kv_count"}
+
 
 def is_after_vocabulary(damage: MalformedError) -> bool:
     """Return True if the damage of a file that may contain a vocabulary is in what follows that."""
-    return damage.path.partition("[")[0] in AFTER_VOCABULARY
+    is_miscounted = damage.path in COUNTS and not isinstance(damage, TruncatedError)  # the records tell the number
+    return is_miscounted or damage.path.partition("[")[0] in AFTER_VOCABULARY
 
 
 def check_damage(file: File) -> None:

@@ -736,3 +736,51 @@ def test_a_control_vector_is_no_model(tmp_path: Path) -> None:
     summary = json.loads(run_cli("info", path, "--json", check=True).stdout)
     assert (summary["kind"], summary["n_params"]) == ("gguf-controlvector", None)
     assert "GGUF control vector" in run_cli("info", path, check=True).stdout
+
+
+@pytest.mark.parametrize("name", ["lora/base.gguf", "vocab.gguf", "strange/v1-alice-vocab.gguf", "strange/bert.gguf"])
+@pytest.mark.parametrize(("index", "step"), [(0, -1), (0, 1), (0, 1000), (1, -1), (1, 1), (1, 1000)])
+def test_a_wrong_count_is_told_as_such_and_hides_nothing(name: str, index: int, step: int, tmp_path: Path) -> None:
+    data, path = bytearray((FIXTURES / name).read_bytes()), tmp_path / "x.gguf"
+    size = 4 if "v1-" in name else 8
+    at = 8 + index * size
+    count = int.from_bytes(data[at : at + size], "little")
+    with open_gguf(FIXTURES / name) as file:
+        keys, tensors = list(file.key_values), list(file.tensors)
+    if count + step < 0 or (not tensors and step > 0):
+        return  # a file that ends in its keys may as well be cut off
+    data[at : at + size] = (count + step).to_bytes(size, "little")
+    path.write_bytes(data)
+    with open_gguf(path, partial=True) as file:
+        assert (list(file.key_values), list(file.tensors)) == (keys, tensors)
+        damage = file.damage
+    assert damage is not None
+    assert (damage.path, damage.offset) == (("tensor_count", "metadata_kv_count")[index], at)
+    assert (damage.expected, damage.found) == (f"{count}, as many as there are", str(count + step))
+    (error,) = checked(path).errors
+    assert (error.path, error.offset, error.expected) == (damage.path, damage.offset, damage.expected)
+
+
+@pytest.mark.parametrize("name", ["lora/base.gguf", "truth/jan24-D.gguf", "lora/master-adam.checkpoint.gguf"])
+def test_damage_has_one_place_in_every_command(name: str, tmp_path: Path) -> None:
+    path, data, rng = tmp_path / "x.gguf", (FIXTURES / name).read_bytes(), random.Random(5)
+    for number in range(24):
+        at = rng.randrange(8, 9000)
+        hole = (rng.randbytes(40), bytes(40), b"", b"\xff" * 40)[number % 4]
+        path.write_bytes(data[:at] + hole + data[at + (40 if hole else 1) :])
+        with open_gguf(path, partial=True) as file:
+            damage = file.damage
+        report = checked(path)
+        told = {(each.path, each.offset) for each in (*report.errors, report.damage) if each is not None}
+        assert damage is None or (damage.path, damage.offset) in told, at
+
+
+def test_a_bool_in_an_array_is_0_or_1_too(tmp_path: Path) -> None:
+    data = build_gguf([("general.architecture", 8, "llama"), ("x.flags", 9, (7, [True, False, True]))], [])
+    path = tmp_path / "x.gguf"
+    for last, messages in ((b"\1", []), (b"\5", ["is 5, but a bool is 0 or 1"])):
+        path.write_bytes(data[:-1] + last)
+        report = checked(path)
+        assert [warning.message for warning in report.warnings] == messages
+        assert [report.file.find(warning.path).offset for warning in report.warnings] == [len(data) - 1] * len(messages)
+        assert [warning.offset for warning in report.warnings] == [len(data) - 1] * len(messages)

@@ -117,9 +117,10 @@ class GgufFile(File):
 
     @classmethod
     def doubt(cls, source: Source, container: Container) -> FieldError | None:
+        from ggcp_schema.formats.gguf.counts import too_few
         from ggcp_schema.formats.gguf.doubt import doubt
 
-        return doubt(source, container)
+        return too_few(source, container) or doubt(source, container)
 
     @classmethod
     def recovered(cls, source: Source, error: FieldError) -> Recovered | None:

@@ -17,6 +17,7 @@ from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import Recovered, until
 from ggcp_schema.formats.ggcp.joints import EVIDENCE
 from ggcp_schema.formats.ggcp.places import MOST_MOVED
+from ggcp_schema.formats.gguf.counts import wrong_count
 from ggcp_schema.formats.gguf.doubt import is_dense, is_named, zeros_in
 from ggcp_schema.formats.gguf.headers import (
     end_of,
@@ -113,6 +114,12 @@ def recover(source: Source, error: FieldError) -> Recovered | None:
         counts = {"tensor_count": len(infos), "metadata_kv": whole_records(container, "metadata_kv")}
         before = Container({**kept, "tensor_infos": ListContainer(infos), "_begins": begins, **counts})
         whole = GGUF.resume(stream, before)
+    end = infos[0]["_offset"] if infos else source.size
+    keys = ListContainer([*(key for key in parsed if key["_offset"] < end), *later])
+    miscounted = wrong_count(container, keys, infos, start)
+    if miscounted is not None:
+        error, kept["metadata_kv"], whole["metadata_kv_count"] = miscounted, keys, len(keys)
+        counts.pop("tensor_count")
     for name in counts:
         whole.pop(name)  # what the file has in their place is in `kept`
     touched = _touched(source, container, infos, begins) if begins and by_offset is None else set()

@@ -74,6 +74,12 @@ def _odd_keys(keys: Iterable[Container]) -> Iterator[Oddity]:
             yield Oddity(path, value["_offset"], "is an array of arrays, which llama.cpp refuses")
         elif kind == BOOL and not isinstance(value, bool):
             yield Oddity(path, item["_offset"] + item["_size"] - 1, f"is {value}, but a bool is 0 or 1")
+        elif kind == ARRAY and value["type"] == BOOL:
+            flags, end = value["array"], item["_offset"] + item["_size"]
+            at, odd = next(((at, flag) for at, flag in enumerate(flags) if not isinstance(flag, bool)), (0, None))
+            if odd is not None:
+                text = f"is {odd}, but a bool is 0 or 1"
+                yield Oddity(f"{path}.array[{at}]", end - len(flags) + at, text)
 
 
 def _odd_paddings(file: GgufFile) -> Iterator[Oddity]:
@@ -128,7 +134,7 @@ def _refused_tensors(infos: Iterable[Container]) -> Iterator[Refusal]:
             yield refuse("fewer than 2**63 elements", list(dimensions), "dimensions")
         if number not in GGML_TYPES or number in REMOVED_TYPES:
             found = f"{number} ({type_name(number)})" if number in GGML_TYPES else number
-            yield refuse("a type that llama.cpp has", found, "type")
+            yield refuse("a type that llama.cpp of 2026 has", found, "type")
         elif dimensions and dimensions[0] % GGML_TYPES[number].block_size:
             kind = GGML_TYPES[number]
             yield refuse(
