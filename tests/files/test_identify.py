@@ -320,6 +320,10 @@ OTHERS = {  # as the programs in ggml's and other repositories of 2023 write the
     "clip": GGML + words(49408, 77, 512, 2048, 512, 8, 12, 224, 32, 768, 3072, 512, 12, 12, 1) + some_tokens(),
     "mpt": GGML + words(4096, 2048, 32, 32, 50432, 0x41000000, 0, 1) + some_tokens(),
     "sam": GGML + words(768, 12, 12, 256, 16, 1) + words(3, 23, 0, 4, 4, 768) + b"image_encoder.pos_embed",
+    "encodec": GGML
+    + words(1, 128, 32, 8, 5, 4, 2, 7, 3, 2, 2, 1, 1024, 24, 24000, 1)
+    + tensor(b"decoder.model.0.bias"),
+    "bert": GGML + words(9, 512, 384, 1536, 12, 6, 1) + some_tokens() + tensor(b"embeddings.word_embeddings.weight"),
     "falcon": GGML + words(9, 64, 1, 1, 1, 7, 1) + some_tokens() + tensor(b"transformer.word_embeddings.weight"),
     "rwkv 100": GGMF + words(100, 50277, 768, 12, 1) + tensor(b"emb.weight"),
     "rwkv 101": GGMF + words(101, 50277, 768, 12, 1) + tensor(b"emb.weight"),
