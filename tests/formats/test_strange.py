@@ -784,3 +784,23 @@ def test_a_bool_in_an_array_is_0_or_1_too(tmp_path: Path) -> None:
         assert [warning.message for warning in report.warnings] == messages
         assert [report.file.find(warning.path).offset for warning in report.warnings] == [len(data) - 1] * len(messages)
         assert [warning.offset for warning in report.warnings] == [len(data) - 1] * len(messages)
+
+
+@pytest.mark.skipif(not llama.HAS_WHEEL, reason="xllamacpp has wheels for Linux x86-64 alone")
+def test_nobody_is_told_to_run_what_llama_refuses(tmp_path: Path) -> None:
+    keys = [("general.architecture", 8, "llama"), ("tokenizer.ggml.tokens", 9, (8, ["a", "b"]))]
+    tensors = [(name, (16,), 0, b"\1" * 64) for name in "ab"]
+    five = [("a", (16, 1, 1, 1, 1), 0, b"\1" * 64)]
+    builds = {
+        "whole": build_gguf(keys, tensors),
+        "overlap": build_gguf(keys, tensors, offsets={1: 32}),
+        "order": build_gguf(keys, tensors, offsets={0: 64, 1: 0}),
+        "five": build_gguf(keys, five),
+        "twice": build_gguf([*keys, keys[0]], tensors),
+    }
+    for name, data in builds.items():
+        path = tmp_path / f"{name}.gguf"
+        path.write_bytes(data)
+        assert accepted([path]) == [name == "whole"], name
+        with open_gguf(path) as file:
+            assert file.runs is (name == "whole"), name

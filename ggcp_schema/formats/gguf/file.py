@@ -15,17 +15,16 @@ from ggcp_schema.constructs import Field, FieldError, Steps, counted, each
 from ggcp_schema.files.key_values import ALIGNMENT, KeyValue
 from ggcp_schema.files.tensor import Tensor, same_shape
 from ggcp_schema.formats.file import File, Format, Recovered
-from ggcp_schema.formats.parsing import open_path
+from ggcp_schema.formats.parsing import Parse, open_path
 from ggcp_schema.formats.rules import Finding
 from ggcp_schema.formats.trailing import trailing_bytes
 from ggcp_schema.llama import names
 from ggcp_schema.llama.keys import paths_by_key
 from ggcp_schema.llama.names import OPTIMIZER_TYPE, STATE, field_path, tensor_name
-from ggcp_schema.schema.ggml import GGML_TYPES, REMOVED_TYPES, type_name
+from ggcp_schema.schema.ggml import type_name
 from ggcp_schema.schema.gguf import BIG, DEFAULT_ALIGNMENT, GGUF, VALUE_TYPES, Extents, in_order
 
 ARRAY = 9
-RUNNABLE = GGML_TYPES.keys() - REMOVED_TYPES  # types of elements that llama.cpp reads
 MAX_REPEATED = 20  # names of which a finding says that they are used twice
 NAMES = {"metadata_kv": "key", "tensor_infos": "name"}  # the fields with names, by the list of records
 FOREIGN = (
@@ -37,7 +36,6 @@ NO_TEXT = re.compile("[\0\udc80-\udcff]")  # NUL, and bytes that are not UTF-8
 
 if TYPE_CHECKING:
     from ggcp_schema.files.source import Source
-    from ggcp_schema.formats.parsing import Parse
     from ggcp_schema.formats.rules import Rules
     from ggcp_schema.llama.adapter import Adapter
     from ggcp_schema.llama.eras import Evidence
@@ -279,7 +277,9 @@ class GgufFile(File):
 
     @property
     def runs(self) -> bool:
-        """True for a model with a vocabulary that fits it, in a version, order and types that llama.cpp reads."""
+        """True for a model with a vocabulary that fits it, of which llama.cpp refuses nothing."""
+        from ggcp_schema.formats.gguf.rules import gguf_rules
+
         return (
             self.damage is None
             and self.kind == "gguf-model"
@@ -287,7 +287,7 @@ class GgufFile(File):
             and not self.odd_tokens
             and self.container["version"] > 1
             and self.byte_order == "little"
-            and RUNNABLE.issuperset(each(self.container["tensor_infos"], "type"))
+            and not any(gguf_rules(Parse(self, (), None), self).errors)
         )
 
     def facts(self) -> dict[str, Any]:
