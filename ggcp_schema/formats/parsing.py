@@ -60,7 +60,7 @@ def read_container(source: Source, format: Format, *, partial: bool) -> tuple[Co
             raise damage from error
         recovered = kind.recovered(source, error)
         if recovered is None:
-            return error.partial, damage
+            return error.partial, malformed(error, source, format)
         say_zeros(source, recovered.errors[:1])
         return recovered.container, malformed(recovered.errors[0], source, format)
 

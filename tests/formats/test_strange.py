@@ -143,12 +143,14 @@ def test_any_file_in_version_1_is_read_and_built_back(built: BuiltGguf) -> None:
 @pytest.mark.parametrize("version", [4, 5, 255])
 def test_later_versions_are_said_to_be_later(tmp_path: Path, version: int) -> None:
     path = tmp_path / "x.gguf"
-    path.write_bytes(build_gguf(version=version))
-    with pytest.raises(MalformedError, match="a later version than this program knows") as caught:
-        open_file(path)
-    assert "Copy it again" not in str(caught.value.hint)
-    assert f"✗ version {version} is not known" in run_cli("info", path).stdout
-    assert "general.architecture" not in run_cli("validate", path).stdout
+    for data in (build_gguf(version=version), build_gguf([], [("t", (16,), 0, b"\1" * 64)], version=version)):
+        path.write_bytes(data)
+        with pytest.raises(MalformedError, match="a later version than this program knows") as caught:
+            open_file(path)
+        assert "Copy it again" not in str(caught.value.hint)
+        assert f"✗ version {version} is not known" in run_cli("info", path).stdout
+        assert "general.architecture" not in run_cli("validate", path).stdout
+        said_of_unknown(path)
 
 
 def said_of_unknown(path: Path) -> str:
@@ -176,14 +178,13 @@ def test_later_versions_of_ggjt_are_unknown(name: str, version: int, tmp_path: P
 @pytest.mark.parametrize("in_array", [False, True])
 def test_a_value_of_a_later_type_is_unknown(number: int, in_array: bool, tmp_path: Path) -> None:
     """The keys before it are read, and so are those after it where they can be found."""
-    keys = [("general.architecture", 8, "llama"), ("general.name", 8, "x"), ("new", 10, 5), ("after", 4, 7)]
+    keys = [("general.architecture", 8, "llama"), ("general.name", 8, "x"), ("after", 4, 7)]
+    keys.insert(2, ("new", 9, (10, [5])) if in_array else ("new", 10, 5))
     data = build_gguf(keys, [("t", (16, 2), 0, b"\1" * 128)])
-    at = data.index(b"new") + 3
-    head = struct.pack("<II", 9, number) if in_array else struct.pack("<I", number)
+    at = data.index(b"new") + 3 + 4 * in_array
     path = tmp_path / "x.gguf"
-    path.write_bytes(data[:at] + head + data[at + 4 :])
+    path.write_bytes(data[:at] + struct.pack("<I", number) + data[at + 4 :])
     said = said_of_unknown(path)
-    at += 4 * in_array
     assert f"at offset {at} ({at:#x}): expected 0 (UINT8), 1 (INT8), … or 12 (FLOAT64), found {number}, a type " in said
     with open_gguf(path, partial=True) as file:
         assert list(file.key_values)[:2] == ["general.architecture", "general.name"]
@@ -804,3 +805,17 @@ def test_nobody_is_told_to_run_what_llama_refuses(tmp_path: Path) -> None:
         assert accepted([path]) == [name == "whole"], name
         with open_gguf(path) as file:
             assert file.runs is (name == "whole"), name
+
+
+@pytest.mark.parametrize("change", ["drop", "insert", "noise"])
+def test_a_type_that_damage_makes_is_no_later_one(change: str, tmp_path: Path) -> None:
+    data, path, rng = (FIXTURES / "truth" / "jan24-D.gguf").read_bytes(), tmp_path / "x.gguf", random.Random(3)
+    told = set()
+    for at in thinned([*range(30, 1200)], [*range(30, 400, 3)]):
+        inside = {"drop": b"", "insert": data[at : at + 1] + b"\5", "noise": rng.randbytes(12)}[change]
+        path.write_bytes(data[:at] + inside + data[at + (len(inside) if change == "noise" else 1) :])
+        with open_gguf(path, partial=True) as file:
+            if file.damage is not None and file.damage.path.endswith("type"):
+                told.add(file.damage.is_unknown)
+    assert False in told
+    assert change == "noise" or told == {False}

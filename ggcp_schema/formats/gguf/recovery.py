@@ -96,6 +96,8 @@ def recover(source: Source, error: FieldError) -> Recovered | None:
             if start is None:
                 start = by_offset = start_by_offset(source, container, infos, unit)
         is_some = len(infos) < container.get("tensor_count", 0)
+        if is_doubtful or (start or 0) % unit or not _ends_in_a_name(container):
+            error.is_unknown = False  # a number that bytes made which are inserted, lost or overwritten
         if start is not None and start % unit:
             is_little = is_some and end_of(infos[-1], unit) < LEAST_DATA
             if is_little or _is_aligned(source, infos[0], start, unit):
@@ -124,6 +126,13 @@ def recover(source: Source, error: FieldError) -> Recovered | None:
         whole.pop(name)  # what the file has in their place is in `kept`
     touched = _touched(source, container, infos, begins) if begins and by_offset is None else set()
     return Recovered(Container({**kept, **whole}, _lost=touched), [error], None)
+
+
+def _ends_in_a_name(container: Container) -> bool:
+    """Return True if the last key, if there is one, has a name that programs write, whatever its value is."""
+    keys = container.get("metadata_kv")
+    name = keys[-1].get("key") if keys else "none"
+    return bool(name and name.isascii() and name.isprintable())
 
 
 def _before_damage(source: Source, error: FieldError) -> list[Container]:
