@@ -48,7 +48,7 @@ VERDICT_TEXTS: Mapping[Any, str] = {
     "invalid": "a rule is broken",
     "damaged": "something in the file cannot be read",
     "unreadable": "the file cannot be read",
-    "unknown": "the file has none of the formats, or is of a later version, or a value is of a later type",
+    "unknown": "of a format, a version or a type that this program does not know",
     **HEALTH,
     "unsound": "well-formed, and yet not what its program wrote",
 }
