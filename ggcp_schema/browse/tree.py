@@ -21,7 +21,7 @@ from ggcp_schema.inspect.text import cells, count_text, escape, shape_text, shor
 SIGNS = {"damage": ("✗", "error"), "finding": ("!", "warning"), "changed": ("≠", "accent"), "only": ("+", "accent")}
 MANY = 1000  # elements of a list that unfold at once
 GROUP = 100  # elements of a group in a longer one: a jump to one of them adds them all to the tree
-CUT = 14  # cells of a value, or else of a name, that are kept, rather than what stands at the right
+CUT = 14  # characters of a value that are kept, rather than what stands at the right
 LONGEST = 200  # characters of a text that are looked at
 
 
@@ -176,11 +176,10 @@ class TreeView(Tree["Field | Group"]):
             text, name, value, details = self._parts(node)
         except READ_ERRORS:
             text, name, value, details = Text("(cannot be read)", ink(self, "error")), "", "", []
-        least = cells(name) + min(cells(value), CUT) if value else min(cells(name), CUT)
-        lengths = [text.cell_len + length for length in (cells(name + value), least)]
+        lengths = [text.cell_len + cells(name + part) for part in (value, value[:CUT])]
         detail = next((each for length in lengths for each in details if length + len(each) < width), "")
         room = max(0, width - len(detail) - 1)
-        if value and name:  # which gives way to the value
+        if name:  # which gives way to the value only; its end tells as much as its head
             name = "  " + shorten_middle(name[2:], max(CUT, room - text.cell_len - min(cells(value), CUT) - 2))
         text.append(name, ink(self, "name")).append(value, ink(self, "value"))
         text.truncate(room, overflow="ellipsis", pad=True)
@@ -215,7 +214,7 @@ class TreeView(Tree["Field | Group"]):
                 return [shape]
             size = short_size(tensor.nbytes)
             rest = f"{tensor.type:<4} {size:>8}"
-            return [f"{shape:>10}  {rest}", f"{shape} {rest}", f"{shape} {size:>8}", f"{shape} {size}"]
+            return [f"{shape:>10}  {rest}", f"{shape} {rest}", f"{shape} {size:>8}", f"{shape} {size}", size]
         if field.type == "array":
             count = count_text(len(field.children()), "item")
             return [f"{count} {size:>8}", f"{count} {size}", size]

@@ -116,6 +116,8 @@ def convert(
                 write(json_text(plan_as_dict(plan, output, written)) + "\n")
             elif not quiet:
                 echo_outcome(plan, output, written, verified=verify, verbose=verbose)
+                if into is not None:  # the next file follows
+                    echo()
         return True
 
     if into is not None:
@@ -185,8 +187,6 @@ def convert_all(
         try:
             if one(source, output, what):
                 codes.append(0)
-                if not quiet and not as_json:
-                    echo()
         except GgcpError as error:
             if as_json:
                 write(json_text(unread(source, error)) + "\n")
@@ -200,6 +200,7 @@ def convert_all(
         if others := len(outputs) - len(codes):
             echo(f"left out {count_text(others, 'file')} without a training to convert")
         verb = "would convert" if dry_run else "converted"
-        echo(f"{verb} {codes.count(0):,} of {count_text(len(codes), 'file')} into {name_text(folder)}")
+        if codes:
+            echo(f"{verb} {codes.count(0):,} of {count_text(len(codes), 'file')} into {name_text(folder)}")
     if any(codes):
         raise typer.Exit(max(codes))

@@ -84,3 +84,17 @@ def test_a_long_list_unfolds_in_groups(tmp_path: Path) -> None:
         assert "[1,100 … 1,104]" in browser.text("TreeView")
 
     browse(path, script=script)
+
+
+def test_on_a_narrow_terminal_names_of_tensors_are_whole_and_keys_have_their_values() -> None:
+    async def script(browser: Browser) -> None:
+        await browser.go_to("metadata_kv[12]")
+        keys = browser.text(browser.tree)
+        for value in ("ension_count  8", "_epsilon  1e-05", "'base'"):
+            assert value in keys
+        await browser.go_to("blk.0.ffn_up.weight")
+        tensors = browser.text(browser.tree)
+        for name in ("attn_norm", "attn_output", "ffn_norm", "ffn_gate"):
+            assert f" blk.1.{name}.weight " in tensors
+
+    browse(FIXTURES / "lora" / "base.gguf", script=script, size=(80, 24))
