@@ -60,9 +60,9 @@ def diff(
     compared. Of LoRA adapters in files of different kinds the pairs are compared, with their scale. The optimizer's
     vectors are compared by parameter if their orders are known. What is left out is listed. Values of two element types
     are compared too; without a tolerance such tensors differ. The summary comes first, and how much further one
-    training has come than the other; then the tensors, those with the largest change first. A tensor's line counts the
-    elements that differ, and gives the largest and the RMS difference: NaN if an element is NaN in one file only, or
-    has other bits. -0 and 0 are equal.
+    training has come than the other; then the fields that differ, and the tensors, those with the largest change first.
+    A tensor's line counts the elements that differ, and gives the largest and the RMS difference: NaN if an element is
+    NaN in one file only, or has other bits. -0 and 0 are equal.
 
     In JSON no list has more than 10,000 rows. The value of a list of more than 1,000 elements, or of a text of more
     than 65,536 characters, is {length, index, value}, of the first element that differs.
@@ -126,7 +126,7 @@ def field_cells(row: FieldRow, room: int | None) -> tuple[str, ...]:
 
 
 def verdict_text(row: FieldRow | TensorRow) -> str:
-    """Return the verdict of a row that is shown, unless it is the one that all have which are in both files."""
+    """Return the verdict of a row that is shown; nothing if it is in both files: then it differs."""
     return "" if row.verdict == "different" else VERDICTS[row.verdict]
 
 
