@@ -83,7 +83,8 @@ class AdamParams(NamedTuple):
 
     def m_from(self, mh: Floats, vh: Floats) -> Floats:
         """Return m as mh and vh tell it; the last bits may differ."""
-        return (mh.astype(np.float64) * vh / self.step).astype(np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):  # where they are lost
+            return (mh.astype(np.float64) * vh / self.step).astype(np.float32)
 
     def v_from(self, vh: Floats) -> Floats:
         """Return v as vh tells it; the last bits may differ."""

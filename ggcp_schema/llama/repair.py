@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from ggcp_schema.constructs.streams import CHUNK
 from ggcp_schema.files.contents import Change
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.llama.adam import AdamParams
 from ggcp_schema.llama.runs import Run
-from ggcp_schema.llama.soundness import HUGE_WEIGHT, LEAST, Watch, is_loss_of_relation
+from ggcp_schema.llama.soundness import HUGE_WEIGHT, LEAST, Floats, Watch, is_loss_of_relation
 from ggcp_schema.llama.state import State
 
 
@@ -58,7 +57,9 @@ def _moments(state: State, progress: Callable[[int], None] | None) -> Iterator[C
                 yield _change(state.path("v"), v, run, reason, _computed(adam, run, vh))
             elif _cannot_be(m, run) or watch.covers("m-exceeds-v", "m", run):
                 reason = "mh and vh, which agrees with v, tell m; the last bits may differ"
-                yield _change(state.path("m"), m, run, reason, _computed(adam, run, vh, mh))
+                pieces = zip(_recomputed(adam, run, vh, mh), _pieces(v, run), strict=True)
+                if all(watch.allows(*piece) for piece in pieces):  # else it is mh that is lost
+                    yield _change(state.path("m"), m, run, reason, _computed(adam, run, vh, mh))
 
 
 def _cannot_be(tensor: Tensor, run: Run) -> bool:
@@ -80,14 +81,18 @@ def _copied(tensor: Tensor, run: Run) -> Callable[[], Iterator[bytes]]:
 
 
 def _computed(adam: AdamParams, run: Run, vh: Tensor, mh: Tensor | None = None) -> Callable[[], Iterator[bytes]]:
-    def content() -> Iterator[bytes]:
-        for start in range(run.start, run.stop, CHUNK // 4):
-            stop = min(start + CHUNK // 4, run.stop)
-            of_vh = next(vh.values(start, stop))
-            values = adam.v_from(of_vh) if mh is None else adam.m_from(next(mh.values(start, stop)), of_vh)
-            yield values.astype("<f4").tobytes()
+    return lambda: (values.astype("<f4").tobytes() for values in _recomputed(adam, run, vh, mh))
 
-    return content
+
+def _recomputed(adam: AdamParams, run: Run, vh: Tensor, mh: Tensor | None) -> Iterator[Floats]:
+    """Yield the values of v, or of m, in pieces."""
+    if mh is None:
+        return map(adam.v_from, _pieces(vh, run))
+    return map(adam.m_from, _pieces(mh, run), _pieces(vh, run))
+
+
+def _pieces(tensor: Tensor, run: Run) -> Iterator[Floats]:
+    return tensor.values(run.start, run.stop)
 
 
 def _bytes_text(tensor: Tensor, run: Run) -> str:

@@ -213,10 +213,13 @@ class Watch:
                 progress(sum(piece.nbytes for piece in pieces))
 
     def _corrected(self, adam: AdamParams, at: int, m: Floats, v: Floats, mh: Floats, vh: Floats) -> None:
-        """Compare m and v with mh and vh. Where m gives mh by vh, and v does not give vh, v is wrong."""
+        """Compare m and v with mh and vh. Where m gives mh by vh, and v does not give vh, v is wrong.
+
+        Where m is 0, any vh gives mh: only one that tells a v of 0 is right.
+        """
         of_v = adam.differs_from_vh(v, vh)
         of_m = adam.differs_from_mh(m, vh, mh)
-        self._add("v-differs", "v", at, of_v & ~of_m)
+        self._add("v-differs", "v", at, of_v & ~of_m & ((m != 0) | (vh == np.float32(adam.eps))))
         self._add("m-differs", "m", at, of_m & ~of_v)
 
     def differences(self, progress: Callable[[int], None] | None = None) -> list[tuple[str, Run, int]]:
@@ -329,6 +332,10 @@ class Watch:
     def covers(self, rule: str, name: str, run: Run) -> bool:
         """Return True if a rule has found a run that holds all these elements."""
         return (rule, name) in self.runs and self.runs[rule, name].covers(run)
+
+    def allows(self, m: Floats, v: Floats) -> bool:
+        """Return True if these can be means of the same gradients, and of their squares."""
+        return bool((np.abs(m) <= self._root * np.sqrt(np.maximum(v, np.float32(0)) + SQUARE)).all())
 
     # Helpers ----------------------------------------------------------------------------------------------
 
