@@ -258,6 +258,19 @@ class Names:
         part = Part.of(self.found[0].path)
         return self.order.between(START, part, first, self.found[0].start) is not None
 
+    def is_last(self, start: int) -> bool:
+        """Return True if the record that begins there is the last that is found, and ends its layer or the file.
+
+        What follows it is of no size that the records of other layers have.
+        """
+        last = self.found[-1] if self.found else None
+        if last is None or last.start != start:
+            return False
+        part = Part.of(last.path)
+        following = self.order.after(part)
+        is_end = following is None or following.layer > max(Part.of(record.path).layer for record in self.found)
+        return is_end and not self.order.between(part, None, last.end, self.file.size)
+
     def first(self) -> int:
         """Return where the first record should begin, judging by those found. Bytes may be inserted before them."""
         one = self.found[0]

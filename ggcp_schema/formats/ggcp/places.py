@@ -41,11 +41,12 @@ class Places:
         known: the bytes by which each joint is moved; None if it is not found.
         tails: the bytes by which what follows the last of them may be moved.
         n_ff: the width of the feed-forward layers.
+        is_n_ff_told: False if no header tells it.
         shifts: what is `known`; a joint that is not found has the shift of the one before.
         state: the optimizer's part of them; None if that is not known.
         values: bytes of the optimizer's fields, as they must be, by their offsets.
         is_head_lost: True if numbers before the first record that no shape tells may be lost.
-        untold: the numbers that no shape tells, by path, if they were lost or moved; None for one that may be lost.
+        untold: the numbers that no shape tells, by path, if they may be lost, or are moved; None for one that may be lost.
         is_head_moved: True if bytes were inserted or lost before the first record.
         is_optimizer_lost: True if its count of iterations may be lost.
         is_version_lost: True if two versions of the optimizer block fit, whose records are the same.
@@ -60,6 +61,7 @@ class Places:
     known: Sequence[int | None]
     tails: set[int]
     n_ff: int | None = None
+    is_n_ff_told: bool = True
     shifts: list[int] = field(default_factory=list)
     state: State | None = None
     values: dict[int, bytes] = field(default_factory=dict)
@@ -102,6 +104,7 @@ class Search:
     def __init__(self, file: Bytes, kind: Kind, numbers: dict[str, int]) -> None:
         self.file, self.kind, self.numbers, self.n_layer = file, kind, numbers, numbers["hparams.n_layer"]
         self.naming = self._naming()
+        self.is_width_told = True
         self.n_ff = self._width()
         shapes = kind.shapes({**numbers, "n_ff": self.n_ff}, self.n_layer)
         self.model = [joint_of(record, file) for record in walk(kind.size, shapes, lambda path: self.naming(path, ""))]
@@ -125,6 +128,7 @@ class Search:
                 if told["n_ff"] in widths:
                     return told["n_ff"]
                 widths.append(told["n_ff"])
+        self.is_width_told = bool(widths)
         if widths:
             return widths[0]
         return n_ff_by_formula(self.numbers["hparams.n_embd"], self.numbers["hparams.n_mult"]) or 0
@@ -208,13 +212,11 @@ def find_places(source: Source, kind: Kind, searched: int = SEARCHED) -> Places 
     found = file.read(0, kind.size)
     best, ours = None, kind.numbers(found)
     for numbers in chain([ours], _told(file, kind, ours)):
-        largest = max(4 * prod(shape) for shape in kind.shapes(numbers, 0).values())
-        is_too_large = numbers["hparams.n_layer"] > file.size // LEAST_LAYER or largest > file.size
-        if is_too_large or not numbers["hparams.n_embd"]:
+        if not fits(kind, numbers, file.size):
             continue
         search = Search(file, kind, numbers)
         places = search.places(kind.head(found, numbers))
-        places.n_ff = search.n_ff
+        places.n_ff, places.is_n_ff_told = search.n_ff, search.is_width_told
         other_sizes = best is not None and best.head[COUNTS.stop :] != found[COUNTS.stop :]
         if best is None or places.found > best.found or (other_sizes and places.rank > best.rank):
             best = places  # the file's own numbers, unless others find more
@@ -223,6 +225,7 @@ def find_places(source: Source, kind: Kind, searched: int = SEARCHED) -> Places 
     if best is None or not best.found:
         return None
     words = (at for at in range(0, kind.size, 4) if at not in COUNTS)
+    n_layer = COUNTS.stop + 4 * kind.sizes.index("hparams.n_layer")
     wrong = [at for at in words if found[at : at + 4] != best.head[at : at + 4]]
     best.is_head_moved = bool(best.moved) and best.moved[0][0] == best.records[0].start
     best.is_head_lost = len(wrong) > 1 and best.head[COUNTS.stop :] not in file.read(0, kind.size + MOST_MOVED)
@@ -231,7 +234,30 @@ def find_places(source: Source, kind: Kind, searched: int = SEARCHED) -> Places 
         best.untold = _untold(file, kind, kind.numbers(best.head), best.shifts[0])
     elif best.is_head_lost:
         best.untold = dict.fromkeys(UNTOLD)
+    elif wrong or best.known[0] is None:
+        best.untold = dict.fromkeys(impossible(kind.numbers(best.head)))
+    if best.state is None:  # whose size would tell them
+        is_unknown = n_layer in wrong or best.is_head_moved
+        best.untold |= dict.fromkeys(["n_ff"] * (not best.is_n_ff_told) + ["hparams.n_layer"] * is_unknown)
     return best
+
+
+def fits(kind: Kind, numbers: Mapping[str, int], size: int) -> bool:
+    """Return True if a model with these numbers may be in a file of this size."""
+    largest = max(4 * prod(shape) for shape in kind.shapes(numbers, 0).values())
+    return largest <= size and numbers["hparams.n_layer"] <= size // LEAST_LAYER and numbers["hparams.n_embd"] > 0
+
+
+def impossible(numbers: Mapping[str, int]) -> list[str]:
+    """Return which numbers that no shape tells are those of no model."""
+    n_embd, n_head = numbers["hparams.n_embd"], numbers["hparams.n_head"]
+    is_divisor = n_head > 0 and n_embd % n_head == 0
+    most = {
+        "hparams.n_mult": MOST_UNTOLD,
+        "hparams.n_head": n_head if is_divisor else 0,
+        "hparams.n_rot": n_embd // n_head if is_divisor else n_embd,
+    }
+    return [name for name in UNTOLD if not 0 < numbers[name] <= most[name]]
 
 
 def _told(file: Bytes, kind: Kind, ours: Mapping[str, int]) -> Iterator[dict[str, int]]:

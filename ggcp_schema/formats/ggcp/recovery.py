@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import IO, Any, cast
 
 from construct import Container
@@ -11,7 +12,7 @@ from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import Recovered, until
 from ggcp_schema.formats.ggcp.headers import COUNTS, Kind
 from ggcp_schema.formats.ggcp.joints import Bytes
-from ggcp_schema.formats.ggcp.places import SEARCHED_FIRST, Places, find_places
+from ggcp_schema.formats.ggcp.places import SEARCHED_FIRST, Places, find_places, fits, impossible
 from ggcp_schema.formats.ggcp.state import is_certain_end
 from ggcp_schema.formats.trailing import may_belong_before
 
@@ -66,7 +67,7 @@ def recover(source: Source, error: FieldError, kind: Kind) -> Recovered | None:
     """Return what can be read of a checkpoint whose parse ended with an error; None if that is no more."""
     places = find_places(source, kind)
     if places is None:
-        return None
+        return _without_numbers(source, error, kind)
     state = places.state
     is_end_odd = state is not None and not state.tails and state.end + state.shift <= source.size
     if not places.wrong and not places.moved and not is_end_odd:
@@ -87,10 +88,7 @@ def recover(source: Source, error: FieldError, kind: Kind) -> Recovered | None:
         params["state"] = size, [list(record.shape) for record in state.records]
     found = parsed_at(source, kind.schema, places, error, values, **params)
     container = found.container
-    if places.untold and "hparams" in container:
-        container["hparams"].update({name.removeprefix("hparams."): number for name, number in places.untold.items()})
-        if None in places.untold.values():
-            container["hparams"].pop("_size", None)
+    _replace_untold(container, places.untold)
     if places.is_head_moved or places.is_head_lost:
         container.update(dict.fromkeys(TRAINED))
     optimizer = container.get("optimizer")
@@ -109,6 +107,28 @@ def recover(source: Source, error: FieldError, kind: Kind) -> Recovered | None:
         )
         numbers.pop("_size", None)
     return found
+
+
+def _replace_untold(container: Container, untold: Mapping[str, int | None]) -> None:
+    """Replace numbers before the records; a record of which one is lost is not whole."""
+    for path, number in untold.items():
+        place, _, name = path.rpartition(".")
+        part = container.get(place) if place else container
+        if part is not None and name in part:
+            part[name] = number
+            if number is None and place:
+                part.pop("_size", None)
+
+
+def _without_numbers(source: Source, error: FieldError, kind: Kind) -> Recovered | None:
+    """Return what is read without numbers that no model in such a file has; None if they can be right."""
+    kept = until(error.partial, "hparams")
+    if error.missing is not None or error.offset < kind.size or "hparams" not in error.partial:
+        return None  # they are not read
+    numbers = kind.numbers(source.read(0, kind.size))
+    if fits(kind, numbers, source.size) and not impossible(numbers):
+        return None
+    return Recovered(Container(kept, **dict.fromkeys(TRAINED)), [error], error)
 
 
 def _without_optimizer(found: Recovered) -> Recovered:

@@ -90,18 +90,14 @@ def recover(source: Source, error: FieldError) -> Recovered | None:
     with source.reading() as stream:
         unit = alignment(Container(metadata_kv=whole_records(container, "metadata_kv")))  # type: ignore[no-untyped-call]
         infos = list(_found(source, stream, container, believed, unit))
-        start = by_offset = None
-        if infos:
-            start = start_of_data(source, infos, unit)
-            if start is None:
-                start = by_offset = start_by_offset(source, container, infos, unit)
-        is_some = len(infos) < container.get("tensor_count", 0)
-        if is_doubtful or (start or 0) % unit or not _ends_in_a_name(container):
+        start = start_of_data(source, infos, unit) if infos else None
+        by_offset = start_by_offset(source, container, infos, unit) if infos and start is None else None
+        start = by_offset if start is None else start
+        is_odd = start is not None and start % unit != 0
+        if is_doubtful or is_odd or not _ends_in_a_name(container):
             error.is_unknown = False  # a number that bytes made which are inserted, lost or overwritten
-        if start is not None and start % unit:
-            is_little = is_some and end_of(infos[-1], unit) < LEAST_DATA
-            if is_little or _is_aligned(source, infos[0], start, unit):
-                infos, start = [], None
+        if start is not None and is_odd and not _is_moved(source, container, infos, start, unit):
+            infos, start = [], None
         later: list[Container] = []
         if (infos[0]["offset"] if infos else container.get("tensor_count")) == 0:
             begin = parsed[len(believed)]["_offset"] + 1 if is_doubtful else stop_of(parsed[-1]) if parsed else 0
@@ -126,6 +122,12 @@ def recover(source: Source, error: FieldError) -> Recovered | None:
         whole.pop(name)  # what the file has in their place is in `kept`
     touched = _touched(source, container, infos, begins) if begins and by_offset is None else set()
     return Recovered(Container({**kept, **whole}, _lost=touched), [error], None)
+
+
+def _is_moved(source: Source, container: Container, infos: Sequence[Container], start: int, unit: int) -> bool:
+    """Return True if data that starts at no multiple of the alignment is likely moved, and not only looks like it."""
+    is_little = len(infos) < container.get("tensor_count", 0) and end_of(infos[-1], unit) < LEAST_DATA
+    return not is_little and not _is_aligned(source, infos[0], start, unit)
 
 
 def _ends_in_a_name(container: Container) -> bool:

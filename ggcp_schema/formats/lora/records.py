@@ -7,6 +7,8 @@ import struct
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from construct import Container
+
 from ggcp_schema.constructs import FieldError
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import Recovered
@@ -16,7 +18,7 @@ from ggcp_schema.formats.ggcp.named import Names, Series, recover
 from ggcp_schema.formats.ggcp.places import SEARCHED_FIRST, Places
 from ggcp_schema.formats.lora.ggcl import GGCL
 from ggcp_schema.formats.lora.ggla import GGLA, TYPES
-from ggcp_schema.formats.trailing import zeros_follow
+from ggcp_schema.formats.trailing import are_added_after, zeros_follow
 from ggcp_schema.llama.names import field_path, llama_field_path, llama_name, tensor_name
 from ggcp_schema.schema.inference import V1
 
@@ -47,6 +49,7 @@ FINETUNE = Kind(GGCL, (_name, _later_name), tuple(block for block in BLOCKS if b
 # ggla ------------------------------------------------------------------------------------------------------
 
 HEAD = struct.pack("<4sI", b"algg", 1)
+MOST_R = 1 << 16
 FIRST = len(HEAD) + 8  # where the records begin, after r and alpha, which nothing else tells
 
 
@@ -62,12 +65,25 @@ ADAPTER = Series(HEAD, TYPES, re.compile(rb"[\w.]+\.weight\.lora[AB]"), b".weigh
 
 def recover_adapter(source: Source, error: FieldError) -> Recovered | None:
     """Return what can be read of a ggla file whose parse ended with an error; None if that is no more."""
-    if zeros_follow(source, error):
+    container = error.partial or Container()
+    records = [record for record in container.get("tensors") or () if "_size" in record]
+    names = None if zeros_follow(source, error) else Names(Bytes(source), ADAPTER, FIRST)
+    is_followed = error.missing is None and records and names and names.is_last(records[-1]["_offset"])
+    if is_followed and are_added_after(source, records[-1]):
         return None
-    places = find_adapter(source)
+    places = None if names is None else names.places(FIRST)
     found = recover(source, error, GGLA, places)
-    if found is not None and places is not None and places.is_head_lost:
-        found.container.update(dict.fromkeys(("r", "alpha")))
+    if found is not None and places is not None:
+        container, is_lost = found.container, places.is_head_lost
+        is_doubtful = places.known[0] != 0 or not places.records[0].header
+    else:
+        is_lost, is_doubtful = False, error.steps[:2] == ["tensors", 0]
+        for record in records:
+            if not ADAPTER.name.fullmatch(record["name"]):
+                record.pop("_size")
+    for name in ("r", "alpha"):  # the damage may begin before the first header
+        if name in container and (is_lost or (is_doubtful and not 0 < container[name] <= MOST_R)):
+            container[name] = None
     return found
 
 
