@@ -356,13 +356,14 @@ def test_a_nul_after_a_tensor_that_ends_in_zero_is_no_byte_of_it(tmp_path: Path)
         assert [finding.path for finding in file.findings] == ["trailing"]
 
 
-@pytest.mark.parametrize(("magic", "version"), [(b"fmgg", 1), (b"tjgg", 3)])
-def test_a_sample_of_damage_in_a_quantized_model(magic: bytes, version: int, tmp_path: Path) -> None:
-    """The type of a tensor whose header is lost follows from its size; `output` is the only one of its type."""
+def quantized_model(magic: bytes, version: int | None, path: Path) -> Whole:
+    """Write a model as programs before GGUF did, of random blocks; `output` is the only tensor of its type."""
     with open_file(FIXTURES / "lora/base.ggjt") as base:
-        names = {**base.tensors}
-        out = bytearray(base.source.read(0, base.container["tensors"][0]["_offset"]))
-    out[:8] = magic + struct.pack("<I", version)
+        names, hparams = {**base.tensors}, base.source.read(8, 28)
+        tokens = [(token["text"], token["score"]) for token in base.container["tokens"]]
+    out = bytearray(magic + (struct.pack("<I", version) if version else b"") + hparams)
+    for text, score in tokens:
+        out += struct.pack("<I", len(text)) + text + (struct.pack("<f", score) if version else b"")
     chance, types = random.Random(version), GGML_TYPES if version == 3 else GGML_TYPES_UNTIL_V2
     for name, tensor in names.items():
         kind = {"output": 8, "layers.1.feed_forward.w2": 6}.get(name.removesuffix(".weight"), 2)
@@ -370,9 +371,14 @@ def test_a_sample_of_damage_in_a_quantized_model(magic: bytes, version: int, tmp
         shape = [*tensor.shape]
         out += struct.pack(f"<{3 + len(shape)}I", len(shape), len(name), kind, *shape) + name.encode()
         out += bytes(-len(out) % 32 if magic == b"tjgg" else 0) + chance.randbytes(data_size(types[kind], shape))
-    path = tmp_path / "quantized"
     path.write_bytes(out)
-    whole = Whole(path)
+    return Whole(path)
+
+
+@pytest.mark.parametrize(("magic", "version"), [(b"fmgg", 1), (b"tjgg", 3)])
+def test_a_sample_of_damage_in_a_quantized_model(magic: bytes, version: int, tmp_path: Path) -> None:
+    """The type of a tensor whose header is lost follows from its size."""
+    whole, chance = quantized_model(magic, version, tmp_path / "quantized"), random.Random(version)
     found: list[str] = []
     for kind, size in [*((fill, 512) for fill in FILLS), ("inserted", 1), ("removed", 1)]:
         headers = [offset for offset in whole.at_headers(size) if offset > whole.edges[2]]  # of what the types follow
@@ -380,6 +386,27 @@ def test_a_sample_of_damage_in_a_quantized_model(magic: bytes, version: int, tmp
             found += check(Damaged(whole, Damage(kind, size, offset)))
     assert not [result for result in found if result.startswith(("WRONG", "lost"))]
     assert found.count("recovered") > 700
+
+
+MODELS_OF_2023 = [(b"tjgg", 3), (b"tjgg", 2), (b"tjgg", 1), (b"fmgg", 1), (b"lmgg", None)]
+
+
+@pytest.mark.parametrize(("magic", "version"), MODELS_OF_2023)
+def test_a_quantized_model_is_recognised_without_its_first_bytes(
+    magic: bytes, version: int | None, tmp_path: Path
+) -> None:
+    """The sizes of tensors tell version 3 of ggjt from others; where the hyper-parameters are, ggmf from ggml."""
+    whole = quantized_model(magic, version, tmp_path / "quantized")
+    damages = [Damage(fill, size, at) for fill in FILLS for size in (4, 512) for at in (0, 3, 4, 7)]
+    damages += [Damage(kind, 1, at) for kind in ("inserted", "removed") for at in range(1, 8)]
+    for damage in [*damages, Damage("noise", 4096, 0)]:
+        damaged = Damaged(whole, damage)
+        assert not [one for one in check(damaged) if one.startswith(("WRONG", "lost", "unidentified"))], damage
+        file = opened(damaged)
+        assert file.get("version") in {version, None}, damage
+        if damage.stop < (8 if version else 5) and damage.kind in FILLS:
+            assert file.format.magic == magic, damage
+            assert len(file.container["tokens"]) == file.get("hparams.n_vocab"), damage
 
 
 def test_a_hole_in_the_tokens_is_no_vocabulary(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ class Places:
         state: the optimizer's part of them; None if that is not known.
         values: bytes of the optimizer's fields, as they must be, by their offsets.
         is_head_lost: True if numbers before the first record that no shape tells may be lost.
-        untold: the numbers that no shape tells, by path, if they may be lost, or are moved; None for one that may be lost.
+        untold: numbers that no shape tells, by path, if they may be lost, or are moved; None for one that may be lost.
         is_head_moved: True if bytes were inserted or lost before the first record.
         is_optimizer_lost: True if its count of iterations may be lost.
         is_version_lost: True if two versions of the optimizer block fit, whose records are the same.

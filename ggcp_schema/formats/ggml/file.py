@@ -20,7 +20,7 @@ from ggcp_schema.formats.ggcp.extent import n_layer_of
 from ggcp_schema.formats.ggcp.headers import GGCP
 from ggcp_schema.formats.ggcp.records import Hparams, record_of
 from ggcp_schema.formats.ggcp.tensors import tensor_of_record
-from ggcp_schema.formats.ggml.recovery import doubt, is_proven, recover
+from ggcp_schema.formats.ggml.recovery import SCHEMAS, doubt, is_proven, recover
 from ggcp_schema.formats.rules import Problem, Refusal, Rules, broken_rows, odd_findings, odd_padding, repeated
 from ggcp_schema.llama import names
 from ggcp_schema.llama.keys import HPARAMS
@@ -37,11 +37,12 @@ NEXT = 128  # bytes in which the name of the first tensor is looked for
 
 
 class GgmlFile(File):
-    """A ggml, ggmf or ggjt file. A vocabulary file has no tensors.
+    """A ggjt file, or a ggmf or ggml file. A vocabulary file has no tensors.
 
     Raises `NotACheckpointError` if its first tensor has a name that other programs use.
     """
 
+    schema = GGJT
     _inner = frozenset({"types_of_gguf"})
 
     def __init__(self, source: Source, format: Format, container: Container, damage: MalformedError | None) -> None:
@@ -61,11 +62,11 @@ class GgmlFile(File):
 
     @classmethod
     def is_proven(cls, source: Source) -> bool:
-        return is_proven(source)
+        return is_proven(source, cls.schema)
 
     @classmethod
     def recovered(cls, source: Source, error: FieldError) -> Recovered | None:
-        return recover(source, error)
+        return recover(source, error, cls.schema)
 
     @cached_property
     def hparams(self) -> Hparams:
@@ -183,10 +184,22 @@ class GgmlFile(File):
         return f"{self.format.name} {kind} of {counted(self.hparams.n_vocab, 'token')}"
 
 
+class GgmfFile(GgmlFile):
+    """A ggmf file."""
+
+    schema = GGMF
+
+
+class UnversionedFile(GgmlFile):
+    """A ggml file."""
+
+    schema = GGML
+
+
 def check_program(source: Source) -> None:
     """Check that a ggml, ggmf or ggjt file can be a llama's. Raises `NotACheckpointError`."""
     head = source.read(0, min(source.size, 4096))
-    if is_of_another_program(head) and not is_proven(source):
+    if is_of_another_program(head) and not is_proven(source, SCHEMAS[int.from_bytes(head[:4], "little")]):
         raise another_program(source, 4, head[4:32])
 
 
@@ -206,6 +219,6 @@ def another_program(source: Source, offset: int, found: bytes) -> NotACheckpoint
 
 FORMATS = (
     Format("ggjt", b"tjgg", GGJT, "ggjt file", GgmlFile, check=check_program),
-    Format("ggmf", b"fmgg", GGMF, "ggmf file", GgmlFile, check=check_program),
-    Format("ggml", b"lmgg", GGML, "ggml file", GgmlFile, check=check_program),
+    Format("ggmf", b"fmgg", GGMF, "ggmf file", GgmfFile, check=check_program),
+    Format("ggml", b"lmgg", GGML, "ggml file", UnversionedFile, check=check_program),
 )

@@ -10,17 +10,17 @@ from typing import Any
 
 from construct import Container, ListContainer
 
-from ggcp_schema.constructs import FieldError
+from ggcp_schema.constructs import FieldError, Struct
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import Recovered, until
 from ggcp_schema.formats.ggcp.headers import GGCP
-from ggcp_schema.formats.ggcp.joints import NAMED, Bytes
+from ggcp_schema.formats.ggcp.joints import NAMED, SEARCHED, Bytes
 from ggcp_schema.formats.ggcp.named import Names, Series, doubtful_name
 from ggcp_schema.formats.ggcp.named import recover as recovered
 from ggcp_schema.formats.ggcp.places import MOST_MOVED, SEARCHED_FIRST
 from ggcp_schema.formats.trailing import are_added_after, doubtful_end, zeros_follow
 from ggcp_schema.llama.names import llama_name
-from ggcp_schema.schema.ggml import GGML_TYPES, GGML_TYPES_UNTIL_V2, UNQUANTIZED, type_name
+from ggcp_schema.schema.ggml import GGML_TYPES, GGML_TYPES_UNTIL_V2
 from ggcp_schema.schema.ggml_model import GGJT, GGMF, GGML
 from ggcp_schema.schema.tensor import ALIGNMENT
 
@@ -31,7 +31,8 @@ ZERO = 3  # the token of byte 0, whose text is empty in the files of the trainer
 META = (1, 2, 3, 4, 0, 6, 7, 8, 5)  # the tensors of a layer
 LEAST = 32  # bytes before the tokens
 MAGIC = GGJT.fields[0][1].value
-HPARAMS = 8  # where they begin if a version is before them
+VERSIONS = {GGJT: (3, 2), GGMF: (1,), GGML: (None,)}  # of ggjt 2 stands for 1, whose tensors have the same sizes
+HPARAMS = {GGJT: 8, GGMF: 8, GGML: 4}  # where they begin
 TOLD = "hparams.n_vocab", "hparams.n_embd"  # the first two, which the headers of the tensors tell too
 
 
@@ -76,27 +77,49 @@ def _is_followed(source: Source, error: FieldError) -> bool:
     return is_complete and are_added_after(source, records[-1])
 
 
-def is_proven(source: Source) -> bool:
-    """Return True if the tensors of a llama follow each other up to the end of the file, aligned as in a ggjt file."""
-    names = Names(Bytes(source, SEARCHED_FIRST), series_of(Container(magic=MAGIC)), LEAST)
-    if not names.order.numbers.keys() >= {*TOLD}:
+def is_proven(source: Source, schema: Struct) -> bool:
+    """Return True if the tensors of a llama follow each other up to the end of the file, as in one of this schema.
+
+    Those of ggmf and ggml are laid out alike. What is before the hyper-parameters tells which it is, if they are found.
+    """
+    if 0 not in _gaps(source, schema, SEARCHED_FIRST).values():
         return False
-    places = names.places(names.first())
-    return places is not None and all(place.header for place in places.records)  # nothing else follows
+    at = _hparams_at(source, schema)
+    return schema is GGJT or at is None or abs(at - HPARAMS[schema]) < 2
 
 
-def recover(source: Source, error: FieldError) -> Recovered | None:
+def _gaps(source: Source, schema: Struct, searched: int = SEARCHED) -> dict[int | None, int]:
+    """Return the versions of which the tensors of a llama are found, with the records that nothing tells."""
+    found, file = {}, Bytes(source, searched)
+    for version in VERSIONS[schema]:
+        names = Names(file, series_of(Container(magic=schema.fields[0][1].value, version=version)), LEAST)
+        if names.order.numbers.keys() >= {*TOLD}:
+            places = names.places(names.first())
+            if places is not None:
+                found[version] = sum(not place.header for place in places.records)
+    return found
+
+
+def _hparams_at(source: Source, schema: Struct) -> int | None:
+    """Return where the hyper-parameters begin: with the numbers that the headers of the tensors tell; None if lost."""
+    kept = Container(magic=schema.fields[0][1].value, version=VERSIONS[schema][0])
+    numbers = Names(Bytes(source), series_of(kept), LEAST).order.numbers
+    told = struct.pack("<2i", *(numbers.get(name, -1) for name in TOLD))
+    at = source.read(0, min(source.size, HPARAMS[schema] + MOST_MOVED)).find(told)
+    return None if at < 0 else at
+
+
+def recover(source: Source, error: FieldError, schema: Struct) -> Recovered | None:
     """Return what can be read of a file whose parse ended with an error; None if that is no more."""
     container = error.partial
     has_head = error.missing is not None or error.steps not in (["magic"], ["version"])
     if not has_head:
-        magic = container.get("magic")
-        container = _after_head(source, magic if magic in SCHEMAS else MAGIC)
+        container = _after_head(source, schema)
     if not container or "hparams" not in container or zeros_follow(source, error):
         return None
     if has_head and _is_followed(source, error):
         return None
-    series, schema = series_of(container), SCHEMAS[container["magic"]]
+    series = series_of(container)
     names = Names(Bytes(source), series, LEAST)
     if not names.found:
         for record in (container.get("tensors") or ())[-2:]:
@@ -118,35 +141,37 @@ def recover(source: Source, error: FieldError) -> Recovered | None:
     found = recovered(source, error, schema, places, kept)
     if found is None or has_head:
         return found and found._replace(errors=[error, *(other for other in found.errors if other is not error)])
-    is_unquantized = all(type_name(record["type"]) in UNQUANTIZED for record in found.container.get("tensors") or ())
-    if is_unquantized and _version(source, container["magic"], container["hparams"]["_offset"]) is None:
-        found.container["version"] = None  # each stores them alike
+    if "version" in container and _version(source, container["hparams"]["_offset"]) is None:
+        versions = container["_versions"]
+        found.container["version"] = versions[0] if versions in ([1], [3]) else None  # others store the tensors alike
     return found
 
 
-def _version(source: Source, magic: int, offset: int) -> int | None:
-    """Return the version before the hyper-parameters, which follows the last byte of the magic; None if it is lost."""
-    if magic != MAGIC:
-        return 1  # ggmf has no other
-    stated = source.read(offset - 5, 5)
-    return next((version for version in (1, 2, 3) if stated == struct.pack("<BI", magic >> 24, version)), None)
+def _version(source: Source, offset: int) -> int | None:
+    """Return ggjt's version before the hyper-parameters, which follows the last byte of the magic; None if lost."""
+    stated = source.read(max(0, offset - 5), 5)
+    return next((version for version in (1, 2, 3) if stated == struct.pack("<BI", MAGIC >> 24, version)), None)
 
 
-def _after_head(source: Source, magic: int) -> Container:
+def _after_head(source: Source, schema: Struct) -> Container:
     """Return what can be parsed of a file after its magic and version, of which one is damaged.
 
-    The hyper-parameters may be moved: they begin with the numbers that the headers of the tensors tell.
+    The hyper-parameters may be moved. `_versions` are those of which most tensors are found; none if it may be a ggml
+    file as well as a ggmf file.
     """
-    kept = Container(_offset=0, magic=magic, version=_version(source, magic, HPARAMS) or 3)
-    numbers = Names(Bytes(source), series_of(kept), LEAST).order.numbers
-    told = struct.pack("<2i", *(numbers.get(name, -1) for name in TOLD))
-    at = source.read(0, min(source.size, HPARAMS + MOST_MOVED)).find(told)
-    if at >= 0:
-        kept["version"] = _version(source, magic, at) or 3
+    at, gaps = _hparams_at(source, schema), _gaps(source, schema)
+    start = HPARAMS[schema] if at is None else at
+    versions = [version for version, count in gaps.items() if count == min(gaps.values())]
+    versions = [] if schema is GGMF and at is None else versions
+    kept = Container(_offset=0, magic=schema.fields[0][1].value, _versions=versions)
+    if schema is GGJT:
+        kept["version"] = _version(source, start) or next(iter(versions), 3)
+    elif schema is GGMF:
+        kept["version"] = 1
     with source.reading() as stream:
-        stream.seek(HPARAMS if at < 0 else at)
+        stream.seek(start)
         try:
-            return SCHEMAS[magic].resume(stream, kept)
+            return schema.resume(stream, kept)
         except FieldError as ended:
             return ended.partial
 
