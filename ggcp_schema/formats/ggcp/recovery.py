@@ -126,7 +126,8 @@ def _without_numbers(source: Source, error: FieldError, kind: Kind) -> Recovered
     if error.missing is not None or error.offset < kind.size or "hparams" not in error.partial:
         return None  # they are not read
     numbers = kind.numbers(source.read(0, kind.size))
-    if fits(kind, numbers, source.size) and not impossible(numbers):
+    has_ranks = all(number for name, number in numbers.items() if not name.startswith("hparams."))
+    if has_ranks and fits(kind, numbers, source.size) and not impossible(numbers):
         return None
     return Recovered(Container(kept, **dict.fromkeys(TRAINED)), [error], error)
 
