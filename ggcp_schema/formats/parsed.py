@@ -64,12 +64,12 @@ class ParsedFile:
     def tensors(self) -> Tensors:
         """All tensors by path, in file order; those after the damage are missing."""
         end = self.proven_end
-        return Tensors((one.path, one) for one in self._tensors() if one.offset + one.nbytes <= end)
+        return Tensors((one.path, one) for one in self.stored_tensors() if one.offset + one.nbytes <= end)
 
     @property
     def first_tensor(self) -> Tensor | None:
         """The first tensor, for which no table of all is made; None if there is none."""
-        return next(self._tensors(), None)
+        return next(self.stored_tensors(), None)
 
     @cached_property
     def proven_end(self) -> int:
@@ -77,7 +77,8 @@ class ParsedFile:
         zeros = self.size if self.damage is None else self.source.zeros_at_end()
         return zeros if self.damage is not None and zeros < self.damage.offset + LONGEST_NAME else self.size
 
-    def _tensors(self) -> Iterator[Tensor]:
+    def stored_tensors(self) -> Iterator[Tensor]:
+        """Yield the tensors in file order; also those after the damage."""
         return iter(())
 
     def tensor_of_data(self, field: Field) -> Tensor | None:

@@ -174,7 +174,7 @@ def test_a_key_of_no_number_is_refused_at_once() -> None:
 class ToyFile(File):
     """A checkpoint of another package: the text of a JSON table, and the data behind it."""
 
-    def _tensors(self) -> Iterator[Tensor]:
+    def stored_tensors(self) -> Iterator[Tensor]:
         at = self.container.table.offset + self.container.table.nbytes
         for name, shape in self.table["tensors"].items():
             nbytes = 4 * prod(shape)

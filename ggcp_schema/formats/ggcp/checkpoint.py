@@ -148,7 +148,7 @@ class Checkpoint(File):
         """The number of iterations that L-BFGS remembers."""
         return self.optimizer.lbfgs_m
 
-    def _tensors(self) -> Iterator[Tensor]:
+    def stored_tensors(self) -> Iterator[Tensor]:
         return tensors_in(self)
 
     @property

@@ -82,7 +82,7 @@ class GgmlFile(File):
         """The element types of this version whose data GGUF stores alike."""
         return TYPES_OF_GGUF.get(self.container.get("version", 0), UNQUANTIZED)
 
-    def _tensors(self) -> Iterator[Tensor]:
+    def stored_tensors(self) -> Iterator[Tensor]:
         for record in self.container.get("tensors") or ():
             if "_size" in record:
                 kind = self._types[record["type"]].name

@@ -131,7 +131,7 @@ class GgufFile(File):
         """The indices of the tensors in the order of their data; as they come if the headers are not whole."""
         return in_order(self.extents) if self.extents else range(len(self.container.get("tensor_infos") or ()))
 
-    def _tensors(self) -> Iterator[Tensor]:
+    def stored_tensors(self) -> Iterator[Tensor]:
         if not self.extents:
             return
         found = self._placed() if isinstance(self._order, range) else sorted(self._placed())

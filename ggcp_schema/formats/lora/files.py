@@ -77,7 +77,7 @@ def adapter_of(file: File) -> dict[str, Any]:
 class GglaFile(LoraFile):
     """A ggla file. The path of a tensor is its name."""
 
-    def _tensors(self) -> Iterator[Tensor]:
+    def stored_tensors(self) -> Iterator[Tensor]:
         for record in self.container.get("tensors") or ():
             if "_size" in record:
                 yield tensor_of_record(record, None, self.source, TYPES[record["type"]].name)
@@ -178,7 +178,7 @@ class GgclFile(LoraFile):
     def expected_tensors(self) -> list[str] | None:
         return expected_tensors(self)
 
-    def _tensors(self) -> Iterator[Tensor]:
+    def stored_tensors(self) -> Iterator[Tensor]:
         return tensors_in(self)
 
     @cached_property
