@@ -141,7 +141,11 @@ class Damage(NamedTuple):
 
 DIFFERENCES: dict[str, Callable[[Damage, Damage, str], bool]] = {
     # A count that the file cannot hold: this package refuses the list, Kaitai reads as many elements as there are.
-    "count": lambda ours, theirs, _: "to be at most" in ours.message and after(theirs, ours),
+    # A count of more or fewer records than follow each other: this package looks at what follows, Kaitai believes it.
+    "count": lambda ours, theirs, _: (
+        ("to be at most" in ours.message and after(theirs, ours))
+        or bool(re.search(r": (tensor|metadata_kv)_count at .* (more than \d|as many as there are)", ours.message))
+    ),
     # The data of a GGUF tensor: this package reads all data in the order of the file, without what two tensors share,
     # and the padding before it; Kaitai reads the data of each tensor by itself.
     "data": lambda ours, theirs, _: ": tensor_data[" in ours.message and theirs.offset is not None,
