@@ -17,9 +17,6 @@ from ggcp_schema.llama.parameters import ORDERS
 from ggcp_schema.llama.writers import epsilon_text, join_words
 from ggcp_schema.schema.inference import optimizer_text
 
-USES = {"waste": "other optimizer vectors and padding"}
-"""What bytes are for, where that is said in other words than in JSON."""
-
 
 def summarize(file: File, *, data: bool = False, progress: Callable[[int], None] | None = None) -> Summary:
     """Summarize a file that was opened with `partial=True`.
@@ -120,7 +117,8 @@ def _model_lines(summary: Summary) -> Iterator[tuple[str, str]]:
     if summary.rms_eps is not None or summary.epsilon is not None:
         yield "RMS epsilon", _epsilon_text(summary)
     if summary.bytes:
-        uses = (f"{USES.get(use, use)} {size_text(count)}" for use, count in summary.bytes.items() if count)
+        words = {"waste": "padding" if summary.optimizer is None else "other optimizer vectors and padding"}
+        uses = (f"{words.get(use, use)} {size_text(count)}" for use, count in summary.bytes.items() if count)
         yield "bytes", "; ".join(uses)
 
 

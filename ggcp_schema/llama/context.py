@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 PLAUSIBLE = range(2, 1 << 17)  # tokens; the trainers' models had up to 2,048
 MAY_HAVE_WRAPPED = 1 << 15  # samples of a plausible context whose tokens may be 2**32, where the count starts again
+BY_COUNTS = "if it never changed"
 
 
 class Context(NamedTuple):
@@ -31,7 +32,7 @@ def context_of(train_samples: int | None, train_tokens: int | None, stored: int 
         return UNKNOWN
     tokens, rest = divmod(train_tokens, train_samples)
     if not rest and tokens in PLAUSIBLE:
-        return Context(tokens, "if it never changed")
+        return Context(tokens, BY_COUNTS)
     wrapped = ", or the count of tokens wrapped at 2**32" if train_samples >= MAY_HAVE_WRAPPED else ""
     if rest and tokens + 1 in PLAUSIBLE:
         return Context(

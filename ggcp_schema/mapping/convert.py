@@ -10,7 +10,7 @@ from ggcp_schema.files.output import WHOLE
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.rules import Finding
 from ggcp_schema.llama import names
-from ggcp_schema.llama.context import context_of
+from ggcp_schema.llama.context import BY_COUNTS, context_of
 from ggcp_schema.llama.facts import Fact
 from ggcp_schema.llama.training import Study, Training, study
 from ggcp_schema.mapping.gguf import Gguf
@@ -160,7 +160,6 @@ def _warnings(file: File, training: Training, conclusions: Study, problem: str, 
 
 def resume_command(training: Training) -> Command:
     """Return the command that resumes from the output."""
-    return Command(
-        "resume with llama.cpp from before 25 July 2024 (before June 2024, without llama-)",
-        resume_words(training, OUTPUT),
-    )
+    doubt = "; --ctx is by the counts" * (training.model.context.reason == BY_COUNTS)
+    purpose = f"resume with llama.cpp from before 25 July 2024 (before June 2024, without llama-{doubt})"
+    return Command(purpose, resume_words(training, OUTPUT))
