@@ -26,11 +26,10 @@ from ggcp_schema.cli.output import (
 from ggcp_schema.cli.table import print_table
 from ggcp_schema.errors import GgcpError, UsageError
 from ggcp_schema.formats import open_file
-from ggcp_schema.inspect.brief import brief_lines, state_text
+from ggcp_schema.inspect.brief import brief_lines, loss_in_short, state_text
 from ggcp_schema.inspect.facts import Summary
 from ggcp_schema.inspect.summary import summarize, summary_lines
 from ggcp_schema.inspect.text import escape
-from ggcp_schema.llama.losses import loss_text
 from ggcp_schema.llama.writers import epsilon_text
 from ggcp_schema.schema.inference import optimizer_text
 
@@ -158,11 +157,7 @@ def _sort_key(value: Any) -> tuple[bool, bool, Any]:
 
 
 def _row(summary: Summary) -> Row:
-    loss = epsilon = ""
-    if summary.is_loss_impossible:
-        loss = "✗ 0"
-    elif summary.loss is not None and summary.losses is not None:
-        loss = f"{'~' * summary.losses.is_rough}{loss_text(summary.loss)}"
+    epsilon = ""
     if summary.rms_eps is not None:
         uncertain = summary.era is not None and not summary.era.rms_eps_certain
         epsilon = f"{epsilon_text(summary.rms_eps)}{'?' * uncertain}"
@@ -172,5 +167,14 @@ def _row(summary: Summary) -> Row:
     state = state_text(summary)
     values = [summary.file, summary.short, *counts, number, optimizer, summary.rms_eps, state]
     its, samples = ("" if count is None else f"{count:,}" for count in counts)
-    cells = [summary.file, summary.short, its, samples, loss, optimizer_text(optimizer or ""), epsilon, state]
+    cells = [
+        summary.file,
+        summary.short,
+        its,
+        samples,
+        loss_in_short(summary),
+        optimizer_text(optimizer or ""),
+        epsilon,
+        state,
+    ]
     return Row(values, cells, summary)

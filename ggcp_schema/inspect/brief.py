@@ -80,7 +80,7 @@ def _shown(command: str) -> str:
 
 def in_short(summary: Summary) -> list[str]:
     """Return the summary as phrases of a few words, the most important first."""
-    loss = [] if summary.losses is None else [f"loss {loss_text(summary.losses.latest)}"]
+    loss = [f"loss {number}"] if (number := loss_in_short(summary)) else []
     written = f"{summary.format} {summary.layout}" if summary.layout else summary.short
     pairs = [count_text(summary.adapter.n_params, "parameter")] if summary.adapter else []
     model = [*_model(summary), *_types(summary)]
@@ -175,6 +175,13 @@ def _training(summary: Summary) -> Iterator[str]:
         yield count_text(summary.train_samples, "sample") + (f" of {count_text(tokens, 'token')}" if tokens else "")
     if kind is not None:
         yield optimizer_text(kind)
+
+
+def loss_in_short(summary: Summary) -> str:
+    """Return the latest loss, with ~ if it is rough, and ✗ if no training reaches it; empty if there is none."""
+    if summary.is_loss_impossible:
+        return "✗ 0"
+    return "" if summary.losses is None else f"{'~' * summary.losses.is_rough}{loss_text(summary.losses.latest)}"
 
 
 def _loss(summary: Summary, losses: Losses) -> str:
