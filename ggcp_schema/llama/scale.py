@@ -121,10 +121,8 @@ def decide_scale(
     elif square_length is not None and is_clipped(square_length):
         reason = "gradients are likely sums clipped to a length of 1: their squared lengths average 1.0000"
     elif gradients and "sum" not in gradients and ratio is not None and ratio < MEAN_BELOW:
-        reason, short = (
-            f"gradients are likely means, for nearly all clipped sums would have the length 1{measured}",
-            True,
-        )
+        short = True
+        reason = f"gradients are likely means, for nearly all clipped sums would have the length 1{measured}"
     else:
         reason = f"it is not clear whether gradients are means or sums{measured}"
     stated = counts.n_batch is not None
