@@ -55,11 +55,9 @@ def sentence(fact: Fact, *, short: bool = False) -> str:
     if fact.remedy:
         parameter, values = fact.remedy
         option = OPTIONS.get(parameter, "--" + parameter.replace("_", "-"))
-        state = f"f you know {'the ' + fact.label if fact.text else 'it'}, state it: {option} {values}"
-    if not fact.text:
-        return f"{fact.label}: i{state}." + ("" if short else f" {fact.effect}")
+        state = f". If you know the {fact.label}, state it: {option} {values}"
     reason, effect = f" ({fact.reason})" if fact.reason else "", f"; {fact.effect}" if fact.effect else ""
-    return f"{fact.label}: {fact.text}{reason}{effect}" + (f". I{state}" if state else "")
+    return f"{fact.label}: {fact.text}{reason}{effect}{state}"
 
 
 def echo_parts(plan: Plan, output: Path) -> None:

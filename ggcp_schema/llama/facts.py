@@ -24,7 +24,7 @@ class Fact(NamedTuple):
 
     Attributes:
         label: what it is about: epsilon, order, scale, …
-        text: what was found or is written; empty if only a remedy is offered.
+        text: what was found or is written.
         reason: on what evidence, or where it is from; empty if `text` says it.
         effect: what follows for the output; empty if `text` says it.
         remedy: what would replace the decision.
@@ -33,7 +33,7 @@ class Fact(NamedTuple):
     """
 
     label: str
-    text: str = ""
+    text: str
     reason: str = ""
     effect: str = ""
     remedy: Remedy | None = None

@@ -37,9 +37,10 @@ RATIO_PER_TOKEN, LEAST_PER_TOKEN, MOST_PER_TOKEN = 0.08, 0.033, 0.107
 MOST_NAMED = 8  # numbers that a sentence lists
 MOST_COUNT = 1 << 32  # samples whose divisors are looked at; the trainers of ggcp files counted to this
 
+SAFER = "a fresh optimizer is safer than a wrong one"
 COSTS = (
-    "In a test of 1,000 more iterations the mean loss was 2.74 after dividing by the true number, 3.25 to 3.26 after "
-    "dividing by a much smaller one or none, and 2.64 with a fresh optimizer."
+    "in a test of 1,000 more iterations the mean loss was 2.64 with a fresh optimizer, 2.74 after dividing by the true "
+    "number, and 3.25 to 3.26 after dividing by a much smaller one or none"
 )
 
 

@@ -9,7 +9,7 @@ from ggcp_schema.constructs import counted
 from ggcp_schema.errors import TruncatedError
 from ggcp_schema.llama.facts import Fact, Remedy
 from ggcp_schema.llama.parameters import RESUME_ORDER
-from ggcp_schema.llama.scale import COSTS
+from ggcp_schema.llama.scale import COSTS, SAFER
 from ggcp_schema.schema.inference import ADAM
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def resume_facts(training: Training, conclusions: Study, recipe: Recipe, problem
             )
             yield Fact("scale", scale.reason, effect=effect, short=effect)
             if scale.assumed or scale.s is None:
-                yield Fact("batch", effect=COSTS, remedy=Remedy("n_batch", "N"))
+                yield Fact("batch", SAFER, effect=COSTS, remedy=Remedy("n_batch", "N"), short=SAFER)
         elif scale.gradient != "mean" and training.optimizer == ADAM and not conclusions.order.harmless:
             yield Fact("scale", scale.reason, effect=AS_THEY_ARE, short=AS_THEY_ARE)
     if problem:

@@ -187,7 +187,7 @@ def test_the_scale_is_explained(out: Path) -> None:
     assert "scale: gradients were summed over the tokens of a batch" in text
     assert "by that length about 128 tokens, 4 × 32, or 74 to 239; by the counts the batch is" in text
     assert "m is divided by 128" in text
-    assert "batch: if you know it, state it: --batch N. In a test" in text
+    assert "batch: a fresh optimizer is safer than a wrong one; in a test of 1,000 more iterations" in text
     assert "m and v are copied as they are" in run_cli("convert", ADAM, out, "--force", "-v", check=True).stdout
 
 
@@ -197,7 +197,7 @@ def test_without_evidence_what_is_changed_and_what_is_doubtful_is_said(out: Path
     assert lines[2:5] == [
         "order: the optimizer's vectors are rewritten from order B to order C",
         "scale: m is divided by 128, an estimate, v by its square",
-        "batch: if you know it, state it: --batch N.",
+        "batch: a fresh optimizer is safer than a wrong one. If you know the batch, state it: --batch N",
     ]
     lines = run_cli("convert", UNDECIDED, out, "--force", check=True).stdout.splitlines()
     known = "order: unknown; the optimizer's vectors are copied as they are."
