@@ -34,15 +34,15 @@ def may_belong_before(container: Container) -> FieldError:
 def doubtful_end(source: Source, container: Container) -> FieldError | None:
     """Return an error if bytes follow the last number of a file without a count, and may belong before it.
 
-    The last byte of a float is its exponent. No weight has that of a line end, and one of zeros is 0: so these bytes
-    were added, unless the number before them is 0 too. So were others that are no weights, where weights are before.
+    The last byte of a float is its exponent, and no weight has that of a line end; nor do blocks often end in one. A
+    number of zeros is 0: so zeros were added, unless the number before them is 0 too. So were others that are no
+    weights, where weights are before.
     """
     trailing, records = container["trailing"], container["tensors"]
     if trailing is None:
         return None
     added = source.read(trailing.offset, trailing.nbytes)
-    ends_in_float = not records or type_name(records[-1]["type"]) in UNQUANTIZED
-    is_line_end = ends_in_float and not added.strip(LINE_ENDS)
+    is_line_end = not added.strip(LINE_ENDS)
     is_zeros = not added.strip(b"\0") and _ends_before(source, trailing.offset, records)
     is_added = is_line_end or is_zeros or (bool(records) and are_added_after(source, records[-1]))
     return None if is_added else may_belong_before(container)

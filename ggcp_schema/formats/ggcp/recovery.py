@@ -48,9 +48,10 @@ def doubt(source: Source, checkpoint: Container) -> FieldError | None:
     optimizer = checkpoint["optimizer"]
     size = 24 if "lmal" in optimizer["state"] else 12
     inference = optimizer["inference"]
-    # Another checkpoint ends as this one does, and its size may suggest another type of the optimizer.
+    # Another checkpoint ends as this one does, and its size, or that of zeros, may suggest another optimizer.
     is_followed = source.read(trailing.offset, min(8, trailing.nbytes)) in CHECKPOINTS
-    is_certain = inference is None or inference.confirmed or (is_followed and inference.by_records is not None)
+    is_added = is_followed or source.zeros_at_end(least=1) <= trailing.offset
+    is_certain = inference is None or inference.confirmed or (is_added and inference.by_records is not None)
     here, there = (is_certain_end(Bytes(source), end - size, size) for end in (trailing.offset, source.size))
     if is_certain and here and (is_followed or not there):
         return None

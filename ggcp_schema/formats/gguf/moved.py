@@ -6,8 +6,8 @@ misplaced ones nearly any; padding is of zeros; and norms may be larger than all
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import chain, pairwise
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice, pairwise
 from typing import NamedTuple
 
 from construct import Container
@@ -64,7 +64,7 @@ def may_be_moved(source: Source, container: Container, count: int) -> bool:
     last = in_order(extents)[-1]
     end, kind = extents[last][1], _kinds(container)[last]
     if count < 0:  # some programs write no padding, which would begin there
-        is_cut = source.size > end or any(clue.is_moved for clue in _clues(source, container, count))
+        is_cut = source.size > end or _tell_move(_clues(source, container, count, -1))
         return is_cut and not any(source.read(end + count, -count))
     padding = source.size - count - end
     places = (end, padding), (end + max(padding, count), min(padding, count))
@@ -73,19 +73,26 @@ def may_be_moved(source: Source, container: Container, count: int) -> bool:
         return is_there
     clues = _clues(source, container, count, -1)
     at_end = next(clues)
-    added = source.read(end, min(count, WINDOW)).strip(LINE_ENDS + b"\0")
+    begin = source.size - count if is_here else end
+    added = source.read(begin, min(source.size - begin, WINDOW)).strip(LINE_ENDS + b"\0")
+    if not added:
+        return _tell_move(clues if count >= MOST_MOVED else chain([at_end], clues))
     is_text = len(added) >= LEAST_TEXT and added.isascii() and added.decode().isprintable()
+    is_other = is_text or added.startswith(MAGIC)
     if count >= MOST_MOVED:
         others = [*clues]
         is_odd = at_end.here is False and any(clue.here and clue.tensor is not None for clue in others)
-        is_moved = next((clue.is_moved for clue in others if clue.is_moved is not None), False)
-        return (is_odd or is_moved or at_end.there is True) and not is_text and not added.startswith(MAGIC)
-    if not added or is_text:
-        if not added and at_end.there and not any(source.read(end - 1, 1)):
-            return True  # the last numbers may be 0
-        return next((clue.is_moved for clue in chain([at_end], clues) if clue.is_moved is not None), False)
+        return not is_other and (is_odd or _tell_move(others) or at_end.there is True)
+    if is_other:
+        return _tell_move(chain([at_end], clues))
     may_end = kind not in FLOATS or are_numbers(source, kind, end + count - SIZES[kind], end + count) is not False
     return may_end or at_end.here is False or at_end.there is not False
+
+
+def _tell_move(clues: Iterable[Clue]) -> bool:
+    """Return True if the last places that tell it are moved; one alone may look like that by chance."""
+    told = [*islice((clue.is_moved for clue in clues if clue.is_moved is not None), 2)]
+    return len(told) > 1 and all(told)
 
 
 def recover_moved(source: Source, container: Container, error: FieldError, count: int) -> Recovered | None:

@@ -1,0 +1,107 @@
+"""Well-formed files with unusual numbers, or with bytes after their end: nothing of them is called damaged."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gguf import GGMLQuantizationType as Type
+from gguf import quants
+
+from ggcp_schema import open_file
+from ggcp_schema.formats.file import File
+from tests.builder import build_ggml, build_gguf
+from tests.helpers import FIXTURES
+
+ZEROS = (bytes(16), bytes(160), bytes(512), bytes(4096), bytes(1 << 20))
+TEXT = b"hello world, this is text\n"
+
+
+def model(*kinds: str, last: float = 0.5, odd: float = 0.5, zeros: int = 0, size: int = 800) -> bytes:
+    """Return a file with a tensor of random numbers of each type, of which the last ends in zeros.
+
+    `odd` is a number of the first tensor, the last that is looked at from its beginning; `last` is a number of the last
+    tensor, shortly before its end.
+    """
+    rng, tensors = np.random.default_rng(3), []
+    for index, kind in enumerate(kinds):
+        values = rng.standard_normal(size).astype(np.float32)
+        if index == 0:
+            values[127] = odd
+        if index == len(kinds) - 1:
+            values[size - zeros :] = 0
+            values[size - zeros - 4] = last
+        number = Type[kind]
+        with np.errstate(all="ignore"):
+            data = quants.quantize(values, number).tobytes()
+        tensors.append((f"t{index}", (size,), number.value, data))
+    return build_gguf([("general.architecture", 8, "llama")], tensors)
+
+
+def read(path: Path, data: bytes) -> File:
+    path.write_bytes(data)
+    with open_file(path) as file:
+        return file
+
+
+def unpadded(data: bytes, size: int) -> bytes:
+    """Return a file without the padding after its last tensor, whose data has this size."""
+    return data[: len(data) - -size % 32]
+
+
+@pytest.mark.parametrize("zeros", [1, 2, 3])
+@pytest.mark.parametrize("odd", [float("inf"), float("nan"), 1e30, 1e-30])
+def test_an_odd_number_in_a_file_without_padding_at_its_end(odd: float, zeros: int, tmp_path: Path) -> None:
+    """The bytes at its end could be padding, were the tensors moved; one number in them is no proof of that."""
+    data = model("F32", "F32", odd=odd, zeros=zeros, size=800 - zeros)
+    assert not read(tmp_path / "x.gguf", unpadded(data, 4 * (800 - zeros))).findings
+
+
+@pytest.mark.parametrize("tail", ZEROS, ids=len)
+@pytest.mark.parametrize("last", [0.5, float("inf"), float("nan"), 1e30])
+@pytest.mark.parametrize("kinds", [("F32",), ("F32", "F32"), ("Q8_0", "F16"), ("F16", "Q4_0"), ("F32", "BF16", "Q8_0")])
+def test_zeros_after_the_end_of_gguf_are_a_finding(
+    kinds: tuple[str, ...], last: float, tail: bytes, tmp_path: Path
+) -> None:
+    """As programs add up to a border of a sector, a page or a block."""
+    found = read(tmp_path / "x.gguf", model(*kinds, last=last) + tail)
+    assert [finding.path for finding in found.findings] == ["trailing"]
+
+
+@pytest.mark.parametrize("tail", [b"\n", b"\r\n", b"\x1a"])
+def test_line_ends_after_blocks_that_end_in_zeros_are_a_finding(tail: bytes, tmp_path: Path) -> None:
+    """A byte on, the scales of these blocks are numbers of a usual size too."""
+    blocks = quants.quantize(np.ones(960, np.float32), Type.Q4_0).tobytes() + bytes(36)
+    data = build_gguf([("general.architecture", 8, "llama")], [("t", (1024,), Type.Q4_0.value, blocks)])
+    found = read(tmp_path / "x.gguf", data + tail)
+    assert [finding.path for finding in found.findings] == ["trailing"]
+
+
+@pytest.mark.parametrize("size", [608, 736])
+def test_text_in_place_of_the_last_padding_is_a_finding(size: int, tmp_path: Path) -> None:
+    """Of the text, 2 bytes are beyond the padding."""
+    nbytes = size // 32 * 24
+    found = read(tmp_path / "x.gguf", unpadded(model("F32", "Q5_1", size=size), nbytes) + TEXT)
+    assert [finding.path for finding in found.findings] == ["trailing"]
+
+
+@pytest.mark.parametrize("tail", [b"\n", b"\r\n", b"\x1a"])
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_line_ends_after_blocks_of_ggjt_are_a_finding(version: int, tail: bytes, tmp_path: Path) -> None:
+    blocks = random.Random(1).randbytes(3 * (18 if version == 3 else 20))
+    tensors = [("norm.weight", (4,), 0, bytes(16)), ("output.weight", (32, 3), 2, blocks)]
+    found = read(tmp_path / "x.ggjt", build_ggml(b"tjgg", version, tensors=tensors) + tail)
+    assert [finding.path for finding in found.findings][-1:] == ["trailing"]
+
+
+@pytest.mark.parametrize("tail", ZEROS, ids=len)
+@pytest.mark.parametrize("name", ["v0-adam", "v1-adam", "v1-adam-past5", "v1-lbfgs", "truth/jul28-A"])
+def test_zeros_after_a_checkpoint_are_a_finding(name: str, tail: bytes, tmp_path: Path) -> None:
+    """They may be more than the state of the optimizer, by whose size its type is told."""
+    data = (FIXTURES / f"{name}.ggcp").read_bytes()
+    with open_file(FIXTURES / f"{name}.ggcp") as file:
+        expected = [finding.path for finding in file.findings]
+    found = [finding.path for finding in read(tmp_path / "x.ggcp", data + tail).findings]
+    assert set(found) - {"optimizer.type"} == {*expected, "trailing"}
