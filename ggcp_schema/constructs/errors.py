@@ -30,13 +30,22 @@ class FieldError(ConstructError):
 
     is_unknown = False
 
-    def __init__(self, offset: int, expected: str, found: str, *, missing: int | None = None, size: int = 0) -> None:
+    def __init__(
+        self,
+        offset: int,
+        expected: str,
+        found: str,
+        *,
+        missing: int | None = None,
+        size: int = 0,
+        steps: Iterable[Step] = (),
+        partial: Any = None,
+    ) -> None:
         super().__init__(expected)
-        self.steps: list[Step] = []
+        self.steps, self.partial = list(steps), partial
         self.size = size
         self.offset, self.expected, self.found, self.missing = offset, expected, found, missing
         self.file_missing: int | None = None
-        self.partial: Any = None
 
     def within(self, step: Step | None, around: Container | ListContainer | None = None) -> FieldError:
         """Add the enclosing Struct's or Array's step and the values it has parsed so far, and return this error."""

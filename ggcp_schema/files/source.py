@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple, NoReturn
 
 from ggcp_schema.constructs.streams import CHUNK
 from ggcp_schema.errors import FileError
@@ -110,7 +110,7 @@ class Source:
     def __repr__(self) -> str:
         return f"<Source {self.path}>"
 
-    def __reduce__(self) -> str:
+    def __reduce__(self) -> NoReturn:
         raise TypeError(f"{self.path} is open, and cannot be copied or pickled: pass its path, and open it there")
 
     def close(self) -> None:

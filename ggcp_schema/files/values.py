@@ -54,7 +54,7 @@ def _fields(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _nan(value: float, other: float) -> NaN:
-    """Return a NaN with its bits. A plain Python NaN gets those that it is written with, in the size of the other."""
+    """Return a NaN with its bits: for a plain Python NaN those that it is written with in the size of `other`."""
     if isinstance(value, NaN):
         return value
     size = other.size if isinstance(other, NaN) else 4

@@ -22,8 +22,8 @@ def check_existing(
 
     Raises `ExistsError` if there is a file or a folder that is not to be overwritten. Its hint does not propose to
     overwrite a checkpoint, a model or a vocabulary, which may be the only copy. `source` is the input, and `kinds` are
-    those that an output can be: if the input is of one of them and the file is not, the hint asks if the two were
-    exchanged.
+    the kinds of file that this command writes. If the input is of such a kind and the existing file is not, the hint
+    asks whether input and output were exchanged.
     """
     if not os.path.exists(path):
         return ""

@@ -40,7 +40,7 @@ def sizes_of_numbers(source: Source, kind: str, start: int, stop: int) -> list[f
     return [abs(number) for block in struct.iter_unpack(code, data) for number in block]
 
 
-def are_numbers(source: Source, kind: str, start: int, stop: int, least: int = 0) -> bool | None:
+def are_numbers(source: Source, kind: str, start: int, stop: int) -> bool | None:
     """Return True if these bytes are numbers of a model, False if not, None if there are too few to tell."""
     if kind not in RANGES or start >= stop or stop > source.size:
         return None
@@ -48,7 +48,7 @@ def are_numbers(source: Source, kind: str, start: int, stop: int, least: int = 0
     numbers = [*filter(None, sizes_of_numbers(source, kind, start, stop))]
     if not all(above < number < below for number in numbers):
         return False
-    return len(numbers) >= (least or enough) or None
+    return len(numbers) >= enough or None
 
 
 def are_added(source: Source, kind: str, begin: int, end: int) -> bool:

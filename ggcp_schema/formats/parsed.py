@@ -174,11 +174,14 @@ class ParsedFile:
         Raises `PathError` for a path that does not exist, `UsageError` for data that cannot be read, and the damage if
         what was meant may lie after it.
         """
-        found = self.field(path)
-        elements = elements_at(self, path) if found is None else None
-        if found is None and elements is None:
+        found = self._meant(path)
+        if found is None:
             raise self.unknown_path(path)
-        return found or elements  # type: ignore[return-value]
+        return found
+
+    def _meant(self, path: str) -> Field | Values | None:
+        found = self.field(path)
+        return elements_at(self, path) if found is None else found
 
     def field(self, path: str) -> Field | None:
         """Return the field at a path; None if there is none."""
@@ -262,7 +265,7 @@ class ParsedFile:
 
     def __contains__(self, path: object) -> bool:
         with suppress(PathError, UsageError, MalformedError):
-            return isinstance(path, str) and (self.field(path) or elements_at(self, path)) is not None
+            return isinstance(path, str) and self._meant(path) is not None
         return False
 
     def __getitem__(self, path: str) -> Any:

@@ -26,9 +26,7 @@ def may_belong_before(container: Container) -> FieldError:
     """Return the error for bytes after the end that may have been inserted before it."""
     trailing = container["trailing"]
     found = f"{count_bytes(trailing.nbytes)} more, which may belong before it"
-    error = FieldError(trailing.offset, "the end of the file", found)
-    error.partial = container
-    return error
+    return FieldError(trailing.offset, "the end of the file", found, partial=container)
 
 
 def doubtful_end(source: Source, container: Container) -> FieldError | None:

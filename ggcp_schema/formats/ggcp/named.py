@@ -357,7 +357,10 @@ def doubtful_name(source: Source, container: Container, series: Series, first: i
     if not other and PRINTABLE.fullmatch(record["name"]):
         return None
     offset = record["_offset"] + 12 + 4 * record["n_dims"]
-    error = FieldError(offset, f"a name with {series.sign.decode()}", repr(record["name"])[1:])
-    error.steps = ["tensors", odd, "name"]
-    error.partial = Container(container, tensors=ListContainer(records[:odd]), trailing=None)
-    return error
+    return FieldError(
+        offset,
+        f"a name with {series.sign.decode()}",
+        repr(record["name"])[1:],
+        steps=["tensors", odd, "name"],
+        partial=Container(container, tensors=ListContainer(records[:odd]), trailing=None),
+    )

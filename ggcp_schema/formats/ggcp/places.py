@@ -23,7 +23,7 @@ from ggcp_schema.schema.inference import LBFGS, n_ff_by_formula
 from ggcp_schema.schema.tensor import Place
 
 SEARCHED_FIRST = 1 << 29  # bytes of a file that may be of another kind
-MOST_MOVED = 16  # bytes by which the hyper-parameters may be moved
+MOST_MOVED = 16  # bytes by which what follows an insertion or a loss may be moved
 MOST_RANK = 256  # of an adapter, of which 4 is usual
 UNTOLD = "hparams.n_mult", "hparams.n_head", "hparams.n_rot"  # by any shape
 MOST_UNTOLD = 1 << 16
@@ -46,7 +46,7 @@ class Places:
         state: the optimizer's part of them; None if that is not known.
         values: bytes of the optimizer's fields, as they must be, by their offsets.
         is_head_lost: True if numbers before the first record that no shape tells may be lost.
-        untold: numbers that no shape tells, by path, if they may be lost, or are moved; None for one that may be lost.
+        untold: the values, by path, of numbers that no shape tells and that may be lost or moved; None for a lost one.
         is_head_moved: True if bytes were inserted or lost before the first record.
         is_optimizer_lost: True if its count of iterations may be lost.
         is_version_lost: True if two versions of the optimizer block fit, whose records are the same.
@@ -309,9 +309,9 @@ def numbers_told(file: Bytes, name: str, shape: Sequence[Any], known: dict[str, 
 def _untold(file: Bytes, kind: Kind, numbers: Mapping[str, int], shift: int) -> dict[str, int | None]:
     """Return the numbers that no shape tells, of a file with bytes inserted or lost before the first record.
 
-    `numbers` are those that the shapes tell. Each place is tried: the numbers before it are where they belong, and
-    those after it are moved by `shift`. A place fits if the numbers that are told are found so. A number is None if it
-    may be split, or if several places fit that give different values.
+    `numbers` are those that the shapes tell. The insertion or loss is tried at each place: numbers before it stay where
+    they were, and those after it are moved by `shift`. A place fits if it gives the numbers that the shapes tell. The
+    result is None for a number that is cut in two at a place that fits, or that has different values at two of them.
     """
     here = kind.numbers(file.read(0, kind.size))
     there = kind.numbers(file.read(shift, kind.size + shift).rjust(kind.size, b"\0"))

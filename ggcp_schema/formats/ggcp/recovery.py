@@ -138,8 +138,7 @@ def _without_optimizer(found: Recovered) -> Recovered:
     offset = found.container["optimizer"]["_offset"]
     error = next((one for one in found.errors if one.offset >= offset), found.damage)
     if error is None:
-        error = FieldError(offset, "the optimizer", "other bytes")
-        error.steps = ["optimizer"]
+        error = FieldError(offset, "the optimizer", "other bytes", steps=["optimizer"])
     errors = [*(one for one in found.errors if one.offset < offset), error]
     return Recovered(until(found.container, "optimizer"), errors, error)
 

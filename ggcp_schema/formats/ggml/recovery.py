@@ -135,8 +135,7 @@ def recover(source: Source, error: FieldError, schema: Struct) -> Recovered | No
     if not has_head and places is not None:
         places.wrong += [error.offset] + [0] * (error.partial.get("magic") not in SCHEMAS)
     elif first is not None:
-        error = FieldError(first, f"tokens up to offset {begin}", "the end of the tokens")
-        error.steps = ["tokens"]
+        error = FieldError(first, f"tokens up to offset {begin}", "the end of the tokens", steps=["tokens"])
     error.missing = None
     found = recovered(source, error, schema, places, kept)
     if found is None or has_head:
@@ -177,7 +176,7 @@ def _after_head(source: Source, schema: Struct) -> Container:
 
 
 def _up_to_damage(container: Container, names: Names) -> Container:
-    """Return the values before damage in the tokens, without those that it may reach into."""
+    """Return the values before the first token that may be damaged."""
     kept, tokens = until(container, "tokens"), container.get("tokens") or [{}]
     numbers = {name.removeprefix("hparams."): names.order.numbers.get(name) for name in names.series.numbers}
     n_embd, n_head, n_rot = (kept["hparams"][name] for name in ("n_embd", "n_head", "n_rot"))

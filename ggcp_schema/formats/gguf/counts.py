@@ -62,6 +62,4 @@ def wrong_count(
 
 
 def _wrong(name: str, offset: int, expected: str, container: Container) -> FieldError:
-    error = FieldError(offset, expected, str(container[name]))
-    error.steps, error.partial = [name], container
-    return error
+    return FieldError(offset, expected, str(container[name]), steps=[name], partial=container)

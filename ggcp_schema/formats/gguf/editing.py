@@ -26,7 +26,7 @@ def key_type(name: str) -> tuple[int, str] | None:
 
 
 def set_keys(gguf: GgufFile, container: Container, wanted: Mapping[str, tuple[int, Any] | None]) -> None:
-    """Give a copy of the parsed values these keys, with their types and values, and remove those that are None."""
+    """Set keys in `container`, a copy of the parsed values, to (type, value); remove a key whose entry is None."""
     keys = ListContainer(item for item in container["metadata_kv"] if wanted.get(item["key"], item) is not None)
     places = {item["key"]: place for place, item in enumerate(keys)}
     for key, entry in wanted.items():

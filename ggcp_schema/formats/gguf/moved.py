@@ -15,6 +15,7 @@ from construct import Container
 from ggcp_schema.constructs import FieldError, count_bytes, each
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import Recovered, until
+from ggcp_schema.formats.ggcp.places import MOST_MOVED
 from ggcp_schema.formats.numbers import FLOATS, SIZES, WINDOW, are_numbers, sizes_of_numbers
 from ggcp_schema.formats.trailing import LINE_ENDS
 from ggcp_schema.schema.ggml import type_name
@@ -22,7 +23,6 @@ from ggcp_schema.schema.gguf import BIG, GGUF, Extents, in_order
 
 MAGIC = b"GGUF"  # of another file that follows
 BLOCKS = 32  # at the beginning and the end of a tensor that are looked at
-MOST_MOVED = 16  # bytes
 LEAST_TEXT = 3  # bytes that end no number if they are text
 MARGIN = 1.5  # by which numbers may be beyond the others of their tensor; those of another tensor are twice as far
 

@@ -138,7 +138,7 @@ def _ends_in_a_name(container: Container) -> bool:
 
 
 def _before_damage(source: Source, error: FieldError) -> list[Container]:
-    """Return the keys before damage, without those that it may reach into.
+    """Return the keys that end before the damage can begin.
 
     Records with names that no program writes are of the damage. Where the first of them begins with what begins no
     name, or where damage was noticed at the beginning of a record, it may begin in the key before that.
