@@ -7,8 +7,8 @@ from construct import Container, ListContainer
 from ggcp_schema.constructs import FieldError, count_bytes, counted, each
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import until
-from ggcp_schema.formats.gguf.file import NAMES
 from ggcp_schema.formats.gguf.moved import may_be_moved, moved_by
+from ggcp_schema.formats.gguf.oddities import NAMES
 from ggcp_schema.formats.parsing import how_altered
 from ggcp_schema.schema.gguf import Extents, in_order, size_of
 
@@ -25,9 +25,8 @@ def doubt(source: Source, container: Container) -> FieldError | None:
     if not count or not may_be_moved(source, container, count):
         return None
     words = f"{count_bytes(abs(count))} {'more' if count > 0 else 'fewer'}, which may belong before it"
-    error = FieldError(source.size - max(0, count), "the end of the file", words)
-    error.steps, error.partial = ["trailing"], container
-    return error
+    offset = source.size - max(0, count)
+    return FieldError(offset, "the end of the file", words, steps=["trailing"], partial=container)
 
 
 def _lost_at_end(source: Source, container: Container) -> FieldError | None:
@@ -40,9 +39,8 @@ def _lost_at_end(source: Source, container: Container) -> FieldError | None:
         found += ", which may be of its tensors"
     elif not how_altered(source, start):
         return None
-    error = FieldError(trailing.offset, "the end of the file", found)
-    error.steps, error.partial = ["trailing"], until(container, "data_start")
-    return error
+    partial = until(container, "data_start")
+    return FieldError(trailing.offset, "the end of the file", found, steps=["trailing"], partial=partial)
 
 
 def is_dense(container: Container) -> bool:
@@ -94,11 +92,10 @@ def zeros_in(source: Source, container: Container) -> FieldError | None:
         return None
     record = container[place][index]
     begin = len(source.read(record["_offset"], record.get("_size", 0)).rstrip(b"\0"))
-    error = FieldError(record["_offset"] + begin, f"a {field}", "zeros")
-    error.steps = [place, index, field]
-    error.partial = until(container, place)
-    error.partial[place] = ListContainer(container[place][:index])
-    return error
+    partial = until(container, place)
+    partial[place] = ListContainer(container[place][:index])
+    steps = place, index, field
+    return FieldError(record["_offset"] + begin, f"a {field}", "zeros", steps=steps, partial=partial)
 
 
 def _is_zero(record: Container) -> bool:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ggcp_schema.formats.gguf.contents import NO_MODELS, contents, part_of
 from ggcp_schema.formats.gguf.keys import Keys
+from ggcp_schema.formats.gguf.oddities import odd_tokens
 from ggcp_schema.llama import names
 from ggcp_schema.llama.keys import HPARAMS, stated_of
 from ggcp_schema.llama.rotation import n_rot_of
@@ -58,7 +59,7 @@ def facts_of(gguf: GgufFile) -> dict[str, Any]:
         "n_ff": n_ff,
         "n_ff_source": None if n_ff is None else "stored",
         "n_params": n_params or None,
-        "n_tokens": None if gguf.odd_tokens else keys.length(names.TOKENS),
+        "n_tokens": None if any(odd_tokens(gguf)) else keys.length(names.TOKENS),
         "bytes": gguf.uses(model_bytes, gguf.tensors.nbytes - model_bytes),
         "optimizer": stated["optimizer"] if optimizer else None,
         "rms_eps": keys.real(names.RMS_EPSILON),

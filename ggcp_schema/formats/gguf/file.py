@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain, islice
@@ -12,26 +11,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from construct import Container
 
 from ggcp_schema.constructs import Field, FieldError, Steps, counted, each
-from ggcp_schema.files.key_values import ALIGNMENT, KeyValue
+from ggcp_schema.files.key_values import KeyValue
 from ggcp_schema.files.tensor import Tensor, same_shape
 from ggcp_schema.formats.file import File, Format, Recovered
 from ggcp_schema.formats.parsing import Parse, open_path
 from ggcp_schema.formats.rules import Finding
-from ggcp_schema.formats.trailing import trailing_bytes
 from ggcp_schema.llama import names
 from ggcp_schema.llama.keys import paths_by_key
 from ggcp_schema.llama.names import OPTIMIZER_TYPE, STATE, field_path, tensor_name
 from ggcp_schema.schema.ggml import type_name
-from ggcp_schema.schema.gguf import BIG, DEFAULT_ALIGNMENT, GGUF, VALUE_TYPES, Extents, in_order
+from ggcp_schema.schema.gguf import DEFAULT_ALIGNMENT, GGUF, VALUE_TYPES, Extents, in_order
 
 ARRAY = 9
-MAX_REPEATED = 20  # names of which a finding says that they are used twice
-NAMES = {"metadata_kv": "key", "tensor_infos": "name"}  # the fields with names, by the list of records
-FOREIGN = (
-    "big: llama.cpp refuses the file where numbers are little-endian, as on most machines; "
-    "`gguf-convert-endian FILE little` of the package gguf changes it in place, so copy it before"
-)
-NO_TEXT = re.compile("[\0\udc80-\udcff]")  # NUL, and bytes that are not UTF-8
 
 
 if TYPE_CHECKING:
@@ -49,7 +40,7 @@ class GgufFile(File):
     """A GGUF file of version 1 to 3, in either byte order."""
 
     copied_lists: ClassVar = dict.fromkeys(("tensor_infos", "tensor_data"), ("metadata_kv", "metadata_kv_count"))
-    _inner = frozenset({"counts_tensors", "extents", "odd_names", "odd_tokens", "stored_model"})
+    _inner = frozenset({"counts_tensors", "extents", "stored_model"})
 
     @property
     def counts_tensors(self) -> bool:
@@ -153,60 +144,10 @@ class GgufFile(File):
 
     @cached_property
     def findings(self) -> tuple[Finding, ...]:
-        """What is odd but can be read.
+        """What is odd but can be read."""
+        from ggcp_schema.formats.gguf.oddities import oddities
 
-        That is a wrong alignment, big-endian order, bytes after the end, names twice, and parts that are missing.
-        """
-        found = []
-        stated = self.value(ALIGNMENT, DEFAULT_ALIGNMENT)
-        used = self.container.get("alignment", stated)
-        if stated != used:
-            found.append(Finding("alignment", f"{ALIGNMENT} is {stated}, but {used} is used"))
-        from ggcp_schema.formats.gguf.contents import missing_parts, odd_split_keys
-
-        if self.byte_order == BIG:
-            found.append(Finding("byte_order", FOREIGN))
-        found += trailing_bytes(self.container)
-        for place, field in NAMES.items():
-            again = self._repeated(place, field)
-            found += islice(again, MAX_REPEATED)
-            if more := sum(1 for _ in again):
-                found.append(Finding(place, f"{more:,} more of these have the {field} of another"))
-        odd_names = islice(self.odd_names(), MAX_REPEATED)
-        return (*found, *odd_names, *odd_split_keys(self), *missing_parts(self), *self.odd_tokens)
-
-    @cached_property
-    def odd_tokens(self) -> tuple[Finding, ...]:
-        """What keeps llama.cpp from using the tokens: they are no texts, or not as many as the embeddings."""
-        tokens = self.key_values.get(names.TOKENS)
-        if tokens is None or not tokens.type.startswith("ARRAY/"):
-            return ()
-        found = [] if tokens.type == "ARRAY/STRING" else [f"the tokens are {tokens.type}, and not texts"]
-        embeddings = self.tensors.get(str(tensor_name("tok_embeddings")))
-        if embeddings is not None and len(embeddings.shape) == 2 and embeddings.shape[1] != len(tokens.value):
-            found.append(
-                f"{counted(len(tokens.value), 'token')}, but {embeddings.path} has {embeddings.shape[1]:,} rows"
-            )
-        return (Finding(names.TOKENS, "; ".join(found)),) if found else ()
-
-    def odd_names(self) -> Iterator[Finding]:
-        """Yield a finding for each name of a key or a tensor that no program writes, as damage may leave it."""
-        for place, field in NAMES.items():
-            for index, text in enumerate(each(self.container.get(place) or (), field)):
-                if text and NO_TEXT.search(text):
-                    shown = text.encode("utf-8", "surrogateescape")[:64]
-                    yield Finding(f"{place}[{index}].{field}", f"{shown!r} is no text")
-
-    def _repeated(self, place: str, field: str) -> Iterator[Finding]:
-        """Yield a finding for each record with the key or the name of an earlier one."""
-        texts = [text for text in each(self.container.get(place) or (), field) if text is not None]
-        if len(set(texts)) == len(texts):
-            return
-        seen: dict[str, int] = {}
-        for index, text in enumerate(texts):
-            if seen.setdefault(text, index) != index:
-                message = f"{text!r} is also the {field} of {place}[{seen[text]}]; llama.cpp refuses such a file"
-                yield Finding(f"{place}[{index}].{field}", message)
+        return tuple(oddities(self))
 
     @cached_property
     def _keys(self) -> dict[str, int]:
@@ -278,13 +219,14 @@ class GgufFile(File):
     @property
     def runs(self) -> bool:
         """True for a model with a vocabulary that fits it, of which llama.cpp refuses nothing."""
+        from ggcp_schema.formats.gguf.oddities import odd_tokens
         from ggcp_schema.formats.gguf.rules import gguf_rules
 
         return (
             self.damage is None
             and self.kind == "gguf-model"
             and names.TOKENS in self.key_values
-            and not self.odd_tokens
+            and not any(odd_tokens(self))
             and self.container["version"] > 1
             and self.byte_order == "little"
             and not any(gguf_rules(Parse(self, (), None), self).errors)

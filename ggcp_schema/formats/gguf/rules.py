@@ -16,6 +16,7 @@ from construct import Container
 
 from ggcp_schema.constructs import count_bytes
 from ggcp_schema.formats.gguf.contents import SPLIT_TYPES, needs_architecture, odd_parts
+from ggcp_schema.formats.gguf.oddities import odd_names
 from ggcp_schema.formats.rules import Oddity, Problem, Refusal, Rules, broken_field, odd_padding, repeated
 from ggcp_schema.llama.names import ALIGNMENT, ARCHITECTURE, TOKENS
 from ggcp_schema.schema.ggml import GGML_TYPES, REMOVED_TYPES, type_name
@@ -53,7 +54,7 @@ def gguf_rules(parse: Parse, file: GgufFile) -> Rules:
         [Oddity("metadata_kv", 0, f"the key {ARCHITECTURE} is missing")] * missing,
         (
             Oddity(field.path, field.offset, finding.message)
-            for finding in chain(odd, file.odd_names())
+            for finding in chain(odd, odd_names(file))
             for field in [file.find(finding.path)]
         ),
     )
@@ -63,7 +64,7 @@ def gguf_rules(parse: Parse, file: GgufFile) -> Rules:
 
 
 def _whole(container: Container, place: str) -> Iterator[Container]:
-    """Yield the records of a list, of which there may be very many, but for one that an error ended."""
+    """Yield the whole records of a list; the last one may have been cut short by an error."""
     return (record for record in container.get(place) or () if "_size" in record)
 
 
