@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import groupby
 from typing import Any
 
 from ggcp_schema.formats.file import Format
-from ggcp_schema.inspect.hexpat_expressions import translated
 from ggcp_schema.inspect.kaitai import Attribute, described
 
 TYPES = {f"{sign}{size}": f"{sign}{8 * size}" for sign in "us" for size in (1, 2, 4, 8)} | {
@@ -28,6 +28,7 @@ PRAGMAS = "#pragma endian little\n#pragma array_limit 0x1000000\n#pragma pattern
 COLOURS = {"u": "7FB2E5", "s": "66C2A5", "f": "E5C07B", "text": "98C379", "bytes": "A0A0A0", "enum": "C678DD"}
 FOLD = re.compile(r"(\w+)\((\w+)\[_index\], _index == 0 \? (\w+) : \w+\[_index - 1\]\.value\)")
 NAME = re.compile(r'(?<![.:\w"])[a-z]\w*(?![\w"]|::)')
+TABLE = re.compile(r"\[([\d, ]+)\]\[type\.to_i\]")
 
 
 def pattern(format: Format) -> str:
@@ -278,3 +279,55 @@ def _reachable(among: dict[str, Attribute], wanted: list[str]) -> set[str]:
             found.add(name)
             wanted += _names(among[name], among)
     return found
+
+
+# Expressions, of which `&&` and `||` evaluate both sides in ImHex, and `? :` does not -----------------------
+
+
+def translated(text: str) -> str:
+    """Return an expression in ImHex's language."""
+    if table := TABLE.fullmatch(text):
+        return _choice([int(number) for number in table[1].split(",")])
+    text = re.sub(r"-_io\.pos % (\w+)", r"(\1 - $ % \1) % \1", text)
+    text = re.sub(r"\btensors\[(\d+)\]", r"tensors_\1", text)
+    text = re.sub(r"\(([^()]*)\)\.to_i", r"(\1 ? 1 : 0)", text).replace(".to_i", "")
+    text = text.replace("_io.eof", "$ >= sizeof($)").replace("_io.pos", "$").replace("_io.size", "sizeof($)")
+    text = re.sub(r"(\w+)::(\w+)", lambda found: f"{found[1]}::{found[2].upper()}", text)
+    return _lazy(text.replace("_parent.", "parent."))
+
+
+def _choice(numbers: list[int]) -> str:
+    """Return the number at the place `type` of a list as conditions on ranges of types."""
+    runs, after = [], 0
+    for number, run in groupby(numbers):
+        after += len(list(run))
+        runs.append((number, after))
+    text = str(runs.pop()[0])
+    for number, after in reversed(runs):
+        text = f"type < {after} ? {number} : {f'({text})' if '?' in text else text}"
+    return text
+
+
+def _lazy(text: str) -> str:
+    """Return an expression in which what need not be evaluated is not."""
+    if parts := _parts(text, " ? "):
+        chosen, *others = _parts(" ? ".join(parts[1:]), " : ")
+        other = _lazy(" : ".join(others))
+        return f"{_lazy(parts[0])} ? {_lazy(chosen)} : {f'({other})' if ' ? ' in other else other}"
+    for word, shape in ((" or ", "({} ? true : {})"), (" and ", "({} ? {} : false)")):
+        if parts := _parts(text, word):
+            return shape.format(_lazy(parts[0]), _lazy(word.join(parts[1:])))
+    if text.startswith("not "):
+        return f"!({_lazy(text[4:])})"
+    return re.sub(r"\((?:[^()]|\([^()]*\))*\)", lambda found: f"({_lazy(found[0][1:-1])})", text)
+
+
+def _parts(text: str, word: str) -> list[str]:
+    """Return the parts between a word outside of parentheses; none if the word is not there."""
+    parts, depth, start = [], 0, 0
+    for index, character in enumerate(text):
+        depth += (character in "([") - (character in ")]")
+        if not depth and text.startswith(word, index):
+            parts.append(text[start:index])
+            start = index + len(word)
+    return [*parts, text[start:]] if parts else []

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ggcp_schema.constructs import Kaitai, Node, nodes, number_text, reference_of
 from ggcp_schema.formats import FORMATS
 from ggcp_schema.formats.file import Format
-from ggcp_schema.inspect.yaml import yaml_lines
 
 NUMBERS = {"u8": "u1", "i8": "s1", "u16": "u2", "i16": "s2", "u32": "u4", "i32": "s4", "u64": "u8", "i64": "s8"}
 NUMBERS |= {"f32": "f4", "f64": "f8", "bool": "u1"}
 COMPARISONS = {"==", "!=", "<", "<=", ">", ">="}
 Attribute = dict[str, Any]
+PLAIN = re.compile(r"(?![-?:,\[\]{}#&*!|>'\"%@`\s]|\d)(?:(?!: | #).)*[^:\s]|\d+|0x[0-9a-f]+")
+SEALED = {"true", "false", "null", "yes", "no", "on", "off"}
+WIDTH = 100  # characters of a line of notes
 
 
 class NotSayableError(Exception):
@@ -354,3 +356,40 @@ def _types(cases: dict[str, Attribute]) -> dict[str, Any]:
 
 def _identifier(text: str) -> str:
     return re.sub(r"\W", "_", text.lower())
+
+
+# YAML, as people write it: short lists in a line, long texts as blocks --------------------------------------
+
+
+def yaml_lines(value: Any) -> Iterator[str]:
+    """Yield the lines of a mapping or a list."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            name = key if isinstance(key, int) else _scalar(key)
+            yield from _entry(f"{name}:", item)
+    else:
+        for item in value:
+            first, *others = yaml_lines(item)
+            yield f"- {first}"
+            yield from (f"  {line}" for line in others)
+
+
+def _entry(name: str, item: Any) -> Iterator[str]:
+    if isinstance(item, list) and not any(isinstance(inner, Mapping) for inner in item):
+        yield f"{name} [{', '.join(map(_scalar, item))}]"
+    elif isinstance(item, Mapping | list) and item:
+        yield name
+        yield from (f"  {line}" for line in yaml_lines(item))
+    elif isinstance(item, str) and ("\n" in item or len(item) > WIDTH):
+        yield f"{name} |"
+        yield from (f"  {line}".rstrip() for line in item.splitlines())
+    else:
+        yield f"{name} {_scalar(item)}"
+
+
+def _scalar(item: Any) -> str:
+    if isinstance(item, bool):
+        return str(item).lower()
+    text = str(item)
+    plain = isinstance(item, int) or (PLAIN.fullmatch(text) and text not in SEALED)
+    return text if plain else "'" + text.replace("'", "''") + "'"
