@@ -14,12 +14,10 @@ from construct import Container
 from ggcp_schema.constructs import Field, Steps, root_field
 from ggcp_schema.errors import GgcpError, MalformedError, PathError, UsageError
 from ggcp_schema.files.source import Source
-from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.files.tensors import Tensors
-from ggcp_schema.formats.elements import Values, elements_at, values_of
+from ggcp_schema.files.tensor import Tensor, Tensors
+from ggcp_schema.formats.elements import Values, elements_at, moments_of, values_of
 from ggcp_schema.formats.paths import parse_path, value_at
 from ggcp_schema.formats.suggestions import sample, unknown_path
-from ggcp_schema.formats.vectors import moments_of
 from ggcp_schema.llama.names import STATE
 from ggcp_schema.llama.parameters import ORDERS, Order
 
