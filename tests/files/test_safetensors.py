@@ -9,7 +9,7 @@ import pytest
 from safetensors import SafetensorError, safe_open
 
 from ggcp_schema.errors import MalformedError
-from ggcp_schema.files.safetensors import read_tensors
+from ggcp_schema.files.contents import read_tensors
 from ggcp_schema.files.source import Source
 
 ENTRY = '{"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}'

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ggcp_schema.files.source import Source
-from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.files.tensors import Tensors
+from ggcp_schema.files.tensor import Tensor, Tensors
 from ggcp_schema.formats import open_file
 from tests.helpers import FIXTURES
 

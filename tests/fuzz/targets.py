@@ -23,9 +23,8 @@ import numpy as np
 from ggcp_schema.cli.output import json_text
 from ggcp_schema.constructs import Extent, Field
 from ggcp_schema.errors import GgcpError, NotACheckpointError
-from ggcp_schema.files.contents import Safetensors
+from ggcp_schema.files.contents import DTYPES, MAX_DIMS, Safetensors, read_tensors
 from ggcp_schema.files.key_values import ARCHITECTURE, KeyValue
-from ggcp_schema.files.safetensors import DTYPES, MAX_DIMS, read_tensors
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.files.tensor_entries import TensorEntry, Zeros
