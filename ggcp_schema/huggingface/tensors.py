@@ -9,7 +9,6 @@ from ggcp_schema.errors import UsageError
 from ggcp_schema.files.source import Rows
 from ggcp_schema.files.tensor import ELEMENT_SIZES, LITTLE, Tensor, decode, encode
 from ggcp_schema.files.tensor_entries import Computed, FileData, TensorEntry
-from ggcp_schema.huggingface.names import parameter_names
 from ggcp_schema.llama.names import layer_and_name
 from ggcp_schema.llama.parameters import Layout
 from ggcp_schema.llama.rotation import Heads, halves
@@ -17,6 +16,20 @@ from ggcp_schema.llama.scale import divided
 
 MOMENTS = {"m": "exp_avg", "v": "exp_avg_sq"}
 """torch's names of Adam's moments, by the names of the trainers."""
+# In the order of `named_parameters()`.
+EMBEDDINGS = {"tok_embeddings": "model.embed_tokens"}
+LAYER = {
+    "wq": "self_attn.q_proj",
+    "wk": "self_attn.k_proj",
+    "wv": "self_attn.v_proj",
+    "wo": "self_attn.o_proj",
+    "w1": "mlp.gate_proj",
+    "w3": "mlp.up_proj",
+    "w2": "mlp.down_proj",
+    "attention_norm": "input_layernorm",
+    "ffn_norm": "post_attention_layernorm",
+}
+HEAD = {"norm": "model.norm", "output": "lm_head"}
 
 
 def weight_tensors(
@@ -77,3 +90,18 @@ def _entry(name: str, path: str, tensor: Tensor, heads: Heads, dtype: str, divis
         extents = halves(tensor.offset, tensor.nbytes // tensor.shape[1], tensor.shape[1], n_head)
     data = FileData(tensor.path, tensor.source, extents, None if is_stored_so else converted)
     return TensorEntry(name, tensor.shape, data, dtype)
+
+
+def module_name(path: str) -> str:
+    """Return transformers' name of a tensor's module by its ggcp path: `lm_head`, `model.layers.0.self_attn.q_proj`."""
+    layer, name = layer_and_name(path)
+    return (EMBEDDINGS | HEAD)[name] if layer is None else f"model.layers.{layer}.{LAYER[name]}"
+
+
+def parameter_names(n_layer: int) -> dict[str, str]:
+    """Return transformers' names by ggcp path, in the order of `named_parameters()`.
+
+    `layers[0].wq` is `model.layers.0.self_attn.q_proj.weight`.
+    """
+    layers = [f"layers[{layer}].{name}" for layer in range(n_layer) for name in LAYER]
+    return {path: f"{module_name(path)}.weight" for path in (*EMBEDDINGS, *layers, *HEAD)}

@@ -16,17 +16,24 @@ from ggcp_schema.files.tensor import ELEMENT_SIZES
 from ggcp_schema.files.tensor_entries import Progress, stored
 from ggcp_schema.formats import open_file
 from ggcp_schema.formats.file import File
-from ggcp_schema.huggingface.names import parameter_names
+from ggcp_schema.huggingface.tensors import parameter_names
 from ggcp_schema.llama import names
 from ggcp_schema.llama.adapter import Adapter, Base, adapter_facts
 from ggcp_schema.llama.facts import Fact
 from ggcp_schema.llama.rotation import Heads
-from ggcp_schema.mapping.adapter import adapter_keys, adapter_tensors, changed_norms
-from ggcp_schema.mapping.adapter_choices import Target, choice_notes, chosen, norms_of
+from ggcp_schema.mapping.adapter import (
+    Target,
+    adapter_keys,
+    adapter_tensors,
+    changed_norms,
+    choice_notes,
+    chosen,
+    merged,
+    norms_of,
+)
 from ggcp_schema.mapping.export import ModelOptions, choose
 from ggcp_schema.mapping.gguf import Gguf
 from ggcp_schema.mapping.hf import DTYPES, METADATA, README, element_type, hf_parts
-from ggcp_schema.mapping.merged import merged
 from ggcp_schema.mapping.model import rescued
 from ggcp_schema.mapping.notes import damage_facts
 from ggcp_schema.mapping.peft import PEFT_CONFIG, PEFT_WEIGHTS, peft_card, peft_config, peft_tensors

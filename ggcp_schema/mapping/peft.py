@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ggcp_schema.errors import UsageError, shell_word
 from ggcp_schema.files.tensor_entries import TensorEntry
-from ggcp_schema.huggingface.names import module_name
+from ggcp_schema.huggingface.tensors import module_name
 from ggcp_schema.llama.adapter import Adapter, Base
 from ggcp_schema.llama.names import layer_and_name
 from ggcp_schema.mapping.adapter import new_norm, small

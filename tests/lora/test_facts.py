@@ -9,7 +9,7 @@ import pytest
 
 from ggcp_schema import UsageError
 from ggcp_schema.llama.adapter import adapter_facts
-from ggcp_schema.mapping.adapter_choices import Norms, Target, choice_notes, chosen, norms_of
+from ggcp_schema.mapping.adapter import Norms, Target, choice_notes, chosen, norms_of
 from ggcp_schema.mapping.peft import peft_card
 from tests.lora.lora_files import FOLDER, PEFT, adapter_of, base_in, quantized
 

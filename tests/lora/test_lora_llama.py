@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from ggcp_schema.llama.adapter import Adapter, Base, fit
-from ggcp_schema.mapping.adapter import adapter_keys, adapter_tensors, small
-from ggcp_schema.mapping.merged import merged
+from ggcp_schema.mapping.adapter import adapter_keys, adapter_tensors, merged, small
 from tests.lora import independent
 from tests.lora.lora_files import (
     BASE,

@@ -14,10 +14,9 @@ from gguf.quants import dequantize, quantize
 from ggcp_schema import UsageError, open_file
 from ggcp_schema.formats.gguf.file import open_gguf
 from ggcp_schema.llama.rotation import Heads
-from ggcp_schema.mapping import merged as merging
-from ggcp_schema.mapping.adapter import adapter_tensors
+from ggcp_schema.mapping import adapter as merging
+from ggcp_schema.mapping.adapter import adapter_tensors, merged
 from ggcp_schema.mapping.lora import base_of
-from ggcp_schema.mapping.merged import merged
 from ggcp_schema.mapping.peft import peft_tensors
 from tests.lora import independent
 from tests.lora.lora_files import (

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from ggcp_schema import GgcpError, MalformedError, TruncatedError
 from ggcp_schema.formats.lora import FORMATS
-from ggcp_schema.formats.lora.ggcl import GGCL as GGCL_PAGE
-from ggcp_schema.formats.lora.ggla import GGLA as GGLA_PAGE
+from ggcp_schema.formats.lora.schema import GGCL as GGCL_PAGE
+from ggcp_schema.formats.lora.schema import GGLA as GGLA_PAGE
 from tests.lora import independent
 from tests.lora.lora_files import FOLDER, GGCL, GGLA, PEFT, opened
 

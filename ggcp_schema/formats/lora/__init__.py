@@ -2,8 +2,7 @@
 
 from ggcp_schema.formats.file import Format
 from ggcp_schema.formats.lora.files import GgclFile, GglaFile
-from ggcp_schema.formats.lora.ggcl import GGCL
-from ggcp_schema.formats.lora.ggla import GGLA
+from ggcp_schema.formats.lora.schema import GGCL, GGLA
 
 FORMATS = (
     Format("ggla", b"algg", GGLA, "ggla LoRA adapter", GglaFile),

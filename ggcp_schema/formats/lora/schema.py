@@ -1,6 +1,11 @@
-"""The ggcl file: a LoRA checkpoint of llama.cpp's finetune (16 to 29 August 2023). All numbers are little-endian.
+"""llama.cpp's LoRA files of 2023. All numbers are little-endian.
 
-The rank is chosen for each kind of tensor. The trained function is W + B·A, without a factor.
+ggcl is a checkpoint of finetune (16 to 29 August 2023). The rank is chosen for each kind of tensor. The trained
+function is W + B·A, without a factor.
+
+ggla is an adapter by finetune or convert-lora-to-ggml.py (April 2023 to July 2024), often in a file called .gguf.
+The name of a tensor says what it belongs to: `blk.0.attn_q.weight.loraA`, until 23 August 2023
+`layers.0.attention.wq.weight.loraA`. A has the shape [r, n_in], B [r, n_out], and B of a norm [r, 1] or [r].
 """
 
 from ggcp_schema.constructs import (
@@ -17,6 +22,8 @@ from ggcp_schema.constructs import (
     kaitai,
     this,
 )
+from ggcp_schema.schema.ggml import GGML_TYPES
+from ggcp_schema.schema.ggml_model import TO_END, tensors
 from ggcp_schema.schema.inference import ADAM, LBFGS, infer_optimizer_type, optimizer_type, width_ahead, width_of
 from ggcp_schema.schema.model import HPARAMS, N_EMBD, N_FF, N_LAYER, N_VOCAB
 from ggcp_schema.schema.optimizer import ADAM_STATE, LBFGS_STATE, SIZE
@@ -91,4 +98,17 @@ GGCL = Struct(
     TRAILING,
     root=True,
     type_name="ggcl",
+)
+
+TYPES = {number: GGML_TYPES[number] for number in (0, 1)}
+
+GGLA = Struct(
+    "magic" / Const(0x67676C61, Int32ul) * "on disk the bytes 'algg'",
+    "version" / Const(1, Int32ul) * "the only version ever written",
+    "r" / Int32sl * "rank; a tensor may have another",
+    "alpha" / Int32sl * "llama.cpp multiplied each product of B and A by alpha / r, whatever the tensor's own rank",
+    "tensors" / tensors(TYPES, aligned=True) * TO_END,
+    TRAILING,
+    root=True,
+    type_name="ggla",
 )
