@@ -14,7 +14,6 @@ from ggcp_schema import MalformedError, UnfitError, UsageError, open_file
 from ggcp_schema.files.output import WHOLE, WriteOptions
 from ggcp_schema.formats.gguf.file import open_gguf
 from ggcp_schema.formats.lora.files import GgclFile, adapter_in_gguf
-from ggcp_schema.formats.lora.resume import resume_content
 from ggcp_schema.llama.adapter import FINETUNE, SCRIPT, Base, fit
 from ggcp_schema.llama.rotation import Heads, order_of_halves
 from ggcp_schema.mapping.gguf import Gguf
@@ -250,7 +249,7 @@ def test_a_file_without_a_model_is_no_base(name: str) -> None:
 def test_the_checkpoint_is_that_of_the_converter_of_2023(path: Path, tmp_path: Path) -> None:
     with opened(path) as file:
         assert isinstance(file, GgclFile)
-        write_parts(tmp_path / "out.gguf", {WHOLE: Gguf(*resume_content(file))}, WriteOptions(verify=True, sync=False))
+        write_parts(tmp_path / "out.gguf", {WHOLE: Gguf(*file.converted())}, WriteOptions(verify=True, sync=False))
     found = read_gguf(tmp_path / "out.gguf")
     expected = json.loads((FOLDER / f"{path.stem}.resume.json").read_text())
     assert found == expected
@@ -262,7 +261,7 @@ def test_the_checkpoint_is_that_of_the_converter_of_2023(path: Path, tmp_path: P
 def test_it_equals_what_finetune_saved_from_the_same_memory(tmp_path: Path) -> None:
     with opened(FOLDER / "twin-adam.ggcl") as file:
         assert isinstance(file, GgclFile)
-        write_parts(tmp_path / "out.gguf", {WHOLE: Gguf(*resume_content(file))}, WriteOptions(sync=False))
+        write_parts(tmp_path / "out.gguf", {WHOLE: Gguf(*file.converted())}, WriteOptions(sync=False))
     found, expected = read_gguf(tmp_path / "out.gguf"), json.loads((FOLDER / "twin-adam.trainer.json").read_text())
     assert found["tensors"] == expected["tensors"]
     for key in ("llama.context_length", "llama.rope.freq_base", "llama.rope.scale_linear"):
@@ -277,4 +276,4 @@ def test_a_count_that_the_key_cannot_hold(tmp_path: Path) -> None:
     struct.pack_into("<i", content, offset, -1)
     (tmp_path / "negative.ggcl").write_bytes(content)
     with opened(tmp_path / "negative.ggcl") as file, pytest.raises(UnfitError, match=r"iteration_count: -1"):
-        resume_content(file)  # type: ignore[arg-type]
+        file.converted()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, cached_property, partial
 from itertools import takewhile
-from math import prod
+from math import isclose, prod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from construct import Container
@@ -21,19 +21,20 @@ from ggcp_schema.formats.paths import parse_path
 from ggcp_schema.formats.rules import Finding, Rules
 from ggcp_schema.formats.trailing import trailing_bytes
 from ggcp_schema.llama import keys
+from ggcp_schema.llama.context import context_of
 from ggcp_schema.llama.eras import Evidence
-from ggcp_schema.llama.names import field_path, is_optimizer, llama_field_path, tensor_name
+from ggcp_schema.llama.model import Model
+from ggcp_schema.llama.names import field_path, is_optimizer, llama_field_path, n_tensors, tensor_name
 from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, Order
-from ggcp_schema.llama.training import modification_date
+from ggcp_schema.llama.scale import BETA2
+from ggcp_schema.llama.training import Training, modification_date
 from ggcp_schema.schema.checkpoint import CHECKPOINT
-from ggcp_schema.schema.inference import LBFGS, n_ff_by_formula, optimizer_text
+from ggcp_schema.schema.inference import ADAM, LBFGS, n_ff_by_formula, optimizer_text
 
 if TYPE_CHECKING:
     from ggcp_schema.files.source import Source
     from ggcp_schema.formats.ggcp.records import Hparams, Layer, Optimizer
     from ggcp_schema.formats.parsing import Parse
-    from ggcp_schema.llama.model import Model
-    from ggcp_schema.llama.training import Training
 
 _MISSING = object()
 KEYS = ("general.", "llama.", "tokenizer.", "training.", "ggcp.")  # how those of a GGUF file begin
@@ -230,19 +231,55 @@ class Checkpoint(File):
         return self.uses(self.model_tensors.nbytes, needed, sum(state.values()) - needed + self.tensors.padding)
 
     def model(self) -> Model:
-        from ggcp_schema.formats.ggcp.training import model_of_checkpoint
-
-        return model_of_checkpoint(self)
+        self.check_whole(len(self.model_tensors), n_tensors(self.hparams.n_layer))
+        return self._model.checked()
 
     def training(self) -> Training:
-        from ggcp_schema.formats.ggcp.training import training_of_checkpoint
-
-        return training_of_checkpoint(self)
+        if self.damage is not None:
+            raise self.damage.again()
+        optimizer, params = self.optimizer, self.optimizer.params
+        adam = params.adam if params and optimizer.type == ADAM else None
+        state = {name: tensor for name, tensor in self.state_tensors.items() if not tensor.is_null}
+        return self._training(self._model, state, optimizer.type)._replace(
+            iteration=optimizer.iter,
+            n_iter=adam.n_iter if adam else None,
+            has_usual_beta2=adam is not None and isclose(adam.beta2, BETA2, rel_tol=1e-6),
+            n_threads=params.n_threads if params else None,
+        )
 
     def model_training(self) -> Training:
-        from ggcp_schema.formats.ggcp.training import training_of_model
+        return self._training(self.model(), {}, ADAM)
 
-        return training_of_model(self)
+    def _training(self, model: Model, state: Mapping[str, Tensor], optimizer: str) -> Training:
+        paths = (path for _, _, path in (*keys.COUNTS, *keys.OPTIMIZER, *keys.STATE[optimizer]))
+        return Training(
+            model=model,
+            state=state,
+            optimizer=optimizer,
+            train_its=self.get("train_its") or 0,
+            train_samples=self.get("train_samples") or 0,
+            train_tokens=self.get("train_tokens") or 0,
+            iteration=0,
+            past=self.get("optimizer.past") or 0,
+            stated={path: value for path in paths if (value := self.get(path)) is not None},  # damage may hide some
+        )
+
+    @property
+    def _model(self) -> Model:
+        """The model, whether llama.cpp can run it or not."""
+        hparams = self.hparams
+        return Model(
+            path=self.path,
+            n_vocab=hparams.n_vocab,
+            n_embd=hparams.n_embd,
+            n_head=hparams.n_head,
+            n_layer=hparams.n_layer,
+            n_ff=self.n_ff or 0,
+            n_rot=hparams.n_rot,
+            tensors=self.model_tensors,
+            evidence=self.evidence(),
+            context=context_of(self.get("train_samples"), self.get("train_tokens")),
+        )
 
     def evidence(self) -> Evidence:
         name = self.get("tok_embeddings.name")

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 from construct import Container
 
 from ggcp_schema.constructs import FieldError, Steps, counted
-from ggcp_schema.errors import GgcpError, PathError, UsageError
+from ggcp_schema.errors import GgcpError, PathError, UnfitError, UsageError
+from ggcp_schema.files.key_values import KeyValue
 from ggcp_schema.files.tensor import Tensor
+from ggcp_schema.files.tensor_entries import stored
 from ggcp_schema.formats.file import Converted, File, Recovered
 from ggcp_schema.formats.ggcp.extent import expected_tensors
 from ggcp_schema.formats.ggcp.named import doubtful_name
@@ -26,7 +28,8 @@ from ggcp_schema.formats.rules import Rules, odd_findings
 from ggcp_schema.formats.trailing import doubtful_end
 from ggcp_schema.llama import names
 from ggcp_schema.llama.adapter import SCRIPT, Adapter, adapter_facts, checked_pair, gguf_name, needs_base, pairs_of
-from ggcp_schema.llama.keys import paths_by_key, stated_of
+from ggcp_schema.llama.eras import DEFAULT_RMS_EPS
+from ggcp_schema.llama.keys import paths_by_key, stated_of, trainer_keys
 
 if TYPE_CHECKING:
     from ggcp_schema.files.source import Source
@@ -35,6 +38,10 @@ if TYPE_CHECKING:
     from ggcp_schema.llama.training import Training
 
 FINETUNE_LORA = names.FINETUNE_LORA
+RANKS = tuple(
+    (f"training.lora.rank.{gguf}", "UINT32", f"n_rank.{field}")
+    for field, gguf in (names.MODEL_TENSORS | names.LAYER_TENSORS).items()
+)
 
 
 class LoraFile(File):
@@ -200,9 +207,38 @@ class GgclFile(LoraFile):
         )
 
     def converted(self) -> Converted:
-        from ggcp_schema.formats.lora.resume import resume_content
+        """Return the GGUF checkpoint from which finetune of 29 August 2023 and after resumes.
 
-        return resume_content(self)
+        The keys, their order and the tensors are those of convert-finetune-checkpoint-to-gguf.py. Raises the damage of
+        a damaged file, `UnfitError` if a count is out of range for its GGUF type, `UsageError` if the model has no
+        layers.
+        """
+        if self.damage is not None:
+            raise self.damage.again()
+        adapter = self.adapter()
+        if self.get("n_ff") is None:
+            raise UsageError(f"{self.path}: n_ff is unknown, because the model has no layers")
+        optimizer = str(self.get("optimizer.type"))
+
+        def key_of(key: str, kind: str, path: str) -> KeyValue:
+            value = self.get(path)
+            return KeyValue(key, kind, bool(value) if kind == "BOOL" else value)
+
+        try:
+            keys = trainer_keys(FINETUNE_LORA, DEFAULT_RMS_EPS, optimizer, key_of, RANKS)
+        except UnfitError as error:
+            raise UnfitError(f"{self.path}: {error.message}", error.hint) from error
+        pairs = (
+            stored(f"{names.tensor_name(path)}.lora_{part}", tensor)
+            for path, pair in adapter.pairs.items()
+            for part, tensor in pair._asdict().items()
+        )
+        state = (
+            stored(str(names.tensor_name(path, optimizer)), tensor)
+            for path, tensor in self.tensors.items()
+            if names.is_optimizer(path) and not tensor.is_null
+        )
+        return Converted(keys, [*pairs, *state])
 
     def facts(self) -> dict[str, Any]:
         stated = stated_of(self.get, self.state_tensors.get("pf"))
