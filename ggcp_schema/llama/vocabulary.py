@@ -143,7 +143,7 @@ class Vocabulary:
                 twins = _duplicate(value)
                 if twins:
                     first, index = twins
-                    same = f"{shown(value[index])}, which is the text of token {first} too"
+                    same = f"{shown_text(value[index])}, which is the text of token {first} too"
                     raise wrong(key, index, "a text that no other token has, as llama.cpp requires", same)
             if is_id(key) and value >= count:
                 raise wrong(key, None, f"an id below {count}, the number of tokens", str(value))
@@ -187,7 +187,7 @@ def is_utf8(text: str) -> bool:
     return True
 
 
-def shown(text: str) -> str:
+def shown_text(text: str) -> str:
     """Return a text for a message, cut if it is long."""
     return repr(text[:MAX_SHOWN]) + (" …" if len(text) > MAX_SHOWN else "")
 

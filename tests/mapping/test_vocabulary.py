@@ -28,7 +28,7 @@ from ggcp_schema.errors import (
     UsageError,
 )
 from ggcp_schema.formats import open_file, vocabularies
-from ggcp_schema.formats.gguf.vocabulary import vocabulary_of_gguf
+from ggcp_schema.formats.gguf.meanings import vocabulary_of_gguf
 from ggcp_schema.formats.sentencepiece import model as module
 from ggcp_schema.mapping.vocabulary import read_vocabulary
 from tests.gguf_writer import add_keys, written_by_gguf
@@ -211,7 +211,7 @@ def test_a_file_that_changes_while_it_is_read_is_an_error(vocab: Path) -> None:
         os.truncate(vocab, 2000)
         return vocabulary_of_gguf(*arguments)
 
-    function = "ggcp_schema.formats.gguf.vocabulary.vocabulary_of_gguf"
+    function = "ggcp_schema.formats.gguf.meanings.vocabulary_of_gguf"
     with mock.patch(function, and_change), pytest.raises(GgcpError, match="vocab"):
         read_vocabulary(vocab)
 

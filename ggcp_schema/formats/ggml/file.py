@@ -139,12 +139,12 @@ class GgmlFile(File):
         }
 
     def vocabulary(self) -> Vocabulary:
-        from ggcp_schema.formats.ggml.vocabulary import vocabulary_of_ggml
+        from ggcp_schema.formats.ggml.meanings import vocabulary_of_ggml
 
         return vocabulary_of_ggml(self)
 
     def model(self) -> Model:
-        from ggcp_schema.formats.ggml.model import model_of_ggml
+        from ggcp_schema.formats.ggml.meanings import model_of_ggml
 
         return model_of_ggml(self)
 

@@ -200,26 +200,26 @@ class GgufFile(File):
 
     @cached_property
     def kind(self) -> str:
-        from ggcp_schema.formats.gguf.facts import kind_of
+        from ggcp_schema.formats.gguf.contents import kind_of
 
         return kind_of(self)
 
     @property
     def what(self) -> str:
-        from ggcp_schema.formats.gguf.facts import in_words
+        from ggcp_schema.formats.gguf.contents import in_words
 
         return in_words(self)[0]
 
     @property
     def short(self) -> str:
-        from ggcp_schema.formats.gguf.facts import in_words
+        from ggcp_schema.formats.gguf.contents import in_words
 
         return in_words(self)[1]
 
     @property
     def runs(self) -> bool:
         """True for a model with a vocabulary that fits it, of which llama.cpp refuses nothing."""
-        from ggcp_schema.formats.gguf.oddities import odd_tokens
+        from ggcp_schema.formats.gguf.contents import odd_tokens
         from ggcp_schema.formats.gguf.rules import gguf_rules
 
         return (
@@ -233,7 +233,7 @@ class GgufFile(File):
         )
 
     def facts(self) -> dict[str, Any]:
-        from ggcp_schema.formats.gguf.facts import facts_of
+        from ggcp_schema.formats.gguf.contents import facts_of
 
         return facts_of(self)
 
@@ -255,7 +255,7 @@ class GgufFile(File):
         return adapter_in_gguf(self)
 
     def vocabulary(self) -> Vocabulary:
-        from ggcp_schema.formats.gguf.vocabulary import vocabulary_of_gguf
+        from ggcp_schema.formats.gguf.meanings import vocabulary_of_gguf
 
         return vocabulary_of_gguf(self)
 
@@ -265,35 +265,35 @@ class GgufFile(File):
         check_not_split(self)
 
     def model_training(self) -> Training:
-        from ggcp_schema.formats.gguf.training import training_of_model
+        from ggcp_schema.formats.gguf.meanings import training_of_model
 
         return training_of_model(self)
 
     def model(self) -> Model:
-        from ggcp_schema.formats.gguf.training import model_of_gguf
+        from ggcp_schema.formats.gguf.meanings import model_of_gguf
 
         return model_of_gguf(self)
 
     @cached_property
     def stored_model(self) -> Model:
         """The model, whether llama.cpp can run it or not. Raises `UsageError` if it is not whole."""
-        from ggcp_schema.formats.gguf.training import stored_model
+        from ggcp_schema.formats.gguf.meanings import stored_model
 
         return stored_model(self)
 
     def training(self) -> Training:
-        from ggcp_schema.formats.gguf.training import training_of_gguf
+        from ggcp_schema.formats.gguf.meanings import training_of_gguf
 
         return training_of_gguf(self)
 
     def evidence(self) -> Evidence | None:
-        from ggcp_schema.formats.gguf.training import evidence_of_gguf
+        from ggcp_schema.formats.gguf.meanings import evidence_of_gguf
 
         return evidence_of_gguf(self) if self.kind == "gguf-resume" else None
 
     @property
     def orders(self) -> tuple[Order, ...]:
-        from ggcp_schema.formats.gguf.training import orders_of_gguf
+        from ggcp_schema.formats.gguf.meanings import orders_of_gguf
 
         return orders_of_gguf(self)
 

@@ -1,14 +1,15 @@
-"""The llama model in a GGUF file, and the state of its training."""
+"""What a GGUF file means: a llama model, the state of its training, a vocabulary."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from ggcp_schema.errors import UsageError
-from ggcp_schema.files.key_values import is_copied
-from ggcp_schema.formats.file import CHECKPOINT_NEEDED
+from ggcp_schema.files.key_values import KeyValue, is_copied
+from ggcp_schema.formats.file import ACCEPTED, CHECKPOINT_NEEDED
 from ggcp_schema.formats.gguf.contents import check_not_split
 from ggcp_schema.formats.gguf.keys import Keys, shown
+from ggcp_schema.formats.vocabularies import check_damage, items_of
 from ggcp_schema.llama import names
 from ggcp_schema.llama.adapter import needs_base
 from ggcp_schema.llama.context import context_of
@@ -17,6 +18,7 @@ from ggcp_schema.llama.model import Model, check_no_others
 from ggcp_schema.llama.parameters import CHECKPOINT_ORDERS, ORDERS, Order
 from ggcp_schema.llama.rotation import FREQ_BASE
 from ggcp_schema.llama.training import Training, modification_date, whole_model
+from ggcp_schema.llama.vocabulary import NO_SCORES, NO_TYPES, Vocabulary, damaged, is_id, key_type, shown_text
 from ggcp_schema.schema.inference import ADAM, LBFGS
 
 if TYPE_CHECKING:
@@ -25,8 +27,9 @@ if TYPE_CHECKING:
     from ggcp_schema.files.tensor import Tensor
     from ggcp_schema.formats.gguf.file import GgufFile
 
-
 SIZES = (names.EMBEDDING_LENGTH, names.BLOCK_COUNT, names.FEED_FORWARD_LENGTH, names.HEAD_COUNT)
+MODELS = {"llama", "gpt2"}  # the tokenizers whose checkpoints the trainers saved
+NO_TOKEN = 0xFFFFFFFF  # the id by which the trainers say that there is no such token
 
 
 def training_of_gguf(gguf: GgufFile) -> Training:
@@ -189,3 +192,39 @@ def _kept_of(gguf: GgufFile) -> dict[str, Any]:
         "file_type": file_type if isinstance(file_type, int) and 0 <= file_type < 1 << 32 else 0,
         "kept": tuple(entry for entry in others if is_copied(gguf.path, entry)),
     }
+
+
+# The vocabulary ---------------------------------------------------------------------------------------------
+
+
+def vocabulary_of_gguf(gguf: GgufFile) -> Vocabulary:
+    """Return the tokenizer keys with their types; without empty lists, and ids that stand for "no such token"."""
+    check_damage(gguf)
+    model = gguf.key_values.get(names.TOKENIZER_MODEL)
+    if model is None or names.TOKENS not in gguf.key_values:
+        raise UsageError(f"{gguf.path} is a GGUF file without a vocabulary", ACCEPTED)
+    if model.type == "STRING" and model.value not in MODELS:
+        message = f"its tokenizer is {shown_text(model.value)}; the trainers supported llama (sentencepiece) and gpt2"
+        raise UsageError(f"{gguf.path}: {message}", ACCEPTED)
+
+    if model.value == "gpt2" and names.MERGES not in gguf.key_values:
+        raise UsageError(f"{gguf.path}: its tokenizer is gpt2, but {names.MERGES} is missing, which it needs", ACCEPTED)
+
+    def locate(key: str, index: int | None) -> tuple[str, int]:
+        path = key if index is None else f"{key}[{index}]"
+        return path, gguf.find(path).offset
+
+    keys = []
+    for key, entry in gguf.key_values.items():
+        if key.startswith(names.TOKENIZER):
+            expected = key_type(key)
+            if expected and entry.type != expected:
+                raise damaged(gguf.path, *locate(key, None), f"a value of type {expected}", entry.type)
+            if entry.type == "ARRAY/ARRAY":
+                raise damaged(gguf.path, *locate(key, None), "an array of numbers or strings", "one of arrays")
+            value = items_of(gguf, key, entry.value) if entry.type.startswith("ARRAY/") else entry.value
+            if value != [] and not (is_id(key) and value == NO_TOKEN):
+                keys.append(KeyValue(key, entry.type, value))
+    found = {entry.key for entry in keys}
+    notes = [note for key, note in ((names.TOKEN_SCORES, NO_SCORES), (names.TOKEN_TYPES, NO_TYPES)) if key not in found]
+    return Vocabulary(gguf.path, "GGUF", keys, "; ".join(notes)).checked(locate)

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from ggcp_schema.constructs import counted, each
-from ggcp_schema.formats.gguf.contents import missing_parts, odd_split_keys
+from ggcp_schema.constructs import each
+from ggcp_schema.formats.gguf.contents import missing_parts, odd_split_keys, odd_tokens
 from ggcp_schema.formats.rules import Finding
 from ggcp_schema.formats.trailing import trailing_bytes
-from ggcp_schema.llama.names import ALIGNMENT, TOKENS, tensor_name
+from ggcp_schema.llama.names import ALIGNMENT
 from ggcp_schema.schema.gguf import BIG, DEFAULT_ALIGNMENT
 
 if TYPE_CHECKING:
@@ -44,19 +44,6 @@ def oddities(gguf: GgufFile) -> Iterator[Finding]:
     yield from odd_split_keys(gguf)
     yield from missing_parts(gguf)
     yield from odd_tokens(gguf)
-
-
-def odd_tokens(gguf: GgufFile) -> Iterator[Finding]:
-    """Yield what keeps llama.cpp from using the tokens: they are no texts, or not as many as the embeddings."""
-    tokens = gguf.key_values.get(TOKENS)
-    if tokens is None or not tokens.type.startswith("ARRAY/"):
-        return
-    found = [] if tokens.type == "ARRAY/STRING" else [f"the tokens are {tokens.type}, and not texts"]
-    embeddings = gguf.tensors.get(str(tensor_name("tok_embeddings")))
-    if embeddings is not None and len(embeddings.shape) == 2 and embeddings.shape[1] != len(tokens.value):
-        found.append(f"{counted(len(tokens.value), 'token')}, but {embeddings.path} has {embeddings.shape[1]:,} rows")
-    if found:
-        yield Finding(TOKENS, "; ".join(found))
 
 
 def odd_names(gguf: GgufFile) -> Iterator[Finding]:
