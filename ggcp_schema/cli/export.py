@@ -20,7 +20,7 @@ from ggcp_schema.inspect.commands import OUTPUTS, output_name
 from ggcp_schema.mapping import lora
 from ggcp_schema.mapping.export import BASE_NEEDED, GGUF, MissingError, ModelOptions
 from ggcp_schema.mapping.hf import DTYPES
-from ggcp_schema.mapping.model import rescued
+from ggcp_schema.mapping.plan import rescued
 from ggcp_schema.mapping.targets import EXPORTS, planner
 
 MADE = tuple(dict.fromkeys((*EXPORTS, *lora.TARGETS)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 from ggcp_schema.cli.mistakes import check_name
 from ggcp_schema.cli.output import echo, output_width, progress, write
@@ -20,11 +20,9 @@ from ggcp_schema.llama.facts import Fact
 from ggcp_schema.llama.training import Study
 from ggcp_schema.llama.writers import grouped
 from ggcp_schema.mapping.gguf import Gguf
-from ggcp_schema.mapping.plan import Plan, Written, check
+from ggcp_schema.mapping.plan import Kind, Plan, Written, check
 from ggcp_schema.mapping.plan import write as write_plan
 
-Kind = Literal["resume", "model", "hf", "adapter", "peft"]
-KINDS: dict[str, Kind] = {"resume": "resume", "gguf": "model", "hf": "hf", "adapter": "adapter", "peft": "peft"}
 LONGEST = 80  # characters of a value that are shown
 OPTIONS = {"n_batch": "--batch"}
 """The options of the command line whose names are not those of the API's parameters."""
@@ -209,7 +207,7 @@ def plan_as_dict(plan: Plan, output: Path, written: Written | None) -> PlanJson:
     return {
         "input": plan.file.path,
         "output": os.fsdecode(output),
-        "kind": KINDS[plan.target],
+        "kind": plan.kind,
         "rms_eps": epsilon and epsilon.value,
         "rms_eps_reason": epsilon and epsilon.reason,
         "notes": [sentence(fact) for fact in plan.facts if fact.value is None],

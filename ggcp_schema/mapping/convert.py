@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from ggcp_schema.errors import GgcpError, UsageError
 from ggcp_schema.files.output import WHOLE
@@ -14,14 +14,13 @@ from ggcp_schema.llama.context import BY_COUNTS, context_of
 from ggcp_schema.llama.facts import Fact
 from ggcp_schema.llama.training import Study, Training, study
 from ggcp_schema.mapping.gguf import Gguf
-from ggcp_schema.mapping.model import rescued
 from ggcp_schema.mapping.notes import change_facts, resume_facts
-from ggcp_schema.mapping.plan import OUTPUT, Command, Plan, epsilon_fact, epsilon_of
+from ggcp_schema.mapping.plan import OUTPUT, Command, Plan, epsilon_fact, epsilon_of, rescued
 from ggcp_schema.mapping.resume import Recipe, kept_rotation, record_of, resume_content, verbatim_recipe
 from ggcp_schema.mapping.trainers import finetune_words, has_mixed_ranks, is_resumed, resume_words
 from ggcp_schema.schema.inference import ADAM
 
-RESUME = "resume"
+RESUME: Final = "resume"
 OF_2023 = "the converter of 2023 always wrote it"
 NO_LBFGS = (
     "no trainer goes on from the state of L-BFGS and saves: that of July 2024 saves nothing and exits with 0, that of "

@@ -25,8 +25,7 @@ from ggcp_schema.llama.model import Model
 from ggcp_schema.llama.soundness import examine_moments
 from ggcp_schema.llama.training import Study, Training
 from ggcp_schema.llama.vocabulary import Vocabulary
-from ggcp_schema.mapping.export import Choices, ModelOptions, choose
-from ggcp_schema.mapping.model import name_of
+from ggcp_schema.mapping.export import Choices, ModelOptions, choose, name_of
 from ggcp_schema.mapping.plan import OUTPUT, Command, Plan
 from ggcp_schema.schema.inference import ADAM
 

@@ -11,18 +11,18 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from ggcp_schema.constructs import counted, short_size
-from ggcp_schema.errors import UsageError, quoted, shell_word
+from ggcp_schema.errors import GgcpError, UsageError, quoted, shell_word
 from ggcp_schema.files.output import Parts, WriteOptions, check_parts, placed_parts
 from ggcp_schema.files.source import Rows
 from ggcp_schema.files.tensor import ELEMENT_SIZES, LITTLE, decode
 from ggcp_schema.files.tensor_entries import FileData, TensorEntry
 from ggcp_schema.formats.existing import check_existing
-from ggcp_schema.formats.file import File
+from ggcp_schema.formats.file import REPAIR, File
 from ggcp_schema.formats.rules import Finding
-from ggcp_schema.formats.state import has_values_twice, of_seven_bits, state_of
+from ggcp_schema.formats.state import has_values_twice, is_repairable, of_seven_bits, state_of
 from ggcp_schema.llama.eras import EraConclusion
 from ggcp_schema.llama.facts import Fact
 from ggcp_schema.llama.names import is_optimizer
@@ -33,6 +33,9 @@ from ggcp_schema.llama.writers import epsilon_text, join_words
 
 OUTPUT = "{output}"
 """Stands for the name of the output in the words of a command."""
+
+Kind = Literal["resume", "model", "hf", "adapter", "peft"]
+"""What an output is, as JSON has it: as the target is called, but for a GGUF model."""
 
 MODEL = ("gguf-model", "gguf")
 KINDS = {"resume": ("gguf-resume", "gguf-finetune"), "adapter": ("gguf-adapter",)}
@@ -58,7 +61,7 @@ class Plan:
     """What will be written, and why.
 
     Attributes:
-        target: the name of what is made: resume, gguf, hf, adapter or peft.
+        target: the name of what is made.
         file: the input. It is open while the plan is carried out.
         inputs: the paths of all inputs, which the output must not replace.
         parts: the contents: of a file, by an empty name, or of the files of a folder, by their names.
@@ -71,7 +74,7 @@ class Plan:
         study: what was concluded from the training state; None if that was not needed.
     """
 
-    target: str
+    target: Literal["resume", "gguf", "hf", "adapter", "peft"]
     file: File
     inputs: tuple[str, ...]
     parts: Parts
@@ -85,6 +88,11 @@ class Plan:
 
     def __repr__(self) -> str:
         return f"<Plan {self.target} of {self.file.path}: {counted(len(self.tensors), 'tensor')}>"
+
+    @property
+    def kind(self) -> Kind:
+        """What the output is."""
+        return "model" if self.target == "gguf" else self.target
 
     @property
     def nbytes(self) -> int:
@@ -131,6 +139,21 @@ class Written(NamedTuple):
     def __repr__(self) -> str:
         counts = f"{counted(len(self.plan.tensors), 'tensor')}, {short_size(self.size)}"
         return f"<Written {self.output}: {self.plan.target}, {counts}>"
+
+
+def rescued(file: File, remedy: str) -> GgcpError:
+    """Return the damage with a hint: the remedy if the model is whole, otherwise how much of it is left.
+
+    If the file holds an adapter instead of a model, it is the adapter that has to be whole.
+    """
+    part = "adapter" if file.has_adapter else "model"
+    try:
+        file.adapter() if file.has_adapter else file.model()
+    except GgcpError as error:
+        return error
+    assert file.damage is not None  # noqa: S101 - the caller has looked
+    better = f" Before that, {REPAIR}" if is_repairable(file) else ""
+    return file.damage.with_hint(f"All tensors of the {part} are whole. {remedy}{better}", "partial")
 
 
 def epsilon_of(stated: float | None, stored: float | None, era: EraConclusion) -> Fact:

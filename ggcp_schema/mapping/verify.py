@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator
 from math import isfinite
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.compare import Difference, comparable, data_differences
@@ -20,12 +20,12 @@ from ggcp_schema.llama.parameters import ORDERS
 from ggcp_schema.llama.rotation import FREQ_BASE, n_rot_of
 from ggcp_schema.llama.training import Training, study
 from ggcp_schema.llama.vocabulary import key_type
+from ggcp_schema.mapping.export import hparam_keys, model_tensors
 from ggcp_schema.mapping.gguf import Gguf, differences, extra_keys
-from ggcp_schema.mapping.model import hparam_keys, model_tensors, rescued
+from ggcp_schema.mapping.plan import Kind, rescued
 from ggcp_schema.mapping.resume import Recipe, kept_rotation, resume_content, verbatim_recipe
 from ggcp_schema.mapping.vocabulary import vocabulary_of
 
-Kind = Literal["resume", "model", "adapter", "hf", "peft"]
 FOLDERS = ("hf", "peft")
 COMPARED, NO_TOKENS = "compared", "not compared without the vocabulary it was made with"
 OPTIONAL_KEYS = (names.HEAD_COUNT_KV, names.VOCAB_SIZE, names.ROPE_SCALE_LINEAR)

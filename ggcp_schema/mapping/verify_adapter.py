@@ -24,9 +24,9 @@ from ggcp_schema.mapping.export import ModelOptions
 from ggcp_schema.mapping.gguf import Gguf, differences, extra_keys
 from ggcp_schema.mapping.hf import CARD, CONFIG
 from ggcp_schema.mapping.lora import plan_adapter
-from ggcp_schema.mapping.model import rescued
 from ggcp_schema.mapping.peft import PEFT, PEFT_CONFIG
-from ggcp_schema.mapping.verify import Compared, Kind, Verification
+from ggcp_schema.mapping.plan import Kind, rescued
+from ggcp_schema.mapping.verify import Compared, Verification
 from ggcp_schema.mapping.verify_hf import (
     folder_kind,
     json_part_differences,
@@ -36,7 +36,6 @@ from ggcp_schema.mapping.verify_hf import (
     unexpected_files,
 )
 
-KINDS: dict[str, Kind] = {"adapter": "adapter", "peft": "peft", "gguf": "model", "hf": "hf"}
 BASE_NAME = "base_model_name_or_path"  # which is that of a copy with the norms, if one was written
 
 
@@ -114,7 +113,7 @@ def verify_with_base(
     n_params, nbytes = sum(prod(entry.shape) for entry in plan.tensors), sum(entry.nbytes for entry in plan.tensors)
     epsilon = next((fact.value for fact in plan.facts if fact.label == "epsilon"), None)
     compared = Compared(n_keys, len(plan.tensors), nbytes, n_params)
-    return Verification(file.path, output, KINDS[to], compared, epsilon, None, (), tuple(found))
+    return Verification(file.path, output, plan.kind, compared, epsilon, None, (), tuple(found))
 
 
 def _stated_by(base: File, output: str) -> tuple[str, bool, ModelOptions]:

@@ -35,8 +35,8 @@ from ggcp_schema.mapping.hf import (
     Folder,
     moments_of,
 )
-from ggcp_schema.mapping.model import rescued
 from ggcp_schema.mapping.peft import PEFT, PEFT_CONFIG, PEFT_WEIGHTS
+from ggcp_schema.mapping.plan import rescued
 from ggcp_schema.mapping.verify import COMPARED, NO_TOKENS, Compared, Verification
 from ggcp_schema.mapping.vocabulary import vocabulary_of
 

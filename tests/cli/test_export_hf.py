@@ -19,8 +19,7 @@ from ggcp_schema import UsageError, convert, export_model, open_file
 from ggcp_schema.files.key_values import KeyValue
 from ggcp_schema.files.tensor_entries import Computed, TensorEntry
 from ggcp_schema.llama.names import ROPE_SCALING_FACTOR, ROPE_SCALING_TYPE
-from ggcp_schema.mapping.export import MissingError
-from ggcp_schema.mapping.model import model_content
+from ggcp_schema.mapping.export import MissingError, model_content
 from tests.builder import build_checkpoint
 from tests.cli.test_export import assert_refused
 from tests.helpers import FIXTURES, ONE_OF_EACH, run_cli

@@ -8,10 +8,10 @@ from ggcp_schema.constructs import FieldError, count_bytes, counted, each
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import until
 from ggcp_schema.formats.gguf.moved import may_be_moved, moved_by
-from ggcp_schema.formats.gguf.oddities import NAMES
 from ggcp_schema.formats.parsing import how_altered
 from ggcp_schema.schema.gguf import Extents, in_order, size_of
 
+NAMES = {"metadata_kv": "key", "tensor_infos": "name"}  # the fields with names, by the list of records
 SAMPLE = 4096  # bytes after the end, which are of no tensor if they are zeros
 
 

@@ -145,7 +145,7 @@ class GgufFile(File):
     @cached_property
     def findings(self) -> tuple[Finding, ...]:
         """What is odd but can be read."""
-        from ggcp_schema.formats.gguf.oddities import oddities
+        from ggcp_schema.formats.gguf.rules import oddities
 
         return tuple(oddities(self))
 

@@ -7,20 +7,30 @@ warnings.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
+from itertools import chain, islice
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 from construct import Container
 
-from ggcp_schema.constructs import count_bytes
-from ggcp_schema.formats.gguf.contents import SPLIT_TYPES, needs_architecture, odd_parts
-from ggcp_schema.formats.gguf.oddities import odd_names
-from ggcp_schema.formats.rules import Oddity, Problem, Refusal, Rules, broken_field, odd_padding, repeated
+from ggcp_schema.constructs import count_bytes, each
+from ggcp_schema.formats.gguf.contents import (
+    SPLIT_TYPES,
+    missing_parts,
+    needs_architecture,
+    odd_parts,
+    odd_split_keys,
+    odd_tokens,
+)
+from ggcp_schema.formats.gguf.doubt import NAMES
+from ggcp_schema.formats.gguf.headers import whole_records
+from ggcp_schema.formats.rules import Finding, Oddity, Problem, Refusal, Rules, broken_field, odd_padding, repeated
+from ggcp_schema.formats.trailing import trailing_bytes
 from ggcp_schema.llama.names import ALIGNMENT, ARCHITECTURE, TOKENS
 from ggcp_schema.schema.ggml import GGML_TYPES, REMOVED_TYPES, type_name
-from ggcp_schema.schema.gguf import MAX_ALIGNMENT, Extents, in_order
+from ggcp_schema.schema.gguf import BIG, DEFAULT_ALIGNMENT, MAX_ALIGNMENT, Extents, in_order
 
 if TYPE_CHECKING:
     from ggcp_schema.formats.gguf.file import GgufFile
@@ -31,6 +41,12 @@ MAX_NAME = 64  # bytes of a tensor's name with its terminator: ggml's GGML_MAX_N
 MAX_DIMS = 4  # ggml's GGML_MAX_DIMS
 SAID = {*SPLIT_TYPES, "byte_order", "trailing", TOKENS}  # the paths of findings that are warnings
 MAX_ELEMENTS = (1 << 63) - 1
+MAX_REPEATED = 20  # names of which a finding says that they are used twice
+FOREIGN = (
+    "big: llama.cpp refuses the file where numbers are little-endian, as on most machines; "
+    "`gguf-convert-endian FILE little` of the package gguf changes it in place, so copy it before"
+)
+NO_TEXT = re.compile("[\0\udc80-\udcff]")  # NUL, and bytes that are not UTF-8
 
 
 def gguf_rules(parse: Parse, file: GgufFile) -> Rules:
@@ -38,17 +54,17 @@ def gguf_rules(parse: Parse, file: GgufFile) -> Rules:
     container = parse.container
     places = _refused_places(container) if "data_start" in container else ()
     errors: list[Iterable[Problem | Refusal]] = [
-        repeated("metadata_kv", "key", _whole(container, "metadata_kv")),
-        repeated("tensor_infos", "name", _whole(container, "tensor_infos")),
-        _refused_keys(_whole(container, "metadata_kv")),
-        _refused_tensors(_whole(container, "tensor_infos")),
+        repeated("metadata_kv", "key", whole_records(container, "metadata_kv")),
+        repeated("tensor_infos", "name", whole_records(container, "tensor_infos")),
+        _refused_keys(whole_records(container, "metadata_kv")),
+        _refused_tensors(whole_records(container, "tensor_infos")),
         places,
         (broken_field(file.find(key), expected, found) for key, expected, found in odd_parts(file)),
     ]
     missing = needs_architecture(file) and not (parse.damage or parse.errors or ARCHITECTURE in file.key_values)
     odd = (finding for finding in file.findings if finding.path in SAID)
     warnings = chain(
-        _odd_keys(_whole(container, "metadata_kv")),
+        _odd_keys(whole_records(container, "metadata_kv")),
         _odd_paddings(file),
         [Oddity("version", 4, "is 1, which llama.cpp refuses")] * (container.get("version") == 1),
         [Oddity("metadata_kv", 0, f"the key {ARCHITECTURE} is missing")] * missing,
@@ -61,11 +77,6 @@ def gguf_rules(parse: Parse, file: GgufFile) -> Rules:
     lost = container.get("_lost", ())
     whole = sum(end <= file.size and index not in lost for index, (_, end) in enumerate(file.extents))
     return Rules(whole, container.get("tensor_count"), chain.from_iterable(errors), warnings)
-
-
-def _whole(container: Container, place: str) -> Iterator[Container]:
-    """Yield the whole records of a list; the last one may have been cut short by an error."""
-    return (record for record in container.get(place) or () if "_size" in record)
 
 
 def _odd_keys(keys: Iterable[Container]) -> Iterator[Oddity]:
@@ -163,3 +174,44 @@ def _refused_places(container: Container) -> Iterator[Refusal]:
         if expected:
             yield _refusing("tensor_infos", index, container["tensor_infos"][index])(expected, offset - start, "offset")
         end, before = max(end, stop or offset), index
+
+
+def oddities(gguf: GgufFile) -> Iterator[Finding]:
+    """Yield what is odd: the alignment, the byte order, bytes after the end, names, parts, and tokens."""
+    stated = gguf.value(ALIGNMENT, DEFAULT_ALIGNMENT)
+    used = gguf.container.get("alignment", stated)
+    if stated != used:
+        yield Finding("alignment", f"{ALIGNMENT} is {stated}, but {used} is used")
+    if gguf.byte_order == BIG:
+        yield Finding("byte_order", FOREIGN)
+    yield from trailing_bytes(gguf.container)
+    for place, field in NAMES.items():
+        again = _repeated(gguf, place, field)
+        yield from islice(again, MAX_REPEATED)
+        if more := sum(1 for _ in again):
+            yield Finding(place, f"{more:,} more of these have the {field} of another")
+    yield from islice(odd_names(gguf), MAX_REPEATED)
+    yield from odd_split_keys(gguf)
+    yield from missing_parts(gguf)
+    yield from odd_tokens(gguf)
+
+
+def odd_names(gguf: GgufFile) -> Iterator[Finding]:
+    """Yield a finding for each name of a key or a tensor that no program writes, as damage may leave it."""
+    for place, field in NAMES.items():
+        for index, text in enumerate(each(gguf.container.get(place) or (), field)):
+            if text and NO_TEXT.search(text):
+                shown = text.encode("utf-8", "surrogateescape")[:64]
+                yield Finding(f"{place}[{index}].{field}", f"{shown!r} is no text")
+
+
+def _repeated(gguf: GgufFile, place: str, field: str) -> Iterator[Finding]:
+    """Yield a finding for each record with the key or the name of an earlier one."""
+    texts = [text for text in each(gguf.container.get(place) or (), field) if text is not None]
+    if len(set(texts)) == len(texts):
+        return
+    seen: dict[str, int] = {}
+    for index, text in enumerate(texts):
+        if seen.setdefault(text, index) != index:
+            message = f"{text!r} is also the {field} of {place}[{seen[text]}]; llama.cpp refuses such a file"
+            yield Finding(f"{place}[{index}].{field}", message)
