@@ -258,7 +258,7 @@ class File(ParsedFile):
         return error.steps[-1:] in (["data"], ["padding"]) or error.size <= LONGEST_NAME
 
     @classmethod
-    def is_proven(cls, source: Source) -> bool:
+    def is_proven(cls, source: Source, format: Format) -> bool:
         """Return True if a file is of this format whatever it begins with, as what follows proves."""
         return False
 
@@ -273,7 +273,7 @@ class File(ParsedFile):
         return None
 
     @classmethod
-    def recovered(cls, source: Source, error: FieldError) -> Recovered | None:
+    def recovered(cls, source: Source, format: Format, error: FieldError) -> Recovered | None:
         """Return what can be read of a file whose parse ended with an error; None if it is not more than was parsed."""
         return None
 

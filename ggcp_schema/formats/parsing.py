@@ -58,7 +58,7 @@ def read_container(source: Source, format: Format, *, partial: bool) -> tuple[Co
             if isinstance(damage, TruncatedError) and not how_altered(source):
                 damage.shell_hint, damage.hint = damage.hint, PARTIAL
             raise damage from error
-        recovered = kind.recovered(source, error)
+        recovered = kind.recovered(source, format, error)
         if recovered is None:
             return error.partial, malformed(error, source, format)
         say_zeros(source, recovered.errors[:1])
@@ -110,7 +110,7 @@ def malformed(error: FieldError, source: Source, format: Format) -> MalformedErr
 
 def is_proven(source: Source, format: Format) -> bool:
     """Return True if a file is of this format though it begins with other bytes, which are of no known kind of file."""
-    return not what_it_is(source) and (format.file_class or File).is_proven(source)
+    return not what_it_is(source) and (format.file_class or File).is_proven(source, format)
 
 
 def _is_known(source: Source) -> bool:
@@ -221,7 +221,7 @@ def parse_past_errors(source: Source, format: Format) -> Parse:
     kind = format.file_class or File
     doubt = None if best.damage or best.errors else kind.doubt(source, container)
     error = best.damage or (best.errors[0] if best.errors else doubt)
-    recovered = None if error is None else kind.recovered(source, error)
+    recovered = None if error is None else kind.recovered(source, format, error)
     if recovered is not None and error is not None:
         said = {error.offset: error for error in best.errors}
         passed = (error for error in recovered.errors if error is not recovered.damage)

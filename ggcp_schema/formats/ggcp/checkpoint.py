@@ -320,7 +320,7 @@ class Checkpoint(File):
         return Rules(len(self.tensors), expected_records(parse), [], oddities(parse))
 
     @classmethod
-    def is_proven(cls, source: Source) -> bool:
+    def is_proven(cls, source: Source, format: Format) -> bool:
         from ggcp_schema.formats.ggcp.headers import GGCP
         from ggcp_schema.formats.ggcp.recovery import is_proven
 
@@ -335,7 +335,7 @@ class Checkpoint(File):
         return doubt(source, container)
 
     @classmethod
-    def recovered(cls, source: Source, error: FieldError) -> Recovered | None:
+    def recovered(cls, source: Source, format: Format, error: FieldError) -> Recovered | None:
         from ggcp_schema.formats.ggcp.headers import GGCP
         from ggcp_schema.formats.ggcp.recovery import recover
 

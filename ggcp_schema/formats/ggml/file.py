@@ -42,7 +42,6 @@ class GgmlFile(File):
     Raises `NotACheckpointError` if its first tensor has a name that other programs use.
     """
 
-    schema = GGJT
     _inner = frozenset({"types_of_gguf"})
 
     def __init__(self, source: Source, format: Format, container: Container, damage: MalformedError | None) -> None:
@@ -61,12 +60,12 @@ class GgmlFile(File):
         return doubt(source, container)
 
     @classmethod
-    def is_proven(cls, source: Source) -> bool:
-        return is_proven(source, cls.schema)
+    def is_proven(cls, source: Source, format: Format) -> bool:
+        return is_proven(source, format.schema)
 
     @classmethod
-    def recovered(cls, source: Source, error: FieldError) -> Recovered | None:
-        return recover(source, error, cls.schema)
+    def recovered(cls, source: Source, format: Format, error: FieldError) -> Recovered | None:
+        return recover(source, error, format.schema)
 
     @cached_property
     def hparams(self) -> Hparams:
@@ -184,18 +183,6 @@ class GgmlFile(File):
         return f"{self.format.name} {kind} of {counted(self.hparams.n_vocab, 'token')}"
 
 
-class GgmfFile(GgmlFile):
-    """A ggmf file."""
-
-    schema = GGMF
-
-
-class UnversionedFile(GgmlFile):
-    """A ggml file."""
-
-    schema = GGML
-
-
 def check_program(source: Source) -> None:
     """Check that a ggml, ggmf or ggjt file can be a llama's. Raises `NotACheckpointError`."""
     head = source.read(0, min(source.size, 4096))
@@ -219,6 +206,6 @@ def another_program(source: Source, offset: int, found: bytes) -> NotACheckpoint
 
 FORMATS = (
     Format("ggjt", b"tjgg", GGJT, "ggjt file", GgmlFile, check=check_program),
-    Format("ggmf", b"fmgg", GGMF, "ggmf file", GgmfFile, check=check_program),
-    Format("ggml", b"lmgg", GGML, "ggml file", UnversionedFile, check=check_program),
+    Format("ggmf", b"fmgg", GGMF, "ggmf file", GgmlFile, check=check_program),
+    Format("ggml", b"lmgg", GGML, "ggml file", GgmlFile, check=check_program),
 )

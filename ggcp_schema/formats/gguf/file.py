@@ -99,7 +99,7 @@ class GgufFile(File):
         return is_dense(error.partial)
 
     @classmethod
-    def is_proven(cls, source: Source) -> bool:
+    def is_proven(cls, source: Source, format: Format) -> bool:
         from ggcp_schema.formats.gguf.recovery import is_proven
 
         return is_proven(source)
@@ -112,7 +112,7 @@ class GgufFile(File):
         return too_few(source, container) or doubt(source, container)
 
     @classmethod
-    def recovered(cls, source: Source, error: FieldError) -> Recovered | None:
+    def recovered(cls, source: Source, format: Format, error: FieldError) -> Recovered | None:
         from ggcp_schema.formats.gguf.recovery import recover
 
         return recover(source, error)

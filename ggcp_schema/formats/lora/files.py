@@ -33,6 +33,7 @@ from ggcp_schema.llama.keys import paths_by_key, stated_of, trainer_keys
 
 if TYPE_CHECKING:
     from ggcp_schema.files.source import Source
+    from ggcp_schema.formats.file import Format
     from ggcp_schema.formats.parsing import Parse
     from ggcp_schema.llama.model import Model
     from ggcp_schema.llama.training import Training
@@ -141,11 +142,11 @@ class GglaFile(LoraFile):
         return doubtful_name(source, container, ADAPTER, FIRST) or doubtful_end(source, container)
 
     @classmethod
-    def is_proven(cls, source: Source) -> bool:
+    def is_proven(cls, source: Source, format: Format) -> bool:
         return is_adapter(source)
 
     @classmethod
-    def recovered(cls, source: Source, error: FieldError) -> Recovered | None:
+    def recovered(cls, source: Source, format: Format, error: FieldError) -> Recovered | None:
         return recover_adapter(source, error)
 
 
@@ -157,11 +158,11 @@ class GgclFile(LoraFile):
         return doubt(source, container)
 
     @classmethod
-    def is_proven(cls, source: Source) -> bool:
+    def is_proven(cls, source: Source, format: Format) -> bool:
         return is_proven(source, FINETUNE)
 
     @classmethod
-    def recovered(cls, source: Source, error: FieldError) -> Recovered | None:
+    def recovered(cls, source: Source, format: Format, error: FieldError) -> Recovered | None:
         return recover(source, error, FINETUNE)
 
     def alias(self, name: str) -> Steps | None:
