@@ -8,13 +8,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
+from typing import TYPE_CHECKING
 
 from construct import Container
 
 from ggcp_schema.constructs import FieldError, format_path
 from ggcp_schema.errors import MalformedError, NotACheckpointError, TruncatedError, shell_word
+from ggcp_schema.files.later import Later
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import File, Format
+
+if TYPE_CHECKING:
+    from ggcp_schema.files import identify
+else:
+    identify = Later("files.identify")
 
 PARTIAL = "Open it with partial=True to read what is whole."
 
@@ -125,33 +132,27 @@ def _is_known(source: Source) -> bool:
 
 def what_it_is(source: Source) -> str:
     """Return a hint that says what the file is instead; empty if that is not known."""
-    from ggcp_schema.files.identify import HEAD, identify
-
     if source.size < 4:
         return "The file is too short to identify." if source.size else "The file is empty."
-    what, remedy = identify(source.read(0, min(source.size, HEAD)), source.size)
+    what, remedy = identify.identify(source.read(0, min(source.size, identify.HEAD)), source.size)
     return " ".join((f"This is {what}.", *filter(None, [remedy]))) if what else ""
 
 
 def how_altered(source: Source, start: int = 0) -> str:
     """Return how a file was changed on its way, by the bytes from `start`, with the remedy; empty if not proven."""
-    from ggcp_schema.files.identify import HEAD, altered
-
-    return altered(source.read(start, min(source.size - start, HEAD)))
+    return identify.altered(source.read(start, min(source.size - start, identify.HEAD)))
 
 
 def _with_returns(source: Source, format: Format) -> str:
     """Return that line ends were changed, with the remedy, if a file that is read at once is whole without that."""
-    from ggcp_schema.files.identify import HEAD, RETURNS_ADDED
-
-    data = source.read(0, source.size) if source.size <= HEAD else b""
+    data = source.read(0, source.size) if source.size <= identify.HEAD else b""
     if not data.count(b"\n") or data.count(b"\n") != data.count(b"\r\n"):
         return ""
     try:
         whole = format.schema.parse_stream(BytesIO(data.replace(b"\r\n", b"\n")))
     except FieldError:
         return ""
-    return RETURNS_ADDED if whole.get("trailing") is None else ""
+    return identify.RETURNS_ADDED if whole.get("trailing") is None else ""
 
 
 # Past errors ---------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from construct import Container
 
 from ggcp_schema.constructs import Field, FieldError, Steps, counted, nodes
 from ggcp_schema.errors import UsageError
+from ggcp_schema.files.later import Later
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import File, Format, Recovered, Repairable
 from ggcp_schema.formats.ggcp.extent import expected_size, expected_sizes, expected_tensors, model_end
@@ -33,8 +34,12 @@ from ggcp_schema.schema.inference import ADAM, LBFGS, n_ff_by_formula, optimizer
 
 if TYPE_CHECKING:
     from ggcp_schema.files.source import Source
+    from ggcp_schema.formats.ggcp import headers, records, recovery, repair
     from ggcp_schema.formats.ggcp.records import Hparams, Layer, Optimizer
     from ggcp_schema.formats.parsing import Parse
+else:
+    headers, records = Later("formats.ggcp.headers"), Later("formats.ggcp.records")
+    recovery, repair = Later("formats.ggcp.recovery"), Later("formats.ggcp.repair")
 
 _MISSING = object()
 KEYS = ("general.", "llama.", "tokenizer.", "training.", "ggcp.")  # how those of a GGUF file begin
@@ -92,9 +97,7 @@ class Checkpoint(File):
     @cached_property
     def hparams(self) -> Hparams:
         """The hyper-parameters of the model."""
-        from ggcp_schema.formats.ggcp.records import Hparams, record_of
-
-        return record_of(Hparams, self._whole("hparams"), "hparams", self.source)
+        return records.record_of(records.Hparams, self._whole("hparams"), "hparams", self.source)
 
     @property
     def tok_embeddings(self) -> Tensor:
@@ -114,19 +117,15 @@ class Checkpoint(File):
     @cached_property
     def layers(self) -> Sequence[Layer]:
         """The layers up to the first that is not whole."""
-        from ggcp_schema.formats.ggcp.records import Layer, Layers, record_of
-
-        return Layers(
-            record_of(Layer, record, f"layers[{index}]", self.source)
+        return records.Layers(
+            records.record_of(records.Layer, record, f"layers[{index}]", self.source)
             for index, record in enumerate(takewhile(self._is_whole, self._value("layers")))
         )
 
     @cached_property
     def optimizer(self) -> Optimizer:
         """The optimizer block."""
-        from ggcp_schema.formats.ggcp.records import Optimizer, record_of
-
-        return record_of(Optimizer, self._whole("optimizer"), "optimizer", self.source)
+        return records.record_of(records.Optimizer, self._whole("optimizer"), "optimizer", self.source)
 
     @property
     def n_ff(self) -> int | None:
@@ -194,8 +193,8 @@ class Checkpoint(File):
     @cached_property
     def findings(self) -> tuple[Finding, ...]:
         """What is odd but does not prevent reading, in file order. A damaged file is examined up to the damage."""
-        records = (record for path, record in tensor_records(self.container) if not is_optimizer(path))
-        n_params = sum(prod(record.get("ne", ())) for record in records)  # also of tensors that are not whole
+        parameters = (record for path, record in tensor_records(self.container) if not is_optimizer(path))
+        n_params = sum(prod(record.get("ne", ())) for record in parameters)  # also of tensors that are not whole
         return (
             *odd_hparams(self.container),
             *misplaced_names(self.model_tensors),
@@ -321,31 +320,21 @@ class Checkpoint(File):
 
     @classmethod
     def is_proven(cls, source: Source, format: Format) -> bool:
-        from ggcp_schema.formats.ggcp.headers import GGCP
-        from ggcp_schema.formats.ggcp.recovery import is_proven
-
-        return is_proven(source, GGCP)
+        return recovery.is_proven(source, headers.GGCP)
 
     @classmethod
     def doubt(cls, source: Source, container: Container) -> FieldError | None:
         if container["trailing"] is None:
             return None
-        from ggcp_schema.formats.ggcp.recovery import doubt
-
-        return doubt(source, container)
+        return recovery.doubt(source, container)
 
     @classmethod
     def recovered(cls, source: Source, format: Format, error: FieldError) -> Recovered | None:
-        from ggcp_schema.formats.ggcp.headers import GGCP
-        from ggcp_schema.formats.ggcp.recovery import recover
-
-        return recover(source, error, GGCP)
+        return recovery.recover(source, error, headers.GGCP)
 
     @classmethod
     def repairable(cls, source: Source) -> Repairable:
-        from ggcp_schema.formats.ggcp.repair import repairable
-
-        return repairable(source)
+        return repair.repairable(source)
 
     def expected_tensors(self) -> list[str] | None:
         return expected_tensors(self)

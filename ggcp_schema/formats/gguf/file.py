@@ -12,6 +12,7 @@ from construct import Container
 
 from ggcp_schema.constructs import Field, FieldError, Steps, counted, each
 from ggcp_schema.files.key_values import KeyValue
+from ggcp_schema.files.later import Later
 from ggcp_schema.files.tensor import Tensor, same_shape
 from ggcp_schema.formats.file import File, Format, Recovered
 from ggcp_schema.formats.parsing import Parse, open_path
@@ -22,11 +23,10 @@ from ggcp_schema.llama.names import OPTIMIZER_TYPE, STATE, field_path, tensor_na
 from ggcp_schema.schema.ggml import type_name
 from ggcp_schema.schema.gguf import DEFAULT_ALIGNMENT, GGUF, VALUE_TYPES, Extents, in_order
 
-ARRAY = 9
-
-
 if TYPE_CHECKING:
     from ggcp_schema.files.source import Source
+    from ggcp_schema.formats.gguf import contents, counts, doubt, editing, meanings, recovery, rules
+    from ggcp_schema.formats.lora import files as lora
     from ggcp_schema.formats.rules import Rules
     from ggcp_schema.llama.adapter import Adapter
     from ggcp_schema.llama.eras import Evidence
@@ -34,6 +34,12 @@ if TYPE_CHECKING:
     from ggcp_schema.llama.parameters import Order
     from ggcp_schema.llama.training import Training
     from ggcp_schema.llama.vocabulary import Vocabulary
+else:
+    contents, counts, doubt = Later("formats.gguf.contents"), Later("formats.gguf.counts"), Later("formats.gguf.doubt")
+    editing, meanings, lora = Later("formats.gguf.editing"), Later("formats.gguf.meanings"), Later("formats.lora.files")
+    recovery, rules = Later("formats.gguf.recovery"), Later("formats.gguf.rules")
+
+ARRAY = 9
 
 
 class GgufFile(File):
@@ -64,14 +70,10 @@ class GgufFile(File):
         return None if steps is None else self.root.find(steps)
 
     def key_type(self, name: str) -> tuple[int, str] | None:
-        from ggcp_schema.formats.gguf.editing import key_type
-
-        return key_type(name)
+        return editing.key_type(name)
 
     def set_keys(self, container: Container, wanted: Mapping[str, tuple[int, Any] | None]) -> None:
-        from ggcp_schema.formats.gguf.editing import set_keys
-
-        set_keys(self, container, wanted)
+        editing.set_keys(self, container, wanted)
 
     def value(self, key: str, default: Any = None) -> Any:
         """Return the value of a key; `default` if the file does not have the key."""
@@ -94,28 +96,19 @@ class GgufFile(File):
             return bool(error.partial["alignment"] == DEFAULT_ALIGNMENT)
         if error.steps[:1] != ["tensor_data"]:
             return super().is_cut(error)
-        from ggcp_schema.formats.gguf.doubt import is_dense
-
-        return is_dense(error.partial)
+        return doubt.is_dense(error.partial)
 
     @classmethod
     def is_proven(cls, source: Source, format: Format) -> bool:
-        from ggcp_schema.formats.gguf.recovery import is_proven
-
-        return is_proven(source)
+        return recovery.is_proven(source)
 
     @classmethod
     def doubt(cls, source: Source, container: Container) -> FieldError | None:
-        from ggcp_schema.formats.gguf.counts import too_few
-        from ggcp_schema.formats.gguf.doubt import doubt
-
-        return too_few(source, container) or doubt(source, container)
+        return counts.too_few(source, container) or doubt.doubt(source, container)
 
     @classmethod
     def recovered(cls, source: Source, format: Format, error: FieldError) -> Recovered | None:
-        from ggcp_schema.formats.gguf.recovery import recover
-
-        return recover(source, error)
+        return recovery.recover(source, error)
 
     @cached_property
     def _order(self) -> Sequence[int]:
@@ -145,9 +138,7 @@ class GgufFile(File):
     @cached_property
     def findings(self) -> tuple[Finding, ...]:
         """What is odd but can be read."""
-        from ggcp_schema.formats.gguf.rules import oddities
-
-        return tuple(oddities(self))
+        return tuple(rules.oddities(self))
 
     @cached_property
     def _keys(self) -> dict[str, int]:
@@ -200,42 +191,31 @@ class GgufFile(File):
 
     @cached_property
     def kind(self) -> str:
-        from ggcp_schema.formats.gguf.contents import kind_of
-
-        return kind_of(self)
+        return contents.kind_of(self)
 
     @property
     def what(self) -> str:
-        from ggcp_schema.formats.gguf.contents import in_words
-
-        return in_words(self)[0]
+        return contents.in_words(self)[0]
 
     @property
     def short(self) -> str:
-        from ggcp_schema.formats.gguf.contents import in_words
-
-        return in_words(self)[1]
+        return contents.in_words(self)[1]
 
     @property
     def runs(self) -> bool:
         """True for a model with a vocabulary that fits it, of which llama.cpp refuses nothing."""
-        from ggcp_schema.formats.gguf.contents import odd_tokens
-        from ggcp_schema.formats.gguf.rules import gguf_rules
-
         return (
             self.damage is None
             and self.kind == "gguf-model"
             and names.TOKENS in self.key_values
-            and not any(odd_tokens(self))
+            and not any(contents.odd_tokens(self))
             and self.container["version"] > 1
             and self.byte_order == "little"
-            and not any(gguf_rules(Parse(self, (), None), self).errors)
+            and not any(rules.gguf_rules(Parse(self, (), None), self).errors)
         )
 
     def facts(self) -> dict[str, Any]:
-        from ggcp_schema.formats.gguf.contents import facts_of
-
-        return facts_of(self)
+        return contents.facts_of(self)
 
     @property
     def has_adapter(self) -> bool:
@@ -250,52 +230,34 @@ class GgufFile(File):
         return {name: tensor for name, tensor in self.tensors.items() if name.endswith(".lora_a")}
 
     def adapter(self) -> Adapter:
-        from ggcp_schema.formats.lora.files import adapter_in_gguf
-
-        return adapter_in_gguf(self)
+        return lora.adapter_in_gguf(self)
 
     def vocabulary(self) -> Vocabulary:
-        from ggcp_schema.formats.gguf.meanings import vocabulary_of_gguf
-
-        return vocabulary_of_gguf(self)
+        return meanings.vocabulary_of_gguf(self)
 
     def check_all_in_one(self) -> None:
-        from ggcp_schema.formats.gguf.contents import check_not_split
-
-        check_not_split(self)
+        contents.check_not_split(self)
 
     def model_training(self) -> Training:
-        from ggcp_schema.formats.gguf.meanings import training_of_model
-
-        return training_of_model(self)
+        return meanings.training_of_model(self)
 
     def model(self) -> Model:
-        from ggcp_schema.formats.gguf.meanings import model_of_gguf
-
-        return model_of_gguf(self)
+        return meanings.model_of_gguf(self)
 
     @cached_property
     def stored_model(self) -> Model:
         """The model, whether llama.cpp can run it or not. Raises `UsageError` if it is not whole."""
-        from ggcp_schema.formats.gguf.meanings import stored_model
-
-        return stored_model(self)
+        return meanings.stored_model(self)
 
     def training(self) -> Training:
-        from ggcp_schema.formats.gguf.meanings import training_of_gguf
-
-        return training_of_gguf(self)
+        return meanings.training_of_gguf(self)
 
     def evidence(self) -> Evidence | None:
-        from ggcp_schema.formats.gguf.meanings import evidence_of_gguf
-
-        return evidence_of_gguf(self) if self.kind == "gguf-resume" else None
+        return meanings.evidence_of_gguf(self) if self.kind == "gguf-resume" else None
 
     @property
     def orders(self) -> tuple[Order, ...]:
-        from ggcp_schema.formats.gguf.meanings import orders_of_gguf
-
-        return orders_of_gguf(self)
+        return meanings.orders_of_gguf(self)
 
     def names_of(self, tensor: Tensor) -> tuple[str | None, str | None, str | None]:
         path = field_path(tensor.path)
@@ -310,9 +272,7 @@ class GgufFile(File):
         return False
 
     def rules(self, parse: Parse) -> Rules:
-        from ggcp_schema.formats.gguf.rules import gguf_rules
-
-        return gguf_rules(parse, self)
+        return rules.gguf_rules(parse, self)
 
     def expected_tensors(self) -> list[str] | None:
         """Return the ggcp paths or the names of the tensors that the whole file had, which its table tells."""
@@ -329,8 +289,8 @@ class GgufFile(File):
     def describe(self) -> str:
         if self.damage is not None:
             return super().describe()
-        contents = f"{counted(len(self.key_values), 'key')}, {counted(len(self.tensors), 'tensor')}"
-        return f"GGUF version {self.container['version']}, {contents}"
+        words = f"{counted(len(self.key_values), 'key')}, {counted(len(self.tensors), 'tensor')}"
+        return f"GGUF version {self.container['version']}, {words}"
 
 
 def typed(value_type: int, value: Any) -> tuple[str, Any]:
