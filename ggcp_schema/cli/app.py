@@ -85,7 +85,7 @@ class Commands(TyperGroup):
                 return super().resolve_command(ctx, ["info", *args])
             import difflib
 
-            from ggcp_schema.files.opening import names_like
+            from ggcp_schema.files.source import names_like
 
             near = [*difflib.get_close_matches(name, self.list_commands(ctx), n=1, cutoff=0.7), *names_like(name)]
             meant = " or ".join(map(repr, near))

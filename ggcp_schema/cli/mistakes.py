@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ggcp_schema.cli.files import folder_hint
 from ggcp_schema.errors import FileError, GgcpError, PathError, UsageError, quoted, shell_word
-from ggcp_schema.files.opening import GIVE_A_FILE
+from ggcp_schema.files.source import GIVE_A_FILE
 
 PYTORCH = {".safetensors", ".pt", ".pth"}
 ONE_FILE = {"get", "hex", "dump", "search", "extract", "stats", "tensors", "edit", "convert", "export", "repair"}

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ggcp_schema import FORMATS, FileError, NotACheckpointError, open_checkpoint, open_file
-from ggcp_schema.files.opening import open_regular
+from ggcp_schema.files.source import open_regular
 from ggcp_schema.formats.gguf.file import open_gguf
 from tests.helpers import FIXTURES
 

@@ -25,7 +25,7 @@ from ggcp_schema.schema.gguf import DEFAULT_ALIGNMENT, GGUF, VALUE_TYPES, Extent
 
 if TYPE_CHECKING:
     from ggcp_schema.files.source import Source
-    from ggcp_schema.formats.gguf import contents, counts, doubt, editing, meanings, recovery, rules
+    from ggcp_schema.formats.gguf import contents, counts, doubt, keys, meanings, recovery, rules
     from ggcp_schema.formats.lora import files as lora
     from ggcp_schema.formats.rules import Rules
     from ggcp_schema.llama.adapter import Adapter
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ggcp_schema.llama.vocabulary import Vocabulary
 else:
     contents, counts, doubt = Later("formats.gguf.contents"), Later("formats.gguf.counts"), Later("formats.gguf.doubt")
-    editing, meanings, lora = Later("formats.gguf.editing"), Later("formats.gguf.meanings"), Later("formats.lora.files")
+    keys, meanings, lora = Later("formats.gguf.keys"), Later("formats.gguf.meanings"), Later("formats.lora.files")
     recovery, rules = Later("formats.gguf.recovery"), Later("formats.gguf.rules")
 
 ARRAY = 9
@@ -70,10 +70,10 @@ class GgufFile(File):
         return None if steps is None else self.root.find(steps)
 
     def key_type(self, name: str) -> tuple[int, str] | None:
-        return editing.key_type(name)
+        return keys.key_type(name)
 
     def set_keys(self, container: Container, wanted: Mapping[str, tuple[int, Any] | None]) -> None:
-        editing.set_keys(self, container, wanted)
+        keys.set_keys(self, container, wanted)
 
     def value(self, key: str, default: Any = None) -> Any:
         """Return the value of a key; `default` if the file does not have the key."""
