@@ -11,16 +11,18 @@ from ggcp_schema.formats.file import File
 from ggcp_schema.formats.rules import Finding
 from ggcp_schema.llama import names
 from ggcp_schema.llama.context import BY_COUNTS, context_of
-from ggcp_schema.llama.facts import Fact
+from ggcp_schema.llama.facts import Fact, Remedy
+from ggcp_schema.llama.parameters import RESUME_ORDER
+from ggcp_schema.llama.scale import COSTS, SAFER
 from ggcp_schema.llama.training import Study, Training, study
 from ggcp_schema.mapping.gguf import Gguf
-from ggcp_schema.mapping.notes import change_facts, resume_facts
-from ggcp_schema.mapping.plan import OUTPUT, Command, Plan, epsilon_fact, epsilon_of, rescued
+from ggcp_schema.mapping.plan import OUTPUT, Command, Plan, epsilon_fact, epsilon_of, rescued, rotation_facts
 from ggcp_schema.mapping.resume import Recipe, kept_rotation, record_of, resume_content, verbatim_recipe
 from ggcp_schema.mapping.trainers import finetune_words, has_mixed_ranks, is_resumed, resume_words
 from ggcp_schema.schema.inference import ADAM
 
 RESUME: Final = "resume"
+AS_THEY_ARE = "m and v are copied as they are"
 OF_2023 = "the converter of 2023 always wrote it"
 NO_LBFGS = (
     "no trainer goes on from the state of L-BFGS and saves: that of July 2024 saves nothing and exits with 0, that of "
@@ -86,13 +88,13 @@ def plan_resume(file: File, options: ResumeOptions = ResumeOptions()) -> Plan:  
         scale_certain=not conclusions.scale.assumed,
     )
     content = resume_content(file, training, recipe)
-    changed = change_facts(training, content, recipe)
+    changed = _change_facts(training, content, recipe)
     words = "ggcp-schema", "convert", file.path, "FRESH.gguf", "--fresh-optimizer"
     fresh = None if fresh_optimizer else Command("to train on, convert without the optimizer's state", words)
     return _plan(
         file,
         content,
-        facts=(epsilon, *resume_facts(training, conclusions, recipe, problem), *changed),
+        facts=(epsilon, *_resume_facts(training, conclusions, recipe, problem), *changed),
         warnings=tuple(_warnings(file, training, conclusions, problem, fresh=fresh_optimizer)),
         next=(resume_command(training) if fresh is None or is_resumed(training, conclusions) else fresh,),
         fresh=fresh,
@@ -155,6 +157,59 @@ def _warnings(file: File, training: Training, conclusions: Study, problem: str, 
     if not fresh:
         doubts = [NO_LBFGS] if training.optimizer != ADAM else []
         yield from (Finding("optimizer.state", doubt) for doubt in (*doubts, *conclusions.contradictions))
+
+
+def _resume_facts(training: Training, conclusions: Study, recipe: Recipe, problem: str) -> Iterator[Fact]:
+    """Yield what is changed in a checkpoint to resume from. `problem` is why its rotation stays as it is stored."""
+    scale = conclusions.scale
+    if recipe.fresh:
+        adam = "" if training.optimizer == ADAM else " Adam, which replaces L-BFGS,"
+        yield Fact("optimizer", f"written as one that has not started yet,{adam} with zeros and iteration counts of 0")
+    else:
+        yield _order_fact(training, conclusions, recipe)
+        if scale.summed:
+            estimate = ", an estimate" * scale.assumed
+            effect = (
+                f"m is divided by {recipe.scale:,}{estimate}, v by its square" if recipe.scale != 1 else AS_THEY_ARE
+            )
+            yield Fact("scale", scale.reason, effect=effect, short=effect)
+            if scale.assumed or scale.s is None:
+                yield Fact("batch", SAFER, effect=COSTS, remedy=Remedy("n_batch", "N"), short=SAFER)
+        elif scale.gradient != "mean" and training.optimizer == ADAM and not conclusions.order.harmless:
+            yield Fact("scale", scale.reason, effect=AS_THEY_ARE, short=AS_THEY_ARE)
+    if problem:
+        yield Fact("rotation", problem, effect=f"n_rot {training.model.n_rot} is kept as it is")
+    else:
+        yield from rotation_facts(training.model.n_rot, *recipe.rotation)
+
+
+def _order_fact(training: Training, conclusions: Study, recipe: Recipe) -> Fact:
+    order = conclusions.order
+    if recipe.permutes:
+        text = f"the optimizer's vectors are rewritten from order {order.order} to order {RESUME_ORDER}"
+        return Fact("order", text, order.reason, short=text)
+    if order.is_certain:
+        text = f"the optimizer's vectors are in order {RESUME_ORDER} already"
+        return Fact("order", text, order.reason, short=text)
+    copied = "the optimizer's vectors are copied as they are"
+    if order.harmless:
+        return Fact("order", copied, order.reason, short=copied)
+    known = f"likely {order.order}" if order.order else "unknown"
+    *others, last = training.orders
+    remedy = Remedy("order", f"{', '.join(others)} or {last}")
+    return Fact("order", known, order.reason, copied, remedy, short=f"{known}; {copied}")
+
+
+def _change_facts(training: Training, content: Gguf, recipe: Recipe) -> Iterator[Fact]:
+    """Yield what becomes of an input that is a GGUF checkpoint already."""
+    if training.keys is None:
+        return
+    stored = {entry.key: (entry.type, entry.value) for entry in training.keys}
+    changed = [entry.key for entry in content.keys if (entry.type, entry.value) != stored.get(entry.key)]
+    if recipe.fresh or recipe.permutes or recipe.scale != 1:
+        changed.append("the optimizer's vectors")
+    done = f"changed are {', '.join(changed)}" if changed else "nothing had to be converted, and all is copied as it is"
+    yield Fact("input", f"it is a GGUF checkpoint already; {done}")
 
 
 def resume_command(training: Training) -> Command:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from ggcp_schema.constructs import counted
 from ggcp_schema.errors import MalformedError, UsageError
 from ggcp_schema.files.key_values import KeyValue
 from ggcp_schema.files.output import WHOLE
@@ -21,8 +22,7 @@ from ggcp_schema.llama.model import Model
 from ggcp_schema.llama.training import Study
 from ggcp_schema.llama.vocabulary import Vocabulary
 from ggcp_schema.mapping.gguf import Gguf
-from ggcp_schema.mapping.notes import model_facts
-from ggcp_schema.mapping.plan import OUTPUT, Command, Plan, epsilon_of, rescued
+from ggcp_schema.mapping.plan import OUTPUT, Command, Plan, damage_facts, epsilon_of, rescued, rotation_facts
 from ggcp_schema.mapping.vocabulary import vocabulary_of
 
 GGUF: Final = "gguf"
@@ -116,7 +116,7 @@ def choose(file: File, options: ModelOptions, *, needs_study: bool = False) -> C
         epsilon,
         era,
         conclusions,
-        facts=(epsilon, *model_facts(model, vocabulary, file.damage, context_length)),
+        facts=(epsilon, *_model_facts(model, vocabulary, file.damage, context_length)),
         warnings=(*file.findings, *_left_out(file, model)),
         inputs=(file.path,) if vocab is None else (file.path, os.fspath(vocab)),
     )
@@ -153,6 +153,31 @@ def _missing(model: Model, *, vocab: bool, context: bool) -> MissingError:
         missing["context_length"] = f"does not tell the context length{reason}", CONTEXT_NEEDED
     whats, hints = zip(*missing.values(), strict=True)
     return MissingError(f"{model.path} {' and '.join(whats)}", " ".join(hints), tuple(missing))
+
+
+def _model_facts(
+    model: Model, vocabulary: Vocabulary, damage: MalformedError | None, context_length: int | None
+) -> Iterator[Fact]:
+    """Yield where the parts of a model are from; `context_length` is what the user states."""
+    yield from damage_facts(damage, "model")
+    known = model.context
+    if context_length is None:
+        yield Fact("context length", f"{known.tokens} tokens", known.reason)
+    else:
+        differs = known.tokens is not None and known.tokens != context_length
+        warning = f"but the file says {known.text}" if differs else ""
+        yield Fact("context length", f"{context_length} tokens", "stated by the user", warning)
+    yield from rotation_facts(model.n_rot, *model.rotation)
+    described = {
+        "path": vocabulary.path,
+        "kind": vocabulary.kind,
+        "tokens": vocabulary.n_tokens,
+        "note": vocabulary.note or None,
+    }
+    n_tokens = counted(vocabulary.n_tokens, "token")
+    yield Fact("vocabulary", f"{vocabulary.path}, {vocabulary.kind}, {n_tokens}", value=described)
+    if vocabulary.note:
+        yield Fact("vocabulary", vocabulary.note)
 
 
 def _left_out(file: File, model: Model) -> Iterator[Finding]:

@@ -34,9 +34,8 @@ from ggcp_schema.mapping.adapter import (
 from ggcp_schema.mapping.export import ModelOptions, choose
 from ggcp_schema.mapping.gguf import Gguf
 from ggcp_schema.mapping.hf import DTYPES, METADATA, README, element_type, hf_parts
-from ggcp_schema.mapping.notes import damage_facts
 from ggcp_schema.mapping.peft import PEFT_CONFIG, PEFT_WEIGHTS, peft_card, peft_config, peft_tensors
-from ggcp_schema.mapping.plan import OUTPUT, Command, Plan, Written, rescued, write
+from ggcp_schema.mapping.plan import OUTPUT, Command, Plan, Written, damage_facts, rescued, write
 
 TARGETS = get_args(Target)
 """What can be made of an adapter."""

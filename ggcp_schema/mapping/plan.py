@@ -7,14 +7,14 @@ was changed and on what evidence. `mapping.targets` lists what makes plans; `wri
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from ggcp_schema.constructs import counted, short_size
-from ggcp_schema.errors import GgcpError, UsageError, quoted, shell_word
+from ggcp_schema.errors import GgcpError, MalformedError, TruncatedError, UsageError, quoted, shell_word
 from ggcp_schema.files.output import Parts, WriteOptions, check_parts, placed_parts
 from ggcp_schema.files.source import Rows
 from ggcp_schema.files.tensor import ELEMENT_SIZES, LITTLE, decode
@@ -177,6 +177,22 @@ def epsilon_of(stated: float | None, stored: float | None, era: EraConclusion) -
 def epsilon_fact(value: float, reason: str, short: str = "") -> Fact:
     """Return the epsilon of the RMS norm as a fact."""
     return Fact("epsilon", epsilon_text(value), reason, value=value, short=short)
+
+
+def damage_facts(damage: MalformedError | None, part: str) -> Iterator[Fact]:
+    """Yield that only a part of a damaged file was read."""
+    if damage is not None:
+        is_cut = isinstance(damage, TruncatedError)
+        lost = "and what follows it" if is_cut else "or more; a number or a key that is lost counts as not stated"
+        yield Fact("damaged", f"only the {part} was read; lost: {damage.path} {lost}")
+
+
+def rotation_facts(n_rot: int, dimension_count: int, freq_base: float | None) -> Iterator[Fact]:
+    """Yield that n_rot is written in another way, with these values of the keys, if it is."""
+    if n_rot != dimension_count:
+        heads = f"n_rot {n_rot} of heads of {dimension_count} dimensions"
+        keys = f"rope.dimension_count {dimension_count} and rope.freq_base {freq_base:g}"
+        yield Fact("rotation", f"{heads} is written as {keys}")
 
 
 def write(plan: Plan, output: str | os.PathLike[str], options: WriteOptions = WriteOptions()) -> Written:  # noqa: B008
