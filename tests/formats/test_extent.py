@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ggcp_schema import CHECKPOINT, TruncatedError, open_checkpoint
 from ggcp_schema.constructs import FieldError
-from ggcp_schema.formats.ggcp.extent import expected_size, expected_sizes
+from ggcp_schema.formats.records.extent import expected_size, expected_sizes
 from tests.builder import build_checkpoint
 from tests.helpers import FIXTURES, GENUINE, ONE_OF_EACH, ORDERS, thinned
 from tests.strategies import KINDS, Built, checkpoints

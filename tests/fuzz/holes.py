@@ -23,8 +23,8 @@ from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats import format_of
 from ggcp_schema.formats.file import File
-from ggcp_schema.formats.ggcp.joints import EVIDENCE, Bytes
 from ggcp_schema.formats.parsing import open_source
+from ggcp_schema.formats.records.joints import EVIDENCE, Bytes
 from ggcp_schema.llama.names import STATE
 
 FILLS = ("zeros", "ones", "noise")

@@ -15,10 +15,10 @@ from ggcp_schema.errors import UsageError
 from ggcp_schema.files.later import Later
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import File, Format, Recovered, Repairable
-from ggcp_schema.formats.ggcp.extent import expected_size, expected_sizes, expected_tensors, model_end
 from ggcp_schema.formats.ggcp.rules import expected_records, misplaced_names, odd_hparams, odd_optimizer, oddities
-from ggcp_schema.formats.ggcp.tensors import tensor_of, tensor_of_record, tensor_records, tensors_in
 from ggcp_schema.formats.paths import parse_path
+from ggcp_schema.formats.records.extent import expected_size, expected_sizes, expected_tensors, model_end
+from ggcp_schema.formats.records.tensors import tensor_of, tensor_of_record, tensor_records, tensors_in
 from ggcp_schema.formats.rules import Finding, Rules
 from ggcp_schema.formats.trailing import trailing_bytes
 from ggcp_schema.llama import keys
@@ -34,12 +34,13 @@ from ggcp_schema.schema.inference import ADAM, LBFGS, n_ff_by_formula, optimizer
 
 if TYPE_CHECKING:
     from ggcp_schema.files.source import Source
-    from ggcp_schema.formats.ggcp import headers, records, recovery, repair
+    from ggcp_schema.formats.ggcp import records, repair
     from ggcp_schema.formats.ggcp.records import Hparams, Layer, Optimizer
     from ggcp_schema.formats.parsing import Parse
+    from ggcp_schema.formats.records import headers, recovery
 else:
-    headers, records = Later("formats.ggcp.headers"), Later("formats.ggcp.records")
-    recovery, repair = Later("formats.ggcp.recovery"), Later("formats.ggcp.repair")
+    headers, records = Later("formats.records.headers"), Later("formats.ggcp.records")
+    recovery, repair = Later("formats.records.recovery"), Later("formats.ggcp.repair")
 
 _MISSING = object()
 KEYS = ("general.", "llama.", "tokenizer.", "training.", "ggcp.")  # how those of a GGUF file begin

@@ -15,7 +15,7 @@ from ggcp_schema.constructs import counted
 from ggcp_schema.errors import PathError
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.formats.ggcp.tensors import tensor_of_record
+from ggcp_schema.formats.records.tensors import tensor_of_record
 from ggcp_schema.schema.inference import Inference
 
 

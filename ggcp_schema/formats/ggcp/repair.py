@@ -11,10 +11,10 @@ from ggcp_schema.files.contents import Change
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import Repairable
-from ggcp_schema.formats.ggcp.headers import COUNTS, GGCP, RAW, Record
-from ggcp_schema.formats.ggcp.joints import Bytes
-from ggcp_schema.formats.ggcp.places import Places, find_places
-from ggcp_schema.formats.ggcp.state import is_certain_end
+from ggcp_schema.formats.records.headers import COUNTS, GGCP, RAW, Record
+from ggcp_schema.formats.records.joints import Bytes
+from ggcp_schema.formats.records.places import Places, find_places
+from ggcp_schema.formats.records.state import is_certain_end
 from ggcp_schema.llama.adam import AdamParams
 from ggcp_schema.llama.names import STATE
 from ggcp_schema.llama.state import Loss, State

@@ -16,11 +16,11 @@ from ggcp_schema.files.key_values import KeyValue
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import File, Format, Recovered
-from ggcp_schema.formats.ggcp.extent import n_layer_of
-from ggcp_schema.formats.ggcp.headers import GGCP
 from ggcp_schema.formats.ggcp.records import Hparams, record_of
-from ggcp_schema.formats.ggcp.tensors import tensor_of_record
 from ggcp_schema.formats.ggml.recovery import SCHEMAS, doubt, is_proven, recover
+from ggcp_schema.formats.records.extent import n_layer_of
+from ggcp_schema.formats.records.headers import GGCP
+from ggcp_schema.formats.records.tensors import tensor_of_record
 from ggcp_schema.formats.rules import Problem, Refusal, Rules, broken_rows, odd_findings, odd_padding, repeated
 from ggcp_schema.llama import names
 from ggcp_schema.llama.keys import HPARAMS

@@ -13,11 +13,11 @@ from construct import Container, ListContainer
 from ggcp_schema.constructs import FieldError, Struct
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import Recovered, until
-from ggcp_schema.formats.ggcp.headers import GGCP
-from ggcp_schema.formats.ggcp.joints import NAMED, SEARCHED, Bytes
-from ggcp_schema.formats.ggcp.named import Names, Series, doubtful_name
-from ggcp_schema.formats.ggcp.named import recover as recovered
-from ggcp_schema.formats.ggcp.places import MOST_MOVED, SEARCHED_FIRST
+from ggcp_schema.formats.records.headers import GGCP
+from ggcp_schema.formats.records.joints import NAMED, SEARCHED, Bytes
+from ggcp_schema.formats.records.named import Names, Series, doubtful_name
+from ggcp_schema.formats.records.named import recover as recovered
+from ggcp_schema.formats.records.places import MOST_MOVED, SEARCHED_FIRST
 from ggcp_schema.formats.trailing import are_added_after, doubtful_end, zeros_follow
 from ggcp_schema.llama.names import llama_name
 from ggcp_schema.schema.ggml import GGML_TYPES, GGML_TYPES_UNTIL_V2

@@ -12,8 +12,8 @@ from construct import Container
 from ggcp_schema.constructs import FieldError
 from ggcp_schema.constructs.records import new_scope, outermost
 from ggcp_schema.files.source import Source
-from ggcp_schema.formats.ggcp.places import MOST_MOVED
 from ggcp_schema.formats.gguf.doubt import is_named
+from ggcp_schema.formats.records.places import MOST_MOVED
 from ggcp_schema.schema.gguf import BIG, GGUF, size_of
 
 SEARCHED = 1 << 25  # bytes in which the headers of the tensors are looked for

@@ -12,11 +12,11 @@ from typing import Any
 from construct import Container, ListContainer
 
 from ggcp_schema.files.source import Source
-from ggcp_schema.formats.ggcp.headers import GGCP, Record
-from ggcp_schema.formats.ggcp.named import MOST_LOST, START, Order, Part, Series
 from ggcp_schema.formats.gguf.headers import end_of, explain, length_size, stop_of, whole_records
 from ggcp_schema.formats.lora.files import FINETUNE_LORA, RANKS
 from ggcp_schema.formats.lora.records import FINETUNE
+from ggcp_schema.formats.records.headers import GGCP, Record
+from ggcp_schema.formats.records.named import MOST_LOST, START, Order, Part, Series
 from ggcp_schema.llama import names
 from ggcp_schema.llama.keys import OPTIMIZER, STATE, paths_by_key
 from ggcp_schema.llama.names import tensor_name

@@ -15,8 +15,8 @@ from construct import Container
 from ggcp_schema.constructs import FieldError, count_bytes, each
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import Recovered, until
-from ggcp_schema.formats.ggcp.places import MOST_MOVED
 from ggcp_schema.formats.numbers import FLOATS, SIZES, WINDOW, are_numbers, sizes_of_numbers
+from ggcp_schema.formats.records.places import MOST_MOVED
 from ggcp_schema.formats.trailing import LINE_ENDS
 from ggcp_schema.schema.ggml import type_name
 from ggcp_schema.schema.gguf import BIG, GGUF, Extents, in_order

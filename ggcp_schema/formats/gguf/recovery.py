@@ -15,8 +15,6 @@ from construct import Container, ListContainer
 from ggcp_schema.constructs import FieldError
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import Recovered, until
-from ggcp_schema.formats.ggcp.joints import EVIDENCE
-from ggcp_schema.formats.ggcp.places import MOST_MOVED
 from ggcp_schema.formats.gguf.counts import wrong_count
 from ggcp_schema.formats.gguf.doubt import is_dense, is_named, zeros_in
 from ggcp_schema.formats.gguf.headers import (
@@ -35,6 +33,8 @@ from ggcp_schema.formats.gguf.headers import (
 from ggcp_schema.formats.gguf.lost import lost_headers
 from ggcp_schema.formats.gguf.moved import Clue, moved_by, recover_moved
 from ggcp_schema.formats.numbers import are_numbers
+from ggcp_schema.formats.records.joints import EVIDENCE
+from ggcp_schema.formats.records.places import MOST_MOVED
 from ggcp_schema.schema.ggml import type_name
 from ggcp_schema.schema.gguf import BIG, DEFAULT_ALIGNMENT, GGUF, LITTLE, alignment, size_of
 

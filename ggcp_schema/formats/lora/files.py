@@ -16,14 +16,14 @@ from ggcp_schema.files.key_values import KeyValue
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.files.tensor_entries import stored
 from ggcp_schema.formats.file import Converted, File, Recovered
-from ggcp_schema.formats.ggcp.extent import expected_tensors
-from ggcp_schema.formats.ggcp.named import doubtful_name
-from ggcp_schema.formats.ggcp.recovery import doubt, is_proven, recover
-from ggcp_schema.formats.ggcp.tensors import tensor_of_record, tensors_in
 from ggcp_schema.formats.gguf.file import GgufFile
 from ggcp_schema.formats.lora.records import ADAPTER, FINETUNE, FIRST, is_adapter, recover_adapter
 from ggcp_schema.formats.lora.schema import TYPES
 from ggcp_schema.formats.paths import parse_path
+from ggcp_schema.formats.records.extent import expected_tensors
+from ggcp_schema.formats.records.named import doubtful_name
+from ggcp_schema.formats.records.recovery import doubt, is_proven, recover
+from ggcp_schema.formats.records.tensors import tensor_of_record, tensors_in
 from ggcp_schema.formats.rules import Rules, odd_findings
 from ggcp_schema.formats.trailing import doubtful_end
 from ggcp_schema.llama import names

@@ -12,11 +12,11 @@ from construct import Container
 from ggcp_schema.constructs import FieldError
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import Recovered
-from ggcp_schema.formats.ggcp.headers import BLOCKS, Kind
-from ggcp_schema.formats.ggcp.joints import SEARCHED, Bytes
-from ggcp_schema.formats.ggcp.named import Names, Series, recover
-from ggcp_schema.formats.ggcp.places import SEARCHED_FIRST, Places
 from ggcp_schema.formats.lora.schema import GGCL, GGLA, TYPES
+from ggcp_schema.formats.records.headers import BLOCKS, Kind
+from ggcp_schema.formats.records.joints import SEARCHED, Bytes
+from ggcp_schema.formats.records.named import Names, Series, recover
+from ggcp_schema.formats.records.places import SEARCHED_FIRST, Places
 from ggcp_schema.formats.trailing import are_added_after, zeros_follow
 from ggcp_schema.llama.names import field_path, llama_field_path, llama_name, tensor_name
 from ggcp_schema.schema.inference import V1

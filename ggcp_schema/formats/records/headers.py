@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from ggcp_schema.constructs import Struct, expression_tree
 from ggcp_schema.files.tensor import same_shape
-from ggcp_schema.formats.ggcp.extent import tensor_fields
+from ggcp_schema.formats.records.extent import tensor_fields
 from ggcp_schema.llama.names import STATE, llama_name, tensor_name
 from ggcp_schema.schema.checkpoint import CHECKPOINT
 from ggcp_schema.schema.ggml import GGML_TYPES, GgmlType, data_size

@@ -11,7 +11,7 @@ from ggcp_schema.constructs import Extent, Field
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor, same_shape
 from ggcp_schema.formats.file import File
-from ggcp_schema.formats.ggcp.extent import state_schemas
+from ggcp_schema.formats.records.extent import state_schemas
 from ggcp_schema.llama.names import STATE
 
 

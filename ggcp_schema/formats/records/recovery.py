@@ -10,10 +10,10 @@ from construct import Container
 from ggcp_schema.constructs import Extent, Field, FieldError, Struct, count_bytes, root_field
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import Recovered, until
-from ggcp_schema.formats.ggcp.headers import COUNTS, Kind
-from ggcp_schema.formats.ggcp.joints import Bytes
-from ggcp_schema.formats.ggcp.places import SEARCHED_FIRST, Places, find_places, fits, impossible
-from ggcp_schema.formats.ggcp.state import is_certain_end
+from ggcp_schema.formats.records.headers import COUNTS, Kind
+from ggcp_schema.formats.records.joints import Bytes
+from ggcp_schema.formats.records.places import SEARCHED_FIRST, Places, find_places, fits, impossible
+from ggcp_schema.formats.records.state import is_certain_end
 from ggcp_schema.formats.trailing import may_belong_before
 
 CHECKPOINTS = b"pcgg\0\0\0\0", b"lcgg\0\0\0\0"  # the first bytes of ggcp and ggcl files

@@ -15,10 +15,10 @@ from construct import Container, ListContainer
 from ggcp_schema.constructs import FieldError, Struct
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import Recovered
-from ggcp_schema.formats.ggcp.headers import Record, record_at
-from ggcp_schema.formats.ggcp.joints import EVIDENCE, Bytes, joint_of, shifts_of
-from ggcp_schema.formats.ggcp.places import MOST_MOVED, Places, placed
-from ggcp_schema.formats.ggcp.recovery import parsed_at
+from ggcp_schema.formats.records.headers import Record, record_at
+from ggcp_schema.formats.records.joints import EVIDENCE, Bytes, joint_of, shifts_of
+from ggcp_schema.formats.records.places import MOST_MOVED, Places, placed
+from ggcp_schema.formats.records.recovery import parsed_at
 from ggcp_schema.schema.ggml import GgmlType
 from ggcp_schema.schema.tensor import ALIGNMENT
 

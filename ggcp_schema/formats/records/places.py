@@ -1,4 +1,4 @@
-"""Where the records of a damaged ggcp file are, and which tensors are whole.
+"""Where the records of a damaged ggcp or ggcl file are, and which tensors are whole.
 
 All sizes, names and places follow from the hyper-parameters. So a record without its header is read by what the header
 must be; and where bytes are missing or inserted, the headers that follow tell how many.
@@ -15,10 +15,10 @@ from math import prod
 from typing import Any
 
 from ggcp_schema.files.source import Source
-from ggcp_schema.formats.ggcp.extent import LEAST_LAYER
-from ggcp_schema.formats.ggcp.headers import COUNTS, Block, Kind, Naming, record_at, state_records, walk
-from ggcp_schema.formats.ggcp.joints import EVIDENCE, NEARBY, SEARCHED, Bytes, Joint, joint_of, shifts_of
-from ggcp_schema.formats.ggcp.state import State
+from ggcp_schema.formats.records.extent import LEAST_LAYER
+from ggcp_schema.formats.records.headers import COUNTS, Block, Kind, Naming, record_at, state_records, walk
+from ggcp_schema.formats.records.joints import EVIDENCE, NEARBY, SEARCHED, Bytes, Joint, joint_of, shifts_of
+from ggcp_schema.formats.records.state import State
 from ggcp_schema.schema.inference import LBFGS, n_ff_by_formula
 from ggcp_schema.schema.tensor import Place
 

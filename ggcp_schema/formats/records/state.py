@@ -1,4 +1,4 @@
-"""The state of an optimizer as it may follow the model in a damaged ggcp file."""
+"""The state of an optimizer as it may follow the model in a damaged ggcp or ggcl file."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import struct
 from collections.abc import Sequence
 from functools import cached_property
 
-from ggcp_schema.formats.ggcp.headers import RAW, Block, Naming, Record, state_records
-from ggcp_schema.formats.ggcp.joints import Bytes, Joint, joint_of, shifts_of
+from ggcp_schema.formats.records.headers import RAW, Block, Naming, Record, state_records
+from ggcp_schema.formats.records.joints import Bytes, Joint, joint_of, shifts_of
 from ggcp_schema.schema.inference import LBFGS
 
 MOST_COUNT = 1 << 20  # of the counts after the state

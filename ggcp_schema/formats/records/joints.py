@@ -1,4 +1,4 @@
-"""What must stand between the tensors of a ggcp file, and what the bytes that are there prove."""
+"""What must stand between the tensors of a file, and what the bytes that are there prove."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from functools import cached_property, lru_cache
 from math import prod
 
 from ggcp_schema.files.source import Ahead, Source
-from ggcp_schema.formats.ggcp.headers import Record
 from ggcp_schema.formats.numbers import F32
+from ggcp_schema.formats.records.headers import Record
 
 CHUNK = 1 << 18  # bytes that are read at once; of more, most of the time is spent on fresh memory
 SEARCHED = 1 << 30  # bytes in all, about half a second; a file of more, most of it holes, is not searched to its end
