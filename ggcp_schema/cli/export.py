@@ -10,7 +10,19 @@ from typing import Annotated, Any
 import typer
 
 from ggcp_schema.cli.mistakes import check_options
-from ggcp_schema.cli.options import DryRun, Force, Json, NoSync, Quiet, RmsEps, Strict, Verbose, Verify, one_of
+from ggcp_schema.cli.options import (
+    DryRun,
+    Force,
+    Json,
+    NoSync,
+    Quiet,
+    RmsEps,
+    Strict,
+    Verbose,
+    Verify,
+    one_of,
+    option_of,
+)
 from ggcp_schema.cli.output import print_json
 from ggcp_schema.cli.report import PlanJson, carry_out, echo_outcome, plan_as_dict
 from ggcp_schema.errors import UsageError, quoted
@@ -24,7 +36,6 @@ from ggcp_schema.mapping.plan import rescued
 from ggcp_schema.mapping.targets import EXPORTS, planner
 
 MADE = tuple(dict.fromkeys((*EXPORTS, *lora.TARGETS)))
-OPTIONS = {"vocab": "--vocab", "context_length": "--context-length"}
 
 
 class JSON(PlanJson, total=False):
@@ -186,7 +197,7 @@ def export(
                 output = output or Path(output_name(input, OUTPUTS[to or GGUF]))
                 plan = plan_export(file, model)
         except MissingError as error:
-            options_text = " and ".join(OPTIONS[parameter] for parameter in error.parameters)
+            options_text = " and ".join(map(option_of, error.parameters))
             raise UsageError(f"Missing option {options_text}: {error.message}", error.hint) from error
         written = carry_out(plan, output, options, "Exporting", dry_run=dry_run, quiet=quiet)
         if as_json:

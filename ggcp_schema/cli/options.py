@@ -21,6 +21,11 @@ def one_of(*words: str) -> Callable[[str], list[str]]:
     return complete
 
 
+def option_of(parameter: str) -> str:
+    """Return the option that stands for a parameter of the Python API: `--rms-eps` for `rms_eps`."""
+    return "--" + {"n_batch": "batch"}.get(parameter, parameter).replace("_", "-")
+
+
 File = Annotated[Path, typer.Argument(metavar="FILE", help=FILE_HELP)]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print everything, with the evidence.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, which `schema --json-of COMMAND` describes.")]

@@ -18,6 +18,7 @@ from typing import Any, TypedDict
 import typer
 
 from ggcp_schema.cli import discard_output
+from ggcp_schema.cli.options import option_of
 from ggcp_schema.errors import GgcpError, MalformedError
 from ggcp_schema.files.json_keys import json_record
 from ggcp_schema.inspect import MARK, PROGRESS
@@ -43,7 +44,7 @@ def error_text(error: GgcpError) -> str:
     error = put_right(error)
     hint = error.shell_hint or error.hint
     if error.option:
-        hint = hint.replace(f"{error.option}=True", "--" + error.option.replace("_", "-"))
+        hint = hint.replace(f"{error.option}=True", option_of(error.option))
     return "\n".join(escape(line) for line in (error.message, hint) if line)
 
 

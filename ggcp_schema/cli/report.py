@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
 from ggcp_schema.cli.mistakes import check_name
+from ggcp_schema.cli.options import option_of
 from ggcp_schema.cli.output import echo, output_width, progress, write
 from ggcp_schema.files.atomic import check_output
 from ggcp_schema.files.key_values import KeyValue
@@ -24,8 +25,6 @@ from ggcp_schema.mapping.plan import Kind, Plan, Written, check
 from ggcp_schema.mapping.plan import write as write_plan
 
 LONGEST = 80  # characters of a value that are shown
-OPTIONS = {"n_batch": "--batch"}
-"""The options of the command line whose names are not those of the API's parameters."""
 
 
 def carry_out(
@@ -51,9 +50,7 @@ def sentence(fact: Fact, *, short: bool = False) -> str:
         fact = fact._replace(text=fact.short, reason="", effect="")
     state = ""
     if fact.remedy:
-        parameter, values = fact.remedy
-        option = OPTIONS.get(parameter, "--" + parameter.replace("_", "-"))
-        state = f". If you know the {fact.label}, state it: {option} {values}"
+        state = f". If you know the {fact.label}, state it: {option_of(fact.remedy.parameter)} {fact.remedy.values}"
     reason, effect = f" ({fact.reason})" if fact.reason else "", f"; {fact.effect}" if fact.effect else ""
     return f"{fact.label}: {fact.text}{reason}{effect}{state}"
 

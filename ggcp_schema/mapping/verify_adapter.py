@@ -19,22 +19,14 @@ from ggcp_schema.formats.gguf.keys import Keys
 from ggcp_schema.llama import names
 from ggcp_schema.llama.adapter import Adapter
 from ggcp_schema.llama.rotation import Heads
+from ggcp_schema.mapping import hf, verify_hf
 from ggcp_schema.mapping.adapter import adapter_keys, adapter_tensors
 from ggcp_schema.mapping.export import ModelOptions
 from ggcp_schema.mapping.gguf import Gguf, differences, extra_keys
-from ggcp_schema.mapping.hf import CARD, CONFIG
 from ggcp_schema.mapping.lora import plan_adapter
 from ggcp_schema.mapping.peft import PEFT, PEFT_CONFIG
 from ggcp_schema.mapping.plan import Kind, rescued
 from ggcp_schema.mapping.verify import Compared, Verification
-from ggcp_schema.mapping.verify_hf import (
-    folder_kind,
-    json_part_differences,
-    part_differences,
-    read_json,
-    stated_in,
-    unexpected_files,
-)
 
 BASE_NAME = "base_model_name_or_path"  # which is that of a copy with the norms, if one was written
 
@@ -95,21 +87,21 @@ def verify_with_base(
     to, without_norms, stated = _stated_by(base, output)
     model = stated._replace(vocab=vocab, partial=partial)
     plan = plan_adapter(file, base, to=to, ignore_norms=without_norms, model=model)
-    parts = {name: content for name, content in plan.parts.items() if name != CARD}
+    parts = {name: content for name, content in plan.parts.items() if name != hf.CARD}
     place, n_keys = Path(output), 0
     found: list[Difference] = []
     for name, content in parts.items():
         if isinstance(content, Blob) and name.endswith(".json"):
             expected = json.loads(content.data)
-            if name == PEFT_CONFIG and isinstance(base_name := read_json(place / name).get(BASE_NAME), str):
+            if name == PEFT_CONFIG and isinstance(base_name := verify_hf.read_json(place / name).get(BASE_NAME), str):
                 expected[BASE_NAME] = base_name
-            found += json_part_differences(place, name, expected)
+            found += verify_hf.json_part_differences(place, name, expected)
             n_keys += len(expected)
         else:
-            found += part_differences(place, name, content, progress)
+            found += verify_hf.part_differences(place, name, content, progress)
             n_keys += len(content.keys) if isinstance(content, Gguf) else 0
     if WHOLE not in parts:
-        found += unexpected_files(place, parts)
+        found += verify_hf.unexpected_files(place, parts)
     n_params, nbytes = sum(prod(entry.shape) for entry in plan.tensors), sum(entry.nbytes for entry in plan.tensors)
     epsilon = next((fact.value for fact in plan.facts if fact.label == "epsilon"), None)
     compared = Compared(n_keys, len(plan.tensors), nbytes, n_params)
@@ -119,9 +111,9 @@ def verify_with_base(
 def _stated_by(base: File, output: str) -> tuple[str, bool, ModelOptions]:
     """Return what an output is, whether norms of the adapter are not in it, and what was stated when it was made."""
     if os.path.isdir(output):
-        if folder_kind(Path(output)) == PEFT:
-            return "peft", "modules_to_save" not in read_json(Path(output, PEFT_CONFIG)), ModelOptions()
-        length, eps, dtype = stated_in(Path(output, CONFIG), read_json(Path(output, CONFIG)))
+        if verify_hf.folder_kind(Path(output)) == PEFT:
+            return "peft", "modules_to_save" not in verify_hf.read_json(Path(output, PEFT_CONFIG)), ModelOptions()
+        length, eps, dtype = verify_hf.stated_in(Path(output, hf.CONFIG), verify_hf.read_json(Path(output, hf.CONFIG)))
         return "hf", False, ModelOptions(context_length=length, rms_eps=eps, dtype=dtype)
     with open_file(output) as gguf:
         if not isinstance(gguf, GgufFile):

@@ -21,27 +21,14 @@ from ggcp_schema.formats.state import study_of
 from ggcp_schema.huggingface.config import TORCH_DTYPES, json_bytes
 from ggcp_schema.huggingface.sentencepiece_writer import checked_types
 from ggcp_schema.llama.vocabulary import Vocabulary
-from ggcp_schema.mapping.hf import (
-    CONFIG,
-    DTYPES,
-    GENERATION,
-    HF,
-    METADATA,
-    MOMENTS,
-    TOKENIZER,
-    TOKENIZER_CONFIG,
-    TOKENIZER_MODEL,
-    WEIGHTS,
-    Folder,
-    moments_of,
-)
+from ggcp_schema.mapping import hf
 from ggcp_schema.mapping.peft import PEFT, PEFT_CONFIG, PEFT_WEIGHTS
 from ggcp_schema.mapping.plan import rescued
 from ggcp_schema.mapping.verify import COMPARED, NO_TOKENS, Compared, Verification
 from ggcp_schema.mapping.vocabulary import vocabulary_of
 
 MAX_DIFFERENCES = 10  # of a JSON file
-TOKENS = (GENERATION, TOKENIZER, TOKENIZER_CONFIG, TOKENIZER_MODEL)
+TOKENS = (hf.GENERATION, hf.TOKENIZER, hf.TOKENIZER_CONFIG, hf.TOKENIZER_MODEL)
 READ = (".safetensors", ".json", ".model", ".jinja")
 """How the names end of files that transformers, PEFT, vLLM or MLX may read beside, or in place of, those written."""
 IN_PLACE = "pytorch_model", "adapter_model"
@@ -71,31 +58,31 @@ def verify_folder(
     if file.damage is not None and not partial:
         raise rescued(file, "Use partial=True to compare it.")
     place = Path(folder)
-    if folder_kind(place) != HF:
+    if folder_kind(place) != hf.HF:
         hint = "Pass the adapter that it was made from, with --base MODEL."
         raise UsageError(f"{place} is a folder for PEFT, but {file.path} contains no LoRA adapter", hint)
-    config, model = read_json(place / CONFIG), file.model()
+    config, model = read_json(place / hf.CONFIG), file.model()
     vocabulary = vocabulary_of(file, model, vocab)
     if vocabulary is not None:
         checked_types(vocabulary)
-    expected = Folder(model, vocabulary or Vocabulary("", "", []), *stated_in(place / CONFIG, config))
+    expected = hf.Folder(model, vocabulary or Vocabulary("", "", []), *stated_in(place / hf.CONFIG, config))
     differences: list[Difference] = []
     n_values = 0
     for name, value in expected.json():
-        if vocabulary is not None or name == CONFIG:
+        if vocabulary is not None or name == hf.CONFIG:
             differences += json_part_differences(place, name, value, SPECIAL_IDS if vocabulary is None else ())
             n_values += len(value)
     if vocabulary is not None:
-        differences += part_differences(place, TOKENIZER_MODEL, expected.tokenizer_model())
+        differences += part_differences(place, hf.TOKENIZER_MODEL, expected.tokenizer_model())
     else:
         lost = (name for name in TOKENS if not (place / name).exists())
         differences += (Difference("file", name, "is missing") for name in lost)
-    differences += unexpected_files(place, {CONFIG, WEIGHTS, MOMENTS, *TOKENS})
-    moments, fact = moments_of(file, study_of(file)[1])
-    contents = {WEIGHTS: expected.weights()} | ({MOMENTS: Safetensors(METADATA, moments)} if moments else {})
-    if not moments and (place / MOMENTS).exists():
+    differences += unexpected_files(place, {hf.CONFIG, hf.WEIGHTS, hf.MOMENTS, *TOKENS})
+    moments, fact = hf.moments_of(file, study_of(file)[1])
+    contents = {hf.WEIGHTS: expected.weights()} | ({hf.MOMENTS: Safetensors(hf.METADATA, moments)} if moments else {})
+    if not moments and (place / hf.MOMENTS).exists():
         why = f"should not be there: {fact.reason}; a folder is compared with the file that it was exported from"
-        differences.append(Difference("file", MOMENTS, why))
+        differences.append(Difference("file", hf.MOMENTS, why))
     n_tensors = nbytes = 0
     for name, content in contents.items():
         found = [*part_differences(place, name, content, progress)]
@@ -106,7 +93,7 @@ def verify_folder(
     return Verification(
         file.path,
         os.fsdecode(folder),
-        HF,
+        hf.HF,
         Compared(n_values, n_tensors, nbytes, model.n_params),
         expected.rms_eps,
         fact.text,
@@ -118,11 +105,11 @@ def verify_folder(
 
 def folder_kind(folder: Path) -> str:
     """Return what a folder is, hf or peft. Raises `FileError` without its configuration, `UsageError` for another."""
-    parts = {HF: (CONFIG, WEIGHTS), PEFT: (PEFT_CONFIG, PEFT_WEIGHTS)}
+    parts = {hf.HF: (hf.CONFIG, hf.WEIGHTS), PEFT: (PEFT_CONFIG, PEFT_WEIGHTS)}
     lost = {kind: [name for name in names if not (folder / name).exists()] for kind, names in parts.items()}
     kind = min(lost, key=lambda kind: len(lost[kind]))
     if len(lost[kind]) == len(parts[kind]):
-        message = f"{folder} is no folder for transformers or PEFT: it has no {CONFIG} or {PEFT_CONFIG}"
+        message = f"{folder} is no folder for transformers or PEFT: it has no {hf.CONFIG} or {PEFT_CONFIG}"
         raise UsageError(message, "Pass a folder that `ggcp-schema export` wrote, or a GGUF file.")
     if parts[kind][0] in lost[kind]:
         raise FileError(f"{folder}: {parts[kind][0]} is missing", "Export the folder again.")
@@ -207,7 +194,7 @@ def _shown(value: Any) -> str:
 def stated_in(path: Path, config: dict[str, Any]) -> tuple[int, float, str]:
     """Return what the user can have stated: context length, epsilon, type of the weights. Raises `MalformedError`."""
     length, epsilon = config.get("max_position_embeddings"), config.get("rms_norm_eps")
-    dtypes = {TORCH_DTYPES[kind]: name for name, kind in DTYPES.items()}
+    dtypes = {TORCH_DTYPES[kind]: name for name, kind in hf.DTYPES.items()}
     dtype = dtypes.get(str(config.get("dtype")))
     if not isinstance(length, int) or length < 1:
         raise _malformed(path, "a positive max_position_embeddings", repr(length))

@@ -16,14 +16,7 @@ from typing import TYPE_CHECKING, Any
 from construct import Container
 
 from ggcp_schema.constructs import count_bytes, each
-from ggcp_schema.formats.gguf.contents import (
-    SPLIT_TYPES,
-    missing_parts,
-    needs_architecture,
-    odd_parts,
-    odd_split_keys,
-    odd_tokens,
-)
+from ggcp_schema.formats.gguf import contents
 from ggcp_schema.formats.gguf.doubt import NAMES
 from ggcp_schema.formats.gguf.headers import whole_records
 from ggcp_schema.formats.rules import Finding, Oddity, Problem, Refusal, Rules, broken_field, odd_padding, repeated
@@ -39,7 +32,7 @@ if TYPE_CHECKING:
 ALIGNMENT_TYPE, BOOL, ARRAY = 4, 7, 9  # UINT32
 MAX_NAME = 64  # bytes of a tensor's name with its terminator: ggml's GGML_MAX_NAME
 MAX_DIMS = 4  # ggml's GGML_MAX_DIMS
-SAID = {*SPLIT_TYPES, "byte_order", "trailing", TOKENS}  # the paths of findings that are warnings
+SAID = {*contents.SPLIT_TYPES, "byte_order", "trailing", TOKENS}  # the paths of findings that are warnings
 MAX_ELEMENTS = (1 << 63) - 1
 MAX_REPEATED = 20  # names of which a finding says that they are used twice
 FOREIGN = (
@@ -52,19 +45,21 @@ NO_TEXT = re.compile("[\0\udc80-\udcff]")  # NUL, and bytes that are not UTF-8
 def gguf_rules(parse: Parse, file: GgufFile) -> Rules:
     """Return what the rules find."""
     container = parse.container
+    keys, infos = whole_records(container, "metadata_kv"), whole_records(container, "tensor_infos")
     places = _refused_places(container) if "data_start" in container else ()
     errors: list[Iterable[Problem | Refusal]] = [
-        repeated("metadata_kv", "key", whole_records(container, "metadata_kv")),
-        repeated("tensor_infos", "name", whole_records(container, "tensor_infos")),
-        _refused_keys(whole_records(container, "metadata_kv")),
-        _refused_tensors(whole_records(container, "tensor_infos")),
+        repeated("metadata_kv", "key", keys),
+        repeated("tensor_infos", "name", infos),
+        _refused_keys(keys),
+        _refused_tensors(infos),
         places,
-        (broken_field(file.find(key), expected, found) for key, expected, found in odd_parts(file)),
+        (broken_field(file.find(key), expected, found) for key, expected, found in contents.odd_parts(file)),
     ]
-    missing = needs_architecture(file) and not (parse.damage or parse.errors or ARCHITECTURE in file.key_values)
+    is_odd = parse.damage or parse.errors
+    missing = contents.needs_architecture(file) and not (is_odd or ARCHITECTURE in file.key_values)
     odd = (finding for finding in file.findings if finding.path in SAID)
     warnings = chain(
-        _odd_keys(whole_records(container, "metadata_kv")),
+        _odd_keys(keys),
         _odd_paddings(file),
         [Oddity("version", 4, "is 1, which llama.cpp refuses")] * (container.get("version") == 1),
         [Oddity("metadata_kv", 0, f"the key {ARCHITECTURE} is missing")] * missing,
@@ -191,9 +186,9 @@ def oddities(gguf: GgufFile) -> Iterator[Finding]:
         if more := sum(1 for _ in again):
             yield Finding(place, f"{more:,} more of these have the {field} of another")
     yield from islice(odd_names(gguf), MAX_REPEATED)
-    yield from odd_split_keys(gguf)
-    yield from missing_parts(gguf)
-    yield from odd_tokens(gguf)
+    yield from contents.odd_split_keys(gguf)
+    yield from contents.missing_parts(gguf)
+    yield from contents.odd_tokens(gguf)
 
 
 def odd_names(gguf: GgufFile) -> Iterator[Finding]:

@@ -14,9 +14,9 @@ from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import Recovered
 from ggcp_schema.formats.lora.schema import GGCL, GGLA, TYPES
 from ggcp_schema.formats.records.headers import BLOCKS, Kind
-from ggcp_schema.formats.records.joints import SEARCHED, Bytes
+from ggcp_schema.formats.records.joints import Bytes
 from ggcp_schema.formats.records.named import Names, Series, recover
-from ggcp_schema.formats.records.places import SEARCHED_FIRST, Places
+from ggcp_schema.formats.records.places import SEARCHED_FIRST
 from ggcp_schema.formats.trailing import are_added_after, zeros_follow
 from ggcp_schema.llama.names import field_path, llama_field_path, llama_name, tensor_name
 from ggcp_schema.schema.inference import V1
@@ -88,11 +88,6 @@ def recover_adapter(source: Source, error: FieldError) -> Recovered | None:
 
 def is_adapter(source: Source) -> bool:
     """Return True if most records of an adapter, and nothing else, are where they must be."""
-    places = find_adapter(source, SEARCHED_FIRST)
+    places = Names(Bytes(source, SEARCHED_FIRST), ADAPTER, FIRST).places(FIRST)
     is_all = places is not None and all(place.header for place in places.records)  # no optimizer follows
     return places is not None and is_all and 2 * places.found > len(places.joints)
-
-
-def find_adapter(source: Source, searched: int = SEARCHED) -> Places | None:
-    """Return the places of the records of a ggla file; None if it has no whole header."""
-    return Names(Bytes(source, searched), ADAPTER, FIRST).places(FIRST)
