@@ -15,6 +15,7 @@ from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.parsed import LONGEST_NAME, ParsedFile
 from ggcp_schema.formats.rules import Finding, Rules
+from ggcp_schema.llama.names import is_optimizer
 
 if TYPE_CHECKING:
     from ggcp_schema.files.contents import Change
@@ -306,6 +307,31 @@ class File(ParsedFile):
             raise self.damage.with_hint(
                 f"The {part} is not whole: the file has {found:,} of its {total:,} tensors{saved}"
             )
+
+    def check_adapter(self) -> None:
+        """Check that all tensors of the adapter in a checkpoint are whole. Raises the damage, which is why not."""
+        if self.damage is None:
+            return
+        expected = self.expected_tensors()
+        if expected is None:
+            raise self.damage.again()
+        found, total = (sum(not is_optimizer(path) for path in paths) for paths in (self.tensors, expected))
+        self.check_whole(found, total, "adapter")
+
+    def adapter_facts(self) -> dict[str, Any]:
+        """Return what a summary shows of the adapter, and the facts about it as lines with labels.
+
+        Nothing if the file has none, or if it is not whole or of another architecture.
+        """
+        from ggcp_schema.llama.adapter import adapter_facts
+
+        try:
+            adapter = self.adapter()
+        except GgcpError:
+            return {}
+        facts = adapter_facts(adapter)
+        lines = tuple((fact.label, f"{fact.text} ({fact.reason})" if fact.reason else fact.text) for fact in facts)
+        return {"adapter": adapter, "details": lines}
 
     def _lacks(self, what: str, hint: str = CHECKPOINT_NEEDED) -> GgcpError:
         return self.damage or UsageError(f"{self.path} is a {self.format.title}, {what}", hint)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cache
 from itertools import starmap
 from typing import Any
@@ -23,7 +23,6 @@ HPARAMS: dict[str, str | None] = {
 }
 """The keys of the hyper-parameters."""
 
-Row = tuple[str, str, str]
 # Key, type, and path of the field, in the order in which the converters of 2023 wrote them.
 COUNTS = (
     (names.TRAINING_ITERATION_COUNT, "UINT32", "train_its"),
@@ -34,6 +33,10 @@ COUNTS = (
     (names.BLOCK_COUNT, "UINT32", "hparams.n_layer"),
 )
 SIZES = ((names.ROPE_DIMENSION_COUNT, "UINT32", "hparams.n_rot"), (names.FEED_FORWARD_LENGTH, "UINT32", "n_ff"))
+RANKS = tuple(
+    (f"training.lora.rank.{gguf}", "UINT32", f"n_rank.{field}")
+    for field, gguf in (names.MODEL_TENSORS | names.LAYER_TENSORS).items()
+)  # of finetune alone
 OPTIMIZER = (
     (names.OPTIMIZER_PAST_COUNT, "UINT32", "optimizer.past"),
     (names.OPTIMIZER_PARAMETER_COUNT, "UINT64", "optimizer.nx"),
@@ -80,12 +83,11 @@ def paths_by_key(optimizer: str | None) -> dict[str, str]:
 
 
 def trainer_keys(
-    kind: str, rms_eps: float, optimizer: str, key_of: Callable[[str, str, str], KeyValue], ranks: Iterable[Row] = ()
+    kind: str, rms_eps: float, optimizer: str, key_of: Callable[[str, str, str], KeyValue]
 ) -> list[KeyValue]:
     """Return the keys of a GGUF checkpoint of a trainer, in the order in which the converters of 2023 wrote them.
 
-    `kind` is its `training.type`, `key_of` makes a key of a row of these tables, and `ranks` are the rows that only
-    finetune has.
+    `kind` is its `training.type`, and `key_of` makes a key of a row of these tables.
     """
     return [
         KeyValue(names.ARCHITECTURE, "STRING", "llama"),
@@ -93,7 +95,7 @@ def trainer_keys(
         KeyValue(names.RMS_EPSILON, "FLOAT32", rms_eps),
         KeyValue(names.TRAINING_FILE_VERSION, "UINT32", 0),
         KeyValue(names.TRAINING_TYPE, "STRING", kind),
-        *starmap(key_of, (*COUNTS, *SIZES, *ranks)),
+        *starmap(key_of, (*COUNTS, *SIZES, *(RANKS if kind == names.FINETUNE_LORA else ()))),
         KeyValue(names.OPTIMIZER_FILE_VERSION, "UINT32", 0),
         *starmap(key_of, (*OPTIMIZER, *STATE[optimizer])),
     ]

@@ -20,8 +20,9 @@ from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor_entries import Computed, TensorEntry
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.gguf.file import open_gguf
+from ggcp_schema.formats.gguf.meanings import adapter_of_gguf
 from ggcp_schema.formats.lora import FORMATS
-from ggcp_schema.formats.lora.files import GgclFile, GglaFile, adapter_in_gguf
+from ggcp_schema.formats.lora.files import GgclFile, GglaFile
 from ggcp_schema.formats.parsing import open_source
 from ggcp_schema.llama.adapter import Adapter, Base
 from ggcp_schema.mapping.adapter import adapter_keys, adapter_tensors, changed_norms
@@ -55,7 +56,7 @@ def adapter_of(path: Path, **changes: Any) -> Iterator[Adapter]:
     """Yield the adapter in a file, with other values for some of its attributes."""
     if path.suffix == ".gguf":
         with open_gguf(path) as gguf:
-            yield replace(adapter_in_gguf(gguf), **changes)
+            yield replace(adapter_of_gguf(gguf), **changes)
         return
     with opened(path) as file:
         assert isinstance(file, GglaFile | GgclFile)

@@ -13,7 +13,8 @@ import pytest
 from ggcp_schema import MalformedError, UnfitError, UsageError, open_file
 from ggcp_schema.files.output import WHOLE, WriteOptions
 from ggcp_schema.formats.gguf.file import open_gguf
-from ggcp_schema.formats.lora.files import GgclFile, adapter_in_gguf
+from ggcp_schema.formats.gguf.meanings import adapter_of_gguf
+from ggcp_schema.formats.lora.files import GgclFile
 from ggcp_schema.llama.adapter import FINETUNE, SCRIPT, Base, fit
 from ggcp_schema.llama.rotation import Heads, order_of_halves
 from ggcp_schema.mapping.gguf import Gguf
@@ -143,7 +144,7 @@ def test_a_scale_that_cannot_be_told(tmp_path: Path) -> None:
 
 def test_a_gguf_that_is_no_checkpoint_of_finetune() -> None:
     with open_gguf(BASE) as gguf, pytest.raises(UsageError, match=r"training\.type is missing"):
-        adapter_in_gguf(gguf)
+        adapter_of_gguf(gguf)
 
 
 def test_a_damaged_file_has_no_adapter(tmp_path: Path) -> None:
@@ -255,7 +256,7 @@ def test_the_checkpoint_is_that_of_the_converter_of_2023(path: Path, tmp_path: P
     assert found == expected
     assert list(found["kv"]) == list(expected["kv"])
     with open_file(tmp_path / "out.gguf") as gguf:
-        assert adapter_in_gguf(gguf).writer == FINETUNE  # type: ignore[arg-type]
+        assert adapter_of_gguf(gguf).writer == FINETUNE  # type: ignore[arg-type]
 
 
 def test_it_equals_what_finetune_saved_from_the_same_memory(tmp_path: Path) -> None:

@@ -168,11 +168,7 @@ def facts_of(gguf: GgufFile) -> dict[str, Any]:
     optimizer = keys.text(names.OPTIMIZER_TYPE)
     has_model = not (gguf.has_adapter or names.LORA_ALPHA in gguf.key_values or gguf.kind in NO_MODELS)
     n_params = sum(tensor.n_elements for name, tensor in model.items() if name != names.ROPE_FREQS and has_model)
-    details: dict[str, Any] = {}
-    if gguf.has_adapter:
-        from ggcp_schema.formats.lora.files import adapter_of
-
-        details = adapter_of(gguf)
+    details = gguf.adapter_facts() if gguf.has_adapter else {}
     details = details or {"details": contents(gguf)}
     stated = stated_of(keys.field, gguf.tensors.get(str(names.tensor_name("optimizer.state.pf", optimizer))))
     if keys.flag(names.CONVERTED_FRESH) and not keys.count(names.OPTIMIZER_ITERATION_COUNT):

@@ -26,7 +26,6 @@ from ggcp_schema.schema.gguf import DEFAULT_ALIGNMENT, GGUF, VALUE_TYPES, Extent
 if TYPE_CHECKING:
     from ggcp_schema.files.source import Source
     from ggcp_schema.formats.gguf import contents, counts, doubt, keys, meanings, recovery, rules
-    from ggcp_schema.formats.lora import files as lora
     from ggcp_schema.formats.rules import Rules
     from ggcp_schema.llama.adapter import Adapter
     from ggcp_schema.llama.eras import Evidence
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
     from ggcp_schema.llama.vocabulary import Vocabulary
 else:
     contents, counts, doubt = Later("formats.gguf.contents"), Later("formats.gguf.counts"), Later("formats.gguf.doubt")
-    keys, meanings, lora = Later("formats.gguf.keys"), Later("formats.gguf.meanings"), Later("formats.lora.files")
+    keys, meanings = Later("formats.gguf.keys"), Later("formats.gguf.meanings")
     recovery, rules = Later("formats.gguf.recovery"), Later("formats.gguf.rules")
 
 ARRAY = 9
@@ -230,7 +229,7 @@ class GgufFile(File):
         return {name: tensor for name, tensor in self.tensors.items() if name.endswith(".lora_a")}
 
     def adapter(self) -> Adapter:
-        return lora.adapter_in_gguf(self)
+        return meanings.adapter_of_gguf(self)
 
     def vocabulary(self) -> Vocabulary:
         return meanings.vocabulary_of_gguf(self)

@@ -13,12 +13,11 @@ from construct import Container, ListContainer
 
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.gguf.headers import end_of, explain, length_size, stop_of, whole_records
-from ggcp_schema.formats.lora.files import FINETUNE_LORA, RANKS
 from ggcp_schema.formats.lora.records import FINETUNE
 from ggcp_schema.formats.records.headers import GGCP, Record
 from ggcp_schema.formats.records.named import MOST_LOST, START, Order, Part, Series
 from ggcp_schema.llama import names
-from ggcp_schema.llama.keys import OPTIMIZER, STATE, paths_by_key
+from ggcp_schema.llama.keys import OPTIMIZER, RANKS, STATE, paths_by_key
 from ggcp_schema.llama.names import tensor_name
 from ggcp_schema.schema.ggml import GGML_TYPES, data_size
 from ggcp_schema.schema.inference import ADAM
@@ -160,7 +159,7 @@ def _orders_of(keys: Mapping[str, Any], *runs: Sequence[Container]) -> list[Usua
     """
     usual = {*pairwise(Part.of(name).name for name, _ in _trained())}
     found = {*chain(*(pairwise(Part.of(info["name"]).name for info in infos) for infos in runs))}
-    if keys.get(names.TRAINING_TYPE) == FINETUNE_LORA:
+    if keys.get(names.TRAINING_TYPE) == names.FINETUNE_LORA:
         is_told = any(info["name"].endswith("norm.weight.lora_b") for infos in runs for info in infos)
         return [_finetuned] if is_told else [_finetuned, _finetuned_later]
     is_usual = found <= usual and any("#" in name for pair in found for name in pair)

@@ -1,4 +1,4 @@
-"""What a GGUF file means: a llama model, the state of its training, a vocabulary."""
+"""What a GGUF file means: a llama model, the state of its training, an adapter, a vocabulary."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ggcp_schema.formats.gguf.contents import check_not_split
 from ggcp_schema.formats.gguf.keys import Keys, shown
 from ggcp_schema.formats.vocabularies import check_damage, items_of
 from ggcp_schema.llama import names
-from ggcp_schema.llama.adapter import needs_base
+from ggcp_schema.llama.adapter import Adapter, needs_base, pairs_of
 from ggcp_schema.llama.context import context_of
 from ggcp_schema.llama.eras import Evidence
 from ggcp_schema.llama.model import Model, check_no_others
@@ -192,6 +192,23 @@ def _kept_of(gguf: GgufFile) -> dict[str, Any]:
         "file_type": file_type if isinstance(file_type, int) and 0 <= file_type < 1 << 32 else 0,
         "kept": tuple(entry for entry in others if is_copied(gguf.path, entry)),
     }
+
+
+def adapter_of_gguf(gguf: GgufFile) -> Adapter:
+    """Return the adapter in a GGUF checkpoint of finetune. A damaged file is accepted if all of it is whole.
+
+    Otherwise raise its damage. Raises `UsageError` if the file is something else.
+    """
+    gguf.check_adapter()
+    kind = gguf.value(names.TRAINING_TYPE)
+    if kind != names.FINETUNE_LORA:
+        raise UsageError(
+            f"{gguf.path}: {names.TRAINING_TYPE} is {'missing' if kind is None else repr(kind)[:40]}, "
+            f"expected {names.FINETUNE_LORA!r}",
+            "Pass a checkpoint of llama.cpp's finetune, a ggcl checkpoint or a ggla adapter.",
+        )
+    tensors = (tensor for name, tensor in gguf.tensors.items() if not names.is_optimizer(name))
+    return Adapter(gguf.path, pairs_of(gguf.path, tensors))
 
 
 # The vocabulary ---------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Files with a LoRA adapter in them: ggla, ggcl, and the GGUF checkpoints of finetune."""
+"""Files with a LoRA adapter in them: ggla and ggcl."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from ggcp_schema.files.key_values import KeyValue
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.files.tensor_entries import stored
 from ggcp_schema.formats.file import Converted, File, Recovered
-from ggcp_schema.formats.gguf.file import GgufFile
 from ggcp_schema.formats.lora.records import ADAPTER, FINETUNE, FIRST, is_adapter, recover_adapter
 from ggcp_schema.formats.lora.schema import TYPES
 from ggcp_schema.formats.paths import parse_path
@@ -27,7 +26,7 @@ from ggcp_schema.formats.records.tensors import tensor_of_record, tensors_in
 from ggcp_schema.formats.rules import Rules, odd_findings
 from ggcp_schema.formats.trailing import doubtful_end
 from ggcp_schema.llama import names
-from ggcp_schema.llama.adapter import SCRIPT, Adapter, adapter_facts, checked_pair, gguf_name, needs_base, pairs_of
+from ggcp_schema.llama.adapter import SCRIPT, Adapter, checked_pair, gguf_name, needs_base, pairs_of
 from ggcp_schema.llama.eras import DEFAULT_RMS_EPS
 from ggcp_schema.llama.keys import paths_by_key, stated_of, trainer_keys
 
@@ -37,12 +36,6 @@ if TYPE_CHECKING:
     from ggcp_schema.formats.parsing import Parse
     from ggcp_schema.llama.model import Model
     from ggcp_schema.llama.training import Training
-
-FINETUNE_LORA = names.FINETUNE_LORA
-RANKS = tuple(
-    (f"training.lora.rank.{gguf}", "UINT32", f"n_rank.{field}")
-    for field, gguf in (names.MODEL_TENSORS | names.LAYER_TENSORS).items()
-)
 
 
 class LoraFile(File):
@@ -57,7 +50,7 @@ class LoraFile(File):
 
     def facts(self) -> dict[str, Any]:
         """Return what the file states of itself, and what is known of its adapter."""
-        return adapter_of(self) or super().facts()
+        return self.adapter_facts() or super().facts()
 
     def training(self) -> Training:
         """Raise `UsageError`, or the damage: what it has is not the training of a model."""
@@ -66,20 +59,6 @@ class LoraFile(File):
     def model(self) -> Model:
         """Raise `UsageError`, or the damage: a model is made of it and its base."""
         raise self.damage or needs_base(self.path, f"a {self.format.title}: it contains no model")
-
-
-def adapter_of(file: File) -> dict[str, Any]:
-    """Return what a summary shows of an adapter, and the facts about it as lines with labels; nothing if it has none.
-
-    Nothing either if the adapter is not whole, or of another architecture.
-    """
-    try:
-        adapter = file.adapter()
-    except GgcpError:
-        return {}
-    facts = adapter_facts(adapter)
-    lines = tuple((fact.label, f"{fact.text} ({fact.reason})" if fact.reason else fact.text) for fact in facts)
-    return {"adapter": adapter, "details": lines}
 
 
 class GglaFile(LoraFile):
@@ -200,7 +179,7 @@ class GgclFile(LoraFile):
         return {path: tensor for path, tensor in self.tensors.items() if path.endswith("_a")}
 
     def adapter(self) -> Adapter:
-        check_adapter(self)
+        self.check_adapter()
         parts = {path: tensor for path, tensor in self.tensors.items() if not names.is_optimizer(path)}
         paths = [path.removesuffix("_a") for path in parts if path.endswith("_a")]
         return Adapter(
@@ -226,7 +205,7 @@ class GgclFile(LoraFile):
             return KeyValue(key, kind, bool(value) if kind == "BOOL" else value)
 
         try:
-            keys = trainer_keys(FINETUNE_LORA, DEFAULT_RMS_EPS, optimizer, key_of, RANKS)
+            keys = trainer_keys(names.FINETUNE_LORA, DEFAULT_RMS_EPS, optimizer, key_of)
         except UnfitError as error:
             raise UnfitError(f"{self.path}: {error.message}", error.hint) from error
         pairs = (
@@ -243,37 +222,9 @@ class GgclFile(LoraFile):
 
     def facts(self) -> dict[str, Any]:
         stated = stated_of(self.get, self.state_tensors.get("pf"))
-        return {**adapter_of(self), **stated, "version": self.get("version"), "hparams": self.hparams_stated()}
+        return {**self.adapter_facts(), **stated, "version": self.get("version"), "hparams": self.hparams_stated()}
 
     def describe(self) -> str:
         if self.damage is not None:
             return super().describe()
         return f"ggcl checkpoint of {counted(len(self.container['layers']), 'layer')}"
-
-
-def check_adapter(file: File) -> None:
-    """Check that all tensors of the adapter in a checkpoint are whole. Raises the damage, which is why they are not."""
-    if file.damage is None:
-        return
-    expected = file.expected_tensors()
-    if expected is None:
-        raise file.damage.again()
-    found, total = (sum(not names.is_optimizer(path) for path in paths) for paths in (file.tensors, expected))
-    file.check_whole(found, total, "adapter")
-
-
-def adapter_in_gguf(gguf: GgufFile) -> Adapter:
-    """Return the adapter in a GGUF checkpoint of finetune. A damaged file is accepted if all of it is whole.
-
-    Otherwise raise its damage. Raises `UsageError` if the file is something else.
-    """
-    check_adapter(gguf)
-    kind = gguf.value(names.TRAINING_TYPE)
-    if kind != FINETUNE_LORA:
-        raise UsageError(
-            f"{gguf.path}: {names.TRAINING_TYPE} is {'missing' if kind is None else repr(kind)[:40]}, "
-            f"expected {FINETUNE_LORA!r}",
-            "Pass a checkpoint of llama.cpp's finetune, a ggcl checkpoint or a ggla adapter.",
-        )
-    tensors = (tensor for name, tensor in gguf.tensors.items() if not names.is_optimizer(name))
-    return Adapter(gguf.path, pairs_of(gguf.path, tensors))
