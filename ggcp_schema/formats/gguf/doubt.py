@@ -1,24 +1,31 @@
-"""Whether the headers of a GGUF file that can be read are what was written, or damage that reads as headers."""
+"""Whether headers of a GGUF file that can be read are what was written, and all; or damage that reads as headers."""
 
 from __future__ import annotations
+
+import re
+from collections.abc import Sequence
 
 from construct import Container, ListContainer
 
 from ggcp_schema.constructs import FieldError, count_bytes, counted, each
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import until
+from ggcp_schema.formats.gguf.headers import end_of, fits, is_named, length_size, reader_of, stop_of
 from ggcp_schema.formats.gguf.moved import may_be_moved, moved_by
 from ggcp_schema.formats.parsing import how_altered
-from ggcp_schema.schema.gguf import Extents, in_order, size_of
+from ggcp_schema.schema.gguf import Extents, alignment, in_order, size_of
 
 NAMES = {"metadata_kv": "key", "tensor_infos": "name"}  # the fields with names, by the list of records
 SAMPLE = 4096  # bytes after the end, which are of no tensor if they are zeros
+KEY_NAME = re.compile(r"[a-z]\w*(\.[\w-]+)+")
+FIRST = 8  # where the number of tensors is, and then that of keys
 
 
 def doubt(source: Source, container: Container) -> FieldError | None:
-    """Return an error if headers are zeros that were read as records, or if bytes were put into the data."""
+    """Return an error if headers are not all, or zeros read as records, or if bytes were put into the data."""
     trailing, start = container["trailing"], container["data_start"]
-    error = zeros_in(source, container) or (None if trailing is None else _lost_at_end(source, container))
+    error = _too_few(source, container) or zeros_in(source, container)
+    error = error or (None if trailing is None else _lost_at_end(source, container))
     if error is not None or (trailing is None and (source.size - start) % container["alignment"] == 0):
         return error
     count = moved_by(source, container)
@@ -70,11 +77,6 @@ def _may_end_in_zeros(container: Container, is_lost: bool) -> bool:
     return any(info["offset"] >= least for info in infos[:-1]) or not all(map(is_named, infos))
 
 
-def is_named(info: Container) -> bool:
-    """Return True if a tensor's header has a name that a tensor can have."""
-    return bool(info["name"]) and "\0" not in info["name"]
-
-
 def zeros_in(source: Source, container: Container) -> FieldError | None:
     """Return an error if keys or tensors are zeros that were read as records, from within a name or as a whole.
 
@@ -108,3 +110,54 @@ def _goes_on(source: Source, container: Container, index: int) -> bool:
     record, count = container["metadata_kv"][index], container["metadata_kv_count"] + container["tensor_count"]
     end = record["_offset"] + record.get("_size", source.size)
     return index + 1 < count and not any(source.read(end, max(0, min(8, source.size - end))))
+
+
+# The counts of keys and tensors ----------------------------------------------------------------------------
+
+
+def _too_few(source: Source, container: Container) -> FieldError | None:
+    """Return an error if one more tensor or key follows the last one, in a file with bytes after its end.
+
+    A tensor is proven by its offset, which is the end of the data before; a key, after which no tensors are stated, by
+    its name.
+    """
+    infos, keys = container["tensor_infos"], container["metadata_kv"]
+    if container["trailing"] is None or not (infos or keys):
+        return None
+    with source.reading() as stream:
+        at = stop_of((infos or keys)[-1])
+        stream.seek(at)
+        info = reader_of(stream, container, "tensor_infos")()
+        stream.seek(at)
+        key = None if infos else reader_of(stream, container, "metadata_kv")()
+    if info is not None and fits(info, end_of(infos[-1], container["alignment"]) if infos else 0):
+        return _wrong("tensor_count", FIRST, f"more than {len(infos)}", until(container, "alignment"))
+    if key is not None and KEY_NAME.fullmatch(key["key"]):
+        before = until(container, "tensor_infos")
+        return _wrong("metadata_kv_count", FIRST + length_size(container), f"more than {len(keys)}", before)
+    return None
+
+
+def wrong_count(
+    container: Container, keys: Sequence[Container], infos: Sequence[Container], start: int | None
+) -> FieldError | None:
+    """Return the error of a count, if these keys and tensors are all that there are, and fewer or more are stated.
+
+    They are if each begins where another ends, from the counts to the data, which begins at `start`, or to the end.
+    """
+    size = length_size(container)
+    at = FIRST + 2 * size
+    for record in (*keys, *infos):
+        if record["_offset"] != at or "_size" not in record:
+            return None
+        at = stop_of(record)
+    if infos and start != at + -at % alignment(Container(metadata_kv=keys)):  # type: ignore[no-untyped-call]
+        return None
+    for name, offset, records in (("tensor_count", FIRST, infos), ("metadata_kv_count", FIRST + size, keys)):
+        if container.get(name, len(records)) != len(records):
+            return _wrong(name, offset, f"{len(records)}, as many as there are", container)
+    return None
+
+
+def _wrong(name: str, offset: int, expected: str, container: Container) -> FieldError:
+    return FieldError(offset, expected, str(container[name]), steps=[name], partial=container)

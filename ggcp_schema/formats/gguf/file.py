@@ -25,7 +25,7 @@ from ggcp_schema.schema.gguf import DEFAULT_ALIGNMENT, GGUF, VALUE_TYPES, Extent
 
 if TYPE_CHECKING:
     from ggcp_schema.files.source import Source
-    from ggcp_schema.formats.gguf import contents, counts, doubt, keys, meanings, recovery, rules
+    from ggcp_schema.formats.gguf import contents, doubt, keys, meanings, recovery, rules
     from ggcp_schema.formats.rules import Rules
     from ggcp_schema.llama.adapter import Adapter
     from ggcp_schema.llama.eras import Evidence
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from ggcp_schema.llama.training import Training
     from ggcp_schema.llama.vocabulary import Vocabulary
 else:
-    contents, counts, doubt = Later("formats.gguf.contents"), Later("formats.gguf.counts"), Later("formats.gguf.doubt")
-    keys, meanings = Later("formats.gguf.keys"), Later("formats.gguf.meanings")
-    recovery, rules = Later("formats.gguf.recovery"), Later("formats.gguf.rules")
+    contents, doubt, keys = Later("formats.gguf.contents"), Later("formats.gguf.doubt"), Later("formats.gguf.keys")
+    meanings, recovery = Later("formats.gguf.meanings"), Later("formats.gguf.recovery")
+    rules = Later("formats.gguf.rules")
 
 ARRAY = 9
 
@@ -103,7 +103,7 @@ class GgufFile(File):
 
     @classmethod
     def doubt(cls, source: Source, container: Container) -> FieldError | None:
-        return counts.too_few(source, container) or doubt.doubt(source, container)
+        return doubt.doubt(source, container)
 
     @classmethod
     def recovered(cls, source: Source, format: Format, error: FieldError) -> Recovered | None:

@@ -12,7 +12,6 @@ from construct import Container
 from ggcp_schema.constructs import FieldError
 from ggcp_schema.constructs.records import new_scope, outermost
 from ggcp_schema.files.source import Source
-from ggcp_schema.formats.gguf.doubt import is_named
 from ggcp_schema.formats.records.places import MOST_MOVED
 from ggcp_schema.schema.gguf import BIG, GGUF, size_of
 
@@ -142,6 +141,11 @@ def reader_of(stream: IO[bytes], container: Container, place: str) -> Callable[[
         return record
 
     return read
+
+
+def is_named(info: Container) -> bool:
+    """Return True if a tensor's header has a name that a tensor can have."""
+    return bool(info["name"]) and "\0" not in info["name"]
 
 
 def fits(info: Container, offset: int) -> bool:

@@ -15,11 +15,11 @@ from construct import Container, ListContainer
 from ggcp_schema.constructs import FieldError
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import Recovered, until
-from ggcp_schema.formats.gguf.counts import wrong_count
-from ggcp_schema.formats.gguf.doubt import is_dense, is_named, zeros_in
+from ggcp_schema.formats.gguf.doubt import is_dense, wrong_count, zeros_in
 from ggcp_schema.formats.gguf.headers import (
     end_of,
     fits,
+    is_named,
     last_headers,
     later_keys,
     length_size,
