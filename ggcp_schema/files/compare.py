@@ -1,9 +1,10 @@
-"""Compare the tensors of a file with the expected ones."""
+"""Compare the tensors, or the JSON, of a file with the expected ones."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ggcp_schema.files.tensor import BIG, ELEMENT_SIZES, MARKS, Tensor
 from ggcp_schema.files.tensor_entries import Progress, TensorEntry
@@ -74,3 +75,27 @@ def data_differences(
             verb = "differs; it" if count == 1 else "differ; the first"
             message = f"{count:,} of {entry.nbytes // width:,} {unit}s {verb} is {unit} {first}"
             yield Difference("data", entry.name, f"data: {message}")
+
+
+def json_differences(expected: Any, found: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the path of each value of JSON that differs, and how."""
+    if isinstance(expected, dict) and isinstance(found, dict):
+        for key in [*expected, *(key for key in found if key not in expected)]:
+            inner = f"{path}.{key}" if path else key
+            if key not in found:
+                yield inner, "is missing"
+            elif key not in expected:
+                yield inner, "is unexpected"
+            else:
+                yield from json_differences(expected[key], found[key], inner)
+    elif isinstance(expected, list | tuple) and isinstance(found, list) and len(expected) == len(found):
+        for index, pair in enumerate(zip(expected, found)):
+            yield from json_differences(*pair, f"{path}[{index}]")
+    elif type(expected) is not type(found) or expected != found:
+        yield path, f"is {_shown(found)}, expected {_shown(expected)}"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return "an object"
+    return f"a list of {len(value)}" if isinstance(value, list | tuple) else json.dumps(value, ensure_ascii=False)[:60]

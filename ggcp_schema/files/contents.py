@@ -1,20 +1,21 @@
-"""What a file can be filled with: text, bytes, or tensors in the layout of safetensors. For GGUF see `mapping.gguf`."""
+"""What a file can be filled with: bytes, text, JSON, or tensors as safetensors. For GGUF see `mapping.gguf`."""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from math import prod
 from typing import IO, Any, NamedTuple, Protocol
 
 from ggcp_schema.constructs.errors import counted
 from ggcp_schema.constructs.streams import CHUNK
 from ggcp_schema.errors import MalformedError, UnfitError
-from ggcp_schema.files.compare import Difference, data_differences, table_differences
+from ggcp_schema.files.compare import Difference, data_differences, json_differences, table_differences
 from ggcp_schema.files.json_keys import json_keys
 from ggcp_schema.files.source import Ahead, Source
 from ggcp_schema.files.tensor import Tensor
@@ -29,6 +30,7 @@ ALIGNMENT = 8  # of their data
 METADATA = "__metadata__"  # the name of what is no tensor in their headers
 MAX_HEADER = 100_000_000  # bytes, as the safetensors package allows
 MAX_DIMS = 64  # as numpy allows
+MAX_DIFFERENCES = 10  # of a JSON file
 MAX_QUOTED = 200  # characters that an error repeats
 TensorInfo = tuple[str, str, tuple[int, ...]]
 """The name of a tensor, its element type, and its shape in numpy's order."""
@@ -77,8 +79,8 @@ class Blob:
             progress(len(self.data))
 
     def differences(self, place: str, *, data: bool, progress: Progress | None = None) -> Iterator[Difference]:
-        with open(place, "rb") as file:
-            if file.read(len(self.data) + 1) != self.data:
+        with closing(Source(place)) as source:
+            if source.size != len(self.data) or source.read(0, source.size) != self.data:
                 yield Difference("file", "", f"is another one than the expected {counted(len(self.data), 'byte')}")
         if data and progress:
             progress(len(self.data))
@@ -93,6 +95,46 @@ class Text(Blob):
     @property
     def text(self) -> str:
         return self.data.decode()
+
+
+@dataclass(frozen=True)
+class Json(Blob):
+    """An object in JSON. Other bytes of the same values are no difference, nor is any value of the keys `free`."""
+
+    free: Collection[str] = ()
+
+    @property
+    def value(self) -> dict[str, Any]:
+        """The object."""
+        value: dict[str, Any] = json.loads(self.data)
+        return value
+
+    def differences(self, place: str, *, data: bool, progress: Progress | None = None) -> Iterator[Difference]:
+        if any(super().differences(place, data=data, progress=progress)):
+            expected, found = (
+                {key: item for key, item in value.items() if key not in self.free}
+                for value in (self.value, read_json(place))
+            )
+            for path, text in islice(json_differences(expected, found), MAX_DIFFERENCES):
+                yield Difference("file", path, text)
+
+
+def read_json(place: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the object in a JSON file. Raises `FileError`, or `MalformedError`."""
+    try:
+        with closing(Source(place)) as source:
+            value = json.loads(source.read(0, source.size))
+    except (ValueError, RecursionError) as error:
+        raise malformed_json(place, "JSON", str(error)) from error
+    if not isinstance(value, dict):
+        raise malformed_json(place, "an object", type(value).__name__)
+    return value
+
+
+def malformed_json(place: str | os.PathLike[str], expected: str, found: str) -> MalformedError:
+    """Return the error for a JSON file that has not what was written."""
+    message = f"{os.fsdecode(place)}: expected {expected}, found {found}"
+    return MalformedError(message, "Export the folder again.", path="file", offset=0, expected=expected, found=found)
 
 
 @dataclass(frozen=True)

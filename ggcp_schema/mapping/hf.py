@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from ggcp_schema.constructs import counted
 from ggcp_schema.errors import UsageError
-from ggcp_schema.files.contents import Blob, Content, Safetensors, Text
+from ggcp_schema.files.contents import Blob, Content, Json, Safetensors, Text
 from ggcp_schema.files.tensor_entries import TensorEntry
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.state import state_of
@@ -90,9 +90,7 @@ def hf_parts(
     parts: dict[str, Content] = {WEIGHTS: folder.weights() if tensors is None else Safetensors(METADATA, tensors)}
     if moments:
         parts[MOMENTS] = Safetensors(METADATA, moments)
-    parts |= {name: Blob(json_bytes(value)) for name, value in folder.json()}
-    parts |= {TOKENIZER_MODEL: folder.tokenizer_model(), CARD: Text(card)}
-    return parts, told
+    return {**parts, CONFIG: folder.config(), **folder.tokens(), CARD: Text(card)}, told
 
 
 def element_type(dtype: str) -> str:
@@ -118,17 +116,19 @@ class Folder:
         tensors = weight_tensors(model.tensors, n_head=model.n_head, n_head_kv=model.n_head_kv, dtype=dtype)
         return Safetensors(METADATA, tensors)
 
-    def json(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """Yield the names and the values of the JSON files. Those of large vocabularies take some memory."""
+    def config(self) -> Json:
+        """Return config.json."""
         ids, dtype = self.vocabulary.ids, DTYPES[self.dtype]
-        yield CONFIG, model_config(self.model, self.rms_eps, self.context_length, ids, dtype)
-        yield GENERATION, generation_config(ids)
-        yield TOKENIZER, tokenizer_json(self.vocabulary)
-        yield TOKENIZER_CONFIG, tokenizer_config(self.vocabulary, self.context_length)
+        return Json(json_bytes(model_config(self.model, self.rms_eps, self.context_length, ids, dtype)))
 
-    def tokenizer_model(self) -> Blob:
-        """Return tokenizer.model. Raises `UsageError` if sentencepiece could not load it."""
-        return Blob(sentencepiece_model(self.vocabulary))
+    def tokens(self) -> dict[str, Content]:
+        """Return the files of the vocabulary. Raises `UsageError` if sentencepiece could not load its model."""
+        return {
+            GENERATION: Json(json_bytes(generation_config(self.vocabulary.ids))),
+            TOKENIZER: Json(json_bytes(tokenizer_json(self.vocabulary))),
+            TOKENIZER_CONFIG: Json(json_bytes(tokenizer_config(self.vocabulary, self.context_length))),
+            TOKENIZER_MODEL: Blob(sentencepiece_model(self.vocabulary)),
+        }
 
 
 # The optimizer's state -------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import get_args
 
 from ggcp_schema.errors import UsageError
-from ggcp_schema.files.contents import Patched, Safetensors, Text
+from ggcp_schema.files.contents import Json, Patched, Safetensors, Text
 from ggcp_schema.files.key_values import is_copied
 from ggcp_schema.files.output import WHOLE, Parts, WriteOptions
 from ggcp_schema.files.tensor import ELEMENT_SIZES
@@ -136,7 +136,7 @@ def _refuse(model: ModelOptions, why: str) -> None:
 def _peft(adapter: Adapter, base: Base, base_name: str, card: str, saves_norms: bool) -> Parts:
     config = json.dumps(peft_config(adapter, base, base_name, norms=saves_norms), indent=2) + "\n"
     return {
-        PEFT_CONFIG: Text(config),
+        PEFT_CONFIG: Json(config.encode()),
         PEFT_WEIGHTS: Safetensors(METADATA, peft_tensors(adapter, base, norms=saves_norms)),
         "README.md": Text(card),
     }

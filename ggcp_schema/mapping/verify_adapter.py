@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.compare import Difference, comparable
-from ggcp_schema.files.contents import Blob
+from ggcp_schema.files.contents import Json, read_json
 from ggcp_schema.files.output import WHOLE
 from ggcp_schema.files.tensor_entries import Progress
 from ggcp_schema.formats import open_file
@@ -91,15 +91,14 @@ def verify_with_base(
     place, n_keys = Path(output), 0
     found: list[Difference] = []
     for name, content in parts.items():
-        if isinstance(content, Blob) and name.endswith(".json"):
-            expected = json.loads(content.data)
-            if name == PEFT_CONFIG and isinstance(base_name := verify_hf.read_json(place / name).get(BASE_NAME), str):
-                expected[BASE_NAME] = base_name
-            found += verify_hf.json_part_differences(place, name, expected)
-            n_keys += len(expected)
-        else:
-            found += verify_hf.part_differences(place, name, content, progress)
-            n_keys += len(content.keys) if isinstance(content, Gguf) else 0
+        expected = content
+        if isinstance(content, Json):
+            if name == PEFT_CONFIG and isinstance(read_json(place / name).get(BASE_NAME), str):
+                expected = replace(content, free=(BASE_NAME,))
+            n_keys += len(content.value)
+        elif isinstance(content, Gguf):
+            n_keys += len(content.keys)
+        found += verify_hf.part_differences(place, name, expected, progress)
     if WHOLE not in parts:
         found += verify_hf.unexpected_files(place, parts)
     n_params, nbytes = sum(prod(entry.shape) for entry in plan.tensors), sum(entry.nbytes for entry in plan.tensors)
@@ -112,8 +111,8 @@ def _stated_by(base: File, output: str) -> tuple[str, bool, ModelOptions]:
     """Return what an output is, whether norms of the adapter are not in it, and what was stated when it was made."""
     if os.path.isdir(output):
         if verify_hf.folder_kind(Path(output)) == PEFT:
-            return "peft", "modules_to_save" not in verify_hf.read_json(Path(output, PEFT_CONFIG)), ModelOptions()
-        length, eps, dtype = verify_hf.stated_in(Path(output, hf.CONFIG), verify_hf.read_json(Path(output, hf.CONFIG)))
+            return "peft", "modules_to_save" not in read_json(Path(output, PEFT_CONFIG)), ModelOptions()
+        length, eps, dtype = verify_hf.stated_in(Path(output, hf.CONFIG), read_json(Path(output, hf.CONFIG)))
         return "hf", False, ModelOptions(context_length=length, rms_eps=eps, dtype=dtype)
     with open_file(output) as gguf:
         if not isinstance(gguf, GgufFile):

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import closing
-from itertools import islice
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from ggcp_schema.errors import FileError, MalformedError, UsageError
+from ggcp_schema.errors import FileError, UsageError
 from ggcp_schema.files.compare import Difference
-from ggcp_schema.files.contents import Content, Safetensors
-from ggcp_schema.files.source import Source
+from ggcp_schema.files.contents import Content, Json, Safetensors, malformed_json, read_json
 from ggcp_schema.files.tensor_entries import Progress
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.state import study_of
-from ggcp_schema.huggingface.config import TORCH_DTYPES, json_bytes
+from ggcp_schema.huggingface.config import TORCH_DTYPES
 from ggcp_schema.huggingface.sentencepiece_writer import checked_types
 from ggcp_schema.llama.vocabulary import Vocabulary
 from ggcp_schema.mapping import hf
@@ -27,7 +24,6 @@ from ggcp_schema.mapping.plan import rescued
 from ggcp_schema.mapping.verify import COMPARED, NO_TOKENS, Compared, Verification
 from ggcp_schema.mapping.vocabulary import vocabulary_of
 
-MAX_DIFFERENCES = 10  # of a JSON file
 TOKENS = (hf.GENERATION, hf.TOKENIZER, hf.TOKENIZER_CONFIG, hf.TOKENIZER_MODEL)
 READ = (".safetensors", ".json", ".model", ".jinja")
 """How the names end of files that transformers, PEFT, vLLM or MLX may read beside, or in place of, those written."""
@@ -66,17 +62,15 @@ def verify_folder(
     if vocabulary is not None:
         checked_types(vocabulary)
     expected = hf.Folder(model, vocabulary or Vocabulary("", "", []), *stated_in(place / hf.CONFIG, config))
-    differences: list[Difference] = []
-    n_values = 0
-    for name, value in expected.json():
-        if vocabulary is not None or name == hf.CONFIG:
-            differences += json_part_differences(place, name, value, SPECIAL_IDS if vocabulary is None else ())
-            n_values += len(value)
-    if vocabulary is not None:
-        differences += part_differences(place, hf.TOKENIZER_MODEL, expected.tokenizer_model())
+    lost: list[str] = []
+    if vocabulary is None:
+        parts: dict[str, Content] = {hf.CONFIG: replace(expected.config(), free=SPECIAL_IDS)}
+        lost += (name for name in TOKENS if not (place / name).exists())
     else:
-        lost = (name for name in TOKENS if not (place / name).exists())
-        differences += (Difference("file", name, "is missing") for name in lost)
+        parts = {hf.CONFIG: expected.config(), **expected.tokens()}
+    n_values = sum(len(content.value) for content in parts.values() if isinstance(content, Json))
+    differences = [item for name, content in parts.items() for item in part_differences(place, name, content)]
+    differences += (Difference("file", name, "is missing") for name in lost)
     differences += unexpected_files(place, {hf.CONFIG, hf.WEIGHTS, hf.MOMENTS, *TOKENS})
     moments, fact = hf.moments_of(file, study_of(file)[1])
     contents = {hf.WEIGHTS: expected.weights()} | ({hf.MOMENTS: Safetensors(hf.METADATA, moments)} if moments else {})
@@ -136,75 +130,15 @@ def part_differences(
         yield item._replace(name=f"{name}: {item.name}" if item.name else name) if is_named else item
 
 
-def json_part_differences(
-    folder: Path, name: str, expected: Mapping[str, Any], skipped: Collection[str] = ()
-) -> Iterator[Difference]:
-    """Compare a JSON file as `json_differences` does. Its values are only read if it is not what was written."""
-    path = folder / name
-    if not path.exists():
-        yield Difference("file", name, "is missing")
-    elif _content(path) != json_bytes(expected):
-        wanted = {key: item for key, item in expected.items() if key not in skipped}
-        some = islice(json_differences(wanted, read_json(path), skipped), MAX_DIFFERENCES)
-        yield from (Difference("file", f"{name}: {key}", text) for key, text in some)
-
-
-def _content(path: Path) -> bytes:
-    with closing(Source(path)) as source:
-        return source.read(0, source.size)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file. Raises `FileError`, or `MalformedError`."""
-    try:
-        value = json.loads(_content(path))
-    except (ValueError, RecursionError) as error:
-        raise _malformed(path, "JSON", str(error)) from error
-    if not isinstance(value, dict):
-        raise _malformed(path, "an object", type(value).__name__)
-    return value
-
-
-def json_differences(
-    expected: Any, found: Any, skipped: Collection[str] = (), path: str = ""
-) -> Iterator[tuple[str, str]]:
-    """Yield the path of each value that differs, and how; keys of the outermost object can be skipped."""
-    if isinstance(expected, dict) and isinstance(found, dict):
-        for key in [*expected, *(key for key in found if key not in expected and key not in skipped)]:
-            inner = f"{path}.{key}" if path else key
-            if key not in found:
-                yield inner, "is missing"
-            elif key not in expected:
-                yield inner, "is unexpected"
-            else:
-                yield from json_differences(expected[key], found[key], path=inner)
-    elif isinstance(expected, list | tuple) and isinstance(found, list) and len(expected) == len(found):
-        for index, pair in enumerate(zip(expected, found)):
-            yield from json_differences(*pair, path=f"{path}[{index}]")
-    elif type(expected) is not type(found) or expected != found:
-        yield path, f"is {_shown(found)}, expected {_shown(expected)}"
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, dict):
-        return "an object"
-    return f"a list of {len(value)}" if isinstance(value, list | tuple) else json.dumps(value, ensure_ascii=False)[:60]
-
-
 def stated_in(path: Path, config: dict[str, Any]) -> tuple[int, float, str]:
     """Return what the user can have stated: context length, epsilon, type of the weights. Raises `MalformedError`."""
     length, epsilon = config.get("max_position_embeddings"), config.get("rms_norm_eps")
     dtypes = {TORCH_DTYPES[kind]: name for name, kind in hf.DTYPES.items()}
     dtype = dtypes.get(str(config.get("dtype")))
     if not isinstance(length, int) or length < 1:
-        raise _malformed(path, "a positive max_position_embeddings", repr(length))
+        raise malformed_json(path, "a positive max_position_embeddings", repr(length))
     if not isinstance(epsilon, float) or not (isfinite(epsilon) and epsilon > 0):
-        raise _malformed(path, "a positive rms_norm_eps", repr(epsilon))
+        raise malformed_json(path, "a positive rms_norm_eps", repr(epsilon))
     if dtype is None:
-        raise _malformed(path, f"a dtype among {', '.join(dtypes)}", repr(config.get("dtype")))
+        raise malformed_json(path, f"a dtype among {', '.join(dtypes)}", repr(config.get("dtype")))
     return length, epsilon, dtype
-
-
-def _malformed(path: Path, expected: str, found: str) -> MalformedError:
-    message = f"{path}: expected {expected}, found {found}"
-    return MalformedError(message, "Export the folder again.", path="file", offset=0, expected=expected, found=found)
