@@ -152,7 +152,8 @@ class Examination:
     @property
     def text(self) -> str:
         """The result in one line."""
-        words = [f"{count_text(self.nan, 'NaN', 'NaN')}, {count_text(self.inf, 'infinity', 'infinities')}"]
+        where = "" if self.moments.parts else " in the weights"
+        words = [f"{count_text(self.nan, 'NaN', 'NaN')}, {count_text(self.inf, 'infinity', 'infinities')}{where}"]
         if self.unsound:
             places = count_text(len(self.unsound), "unsound place")
             words.append(f"{places}, the first at offset {self.unsound[0].start:,}")

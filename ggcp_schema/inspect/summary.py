@@ -48,7 +48,7 @@ def _lines(summary: Summary) -> Iterator[tuple[str, str]]:
     if summary.condition is not None:
         yield from summary.condition.lines()
     elif not summary.unsound:
-        yield "state", "✓ whole" if summary.unsound is None else "✓ whole; all values were examined, and are possible"
+        yield "state", "✓ whole" + "; no impossible value was found in its tensors" * (summary.unsound is not None)
     for bad in summary.unsound or ():
         yield "unsound", f"{bad.path}: {bad.message}"
     if summary.era is not None:
@@ -118,6 +118,7 @@ def _model_lines(summary: Summary) -> Iterator[tuple[str, str]]:
         yield "RMS epsilon", _epsilon_text(summary)
     if summary.bytes:
         words = {"waste": "padding" if summary.optimizer is None else "other optimizer vectors and padding"}
+        words |= {"model": "adapter"} if summary.adapter else {}
         uses = (f"{words.get(use, use)} {size_text(count)}" for use, count in summary.bytes.items() if count)
         yield "bytes", "; ".join(uses)
 

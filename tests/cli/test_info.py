@@ -200,6 +200,15 @@ def test_json_has_the_facts_of_an_adapter(name):
     assert "layers[1].wq" in adapter["matrices"]
 
 
+@pytest.mark.parametrize("name", ["master-adam.checkpoint.gguf", "feb2024-adam.checkpoint.gguf"])
+def test_a_file_without_a_model_has_no_bytes_of_one(name: str) -> None:
+    text = run_cli("info", "-v", FIXTURES / "lora" / name, check=True).stdout
+    assert "without a model" in text
+    line = next(line for line in text.splitlines() if line.startswith("bytes"))
+    assert "model" not in line
+    assert "adapter 32,404 bytes" in line  # 4 * 8,101
+
+
 def test_json_has_the_latest_loss() -> None:
     names = [f"{name}.ggcp" for name in ("alice", "v0-adam", "rotmax8-v0", "v1-lbfgs", "twin-lbfgs.v0")]
     lines = run_cli("info", "--json", *names, cwd=FIXTURES, check=True).stdout.splitlines()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
+import shutil
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -153,6 +156,18 @@ def test_nothing_is_healthy_that_was_not_measured(tmp_path: Path) -> None:
         assert json.loads(run_cli("stats", path, "--health", "--json").stdout)["verdict"] == "not-measured"
         assert said in run_cli("stats", path, "--health").stdout
     assert run_cli("stats", FIXTURES / "vocab.gguf", check=True).stdout == "The file has no tensors.\n"
+
+
+def test_what_was_not_measured_is_not_called_free_of_nan(tmp_path: Path) -> None:
+    """The gradient of L-BFGS is no weight: neither `--health` nor `info -v` looks at its values."""
+    path = tmp_path / "lbfgs.ggcp"
+    shutil.copy(FIXTURES / "v1-lbfgs.ggcp", path)
+    with open_file(path) as file, path.open("r+b") as stream:
+        stream.seek(file.tensors["optimizer.state.g"].offset)
+        stream.write(struct.pack("<f", math.nan))
+    assert "1 NaN" in run_cli("validate", "--data", path).stdout
+    assert "no NaN, no infinities in the weights\n" in run_cli("stats", "--health", path, check=True).stdout
+    assert "all values" not in run_cli("info", "-v", path, check=True).stdout
 
 
 def test_quiet_shows_no_progress(monkeypatch):

@@ -212,7 +212,7 @@ MODELS = [LORA / "base.gguf", LORA / "base.ggjt", LORA / "adam.ggla", FIXTURES /
 def test_info_says_that_values_are_not_examined_where_it_can_examine_them(path: Path) -> None:
     is_checkpoint = path in CHECKPOINTS
     assert ("values not examined" in run_cli("info", path, check=True).stdout) is is_checkpoint
-    assert ("all values were examined" in run_cli("info", "-v", path, check=True).stdout) is is_checkpoint
+    assert ("no impossible value was found in its tensors" in run_cli("info", "-v", path, check=True).stdout) is is_checkpoint
 
 
 @pytest.mark.parametrize("name", ["adam.ggcl", "master-adam.checkpoint.gguf", "feb2024-adam.checkpoint.gguf"])
@@ -243,4 +243,4 @@ def test_pairs_that_have_not_been_trained_are_sound(name: str, tmp_path: Path) -
             stream.seek(tensor.offset)
             stream.write(bytes(tensor.nbytes))
     assert len(fresh) == 21 + 2
-    assert "all values were examined" in run_cli("info", "-v", path, check=True).stdout
+    assert "no impossible value was found in its tensors" in run_cli("info", "-v", path, check=True).stdout
