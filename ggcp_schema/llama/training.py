@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Mapping
 from functools import cache
+from operator import index
 from typing import Any, NamedTuple
 
 from ggcp_schema.errors import UsageError
@@ -120,6 +121,7 @@ def study(training: Training, *, order: str | None = None, n_batch: int | None =
     Reads as little of the optimizer's vectors as the decision needs. Raises `UsageError` for an impossible batch or
     order, and for one that the bytes exclude; `FileError` if the file cannot be read.
     """
+    n_batch = None if n_batch is None else index(n_batch)
     if n_batch is not None and n_batch not in BATCHES:
         raise UsageError(f"a batch of {n_batch} samples is impossible", "State the samples of a batch, 1 or more.")
     decided = order_of(training)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from operator import index
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -100,6 +101,7 @@ def choose(file: File, options: ModelOptions, *, needs_study: bool = False) -> C
         raise error if vocab is not None else error.with_hint(VOCABULARY_NEEDED) from error
     if vocabulary is not None:
         check_vocabulary(model, vocabulary)
+    context_length = None if context_length is None else index(context_length)
     length = model.context.tokens if context_length is None else context_length
     if length is not None and not 0 < length < 1 << 32:
         raise UsageError(f"the context length must be between 1 and {(1 << 32) - 1} tokens, got {length}")

@@ -197,7 +197,7 @@ def rotation_facts(n_rot: int, dimension_count: int, freq_base: float | None) ->
 
 def write(plan: Plan, output: str | os.PathLike[str], options: WriteOptions = WriteOptions()) -> Written:  # noqa: B008
     """Write what is planned, completely or not at all. Raises `FileError`, or `UsageError` as `check` does."""
-    replaced, *others = check(plan, output, options)
+    replaced, *others = check(plan, os.fspath(output), options)
     not_finite: dict[str, int] = {}
     inspect = _Inspection(plan, not_finite, strict=options.strict)
     with ExitStack() as stack:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from ggcp_schema import (
     NotACheckpointError,
     PathError,
     convert,
+    export_model,
     open_checkpoint,
     open_file,
 )
@@ -51,6 +53,28 @@ def test_values_by_name() -> None:
         np.testing.assert_array_equal(moments["layers[1].wq"]["v"], ckpt.moments("layers[1].wq")["v"])
         assert {"layers", "loss", "moments"} <= set(dir(ckpt)) <= {*dir(type(ckpt)), *vars(ckpt)}
         assert "candidates" not in dir(ckpt)
+
+
+@pytest.mark.parametrize("number", ["64", 64.0, "x"])
+def test_what_is_no_whole_number_is_an_error_in_the_words_of_python(number: Any, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
+        convert(FIXTURES / "v0-adam.ggcp", tmp_path / "out.gguf", n_batch=number)
+    with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
+        export_model(ADAM, tmp_path / "out.gguf", vocab=FIXTURES / "vocab.gguf", context_length=number)
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("number", [np.int64(1), True])
+def test_what_stands_for_a_whole_number_is_one(number: Any, tmp_path: Path) -> None:
+    export_model(ADAM, tmp_path / "out.gguf", vocab=FIXTURES / "vocab.gguf", context_length=number)
+    with open_file(tmp_path / "out.gguf") as file:
+        assert file["llama.context_length"] == 1
+
+
+def test_an_output_needs_a_name() -> None:
+    nothing: Any = None
+    with pytest.raises(TypeError, match="not NoneType"):
+        convert(ADAM, nothing)
 
 
 def test_a_name_that_is_none_is_an_error_and_a_field_of_another_layout_is_not() -> None:
