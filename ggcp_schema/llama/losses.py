@@ -33,7 +33,7 @@ class Losses(NamedTuple):
             summed over the threads) or `constant`; empty for a file of no known program.
         best, previous: fx_best and fx_prev, as stored.
         divisor: the number by which to divide a stored loss to get the loss of one token: the number of threads, or 1.
-        past: the losses of the last iterations as stored, the oldest first.
+        past: the losses of the last iterations as stored; of Adam the oldest first.
         untrained: the loss of a model that gives every token the same probability, ln(n_vocab).
         steps: the steps that L-BFGS has made, k - 1.
         lines: the explanation, each line with a label.
@@ -127,13 +127,14 @@ def explain_losses(
     """Explain what a checkpoint stores of the loss.
 
     `optimizer` is adam or lbfgs. `n_threads` is that of the params, which v1 does not store. `iteration` is the
-    optimizer's, `k` the one of L-BFGS. `past` is pf, a ring buffer in which iteration i stands at i modulo its length.
+    optimizer's, `k` the one of L-BFGS. `past` is pf, a ring buffer; of Adam iteration i stands at i modulo its length.
     """
     meanings = conclusion.losses
     threads = n_threads if n_threads is not None and n_threads > 0 else None
     divisors = {{"last-rows": threads}.get(meaning, 1) for meaning in meanings}
     divisor = divisors.pop() if len(divisors) == 1 else None
-    recent = _in_order(past, iteration) if optimizer == "adam" else tuple(past)
+    is_adam = optimizer == ADAM  # of no L-BFGS file with past losses is it known which is the oldest
+    recent = _in_order(past, iteration) if is_adam else tuple(past)
     lines = [("loss", _values_text(fx_best, fx_prev, divisor)), ("loss is", _meanings_text(meanings, threads))]
     if fx_prev is not None and fx_best > fx_prev:  # it is lowered only if max_no_improvement is above 0
         best = "the loss at the start of the last run; it was not updated, although the previous loss is lower"
@@ -141,7 +142,8 @@ def explain_losses(
         best = "of the last run of iterations, not of the whole training"
     lines.append(("best", best))
     if recent:
-        lines.append(("past", f"{', '.join(map(loss_text, recent))} (of the last iterations, the oldest first)"))
+        order = "the oldest first" if is_adam else "as they are stored"
+        lines.append(("past", f"{', '.join(map(loss_text, recent))} (of the last iterations, {order})"))
     steps = max(k - 1, 0) if k is not None and optimizer == "lbfgs" else None
     if steps is not None and not (iteration and train_its):
         lines.append(("steps", f"{steps:,} (k is {k}); the trainers do not count the iterations of L-BFGS"))

@@ -85,6 +85,14 @@ def test_k_counts_the_steps_of_lbfgs(name: str) -> None:
     assert f"steps: {losses.steps} (k is {numbers['k']:g})" in text_of(losses)
 
 
+def test_of_the_past_losses_of_lbfgs_it_is_not_said_which_is_the_oldest() -> None:
+    """No genuine file shows it; in Adam's ring buffer the place follows from the count."""
+    lbfgs = explain_losses(OPEN, optimizer="lbfgs", fx_best=2.5, k=7, past=(3.0, 2.75, 2.5))
+    assert "past: 3.0000, 2.7500, 2.5000 (of the last iterations, as they are stored)" in text_of(lbfgs)
+    adam = explain_losses(OPEN, optimizer="adam", fx_best=2.5, fx_prev=2.5, iteration=7, past=(2.5, 3.0, 2.75))
+    assert "past: 3.0000, 2.7500, 2.5000 (of the last iterations, the oldest first)" in text_of(adam)
+
+
 @pytest.mark.parametrize(("name", "each"), [("v0-adam", 5.7493), ("v1-adam-raw-params", 5.7744)])
 def test_two_threads(name: str, each: float) -> None:
     losses = explain(name, summed=True)
