@@ -7,12 +7,12 @@ import os
 import re
 from importlib import import_module
 
-from ggcp_schema import FORMATS
+from ggcp_schema import FORMATS, open_file
 from ggcp_schema.cli.schema import WITH_JSON
 from ggcp_schema.inspect.json_schema import json_schema
 from ggcp_schema.inspect.words import CODES
 from ggcp_schema.llama.parameters import ORDERS
-from tests.helpers import FIXTURES, run_cli
+from tests.helpers import FIXTURES, TRUNCATED, run_cli
 
 ROOT = FIXTURES.parent
 INTRO = """\
@@ -55,6 +55,22 @@ def test_the_codes_of_json_are_listed_with_their_meanings():
     assert {
         (key, code): text for key, texts in printed.items() for code, text in texts.items()
     }.items() <= meanings.items()
+
+
+def test_the_history_names_the_tensors_of_layers_as_genuine_files_do():
+    page = (ROOT / "docs" / "HISTORY.md").read_text("utf-8")
+    rows = [line.split(" | ") for line in page.splitlines() if "…`" in line]
+    told = {layout: {*re.findall(r"`([\w.]+)\.…`", names)} for layout, _, names, _ in rows}
+    of_ggcp = {stem for layout, stems in told.items() if layout.startswith("| v") for stem in stems}
+    expected = {"ggcp": of_ggcp, "ggcl": told["| ggcl"], "ggla": told["| ggla"]}
+    found = {name: set() for name in expected}
+    for path in FIXTURES.rglob("*.gg*"):
+        if path.suffix[1:] in expected and path != TRUNCATED:
+            with open_file(path) as file:
+                names = [tensor.name for tensor in file.tensors.values() if tensor.name.count(".") > 2]
+            found[path.suffix[1:]] |= {stem[1] for name in names if (stem := re.match(r"(.*?\d+)\.", name))}
+    stems = {name: {re.sub(r"\d+", "N", stem) for stem in stems} for name, stems in found.items()}
+    assert stems == expected
 
 
 def test_every_statement_on_meaning_names_a_test_that_exists():
