@@ -1,6 +1,6 @@
 """The optimizer block.
 
-Three layouts exist: v0; v1; and v1-raw-params (v1 with v0's parameter struct, written on one day in June 2023).
+Three layouts exist: v0; v1; and v1-raw-params (v1 with v0's parameter struct, written on 15 June and 28 July 2023).
 """
 
 from ggcp_schema.constructs import (
@@ -84,8 +84,8 @@ ADAM_STATE_V0 = Struct(
     "g2" / Tensor(NX) * "gradient squared",
     "m" / Tensor(NX) * "first moments",
     "v" / Tensor(NX) * "second moments",
-    "mh" / Tensor(NX) * "first moments, bias-corrected",
-    "vh" / Tensor(NX) * "second moments, bias-corrected",
+    "mh" / Tensor(NX) * "last step: alpha * sched * m / vh, bias-corrected",
+    "vh" / Tensor(NX) * "root of v, bias-corrected, plus eps",
     "pf" / Tensor(PAST, null_if_zero=True) * "past losses",
     "fx_best" / Float32l * "best loss of the last run of iterations",
     "fx_prev" / Float32l * "previous loss",
@@ -117,7 +117,7 @@ LBFGS_STATE = Struct(
     "fx_best" / Float32l * "best loss",
     "step" / Float32l * "line search",
     "j" / Int32sl * "line search",
-    "k" / Int32sl * "line search: the number of steps so far",
+    "k" / Int32sl * "line search: the number of steps so far, plus 1",
     "end" / Int32sl * "line search",
     "n_no_improvement" / Int32sl,
     type_name="lbfgs_state",

@@ -29,6 +29,7 @@ from tests.builder import build_checkpoint
 from tests.fuzz.pages import damage
 from tests.helpers import FIXTURES, GENUINE, ONE_OF_EACH, ORDERS, run_cli
 from tests.llama.trained import adam, trained
+from tests.mapping import reference
 from tests.strategies import Built, checkpoints
 
 F = np.float32
@@ -163,6 +164,17 @@ def test_a_lora_matrix_of_zeros_is_no_finding(tmp_path: Path) -> None:
             found_in(damaged(path, offset_of(path, "layers[0].wq_b"), bytes(file["layers[0].wq_b"].nbytes), tmp_path))
             == []
         )
+
+
+@pytest.mark.parametrize("name", ["v0-adam", "rotmax8-v0", "orders/jun-A-3", "truth/jun-ctx-batch"])
+def test_mh_is_the_last_step_and_vh_the_root_of_v(name: str) -> None:
+    path = FIXTURES / f"{name}.ggcp"
+    optimizer, raw = reference.read_optimizer(path), path.read_bytes()
+    sched, _, alpha, beta1, beta2, eps = struct.unpack_from("<6f", raw, reference.read_model(path).end + 32)
+    t, (m, v, mh, vh) = optimizer.numbers["iter"], (optimizer.vectors[field] for field in ("m", "v", "mh", "vh"))
+    root = np.sqrt(v / (1 - beta2**t)) + eps
+    np.testing.assert_allclose(vh, root, rtol=1e-3)
+    np.testing.assert_allclose(mh, alpha * sched * m / (1 - beta1**t) / root, rtol=1e-3)
 
 
 def test_a_flipped_bit_among_zeros_of_x_is_odd_and_the_zeros_are_not(tmp_path: Path) -> None:

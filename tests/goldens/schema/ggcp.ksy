@@ -94,7 +94,7 @@ types:
         type: u4
         valid:
           max: 65535
-        doc: '0 for the optimizer''s tensors'
+        doc: '0 for the optimizer''s tensors, but not in ggcl files of 29 August 2023'
       - id: type
         type: u4
         enum: tensor_type
@@ -329,7 +329,7 @@ types:
         doc: line search
       - id: k
         type: s4
-        doc: 'line search: the number of steps so far'
+        doc: 'line search: the number of steps so far, plus 1'
       - id: end
         type: s4
         doc: line search
@@ -354,10 +354,10 @@ types:
         doc: second moments
       - id: mh
         type: tensor(1, [_parent.nx])
-        doc: first moments, bias-corrected
+        doc: 'last step: alpha * sched * m / vh, bias-corrected'
       - id: vh
         type: tensor(1, [_parent.nx])
-        doc: second moments, bias-corrected
+        doc: root of v, bias-corrected, plus eps
       - id: pf
         type: tensor((_parent.past != 0).to_i, [_parent.past])
         doc: past losses
