@@ -77,7 +77,8 @@ def _uses(summary: Summary, path: str) -> Iterator[Line]:
     elif summary.adapter is not None and summary.adapter.pairs:
         yield Line("run", _export_adapter(summary))
         yield from _train_on(summary, path)
-        yield Line(PYTORCH, f"ggcp-schema export --to peft {path} --base BASE.gguf")
+        if summary.adapter.matrices:
+            yield Line(PYTORCH, f"ggcp-schema export --to peft {path} --base BASE.gguf")
     elif summary.runs:
         yield Line("run", f"llama-completion -m {path} -p 'Once upon a time'")
         yield from _in_pytorch(summary)

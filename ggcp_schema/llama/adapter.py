@@ -114,7 +114,7 @@ class Adapter:
         types = {tensor.type for pair in self.pairs.values() for tensor in pair}
         if len(self.pairs) == n_tensors(self.n_layer) and types == {"F32"}:
             return FINETUNE
-        return None if self.norms else SCRIPT
+        return SCRIPT if self.matrices and not self.norms else None
 
     @property
     def is_reordered(self) -> bool:

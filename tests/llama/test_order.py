@@ -390,6 +390,16 @@ def test_a_training_whose_order_changed(scratch: Path) -> None:
         assert decide_order(training.model.tensors, without).certainty != "proven"
 
 
+def test_moments_whose_sizes_speak_for_two_orders_decide_for_none(scratch: Path) -> None:
+    """m remembers the last iterations only, and v the ones before too."""
+    shapes, rng = shapes_of(64, 4, 6, 2), np.random.default_rng(3)
+    vs = {order: made_moments(shapes, order, 64 * [True], 4, rng) for order in "BC"}
+    assert decided(written(scratch, made_model(shapes, rng), {"m": np.sqrt(vs["B"]), "v": vs["B"]})).order == "B"
+    decision = decided(written(scratch, made_model(shapes, rng), {"m": np.sqrt(vs["C"]), "v": vs["B"]}))
+    assert (decision.order, decision.certainty) == (None, "undecidable")
+    assert "speak for order B in v and for C in m" in decision.reason
+
+
 # --- odd files --------------------------------------------------------------------------------------------------
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from ggcp_schema import UsageError
+from ggcp_schema import UsageError, export_adapter, open_file
+from ggcp_schema.inspect.summary import summarize
 from ggcp_schema.llama.adapter import adapter_facts
 from ggcp_schema.mapping.adapter import Norms, Target, choice_notes, chosen, norms_of
 from ggcp_schema.mapping.peft import peft_card
-from tests.lora.lora_files import FOLDER, PEFT, adapter_of, base_in, quantized
+from tests.lora.lora_files import FOLDER, PEFT, adapter_of, base_in, ggla, quantized
 
 FINETUNED = FOLDER / "adam.ggla"
 
@@ -29,6 +30,20 @@ def test_an_adapter_by_finetune() -> None:
     assert facts["scale"] == "1 (alpha 4 / r 4)"
     assert "norms" in facts
     assert not {"trained with scale", "rows of wq, wk"} & set(facts)
+
+
+def test_of_an_adapter_without_pairs_nothing_tells_the_program(tmp_path: Path) -> None:
+    (tmp_path / "empty.ggla").write_bytes(ggla({}))
+    assert told(tmp_path / "empty.ggla")["written by"].startswith("unknown")
+
+
+def test_an_adapter_of_norms_alone_is_not_advised_for_peft(tmp_path: Path) -> None:
+    path = tmp_path / "norms.ggla"
+    path.write_bytes(ggla({"norm": ((1, 32), (1, 1))}, r=1, alpha=1))
+    with open_file(path) as file:
+        assert not any("--to peft" in command for command in summarize(file).next)
+    with pytest.raises(UsageError, match="no pair but those of norms"):
+        export_adapter(path, tmp_path / "peft", to="peft", base=FOLDER / "base.gguf")
 
 
 def test_an_adapter_made_from_peft() -> None:
