@@ -121,7 +121,7 @@ model = AutoModelForCausalLM.from_pretrained(".", dtype="float32")
 trainer = Trainer(
     model=model,
     args=TrainingArguments("trained", learning_rate=4e-4, per_device_train_batch_size=8, report_to="none"),
-    # a text's first {context_length} tokens, which the model was trained on; cut longer texts into several
+    # a text's first {context_length} tokens, the context of the model; cut longer texts into several
     train_dataset=[tokenizer(text, truncation=True, max_length={context_length}) for text in texts],
     data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),
     processing_class=tokenizer,

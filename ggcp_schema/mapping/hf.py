@@ -216,7 +216,7 @@ def _training_facts(file: File, era: EraConclusion, conclusions: Study | None) -
     stated = file.facts()
     counts = {"iterations": "train_its", "samples": "train_samples", "tokens": "train_tokens"}
     for label, key in counts.items():
-        if stated.get(key) is not None:
+        if stated.get(key):  # iterations of L-BFGS are not counted
             yield Fact(label, f"{stated[key]:,}", "counted by the trainer, of the whole training")
     losses = stored_losses(stated, era)
     for label, text in losses.lines if losses else ():

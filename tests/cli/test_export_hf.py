@@ -83,6 +83,20 @@ def test_moments_are_left_out_unless_they_are_certain(out: Path) -> None:
         assert not (out / MOMENTS).exists()
 
 
+def test_the_card_counts_no_iterations_that_the_trainer_does_not_count(out: Path) -> None:
+    run_cli("export", FIXTURES / "v1-lbfgs.ggcp", out, *COMMON, check=True)
+    card = (out / "README.md").read_text("utf-8")
+    assert "the trainers do not count the iterations of L-BFGS" in card
+    assert "| iterations |" not in card
+
+
+def test_the_card_does_not_say_that_a_model_was_trained_on_a_context_that_was_stated(out: Path) -> None:
+    run_cli("export", FIXTURES / "v1-adam.ggcp", out, "--vocab", VOCAB, "--to", "hf", "--ctx", "999", check=True)
+    card = (out / "README.md").read_text("utf-8")
+    assert "max_length=999" in card
+    assert "trained on;" not in card
+
+
 def test_summed_gradients_are_divided_where_the_counts_allow_one_batch(tmp_path: Path, out: Path) -> None:
     """After one iteration on two samples the batch was of two."""
     source = tmp_path / "in.ggcp"
