@@ -50,7 +50,10 @@ class Losses(NamedTuple):
 
     @property
     def latest(self) -> float:
-        """The latest loss, of one token: divided by the number of threads if it is known to be a sum over them."""
+        """The latest loss, of one token: divided by the number of threads if it is known to be a sum over them.
+
+        Of L-BFGS it is the best one, because no other is stored.
+        """
         return (self.best if self.previous is None else self.previous) / (self.divisor or 1)
 
     @property
