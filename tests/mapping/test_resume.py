@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from ggcp_schema import UnfitError, UsageError, convert, open_checkpoint
 from tests.builder import build_checkpoint
 from tests.helpers import FIXTURES, GENUINE, ONE_OF_EACH, ORDERS, expected_resume, run_cli, thinned
-from tests.mapping import independent_order
+from tests.mapping import independent_order, reference
 from tests.mapping.flat_files import DECIDED
 from tests.mapping.gguf_files import data, read_gguf, value, vector_name, write_as_trainer
 from tests.strategies import KINDS
@@ -155,6 +156,14 @@ def test_what_was_done_is_recorded(tmp_path: Path) -> None:
     assert recorded == {"ggcp.writers", "ggcp.rms_epsilon_certain"}
     convert(FIXTURES / "v0-adam.ggcp", out, sync=False, force=True)
     assert value(out, "ggcp.n_threads") == 2
+
+
+@pytest.mark.parametrize("n_threads", [0, -5])
+def test_threads_that_no_program_had_are_not_recorded(n_threads: int, tmp_path: Path) -> None:
+    path = FIXTURES / "v0-adam.ggcp"
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<i", content, reference.read_model(path).end + 8, n_threads)
+    assert "ggcp.n_threads" not in read_gguf(converted(bytes(content), tmp_path))["kv"]
 
 
 @pytest.mark.parametrize("order", ["A", "B", "C"])
