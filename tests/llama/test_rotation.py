@@ -97,7 +97,7 @@ def test_what_the_trainers_wrote_themselves(n_rot: int) -> None:
     [
         (16, 1e6),  # 16 * 4 / 6 is no whole number
         (16, 500000.0),
-        (16, 5000.0),  # n_rot would be more than the head has
+        (16, 100.0),  # n_rot would be 32, more than the head has
         (16, 1e80),
         (16, 1.0),
         (16, 0.0),

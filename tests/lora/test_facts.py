@@ -9,7 +9,7 @@ import pytest
 
 from ggcp_schema import UsageError, export_adapter, open_file
 from ggcp_schema.inspect.summary import summarize
-from ggcp_schema.llama.adapter import adapter_facts
+from ggcp_schema.llama.adapter import FINETUNE, adapter_facts
 from ggcp_schema.mapping.adapter import Norms, Target, choice_notes, chosen, norms_of
 from ggcp_schema.mapping.peft import peft_card
 from tests.lora.lora_files import FOLDER, PEFT, adapter_of, base_in, ggla, quantized
@@ -30,6 +30,14 @@ def test_an_adapter_by_finetune() -> None:
     assert facts["scale"] == "1 (alpha 4 / r 4)"
     assert "norms" in facts
     assert not {"trained with scale", "rows of wq, wk"} & set(facts)
+
+
+def test_an_adapter_of_another_type_is_not_by_finetune() -> None:
+    with adapter_of(FINETUNED) as adapter:
+        path, pair = next(iter(adapter.pairs.items()))
+        half = pair._replace(a=replace(pair.a, type="F16"))
+        assert adapter.writer == FINETUNE
+        assert replace(adapter, pairs={**adapter.pairs, path: half}).writer is None
 
 
 def test_of_an_adapter_without_pairs_nothing_tells_the_program(tmp_path: Path) -> None:
