@@ -100,7 +100,7 @@ class Placed(Struct):
 
 # The fields of which each tensor has the same.
 BEFORE_SHAPE = (
-    "name_len" / OneOf(Int32ul, NAME_LENGTHS) * "0 for the optimizer's tensors, but not in ggcl files of 29 August 2023",
+    "name_len" / OneOf(Int32ul, NAME_LENGTHS) * "0 for the optimizer's tensors until 28 August 2023",
     "type" / OneOf(Int32ul, F32) * "ggml type",
 )
 AFTER_SHAPE = (

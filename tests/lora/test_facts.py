@@ -10,8 +10,10 @@ import pytest
 from ggcp_schema import UsageError, export_adapter, open_file
 from ggcp_schema.inspect.summary import summarize
 from ggcp_schema.llama.adapter import FINETUNE, adapter_facts
+from ggcp_schema.llama.context import UNKNOWN
 from ggcp_schema.mapping.adapter import Norms, Target, choice_notes, chosen, norms_of
 from ggcp_schema.mapping.peft import peft_card
+from ggcp_schema.mapping.trainers import finetune_words
 from tests.lora.lora_files import FOLDER, PEFT, adapter_of, base_in, ggla, quantized
 
 FINETUNED = FOLDER / "adam.ggla"
@@ -38,6 +40,15 @@ def test_an_adapter_of_another_type_is_not_by_finetune() -> None:
         half = pair._replace(a=replace(pair.a, type="F16"))
         assert adapter.writer == FINETUNE
         assert replace(adapter, pairs={**adapter.pairs, path: half}).writer is None
+
+
+def test_the_command_of_finetune_states_a_rank_that_is_not_its_default() -> None:
+    with adapter_of(FINETUNED) as adapter:
+        wide = dict(adapter.pairs)
+        for path in adapter.matrices:
+            wide[path] = wide[path]._replace(a=replace(wide[path].a, shape=(8, wide[path].shape[0])))
+        assert "--lora-r" not in finetune_words(adapter, UNKNOWN, 0, "in.gguf")
+        assert finetune_words(replace(adapter, pairs=wide), UNKNOWN, 0, "in.gguf")[-2:] == ("--lora-r", "8")
 
 
 def test_of_an_adapter_without_pairs_nothing_tells_the_program(tmp_path: Path) -> None:

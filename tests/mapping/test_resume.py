@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ggcp_schema import UnfitError, UsageError, convert, open_checkpoint
+from ggcp_schema import UnfitError, UsageError, convert, open_checkpoint, open_file
+from ggcp_schema.inspect.summary import summarize
 from tests.builder import build_checkpoint
 from tests.helpers import FIXTURES, GENUINE, ONE_OF_EACH, ORDERS, expected_resume, run_cli, thinned
 from tests.mapping import independent_order, reference
@@ -156,6 +157,15 @@ def test_what_was_done_is_recorded(tmp_path: Path) -> None:
     assert recorded == {"ggcp.writers", "ggcp.rms_epsilon_certain"}
     convert(FIXTURES / "v0-adam.ggcp", out, sync=False, force=True)
     assert value(out, "ggcp.n_threads") == 2
+
+
+@pytest.mark.parametrize(("name", "is_ready"), [("rotmax8-v0", False), ("twin-adam.v1", True)])
+def test_no_trainer_goes_on_from_a_verbatim_copy_of_summed_gradients(name: str, is_ready: bool, tmp_path: Path) -> None:
+    """Both are in order C already; the gradients of the first were summed."""
+    out = tmp_path / "out.gguf"
+    convert(FIXTURES / f"{name}.ggcp", out, verbatim=True, sync=False)
+    with open_file(out) as file:
+        assert bool(summarize(file).resume) is is_ready
 
 
 @pytest.mark.parametrize("n_threads", [0, -5])

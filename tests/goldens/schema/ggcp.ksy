@@ -94,7 +94,7 @@ types:
         type: u4
         valid:
           max: 65535
-        doc: '0 for the optimizer''s tensors, but not in ggcl files of 29 August 2023'
+        doc: '0 for the optimizer''s tensors until 28 August 2023'
       - id: type
         type: u4
         enum: tensor_type
