@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 from abc import abstractmethod
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, SupportsIndex
 
 from construct import Container, ListContainer
 
@@ -30,15 +31,16 @@ class LongList(Sequence[Any]):
     def iterate(self, start: int, stop: int) -> Iterator[Any]:
         """Yield the elements from `start` to `stop`."""
 
-    def __getitem__(self, index: Any) -> Any:
+    def __getitem__(self, index: SupportsIndex | slice) -> Any:
         if isinstance(index, slice):
             start, stop, step = index.indices(len(self))
             if step == 1:
                 return list(self.iterate(start, max(start, stop)))
             return [self[i] for i in range(start, stop, step)]
-        position = index + len(self) if index < 0 else index
+        number = operator.index(index)
+        position = number + len(self) if number < 0 else number
         if not 0 <= position < len(self):
-            raise IndexError(f"index {index} is out of range: the array has {counted(len(self), 'element')}")
+            raise IndexError(f"index {number} is out of range: the array has {counted(len(self), 'element')}")
         return next(self.iterate(position, position + 1))
 
     def __iter__(self) -> Iterator[Any]:

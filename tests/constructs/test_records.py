@@ -11,6 +11,7 @@ import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import construct
 import pytest
@@ -173,6 +174,13 @@ def test_a_lazy_array_of_numbers_is_built_back_with_its_nans() -> None:
 def test_an_element_that_does_not_exist_is_an_index_error(index: int) -> None:
     numbers = NUMBERS.parse(struct.pack("<I3fB", 3, 1, 2, 3, 7)).numbers
     with pytest.raises(IndexError, match=f"index {index} is out of range: the array has 3 elements"):
+        numbers[index]
+
+
+@pytest.mark.parametrize("index", ["x", 1.0, None])
+def test_what_is_no_index_is_a_type_error_in_the_words_of_python(index: Any) -> None:
+    numbers = NUMBERS.parse(struct.pack("<I3fB", 3, 1, 2, 3, 7)).numbers
+    with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
         numbers[index]
 
 
