@@ -149,6 +149,13 @@ def test_what_is_whole_in_a_damaged_file_is_printed_and_the_damage_told():
     assert data.stderr == result.stderr
 
 
+def test_an_element_counted_from_the_end_of_a_list_that_damage_ended_may_be_another_one(tmp_path):
+    path = tmp_path / "cut.gguf"
+    path.write_bytes((FIXTURES / "vocab.gguf").read_bytes()[:4500])  # 299 of 320 tokens
+    for index, code in (("0", 0), ("1:3", 0), ("-2", 4), ("-3:-1", 4)):
+        assert run_cli("get", path, f"tokenizer.ggml.tokens[{index}]").returncode == code, index
+
+
 def test_elements_of_a_list_that_damage_ended(tmp_path):
     """The file ends in the second of the two dimensions."""
     path = tmp_path / "cut.ggcp"

@@ -7,11 +7,13 @@ import shlex
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ggcp_schema import UsageError, convert, export_model, open_file
 from ggcp_schema.formats.ggcp.checkpoint import Checkpoint
 from ggcp_schema.formats.ggcp.repair import repairable
+from tests.builder import build_checkpoint
 from tests.helpers import FIXTURES, ONE_OF_EACH, run_cli, thinned
 
 GENUINE = sorted(
@@ -199,6 +201,13 @@ def test_a_file_of_7_bits_is_unsound(name: str, command: str, tmp_path: Path) ->
     assert "the highest bit of each byte" in refused.stderr
     assert not (tmp_path / "out").exists()
     assert "the highest bit of each byte" in run_cli(*words, cwd=tmp_path).stdout
+
+
+def test_a_constant_without_a_highest_bit_is_sound(tmp_path: Path) -> None:
+    """The bytes of 0.5 are 00 00 00 3f."""
+    path = tmp_path / "half.ggcp"
+    path.write_bytes(build_checkpoint(data=lambda count: np.full(count, 0.5, "<f4")))
+    assert "highest bit" not in run_cli("validate", "--data", path).stdout
 
 
 # Every format of checkpoints -------------------------------------------------------------------------------

@@ -180,7 +180,7 @@ def test_swapped_layers_are_listed_up_to_a_limit(tmp_path: Path) -> None:
         ),
         ({"state": {"fx_best": float("nan")}}, "optimizer.state.fx_best", "is NaN"),
         ({"state": {"fx_prev": float("-inf")}}, "optimizer.state.fx_prev", "is -Infinity"),
-        ({"state": {"fx_prev": -5.5}}, "optimizer.state.fx_prev", "is -5.5; no program has a negative loss"),
+        ({"state": {"fx_prev": -0.5}}, "optimizer.state.fx_prev", "is -0.5; no program has a negative loss"),
         ({"optimizer": "lbfgs", "state": {"step": float("inf")}}, "optimizer.state.step", "is Infinity"),
     ],
 )
@@ -192,6 +192,7 @@ def test_nothing_is_odd_in_a_plain_file(tmp_path: Path) -> None:
     for optimizer in ("adam", "lbfgs"):
         assert odd(tmp_path, optimizer=optimizer, n_layer=2, past=3) == []
     assert odd(tmp_path, optimizer="lbfgs", state={"j": -1, "k": -1, "end": -1}) == []  # i32 in GGUF too
+    assert odd(tmp_path, state={"fx_prev": -1e-6}) == []  # a loss of 0, rounded
 
 
 def test_a_damaged_file_is_examined_up_to_the_damage(tmp_path: Path) -> None:

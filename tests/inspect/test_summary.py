@@ -127,6 +127,14 @@ def test_the_context_of_the_training_is_computed_from_its_counts(tmp_path):
     assert summary_of(built(tmp_path / "x.ggcp", train=(1, 0, 0))).context.tokens is None
 
 
+@pytest.mark.parametrize("samples", [1000, 100_000])
+def test_that_a_context_changed_is_not_said_where_the_count_may_have_wrapped(samples, tmp_path):
+    """A context of 2**17 - 1 tokens or less needs 2**15 samples for 2**32 tokens."""
+    text = summary_of(built(tmp_path / "x.ggcp", train=(1, samples, samples * 50 + 1))).context.text
+    assert "changed during the training" in text
+    assert ("or the count of tokens wrapped at 2**32" in text) is (samples >= 1 << 15)
+
+
 @given(checkpoints())
 def test_any_checkpoint_is_summarized(tmp_path_factory, checkpoint):
     path = tmp_path_factory.getbasetemp() / "any.ggcp"
