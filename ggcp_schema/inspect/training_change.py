@@ -15,8 +15,8 @@ class Change(NamedTuple):
 
     Attributes:
         loss_a, loss_b: the latest loss of one token.
-        ahead: the file with more iterations, or else samples or steps; None if neither has, or if the models differ in
-            size: no training leads from one to the other.
+        ahead: the file with more iterations, or else samples or steps; None if neither has, if it has fewer of another
+            of these counts, or if the models differ in size: no training leads from one to the other.
         weights: the relative change of the weights, which is the length of the difference in units of the length of A's
             weights: for each tensor outside of the layers, and for each layer.
     """
@@ -41,7 +41,8 @@ def change_between(a: Summary, b: Summary, weights: Mapping[str, float]) -> Chan
     lbfgs_steps = _difference(_lbfgs_steps(a), _lbfgs_steps(b))
     first = next((count for count in (iterations, samples, tokens, steps, lbfgs_steps) if count), 0)
     further: Literal["A", "B"] = "B" if first > 0 else "A"
-    ahead = further if first and not _differ_in_size(a, b) else None
+    directions = {count > 0 for count in (iterations, samples, tokens) if count}
+    ahead = further if first and len(directions) < 2 and not _differ_in_size(a, b) else None
     return Change(iterations, samples, tokens, *_comparable_losses(a, b), ahead, weights)
 
 
@@ -82,7 +83,10 @@ def _lbfgs_steps(summary: Summary) -> int | None:
 
 
 def _comparable_losses(a: Summary, b: Summary) -> tuple[float | None, float | None]:
-    """Return the latest losses if they are known to be of one kind: a token's loss, or else the same stored number."""
+    """Return the latest losses if they are of one kind, as far as the files tell.
+
+    They are both a token's loss, or else the same stored number, of which the same is likely.
+    """
     if a.losses is None or b.losses is None:
         return None, None
     if a.losses.divisor and b.losses.divisor:
@@ -92,8 +96,9 @@ def _comparable_losses(a: Summary, b: Summary) -> tuple[float | None, float | No
     return None, None
 
 
-def _kinds(losses: Losses) -> set[Loss]:
-    return {*losses.meanings} - {"constant"}
+def _kinds(losses: Losses) -> tuple[set[Loss], tuple[Loss, ...]]:
+    """Return what the losses may be, and which of it is likely."""
+    return {*losses.meanings} - {"constant"}, losses.meanings[:1]
 
 
 def _latest(losses: Losses) -> float:

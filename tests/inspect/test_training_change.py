@@ -51,6 +51,13 @@ def test_no_training_leads_from_a_model_to_one_of_another_size():
     assert (change.iterations, change.samples, change.ahead) == (9, 36, None)
 
 
+def test_no_training_leads_to_more_iterations_and_fewer_samples() -> None:
+    """Two genuine trainings of models of one size; the losses of the second are sums over threads."""
+    change = compared(FIXTURES / "truth/jul28-A.ggcp", FIXTURES / "truth/jun29-clip.ggcp").change
+    assert (change.iterations, change.samples, change.ahead) == (584, -800, None)
+    assert (change.loss_a, change.loss_b) == (None, None)
+
+
 def test_iterations_that_lbfgs_does_not_count_are_not_compared(tmp_path):
     lbfgs = tmp_path / "lbfgs.ggcp"
     lbfgs.write_bytes(build_checkpoint(optimizer="lbfgs", lbfgs_m=2, train=(0, 800, 12800)))
