@@ -53,7 +53,7 @@ def tensor(types, *, aligned):
         "ne" / Array(this.n_dims, Int32ul) * "shape in ggml order: the first number is the fastest-varying",
         "name" / Chars(this.name_len) * "no terminator",
         *(["padding" / Padding(multiple_of=ALIGNMENT)] if aligned else []),
-        "data" / Payload(nbytes, types=types) * "little-endian; quantized in blocks",
+        "data" / Payload(nbytes, types=types) * "little-endian",
         type_name="tensor_until_v2" if types is GGML_TYPES_UNTIL_V2 else "tensor",
     )
 
