@@ -152,8 +152,7 @@ class Examination:
     @property
     def text(self) -> str:
         """The result in one line."""
-        where = "" if self.moments.parts else " in the weights"
-        words = [f"{count_text(self.nan, 'NaN', 'NaN')}, {count_text(self.inf, 'infinity', 'infinities')}{where}"]
+        words = [f"{count_text(self.nan, 'NaN', 'NaN')}, {count_text(self.inf, 'infinity', 'infinities')}"]
         if self.unsound:
             places = count_text(len(self.unsound), "unsound place")
             words.append(f"{places}, the first at offset {self.unsound[0].start:,}")
@@ -161,6 +160,8 @@ class Examination:
             words.append(self.never_trained)
         if self.skipped:
             words.append(f"{self.skipped:,} not measured")
+        if not self.moments.parts:
+            words.append("only weights were measured")
         if self.verdict == "not-measured":
             words = [f"{count_text(self.skipped, 'tensor')} of types that cannot be read"] if self.skipped else []
         result = ": ".join([HEALTH[self.verdict], *filter(None, [", ".join(words)])])
