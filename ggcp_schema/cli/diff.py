@@ -39,6 +39,7 @@ DROPPED = ("verdict", "RMS", "differing")  # on a narrow terminal, in this order
 MAX_TEXT = 80  # characters of a value
 LEAST_TEXT = 16  # that a narrow terminal leaves
 MAX_NAMES = 4  # of things that were not compared, for each reason
+PART = "part of the optimizer's vectors", "parts of the optimizer's vectors"
 TYPES = {"FLOAT32": "f32", "FLOAT64": "f64"}  # GGUF's names of the types that the text of a value depends on
 
 
@@ -89,10 +90,7 @@ def diff(
 
 def _print(found: Comparison, a: str, b: str, width: int | None) -> None:
     changed = [row for row in found.fields if row.verdict != "equal"]
-    room = output_width(width)
-    if room is not None:  # for the two values beside the longest name
-        room = max(LEAST_TEXT, (room - max((cells(row.name) for row in changed), default=0)) // 2 - len(GAP))
-    fields = [field_cells(row, room) for row in changed]
+    fields = _field_rows(changed, output_width(width))
     tensors = [tensor_cells(row) for row in found.tensors if row.verdict != "equal"]
     if fields or tensors:
         for label, path in (("A", a), ("B", b)):
@@ -119,10 +117,21 @@ def _echo_all(lines: Iterable[str], width: int | None) -> None:
             echo(line)
 
 
+def _field_rows(rows: Sequence[FieldRow], width: int | None) -> list[tuple[str, ...]]:
+    """Return the cells of a table, with values that are cut so that it fits, or that fill a line if it cannot."""
+    if width is None:
+        return [field_cells(row, None) for row in rows]
+    room = (width - max((cells(row.name) for row in rows), default=0)) // 2 - len(GAP)
+    found = [field_cells(row, max(LEAST_TEXT, room)) for row in rows]
+    widths = (max(map(cells, column)) + len(GAP) for name, column in zip(FIELDS, zip(*found)) if name not in DROPPED)
+    return found if sum(widths) <= width + len(GAP) else [field_cells(row, width - len(f"{GAP}A ")) for row in rows]
+
+
 def field_cells(row: FieldRow, room: int | None) -> tuple[str, ...]:
     """Format a FieldRow as table cells, of at most `room` cells of the terminal for each value if that is given."""
     sides = ((row.a, row.b), (row.b, row.a))
-    return row.name, verdict_text(row), *(shorten(value_text(*side), room) for side in sides)
+    texts = (value_text(*side, MAX_TEXT if room is None else min(room, MAX_TEXT)) for side in sides)
+    return row.name, verdict_text(row), *(shorten(text, room) for text in texts)
 
 
 def verdict_text(row: FieldRow | TensorRow) -> str:
@@ -130,14 +139,19 @@ def verdict_text(row: FieldRow | TensorRow) -> str:
     return "" if row.verdict == "different" else VERDICTS[row.verdict]
 
 
-def value_text(value: KeyValue | None, other: KeyValue | None) -> str:
-    """Return a value as text: with its type if that is what differs, of a list or a long text from where it differs."""
+def value_text(value: KeyValue | None, other: KeyValue | None, room: int = MAX_TEXT) -> str:
+    """Return a value as text: with its type if that is what differs, of a list or a long text from where it differs.
+
+    A text is long if it has more than MAX_TEXT characters, or if what differs would be cut off for lack of room.
+    """
     if value is None:
         return ""
     kind, item, where = TYPES.get(value.type.rpartition("/")[2], value.type), value.value, ""
-    is_long = other is not None and isinstance(item, str | bytes) and len(item) > MAX_TEXT
+    first = first_difference(value, other) if isinstance(item, (str, bytes, *LISTS)) else None
+    is_long = other is not None and isinstance(item, str | bytes) and len(item) > room
+    if is_long and len(item) <= MAX_TEXT:
+        is_long = first is not None and first >= room - 1
     if is_long or isinstance(item, LISTS):
-        first = first_difference(value, other)
         where = f"[{len(item):,}]" if first is None else f"[{len(item):,}] with [{first}] = "
         item = "" if first is None else item[first:] if is_long else item[first]
     of_type = f" ({value.type})" if other is not None and other.type != value.type else ""
@@ -180,23 +194,29 @@ def verdict(found: Comparison) -> str:
     """Summarize the comparison in one line."""
     if not found.fields and not found.tensors:
         return "nothing was compared"
+    counts = [
+        (found.fields.differing, found.fields.total, ("field",)),
+        (found.tensors.differing - found.n_different_parts, found.tensors.total - found.n_parts, ("tensor",)),
+        (found.n_different_parts, found.n_parts, PART),
+    ]
+    counted = [(differing, count_text(total, *noun)) for differing, total, noun in counts if total]
     if not found.equal:
-        parts = (("fields", found.fields), ("tensors", found.tensors))
-        shares = (f"{rows.differing:,} of {rows.total:,} {noun}" for noun, rows in parts if rows)
-        return f"{' and '.join(shares)} differ"
-    counts = {"field": found.fields.total, "tensor": found.tensors.total, "element": found.n_elements}
-    compared = ", ".join(count_text(count, noun) for noun, count in counts.items() if count)
+        *first, last = (f"{differing:,} of {total}" for differing, total in counted)
+        return f"{', '.join(first)}{' and ' if first else ''}{last} differ"
+    compared = ", ".join([*(total for _, total in counted), count_text(found.n_elements, "element")])
     within = f"; within the tolerance, the largest difference is {found.largest:.4g}" if found.largest else ""
     return f"equal: {compared}{within}"
 
 
 class Counts(NamedTuple):
-    """The numbers of all rows, listed or not."""
+    """The numbers of all rows, listed or not. The parts of the optimizer's vectors are among the tensors."""
 
     fields: int
     different_fields: int
     tensors: int
     different_tensors: int
+    parts: int
+    different_parts: int
     not_compared: int
 
 
@@ -226,7 +246,8 @@ class JSON(NamedTuple):
 def document(a: str, b: str, found: Comparison) -> JSON:
     """Return the comparison of two files for JSON. The rows are made when they are iterated."""
     fields, tensors, omitted = found.fields, found.tensors, found.omitted
-    counts = Counts(fields.total, fields.differing, tensors.total, tensors.differing, omitted.counts.total())
+    of_tensors = tensors.total, tensors.differing, found.n_parts, found.n_different_parts
+    counts = Counts(fields.total, fields.differing, *of_tensors, omitted.counts.total())
     rows = (FieldJson(row.name, row.verdict, _json_value(row.a, row.b), _json_value(row.b, row.a)) for row in fields)
     return JSON(a, b, found.equal, found.change, counts, rows, iter(tensors), omitted[:MAX_ROWS], found.notes)
 

@@ -96,10 +96,11 @@ class Rows(list[T]):
 
 @dataclass(frozen=True)
 class Comparison:
-    """The fields and tensors of both files.
+    """The fields and tensors of both files. A vector of the optimizer that is compared by parameter is many tensors.
 
     `notes` say how the optimizer's vectors were compared. `change` is None unless both files are checkpoints.
-    `n_elements` were compared, and `largest` is the largest difference of two.
+    `n_elements` were compared, and `largest` is the largest difference of two. `n_parts` of the tensors are parts of
+    the optimizer's vectors, and `n_different_parts` of these differ.
     """
 
     fields: Rows[FieldRow]
@@ -109,6 +110,8 @@ class Comparison:
     change: Change | None
     n_elements: int
     largest: float
+    n_parts: int
+    n_different_parts: int
 
     @property
     def equal(self) -> bool:
@@ -126,11 +129,14 @@ def compare(a: File, b: File, *, rtol: float = 0.0, atol: float = 0.0, progress:
     """
     left, right, notes = sides(a, b)
     groups: dict[str, Distance] = {}
-    largest, n_elements = 0.0, 0
+    largest, n_elements, n_parts, n_different_parts = 0.0, 0, 0, 0
 
     def rows() -> Iterator[TensorRow]:
-        nonlocal largest, n_elements
+        nonlocal largest, n_elements, n_parts, n_different_parts
         for row, distance in tensor_rows(left, right, rtol=rtol, atol=atol, progress=progress):
+            if any(side and side.is_part for side in (row.a, row.b)):
+                n_parts += 1
+                n_different_parts += row.verdict != "equal"
             if row.a is not None:
                 n_elements += row.a.tensor.n_elements
                 if distance is not None:
@@ -146,7 +152,7 @@ def compare(a: File, b: File, *, rtol: float = 0.0, atol: float = 0.0, progress:
     fields = Rows.of(field_rows(left, right, rtol=rtol, atol=atol), lambda row: 0.0)
     omitted = Omissions([*left.omitted, *right.omitted])
     omitted.counts = left.omitted.counts + right.omitted.counts
-    return Comparison(fields, tensors, omitted, notes, change, n_elements, largest)
+    return Comparison(fields, tensors, omitted, notes, change, n_elements, largest, n_parts, n_different_parts)
 
 
 def field_rows(left: Side, right: Side, *, rtol: float = 0.0, atol: float = 0.0) -> Iterator[FieldRow]:

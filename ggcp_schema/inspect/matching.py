@@ -55,6 +55,11 @@ class Operand(NamedTuple):
     extents: list[tuple[int, int]] | None = None
     entry: TensorEntry | None = None
 
+    @property
+    def is_part(self) -> bool:
+        """True for what a vector of the optimizer holds of one parameter."""
+        return self.path is not None and self.entry is None
+
     def data(self, ahead: Ahead) -> bytes | None:
         """Return the data if it is compared as it is stored, and not much; None if `values` yields it."""
         as_stored = self.divisor == 1 and not self.extents and self.entry is None

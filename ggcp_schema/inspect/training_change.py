@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Literal, NamedTuple
 
 from ggcp_schema.inspect.facts import Summary
 from ggcp_schema.llama.losses import Losses
 from ggcp_schema.llama.writers import Loss
+
+NO_SHARE = "not measurable (A is zero, or a value is NaN or Inf)"
 
 
 class Change(NamedTuple):
@@ -18,7 +21,8 @@ class Change(NamedTuple):
         ahead: the file with more iterations, or else samples or steps; None if neither has, if it has fewer of another
             of these counts, or if the models differ in size: no training leads from one to the other.
         weights: the relative change of the weights, which is the length of the difference in units of the length of A's
-            weights: for each tensor outside of the layers, and for each layer.
+            weights: for each tensor outside of the layers, and for each layer. It is infinite if A's are all zero, and
+            where one file has NaN or an infinity.
     """
 
     iterations: int | None
@@ -60,8 +64,10 @@ def change_lines(change: Change | None) -> Iterator[str]:
     if words:
         yield "; ".join(words)
     if change.weights:
-        groups = ", ".join(f"{group} {100 * share:.3g} %" for group, share in change.weights.items() if share)
-        yield f"relative change of the weights: {groups}"
+        finite = [(group, share) for group, share in change.weights.items() if share and share < math.inf]
+        groups = [f"{group} {100 * share:.3g} %" for group, share in finite]
+        groups += [f"{group} {NO_SHARE}" for group, share in change.weights.items() if share == math.inf]
+        yield f"relative change of the weights: {', '.join(groups)}"
 
 
 def _difference(a: int | None, b: int | None) -> int | None:

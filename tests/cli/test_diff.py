@@ -8,6 +8,7 @@ import re
 import struct
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 
@@ -81,6 +82,7 @@ def test_json(changed):
     found = json.loads(result.stdout, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
     assert list(found) == ["a", "b", "equal", "change", "counts", "fields", "tensors", "not_compared", "notes"]
     counts = {"fields": 47, "different_fields": 1, "tensors": 64, "different_tensors": 2, "not_compared": 0}
+    counts |= {"parts": 42, "different_parts": 0}
     assert found["counts"] == counts
     differing = {row["name"]: row for row in found["fields"] + found["tensors"] if row["verdict"] != "equal"}
     assert set(differing) == {"train_its", "tok_embeddings", "output"}
@@ -92,9 +94,19 @@ def test_json(changed):
 
 def test_the_beginning_tells_what_a_trainer_wants(changed):
     lines = run_cli("diff", ADAM, changed).stdout.splitlines()
-    assert lines[2] == "1 of 47 fields and 2 of 64 tensors differ"
+    assert lines[2] == "1 of 47 fields, 2 of 22 tensors and 0 of 42 parts of the optimizer's vectors differ"
     assert lines[3] == "B is ahead; from A to B +1 iteration"
-    assert lines[4].startswith("relative change of the weights: tok_embeddings inf %, output ")
+    assert re.match(r"relative change of the weights: output [0-9.]+ %, tok_embeddings not measurable \(", lines[4])
+
+
+@pytest.mark.parametrize("name", ["alice.ggcp", "v0-adam.ggcp", "v1-lbfgs.ggcp", "rotmax8-v1.ggcp"])
+def test_tensors_are_counted_as_in_validate(name):
+    """What the optimizer's vectors hold of each parameter counts as parts, and not as tensors."""
+    found = json.loads(run_cli("diff", FIXTURES / name, FIXTURES / name, "--json", check=True).stdout)
+    names = [re.sub(r"^(optimizer[^[]*)\[.*", r"\1", row["name"]) for row in found["tensors"]]
+    checked = json.loads(run_cli("validate", FIXTURES / name, "--json", check=True).stdout)["records"]["checked"]
+    assert len({*names}) == checked
+    assert found["counts"]["parts"] == sum(count for count in Counter(names).values() if count > 1) > 0
 
 
 def test_the_largest_changes_come_first():
@@ -148,6 +160,22 @@ def test_lines_are_as_wide_as_a_terminal_shows_them(tmp_path):
     start = next(number for number, line in enumerate(lines) if line.startswith("ignored in A"))
     assert len(lines[start:]) > 2
     assert max(map(cells, lines[start:])) <= 40
+
+
+@pytest.mark.parametrize(
+    ("width", "lines"),
+    [
+        (80, [f"  A {'a long text ' * 5}1", f"  B {'a long text ' * 5}2"]),
+        (60, ["  A [61] with [60] = 1  B [61] with [60] = 2"]),
+    ],
+)
+def test_what_differs_is_shown_beside_a_long_name(tmp_path, width, lines):
+    for side in (b"1", b"2"):
+        text, name = b"a long text " * 5 + side, b"a.very.long.name" * 6
+        key = struct.pack("<Q", len(name)) + name + struct.pack("<IQ", 8, len(text)) + text
+        (tmp_path / side.decode()).write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + key)
+    result = run_cli("diff", "1", "2", "--width", str(width), cwd=tmp_path)
+    assert result.stdout.splitlines()[4:] == ["a.very.long.name" * 6, *lines]
 
 
 def test_equal_within_a_tolerance_says_how_near(tmp_path):
