@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 
 TYPE_CHECKING = False
@@ -25,10 +26,11 @@ def shell_word(path: str) -> str:
 def quoted(text: str) -> str:
     """Return an argument as one word for sh, bash, zsh and fish, and for PowerShell if that can have it as one word.
 
-    What is not printable is what `printf` prints, which PowerShell does not have. fish alone reads two backslashes, or
-    one at the end, as something else.
+    What is not printable is what `printf` prints, which PowerShell does not have. So are backslashes that fish reads as
+    one, or as part of an apostrophe, but not on Windows.
     """
-    if text.isprintable():
+    means_less = os.name != "nt" and any(pair in f"{text}'" for pair in ("\\\\", "\\'"))
+    if text.isprintable() and not means_less:
         if {*APOSTROPHES} & {*text} and not {*'"$`\\!', *QUOTES} & {*text}:
             return f'"{text}"'
         word = shlex.quote(text)

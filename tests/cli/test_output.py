@@ -52,6 +52,16 @@ def test_an_apostrophe_is_for_all_shells_where_it_can_be(text: str, word: str) -
     assert quoted(text) == word
 
 
+@pytest.mark.parametrize("name", ["a\\\\b", "a\\", "a\\'b", "\\\\'\\"])
+def test_backslashes_that_fish_reads_as_fewer_are_written_as_numbers(name: str) -> None:
+    """Between apostrophes fish knows two escapes, of a backslash and of an apostrophe; other shells know none."""
+    assert "\\\\" not in quoted(name)
+    assert "\\'" not in quoted(name)
+    assert quoted("a\\b") == "'a\\b'"
+    read = subprocess.run(["sh", "-c", f"printf %s {quoted(name)}"], capture_output=True, check=True, text=True).stdout
+    assert read == name
+
+
 def test_a_command_in_a_message_can_be_copied() -> None:
     words = ("export", "v0-adam.ggcp", "a-name-that-is-long.gguf", "vocab.gguf")
     code, screen = run_pty(*words, cwd=FIXTURES, columns=50, env={"NO_COLOR": "1"})
