@@ -121,7 +121,7 @@ def convert(
         return True
 
     if into is not None:
-        found = files_in(files)
+        found = files_in(files, quiet=quiet or as_json)
         done = [file for file in found if file.name.endswith(SUFFIX) and file not in files]
         outputs = {source: into / output_name(source, SUFFIX) for source in found if source not in done}
         check_outputs(outputs, files)

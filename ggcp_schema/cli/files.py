@@ -7,20 +7,25 @@ from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
+from ggcp_schema.cli.output import say
 from ggcp_schema.errors import FileError, NotACheckpointError, UsageError, shell_word
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats import format_of
+from ggcp_schema.inspect.text import count_text, escape, names_text
+
+MAX_NAMES = 4  # of files that are left out
 
 
-def files_in(paths: Iterable[Path]) -> list[Path]:
+def files_in(paths: Iterable[Path], *, quiet: bool) -> list[Path]:
     """Return the files, and in place of each folder the files of known formats in it, by name.
 
-    Raises `UsageError` for a folder without such files, and `FileError` for a folder that cannot be read.
+    Which others are left out is said on stderr, unless `quiet`. Raises `UsageError` for a folder without files of known
+    formats, and `FileError` for a folder that cannot be read.
     """
-    return [file for path in paths for file in (_known(path) if path.is_dir() else [path])]
+    return [file for path in paths for file in (_known(path, quiet) if path.is_dir() else [path])]
 
 
-def _known(folder: Path) -> list[Path]:
+def _known(folder: Path, quiet: bool) -> list[Path]:
     try:
         files = sorted(entry for entry in folder.iterdir() if entry.is_file())
     except OSError as error:
@@ -30,6 +35,11 @@ def _known(folder: Path) -> list[Path]:
         name = os.fsdecode(folder)
         hint = folder_hint(name) or "Give the files; folders in it are not looked into."
         raise UsageError(f"no file in the folder {name} is of a known format", hint)
+    if not quiet and (left := {*files}.difference(found)):
+        suffixes = {file.suffix for file in found}  # a page.gguf is more of a surprise than a README.md
+        others = [os.fsdecode(file.name) for file in sorted(left, key=lambda file: (file.suffix not in suffixes, file))]
+        count = count_text(len(others), "file")
+        say(escape(f"{folder}: {count} of no known format left out: {names_text(others, MAX_NAMES)}"))
     return found
 
 

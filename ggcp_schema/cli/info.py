@@ -15,6 +15,7 @@ from ggcp_schema.cli.output import (
     Unread,
     echo,
     echo_error,
+    in_a_line,
     json_text,
     output_width,
     paint,
@@ -73,7 +74,7 @@ def info(
     if len(files) == 1 and not files[0].is_dir() and not as_json:
         code = _one(files[0], verbose=verbose, width=width)
     else:
-        code = _several(files_in(files), sort, verbose=verbose, as_json=as_json, width=width)
+        code = _several(files_in(files, quiet=as_json), sort, verbose=verbose, as_json=as_json, width=width)
     if code:
         raise typer.Exit(code)
 
@@ -124,7 +125,7 @@ def _several(paths: Sequence[Path], sort: str | None, *, verbose: bool, as_json:
         try:
             summary = _summary(path, verbose=verbose, quiet=as_json)
         except GgcpError as error:
-            message = error.message.removeprefix(f"{path}: ").removeprefix(f"{path} ")
+            message = in_a_line(error).removeprefix(f"{path}: ").removeprefix(f"{path} ")
             cells = [str(path), *[""] * (len(HEAD) - 2), f"✗ {message}"]
             rows.append(Row([str(path), *[None] * (len(HEAD) - 2), message], cells, unread(path, error)))
             wrong = error

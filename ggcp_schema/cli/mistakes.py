@@ -32,8 +32,10 @@ def put_right(error: GgcpError) -> GgcpError:
     message = error.message
     if hint := _missing(message) or _typed_as_argument(message):
         return error.with_hint(hint)
-    if unknown := NO_OPTION.match(message):  # what may follow are options of similar names
-        return error.with_hint(f"{_of_commands(unknown[1])}{error.hint}")
+    if (unknown := NO_OPTION.match(message)) and (commands := _of_commands(unknown[1])):
+        error = error.with_hint(f"{commands}{error.hint}")
+        error.message = unknown[0]  # without the options of similar names that may follow
+        return error
     if isinstance(error, PathError) and sys.argv[1:2] in (["get"], ["hex"], ["dump"]) and "*" in message:
         return error.with_hint("Give one path. `tensors`, `stats` and `extract` take patterns.")
     if error.hint == GIVE_A_FILE:

@@ -19,7 +19,7 @@ import typer
 
 from ggcp_schema.cli import discard_output
 from ggcp_schema.cli.options import option_of
-from ggcp_schema.errors import GgcpError, MalformedError
+from ggcp_schema.errors import GgcpError, MalformedError, NotACheckpointError
 from ggcp_schema.files.json_keys import json_record
 from ggcp_schema.inspect import MARK, PROGRESS
 from ggcp_schema.inspect.text import cells, escape, float_text
@@ -29,6 +29,8 @@ PROGRESS_FROM = 1 << 26  # bytes; less is done before a bar could be read
 COMMAND = "ggcp-schema "
 HANGING = "  "  # before the lines after the first
 INDENT = "  "  # of JSON
+IT_IS = "This is "  # begins what is said of a file of another format
+FIRST_BYTES = re.compile("; it begins with the bytes [0-9a-f ]+$")
 COLOURED = re.compile(r"\x1b\[[0-9;]*m")
 # DEL and the C1 controls, surrogates, and characters that reorder text on a terminal
 UNSAFE = "[\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069\u200e\u200f\u061c]"
@@ -65,6 +67,13 @@ class Unread(TypedDict):
 def unread(file: Path, error: GgcpError) -> Unread:
     """Return for JSON that a file cannot be read."""
     return {"file": os.fsdecode(file), "error": {"message": error.message, "hint": error.hint}}
+
+
+def in_a_line(error: GgcpError) -> str:
+    """Return why a file cannot be read, and of another format what it is, in place of its first bytes."""
+    is_known = isinstance(error, NotACheckpointError) and error.hint.startswith(IT_IS)
+    what = re.split(r"[.:] |\.$", error.hint.removeprefix(IT_IS))[0] if is_known else ""
+    return FIRST_BYTES.sub(lambda _: f": {what}", error.message) if what else error.message
 
 
 def echo(text: str = "") -> None:

@@ -11,7 +11,7 @@ import typer
 
 from ggcp_schema.cli.files import files_in
 from ggcp_schema.cli.options import FILES_HELP, Json, Quiet
-from ggcp_schema.cli.output import ErrorJson, echo, echo_error, json_text, paint, progress, unread, write
+from ggcp_schema.cli.output import ErrorJson, echo, echo_error, in_a_line, json_text, paint, progress, unread, write
 from ggcp_schema.errors import GgcpError, NotACheckpointError
 from ggcp_schema.files.json_keys import json_keys
 from ggcp_schema.files.source import Source
@@ -51,7 +51,7 @@ def validate(
     """
     verdicts: Counter[str] = Counter()
     worst = 0
-    files = files_in(files)
+    files = files_in(files, quiet=as_json or quiet)
     for file in files:
         try:
             result: JSON = examine(file, data=data, strict=strict, quiet=as_json or quiet)
@@ -61,7 +61,7 @@ def validate(
                 raise
             result, worst = unreadable(file, error), max(worst, error.exit_code)
             if not (as_json or quiet):
-                echo(f"{paint(result.verdict, 'red', bold=True)}: {escape(error.message)}")
+                echo(f"{paint(result.verdict, 'red', bold=True)}: {escape(in_a_line(error))}")
             elif len(files) == 1:
                 echo_error(error)
         verdicts[result.verdict] += 1

@@ -319,15 +319,23 @@ def near(name: str) -> str:
 
 
 def names_like(name: str) -> list[str]:
-    """Return the files whose names are like this one, in its folder or in one of nearly its name."""
-    import difflib
+    """Return the files whose names are like this one, in its folder or in one of nearly its name.
+
+    That both end in .gguf does not make them alike.
+    """
+    from difflib import get_close_matches
 
     folder, base = os.path.split(name)
     parent, last = os.path.split(folder)
     folders = [folder]
     if folder and not os.path.isdir(folder):
-        folders = [os.path.join(parent, each) for each in difflib.get_close_matches(last, _names(parent))]
-    found = [os.path.join(each, other) for each in folders for other in difflib.get_close_matches(base, _names(each))]
+        folders = [os.path.join(parent, each) for each in get_close_matches(last, _names(parent))]
+    stem, found = os.path.splitext(base)[0], list[str]()
+    for each in folders:
+        stems = {name: os.path.splitext(name)[0] for name in _names(each)}
+        alike = {*get_close_matches(stem, {*stems.values()})}
+        names = [name for name in stems if stems[name] in alike]
+        found += [os.path.join(each, name) for name in get_close_matches(base, names, SUGGESTIONS, cutoff=0)]
     return found[:SUGGESTIONS]
 
 

@@ -6,6 +6,7 @@ import gc
 import json
 import math
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -329,11 +330,24 @@ def test_several_files_are_a_table(tmp_path):
     (tmp_path / "folder" / "text").write_text("of no known format")
     result = run_cli("info", *names, "cut.ggcp", "text", "missing", "folder", cwd=tmp_path)
     assert result.returncode == 4
-    assert not result.stderr
+    assert result.stderr == "ggcp-schema: folder: 1 file of no known format left out: text\n"
     assert_golden("info/several.txt", result.stdout)
     narrow = run_cli("info", *names, "cut.ggcp", "text", "missing", "--width", "80", cwd=tmp_path).stdout
     assert len(narrow.splitlines()) == 12
     assert max(map(cells, narrow.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("command", ["info", "validate"])
+def test_of_several_files_one_of_another_format_is_named(command, tmp_path):
+    shutil.copy(FIXTURES / "vocab.gguf", tmp_path)
+    (tmp_path / "page.gguf").write_text("<!doctype html><title>Log in</title>")
+    result = run_cli(command, "vocab.gguf", "page.gguf", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "unknown file format: a web page, not the file\n" in result.stdout
+    (tmp_path / "notes.txt").write_text("of no known format")
+    left_out = "ggcp-schema: .: 2 files of no known format left out: page.gguf, notes.txt\n"
+    assert run_cli(command, ".", cwd=tmp_path, check=True).stderr == left_out
+    assert run_cli(command, ".", "--json", cwd=tmp_path, check=True).stderr == ""
 
 
 @pytest.mark.parametrize(

@@ -139,6 +139,7 @@ def unchanged(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "convert alice.ggcp --vocab vocab.gguf",
             "It is an option of browse, export, verify. `",
         ),
+        ("browse alice.ggcp --json", "No such option: --json\nIt is an option of info, "),
         ("info alice.ggcp --into new", "It is an option of convert. `"),
         (
             "convert alice.ggcp --nothing",
@@ -169,7 +170,7 @@ def test_the_message_puts_the_user_right(typed: str, said: str, unchanged: Path)
     assert contents(unchanged) == before
 
 
-@pytest.mark.parametrize("typed", ["verify new.gguf alice.ggcp", "validate *.nothing", "diff new.gguf alice.ggcp"])
+@pytest.mark.parametrize("typed", ["verify new.gguf alice.ggcp", "validate *.nothing", "diff x.gguf alice.ggcp"])
 def test_nothing_is_advised_that_may_not_be_meant(typed: str, unchanged: Path) -> None:
     assert run_cli(*typed.split(), cwd=unchanged / "old").stderr == f"ggcp-schema: {typed.split()[1]}: {NOT_THERE}\n"
 

@@ -161,7 +161,7 @@ def test_a_file_that_cannot_be_read_does_not_stop_the_others(damaged: Path) -> N
     lines = result.stdout.splitlines()
     assert lines[:2] == [
         "unreadable: nothing.ggcp: No such file or directory",
-        "unknown: README.md: unknown file format; it begins with the bytes 23 20 46 69",
+        "unknown: README.md: unknown file format: a text that begins with '# Fixtures'",
     ]
     assert lines[-1] == "4 files: 1 unreadable, 1 unknown, 1 valid, 1 damaged"
     assert run_cli("validate", "nothing.ggcp", "v1-adam.ggcp", cwd=FIXTURES).returncode == 2
