@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import sys
 from contextlib import closing
@@ -37,10 +38,8 @@ def browse(
 
     Example: ggcp-schema browse alice.ggcp --vocab tokenizer.gguf
     """
-    if not (sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty()):  # Textual draws on stderr
-        raise UsageError(
-            "browse needs a terminal", f"Run `ggcp-schema dump {shell_word(str(file))}` to print the fields."
-        )
+    if needed := _missing():
+        raise UsageError(f"browse needs {needed}", f"Run `ggcp-schema dump {shell_word(str(file))}` to print the fields.")
     from ggcp_schema.files.source import Source
     from ggcp_schema.formats import format_of
 
@@ -63,6 +62,16 @@ def browse(
         raise app.error
     if app.return_code:
         sys.exit(app.return_code)
+
+
+def _missing() -> str:
+    """Return what is needed to draw on the terminal, which is stderr, and is not there; empty if all is."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty()):
+        return "a terminal"
+    if os.environ.get("TERM") == "dumb":
+        return "a terminal that can move its cursor (TERM is dumb)"
+    encoding = sys.stderr.encoding.lower()
+    return "" if encoding.startswith("utf") else f"a terminal with UTF-8 (the encoding of this one is {encoding})"
 
 
 def open_for_long(path: str) -> OpenFile:

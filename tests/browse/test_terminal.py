@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import FIXTURES, TRUNCATED, environment, run_cli
+from tests.helpers import FIXTURES, TRUNCATED, environment, run_cli, run_pty_process
 
 ALICE = FIXTURES / "alice.ggcp"
 TIMEOUT = 60  # seconds
@@ -104,6 +104,19 @@ def test_without_a_terminal_there_is_a_hint() -> None:
     assert "needs a terminal" in result.stderr
     assert "ggcp-schema dump" in result.stderr
     assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("env", "missing"),
+    [
+        ({"TERM": "dumb"}, "that can move its cursor (TERM is dumb)"),
+        ({"PYTHONIOENCODING": "ascii"}, "with UTF-8 (the encoding of this one is ascii)"),
+    ],
+)
+def test_a_terminal_that_cannot_show_it_is_not_drawn_on(env: dict[str, str], missing: str) -> None:
+    code, screen = run_pty_process("browse", ALICE, columns=200, env=env)
+    assert (code, screen.splitlines()[0]) == (2, f"ggcp-schema: browse needs a terminal {missing}")
+    assert "\x1b" not in screen
 
 
 def test_what_is_no_known_file_is_refused(terminal: Terminal, tmp_path: Path) -> None:
