@@ -41,9 +41,9 @@ def hex(
     """Print bytes, each with the field it belongs to.
 
     Each row has the offset in the file, the bytes in hex and in ASCII, and the field. Fields longer than 64 bytes are
-    shortened unless --full or a LENGTH is given. Without a LENGTH, 256 bytes from an OFFSET are shown. What belongs to
-    a key or a tensor is shown under its name, as general.name.value_type, which all commands take. Bytes after damage
-    belong to no field.
+    shortened unless --full, a LENGTH or a slice is given. Without a LENGTH, 256 bytes from an OFFSET are shown. What
+    belongs to a key or a tensor is shown under its name, as general.name.value_type, which all commands take. Bytes
+    after damage belong to no field.
 
     In JSON, path is the field, null after damage; hex are the bytes that the rows would show; size is the number of
     bytes of the field.

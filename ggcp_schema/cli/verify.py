@@ -96,7 +96,7 @@ def _with_gguf(
 ) -> Verification:
     with open_file(output, partial=True) as gguf:
         if not isinstance(gguf, GgufFile) or gguf.kind == "gguf-vocabulary":
-            swapped = isinstance(file, GgufFile)
+            swapped = isinstance(file, GgufFile) and not isinstance(gguf, GgufFile)
             raise UsageError(
                 f"expected a checkpoint and a GGUF file made from it, found a {file.short} and a {gguf.short}",
                 "The checkpoint comes first." if swapped else "`ggcp-schema diff` compares any two files.",

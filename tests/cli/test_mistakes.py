@@ -77,6 +77,7 @@ def unchanged(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("verify vocab.gguf alice.ggcp", "The checkpoint comes first."),
         ("verify hf alice.ggcp", "The checkpoint comes first."),
         ("verify alice.ggcp alice.ggcp", "`ggcp-schema diff`"),
+        ("verify vocab.gguf vocab.gguf", "`ggcp-schema diff`"),
         ("extract alice.ggcp out.npy layers[0].wq", "The tensor comes before the output"),
         ("convert alice.ggcp v0-adam.ggcp", "For several inputs, give --into FOLDER."),
         ("convert alice.ggcp vocab.gguf", "GGUF vocabulary"),
