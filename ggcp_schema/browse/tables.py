@@ -19,7 +19,7 @@ from ggcp_schema.constructs.tree import Field
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.inspect import Report
 from ggcp_schema.inspect.text import count_text, escape
-from ggcp_schema.inspect.words import VERDICTS
+from ggcp_schema.inspect.words import PART, VERDICTS
 from ggcp_schema.llama.state import Unsound
 
 if TYPE_CHECKING:
@@ -279,8 +279,9 @@ class Changes(Table):
     chosen = moved
 
     def found_text(self, found: Differences) -> Text:
-        tensors = count_text(len(found.rows) - found.fields, "changed tensor")
+        tensors = count_text(len(found.rows) - found.fields - found.parts, "changed tensor")
         words = f"{count_text(found.fields, 'changed field')}, {tensors}"
+        words += f", {count_text(found.parts, *PART)}" if found.parts else ""
         if self.job.working:
             words += f"  comparing {bar(found.done / (found.total or 1), 10)}"
         elif not found.rows:

@@ -30,7 +30,7 @@ from ggcp_schema.inspect.text import (
     shorten,
 )
 from ggcp_schema.inspect.training_change import Change, change_lines
-from ggcp_schema.inspect.words import VERDICTS, Verdict
+from ggcp_schema.inspect.words import PART, VERDICTS, Verdict
 
 FIELDS = ("field", "verdict", "A", "B")
 TENSORS = ("tensor", "verdict", "A", "B", "differing", "largest", "RMS")
@@ -39,7 +39,6 @@ DROPPED = ("verdict", "RMS", "differing")  # on a narrow terminal, in this order
 MAX_TEXT = 80  # characters of a value
 LEAST_TEXT = 16  # that a narrow terminal leaves
 MAX_NAMES = 4  # of things that were not compared, for each reason
-PART = "part of the optimizer's vectors", "parts of the optimizer's vectors"
 TYPES = {"FLOAT32": "f32", "FLOAT64": "f64"}  # GGUF's names of the types that the text of a value depends on
 
 
@@ -203,7 +202,8 @@ def verdict(found: Comparison) -> str:
     if not found.equal:
         *first, last = (f"{differing:,} of {total}" for differing, total in counted)
         return f"{', '.join(first)}{' and ' if first else ''}{last} differ"
-    compared = ", ".join([*(total for _, total in counted), count_text(found.n_elements, "element")])
+    elements = [count_text(found.n_elements, "element")] if found.n_elements else []
+    compared = ", ".join([*(total for _, total in counted), *elements])
     within = f"; within the tolerance, the largest difference is {found.largest:.4g}" if found.largest else ""
     return f"equal: {compared}{within}"
 

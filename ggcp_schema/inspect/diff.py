@@ -62,6 +62,11 @@ class TensorRow(NamedTuple):
     rms: float | None = None
     relative: float | None = None
 
+    @property
+    def is_part(self) -> bool:
+        """True for what a vector of the optimizer holds of one parameter."""
+        return any(side is not None and side.is_part for side in (self.a, self.b))
+
 
 T = TypeVar("T", FieldRow, TensorRow)
 
@@ -134,7 +139,7 @@ def compare(a: File, b: File, *, rtol: float = 0.0, atol: float = 0.0, progress:
     def rows() -> Iterator[TensorRow]:
         nonlocal largest, n_elements, n_parts, n_different_parts
         for row, distance in tensor_rows(left, right, rtol=rtol, atol=atol, progress=progress):
-            if any(side and side.is_part for side in (row.a, row.b)):
+            if row.is_part:
                 n_parts += 1
                 n_different_parts += row.verdict != "equal"
             if row.a is not None:

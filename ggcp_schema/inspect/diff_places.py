@@ -53,14 +53,15 @@ def _words(side: KeyValue | Operand) -> str:
 class Differences:
     """What is known so far: `done` of `total` tensors were compared. `differences` adds to it while it is shown.
 
-    `rows` are the fields and then the tensors that differ, `fields` is the number of the fields, and `omitted` that of
-    what was not compared. `training` says what happened in the training. `widest` is the length of the longest name.
+    `rows` are the fields and then the tensors that differ, `fields` is the number of the fields, `parts` that of parts
+    of the optimizer's vectors, and `omitted` that of what was not compared. `training` says what happened in the
+    training. `widest` is the length of the longest name.
     """
 
     def __init__(self) -> None:
         self.rows: list[Difference] = []
         self.training = ""
-        self.fields = self.done = self.total = self.omitted = self.widest = 0
+        self.fields = self.parts = self.done = self.total = self.omitted = self.widest = 0
 
     def add(self, files: tuple[Fields, Fields], row: FieldRow | TensorRow) -> None:
         """Add a row, unless it is the same in both files."""
@@ -71,7 +72,8 @@ class Differences:
         by_path = all(each.by_path for each in files)  # then the trees know no name of GGUF
         name = next(paths, row.name) if by_path else row.name
         self.widest = max(self.widest, len(name))
-        self.fields += isinstance(row.a or row.b, KeyValue)
+        self.fields += isinstance(row, FieldRow)
+        self.parts += isinstance(row, TensorRow) and row.is_part
         self.rows.append(Difference(row, name, places))  # last: the other thread counts the rows
 
 

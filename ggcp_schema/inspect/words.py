@@ -20,6 +20,7 @@ VERDICTS: Mapping[Verdict, str] = {
     "only-a": "only in A",
     "only-b": "only in B",
 }
+PART = "part of the optimizer's vectors", "parts of the optimizer's vectors"
 FLAGS: Mapping[Flag, str] = {
     "nan": "NaN",
     "inf": "Inf",

@@ -53,10 +53,13 @@ def rows_of(path: str) -> np.ndarray:
         return np.array(file.tensors[path].array())
 
 
-def test_the_names_are_those_of_diff() -> None:
-    with open_file(A) as a, open_file(B) as b:
+@pytest.mark.parametrize("names", [("aug-B-3", "aug-C-3"), ("jun-A-3", "jun-B-3")])
+def test_names_and_counts_are_those_of_diff(names: tuple[str, str]) -> None:
+    paths = [FIXTURES / "orders" / f"{name}.ggcp" for name in names]
+    with open_file(paths[0]) as a, open_file(paths[1]) as b:
         found = differences(Fields(a), Fields(b), lambda result: None)
-    result = json.loads(run_cli("diff", A, B, "--json").stdout)
+    result = json.loads(run_cli("diff", *paths, "--json").stdout)
+    assert (found.fields, found.parts) == (result["counts"]["different_fields"], result["counts"]["different_parts"])
     different = [row["name"] for kind in ("fields", "tensors") for row in result[kind] if row["verdict"] != "equal"]
     assert sorted(change.row.name for change in found.rows) == sorted(different)
 

@@ -90,6 +90,7 @@ def test_json(changed):
     assert differing["tok_embeddings"]["largest"] == "NaN"
     assert found["change"]["iterations"] == 1
     assert json.loads(run_cli("diff", FIXTURES / "vocab.gguf", FIXTURES / "vocab.gguf", "--json").stdout)["equal"]
+    assert run_cli("diff", FIXTURES / "vocab.gguf", FIXTURES / "vocab.gguf").stdout == "equal: 16 fields\n"
 
 
 def test_the_beginning_tells_what_a_trainer_wants(changed):
