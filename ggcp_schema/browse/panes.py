@@ -33,6 +33,7 @@ from ggcp_schema.inspect.usage import USES
 
 SIGNS = dict(zip(USES, "█▓▒▚░·≡╳"))
 INKS = dict(zip(USES, ("bar", "value", "warning", "state", "detail", "none", "name", "error")))
+WIDE = 48  # columns of the overview in which the legend has sizes and shares
 KEYS = "5: measure the tensors   n: the first one   2: its values   ?: all keys"
 
 
@@ -170,7 +171,7 @@ class Pane(VerticalScroll):
 
 def _labelled(lines: Iterable[tuple[str, str]]) -> Table:
     """Return labels and texts side by side; a text that is wrapped hangs below its start."""
-    table = Table.grid(Column(width=12, style="bold", no_wrap=True), padding=(0, 1, 0, 0))
+    table = Table.grid(Column(style="bold", no_wrap=True), padding=(0, 1, 0, 0))
     table.add_column()
     for label, words in lines:
         table.add_row(Text(label), Text(escape(words)))
@@ -212,12 +213,13 @@ class Overview(Pane):
         self.query_one("#facts", Static).update(words)
 
     def text(self) -> RenderableType:
-        """Return the legend of the map: the uses of the bytes with their sizes."""
+        """Return the legend of the map: the uses of the bytes with their sizes, or shares where there is less room."""
         size, legend = max(1, self.document.file.size), []
         for use, count in self.document.usage.sizes.items() if self.document.usage else ():
             if count:
-                share = f" {100 * count / size:.0f} %" if 200 * count >= size else ""
-                words = f" {use} {short_size(count)}{share}"
+                share = f"{100 * count / size:.0f} %" if 200 * count >= size else ""
+                both = [short_size(count), share] if self.size.width >= WIDE or not share else [share]
+                words = " ".join(["", use, *both]).rstrip()
                 legend.append(Text.assemble((SIGNS[use], ink(self, INKS[use])), (words, ink(self, "detail"))))
         return Columns(legend, padding=(0, 2))
 

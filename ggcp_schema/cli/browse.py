@@ -39,7 +39,8 @@ def browse(
     Example: ggcp-schema browse alice.ggcp --vocab tokenizer.gguf
     """
     if needed := _missing():
-        raise UsageError(f"browse needs {needed}", f"Run `ggcp-schema dump {shell_word(str(file))}` to print the fields.")
+        hint = f"Run `ggcp-schema dump {shell_word(str(file))}` to print the fields."
+        raise UsageError(f"browse needs {needed}", hint)
     from ggcp_schema.files.source import Source
     from ggcp_schema.formats import format_of
 

@@ -879,6 +879,21 @@ def test_the_keys() -> None:
     assert app.return_code == 0
 
 
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [((80, 24), "state    ✓ whole; values not"), ((120, 40), "PyTorch  ggcp-schema export --to hf fixtures/alice")],
+)
+def test_the_overview_tells_the_state_and_the_commands_without_scrolling(
+    size: tuple[int, int], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(FIXTURES.parent)
+
+    async def script(browser: Browser) -> None:
+        assert words in browser.text(Overview.__name__)
+
+    browse(Path("fixtures/alice.ggcp"), script=script, size=size)
+
+
 def test_it_starts_with_light_colours() -> None:
     assert not BrowseApp([], open_file, light=True).current_theme.dark
 
