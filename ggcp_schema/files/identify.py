@@ -169,7 +169,8 @@ def _lfs_size(head: Head) -> bool | str:
 
 
 CONTAINED = {b"GGUF": "GGUF", b"tjgg": "ggjt", b"algg": "ggla"}
-BASE64 = rb"\s*(cGNnZ|R0dVR|dGpnZ|bG1nZ|bGNnZ|YWxnZ)"  # of the first bytes of each format
+BASE64 = rb"(\xef\xbb\xbf)?\s*(cGNnZ|R0dVR|dGpnZ|Zm1nZ|bG1nZ|bGNnZ|YWxnZ)"  # of the first bytes of each format
+HEX = rb"(?i:70 ?63|74 ?6a|66 ?6d|6c ?6d|6c ?63|61 ?6c) ?67 ?67|47 ?47 ?55 ?46"  # of the same
 GGML = (b"tjgg", b"fmgg", b"lmgg")
 OTHER = "a ggml file of another program, which this does not read"
 LLAMA_ONLY = "Only llama.cpp's own files are read; use the program that wrote it, or a converter of its files to GGUF."
@@ -200,9 +201,16 @@ KINDS = (
     Kind(BASE64 + rb"[A-Za-z0-9\s]*[-_]", "a checkpoint or model file in base64, as addresses carry it",
          "Decode it: `tr -- -_ +/ < FILE | base64 -di > OUTPUT`."),
     Kind(BASE64 + rb"[\w+/]", "a checkpoint or model file in base64", "Decode it: `base64 -di FILE > OUTPUT`."),
+    Kind(rb"(\xef\xbb\xbf)?\s*(" + HEX + rb")[\da-fA-F\s]{12}", "a checkpoint or model file in hexadecimal digits",
+         "Restore it: `xxd -r -p FILE > OUTPUT`."),
+    Kind(rb"0{6,8}:? (" + HEX + rb")[\da-fA-F ]{12}", "a hex dump of a checkpoint or model file",
+         "Restore it: `xxd -r FILE > OUTPUT`, if no line of it is `*`."),
+    Kind(rb"0{8}  (" + HEX + rb")[\da-fA-F ]{12}", "a hex dump of a checkpoint or model file",
+         "Restore it: `sed 's/  / /g' FILE | xxd -r > OUTPUT`, if no line of it is `*`."),
     Kind(rb"begin [0-7]{3,4} [^\r\n]+\r?\nM[ -`]{60}", "a file in uuencode, as mail carried it",
          "Decode it: `uudecode -o OUTPUT FILE`."),
-    Kind(rb"\xff\xfe(?:[^\0]\0)+|\xfe\xff(?:\0[^\0])+|(?:[\t\n\r -~]\0){12}|(?:G\0G\0U\0F|[pltfa]\0[cmjl]\0g\0g)\0",
+    Kind(rb"\xff\xfe(?:[^\0]\0)+|\xfe\xff(?:\0[^\0])+|(?:[\t\n\r -~]\0){12}|(?:\0[\t\n\r -~]){12}"
+         rb"|\0?(?:G\0G\0U\0F|[pltfa]\0[cmjl]\0g\0g)",
          "text in UTF-16, as PowerShell writes what is redirected with `>`", BINARY),
     Kind(_is_filled(b"\0"), "a file of zeros and {}", AGAIN),
     Kind(_is_filled(b"\xff"), "a file of bytes 0xFF and {}", AGAIN),
@@ -342,8 +350,8 @@ def is_of_another_program(head: bytes) -> bool:
     _, n_embd, _, n_head, n_layer, n_rot = first = words[:6]
     if min(first) > 0 and max(first) < 1 << 20 and (n_layer > 1000 or n_embd % n_head or n_rot * n_head > n_embd):
         return True  # CLIP, Bark
-    starts = [start + 4 * count for count in range(1, MOST_NUMBERS) if count != 7]
-    tokens = any(_tokens_at(head, at, scored, least=1) for at in starts[:8] for scored in (False, True))
+    starts = [start + 4 * count for count in range(MOST_NUMBERS) if count != 7]
+    tokens = any(_tokens_at(head, at, scored, least=1) for at in starts[1:9] for scored in (False, True))
     return tokens or any(map(Head(head).begins_a_tensor, starts))
 
 
@@ -360,6 +368,7 @@ def _tokens_at(head: bytes, at: int, scored: bool, *, least: int = 0) -> bool:
 
 OTHER_NAMES = re.compile(
     rb"(?<![\w.])(transformer\.|model/|gpt_neox\.|(en|de)coder\.|blocks\.\d|emb\.weight$|(\w+\.)?word_embeddings"
-    rb"|embeddings\.|bert\.|text_model\.|vision_model\.|model\.(diffusion_model|decoder)\.|image_encoder\.)"
+    rb"|(\w+\.)?embeddings\.|bert\.|shared\.weight|text_model\.|vision_model\.|model\.(diffusion_model|decoder)\."
+    rb"|image_encoder\.)"
 )
 """How a tensor's name begins that is one of GPT-2's, Falcon's, RWKV's or another model's that is no llama."""
