@@ -26,7 +26,7 @@ from ggcp_schema import (
 )
 from ggcp_schema.constructs import Field, FieldError, root_field
 from tests.builder import build_checkpoint
-from tests.helpers import TRUNCATED, CountingStream, thinned
+from tests.helpers import FIXTURES, TRUNCATED, CountingStream, thinned
 from tests.strategies import KINDS
 
 KINDS_BY_NAME = pytest.mark.parametrize(("layout", "optimizer"), KINDS, ids=str)
@@ -152,6 +152,23 @@ def test_bytes_that_a_header_lost_are_not_taken_from_the_data(count: int, tmp_pa
             found = {name: tensor.array().tobytes() for name, tensor in lossy.tensors.items()}
         assert found.items() <= values.items()
         assert found.keys() >= values.keys() - {"layers[0].wq", "layers[0].attention_norm"}
+
+
+def test_a_number_that_is_cut_in_two_is_the_only_one_that_a_model_has(tmp_path: Path) -> None:
+    """No shape tells n_mult, n_head and n_rot, at 28, 32 and 40; the byte that is lost, or inserted, is 0."""
+    path = tmp_path / "x"
+    data = (FIXTURES / "v1-adam.ggcp").read_bytes()
+    with open_checkpoint(FIXTURES / "v1-adam.ggcp") as whole:
+        hparams = whole.hparams
+    lost = [(data[:at] + data[at + 1 :], at not in {28, 32, 40}) for at in range(24, 44)]
+    inserted = [(data[:at] + b"\0" + data[at:], True) for at in range(25, 44)]
+    for changed, is_told in [*lost, *inserted]:
+        path.write_bytes(changed)
+        with open_checkpoint(path, partial=True) as moved:
+            found = {name: number for name, number in moved.container["hparams"].items() if number is not None}
+            assert found.items() & hparams._asdict().items() == {(k, v) for k, v in found.items() if k[0] != "_"}
+            if is_told:
+                assert moved.model().n_head == hparams.n_head
 
 
 def first_cut(data: bytes, layout: str, optimizer: str) -> int:

@@ -27,7 +27,6 @@ MOST_MOVED = 16  # bytes by which what follows an insertion or a loss may be mov
 MOST_RANK = 256  # of an adapter, of which 4 is usual
 UNTOLD = "hparams.n_mult", "hparams.n_head", "hparams.n_rot"  # by any shape
 MOST_UNTOLD = 1 << 16
-LEAST_SPLIT = 256  # a smaller number has no other byte in it
 LAYERS = 4  # in whose headers the names of the tensors are looked for
 
 
@@ -231,7 +230,7 @@ def find_places(source: Source, kind: Kind, searched: int = SEARCHED) -> Places 
     best.is_head_lost = len(wrong) > 1 and best.head[COUNTS.stop :] not in file.read(0, kind.size + MOST_MOVED)
     best.wrong += [] if best.is_head_moved else wrong
     if best.is_head_moved:
-        best.untold = _untold(file, kind, kind.numbers(best.head), best.shifts[0])
+        best.untold = _untold(file, kind, kind.numbers(best.head), best.n_ff or 0, best.shifts[0])
     elif best.is_head_lost:
         best.untold = dict.fromkeys(UNTOLD)
     elif wrong or best.known[0] is None:
@@ -306,28 +305,43 @@ def numbers_told(file: Bytes, name: str, shape: Sequence[Any], known: dict[str, 
     return {}
 
 
-def _untold(file: Bytes, kind: Kind, numbers: Mapping[str, int], shift: int) -> dict[str, int | None]:
+def _untold(file: Bytes, kind: Kind, numbers: Mapping[str, int], n_ff: int, shift: int) -> dict[str, int | None]:
     """Return the numbers that no shape tells, of a file with bytes inserted or lost before the first record.
 
-    `numbers` are those that the shapes tell. The insertion or loss is tried at each place: numbers before it stay where
-    they were, and those after it are moved by `shift`. A place fits if it gives the numbers that the shapes tell. The
-    result is None for a number that is cut in two at a place that fits, or that has different values at two of them.
+    `numbers` are those that the shapes tell, as they do n_ff. The insertion or loss is tried at each place: numbers
+    before it stay where they were, and those after it are moved by `shift`. A place fits if it gives the numbers that
+    the shapes tell, and best if n_mult gives n_ff. A number that is cut in two there is each that it may have been. The
+    result is None for a number of which there is more than one value, or none that a model has.
     """
     here = kind.numbers(file.read(0, kind.size))
     there = kind.numbers(file.read(shift, kind.size + shift).rjust(kind.size, b"\0"))
     options: list[dict[str, int | None]] = []
     for place in range(-1, len(kind.sizes) + 1):
-        laid: dict[str, int | None] = {
-            name: (here if index < place else there)[name] for index, name in enumerate(kind.sizes)
-        }
-        for split in kind.sizes[place : place + 1] if place >= 0 else ():
-            is_whole = abs(shift) < EVIDENCE and 0 < here[split] < LEAST_SPLIT
-            laid[split] = numbers[split] if split not in UNTOLD else here[split] if is_whole else None
+        laid = {name: (here if index < place else there)[name] for index, name in enumerate(kind.sizes)}
+        split = kind.sizes[place] if 0 <= place < len(kind.sizes) else ""
+        laid |= {split: numbers[split]} if split else {}
         is_told = all(laid[name] == numbers[name] for name in kind.sizes if name not in UNTOLD)
-        if is_told and all((laid[name] or 1) < MOST_UNTOLD for name in UNTOLD):
-            options.append(laid)
-    values = {name: {laid[name] for laid in options} for name in UNTOLD}
-    return {name: found.pop() if len(found) == 1 else None for name, found in values.items()}
+        if not is_told or any(name != split for name in impossible(laid)):
+            continue
+        if split not in UNTOLD:
+            options.append({**laid})
+            continue
+        start = COUNTS.stop + 4 * place
+        cut = file.read(start, start + 4 + shift)
+        values = range(1, min(max(laid["hparams.n_embd"], n_ff) + 1, MOST_UNTOLD))
+        found = [value for value in values if _differs(value.to_bytes(4, "little"), cut)]
+        fits = [one for value in found if not impossible(one := {**laid, split: value})]
+        options += fits or [{**laid, split: None}]
+    widths = (n_ff_by_formula(one["hparams.n_embd"], one["hparams.n_mult"] or 0) for one in options)
+    options = [one for one, width in zip(options, widths, strict=True) if width == n_ff] or options
+    told = {name: {laid[name] for laid in options} for name in UNTOLD}
+    return {name: found.pop() if len(found) == 1 else None for name, found in told.items()}
+
+
+def _differs(whole: bytes, cut: bytes) -> bool:
+    """Return True if one of two is the other with some bytes inserted at one place."""
+    short, long = sorted((whole, cut), key=len)
+    return any(long.startswith(short[:at]) and long.endswith(short[at:]) for at in range(len(short) + 1))
 
 
 def _rank_told(file: Bytes, kind: Kind, name_of: Callable[[str], str], told: Mapping[str, int]) -> dict[str, int]:
