@@ -56,10 +56,12 @@ class Document(Fields):
 
     @property
     def wrong(self) -> str:
-        """Where the file is damaged, or unsound as far as its values were examined; empty if nothing is known."""
+        """Where the file is damaged, breaks a rule, or has values that are unsound; empty if nothing is known."""
         if self.file.damage is not None:
             return f"damaged at {self.file.damage.path}"
         examined, summary = self._examined, self.summary
+        if summary and summary.broken:
+            return f"invalid at {summary.broken[0].path}"
         unsound = self._unsound or (examined and examined.unsound) or (summary and summary.unsound)
         return f"unsound at {unsound[0].path}" if unsound else ""
 

@@ -104,6 +104,9 @@ def state_text(summary: Summary, more: str = "") -> str:
     """Return the state of a file in a line; `more` says how the values are examined if they were not."""
     if summary.condition is not None:
         return f"✗ {summary.condition.verdict}"
+    if summary.broken:
+        rule = summary.broken[0]
+        return f"✗ invalid{_more(summary.broken)}: {rule.path}: {rule.message}"
     if summary.unsound:
         bad = summary.unsound[0]
         return f"✗ unsound{_more(summary.unsound)}: {bad.path}: {bad.message}"

@@ -68,6 +68,8 @@ def next_commands(summary: Summary) -> Iterator[Line]:
     if summary.is_repairable:
         yield Line("rescue", repair_command(summary.file))
     yield from _uses(summary, path)
+    if summary.broken:
+        yield Line("check", f"ggcp-schema validate {path}")
     yield Line("look", f"ggcp-schema browse {path}")
 
 

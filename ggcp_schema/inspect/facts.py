@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 from ggcp_schema.errors import GgcpError, MalformedError, UnfitError, UsageError
 from ggcp_schema.files.json_keys import json_keys
 from ggcp_schema.formats.file import File
-from ggcp_schema.formats.rules import Finding
+from ggcp_schema.formats.parsing import Parse
+from ggcp_schema.formats.rules import Finding, Found, Problem
 from ggcp_schema.formats.state import is_examinable, study_of, zero_losses
 from ggcp_schema.inspect.damage import Condition
 from ggcp_schema.inspect.words import NffSource
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from ggcp_schema.llama.model import Model
 
 T = TypeVar("T")
-State = Literal["whole", "damaged", "unsound", "unknown"]
+State = Literal["whole", "damaged", "invalid", "unsound", "unknown"]
 
 
 class StoredLosses(NamedTuple):
@@ -98,6 +99,7 @@ class Summary(NamedTuple):
         trains: True if `convert` takes the training; of a damaged file with a fresh optimizer.
         keeps_state: True unless no trainer goes on from the optimizer's state, whatever `convert` makes of it.
         resume: the words of the command with which llama.cpp goes on from the file as it is; empty if it does not.
+        broken: the rules of the format that the file breaks, which can be read all the same.
         unsound: what its program cannot have written; None if the values were not examined.
         is_examinable: True if it has a training state, whose values can be examined.
         details: what only files of this format have, each with a label.
@@ -143,6 +145,7 @@ class Summary(NamedTuple):
     trains: bool = False
     keeps_state: bool = True
     resume: tuple[str, ...] = ()
+    broken: Sequence[Problem] = ()
     unsound: tuple[Unsound, ...] | None = None
     is_examinable: bool = False
     details: tuple[Line, ...] = ()
@@ -194,10 +197,13 @@ class Summary(NamedTuple):
     def state(self) -> State:
         """Whether the file is `whole`, `damaged`, or `unsound`: well-formed, and yet not what its program wrote.
 
-        It is `unknown` if it is of a later version, or a value is of a later type.
+        It is `unknown` if it is of a later version, or a value is of a later type, and `invalid` if it can be read,
+        and yet breaks a rule of its format.
         """
         if self.condition is not None:
             return "unknown" if self.condition.damage.is_unknown else "damaged"
+        if self.broken:
+            return "invalid"
         return "unsound" if self.unsound else "whole"
 
 
@@ -252,6 +258,7 @@ def facts(file: File) -> Summary:
         trains=bool(resume) or _trains(file, training, is_finetune=is_finetune),
         keeps_state=training is None or conclusions is None or is_resumed(training, conclusions),
         resume=resume,
+        broken=() if file.damage else Found.of(file.rules(Parse(file, (), None)).errors, file.root),
         unsound=zero_losses(file) or None,
         is_examinable=is_examinable(file),
         findings=(*file.findings, *_refusals(file, training)),

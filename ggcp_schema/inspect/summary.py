@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.state import is_repairable
-from ggcp_schema.inspect.brief import iterations_text
+from ggcp_schema.inspect.brief import iterations_text, state_text
 from ggcp_schema.inspect.commands import next_commands
 from ggcp_schema.inspect.damage import condition_of
 from ggcp_schema.inspect.facts import Summary, facts
@@ -47,6 +47,8 @@ def _lines(summary: Summary) -> Iterator[tuple[str, str]]:
     yield "what", f"{summary.what}, {size_text(summary.size)}"
     if summary.condition is not None:
         yield from summary.condition.lines()
+    elif summary.broken:
+        yield "state", state_text(summary)
     elif not summary.unsound:
         yield "state", "✓ whole" + "; no impossible value was found in its tensors" * (summary.unsound is not None)
     for bad in summary.unsound or ():

@@ -24,6 +24,7 @@ from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import BLOCKS
 from ggcp_schema.formats.gguf.contents import FILE_TYPES
 from ggcp_schema.formats.gguf.file import open_gguf
+from ggcp_schema.inspect.summary import summarize
 from ggcp_schema.inspect.validate import Report, validate
 from ggcp_schema.schema.gguf import GGUF
 from tests.builder import build_gguf
@@ -60,6 +61,14 @@ def test_errors_are_what_llama_refuses() -> None:
             assert any("llama.cpp refuses" in warning.message for warning in report.warnings), path
         else:
             assert report.valid == reads, (path, report.errors)
+
+
+def test_info_and_validate_give_one_answer() -> None:
+    verdicts = {"whole": "valid"}
+    for path in FILES:
+        with open_file(path, partial=True) as file:
+            state = summarize(file).state
+        assert verdicts.get(state, state) == checked(path).verdict, path
 
 
 @pytest.mark.skipif(not llama.HAS_WHEEL, reason="xllamacpp has wheels for Linux x86-64 alone")

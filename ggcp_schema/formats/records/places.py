@@ -17,7 +17,7 @@ from typing import Any
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.records.extent import LEAST_LAYER
 from ggcp_schema.formats.records.headers import COUNTS, Block, Kind, Naming, record_at, state_records, walk
-from ggcp_schema.formats.records.joints import EVIDENCE, NEARBY, SEARCHED, Bytes, Joint, joint_of, shifts_of
+from ggcp_schema.formats.records.joints import NEARBY, SEARCHED, Bytes, Joint, joint_of, shifts_of
 from ggcp_schema.formats.records.state import State
 from ggcp_schema.schema.inference import LBFGS, n_ff_by_formula
 from ggcp_schema.schema.tensor import Place
