@@ -82,7 +82,7 @@ def examine(file: Path, *, data: bool, strict: bool, quiet: bool) -> Report:
             with progress(bytes_read(report.file, report.readable), "Reading", quiet=quiet) as advance:
                 report = examine_data(report, advance)
         source.check_unchanged()
-        is_rescued = not quiet and report.verdict != "valid" and is_repairable(report.file)
+        is_rescued = not quiet and report.verdict not in {"valid", "unknown"} and is_repairable(report.file)
     if not quiet:
         show(report)
     if is_rescued:

@@ -25,15 +25,17 @@ NEAR = 1 << 16  # how much larger than the valid numbers one is at most that is 
 class Const(Described, construct.Const):
     """A field that must hold a value: a constant, or the value of an expression of earlier fields.
 
-    `tolerable` is the range of wrong numbers that a tolerant parse may keep.
+    `tolerable` is the range of wrong numbers that a tolerant parse may keep. `above` is that of `OneOf`.
     """
 
-    def __init__(self, value: Any, subcon: Construct | None = None, *, tolerable: range | None = None) -> None:
+    def __init__(
+        self, value: Any, subcon: Construct | None = None, *, tolerable: range | None = None, above: str = ""
+    ) -> None:
         if subcon is None:
             subcon = Bytes(len(value))
         super().__init__(value, subcon)
         self.flagbuildnone = True
-        self.tolerable = tolerable
+        self.tolerable, self.above = tolerable, above
         self.dynamic, self.value_of = callable(value), compiled(value)
 
     def reference(self) -> Node:
@@ -63,7 +65,8 @@ class Const(Described, construct.Const):
             words += f" ({expression_text(self.value)})"
         usable = isinstance(found, int) and (self.tolerable is None or found in self.tolerable)
         kept = found if usable else None
-        return report(FieldError(offset, words, found_words), context, found=kept)
+        error = FieldError(offset, words, found_words)
+        return report(_later(error, found, expected, self.above) if self.above else error, context, found=kept)
 
 
 class OneOf(Described, Subconstruct):
@@ -117,10 +120,14 @@ class OneOf(Described, Subconstruct):
 
     def _error(self, value: Any, offset: int) -> FieldError:
         error = FieldError(offset, rule_text(self._rule(), MOST_LISTED), number_text(value))
-        if self.above and 0 < value - max(self.valids) <= self.near:
-            error.found += self.above
-            error.is_unknown = True
-        return error
+        return _later(error, value, max(self.valids), self.above, self.near) if self.above else error
+
+
+def _later(error: FieldError, value: int, greatest: int, words: str, near: int = NEAR) -> FieldError:
+    """Return an error with these words added for a number that exceeds the greatest valid one by `near` at most."""
+    if 0 < value - greatest <= near:
+        error.found, error.is_unknown = error.found + words, True
+    return error
 
 
 # Bytes and text --------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from ggcp_schema.errors import MalformedError, NotACheckpointError, TruncatedErr
 from ggcp_schema.files.later import Later
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import File, Format
+from ggcp_schema.schema.ggml import LATER_VERSION
 
 if TYPE_CHECKING:
     from ggcp_schema.files import identify
@@ -61,13 +62,17 @@ def read_container(source: Source, format: Format, *, partial: bool) -> tuple[Co
         damage = malformed(error, source, format)
         if isinstance(damage, NotACheckpointError):
             raise damage from error
+        recovered = kind.recovered(source, format, error) if partial or error.is_unknown else None
+        if recovered is not None and not all(one.is_unknown for one in recovered.errors):
+            say_known(error)
+        if recovered is None or error.is_unknown != damage.is_unknown:
+            damage = malformed(error, source, format)
         if not partial:
             if isinstance(damage, TruncatedError) and not how_altered(source):
                 damage.shell_hint, damage.hint = damage.hint, PARTIAL
             raise damage from error
-        recovered = kind.recovered(source, format, error)
         if recovered is None:
-            return error.partial, malformed(error, source, format)
+            return error.partial, damage
         say_zeros(source, recovered.errors[:1])
         return recovered.container, malformed(recovered.errors[0], source, format)
 
@@ -79,6 +84,11 @@ def say_zeros(source: Source, errors: Sequence[FieldError]) -> None:
     error = next((error for error in errors if start <= error.offset < source.size), None)
     if error is not None and not error.found.endswith(words):
         error.found += words
+
+
+def say_known(error: FieldError) -> None:
+    """Take back that a value may be right in a file of a later program: there is damage that may have made it."""
+    error.found, error.is_unknown = error.found.removesuffix(LATER_VERSION), False
 
 
 def malformed(error: FieldError, source: Source, format: Format) -> MalformedError:
@@ -225,6 +235,8 @@ def parse_past_errors(source: Source, format: Format) -> Parse:
     recovered = None if error is None else kind.recovered(source, format, error)
     if recovered is not None and error is not None:
         said = {error.offset: error for error in best.errors}
+        if not all(one.is_unknown for one in recovered.errors):
+            say_known(error)
         passed = (error for error in recovered.errors if error is not recovered.damage)
         errors = [said.get(error.offset, error) for error in passed]
         other = _parse_of(source, format, recovered.container, errors, recovered.damage)

@@ -32,7 +32,7 @@ def summarize(file: File, *, data: bool = False, progress: Callable[[int], None]
         unsound = soundness(file, progress)
         if unsound or summary.is_examinable:
             summary = summary._replace(unsound=tuple(unsound))
-    if summary.condition is not None or summary.unsound:
+    if summary.state in {"damaged", "unsound"}:
         summary = summary._replace(is_repairable=is_repairable(file))
     return summary._replace(advice=tuple(next_commands(summary)))
 

@@ -84,7 +84,7 @@ UNTIL_V2 = tensors(GGML_TYPES_UNTIL_V2, aligned=True)
 ALIGNED = tensors(GGML_TYPES, aligned=True)
 
 GGML = page("ggml", 0x67676D6C, UNSCORED_TOKEN, UNALIGNED)
-GGMF = page("ggmf", 0x67676D66, TOKEN, UNALIGNED, "version" / Const(1, Int32ul))
+GGMF = page("ggmf", 0x67676D66, TOKEN, UNALIGNED, "version" / Const(1, Int32ul, above=LATER_VERSION))
 GGJT = page(
     "ggjt",
     0x67676A74,

@@ -73,7 +73,7 @@ TWO: dict[str, Any] = {"n_layer": 2, "n_ff": 8}
 @pytest.mark.parametrize(
     ("options", "field", "raw", "expected", "found"),
     [
-        ({}, "version", u32(1), "0", "1"),
+        ({}, "version", u32(1 << 24), "0", "16777216"),
         ({}, "optimizer.version", u32(2), "0 or 1", "2"),
         (V0, "optimizer.params.type", struct.pack("<i", 2), "0 (adam) or 1 (lbfgs)", "2"),
         (V0, "optimizer.params.type", struct.pack("<i", -1), "0 (adam) or 1 (lbfgs)", "-1"),

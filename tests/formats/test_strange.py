@@ -173,6 +173,20 @@ def said_of_unknown(path: Path) -> str:
     return said
 
 
+@pytest.mark.parametrize("name", ["v1-adam.ggcp", "lora/adam.ggcl", "lora/adam.ggla"])
+def test_a_later_version_is_unknown_if_nothing_else_is_wrong(name: str, tmp_path: Path) -> None:
+    path, data = tmp_path / "x.bin", (FIXTURES / name).read_bytes()
+    path.write_bytes(data[:4] + struct.pack("<I", 3) + data[8:])
+    said_of_unknown(path)
+    for damaged in (data[:4] + data[8:], data[:4] + b"\3" + bytes(511) + data[516:]):
+        path.write_bytes(damaged)
+        for partial in (False, True):
+            with pytest.raises(MalformedError) as caught, open_file(path, partial=partial) as file:
+                raise file.damage or AssertionError
+            assert not caught.value.is_unknown
+        assert checked(path).verdict == "damaged"
+
+
 @pytest.mark.parametrize("name", ["lora/base.ggjt", "vocab.ggjt"])
 @pytest.mark.parametrize("version", [4, 300])
 def test_later_versions_of_ggjt_are_unknown(name: str, version: int, tmp_path: Path) -> None:

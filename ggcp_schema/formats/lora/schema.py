@@ -22,7 +22,7 @@ from ggcp_schema.constructs import (
     kaitai,
     this,
 )
-from ggcp_schema.schema.ggml import GGML_TYPES
+from ggcp_schema.schema.ggml import GGML_TYPES, LATER_VERSION
 from ggcp_schema.schema.ggml_model import TO_END, tensors
 from ggcp_schema.schema.inference import ADAM, LBFGS, infer_optimizer_type, optimizer_type, width_ahead, width_of
 from ggcp_schema.schema.model import HPARAMS, N_EMBD, N_FF, N_LAYER, N_VOCAB
@@ -83,7 +83,7 @@ RANKS = Struct(*(name / Int32ul for name in (*LAYER_RANKS, *MODEL_RANKS)), type_
 
 GGCL = Struct(
     "magic" / Const(0x6767636C, Int32ul) * "on disk the bytes 'lcgg'",
-    "version" / Const(0, Int32ul) * "the only version ever written",
+    "version" / Const(0, Int32ul, above=LATER_VERSION) * "the only version ever written",
     "train_its" / Int32ul * "iterations; wraps at 2**32",
     "train_samples" / Int32ul * "samples seen; wraps at 2**32",
     "train_tokens" / Int32ul * "tokens seen; wraps at 2**32",
@@ -104,7 +104,7 @@ TYPES = {number: GGML_TYPES[number] for number in (0, 1)}
 
 GGLA = Struct(
     "magic" / Const(0x67676C61, Int32ul) * "on disk the bytes 'algg'",
-    "version" / Const(1, Int32ul) * "the only version ever written",
+    "version" / Const(1, Int32ul, above=LATER_VERSION) * "the only version ever written",
     "r" / Int32sl * "rank; a tensor may have another",
     "alpha" / Int32sl * "llama.cpp multiplied each product of B and A by alpha / r, whatever the tensor's own rank",
     "tensors" / tensors(TYPES, aligned=True) * TO_END,

@@ -330,9 +330,9 @@ def _untold(file: Bytes, kind: Kind, numbers: Mapping[str, int], n_ff: int, shif
         cut = file.read(start, start + 4 + shift)
         values = range(1, min(max(laid["hparams.n_embd"], n_ff) + 1, MOST_UNTOLD))
         found = [value for value in values if _differs(value.to_bytes(4, "little"), cut)]
-        fits = [one for value in found if not impossible(one := {**laid, split: value})]
-        options += fits or [{**laid, split: None}]
-    widths = (n_ff_by_formula(one["hparams.n_embd"], one["hparams.n_mult"] or 0) for one in options)
+        fits: list[int | None] = [value for value in found if not impossible({**laid, split: value})]
+        options += [{**laid, split: value} for value in fits or [None]]
+    widths = [n_ff_by_formula(numbers["hparams.n_embd"], one["hparams.n_mult"] or 0) for one in options]
     options = [one for one, width in zip(options, widths, strict=True) if width == n_ff] or options
     told = {name: {laid[name] for laid in options} for name in UNTOLD}
     return {name: found.pop() if len(found) == 1 else None for name, found in told.items()}
