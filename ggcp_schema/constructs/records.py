@@ -278,11 +278,14 @@ class Array(Described, construct.Array):
                 raise error.within(index) from None
 
 
+MOST_ZEROS = 1 << 20  # bytes after the last element of a list to the end
+
+
 class GreedyRange(Array):
     """Elements up to the end of the stream, or to a `StopIf`. Unlike construct's, it hides no element's error.
 
     Fewer than `least` bytes before the end are no element, unless the first byte is one of `first`: then an element
-    begins there, and its rest is missing.
+    begins there, and its rest is missing. If there are some, nor are zeros up to the end, `MOST_ZEROS` at most.
     """
 
     ends = (StopFieldError,)
@@ -301,12 +304,13 @@ class GreedyRange(Array):
 
     def _follows(self, stream: IO[bytes], left: int) -> bool:
         """Return True if an element follows, or begins, in the bytes that are left."""
-        if not 0 < left < self.least:
-            return left > 0
+        if left <= 0 or not self.first:
+            return left >= self.least
         here = stream.tell()
-        (first,) = stream.read(1)
+        first = stream.read(1)
+        is_zeros = first == b"\0" and left <= MOST_ZEROS and not any(stream.read(left - 1))
         stream.seek(here)
-        return first in self.first
+        return first[0] in self.first or (left >= self.least and not is_zeros)
 
     def _build(self, obj: Any, stream: IO[bytes], context: Container, path: str) -> Any:
         self._build_items(obj or (), stream, context, path)

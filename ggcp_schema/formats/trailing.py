@@ -11,8 +11,10 @@ from ggcp_schema.files.source import Source
 from ggcp_schema.formats.numbers import are_added
 from ggcp_schema.formats.rules import Finding
 from ggcp_schema.schema.ggml import UNQUANTIZED, type_name
+from ggcp_schema.schema.ggml_model import LEAST_RECORD
 
 LINE_ENDS = b"\r\n\x1a"
+BLOCK = 512  # bytes of a disk, a tape or an archive, which zeros fill up
 
 
 def trailing_bytes(container: Container) -> Iterator[Finding]:
@@ -29,19 +31,26 @@ def may_belong_before(container: Container) -> FieldError:
     return FieldError(trailing.offset, "the end of the file", found, partial=container)
 
 
-def doubtful_end(source: Source, container: Container) -> FieldError | None:
+def doubtful_end(source: Source, container: Container, *, is_complete: bool = False) -> FieldError | None:
     """Return an error if bytes follow the last number of a file without a count, and may belong before it.
 
     The last byte of a float is its exponent, and no weight has that of a line end; nor do blocks often end in one. A
     number of zeros is 0: so zeros were added, unless the number before them is 0 too. So were others that are no
-    weights, where weights are before.
+    weights, where weights are before. As many zeros as a header has bytes may be in the place of more records, unless
+    they fill a block that they do not begin, or the file `is_complete`.
     """
     trailing, records = container["trailing"], container["tensors"]
     if trailing is None:
         return None
+    are_many = trailing.nbytes >= LEAST_RECORD and source.zeros_at_end(least=1) <= trailing.offset
+    is_filled = source.size % BLOCK == 0 and trailing.offset % BLOCK != 0
+    if are_many and not (is_complete or is_filled):
+        steps = "tensors", len(records), "n_dims"
+        return FieldError(trailing.offset, "1 to 4", "0", steps=steps, partial=Container(container, trailing=None))
     added = source.read(trailing.offset, trailing.nbytes)
     is_line_end = not added.strip(LINE_ENDS)
-    is_zeros = not added.strip(b"\0") and _ends_before(source, trailing.offset, records)
+    ends_before = source.read(trailing.offset - 1, 1) != b"\0" and (are_many or _ends_in_float(records))
+    is_zeros = ends_before and not added.strip(b"\0")
     is_added = is_line_end or is_zeros or (bool(records) and are_added_after(source, records[-1]))
     return None if is_added else may_belong_before(container)
 
@@ -59,12 +68,11 @@ def zeros_follow(source: Source, error: FieldError) -> bool:
     """
     records = [record for record in (error.partial or {}).get("tensors") or () if "_size" in record]
     is_header = error.steps[:1] == ["tensors"] and error.steps[2:] == ["n_dims"]
-    if not is_header or not _ends_before(source, error.offset, records):
+    if not is_header or not _ends_in_float(records) or source.read(error.offset - 1, 1) == b"\0":
         return False
     return source.zeros_at_end(least=1) <= error.offset
 
 
-def _ends_before(source: Source, offset: int, records: Sequence[Container]) -> bool:
-    """Return True if the last of these records ends where zeros begin: its last number is not 0."""
-    ends_in_float = not records or type_name(records[-1]["type"]) in UNQUANTIZED
-    return ends_in_float and source.read(offset - 1, 1) != b"\0"
+def _ends_in_float(records: Sequence[Container]) -> bool:
+    """Return True if the last byte before the end is that of a float: 0 only if all of it is 0."""
+    return not records or type_name(records[-1]["type"]) in UNQUANTIZED

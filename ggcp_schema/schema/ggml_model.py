@@ -25,7 +25,10 @@ from ggcp_schema.schema.tensor import ALIGNMENT, MAX_DIMS, NAME_LENGTHS, Placed
 from ggcp_schema.schema.trailing import TRAILING
 
 LEAST_RECORD = 16  # bytes of the header of a tensor with one dimension and no name
-TO_END = "to the end: fewer than 16 bytes are no record, unless the first of them is 1 to 4, and so n_dims, cut off"
+TO_END = (
+    "to the end: fewer than 16 bytes are no record, unless the first of them is 1 to 4, and so n_dims, cut off; nor "
+    "are zeros"
+)
 TEXT = (
     "len" / OneOf(Int32ul, NAME_LENGTHS),
     "text" / Chars(this.len) * "no terminator; a space stands for sentencepiece's ▁",

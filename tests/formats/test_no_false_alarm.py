@@ -10,7 +10,7 @@ import pytest
 from gguf import GGMLQuantizationType as Type
 from gguf import quants
 
-from ggcp_schema import open_file
+from ggcp_schema import MalformedError, open_file
 from ggcp_schema.formats.file import File
 from tests.builder import build_ggml, build_gguf
 from tests.helpers import FIXTURES
@@ -94,6 +94,27 @@ def test_line_ends_after_blocks_of_ggjt_are_a_finding(version: int, tail: bytes,
     tensors = [("norm.weight", (4,), 0, bytes(16)), ("output.weight", (32, 3), 2, blocks)]
     found = read(tmp_path / "x.ggjt", build_ggml(b"tjgg", version, tensors=tensors) + tail)
     assert [finding.path for finding in found.findings][-1:] == ["trailing"]
+
+
+@pytest.mark.parametrize("block", [512, 4096])
+@pytest.mark.parametrize("name", ["lora/adam.ggla", "lora/base.ggjt", "vocab.ggjt", "alice-vocab.ggjt"])
+def test_zeros_that_fill_the_last_block_are_a_finding(name: str, block: int, tmp_path: Path) -> None:
+    """As disks, tapes and archives have them. What follows its last record is no part of a file of these formats."""
+    data = (FIXTURES / name).read_bytes() + bytes(16)
+    found = read(tmp_path / "x", data + bytes(-len(data) % block))
+    assert [finding.path for finding in found.findings] == ["trailing"]
+
+
+def test_zeros_in_place_of_records_are_none_after_the_end(tmp_path: Path) -> None:
+    """They begin a block, or do not fill one, and tensors of the model are missing."""
+    data, path = (FIXTURES / "lora" / "base.ggjt").read_bytes(), tmp_path / "x"
+    with open_file(FIXTURES / "lora" / "base.ggjt") as whole:
+        ends = [tensor.offset + tensor.nbytes for tensor in whole.tensors.values()][:-1]
+    for end in ends:
+        for size in (len(data), end + 4096):
+            path.write_bytes(data[:end].ljust(size, b"\0"))
+            with pytest.raises(MalformedError, match="found 0"):
+                open_file(path)
 
 
 @pytest.mark.parametrize("tail", ZEROS, ids=len)

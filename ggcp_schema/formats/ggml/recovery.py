@@ -62,19 +62,24 @@ def end_of_tokens(container: Container) -> int:
 def doubt(source: Source, container: Container) -> FieldError | None:
     """Return an error if a tensor has another name than the others prove, or if bytes after the end may be its own."""
     name = doubtful_name(source, container, series_of(container), end_of_tokens(container))
-    return name or doubtful_end(source, container)
+    return name or doubtful_end(source, container, is_complete=_is_complete(container))
+
+
+def _is_complete(container: Container) -> bool:
+    """Return True if all tensors of the model are whole."""
+    records = [record for record in container.get("tensors") or () if "_size" in record]
+    n_layer = container["hparams"].get("n_layer", 0)
+    if not records or len(records) != 3 + n_layer * len(META):
+        return False
+    names = {record["name"].decode("utf-8", "replace") for record in records}
+    return names == {llama_name(path) for path, _ in GGCP.tensors(n_layer)}
 
 
 def _is_followed(source: Source, error: FieldError) -> bool:
     """Return True if the model is complete, and what follows its last tensor is no part of it."""
-    container = error.partial
-    records = [record for record in container.get("tensors") or () if "_size" in record]
-    n_layer = container["hparams"].get("n_layer", 0)
-    if not records or len(records) != 3 + n_layer * len(META) or error.steps[2:] != ["n_dims"]:
-        return False
-    names = {record["name"].decode("utf-8", "replace") for record in records}
-    is_complete = names == {llama_name(path) for path, _ in GGCP.tensors(n_layer)}
-    return is_complete and are_added_after(source, records[-1])
+    records = [record for record in error.partial.get("tensors") or () if "_size" in record]
+    is_header = error.steps[2:] == ["n_dims"]
+    return is_header and _is_complete(error.partial) and are_added_after(source, records[-1])
 
 
 def is_proven(source: Source, schema: Struct) -> bool:
