@@ -113,9 +113,11 @@ def _nbytes(type: str, shape: tuple[int, ...]) -> int:
 def stored(name: str, tensor: Tensor) -> TensorEntry:
     """Return the entry of a tensor that is copied as it is; from big-endian data the bytes of its numbers are swapped.
 
-    Raises `UsageError` for big-endian data of a quantized type.
+    Raises `UsageError` for big-endian data of a quantized type, and for a type that is not known.
     """
     transform = None
+    if tensor.type not in TYPES:
+        raise UsageError(f"{tensor.source.path}: tensor {tensor.path} is of {tensor.type}, which is not known")
     if tensor.byte_order == BIG:
         if tensor.type not in ELEMENT_SIZES:
             message = f"{tensor.source.path}: tensor {tensor.path} is big-endian {tensor.type}, which cannot be copied"

@@ -246,6 +246,19 @@ def test_a_type_that_is_not_read_hides_nothing_else(name: str, type: str, nbytes
     assert len(report["tensors"]) == 2
 
 
+def test_a_model_with_a_tensor_of_an_unknown_type_is_not_exported(tmp_path: Path) -> None:
+    path, source = tmp_path / "x.gguf", FIXTURES / "lora" / "base.gguf"
+    data = bytearray(source.read_bytes())
+    with open_gguf(source) as file:
+        at = file.find("tensor_infos[20].type").offset
+    data[at : at + 4] = struct.pack("<I", 512)
+    path.write_bytes(data)
+    result = run_cli("export", path, tmp_path / "out.gguf")
+    assert result.returncode == 2
+    assert "is of type 512, which is not known" in result.stderr
+    assert not (tmp_path / "out.gguf").exists()
+
+
 def test_no_message_lists_all_types(tmp_path: Path) -> None:
     data = bytearray((FIXTURES / "lora" / "base.ggjt").read_bytes())
     with open_file(FIXTURES / "lora" / "base.ggjt") as file:
