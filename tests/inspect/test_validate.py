@@ -107,7 +107,7 @@ def test_the_file_that_a_crash_cut_short_is_damaged() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "expected"),
     [
-        ("version", 3, "0"),
+        ("version", 1 << 30, "0"),
         ("norm.type", 8, "0 (F32)"),
         ("layers[1].wq.ne[0]", 9, "8 (n_embd)"),
         ("layers[1].wq.ne[1]", 1 << 31, "8 (n_embd)"),
