@@ -65,16 +65,15 @@ def read_container(source: Source, format: Format, *, partial: bool) -> tuple[Co
         recovered = kind.recovered(source, format, error) if partial or error.is_unknown else None
         if recovered is not None and not all(one.is_unknown for one in recovered.errors):
             say_known(error)
-        if recovered is None or error.is_unknown != damage.is_unknown:
-            damage = malformed(error, source, format)
-        if not partial:
-            if isinstance(damage, TruncatedError) and not how_altered(source):
-                damage.shell_hint, damage.hint = damage.hint, PARTIAL
-            raise damage from error
-        if recovered is None:
+        if partial and recovered is not None:
+            say_zeros(source, recovered.errors[:1])
+            return recovered.container, malformed(recovered.errors[0], source, format)
+        damage = malformed(error, source, format)  # of what the recovery knows of the error now
+        if partial:
             return error.partial, damage
-        say_zeros(source, recovered.errors[:1])
-        return recovered.container, malformed(recovered.errors[0], source, format)
+        if isinstance(damage, TruncatedError) and not how_altered(source):
+            damage.shell_hint, damage.hint = damage.hint, PARTIAL
+        raise damage from error
 
 
 def say_zeros(source: Source, errors: Sequence[FieldError]) -> None:
