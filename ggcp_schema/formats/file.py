@@ -14,7 +14,7 @@ from ggcp_schema.errors import GgcpError, UsageError
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.parsed import LONGEST_NAME, ParsedFile
-from ggcp_schema.formats.rules import Finding, Rules
+from ggcp_schema.formats.rules import Finding, Found, Problem, Rules
 from ggcp_schema.llama.names import is_optimizer
 
 if TYPE_CHECKING:
@@ -252,6 +252,13 @@ class File(ParsedFile):
     def rules(self, parse: Parse) -> Rules:
         """Return what breaks a rule that the schema does not state, and what is odd."""
         return Rules(len(self.tensors), None, [], [])
+
+    @cached_property
+    def broken_rules(self) -> Found[Problem]:
+        """The errors among them, of a file that is read to its end."""
+        from ggcp_schema.formats.parsing import Parse
+
+        return Found.of(() if self.damage else self.rules(Parse(self, (), None)).errors, self.root)
 
     @classmethod
     def is_cut(cls, error: FieldError) -> bool:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 from ggcp_schema.errors import GgcpError, MalformedError, UnfitError, UsageError
 from ggcp_schema.files.json_keys import json_keys
 from ggcp_schema.formats.file import File
-from ggcp_schema.formats.parsing import Parse
-from ggcp_schema.formats.rules import Finding, Found, Problem
+from ggcp_schema.formats.rules import Finding, Problem
 from ggcp_schema.formats.state import is_examinable, study_of, zero_losses
 from ggcp_schema.inspect.damage import Condition
 from ggcp_schema.inspect.words import NffSource
@@ -258,7 +257,6 @@ def facts(file: File) -> Summary:
         trains=bool(resume) or _trains(file, training, is_finetune=is_finetune),
         keeps_state=training is None or conclusions is None or is_resumed(training, conclusions),
         resume=resume,
-        broken=() if file.damage else Found.of(file.rules(Parse(file, (), None)).errors, file.root),
         unsound=zero_losses(file) or None,
         is_examinable=is_examinable(file),
         findings=(*file.findings, *_refusals(file, training)),

@@ -25,7 +25,7 @@ def summarize(file: File, *, data: bool = False, progress: Callable[[int], None]
     `data` also all values of a training state, to see whether they are sound. `progress` is called with the number of
     bytes just read for that. Raises `FileError` if the file cannot be read.
     """
-    summary = facts(file)._replace(condition=condition_of(file))
+    summary = facts(file)._replace(condition=condition_of(file), broken=file.broken_rules)
     if data:
         from ggcp_schema.inspect.soundness import soundness
 

@@ -210,7 +210,7 @@ class GgufFile(File):
             and not any(contents.odd_tokens(self))
             and self.container["version"] > 1
             and self.byte_order == "little"
-            and not any(rules.gguf_rules(Parse(self, (), None), self).errors)
+            and not self.broken_rules
         )
 
     def facts(self) -> dict[str, Any]:
