@@ -325,6 +325,7 @@ def altered(sample: bytes) -> str:  # noqa: PLR0911 - a return for each way
 
 FTYPES = {kind + 1000 * version for kind in range(40) for version in range(3)}  # ggml's examples add the version
 MOST_NUMBERS = 32  # before the first tensor of a program without tokens
+MOST_BEFORE_TOKENS = 9
 LONGEST = 128  # bytes of one of the first tokens
 
 
@@ -350,9 +351,10 @@ def is_of_another_program(head: bytes) -> bool:
     _, n_embd, _, n_head, n_layer, n_rot = first = words[:6]
     if min(first) > 0 and max(first) < 1 << 20 and (n_layer > 1000 or n_embd % n_head or n_rot * n_head > n_embd):
         return True  # CLIP, Bark
-    starts = [start + 4 * count for count in range(MOST_NUMBERS) if count != 7]
-    tokens = any(_tokens_at(head, at, scored, least=1) for at in starts[1:9] for scored in (False, True))
-    return tokens or any(map(Head(head).begins_a_tensor, starts))
+    others = [start + 4 * count for count in range(MOST_NUMBERS) if count != 7]  # where tokens or tensors may begin
+    near = [at for at in others if start < at <= start + 4 * MOST_BEFORE_TOKENS]
+    has_tokens = any(_tokens_at(head, at, scored, least=1) for at in near for scored in (False, True))
+    return has_tokens or any(map(Head(head).begins_a_tensor, others))
 
 
 def _tokens_at(head: bytes, at: int, scored: bool, *, least: int = 0) -> bool:
