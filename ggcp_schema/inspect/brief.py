@@ -174,8 +174,9 @@ def _training(summary: Summary) -> Iterator[str]:
     kind = None if summary.optimizer is None else summary.optimizer.type
     yield iterations_text(summary)
     if summary.train_samples:
-        tokens = summary.context.tokens
-        yield count_text(summary.train_samples, "sample") + (f" of {count_text(tokens, 'token')}" if tokens else "")
+        tokens, mean = summary.context.tokens, " on average" * summary.context.is_mean
+        size = f" of {count_text(tokens, 'token')}{mean}" if tokens else ""
+        yield count_text(summary.train_samples, "sample") + size
     if kind is not None:
         yield optimizer_text(kind)
 

@@ -20,6 +20,11 @@ class Context(NamedTuple):
         """What is known of it in words; empty if nothing is."""
         return self.reason if self.tokens is None else f"{self.tokens:,} tokens, {self.reason}"
 
+    @property
+    def is_mean(self) -> bool:
+        """True if the counts tell no more than the mean of all samples."""
+        return self.reason == BY_COUNTS
+
 
 UNKNOWN = Context()
 

@@ -10,7 +10,7 @@ from ggcp_schema.files.output import WHOLE
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.rules import Finding
 from ggcp_schema.llama import names
-from ggcp_schema.llama.context import BY_COUNTS, context_of
+from ggcp_schema.llama.context import context_of
 from ggcp_schema.llama.facts import Fact, Remedy
 from ggcp_schema.llama.parameters import RESUME_ORDER
 from ggcp_schema.llama.scale import COSTS, SAFER
@@ -214,6 +214,6 @@ def _change_facts(training: Training, content: Gguf, recipe: Recipe) -> Iterator
 
 def resume_command(training: Training) -> Command:
     """Return the command that resumes from the output."""
-    doubt = "; --ctx is by the counts" * (training.model.context.reason == BY_COUNTS)
+    doubt = "; --ctx is by the counts" * training.model.context.is_mean
     purpose = f"resume with llama.cpp from before 25 July 2024 (before June 2024, without llama-{doubt})"
     return Command(purpose, resume_words(training, OUTPUT))

@@ -238,7 +238,7 @@ def test_no_program_is_named_that_nothing_shows():
 
 def test_where_the_optimizer_is_lost_it_is_open_whether_iterations_were_counted():
     """The trainers did not count those of L-BFGS."""
-    assert "iterations not counted, or none, 8 samples of 16 tokens" in run_cli("info", TRUNCATED).stdout
+    assert "iterations not counted, or none, 8 samples of 16 tokens on average" in run_cli("info", TRUNCATED).stdout
 
 
 def test_the_commands_it_proposes_run(tmp_path):
