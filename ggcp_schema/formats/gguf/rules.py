@@ -18,7 +18,6 @@ from construct import Container
 from ggcp_schema.constructs import count_bytes, each
 from ggcp_schema.formats.gguf import contents
 from ggcp_schema.formats.gguf.doubt import NAMES
-from ggcp_schema.formats.gguf.headers import whole_records
 from ggcp_schema.formats.rules import Finding, Oddity, Problem, Refusal, Rules, broken_field, odd_padding, repeated
 from ggcp_schema.formats.trailing import trailing_bytes
 from ggcp_schema.llama.names import ALIGNMENT, ARCHITECTURE, TOKENS
@@ -45,13 +44,12 @@ NO_TEXT = re.compile("[\0\udc80-\udcff]")  # NUL, and bytes that are not UTF-8
 def gguf_rules(parse: Parse, file: GgufFile) -> Rules:
     """Return what the rules find."""
     container = parse.container
-    keys, infos = whole_records(container, "metadata_kv"), whole_records(container, "tensor_infos")
     places = _refused_places(container) if "data_start" in container else ()
     errors: list[Iterable[Problem | Refusal]] = [
-        repeated("metadata_kv", "key", keys),
-        repeated("tensor_infos", "name", infos),
-        _refused_keys(keys),
-        _refused_tensors(infos),
+        repeated("metadata_kv", "key", _whole(container, "metadata_kv")),
+        repeated("tensor_infos", "name", _whole(container, "tensor_infos")),
+        _refused_keys(_whole(container, "metadata_kv")),
+        _refused_tensors(_whole(container, "tensor_infos")),
         places,
         (broken_field(file.find(key), expected, found) for key, expected, found in contents.odd_parts(file)),
     ]
@@ -59,7 +57,7 @@ def gguf_rules(parse: Parse, file: GgufFile) -> Rules:
     missing = contents.needs_architecture(file) and not (is_odd or ARCHITECTURE in file.key_values)
     odd = (finding for finding in file.findings if finding.path in SAID)
     warnings = chain(
-        _odd_keys(keys),
+        _odd_keys(_whole(container, "metadata_kv")),
         _odd_paddings(file),
         [Oddity("version", 4, "is 1, which llama.cpp refuses")] * (container.get("version") == 1),
         [Oddity("metadata_kv", 0, f"the key {ARCHITECTURE} is missing")] * missing,
@@ -72,6 +70,11 @@ def gguf_rules(parse: Parse, file: GgufFile) -> Rules:
     lost = container.get("_lost", ())
     whole = sum(end <= file.size and index not in lost for index, (_, end) in enumerate(file.extents))
     return Rules(whole, container.get("tensor_count"), chain.from_iterable(errors), warnings)
+
+
+def _whole(container: Container, place: str) -> Iterator[Container]:
+    """Yield the whole records of a list, of which there may be very many; damage may have cut the last one short."""
+    return (record for record in container.get(place) or () if "_size" in record)
 
 
 def _odd_keys(keys: Iterable[Container]) -> Iterator[Oddity]:
