@@ -61,7 +61,7 @@ def _with_indices(file: ParsedFile, near: list[str], path: str) -> Iterator[str]
 
 
 def _out_of_range(file: ParsedFile, path: str) -> str:
-    """Return how many elements a list has if the path leads to one that it does not have; else nothing."""
+    """Return how many elements a list has, if the path asks for one beyond its end; else nothing."""
     field: Field | None = file.root
     for step in parse_path(path.replace("[-", "[999999999")) or ():  # no list has either
         inner = None if field is None else field.child(step)

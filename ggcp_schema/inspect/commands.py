@@ -59,8 +59,8 @@ def output_name(path: str | Path, suffix: str) -> str:
 def next_commands(summary: Summary) -> Iterator[Line]:
     """Yield commands that make something of the file, labelled by what for. Words in capitals have to be replaced.
 
-    First those that run the model in llama.cpp, then those that go on training it, with the trainer of 2023 or in
-    PyTorch, MLX or vLLM, and last those that look inside.
+    They come in this order: run the model in llama.cpp; go on training it, with the trainer of 2023 or in PyTorch; look
+    inside.
     """
     if summary.file.startswith("/dev/"):  # it is another file for the next command
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO
 
 from construct import Container
@@ -164,9 +164,14 @@ def stop_of(record: Container) -> int:
     return int(record["_offset"] + record["_size"])
 
 
+def each_whole(container: Container, place: str) -> Iterator[Container]:
+    """Yield the whole records of a list, of which there may be very many; damage may have cut the last one short."""
+    return (record for record in container.get(place) or () if "_size" in record)
+
+
 def whole_records(container: Container, place: str) -> list[Container]:
-    """Return the records of such a list that were read to their ends."""
-    return [record for record in container.get(place) or () if "_size" in record]
+    """Return them, if all are needed at once."""
+    return [*each_whole(container, place)]
 
 
 def length_size(container: Container) -> int:

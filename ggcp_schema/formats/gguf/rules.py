@@ -18,6 +18,7 @@ from construct import Container
 from ggcp_schema.constructs import count_bytes, each
 from ggcp_schema.formats.gguf import contents
 from ggcp_schema.formats.gguf.doubt import NAMES
+from ggcp_schema.formats.gguf.headers import each_whole
 from ggcp_schema.formats.rules import Finding, Oddity, Problem, Refusal, Rules, broken_field, odd_padding, repeated
 from ggcp_schema.formats.trailing import trailing_bytes
 from ggcp_schema.llama.names import ALIGNMENT, ARCHITECTURE, TOKENS
@@ -46,10 +47,10 @@ def gguf_rules(parse: Parse, file: GgufFile) -> Rules:
     container = parse.container
     places = _refused_places(container) if "data_start" in container else ()
     errors: list[Iterable[Problem | Refusal]] = [
-        repeated("metadata_kv", "key", _whole(container, "metadata_kv")),
-        repeated("tensor_infos", "name", _whole(container, "tensor_infos")),
-        _refused_keys(_whole(container, "metadata_kv")),
-        _refused_tensors(_whole(container, "tensor_infos")),
+        repeated("metadata_kv", "key", each_whole(container, "metadata_kv")),
+        repeated("tensor_infos", "name", each_whole(container, "tensor_infos")),
+        _refused_keys(each_whole(container, "metadata_kv")),
+        _refused_tensors(each_whole(container, "tensor_infos")),
         places,
         (broken_field(file.find(key), expected, found) for key, expected, found in contents.odd_parts(file)),
     ]
@@ -57,7 +58,7 @@ def gguf_rules(parse: Parse, file: GgufFile) -> Rules:
     missing = contents.needs_architecture(file) and not (is_odd or ARCHITECTURE in file.key_values)
     odd = (finding for finding in file.findings if finding.path in SAID)
     warnings = chain(
-        _odd_keys(_whole(container, "metadata_kv")),
+        _odd_keys(each_whole(container, "metadata_kv")),
         _odd_paddings(file),
         [Oddity("version", 4, "is 1, which llama.cpp refuses")] * (container.get("version") == 1),
         [Oddity("metadata_kv", 0, f"the key {ARCHITECTURE} is missing")] * missing,
@@ -70,11 +71,6 @@ def gguf_rules(parse: Parse, file: GgufFile) -> Rules:
     lost = container.get("_lost", ())
     whole = sum(end <= file.size and index not in lost for index, (_, end) in enumerate(file.extents))
     return Rules(whole, container.get("tensor_count"), chain.from_iterable(errors), warnings)
-
-
-def _whole(container: Container, place: str) -> Iterator[Container]:
-    """Yield the whole records of a list, of which there may be very many; damage may have cut the last one short."""
-    return (record for record in container.get(place) or () if "_size" in record)
 
 
 def _odd_keys(keys: Iterable[Container]) -> Iterator[Oddity]:
