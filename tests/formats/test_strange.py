@@ -541,9 +541,10 @@ def test_a_file_in_the_other_byte_order_is_said_to_be_refused_as_it_is(tmp_path:
     ],
 )
 def test_info_says_what_any_file_holds(name: str, kind: str, lines: list[str]) -> None:
-    path = STRANGE / f"{name}.gguf"
-    assert json.loads(run_cli("info", path, "--json", check=True).stdout)["kind"] == kind
-    text = run_cli("info", path, check=True).stdout
+    # A long path takes a row of its own, for which another line is left out: the name alone is short everywhere.
+    file = f"{name}.gguf"
+    assert json.loads(run_cli("info", file, "--json", cwd=STRANGE, check=True).stdout)["kind"] == kind
+    text = run_cli("info", file, cwd=STRANGE, check=True).stdout
     for line in lines:
         assert line in text
 
