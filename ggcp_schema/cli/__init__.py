@@ -12,6 +12,8 @@ import os
 import signal
 import sys
 
+from ggcp_schema.cli.streams import discard_output, open_standard_streams
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ggcp_schema.errors import GgcpError
@@ -40,11 +42,11 @@ def run() -> int:
             signal.signal(number, _end)
     gc.disable()  # it takes a tenth of the import time; the values of a file are freed without it
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # no command multiplies matrices; starting threads takes time
-    _open_standard_streams()
+    open_standard_streams()
     code, error = _outcome()
     from contextlib import suppress
 
-    from ggcp_schema.cli.output import echo_error
+    from ggcp_schema.cli.errors import echo_error
     from ggcp_schema.errors import FileError
 
     try:
@@ -64,8 +66,8 @@ def run() -> int:
 
 def _outcome() -> tuple[int, GgcpError | None]:  # noqa: PLR0911 - a return for each outcome
     """Run the command; return its exit code, and the error that is still to be told."""
-    from ggcp_schema.cli.app import WrongUsage, app
-    from ggcp_schema.errors import FileError, GgcpError, UsageError
+    from ggcp_schema.cli.app import WrongUsage, app, usage_error
+    from ggcp_schema.errors import FileError, GgcpError
 
     try:
         return app(prog_name="ggcp-schema", standalone_mode=False) or 0, None
@@ -74,17 +76,7 @@ def _outcome() -> tuple[int, GgcpError | None]:  # noqa: PLR0911 - a return for 
             return 0, None
         return end.code if isinstance(end.code, int) else 0, None
     except WrongUsage as error:
-        import re
-
-        # typer's versions differ
-        text = re.sub("a valid int(eger)?( range)?", "a whole number", error.format_message())
-        text = re.sub("a valid float( range)?", "a number", text)
-        named = [word for word in sys.argv[1:2] if not word.startswith("-")]
-        command = error.ctx.command_path if error.ctx else " ".join(["ggcp-schema", *named])
-        words = error.ctx.command.collect_usage_pieces(error.ctx) if error.ctx else []
-        usage = f"Write `{' '.join([command, *words])}`. " if " argument" in text and words else ""
-        what = "the command" if " " in command else "the commands"
-        return 2, UsageError(text, f"{usage}`{command} --help` explains {what}.")
+        return 2, usage_error(error)
     except GgcpError as error:
         return error.exit_code, error
     except BrokenPipeError:
@@ -93,36 +85,6 @@ def _outcome() -> tuple[int, GgcpError | None]:  # noqa: PLR0911 - a return for 
         return 2, FileError(f"{error.filename or 'standard output'}: {error.strerror}")
     except MemoryError:
         return 2, GgcpError("out of memory")
-
-
-def _open_standard_streams() -> None:
-    """Give each closed standard stream (`>&-`) a descriptor, so that no other file gets its number.
-
-    Writing to a closed stdout is an error, as for other programs: /dev/null is opened for reading only. Messages for a
-    closed stderr are dropped.
-    """
-    if None in {sys.stdin, sys.stdout, sys.stderr}:
-        while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
-            pass
-        os.close(fd)
-    if sys.stdout is None:
-        _redirect_to_null(1, os.O_RDONLY)
-        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-    if sys.stderr is None:
-        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # for locales that are not UTF-8
-
-
-def discard_output() -> None:
-    """Drop what is printed from now on, and what is still buffered, because Python would write it at exit."""
-    _redirect_to_null(1, os.O_WRONLY)
-
-
-def _redirect_to_null(fd: int, flags: int) -> None:
-    null = os.open(os.devnull, flags)
-    os.dup2(null, fd)
-    os.close(null)
 
 
 def _end(number: int, frame: object) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import sys
 from copy import copy
 from functools import cache
 from importlib import import_module
@@ -12,6 +14,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from ggcp_schema.cli.options import one_of
+from ggcp_schema.errors import UsageError
 
 COMMANDS = {
     "Look inside": {
@@ -38,6 +41,7 @@ COMMANDS = {
         "diff": "Compare two files: fields, keys and tensors.",
     },
 }
+NO_OPTION = re.compile(r"No such option: (--[\w-]+)")
 COLORS = ("auto", "always", "never")
 WIDTH = typer.get_terminal_size()[0]  # typer's own help is never narrower than 50
 SETTINGS: dict[str, Any] = {
@@ -163,3 +167,24 @@ def _root(
 
 
 app: Any = typer.main.get_command(root)
+
+
+def usage_error(error: Any) -> UsageError:
+    """Return what typer raises for arguments that do not fit as an error of ours, with what to do next."""
+    text = re.sub("a valid int(eger)?( range)?", "a whole number", error.format_message())  # typer's versions differ
+    text = re.sub("a valid float( range)?", "a number", text)
+    named = [word for word in sys.argv[1:2] if not word.startswith("-")]
+    command = error.ctx.command_path if error.ctx else " ".join(["ggcp-schema", *named])
+    words = error.ctx.command.collect_usage_pieces(error.ctx) if error.ctx else []
+    hint = f"Write `{' '.join([command, *words])}`. " if " argument" in text and words else ""
+    if (unknown := NO_OPTION.match(text)) and (having := _commands_with(unknown[1])):
+        text = unknown[0]  # without the options of similar names that may follow
+        hint = f"It is an option of {', '.join(having)}. "
+    what = "the command" if " " in command else "the commands"
+    return UsageError(text, f"{hint}`{command} --help` explains {what}.")
+
+
+def _commands_with(option: str) -> list[str]:
+    """Return the names of the commands that have an option."""
+    commands = {name: app.get_command(None, name) for name in app.list_commands(None)}
+    return [name for name, command in commands.items() if any(option in each.opts for each in command.params)]

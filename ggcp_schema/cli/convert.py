@@ -10,9 +10,10 @@ from typing import Annotated
 
 import typer
 
+from ggcp_schema.cli.errors import Unread, echo_error, unread
 from ggcp_schema.cli.files import files_in
 from ggcp_schema.cli.options import DryRun, Force, Json, NoSync, Quiet, RmsEps, Strict, Verbose, Verify, one_of
-from ggcp_schema.cli.output import Unread, echo, echo_error, json_text, say, unread, write
+from ggcp_schema.cli.output import echo, json_text, say, write
 from ggcp_schema.cli.report import PlanJson, carry_out, echo_outcome, name_text, plan_as_dict
 from ggcp_schema.errors import FileError, GgcpError, UsageError
 from ggcp_schema.files.atomic import ExistsError

@@ -9,8 +9,9 @@ from typing import Annotated, Any, NamedTuple
 import typer
 from construct import Container
 
+from ggcp_schema.cli.errors import raise_damage
 from ggcp_schema.cli.options import FILE_HELP, Json, Quiet, Width
-from ggcp_schema.cli.output import HANGING, echo, output_width, print_json, progress, raise_damage, wrapped
+from ggcp_schema.cli.output import HANGING, echo, output_width, print_json, progress, wrapped
 from ggcp_schema.cli.table import GAP, print_table
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.key_values import KeyValue

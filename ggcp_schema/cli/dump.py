@@ -10,18 +10,9 @@ import typer
 
 from ggcp_schema.cli import options
 from ggcp_schema.cli.complete import complete_path
+from ggcp_schema.cli.errors import raise_damage
 from ggcp_schema.cli.get import Place, print_json_values
-from ggcp_schema.cli.output import (
-    echo,
-    json_text,
-    output_width,
-    paint,
-    raise_damage,
-    say,
-    until_closed,
-    write,
-    write_array,
-)
+from ggcp_schema.cli.output import echo, json_text, output_width, paint, say, until_closed, write, write_array
 from ggcp_schema.constructs import Field
 from ggcp_schema.files.tensor import BLOCKS, Tensor
 from ggcp_schema.formats import open_file

@@ -17,8 +17,9 @@ import typer
 from numpy.lib import format as npy
 
 from ggcp_schema.cli.complete import complete_tensor
+from ggcp_schema.cli.errors import raise_damage
 from ggcp_schema.cli.options import File, Force, Json, NoSync, Quiet
-from ggcp_schema.cli.output import echo, print_json, progress, raise_damage
+from ggcp_schema.cli.output import echo, print_json, progress
 from ggcp_schema.cli.report import echo_replaced
 from ggcp_schema.cli.tensors import Order, check_order
 from ggcp_schema.errors import FileError, MalformedError, UsageError

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
+from ggcp_schema.cli.mistakes import folder_hint
 from ggcp_schema.cli.output import say
-from ggcp_schema.errors import FileError, NotACheckpointError, UsageError, shell_word
+from ggcp_schema.errors import FileError, NotACheckpointError, UsageError
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats import format_of
 from ggcp_schema.inspect.text import count_text, escape, names_text
@@ -41,19 +42,6 @@ def _known(folder: Path, quiet: bool) -> list[Path]:
         count = count_text(len(others), "file")
         say(escape(f"{folder}: {count} of no known format left out: {names_text(others, MAX_NAMES)}"))
     return found
-
-
-def folder_hint(name: str) -> str:
-    """Return what compares a folder for transformers or PEFT; empty for any other folder."""
-    from ggcp_schema.mapping.hf import CONFIG
-    from ggcp_schema.mapping.peft import PEFT_CONFIG
-
-    if os.path.exists(os.path.join(name, CONFIG)):
-        return f"It is a model for transformers: `ggcp-schema verify CHECKPOINT {shell_word(name)}` compares it."
-    if os.path.exists(os.path.join(name, PEFT_CONFIG)):
-        command = f"ggcp-schema verify ADAPTER {shell_word(name)} --base BASE.gguf"
-        return f"It is an adapter for PEFT: `{command}` compares it."
-    return ""
 
 
 def _is_known(path: Path) -> bool:

@@ -10,7 +10,8 @@ import typer
 
 from ggcp_schema.cli import options
 from ggcp_schema.cli.complete import complete_path
-from ggcp_schema.cli.output import json_text, raise_damage, say, until_closed, write
+from ggcp_schema.cli.errors import raise_damage
+from ggcp_schema.cli.output import json_text, say, until_closed, write
 from ggcp_schema.formats import open_file
 from ggcp_schema.formats.elements import Values
 from ggcp_schema.inspect.paths import reading

@@ -9,7 +9,8 @@ import typer
 
 from ggcp_schema.cli import options
 from ggcp_schema.cli.complete import complete_path
-from ggcp_schema.cli.output import echo, json_text, output_width, paint, raise_damage, until_closed, write_array
+from ggcp_schema.cli.errors import raise_damage
+from ggcp_schema.cli.output import echo, json_text, output_width, paint, until_closed, write_array
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats import open_file
 from ggcp_schema.formats.elements import elements_at

@@ -9,21 +9,10 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
+from ggcp_schema.cli.errors import Unread, echo_error, in_a_line, unread
 from ggcp_schema.cli.files import files_in
 from ggcp_schema.cli.options import FILES_HELP, Json, Verbose, Width, one_of
-from ggcp_schema.cli.output import (
-    Unread,
-    echo,
-    echo_error,
-    in_a_line,
-    json_text,
-    output_width,
-    paint,
-    progress,
-    unread,
-    wrapped,
-    write,
-)
+from ggcp_schema.cli.output import echo, json_text, output_width, paint, progress, wrapped, write
 from ggcp_schema.cli.table import print_table
 from ggcp_schema.errors import GgcpError, UsageError
 from ggcp_schema.formats import open_file

@@ -10,7 +10,6 @@ from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
-from ggcp_schema.cli.files import folder_hint
 from ggcp_schema.errors import FileError, GgcpError, PathError, UsageError, quoted, shell_word
 from ggcp_schema.files.source import GIVE_A_FILE
 
@@ -19,7 +18,6 @@ ONE_FILE = {"get", "hex", "dump", "search", "extract", "stats", "tensors", "edit
 """The commands that begin with the one file that they read."""
 MISPLACED = re.compile("^Missing option --(vocab|base)| is a vocabulary$|unexpected extra argument")
 """What `export` says if the file of one of its options is typed as an argument."""
-NO_OPTION = re.compile(r"No such option: (--[\w-]+)")
 PARAMETER = re.compile(r"^(\w+)(?= means nothing )")
 BATCH_NEEDED = "Give the number of samples that was the trainer's --batch; it defaulted to 8."
 
@@ -32,10 +30,6 @@ def put_right(error: GgcpError) -> GgcpError:
     message = error.message
     if hint := _missing(message) or _typed_as_argument(message):
         return error.with_hint(hint)
-    if (unknown := NO_OPTION.match(message)) and (commands := _of_commands(unknown[1])):
-        error = error.with_hint(f"{commands}{error.hint}")
-        error.message = unknown[0]  # without the options of similar names that may follow
-        return error
     if isinstance(error, PathError) and sys.argv[1:2] in (["get"], ["hex"], ["dump"]) and "*" in message:
         return error.with_hint("Give one path. `tensors`, `stats` and `extract` take patterns.")
     if error.hint == GIVE_A_FILE:
@@ -48,13 +42,17 @@ def put_right(error: GgcpError) -> GgcpError:
     return error
 
 
-def _of_commands(option: str) -> str:
-    """Return which commands have an option; empty if none has it."""
-    from ggcp_schema.cli.app import app
+def folder_hint(name: str) -> str:
+    """Return what compares a folder for transformers or PEFT; empty for any other folder."""
+    from ggcp_schema.mapping.hf import CONFIG
+    from ggcp_schema.mapping.peft import PEFT_CONFIG
 
-    commands = {name: app.get_command(None, name) for name in app.list_commands(None)}
-    having = [name for name, command in commands.items() if any(option in each.opts for each in command.params)]
-    return f"It is an option of {', '.join(having)}. " if having else ""
+    if os.path.exists(os.path.join(name, CONFIG)):
+        return f"It is a model for transformers: `ggcp-schema verify CHECKPOINT {shell_word(name)}` compares it."
+    if os.path.exists(os.path.join(name, PEFT_CONFIG)):
+        command = f"ggcp-schema verify ADAPTER {shell_word(name)} --base BASE.gguf"
+        return f"It is an adapter for PEFT: `{command}` compares it."
+    return ""
 
 
 def check_name(output: Path) -> None:

@@ -8,7 +8,8 @@ from typing import Annotated, NamedTuple
 import typer
 
 from ggcp_schema.cli import options
-from ggcp_schema.cli.output import echo, paint, print_json, raise_damage
+from ggcp_schema.cli.errors import raise_damage
+from ggcp_schema.cli.output import echo, paint, print_json
 from ggcp_schema.cli.table import print_table
 from ggcp_schema.files.json_keys import json_keys
 from ggcp_schema.formats import open_file

@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
+from ggcp_schema.cli.errors import raise_damage
 from ggcp_schema.cli.options import File, Json, Width
-from ggcp_schema.cli.output import echo, paint, print_json, progress, raise_damage, say
+from ggcp_schema.cli.output import echo, paint, print_json, progress, say
 from ggcp_schema.cli.table import print_table
 from ggcp_schema.cli.tensors import Moments, Order, Pattern, check_order, none_text
 from ggcp_schema.errors import UsageError

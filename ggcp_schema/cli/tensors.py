@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from ggcp_schema.cli.complete import complete_tensor
+from ggcp_schema.cli.errors import raise_damage
 from ggcp_schema.cli.options import File, Json, Width, one_of
-from ggcp_schema.cli.output import echo, print_json, raise_damage, say
+from ggcp_schema.cli.output import echo, print_json, say
 from ggcp_schema.cli.table import print_table
 from ggcp_schema.formats import open_file
 from ggcp_schema.formats.file import File as OpenFile

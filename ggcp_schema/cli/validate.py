@@ -9,9 +9,10 @@ from typing import Annotated, Literal, NamedTuple
 
 import typer
 
+from ggcp_schema.cli.errors import ErrorJson, echo_error, in_a_line, unread
 from ggcp_schema.cli.files import files_in
 from ggcp_schema.cli.options import FILES_HELP, Json, Quiet
-from ggcp_schema.cli.output import ErrorJson, echo, echo_error, in_a_line, json_text, paint, progress, unread, write
+from ggcp_schema.cli.output import echo, json_text, paint, progress, write
 from ggcp_schema.errors import GgcpError, NotACheckpointError
 from ggcp_schema.files.json_keys import json_keys
 from ggcp_schema.files.source import Source

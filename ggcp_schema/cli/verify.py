@@ -9,9 +9,10 @@ from typing import Annotated
 
 import typer
 
+from ggcp_schema.cli.errors import raise_damage
 from ggcp_schema.cli.mistakes import check_options
 from ggcp_schema.cli.options import Json, Quiet
-from ggcp_schema.cli.output import echo, paint, print_json, progress, raise_damage
+from ggcp_schema.cli.output import echo, paint, print_json, progress
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.tensor_entries import Progress
 from ggcp_schema.formats import open_file
