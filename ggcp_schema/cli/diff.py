@@ -30,7 +30,7 @@ from ggcp_schema.inspect.text import (
     shape_text,
     shorten,
 )
-from ggcp_schema.inspect.training_change import Change, change_lines
+from ggcp_schema.inspect.training_change import TrainingChange, change_lines
 from ggcp_schema.inspect.words import PART, VERDICTS, Verdict
 
 FIELDS = ("field", "verdict", "A", "B")
@@ -236,7 +236,7 @@ class JSON(NamedTuple):
     a: str
     b: str
     equal: bool
-    change: Change | None
+    change: TrainingChange | None
     counts: Counts
     fields: Iterable[FieldJson]
     tensors: Iterable[TensorRow]

@@ -13,7 +13,7 @@ import typer
 from ggcp_schema.cli.options import DryRun, Force, Json, NoSync, Quiet
 from ggcp_schema.cli.output import echo, print_json, progress
 from ggcp_schema.cli.report import check_place, echo_made, name_text
-from ggcp_schema.files.contents import Change
+from ggcp_schema.files.contents import Patch
 from ggcp_schema.files.source import Source
 from ggcp_schema.inspect.text import count_text, escape, size_text
 from ggcp_schema.llama.state import Unsound
@@ -24,7 +24,7 @@ class JSON(NamedTuple):
 
     input: str
     output: str
-    changes: Sequence[Change]
+    changes: Sequence[Patch]
     left: Sequence[Unsound] | None
     written: bool
 
@@ -47,12 +47,12 @@ def repair(
 
     Example: ggcp-schema repair damaged.ggcp repaired.ggcp
     """
-    from ggcp_schema.mapping.repair import changes, remaining, write_repaired
+    from ggcp_schema.mapping.repair import patches, remaining, write_repaired
 
     replaced = check_place(output, file, force=force or dry_run)
     with closing(Source(file)) as source:
         with progress(source.size, "Reading", quiet=as_json or quiet) as advance:
-            wanted = changes(source, advance)
+            wanted = patches(source, advance)
         writes = bool(wanted) and not dry_run
         left = write_repaired(source, output, wanted, force=force, sync=not no_sync) if writes else []
         if not wanted:
@@ -60,9 +60,9 @@ def repair(
     if as_json:
         print_json(JSON(source.path, os.fsdecode(output), wanted, None if wanted and dry_run else left, writes))
     elif not quiet:
-        for change in wanted:
-            where = f"bytes {change.offset:,} to {change.offset + change.size - 1:,}"
-            echo(f"{escape(change.path)}: {where}: {escape(change.reason)}")
+        for patch in wanted:
+            where = f"bytes {patch.offset:,} to {patch.offset + patch.size - 1:,}"
+            echo(f"{escape(patch.path)}: {where}: {escape(patch.reason)}")
         for finding in left:
             echo(f"left: {escape(finding.path)}: {escape(finding.message)}")
         if not wanted:

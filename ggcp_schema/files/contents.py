@@ -186,7 +186,7 @@ class Safetensors:
 
 
 @json_keys("path offset size reason")
-class Change(NamedTuple):
+class Patch(NamedTuple):
     """Bytes to replace: the path of their field, where they lie, what takes their place, and why.
 
     `content` yields the new bytes, in pieces.
@@ -201,10 +201,10 @@ class Change(NamedTuple):
 
 @dataclass(frozen=True)
 class Patched:
-    """A copy of a file in which some bytes are others. No two of the changes are of the same bytes."""
+    """A copy of a file in which some bytes are others. No two of the patches are of the same bytes."""
 
     source: Source
-    changes: Sequence[Change]
+    patches: Sequence[Patch]
 
     tensors: tuple[TensorEntry, ...] = ()
 
@@ -214,10 +214,10 @@ class Patched:
 
     def _chunks(self) -> Iterator[bytes | memoryview]:
         at = 0
-        for change in sorted(self.changes, key=lambda change: change.offset):
-            yield from self.source.stream([(at, change.offset - at)], at)
-            yield from change.content()
-            at = change.offset + change.size
+        for patch in sorted(self.patches, key=lambda patch: patch.offset):
+            yield from self.source.stream([(at, patch.offset - at)], at)
+            yield from patch.content()
+            at = patch.offset + patch.size
         yield from self.source.stream([(at, self.source.size - at)], at)
 
     def write(self, place: str, *, progress: Progress | None = None, inspect: Inspect | None = None) -> None:

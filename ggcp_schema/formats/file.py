@@ -18,7 +18,7 @@ from ggcp_schema.formats.rules import Finding, Found, Problem, Rules
 from ggcp_schema.llama.names import is_optimizer
 
 if TYPE_CHECKING:
-    from ggcp_schema.files.contents import Change
+    from ggcp_schema.files.contents import Patch
     from ggcp_schema.files.key_values import KeyValue
     from ggcp_schema.files.tensor_entries import TensorEntry
     from ggcp_schema.formats.parsing import Parse
@@ -83,8 +83,8 @@ class Converted(NamedTuple):
     tensors: list[TensorEntry]
 
 
-Repairable = tuple["State", list["Change"]]
-"""Where the weights and the vectors of a file are, and the changes of headers and numbers that follow from others."""
+Repairable = tuple["State", list["Patch"]]
+"""Where the weights and the vectors of a file are, and the patches of headers and numbers that follow from others."""
 
 
 def until(container: Container, field: str) -> Container:

@@ -86,20 +86,20 @@ def is_repairable(file: File) -> bool:
 
     Reads the values only if all headers and numbers are right. Raises `FileError` if the file cannot be read.
     """
-    from ggcp_schema.llama.repair import value_changes
+    from ggcp_schema.llama.repair import value_patches
 
     found = _repairable(file)
-    return found is not None and bool(found[1] or value_changes(found[0]))
+    return found is not None and bool(found[1] or value_patches(found[0]))
 
 
 def has_values_twice(file: File) -> bool:
     """Return True if `repair` takes back values of a file. Records are searched only if some can be taken back."""
-    from ggcp_schema.llama.repair import value_changes
+    from ggcp_schema.llama.repair import value_patches
 
     state = state_of(file) if file.damage is None else None
     if state is None:
         return is_repairable(file)
-    return bool(value_changes(state)) and _repairable(file) is not None
+    return bool(value_patches(state)) and _repairable(file) is not None
 
 
 def _repairable(file: File) -> Repairable | None:

@@ -21,7 +21,7 @@ from ggcp_schema.files.source import Ahead
 from ggcp_schema.files.values import same_value
 from ggcp_schema.formats.file import File
 from ggcp_schema.inspect.matching import Floats, Omissions, Operand, Side, sides
-from ggcp_schema.inspect.training_change import Change, change_between
+from ggcp_schema.inspect.training_change import TrainingChange, change_between
 from ggcp_schema.inspect.words import Verdict
 from ggcp_schema.llama.names import STATE
 
@@ -112,7 +112,7 @@ class Comparison:
     tensors: Rows[TensorRow]
     omitted: Omissions
     notes: list[str]
-    change: Change | None
+    change: TrainingChange | None
     n_elements: int
     largest: float
     n_parts: int

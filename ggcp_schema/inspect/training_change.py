@@ -13,7 +13,7 @@ from ggcp_schema.llama.writers import Loss
 NO_SHARE = "not measurable (A is zero, or a value is NaN or Inf)"
 
 
-class Change(NamedTuple):
+class TrainingChange(NamedTuple):
     """What happened between two checkpoints: B's numbers minus A's; None for what is not known of both.
 
     Attributes:
@@ -34,7 +34,7 @@ class Change(NamedTuple):
     weights: Mapping[str, float]
 
 
-def change_between(a: Summary, b: Summary, weights: Mapping[str, float]) -> Change | None:
+def change_between(a: Summary, b: Summary, weights: Mapping[str, float]) -> TrainingChange | None:
     """Return what happened between two checkpoints whose weights changed by that; None if a file is no checkpoint."""
     if a.optimizer is None or b.optimizer is None:
         return None
@@ -47,10 +47,10 @@ def change_between(a: Summary, b: Summary, weights: Mapping[str, float]) -> Chan
     further: Literal["A", "B"] = "B" if first > 0 else "A"
     directions = {count > 0 for count in (iterations, samples, tokens) if count}
     ahead = further if first and len(directions) < 2 and not _differ_in_size(a, b) else None
-    return Change(iterations, samples, tokens, *_comparable_losses(a, b), ahead, weights)
+    return TrainingChange(iterations, samples, tokens, *_comparable_losses(a, b), ahead, weights)
 
 
-def change_lines(change: Change | None) -> Iterator[str]:
+def change_lines(change: TrainingChange | None) -> Iterator[str]:
     """Yield what happened between two checkpoints: the counts, the loss and the change of the weights."""
     if change is None:
         return

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from ggcp_schema.files.contents import Change
+from ggcp_schema.files.contents import Patch
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.llama.adam import AdamParams
 from ggcp_schema.llama.runs import Run
@@ -19,28 +19,28 @@ from ggcp_schema.llama.soundness import HUGE_WEIGHT, LEAST, Floats, Watch, is_lo
 from ggcp_schema.llama.state import State
 
 
-def value_changes(state: State, progress: Callable[[int], None] | None = None) -> list[Change]:
-    """Return the changes that take back values of the weights, x, m and v, in file order.
+def value_patches(state: State, progress: Callable[[int], None] | None = None) -> list[Patch]:
+    """Return the patches that take back values of the weights, x, m and v, in file order.
 
     Reads all of them in pieces. Raises `FileError` if the file cannot be read.
     """
     return sorted([*_weights_and_x(state, progress), *_moments(state, progress)], key=lambda change: change.offset)
 
 
-def _weights_and_x(state: State, progress: Callable[[int], None] | None) -> Iterator[Change]:
+def _weights_and_x(state: State, progress: Callable[[int], None] | None) -> Iterator[Patch]:
     for path, run, in_x in Watch(state).differences(progress):
         weights, x = state.model[path], state.vectors["x"]
         elsewhere = Run(in_x, in_x + len(run))
         wrong = _cannot_be(weights, run), _cannot_be(x, elsewhere)
         if wrong == (True, False):
             reason = f"x holds these weights, at bytes {_bytes_text(x, elsewhere)}"
-            yield _change(state.path(path), weights, run, reason, _copied(x, elsewhere))
+            yield _patch(state.path(path), weights, run, reason, _copied(x, elsewhere))
         elif wrong == (False, True):
             reason = f"x holds the weights, and {path} has these at bytes {_bytes_text(weights, run)}"
-            yield _change(state.path("x"), x, elsewhere, reason, _copied(weights, run))
+            yield _patch(state.path("x"), x, elsewhere, reason, _copied(weights, run))
 
 
-def _moments(state: State, progress: Callable[[int], None] | None) -> Iterator[Change]:
+def _moments(state: State, progress: Callable[[int], None] | None) -> Iterator[Patch]:
     adam = state.adam
     if adam is None or not {"m", "v", "mh", "vh"} <= state.vectors.keys():
         return
@@ -54,12 +54,12 @@ def _moments(state: State, progress: Callable[[int], None] | None) -> Iterator[C
         for run in runs.kept:
             if name == "v":
                 reason = "vh, which agrees with m and mh, tells v; the last bits may differ"
-                yield _change(state.path("v"), v, run, reason, _computed(adam, run, vh))
+                yield _patch(state.path("v"), v, run, reason, _computed(adam, run, vh))
             elif _cannot_be(m, run) or watch.covers("m-exceeds-v", "m", run):
                 reason = "mh and vh, which agrees with v, tell m; the last bits may differ"
                 pieces = zip(_recomputed(adam, run, vh, mh), _pieces(v, run), strict=True)
                 if all(watch.allows(*piece) for piece in pieces):  # else it is mh that is lost
-                    yield _change(state.path("m"), m, run, reason, _computed(adam, run, vh, mh))
+                    yield _patch(state.path("m"), m, run, reason, _computed(adam, run, vh, mh))
 
 
 def _cannot_be(tensor: Tensor, run: Run) -> bool:
@@ -72,8 +72,8 @@ def _cannot_be(tensor: Tensor, run: Run) -> bool:
     return all_zero and len(run) >= LEAST
 
 
-def _change(path: str, tensor: Tensor, run: Run, reason: str, content: Callable[[], Iterator[bytes]]) -> Change:
-    return Change(path, tensor.offset + 4 * run.start, 4 * len(run), reason, content)
+def _patch(path: str, tensor: Tensor, run: Run, reason: str, content: Callable[[], Iterator[bytes]]) -> Patch:
+    return Patch(path, tensor.offset + 4 * run.start, 4 * len(run), reason, content)
 
 
 def _copied(tensor: Tensor, run: Run) -> Callable[[], Iterator[bytes]]:

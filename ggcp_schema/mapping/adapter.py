@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ggcp_schema.constructs.streams import CHUNK
 from ggcp_schema.errors import UsageError
-from ggcp_schema.files.contents import Change
+from ggcp_schema.files.contents import Patch
 from ggcp_schema.files.key_values import KeyValue
 from ggcp_schema.files.tensor import ELEMENT_SIZES, MARKS, Tensor, encode
 from ggcp_schema.files.tensor_entries import TYPES, Computed, TensorEntry
@@ -92,15 +92,15 @@ def _factor(adapter: Adapter, heads: Heads, path: str, index: int) -> npt.NDArra
     return factor.astype("f8") * adapter.scale if index and adapter.scale != 1 else factor
 
 
-def changed_norms(adapter: Adapter, base: Base) -> Iterator[Change]:
-    """Yield the changes of the base that add the norms of the adapter to its own, in the type and byte order they have.
+def patched_norms(adapter: Adapter, base: Base) -> Iterator[Patch]:
+    """Yield the patches of the base that add the norms of the adapter to its own, in the type and byte order they have.
 
     Raises `UsageError` if a norm is not F32.
     """
     for path in adapter.norms:
         tensor = base.tensors[path]
         data = new_norm(adapter, base, path).astype(f"{MARKS[tensor.byte_order]}f4").tobytes()
-        yield Change(path, tensor.offset, len(data), "that of the adapter is added", partial(iter, [data]))
+        yield Patch(path, tensor.offset, len(data), "that of the adapter is added", partial(iter, [data]))
 
 
 def new_norm(adapter: Adapter, base: Base, path: str) -> npt.NDArray[np.floating]:

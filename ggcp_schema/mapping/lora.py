@@ -25,11 +25,11 @@ from ggcp_schema.mapping.adapter import (
     Target,
     adapter_keys,
     adapter_tensors,
-    changed_norms,
     choice_notes,
     chosen,
     merged,
     norms_of,
+    patched_norms,
 )
 from ggcp_schema.mapping.export import ModelOptions, choose
 from ggcp_schema.mapping.gguf import Gguf
@@ -148,7 +148,7 @@ def _peft(adapter: Adapter, base: Base, base_name: str, card: str, saves_norms: 
 def _changed(adapter: Adapter, base: Base, file: File, model: ModelOptions) -> tuple[Parts, Iterable[Fact]]:
     """Return a GGUF model with the pairs added, all else as it is: with norms alone a copy that is patched."""
     if not adapter.matrices:
-        return {WHOLE: Patched(file.source, [*changed_norms(adapter, base)])}, ()
+        return {WHOLE: Patched(file.source, [*patched_norms(adapter, base)])}, ()
     changed = merged(adapter, base)
     keys = [entry for entry in file.key_values.values() if is_copied(file.path, entry)]
     tensors = [

@@ -68,7 +68,7 @@ def test_m_and_v_are_not_taken_from_what_is_lost(name: str, content: bytes, tmp_
         with open_file(damaged(V0, start, content, tmp_path)) as file:
             state = state_of(file)
             assert state is not None
-            assert not repair.value_changes(state), start
+            assert not repair.value_patches(state), start
 
 
 @pytest.mark.parametrize("bit", [5, 22, 30])
@@ -181,8 +181,8 @@ def test_the_values_are_read_once_to_know_whether_the_file_holds_them_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     searched: list[State] = []
-    search = repair.value_changes
-    monkeypatch.setattr(repair, "value_changes", lambda state: [searched.append(state), search(state)][1])
+    search = repair.value_patches
+    monkeypatch.setattr(repair, "value_patches", lambda state: [searched.append(state), search(state)][1])
     with open_file(damaged(V0, offset_of(V0, "output", 0), bytes(2048), tmp_path)) as file:
         assert has_values_twice(file)
     assert len(searched) == 1

@@ -25,7 +25,7 @@ from ggcp_schema.formats.lora import FORMATS
 from ggcp_schema.formats.lora.files import GgclFile, GglaFile
 from ggcp_schema.formats.parsing import open_source
 from ggcp_schema.llama.adapter import Adapter, Base
-from ggcp_schema.mapping.adapter import adapter_keys, adapter_tensors, changed_norms
+from ggcp_schema.mapping.adapter import adapter_keys, adapter_tensors, patched_norms
 from ggcp_schema.mapping.lora import base_of
 from tests.helpers import FIXTURES
 from tests.lora import independent
@@ -110,7 +110,7 @@ def write_adapter(path: Path, adapter: Adapter, base: Base) -> Path:
 
 def write_patched(path: Path, adapter: Adapter, base: Base) -> Path:
     content = bytearray(Path(base.path).read_bytes())
-    for patch in changed_norms(adapter, base):
+    for patch in patched_norms(adapter, base):
         content[patch.offset : patch.offset + len(b"".join(patch.content()))] = b"".join(patch.content())
     path.write_bytes(content)
     return path

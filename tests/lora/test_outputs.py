@@ -14,7 +14,7 @@ from ggcp_schema import UsageError
 from ggcp_schema.formats.gguf.file import open_gguf
 from ggcp_schema.inspect.edit import Change, edit
 from ggcp_schema.llama.adapter import Adapter, Base
-from ggcp_schema.mapping.adapter import adapter_keys, adapter_tensors, changed_norms
+from ggcp_schema.mapping.adapter import adapter_keys, adapter_tensors, patched_norms
 from ggcp_schema.mapping.lora import base_of
 from ggcp_schema.mapping.peft import peft_config, peft_tensors
 from tests.lora import independent
@@ -76,7 +76,7 @@ def test_a_patched_base_differs_in_the_norms_alone(path: Path, tmp_path: Path) -
             base = base_of(gguf)
             changes = [
                 Change(gguf.find(base.tensors[patch.path].name), memoryview(b"".join(patch.content())))
-                for patch in changed_norms(adapter, base)
+                for patch in patched_norms(adapter, base)
             ]
             edit(gguf, tmp_path / "edited.gguf", changes)
         assert (tmp_path / "edited.gguf").read_bytes() == (tmp_path / "new.gguf").read_bytes()
@@ -89,7 +89,7 @@ def test_a_norm_that_is_not_f32_cannot_be_patched() -> None:
     with adapter_of(GGLA[0]) as adapter, base_in() as base:
         halves = base._replace(tensors=base.tensors | {"norm": replace(base.tensors["norm"], type="F16")})
         with pytest.raises(UsageError, match="is F16, expected F32"):
-            list(changed_norms(adapter, halves))
+            list(patched_norms(adapter, halves))
 
 
 # For PEFT --------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from functools import partial
 
 from ggcp_schema.errors import UsageError
-from ggcp_schema.files.contents import Change
+from ggcp_schema.files.contents import Patch
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import Repairable
@@ -35,8 +35,8 @@ def repairable(source: Source) -> Repairable:
         )
     lost = [joint.record for joint, shift in zip(places.joints, places.known, strict=True) if shift is None]
     known = {joint.record.header for joint in places.joints} if lost else set()
-    headers = (_header_change(source, record, known) for record in lost)
-    return _state(source, places), [*_number_changes(source, places), *filter(None, headers)]
+    headers = (_header_patch(source, record, known) for record in lost)
+    return _state(source, places), [*_number_patches(source, places), *filter(None, headers)]
 
 
 def _is_trusted(source: Source, places: Places) -> bool:
@@ -75,17 +75,17 @@ def _state(source: Source, places: Places) -> State:
     )
 
 
-def _number_changes(source: Source, places: Places) -> Iterator[Change]:
-    """Yield the changes of numbers that the headers of the records tell."""
+def _number_patches(source: Source, places: Places) -> Iterator[Patch]:
+    """Yield the patches of numbers that the headers of the records tell."""
     head = {at: places.head[at : at + 4] for at in range(0, GGCP.size, 4) if at not in COUNTS}
     block = {} if places.is_optimizer_lost else places.values
     for at, wanted in (*head.items(), *block.items()):
         if source.read(at, len(wanted)) != wanted:
             path = "optimizer" if at in block else ("magic", "version")[at // 4] if at < COUNTS.start else "hparams"
-            yield Change(path, at, len(wanted), "the headers of the records tell it", partial(iter, [wanted]))
+            yield Patch(path, at, len(wanted), "the headers of the records tell it", partial(iter, [wanted]))
 
 
-def _header_change(source: Source, record: Record, known: Collection[bytes]) -> Change | None:
+def _header_patch(source: Source, record: Record, known: Collection[bytes]) -> Patch | None:
     """Return the change that writes the header of a record, and zeros as its padding; None if it is there.
 
     That of another record is left: nothing proves whether the names were exchanged, or the tensors with them.
@@ -94,4 +94,4 @@ def _header_change(source: Source, record: Record, known: Collection[bytes]) -> 
         return None
     size = record.data - record.start
     reason = "the header, name and padding of this record follow from the hyper-parameters"
-    return Change(record.path, record.start, size, reason, partial(iter, [record.header.ljust(size, b"\0")]))
+    return Patch(record.path, record.start, size, reason, partial(iter, [record.header.ljust(size, b"\0")]))
