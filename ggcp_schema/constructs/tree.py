@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any, overload
 
 import construct
-from construct import Construct, Container
+from construct import Construct, Container, ListContainer
 
 from ggcp_schema.constructs.conditions import chosen, static_construct
 from ggcp_schema.constructs.described import docs_of, reference_of, rule_text, sizes_of
@@ -306,9 +306,11 @@ def root_field(schema: Struct, value: Container, **params: Any) -> Field:
 
 
 def _place(value: Any, offset: int) -> int:
-    """Return where a value lies: as it says itself, or else `offset`, where the field before it ends."""
+    """Return where a value lies: as it or its first element says, or else `offset`, where the field before it ends."""
     if type(value) is Extent:
         return value.offset
+    if type(value) is ListContainer and value and isinstance(value[0], Container):
+        return int(value[0].get("_offset", offset))
     return int(value.get("_offset", offset)) if type(value) is Container else offset
 
 

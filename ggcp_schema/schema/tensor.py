@@ -37,7 +37,8 @@ F32 = {0: "F32"}
 class Place(NamedTuple):
     """The record of a damaged file: its shape and header, as they must be, and where it begins and has its data.
 
-    `stop` is where the next record begins. `is_whole` tells if all of the data is proven to be there.
+    The header is empty if it is not known. `stop` is where the next record begins. `is_whole` tells if all of the data
+    is proven to be there.
     """
 
     shape: tuple[int, ...]
@@ -85,7 +86,7 @@ class Placed(Struct):
         record = Container(
             _offset=place.start,
             n_dims=n_dims,
-            name_len=len(place.header) - 12 - 4 * n_dims,
+            name_len=max(0, len(place.header) - 12 - 4 * n_dims),
             type=place.type,
             ne=ListContainer(place.shape),
             name=place.header[12 + 4 * n_dims :],

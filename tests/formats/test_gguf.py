@@ -214,6 +214,18 @@ def test_a_cut_file_opens_partially_with_what_is_whole(file: Path) -> None:
                 assert f"the file is {len(data) - 28 - size} byte" in str(opened.damage)
 
 
+@pytest.mark.parametrize("at", [0, 4])
+def test_the_fields_after_a_lost_magic_or_version_are_where_they_are(at: int, file: Path, tmp_path: Path) -> None:
+    def places(path: Path, *, partial: bool) -> dict[str, tuple[int, int]]:
+        with open_gguf(path, partial=partial) as opened:
+            leaves = [leaf for leaf in opened.root.leaves() if leaf.path.startswith(("metadata_kv[", "tensor_infos["))]
+        return {leaf.path: (leaf.offset - partial, leaf.size) for leaf in leaves}
+
+    data, path = file.read_bytes(), tmp_path / "damaged.gguf"
+    path.write_bytes(data[:at] + b"\xff" + data[at + 1 : 8] + b"\xff" + data[8:])
+    assert places(path, partial=True) == places(file, partial=False)
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [

@@ -6,8 +6,11 @@ import random
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.fuzz.layout import walk
+from tests.fuzz.little import LITTLE
 from tests.fuzz.mutate import Recipe, draw, load
 from tests.fuzz.oracle import Oracle
 from tests.fuzz.seeds import SMALL, seed
@@ -35,6 +38,24 @@ def test_corpus(oracle: Oracle, path: Path) -> None:
 def test_what_searches_kept(target: str) -> None:
     for data in (*good(target), *kept(target)):
         TARGETS[target](data)  # if it raises, pytest shows the data
+
+
+@given(
+    base=st.sampled_from(sorted(LITTLE)),
+    at=st.integers(0, 7),
+    flip=st.integers(1, 255),
+    where=st.floats(0, 1, exclude_max=True),
+    added=st.binary(max_size=12),
+    removed=st.integers(0, 12),
+)
+def test_damage_of_the_first_bytes_and_elsewhere(
+    base: str, at: int, flip: int, where: float, added: bytes, removed: int
+) -> None:
+    data = bytearray(LITTLE[base]())
+    place = 8 + int(where * (len(data) - 8))
+    data[place : place + removed] = added
+    data[at] ^= flip
+    TARGETS["files"](bytes(data))
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -44,12 +44,11 @@ def _usual(names: Iterable[str]) -> list[tuple[str, Sequence[Any]]]:
     return max(trained, meta, key=lambda tensors: len(pairs & {*pairwise(name for name, _ in tensors)}))
 
 
-def series_of(container: Container) -> Series:
-    """Return what tells where the records of a file are that begins with these values."""
+def series_of(container: Container, schema: Struct) -> Series:
+    """Return what tells where the records of a file of the schema are that begins with these values."""
     types = OF_2023 if container.get("version") == 3 else GGML_TYPES_UNTIL_V2
     numbers = {f"hparams.{name}": n for name, n in (container.get("hparams") or {}).items() if not name.startswith("_")}
-    is_aligned = SCHEMAS[container["magic"]] is GGJT
-    return Series(b"", types, NAME, NAMED, 0, _usual, numbers, ALIGNMENT if is_aligned else 1)
+    return Series(b"", types, NAME, NAMED, 0, _usual, numbers, ALIGNMENT if schema is GGJT else 1)
 
 
 def end_of_tokens(container: Container) -> int:
@@ -61,7 +60,8 @@ def end_of_tokens(container: Container) -> int:
 
 def doubt(source: Source, container: Container) -> FieldError | None:
     """Return an error if a tensor has another name than the others prove, or if bytes after the end may be its own."""
-    name = doubtful_name(source, container, series_of(container), end_of_tokens(container))
+    series = series_of(container, SCHEMAS[container["magic"]])
+    name = doubtful_name(source, container, series, end_of_tokens(container))
     return name or doubtful_end(source, container, is_complete=_is_complete(container))
 
 
@@ -97,7 +97,7 @@ def _gaps(source: Source, schema: Struct, searched: int = SEARCHED) -> dict[int 
     """Return the versions of which the tensors of a llama are found, with the records that nothing tells."""
     found, file = {}, Bytes(source, searched)
     for version in VERSIONS[schema]:
-        names = Names(file, series_of(Container(magic=schema.fields[0][1].value, version=version)), LEAST)
+        names = Names(file, series_of(Container(version=version), schema), LEAST)
         if names.order.numbers.keys() >= {*TOLD}:
             places = names.places(names.first())
             if places is not None:
@@ -107,8 +107,8 @@ def _gaps(source: Source, schema: Struct, searched: int = SEARCHED) -> dict[int 
 
 def _hparams_at(source: Source, schema: Struct) -> int | None:
     """Return where the hyper-parameters begin: with the numbers that the headers of the tensors tell; None if lost."""
-    kept = Container(magic=schema.fields[0][1].value, version=VERSIONS[schema][0])
-    numbers = Names(Bytes(source), series_of(kept), LEAST).order.numbers
+    series = series_of(Container(version=VERSIONS[schema][0]), schema)
+    numbers = Names(Bytes(source), series, LEAST).order.numbers
     told = struct.pack("<2i", *(numbers.get(name, -1) for name in TOLD))
     at = source.read(0, min(source.size, HPARAMS[schema] + MOST_MOVED)).find(told)
     return None if at < 0 else at
@@ -124,7 +124,7 @@ def recover(source: Source, error: FieldError, schema: Struct) -> Recovered | No
         return None
     if has_head and _is_followed(source, error):
         return None
-    series = series_of(container)
+    series = series_of(container, schema)
     names = Names(Bytes(source), series, LEAST)
     if not names.found:
         for record in (container.get("tensors") or ())[-2:]:

@@ -285,7 +285,7 @@ def odd_parts(gguf: GgufFile) -> Iterator[tuple[str, str, str]]:
         yield SPLIT_NO, f"part {int(match['no'])} of {int(match['count'])} by the name", "part {} of {}".format(*part)
     if part[0] > part[1]:
         yield SPLIT_NO, f"less than {part[1]} ({SPLIT_COUNT})", str(part[0] - 1)
-    total, tensors, whole = gguf.value(SPLIT_TENSORS), gguf.container.get("tensor_count", 0), bool(_parts(gguf))
+    total, tensors, whole = gguf.value(SPLIT_TENSORS), gguf.container.get("tensor_count") or 0, bool(_parts(gguf))
     for number, path in _parts(gguf):
         name = os.path.basename(path)
         try:

@@ -208,7 +208,7 @@ class GgufFile(File):
             and self.kind == "gguf-model"
             and names.TOKENS in self.key_values
             and not any(contents.odd_tokens(self))
-            and self.container["version"] > 1
+            and self.get("version") not in (None, 1)
             and self.byte_order == "little"
             and not self.broken_rules
         )

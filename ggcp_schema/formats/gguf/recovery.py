@@ -43,6 +43,7 @@ SEARCHED_FIRST = 1 << 23  # bytes of a file of which it is not known whether it 
 MOST_OFFSET = 1 << 40
 LEAST_DENSE = 2  # tensors without a gap, after which one with a gap is odd
 LONGEST_FILL = 1 << 20  # bytes of a hole in the data of which the end is looked for
+BEFORE_KEYS = ("magic", "byte_order", "version", "tensor_count", "metadata_kv_count")
 SAMPLES = {"F32": 64, "F16": 128}  # bytes of noise that are not numbers of a model by chance
 
 
@@ -121,7 +122,8 @@ def recover(source: Source, error: FieldError) -> Recovered | None:
     for name in counts:
         whole.pop(name)  # what the file has in their place is in `kept`
     touched = _touched(source, container, infos, begins) if begins and by_offset is None else set()
-    return Recovered(Container({**kept, **whole}, _lost=touched), [error], None)
+    lost = dict.fromkeys(BEFORE_KEYS) | {"byte_order": LITTLE}  # in which the headers were found
+    return Recovered(Container({**lost, **kept, **whole}, _lost=touched), [error], None)
 
 
 def _is_moved(source: Source, container: Container, infos: Sequence[Container], start: int, unit: int) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import IO, Any, cast
 
 from construct import Container
@@ -167,18 +167,22 @@ def parsed_at(
             container, ended = found.partial, found.with_traceback(None)
     root = root_field(schema, container)
     known = {one.offset: _placed(one, root.at(one.offset)) for one in log}
-    known |= {one.offset: one for one in filter(None, (_wrong(source, root, at) for at in places.wrong))}
+    lost = {place.start for place in places.records if not place.header}
+    known |= {one.offset: one for one in filter(None, (_wrong(source, root, at, lost) for at in places.wrong))}
     known |= {one.offset: one for one in (_moved(root, *move) for move in places.moved)}
     errors = [error if offset == error.offset else known[offset] for offset in sorted(known)]
     return Recovered(container, errors or [ended or error], ended)
 
 
-def _wrong(source: Source, root: Field, offset: int) -> FieldError | None:
-    """Return what the file has in place of the value at an offset; None if no field is there."""
+def _wrong(source: Source, root: Field, offset: int, lost: Collection[int]) -> FieldError | None:
+    """Return what the file has in place of the value at an offset; None if no field is there.
+
+    `lost` is where records begin of which nothing is known.
+    """
     field = root.at(offset)
     if field is None:
         return None
-    if isinstance(field.value, Extent):  # of a tensor of which not all is there
+    if offset in lost or isinstance(field.value, Extent):  # of a tensor of which not all is there
         return _placed(FieldError(offset, "a tensor's header", "other bytes"), field)
     found = source.read(field.offset, min(field.size, source.size - field.offset))
     expected, words = repr(field.value).removeprefix("b"), repr(found)[1:]
