@@ -285,6 +285,9 @@ class File(ParsedFile):
         """Return what can be read of a file whose parse ended with an error; None if it is not more than was parsed."""
         return None
 
+    def check(self) -> None:
+        """Check that what was read can be of this format. Raises `NotACheckpointError`."""
+
     def expected_tensors(self) -> list[str] | None:
         """Return the ggcp paths of the tensors that the whole file had, or else their names; None if it is not known.
 

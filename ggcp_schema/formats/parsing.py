@@ -30,7 +30,9 @@ PARTIAL = "Open it with partial=True to read what is whole."
 def open_source(source: Source, format: Format, *, partial: bool) -> File:
     """Parse a file and return it as the class of its format. The exceptions are those of `read_container`."""
     container, damage = read_container(source, format, partial=partial)
-    return (format.file_class or File)(source, format, container, damage)
+    file = (format.file_class or File)(source, format, container, damage)
+    file.check()
+    return file
 
 
 def open_path(path: str | os.PathLike[str], format: Callable[[Source], Format], *, partial: bool) -> File:
@@ -243,6 +245,7 @@ def parse_past_errors(source: Source, format: Format) -> Parse:
             best = other
     elif doubt is not None:
         best = _parse_of(source, format, doubt.partial, [], doubt)
+    best.file.check()
     say_zeros(source, [*best.errors, *([best.damage] if best.damage else [])])
     return best
 

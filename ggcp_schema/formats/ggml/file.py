@@ -37,23 +37,20 @@ NEXT = 128  # bytes in which the name of the first tensor is looked for
 
 
 class GgmlFile(File):
-    """A ggjt file, or a ggmf or ggml file. A vocabulary file has no tensors.
-
-    Raises `NotACheckpointError` if its first tensor has a name that other programs use.
-    """
+    """A ggjt file, or a ggmf or ggml file. A vocabulary file has no tensors."""
 
     _inner = frozenset({"types_of_gguf"})
 
-    def __init__(self, source: Source, format: Format, container: Container, damage: MalformedError | None) -> None:
-        super().__init__(source, format, container, damage)
-        first: Mapping[str, Any] = next(iter(container.get("tensors") or ()), {})
+    def check(self) -> None:
+        """Check that the first tensor has no name that other programs use. Raises `NotACheckpointError`."""
+        first: Mapping[str, Any] = next(iter(self.container.get("tensors") or ()), {})
         if "name" in first:  # its data may be cut off
             if OTHER_NAMES.match(first["name"]):
-                raise another_program(source, first["_offset"] + 12 + 4 * first["n_dims"], first["name"])
-        elif damage is not None and damage.path.startswith("tensors[0]"):
-            data = source.read(damage.offset, min(source.size - damage.offset, NEXT))
+                raise another_program(self.source, first["_offset"] + 12 + 4 * first["n_dims"], first["name"])
+        elif self.damage is not None and self.damage.path.startswith("tensors[0]"):
+            data = self.source.read(self.damage.offset, min(self.size - self.damage.offset, NEXT))
             if OTHER_NAMES.search(data):
-                raise another_program(source, damage.offset, data)
+                raise another_program(self.source, self.damage.offset, data)
 
     @classmethod
     def doubt(cls, source: Source, container: Container) -> FieldError | None:

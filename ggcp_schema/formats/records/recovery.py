@@ -66,17 +66,17 @@ def is_proven(source: Source, kind: Kind) -> bool:
 
 def recover(source: Source, error: FieldError, kind: Kind) -> Recovered | None:
     """Return what can be read of a checkpoint whose parse ended with an error; None if that is no more."""
-    places = find_places(source, kind)
+    places, partial = find_places(source, kind), error.partial or Container()
     if places is None:
         return _without_numbers(source, error, kind)
     state = places.state
     is_end_odd = state is not None and not state.tails and state.end + state.shift <= source.size
     if not places.wrong and not places.moved and not is_end_odd:
-        is_unproven = state is None and error.missing is None and "state" in error.partial.get("optimizer", ())
+        is_unproven = state is None and error.missing is None and "state" in partial.get("optimizer", ())
         if not is_unproven:
             return None
-        optimizer = until(error.partial["optimizer"], "inference")  # the names of the state's tensors are not proven
-        return Recovered(Container(error.partial, optimizer=optimizer), [error], error)
+        optimizer = until(partial["optimizer"], "inference")  # the names of the state's tensors are not proven
+        return Recovered(Container(partial, optimizer=optimizer), [error], error)
     is_followed = state and any(state.end + state.block.tail + shift <= source.size for shift in state.tails)
     is_at_end = not places.moved and not is_followed and places.last < error.offset
     if error.missing is not None and is_at_end and not is_end_odd:
@@ -123,9 +123,9 @@ def _replace_untold(container: Container, untold: Mapping[str, int | None]) -> N
 
 def _without_numbers(source: Source, error: FieldError, kind: Kind) -> Recovered | None:
     """Return what is read without numbers that no model in such a file has; None if they can be right."""
-    kept = until(error.partial, "hparams")
-    if error.missing is not None or error.offset < kind.size or "hparams" not in error.partial:
+    if error.missing is not None or error.offset < kind.size or "hparams" not in (error.partial or ()):
         return None  # they are not read
+    kept = until(error.partial, "hparams")
     numbers = kind.numbers(source.read(0, kind.size))
     has_ranks = all(number for name, number in numbers.items() if not name.startswith("hparams."))
     if has_ranks and fits(kind, numbers, source.size) and not impossible(numbers):
