@@ -90,7 +90,12 @@ def _total(names: Sequence[str], widths: dict[str, int]) -> int:
 
 def _paragraph(head: Sequence[str], row: Sequence[str], width: int) -> Iterator[str]:
     """Yield the first cell, then the others with their names, indented and wrapped between cells."""
-    yield paint(row[0], bold=True)
+    title = [row[0]]
+    if cells(row[0]) > width:
+        from rich.cells import chop_cells  # takes time to import
+
+        title = chop_cells(row[0], width)
+    yield from (paint(part, bold=True) for part in title)
     line = ""
     for name, cell in zip(head[1:], row[1:], strict=True):
         item = f"{GAP}{name} {cell}"

@@ -176,7 +176,8 @@ def test_what_differs_is_shown_beside_a_long_name(tmp_path, width, lines):
         key = struct.pack("<Q", len(name)) + name + struct.pack("<IQ", 8, len(text)) + text
         (tmp_path / side.decode()).write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + key)
     result = run_cli("diff", "1", "2", "--width", str(width), cwd=tmp_path)
-    assert result.stdout.splitlines()[4:] == ["a.very.long.name" * 6, *lines]
+    name = "a.very.long.name" * 6
+    assert result.stdout.splitlines()[4:] == [name[:width], name[width:], *lines]
 
 
 def test_equal_within_a_tolerance_says_how_near(tmp_path):
