@@ -91,7 +91,8 @@ class Commands(TyperGroup):
 
             from ggcp_schema.files.source import names_like
 
-            near = [*difflib.get_close_matches(name, self.list_commands(ctx), n=1, cutoff=0.7), *names_like(name)]
+            near = [*difflib.get_close_matches(name.lower(), self.list_commands(ctx), n=1, cutoff=0.7)]
+            near += names_like(name)
             meant = " or ".join(map(repr, near))
             ctx.fail(f"No such command or file {name!r}." + (f" Did you mean {meant}?" if near else ""))
         return super().resolve_command(ctx, args)

@@ -104,13 +104,13 @@ def extract(
 
     Example: ggcp-schema extract alice.ggcp 'layers[0]' layer0.safetensors
     """
-    suffix = Path(output).suffix
+    suffix = _suffix(output)
     is_folder = output.endswith("/") or os.path.isdir(output)
     if not is_folder and suffix not in WRITERS:
         raise UsageError(
             f"{output}: unknown output format",
             "The tensor comes before the output: ggcp-schema extract FILE TENSOR OUTPUT."
-            if Path(pattern).suffix in WRITERS
+            if _suffix(pattern) in WRITERS
             else f"Use a name ending in {', '.join(WRITERS)}, or in / for a folder of .npy files.",
         )
     with open_file(file, partial=True) as opened:
@@ -195,6 +195,11 @@ def _described(item: Listed, place: str) -> Extracted:
 # Writing ---------------------------------------------------------------------------------------------------
 
 
+def _suffix(name: str) -> str:
+    """Return the end of a file's name, which says what it is to hold, in lower case."""
+    return Path(name).suffix.lower()
+
+
 def _write(
     opened: OpenFile,
     places: dict[str, Sequence[Listed]],
@@ -227,7 +232,7 @@ def _write(
         for place, items in places.items():
             is_new = not os.path.lexists(place)
             with atomic_output(place, overwrite=force, sync=sync, left=left) as temporary:
-                WRITERS[Path(place).suffix](temporary, items, values_of)
+                WRITERS[_suffix(place)](temporary, items, values_of)
                 opened.source.check_unchanged()
             if is_new and folder is not None:
                 undo.callback(os.unlink, place)

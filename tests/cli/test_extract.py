@@ -309,6 +309,13 @@ def test_a_value_is_not_a_tensor(tmp_path):
     assert "ggcp-schema get" in message
 
 
+@pytest.mark.parametrize("suffix", ["npy", "safetensors", "csv", "svg", "png"])
+def test_the_case_of_the_output_format_does_not_matter(suffix, tmp_path):
+    for name in (f"x.{suffix}", f"y.{suffix.upper()}"):
+        run_cli("extract", CHECKPOINT, "norm", tmp_path / name, check=True)
+    assert (tmp_path / f"y.{suffix.upper()}").read_bytes()[:8] == (tmp_path / f"x.{suffix}").read_bytes()[:8]
+
+
 @pytest.mark.parametrize("name", ["x", "x.txt", "x.pt"])
 def test_an_unknown_output_format(name, tmp_path):
     message = refused(tmp_path, CHECKPOINT, "norm", tmp_path / name)

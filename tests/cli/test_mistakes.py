@@ -68,6 +68,7 @@ def unchanged(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("info ../olt/alise.ggcp", "Did you mean ../old/alice.ggcp?"),
         ("info *.ggcp", "Files match this name, but quotes keep the shell from expanding it."),
         ("alice", "No such command or file 'alice'. Did you mean 'alice.ggcp'?"),
+        ("INFO alice.ggcp", "Did you mean 'info'?"),
         ("export alice.ggcp new.gguf --ctx 64k", "'64k' is not a whole number."),
         ("export alice.ggcp --vocab VOCABULARY", "Give the file that was the trainer's --vocab-model"),
         ("export alice.ggcp --vocab vocab.gguf --context-length N", "Give the number of tokens"),
