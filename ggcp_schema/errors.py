@@ -106,6 +106,8 @@ class MalformedError(GgcpError):
 
     `path` is the path of the field (`layers[3].wq.ne[1]`) and `offset` its place in the file in bytes; `expected` and
     `found` are words. `is_unknown` is True if a later program may have written the value, so that this is no damage.
+    `is_restorable` is True if all of the file was changed on its way, as in a transfer as text, and nothing is lost:
+    the hint says what restores it.
     """
 
     exit_code = 4
@@ -115,6 +117,7 @@ class MalformedError(GgcpError):
     expected: str
     found: str
     is_unknown: bool = False
+    is_restorable: bool = False
     json_keys = "path offset expected found message"
 
     def __init__(self, message: str, hint: str = "", *, path: str, offset: int, expected: str, found: str) -> None:

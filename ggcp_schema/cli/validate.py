@@ -16,6 +16,7 @@ from ggcp_schema.cli.output import echo, json_text, paint, progress, write
 from ggcp_schema.errors import GgcpError, NotACheckpointError
 from ggcp_schema.files.json_keys import json_keys
 from ggcp_schema.files.source import Source
+from ggcp_schema.formats.parsing import how_altered
 from ggcp_schema.formats.rules import Oddity, Problem
 from ggcp_schema.formats.state import is_repairable
 from ggcp_schema.inspect.commands import repair_command
@@ -84,8 +85,11 @@ def examine(file: Path, *, data: bool, strict: bool, quiet: bool) -> Report:
                 report = examine_data(report, advance)
         source.check_unchanged()
         is_rescued = not quiet and report.verdict not in {"valid", "unknown"} and is_repairable(report.file)
+        altered = "" if quiet or report.is_whole else how_altered(source)
     if not quiet:
         show(report)
+    if altered:
+        echo(escape(altered))
     if is_rescued:
         echo(f"rescue: {repair_command(report.file.path)}")
     return report

@@ -309,6 +309,8 @@ class File(ParsedFile):
         `part` is what the file holds in place of a model.
         """
         if found < total and self.damage is not None:
+            if self.damage.is_restorable:
+                raise self.damage.again()
             from ggcp_schema.formats.state import is_repairable
 
             saved = ", which `ggcp-schema extract --partial` can save." if found else "."

@@ -98,7 +98,7 @@ def malformed(error: FieldError, source: Source, format: Format) -> MalformedErr
     file_class = format.file_class or File
     is_magic = where == "magic" and not is_proven(source, format)
     kind: type[MalformedError] = MalformedError
-    hint = f"Run `ggcp-schema validate {shell_word(source.path)}` to list every problem."
+    hint, altered = f"Run `ggcp-schema validate {shell_word(source.path)}` to list every problem.", ""
     if error.missing is not None:
         kind = TruncatedError
         is_cut = file_class.is_cut(error)
@@ -121,6 +121,7 @@ def malformed(error: FieldError, source: Source, format: Format) -> MalformedErr
         message, hint = f"{source.path} is no {format.title}", f"{hint} Open it with open_file."
     result = kind(message, hint, path=where, offset=error.offset, expected=error.expected, found=error.found)
     result.is_unknown = error.is_unknown
+    result.is_restorable = bool(altered) and not altered.endswith(identify.LOST)
     if isinstance(result, TruncatedError):
         result.missing, result.file_missing = error.missing or 0, error.file_missing
     return result

@@ -136,7 +136,7 @@ def _commands_for_damaged(summary: Summary, condition: Condition) -> Iterator[Li
         yield Line("rescue", _export(summary, " --partial"))
     elif condition.model_is_whole and summary.adapter is not None:
         yield Line("rescue", _export_adapter(summary, " --partial"))
-    elif summary.tensor_types:
+    elif summary.tensor_types and not condition.damage.is_restorable:
         output = shell_word(output_name(summary.file, OUTPUTS["tensors"]))
         yield Line("rescue", f"ggcp-schema extract {path} '*' {output} --partial")
     yield from _train_on(summary, path)

@@ -795,3 +795,15 @@ def test_no_arguments_show_the_help() -> None:
     result = run_cli()
     assert_no_traceback(result)
     assert "convert" in result.stdout + result.stderr
+
+
+def test_a_file_with_changed_line_ends_is_told_what_restores_it(tmp_path: Path) -> None:
+    """Every command says the same, and none advises to save a part of what can be restored as a whole."""
+    source = tmp_path / "crlf.ggcp"
+    source.write_bytes((FIXTURES / "alice.ggcp").read_bytes().replace(b"\n", b"\r\n"))
+    remedy = r"perl -pe 's/\r\n/\n/'"
+    for words in ("info FILE", "validate FILE", "convert FILE --into out", "repair FILE r.ggcp", "export FILE"):
+        result = run_cli(*words.replace("FILE", source.name).split(), cwd=tmp_path)
+        said = result.stdout + result.stderr
+        assert remedy in said, words
+        assert "extract" not in said, words

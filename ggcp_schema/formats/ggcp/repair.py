@@ -11,6 +11,7 @@ from ggcp_schema.files.contents import Patch
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import Repairable
+from ggcp_schema.formats.parsing import how_altered
 from ggcp_schema.formats.records.headers import COUNTS, GGCP, RAW, Record
 from ggcp_schema.formats.records.joints import Bytes
 from ggcp_schema.formats.records.places import Places, find_places
@@ -31,7 +32,7 @@ def repairable(source: Source) -> Repairable:
     if places is None or places.state is None or not _is_trusted(source, places):
         raise UsageError(
             f"{source.path} cannot be repaired: it is no ggcp file of the size that its hyper-parameters give",
-            "Only what a whole file holds twice can be taken back.",
+            how_altered(source) or "Only what a whole file holds twice can be taken back.",
         )
     lost = [joint.record for joint, shift in zip(places.joints, places.known, strict=True) if shift is None]
     known = {joint.record.header for joint in places.joints} if lost else set()
