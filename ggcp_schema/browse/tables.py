@@ -19,7 +19,7 @@ from ggcp_schema.constructs.tree import Field
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.inspect import Report
 from ggcp_schema.inspect.text import count_text, escape
-from ggcp_schema.inspect.words import PART, VERDICTS
+from ggcp_schema.inspect.words import PART, UNTRAINED, VERDICTS
 from ggcp_schema.llama.state import Unsound
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from ggcp_schema.inspect.health import Examination, Health
 
 LEGEND = (
-    "RMS of the weights; m and v: how far and how steadily they move; v = 0: never trained\n"
+    "RMS of the weights; m and v: how far and how steadily they move\n"
+    f"v = 0: {UNTRAINED}\n"
     "good: RMS 0.01 to 10, m/√v below 1, NaN and Inf 0"
 )
 ROOM = 16  # lines of the pane from which there is room for the legend
@@ -107,7 +108,7 @@ class Table(Pane):
 
 
 class HealthView(Table):
-    """The Health tab: a verdict, each parameter with its moments, what is unsound, and the tokens never trained."""
+    """The Health tab: a verdict, each parameter with its moments, what is unsound, and the tokens not trained."""
 
     TITLE = "Health"
     found: Examination | None = None
@@ -123,7 +124,7 @@ class HealthView(Table):
             yield from ("", f"{count_text(len(found.unsound), 'unsound place')} (Enter: go there)")
             yield from found.unsound
         if found.n_tokens:
-            yield from ("", f"{found.never_trained} (v of the row is all zero)")
+            yield from ("", f"{found.untrained} (v of the row is all zero)")
             yield from found.dead
 
     def chosen(self, row: Health | Unsound | int | str) -> None:

@@ -21,7 +21,7 @@ from ggcp_schema.inspect.soundness import bytes_read
 from ggcp_schema.inspect.stats import Measured, flags, measure
 from ggcp_schema.inspect.tensors import moments_of, select
 from ggcp_schema.inspect.text import count_text, escape
-from ggcp_schema.inspect.words import FLAGS, Flag
+from ggcp_schema.inspect.words import FLAGS, UNTRAINED, Flag
 
 NUMBERS = ("min", "max", "mean", "std", "RMS", "zeros", "NaN", "Inf")
 HEAD = ("tensor", *NUMBERS, "histogram", "flags")
@@ -42,7 +42,7 @@ def stats(
     as_json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress bar.")] = False,
     health: Annotated[
-        bool, typer.Option("--health", help="Measure the parameters with their moments, and find tokens never trained.")
+        bool, typer.Option("--health", help="Measure the parameters with their moments; find untrained tokens.")
     ] = False,
     width: Width = None,
 ) -> None:
@@ -110,7 +110,7 @@ def flags_text(flags: Sequence[Flag]) -> str:
 
 
 def show_health(file: Path, *, as_json: bool, width: int | None) -> None:
-    """Print the state of each parameter and its moments, and the tokens that never occurred in training."""
+    """Print the state of each parameter and its moments, and the tokens that were not trained."""
     with open_file(file, partial=True) as opened:
         found = examine(opened)
         opened.source.check_unchanged()
@@ -129,7 +129,7 @@ def show_health(file: Path, *, as_json: bool, width: int | None) -> None:
             echo(found.text)
             echo(escape(found.moments.evidence))
             if found.dead:
-                echo(f"tokens never trained{found.moments.doubt}: {', '.join(ranges(found.dead))}")
+                echo(f"tokens {UNTRAINED}{found.moments.doubt}: {', '.join(ranges(found.dead))}")
         raise_damage(opened.damage)
 
 

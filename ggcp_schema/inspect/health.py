@@ -21,7 +21,7 @@ from ggcp_schema.inspect.soundness import soundness
 from ggcp_schema.inspect.stats import Sums, finish, sums
 from ggcp_schema.inspect.tensors import Listed, moments
 from ggcp_schema.inspect.text import count_text
-from ggcp_schema.inspect.words import HEALTH, Healthy
+from ggcp_schema.inspect.words import HEALTH, UNTRAINED, Healthy
 from ggcp_schema.llama.state import Unsound
 
 PIECE = 1 << 18  # elements read at a time
@@ -104,7 +104,7 @@ class Health:
 )
 @dataclass
 class Examination:
-    """What is known so far: a row for each of `total` tensors, and the tokens whose embeddings were never trained.
+    """What is known so far: a row for each of `total` tensors, and the tokens whose embeddings had no gradient.
 
     `unsound` are the places that the program which wrote a checkpoint cannot have written, as `validate` finds them.
     `examine` adds to it, while another thread may show it. `damage` is the path at which the file is damaged, if it is.
@@ -145,9 +145,9 @@ class Examination:
         return "healthy" if len(self.rows) > self.skipped else "not-measured"
 
     @property
-    def never_trained(self) -> str:
-        """How many tokens were never trained, in words; and in which order of the moments, if it is not proven."""
-        return f"{len(self.dead):,} of {count_text(self.n_tokens, 'token')} never trained{self.moments.doubt}"
+    def untrained(self) -> str:
+        """How many tokens were not trained, in words; and in which order of the moments, if it is not proven."""
+        return f"{len(self.dead):,} of {count_text(self.n_tokens, 'token')} {UNTRAINED}{self.moments.doubt}"
 
     @property
     def text(self) -> str:
@@ -157,7 +157,7 @@ class Examination:
             places = count_text(len(self.unsound), "unsound place")
             words.append(f"{places}, the first at offset {self.unsound[0].start:,}")
         if self.n_tokens:
-            words.append(self.never_trained)
+            words.append(self.untrained)
         if self.skipped:
             words.append(f"{self.skipped:,} not measured")
         if not self.moments.parts:
@@ -242,7 +242,7 @@ def examine_tensor(tensors: Sequence[Tensor], aheads: Sequence[Ahead], report: R
 
 
 def dead_rows(v: Tensor, report: Report) -> Iterator[int]:
-    """Yield the rows of the embeddings' v that are all zero: tokens that never occurred in the training data."""
+    """Yield the rows of the embeddings' v that are all zero: no gradient reached them since the optimizer started."""
     n_embd, n_vocab = v.shape[0], v.shape[1]
     step = max(1, PIECE // n_embd)
     for row in range(0, n_vocab, step):

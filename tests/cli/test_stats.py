@@ -125,8 +125,10 @@ def test_health_is_that_of_the_weights_and_their_moments() -> None:
         )
     assert (found["verdict"], found["n_tokens"], len(found["dead_tokens"])) == ("healthy", 768, 263)
     text = run_cli("stats", FIXTURES / "alice.ggcp", "--health").stdout
-    assert "263 of 768 tokens never trained" in text
-    line = next(line for line in text.splitlines() if line.startswith("tokens never trained: "))
+    assert "263 of 768 tokens not trained since the optimizer started" in text
+    line = next(
+        line for line in text.splitlines() if line.startswith("tokens not trained since the optimizer started: ")
+    )
     told = [part.split("-") for part in line.partition(": ")[2].split(", ")]
     assert [n for part in told for n in range(int(part[0]), int(part[-1]) + 1)] == found["dead_tokens"]
     assert run_cli("stats", FIXTURES / "alice.ggcp", "norm", "--health").returncode == 2
@@ -142,8 +144,11 @@ def test_tokens_never_trained_in_an_order_that_is_only_likely(monkeypatch: pytes
     assert (proven["assumed_order"], found["assumed_order"]) == (None, "C")
     assert found["dead_tokens"] == proven["dead_tokens"]
     text = run_cli("stats", alice, "--health", check=True).stdout
-    assert "263 of 768 tokens never trained if the order is C\nm and v in order C, likely: " in text
-    assert "\ntokens never trained if the order is C: 0, 2-12, " in text
+    assert (
+        "263 of 768 tokens not trained since the optimizer started if the order is C\nm and v in order C, likely: "
+        in text
+    )
+    assert "\ntokens not trained since the optimizer started if the order is C: 0, 2-12, " in text
 
 
 def test_nothing_is_healthy_that_was_not_measured(tmp_path: Path) -> None:
