@@ -204,7 +204,7 @@ def _doubts(summary: Summary) -> Iterator[str]:
         yield "order of the optimizer's state"
     if scale is not None and scale.summed and (scale.assumed or scale.s is None):
         yield "batch size"
-    if era is not None and not era.rms_eps_certain:
+    if era is not None and not era.rms_eps_certain and not era.is_default:
         others = join_words(map(epsilon_text, era.rms_eps_alternatives))
         lost = MORE_LOST if summary.damage is not None and others else ""
         yield f"RMS epsilon {epsilon_text(era.rms_eps)}" + (f" (or {others}){lost}" if others else "")

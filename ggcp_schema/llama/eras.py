@@ -101,7 +101,8 @@ class EraConclusion(NamedTuple):
         likely: those of them that are likelier than the others: the file was modified in their time; or the lengths of
             the gradients fit them, and they needed the fewest options for the order of the flat vectors.
         rms_eps: the epsilon to compute with.
-        rms_eps_certain: True if all writers that remain used it, or a trainer that computed with it stored it.
+        rms_eps_certain: True if all writers that remain used it, and none of them took another one as an option; or if
+            a trainer that computed with it stored it.
         rms_eps_alternatives: the other epsilons of the writers that remain, ascending.
         rms_eps_reason: in plain words, without a full stop.
         evidence: what was found, each with what follows from it.
@@ -114,6 +115,11 @@ class EraConclusion(NamedTuple):
     rms_eps_alternatives: tuple[float, ...]
     rms_eps_reason: str
     evidence: tuple[Clue, ...]
+
+    @property
+    def is_default(self) -> bool:
+        """True if all writers that remain used this epsilon, unless an option set another one."""
+        return bool(self.writers) and all(writer.rms_eps == self.rms_eps for writer in self.writers)
 
     @property
     def first(self) -> datetime.date | None:
@@ -235,8 +241,9 @@ def _rms_eps(
         return DEFAULT_RMS_EPS, False, reason, usual
     by_eps = grouped(writers, lambda writer: writer.rms_eps)
     if len(by_eps) == 1:
-        option = ", unless --norm-rms-eps was given" if writers[0].takes_epsilon else ""
-        return writers[0].rms_eps, True, f"that of {writers_text(writers)}{option}", usual
+        takes_epsilon = any(writer.takes_epsilon for writer in writers)
+        option = ", unless --norm-rms-eps was given" if takes_epsilon else ""
+        return writers[0].rms_eps, not takes_epsilon, f"that of {writers_text(writers)}{option}", usual
     times = join_words(f"{epsilon_text(eps)} ({times_text(group)})" for eps, group in sorted(by_eps.items()))
     choices = f"the trainer of the file used {times}"
     if evidence.is_model:

@@ -92,10 +92,11 @@ def test_nothing_is_stated_of_a_genuine_file_that_its_program_denies(name: str) 
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("twin")])
-def test_the_names_of_gguf_make_the_epsilon_certain(name: str) -> None:
+def test_the_names_of_gguf_leave_one_epsilon_unless_an_option_set_another(name: str) -> None:
     conclusion = studied(name).era
     assert [writer.key for writer in conclusion.writers] == ["compatibility"]
-    assert (conclusion.rms_eps, conclusion.rms_eps_certain, conclusion.rms_eps_alternatives) == (1e-5, True, ())
+    assert (conclusion.rms_eps, conclusion.rms_eps_certain, conclusion.rms_eps_alternatives) == (1e-5, False, ())
+    assert conclusion.rms_eps_reason.endswith(", unless --norm-rms-eps was given")
 
 
 @pytest.mark.parametrize(
@@ -277,7 +278,10 @@ some_evidence = st.builds(
 @given(some_evidence)
 def test_conclusions_are_consistent(evidence: Evidence) -> None:
     conclusion = conclude(evidence)
-    assert conclusion.rms_eps_certain == (bool(conclusion.writers) and not conclusion.rms_eps_alternatives)
+    takes_option = any(writer.takes_epsilon for writer in conclusion.writers)
+    is_one = bool(conclusion.writers) and not conclusion.rms_eps_alternatives
+    assert conclusion.rms_eps_certain == (is_one and not takes_option)
+    assert ("unless --norm-rms-eps" in conclusion.rms_eps_reason) == (is_one and takes_option)
     used = {writer.rms_eps for writer in conclusion.writers} or {DEFAULT_RMS_EPS}
     assert {conclusion.rms_eps, *conclusion.rms_eps_alternatives} == used
     assert conclusion.rms_eps not in conclusion.rms_eps_alternatives

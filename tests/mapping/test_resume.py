@@ -69,7 +69,7 @@ def test_twins_equal_what_the_trainer_itself_saved(path: Path, tmp_path: Path) -
         HEAD_COUNT_KV: {"type": "UINT32", "value": heads},
         VOCAB_SIZE: {"type": "UINT32", "value": 320},
         "ggcp.writers": {"type": "STRING", "value": "compatibility"},
-        "ggcp.rms_epsilon_certain": {"type": "BOOL", "value": True},
+        "ggcp.rms_epsilon_certain": {"type": "BOOL", "value": False},
     }
 
 
