@@ -153,7 +153,7 @@ def _row(summary: Summary) -> Row:
         epsilon = f"{epsilon_text(summary.rms_eps)}{'?' * uncertain}"
     optimizer = None if summary.optimizer is None else summary.optimizer.type
     counts = [summary.train_its if summary.is_counted else None, summary.train_samples]
-    number = None if summary.is_loss_impossible else summary.loss
+    number = summary.loss if summary.impossible_loss is None else None
     state = state_text(summary)
     values = [summary.file, summary.short, *counts, number, optimizer, summary.rms_eps, state]
     its, samples = ("" if count is None else f"{count:,}" for count in counts)

@@ -60,10 +60,11 @@ def _examinable(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
     return ((path, tensor) for path, tensor in tensors.items() if tensor.type == "F32" and not tensor.is_null)
 
 
-def zero_losses(file: File) -> tuple[Unsound, ...]:
-    """Return the losses of exactly 0 after training. Reads no values but the ends of L-BFGS's gradient."""
-    state = state_of(file) if any(_stated(file, path) == 0 for path in (*LOSSES, *LOSS_KEYS)) else None
-    return () if state is None else tuple(state.zero_losses())
+def impossible_losses(file: File) -> tuple[Unsound, ...]:
+    """Return the losses that no training leaves. Reads no values but the ends of L-BFGS's gradient."""
+    stated = (_stated(file, path) for path in (*LOSSES, *LOSS_KEYS))
+    state = state_of(file) if any(isinstance(value, float) and value <= 0 for value in stated) else None
+    return () if state is None else tuple(state.impossible_losses())
 
 
 def of_seven_bits(file: File) -> list[Unsound]:

@@ -183,14 +183,14 @@ def _training(summary: Summary) -> Iterator[str]:
 
 def loss_in_short(summary: Summary) -> str:
     """Return the latest loss, with ~ if it is rough, and ✗ if no training reaches it; empty if there is none."""
-    if summary.is_loss_impossible:
-        return "✗ 0"
+    if summary.impossible_loss is not None:
+        return f"✗ {summary.impossible_loss:.4g}"
     return "" if summary.losses is None else f"{'~' * summary.losses.is_rough}{loss_text(summary.losses.latest)}"
 
 
 def _loss(summary: Summary, losses: Losses) -> str:
-    if summary.is_loss_impossible:
-        return "0, which no training reaches"
+    if summary.impossible_loss is not None:
+        return f"{summary.impossible_loss:.4g}, which no training reaches"
     about = "about " if losses.divisor is not None and losses.is_rough else ""
     unless = f", {losses.doubt}" if losses.doubt else ""
     untrained = "" if losses.untrained is None else f" (an untrained model has {losses.untrained:.2f})"

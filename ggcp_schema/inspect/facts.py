@@ -9,7 +9,7 @@ from ggcp_schema.errors import GgcpError, MalformedError, UnfitError, UsageError
 from ggcp_schema.files.json_keys import json_keys
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.rules import Finding, Problem
-from ggcp_schema.formats.state import is_examinable, study_of, zero_losses
+from ggcp_schema.formats.state import impossible_losses, is_examinable, study_of
 from ggcp_schema.inspect.damage import Condition
 from ggcp_schema.inspect.words import NffSource
 from ggcp_schema.llama import names
@@ -183,9 +183,13 @@ class Summary(NamedTuple):
         return None if self.losses is None else self.losses.latest
 
     @property
-    def is_loss_impossible(self) -> bool:
-        """True if a loss is 0 after training."""
-        return any(bad.rule == "loss-zero" for bad in self.unsound or ())
+    def impossible_loss(self) -> float | None:
+        """The least stored loss that no training leaves; None if there is none."""
+        rules = {bad.rule for bad in self.unsound or ()}
+        if "loss-negative" in rules and self.losses is not None:
+            stored = (self.losses.best, self.losses.previous)
+            return min(loss for loss in stored if loss is not None and loss < 0)
+        return 0.0 if rules & {"loss-negative", "loss-zero"} else None
 
     @property
     def is_optimizer_unsound(self) -> bool:
@@ -257,7 +261,7 @@ def facts(file: File) -> Summary:
         trains=bool(resume) or _trains(file, training, is_finetune=is_finetune),
         keeps_state=training is None or conclusions is None or is_resumed(training, conclusions),
         resume=resume,
-        unsound=zero_losses(file) or None,
+        unsound=impossible_losses(file) or None,
         is_examinable=is_examinable(file),
         findings=(*file.findings, *_refusals(file, training)),
         damage=file.damage,

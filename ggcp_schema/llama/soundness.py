@@ -253,7 +253,7 @@ class Watch:
 
     def findings(self) -> list[Unsound]:
         """Return what has been found so far, in file order."""
-        found = self.state.zero_losses()
+        found = self.state.impossible_losses()
         if self._among_zeros:
             self.runs["nonzero-in-x", "x"] = odd = Runs()
             for run in self._among_zeros:

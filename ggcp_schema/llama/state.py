@@ -34,8 +34,11 @@ RULES = {
     "m-differs": "m does not give mh, as it does elsewhere in the file",
     "step-differs": "lms times lmy is not lmys, so one of them was changed",
     "loss-zero": "a loss of exactly 0 after training",
+    "loss-negative": "a negative loss, which no cross entropy is",
 }
 """The codes of the rules, which do not change, with what they find."""
+
+LEAST_LOSS = -1e-3  # one of 0 may be rounded to less, but not so far
 
 
 class Unsound(NamedTuple):
@@ -59,6 +62,10 @@ class Loss(NamedTuple):
     path: str
     offset: int
     value: float
+
+    def unsound(self, rule: str, reason: str) -> Unsound:
+        """Return that no training leaves it."""
+        return Unsound(self.path, self.offset, self.offset + 4, rule, f"{RULES[rule]}: {reason}")
 
 
 class State(NamedTuple):
@@ -89,14 +96,15 @@ class State(NamedTuple):
         """The number of parameters of the model."""
         return sum(tensor.n_elements for tensor in self.model.values())
 
-    def zero_losses(self) -> list[Unsound]:
-        """Return the losses of exactly 0 after training."""
+    def impossible_losses(self) -> list[Unsound]:
+        """Return the losses that are negative, and those of exactly 0 after training."""
+        negative = [loss for loss in self.losses if -math.inf < loss.value < LEAST_LOSS]
+        found = [loss.unsound("loss-negative", f"{loss.value:.4g}") for loss in negative]
         zeros = [loss for loss in self.losses if loss.value == 0]
-        reason = f"{self.iterations:,} iterations" if self.iterations > 0 else "the gradient is not 0"
-        if not zeros or not (self.iterations > 0 or self._has_gradient):
-            return []
-        text = f"{RULES['loss-zero']}: {reason}"
-        return [Unsound(loss.path, loss.offset, loss.offset + 4, "loss-zero", text) for loss in zeros]
+        if zeros and (self.iterations > 0 or self._has_gradient):
+            reason = f"{self.iterations:,} iterations" if self.iterations > 0 else "the gradient is not 0"
+            found += [loss.unsound("loss-zero", reason) for loss in zeros]
+        return found
 
     @property
     def _has_gradient(self) -> bool:

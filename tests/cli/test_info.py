@@ -126,12 +126,17 @@ def test_values_are_examined_if_everything_is_asked_for(tmp_path):
     assert json.loads(result.stdout)["unsound"][0]["rule"] == "zeros-in-weights"
 
 
-def test_a_loss_of_zero_is_not_the_best(tmp_path):
-    path = tmp_path / "zero.ggcp"
-    path.write_bytes(build_checkpoint(state={"fx_best": 0.0, "fx_prev": 0.0, "iter": 7}))
+@pytest.mark.parametrize(
+    ("best", "previous", "rule", "shown"),
+    [(0.0, 0.0, "loss-zero", "0,"), (-2.5, 3.0, "loss-negative", "-2.5,"), (3.0, -0.5, "loss-negative", "-0.5,")],
+)
+def test_a_loss_that_is_impossible_is_not_the_best(best, previous, rule, shown, tmp_path):
+    path = tmp_path / "impossible.ggcp"
+    path.write_bytes(build_checkpoint(state={"fx_best": best, "fx_prev": previous, "iter": 7}))
     facts = json.loads(run_cli("info", path, "--json").stdout)
-    assert [facts["state"], *{bad["rule"] for bad in facts["unsound"]}] == ["unsound", "loss-zero"]
-    assert "which no training reaches" in run_cli("info", path).stdout
+    assert [facts["state"], *{bad["rule"] for bad in facts["unsound"]}] == ["unsound", rule]
+    assert f"{shown} which no training reaches" in run_cli("info", path).stdout
+    assert rule == json.loads(run_cli("validate", path, "--json").stdout)["unsound"][0]["rule"]
     result = run_cli("info", path, ADAM, "--sort", "loss")
     assert result.returncode == 1
     lines = result.stdout.splitlines()

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 MAX_MISPLACED = 12  # misplaced names that are listed; the others are counted
 MAX_NAME = 80  # bytes of a name that are shown
-LOSSES = ("fx_best", "fx_prev")
-LEAST_LOSS = -1e-3  # one of 0 may be rounded to less, but not so far
 
 
 def odd_hparams(checkpoint: Container) -> Iterator[Finding]:
@@ -65,8 +63,6 @@ def odd_optimizer(checkpoint: Container, n_params: int) -> Iterator[Finding]:
     for name, value in state.items():
         if isinstance(value, float) and not math.isfinite(value):
             yield Finding(f"optimizer.state.{name}", not_finite(value))
-        elif name in LOSSES and value is not None and value < LEAST_LOSS:
-            yield Finding(f"optimizer.state.{name}", f"is {value:.4g}; no program has a negative loss")
     if (state.get("n_no_improvement") or 0) < 0:
         yield Finding("optimizer.state.n_no_improvement", negative_count(state["n_no_improvement"]))
 
