@@ -63,7 +63,7 @@ class CommandWindow(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="window -small", can_focus=False) as window:
             window.border_title = self.command.title
-            yield Label(self.command.note, markup=False)
+            yield Static(self.command.note, markup=False)
             for blank, each in self.inputs.items():
                 yield Horizontal(Label(_label(blank), markup=False), each, classes="blank")
             yield Static(id="line", markup=False)

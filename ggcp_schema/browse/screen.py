@@ -346,6 +346,10 @@ class FileScreen(Screen[None]):
         element = self.document.element_at(self.byte, self.field)
         self._copy(printing(self.document.file.path, self.field, self.byte, element))
 
+    def _lack(self, what: str) -> None:
+        whole = "" if self.document.file.damage is None else "whole "
+        self.notify(f"The file contains no {whole}{what}.", severity="warning")
+
     def _ask(self, command: Command) -> None:
         self.app.push_screen(CommandWindow(command))
 
@@ -360,12 +364,12 @@ class FileScreen(Screen[None]):
     def action_export(self) -> None:
         summary, advice = self.document.summary, self.document.advice
         if summary is not None and not any(line.startswith(f"{PROGRAM} export ") for line in advice):
-            self.notify("The file contains no model or adapter to export.", severity="warning")
+            self._lack("model or adapter to export")
         else:
             self._ask(exporting(self.document.file.path, advice))
 
     def action_convert(self) -> None:
         if self.document.summary is not None and not self.document.summary.trains:
-            self.notify("The file contains no training to convert.", severity="warning")
+            self._lack("training to convert")
         else:
             self._ask(converting(self.document.file.path, self.document.advice))

@@ -58,6 +58,7 @@ def info(
 
     Example: ggcp-schema info *.ggcp --sort loss
     """
+    sort = sort and sort.lower()
     if sort is not None and sort not in HEAD:
         raise UsageError(f"there is no column {sort!r}", f"The columns are {', '.join(HEAD)}.")
     if len(files) == 1 and not files[0].is_dir() and not as_json:

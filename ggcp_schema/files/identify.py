@@ -178,7 +178,7 @@ LLAMA_ONLY = "Only llama.cpp's own files are read; use the program that wrote it
 
 ERROR = re.compile(
     r"error|denied|forbidden|unauthori[sz]ed|authenticat|credentials|not found|no ?such|do(es)? not exist|invalid"
-    r"|expired|exceeded|restricted|throttled|too many requests|log ?in|unavailable|bad (request|gateway)"
+    r"|expired|exceeded|restricted|throttled|too many requests|\blog ?in|unavailable|bad (request|gateway)"
     r"|gateway time|redirect",
     re.IGNORECASE,
 )

@@ -137,7 +137,7 @@ def test_a_loss_that_is_impossible_is_not_the_best(best, previous, rule, shown, 
     assert [facts["state"], *{bad["rule"] for bad in facts["unsound"]}] == ["unsound", rule]
     assert f"{shown} which no training reaches" in run_cli("info", path).stdout
     assert rule == json.loads(run_cli("validate", path, "--json").stdout)["unsound"][0]["rule"]
-    result = run_cli("info", path, ADAM, "--sort", "loss")
+    result = run_cli("info", path, ADAM, "--sort", "Loss")
     assert result.returncode == 1
     lines = result.stdout.splitlines()
     assert [line.split()[0] for line in lines[1:3]] == [str(ADAM), str(path)]
