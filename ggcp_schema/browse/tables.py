@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ggcp_schema.inspect.health import Examination, Health
 
 LEGEND = (
-    "RMS of the weights; m and v: how far and how steadily they move\n"
+    "RMS of the weights; m, v: how far and steadily they move\n"
     f"v = 0: {UNTRAINED}\n"
     "good: RMS 0.01 to 10, m/√v below 1, NaN and Inf 0"
 )
