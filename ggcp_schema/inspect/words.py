@@ -35,7 +35,7 @@ FLAGS: Mapping[Flag, str] = {
 HEALTH: Mapping[Healthy, str] = {
     "healthy": "healthy",
     "not-finite": "damaged weights or moments",
-    "unsound": "damaged weights or moments",
+    "unsound": "unsound",
     "not-measured": "nothing was measured",
 }
 UNTRAINED = "not trained since the optimizer started"

@@ -494,7 +494,7 @@ def test_health_says_where_a_checkpoint_is_unsound(tmp_path: Path) -> None:
         await browser.settle()
         assert "✗ unsound at output" in browser.text("TopBar")
         shown = browser.text("HealthView")
-        assert "✗ damaged weights or moments: no NaN, no infinities, 1 unsound place," in " ".join(shown.split())
+        assert "✗ unsound: no NaN, no infinities, 1 unsound place," in " ".join(shown.split())
         assert f"the first at offset {start:,}" in " ".join(shown.split())
         view = browser.screen.query_one(HealthView)
         view.target.put(len(view.found.rows) + 2)  # type: ignore[union-attr]
