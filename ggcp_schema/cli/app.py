@@ -178,9 +178,9 @@ def usage_error(error: Any) -> UsageError:
     command = error.ctx.command_path if error.ctx else " ".join(["ggcp-schema", *named])
     words = error.ctx.command.collect_usage_pieces(error.ctx) if error.ctx else []
     hint = f"Write `{' '.join([command, *words])}`. " if " argument" in text and words else ""
-    if (unknown := NO_OPTION.match(text)) and (having := _commands_with(unknown[1])):
+    if (unknown := NO_OPTION.match(text)) and (having := _commands_with(option := unknown[1].lower())):
         text = unknown[0]  # without the options of similar names that may follow
-        hint = f"It is an option of {', '.join(having)}. "
+        hint = f"{'It' if option == unknown[1] else option} is an option of {', '.join(having)}. "
     what = "the command" if " " in command else "the commands"
     return UsageError(text, f"{hint}`{command} --help` explains {what}.")
 

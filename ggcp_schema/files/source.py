@@ -315,6 +315,11 @@ def near(name: str) -> str:
         return f"It is a link to {os.readlink(name)}, which does not exist."
     if glob.has_magic(name) and next(glob.iglob(name), None):
         return "Files match this name, but quotes keep the shell from expanding it."
+    if name.startswith("~/"):
+        return "Quotes keep the shell from taking ~ for the home folder."
+    scheme, slash, _ = name.partition(":/")
+    if slash and len(scheme) > 1 and scheme.isalpha():  # C:/ is a drive
+        return "This is an address. Download the file, and give its path."
     return f"Did you mean {', '.join(found)}?" if (found := names_like(name)) else ""
 
 

@@ -186,10 +186,10 @@ class Summary(NamedTuple):
     def impossible_loss(self) -> float | None:
         """The least stored loss that no training leaves; None if there is none."""
         rules = {bad.rule for bad in self.unsound or ()}
-        if "loss-negative" in rules and self.losses is not None:
-            stored = (self.losses.best, self.losses.previous)
-            return min(loss for loss in stored if loss is not None and loss < 0)
-        return 0.0 if rules & {"loss-negative", "loss-zero"} else None
+        if "loss-negative" in rules:
+            stored = () if self.losses is None else (self.losses.best, self.losses.previous)
+            return min((loss for loss in stored if loss is not None and loss < 0), default=None)
+        return 0.0 if "loss-zero" in rules else None
 
     @property
     def is_optimizer_unsound(self) -> bool:
