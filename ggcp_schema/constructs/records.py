@@ -207,7 +207,8 @@ def _foreign(error: Exception, stream: IO[bytes]) -> FieldError:
 class Array(Described, construct.Array):
     """An Array whose errors have the index of the element.
 
-    A count that the file cannot hold is an error before the first element is parsed.
+    A count that the file cannot hold is an error before the first element is parsed. With `unchecked` it is not, so
+    that the elements before a cut are parsed: the file's end is the error.
 
     Attributes:
         ends: the exceptions of an element that end the array before it.
@@ -215,9 +216,9 @@ class Array(Described, construct.Array):
 
     ends: tuple[type[Exception], ...] = ()
 
-    def __init__(self, count: Any, subcon: Construct) -> None:
+    def __init__(self, count: Any, subcon: Construct, *, unchecked: bool = False) -> None:
         super().__init__(count, unwrap(subcon))
-        self.count_of, self.element_size = compiled(count), sizes_of(subcon).fixed
+        self.count_of, self.element_size, self.unchecked = compiled(count), sizes_of(subcon).fixed, unchecked
 
     def reference(self) -> Node:
         count = None if self.count is None else expression_tree(self.count)
@@ -225,7 +226,7 @@ class Array(Described, construct.Array):
 
     def _counted(self, stream: IO[bytes], context: Container) -> int:
         count: int = self.count_of(context)
-        if not 0 <= count <= SMALL:
+        if not (self.unchecked or 0 <= count <= SMALL):
             self._check_count(count, stream, context)
         return count
 

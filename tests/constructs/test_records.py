@@ -33,6 +33,7 @@ from ggcp_schema.constructs import (
     Int8ul,
     Int16ul,
     Int32ul,
+    Int64ul,
     LazyArray,
     OneOf,
     Padding,
@@ -122,6 +123,13 @@ def test_a_false_count_fails_before_the_first_element(kind: type, element: objec
     error = parse_error(record, struct.pack("<II", 0xFFFFFFFF, 1))
     assert (error.steps, error.offset) == (["items"], 4)
     assert (error.expected, error.found) == ("count to be at most 1 in a file of 8 bytes", "4294967295")
+
+
+def test_the_elements_before_the_end_of_the_file_are_kept_if_their_count_is_not_checked() -> None:
+    record = Struct("count" / Int64ul, "items" / Array(this.count, Struct("a" / Int32ul), unchecked=True))
+    error = parse_error(record, struct.pack("<QIIH", (1 << 64) - 1, 1, 2, 3))
+    assert (error.steps, error.offset, error.missing) == (["items", 2, "a"], 16, 2)
+    assert [item.get("a") for item in error.partial["items"]] == [1, 2, None]
 
 
 def test_a_count_below_zero_is_an_error() -> None:

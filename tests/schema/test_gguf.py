@@ -129,14 +129,42 @@ def test_a_false_array_length_costs_nothing(count: int, inner: int) -> None:
     assert error.found == str(count) or error.missing
 
 
-@pytest.mark.parametrize(
-    ("place", "path"), [(8, "tensor_infos"), (16, "metadata_kv"), (24, "metadata_kv[0].key")], ids=str
-)
-def test_a_false_count_or_length_is_an_error(place: int, path: str) -> None:
+def test_a_false_length_is_an_error() -> None:
     data = build_gguf([("general.architecture", STRING, "llama")], F32_64)
-    error = error_of(data[:place] + b"\xff" * 8 + data[place + 8 :])
-    assert str(error).startswith(f"{path} at offset ")
+    error = error_of(data[:24] + b"\xff" * 8 + data[32:])
+    assert str(error).startswith("metadata_kv[0].key at offset ")
     assert "18446744073709551615" in str(error)
+
+
+@pytest.mark.parametrize(("place", "name"), [(8, "tensor_infos"), (16, "metadata_kv")])
+def test_a_false_count_is_an_error_after_the_last_record(place: int, name: str) -> None:
+    data = build_gguf([("general.architecture", STRING, "llama")], F32_64)
+    stream = CountingStream(data[:place] + b"\xff" * 8 + data[place + 8 :])
+    with pytest.raises(FieldError) as caught:
+        GGUF.parse_stream(stream)
+    assert caught.value.steps[0] == name
+    assert len(caught.value.partial[name]) < 10
+    assert stream.reads < 60
+
+
+@pytest.mark.parametrize("count", [100, 1 << 40, (1 << 64) - 1])
+def test_keys_and_tensors_before_a_cut_are_parsed_whatever_their_counts_are(count: int) -> None:
+    keys = [(f"key.{index}", U32, index) for index in range(100)]
+    data = build_gguf(keys, [(f"tensor.{index}", (4,), 0, bytes(16)) for index in range(100)])
+    stated = data[:8] + struct.pack("<QQ", count, 100) + data[24:]
+    first = data.index(b"tensor.0") - 8
+    for end in (first, first + 60, first + 600, first + 3000):
+        error = error_of(stated[:end])
+        whole = [info["name"] for info in error.partial.get("tensor_infos", ()) if "_size" in info]
+        assert whole == [
+            f"tensor.{index}" for index in range(100) if data.find(b"tensor.%d\1" % index, 0, end - 31) > 0
+        ]
+    stated = data[:16] + struct.pack("<Q", count) + data[24:]
+    for end in (24, 60, 500, 1300):
+        error = error_of(stated[:end])
+        whole = [key["key"] for key in error.partial["metadata_kv"] if "_size" in key]
+        assert whole == [name for name, _, _ in keys if data.find(b"%s\4" % name.encode(), 0, end - 7) > 0]
+        assert error.missing
 
 
 def test_a_shape_larger_than_the_file_is_a_truncation() -> None:
