@@ -10,6 +10,7 @@ import codecs
 import re
 import struct
 from collections.abc import Callable
+from math import prod
 from typing import NamedTuple
 
 HEAD = 1 << 18  # bytes that are looked at
@@ -93,6 +94,25 @@ def _is_npz(head: Head) -> bool:
     return head.data.startswith(b"PK\x03\x04") and _name_of_member(head.data, 0).endswith(b".npy")
 
 
+def _is_idx(head: Head) -> bool:
+    """Recognise numbers of one type in an array, whose dimensions tell the size of the file."""
+    zeros, kind, n_dims = int.from_bytes(head.data[:2], "big"), head.data[2:3], int.from_bytes(head.data[3:4], "big")
+    if zeros or kind not in IDX_SIZES or not 1 <= n_dims <= 4 or len(head.data) < 4 + 4 * n_dims:
+        return False
+    ne = struct.unpack_from(f">{n_dims}I", head.data, 4)
+    return bool(head.size == 4 + 4 * n_dims + IDX_SIZES[kind] * prod(ne))
+
+
+def _is_msgpack(head: Head) -> bool:
+    """Recognise a map of up to 15 names, of which the first has a map, an array, a text or bytes."""
+    found = re.match(rb"[\x81-\x8f](?:[\xa3-\xbf]|\xd9.)([\w./ -]{3,255})", head.data, re.DOTALL)
+    if found is None:
+        return False
+    begin, last = found.start(1), head.data[found.start(1) - 1]
+    end = begin + (last if head.data[1] == 0xD9 else last - 0xA0)  # a length of one byte follows
+    return end <= found.end() and head.data[end : end + 1] in MSGPACK_VALUES
+
+
 def _is_windows_program(head: Head) -> bool:
     at = int.from_bytes(head.data[60:64], "little")
     return head.data.startswith(b"MZ") and head.data[at : at + 4] == b"PE\0\0"
@@ -146,10 +166,21 @@ def _text(head: Head) -> bool | str:
     return head.text is not None and len(head.text.strip()) >= LEAST_TEXT and _line(head, re.compile(r"\S"))
 
 
+def _text_of_bytes(head: Head) -> bool | str:
+    """Recognise a text with a byte for each character, of which most are ASCII."""
+    text = head.data.decode("ascii", "replace")
+    is_text = len(text.strip()) >= LEAST_TEXT and not CONTROL.search(text) and text.count("\ufffd") < len(text) / 4
+    return is_text and _shortened(next(filter(str.strip, text.splitlines())))
+
+
 def _line(head: Head, pattern: re.Pattern[str]) -> str:
     """Return the first line with the pattern in it."""
     text = head.text or ""
-    line = next((line for line in text.splitlines() if pattern.search(line)), text).strip()
+    return _shortened(next((line for line in text.splitlines() if pattern.search(line)), text))
+
+
+def _shortened(line: str) -> str:
+    line = line.strip()
     return repr(line if len(line) <= 100 else f"{line[:97]}...")
 
 
@@ -168,6 +199,8 @@ def _lfs_size(head: Head) -> bool | str:
     return f"{int(match[1]):,}" if match else False
 
 
+IDX_SIZES = {b"\x08": 1, b"\x09": 1, b"\x0b": 2, b"\x0c": 4, b"\x0d": 4, b"\x0e": 8}  # of a number, by its type
+MSGPACK_VALUES = {bytes((byte,)) for byte in (*range(0x80, 0xC0), *range(0xC4, 0xCA), *range(0xD4, 0xE0))}
 CONTAINED = {b"GGUF": "GGUF", b"tjgg": "ggjt", b"algg": "ggla"}
 BASE64 = rb"(\xef\xbb\xbf)?\s*(cGNnZ|R0dVR|dGpnZ|Zm1nZ|bG1nZ|bGNnZ|YWxnZ)"  # of the first bytes of each format
 HEX = rb"(?i:70 ?63|74 ?6a|66 ?6d|6c ?6d|6c ?63|61 ?6c) ?67 ?67|47 ?47 ?55 ?46"  # of the same
@@ -212,6 +245,8 @@ KINDS = (
     Kind(rb"\xff\xfe(?:[^\0]\0)+|\xfe\xff(?:\0[^\0])+|(?:[\t\n\r -~]\0){12}|(?:\0[\t\n\r -~]){12}"
          rb"|\0?(?:G\0G\0U\0F|[pltfa]\0[cmjl]\0g\0g)",
          "text in UTF-16, as PowerShell writes what is redirected with `>`", BINARY),
+    Kind(rb"(?:\xff\xfe\0\0)?(?:[\t\n\r -~]\0\0\0){8}|(?:\0\0\xfe\xff)?(?:\0\0\0[\t\n\r -~]){8}",
+         "text in UTF-32", BINARY),
     Kind(_is_filled(b"\0"), "a file of zeros and {}", AGAIN),
     Kind(_is_filled(b"\xff"), "a file of bytes 0xFF and {}", AGAIN),
     # In the place of a file
@@ -237,6 +272,22 @@ KINDS = (
         "The package onnx reads it.",
     ),
     Kind(rb"....TFL3", "a TensorFlow Lite model"),
+    Kind(rb"\x08\x01\x12[\x80-\xff]{1,4}[\0-\x7f]\n[\x80-\xff]{0,4}[\0-\x7f][\x12\x22\x2a]",
+         "a SavedModel of TensorFlow"),
+    Kind(rb"\x08[\x02-\x0c]\x12[\x80-\xff]{0,4}[\0-\x7f]\n[\x80-\xff]?[\0-\x7f]\n[\x01-\x7f][ -~]", "a Core ML model"),
+    Kind(rb"[\x01-\x0c]\0\0\0[\x08-\x40]\0[A-Z]\w+Spec\0", "a model of CTranslate2", "CTranslate2 reads it."),
+    Kind(rb"[\xc6\xc8]\xd7\x34\x01|\x88\xd8\x34\x01", "a file of llm.c", "llm.c's programs read it."),
+    Kind(rb"\xba\x16\x4f\x2f[\x0b\x0c]\0\0\0", "a fastText model", "The package fasttext reads it."),
+    Kind(_is_msgpack, "a msgpack file, as Flax saves parameters", "flax.serialization.msgpack_restore reads it."),
+    Kind(_is_idx, "an IDX file, as MNIST's images and labels are"),
+    Kind(rb"MATLAB 5\.0 MAT-file", "a file of MATLAB", "scipy.io.loadmat reads it."),
+    Kind(rb"PAR1[\x15\x19]", "a Parquet file", "pyarrow reads it."),
+    Kind(rb"ARROW1\0\0|FEA1\0{4}|\xff{4}.{3}\0\x10\0{5}\n\0", "an Arrow file", "pyarrow reads it."),
+    Kind(rb"Obj\x01[\x02-\x08]\x14avro\.codec|Obj\x01[\x02-\x08]\x16avro\.schema", "an Avro file"),
+    Kind(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff[\xc0-\xfe]|GIF8[79]a|RIFF....WEBP", "an image"),
+    Kind(rb"RIFF....WAVE|ID3[\x02-\x04]\0|OggS\0[\x02\0]|fLaC\0\0\0\x22|\0\0\0.ftyp", "a recording of sound or film"),
+    Kind(rb"%PDF-\d", "a PDF document"),
+    Kind(rb"\0asm\x01\0\0\0", "a program for WebAssembly"),
     Kind(b"SQLite format 3\0", "an SQLite database"),
     Kind(rb"MZqFpD=|jartsr=", "a program for several systems, such as a llamafile", PROGRAM),
     Kind(b"\x7fELF", "a program or library (ELF)", PROGRAM),
@@ -250,7 +301,7 @@ KINDS = (
     Kind(_is_sentencepiece, "a sentencepiece model, a vocabulary", "Use it with `ggcp-schema export --vocab FILE`."),
     Kind(rb"..[\0\x01]\0[\x05-\x7f]\0\0\0[\w.]+\.weight", "an importance matrix of llama.cpp in its old format",
          "`llama-imatrix --in-file FILE -o OUTPUT.gguf` converts it."),
-    Kind(rb"[nq]sgg", "a saved session of llama.cpp (--prompt-cache, or a slot of its server), without a model",
+    Kind(rb"[anq]sgg", "a saved session of llama.cpp (--prompt-cache, or a slot of its server), without a model",
          "It belongs to the model that it was made with."),
     Kind(rb"(ccgg|ggml).\0\0\0", OTHER, LLAMA_ONLY),
     # Archives
@@ -259,6 +310,11 @@ KINDS = (
     Kind(b"BZh", "a bzip2 file", "Unpack it with `bzip2 -dc FILE > OUTPUT`, or `tar xjf FILE` for a .tar.bz2."),
     Kind(b"\xfd7zXZ", "an xz file", "Unpack it with `xz -dc FILE > OUTPUT`, or `tar xJf FILE` for a .tar.xz."),
     Kind(rb"\x28\xb5\x2f\xfd", "a zstd file", "Unpack it with `zstd -dc FILE > OUTPUT`."),
+    Kind(rb"\x04\x22\x4d\x18|\x02\x21\x4c\x18", "an lz4 file", "Unpack it with `lz4 -dc FILE > OUTPUT`."),
+    Kind(rb"\x5d\0\0[\0-\x80][\0-\x08](\xff{8}|.{5}\0{3})\0", "an LZMA file",
+         "Unpack it with `xz --format=lzma -dc FILE > OUTPUT`."),
+    Kind(rb"LZIP[\0\x01]", "an lzip file", "Unpack it with `lzip -dc FILE > OUTPUT`."),
+    Kind(rb"\x1f\x9d[\x89-\x90]", "a file of compress", "Unpack it with `gzip -dc FILE > OUTPUT`."),
     Kind(b"7z\xbc\xaf", "a 7-Zip archive", "Unpack it with `7z x FILE`."),
     Kind(b"Rar!\x1a\x07", "a RAR archive", "Unpack it with `unrar x FILE`."),
     Kind(rb".{257}ustar", "a tar archive", "Unpack it with `tar xf FILE`."),
@@ -266,6 +322,8 @@ KINDS = (
     Kind(_error_message, "a short text in the place of a file, such as a server's error message: {}",
          "Download it again."),
     Kind(_text, "a text that begins with {}"),
+    Kind(_text_of_bytes, "a text, not in UTF-8, that begins with {}"),
+    Kind(rb"\d{1,9} \d{1,5}\n[^\s\0]{1,100} ", "vectors of word2vec", "gensim's KeyedVectors reads them."),
     Kind(_contained, "a file with other bytes before {} cuts it out"),
 )
 # fmt: on
@@ -326,6 +384,7 @@ def altered(sample: bytes) -> str:  # noqa: PLR0911 - a return for each way
 FTYPES = {kind + 1000 * version for kind in range(40) for version in range(3)}  # ggml's examples add the version
 MOST_NUMBERS = 32  # before the first tensor of a program without tokens
 MOST_BEFORE_TOKENS = 9
+TOKENS = 3  # that are looked at
 LONGEST = 128  # bytes of one of the first tokens
 
 
@@ -344,9 +403,11 @@ def is_of_another_program(head: bytes) -> bool:
     if words[6] == words[0] and words[6] not in FTYPES:
         return True  # GPT-2, StarCoder
     has_name = re.fullmatch(rb"[\w.-]{4,64}", head[start + 4 : start + 4 + words[0]])
-    if has_name or (words[9] == words[11] and words[9] in (80, 128) and words[1] == 1500):
-        return True  # Whisper; its models of voice activity begin with a name
-    if _tokens_at(head, start + 7 * 4, versioned):
+    is_whisper = words[9] == words[11] and words[9] in (80, 128) and words[1] == 1500
+    if has_name or is_whisper or _has_classes(head, start + 7 * 4):
+        return True  # Whisper, whose models of voice activity begin with a name; ViT
+    few = words[0] if 0 < words[0] < TOKENS else 0
+    if _tokens_at(head, start + 7 * 4, versioned, least=int(few > 0), count=few or TOKENS):
         return False
     _, n_embd, _, n_head, n_layer, n_rot = first = words[:6]
     if min(first) > 0 and max(first) < 1 << 20 and (n_layer > 1000 or n_embd % n_head or n_rot * n_head > n_embd):
@@ -357,9 +418,19 @@ def is_of_another_program(head: bytes) -> bool:
     return has_tokens or any(map(Head(head).begins_a_tensor, others))
 
 
-def _tokens_at(head: bytes, at: int, scored: bool, *, least: int = 0) -> bool:
-    """Return True if three tokens follow each other from there: lengths, texts without zeros, and scores or not."""
-    for _ in range(3):
+def _has_classes(head: bytes, at: int) -> bool:
+    """Return True if numbered names begin there, as those of the classes that a model of images tells apart."""
+    for index in range(3):
+        number, length = Head(head).words(2, at)
+        if number != index or not re.fullmatch(rb"[ -~]{2,}", head[at + 8 : at + 8 + max(0, length)]):
+            return False
+        at += 8 + length
+    return True
+
+
+def _tokens_at(head: bytes, at: int, scored: bool, *, least: int = 0, count: int = TOKENS) -> bool:
+    """Return True if tokens follow each other from there: lengths, texts without zeros, and scores or not."""
+    for _ in range(count):
         length = int.from_bytes(head[at : at + 4], "little")
         text = head[at + 4 : at + 4 + length]
         if not least <= length <= LONGEST or len(text) < length or b"\0" in text:

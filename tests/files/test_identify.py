@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import bz2
 import codecs
+import gzip
 import io
+import lzma
 import pickle
 import quopri
 import random
@@ -14,6 +17,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import wave
 import zipfile
 from collections.abc import Callable
 from itertools import product
@@ -84,6 +88,14 @@ def sqlite() -> bytes:
         database.execute("create table t(a)")
         database.close()
         return Path(folder, "x").read_bytes()
+
+
+def sound() -> bytes:
+    out = io.BytesIO()
+    with wave.open(out, "wb") as file:
+        file.setparams((1, 2, 8000, 0, "NONE", ""))
+        file.writeframes(ARRAY.tobytes())
+    return out.getvalue()
 
 
 def uuencoded(data: bytes) -> bytes:
@@ -175,6 +187,46 @@ MADE: dict[str, Callable[[], Made]] = {
         "a big-endian ggjt, ggmf, ggla or ggcl file",
         "",
     ),
+    "utf-32": lambda: ("GGUF is here".encode("utf-32"), "text in UTF-32", "binary mode"),
+    "utf-32, no mark": lambda: ("GGUF is here".encode("utf-32-be"), "text in UTF-32", "binary mode"),
+    "cp437": lambda: ("Größe: 100 Bytes".encode("cp437"), "a text, not in UTF-8, that begins with 'Gr", ""),
+    "saved model": lambda: (
+        b"\x08\x01\x12\xe3\x4c\x0a\xb4\x16\x12\x10\x0a\x05AddV2" + bytes(90),
+        "a SavedModel of TensorFlow",
+        "",
+    ),
+    "core ml": lambda: (b"\x08\x04\x12\x8f\x01\x0a\x1a\x0a\x05image" + bytes(90), "a Core ML model", ""),
+    "ctranslate2": lambda: (b"\6\0\0\0\x10\0TransformerSpec\0" + bytes(90), "a model of CTranslate2", "CTranslate2"),
+    "llm.c": lambda: (struct.pack("<256i", 20240326, 3, *[0] * 254), "a file of llm.c", "llm.c"),
+    "llm.c, text": lambda: (struct.pack("<256i", 20240520, 1, *[0] * 254), "a file of llm.c", "llm.c"),
+    "fasttext": lambda: (struct.pack("<3i", 793712314, 12, 100) + bytes(90), "a fastText model", "fasttext"),
+    "flax": lambda: (b"\x82\xa6params\x81\xa1a\xc0\xa4step\0", "msgpack", "flax"),
+    "msgpack, a longer name": lambda: (b"\x81\xd9\x24" + b"layers/0/" * 4 + b"\xc7\xff" + bytes(90), "msgpack", "flax"),
+    "mnist": lambda: (struct.pack(">4I", 0x803, 3, 28, 28) + bytes(range(84)) * 28, "an IDX file, as MNIST's", ""),
+    "mnist, labels": lambda: (struct.pack(">2I", 0x801, 9) + bytes(range(9)), "an IDX file, as MNIST's", ""),
+    "matlab": lambda: (b"MATLAB 5.0 MAT-file, Platform".ljust(124) + b"\0\1IM" + bytes(90), "of MATLAB", "loadmat"),
+    "parquet": lambda: (b"PAR1\x15\x04\x15\x80" + bytes(90), "a Parquet file", "pyarrow"),
+    "arrow": lambda: (b"ARROW1\0\0\xff\xff\xff\xff\x78\0\0\0" + bytes(90), "an Arrow file", "pyarrow"),
+    "arrow, streamed": lambda: (b"\xff" * 4 + b"\x78\0\0\0\x10\0\0\0\0\0\n\0" + bytes(90), "an Arrow file", "pyarrow"),
+    "avro": lambda: (b"Obj\1\4\x14avro.codec\x08null" + bytes(90), "an Avro file", ""),
+    "image": lambda: (b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR" + bytes(90), "an image", ""),
+    "photograph": lambda: (b"\xff\xd8\xff\xe0\0\x10JFIF\0" + bytes(90), "an image", ""),
+    "image, animated": lambda: (b"GIF89a\4\0\4\0" + bytes(90), "an image", ""),
+    "image, webp": lambda: (b"RIFF\x60\0\0\0WEBPVP8 " + bytes(90), "an image", ""),
+    "sound": lambda: (sound(), "a recording of sound or film", ""),
+    "film": lambda: (b"\0\0\0\x20ftypisom" + bytes(90), "a recording of sound or film", ""),
+    "pdf": lambda: (b"%PDF-1.4\n%\xe2\xe3\xcf\xd3\n" + bytes(90), "a PDF document", ""),
+    "wasm": lambda: (b"\0asm\1\0\0\0" + bytes(90), "a program for WebAssembly", ""),
+    "word2vec": lambda: (b"30000 300\n</s> " + ARRAY.tobytes(), "vectors of word2vec", "gensim"),
+    "gzip": lambda: (gzip.compress(GENUINE_DATA), "a gzip file", "gzip -dc"),
+    "bzip2": lambda: (bz2.compress(GENUINE_DATA), "a bzip2 file", "bzip2 -dc"),
+    "xz": lambda: (lzma.compress(GENUINE_DATA), "an xz file", "xz -dc"),
+    "lzma": lambda: (lzma.compress(GENUINE_DATA, lzma.FORMAT_ALONE), "an LZMA file", "xz --format=lzma -dc"),
+    "lz4": lambda: (b"\x04\x22\x4d\x18\x64\x40\xa7" + bytes(90), "an lz4 file", "lz4 -dc"),
+    "lz4, as Linux has it": lambda: (b"\x02\x21\x4c\x18\x90" + bytes(90), "an lz4 file", "lz4 -dc"),
+    "lzip": lambda: (b"LZIP\1\x0c" + bytes(90), "an lzip file", "lzip -dc"),
+    "compress": lambda: (b"\x1f\x9d\x90" + bytes(range(90)), "a file of compress", "gzip -dc"),
+    "session of May 2023": lambda: (b"asgg\1\0\0\0" + bytes(90), "a saved session of llama.cpp", "the model"),
     "mail": lambda: (b"From: a\n\n" + b"GGUF\3\0\0\0\xff", "a GGUF file, which begins at offset 9", ""),
 }
 
@@ -339,6 +391,10 @@ OTHERS = {  # as the programs in ggml's and other repositories of 2023 write the
     "rwkv 100": GGMF + words(100, 50277, 768, 12, 1) + tensor(b"emb.weight"),
     "rwkv 101": GGMF + words(101, 50277, 768, 12, 1) + tensor(b"emb.weight"),
     "tensors after three numbers": GGML + words(256, 404, 1024) + tensor(b"inference_model.lm_head.1.weight"),
+    "vit": GGML
+    + words(192, 12, 3, 1000, 16, 224, 1)
+    + b"".join(words(index, 7) + b"class %d" % index for index in range(9))
+    + tensor(b"cls_token"),
     "whisper, voice activity": GGML + words(10) + b"silero-16k" + words(5, 1, 2, 512, 64, 4, 128, 64, 64, 128),
     "chatglm": b"ggml" + words(*range(1, 10)),
     "ggcc": b"ccgg" + words(*range(1, 10)),
@@ -355,6 +411,14 @@ def test_a_ggml_file_of_another_program_is_not_read_and_is_no_vocabulary(name: s
         assert "a ggml file of another program, which this does not read" in result.stderr
     with pytest.raises(NotACheckpointError, match="a ggml file of another program"):
         read_vocabulary(path)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_vocabulary_of_few_tokens_is_llamas(count: int) -> None:
+    hparams = words(count, 32, 32, 2, 1, 16, 0)
+    assert identify(GGML + hparams + some_tokens(count) + tensor(b"tok_embeddings.weight"))[0] == (
+        "an unversioned ggml file (of llama.cpp before 25 March 2023, or of another program)"
+    )
 
 
 @pytest.mark.parametrize("name", ["vocab.gguf", "vocab.ggjt"])
