@@ -126,3 +126,29 @@ def test_zeros_after_a_checkpoint_are_a_finding(name: str, tail: bytes, tmp_path
         expected = [finding.path for finding in file.findings]
     found = [finding.path for finding in read(tmp_path / "x.ggcp", data + tail).findings]
     assert set(found) - {"optimizer.type"} == {*expected, "trailing"}
+
+
+STATES = [*FIXTURES.glob("lora/*.checkpoint.gguf")]
+
+
+@pytest.mark.parametrize("path", STATES, ids=lambda path: path.name)
+@pytest.mark.parametrize(("fill", "words"), [(b"\0", "are zeros"), (b"\xff", "are 0xFF")])
+def test_a_hole_in_a_text_is_found_and_none_in_a_whole_one(path: Path, fill: bytes, words: str, tmp_path: Path) -> None:
+    data = path.read_bytes()
+    begin = data.index(b"training.shuffle.rng_state") + 26 + 4 + 8
+    with open_file(path) as file:
+        text = file.key_values["training.shuffle.rng_state"].value
+    assert data[begin : begin + len(text)] == text.encode()
+    for start, size in ((0, 16), (1000, 512), (len(text) - 513, 512)):
+        at = begin + start
+        found = read(tmp_path / "x", data[:at] + fill * size + data[at + size :]).findings
+        message = f"is not whole: bytes {at:,} to {at + size - 1:,} of the file {words}, which no text has"
+        assert [finding.message for finding in found] == [message]
+    for start, size in ((0, 15), (1000, 2)):  # as no page is lost
+        at = begin + start
+        assert not read(tmp_path / "x", data[:at] + fill * size + data[at + size :]).findings
+
+
+def test_a_text_that_zeros_fill_up_is_whole(tmp_path: Path) -> None:
+    text = "a text in a buffer of a fixed size".ljust(256, "\0")
+    assert not read(tmp_path / "x", build_gguf([("general.architecture", 8, "llama"), ("x.text", 8, text)])).findings

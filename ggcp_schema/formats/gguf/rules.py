@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ggcp_schema.formats.gguf.file import GgufFile
     from ggcp_schema.formats.parsing import Parse
 
-ALIGNMENT_TYPE, BOOL, ARRAY = 4, 7, 9  # UINT32
+ALIGNMENT_TYPE, BOOL, STRING, ARRAY = 4, 7, 8, 9  # UINT32
 MAX_NAME = 64  # bytes of a tensor's name with its terminator: ggml's GGML_MAX_NAME
 MAX_DIMS = 4  # ggml's GGML_MAX_DIMS
 SAID = {*contents.SPLIT_TYPES, "byte_order", "trailing", TOKENS}  # the paths of findings that are warnings
@@ -40,6 +40,7 @@ FOREIGN = (
     "`gguf-convert-endian FILE little` of the package gguf changes it in place, so copy it before"
 )
 NO_TEXT = re.compile("[\0\udc80-\udcff]")  # NUL, and bytes that are not UTF-8
+HOLE = re.compile("\0{16,}(?=[^\0])|\udcff{16,}")  # in a text, which zeros may follow
 
 
 def gguf_rules(parse: Parse, file: GgufFile) -> Rules:
@@ -64,7 +65,7 @@ def gguf_rules(parse: Parse, file: GgufFile) -> Rules:
         [Oddity("metadata_kv", 0, f"the key {ARCHITECTURE} is missing")] * missing,
         (
             Oddity(field.path, field.offset, finding.message)
-            for finding in chain(odd, odd_names(file))
+            for finding in chain(odd, odd_names(file), lost_texts(file))
             for field in [file.find(finding.path)]
         ),
     )
@@ -185,6 +186,7 @@ def oddities(gguf: GgufFile) -> Iterator[Finding]:
         if more := sum(1 for _ in again):
             yield Finding(place, f"{more:,} more of these have the {field} of another")
     yield from islice(odd_names(gguf), MAX_REPEATED)
+    yield from islice(lost_texts(gguf), MAX_REPEATED)
     yield from contents.odd_split_keys(gguf)
     yield from contents.missing_parts(gguf)
     yield from contents.odd_tokens(gguf)
@@ -197,6 +199,18 @@ def odd_names(gguf: GgufFile) -> Iterator[Finding]:
             if text and NO_TEXT.search(text):
                 shown = text.encode("utf-8", "surrogateescape")[:64]
                 yield Finding(f"{place}[{index}].{field}", f"{shown!r} is no text")
+
+
+def lost_texts(gguf: GgufFile) -> Iterator[Finding]:
+    """Yield a finding for each text in which a hole is, as a lost page leaves it: a run of zeros or of 0xFF."""
+    for index, item in enumerate(each_whole(gguf.container, "metadata_kv")):
+        text = item["value"] if item["value_type"] == STRING else ""
+        if hole := HOLE.search(text):
+            begin = item["_offset"] + item["_size"] - len(text[hole.start() :].encode("utf-8", "surrogateescape"))
+            fill = "zeros" if hole[0][0] == "\0" else "0xFF"
+            place = f"bytes {begin:,} to {begin + len(hole[0]) - 1:,} of the file"
+            message = f"is not whole: {place} are {fill}, which no text has"
+            yield Finding(f"metadata_kv[{index}].value", message)
 
 
 def _repeated(gguf: GgufFile, place: str, field: str) -> Iterator[Finding]:
