@@ -19,6 +19,7 @@ from ggcp_schema.inspect.damage import condition_of
 from ggcp_schema.inspect.validate import validate
 from ggcp_schema.schema.ggml import GGML_TYPES, GGML_TYPES_UNTIL_V2, data_size
 from tests.fuzz.holes import FILLS, Damage, Damaged, Whole, check, opened, sizes_of
+from tests.gguf_writer import written_by_gguf
 from tests.helpers import FIXTURES
 
 NAMES = (
@@ -56,6 +57,24 @@ def test_a_sample_of_damage_of_other_sizes(name: str) -> None:
 
 TRAINED = ("truth/jan24-D.gguf", "truth/aug28-B-then-jul24-C.gguf")
 FINETUNED = ("lora/feb2024-adam.checkpoint.gguf", "lora/master-adam.checkpoint.gguf")
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize(("kind", "size"), [*((fill, 512) for fill in FILLS), ("inserted", 1), ("removed", 1)])
+def test_no_tensor_of_a_few_is_wrong_wherever_its_headers_are_damaged(
+    kind: str, size: int, count: int, tmp_path: Path
+) -> None:
+    path, values = tmp_path / "few.gguf", np.random.default_rng(1)
+    with written_by_gguf(path) as writer:
+        writer.add_block_count(count)
+        for index in range(count):
+            writer.add_tensor(f"blk.{index}.attn_q.weight", values.normal(size=(64, 64)).astype(np.float32))
+    whole = Whole(path)
+    offsets = {*range(8, whole.head)}
+    if (kind, count) == ("inserted", 1):  # its type may become another, and no other tensor contradicts its size
+        offsets -= {*range(at := whole.data.find(b"attn_q.weight") + 13 + 4 + 16, at + 4)}
+    found = [(at, result) for at in offsets for result in check(Damaged(whole, Damage(kind, size, at)))]
+    assert not [one for one in found if one[1].startswith("WRONG")]
 
 
 @pytest.mark.parametrize("name", ["lora/base.gguf", *TRAINED, *FINETUNED])

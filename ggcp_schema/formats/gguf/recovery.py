@@ -56,12 +56,25 @@ def _are_intact(container: Container) -> bool:
     infos, unit = container["tensor_infos"], container["alignment"]
     offsets, ends = [info["offset"] for info in infos], [end_of(info, unit) for info in infos]
     is_last_odd = len(infos) > LEAST_DENSE and offsets[:-1] == [0, *ends[:-2]] and offsets[-1] != ends[-2]
+    is_last_moved = len(infos) > 1 and _has_byte_more(offsets[-1], ends[-2])
     return (
         max(offsets) == offsets[-1] < MOST_OFFSET
-        and not is_last_odd
+        and not (is_last_odd or is_last_moved)
         and not any(container["padding"])
         and all(is_named(info) and info["offset"] % unit == 0 and size_of(info) != 0 for info in infos)
     )
+
+
+def _has_byte_more(offset: int, expected: int) -> bool:
+    """Return True if an offset is the expected one with a byte inserted into it, or before it."""
+    lows = (256**count - 1 for count in range(8))
+    return offset > expected > 0 and any((offset & low) | (offset >> 8 & ~low) == expected for low in lows)
+
+
+def _ends_in_zeros(container: Container) -> bool:
+    """Return True if the last of several headers ends in zeros: it has no data, and is not after the others."""
+    infos = container["tensor_infos"]
+    return len(infos) > 1 and infos[-1]["offset"] == size_of(infos[-1]) == 0 < max(map(size_of, infos))
 
 
 def is_proven(source: Source) -> bool:
@@ -73,7 +86,8 @@ def is_proven(source: Source) -> bool:
 def recover(source: Source, error: FieldError) -> Recovered | None:
     """Return what can be read of a file whose parse ended with an error; None if that is no more."""
     container = error.partial
-    if container is not None and "data_start" in container and (error.steps == ["trailing"] or is_dense(container)):
+    has_all = container is not None and "data_start" in container and not _ends_in_zeros(container)
+    if has_all and (error.steps == ["trailing"] or is_dense(container)):
         count = moved_by(source, container)
         is_told = 0 < abs(count) < MOST_MOVED or (count and error.steps == ["trailing"])
         return recover_moved(source, container, error, count) if is_told else None
