@@ -73,6 +73,7 @@ def read_container(source: Source, format: Format, *, partial: bool) -> tuple[Co
         damage = malformed(error, source, format)  # of what the recovery knows of the error now
         if partial:
             return error.partial, damage
+        kind(source, format, error.partial, damage).check()
         if isinstance(damage, TruncatedError) and not how_altered(source):
             damage.shell_hint, damage.hint = damage.hint, PARTIAL
         raise damage from error

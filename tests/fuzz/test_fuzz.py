@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fuzz.layout import walk
@@ -40,21 +40,19 @@ def test_what_searches_kept(target: str) -> None:
         TARGETS[target](data)  # if it raises, pytest shows the data
 
 
+PLACES = st.integers(0, 7) | st.integers(0, 120) | st.floats(0, 1, exclude_max=True)  # or a share of the file
+
+
+@settings(derandomize=True)  # it searches for what nobody knows yet: `python -m tests.fuzz` looks further
 @given(
     base=st.sampled_from(sorted(LITTLE)),
-    at=st.integers(0, 7),
-    flip=st.integers(1, 255),
-    where=st.floats(0, 1, exclude_max=True),
-    added=st.binary(max_size=12),
-    removed=st.integers(0, 12),
+    damages=st.lists(st.tuples(PLACES, st.binary(max_size=12), st.integers(0, 12)), min_size=1, max_size=3),
 )
-def test_damage_of_the_first_bytes_and_elsewhere(
-    base: str, at: int, flip: int, where: float, added: bytes, removed: int
-) -> None:
+def test_damage_in_several_places(base: str, damages: list[tuple[int | float, bytes, int]]) -> None:
     data = bytearray(LITTLE[base]())
-    place = 8 + int(where * (len(data) - 8))
-    data[place : place + removed] = added
-    data[at] ^= flip
+    for place, put_in, taken_out in damages:
+        at = place if isinstance(place, int) else int(place * len(data))
+        data[at : at + taken_out] = put_in
     TARGETS["files"](bytes(data))
 
 

@@ -45,8 +45,10 @@ class GgmlFile(File):
         """Check that the first tensor has no name that other programs use. Raises `NotACheckpointError`."""
         first: Mapping[str, Any] = next(iter(self.container.get("tensors") or ()), {})
         if "name" in first:  # its data may be cut off
-            if OTHER_NAMES.match(first["name"]):
-                raise another_program(self.source, first["_offset"] + 12 + 4 * first["n_dims"], first["name"])
+            begin = first["_offset"] + 12 + 4 * first["n_dims"]
+            before = self.source.read(begin - 1, 1)  # a letter, if damage lets the name begin within that of a llama
+            if OTHER_NAMES.match(before + first["name"], 1):
+                raise another_program(self.source, begin, first["name"])
         elif self.damage is not None and self.damage.path.startswith("tensors[0]"):
             data = self.source.read(self.damage.offset, min(self.size - self.damage.offset, NEXT))
             if OTHER_NAMES.search(data):

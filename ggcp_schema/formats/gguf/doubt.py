@@ -63,13 +63,15 @@ def is_dense(container: Container) -> bool:
 def _may_end_in_zeros(container: Container, is_lost: bool) -> bool:
     """Return True if the headers may end in zeros: of all tensors the last is not the last, or one has no name.
 
-    Or no tensor has data, or dimensions. If all data is zero, the last one may also share data, or have no dimensions.
+    Or the only one has no data, or no dimensions. If all data is zero, the last one may also share data, or have no
+    dimensions.
     """
     infos = container["tensor_infos"]
     if not infos:
         return not container["metadata_kv"]
     last = infos[-1]
-    if (is_lost and not last["n_dimensions"]) or not any(info["n_dimensions"] and size_of(info) for info in infos):
+    has_data = last["n_dimensions"] and size_of(last)
+    if (is_lost and not last["n_dimensions"]) or (len(infos) == 1 and not has_data):
         return True
     if is_dense(container) and all(map(size_of, infos)):
         return False
