@@ -142,7 +142,7 @@ def test_a_hole_in_a_text_is_found_and_none_in_a_whole_one(path: Path, fill: byt
     for start, size in ((0, 16), (1000, 512), (len(text) - 513, 512)):
         at = begin + start
         found = read(tmp_path / "x", data[:at] + fill * size + data[at + size :]).findings
-        message = f"is not whole: bytes {at:,} to {at + size - 1:,} of the file {words}, which no text has"
+        message = f"bytes {at:,} to {at + size - 1:,} of the file {words}, which no text has"
         assert [finding.message for finding in found] == [message]
     for start, size in ((0, 15), (1000, 2)):  # as no page is lost
         at = begin + start

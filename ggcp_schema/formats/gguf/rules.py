@@ -202,14 +202,14 @@ def odd_names(gguf: GgufFile) -> Iterator[Finding]:
 
 
 def lost_texts(gguf: GgufFile) -> Iterator[Finding]:
-    """Yield a finding for each text in which a hole is, as a lost page leaves it: a run of zeros or of 0xFF."""
+    """Yield a finding for each text with a hole in it, as a lost page leaves it: a run of zeros or of 0xFF."""
     for index, item in enumerate(each_whole(gguf.container, "metadata_kv")):
         text = item["value"] if item["value_type"] == STRING else ""
         if hole := HOLE.search(text):
             begin = item["_offset"] + item["_size"] - len(text[hole.start() :].encode("utf-8", "surrogateescape"))
             fill = "zeros" if hole[0][0] == "\0" else "0xFF"
             place = f"bytes {begin:,} to {begin + len(hole[0]) - 1:,} of the file"
-            message = f"is not whole: {place} are {fill}, which no text has"
+            message = f"{place} are {fill}, which no text has"
             yield Finding(f"metadata_kv[{index}].value", message)
 
 
