@@ -47,7 +47,8 @@ def _contents(path: str | os.PathLike[str]) -> tuple[str, str]:
         with open_file(path, partial=True) as file:
             return file.kind, file.what
     except NotACheckpointError:
-        from ggcp_schema.files.identify import HEAD, identify
+        from ggcp_schema.files.head import HEAD
+        from ggcp_schema.files.identify import identify
 
         with closing(Source(path)) as source:
             what, remedy = identify(source.read(0, min(source.size, HEAD)), source.size)

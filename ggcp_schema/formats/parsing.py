@@ -20,9 +20,9 @@ from ggcp_schema.formats.file import File, Format
 from ggcp_schema.schema.ggml import LATER_VERSION
 
 if TYPE_CHECKING:
-    from ggcp_schema.files import identify
+    from ggcp_schema.files import head, identify
 else:
-    identify = Later("files.identify")
+    head, identify = Later("files.head"), Later("files.identify")
 
 PARTIAL = "Open it with partial=True to read what is whole."
 
@@ -147,18 +147,18 @@ def what_it_is(source: Source) -> str:
     """Return a hint that says what the file is instead; empty if that is not known."""
     if source.size < 4:
         return "The file is too short to identify." if source.size else "The file is empty."
-    what, remedy = identify.identify(source.read(0, min(source.size, identify.HEAD)), source.size)
+    what, remedy = identify.identify(source.read(0, min(source.size, head.HEAD)), source.size)
     return " ".join((f"This is {what}.", *filter(None, [remedy]))) if what else ""
 
 
 def how_altered(source: Source, start: int = 0) -> str:
     """Return how a file was changed on its way, by the bytes from `start`, with the remedy; empty if not proven."""
-    return identify.altered(source.read(start, min(source.size - start, identify.HEAD)))
+    return identify.altered(source.read(start, min(source.size - start, head.HEAD)))
 
 
 def _with_returns(source: Source, format: Format) -> str:
     """Return that line ends were changed, with the remedy, if a file that is read at once is whole without that."""
-    data = source.read(0, source.size) if source.size <= identify.HEAD else b""
+    data = source.read(0, source.size) if source.size <= head.HEAD else b""
     if not data.count(b"\n") or data.count(b"\n") != data.count(b"\r\n"):
         return ""
     try:

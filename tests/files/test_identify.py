@@ -28,7 +28,8 @@ import pytest
 from safetensors.numpy import save
 
 from ggcp_schema import NotACheckpointError, open_file
-from ggcp_schema.files.identify import HEAD, KINDS, identify
+from ggcp_schema.files.head import HEAD
+from ggcp_schema.files.identify import KINDS, identify
 from ggcp_schema.mapping.vocabulary import read_vocabulary
 from tests.helpers import FIXTURES, GENUINE, run_cli, thinned
 

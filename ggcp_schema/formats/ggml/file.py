@@ -11,8 +11,9 @@ from construct import Container
 
 from ggcp_schema.constructs import FieldError, Steps, counted
 from ggcp_schema.errors import MalformedError, NotACheckpointError
-from ggcp_schema.files.identify import LLAMA_ONLY, OTHER, OTHER_NAMES, is_of_another_program
+from ggcp_schema.files.identify import LLAMA_ONLY, OTHER
 from ggcp_schema.files.key_values import KeyValue
+from ggcp_schema.files.other_programs import OTHER_NAMES, is_of_another_program
 from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import File, Format, Recovered
