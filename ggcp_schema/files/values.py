@@ -54,7 +54,7 @@ def _fields(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _nan(value: float, other: float) -> NaN:
-    """Return a NaN with its bits: for a plain Python NaN those that it is written with in the size of `other`."""
+    """Return a NaN with its bits. A plain Python NaN has those of a float of the same size as `other`."""
     if isinstance(value, NaN):
         return value
     size = other.size if isinstance(other, NaN) else 4

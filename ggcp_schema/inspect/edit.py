@@ -92,7 +92,7 @@ def parse_assignment(text: str) -> Assignment:
 
 
 def changes(file: File, assignments: Sequence[Assignment], removed: Sequence[str] = ()) -> list[Change]:
-    """Return the changes that the assignments mean, and those that remove keys.
+    """Return a change for each assignment, and one for each key that is removed.
 
     Raises `PathError` for an unknown path, and `UsageError` for a field that cannot be set or a value that its type
     cannot hold.

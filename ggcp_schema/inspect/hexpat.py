@@ -109,7 +109,7 @@ class _Pattern:
         yield from (f"struct {name}{start} {{", *(f"    {line}" for line in body), "};")
 
     def is_shown(self, key: str, instances: dict[str, Attribute], record: Attribute) -> bool:
-        """Return False if a member is there only for those that need it."""
+        """Return False for a member that is only there because others are computed from it."""
         return "size" in instances[key] or record is self.page if key in instances else not key.endswith("_ahead")
 
     def fold(self, name: str, element: str, kind: str, start: str) -> str:
