@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cached_property
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ggcp_schema.llama.eras import Evidence
     from ggcp_schema.llama.model import Model
     from ggcp_schema.llama.order import OrderDecision
-    from ggcp_schema.llama.state import State
+    from ggcp_schema.llama.state import State, Unsound
     from ggcp_schema.llama.training import Training
     from ggcp_schema.llama.vocabulary import Vocabulary
 
@@ -259,6 +259,10 @@ class File(ParsedFile):
         from ggcp_schema.formats.parsing import Parse
 
         return Found.of(() if self.damage else self.rules(Parse(self, (), None)).errors, self.root)
+
+    def lost_texts(self) -> Iterable[Unsound]:
+        """Return the holes in its texts, as lost pages leave them."""
+        return ()
 
     @classmethod
     def is_cut(cls, error: FieldError) -> bool:

@@ -60,14 +60,26 @@ def _examinable(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
     return ((path, tensor) for path, tensor in tensors.items() if tensor.type == "F32" and not tensor.is_null)
 
 
-def impossible_losses(file: File) -> tuple[Unsound, ...]:
-    """Return the losses that no training leaves. Reads no values but the ends of L-BFGS's gradient."""
+def unsound_fields(file: File) -> tuple[Unsound, ...]:
+    """Return what is unsound outside of the tensors: holes in texts, and losses that no training leaves.
+
+    Reads no values but the ends of L-BFGS's gradient.
+    """
+    return (*file.lost_texts(), *_impossible_losses(file))
+
+
+def unsound_anyway(file: File) -> tuple[Unsound, ...]:
+    """Return what is unsound in a file, whether it has a training state that can be examined or not."""
+    return (*file.lost_texts(), *_of_seven_bits(file))
+
+
+def _impossible_losses(file: File) -> list[Unsound]:
     stated = (_stated(file, path) for path in (*LOSSES, *LOSS_KEYS))
     state = state_of(file) if any(isinstance(value, float) and value <= 0 for value in stated) else None
-    return () if state is None else tuple(state.impossible_losses())
+    return [] if state is None else state.impossible_losses()
 
 
-def of_seven_bits(file: File) -> list[Unsound]:
+def _of_seven_bits(file: File) -> list[Unsound]:
     """Return that no byte has its highest bit, as after a line that carries texts of 7 bits; empty if one has it.
 
     Of the bytes of numbers that differ, every second has it.

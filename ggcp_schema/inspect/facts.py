@@ -9,7 +9,7 @@ from ggcp_schema.errors import GgcpError, MalformedError, UnfitError, UsageError
 from ggcp_schema.files.json_keys import json_keys
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.rules import Finding, Problem
-from ggcp_schema.formats.state import impossible_losses, is_examinable, study_of
+from ggcp_schema.formats.state import is_examinable, study_of, unsound_fields
 from ggcp_schema.inspect.damage import Condition
 from ggcp_schema.inspect.words import NffSource
 from ggcp_schema.llama import names
@@ -261,7 +261,7 @@ def facts(file: File) -> Summary:
         trains=bool(resume) or _trains(file, training, is_finetune=is_finetune),
         keeps_state=training is None or conclusions is None or is_resumed(training, conclusions),
         resume=resume,
-        unsound=impossible_losses(file) or None,
+        unsound=unsound_fields(file) or None,
         is_examinable=is_examinable(file),
         findings=(*file.findings, *_refusals(file, training)),
         damage=file.damage,

@@ -6,18 +6,18 @@ from collections.abc import Callable, Sequence
 
 from ggcp_schema.files.tensor import Tensor, stream_pieces
 from ggcp_schema.formats.file import File
-from ggcp_schema.formats.state import of_seven_bits, state_of
+from ggcp_schema.formats.state import state_of, unsound_anyway
 from ggcp_schema.llama.soundness import Floats, Look, examine
 from ggcp_schema.llama.state import Unsound, order_of_x
 
 
 def soundness(file: File, progress: Callable[[int], None] | None = None, look: Look | None = None) -> list[Unsound]:
-    """Return what is unsound in a file, in file order; without a training state only what `of_seven_bits` finds.
+    """Return what is unsound in a file, in file order; without a training state only what `unsound_anyway` finds.
 
     Reads the weights, m, v, mh, vh and x in pieces. The parameters and exceptions are those of `examine`.
     """
     state = state_of(file)
-    return [*of_seven_bits(file), *([] if state is None else examine(state, progress, look))]
+    return [*unsound_anyway(file), *([] if state is None else examine(state, progress, look))]
 
 
 def look_once(

@@ -19,7 +19,7 @@ from ggcp_schema.formats import format_of
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.parsing import Parse, malformed, parse_past_errors
 from ggcp_schema.formats.rules import Found, Oddity, Problem
-from ggcp_schema.formats.state import impossible_losses
+from ggcp_schema.formats.state import unsound_fields
 from ggcp_schema.inspect.text import count_text
 from ggcp_schema.llama.state import Unsound
 
@@ -125,7 +125,7 @@ def report_of(parse: Parse, *, strict: bool = False) -> Report:
         damage=None if parse.damage is None else _problem(parse.damage, format_path(parse.damage.steps)),
         is_whole=not broken,
         is_unknown=bool(broken) and all(_is_unknown(error, parse.file) for error in broken),
-        unsound=impossible_losses(parse.file),
+        unsound=unsound_fields(parse.file),
         strict=strict,
     )
 

@@ -19,6 +19,7 @@ PAGES = {4096: "4 KiB", 512: "512 B"}
 SAMPLE = 64  # values at either end of a tensor, by which the order of x is found
 
 RULES = {
+    "hole-in-text": "a run of zeros or of 0xFF in a text",
     "seven-bits": "the highest bit of each byte was taken away",
     "not-finite": "NaN or an infinity",
     "huge": "a value that no training with a finite loss reaches",

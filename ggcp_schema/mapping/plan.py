@@ -22,7 +22,7 @@ from ggcp_schema.files.tensor_entries import FileData, TensorEntry
 from ggcp_schema.formats.existing import check_existing
 from ggcp_schema.formats.file import REPAIR, File
 from ggcp_schema.formats.rules import Finding
-from ggcp_schema.formats.state import has_values_twice, is_repairable, of_seven_bits, state_of
+from ggcp_schema.formats.state import has_values_twice, is_repairable, state_of, unsound_anyway
 from ggcp_schema.llama.eras import EraConclusion
 from ggcp_schema.llama.facts import Fact
 from ggcp_schema.llama.names import is_optimizer
@@ -269,7 +269,7 @@ class _Inspection:
         self.together.finish()
         watched = [] if self.watch is None else self.watch.finish()
         counted = "not-finite"  # which is in `found` already
-        found = [*of_seven_bits(self.plan.file), *(bad for bad in watched if bad.rule != counted)]
+        found = [*unsound_anyway(self.plan.file), *(bad for bad in watched if bad.rule != counted)]
         if found and self.strict:
             raise refused(self.plan, found[0].path, f"{found[0].path}: {found[0].message}")
         return tuple(found)

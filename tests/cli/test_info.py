@@ -143,6 +143,34 @@ def test_a_loss_that_is_impossible_is_not_the_best(best, previous, rule, shown, 
     assert [line.split()[0] for line in lines[1:3]] == [str(ADAM), str(path)]
 
 
+def test_a_file_with_a_hole_in_a_text_is_unsound_for_every_command(tmp_path):
+    (source, *_) = sorted((FIXTURES / "lora").glob("*.checkpoint.gguf"))
+    path, data = tmp_path / "hole.gguf", bytearray(source.read_bytes())
+    at = data.index(b"training.shuffle.rng_state") + 1000
+    data[at : at + 512] = bytes(512)
+    path.write_bytes(data)
+    said = f"bytes {at:,} to {at + 511:,} of the file are zeros, which no text has"
+    for command in ("info", "validate", "stats"):
+        result = run_cli(command, path)
+        assert said in " ".join(result.stdout.split()), command
+        assert (result.returncode, result.stderr) == (command != "stats", "")
+    assert json.loads(run_cli("info", path, "--json").stdout)["state"] == "unsound"
+    assert run_cli("info", path, source).returncode == 1
+
+
+def test_an_export_of_a_model_with_a_hole_in_a_text_says_so(tmp_path):
+    path, copy, again = (tmp_path / name for name in ("model.gguf", "copy.gguf", "again.gguf"))
+    run_cli("export", ADAM, path, "--vocab", FIXTURES / "vocab.ggjt", check=True)
+    run_cli("edit", path, copy, f"general.description:string={'text' * 200}", check=True)
+    data = copy.read_bytes()
+    copy.write_bytes(data.replace(b"text" * 200, b"text" * 50 + bytes(400) + b"text" * 50))
+    assert "are zeros, which no text has" in run_cli("export", copy, again, check=True).stdout
+    result = run_cli("export", copy, tmp_path / "strict.gguf", "--strict")
+    assert result.returncode == 2
+    assert "are zeros, which no text has" in result.stderr
+    assert not (tmp_path / "strict.gguf").exists()
+
+
 @pytest.mark.parametrize("missing", [0, 1000])
 def test_an_optimizer_that_has_not_started_has_no_loss(missing, tmp_path):
     source, fresh = tmp_path / "source.ggcp", tmp_path / "fresh.gguf"

@@ -12,6 +12,7 @@ from gguf import quants
 
 from ggcp_schema import MalformedError, open_file
 from ggcp_schema.formats.file import File
+from ggcp_schema.formats.state import unsound_fields
 from tests.builder import build_ggml, build_gguf
 from tests.helpers import FIXTURES
 
@@ -128,27 +129,41 @@ def test_zeros_after_a_checkpoint_are_a_finding(name: str, tail: bytes, tmp_path
     assert set(found) - {"optimizer.type"} == {*expected, "trailing"}
 
 
-STATES = [*FIXTURES.glob("lora/*.checkpoint.gguf")]
+STATES, KEY = [*FIXTURES.glob("lora/*.checkpoint.gguf")], "training.shuffle.rng_state"
 
 
 @pytest.mark.parametrize("path", STATES, ids=lambda path: path.name)
 @pytest.mark.parametrize(("fill", "words"), [(b"\0", "are zeros"), (b"\xff", "are 0xFF")])
-def test_a_hole_in_a_text_is_found_and_none_in_a_whole_one(path: Path, fill: bytes, words: str, tmp_path: Path) -> None:
+def test_a_hole_in_a_text_is_unsound_and_none_is_in_a_whole_one(
+    path: Path, fill: bytes, words: str, tmp_path: Path
+) -> None:
+    data, begin, size = text_of(path)
+    for start, length in ((0, 16), (1000, 512), (size - 513, 512)):
+        at = begin + start
+        found = unsound_fields(read(tmp_path / "x", data[:at] + fill * length + data[at + length :]))
+        message = f"bytes {at:,} to {at + length - 1:,} of the file {words}, which no text has"
+        assert found == ((KEY, at, at + length, "hole-in-text", message),)
+    for start, length in ((0, 15), (1000, 2)):  # as no page is lost
+        at = begin + start
+        assert not unsound_fields(read(tmp_path / "x", data[:at] + fill * length + data[at + length :]))
+
+
+@pytest.mark.parametrize("path", STATES, ids=lambda path: path.name)
+def test_bytes_of_a_text_that_are_not_utf8_are_a_finding(path: Path, tmp_path: Path) -> None:
+    data, begin, _ = text_of(path)
+    for bad, words in ((b"\xe9", "1 byte of the text is"), (b"\xc3\xa9\xff\xe9", "2 bytes of the text are")):
+        at = begin + 1000
+        file = read(tmp_path / "x", data[:at] + bad + data[at + len(bad) :])
+        first = at + bad.index(bad.lstrip(b"\xc3\xa9") or bad)
+        assert file.findings == ((KEY, f"{words} not UTF-8; the first is byte {first:,} of the file"),)
+        assert not unsound_fields(file)
+
+
+def text_of(path: Path) -> tuple[bytes, int, int]:
+    """Return a file's bytes, where the text of `KEY` begins in them, and how long it is."""
     data = path.read_bytes()
-    begin = data.index(b"training.shuffle.rng_state") + 26 + 4 + 8
     with open_file(path) as file:
-        text = file.key_values["training.shuffle.rng_state"].value
-    assert data[begin : begin + len(text)] == text.encode()
-    for start, size in ((0, 16), (1000, 512), (len(text) - 513, 512)):
-        at = begin + start
-        found = read(tmp_path / "x", data[:at] + fill * size + data[at + size :]).findings
-        message = f"bytes {at:,} to {at + size - 1:,} of the file {words}, which no text has"
-        assert [finding.message for finding in found] == [message]
-    for start, size in ((0, 15), (1000, 2)):  # as no page is lost
-        at = begin + start
-        assert not read(tmp_path / "x", data[:at] + fill * size + data[at + size :]).findings
-
-
-def test_a_text_that_zeros_fill_up_is_whole(tmp_path: Path) -> None:
-    text = "a text in a buffer of a fixed size".ljust(256, "\0")
-    assert not read(tmp_path / "x", build_gguf([("general.architecture", 8, "llama"), ("x.text", 8, text)])).findings
+        text = file.key_values[KEY].value.encode()
+    begin = data.index(KEY.encode()) + len(KEY) + 4 + 8
+    assert data[begin : begin + len(text)] == text
+    return data, begin, len(text)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ggcp_schema.llama.eras import Evidence
     from ggcp_schema.llama.model import Model
     from ggcp_schema.llama.parameters import Order
+    from ggcp_schema.llama.state import Unsound
     from ggcp_schema.llama.training import Training
     from ggcp_schema.llama.vocabulary import Vocabulary
 else:
@@ -39,6 +40,7 @@ else:
     rules = Later("formats.gguf.rules")
 
 ARRAY = 9
+MAX_LOST = 100  # holes in texts that are told
 
 
 class GgufFile(File):
@@ -138,6 +140,9 @@ class GgufFile(File):
     def findings(self) -> tuple[Finding, ...]:
         """What is odd but can be read."""
         return tuple(rules.oddities(self))
+
+    def lost_texts(self) -> Iterator[Unsound]:
+        return islice(rules.lost_texts(self), MAX_LOST)
 
     @cached_property
     def _keys(self) -> dict[str, int]:

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from construct import Container
 
-from ggcp_schema.constructs import count_bytes, each
+from ggcp_schema.constructs import count_bytes, counted, each
 from ggcp_schema.formats.gguf import contents
 from ggcp_schema.formats.gguf.doubt import NAMES
 from ggcp_schema.formats.gguf.headers import each_whole
 from ggcp_schema.formats.rules import Finding, Oddity, Problem, Refusal, Rules, broken_field, odd_padding, repeated
 from ggcp_schema.formats.trailing import trailing_bytes
 from ggcp_schema.llama.names import ALIGNMENT, ARCHITECTURE, TOKENS
+from ggcp_schema.llama.state import Unsound
 from ggcp_schema.schema.ggml import GGML_TYPES, REMOVED_TYPES, type_name
 from ggcp_schema.schema.gguf import BIG, DEFAULT_ALIGNMENT, MAX_ALIGNMENT, Extents, in_order
 
@@ -39,6 +40,7 @@ FOREIGN = (
     "big: llama.cpp refuses the file where numbers are little-endian, as on most machines; "
     "`gguf-convert-endian FILE little` of the package gguf changes it in place, so copy it before"
 )
+NO_UTF8 = re.compile("[\udc80-\udcff]")  # the bytes that are not
 NO_TEXT = re.compile("[\0\udc80-\udcff]")  # NUL, and bytes that are not UTF-8
 HOLE = re.compile("\0{16,}(?=[^\0])|\udcff{16,}")  # in a text, which zeros may follow
 
@@ -65,7 +67,7 @@ def gguf_rules(parse: Parse, file: GgufFile) -> Rules:
         [Oddity("metadata_kv", 0, f"the key {ARCHITECTURE} is missing")] * missing,
         (
             Oddity(field.path, field.offset, finding.message)
-            for finding in chain(odd, odd_names(file), lost_texts(file))
+            for finding in chain(odd, odd_texts(file))
             for field in [file.find(finding.path)]
         ),
     )
@@ -185,32 +187,42 @@ def oddities(gguf: GgufFile) -> Iterator[Finding]:
         yield from islice(again, MAX_REPEATED)
         if more := sum(1 for _ in again):
             yield Finding(place, f"{more:,} more of these have the {field} of another")
-    yield from islice(odd_names(gguf), MAX_REPEATED)
-    yield from islice(lost_texts(gguf), MAX_REPEATED)
+    yield from islice(odd_texts(gguf), MAX_REPEATED)
     yield from contents.odd_split_keys(gguf)
     yield from contents.missing_parts(gguf)
     yield from contents.odd_tokens(gguf)
 
 
-def odd_names(gguf: GgufFile) -> Iterator[Finding]:
-    """Yield a finding for each name of a key or a tensor that no program writes, as damage may leave it."""
+def odd_texts(gguf: GgufFile) -> Iterator[Finding]:
+    """Yield a finding for each text that damage may have left: a name that no program writes, a value with no UTF-8."""
     for place, field in NAMES.items():
         for index, text in enumerate(each(gguf.container.get(place) or (), field)):
             if text and NO_TEXT.search(text):
                 shown = text.encode("utf-8", "surrogateescape")[:64]
                 yield Finding(f"{place}[{index}].{field}", f"{shown!r} is no text")
+    for item in each_whole(gguf.container, "metadata_kv"):
+        found = NO_UTF8.findall(item["value"]) if item["value_type"] == STRING else ()
+        if found and not HOLE.search(item["value"]):
+            at = _offset_in(item, item["value"].index(found[0]))
+            words = f"{counted(len(found), 'byte')} of the text {'is' if len(found) == 1 else 'are'} not UTF-8"
+            yield Finding(item["key"], f"{words}; the first is byte {at:,} of the file")
 
 
-def lost_texts(gguf: GgufFile) -> Iterator[Finding]:
-    """Yield a finding for each text with a hole in it, as a lost page leaves it: a run of zeros or of 0xFF."""
-    for index, item in enumerate(each_whole(gguf.container, "metadata_kv")):
+def lost_texts(gguf: GgufFile) -> Iterator[Unsound]:
+    """Yield the holes in the values that are texts, as a lost page leaves them: runs of zeros or of 0xFF."""
+    for item in each_whole(gguf.container, "metadata_kv"):
         text = item["value"] if item["value_type"] == STRING else ""
         if hole := HOLE.search(text):
-            begin = item["_offset"] + item["_size"] - len(text[hole.start() :].encode("utf-8", "surrogateescape"))
-            fill = "zeros" if hole[0][0] == "\0" else "0xFF"
-            place = f"bytes {begin:,} to {begin + len(hole[0]) - 1:,} of the file"
-            message = f"{place} are {fill}, which no text has"
-            yield Finding(f"metadata_kv[{index}].value", message)
+            begin = _offset_in(item, hole.start())
+            fill, stop = "zeros" if hole[0][0] == "\0" else "0xFF", begin + len(hole[0])
+            message = f"bytes {begin:,} to {stop - 1:,} of the file are {fill}, which no text has"
+            yield Unsound(item["key"], begin, stop, "hole-in-text", message)
+
+
+def _offset_in(item: Container, index: int) -> int:
+    """Return the offset in the file of a character of a key's value, with which its record ends."""
+    offset: int = item["_offset"] + item["_size"]
+    return offset - len(item["value"][index:].encode("utf-8", "surrogateescape"))
 
 
 def _repeated(gguf: GgufFile, place: str, field: str) -> Iterator[Finding]:
