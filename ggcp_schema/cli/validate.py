@@ -85,11 +85,11 @@ def examine(file: Path, *, data: bool, strict: bool, quiet: bool) -> Report:
                 report = examine_data(report, advance)
         source.check_unchanged()
         is_rescued = not quiet and report.verdict not in {"valid", "unknown"} and is_repairable(report.file)
-        altered = "" if quiet or report.is_whole else how_altered(source)
+        altered = None if quiet or report.is_whole else how_altered(source)
     if not quiet:
         show(report)
     if altered:
-        echo(escape(altered))
+        echo(escape(str(altered)))
     if is_rescued:
         echo(f"rescue: {repair_command(report.file.path)}")
     return report

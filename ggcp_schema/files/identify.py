@@ -6,13 +6,13 @@ imported when a file cannot be read, since its patterns take a while to compile.
 
 from __future__ import annotations
 
-import codecs
 import re
 import struct
 from collections.abc import Callable
 from math import prod
 from typing import NamedTuple
 
+from ggcp_schema.files.altered import BINARY
 from ggcp_schema.files.head import CONTROL, Head
 from ggcp_schema.files.other_programs import is_of_another_program
 
@@ -22,10 +22,6 @@ BEGINNING = 400  # characters of it among which the word is
 PICKLE = "Not opened: pickles can run code. Let the program that wrote it save the tensors as GGUF or safetensors."
 PROGRAM = "A llamafile is a zip archive too: `unzip FILE` takes the GGUF file out of it."
 AGAIN = "Get the file again."
-LATIN = "`iconv -f UTF-8 -t ISO-8859-1 FILE > OUTPUT` restores it."
-BINARY = "Copy the original again in binary mode."
-LOST = "Copy the original again in binary mode: it cannot be restored from this copy."
-UNIX = r"`perl -pe 's/\r\n/\n/' FILE > OUTPUT` restores it, unless only some line ends were changed: validate it."
 
 
 class Kind(NamedTuple):
@@ -311,40 +307,3 @@ def identify(head: bytes, size: int | None = None) -> tuple[str, str]:
         if found := kind.matches(whole):
             return kind.what.format(found), kind.remedy
     return "", ""
-
-
-MARK_ADDED = (
-    "A UTF-8 byte order mark was put before it, as by an editor of texts. `tail -c +4 FILE > OUTPUT` takes it away."
-)
-NEIGHBOURS = (b"\x09", b"\x0b", b"\x0c", b"\x0e", b"\x0f")  # of a carriage return: as frequent in numbers of all sizes
-QUOTED = re.compile(rb"(pcgg|GGUF|tjgg|fmgg|lcgg|algg)=0[0-3]=00")
-
-
-RETURNS_ADDED = f"Its line ends were changed: a carriage return was put before each line feed. {UNIX}"
-
-
-def altered(sample: bytes) -> str:  # noqa: PLR0911 - a return for each way
-    """Return how a file of binary data was changed on its way, with the remedy; empty if the bytes do not prove it.
-
-    `sample` is the beginning of the file, at most `HEAD` bytes. Numbers hold each pair of bytes sooner or
-    later, so that in data of this size no pair is missing by chance, unless it is of a few values only.
-    """
-    if QUOTED.match(sample):
-        return f"It is in quoted-printable, as mail carries text. {BINARY}"
-    line_feeds, returns = sample.count(b"\n"), sample.count(b"\r")
-    least = 4 if sample.count(b"\r\n\0") > 1 else 20  # in a number, not in a text that may really have such line ends
-    if line_feeds >= least and sample.count(b"\r\n") == line_feeds:
-        return RETURNS_ADDED
-    if line_feeds >= 40 and not returns and min(map(sample.count, NEIGHBOURS)) >= 20:
-        return f"Its line ends were changed: the carriage returns were taken out. {LOST}"
-    if sample.count(b"\xef\xbf\xbd") >= 8:
-        try:
-            sample[:-4].decode("utf-8")
-        except UnicodeDecodeError as error:
-            if error.end < len(sample) - 8:
-                return ""
-        return f"It was saved as text: bytes that are not UTF-8 were replaced. {LOST}"
-    controls = len(re.findall(rb"\xc2[\x80-\x9f]", sample))  # of which texts have none
-    if controls >= 40 and re.sub(rb"[\xc2\xc3][\x80-\xbf]", b"", sample)[:-1].isascii():  # the last may be cut
-        return f"It was saved as text: each byte above 127 was taken for a character. {LATIN}"
-    return MARK_ADDED if sample.startswith(codecs.BOM_UTF8) else ""

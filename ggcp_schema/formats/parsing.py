@@ -20,9 +20,10 @@ from ggcp_schema.formats.file import File, Format
 from ggcp_schema.schema.ggml import LATER_VERSION
 
 if TYPE_CHECKING:
-    from ggcp_schema.files import head, identify
+    from ggcp_schema.files import altered, head, identify
+    from ggcp_schema.files.altered import Alteration
 else:
-    head, identify = Later("files.head"), Later("files.identify")
+    altered, head, identify = Later("files.altered"), Later("files.head"), Later("files.identify")
 
 PARTIAL = "Open it with partial=True to read what is whole."
 
@@ -99,7 +100,7 @@ def malformed(error: FieldError, source: Source, format: Format) -> MalformedErr
     file_class = format.file_class or File
     is_magic = where == "magic" and not is_proven(source, format)
     kind: type[MalformedError] = MalformedError
-    hint, altered = f"Run `ggcp-schema validate {shell_word(source.path)}` to list every problem.", ""
+    hint, change = f"Run `ggcp-schema validate {shell_word(source.path)}` to list every problem.", None
     if error.missing is not None:
         kind = TruncatedError
         is_cut = file_class.is_cut(error)
@@ -115,14 +116,14 @@ def malformed(error: FieldError, source: Source, format: Format) -> MalformedErr
         hint = what_it_is(source) or f"This is no {format.title}."
     elif where == "magic":
         hint = f"Its first bytes are lost, but what follows proves that it is a {format.title}. {hint}"
-    elif altered := how_altered(source) or _with_returns(source, format):
-        hint, error.is_unknown = altered, False
+    elif change := how_altered(source) or _with_returns(source, format):
+        hint, error.is_unknown = str(change), False
     message = f"{source.path}: {error}"
     if is_magic and _is_known(source):
         message, hint = f"{source.path} is no {format.title}", f"{hint} Open it with open_file."
     result = kind(message, hint, path=where, offset=error.offset, expected=error.expected, found=error.found)
     result.is_unknown = error.is_unknown
-    result.is_restorable = bool(altered) and not altered.endswith(identify.LOST)
+    result.is_restorable = change is not None and change.is_restorable
     if isinstance(result, TruncatedError):
         result.missing, result.file_missing = error.missing or 0, error.file_missing
     return result
@@ -151,21 +152,21 @@ def what_it_is(source: Source) -> str:
     return " ".join((f"This is {what}.", *filter(None, [remedy]))) if what else ""
 
 
-def how_altered(source: Source, start: int = 0) -> str:
-    """Return how a file was changed on its way, by the bytes from `start`, with the remedy; empty if not proven."""
-    return identify.altered(source.read(start, min(source.size - start, head.HEAD)))
+def how_altered(source: Source, start: int = 0) -> Alteration | None:
+    """Return how a file was changed on its way, by the bytes from `start`; None if they do not prove it."""
+    return altered.alteration(source.read(start, min(source.size - start, head.HEAD)))
 
 
-def _with_returns(source: Source, format: Format) -> str:
-    """Return that line ends were changed, with the remedy, if a file that is read at once is whole without that."""
+def _with_returns(source: Source, format: Format) -> Alteration | None:
+    """Return that line ends were changed, if a file that is read at once is whole without that; else None."""
     data = source.read(0, source.size) if source.size <= head.HEAD else b""
     if not data.count(b"\n") or data.count(b"\n") != data.count(b"\r\n"):
-        return ""
+        return None
     try:
         whole = format.schema.parse_stream(BytesIO(data.replace(b"\r\n", b"\n")))
     except FieldError:
-        return ""
-    return identify.RETURNS_ADDED if whole.get("trailing") is None else ""
+        return None
+    return altered.RETURNS_ADDED if whole.get("trailing") is None else None
 
 
 # Past errors ---------------------------------------------------------------------------------------------

@@ -176,7 +176,7 @@ def opened(source: Damaged) -> File:
     """Open a damaged file, in which the search for headers, and for the cause of the damage, does not count as seen."""
     with (
         mock.patch.object(Bytes, "find", lambda file, pattern, start=0: file.source.find(pattern, start)),
-        mock.patch("ggcp_schema.formats.parsing.how_altered", return_value=""),
+        mock.patch("ggcp_schema.formats.parsing.how_altered", return_value=None),
     ):
         return open_source(source, format_of(source), partial=True)
 

@@ -32,7 +32,7 @@ def repairable(source: Source) -> Repairable:
     if places is None or places.state is None or not _is_trusted(source, places):
         raise UsageError(
             f"{source.path} cannot be repaired: it is no ggcp file of the size that its hyper-parameters give",
-            how_altered(source) or "Only what a whole file holds twice can be taken back.",
+            str(how_altered(source) or "Only what a whole file holds twice can be taken back."),
         )
     lost = [joint.record for joint, shift in zip(places.joints, places.known, strict=True) if shift is None]
     known = {joint.record.header for joint in places.joints} if lost else set()
