@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from typing import IO
+from typing import IO, Any, NamedTuple
 
 from construct import Container, ListContainer
 
@@ -83,67 +83,101 @@ def is_proven(source: Source) -> bool:
         return len(last_headers(source, stream, Container(), DEFAULT_ALIGNMENT, SEARCHED_FIRST)) > 1
 
 
+class Proven(NamedTuple):
+    """The headers of tensors that are proven, in order.
+
+    Attributes:
+        unit: the alignment of the data.
+        start: where the data begins after them; None if that is not told.
+        is_by_offset: True if only the offset in a header that is damaged tells it.
+    """
+
+    infos: list[Container]
+    unit: int
+    start: int | None = None
+    is_by_offset: bool = False
+
+    @property
+    def is_odd(self) -> bool:
+        """True if the data is not aligned."""
+        return self.start is not None and self.start % self.unit != 0
+
+    @property
+    def begins(self) -> list[int] | None:
+        """Where the data of each tensor begins; None if that is not told."""
+        return None if self.start is None else [self.start + info["offset"] for info in self.infos]
+
+
 def recover(source: Source, error: FieldError) -> Recovered | None:
     """Return what can be read of a file whose parse ended with an error; None if that is no more."""
     container = error.partial
-    has_all = container is not None and "data_start" in container and not _ends_in_zeros(container)
-    if has_all and (error.steps == ["trailing"] or is_dense(container)):
-        count = moved_by(source, container)
-        is_told = 0 < abs(count) < MOST_MOVED or (count and error.steps == ["trailing"])
-        return recover_moved(source, container, error, count) if is_told else None
-    if container is None or ("data_start" in container and _are_intact(container)):
+    if container is None:
         return None
+    if "data_start" in container and not _ends_in_zeros(container):
+        if error.steps == ["trailing"] or is_dense(container):
+            count = moved_by(source, container)
+            is_told = 0 < abs(count) < MOST_MOVED or (count and error.steps == ["trailing"])
+            return recover_moved(source, container, error, count) if is_told else None
+        if _are_intact(container):
+            return None
     if error.steps == ["version"] and container["byte_order"] == BIG and is_proven(source):
         container["byte_order"] = LITTLE  # it was concluded from a damaged version
     zeros = zeros_in(source, container)
-    error = zeros or error
+    is_less = zeros is not None or "data_start" in container  # than was parsed
+    return _recover_headers(source, container, zeros or error, is_less=is_less)
+
+
+def _recover_headers(source: Source, container: Container, error: FieldError, *, is_less: bool) -> Recovered | None:
+    """Return the keys, and the tensors whose headers are proven; None if there are no more than were parsed.
+
+    `is_less` tells that something of what was parsed is damage, which is left out.
+    """
     kept = until(error.partial, "tensor_infos")
     parsed, believed = whole_records(kept, "metadata_kv"), _before_damage(source, error)
     is_doubtful = len(believed) < len(parsed)
     if is_doubtful:
         kept["metadata_kv"] = ListContainer(believed)
     with source.reading() as stream:
-        unit = alignment(Container(metadata_kv=whole_records(container, "metadata_kv")))  # type: ignore[no-untyped-call]
-        infos = list(_found(source, stream, container, believed, unit))
-        start = start_of_data(source, infos, unit) if infos else None
-        by_offset = start_by_offset(source, container, infos, unit) if infos and start is None else None
-        start = by_offset if start is None else start
-        is_odd = start is not None and start % unit != 0
-        if is_doubtful or is_odd or not _ends_in_a_name(container):
+        proven = _proven(source, stream, container, believed)
+        if is_doubtful or proven.is_odd or not _ends_in_a_name(container):
             error.is_unknown = False  # a number that bytes made which are inserted, lost or overwritten
-        if start is not None and is_odd and not _is_moved(source, container, infos, start, unit):
-            infos, start = [], None
-        later: list[Container] = []
+        if proven.is_odd and not _is_moved(source, container, proven):
+            proven = Proven([], proven.unit)
+        infos, later = proven.infos, list[Container]()
+        end = infos[0]["_offset"] if infos else source.size
         if (infos[0]["offset"] if infos else container.get("tensor_count")) == 0:
             begin = parsed[len(believed)]["_offset"] + 1 if is_doubtful else stop_of(parsed[-1]) if parsed else 0
-            stop = infos[0]["_offset"] if infos else source.size
-            later = later_keys(source, stream, container, begin, stop, 0 if infos else unit - 1)
+            later = later_keys(source, stream, container, begin, end, 0 if infos else proven.unit - 1)
         if not infos and not later:
-            return Recovered(kept, [error], error) if zeros or is_doubtful or "data_start" in container else None
+            return Recovered(kept, [error], error) if is_less or is_doubtful else None
         error.missing = None  # the data ends where the file ends
         kept["metadata_kv"] = ListContainer([*(kept.get("metadata_kv") or ()), *later])
         stream.seek(stop_of((infos or later)[-1]))
-        begins = None if start is None else [start + info["offset"] for info in infos]
-        counts = {"tensor_count": len(infos), "metadata_kv": whole_records(container, "metadata_kv")}
-        before = Container({**kept, "tensor_infos": ListContainer(infos), "_begins": begins, **counts})
-        whole = GGUF.resume(stream, before)
-    end = infos[0]["_offset"] if infos else source.size
+        rest = _after_headers(stream, container, kept, proven)
     keys = ListContainer([*(key for key in parsed if key["_offset"] < end), *later])
-    miscounted = wrong_count(container, keys, infos, start)
+    miscounted = wrong_count(container, keys, infos, proven.start)
     if miscounted is not None:
-        error, kept["metadata_kv"], whole["metadata_kv_count"] = miscounted, keys, len(keys)
-        counts.pop("tensor_count")
-    for name in counts:
-        whole.pop(name)  # what the file has in their place is in `kept`
-    touched = _touched(source, container, infos, begins) if begins and by_offset is None else set()
+        error, kept["metadata_kv"] = miscounted, keys
+        rest |= {"tensor_count": len(infos), "metadata_kv_count": len(keys)}
     lost = dict.fromkeys(BEFORE_KEYS) | {"byte_order": LITTLE}  # in which the headers were found
-    return Recovered(Container({**lost, **kept, **whole}, _lost=touched), [error], None)
+    touched = _touched(source, container, proven)
+    return Recovered(Container({**lost, **kept, **rest}, _lost=touched), [error], None)
 
 
-def _is_moved(source: Source, container: Container, infos: Sequence[Container], start: int, unit: int) -> bool:
+def _after_headers(stream: IO[bytes], container: Container, kept: Container, proven: Proven) -> dict[str, Any]:
+    """Parse the fields after the headers, from where the stream is, and return them with the headers."""
+    counts = {"tensor_count": len(proven.infos), "metadata_kv": whole_records(container, "metadata_kv")}
+    before = {**kept, "tensor_infos": ListContainer(proven.infos), "_begins": proven.begins, **counts}
+    whole = GGUF.resume(stream, Container(before))
+    # What the file has in the place of the counts is in `kept`.
+    return {name: value for name, value in whole.items() if name not in counts}
+
+
+def _is_moved(source: Source, container: Container, proven: Proven) -> bool:
     """Return True if data that starts at no multiple of the alignment is likely moved, and not only looks like it."""
+    infos, unit = proven.infos, proven.unit
     is_little = len(infos) < container.get("tensor_count", 0) and end_of(infos[-1], unit) < LEAST_DATA
-    return not is_little and not _is_aligned(source, infos[0], start, unit)
+    return not is_little and not _is_aligned(source, infos[0], proven.start or 0, unit)
 
 
 def _ends_in_a_name(container: Container) -> bool:
@@ -187,6 +221,16 @@ def _may_begin_in(source: Source, keys: Sequence[Container], begin: int, length:
     return not (length // (2 if data[-1] else 1) <= run <= length)  # a length that is right has zeros too
 
 
+def _proven(source: Source, stream: IO[bytes], container: Container, entries: Sequence[Container]) -> Proven:
+    """Return the headers of the tensors that are proven, and where the data begins. `entries` are the keys before."""
+    unit = alignment(Container(metadata_kv=whole_records(container, "metadata_kv")))  # type: ignore[no-untyped-call]
+    infos = [*_found(source, stream, container, entries, unit)]
+    start = start_of_data(source, infos, unit) if infos else None
+    if start is not None or not infos:
+        return Proven(infos, unit, start)
+    return Proven(infos, unit, start_by_offset(source, container, infos, unit), is_by_offset=True)
+
+
 def _found(
     source: Source, stream: IO[bytes], container: Container, entries: Sequence[Container], unit: int
 ) -> Iterator[Container]:
@@ -224,13 +268,15 @@ def _is_aligned(source: Source, info: Container, start: int, unit: int) -> bool:
     return Clue(None, start, start, *(are_numbers(source, kind, at, at + size) for at in begins)).is_moved is False
 
 
-def _touched(source: Source, container: Container, infos: Sequence[Container], begins: Sequence[int]) -> set[int]:
+def _touched(source: Source, container: Container, proven: Proven) -> set[int]:
     """Return the indices of the tensors into whose data damage may reach that covers the end of the headers.
 
     It ends where other bytes follow a run of the same, or before numbers of a model.
     """
+    infos, start, begins = proven.infos, proven.start, proven.begins
+    if not infos or start is None or begins is None or proven.is_by_offset:
+        return set()
     order, last = order_code(container), infos[-1]
-    start = begins[0] - infos[0]["offset"]
     at, tail = stop_of(last), struct.pack(f"{order}IQ", last["type"], last["offset"])
     if any(tail) and source.read(at - len(tail), start - at + len(tail)) == tail + bytes(start - at):
         return set()  # it ends inside of the last header
