@@ -41,16 +41,7 @@ def print_table(
     if not filled:
         return []
     widths = {name: max(cells(name), most_cells) for name, most_cells in zip(head, most, strict=True)}
-    shown = filled.copy()
-    if cut and limit is not None:
-        full, widths[cut] = widths[cut], min(widths[cut], LEAST)
-    for name in optional:
-        if limit is None or _total(shown, widths) <= limit:
-            break
-        if name in filled:
-            shown.remove(name)
-    if cut and limit is not None:
-        widths[cut] = min(full, max(widths[cut], widths[cut] + limit - _total(shown, widths)))
+    shown = filled if limit is None else _fitting(filled, widths, optional, cut, limit)
     if limit is not None and _total(shown, widths) > limit:
         for row in escaped():
             for line in _paragraph(head, row, limit):
@@ -84,7 +75,27 @@ def _is_plain(row: Sequence[str]) -> bool:
     return "".join(row).isascii()
 
 
+def _fitting(
+    filled: list[str], widths: dict[str, int], optional: Sequence[str], cut: str, limit: int
+) -> list[str]:
+    """Return the columns without the optional ones that have no room, and give the column `cut` the room that is left.
+
+    They need more than `limit` if no column that is left can go.
+    """
+    full = widths.get(cut, 0)
+    if cut:
+        widths[cut] = min(full, LEAST)
+    shown = [*filled]
+    for name in optional:
+        if _total(shown, widths) > limit and name in shown:
+            shown.remove(name)
+    if cut:
+        widths[cut] = min(full, widths[cut] + max(0, limit - _total(shown, widths)))
+    return shown
+
+
 def _total(names: Sequence[str], widths: dict[str, int]) -> int:
+    """Return the cells that columns of these widths take, with the gaps between them."""
     return sum(widths[name] for name in names) + len(GAP) * (len(names) - 1)
 
 
