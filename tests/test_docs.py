@@ -9,9 +9,11 @@ from importlib import import_module
 
 from ggcp_schema import FORMATS, open_file
 from ggcp_schema.cli.schema import WITH_JSON
+from ggcp_schema.formats.gguf.contents import KINDS
 from ggcp_schema.inspect.json_schema import json_schema
 from ggcp_schema.inspect.words import CODES
 from ggcp_schema.llama.parameters import ORDERS
+from ggcp_schema.llama.state import RULES
 from tests.helpers import FIXTURES, TRUNCATED, run_cli
 
 ROOT = FIXTURES.parent
@@ -46,15 +48,30 @@ def codes(schema, key=""):
 
 def test_the_codes_of_json_are_listed_with_their_meanings():
     schemas = [json_schema(import_module(f"ggcp_schema.cli.{name}").JSON, name) for name in WITH_JSON]
-    table = (ROOT / "docs" / "JSON.md").read_text("utf-8").partition("|---|---|---|\n")[2]
-    rows = re.findall(r"^\| `(\w+)` \| `([\w-]+)` \| (.+) \|$", table, re.MULTILINE)
-    meanings = {(key, code): text for key, code, text in rows}
-    assert len(meanings) == len(rows) == len(table.splitlines())
-    assert set(codes(schemas)) == set(meanings)
+    fixed, more = tables_of_codes()
+    assert set(codes(schemas)) == set(fixed)
     printed = {**CODES, "order": ORDERS}
-    assert {
-        (key, code): text for key, texts in printed.items() for code, text in texts.items()
-    }.items() <= meanings.items()
+    assert flat(printed).items() <= fixed.items()
+    kinds = {
+        "ggml-model": "ggjt, ggmf or ggml model",
+        "ggml-vocabulary": "ggjt, ggmf or ggml vocabulary, without a model",
+    }
+    assert more == flat({"rule": RULES, "kind": {code: text for code, (text, _) in KINDS.items()} | kinds})
+
+
+def flat(texts):
+    """Return texts by their keys and codes."""
+    return {(key, code): text for key, of_key in texts.items() for code, text in of_key.items()}
+
+
+def tables_of_codes():
+    """Return the meanings that docs/JSON.md has of codes, by key and code: of each of its two tables."""
+    page = (ROOT / "docs" / "JSON.md").read_text("utf-8")
+    for table in re.findall(r"^\| key \| code \| meaning \|\n\|---\|---\|---\|\n((?:\|.*\n)+)", page, re.MULTILINE):
+        rows = re.findall(r"^\| `(\w+)` \| `([\w-]+)` \| (.+) \|$", table, re.MULTILINE)
+        meanings = {(key, code): text for key, code, text in rows}
+        assert len(meanings) == len(rows) == len(table.splitlines())
+        yield meanings
 
 
 def test_the_history_names_the_tensors_of_layers_as_genuine_files_do():
