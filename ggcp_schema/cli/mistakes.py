@@ -18,6 +18,11 @@ ONE_FILE = {"get", "hex", "dump", "search", "extract", "stats", "tensors", "edit
 """The commands that begin with the one file that they read."""
 MISPLACED = re.compile("^Missing option --(vocab|base)| is a vocabulary$|unexpected extra argument")
 """What `export` says if the file of one of its options is typed as an argument."""
+EXCHANGED = {
+    "--vocab": re.compile("(.+) is a vocabulary"),
+    "--base": re.compile("--base means nothing here, because (.+) contains no LoRA adapter"),
+}
+"""What it says if such a file and the one that it reads are exchanged."""
 PARAMETER = re.compile(r"^(\w+)(?= means nothing )")
 BATCH_NEEDED = "Give the number of samples that was the trainer's --batch; it defaulted to 8."
 
@@ -28,7 +33,7 @@ def put_right(error: GgcpError) -> GgcpError:
         error = error.again()
         error.message = f"--{parameter[1].replace('_', '-')}{error.message[parameter.end() :]}"
     message = error.message
-    if hint := _missing(message) or _typed_as_argument(message):
+    if hint := _missing(message) or _typed_as_argument(message) or _exchanged(message):
         return error.with_hint(hint)
     if isinstance(error, PathError) and sys.argv[1:2] in (["get"], ["hex"], ["dump"]) and "*" in message:
         return error.with_hint("Give one path. `tensors`, `stats` and `extract` take patterns.")
@@ -102,6 +107,17 @@ def _typed_as_argument(message: str) -> str:
             others = [word for word in words if word not in files]
             others.insert(words.index(arguments[0]), source)
             return f"Run: {_line([*others, option, given])}"
+    return ""
+
+
+def _exchanged(message: str) -> str:
+    """Return the line that is meant if the file of `export` and that of an option change places, else nothing."""
+    words = sys.argv[1:]
+    for option, pattern in EXCHANGED.items():
+        found, given = pattern.fullmatch(message), [word for before, word in pairwise(words) if before == option]
+        if words[:1] == ["export"] and found and given and _option_for(given[0], found[1]) == option:
+            others = {found[1]: given[0], given[0]: found[1]}
+            return f"Run: {_line([others.get(word, word) for word in words])}"
     return ""
 
 

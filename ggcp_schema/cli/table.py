@@ -75,9 +75,7 @@ def _is_plain(row: Sequence[str]) -> bool:
     return "".join(row).isascii()
 
 
-def _fitting(
-    filled: list[str], widths: dict[str, int], optional: Sequence[str], cut: str, limit: int
-) -> list[str]:
+def _fitting(filled: list[str], widths: dict[str, int], optional: Sequence[str], cut: str, limit: int) -> list[str]:
     """Return the columns without the optional ones that have no room, and give the column `cut` the room that is left.
 
     They need more than `limit` if no column that is left can go.

@@ -112,6 +112,7 @@ def unchanged(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         ("export alice.ggcp --to pytorch --vocab vocab.gguf", "hf (for PyTorch)"),
         ("export alice.ggcp --vocab hf", "The vocabulary in it is hf/tokenizer.model."),
+        ("export --vocab v0-adam.ggcp vocab.gguf", "Run: ggcp-schema export --vocab vocab.gguf v0-adam.ggcp\n"),
         (
             "export v0-adam.ggcp new.gguf vocab.gguf",
             "Run: ggcp-schema export v0-adam.ggcp new.gguf --vocab vocab.gguf\n",
@@ -154,7 +155,10 @@ def unchanged(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("schema alice.ggcp", "For a file: `ggcp-schema dump`."),
         ("diff alice.ggcp hf", "`ggcp-schema verify CHECKPOINT hf` compares it."),
         ("export peft", "`ggcp-schema verify ADAPTER peft --base BASE.gguf` compares it."),
-        ("export ../lora/base.gguf new --base ../lora/adam.ggla", "An adapter comes first."),
+        (
+            "export ../lora/base.gguf new --base ../lora/adam.ggla",
+            "Run: ggcp-schema export ../lora/adam.ggla new --base ",
+        ),
         ("verify ../lora/base.gguf peft --base ../lora/adam.ggla", "An adapter comes first."),
         ("export alice.ggcp new --base ../lora/base.gguf", "Leave it out."),
         ("convert ../lora/adam.ggla", "its base: ggcp-schema export ../lora/adam.ggla --base BASE.gguf\n"),
