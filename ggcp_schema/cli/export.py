@@ -25,9 +25,10 @@ from ggcp_schema.cli.options import (
 )
 from ggcp_schema.cli.output import print_json
 from ggcp_schema.cli.report import PlanJson, carry_out, echo_outcome, plan_as_dict
-from ggcp_schema.errors import UsageError, quoted
+from ggcp_schema.errors import GgcpError, UsageError, quoted
 from ggcp_schema.files.output import WriteOptions
 from ggcp_schema.formats import open_file
+from ggcp_schema.formats.file import File
 from ggcp_schema.inspect.commands import OUTPUTS, output_name
 from ggcp_schema.mapping import lora
 from ggcp_schema.mapping.export import BASE_NEEDED, GGUF, MissingError, ModelOptions
@@ -35,6 +36,7 @@ from ggcp_schema.mapping.hf import DTYPES
 from ggcp_schema.mapping.plan import rescued
 from ggcp_schema.mapping.targets import EXPORTS, planner
 
+BLANKS = {"vocab": "VOCABULARY", "context_length": "N"}
 MADE = tuple(dict.fromkeys((*EXPORTS, *lora.TARGETS)))
 
 
@@ -178,7 +180,8 @@ def export(
                     "Missing option --base: an adapter is exported for the model that it was trained on", BASE_NEEDED
                 )
             if file.damage is not None and not partial:
-                command = ["ggcp-schema", "export", "--partial", *sys.argv[sys.argv.index("export") + 1 :]]
+                blanks = [] if file.has_adapter else _blanks(file, to or GGUF, model._replace(partial=True))
+                command = ["ggcp-schema", "export", "--partial", *sys.argv[sys.argv.index("export") + 1 :], *blanks]
                 raise rescued(file, f"Run: {' '.join(map(quoted, command))}")
             if base is not None:
                 output = output or Path(output_name(input, OUTPUTS.get(to or lora.TARGETS[0], "")))
@@ -205,3 +208,14 @@ def export(
             print_json({**plan_as_dict(plan, output, written), **vocabulary})
         elif not quiet:
             echo_outcome(plan, output, written, verified=verify, verbose=verbose)
+
+
+def _blanks(file: File, to: str, model: ModelOptions) -> list[str]:
+    """Return the options that the export of a damaged file lacks, with the words that the user replaces."""
+    try:
+        planner(to)(file, model)
+    except MissingError as error:
+        return [word for name in error.parameters for word in (option_of(name), BLANKS[name])]
+    except GgcpError:  # it is raised by the export, of what is whole
+        pass
+    return []

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 from ggcp_schema.errors import FileError, GgcpError, PathError, UsageError, quoted, shell_word
 from ggcp_schema.files.source import GIVE_A_FILE
@@ -40,11 +42,34 @@ def put_right(error: GgcpError) -> GgcpError:
     if error.hint == GIVE_A_FILE:
         return error.with_hint(folder_hint(message.removesuffix(" is a directory")) or GIVE_A_FILE)
     if isinstance(error, FileError) and isinstance(error.__cause__, FileNotFoundError) and not error.hint:
-        command, first, second, *others = [*sys.argv[1:], "", "", ""]
-        is_input = message.startswith(f"{first}: ") and "--into" not in others
-        if command in ONE_FILE and is_input and os.path.isfile(second):
-            return error.with_hint(f"The file comes first: {_line([command, second, first, *others])}")
+        words = _words()
+        arguments = _arguments(words) if words[0] in ONE_FILE else []
+        first, second, *_ = [*arguments, "", ""]
+        is_input = message.startswith(f"{first}: ") and "--into" not in words
+        if first and is_input and os.path.isfile(second):
+            return error.with_hint(f"The file comes first: {_line(_exchange(words, first, second))}")
     return error
+
+
+def _words() -> list[str]:
+    """Return the command and what was typed after it."""
+    words = sys.argv[1:]
+    return words[2:] if words[:1] == ["--color"] else words
+
+
+def _arguments(words: Sequence[str]) -> list[str]:
+    """Return the words of a command line that are arguments, and neither options nor the values of options."""
+    function = getattr(import_module(f"ggcp_schema.cli.{words[0]}"), words[0])
+    hints = map(get_args, get_type_hints(function, include_extras=True).values())
+    options = [hint[1] for hint in hints if hint and hint[0] is bool]
+    flags = {name for option in options for name in (option.default, *option.param_decls)}  # typer takes the first so
+    pairs = (pair for pair in pairwise(words) if not pair[1].startswith("-"))
+    return [word for before, word in pairs if not before.startswith("-") or before in flags or "=" in before]
+
+
+def _exchange(words: Sequence[str], one: str, other: str) -> list[str]:
+    """Return the words with each of two in the place of the other."""
+    return [{one: other, other: one}.get(word, word) for word in words]
 
 
 def folder_hint(name: str) -> str:
@@ -96,10 +121,10 @@ def _missing(message: str) -> str:
 
 def _typed_as_argument(message: str) -> str:
     """Return the line that is meant if the file of an option of `export` was typed as an argument, else nothing."""
-    words = sys.argv[1:]
-    arguments = [word for before, word in pairwise(words) if not word.startswith("-") and not before.startswith("--")]
+    words = _words()
+    arguments = _arguments(words) if words[:1] == ["export"] and MISPLACED.search(message) else []
     files = [word for word in arguments if os.path.isfile(word)]
-    if words[:1] != ["export"] or len(files) != 2 or not MISPLACED.search(message):
+    if len(files) != 2:
         return ""
     for source, given in (files, files[::-1]):
         option = _option_for(source, given)
@@ -112,12 +137,11 @@ def _typed_as_argument(message: str) -> str:
 
 def _exchanged(message: str) -> str:
     """Return the line that is meant if the file of `export` and that of an option change places, else nothing."""
-    words = sys.argv[1:]
+    words = _words()
     for option, pattern in EXCHANGED.items():
         found, given = pattern.fullmatch(message), [word for before, word in pairwise(words) if before == option]
         if words[:1] == ["export"] and found and given and _option_for(given[0], found[1]) == option:
-            others = {found[1]: given[0], given[0]: found[1]}
-            return f"Run: {_line([others.get(word, word) for word in words])}"
+            return f"Run: {_line(_exchange(words, found[1], given[0]))}"
     return ""
 
 

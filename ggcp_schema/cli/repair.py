@@ -49,8 +49,8 @@ def repair(
     """
     from ggcp_schema.mapping.repair import patches, remaining, write_repaired
 
-    replaced = check_place(output, file, force=force or dry_run)
     with closing(Source(file)) as source:
+        replaced = check_place(output, file, force=force or dry_run)
         with progress(source.size, "Reading", quiet=as_json or quiet) as advance:
             wanted = patches(source, advance)
         writes = bool(wanted) and not dry_run

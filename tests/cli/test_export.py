@@ -240,6 +240,11 @@ def test_a_model_whose_vocabulary_may_be_damaged_needs_another(tmp_path: Path) -
     assert re.search(r"\ndamaged: only the model was read; lost: metadata_kv\[10\].* counts as not stated\n", text)
 
 
+def test_the_command_that_exports_a_damaged_file_has_all_that_is_needed(cut: Path) -> None:
+    message = run_cli("export", cut).stderr
+    assert message.endswith(f"Run: ggcp-schema export --partial '{cut}' --vocab VOCABULARY\n")
+
+
 def test_a_damaged_file_whose_model_is_whole(cut: Path, tmp_path: Path, out: Path) -> None:
     """The error names the command that exports it, which runs as it stands."""
     result = run_cli("export", cut, out, *COMMON, "--name", "it's")
