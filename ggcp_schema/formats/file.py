@@ -354,7 +354,7 @@ class File(ParsedFile):
 
     def __dir__(self) -> list[str]:
         inner = {name for name in (*vars(File), *vars(ParsedFile)) if not name.startswith("_")} - SHOWN | self._inner
-        return [name for name in super().__dir__() if name not in inner]
+        return [name for name in super().__dir__() if name not in inner | {"container"}]
 
     def __repr__(self) -> str:
         closed = ", closed" if self.source.file.closed else ""

@@ -104,12 +104,11 @@ def plan_resume(file: File, options: ResumeOptions = ResumeOptions()) -> Plan:  
 
 def _remedy(file: File) -> str:
     """Return what can be done with a damaged file whose model is whole."""
-    exported = "`ggcp-schema export --partial` exports it."
     try:
         file.model_training()
     except GgcpError:
-        return exported
-    return f"Use partial=True to convert it with a fresh optimizer; {exported}"
+        return "Export it, with partial=True."
+    return "Use partial=True to convert it with a fresh optimizer, or to export it."
 
 
 def _plan_finetune(file: File, content: Gguf) -> Plan:

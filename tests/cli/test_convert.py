@@ -566,7 +566,7 @@ def test_a_damaged_checkpoint(tmp_path: Path, out: Path) -> None:
 def test_a_damaged_checkpoint_whose_model_is_whole(tmp_path: Path, out: Path) -> None:
     cut = tmp_path / "cut.ggcp"
     cut.write_bytes(ADAM.read_bytes()[:180_000])
-    whole = "All tensors of the model are whole. Use --partial to convert it with a fresh optimizer; "
+    whole = "All tensors of the model are whole. Use --partial to convert it with a fresh optimizer, or to export it."
     assert_refused(run_cli("convert", cut, out), 4, "the file is 25,196 bytes too short", whole)
 
 

@@ -36,6 +36,10 @@ def test_the_fields_of_a_genuine_file() -> None:
         assert (ckpt.hparams.n_vocab, ckpt.hparams.n_embd, ckpt.hparams.n_layer) == (320, 24, 1)
         assert (ckpt.past, ckpt.lbfgs_m, ckpt.optimizer.type, ckpt.version) == (5, 0, "adam", 0)
         assert ckpt.tensor("optimizer.state.pf").shape == (5,)
+        assert ckpt.tensor("optimizer.state.m[layers[0].wq]").shape == (24, 24)
+        for other in ("hparams", "hparams.n_rot"):
+            with pytest.raises(UsageError, match="is not a tensor"):
+                ckpt.tensor(other)
         assert ckpt["layers[0].wq"] == ckpt.layers[0].wq == ckpt.tensor("blk.0.attn_q.weight")
         assert ckpt[ckpt.layers[0].wq.name] == ckpt["layers.0.attention.wq.weight"] == ckpt.layers[0].wq
         assert ckpt.layers[0].wq.shape == (24, 24)

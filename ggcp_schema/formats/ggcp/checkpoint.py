@@ -158,14 +158,17 @@ class Checkpoint(File):
         return self.model_tensors.n_elements
 
     def tensor(self, path: str) -> Tensor:
-        """Return the tensor at a path, `layers[0].wq`. Raises `PathError` if there is no such field."""
-        field = self.find(path)
-        tensor = tensor_of(field, self.source)
-        if tensor is None:
-            if self.damage is not None:
-                raise self.damage.again()
-            raise UsageError(f"{field.path} is not a tensor")
-        return tensor
+        """Return the tensor at a path: `layers[0].wq`, or the part `optimizer.state.m[layers[0].wq]` of a vector.
+
+        Raises `PathError` if there is no such path, `UsageError` if there is something else, and the damage if that
+        hides the tensor.
+        """
+        found = self[path]
+        if isinstance(found, Tensor):
+            return found
+        if self.damage is not None:
+            raise self.damage.again()
+        raise UsageError(f"{path} is not a tensor")
 
     def tensor_of_data(self, field: Field) -> Tensor | None:
         """Return the tensor whose data a field is, from its record: a table of all tensors is not needed."""
