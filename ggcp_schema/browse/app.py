@@ -71,15 +71,23 @@ class Places(Provider):
         finally:
             cancelled.set()  # other words are searched for
         for hit in hits:
-            yield Hit(hit.score, _prompt(hit), partial(screen.go_to, hit.path))
+            yield Hit(hit.score, _prompt(hit, _label(document, hit.path)), partial(screen.go_to, hit.path))
         if not hits:
             yield Hit(0.0, Text(problem, PLAIN), partial(screen.notify, problem, severity="error", markup=False))
 
 
-def _prompt(hit: FoundHit) -> Text:
-    """Return what matched, with the letters that did, and the path if that is another."""
+def _label(document: Document, path: str) -> str:
+    """Return the name by which the commands call what is at a path."""
+    with suppress(*READ_ERRORS):
+        field = document.file.field(path)
+        return path if field is None else document.label(field)
+    return path
+
+
+def _prompt(hit: FoundHit, path: str) -> Text:
+    """Return what matched, with the letters that did, and the path of its field if that is another."""
     text = Text.assemble(*((escape(letter), FOUND if at in hit.at else PLAIN) for at, letter in enumerate(hit.text)))
-    return text if hit.text == hit.path else text.append(f"  {escape(hit.path)}", OTHER)
+    return text if hit.text in (hit.path, path) else text.append(f"  {escape(path)}", OTHER)
 
 
 class Palette(CommandPalette):

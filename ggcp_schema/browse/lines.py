@@ -36,7 +36,7 @@ def number(value: float | None, digits: int = 4) -> str:
         return "0"
     if 1e-3 <= abs(value) < 10**digits:
         return f"{value:.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}".replace("-", "−")
-    return f"{value:.{digits - 2}e}".replace("e-0", "e-").replace("e+0", "e").replace("-", "−")
+    return f"{value:.{digits - 2}e}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e").replace("-", "−")
 
 
 def fit(text: str, width: int, *, middle: bool = False) -> str:
@@ -87,7 +87,7 @@ class LineView(ScrollView, can_focus=True):
         raise NotImplementedError
 
     def moved(self) -> None:
-        """Take note that the user moved the cursor."""
+        """React after the user has moved the cursor."""
 
     def chosen(self) -> None:
         """Act on the line of the cursor."""

@@ -30,7 +30,7 @@ from ggcp_schema.inspect.fields import counterpart
 from ggcp_schema.inspect.findings import next_place
 from ggcp_schema.inspect.text import escape
 
-WATCH = 2.0  # seconds between two looks at whether the file has changed
+WATCH = 2.0  # seconds between checks for changes to the file
 AFTER_PAINT = 0.05  # seconds before work begins that would delay the first picture
 SINGLE = (80, 20)  # columns and lines below which one pane is shown at a time
 LOW = 30  # lines below which empty lines are saved
@@ -58,6 +58,13 @@ class KeyBar(Footer):
         for key in self.query("FooterKey"):
             room -= cast(Text, key.render()).cell_len
             key.display = room >= 0
+
+
+class Tab(TabPane):
+    """A tab of Textual's, which draws its own name until what it shows is there."""
+
+    def render(self) -> str:
+        return ""
 
 
 class FileScreen(Screen[None]):
@@ -101,7 +108,7 @@ class FileScreen(Screen[None]):
         self.trees, self.views = [TreeView(each) for each in documents], [HexView(each) for each in documents]
         self.panes, self.tabs = [kind(*documents) for kind in self.KINDS], TabbedContent()
         for index, pane in enumerate(self.panes):
-            self.tabs.compose_add_child(TabPane(pane.TITLE, *self.panes[: not index], id=f"tab-{index}"))
+            self.tabs.compose_add_child(Tab(pane.TITLE, *self.panes[: not index], id=f"tab-{index}"))
         kinds = [*("tree" for _ in documents), "tabs", *("hex" for _ in documents)]
         widgets = (*self.trees, self.tabs, *self.views)
         self.frames = [Container(widget, classes=f"frame {kind}") for widget, kind in zip(widgets, kinds)]

@@ -80,7 +80,7 @@ class Table(Pane):
         raise NotImplementedError
 
     def moved(self, row: Any) -> None:
-        """Take note that the user moved the cursor to a row."""
+        """React after the user has moved the cursor to a row."""
         tensor = getattr(row, "tensor", None)
         if tensor is not None:
             self.post_message(Moved(self, self.document, tensor=tensor))

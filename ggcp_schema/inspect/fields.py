@@ -157,7 +157,7 @@ class Fields:
         """Return what is at a byte, in a line: the field and its value, or the element of its tensor."""
         words = [f"0x{offset:x}"]
         if field is not None and field.size and not field.offset <= offset < field.end:
-            words.append("no field: after the damage")
+            words.append("not parsed: after the damage")
         elif field is not None:
             words.append(self.label(field))
             element, tensor = self.element_at(offset, field), self.tensor_of(field)

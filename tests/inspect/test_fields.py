@@ -173,7 +173,7 @@ def test_a_place_is_told_with_its_element_or_its_value() -> None:
         offset = wk.offset + 4 * 130 + 3
         assert fields.place_text(file.at(offset), offset) == f"0x{offset:x}  layers[0].wk.data  element 130  {value}"
         assert fields.place_text(file.find("train_its"), 9) == "0x9  train_its  u32  6000"
-        assert fields.place_text(file.find("train_its"), 12) == "0xc  no field: after the damage"
+        assert fields.place_text(file.find("train_its"), 12) == "0xc  not parsed: after the damage"
 
 
 @pytest.mark.parametrize(("name", "value"), [("t27", "1009215778753167411"), ("t28", "2.2677372118036226e-236")])
