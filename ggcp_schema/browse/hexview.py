@@ -200,7 +200,7 @@ class HexView(GridView):
         """Return the name of a field, the long one if no other begins in the line, and its value if there is room."""
         field = piece.field
         if field is None:
-            return "(not parsed: after the damage)"
+            return "(not parsed)"
         last = field.path.rpartition(".")[2]  # `ne[1]`
         name = escape(self.document.label(field) if is_only and room >= 24 else last)
         text = f"{name} = {escape(value_text(field))}" if field.type in SHOWN_VALUES else name

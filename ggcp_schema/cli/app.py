@@ -19,7 +19,7 @@ from ggcp_schema.errors import UsageError
 COMMANDS = {
     "Look inside": {
         "info": "Summarize a file: training progress, loss, optimizer, model, and what to do next.",
-        "browse": "Walk through a file in the terminal: fields, bytes, values, health of the training.",
+        "browse": "Browse a file in the terminal: fields, bytes, tensor values, training health.",
         "dump": "Print every field with its offset, size, type and value.",
         "search": "Search the paths, names and texts of a file.",
         "get": "Print one value, or a slice of a tensor's data.",

@@ -45,7 +45,9 @@ def convert(
     ],
     into: Annotated[
         Path | None,
-        typer.Option("--into", metavar="FOLDER", help=f"Write each input to FOLDER, as its name with {SUFFIX}."),
+        typer.Option(
+            "--into", metavar="FOLDER", help=f"Write each output to FOLDER, named after its input, with {SUFFIX}."
+        ),
     ] = None,
     rms_eps: RmsEps = None,
     order: Annotated[
@@ -87,9 +89,9 @@ def convert(
 ) -> None:
     """Convert a checkpoint to GGUF so that training can be resumed.
 
-    Trainers from late August 2023 onwards accept the result. The values are written so that training continues as the
-    trainer of the file would have continued it; what is printed says what was changed, and with -v on what evidence. To
-    run the model, use `export`.
+    Trainers from late August 2023 onwards accept the result. Values are adjusted so that training continues as
+    it would have in the original trainer; what is printed says what was changed, and with -v on what evidence. To run
+    the model, use `export`.
 
     --json prints one object on a line for each file; with --into, including files that cannot be converted.
 

@@ -155,7 +155,7 @@ def _check_partial(missing: list[str], damage: MalformedError, output: str, *, p
         hint = f"Nothing was written: {lost} missing. Use --partial to write the tensors that are whole."
         raise damage.with_hint(hint)
     if not is_folder and os.path.lexists(output):
-        raise FileError(f"{output} already exists, and is not replaced by a part of it", "Choose another name.")
+        raise FileError(f"{output} already exists; --partial does not replace files", "Choose another name.")
 
 
 def extractable(found: Sequence[Listed]) -> tuple[list[Listed], list[Listed]]:

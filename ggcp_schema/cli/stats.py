@@ -25,7 +25,7 @@ from ggcp_schema.inspect.words import FLAGS, UNTRAINED, Flag
 
 NUMBERS = ("min", "max", "mean", "std", "RMS", "zeros", "NaN", "Inf")
 HEAD = ("tensor", *NUMBERS, "histogram", "flags")
-DROPPED = ("mean", "std", "Inf", "histogram", "zeros", "NaN")  # on a narrow terminal, in this order
+DROPPED = ("RMS", "std", "mean", "Inf", "histogram", "zeros", "NaN")  # on a narrow terminal, in this order
 MAX_TENSORS = 10_000  # that are measured
 BLOCKS, PLAIN = "▁▂▃▄▅▆▇█", ".:-=+*#@"
 HEALTH = ("parameter", "RMS", "m", "v", "m/√v", "v = 0", "NaN", "Inf")

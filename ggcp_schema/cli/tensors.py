@@ -31,7 +31,8 @@ Order = Annotated[
         metavar="|".join(ORDERS),
         autocompletion=one_of(*ORDERS),
         callback=lambda order: order and known_order(order),
-        help="The order of the parameters in the optimizer's vectors, if you know it. Default: decided from the bytes.",
+        help="The order of the parameters in the optimizer's vectors, if you know it: see `convert --help`. "
+        "Default: decided from the bytes.",
     ),
 ]
 Pattern = Annotated[

@@ -78,7 +78,7 @@ class Condition(NamedTuple):
     def verdict(self) -> str:
         """The condition in a few words: `model whole; optimizer cut in v`."""
         if self.damage.path == "file" and not self.lost:
-            return "whole, but more bytes follow"
+            return "complete, with extra bytes at the end"
         if self.damage.path == "magic":
             return f"its first bytes are lost; {self._verdict}"
         if self.damage.is_unknown:

@@ -210,7 +210,7 @@ def _by_gguf_name(file: File, label: Label) -> Side:
         if name is not None:
             tensors[name] = Operand(tensor)
         elif not tensor.is_null:
-            left_out.note(tensor.path, label, "no-place", "a GGUF checkpoint has no place for it")
+            left_out.note(tensor.path, label, "no-place", "not part of a GGUF checkpoint")
     return Side(label, file, facts(file), _keys(file), tensors, left_out)
 
 
@@ -250,7 +250,7 @@ def _share_keys(left: Side, right: Side) -> None:
         model, other = models[0], right if models[0] is left else left
         other.omit(filter(names.is_optimizer, other.tensors), "of-training", f"{model.label} has no optimizer")
         unknown = (name for name, operand in model.tensors.items() if model.path_of(operand) is None)
-        model.omit(unknown, "of-model", "no checkpoint has it")
+        model.omit(unknown, "of-model", "not part of any checkpoint")
     if len(models) == 1 or left.file.format is not right.file.format:
         for side, other in ((left, right), (right, left)):
             required = set() if models else REQUIRED

@@ -170,7 +170,7 @@ class OddValues:
         for tensor, first, counts in sorted(self.seen.values(), key=lambda seen: seen[0].offset):
             length, nbytes = tensor.block
             found = ", ".join(f"{count:,} {kind}" for kind, count in counts.items() if count)
-            message = f"{found} of {count_text(tensor.n_elements, 'value')}; the first is here"
+            message = f"{found} of {count_text(tensor.n_elements, 'value')}, the first at this offset"
             yield Oddity(f"{tensor.path}.data", tensor.offset + first // length * nbytes, message)
 
 

@@ -41,8 +41,8 @@ HEALTH: Mapping[Healthy, str] = {
 UNTRAINED = "not trained since the optimizer started"
 """What v = 0 says: the weights may be those of an earlier training, and only the optimizer's state new."""
 N_FF_SOURCES: Mapping[NffSource, str] = {
-    "shape": "by the shape of w1",
-    "n-mult": "computed from n_embd and n_mult, because no w1 states it",
+    "shape": "from the shape of w1",
+    "n-mult": "computed from n_embd and n_mult: the file has no w1",
     "stored": "stored in the file",
 }
 VERDICT_TEXTS: Mapping[Any, str] = {

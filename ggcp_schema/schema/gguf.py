@@ -219,20 +219,20 @@ def gguf(order, size="u64", versions=VERSIONS):
         arrays = {9: array(nesting - 1)} if nesting > 1 else {}
         return Struct(
             "type" / value_type,
-            "len" / count,
+            "len" / count * "number of elements",
             "array" / LazyArray(this.len, Switch(this.type, {**scalars, **arrays}, default=Error)),
             type_name="array",
         )
 
     metadata_kv = Struct(
-        "key" / key,
+        "key" / key * "name of the key: general.architecture",
         "value_type" / value_type,
         "value" / Switch(this.value_type, {**scalars, 9: array(MAX_NESTING)}, default=Error),
         type_name="metadata_kv",
     )
 
     tensor_info = Struct(
-        "name" / key,
+        "name" / key * "name of the tensor: blk.0.attn_q.weight",
         "n_dimensions" / OneOf(u32, range(MAX_DIMS + 1)),
         "dimensions" / Array(this.n_dimensions, count) * "in ggml order: the first is the fastest-varying",
         "type" / OneOf(u32, names_of(GGML_TYPES), others=True) * "ggml type",
@@ -252,8 +252,8 @@ def gguf(order, size="u64", versions=VERSIONS):
         "magic" / Const(b"GGUF"),
         "byte_order" / Computed(byte_order),
         "version" / OneOf(u32, versions, above=LATER_VERSION),
-        "tensor_count" / count,
-        "metadata_kv_count" / count,
+        "tensor_count" / count * "number of tensors",
+        "metadata_kv_count" / count * "number of keys",
         "metadata_kv" / Array(this.metadata_kv_count, metadata_kv, unchecked=True),
         "tensor_infos" / Array(this.tensor_count, tensor_info, unchecked=True),
         "alignment" / Computed(alignment) * "general.alignment, or 32",

@@ -302,7 +302,7 @@ def infer_optimizer_type(optimizer: Container) -> Inference | None:
     """Infer the type of the optimizer, which v1 does not store.
 
     Let `remaining` be the number of bytes from here, the beginning of the state, to the end of the file, and
-    `bound(ne) = 12 + 8 * n_dims + 48 + 31 + 4 * prod(ne)` the format author's upper bound on a tensor record. The state
+    `bound(ne) = 12 + 8 * n_dims + 48 + 31 + 4 * prod(ne)` an upper bound of the size of a tensor record. The state
     has at most these sizes, in which the last summand counts only if past > 0:
       Adam    `12 + 2 * bound([nx])` + `bound([past])`
       L-BFGS  `24 + 5 * bound([nx]) + bound([past]) + 2 * bound([lbfgs_m]) + 2 * bound([nx, lbfgs_m])` + `bound([past])`
@@ -339,16 +339,16 @@ def infer_type(
 
 
 def record_bound(*ne: int) -> int:
-    """Return the format author's upper bound on the size of a tensor record, in bytes."""
+    """Return an upper bound of the size of a tensor record, in bytes."""
     return 12 + 8 * len(ne) + 48 + 31 + 4 * prod(ne)
 
 
 def adam_bound(nx: int, past: int) -> int:
-    """Return the format author's upper bound on the size of Adam's state in a v1 file, in bytes."""
+    """Return an upper bound of the size of Adam's state in a v1 file, in bytes."""
     return 12 + 2 * record_bound(nx) + (record_bound(past) if past > 0 else 0)
 
 
 def lbfgs_bound(nx: int, past: int, lbfgs_m: int) -> int:
-    """Return the format author's upper bound on the size of L-BFGS's state in a v1 file, in bytes."""
+    """Return an upper bound of the size of L-BFGS's state in a v1 file, in bytes."""
     state = 5 * record_bound(nx) + 2 * record_bound(lbfgs_m) + 2 * record_bound(nx, lbfgs_m)
     return 24 + state + record_bound(past) * (2 if past > 0 else 1)

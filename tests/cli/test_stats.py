@@ -102,7 +102,7 @@ def test_narrow_and_wide_terminals(columns):
     assert max(map(len, narrow.splitlines())) <= columns
     for row in measured(ADAM, "layers[0].w?"):
         assert row["path"] in narrow.split()
-        assert f"{row['rms']:.4g}" in narrow.split()
+        assert f"{row['max']:.4g}" in narrow.split()
 
 
 def test_bars_in_an_encoding_without_blocks():

@@ -422,9 +422,9 @@ def test_data_of_gguf_files_is_read_in_its_type_and_byte_order(tmp_path: Path, o
     starts = {tensor.path: tensor.offset for tensor in report.file.tensors.values()}
     warnings = [odd for odd in warnings if odd.path != "byte_order"]
     assert [(odd.path, odd.offset - starts[odd.path.removesuffix(".data")], odd.message) for odd in warnings] == [
-        ("f32.data", 4, "1 NaN of 4 values; the first is here"),
-        ("f16.data", 2, "1 NaN of 4 values; the first is here"),
-        ("optimizer.adam.second_moments.data", 4, "1 NaN, 2 negative of 4 values; the first is here"),
+        ("f32.data", 4, "1 NaN of 4 values, the first at this offset"),
+        ("f16.data", 2, "1 NaN of 4 values, the first at this offset"),
+        ("optimizer.adam.second_moments.data", 4, "1 NaN, 2 negative of 4 values, the first at this offset"),
     ]
     quantized = ["q8_0"] * (order == "<")
     assert [tensor.path for tensor in report.readable] == ["f32", "f16", *quantized, "optimizer.adam.second_moments"]

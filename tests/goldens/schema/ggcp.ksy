@@ -175,7 +175,7 @@ types:
           Infer the type of the optimizer, which v1 does not store.
         
           Let `remaining` be the number of bytes from here, the beginning of the state, to the end of the file, and
-          `bound(ne) = 12 + 8 * n_dims + 48 + 31 + 4 * prod(ne)` the format author's upper bound on a tensor record. The state
+          `bound(ne) = 12 + 8 * n_dims + 48 + 31 + 4 * prod(ne)` an upper bound of the size of a tensor record. The state
           has at most these sizes, in which the last summand counts only if past > 0:
             Adam    `12 + 2 * bound([nx])` + `bound([past])`
             L-BFGS  `24 + 5 * bound([nx]) + bound([past]) + 2 * bound([lbfgs_m]) + 2 * bound([nx, lbfgs_m])` + `bound([past])`
