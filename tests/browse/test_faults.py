@@ -88,6 +88,30 @@ def test_nan_and_infinity_stand_out_from_other_values(tmp_path: Path) -> None:
 # Many results ----------------------------------------------------------------------------------------------
 
 
+def test_reports_come_no_faster_than_the_screen_can_show_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is seen at once here, so that none waits; what was found between two of them is not lost."""
+    now, handled = [0.0], []
+    monkeypatch.setattr(jobs, "monotonic", lambda: now[0])
+    monkeypatch.setattr(jobs, "EVERY", 4 / 64)
+
+    class Owner:
+        is_running = True
+
+        def call_later(self, show: Callable[..., None], *args: Any, **options: Any) -> None:
+            show(*args, **options)
+
+    def work(report: Callable[[Any], None]) -> str:
+        for number in range(100):
+            now[0] = number / 64
+            report(number)
+        return "end"
+
+    owner: Any = Owner()
+    job = jobs.Job(owner, lambda result, done: handled.append(result))
+    job._run(work, job._turn)
+    assert handled == [*range(4, 100, 4), "end"]
+
+
 def test_reports_that_were_not_seen_do_not_queue() -> None:
     done, handled = threading.Event(), []
 

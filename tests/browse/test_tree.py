@@ -98,3 +98,15 @@ def test_on_a_narrow_terminal_names_of_tensors_are_whole_and_keys_have_their_val
             assert f" blk.1.{name}.weight " in tensors
 
     browse(FIXTURES / "lora" / "base.gguf", script=script, size=(80, 24))
+
+
+def test_a_field_with_a_finding_has_a_sign_and_so_has_what_holds_it(tmp_path: Path) -> None:
+    path = tmp_path / "n_mult.ggcp"
+    path.write_bytes((FIXTURES / "twin-ff48.v1.ggcp").read_bytes())
+
+    async def script(browser: Browser) -> None:
+        lines = browser.text(browser.tree).splitlines()
+        marked = [line.split("!")[1].split()[0] for line in lines if "! " in line]
+        assert marked == ["hparams", "n_mult"]
+
+    browse(path, script=script)

@@ -42,6 +42,11 @@ def test_a_sum_over_threads_is_not_compared_with_a_mean(tmp_path):
         assert (change.loss_a, change.loss_b) == (None, None)
 
 
+def test_the_same_stored_number_is_the_same_loss_whatever_it_is(tmp_path):
+    change = compared(FIXTURES / "v0-adam.ggcp", converted(FIXTURES / "v0-adam.ggcp", tmp_path)).change
+    assert change.loss_a == change.loss_b
+
+
 def test_a_model_has_no_training_to_compare(tmp_path):
     assert compared(ADAM, exported(ADAM, tmp_path)).change is None
 

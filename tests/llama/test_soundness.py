@@ -177,6 +177,17 @@ def test_mh_is_the_last_step_and_vh_the_root_of_v(name: str) -> None:
     np.testing.assert_allclose(mh, alpha * sched * m / (1 - beta1**t) / root, rtol=1e-3)
 
 
+def test_a_relation_that_holds_nowhere_in_a_file_is_no_evidence(tmp_path: Path) -> None:
+    """So it is in files of a program that keeps something else in v; one value that differs is a finding."""
+    path = FIXTURES / "rotmax8-v0.ggcp"
+    with open_file(path) as file:
+        v = np.concatenate([*file.tensors["optimizer.state.v"].values()])
+    at, one = offset_of(path, "optimizer.state.v"), v.copy()
+    one[int(np.argmax(v))] *= 100
+    assert [bad.rule for bad in found_in(damaged(path, at, one.tobytes(), tmp_path))] == ["v-differs"]
+    assert found_in(damaged(path, at, (v * 100).tobytes(), tmp_path)) == []
+
+
 def test_a_flipped_bit_among_zeros_of_x_is_odd_and_the_zeros_are_not(tmp_path: Path) -> None:
     """Pages that are lost leave whole pages between them: of an x that has some, all the zeros are lost values."""
     path = FIXTURES / "twin-adam.v0.ggcp"
