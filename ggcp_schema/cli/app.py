@@ -42,6 +42,7 @@ COMMANDS = {
     },
 }
 NO_OPTION = re.compile(r"No such option: (--[\w-]+)")
+LIBRARIES = "construct", "numpy", "gguf", "typer", "rich", "textual"
 COLORS = ("auto", "always", "never")
 WIDTH = typer.get_terminal_size()[0]  # typer's own help is never narrower than 50
 SETTINGS: dict[str, Any] = {
@@ -128,9 +129,13 @@ WrongUsage: Any = typer.BadParameter.__base__
 
 def _version(value: bool) -> None:
     if value:
+        import platform
+        from importlib.metadata import version
+
         from ggcp_schema import __version__
 
-        typer.echo(f"ggcp-schema {__version__}")
+        others = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
+        typer.echo(f"ggcp-schema {__version__} (Python {platform.python_version()}, {others})")
         raise typer.Exit
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import ggcp_schema
 from ggcp_schema.cli.output import COLOURED, wrapped
 from ggcp_schema.errors import quoted
 from ggcp_schema.inspect.text import cells
@@ -95,3 +98,9 @@ def test_no_terminal_is_narrower_than_20_columns(command: str) -> None:
     path = FIXTURES / "v1-adam.ggcp"
     texts = [run_cli(command, path, "--width", width, check=True).stdout for width in ("1", "20", "30")]
     assert texts[0] == texts[1] != texts[2]
+
+
+def test_the_version_has_those_of_the_libraries_which_a_report_of_a_fault_needs() -> None:
+    printed = run_cli("--version", check=True).stdout
+    assert printed.startswith(f"ggcp-schema {ggcp_schema.__version__} (Python {platform.python_version()}, ")
+    assert all(f"{name} {version(name)}" in printed for name in ("construct", "gguf", "textual"))

