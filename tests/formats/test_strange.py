@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -416,6 +417,15 @@ def test_a_missing_part_is_named(parts: list[Path]) -> None:
     assert "missing beside this file: m-00002-of-00003.gguf" in run_cli("info", "-v", parts[2], check=True).stdout
 
 
+@pytest.mark.parametrize("name", ["m.gguf", "m-00001-of-00003 (1).gguf", "m-1-of-3.gguf"])
+def test_a_part_with_another_name_is_told_of(name: str, parts: list[Path]) -> None:
+    path = parts[0].rename(parts[0].with_name(name))
+    (warning,) = checked(path).warnings
+    end = warning.message.removeprefix("llama.cpp finds the parts by their names: that of this one should end in ")
+    assert path.rename(path.with_name(f"m{end}")) == parts[0]
+    assert not checked(parts[0]).warnings
+
+
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
@@ -555,6 +565,18 @@ def test_models_of_other_architectures_are_refused_by_name(tmp_path: Path) -> No
     assert result.stderr.splitlines()[0].endswith("general.architecture is 'bert', expected 'llama'")
     assert "architecture" in result.stderr.splitlines()[1]
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["adapter", "mmproj", "imatrix", "controlvector"])
+def test_what_is_no_model_is_refused_by_what_it_is(kind: str, tmp_path: Path) -> None:
+    with written_by_gguf(tmp_path / "x.gguf", "controlvector" if kind == "controlvector" else "llama") as writer:
+        writer.add_type(kind)
+        writer.add_tensor("direction.1", np.ones(8, np.float32))
+    what = {"adapter": "adapter", "mmproj": "projector", "imatrix": "importance matrix"}.get(kind, "control vector")
+    for command in ("export", "export --to hf", "convert"):
+        result = run_cli(*command.split(), tmp_path / "x.gguf", tmp_path / "out")
+        assert result.returncode == 2
+        assert f"x.gguf is a GGUF {what}" in result.stderr.splitlines()[0]
 
 
 @pytest.mark.parametrize(("of_keys", "expected"), [(8, []), (2, ["attention.head_count_kv 2"])])
@@ -824,23 +846,79 @@ def test_a_bool_in_an_array_is_0_or_1_too(tmp_path: Path) -> None:
         assert [warning.offset for warning in report.warnings] == [len(data) - 1] * len(messages)
 
 
+def parts_of(path: Path) -> tuple[dict[str, tuple[int, Any]], dict[str, tuple[tuple[int, ...], int, bytes]]]:
+    """Return the keys and tensors of a GGUF file by name, as `build_gguf` takes them."""
+    with open_gguf(path) as file:
+        keys = {}
+        for key, entry in file.key_values.items():
+            kind, *inner = (gguf.GGUFValueType[name] for name in entry.type.split("/"))
+            keys[key] = kind, (inner[0], list(entry.value)) if inner else entry.value
+        return keys, {name: (tensor.shape, 0, tensor.array().tobytes()) for name, tensor in file.tensors.items()}
+
+
+MODEL_KEYS, MODEL_TENSORS = parts_of(FIXTURES / "lora" / "base.gguf")  # F32, 2 layers, n_embd 32
+UINT32, INT32, FLOAT32 = 4, 5, 6
+Q = "blk.1.attn_q.weight"
+REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "no architecture": ({"general.architecture": None}, {}),
+    "no context length": ({"llama.context_length": None}, {}),
+    "no epsilon": ({"llama.attention.layer_norm_rms_epsilon": None}, {}),
+    "no tokenizer": ({"tokenizer.ggml.model": None}, {}),
+    "a length of another type": ({"llama.context_length": (INT32, 16)}, {}),
+    "no layers": ({"llama.block_count": (UINT32, 0)}, {name: None for name in MODEL_TENSORS if name[:3] == "blk"}),
+    "a layer too many": ({"llama.block_count": (UINT32, 3)}, {}),
+    "a layer too few": ({"llama.block_count": (UINT32, 1)}, {}),
+    "too many heads": ({"llama.attention.head_count": (UINT32, 5)}, {}),
+    "half of the rotation": ({"llama.rope.dimension_count": (UINT32, 4)}, {}),
+    "few scores": ({"tokenizer.ggml.scores": (ARRAY, (FLOAT32, [0.0, 0.0]))}, {}),
+    "no matrix of a layer": ({}, {Q: None}),
+    "a matrix of another shape": ({}, {Q: ((32, 16), 0, bytes(4 * 32 * 16))}),
+}
+RUN: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "whole": ({}, {}),
+    "the output is that of the embeddings": ({}, {"output.weight": None}),
+    "a bias": ({}, {"blk.0.attn_q.bias": ((32,), 0, bytes(4 * 32))}),
+    "no heads of keys": ({"llama.attention.head_count_kv": None}, {}),
+    "no scores": ({"tokenizer.ggml.scores": None}, {}),
+}
+
+
+def changed_model(path: Path, keys: dict[str, Any], tensors: dict[str, Any], **options: Any) -> Path:
+    """Write the model with these keys and tensors in the place of its own, or without them."""
+    merged = [(key, *entry) for key, entry in (MODEL_KEYS | keys).items() if entry]
+    data = [(name, *tensor) for name, tensor in (MODEL_TENSORS | tensors).items() if tensor]
+    path.write_bytes(build_gguf(merged, data, **options))
+    return path
+
+
 @pytest.mark.skipif(not llama.HAS_WHEEL, reason="xllamacpp has wheels for Linux x86-64 alone")
-def test_nobody_is_told_to_run_what_llama_refuses(tmp_path: Path) -> None:
-    keys = [("general.architecture", 8, "llama"), ("tokenizer.ggml.tokens", 9, (8, ["a", "b"]))]
-    tensors = [(name, (16,), 0, b"\1" * 64) for name in "ab"]
-    five = [("a", (16, 1, 1, 1, 1), 0, b"\1" * 64)]
-    builds = {
-        "whole": build_gguf(keys, tensors),
-        "overlap": build_gguf(keys, tensors, offsets={1: 32}),
-        "order": build_gguf(keys, tensors, offsets={0: 64, 1: 0}),
-        "five": build_gguf(keys, five),
-        "twice": build_gguf([*keys, keys[0]], tensors),
+@pytest.mark.parametrize("name", thinned([*REFUSED, *RUN]))
+def test_nobody_is_told_to_run_what_llama_refuses(name: str, tmp_path: Path) -> None:
+    path = changed_model(tmp_path / "x.gguf", *(REFUSED | RUN)[name])
+    with open_gguf(path) as file:
+        assert file.runs is (name in RUN)
+    if name in RUN:
+        assert llama.run(path, [1, 259], n_greedy=1).greedy
+    else:
+        with pytest.raises(llama.RefusedError):
+            llama.run(path, [1, 259], n_greedy=1)
+
+
+@pytest.mark.skipif(not llama.HAS_WHEEL, reason="xllamacpp has wheels for Linux x86-64 alone")
+def test_nobody_is_told_to_run_what_llama_does_not_read(tmp_path: Path) -> None:
+    size, last = sum(len(data) for _, _, data in MODEL_TENSORS.values()), len(MODEL_TENSORS) - 1
+    paths = {
+        "whole": changed_model(tmp_path / "whole", {}, {}),
+        "overlap": changed_model(tmp_path / "overlap", {}, {}, offsets={1: 32}),
+        "order": changed_model(tmp_path / "order", {}, {}, offsets={0: size, last: 0}),
+        "five": changed_model(tmp_path / "five", {}, {"five": ((16, 1, 1, 1, 1), 0, b"\1" * 64)}),
+        "twice": tmp_path / "twice",
     }
-    for name, data in builds.items():
-        path = tmp_path / f"{name}.gguf"
-        path.write_bytes(data)
+    keys, tensors = ([(name, *each) for name, each in parts.items()] for parts in (MODEL_KEYS, MODEL_TENSORS))
+    paths["twice"].write_bytes(build_gguf([*keys, keys[0]], tensors))
+    for name, path in paths.items():
         assert accepted([path]) == [name == "whole"], name
-        with open_gguf(path) as file:
+        with open_file(path, partial=True) as file:
             assert file.runs is (name == "whole"), name
 
 

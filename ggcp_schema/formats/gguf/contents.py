@@ -147,14 +147,22 @@ def file_type(gguf: GgufFile) -> str | None:
 
 
 def odd_tokens(gguf: GgufFile) -> Iterator[Finding]:
-    """Yield what keeps llama.cpp from using the tokens: they are no texts, or not as many as the embeddings."""
+    """Yield what keeps llama.cpp from using the tokens: they are no texts, or not as many as the embeddings.
+
+    Or there are fewer scores or types than tokens.
+    """
     tokens = gguf.key_values.get(names.TOKENS)
     if tokens is None or not tokens.type.startswith("ARRAY/"):
         return
     found = [] if tokens.type == "ARRAY/STRING" else [f"the tokens are {tokens.type}, and not texts"]
+    count = counted(len(tokens.value), "token")
     embeddings = gguf.tensors.get(str(names.tensor_name("tok_embeddings")))
     if embeddings is not None and len(embeddings.shape) == 2 and embeddings.shape[1] != len(tokens.value):
-        found.append(f"{counted(len(tokens.value), 'token')}, but {embeddings.path} has {embeddings.shape[1]:,} rows")
+        found.append(f"{count}, but {embeddings.path} has {embeddings.shape[1]:,} rows")
+    for key, what in ((names.TOKEN_SCORES, "score"), (names.TOKEN_TYPES, "type")):
+        length = Keys(gguf).length(key)
+        if length is not None and length < len(tokens.value):
+            found.append(f"{count}, but {counted(length, what)}")
     if found:
         yield Finding(names.TOKENS, "; ".join(found))
 
@@ -264,7 +272,11 @@ def _parts(gguf: GgufFile) -> list[tuple[int, str]]:
 
 
 def missing_parts(gguf: GgufFile) -> Iterator[Finding]:
-    """Yield which parts are missing beside a part of a split file."""
+    """Yield which parts are missing beside a part of a split file, or that its own name is not that of a part."""
+    part, is_named = part_of(gguf), PART.fullmatch(gguf.path) is not None or gguf.path.startswith("/dev/")
+    if part is not None and part[0] <= part[1] and not is_named:
+        end = "-{:05}-of-{:05}.gguf".format(*part)
+        yield Finding(SPLIT_NO, f"llama.cpp finds the parts by their names: that of this one should end in {end}")
     missing = [os.path.basename(path) for _, path in _parts(gguf) if not os.path.exists(path)]
     if missing:
         more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""

@@ -207,7 +207,7 @@ class GgufFile(File):
 
     @property
     def runs(self) -> bool:
-        """True for a model with a vocabulary that fits it, of which llama.cpp refuses nothing."""
+        """True for a model with a vocabulary that fits it, which llama.cpp is not known to refuse."""
         return (
             self.damage is None
             and self.kind == "gguf-model"
@@ -216,6 +216,7 @@ class GgufFile(File):
             and self.get("version") not in (None, 1)
             and self.byte_order == "little"
             and not self.broken_rules
+            and meanings.is_complete(self)
         )
 
     def facts(self) -> dict[str, Any]:

@@ -28,7 +28,14 @@ if TYPE_CHECKING:
     from ggcp_schema.formats.gguf.file import GgufFile
 
 SIZES = (names.EMBEDDING_LENGTH, names.BLOCK_COUNT, names.FEED_FORWARD_LENGTH, names.HEAD_COUNT)
+NEEDED = {
+    **dict.fromkeys((names.CONTEXT_LENGTH, *SIZES), "UINT32"),
+    names.RMS_EPSILON: "FLOAT32",
+    names.TOKENIZER_MODEL: "STRING",
+}
+"""The keys without which llama.cpp loads no llama, and their types; of some, arrays have a number for each layer."""
 MODELS = {"llama", "gpt2"}  # the tokenizers whose checkpoints the trainers saved
+OF_NO_MODEL = {f"gguf-{kind}" for kind in ("adapter", "mmproj", "imatrix", "controlvector")}
 NO_TOKEN = 0xFFFFFFFF  # the id by which the trainers say that there is no such token
 
 
@@ -110,6 +117,8 @@ def evidence_of_gguf(gguf: GgufFile) -> Evidence:
 def check_whole_model(gguf: GgufFile) -> None:
     """Check that a GGUF file is a whole one of the llama architecture, and not of finetune. Raises `UsageError`."""
     check_not_split(gguf)
+    if gguf.kind in OF_NO_MODEL:
+        raise UsageError(f"{gguf.path} is a {gguf.what}", CHECKPOINT_NEEDED)
     if gguf.value(names.ARCHITECTURE) != "llama":
         error = Keys(gguf).unexpected(names.ARCHITECTURE, "'llama'")
         is_other = isinstance(gguf.value(names.ARCHITECTURE), str) and gguf.kind == "gguf-model"
@@ -181,6 +190,27 @@ def stored_model(gguf: GgufFile) -> Model:
         ),
         **({} if is_checkpoint else _kept_of(gguf)),
     )
+
+
+def is_complete(gguf: GgufFile) -> bool:
+    """Return False if llama.cpp is known to refuse a model: if keys or tensors are missing, or do not fit each other.
+
+    It is not known of another architecture, nor of a llama with other tensors than the trainers', as one of experts has
+    them, or without an output of its own.
+    """
+    if gguf.value(names.ARCHITECTURE) != "llama":
+        return isinstance(gguf.value(names.ARCHITECTURE), str)
+    for key, kind in NEEDED.items():
+        entry = gguf.key_values.get(key)
+        if entry is None or entry.type.removeprefix("ARRAY/") != kind or (kind == "UINT32" and not entry.value):
+            return False
+    if names.tensor_name("output") not in gguf.tensors or not all(map(names.field_path, gguf.tensors)):
+        return True
+    try:
+        model = gguf.stored_model.checked()
+    except UsageError:
+        return False
+    return model.n_rot * model.n_head == model.n_embd
 
 
 def _kept_of(gguf: GgufFile) -> dict[str, Any]:
