@@ -18,6 +18,7 @@ from ggcp_schema.files.other_programs import is_of_another_program
 
 LEAST_TEXT = 12
 MESSAGE = 4096  # bytes of the longest message of an error
+MESSAGE_LINES = 3  # of one that is neither JSON nor XML
 BEGINNING = 400  # characters of it among which the word is
 PICKLE = "Not opened: pickles can run code. Let the program that wrote it save the tensors as GGUF or safetensors."
 PROGRAM = "A llamafile is a zip archive too: `unzip FILE` takes the GGUF file out of it."
@@ -85,6 +86,35 @@ def _is_windows_program(head: Head) -> bool:
     return head.data.startswith(b"MZ") and head.data[at : at + 4] == b"PE\0\0"
 
 
+def _is_aria2(head: Head) -> bool:
+    """Recognise the record of a download: pieces of a size, of which each has a bit."""
+    if len(head.data) < 54:
+        return False
+    version, n_hash = struct.unpack_from(">H4xI", head.data)
+    n_piece, total, n_bits = struct.unpack_from(">IQ8xI", head.data, 10 + n_hash) if n_hash in (0, 20) else (0, 0, 0)
+    return bool(version <= 1 and n_piece and n_bits == -(-total // n_piece // 8))
+
+
+def _is_caffe(head: Head) -> bool:
+    """Recognise the name of a network, and a layer after it: of the first version, or of the second."""
+    found = re.match(rb"\n([\x01-\x7f])([ -~]+)", head.data)
+    end = 2 + found[1][0] if found else 0
+    layer = re.compile(rb"(\xa2\x06[\x80-\xff]{0,4}[\0-\x7f]\n|\x12[\x80-\xff]{0,4}[\0-\x7f][\n\x12\x1a\x22])")
+    return bool(found and end <= found.end() and layer.match(head.data, end))
+
+
+def _is_tfrecord(head: Head) -> bool:
+    """Recognise the length of the first record, which its checksum follows: a masked CRC-32C."""
+    crc = (1 << 32) - 1
+    for byte in head.data[:8]:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ 0x82F63B78 * (crc & 1)
+    crc ^= (1 << 32) - 1
+    masked = (crc >> 15 | crc << 17) + 0xA282EAD8 & (1 << 32) - 1
+    return len(head.data) > 16 and head.data[8:12] == masked.to_bytes(4, "little")
+
+
 def _is_safetensors(head: Head) -> bool:
     length = int.from_bytes(head.data[:8], "little")
     fits = head.size is None or length + 8 <= head.size or b'"dtype":' in head.data
@@ -123,10 +153,12 @@ def _is_filled(byte: bytes) -> Callable[[Head], bool | str]:
 
 
 def _error_message(head: Head) -> bool | str:
-    """Recognise the answer of a server in the place of a file: a short text about an error."""
-    if head.size is None or head.size > MESSAGE or head.text is None or not ERROR.search(head.text[:BEGINNING]):
+    """Recognise the answer of a server in the place of a file: a short text about an error, no table and no log."""
+    text = (head.text or "").strip()
+    if head.size is None or head.size > MESSAGE or not ERROR.search(text[:BEGINNING]):
         return False
-    return _line(head, ERROR)
+    is_short = len(text.splitlines()) <= MESSAGE_LINES or text.startswith(("{", "<"))
+    return is_short and _line(head, ERROR)
 
 
 def _text(head: Head) -> bool | str:
@@ -225,6 +257,13 @@ KINDS = (
     Kind(rb"(\xef\xbb\xbf)?\s*((<\?xml[^>]*>|<!--.*?-->)\s*)*"
          rb"(?i:<!doctype html|<(html|head|meta|title|body|script)[\s>])",
          "a web page, not the file", "Download the file itself: the page has a link to it, or asks to log in."),
+    Kind(rb"\0\x05\x16\x07\0[\x01\x02]\0\0",
+         "an AppleDouble file, in which macOS keeps the attributes of a file, not its data",
+         "The file itself has the name without the `._` at the beginning."),
+    Kind(b"L\0\0\0\x01\x14\x02\0\0\0\0\0\xc0\0\0\0\0\0\0F", "a shortcut of Windows to a file, not the file",
+         "Give the path of the file itself."),
+    Kind(_is_aria2, "the record of a download by aria2, not the file",
+         "The file has the name without `.aria2`; `aria2c -c` goes on with its download."),
     # Other formats
     Kind(_has_member(b"/data.pkl"), "a PyTorch checkpoint", PICKLE),
     Kind(_is_npz, "a NumPy .npz archive", "Load it with numpy.load."),
@@ -241,6 +280,14 @@ KINDS = (
     Kind(rb"....TFL3", "a TensorFlow Lite model"),
     Kind(rb"\x08\x01\x12[\x80-\xff]{1,4}[\0-\x7f]\n[\x80-\xff]{0,4}[\0-\x7f][\x12\x22\x2a]",
          "a SavedModel of TensorFlow"),
+    Kind(rb"\n[\x80-\xff]{0,4}[\0-\x7f](\n[\x01-\x7f][\w./-]+\x12[\x01-\x40][A-Z]\w+[\x1a\x22\x2a\n\x12]"
+         rb"|\x12[\x80-\xff]{0,4}[\0-\x7f]\n[\x80-\xff]?[\0-\x7f]\n[\x01-\x40][A-Z]\w+\x12)", "a graph of TensorFlow"),
+    Kind(lambda head: head.data.endswith(b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"),
+         "a table of LevelDB, such as the index of a TensorFlow checkpoint"),
+    Kind(_is_tfrecord, "a TFRecord file, such as TensorBoard's events"),
+    Kind(_is_caffe, "a model of Caffe"),
+    Kind(rb"\x04\0\0\0\x01\0\0\0\x03\0\0\0V 1|\x03\0\0\0\x01\0\0\0.{4}\x02\0\0\0.\0\0\0[ -~]", "a file of Torch7",
+         "The package torchfile reads it."),
     Kind(rb"\x08[\x02-\x0c]\x12[\x80-\xff]{0,4}[\0-\x7f]\n[\x80-\xff]?[\0-\x7f]\n[\x01-\x7f][ -~]", "a Core ML model"),
     Kind(rb"[\x01-\x0c]\0\0\0[\x08-\x40]\0[A-Z]\w+Spec\0", "a model of CTranslate2", "CTranslate2 reads it."),
     Kind(rb"[\xc6\xc8]\xd7\x34\x01|\x88\xd8\x34\x01", "a file of llm.c", "llm.c's programs read it."),
@@ -255,6 +302,8 @@ KINDS = (
     Kind(rb"RIFF....WAVE|ID3[\x02-\x04]\0|OggS\0[\x02\0]|fLaC\0\0\0\x22|\0\0\0.ftyp", "a recording of sound or film"),
     Kind(rb"%PDF-\d", "a PDF document"),
     Kind(rb"\0asm\x01\0\0\0", "a program for WebAssembly"),
+    Kind(b"\0\0\0\x01Bud1", "a .DS_Store, which macOS leaves in folders"),
+    Kind(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "a compound file, as Thumbs.db and old Office documents are"),
     Kind(b"SQLite format 3\0", "an SQLite database"),
     Kind(rb"MZqFpD=|jartsr=", "a program for several systems, such as a llamafile", PROGRAM),
     Kind(b"\x7fELF", "a program or library (ELF)", PROGRAM),
@@ -270,7 +319,7 @@ KINDS = (
          "`llama-imatrix --in-file FILE -o OUTPUT.gguf` converts it."),
     Kind(rb"[anq]sgg", "a saved session of llama.cpp (--prompt-cache, or a slot of its server), without a model",
          "It belongs to the model that it was made with."),
-    Kind(rb"(ccgg|ggml).\0\0\0", OTHER, LLAMA_ONLY),
+    Kind(rb"(ccgg|ggml)..\0\0", OTHER, LLAMA_ONLY),
     # Archives
     Kind(rb"PK(\x03\x04|\x05\x06|\x07\x08)", "a zip archive", "Unpack it with `unzip FILE`."),
     Kind(b"\x1f\x8b", "a gzip file", "Unpack it with `gzip -dc FILE > OUTPUT`, or `tar xzf FILE` for a .tar.gz."),

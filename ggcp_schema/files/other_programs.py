@@ -32,14 +32,15 @@ def is_of_another_program(head: bytes) -> bool:
     if has_name or is_whisper or _has_classes(head, start + 7 * 4):
         return True  # Whisper, whose models of voice activity begin with a name; ViT
     few = words[0] if 0 < words[0] < TOKENS else 0
-    if _tokens_at(head, start + 7 * 4, versioned, least=int(few > 0), count=few or TOKENS):
+    end = _end_of_tokens(head, start + 7 * 4, versioned, least=int(few > 0), count=few or TOKENS)
+    if end and (not few or end == len(head) or Head(head).begins_a_tensor(end)):
         return False
     _, n_embd, _, n_head, n_layer, n_rot = first = words[:6]
     if min(first) > 0 and max(first) < 1 << 20 and (n_layer > 1000 or n_embd % n_head or n_rot * n_head > n_embd):
         return True  # CLIP, Bark
     others = [start + 4 * count for count in range(MOST_NUMBERS) if count != 7]  # where tokens or tensors may begin
     near = [at for at in others if start < at <= start + 4 * MOST_BEFORE_TOKENS]
-    has_tokens = any(_tokens_at(head, at, scored, least=1) for at in near for scored in (False, True))
+    has_tokens = any(_end_of_tokens(head, at, scored, least=1) for at in near for scored in (False, True))
     return has_tokens or any(map(Head(head).begins_a_tensor, others))
 
 
@@ -53,15 +54,15 @@ def _has_classes(head: bytes, at: int) -> bool:
     return True
 
 
-def _tokens_at(head: bytes, at: int, scored: bool, *, least: int = 0, count: int = TOKENS) -> bool:
-    """Return True if tokens follow each other from there: lengths, texts without zeros, and scores or not."""
+def _end_of_tokens(head: bytes, at: int, scored: bool, *, least: int = 0, count: int = TOKENS) -> int | None:
+    """Return where tokens end that follow each other from there: lengths, texts without zeros, and scores or not."""
     for _ in range(count):
         length = int.from_bytes(head[at : at + 4], "little")
         text = head[at + 4 : at + 4 + length]
         if not least <= length <= LONGEST or len(text) < length or b"\0" in text:
-            return False
+            return None
         at += 4 + length + 4 * scored
-    return True
+    return at
 
 
 OTHER_NAMES = re.compile(

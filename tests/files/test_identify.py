@@ -228,6 +228,57 @@ MADE: dict[str, Callable[[], Made]] = {
     "lzip": lambda: (b"LZIP\1\x0c" + bytes(90), "an lzip file", "lzip -dc"),
     "compress": lambda: (b"\x1f\x9d\x90" + bytes(range(90)), "a file of compress", "gzip -dc"),
     "session of May 2023": lambda: (b"asgg\1\0\0\0" + bytes(90), "a saved session of llama.cpp", "the model"),
+    "attributes of macOS": lambda: (
+        b"\0\x05\x16\x07\0\x02\0\0Mac OS X        \0\x02\0\0\0\x09" + bytes(90),
+        "an AppleDouble file",
+        "without the `._`",
+    ),
+    "folder of macOS": lambda: (b"\0\0\0\x01Bud1\0\0\x10\0\0\0\x08\0" + bytes(90), "a .DS_Store", ""),
+    "shortcut": lambda: (
+        b"L\0\0\0\x01\x14\x02\0\0\0\0\0\xc0\0\0\0\0\0\0F" + bytes(90),
+        "a shortcut of Windows",
+        "the path of the file",
+    ),
+    "thumbnails": lambda: (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(90), "a compound file, as Thumbs.db", ""),
+    "aria2": lambda: (
+        struct.pack(">H8xIQQI", 1, 1 << 20, (10 << 20) + 1, 0, 2) + b"\xff\0\0\0\0\0" + bytes(20),
+        "the record of a download",
+        "aria2c -c",
+    ),
+    "aria2, of a torrent": lambda: (
+        struct.pack(">HII20sIQQI", 0, 1, 20, b"\x11" * 20, 1 << 18, 9 << 20, 0, 5) + bytes(20),
+        "the record of a download",
+        "aria2c -c",
+    ),
+    "events of TensorBoard": lambda: (
+        bytes.fromhex("1800000000000000a37f4b22") + b"\t\0\0\0\0\0\xd0\xd7A\x1a\x0dbrain.Event:2" + bytes(4),
+        "a TFRecord file",
+        "",
+    ),
+    "checkpoint of TensorFlow": lambda: (
+        bytes(40) + bytes.fromhex("57fb808b247547db"),
+        "the index of a TensorFlow",
+        "",
+    ),
+    "graph of a checkpoint": lambda: (
+        b'\n\xfe\x01\x12\xf6\x01\n;\n\3Add\x12\6\n\1x"\1T' + bytes(90),
+        "a graph of TensorFlow",
+        "",
+    ),
+    "frozen graph": lambda: (b"\n!\n\5input\x12\x0bPlaceholder*\x0b\n\5dtype" + bytes(90), "a graph of TensorFlow", ""),
+    "caffe": lambda: (b"\n\5LeNet\xa2\6\xd8\x13\n\5conv1\x12\x0bConvolution" + bytes(90), "a model of Caffe", ""),
+    "caffe, first version": lambda: (b"\n\5LeNet\x12\xd8\x13\x12\4data\x1a\5conv1" + bytes(90), "a model of Caffe", ""),
+    "torch 7, a tensor": lambda: (
+        struct.pack("<3i3si", 4, 1, 3, b"V 1", 17) + b"torch.FloatTensor" + bytes(90),
+        "a file of Torch7",
+        "torchfile",
+    ),
+    "torch 7, a table": lambda: (struct.pack("<5i5s", 3, 1, 2, 2, 5, b"model") + bytes(90), "of Torch7", "torchfile"),
+    "a log with an error": lambda: (
+        b"main: seed: 1\nmain: n_vocab: 32000\niter=0 loss=9.9\nerror: it diverged\n",
+        "a text that begins with 'main: seed: 1'",
+        "",
+    ),
     "mail": lambda: (b"From: a\n\n" + b"GGUF\3\0\0\0\xff", "a GGUF file, which begins at offset 9", ""),
 }
 
@@ -398,6 +449,8 @@ OTHERS = {  # as the programs in ggml's and other repositories of 2023 write the
     + tensor(b"cls_token"),
     "whisper, voice activity": GGML + words(10) + b"silero-16k" + words(5, 1, 2, 512, 64, 4, 128, 64, 64, 128),
     "chatglm": b"ggml" + words(*range(1, 10)),
+    "baichuan": b"ggml" + words(1024, 0, 64000, 4096, 32, 32, 4096, 11008, 1, 2, 0, 0),
+    "stable diffusion": GGML + words(1, 49408) + some_tokens(),
     "ggcc": b"ccgg" + words(*range(1, 10)),
 }
 
