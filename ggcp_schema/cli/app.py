@@ -53,7 +53,17 @@ SETTINGS: dict[str, Any] = {
 
 
 class Command(TyperCommand):
-    """A command whose usage line is written as those of other programs."""
+    """A command that takes no empty name for the current folder, and whose usage line is as those of other programs."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments. Raises `UsageError` for a file without a name."""
+        left: list[str] = super().parse_args(ctx, args)
+        for parameter in self.params:
+            value = ctx.params.get(parameter.name)
+            values = value if isinstance(value, list | tuple) else [value]
+            if hasattr(parameter.type, "readable") and "" in values and not ctx.resilient_parsing:
+                raise UsageError("the name of a file is empty", "A variable of the shell may have no value.")
+        return left
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Return the words of the usage line, of which typer puts braces around required ones."""

@@ -278,6 +278,18 @@ def test_opening_a_file_tells_if_it_can_be_read(folder: Path, monkeypatch: pytes
     run_cli("info", folder / "old", check=True)
 
 
+@pytest.mark.parametrize(
+    "words", ["info", "validate", "convert --into new", "convert v0-adam.ggcp", "diff v0-adam.ggcp", "stats", "dump"]
+)
+def test_an_empty_name_is_not_the_current_folder(words: str, folder: Path) -> None:
+    """As of a variable of the shell that has no value."""
+    before = contents(folder)
+    result = run_cli(*words.split(), "", cwd=folder)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("ggcp-schema: the name of a file is empty\n")
+    assert contents(folder) == before
+
+
 def test_a_folder_stands_for_the_files_in_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run_cli("validate", folder / "old", check=True).stdout.endswith("3 files: 3 valid\n")
     assert len(run_cli("info", folder / "old", "--json", check=True).stdout.splitlines()) == 3
