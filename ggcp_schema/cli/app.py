@@ -48,7 +48,7 @@ WIDTH = typer.get_terminal_size()[0]  # typer's own help is never narrower than 
 SETTINGS: dict[str, Any] = {
     "rich_markup_mode": None,  # plain help takes half the start-up time, and fits any width
     "pretty_exceptions_enable": False,
-    "context_settings": {"help_option_names": ["-h", "--help"], "terminal_width": min(WIDTH, 80) - 2},
+    "context_settings": {"help_option_names": ["-h", "--help"], "terminal_width": max(1, min(WIDTH, 80) - 2)},
 }
 
 

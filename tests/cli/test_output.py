@@ -15,7 +15,7 @@ import ggcp_schema
 from ggcp_schema.cli.output import COLOURED, wrapped
 from ggcp_schema.errors import quoted
 from ggcp_schema.inspect.text import cells
-from tests.helpers import FIXTURES, run_cli, run_pty
+from tests.helpers import FIXTURES, run_cli, run_process, run_pty
 
 WORDS = st.lists(st.text("abc日\u0301-", min_size=1, max_size=30) | st.just("\x1b[31mred\x1b[0m"), min_size=1)
 
@@ -104,3 +104,9 @@ def test_the_version_has_those_of_the_libraries_which_a_report_of_a_fault_needs(
     printed = run_cli("--version", check=True).stdout
     assert printed.startswith(f"ggcp-schema {ggcp_schema.__version__} (Python {platform.python_version()}, ")
     assert all(f"{name} {version(name)}" in printed for name in ("construct", "gguf", "textual"))
+
+
+@pytest.mark.parametrize("columns", ["1", "2", "7"])
+def test_help_is_printed_on_the_narrowest_terminal(columns: str) -> None:
+    result = run_process("info", "--help", env={"COLUMNS": columns}, check=True)
+    assert "".join(result.stdout.split()) == "".join(run_process("info", "--help", check=True).stdout.split())
