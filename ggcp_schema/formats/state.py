@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 COUNT = "optimizer.iter"
 LOSSES = ("optimizer.state.fx_best", "optimizer.state.fx_prev")
 LOSS_KEYS = (names.ADAM_BEST_LOSS, names.ADAM_PREVIOUS_LOSS, names.LBFGS_BEST_LOSS)
-SAMPLE = 4096  # bytes of the largest tensor
+SAMPLE = 1 << 16  # bytes of the largest tensor
 LEAST_DIFFERENT = 64  # bytes in it, so that it is no chance that none has its highest bit
 
 

@@ -20,7 +20,7 @@ SAMPLE = 64  # values at either end of a tensor, by which the order of x is foun
 
 RULES = {
     "hole-in-text": "a run of zeros or of 0xFF in a text",
-    "seven-bits": "the highest bit of each byte was taken away",
+    "seven-bits": "no byte is above 127, as if the file had been sent as text",
     "not-finite": "NaN or an infinity",
     "huge": "a value that no training with a finite loss reaches",
     "zeros-in-weights": "a run of zeros in the weights",
