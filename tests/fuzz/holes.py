@@ -24,7 +24,8 @@ from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats import format_of
 from ggcp_schema.formats.file import File
 from ggcp_schema.formats.parsing import open_source
-from ggcp_schema.formats.records.joints import EVIDENCE, Bytes
+from ggcp_schema.formats.records.joints import EVIDENCE
+from ggcp_schema.formats.records.search import Searched
 from ggcp_schema.llama.names import STATE
 
 FILLS = ("zeros", "ones", "noise")
@@ -175,7 +176,7 @@ class Seen(io.BytesIO):
 def opened(source: Damaged) -> File:
     """Open a damaged file, in which the search for headers, and for the cause of the damage, does not count as seen."""
     with (
-        mock.patch.object(Bytes, "find", lambda file, pattern, start=0: file.source.find(pattern, start)),
+        mock.patch.object(Searched, "find", lambda file, pattern, start=0: file.source.find(pattern, start)),
         mock.patch("ggcp_schema.formats.parsing.how_altered", return_value=None),
     ):
         return open_source(source, format_of(source), partial=True)

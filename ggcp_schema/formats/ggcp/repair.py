@@ -12,10 +12,9 @@ from ggcp_schema.files.source import Source
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats.file import Repairable
 from ggcp_schema.formats.parsing import how_altered
+from ggcp_schema.formats.records.checkpoint import Remains, find_remains
 from ggcp_schema.formats.records.headers import COUNTS, GGCP, RAW, Record
-from ggcp_schema.formats.records.joints import Bytes
-from ggcp_schema.formats.records.places import Places, find_places
-from ggcp_schema.formats.records.state import is_certain_end
+from ggcp_schema.formats.records.optimizer import Fit, is_certain_end
 from ggcp_schema.llama.adam import AdamParams
 from ggcp_schema.llama.names import STATE
 from ggcp_schema.llama.state import Loss, State
@@ -28,36 +27,36 @@ PARAMS = 28  # where Adam's part of the C struct begins in the optimizer block
 
 def repairable(source: Source) -> Repairable:
     """Return what can be repaired. Raises `UsageError` if the file is not of the size that its header gives."""
-    places = find_places(source, GGCP)
-    if places is None or places.state is None or not _is_trusted(source, places):
+    remains = find_remains(source, GGCP)
+    if remains is None or remains.fit is None or not _is_trusted(source, remains, remains.fit):
         raise UsageError(
             f"{source.path} cannot be repaired: it is no ggcp file of the size that its hyper-parameters give",
             str(how_altered(source) or "Only what a whole file holds twice can be taken back."),
         )
+    places = remains.places
     lost = [joint.record for joint, shift in zip(places.joints, places.known, strict=True) if shift is None]
     known = {joint.record.header for joint in places.joints} if lost else set()
     headers = (_header_patch(source, record, known) for record in lost)
-    return _state(source, places), [*_number_patches(source, places), *filter(None, headers)]
+    return _state(source, remains, remains.fit), [*_number_patches(remains), *filter(None, headers)]
 
 
-def _is_trusted(source: Source, places: Places) -> bool:
+def _is_trusted(source: Source, remains: Remains, fit: Fit) -> bool:
     """Return True if nearly all records are where they must be, and only bytes follow that are not of the file."""
-    state = places.state
-    if state is None or places.moved or places.is_head_lost or places.is_version_lost:
+    places = remains.places
+    if places.moved or not remains.lost.keys().isdisjoint(("train_its", "optimizer.version")):
         return False
-    end = state.end + state.block.tail
-    ends = source.size == end or (source.size > end and is_certain_end(Bytes(source), state.end, state.block.tail))
+    end = fit.end + fit.block.tail
+    ends = source.size == end or (source.size > end and is_certain_end(remains.file, fit.end, fit.block.tail))
     return ends and places.found >= TRUSTED * len(places.joints)
 
 
-def _state(source: Source, places: Places) -> State:
-    assert places.state is not None  # noqa: S101 - `repairable` has checked it
-    start, block = places.state.start, places.state.block
+def _state(source: Source, remains: Remains, fit: Fit) -> State:
+    start, block = fit.start, fit.block
     tensors = {
         joint.record.path: Tensor(
             joint.record.path, "", joint.record.shape, joint.record.data, joint.record.end - joint.record.data, source
         )
-        for joint in places.joints
+        for joint in remains.places.joints
         if not joint.is_null
     }
     iterations = int.from_bytes(source.read(start + block.iter, 4), "little", signed=True)
@@ -65,23 +64,22 @@ def _state(source: Source, places: Places) -> State:
     if block.state == RAW["state"] and block.type == ADAM:
         adam = AdamParams.of(ADAM_PARAMS.parse(source.read(start + PARAMS, ADAM_PARAMS.sizeof())), iterations)
     losses = ("fx_best", "fx_prev") if block.type == ADAM else ("fx_best",)
-    stored = struct.unpack_from(f"<{len(losses)}f", source.read(places.state.end, 4 * len(losses)))
+    stored = struct.unpack_from(f"<{len(losses)}f", source.read(fit.end, 4 * len(losses)))
     return State(
         {path: tensor for path, tensor in tensors.items() if not path.startswith(STATE)},
         {path.removeprefix(STATE): tensor for path, tensor in tensors.items() if path.startswith(STATE)},
-        max(GGCP.numbers(places.head)["hparams.n_embd"], 1),
+        max(remains.numbers["hparams.n_embd"], 1),
         iterations,
         adam,
-        [Loss(STATE + name, places.state.end + 4 * at, stored[at]) for at, name in enumerate(losses)],
+        [Loss(STATE + name, fit.end + 4 * at, stored[at]) for at, name in enumerate(losses)],
     )
 
 
-def _number_patches(source: Source, places: Places) -> Iterator[Patch]:
+def _number_patches(remains: Remains) -> Iterator[Patch]:
     """Yield the patches of numbers that the headers of the records tell."""
-    head = {at: places.head[at : at + 4] for at in range(0, GGCP.size, 4) if at not in COUNTS}
-    block = {} if places.is_optimizer_lost else places.values
-    for at, wanted in (*head.items(), *block.items()):
-        if source.read(at, len(wanted)) != wanted:
+    block = {} if "optimizer.iter" in remains.lost else remains.optimizer_values
+    for at, wanted in (*GGCP.words(remains.numbers).items(), *block.items()):
+        if remains.file.read(at, at + len(wanted)) != wanted:
             path = "optimizer" if at in block else ("magic", "version")[at // 4] if at < COUNTS.start else "hparams"
             yield Patch(path, at, len(wanted), "the headers of the records tell it", partial(iter, [wanted]))
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from construct import Container
 
 from ggcp_schema.files.tensor import Tensor
-from ggcp_schema.formats.records.extent import state_schemas, tensor_fields
+from ggcp_schema.formats.records.extent import state_schemas
+from ggcp_schema.formats.records.headers import tensor_fields
 from ggcp_schema.formats.rules import Finding, Oddity, odd_findings, odd_padding
 from ggcp_schema.llama.names import STATE, field_path, llama_field_path, llama_name, n_tensors, tensor_name
 from ggcp_schema.schema.inference import ADAM, LBFGS, n_ff_by_formula

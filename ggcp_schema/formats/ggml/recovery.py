@@ -14,10 +14,11 @@ from ggcp_schema.constructs import FieldError, Struct
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import Recovered, until
 from ggcp_schema.formats.records.headers import GGCP
-from ggcp_schema.formats.records.joints import NAMED, SEARCHED, Bytes
-from ggcp_schema.formats.records.named import Names, Series, doubtful_name
-from ggcp_schema.formats.records.named import recover as recovered
-from ggcp_schema.formats.records.places import MOST_MOVED, SEARCHED_FIRST
+from ggcp_schema.formats.records.named import Names, doubtful_name
+from ggcp_schema.formats.records.places import MOST_MOVED
+from ggcp_schema.formats.records.reading import recovered_at
+from ggcp_schema.formats.records.search import NAMED, SEARCHED, SEARCHED_FIRST, Searched
+from ggcp_schema.formats.records.series import Series
 from ggcp_schema.formats.trailing import are_added_after, doubtful_end, zeros_follow
 from ggcp_schema.llama.names import llama_name
 from ggcp_schema.schema.ggml import GGML_TYPES, GGML_TYPES_UNTIL_V2
@@ -48,7 +49,7 @@ def series_of(container: Container, schema: Struct) -> Series:
     """Return what tells where the records of a file of the schema are that begins with these values."""
     types = OF_2023 if container.get("version") == 3 else GGML_TYPES_UNTIL_V2
     numbers = {f"hparams.{name}": n for name, n in (container.get("hparams") or {}).items() if not name.startswith("_")}
-    return Series(b"", types, NAME, NAMED, 0, _usual, numbers, ALIGNMENT if schema is GGJT else 1)
+    return Series(types, NAME, NAMED, 0, _usual, numbers, ALIGNMENT if schema is GGJT else 1)
 
 
 def end_of_tokens(container: Container) -> int:
@@ -95,10 +96,10 @@ def is_proven(source: Source, schema: Struct) -> bool:
 
 def _gaps(source: Source, schema: Struct, searched: int = SEARCHED) -> dict[int | None, int]:
     """Return the versions of which the tensors of a llama are found, with the records that nothing tells."""
-    found, file = {}, Bytes(source, searched)
+    found, file = {}, Searched(source, searched)
     for version in VERSIONS[schema]:
         names = Names(file, series_of(Container(version=version), schema), LEAST)
-        if names.order.numbers.keys() >= {*TOLD}:
+        if names.template.numbers.keys() >= {*TOLD}:
             places = names.places(names.first())
             if places is not None:
                 found[version] = sum(not place.header for place in places.records)
@@ -108,7 +109,7 @@ def _gaps(source: Source, schema: Struct, searched: int = SEARCHED) -> dict[int 
 def _hparams_at(source: Source, schema: Struct) -> int | None:
     """Return where the hyper-parameters begin: with the numbers that the headers of the tensors tell; None if lost."""
     series = series_of(Container(version=VERSIONS[schema][0]), schema)
-    numbers = Names(Bytes(source), series, LEAST).order.numbers
+    numbers = Names(Searched(source), series, LEAST).template.numbers
     told = struct.pack("<2i", *(numbers.get(name, -1) for name in TOLD))
     at = source.read(0, min(source.size, HPARAMS[schema] + MOST_MOVED)).find(told)
     return None if at < 0 else at
@@ -125,7 +126,7 @@ def recover(source: Source, error: FieldError, schema: Struct) -> Recovered | No
     if has_head and _is_followed(source, error):
         return None
     series = series_of(container, schema)
-    names = Names(Bytes(source), series, LEAST)
+    names = Names(Searched(source), series, LEAST)
     if not names.found:
         for record in (container.get("tensors") or ())[-2:]:
             record.pop("_size", None)  # it may be damaged as what follows it is
@@ -133,7 +134,7 @@ def recover(source: Source, error: FieldError, schema: Struct) -> Recovered | No
     first = end_of_tokens(container) if "tensors" in container else None
     has_tokens = first is not None and names.is_first(first)
     if first is not None and has_tokens and has_head:
-        return recovered(source, error, schema, names.places(first))
+        return recovered_at(source, error, schema, names.places(first), {})
     kept = until(container, "tensors") if has_tokens else _up_to_damage(container, names)
     begin = names.first()
     places = names.places(begin)
@@ -142,7 +143,7 @@ def recover(source: Source, error: FieldError, schema: Struct) -> Recovered | No
     elif first is not None:
         error = FieldError(first, f"tokens up to offset {begin}", "the end of the tokens", steps=["tokens"])
     error.missing = None
-    found = recovered(source, error, schema, places, kept)
+    found = recovered_at(source, error, schema, places, {}, kept)
     if found is None or has_head:
         return found and found._replace(errors=[error, *(other for other in found.errors if other is not error)])
     if "version" in container and _version(source, container["hparams"]["_offset"]) is None:
@@ -183,7 +184,7 @@ def _after_head(source: Source, schema: Struct) -> Container:
 def _up_to_damage(container: Container, names: Names) -> Container:
     """Return the values before the first token that may be damaged."""
     kept, tokens = until(container, "tokens"), container.get("tokens") or [{}]
-    numbers = {name.removeprefix("hparams."): names.order.numbers.get(name) for name in names.series.numbers}
+    numbers = {name.removeprefix("hparams."): names.template.numbers.get(name) for name in names.series.numbers}
     n_embd, n_head, n_rot = (kept["hparams"][name] for name in ("n_embd", "n_head", "n_rot"))
     is_odd = not n_head or n_embd % n_head or n_rot > n_embd // n_head
     is_other = any(kept["hparams"][name] != number for name, number in numbers.items())

@@ -15,7 +15,8 @@ from ggcp_schema.files.source import Source
 from ggcp_schema.formats.gguf.headers import end_of, explain, length_size, stop_of, whole_records
 from ggcp_schema.formats.lora.records import FINETUNE
 from ggcp_schema.formats.records.headers import GGCP, Record
-from ggcp_schema.formats.records.named import MOST_LOST, START, Order, Part, Series
+from ggcp_schema.formats.records.series import Series
+from ggcp_schema.formats.records.template import MOST_LOST, START, Part, Template
 from ggcp_schema.llama import names
 from ggcp_schema.llama.keys import OPTIMIZER, RANKS, STATE, paths_by_key
 from ggcp_schema.llama.names import tensor_name
@@ -62,23 +63,25 @@ def lost_headers(
     keys, known = {entry["key"]: entry["value"] for entry in entries}, (*earlier, *later)
     numbers, begin, found = _numbers(keys), end_of(earlier[-1], unit) if earlier else 0, []
     for usual in _orders_of(keys, earlier, later):
-        series = Headers(b"", GGML_TYPES, re.compile(b""), b"", 0, usual, numbers, unit)
-        order = Order(series, [series.record(i["offset"], i["name"], i["dimensions"] or [1], i["type"]) for i in known])
-        parts = [*islice(order.chain(Part.of(earlier[-1]["name"]) if earlier else START), count)]
+        series = Headers(GGML_TYPES, re.compile(b""), b"", 0, usual, numbers, unit)
+        template = Template(
+            series, [series.record(i["offset"], i["name"], i["dimensions"] or [1], i["type"]) for i in known]
+        )
+        parts = [*islice(template.chain(Part.of(earlier[-1]["name"]) if earlier else START), count)]
         if len(parts) == count - 1 and NORM not in {info["name"] for info in known}:  # each model has one
             parts.append(Part.of(NORM))
-            order.shapes.setdefault(NORM, ["hparams.n_embd"])
+            template.shapes.setdefault(NORM, ["hparams.n_embd"])
         if len(parts) < count:
             continue
         length = length_size(container)
-        sizes = [length * (1 + len(order.shapes.get(part.name, ()))) + len(part.text) + 16 for part in parts]
+        sizes = [length * (1 + len(template.shapes.get(part.name, ()))) + len(part.text) + 16 for part in parts]
         first = later[0]["_offset"] - sum(sizes) if at is None else at
         after = first + sum(sizes)
         end = later[0]["offset"] if later else source.size - after - -after % unit
-        if names.TRAINING_TYPE in keys and not _is_counted(order, parts, begin, end):
+        if names.TRAINING_TYPE in keys and not _is_counted(template, parts, begin, end):
             continue
         for level in range(3):
-            laid = (_infos(records, sizes, first) for records in order.laid(parts, begin, level))
+            laid = (_infos(records, sizes, first) for records in template.laid(parts, begin, level))
             fits = [infos for infos in laid if explain(source, infos, later, unit)]
             if len(fits) == 1:
                 found += fits
@@ -86,30 +89,30 @@ def lost_headers(
     return found[0] if found and all(infos == found[0] for infos in found) else []
 
 
-def _is_counted(order: Order, parts: Sequence[Part], begin: int, end: int) -> bool:
+def _is_counted(template: Template, parts: Sequence[Part], begin: int, end: int) -> bool:
     """Give the order of a trainer's file the numbers of tokens and parameters, of which one tells the other.
 
     If none is known, the size of the data of these parts does, which is between two offsets. Return False if the
     numbers that are known contradict each other.
     """
-    model = [part for part in islice(order.chain(START), MOST_LOST) if not names.is_optimizer(part.name)]
-    shapes, known = [order.shapes[part.name] for part in model], dict(order.numbers)
+    model = [part for part in islice(template.chain(START), MOST_LOST) if not names.is_optimizer(part.name)]
+    shapes, known = [template.shapes[part.name] for part in model], dict(template.numbers)
     if not {name for name in chain(*shapes) if isinstance(name, str)} <= {*known, "hparams.n_vocab"}:
         return True
 
     def n_params(n_vocab: int) -> int:
-        order.numbers["hparams.n_vocab"] = n_vocab
-        return sum(prod(order.numbers.get(name, name) for name in shape) for shape in shapes)
+        template.numbers["hparams.n_vocab"] = n_vocab
+        return sum(prod(template.numbers.get(name, name) for name in shape) for shape in shapes)
 
     def end_of(n_vocab: int) -> int:
-        order.numbers["optimizer.nx"] = n_params(n_vocab)
-        return next((records[-1].end for records in order.laid(parts, begin)), 0)
+        template.numbers["optimizer.nx"] = n_params(n_vocab)
+        return next((records[-1].end for records in template.laid(parts, begin)), 0)
 
     stated = known.get("optimizer.nx")
     number, target = (end_of, end) if stated is None else (n_params, stated)
     n_vocab = known.get("hparams.n_vocab") or bisect_left(range(MOST_TOKENS), target, key=number)
-    order.numbers["optimizer.nx"] = n_params(n_vocab)
-    return stated in {None, order.numbers["optimizer.nx"]}
+    template.numbers["optimizer.nx"] = n_params(n_vocab)
+    return stated in {None, template.numbers["optimizer.nx"]}
 
 
 def _end_of_keys(container: Container, is_followed: bool) -> int | None:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from construct import Container
 
 from ggcp_schema.constructs import Struct
 from ggcp_schema.formats.file import File
+from ggcp_schema.formats.records.headers import LEAST_LAYER, record_at, tensor_fields, walk
 from ggcp_schema.llama import names
 from ggcp_schema.llama.training import model_shapes
-from ggcp_schema.schema.ggml import GGML_TYPES, data_size
 from ggcp_schema.schema.inference import ADAM, LBFGS, V0
 from ggcp_schema.schema.model import tensors_of
 from ggcp_schema.schema.optimizer import ADAM_STATE, ADAM_STATE_V0, LBFGS_STATE
-from ggcp_schema.schema.tensor import ALIGNMENT, Tensor
+from ggcp_schema.schema.tensor import Tensor
 
 LENGTHS = range(1 << 32)  # what a field of `ne` can hold
-LEAST_LAYER = 9 * 12  # bytes: the headers of nine tensors
 PLAUSIBLE_LAYERS = 1000  # a larger n_layer is taken for damaged, unless the file could hold as many
 STATE_SCHEMAS = {ADAM: ADAM_STATE_V0, LBFGS: LBFGS_STATE}  # ADAM_STATE_V0 has all fields that other layouts have
 NAMES = {b"tok_embeddings.weight": names.llama_name, b"token_embd.weight": names.tensor_name}  # by the first tensor's
@@ -74,14 +71,8 @@ def _end_of_state(optimizer: Container, schema: Struct) -> int | None:
             shape = field.shape_in(scope)
             if not all(length in LENGTHS for length in shape):
                 return None
-            at = end_of_tensor(at, shape)
+            at = record_at(at, "", tuple(shape), "").end
     return at
-
-
-def end_of_tensor(start: int, shape: Sequence[int], name_len: int = 0) -> int:
-    """Return the offset of the first byte after a tensor record that begins at `start`."""
-    header = start + 12 + 4 * len(shape) + name_len
-    return header + -header % ALIGNMENT + data_size(GGML_TYPES[0], list(shape))
 
 
 def expected_tensors(file: File) -> list[str] | None:
@@ -96,11 +87,6 @@ def expected_tensors(file: File) -> list[str] | None:
     schemas = state_schemas(optimizer) if "type" in optimizer else STATE_SCHEMAS
     state = dict.fromkeys(f"{names.STATE}{name}" for schema in schemas.values() for name in tensor_fields(schema))
     return [*(path for path, _ in tensors_of(file.format.schema, n_layer)), *state]
-
-
-def tensor_fields(schema: Struct) -> list[str]:
-    """Return the names of the fields that are tensors."""
-    return [str(name) for name, field in schema.fields if isinstance(field, Tensor)]
 
 
 def n_layer_of(file: File) -> int | None:
@@ -118,7 +104,6 @@ def model_end(file: File) -> int | None:
         return None
     if name_of is not names.llama_name and len(file.get("layers[0].w1.ne") or ()) < 2:
         return None  # n_ff by n_mult is right only in files with llama's names
-    at = file.find("hparams").end
-    for path, shape in model_shapes(hparams["n_vocab"], hparams["n_embd"], n_layer, file.get("n_ff") or 0).items():
-        at = end_of_tensor(at, shape, len(name_of(path) or ""))
-    return at
+    shapes = model_shapes(hparams["n_vocab"], hparams["n_embd"], n_layer, file.get("n_ff") or 0)
+    *_, last = walk(file.find("hparams").end, shapes, name_of)
+    return last.end

@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import takewhile
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from ggcp_schema.constructs import Struct, expression_tree
 from ggcp_schema.files.tensor import same_shape
-from ggcp_schema.formats.records.extent import tensor_fields
 from ggcp_schema.llama.names import STATE, llama_name, tensor_name
 from ggcp_schema.schema.checkpoint import CHECKPOINT
 from ggcp_schema.schema.ggml import GGML_TYPES, GgmlType, data_size
@@ -21,9 +20,14 @@ from ggcp_schema.schema.optimizer import ADAM_STATE, ADAM_STATE_V0, LBFGS_STATE
 from ggcp_schema.schema.tensor import ALIGNMENT, Tensor
 
 COUNTS = range(8, 20)  # the bytes of the counts of iterations, samples and tokens, before the hyper-parameters
+LEAST_LAYER = 9 * 12  # bytes: the headers of nine tensors
 
-Naming = Callable[[str, str], str | None]
-"""Returns the name of the tensor at a path in the file of an optimizer of this type."""
+
+class Naming(Protocol):
+    """How tensors are named in the files of a program."""
+
+    def __call__(self, path: str, optimizer: str = "") -> str:
+        """Return the name of the tensor at a path, with an optimizer of that type; empty if it has none."""
 
 
 class Record(NamedTuple):
@@ -87,11 +91,6 @@ class Kind:
         return [f"{name}.{inner}" for name, record in records for inner, _ in record.fields]
 
     @property
-    def magic(self) -> bytes:
-        """The first bytes of a file: its magic and its version."""
-        return struct.pack("<2I", *(field.value for _, field in self.schema.fields[:2]))
-
-    @property
     def size(self) -> int:
         """The number of bytes before the first tensor."""
         return COUNTS.stop + 4 * len(self.sizes)
@@ -100,10 +99,11 @@ class Kind:
         """Return the numbers from the hyper-parameters on, by path."""
         return dict(zip(self.sizes, struct.unpack_from(f"<{len(self.sizes)}I", head, COUNTS.stop), strict=True))
 
-    def head(self, found: bytes, numbers: Mapping[str, int]) -> bytes:
-        """Return what the first bytes of a file should be: those found, but with these numbers."""
-        sizes = struct.pack(f"<{len(self.sizes)}I", *map(numbers.__getitem__, self.sizes))
-        return self.magic + found[COUNTS.start : COUNTS.stop] + sizes
+    def words(self, numbers: Mapping[str, int]) -> dict[int, bytes]:
+        """Return the magic, the version and these numbers as they are stored, by offset."""
+        first = {4 * index: field.value for index, (_, field) in enumerate(self.schema.fields[:2])}
+        sizes = {COUNTS.stop + 4 * index: numbers[name] for index, name in enumerate(self.sizes)}
+        return {at: struct.pack("<I", number) for at, number in {**first, **sizes}.items()}
 
     def tensors(self, n_layer: int) -> Iterator[tuple[str, list[Any]]]:
         """Yield the path of each tensor of the model, and the paths of the numbers that are its shape, or a number."""
@@ -120,7 +120,20 @@ class Kind:
         return {path: same_shape(*(numbers.get(name, name) for name in shape)) for path, shape in self.tensors(n_layer)}
 
 
-GGCP = Kind(CHECKPOINT, (lambda path, kind: llama_name(path), lambda path, kind: tensor_name(path)), BLOCKS)
+def _llama_name(path: str, optimizer: str = "") -> str:
+    return llama_name(path) or ""
+
+
+def _gguf_name(path: str, optimizer: str = "") -> str:
+    return tensor_name(path) or ""
+
+
+GGCP = Kind(CHECKPOINT, (_llama_name, _gguf_name), BLOCKS)
+
+
+def tensor_fields(schema: Struct) -> list[str]:
+    """Return the names of the fields that are tensors."""
+    return [str(name) for name, field in schema.fields if isinstance(field, Tensor)]
 
 
 def state_records(start: int, block: Block, naming: Naming, n_params: int, past: int, lbfgs_m: int) -> Iterator[Record]:
