@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
 from math import prod
 
 from ggcp_schema.files.source import Source
@@ -17,12 +16,12 @@ from ggcp_schema.formats.records.headers import COUNTS, Kind, tensor_fields, wal
 from ggcp_schema.formats.records.joints import joint_of, last_of, shifts_of
 from ggcp_schema.formats.records.numbers import (
     UNTOLD,
+    Told,
     fit_in,
     impossible,
     moved_numbers,
-    naming_told,
+    rank_told,
     told_by_headers,
-    width_told,
 )
 from ggcp_schema.formats.records.optimizer import Fit, fits_after
 from ggcp_schema.formats.records.places import MOST_MOVED, Places
@@ -75,19 +74,12 @@ class Remains:
         return [at for at, word in words.items() if self.file.read(at, at + 4) != word]
 
     @property
-    def optimizer_start(self) -> int | None:
-        """Where the optimizer block begins, if not all of its fields and its first header are as they must be."""
-        if self.fit is None or self.fit.shifts[0] is not None:
-            return None
-        return self.fit.start + self.places.shifts[-len(self.fit.joints)]
-
-    @property
     def optimizer_values(self) -> dict[int, bytes]:
-        """Fields of a damaged optimizer block, as they must be, by their offsets."""
-        if self.fit is None or self.optimizer_start is None:
+        """Fields of an optimizer block that is damaged before its first tensor, as they must be, by their offsets."""
+        if self.fit is None or self.fit.shifts[0] is not None:
             return {}
-        values = {**self.fit.values, self.fit.block.iter + 4: b"\0"}
-        return {self.optimizer_start + offset: value for offset, value in values.items()}
+        start = self.fit.start + self.places.shifts[-len(self.fit.joints)]
+        return {start + at: value for at, value in {**self.fit.values, self.fit.block.iter + 4: b"\0"}.items()}
 
     @cached_property
     def lost(self) -> dict[str, int | None]:
@@ -118,8 +110,8 @@ class Remains:
         block, first = self.fit.block, self.fit.joints[0]
         if len(self.fits) > 1:
             yield from ("optimizer.version", "optimizer.layout")
-        if self.optimizer_start is not None:
-            wrong = first.wrong(self.optimizer_start - self.fit.start)
+        if self.fit.shifts[0] is None:
+            wrong = first.wrong(self.places.shifts[-len(self.fit.joints)])
             if any(block.iter - 8 <= index < block.iter + 12 for index in wrong):
                 yield from ("optimizer.iter", "optimizer.just_initialized")
         if self.fit.is_end_lost:
@@ -145,30 +137,28 @@ def find_remains(source: Source, kind: Kind, searched: int = SEARCHED) -> Remain
 
 def _options(file: Searched, kind: Kind) -> Iterator[Remains]:
     """Yield what is found with the numbers of the file, and with those that headers tell, until most is found."""
-    ours = kind.numbers(file.read(0, kind.size))
-    for numbers in chain([ours], told_by_headers(file, kind, ours)):
+    ours, told = kind.numbers(file.read(0, kind.size)), told_by_headers(file, kind)
+    for numbers in (ours, {**ours, **told.numbers, **rank_told(file, kind, told)}):
         if fit_in(kind, numbers, file.size):
-            remains = _remains_with(file, kind, numbers)
+            remains = _remains_with(file, kind, numbers, told)
             yield remains
             if remains.is_proven:
                 break
 
 
-def _remains_with(file: Searched, kind: Kind, numbers: Mapping[str, int]) -> Remains:
+def _remains_with(file: Searched, kind: Kind, numbers: Mapping[str, int], told: Told) -> Remains:
     """Return what is found of a file with these numbers before the records."""
-    naming = naming_told(file, kind, numbers)
-    width = width_told(file, kind, naming, numbers)
-    n_ff = width or n_ff_by_formula(numbers["hparams.n_embd"], numbers["hparams.n_mult"]) or 0
+    n_ff = told.numbers.get("n_ff") or n_ff_by_formula(numbers["hparams.n_embd"], numbers["hparams.n_mult"]) or 0
     numbers = {**numbers, "n_ff": n_ff}
     shapes = kind.shapes(numbers, numbers["hparams.n_layer"])
-    joints = [joint_of(record, file) for record in walk(kind.size, shapes, naming)]
+    joints = [joint_of(record, file) for record in walk(kind.size, shapes, told.naming)]
     shifts = shifts_of(joints, 0)
     n_params = sum(map(prod, shapes.values()))
     fits: list[Fit] = []
     if 4 * n_params <= file.size:
-        fits = fits_after(file, kind, naming, joints[-1].record.end, n_params, last_of(shifts, 0))
+        fits = fits_after(file, kind, told.naming, joints[-1].record.end, n_params, last_of(shifts, 0))
     for fit in fits[:1]:
         joints, shifts = [*joints, *fit.joints], [*shifts, *fit.shifts]
     return Remains(
-        file, kind, numbers, width is not None, fits, Places(joints, shifts, fits[0].tails if fits else set())
+        file, kind, numbers, "n_ff" in told.numbers, fits, Places(joints, shifts, fits[0].tails if fits else set())
     )

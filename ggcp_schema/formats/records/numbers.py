@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 from math import prod
-from typing import Any
+from typing import NamedTuple
 
-from ggcp_schema.formats.records.headers import LEAST_LAYER, Kind, Naming, record_at, walk
+from ggcp_schema.formats.records.headers import LEAST_LAYER, Kind, Naming, walk
 from ggcp_schema.formats.records.joints import joint_of
-from ggcp_schema.formats.records.search import Searched
+from ggcp_schema.formats.records.search import NAMED, Searched
+from ggcp_schema.formats.records.series import Series
+from ggcp_schema.schema.ggml import GGML_TYPES
 from ggcp_schema.schema.inference import n_ff_by_formula
 
-LAYERS = 4  # in whose headers the names of the tensors are looked for
+NAME = re.compile(rb"[\w.]+")
+LAYER = re.compile(r"layers\[(\d+)\]")
+SEARCHED_FOR_NAMES = 1 << 27  # bytes between records, as of a hole, or after those that have names
 MOST_RANK = 256  # of an adapter, of which 4 is usual
 MOST_MULT = 1 << 16
 UNTOLD = "hparams.n_mult", "hparams.n_head", "hparams.n_rot"  # by any shape
@@ -36,74 +41,41 @@ def impossible(numbers: Mapping[str, int]) -> list[str]:
     return [name for name in UNTOLD if not 0 < numbers[name] <= most[name]]
 
 
-def told_by_headers(file: Searched, kind: Kind, ours: Mapping[str, int]) -> Iterator[dict[str, int]]:
-    """Yield the numbers that the headers of the records tell, and ours in place of the others."""
+class Told(NamedTuple):
+    """What the headers that are found by their names tell of a file: how tensors are named, and numbers by path."""
+
+    naming: Naming
+    numbers: dict[str, int]
+
+
+def told_by_headers(file: Searched, kind: Kind) -> Told:
+    """Return what the headers tell; of a number, what most of them do."""
+    name = kind.namings[0](next(path for path, _ in kind.tensors(0)))
+    series = Series({0: GGML_TYPES[0]}, NAME, NAMED, len(name.partition(NAMED.decode())[2]))
+    found = [*series.records_in(Searched(file.source, SEARCHED_FOR_NAMES), kind.size)]
+    options = []
     for naming in kind.namings:
-        some = [path for path, _ in kind.tensors(1) if path.startswith("layers")]
-        some = some[:: len(some) // 3]
-        n_layer = 0
-        while any(file.find(naming(path.replace("0", str(n_layer), 1)).encode()) >= 0 for path in some):
-            n_layer += 1
-        tensors = list(kind.tensors(min(n_layer, LAYERS)))
-        for first in reversed(list(kind.tensors(0))):
-            if "hparams.n_vocab" not in first[1]:
-                continue
-            told = {"hparams.n_layer": n_layer}
-            for path, shape in (first, *tensors):
-                if not told.keys() >= {*shape}:
-                    told |= told_by_header(file, naming(path), shape, told)
-            if {"hparams.n_vocab", "hparams.n_embd"} <= told.keys():
-                yield {**ours, **told, **_rank_told(file, kind, naming, told)}
+        tensors = {naming(path): (path, shape) for path, shape in kind.tensors(len(found))}
+        options.append((naming, [(record, *tensors[record.path]) for record in found if record.path in tensors]))
+    naming, known = max(options, key=lambda option: len(option[1]))
+    layers = [int(match[1]) for _, path, _ in known if (match := LAYER.match(path))]
+    votes: dict[str, Counter[int]] = defaultdict(Counter)
+    for record, _, shape in known:
+        for part, length in zip(shape, record.shape, strict=False):
+            votes[part][length] += 1
+    numbers = {part: lengths.most_common(1)[0][0] for part, lengths in votes.items() if isinstance(part, str)}
+    return Told(naming, {**numbers, "hparams.n_layer": max(layers, default=-1) + 1})
 
 
-def told_by_header(file: Searched, name: str, shape: Sequence[Any], known: Mapping[str, int]) -> dict[str, int]:
-    """Return the numbers in the header of the tensor of that name. A header that contradicts those known is skipped."""
-    for at in file.all(name.encode()):
-        start = at - 4 * len(shape) - 12
-        if start < 0 or file.read(start, start + 12) != struct.pack("<3I", len(shape), len(name), 0):
-            continue
-        told: dict[str, int] = {}
-        for part, number in zip(shape, struct.unpack(f"<{len(shape)}I", file.read(start + 12, at)), strict=True):
-            if not number or number != {**known, **told}.get(part, number if isinstance(part, str) else part):
-                break
-            if isinstance(part, str):
-                told[part] = number
-        else:
-            return told
-    return {}
-
-
-def _rank_told(file: Searched, kind: Kind, naming: Naming, told: Mapping[str, int]) -> dict[str, int]:
+def rank_told(file: Searched, kind: Kind, told: Told) -> dict[str, int]:
     """Return the rank that no header tells, if it is the only one: a header that is found tells how far it is moved."""
-    unknown = {name for _, shape in kind.tensors(0) for name in shape if isinstance(name, str)} - told.keys()
+    unknown = {name for _, shape in kind.tensors(0) for name in shape if isinstance(name, str)} - told.numbers.keys()
     for rank in range(1, MOST_RANK + 1) if len(unknown) == 1 else ():
         ranks = dict.fromkeys(unknown, rank)
-        records = walk(kind.size, kind.shapes({**told, **ranks}, 0), naming)
+        records = walk(kind.size, kind.shapes({**told.numbers, **ranks}, 0), told.naming)
         if any(joint_of(record, file).matches(0) for record in records):
             return ranks
     return {}
-
-
-def naming_told(file: Searched, kind: Kind, numbers: Mapping[str, int]) -> Naming:
-    """Return how the tensors are named: by the first record that is found under one of its names."""
-    for path, shape in kind.shapes({**numbers, "n_ff": 0}, min(numbers["hparams.n_layer"], LAYERS)).items():
-        names = [naming(path) for naming in kind.namings]
-        for naming, name in zip(kind.namings, names, strict=True):
-            is_told = names.count(name) == 1 and 0 not in shape
-            if is_told and file.find(record_at(0, path, shape, name).header) >= 0:
-                return naming
-    return kind.namings[0]
-
-
-def width_told(file: Searched, kind: Kind, naming: Naming, numbers: Mapping[str, int]) -> int | None:
-    """Return n_ff, which the first two headers that agree tell; else the first header found."""
-    widths: list[int] = []
-    for path, shape in kind.tensors(numbers["hparams.n_layer"]):
-        if "n_ff" in shape and (told := told_by_header(file, naming(path), shape, numbers)):
-            if told["n_ff"] in widths:
-                return told["n_ff"]
-            widths.append(told["n_ff"])
-    return widths[0] if widths else None
 
 
 def moved_numbers(file: Searched, kind: Kind, numbers: Mapping[str, int], shift: int) -> dict[str, int | None]:

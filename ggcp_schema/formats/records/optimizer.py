@@ -90,11 +90,8 @@ class Fit:
         """How well the layout fits: more headers found, fewer missing, and shorter moves make a higher score."""
         known = [shift for shift in self.shifts if shift is not None]
         moves = {*known} - {self._first}
-        missing = [
-            joint
-            for joint, shift in zip(self.joints, self.shifts, strict=True)
-            if shift is None and joint.data + self.shift <= self._file.zeros
-        ]
+        lost = (joint for joint, shift in zip(self.joints, self.shifts, strict=True) if shift is None)
+        missing = [joint for joint in lost if joint.data + self.shift <= self._file.zeros]
         score = 2 * len(known) - len(missing) - 3 * len(moves) + (self.shift == self._final)
         return score, -sum(abs(shift - self._first) for shift in moves)
 
@@ -106,7 +103,7 @@ class Fit:
         is_cut = start < self._file.size < start + self.block.tail
         if (is_cut or shift != self._first) and not any(self._file.read(start, start + LOSSES_SIZE)):
             return False  # zeros are found at many places, and at the end of the whole file
-        return are_losses_and_counts(*numbers_after(self._file, start, self.block.tail))
+        return are_losses_and_counts(self._file, start, self.block.tail)
 
 
 def fits_after(file: Searched, kind: Kind, naming: Naming, start: int, n_params: int, shift: int) -> list[Fit]:
@@ -167,22 +164,20 @@ def _values(block: Block, past: int, lbfgs_m: int, n_params: int) -> dict[int, b
     return fields | {block.iter - 8: struct.pack("<q", n_params), block.iter + 5: bytes(3)}
 
 
-def numbers_after(file: Searched, start: int, size: int) -> tuple[tuple[float, ...], tuple[int, ...]]:
-    """Return the losses and counts that follow the state's tensors, as far as the file has them."""
+def are_losses_and_counts(file: Searched, start: int, size: int) -> bool:
+    """Return True if the numbers after the state's tensors, as far as the file has them, can be of a training."""
     data = file.read(start, start + size)
-    n_numbers = len(data) // 4
-    losses = struct.unpack_from(f"<{min(2, n_numbers)}f", data)
-    return losses, struct.unpack_from(f"<{max(0, n_numbers - 2)}i", data, 4 * len(losses))
-
-
-def are_losses_and_counts(losses: Sequence[float], counts: Sequence[int]) -> bool:
-    """Return True if the numbers can be losses and counts of a training."""
-    return all(loss == 0 or LOSSES[0] < loss < LOSSES[1] for loss in losses) and all(
-        0 <= count < MOST_COUNT for count in counts
+    losses, counts = data[:LOSSES_SIZE], data[LOSSES_SIZE : len(data) // 4 * 4]
+    return all(loss == 0 or LOSSES[0] < loss < LOSSES[1] for loss in _losses(losses)) and all(
+        0 <= count < MOST_COUNT for (count,) in struct.iter_unpack("<i", counts)
     )
 
 
 def is_certain_end(file: Searched, start: int, size: int) -> bool:
     """Return True if the numbers after the state's tensors are losses and counts, which bytes of no other place are."""
-    losses, counts = numbers_after(file, start, size)
-    return len(losses) == 2 and all(losses) and are_losses_and_counts(losses, counts)
+    losses = _losses(file.read(start, start + LOSSES_SIZE))
+    return len(losses) == 2 and all(losses) and are_losses_and_counts(file, start, size)
+
+
+def _losses(data: bytes) -> tuple[float, ...]:
+    return struct.unpack_from(f"<{len(data) // 4}f", data)

@@ -23,7 +23,7 @@ class Searched:
     def __init__(self, source: Source, searched: int = SEARCHED) -> None:
         self.source, self.size, self._left = source, source.size, searched
         self._ahead = Ahead()
-        self._places: dict[bytes, tuple[array[int], Iterator[int]]] = {}  # of each sign: those found, and the others
+        self._searches: dict[bytes, tuple[int, array[int], Iterator[int]]] = {}  # its start, places, and later places
 
     @cached_property
     def zeros(self) -> int:
@@ -43,7 +43,7 @@ class Searched:
     def find(self, pattern: bytes, start: int = 0) -> int:
         """Return where a pattern is first, from `start`; -1 if it is not there, or too much was searched already.
 
-        The file is searched once for each pattern, and once for all names.
+        What is found of a pattern is not searched again, nor are names, which are searched together.
         """
         sign = NAMED if NAMED in pattern else pattern
         within = pattern.index(sign)
@@ -58,11 +58,14 @@ class Searched:
             at = self.find(pattern, at + 1)
 
     def _places_of(self, sign: bytes, start: int) -> Iterator[int]:
-        found, others = self._places.setdefault(sign, (array("Q"), self._search(sign)))
+        """Yield each place of `sign`, from `start`."""
+        if sign not in self._searches or self._searches[sign][0] > start:
+            self._searches[sign] = start, array("Q"), self._search(sign, start)
+        _, found, later = self._searches[sign]
         index = bisect_left(found, start)
         while self._left > 0:
             if index == len(found):
-                found.extend(islice(others, 1))
+                found.extend(islice(later, 1))
                 if index == len(found):
                     break
             self._left -= COMPARED
@@ -70,8 +73,8 @@ class Searched:
                 yield found[index]
             index += 1
 
-    def _search(self, sign: bytes) -> Iterator[int]:
-        for start in range(0, self.size, CHUNK):
+    def _search(self, sign: bytes, first: int) -> Iterator[int]:
+        for start in range(first, self.size, CHUNK):
             if self._left <= 0:
                 break
             self._left -= CHUNK

@@ -35,7 +35,7 @@ class Series:
     name: re.Pattern[bytes]
     sign: bytes
     after: int
-    usual: Callable[[Iterable[str]], list[tuple[str, Sequence[Any]]]]
+    usual: Callable[[Iterable[str]], list[tuple[str, Sequence[Any]]]] = lambda found: []
     numbers: Mapping[str, int] = field(default_factory=dict)
     alignment: int = ALIGNMENT
 
@@ -58,7 +58,7 @@ class Series:
         Their data is where it is if nothing was inserted or lost.
         """
         after = at
-        while at < file.size:
+        while True:
             record = self.record_in(file, at) or next(self._found(file, after), None)
             if record is None:
                 break
