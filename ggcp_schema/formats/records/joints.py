@@ -124,10 +124,10 @@ def joint_of(record: Record, file: Searched) -> Joint:
     return Joint(record.start, record.header.ljust(record.data - record.start, b"\0"), record, file)
 
 
-def shifts_of(joints: Sequence[Joint], shift: int) -> list[int | None]:
+def shifts_of(joints: Sequence[Joint], shift: int, final: int | None = None) -> list[int | None]:
     """Return for each joint by how many bytes it is moved; None if it is not found.
 
-    The search goes on from `shift`.
+    The search goes on from `shift`. `final` is the shift of the end of the file, and so of a NULL before it.
     """
     found: list[int | None] = []
     matches = [joint.matches(shift) for joint in joints]
@@ -137,7 +137,7 @@ def shifts_of(joints: Sequence[Joint], shift: int) -> list[int | None]:
             found.append(shift)
             continue
         is_named_later = any(matches[later] and not joints[later].is_null for later in range(index + 1, len(joints)))
-        moved = None if is_named_later else _search(joints, index, shift)
+        moved = None if is_named_later else _search(joints, index, shift, final)
         if moved is not None:
             later, shift = moved
             found += [None] * (later - index)
@@ -152,12 +152,14 @@ def last_of(shifts: Sequence[int | None], shift: int) -> int:
     return next((known for known in reversed(shifts) if known is not None), shift)
 
 
-def _search(joints: Sequence[Joint], index: int, shift: int) -> tuple[int, int] | None:
+def _search(joints: Sequence[Joint], index: int, shift: int, final: int | None) -> tuple[int, int] | None:
     """Return the next joint that stands at another place, and its shift."""
     low = joints[index - 1].data if index else joints[0].start - NEARBY
     for later, joint in enumerate(joints[index : index + LOOKAHEAD], index):
         record = joint.record
         if joint.is_null:
+            if final not in {None, shift} and joint.matches(final):
+                return later, final
             continue
         if record.start + shift >= joints[0].file.size:
             return None

@@ -33,7 +33,7 @@ class Fit:
         self.block, self.start, self.values = block, start, values
         self.joints = [self._first_joint(records[0], file), *(joint_of(record, file) for record in records[1:])]
         self._file, self._first = file, shift
-        self.shifts = shifts_of(self.joints, shift)
+        self.shifts = shifts_of(self.joints, shift, self._final if self._is_tail(self._final) else None)
 
     def _first_joint(self, record: Record, file: Searched) -> Joint:
         """Return the joint of the fields of the block and the first header."""
