@@ -60,7 +60,7 @@ class Remains:
     @property
     def is_proven(self) -> bool:
         """True if most records, and the state of an optimizer, are where they must be."""
-        return bool(self.fits) and 2 * self.places.found > len(self.places.joints)
+        return bool(self.fits) and self.places.is_likely
 
     @property
     def is_head_moved(self) -> bool:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ggcp_schema.formats.numbers import F32
 from ggcp_schema.formats.records.headers import Record
 from ggcp_schema.formats.records.search import Searched
 
 EVIDENCE = 4  # bytes of a header that do not agree by chance
 FILL = 8  # equal bytes in place of a header: a hole that was filled, and not noise
+BESIDE = 128  # bytes beside a header that are looked at
 LOOKAHEAD = 4  # records whose headers are searched for
 NEARBY = 4096  # bytes by which the optimizer block may be moved if its fields are lost too
 
@@ -88,19 +91,27 @@ class Joint:
         be right by chance. A place may be doubtful: a number is found at many.
         """
         found, at = self.found(shift), wrong[0 if step > 0 else -1]
-        hole = found[wrong[0] : wrong[-1] + 1]
+        start, stop, hole = self.start + shift, self.data + shift, found[wrong[0] : wrong[-1] + 1]
         if len(hole) >= FILL and not hole.strip(hole[:1]) and not doubtful:
-            start, stop = self.start + shift, self.data + shift
-            before, after = (
-                self.file.read(start - 1, start) + found[:at],
-                found[at + 1 :] + self.file.read(stop, stop + 1),
-            )
-            return (before if step > 0 else after).strip(hole[:1]) != b""
+            beside = self.file.read(start - 1, start + at) if step > 0 else self.file.read(start + at + 1, stop + 1)
+            return beside.strip(hole[:1]) != b""
+        if len(hole) <= EVIDENCE and not doubtful and self._is_beside_numbers(shift, step):
+            return True
         while 0 <= at - step < len(found) and found[at - step] == found[at]:
             at -= step
         right = range(at) if step > 0 else range(at + 1, len(found))
         known = [self.expected[index] for index in right if index not in self.unknown]
         return len(known) >= EVIDENCE * (1 + doubtful) and (not doubtful or any(known))
+
+    def _is_beside_numbers(self, shift: int, step: int) -> bool:
+        """Return True if the bytes before the joint, or after it, are numbers of a training, and no part of a hole."""
+        start, stop = self.start - BESIDE, self.start
+        if step < 0:
+            start, stop = self.data, min(self.data + BESIDE, self.record.end)
+        data = self.file.read(start + shift, stop + shift)
+        near = data[-FILL:] if step > 0 else data[:FILL]
+        numbers = struct.unpack_from(f"<{len(data) // 4}f", data)
+        return bool(near.strip(near[:1])) and all(n == 0 or F32[0] < abs(n) < F32[1] for n in numbers)
 
     def moves(self, before: int, after: int) -> range:
         """Return where bytes may have been inserted or lost, from the joint's start on, if its parts have these shifts.
