@@ -450,6 +450,17 @@ def test_each_header_may_be_lost_alone() -> None:
             assert {*opened(damaged).tensors} == {*whole.tensors}, name
 
 
+@pytest.mark.parametrize("name", ["lora/adam.ggla", "lora/feb2024-adam.ggla", "lora/base.ggjt"])
+def test_a_wrong_length_in_a_header_costs_no_other_tensor(name: str) -> None:
+    """The data would end elsewhere, as after the header of the next, or after the end of the file."""
+    whole = Whole(FIXTURES / name)
+    for start, _ in list(whole.headers)[3:-1:4]:
+        for damage in (Damage(kind, 1, at) for kind in ("ones", "noise") for at in range(start + 12, start + 16)):
+            found = list(check(Damaged(whole, damage)))
+            assert not [result for result in found if result.startswith("WRONG")], damage
+            assert sum(result.startswith("lost") for result in found) < 2, damage
+
+
 @pytest.mark.parametrize("kind", ["inserted", "removed"])
 def test_each_byte_of_a_header_may_be_inserted_or_removed(kind: str) -> None:
     """That costs the tensors beside it only if it is not told from one in their data."""

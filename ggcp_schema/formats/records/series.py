@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ggcp_schema.formats.records.headers import Record, record_at
+from ggcp_schema.formats.records.places import MOST_MOVED
 from ggcp_schema.formats.records.search import Searched
 from ggcp_schema.schema.ggml import GgmlType
 from ggcp_schema.schema.tensor import ALIGNMENT
@@ -55,15 +56,16 @@ class Series:
     def records_in(self, file: Searched, at: int) -> Iterator[Record]:
         """Yield the records whose headers are found from an offset on, where they are.
 
-        Their data is where it is if nothing was inserted or lost.
+        Their data is where it is if nothing was inserted or lost. A record that would end after the header of another
+        has a wrong length, and is left out.
         """
-        after = at
-        while True:
-            record = self.record_in(file, at) or next(self._found(file, after), None)
-            if record is None:
-                break
-            yield record
-            at, after = record.end, record.start + len(record.header)
+        record = self.record_in(file, at) or next(self._found(file, at), None)
+        while record is not None:
+            after = record.start + len(record.header)
+            following = self.record_in(file, record.end) or next(self._found(file, after), None)
+            if following is None or record.end - following.start <= MOST_MOVED:
+                yield record
+            record = following
 
     def _found(self, file: Searched, after: int) -> Iterator[Record]:
         for at in file.all(self.sign, after):
