@@ -58,8 +58,8 @@ class Joint:
         size = self.record.start + len(self.record.header) - self.start
         return len(self.found(shift)) >= size and all(index >= size for index in self.wrong(shift))
 
-    def begins(self, shift: int, others: set[int]) -> bool:
-        """Return True if it is proven that the data before the joint ends where it begins.
+    def begins(self, shift: int, others: set[int], size: int) -> bool:
+        """Return True if it is proven that the data before the joint, of `size` bytes, ends where it begins.
 
         `others` are the shifts that may have been there instead.
         """
@@ -72,30 +72,33 @@ class Joint:
             return is_moved_within
         if is_found:
             return self.start + shift <= self.file.size
-        return is_moved_within or self._tells(shift, wrong, 1, bool(others))
+        return is_moved_within or self._tells(shift, wrong, max(size, 1), bool(others))
 
     def ends(self, shift: int, others: set[int]) -> bool:
         """Return True if it is proven that the data after the joint begins where it ends."""
         wrong, size = self.wrong(shift), len(self.expected)
         if not self.expected or len(self.found(shift)) < size:
             return False
-        if not wrong or self._tells(shift, wrong, -1, bool(others)):
+        if not wrong or self._tells(shift, wrong, self.data - self.record.end, bool(others)):
             return True
         moves = ((self.moves(other, shift), max(0, other - shift)) for other in others)
         return any(found and found[-1] + lost <= size for found, lost in moves)
 
-    def _tells(self, shift: int, wrong: list[int], step: int, doubtful: bool) -> bool:
-        """Return True if the bytes before the wrong ones, or after them with a negative step, tell the place.
+    def _tells(self, shift: int, wrong: list[int], beside: int, doubtful: bool) -> bool:
+        """Return True if the bytes before the wrong ones tell the place; those after them if `beside` is negative.
+
+        So many bytes of data are before the joint, or after it.
 
         A hole that is filled with one byte ends where another byte is; of noise, bytes beside those that are wrong may
         be right by chance. A place may be doubtful: a number is found at many.
         """
+        step = 1 if beside > 0 else -1
         found, at = self.found(shift), wrong[0 if step > 0 else -1]
         start, stop, hole = self.start + shift, self.data + shift, found[wrong[0] : wrong[-1] + 1]
         if len(hole) >= FILL and not hole.strip(hole[:1]) and not doubtful:
-            beside = self.file.read(start - 1, start + at) if step > 0 else self.file.read(start + at + 1, stop + 1)
-            return beside.strip(hole[:1]) != b""
-        if len(hole) <= EVIDENCE and not doubtful and self._is_beside_numbers(shift, step):
+            near = self.file.read(start - 1, start + at) if step > 0 else self.file.read(start + at + 1, stop + 1)
+            return near.strip(hole[:1]) != b""
+        if len(hole) <= EVIDENCE and not doubtful and self._is_beside_numbers(shift, beside):
             return True
         while 0 <= at - step < len(found) and found[at - step] == found[at]:
             at -= step
@@ -103,13 +106,11 @@ class Joint:
         known = [self.expected[index] for index in right if index not in self.unknown]
         return len(known) >= EVIDENCE * (1 + doubtful) and (not doubtful or any(known))
 
-    def _is_beside_numbers(self, shift: int, step: int) -> bool:
+    def _is_beside_numbers(self, shift: int, beside: int) -> bool:
         """Return True if the bytes before the joint, or after it, are numbers of a training, and no part of a hole."""
-        start, stop = self.start - BESIDE, self.start
-        if step < 0:
-            start, stop = self.data, min(self.data + BESIDE, self.record.end)
-        data = self.file.read(start + shift, stop + shift)
-        near = data[-FILL:] if step > 0 else data[:FILL]
+        start, stop, size = self.start + shift, self.data + shift, min(abs(beside), BESIDE)
+        data = self.file.read(start - size, start) if beside > 0 else self.file.read(stop, stop + size)
+        near = data[-FILL:] if beside > 0 else data[:FILL]
         numbers = struct.unpack_from(f"<{len(data) // 4}f", data)
         return bool(near.strip(near[:1])) and all(n == 0 or F32[0] < abs(n) < F32[1] for n in numbers)
 

@@ -97,7 +97,7 @@ class Places:
         is_last = not later or (bool(others) and all(self.joints[at].is_null for at in later))
         if is_last and shift in self.tails and not self.tails & others:
             return True
-        if not later or not self.joints[index + 1].begins(shift, others):
+        if not later or not self.joints[index + 1].begins(shift, others, joint.record.end - joint.data):
             return False
         end = joint.record.end + shift
         may_be_hole = self.joints[index + 1].is_null and len(later) > 1 and self.known[index + 2] is None

@@ -63,7 +63,7 @@ class Series:
         while record is not None:
             after = record.start + len(record.header)
             following = self.record_in(file, record.end) or next(self._found(file, after), None)
-            if following is None or record.end - following.start <= MOST_MOVED:
+            if following is None or record.end - following.start <= MOST_MOVED + self.alignment:
                 yield record
             record = following
 
