@@ -118,10 +118,9 @@ def malformed(error: FieldError, source: Source, format: Format) -> MalformedErr
         hint = f"Its first bytes are lost, but what follows proves that it is a {format.title}. {hint}"
     elif change := how_altered(source) or _with_returns(source, format):
         hint, error.is_unknown = str(change), False
-    is_other = is_magic and (_is_known(source) or bool(what_it_is(source)))
-    message = f"{source.path} is no {format.title}" if is_other else f"{source.path}: {error}"
-    if is_other and _is_known(source):
-        hint += " Open it with open_file."
+    message = f"{source.path}: {error}"
+    if is_magic and _is_known(source):
+        message, hint = f"{source.path} is no {format.title}", f"{hint} Open it with open_file."
     result = kind(message, hint, path=where, offset=error.offset, expected=error.expected, found=error.found)
     result.is_unknown = error.is_unknown
     result.is_restorable = change is not None and change.is_restorable
