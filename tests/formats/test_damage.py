@@ -171,6 +171,18 @@ def test_a_number_that_is_cut_in_two_is_lost_unless_a_shape_tells_it(tmp_path: P
                 assert moved.model().n_head == hparams.n_head
 
 
+@pytest.mark.parametrize("count", thinned([*range(1, 13)], [1, 4, 8]))
+def test_no_wrong_number_is_told_whatever_is_lost_of_them(count: int, tmp_path: Path) -> None:
+    genuine, path = FIXTURES / "orders" / "jun-A-3.ggcp", tmp_path / "x"
+    data = genuine.read_bytes()
+    with open_checkpoint(genuine) as whole:
+        expected = whole.hparams_stated()
+    for at in range(20, 44, 1 + 2 * (count != 8)):
+        path.write_bytes(data[:at] + data[at + count :])
+        with open_checkpoint(path, partial=True) as file:
+            assert (file.hparams_stated() or {}).items() <= expected.items(), at
+
+
 def first_cut(data: bytes, layout: str, optimizer: str) -> int:
     """Return the offset from which to cut: the model is the same in all layouts, and is cut in the first."""
     return -1 if (layout, optimizer) == KINDS[0] else CHECKPOINT.parse(data).optimizer["_offset"] - 1

@@ -142,21 +142,26 @@ def shifts_of(joints: Sequence[Joint], shift: int, final: int | None = None) -> 
     The search goes on from `shift`. `final` is the shift of the end of the file, and so of a NULL before it.
     """
     found: list[int | None] = []
-    matches = [joint.matches(shift) for joint in joints]
+    matches, last = _matches(joints, shift)
     while len(found) < len(joints):
         index = len(found)
         if matches[index]:
             found.append(shift)
             continue
-        is_named_later = any(matches[later] and not joints[later].is_null for later in range(index + 1, len(joints)))
-        moved = None if is_named_later else _search(joints, index, shift, final)
+        moved = None if index < last else _search(joints, index, shift, final)
         if moved is not None:
             later, shift = moved
             found += [None] * (later - index)
-            matches = [joint.matches(shift) for joint in joints]
+            matches, last = _matches(joints, shift)
         else:
             found.append(None)
     return found
+
+
+def _matches(joints: Sequence[Joint], shift: int) -> tuple[list[bool], int]:
+    """Return which joints are found with a shift, and the last of them that is not a NULL; -1 if there is none."""
+    matches = [joint.matches(shift) for joint in joints]
+    return matches, max((at for at, found in enumerate(matches) if found and not joints[at].is_null), default=-1)
 
 
 def last_of(shifts: Sequence[int | None], shift: int) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from math import prod
 from typing import NamedTuple
 
-from ggcp_schema.formats.records.headers import LEAST_LAYER, Kind, Naming, walk
+from ggcp_schema.formats.records.headers import COUNTS, LEAST_LAYER, Kind, Naming, walk
 from ggcp_schema.formats.records.joints import joint_of
 from ggcp_schema.formats.records.search import NAMED, Searched
 from ggcp_schema.formats.records.series import Series
@@ -81,24 +81,28 @@ def rank_told(file: Searched, kind: Kind, told: Told) -> dict[str, int]:
 def moved_numbers(file: Searched, kind: Kind, numbers: Mapping[str, int], shift: int) -> dict[str, int | None]:
     """Return the numbers that no shape tells, of a file with bytes inserted or lost before the first record.
 
-    `numbers` are those that the shapes tell. The insertion or loss is tried in each: numbers before it
-    stay where they were, and those after it are moved by `shift`. A place fits if it gives the numbers that the shapes
-    tell, and best if n_mult gives n_ff. The result is None for a number that is cut in two, or of which there is more
-    than one value, or none that a model has.
+    `numbers` are those that the shapes tell. The insertion or loss is tried at each byte: numbers before it stay where
+    they were, and those after it are moved by `shift`. A place fits if it gives the numbers that the shapes tell, and
+    best if n_mult gives n_ff. The result is None for a number of which something is lost or between which something
+    was inserted, or of which there is more than one value, or none that a model has.
     """
     here = kind.numbers(file.read(0, kind.size))
     there = kind.numbers(file.read(shift, kind.size + shift).rjust(kind.size, b"\0"))
+    offsets = {name: COUNTS.stop + 4 * index for index, name in enumerate(kind.sizes)}
     options: list[dict[str, int | None]] = []
-    for place in range(-1, len(kind.sizes) + 1):
-        laid = {name: (here if index < place else there)[name] for index, name in enumerate(kind.sizes)}
-        split = kind.sizes[place] if 0 <= place < len(kind.sizes) else ""
-        laid |= {split: numbers[split]} if split else {}
+    for place in range(COUNTS.stop, kind.size + 1):
+        laid = {name: (here if at < place else there)[name] for name, at in offsets.items()}
+        cut = {name for name, at in offsets.items() if at < place + max(0, -shift) and at + 4 > place}
+        laid |= {name: 1 if name in UNTOLD else numbers[name] for name in cut}  # 1 allows any other
         is_told = all(laid[name] == numbers[name] for name in kind.sizes if name not in UNTOLD)
-        if is_told and not {*impossible(laid)} - {split}:
-            options.append({**laid, **({split: None} if split in UNTOLD else {})})
-    n_embd = numbers["hparams.n_embd"]
-    best = [
-        laid for laid in options if n_ff_by_formula(n_embd, laid["hparams.n_mult"] or 0) == numbers["n_ff"]
-    ] or options
+        if is_told and not impossible(laid):
+            options.append({**laid, **dict.fromkeys(cut & {*UNTOLD})})
+
+    def gives_n_ff(n_mult: int | None) -> bool:
+        if n_mult is None:
+            return abs(shift) >= 4  # another number may be in its place, and give n_ff by chance
+        return n_ff_by_formula(numbers["hparams.n_embd"], n_mult) == numbers["n_ff"]
+
+    best = [laid for laid in options if gives_n_ff(laid["hparams.n_mult"])] or options
     told = {name: {laid[name] for laid in best} for name in UNTOLD}
     return {name: found.pop() if len(found) == 1 else None for name, found in told.items()}
