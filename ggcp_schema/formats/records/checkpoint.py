@@ -17,6 +17,7 @@ from ggcp_schema.formats.records.joints import joint_of, last_of, shifts_of
 from ggcp_schema.formats.records.numbers import (
     UNTOLD,
     Told,
+    beside_odd,
     fit_in,
     impossible,
     moved_numbers,
@@ -68,10 +69,16 @@ class Remains:
         return bool(self.places.moved) and self.places.moved[0][0] == self.places.records[0].start
 
     @cached_property
+    def odd(self) -> set[int]:
+        """The offsets of the bytes before the records that are not those of the numbers that the headers tell."""
+        data = self.file.read(0, self.kind.size)
+        words = self.kind.words(self.numbers).items()
+        return {index for at, word in words for index, byte in enumerate(word, at) if data[index] != byte}
+
+    @property
     def wrong(self) -> list[int]:
-        """The offsets of the numbers before the records that are not those that the headers tell."""
-        words = self.kind.words(self.numbers)
-        return [at for at, word in words.items() if self.file.read(at, at + 4) != word]
+        """The offsets of those numbers."""
+        return sorted({at - at % 4 for at in self.odd})
 
     @property
     def optimizer_values(self) -> dict[int, bytes]:
@@ -94,10 +101,14 @@ class Remains:
             lost = moved_numbers(self.file, self.kind, self.numbers, self.places.shifts[0])
         elif is_hole:
             lost = dict.fromkeys(UNTOLD)
-        elif self.wrong or self.places.known[0] is None:
-            lost = dict.fromkeys(impossible(self.numbers))
+        elif self.odd or self.places.known[0] is None:
+            odd = self.odd | ({self.kind.size} & {*self.places.wrong})
+            beside = beside_odd(self.kind, self.numbers, odd, is_n_ff_told=self.is_n_ff_told)
+            lost = dict.fromkeys((*impossible(self.numbers), *beside))
         if is_moved or is_hole:
             lost |= dict.fromkeys(TRAINED)
+        elif COUNTS.stop in self.odd:
+            lost[TRAINED[-1]] = None  # which a hole may have reached that ends in n_vocab
         if not self.fits:  # whose size would tell them
             n_layer = COUNTS.stop + 4 * self.kind.sizes.index("hparams.n_layer")
             is_unknown = n_layer in self.wrong or is_moved

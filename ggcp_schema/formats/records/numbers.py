@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from math import prod
 from typing import NamedTuple
 
@@ -76,6 +76,25 @@ def rank_told(file: Searched, kind: Kind, told: Told) -> dict[str, int]:
         if any(joint_of(record, file).matches(0) for record in records):
             return ranks
     return {}
+
+
+def beside_odd(kind: Kind, numbers: Mapping[str, int], odd: Collection[int], *, is_n_ff_told: bool) -> list[str]:
+    """Return which numbers that no shape tells a hole may have reached that left odd bytes at these offsets.
+
+    It begins or ends in a number that is told, or in the first header. An n_mult that gives n_ff was not reached.
+    """
+    is_proven = (
+        is_n_ff_told and n_ff_by_formula(numbers["hparams.n_embd"], numbers["hparams.n_mult"]) == numbers["n_ff"]
+    )
+    open_to = {*UNTOLD} - {"hparams.n_mult" if is_proven else ""}
+    offsets = [(COUNTS.stop + 4 * index, name) for index, name in enumerate(kind.sizes)]
+    found: list[str] = []
+    for order, beside in ((offsets, -1), (offsets[::-1], 4)):
+        is_reached = False
+        for at, name in order:
+            is_reached = name in open_to and (is_reached or at + beside in odd)
+            found += [name] * is_reached
+    return found
 
 
 def moved_numbers(file: Searched, kind: Kind, numbers: Mapping[str, int], shift: int) -> dict[str, int | None]:
