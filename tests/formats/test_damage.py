@@ -23,6 +23,7 @@ from ggcp_schema import (
     NotACheckpointError,
     TruncatedError,
     open_checkpoint,
+    open_file,
 )
 from ggcp_schema.constructs import Field, FieldError, root_field
 from tests.builder import build_checkpoint
@@ -184,6 +185,18 @@ def test_no_wrong_number_is_told_whatever_is_lost_or_overwritten_of_them(count: 
         path.write_bytes(data[:at] + new + data[at + count :])
         with open_checkpoint(path, partial=True) as file:
             assert (file.hparams_stated() or {}).items() <= expected.items(), (at, new)
+
+
+@pytest.mark.parametrize("at", [9, 16, 25, 30])
+def test_numbers_of_no_model_are_not_told_of_a_damaged_vocabulary(at: int, tmp_path: Path) -> None:
+    genuine, path = FIXTURES / "vocab.ggjt", tmp_path / "x.ggjt"
+    with open_file(genuine) as whole:
+        expected = whole.hparams_stated()
+    for data in (genuine.read_bytes()[:at] + genuine.read_bytes()[at + 1 :], genuine.read_bytes()[: at + 25]):
+        path.write_bytes(data)
+        with open_file(path, partial=True) as file:
+            assert file.damage is not None
+            assert (file.hparams_stated() or {}).items() <= (expected or {}).items()
 
 
 def first_cut(data: bytes, layout: str, optimizer: str) -> int:

@@ -21,6 +21,7 @@ from ggcp_schema.formats.ggcp.records import Hparams, record_of
 from ggcp_schema.formats.ggml.recovery import SCHEMAS, doubt, is_proven, recover
 from ggcp_schema.formats.records.extent import n_layer_of
 from ggcp_schema.formats.records.headers import GGCP
+from ggcp_schema.formats.records.numbers import impossible
 from ggcp_schema.formats.records.tensors import tensor_of_record
 from ggcp_schema.formats.rules import Problem, Refusal, Rules, broken_rows, odd_findings, odd_padding, repeated
 from ggcp_schema.llama import names
@@ -104,6 +105,14 @@ class GgmlFile(File):
             return None
         field = self.at(tensor.offset - 1)  # the byte of its record before its data
         return None if field is None else field.steps[:2]
+
+    def hparams_stated(self) -> dict[str, int] | None:
+        """Return the hyper-parameters that the file states; None if damage has made some those of no model."""
+        stated = super().hparams_stated()
+        if self.damage is None or stated is None or stated.keys() != {*Hparams._fields}:
+            return stated
+        is_odd = n_layer_of(self) is None or impossible({f"hparams.{name}": number for name, number in stated.items()})
+        return None if is_odd else stated
 
     @property
     def kind(self) -> str:
