@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import struct
+from typing import Any
 
 import pytest
+from construct import Container
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -55,3 +57,19 @@ def test_the_tolerance_holds_for_finite_floats_at_any_depth():
     assert not same_value(10.0, 11.5, rtol=0.1)
     assert not same_value(math.inf, 1.0, atol=math.inf)
     assert not same_value(1, 2, atol=5.0)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "same"),
+    [
+        ({"x": 1, "y": "t"}, {"x": 1, "y": "t"}, True),
+        ({"x": 1}, {"x": True}, False),
+        ({"x": 1}, {"x": 1.0}, False),
+        ({"x": 1, "y": True}, {"y": 1, "x": True}, False),
+        ({"x": 0.0}, {"x": -0.0}, True),
+        ({"x": [1]}, {"x": [True]}, False),
+        ({"_offset": 4, "x": 1}, {"_offset": 8, "x": 1}, True),
+    ],
+)
+def test_records(a: dict[str, Any], b: dict[str, Any], same: bool) -> None:
+    assert same_value(Container(a), Container(b)) is same
