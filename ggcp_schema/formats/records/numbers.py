@@ -102,8 +102,8 @@ def moved_numbers(file: Searched, kind: Kind, numbers: Mapping[str, int], shift:
 
     `numbers` are those that the shapes tell. The insertion or loss is tried at each byte: numbers before it stay where
     they were, and those after it are moved by `shift`. A place fits if it gives the numbers that the shapes tell, and
-    best if n_mult gives n_ff. The result is None for a number of which something is lost or between which something
-    was inserted, or of which there is more than one value, or none that a model has.
+    best if n_mult gives n_ff. The result is None for a number that is cut there, or of which there is more than one
+    value, or none that a model has.
     """
     here = kind.numbers(file.read(0, kind.size))
     there = kind.numbers(file.read(shift, kind.size + shift).rjust(kind.size, b"\0"))
