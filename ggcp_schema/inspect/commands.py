@@ -90,7 +90,7 @@ def _uses(summary: Summary, path: str) -> Iterator[Line]:
             yield Line("run", _export(summary))
         yield from _train_on(summary, path)
         yield from _in_pytorch(summary)
-    elif summary.n_tokens and not summary.n_params:
+    elif summary.n_tokens and not summary.n_params and summary.has_usual_tokenizer:
         yield Line("run", f"ggcp-schema export CHECKPOINT --vocab {path}")
     elif summary.tensor_types:
         if summary.is_lora:

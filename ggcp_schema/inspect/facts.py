@@ -94,6 +94,7 @@ class Summary(NamedTuple):
         is_lora: True for a GGUF adapter, which llama.cpp takes with a model.
         has_model: True if the file contains a whole model that can be exported.
         makes_folder: True if a folder for transformers can have the model, and the vocabulary if the file contains one.
+        has_usual_tokenizer: False for a vocabulary with a tokenizer that the trainers did not support.
         runs: True if llama.cpp runs the file as it is.
         trains: True if `convert` takes the training; of a damaged file with a fresh optimizer.
         keeps_state: True unless no trainer goes on from the optimizer's state, whatever `convert` makes of it.
@@ -140,6 +141,7 @@ class Summary(NamedTuple):
     is_lora: bool = False
     has_model: bool = False
     makes_folder: bool = False
+    has_usual_tokenizer: bool = True
     runs: bool = False
     trains: bool = False
     keeps_state: bool = True

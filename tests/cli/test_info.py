@@ -158,6 +158,15 @@ def test_a_file_with_a_hole_in_a_text_is_unsound_for_every_command(tmp_path):
     assert run_cli("info", path, source).returncode == 1
 
 
+@pytest.mark.parametrize(("tokenizer", "is_advised"), [("llama", True), ("gpt2", True), ("bert", False), ("t5", False)])
+def test_only_a_vocabulary_that_export_takes_is_advised_for_it(tokenizer, is_advised, tmp_path):
+    path = tmp_path / "vocab.gguf"
+    run_cli("edit", FIXTURES / "vocab.gguf", path, f"tokenizer.ggml.model={tokenizer}", check=True)
+    text = run_cli("info", path, check=True).stdout
+    assert "320 tokens" in text
+    assert (f"export CHECKPOINT --vocab {path}" in " ".join(text.split())) == is_advised
+
+
 def test_an_export_of_a_model_with_a_hole_in_a_text_says_so(tmp_path):
     path, copy, again = (tmp_path / name for name in ("model.gguf", "copy.gguf", "again.gguf"))
     run_cli("export", ADAM, path, "--vocab", FIXTURES / "vocab.ggjt", check=True)

@@ -61,6 +61,7 @@ KINDS = {
     "gguf": ("GGUF file", "GGUF file"),
 }
 """What a GGUF file is, in words and in two words."""
+TOKENIZERS = {"llama", "gpt2"}  # those of which the trainers saved checkpoints
 OF_ARCHITECTURE = {"clip": "mmproj", "controlvector": "controlvector"}
 
 
@@ -190,6 +191,7 @@ def facts_of(gguf: GgufFile) -> dict[str, Any]:
         "n_ff_source": None if n_ff is None else "stored",
         "n_params": n_params or None,
         "n_tokens": None if any(odd_tokens(gguf)) else keys.length(names.TOKENS),
+        "has_usual_tokenizer": keys.text(names.TOKENIZER_MODEL) in TOKENIZERS,
         "bytes": gguf.uses(model_bytes, gguf.tensors.nbytes - model_bytes),
         "optimizer": stated["optimizer"] if optimizer else None,
         "rms_eps": keys.real(names.RMS_EPSILON),

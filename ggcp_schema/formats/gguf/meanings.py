@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ggcp_schema.errors import UsageError
 from ggcp_schema.files.key_values import KeyValue, is_copied
 from ggcp_schema.formats.file import ACCEPTED, CHECKPOINT_NEEDED
-from ggcp_schema.formats.gguf.contents import check_not_split
+from ggcp_schema.formats.gguf.contents import TOKENIZERS, check_not_split
 from ggcp_schema.formats.gguf.keys import Keys, shown
 from ggcp_schema.formats.vocabularies import check_damage, items_of
 from ggcp_schema.llama import names
@@ -34,7 +34,6 @@ NEEDED = {
     names.TOKENIZER_MODEL: "STRING",
 }
 """The keys without which llama.cpp loads no llama, and their types; of some, arrays have a number for each layer."""
-MODELS = {"llama", "gpt2"}  # the tokenizers whose checkpoints the trainers saved
 OF_NO_MODEL = {f"gguf-{kind}" for kind in ("adapter", "mmproj", "imatrix", "controlvector")}
 NO_TOKEN = 0xFFFFFFFF  # the id by which the trainers say that there is no such token
 
@@ -250,7 +249,7 @@ def vocabulary_of_gguf(gguf: GgufFile) -> Vocabulary:
     model = gguf.key_values.get(names.TOKENIZER_MODEL)
     if model is None or names.TOKENS not in gguf.key_values:
         raise UsageError(f"{gguf.path} is a GGUF file without a vocabulary", ACCEPTED)
-    if model.type == "STRING" and model.value not in MODELS:
+    if model.type == "STRING" and model.value not in TOKENIZERS:
         message = f"its tokenizer is {shown_text(model.value)}; the trainers supported llama (sentencepiece) and gpt2"
         raise UsageError(f"{gguf.path}: {message}", ACCEPTED)
 
