@@ -29,14 +29,13 @@ from ggcp_schema.errors import GgcpError, UsageError, quoted
 from ggcp_schema.files.output import WriteOptions
 from ggcp_schema.formats import open_file
 from ggcp_schema.formats.file import File
-from ggcp_schema.inspect.commands import OUTPUTS, output_name
+from ggcp_schema.inspect.commands import NEEDED, OUTPUTS, output_name
 from ggcp_schema.mapping import lora
 from ggcp_schema.mapping.export import BASE_NEEDED, GGUF, MissingError, ModelOptions
 from ggcp_schema.mapping.hf import DTYPES
 from ggcp_schema.mapping.plan import rescued
 from ggcp_schema.mapping.targets import EXPORTS, planner
 
-BLANKS = {"vocab": "VOCABULARY", "context_length": "N"}
 MADE = tuple(dict.fromkeys((*EXPORTS, *lora.TARGETS)))
 
 
@@ -215,7 +214,7 @@ def _blanks(file: File, to: str, model: ModelOptions) -> list[str]:
     try:
         planner(to)(file, model)
     except MissingError as error:
-        return [word for name in error.parameters for word in (option_of(name), BLANKS[name])]
+        return [word for name in error.parameters for word in NEEDED[name].split()]
     except GgcpError:  # it is raised by the export, of what is whole
         pass
     return []

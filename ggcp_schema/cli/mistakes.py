@@ -24,7 +24,7 @@ EXCHANGED = {
     "--vocab": re.compile("(.+) is a vocabulary"),
     "--base": re.compile("--base means nothing here, because (.+) contains no LoRA adapter"),
 }
-"""What it says if such a file and the one that it reads are exchanged."""
+"""What `export` says if the file of one of these options stands in the place of its input."""
 PARAMETER = re.compile(r"^(\w+)(?= means nothing )")
 BATCH_NEEDED = "Give the number of samples that was the trainer's --batch; it defaulted to 8."
 

@@ -18,7 +18,7 @@ from ggcp_schema.files.other_programs import is_of_another_program
 
 LEAST_TEXT = 12
 MESSAGE = 4096  # bytes of the longest message of an error
-MESSAGE_LINES = 3  # of one that is neither JSON nor XML
+MESSAGE_LINES = 3  # at most, of a message that is neither JSON nor XML
 BEGINNING = 400  # characters of it among which the word is
 PICKLE = "Not opened: pickles can run code. Let the program that wrote it save the tensors as GGUF or safetensors."
 PROGRAM = "A llamafile is a zip archive too: `unzip FILE` takes the GGUF file out of it."

@@ -26,6 +26,8 @@ BLANKS = {
     "CONTEXT": "",
 }
 """Words of a command in place of which the user gives others, and what is to be given; empty if it may be left out."""
+NEEDED = {"vocab": "--vocab VOCABULARY", "context_length": "--context-length N"}
+"""The options of an export, with such words, by the parameter that the file may not tell."""
 OUTPUTS = {
     "resume": ".resume.gguf",
     "gguf": ".model.gguf",
@@ -147,8 +149,8 @@ def _export(summary: Summary, option: str = "") -> str:
     path = shell_word(summary.file)
     is_whole = summary.condition is None or is_after_vocabulary(summary.condition.damage)
     fits = is_whole and summary.n_tokens and (summary.hparams or {}).get("n_vocab") in (None, summary.n_tokens)
-    vocab = "" if fits else " --vocab VOCABULARY"
-    context = "" if summary.context.tokens else " --context-length N"
+    vocab = "" if fits else f" {NEEDED['vocab']}"
+    context = "" if summary.context.tokens else f" {NEEDED['context_length']}"
     return f"ggcp-schema export{option} {path}{vocab}{context}"
 
 

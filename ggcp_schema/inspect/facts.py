@@ -94,7 +94,7 @@ class Summary(NamedTuple):
         is_lora: True for a GGUF adapter, which llama.cpp takes with a model.
         has_model: True if the file contains a whole model that can be exported.
         makes_folder: True if a folder for transformers can have the model, and the vocabulary if the file contains one.
-        has_usual_tokenizer: False for a vocabulary with a tokenizer that the trainers did not support.
+        has_usual_tokenizer: True unless the tokenizer of a vocabulary is none that the trainers supported.
         runs: True if llama.cpp runs the file as it is.
         trains: True if `convert` takes the training; of a damaged file with a fresh optimizer.
         keeps_state: True unless no trainer goes on from the optimizer's state, whatever `convert` makes of it.

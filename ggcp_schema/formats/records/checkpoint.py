@@ -90,7 +90,7 @@ class Remains:
 
     @cached_property
     def lost(self) -> dict[str, int | None]:
-        """The numbers, by path, that no header tells, and that may be damaged or moved; None for one that is lost."""
+        """The numbers that no header tells and that damage may have changed, by path; None for one that is lost."""
         return self._lost_in_head() | dict.fromkeys(self._lost_in_optimizer())
 
     def _lost_in_head(self) -> dict[str, int | None]:
@@ -110,8 +110,7 @@ class Remains:
         elif COUNTS.stop in self.odd:
             lost[TRAINED[-1]] = None  # which a hole may have reached that ends in n_vocab
         if not self.fits:  # whose size would tell them
-            n_layer = COUNTS.stop + 4 * self.kind.sizes.index("hparams.n_layer")
-            is_unknown = n_layer in self.wrong or is_moved
+            is_unknown = self.kind.offsets["hparams.n_layer"] in self.wrong or is_moved
             lost |= dict.fromkeys(["n_ff"] * (not self.is_n_ff_told) + ["hparams.n_layer"] * is_unknown)
         return lost
 
@@ -147,7 +146,7 @@ def find_remains(source: Source, kind: Kind, searched: int = SEARCHED) -> Remain
 
 
 def _options(file: Searched, kind: Kind) -> Iterator[Remains]:
-    """Yield what is found with the numbers of the file, and with those that headers tell, until most is found."""
+    """Yield what is found with the file's own numbers, and then, unless that is proven, with those of the headers."""
     ours, told = kind.numbers(file.read(0, kind.size)), told_by_headers(file, kind)
     for numbers in (ours, {**ours, **told.numbers, **rank_told(file, kind, told)}):
         if fit_in(kind, numbers, file.size):

@@ -6,7 +6,7 @@ from construct import Container
 
 from ggcp_schema.constructs import Struct
 from ggcp_schema.formats.file import File
-from ggcp_schema.formats.records.headers import LEAST_LAYER, record_at, tensor_fields, walk
+from ggcp_schema.formats.records.headers import GGCP, LEAST_LAYER, record_at, tensor_fields, walk
 from ggcp_schema.llama import names
 from ggcp_schema.llama.training import model_shapes
 from ggcp_schema.schema.inference import ADAM, LBFGS, V0
@@ -17,7 +17,6 @@ from ggcp_schema.schema.tensor import Tensor
 LENGTHS = range(1 << 32)  # what a field of `ne` can hold
 PLAUSIBLE_LAYERS = 1000  # a larger n_layer is taken for damaged, unless the file could hold as many
 STATE_SCHEMAS = {ADAM: ADAM_STATE_V0, LBFGS: LBFGS_STATE}  # ADAM_STATE_V0 has all fields that other layouts have
-NAMES = {b"tok_embeddings.weight": names.llama_name, b"token_embd.weight": names.tensor_name}  # by the first tensor's
 
 
 def expected_size(checkpoint: Container) -> int | None:
@@ -98,12 +97,12 @@ def n_layer_of(file: File) -> int | None:
 
 def model_end(file: File) -> int | None:
     """Return the offset of the first byte after the model; None if n_ff or the length of the names is unknown."""
-    n_layer, hparams = n_layer_of(file), file.get("hparams")
-    name_of = NAMES.get(file.get("tok_embeddings.name"))
-    if n_layer is None or name_of is None:
+    n_layer, hparams, first = n_layer_of(file), file.get("hparams"), file.get("tok_embeddings.name")
+    naming = next((naming for naming in GGCP.namings if naming("tok_embeddings").encode() == first), None)
+    if n_layer is None or naming is None:
         return None
-    if name_of is not names.llama_name and len(file.get("layers[0].w1.ne") or ()) < 2:
+    if naming is not GGCP.namings[0] and len(file.get("layers[0].w1.ne") or ()) < 2:
         return None  # n_ff by n_mult is right only in files with llama's names
     shapes = model_shapes(hparams["n_vocab"], hparams["n_embd"], n_layer, file.get("n_ff") or 0)
-    *_, last = walk(file.find("hparams").end, shapes, name_of)
+    *_, last = walk(file.find("hparams").end, shapes, naming)
     return last.end

@@ -90,6 +90,11 @@ class Kind:
         records = takewhile(lambda field: not isinstance(field[1], Tensor), self.schema.fields[COUNTS.stop // 4 :])
         return [f"{name}.{inner}" for name, record in records for inner, _ in record.fields]
 
+    @cached_property
+    def offsets(self) -> dict[str, int]:
+        """Where each of them is."""
+        return {name: COUNTS.stop + 4 * index for index, name in enumerate(self.sizes)}
+
     @property
     def size(self) -> int:
         """The number of bytes before the first tensor."""
@@ -102,7 +107,7 @@ class Kind:
     def words(self, numbers: Mapping[str, int]) -> dict[int, bytes]:
         """Return the magic, the version and these numbers as they are stored, by offset."""
         first = {4 * index: field.value for index, (_, field) in enumerate(self.schema.fields[:2])}
-        sizes = {COUNTS.stop + 4 * index: numbers[name] for index, name in enumerate(self.sizes)}
+        sizes = {at: numbers[name] for name, at in self.offsets.items()}
         return {at: struct.pack("<I", number) for at, number in {**first, **sizes}.items()}
 
     def tensors(self, n_layer: int) -> Iterator[tuple[str, list[Any]]]:
@@ -144,10 +149,10 @@ def state_records(start: int, block: Block, naming: Naming, n_params: int, past:
     return walk(start + block.state, shapes, lambda path: naming(path, block.type))
 
 
-def walk(at: int, shapes: Mapping[str, tuple[int, ...]], name_of: Callable[[str], str | None]) -> Iterator[Record]:
+def walk(at: int, shapes: Mapping[str, tuple[int, ...]], name_of: Callable[[str], str]) -> Iterator[Record]:
     """Yield the records of tensors that follow each other from an offset."""
     for path, shape in shapes.items():
-        record = record_at(at, path, shape, (name_of(path) or "") if shape else "")
+        record = record_at(at, path, shape, name_of(path) if shape else "")
         yield record
         at = record.end
 

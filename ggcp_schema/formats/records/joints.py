@@ -89,8 +89,8 @@ class Joint:
 
         So many bytes of data are before the joint, or after it.
 
-        A hole that is filled with one byte ends where another byte is; of noise, bytes beside those that are wrong may
-        be right by chance. A place may be doubtful: a number is found at many.
+        A hole that is filled with one byte ends at the first other byte. A hole of noise may go on: some of its bytes
+        are right by chance. A place may be doubtful: a number is found at many.
         """
         step = 1 if beside > 0 else -1
         found, at = self.found(shift), wrong[0 if step > 0 else -1]

@@ -17,7 +17,7 @@ from ggcp_schema.schema.inference import n_ff_by_formula
 
 NAME = re.compile(rb"[\w.]+")
 LAYER = re.compile(r"layers\[(\d+)\]")
-SEARCHED_FOR_NAMES = 1 << 27  # bytes between records, as of a hole, or after those that have names
+SEARCHED_FOR_NAMES = 1 << 27  # bytes; the data of tensors that are found is passed over
 MOST_RANK = 256  # of an adapter, of which 4 is usual
 MOST_MULT = 1 << 16
 UNTOLD = "hparams.n_mult", "hparams.n_head", "hparams.n_rot"  # by any shape
@@ -87,11 +87,11 @@ def beside_odd(kind: Kind, numbers: Mapping[str, int], odd: Collection[int], *, 
         is_n_ff_told and n_ff_by_formula(numbers["hparams.n_embd"], numbers["hparams.n_mult"]) == numbers["n_ff"]
     )
     open_to = {*UNTOLD} - {"hparams.n_mult" if is_proven else ""}
-    offsets = [(COUNTS.stop + 4 * index, name) for index, name in enumerate(kind.sizes)]
+    offsets = [*kind.offsets.items()]
     found: list[str] = []
     for order, beside in ((offsets, -1), (offsets[::-1], 4)):
         is_reached = False
-        for at, name in order:
+        for name, at in order:
             is_reached = name in open_to and (is_reached or at + beside in odd)
             found += [name] * is_reached
     return found
@@ -100,18 +100,17 @@ def beside_odd(kind: Kind, numbers: Mapping[str, int], odd: Collection[int], *, 
 def moved_numbers(file: Searched, kind: Kind, numbers: Mapping[str, int], shift: int) -> dict[str, int | None]:
     """Return the numbers that no shape tells, of a file with bytes inserted or lost before the first record.
 
-    `numbers` are those that the shapes tell. The insertion or loss is tried at each byte: numbers before it stay where
-    they were, and those after it are moved by `shift`. A place fits if it gives the numbers that the shapes tell, and
-    best if n_mult gives n_ff. The result is None for a number that is cut there, or of which there is more than one
-    value, or none that a model has.
+    `numbers` has those that the shapes tell. Each byte is tried as the place of the insertion or loss: numbers before
+    it stay where they were, and those after it are moved by `shift`. A place fits if it gives the numbers that the
+    shapes tell, and best if n_mult gives n_ff. The result is None for a number that is cut there, or of which there is
+    more than one value, or none that a model has.
     """
     here = kind.numbers(file.read(0, kind.size))
     there = kind.numbers(file.read(shift, kind.size + shift).rjust(kind.size, b"\0"))
-    offsets = {name: COUNTS.stop + 4 * index for index, name in enumerate(kind.sizes)}
     options: list[dict[str, int | None]] = []
     for place in range(COUNTS.stop, kind.size + 1):
-        laid = {name: (here if at < place else there)[name] for name, at in offsets.items()}
-        cut = {name for name, at in offsets.items() if at < place + max(0, -shift) and at + 4 > place}
+        laid = {name: (here if at < place else there)[name] for name, at in kind.offsets.items()}
+        cut = {name for name, at in kind.offsets.items() if at < place + max(0, -shift) and at + 4 > place}
         laid |= {name: 1 if name in UNTOLD else numbers[name] for name in cut}  # 1 allows any other
         is_told = all(laid[name] == numbers[name] for name in kind.sizes if name not in UNTOLD)
         if is_told and not impossible(laid):

@@ -44,8 +44,8 @@ class Template:
 
     Attributes:
         series: what the records are like.
-        shapes: those of the parts by name. Numbers in a shape that are not known have names.
-        numbers: those that are known.
+        shapes: the shape of each part, by name. It has the names of numbers that are not known.
+        numbers: the known numbers by these names.
         types: the element types of a part by its name, and of all tensors with so many dimensions.
     """
 
