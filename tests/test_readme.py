@@ -46,7 +46,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_the_page_on_python_is_one_program(folder: Path) -> None:
     program = "".join(text for language, text in blocks(PYTHON) if language == "python")
-    assert program.count("import") == 7
+    assert program.count("import") == 9
     subprocess.run([sys.executable, "-W", "error::SyntaxWarning", "-c", program], cwd=folder, check=True)
 
 

@@ -6,15 +6,13 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from functools import lru_cache, partial
-from io import BytesIO
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import typer
-from numpy.lib import format as npy
 
 from ggcp_schema.cli.complete import complete_tensor
 from ggcp_schema.cli.errors import raise_damage
@@ -23,24 +21,18 @@ from ggcp_schema.cli.output import echo, print_json, progress
 from ggcp_schema.cli.report import echo_replaced
 from ggcp_schema.cli.tensors import Order, check_order
 from ggcp_schema.errors import FileError, MalformedError, UsageError
+from ggcp_schema.files.arrays import Writer, write_csv, write_npy, write_safetensors
 from ggcp_schema.files.atomic import atomic_output, check_output, temporary_files
 from ggcp_schema.files.atomic_folder import atomic_folder, check_folder
-from ggcp_schema.files.contents import Safetensors
 from ggcp_schema.files.source import Ahead
-from ggcp_schema.files.tensor import NUMBERS, stream_values
-from ggcp_schema.files.tensor_entries import Computed, TensorEntry
+from ggcp_schema.files.tensor import Tensor, stream_values
 from ggcp_schema.formats import open_file
 from ggcp_schema.formats.existing import check_existing
 from ggcp_schema.formats.file import File as OpenFile
 from ggcp_schema.inspect.damage import missing_tensors
-from ggcp_schema.inspect.plot import plot
+from ggcp_schema.inspect.plot import write_picture
 from ggcp_schema.inspect.tensors import Listed, select
 from ggcp_schema.inspect.text import escape, names_text, readable, size_text
-
-Floats = npt.NDArray[Any]
-Values = Callable[[Listed], Iterator[Floats]]
-"""Returns the elements of a tensor, which are read then."""
-Writer = Callable[[str, Sequence[Listed], Values], None]
 
 MAX_NAMES = 3  # of missing tensors that an error lists
 UNSAFE = re.compile(r"[^A-Za-z0-9._-]")  # in a file name made from a tensor's name
@@ -214,14 +206,14 @@ def _write(
     A new folder gets its name when all of its files are in it. Return what the files were that are replaced, by path.
     """
     replaced = {}
-    values_of = partial(_values, advance=advance, ahead=Ahead())
+    values = partial(_values, advance=advance, ahead=Ahead())
     if folder is not None and not os.path.isdir(folder):
         names = {os.path.basename(place): items for place, items in places.items()}
         path = folder.rstrip("/")
         check_folder(path, (opened.source.path,), names)
         with atomic_folder(path, names, overwrite=False, sync=sync) as made:
             for name, items in names.items():
-                write_npy(os.path.join(made, name), items, values_of)
+                write_npy(os.path.join(made, name), _named(items), values)
             opened.source.check_unchanged()
         return {}
     with ExitStack() as undo:
@@ -232,7 +224,7 @@ def _write(
         for place, items in places.items():
             is_new = not os.path.lexists(place)
             with atomic_output(place, overwrite=force, sync=sync, left=left) as temporary:
-                WRITERS[_suffix(place)](temporary, items, values_of)
+                WRITERS[_suffix(place)](temporary, _named(items), values)
                 opened.source.check_unchanged()
             if is_new and folder is not None:
                 undo.callback(os.unlink, place)
@@ -240,82 +232,21 @@ def _write(
     return replaced
 
 
-def _values(item: Listed, advance: Callable[[int], None], ahead: Ahead) -> Iterator[Floats]:
-    for values in stream_values([item.tensor], ahead):
+def _values(tensor: Tensor, advance: Callable[[int], None], ahead: Ahead) -> Iterator[npt.NDArray[Any]]:
+    for values in stream_values([tensor], ahead):
         yield values
         advance(values.nbytes)
 
 
-def write_npy(place: str, items: Sequence[Listed], values_of: Values) -> None:
-    """Write one tensor as .npy."""
-    with open(place, "wb") as file:
-        tensor = items[0].tensor
-        file.write(_npy_header(tensor.dtype, tensor.shape))
-        file.writelines(values.astype(tensor.dtype, copy=False).data for values in values_of(items[0]))
-
-
-@lru_cache
-def _npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
-    """Return what precedes the data; most of very many tensors have the shape of another."""
-    header = BytesIO()
-    descr = np.dtype(dtype).str
-    npy.write_array_header_1_0(header, {"descr": descr, "fortran_order": False, "shape": shape[::-1]})
-    return header.getvalue()
-
-
-def write_safetensors(place: str, items: Sequence[Listed], values_of: Values) -> None:
-    """Write tensors by name as .safetensors.
-
-    The safetensors package then reads the header. Raises `UsageError` if the package is missing.
-    """
-    try:
-        from safetensors import SafetensorError, safe_open
-    except ImportError as error:
-        hint = "pip install 'ggcp-schema[safetensors]'"
-        raise UsageError("writing .safetensors needs the safetensors package", hint) from error
-
-    source = os.path.basename(os.fsencode(items[0].tensor.source.path)).decode("utf-8", "replace")
-    named: dict[str, Listed] = {}
+def _named(items: Sequence[Listed]) -> dict[str, Tensor]:
+    """Return the tensors of a file by the names that they get in it."""
+    named: dict[str, Tensor] = {}
     for item in items:
         name = readable(item.name)
-        other = named.setdefault(name, item)
-        if other is not item or name == "__metadata__":  # which the header has for something else
-            what = "a tensor cannot be" if other is item else "two tensors would be"
-            raise UsageError(f"{what} named {name} in a .safetensors file", "Extract one of them, or all to a FOLDER/.")
-
-    def entry(name: str, item: Listed) -> TensorEntry:
-        kind = item.tensor.type if item.tensor.type in NUMBERS else "F32"
-        data = Computed(lambda: (values.astype(item.tensor.dtype, copy=False).data for values in values_of(item)))
-        return TensorEntry(name, item.tensor.shape, data, kind)
-
-    Safetensors({"format": "np", "source": source}, [entry(*each) for each in named.items()]).write(place)
-    try:
-        with safe_open(place, framework="np") as written:
-            found = {name: tuple(written.get_slice(name).get_shape()) for name in written.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise FileError(f"verification failed: {error}", "The output was discarded.") from error
-    if found != {name: item.tensor.shape[::-1] for name, item in named.items()}:
-        raise FileError("verification failed: the written file lists different tensors", "The output was discarded.")
-
-
-def write_csv(place: str, items: Sequence[Listed], values_of: Values) -> None:
-    """Write one tensor as .csv: each number in the shortest form that gives the same float32 again."""
-    shape = items[0].tensor.shape
-    columns = shape[0] if len(shape) > 1 else 1
-    column = 0
-    with open(place, "w", encoding="ascii", newline="") as file:
-        for values in values_of(items[0]):
-            for number in values:
-                column = (column + 1) % columns
-                file.write(f"{number!s}{',' if column else chr(10)}")
-
-
-def write_picture(place: str, items: Sequence[Listed], values_of: Values, *, format: str) -> None:
-    """Write a picture of one tensor. It is read anew, because the range of the values is needed first."""
-    tensor = items[0].tensor
-    source = os.path.basename(os.fsdecode(tensor.source.path))
-    figure = plot(tensor, f"{escape(source)}: {escape(items[0].name)} {list(tensor.shape[::-1])}")
-    figure.savefig(place, format=format, metadata={"Date": None} if format == "svg" else None)
+        if named.setdefault(name, item.tensor) is not item.tensor:
+            message = f"two tensors would be named {name} in a .safetensors file"
+            raise UsageError(message, "Extract one of them, or all to a FOLDER/.")
+    return named
 
 
 WRITERS: dict[str, Writer] = {

@@ -5,6 +5,8 @@ matplotlib is imported inside the functions, because it is an optional dependenc
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,12 +15,21 @@ from ggcp_schema.errors import UsageError
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.inspect.histogram import distribution, rebin
 from ggcp_schema.inspect.matrix import Matrix, Window, pool
+from ggcp_schema.inspect.text import escape
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PIXELS = 512  # of each side of a matrix, at most; of larger ones each pixel is a mean
 BINS = 192
+
+
+def write_picture(place: str, tensors: Mapping[str, Tensor], values: object = None, *, format: str) -> None:
+    """Write a picture of a tensor, given by its name. It is read anew: the range of its values is needed first."""
+    ((name, tensor),) = tensors.items()
+    source = os.path.basename(os.fsdecode(tensor.source.path))
+    figure = plot(tensor, f"{escape(source)}: {escape(name)} {list(tensor.shape[::-1])}")
+    figure.savefig(place, format=format, metadata={"Date": None} if format == "svg" else None)
 
 
 def plot(tensor: Tensor, title: str) -> Figure:
