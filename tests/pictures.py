@@ -5,8 +5,13 @@ from __future__ import annotations
 import io
 import json
 import re
+import shlex
+import shutil
+import subprocess
+import tempfile
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
@@ -16,7 +21,13 @@ from tests.golden import GOLDENS
 from tests.helpers import FIXTURES, run_pty
 
 VERSIONS = GOLDENS / "pictures" / "versions.json"
-COLUMNS = 122  # of the longest command that `info` advises
+COLUMNS = 100  # of a terminal in which the README's commands run
+SESSIONS = {  # picture, and the section of the README whose first block it shows
+    "pictures/run.svg": "Run the model",
+    "pictures/train.svg": "Go on training",
+    "pictures/finetune.svg": "Use a finetune of 2023",
+    "pictures/rescue.svg": "Check, compare, rescue, change",
+}
 ALICE = "fixtures/alice.ggcp"
 State = tuple[str, tuple[int, int], str, str]
 STATES: Sequence[State] = (  # picture, size of the terminal, selected field, and the key that opens the tab
@@ -34,17 +45,31 @@ def versions() -> dict[str, str]:
 
 
 def pictures(states: Sequence[State] = STATES) -> dict[str, str]:
-    """Return the pictures, of the browser in these states, by their names in tests/goldens."""
-    return {"pictures/info.svg": picture_of_info()} | pictures_of_browse(states)
+    """Return the pictures, of the README's commands and of the browser in these states, by their names."""
+    return {name: picture_of_commands(section) for name, section in SESSIONS.items()} | pictures_of_browse(states)
 
 
-def picture_of_info() -> str:
-    """Return what `info` prints on a terminal."""
-    code, output = run_pty("info", ALICE, columns=COLUMNS, cwd=FIXTURES.parent)
-    assert code == 0, output
+def commands(section: str) -> list[str]:
+    """Return the lines of the first block of commands in a section of the README."""
+    text = FIXTURES.parent.joinpath("README.md").read_text("utf-8")
+    return text.partition(f"\n## {section}\n")[2].partition("```sh\n")[2].partition("```")[0].splitlines()
+
+
+def picture_of_commands(section: str) -> str:
+    """Return what a terminal shows when the commands of a section run."""
     console = Console(record=True, width=COLUMNS, file=io.StringIO())
-    console.print(Text.from_ansi(output))
-    return compact(console.export_svg(title=f"ggcp-schema info {ALICE}"))
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(FIXTURES, Path(folder, "fixtures"))
+        for line in commands(section):
+            console.print(Text(f"$ {line}", style="bold"))
+            program, *arguments = shlex.split(line.partition("||")[0])
+            if program == "ggcp-schema":
+                code, output = run_pty(*arguments, columns=COLUMNS, cwd=folder)
+                assert code == 0 or "||" in line, output
+                console.print(Text.from_ansi(output))
+            else:
+                subprocess.run(line, shell=True, cwd=folder, check=True)  # noqa: S602 -- a line of the README
+    return compact(console.export_svg(title=section))
 
 
 def pictures_of_browse(states: Sequence[State]) -> dict[str, str]:
