@@ -20,6 +20,7 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 SETUP = "python3 -m venv"
 EXCERPT = "py"  # of the code, which is not run
 PYTHON = README.parent / "docs" / "PYTHON.md"
+SHELL = README.parent / "docs" / "SHELL.md"
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:
@@ -48,6 +49,23 @@ def test_the_page_on_python_is_one_program(folder: Path) -> None:
     program = "".join(text for language, text in blocks(PYTHON) if language == "python")
     assert program.count("import") == 9
     subprocess.run([sys.executable, "-W", "error::SyntaxWarning", "-c", program], cwd=folder, check=True)
+
+
+def test_the_page_on_the_shell_is_one_script(folder: Path) -> None:
+    """`less` and `watch`, which wait for a user, print what they get, and once what the command prints."""
+    for name, code in {"less": "cat", "watch": 'shift 3; exec "$@"'}.items():
+        (folder / name).write_text(f"#!/bin/sh\n{code}\n")
+        (folder / name).chmod(0o755)
+    texts = [text for language, text in blocks(SHELL) if language == "sh"]
+    assert len(texts) == 5
+    result = in_shell(f'PATH="$PWD:$PATH"\n{"".join(texts)}', folder)
+    assert result.returncode == 0, result.stderr
+    assert "\x1b[1mfile " in result.stdout  # the table that is watched
+    assert "\x1b[0mtrain_its" in result.stdout
+    assert "\nsound\n3\n12\n" in result.stdout
+    assert all((folder / f"ggcp-schema.{shell}").read_text() for shell in ("bash", "fish"))
+    assert (folder / "_ggcp-schema").read_text().startswith("\n#compdef ggcp-schema")
+    assert {path.name for path in folder.joinpath("resumes").iterdir()} >= {"v0-adam.resume.gguf"}
 
 
 def test_every_block_runs_from_top_to_bottom(folder: Path) -> None:
