@@ -69,6 +69,12 @@ class Command(TyperCommand):
         """Return the words of the usage line, of which typer puts braces around required ones."""
         return [word.strip("{}") for word in super().collect_usage_pieces(ctx)]
 
+    def format_usage(self, ctx: Any, formatter: Any) -> None:
+        """Write the usage line, and one for many inputs if the command takes them."""
+        super().format_usage(ctx, formatter)
+        if any(parameter.name == "into" for parameter in self.params):
+            formatter.write_usage(ctx.command_path, "[OPTIONS] INPUT... --into FOLDER", prefix="   or: ")
+
 
 class Commands(TyperGroup):
     """The commands by section. The function of a command has the name of its module."""

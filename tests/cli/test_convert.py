@@ -807,3 +807,12 @@ def test_a_file_with_changed_line_ends_is_told_what_restores_it(tmp_path: Path) 
         said = result.stdout + result.stderr
         assert remedy in said, words
         assert "extract" not in said, words
+
+
+def test_the_usage_has_the_form_for_many_inputs_of_this_command_alone():
+    lines = [run_cli(command, "--help", check=True).stdout.splitlines()[:2] for command in ("convert", "export")]
+    assert lines[0] == [
+        "Usage: ggcp-schema convert [OPTIONS] INPUT [OUTPUT]",
+        "   or: ggcp-schema convert [OPTIONS] INPUT... --into FOLDER",
+    ]
+    assert lines[1] == ["Usage: ggcp-schema export [OPTIONS] INPUT [OUTPUT]", ""]
