@@ -15,6 +15,7 @@ from ggcp_schema.files.source import Source
 from ggcp_schema.formats.file import Recovered, until
 from ggcp_schema.formats.records.headers import GGCP
 from ggcp_schema.formats.records.named import Names, doubtful_name
+from ggcp_schema.formats.records.numbers import impossible
 from ggcp_schema.formats.records.places import MOST_MOVED
 from ggcp_schema.formats.records.reading import recovered_at
 from ggcp_schema.formats.records.search import NAMED, SEARCHED, SEARCHED_FIRST, Searched
@@ -185,8 +186,7 @@ def _up_to_damage(container: Container, names: Names) -> Container:
     """Return the values before the first token that may be damaged."""
     kept, tokens = until(container, "tokens"), container.get("tokens") or [{}]
     numbers = {name.removeprefix("hparams."): names.template.numbers.get(name) for name in names.series.numbers}
-    n_embd, n_head, n_rot = (kept["hparams"][name] for name in ("n_embd", "n_head", "n_rot"))
-    is_odd = not n_head or n_embd % n_head or n_rot > n_embd // n_head
+    is_odd = impossible({f"hparams.{name}": number for name, number in kept["hparams"].items()})
     is_other = any(kept["hparams"][name] != number for name, number in numbers.items())
     if is_odd or is_other or not tokens[0].get("text"):
         kept["ftype"] = None  # the damage may begin before the tokens
