@@ -18,7 +18,6 @@ from ggcp_schema.files.json_keys import json_keys
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.parsing import how_altered
 from ggcp_schema.formats.rules import Oddity, Problem
-from ggcp_schema.formats.state import is_repairable
 from ggcp_schema.inspect.commands import repair_command
 from ggcp_schema.inspect.text import count_text, escape
 from ggcp_schema.inspect.validate import Report, examine_data
@@ -84,7 +83,7 @@ def examine(file: Path, *, data: bool, strict: bool, quiet: bool) -> Report:
             with progress(bytes_read(report.file, report.readable), "Reading", quiet=quiet) as advance:
                 report = examine_data(report, advance)
         source.check_unchanged()
-        is_rescued = not quiet and report.verdict not in {"valid", "unknown"} and is_repairable(report.file)
+        is_rescued = not quiet and report.verdict not in {"valid", "unknown"} and report.file.is_repairable
         altered = None if quiet or report.is_whole else how_altered(source)
     if not quiet:
         show(report)

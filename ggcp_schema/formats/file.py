@@ -279,6 +279,16 @@ class File(ParsedFile):
         """Return what `repair` needs to know of a file, damaged or not; None if the format holds nothing twice."""
         return None
 
+    @cached_property
+    def is_repairable(self) -> bool:
+        """True if `repair` takes back something of the file, damaged or unsound.
+
+        Reads the values only if all headers and numbers are right. Raises `FileError` if the file cannot be read.
+        """
+        from ggcp_schema.formats.state import is_repairable
+
+        return is_repairable(self)
+
     @classmethod
     def doubt(cls, source: Source, container: Container) -> FieldError | None:
         """Return an error if a file was parsed to its end, but its parts may be at other places; else None."""
@@ -315,10 +325,8 @@ class File(ParsedFile):
         if found < total and self.damage is not None:
             if self.damage.is_restorable:
                 raise self.damage.again()
-            from ggcp_schema.formats.state import is_repairable
-
             saved = ", which `ggcp-schema extract --partial` can save." if found else "."
-            if is_repairable(self):
+            if self.is_repairable:
                 saved = f". {REPAIR}"
             raise self.damage.with_hint(
                 f"The {part} is not whole: the file has {found:,} of its {total:,} tensors{saved}"

@@ -95,10 +95,7 @@ def _of_seven_bits(file: File) -> list[Unsound]:
 
 
 def is_repairable(file: File) -> bool:
-    """Return True if `repair` takes back something of a file that is damaged or unsound.
-
-    Reads the values only if all headers and numbers are right. Raises `FileError` if the file cannot be read.
-    """
+    """Return what `File.is_repairable` keeps."""
     from ggcp_schema.llama.repair import value_patches
 
     found = _repairable(file)
@@ -111,7 +108,7 @@ def has_values_twice(file: File) -> bool:
 
     state = state_of(file) if file.damage is None else None
     if state is None:
-        return is_repairable(file)
+        return file.is_repairable
     return bool(value_patches(state)) and _repairable(file) is not None
 
 

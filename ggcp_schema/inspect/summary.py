@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from ggcp_schema.formats.file import File
-from ggcp_schema.formats.state import is_repairable
 from ggcp_schema.inspect.brief import iterations_text, state_text
 from ggcp_schema.inspect.commands import next_commands
 from ggcp_schema.inspect.damage import condition_of
@@ -33,7 +32,7 @@ def summarize(file: File, *, data: bool = False, progress: Callable[[int], None]
         if unsound or summary.is_examinable:
             summary = summary._replace(unsound=tuple(unsound))
     if summary.state in {"damaged", "unsound"}:
-        summary = summary._replace(is_repairable=is_repairable(file))
+        summary = summary._replace(is_repairable=file.is_repairable)
     return summary._replace(advice=tuple(next_commands(summary)))
 
 

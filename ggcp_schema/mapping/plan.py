@@ -22,7 +22,7 @@ from ggcp_schema.files.tensor_entries import FileData, TensorEntry
 from ggcp_schema.formats.existing import check_existing
 from ggcp_schema.formats.file import REPAIR, File
 from ggcp_schema.formats.rules import Finding
-from ggcp_schema.formats.state import has_values_twice, is_repairable, state_of, unsound_anyway
+from ggcp_schema.formats.state import has_values_twice, state_of, unsound_anyway
 from ggcp_schema.llama.eras import EraConclusion
 from ggcp_schema.llama.facts import Fact
 from ggcp_schema.llama.names import is_optimizer
@@ -152,7 +152,7 @@ def rescued(file: File, remedy: str) -> GgcpError:
     except GgcpError as error:
         return error
     assert file.damage is not None  # noqa: S101 - the caller has looked
-    better = f" Before that, {REPAIR}" if is_repairable(file) else ""
+    better = f" Before that, {REPAIR}" if file.is_repairable else ""
     return file.damage.with_hint(f"All tensors of the {part} are whole. {remedy}{better}", "partial")
 
 

@@ -16,6 +16,7 @@ from ggcp_schema.schema.ggml import GGML_TYPES
 from ggcp_schema.schema.inference import n_ff_by_formula
 
 NAME = re.compile(rb"[\w.]+")
+NUMBERED = re.compile(r"(?:^|\.)(\d+)\.")  # of a layer, in the name of a tensor
 LAYER = re.compile(r"layers\[(\d+)\]")
 SEARCHED_FOR_NAMES = 1 << 27  # bytes; the data of tensors that are found is passed over
 MOST_RANK = 256  # of an adapter, of which 4 is usual
@@ -53,9 +54,11 @@ def told_by_headers(file: Searched, kind: Kind) -> Told:
     name = kind.namings[0](next(path for path, _ in kind.tensors(0)))
     series = Series({0: GGML_TYPES[0]}, NAME, NAMED, len(name.partition(NAMED.decode())[2]))
     found = [*series.records_in(Searched(file.source, SEARCHED_FOR_NAMES), kind.size)]
+    stated = (int(match[1]) for record in found if (match := NUMBERED.search(record.path)))
+    n_layer = min(max(stated, default=-1) + 1, len(found))  # a number in a damaged name may be any
     options = []
     for naming in kind.namings:
-        tensors = {naming(path): (path, shape) for path, shape in kind.tensors(len(found))}
+        tensors = {naming(path): (path, shape) for path, shape in kind.tensors(n_layer)}
         options.append((naming, [(record, *tensors[record.path]) for record in found if record.path in tensors]))
     naming, known = max(options, key=lambda option: len(option[1]))
     layers = [int(match[1]) for _, path, _ in known if (match := LAYER.match(path))]
