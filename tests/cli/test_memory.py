@@ -15,6 +15,7 @@ import typer
 
 from ggcp_schema import open_file
 from ggcp_schema.cli.app import app
+from tests.builder import build_checkpoint
 from tests.helpers import thinned
 from tests.lora.lora_files import ggla
 
@@ -36,12 +37,18 @@ def ggmf(n: int) -> bytes:
     return head + b"".join(struct.pack("<IIII", 1, 5, 0, 0) + b"%05x" % i for i in range(n))
 
 
+def unsound(n: int) -> bytes:
+    """Return a checkpoint whose x are not its weights, so that what it holds twice is searched for."""
+    return build_checkpoint(n_vocab=3, n_embd=2, n_mult=2, n_head=1, n_layer=1 + n // 9)
+
+
 KINDS = {
     "ggmf": ggmf,
+    "unsound": unsound,
     "keys": lambda n: gguf([text(b"%x" % i) + struct.pack("<IB", 0, 1) for i in range(2 * n)], []),
     "no dimensions": lambda n: gguf([], [text(b"%x" % i) + struct.pack("<IIQ", 0, 24, 0) for i in range(n)]),
 }
-COMMANDS = {"validate": 1, "tensors --json": 1, "stats": 1, "diff": 2}
+COMMANDS = {"validate --data": 1, "tensors --json": 1, "stats": 1, "diff": 2}
 
 
 def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
