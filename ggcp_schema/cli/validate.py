@@ -18,6 +18,7 @@ from ggcp_schema.files.json_keys import json_keys
 from ggcp_schema.files.source import Source
 from ggcp_schema.formats.parsing import how_altered
 from ggcp_schema.formats.rules import Oddity, Problem
+from ggcp_schema.formats.state import has_values_twice
 from ggcp_schema.inspect.commands import repair_command
 from ggcp_schema.inspect.text import count_text, escape
 from ggcp_schema.inspect.validate import Report, examine_data
@@ -83,7 +84,7 @@ def examine(file: Path, *, data: bool, strict: bool, quiet: bool) -> Report:
             with progress(bytes_read(report.file, report.readable), "Reading", quiet=quiet) as advance:
                 report = examine_data(report, advance)
         source.check_unchanged()
-        is_rescued = not quiet and report.verdict not in {"valid", "unknown"} and report.file.is_repairable
+        is_rescued = not quiet and _is_rescued(report)
         altered = None if quiet or report.is_whole else how_altered(source)
     if not quiet:
         show(report)
@@ -92,6 +93,13 @@ def examine(file: Path, *, data: bool, strict: bool, quiet: bool) -> Report:
     if is_rescued:
         echo(f"rescue: {repair_command(report.file.path)}")
     return report
+
+
+def _is_rescued(report: Report) -> bool:
+    """Return True if `repair` takes back something of the file."""
+    if report.verdict == "unsound":
+        return has_values_twice(report.file)
+    return report.verdict not in {"valid", "unknown"} and report.file.is_repairable
 
 
 @json_keys("file error format verdict valid")
