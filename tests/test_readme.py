@@ -53,7 +53,7 @@ def test_the_page_on_python_is_one_program(folder: Path) -> None:
 
 def test_the_page_on_the_shell_is_one_script(folder: Path) -> None:
     """`less` and `watch`, which wait for a user, print what they get, and once what the command prints."""
-    for name, code in {"less": "cat", "watch": 'shift 3; exec "$@"'}.items():
+    for name, code in {"less": "cat", "watch": 'shift 4; exec "$@"'}.items():
         (folder / name).write_text(f"#!/bin/sh\n{code}\n")
         (folder / name).chmod(0o755)
     texts = [text for language, text in blocks(SHELL) if language == "sh"]

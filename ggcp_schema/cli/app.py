@@ -41,7 +41,28 @@ COMMANDS = {
         "diff": "Compare two files: fields, keys and tensors.",
     },
 }
-NO_OPTION = re.compile(r"No such option: (--[\w-]+)")
+NO_OPTION = re.compile(r"No such option: (--?[\w-]+)")
+OTHER_OPTIONS = {  # what other programs call an option
+    **dict.fromkeys(("--epsilon", "--eps"), "--rms-eps"),
+    **dict.fromkeys(("--context", "--ctx-size"), "--context-length"),
+    **dict.fromkeys(("--tokenizer", "--vocabulary", "--vocab-model"), "--vocab"),
+    **dict.fromkeys(("--base-model", "--model-base"), "--base"),
+    "--batch-size": "--batch",
+    "--overwrite": "--force",
+}
+OTHER_COMMANDS = {
+    **dict.fromkeys(("inspect", "list", "print", "show"), "info"),
+    **dict.fromkeys(("merge", "rescue", "run"), "export"),
+    **dict.fromkeys(("continue", "resume", "train"), "convert"),
+    **dict.fromkeys(("cat", "tree"), "dump"),
+    **dict.fromkeys(("find", "grep"), "search"),
+    **dict.fromkeys(("compare", "cmp"), "diff"),
+    **dict.fromkeys(("check", "test"), "validate"),
+    **dict.fromkeys(("fix", "recover"), "repair"),
+    **dict.fromkeys(("set", "change"), "edit"),
+    "ls": "tensors",
+}
+FEW = 5  # commands that are named as those with an option
 LIBRARIES = "construct", "numpy", "gguf", "typer", "rich", "textual"
 COLORS = ("auto", "always", "never")
 WIDTH = typer.get_terminal_size()[0]  # typer's own help is never narrower than 50
@@ -108,8 +129,9 @@ class Commands(TyperGroup):
 
             from ggcp_schema.files.source import names_like
 
-            near = [*difflib.get_close_matches(name.lower(), self.list_commands(ctx), n=1, cutoff=0.7)]
-            near += names_like(name)
+            other = OTHER_COMMANDS.get(name.lower())
+            close = difflib.get_close_matches(name.lower(), self.list_commands(ctx), n=1, cutoff=0.7)
+            near = [other] if other else [*close, *names_like(name)]
             meant = " or ".join(map(repr, near))
             ctx.fail(f"No such command or file {name!r}." + (f" Did you mean {meant}?" if near else ""))
         return super().resolve_command(ctx, args)
@@ -199,9 +221,15 @@ def usage_error(error: Any) -> UsageError:
     command = error.ctx.command_path if error.ctx else " ".join(["ggcp-schema", *named])
     words = error.ctx.command.collect_usage_pieces(error.ctx) if error.ctx else []
     hint = f"Write `{' '.join([command, *words])}`. " if " argument" in text and words else ""
-    if (unknown := NO_OPTION.match(text)) and (having := _commands_with(option := unknown[1].lower())):
-        text = unknown[0]  # without the options of similar names that may follow
-        hint = f"{'It' if option == unknown[1] else option} is an option of {', '.join(having)}. "
+    if unknown := NO_OPTION.match(text):
+        option = OTHER_OPTIONS.get(unknown[1].lower(), unknown[1].lower())
+        if option in {"-o", "--output"} and any("OUTPUT" in word for word in words):
+            text, hint = unknown[0], f"The output is an argument: `{' '.join([command, *words])}`. "
+        elif having := _commands_with(option):
+            most = "most other commands" if " " in command else "most commands, and comes after the command"
+            which = ", ".join(having) if len(having) <= FEW else most
+            text = unknown[0]  # without the options of similar names that may follow
+            hint = f"{'It' if option == unknown[1] else option} is an option of {which}. "
     what = "the command" if " " in command else "the commands"
     return UsageError(text, f"{hint}`{command} --help` explains {what}.")
 

@@ -134,7 +134,8 @@ def extract(
                 what = f"{chosen[0].name}, numpy shape {chosen[0].tensor.shape[::-1]}"
             for place, was in replaced.items():
                 echo_replaced(Path(place), was)
-            echo(f"wrote {escape(output)}: {escape(what)}, {size_text(size)}")
+            written = output if len(places) > 1 else next(iter(places))
+            echo(f"wrote {escape(written)}: {escape(what)}, {size_text(size)}")
             for item in left_out:
                 echo(f"left out {escape(item.name)}: values of {item.tensor.type} cannot be read")
         raise_damage(opened.damage, is_whole=not missing)

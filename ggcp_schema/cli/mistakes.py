@@ -85,11 +85,15 @@ def folder_hint(name: str) -> str:
     return ""
 
 
-def check_name(output: Path) -> None:
+def check_name(output: Path, *, is_folder: bool = False) -> None:
     """Check that an output does not have the name of something else. Raises `FileError`.
 
     A slash at the end, which `Path` drops, means a folder.
     """
+    if is_folder:
+        if output.suffix in {*PYTORCH, ".gguf"}:
+            raise FileError(f"{output} would be a folder", f"Choose a name without {output.suffix}.")
+        return
     if output.suffix in PYTORCH:
         hint = "`ggcp-schema export --to hf` writes a folder that PyTorch opens."
         raise FileError(f"{output} would not be what its name says", hint)

@@ -34,8 +34,7 @@ def carry_out(
 
     `is_new` says that the folder of the output does not exist yet, so that there is nothing to check.
     """
-    if WHOLE in plan.parts:
-        check_name(output)
+    check_name(output, is_folder=WHOLE not in plan.parts)
     check(plan, None if is_new else output, options._replace(force=options.force or dry_run))
     if dry_run:
         return None

@@ -53,8 +53,7 @@ def write_safetensors(place: str, tensors: Mapping[str, Tensor], values: Values)
     try:
         from safetensors import SafetensorError, safe_open
     except ImportError as error:
-        hint = "pip install 'ggcp-schema[safetensors]'"
-        raise UsageError("writing .safetensors needs the safetensors package", hint) from error
+        raise UsageError("writing .safetensors needs the safetensors package", "pip install safetensors") from error
 
     if "__metadata__" in tensors:  # which the header has for something else
         raise UsageError("a tensor cannot be named __metadata__ in a .safetensors file", "Extract it as .npy.")

@@ -142,6 +142,7 @@ def _not_a_value(field: Field, path: str) -> UsageError:
 def _at_index(file: ParsedFile, path: str, sequence: Elements, stem: str, index: str) -> Values:
     """Return the value at an index, or the values of a slice, of a sequence."""
     count = sequence.count
+    sequence = replace(sequence, note=sequence.note or _file_order(sequence, stem, index))
     sizes = [count] if sequence.tensor is None else [*sequence.tensor.shape[::-1]]
     row, comma, last = index.rpartition(",")
     match = SLICE.fullmatch(last.strip())
@@ -159,6 +160,14 @@ def _at_index(file: ParsedFile, path: str, sequence: Elements, stem: str, index:
             f"It has {counted(count, 'element')}{_rows(sequence)}; [-1] is the last." if count else "It is empty.",
         )
     return sequence.values(path, position, position + 1, single=True)
+
+
+def _file_order(sequence: Elements, stem: str, index: str) -> str:
+    """Return how to ask for a row, if one may be meant; empty where the data itself is indexed."""
+    is_matrix = sequence.tensor is not None and len(sequence.tensor.shape) == 2
+    if not is_matrix or "," in index or stem.endswith(".data"):
+        return ""
+    return f"elements count in file order; {stem}[ROW,:] is a row"
 
 
 def _position(index: str, sizes: Sequence[int]) -> int | None:

@@ -42,8 +42,7 @@ def plot(tensor: Tensor, title: str) -> Figure:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        hint = "pip install 'ggcp-schema[plot]'"
-        raise UsageError("drawing pictures needs the matplotlib package", hint) from error
+        raise UsageError("drawing pictures needs the matplotlib package", "pip install matplotlib") from error
 
     found = distribution(tensor, lambda found: None)
     stats = found.stats

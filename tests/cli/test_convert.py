@@ -193,7 +193,7 @@ def test_the_scale_is_explained(out: Path) -> None:
 
 def test_without_evidence_what_is_changed_and_what_is_doubtful_is_said(out: Path) -> None:
     lines = run_cli("convert", SUMMED, out, check=True).stdout.splitlines()
-    assert lines[1].startswith("epsilon: 1e-6 (or ")
+    assert lines[1].startswith("epsilon: 1e-6, a guess (or ")
     assert lines[2:5] == [
         "order: the optimizer's vectors are rewritten from order B to order C",
         "scale: m is divided by 128, an estimate, v by its square",

@@ -69,6 +69,12 @@ def test_every_checkpoint_is_written_and_verified(path: Path, out: Path) -> None
     assert content["compared"]["bytes"] == sum(values.nbytes for values in [*weights.values(), *moments.values()])
 
 
+def test_no_folder_gets_the_name_of_a_file(tmp_path: Path) -> None:
+    result = run_cli("export", ADAM, tmp_path / "o.gguf", *COMMON)
+    assert_refused(result, 2, "o.gguf would be a folder\nChoose a name without .gguf.")
+    assert not [*tmp_path.iterdir()]
+
+
 def test_moments_are_left_out_unless_they_are_certain(out: Path) -> None:
     reasons = {
         SUMMED: "the scale of its gradients is not certain: gradients were summed over the tokens of a batch",

@@ -194,3 +194,18 @@ def test_moments_of_a_parameter():
     weights = run_cli("get", file, "layers[0].wq.data[0:4]", check=True).stdout
     assert run_cli("get", file, "optimizer.state.x[layers[0].wq][0:4]", check=True).stdout == weights
     assert run_cli("get", file, "optimizer.state.x[blk.0.attn_q.weight][0:4]", check=True).stdout == weights
+
+
+@pytest.mark.parametrize(
+    ("path", "note"),
+    [
+        ("layers[0].wq[3]", "layers[0].wq[ROW,:]"),
+        ("blk.0.attn_q.weight[0:2]", "blk.0.attn_q.weight[ROW,:]"),
+        ("layers[0].wq.data[3]", ""),
+        ("layers[0].wq[0,3]", ""),
+        ("norm[3]", ""),
+    ],
+)
+def test_an_index_that_may_be_meant_as_that_of_a_row_is_explained(path, note):
+    text = run_cli("get", FIXTURES / "v1-adam.ggcp", path, check=True).stderr
+    assert text == (f"ggcp-schema: elements count in file order; {note} is a row\n" if note else "")

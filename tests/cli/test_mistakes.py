@@ -153,7 +153,11 @@ def unchanged(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "convert alice.ggcp --vocab vocab.gguf",
             "It is an option of browse, export, verify. `",
         ),
-        ("browse alice.ggcp --json", "No such option: --json\nIt is an option of info, "),
+        ("browse alice.ggcp --json", "No such option: --json\nIt is an option of most other commands. "),
+        ("--json alice.ggcp", "No such option: --json\nIt is an option of most commands, and comes after "),
+        ("export alice.ggcp o.gguf --epsilon 1e-6", "--epsilon\n--rms-eps is an option of convert, export. "),
+        ("export alice.ggcp -o o.gguf", "-o\nThe output is an argument: `ggcp-schema export [OPTIONS] "),
+        ("resume alice.ggcp", "No such command or file 'resume'. Did you mean 'convert'?"),
         ("info alice.ggcp --into new", "It is an option of convert. `"),
         (
             "convert alice.ggcp --nothing",

@@ -80,7 +80,9 @@ def test_an_epsilon_that_is_stated_or_stored_comes_first() -> None:
     era = conclude(Evidence("v0", "tok_embeddings.weight"))
     assert epsilon_of(2e-6, 3e-6, era)[:3] == ("epsilon", "2e-6", "stated by the user")
     assert epsilon_of(None, 3e-6, era)[:3] == ("epsilon", "3e-6", "stored in the file")
-    assert epsilon_of(None, None, era)[2:] == (era.rms_eps_reason, "", None, era.rms_eps, "1e-6 (or 5e-6 or 1e-5)")
+    guess = "1e-6, a guess (or 5e-6 or 1e-5)"
+    assert epsilon_of(None, None, era)[2:] == (era.rms_eps_reason, "", None, era.rms_eps, guess)
+    assert epsilon_of(None, era.rms_eps, era).short == guess  # which convert has stored
     assert epsilon_of(None, None, conclude(Evidence("v0", "x"))).value == 1e-5
     with pytest.raises(UsageError, match="RMS epsilon must be between"):
         epsilon_of(None, 0.0, era)

@@ -21,6 +21,7 @@ from ggcp_schema.llama.state import Loss, State
 from ggcp_schema.schema.inference import ADAM
 from ggcp_schema.schema.optimizer import ADAM_PARAMS
 
+NOT_TWICE = "Only what a whole file holds twice can be taken back. `ggcp-schema info` tells what can be saved."
 TRUSTED = 3 / 4  # of the records must have the header that is expected of them
 PARAMS = 28  # where Adam's part of the C struct begins in the optimizer block
 
@@ -31,7 +32,7 @@ def repairable(source: Source) -> Repairable:
     if remains is None or remains.fit is None or not _is_trusted(source, remains, remains.fit):
         raise UsageError(
             f"{source.path} cannot be repaired: it is no ggcp file of the size that its hyper-parameters give",
-            str(how_altered(source) or "Only what a whole file holds twice can be taken back."),
+            str(how_altered(source) or NOT_TWICE),
         )
     places = remains.places
     lost = [joint.record for joint, shift in zip(places.joints, places.known, strict=True) if shift is None]
