@@ -23,6 +23,7 @@ WIDEST = 8  # bytes of the widest number, which no chunk may end inside of
 GIVE_A_FILE = "Give a file."
 SUGGESTIONS = 3  # files that may have been meant
 MOST_NAMES = 10_000  # of a folder, that are compared with the name of a missing file
+STREAMS = ("/dev/stdin", "/dev/fd/")  # begin the names of what is another file for the next command
 
 
 class Rows(NamedTuple):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ggcp_schema.errors import quoted, shell_word
+from ggcp_schema.files.source import STREAMS
 from ggcp_schema.formats.vocabularies import is_after_vocabulary
 from ggcp_schema.llama.facts import Line
 
@@ -64,7 +65,7 @@ def next_commands(summary: Summary) -> Iterator[Line]:
     They come in this order: run the model in llama.cpp; go on training it, with the trainer of 2023 or in PyTorch; look
     inside.
     """
-    if summary.file.startswith("/dev/"):  # it is another file for the next command
+    if summary.file.startswith(STREAMS):
         return
     path = shell_word(summary.file)
     if summary.is_repairable:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ggcp_schema.constructs import LazyList, counted
 from ggcp_schema.errors import GgcpError, UsageError
+from ggcp_schema.files.source import STREAMS
 from ggcp_schema.formats.gguf.keys import Keys, shown
 from ggcp_schema.formats.rules import Finding
 from ggcp_schema.llama import names
@@ -275,7 +276,7 @@ def _parts(gguf: GgufFile) -> list[tuple[int, str]]:
 
 def missing_parts(gguf: GgufFile) -> Iterator[Finding]:
     """Yield which parts are missing beside a part of a split file, or that its own name is not that of a part."""
-    part, is_named = part_of(gguf), PART.fullmatch(gguf.path) is not None or gguf.path.startswith("/dev/")
+    part, is_named = part_of(gguf), PART.fullmatch(gguf.path) is not None or gguf.path.startswith(STREAMS)
     if part is not None and part[0] <= part[1] and not is_named:
         end = "-{:05}-of-{:05}.gguf".format(*part)
         yield Finding(SPLIT_NO, f"llama.cpp finds the parts by their names: that of this one should end in {end}")
