@@ -146,7 +146,8 @@ async def a_small_terminal_shows_one_pane_at_a_time(browser: Browser) -> None:
 
 async def resizing_changes_the_arrangement_and_keeps_the_selection(browser: Browser) -> None:
     await browser.go_to("layers[2].w2")
-    for width, height, panes in ((60, 15, 1), (200, 50, 3), (79, 40, 1), (80, 24, 3), (30, 8, 1), (120, 40, 3)):
+    sizes = ((60, 15, 1), (200, 50, 3), (79, 40, 1), (80, 24, 3), (30, 8, 1), (120, 40, 3))
+    for width, height, panes in thinned(sizes, sizes[2:]):
         await browser.resize(width, height)
         frames = [frame.region for frame in browser.screen.frames]
         assert sum(1 for frame in frames if frame.area) == panes
@@ -183,7 +184,8 @@ SHOWN = (
 
 async def every_tab(browser: Browser) -> None:
     await browser.go_to("layers[0].wq")
-    for number, (kind, words) in enumerate(zip(TABS, SHOWN), 1):
+    tabs = list(enumerate(zip(TABS, SHOWN), 1))
+    for number, (kind, words) in tabs if browser.app.size.width > 80 else thinned(tabs, tabs[::2]):
         await browser.press(str(number))
         await browser.settle()
         pane = browser.screen.query_one(kind)
@@ -287,7 +289,7 @@ async def the_window_moves_within_the_matrix(browser: Browser, view: PictureView
     ):
         await browser.press(key)
         assert view.window == (*moved, rows, columns)
-    await browser.press(*["left"] * 20, *["down"] * 100)
+    await browser.press(*["left"] * (column // (columns // 4) + 2), *["down"] * ((768 - row) // (rows // 4) + 2))
     assert view.window == (768 - rows, 0, rows, columns)
     await browser.press("minus")
     assert view.window == (768 - 2 * rows, 0, 2 * rows, 2 * columns)
@@ -392,8 +394,9 @@ async def help_lists_the_keys_and_closes(browser: Browser) -> None:
     await browser.press("question_mark")
     assert isinstance(browser.app.screen, KeyWindow)
     await browser.until(lambda: "Expand, or to the first child" in browser.text())
-    await browser.press(*["pagedown"] * 10)
-    await browser.until(lambda: "Open the command palette" in " ".join(browser.text().split()))
+    for _ in range(10):  # a page down begins where the one before has ended only after that is shown
+        await browser.press("pagedown")
+    assert "Open the command palette" in " ".join(browser.text().split())
     await browser.press("ctrl+p", "escape", "escape")
     assert browser.app.screen is browser.screen
 
@@ -577,7 +580,7 @@ def test_what_was_not_measured_is_not_ticked() -> None:
 VOCABULARIES = ["alice-vocab.gguf", "vocab.ggjt"]
 
 
-@pytest.mark.parametrize("name", thinned([*VOCABULARIES, "v1-lbfgs.ggcp"], ["alice-vocab.gguf", "v1-lbfgs.ggcp"]))
+@pytest.mark.parametrize("name", thinned([*VOCABULARIES, "v1-lbfgs.ggcp"]))
 def test_every_format_opens_and_every_tab_shows_something(name: str) -> None:
     async def script(browser: Browser) -> None:
         if name.endswith(".gguf"):
