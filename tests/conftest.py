@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import sys
 
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # each processor has a worker
@@ -13,6 +14,11 @@ from hypothesis import settings
 
 # No test cuts the power, so nothing needs to be on the disk. A descriptor that is not open remains an error.
 os.fsync = os.fstat
+
+# Files in memory, where there is room: a quarter of the time goes into a disk. Where this variable is set, it decides.
+MEMORY = "/dev/shm"  # noqa: S108
+if os.path.isdir(MEMORY) and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 4 << 30:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", MEMORY)
 
 # A busy machine must not fail a test, so there is no deadline. .ci/run loads the thorough profile, twice.
 settings.register_profile("quick", parent=settings(), deadline=None, max_examples=12)
