@@ -195,17 +195,6 @@ def test_text_in_the_file_cannot_act_on_the_terminal(tmp_path):
     assert json.loads(raw)[0]["value"] == "\x1b[31m[bold]\\xff\x9b\u202e\r\n"
 
 
-def test_names_of_files_need_not_be_utf8(tmp_path):
-    path = bytes(tmp_path) + b"/\xff\x1b.ggcp"
-    with open(path, "wb") as file:
-        file.write(ADAM.read_bytes())
-    for command in (["dump", path, "train_its"], ["get", path, "train_its"], ["hex", path, "train_its"]):
-        assert run_cli(*command, check=True).stdout
-    result = run_cli("dump", path, "nonsense")
-    assert result.returncode == 2
-    assert "\\xff\\x1b.ggcp" in result.stderr
-
-
 LARGE = [
     ("dump {} tok_embeddings --full", False),
     ("get {} tok_embeddings.data --json", False),

@@ -472,14 +472,12 @@ def test_lines_are_wrapped_between_words_but_commands_are_not(columns):
     assert (code, screen) == (0, narrow)
 
 
-def test_a_file_name_cannot_speak_to_the_terminal(tmp_path):
+def test_a_file_name_in_the_table_cannot_speak_to_the_terminal(tmp_path):
     path = tmp_path / "a\x1b]0;owned\x07b[bold].ggcp"
     path.write_bytes(ADAM.read_bytes())
-    for args in (("info", path), ("info", path, ADAM), ("info", path, "--json")):
-        screen = run_process(*args, check=True).stdout
-        assert "\x1b" not in screen
-        assert "\x07" not in screen
-    assert "\\x1b]0;owned\\x07b[bold].ggcp" in run_cli("info", path).stdout
+    screen = run_cli("info", path, ADAM, check=True).stdout
+    assert screen.replace("\n", "").isprintable()
+    assert "\\x1b]0;owned\\x07b[bold].ggcp" in screen
 
 
 def test_a_file_name_that_is_not_utf8(tmp_path):

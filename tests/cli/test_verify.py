@@ -80,14 +80,6 @@ def test_the_same_in_words(out: Path) -> None:
     assert verdict == f"same: {IN_ORDER} and {out}"
 
 
-def test_quiet(out: Path) -> None:
-    result = run_cli("verify", ADAM, converted(ADAM, out), "--quiet", check=True)
-    assert (result.stdout, result.stderr) == ("", "")
-    flip(out, "output.weight")
-    result = run_cli("verify", ADAM, out, "-q")
-    assert (result.returncode, result.stdout, result.stderr) == (1, "", "")
-
-
 @pytest.mark.parametrize(
     ("checkpoint", "options", "optimizer"),
     [
