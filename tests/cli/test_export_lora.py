@@ -15,7 +15,7 @@ import pytest
 
 from ggcp_schema import UsageError, export_adapter, export_model, open_file
 from tests.builder import build_checkpoint
-from tests.helpers import FIXTURES, assert_no_traceback, run_cli
+from tests.helpers import FIXTURES, assert_no_traceback, run_cli, thinned
 from tests.huggingface import forward
 from tests.lora import independent
 from tests.lora.lora_files import base_weights, quantized
@@ -41,7 +41,7 @@ def expected(path: Path) -> dict[str, np.ndarray]:
 
 
 @needs_llama
-@pytest.mark.parametrize("path", WITH_NORMS, ids=ids)
+@pytest.mark.parametrize("path", thinned(WITH_NORMS, WITH_NORMS[::3]), ids=ids)
 def test_what_is_written_computes_what_finetune_computed(path: Path, tmp_path: Path) -> None:
     known, common = expected(path), ("--base", BASE, "--quiet", "--verify")
     tokens = known["tokens"].tolist()

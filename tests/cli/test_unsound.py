@@ -185,7 +185,7 @@ def test_no_genuine_file_is_unsound(path: Path, tmp_path: Path) -> None:
         ("lora/adam.ggla", "export {} out --norms ignore --base " + str(FIXTURES / "lora" / "base.gguf")),
     ],
 )
-@pytest.mark.parametrize("change", [lambda byte: byte & 0x7F, lambda byte: byte if byte < 0x80 else ord("?")])
+@pytest.mark.parametrize("change", thinned([lambda byte: byte if byte < 0x80 else ord("?"), lambda byte: byte & 0x7F]))
 def test_a_file_of_7_bits_is_unsound(change: Callable[[int], int], name: str, command: str, tmp_path: Path) -> None:
     """Its headers are whole, as names and small numbers have no byte above 127."""
     path = tmp_path / "seven"

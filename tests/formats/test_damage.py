@@ -163,7 +163,8 @@ def test_a_number_that_is_cut_in_two_is_lost_unless_a_shape_tells_it(tmp_path: P
         hparams = whole.hparams
     lost = [(data[:at] + data[at + 1 :], at // 4 in {6, 9}) for at in range(24, 44)]
     inserted = [(data[:at] + b"\0" + data[at:], at < 29) for at in range(25, 44)]
-    for changed, is_told in [*lost, *inserted]:
+    every = [*lost, *inserted]
+    for changed, is_told in thinned(every, every[::2]):
         path.write_bytes(changed)
         with open_checkpoint(path, partial=True) as moved:
             found = {name: number for name, number in moved.container["hparams"].items() if number is not None}
@@ -179,7 +180,8 @@ def test_no_wrong_number_is_told_whatever_is_lost_or_overwritten_of_them(count: 
     data = genuine.read_bytes()
     with open_checkpoint(genuine) as whole:
         expected = whole.hparams_stated()
-    for at, new in product(range(22 - count, 44), (b"", noise, b"\xff" * count)):
+    places = range(22 - count, 44)
+    for at, new in product(thinned(places, places[::2]), (b"", noise, b"\xff" * count)):
         if new and (28 <= at <= at + count <= 36 or 40 <= at <= at + count <= 44):
             continue  # the same
         path.write_bytes(data[:at] + new + data[at + count :])

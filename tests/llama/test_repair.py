@@ -64,7 +64,8 @@ def test_m_and_v_are_not_taken_from_what_is_lost(name: str, content: bytes, tmp_
     """Most of the vectors are zeros, of tokens that did not occur, where any vh agrees with m and mh."""
     with open_file(V0) as file:
         tensor = file.tensors[f"optimizer.state.{name}"]
-    for start in range(-(-tensor.offset // 512) * 512, tensor.offset + tensor.nbytes - 512, 1024):
+    starts = range(-(-tensor.offset // 512) * 512, tensor.offset + tensor.nbytes - 512, 1024)
+    for start in thinned(starts, starts[::3]):
         with open_file(damaged(V0, start, content, tmp_path)) as file:
             state = state_of(file)
             assert state is not None

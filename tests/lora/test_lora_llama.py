@@ -10,6 +10,7 @@ import pytest
 
 from ggcp_schema.llama.adapter import Adapter, Base, fit
 from ggcp_schema.mapping.adapter import adapter_keys, adapter_tensors, merged, small
+from tests.helpers import thinned
 from tests.lora import independent
 from tests.lora.lora_files import (
     BASE,
@@ -35,6 +36,7 @@ from tests.mapping import llama
 
 pytestmark = pytest.mark.skipif(not llama.HAS_WHEEL, reason="xllamacpp has wheels for Linux x86-64 alone")
 
+ONE_OF_EACH = [PEFT, GGLA[0], GGCL[0], CHECKPOINTS[0]]
 TOLERANCE = 5e-6  # of log probabilities
 TOKENS = [1, 259, 279, 262, 68, 300, 290, 5, 44]
 
@@ -52,7 +54,7 @@ def worst(model: Path, wanted: independent.Array, tokens: list[int], adapter: Pa
     return float(np.abs(ran.log_probabilities - wanted).max())
 
 
-@pytest.mark.parametrize("path", EVERY, ids=ids)
+@pytest.mark.parametrize("path", thinned(EVERY, ONE_OF_EACH), ids=ids)
 def test_each_output_of_each_file(path: Path, tmp_path: Path) -> None:
     known = expected(path)
     tokens = known["tokens"].tolist()
@@ -68,7 +70,7 @@ def test_each_output_of_each_file(path: Path, tmp_path: Path) -> None:
     assert cost == 0 if path == PEFT else cost > 0.7  # without the norms it is not the finetune
 
 
-@pytest.mark.parametrize("path", [PEFT, GGLA[0], GGCL[0], CHECKPOINTS[0]], ids=ids)
+@pytest.mark.parametrize("path", ONE_OF_EACH, ids=ids)
 def test_a_q8_0_base_adds_the_rounding_of_its_arithmetic_and_nothing_else(path: Path, tmp_path: Path) -> None:
     """llama.cpp rounds weights and activations to Q8_0, but nothing that the adapter multiplies.
 
