@@ -100,13 +100,14 @@ def test_no_name_acts_on_the_terminal(command: str, kind: str, folder: Path) -> 
         assert not UNSAFE.search(result.stdout + result.stderr), (result.stdout, result.stderr)
         if kind == "file":
             assert result.returncode == LINES[command][1], result.stderr
+            is_written = "{out}" in LINES[command][0] and options != ["--dry-run"]
+            assert any(name.startswith(NAME + command + out) for name in os.listdir(folder)) == is_written
         if kind == "missing":
             assert result.returncode == 2
+            assert len(result.stderr.splitlines()) <= 2
             assert options == ["--json"] or command == "browse" or r"-\x1b[31m[red]" in result.stdout + result.stderr
         if options == ["--json"] and result.stdout:
             json.loads(result.stdout)
-        is_written = kind == "file" and "{out}" in LINES[command][0] and "--dry-run" not in options
-        assert any(name.startswith(NAME + command + out) for name in os.listdir(folder)) == is_written or kind != "file"
 
 
 # What is printed -------------------------------------------------------------------------------------------
