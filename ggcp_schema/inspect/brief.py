@@ -20,6 +20,7 @@ SHOWN = ("rescue", "run", "train on", PYTORCH, "measure", "look")  # the purpose
 WEIGHTS = "weights"  # the label of the line that has the element types too, if there is one
 LONGEST = COLUMNS + COLUMNS // 2  # of a command that is shown
 LEAST = 12  # cells of a name that is shortened
+CALLED = "FILE is "  # before the name, if a command has FILE in its place
 
 
 def brief_lines(summary: Summary, how: str = "-v examines them") -> list[tuple[str, str]]:
@@ -52,6 +53,9 @@ def brief_lines(summary: Summary, how: str = "-v examines them") -> list[tuple[s
             lines[label] = text
     if in_pytorch and not lines[PYTORCH] and _n_rows(in_pytorch, width) <= room():
         lines[PYTORCH] = in_pytorch
+    if any(lines[label] not in ("", text) for label, text in commands.items()):
+        most = wide if _n_rows(lines["file"], width) > 1 else width
+        lines["file"] = CALLED + _heading(summary, most - len(CALLED))
     if not lines.get("written", "") and summary.era is not None and summary.era.writers:
         dated = f"{lines['file']}, of {months_text(summary.era.writers)}"
         lines["file"] = lines["file"] if cells(dated) > width else dated
