@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # as typing's, which takes longer to import than the rest of this module
+TYPE_CHECKING = False  # typing's takes time to import, before `cli` has set its signal handlers
 if TYPE_CHECKING:
     from typing import Any
 
