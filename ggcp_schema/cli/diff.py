@@ -28,6 +28,7 @@ from ggcp_schema.inspect.text import (
     line_text,
     names_text,
     shape_text,
+    short_number,
     shorten,
 )
 from ggcp_schema.inspect.training_change import TrainingChange, change_lines
@@ -170,8 +171,7 @@ def tensor_cells(row: TensorRow) -> tuple[str, ...]:
         return row.name, verdict_text(row), _shape(row.a), _shape(row.b), "", "", ""
     share = f"{row.differing:,} of {row.a.tensor.n_elements:,}"
     sides = (_shape(row.a), _shape(row.b)) if row.a.tensor.type != row.b.tensor.type else ("", "")
-    numbers = (f"{value:.4g}".replace("nan", "NaN") for value in (row.largest, row.rms))
-    return row.name, verdict_text(row), *sides, share, *numbers
+    return row.name, verdict_text(row), *sides, share, short_number(row.largest), short_number(row.rms)
 
 
 def _shape(side: Operand | None) -> str:
@@ -205,7 +205,7 @@ def verdict(found: Comparison) -> str:
         return f"{', '.join(first)}{' and ' if first else ''}{last} differ"
     elements = [count_text(found.n_elements, "element")] if found.n_elements else []
     compared = ", ".join([*(total for _, total in counted), *elements])
-    within = f"; within the tolerance, the largest difference is {found.largest:.4g}" if found.largest else ""
+    within = f"; within the tolerance, the largest difference is {short_number(found.largest)}" if found.largest else ""
     return f"equal: {compared}{within}"
 
 

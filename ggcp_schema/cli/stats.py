@@ -20,7 +20,7 @@ from ggcp_schema.inspect.health import Examination, examine
 from ggcp_schema.inspect.soundness import bytes_read
 from ggcp_schema.inspect.stats import Measured, flags, measure
 from ggcp_schema.inspect.tensors import moments_of, select
-from ggcp_schema.inspect.text import count_text, escape
+from ggcp_schema.inspect.text import count_text, escape, percent, short_number
 from ggcp_schema.inspect.words import FLAGS, UNTRAINED, Flag
 
 NUMBERS = ("min", "max", "mean", "std", "RMS", "zeros", "NaN", "Inf")
@@ -119,10 +119,8 @@ def show_health(file: Path, *, as_json: bool, width: int | None) -> None:
         else:
             table = []
             for row in found.rows:
-                numbers = (row.rms, row.m, row.v, row.ratio)
-                cells = ["-" if number is None else f"{number:.3g}" for number in numbers]
-                unused = "-" if row.unused is None else f"{100 * row.unused:.3g} %"
-                table.append((row.tensor.path, *cells, unused, f"{row.nan:,}", f"{row.inf:,}"))
+                cells = map(short_number, (row.rms, row.m, row.v, row.ratio))
+                table.append((row.tensor.path, *cells, percent(row.unused), f"{row.nan:,}", f"{row.inf:,}"))
             if table:
                 print_table(HEALTH, table, right=HEALTH[1:], optional=(), width=width)
                 echo()
@@ -150,7 +148,7 @@ def _cells(row: Measured) -> list[str]:
     counts = (stats.zeros, stats.nan, stats.inf)
     return [
         row.item.name,
-        *("-" if number is None else f"{number:.4g}" for number in numbers),
+        *map(short_number, numbers),
         *(f"{count:,}" for count in counts),
         bars(stats.histogram),
         flags_text(row.flags),

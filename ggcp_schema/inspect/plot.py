@@ -15,7 +15,7 @@ from ggcp_schema.errors import UsageError
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.inspect.histogram import distribution, rebin
 from ggcp_schema.inspect.matrix import Matrix, Window, pool
-from ggcp_schema.inspect.text import escape
+from ggcp_schema.inspect.text import escape, short_number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -58,7 +58,9 @@ def plot(tensor: Tensor, title: str) -> Figure:
     else:
         axes[-1].stairs([stats.finite], [stats.min - 0.5, stats.min + 0.5], fill=True)
     axes[-1].set_yscale("log")
-    axes[-1].set_xlabel(f"value; RMS {stats.rms:.4g}, mean {stats.mean:.4g}, std {stats.std:.4g}")
+    axes[-1].set_xlabel(
+        f"value; RMS {short_number(stats.rms)}, mean {short_number(stats.mean)}, std {short_number(stats.std)}"
+    )
     axes[-1].set_ylabel("elements")
     figure.suptitle(title, parse_math=False)
     return figure

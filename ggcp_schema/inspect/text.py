@@ -56,6 +56,25 @@ def size_text(nbytes: int) -> str:
     return exact
 
 
+def short_number(value: float | None, digits: int = 4) -> str:
+    """Return a number for a column: with that many significant digits, or one less before an exponent; `-` for None."""
+    if value is None:
+        return "-"
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Inf" if value > 0 else "-Inf"
+    if value == 0:
+        return "0"
+    if 1e-3 <= abs(value) < 10**digits:
+        return f"{value:.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}"
+    mantissa, exponent = f"{value:.{digits - 2}e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def percent(share: float | None) -> str:
+    """Return a share in percent: `0.521 %`; `-` for None."""
+    return "-" if share is None else f"{100 * share:.3g} %"
+
+
 def float_text(value: float, bits: int = 32) -> str:
     """Return the shortest text that gives the same float32 again, or the same float64 if `bits` is 64."""
     if not math.isfinite(value):

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Literal, NamedTuple
 
 from ggcp_schema.inspect.facts import Summary
+from ggcp_schema.inspect.text import percent
 from ggcp_schema.llama.losses import Losses
 from ggcp_schema.llama.writers import Loss
 
@@ -65,7 +66,7 @@ def change_lines(change: TrainingChange | None) -> Iterator[str]:
         yield "; ".join(words)
     if change.weights:
         finite = [(group, share) for group, share in change.weights.items() if share and share < math.inf]
-        groups = [f"{group} {100 * share:.3g} %" for group, share in finite]
+        groups = [f"{group} {percent(share)}" for group, share in finite]
         groups += [f"{group} {NO_SHARE}" for group, share in change.weights.items() if share == math.inf]
         yield f"relative change of the weights: {', '.join(groups)}"
 
