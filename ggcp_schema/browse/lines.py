@@ -1,8 +1,7 @@
-"""What the panes are drawn with: inks, lines with a cursor, and short forms of texts and numbers."""
+"""What the panes are drawn with: inks, lines with a cursor, and short forms of texts."""
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 from typing import ClassVar
 
@@ -24,19 +23,6 @@ INKS = (
 INK_CLASSES = {f"ink--{ink}" for ink in INKS}  # the screen has them: Textual takes 1 ms to style them for a widget
 GROUNDS = frozenset({"bytes-odd", "cursor", "cursor-blurred", "different", "here", "selected"})  # with a background
 BARS = " ▏▎▍▌▋▊▉█"
-
-
-def number(value: float | None, digits: int = 4) -> str:
-    """Return a number with that many significant digits, `–` for None."""
-    if value is None:
-        return "–"
-    if not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Inf" if value > 0 else "−Inf"
-    if value == 0:
-        return "0"
-    if 1e-3 <= abs(value) < 10**digits:
-        return f"{value:.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}".replace("-", "−")
-    return f"{value:.{digits - 2}e}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e").replace("-", "−")
 
 
 def fit(text: str, width: int, *, middle: bool = False) -> str:

@@ -18,12 +18,13 @@ from textual.binding import Binding, BindingType
 from textual.color import Color, Gradient
 from textual.widgets import Sparkline, Static
 
-from ggcp_schema.browse.lines import bar, fit, ink, number
+from ggcp_schema.browse.lines import bar, fit, ink
 from ggcp_schema.browse.panes import Pane
 from ggcp_schema.constructs import short_size
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.inspect import Report
 from ggcp_schema.inspect.matrix import METHODS, Matrix, Picture, Window, pool
+from ggcp_schema.inspect.text import percent, short_number
 
 if TYPE_CHECKING:
     from ggcp_schema.inspect.histogram import Distribution
@@ -74,8 +75,8 @@ class Histogram(Pane):
         counts = rebin(found.counts, width)
         bars.data = [math.log1p(count) for count in counts] if self.logarithmic else counts
         if stats is not None and stats.min is not None and stats.max is not None:
-            least, most = number(stats.min), number(stats.max)
-            middle = number((stats.min + stats.max) / 2).center(max(0, width - len(least) - len(most)))
+            least, most = short_number(stats.min), short_number(stats.max)
+            middle = short_number((stats.min + stats.max) / 2).center(max(0, width - len(least) - len(most)))
             ends.update(f"{least}{middle}{most}")
 
     def found_text(self, found: Distribution) -> RenderableType:
@@ -86,8 +87,8 @@ class Histogram(Pane):
         stats = found.stats
         if stats is None:
             return text
-        parts = {each: number(getattr(stats, each.lower())) for each in ("mean", "std", "RMS", "min", "max")}
-        parts["zero"] = f"{100 * stats.zeros / stats.count:.3g} %" if stats.zeros else "0"
+        parts = {each: short_number(getattr(stats, each.lower())) for each in ("mean", "std", "RMS", "min", "max")}
+        parts["zero"] = percent(stats.zeros / stats.count) if stats.zeros else "0"
         parts |= {"NaN": f"{stats.nan:,}", "Inf": f"{stats.inf:,}"}
         bad = {name for name in ("NaN", "Inf") if parts[name] != "0"}
         numbers = [
@@ -197,8 +198,8 @@ class PictureView(Pane):
         text = Text.assemble((f"{fit(title, width)}\n", ink(self, "holder")))
         if found is None:
             return text.append("reading …", ink(self, "detail"))
-        scale, steps = number(found.scale, 3), range(-8, 9, 1 if width > 50 else 2)
-        text.append(f"−{scale} ", ink(self, "detail"))
+        scale, steps = short_number(found.scale, 3), range(-8, 9, 1 if width > 50 else 2)
+        text.append(f"-{scale} ", ink(self, "detail"))
         for step in steps:
             text.append("█", Style(color=colour(step / 8, 1.0)))
         down, across = max(1, rows // len(found.pixels)), max(1, columns // found.width)

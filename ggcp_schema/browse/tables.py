@@ -12,13 +12,13 @@ from rich.text import Text
 from textual.binding import Binding, BindingType
 
 from ggcp_schema.browse.document import Document
-from ggcp_schema.browse.lines import LineView, bar, fit, ink, number
+from ggcp_schema.browse.lines import LineView, bar, fit, ink
 from ggcp_schema.browse.panes import Moved, Pane, TopBar
 from ggcp_schema.browse.tree import TreeView
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.inspect import Report
-from ggcp_schema.inspect.text import count_text, escape
+from ggcp_schema.inspect.text import count_text, escape, percent, short_number
 from ggcp_schema.inspect.words import PART, UNTRAINED, VERDICTS
 from ggcp_schema.llama.state import Unsound
 
@@ -167,12 +167,12 @@ class HealthView(Table):
         if isinstance(row, Unsound):
             return [text(f"{row.start:>11,}  ", "error"), text(escape(f"{row.path}: {row.message}"))]
         columns = self._columns(width)
-        cells = [number(value, 3) for value in (row.rms, row.m, row.v, row.ratio)]
-        cells += ["–" if row.unused is None else f"{100 * row.unused:.3g} %", str(row.nan), str(row.inf)]
+        cells = [short_number(value, 3) for value in (row.rms, row.m, row.v, row.ratio)]
+        cells += [percent(row.unused), str(row.nan), str(row.inf)]
         name = fit(escape(row.tensor.path), width - sum(columns.values()) - 1, middle=True)
         segments = [text(f"{name} ")]
         for (title, size), cell in zip(columns.items(), cells):
-            kind = "detail" if cell in ("0", "0 %", "–") else "error" if title in ("NaN", "Inf") else "value"
+            kind = "detail" if cell in ("0", "0 %", "-") else "error" if title in ("NaN", "Inf") else "value"
             segments.append(text(f"{cell:>{size}}", "warning" if title == "v = 0" and row.unused == 1 else kind))
         return segments
 
@@ -231,13 +231,13 @@ class Layers(Table):
         (group, tensor), text = row, self.target.text
         most = self.largest.get(group)
         if tensor is None:
-            up_to = "" if most is None else f"  up to {number(most)}"
+            up_to = "" if most is None else f"  up to {short_number(most)}"
             return [text(escape(group), "holder"), text(up_to, "detail")]
         label = min(self.widest, width // 2)
         value = self.values.get(tensor.path)
         bars = text(bar((value or 0.0) / (most or 1.0), max(4, width - label - 13)), "bar")
         name = fit(escape(tensor.path), label, middle=True)
-        return [text(f"  {name} "), bars, text(f"{number(value):>10}", "value")]
+        return [text(f"  {name} "), bars, text(f"{short_number(value):>10}", "value")]
 
 
 class Changes(Table):
@@ -300,10 +300,10 @@ class Changes(Table):
         head = [text(f"{sign} ", "accent"), text(fit(escape(row.name), label, middle=True))]
         relative = getattr(diff, "relative", None)
         if relative is not None:
-            share = "∞" if math.isinf(relative) else f"{100 * relative:.3g} %"
+            share = "∞" if math.isinf(relative) else percent(relative)
             scale = (math.log10(relative) + 6) / 7 if 0 < relative < math.inf else 1.0  # 1e-6 to 10
             bars = text(bar(scale, max(4, width - label - 36)), "bar")
-            largest = number(getattr(diff, "largest", None), 3)
+            largest = short_number(getattr(diff, "largest", None), 3)
             return [*head, text(f"{share:>9} ", "value"), bars, text(f"  max |Δ| {largest:>9}", "detail")]
         only = "" if row.is_in_both else f"{VERDICTS[diff.verdict]}: "
         sides = dict.fromkeys(escape(side) for side in (a, b) if side is not None)

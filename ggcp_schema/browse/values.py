@@ -9,11 +9,11 @@ from rich.console import RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from ggcp_schema.browse.lines import GridView, fit, ink, number
+from ggcp_schema.browse.lines import GridView, fit, ink
 from ggcp_schema.browse.panes import Moved, Pane
 from ggcp_schema.errors import GgcpError
 from ggcp_schema.inspect.matrix import Table
-from ggcp_schema.inspect.text import escape
+from ggcp_schema.inspect.text import escape, short_number
 
 CELL = 10  # characters of a value
 TOKEN = 10  # characters of the text of a token
@@ -91,7 +91,7 @@ class Cells(GridView):
     def _cells(self, cells: Iterable[tuple[int, float]], marked: int) -> Iterator[Segment]:
         """Yield the values of a row, one of them in brackets."""
         for column, value in cells:
-            text = number(value)
+            text = short_number(value)
             if column == marked:
                 yield Segment(" " * (CELL - len(text) - 1))
                 yield Segment(f"[{text}", ink(self, "value") + ink(self, "cursor"))

@@ -19,7 +19,6 @@ from ggcp_schema.browse import jobs, plots
 from ggcp_schema.browse.app import BrowseApp, BrowseScreen, KeyWindow, Palette
 from ggcp_schema.browse.commands import CommandWindow
 from ggcp_schema.browse.hexview import HexView
-from ggcp_schema.browse.lines import number as number_text
 from ggcp_schema.browse.panes import FileMap, Overview, Schema, TopBar
 from ggcp_schema.browse.plots import Histogram, PictureView
 from ggcp_schema.browse.tables import HealthView, Layers
@@ -29,6 +28,7 @@ from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.formats import open_file
 from ggcp_schema.formats.file import File
 from ggcp_schema.inspect.histogram import Distribution
+from ggcp_schema.inspect.text import short_number
 from tests.browse.driver import Browser, browse, in_turn
 from tests.helpers import FIXTURES, TRUNCATED, thinned
 
@@ -216,7 +216,7 @@ async def moving_in_the_values_moves_the_bytes(browser: Browser) -> None:
 async def rows_of_tokens_have_their_texts(browser: Browser) -> None:
     await browser.go_to("tok_embeddings")
     await browser.press("2", "down")
-    assert re.search(r"\b1 'token 1!' +\[?[−0-9]", browser.text("Values"))
+    assert re.search(r"\b1 'token 1!' +\[?[-0-9]", browser.text("Values"))
     await browser.go_to("norm")
     assert "token" not in browser.text("Values")
 
@@ -237,9 +237,9 @@ async def moving_in_the_bytes_moves_the_values(browser: Browser) -> None:
     assert values.cursor == 64 + 59
     await browser.go_to("layers[0].wk.data[190]")
     row, left = browser.app.files[0].tensors["layers[0].wk"].array()[2], values.left
-    assert re.search(rf"\[{number_text(float(row[62]))} *\]", browser.text("Values")), "the column is not seen"
+    assert re.search(rf"\[{short_number(float(row[62]))} *\]", browser.text("Values")), "the column is not seen"
     await browser.press("left")
-    assert f"[{number_text(float(row[61]))}]" in browser.text("Values")
+    assert f"[{short_number(float(row[61]))}]" in browser.text("Values")
     assert values.left == left
 
 

@@ -79,7 +79,7 @@ def test_nan_and_infinity_stand_out_from_other_values(tmp_path: Path) -> None:
         await browser.press("n", "2")
         cells = browser.screen.query_one(Cells)
         colours = {each.text.strip(" []"): each.style.color for each in cells.draw(0, 80) if each.style}
-        assert colours["NaN"] == colours["−Inf"] == ink(cells, "error").color
+        assert colours["NaN"] == colours["-Inf"] == ink(cells, "error").color
         assert colours["NaN"] not in (colours["1.000"], colours["0"])
 
     browse(path, script=script)
