@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -67,12 +67,11 @@ class TopBar(Static):
 
 @dataclass
 class Moved(Message):
-    """The user moved in a widget to a field, a tensor or a byte of a document."""
+    """The user moved in a widget to a field of a document, to a byte of it, or to a byte of whatever field."""
 
     origin: Widget
     document: Document
     field: Field | None = None
-    tensor: Tensor | None = None
     offset: int | None = None
 
 
@@ -96,6 +95,7 @@ class Pane(VerticalScroll):
     TITLE: ClassVar[str]
     VIEW: ClassVar[type[Widget] | None] = None
     BINDING_GROUP_TITLE = "This pane"
+    field: Field | None = None  # the selected one
     subject: Any = None
     tensor: Tensor | None = None  # if that is the subject
     found: Any = None
@@ -136,7 +136,7 @@ class Pane(VerticalScroll):
 
     def show(self, field: Field | None) -> None:
         """Take note of the selected field, and begin anew if there is something else to see."""
-        subject = self.subject_of(field)
+        self.field, subject = field, self.subject_of(field)
         if subject != self.subject:
             self.job.stop()
             self.subject, self.found, self.error = subject, None, ""
@@ -256,9 +256,10 @@ class Schema(Pane):
 
     TITLE = "Schema"
 
-    def show(self, field: Field | None) -> None:
-        self.found = () if field is None else [*self.document.describe(field)]
-        self.update()
+    def subject_of(self, field: Field | None) -> Field | None:
+        return field
 
-    def found_text(self, found: Sequence[tuple[str, str]]) -> RenderableType:
-        return _labelled(found) if found else "These bytes belong to no field: they come after the damage."
+    def text(self) -> RenderableType:
+        if self.field is None:
+            return "These bytes belong to no field: they come after the damage."
+        return _labelled(self.document.describe(self.field))

@@ -60,13 +60,6 @@ class KeyBar(Footer):
             key.display = room >= 0
 
 
-class Tab(TabPane):
-    """A tab of Textual's, which draws its own name until what it shows is there."""
-
-    def render(self) -> str:
-        return ""
-
-
 class FileScreen(Screen[None]):
     """A screen of panes, each in a frame: the trees, the tabs, and the bytes of one file or two.
 
@@ -108,7 +101,7 @@ class FileScreen(Screen[None]):
         self.trees, self.views = [TreeView(each) for each in documents], [HexView(each) for each in documents]
         self.panes, self.tabs = [kind(*documents) for kind in self.KINDS], TabbedContent()
         for index, pane in enumerate(self.panes):
-            self.tabs.compose_add_child(Tab(pane.TITLE, *self.panes[: not index], id=f"tab-{index}"))
+            self.tabs.compose_add_child(TabPane(pane.TITLE, pane, id=f"tab-{index}"))
         kinds = [*("tree" for _ in documents), "tabs", *("hex" for _ in documents)]
         widgets = (*self.trees, self.tabs, *self.views)
         self.frames = [Container(widget, classes=f"frame {kind}") for widget, kind in zip(widgets, kinds)]
@@ -203,13 +196,10 @@ class FileScreen(Screen[None]):
         self.tabs.active = f"tab-{index}"
         self.action_open(len(self.trees))
 
-    async def on_tabbed_content_tab_activated(self, message: TabbedContent.TabActivated) -> None:
-        pane = self.panes[self.tab]
-        for other in self.panes:
-            if other is not pane:
-                other.hide()
-        if not pane.is_attached:
-            await message.pane.mount(pane)
+    def on_tabbed_content_tab_activated(self) -> None:
+        for index, pane in enumerate(self.panes):
+            if index != self.tab:
+                pane.hide()
         if self.pane == len(self.trees):
             self.action_open(self.pane)
         self.show_in_tab()
@@ -219,7 +209,7 @@ class FileScreen(Screen[None]):
         """Let the open tab show what is selected, but not if the user selected it there."""
         pane = self.panes[self.tab]
         if not pane.is_mounted or (origin is not None and pane in origin.ancestors_with_self):
-            return  # it is shown once it is mounted
+            return
         pane.show(self.field)
         element = self.document.element_at(self.byte, self.field)
         if isinstance(pane, Values) and element is not None:
@@ -288,12 +278,9 @@ class FileScreen(Screen[None]):
     def on_moved(self, message: Moved) -> None:
         """Select what the user moved to."""
         self.side = self.documents.index(message.document)
-        field, tensor, offset = message.field, message.tensor, message.offset
+        field, offset = message.field, message.offset
         if field is None and offset is not None:
-            same = tensor is not None and self.document.tensor_of(self.field) == tensor
-            field = self.field if same else self.document.file.at(offset)  # the tree need not move to its data
-        elif field is None and tensor is not None:
-            field = self.document.field_of(tensor)
+            field = self.document.file.at(offset)
         self.select(field, offset, origin=message.origin)
 
     # Keys --------------------------------------------------------------------------------------------------

@@ -63,7 +63,6 @@ class Table(Pane):
     VIEW = Rows
     target: Rows
     rows: Sequence[Any] = ()
-    selected: Tensor | None = None
 
     def subject_of(self, field: Field | None) -> Document:
         return self.document
@@ -83,13 +82,12 @@ class Table(Pane):
         """React after the user has moved the cursor to a row."""
         tensor = getattr(row, "tensor", None)
         if tensor is not None:
-            self.post_message(Moved(self, self.document, tensor=tensor))
+            self.post_message(Moved(self, self.document, field=self.document.field_of(tensor)))
 
     def chosen(self, row: Any) -> None:
         """Act on a row, on Enter or a click."""
 
     def show(self, field: Field | None) -> None:
-        self.selected = self.document.tensor_of(field)
         super().show(field)
         self.follow()
 
@@ -100,9 +98,9 @@ class Table(Pane):
 
     def follow(self) -> None:
         """Put the cursor on the selected tensor."""
-        path = self.selected.path if self.selected else ""
-        tensors = (getattr(row, "tensor", None) for row in self.rows if path)
-        place = next((at for at, tensor in enumerate(tensors) if tensor and tensor.path == path), None)
+        selected = self.document.tensor_of(self.field)
+        tensors = (getattr(row, "tensor", None) for row in self.rows if selected)
+        place = next((at for at, tensor in enumerate(tensors) if tensor == selected), None)
         if place is not None:
             self.target.put(place, centre=True)
 
@@ -128,11 +126,9 @@ class HealthView(Table):
             yield from found.dead
 
     def chosen(self, row: Health | Unsound | int | str) -> None:
-        if isinstance(row, int) and self.found is not None:
-            tensor, offset = self.found.embedding(row)
-            self.post_message(Moved(self, self.document, offset=offset, tensor=tensor))
-        elif isinstance(row, Unsound):
-            self.post_message(Moved(self, self.document, offset=row.start))
+        if isinstance(row, int | Unsound) and self.found is not None:
+            offset = row.start if isinstance(row, Unsound) else self.found.row_of(row)
+            self.post_message(Moved(self, self.document, offset=offset))
 
     def found_text(self, found: Examination) -> Text:
         """Return the verdict, how the moments are known, the legend, and the head; on a low screen less of it."""
@@ -178,10 +174,12 @@ class HealthView(Table):
 
 
 class Layer(NamedTuple):
-    """A tensor that every layer has, or the head of the group of these tensors."""
+    """A tensor that every layer has with a statistic of it, or the head of these tensors; with the largest of them."""
 
-    group: str
-    tensor: Tensor | None
+    name: str
+    most: float | None
+    tensor: Tensor | None = None
+    value: float | None = None
 
 
 class Layers(Table):
@@ -190,14 +188,8 @@ class Layers(Table):
     TITLE = "Layers"
     BINDINGS: ClassVar[list[BindingType]] = [Binding("s", "statistic", "Statistic", tooltip="the next one")]
     found: Examination | None = None
-    rows: Sequence[Layer] = ()
     statistic = "RMS"
-
-    def begin(self) -> None:
-        groups = self.document.groups.items()
-        self.rows = [Layer(group, each) for group, tensors in groups for each in (None, *tensors)]
-        self.widest = max((len(tensor.path) for _, tensor in self.rows if tensor), default=0)
-        super().begin()
+    widest = 0  # the length of the longest path
 
     def action_statistic(self) -> None:
         names = [*STATISTICS]
@@ -206,13 +198,14 @@ class Layers(Table):
 
     def update(self) -> None:
         """Find the values of the statistic, and the largest of each group."""
-        rows = self.found.rows if self.found else ()
-        self.values = {row.tensor.path: getattr(row, STATISTICS[self.statistic]) for row in rows}
-        self.largest: dict[str, float] = {}
-        for group, tensor in self.rows:
-            value = self.values.get(tensor.path) if tensor else None
-            if value is not None:
-                self.largest[group] = max(self.largest.get(group, 0.0), value)
+        found = self.found.rows if self.found else ()
+        values = {row.tensor.path: getattr(row, STATISTICS[self.statistic]) for row in found}
+        rows: list[Layer] = []
+        for group, tensors in self.document.groups.items():
+            known = [value for tensor in tensors if (value := values.get(tensor.path)) is not None]
+            most = max(known, default=None)
+            rows += Layer(group, most), *(Layer(each.path, most, each, values.get(each.path)) for each in tensors)
+        self.rows, self.widest = rows, max((len(row.name) for row in rows if row.tensor), default=0)
         super().update()
 
     def text(self) -> RenderableType:
@@ -224,20 +217,17 @@ class Layers(Table):
         for name in STATISTICS:
             chosen = name == self.statistic
             text.append(f"[{name}]" if chosen else f" {name} ", ink(self, "accent" if chosen else "detail"))
-        progress = f" {len(self.values):,} tensors" if self.job.working else ""
+        progress = f" {len(self.found.rows):,} tensors" if self.job.working and self.found else ""
         return text.append(progress, ink(self, "detail"))
 
     def draw(self, row: Layer, width: int) -> list[Segment]:
-        (group, tensor), text = row, self.target.text
-        most = self.largest.get(group)
-        if tensor is None:
-            up_to = "" if most is None else f"  up to {short_number(most)}"
-            return [text(escape(group), "holder"), text(up_to, "detail")]
-        label = min(self.widest, width // 2)
-        value = self.values.get(tensor.path)
-        bars = text(bar((value or 0.0) / (most or 1.0), max(4, width - label - 13)), "bar")
-        name = fit(escape(tensor.path), label, middle=True)
-        return [text(f"  {name} "), bars, text(f"{short_number(value):>10}", "value")]
+        text, label = self.target.text, min(self.widest, width // 2)
+        if row.tensor is None:
+            up_to = "" if row.most is None else f"  up to {short_number(row.most)}"
+            return [text(escape(row.name), "holder"), text(up_to, "detail")]
+        bars = text(bar((row.value or 0.0) / (row.most or 1.0), max(4, width - label - 13)), "bar")
+        name = fit(escape(row.name), label, middle=True)
+        return [text(f"  {name} "), bars, text(f"{short_number(row.value):>10}", "value")]
 
 
 class Changes(Table):

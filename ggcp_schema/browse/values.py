@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 
 from rich.console import RenderableType
 from rich.segment import Segment
@@ -22,6 +22,7 @@ TOKEN = 10  # characters of the text of a token
 class Cells(GridView):
     """A table of values, of which only the visible ones are read. `cursor` is an element, in the file's order."""
 
+    parent: Pane
     table: Table | None = None
     texts: Callable[[int], str] | None = None  # of the tokens to which the rows belong
     left = 0  # the first column that is seen
@@ -59,7 +60,7 @@ class Cells(GridView):
         if self.table is not None:
             tensor = self.table.tensor
             offset = tensor.offset + self.cursor * tensor.nbytes // tensor.n_elements
-            self.post_message(Moved(self, self.document, offset=offset, tensor=tensor))
+            self.post_message(Moved(self, self.document, field=self.parent.field, offset=offset))
 
     def clicked(self, line: int, column: int) -> None:
         column = self._visible().start + (column - self._gutter) // CELL
@@ -84,21 +85,15 @@ class Cells(GridView):
             values = [float(value) for piece in table.tensor.values(start + visible.start, stop) for value in piece]
         except GgcpError as error:
             return [*segments, self.text(error.message, "error")]
-        marked = column if index == here else -2
-        segments += self._cells(zip(visible, values), marked)
-        return [*segments, self.text("]" if marked == visible.start + len(values) - 1 else "", "value")]
-
-    def _cells(self, cells: Iterable[tuple[int, float]], marked: int) -> Iterator[Segment]:
-        """Yield the values of a row, one of them in brackets."""
-        for column, value in cells:
-            text = short_number(value)
-            if column == marked:
-                yield Segment(" " * (CELL - len(text) - 1))
-                yield Segment(f"[{text}", ink(self, "value") + ink(self, "cursor"))
-            else:
-                kind = "detail" if value == 0 else "index" if value < 0 else "name"
-                closing = "]" if column == marked + 1 else ""
-                yield self.text(f"{closing}{text:>{CELL - len(closing)}}", kind if math.isfinite(value) else "error")
+        room = CELL
+        for at, value in zip(visible, values):
+            kind = "detail" if value == 0 else "index" if value < 0 else "name"
+            text, style = short_number(value), ink(self, kind if math.isfinite(value) else "error")
+            if index == here and at == column:  # its brackets take a column before it, and one after it
+                text, style = f"[{text}]", ink(self, "value") + ink(self, "cursor")
+            segments += Segment(" " * (room - len(text.rstrip("]")))), Segment(text, style)
+            room = CELL - text.endswith("]")
+        return segments
 
 
 class Values(Pane):

@@ -127,10 +127,10 @@ class Examination:
         self.skipped += not row.tensor.is_readable
         self.rows.append(row)
 
-    def embedding(self, token: int) -> tuple[Tensor, int]:
-        """Return the tensor with a row for each token, and the offset of one row."""
+    def row_of(self, token: int) -> int:
+        """Return the offset of a token's row in the embeddings."""
         tensor = next(row.tensor for row in self.rows if row.tensor.path == self.moments.embeddings)
-        return tensor, tensor.offset + token * (tensor.nbytes // tensor.shape[1])
+        return tensor.offset + token * (tensor.nbytes // tensor.shape[1])
 
     @property
     def is_sound(self) -> bool:
