@@ -98,12 +98,6 @@ class Palette(CommandPalette):
 
     awaited: str | None = None  # words after which Enter was pressed
 
-    def on_mount(self) -> None:
-        """Collect what can be searched for while the user types. Textual calls the method of the base class too."""
-        document: Document | None = getattr(self.app.screen_stack[-2], "document", None)
-        if document is not None:
-            Job(self, lambda result, done: None).start(document.index.collect)
-
     def on_input_changed(self) -> None:
         self.query_one(OptionList).clear_options()
 

@@ -29,15 +29,14 @@ class Document(Fields):
     """An open file with its fields, its name, and the index of what can be searched for.
 
     `marks` has what is odd, by path: `damage`, `finding`, `changed` or `only`, for a field and for what holds it.
-    `summary` is what `info` says, `advice` the commands in it, and `usage` what the bytes are used for. They are empty
-    until `study` has found them; `problem` says why it could not.
+    `summary` is what `info` says, and `usage` what the bytes are used for. They are None until `study` has found them;
+    `problem` says why it could not.
     """
 
     def __init__(self, file: File, tokens: Callable[[int], str] | None = None) -> None:
         super().__init__(file, tokens)
         self.name, self.index, self.problem = Path(file.path).name, Index(file), ""
         self.summary: Summary | None = None
-        self.advice: tuple[str, ...] = ()
         self.usage: Usage | None = None
         self.marks: dict[str, str] = {}
         self._unsound: list[Unsound] | None = None
@@ -59,10 +58,10 @@ class Document(Fields):
         """Where the file is damaged, breaks a rule, or has values that are unsound; empty if nothing is known."""
         if self.file.damage is not None:
             return f"damaged at {self.file.damage.path}"
-        examined, summary = self._examined, self.summary
+        summary = self.summary
         if summary and summary.broken:
             return f"invalid at {summary.broken[0].path}"
-        unsound = self._unsound or (examined and examined.unsound) or (summary and summary.unsound)
+        unsound = self._unsound or (summary and summary.unsound)
         return f"unsound at {unsound[0].path}" if unsound else ""
 
     def broken_off(self, field: Field) -> str:
@@ -78,6 +77,7 @@ class Document(Fields):
 
         if self._examined is None:
             self._examined = examine(self.file, report)
+            self._unsound = self._examined.unsound
         return self._examined
 
     def unsound(self, report: Report) -> list[Unsound]:
@@ -93,4 +93,4 @@ class Document(Fields):
         used = usage(self.file, report)
         summary = summarize(self.file)
         report(None)
-        self.usage, self.summary, self.advice = used, summary, summary.next
+        self.usage, self.summary = used, summary

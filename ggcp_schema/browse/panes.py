@@ -49,13 +49,13 @@ class TopBar(Static):
         self.title, self.document = title, document
 
     def render(self) -> Text:
-        width, summary, wrong = self.size.width, self.document.summary, self.document.wrong
+        width, summary, wrong = self.size.width, self.document.summary, self.trouble or self.document.wrong
         facts = [escape(fact) for fact in ([self.document.file.format.title] if summary is None else in_short(summary))]
         while len(facts) > 1 and cell_len("  ·  ".join(facts)) >= width:
             facts.pop()
         verdict, kind = (f"✗ {wrong}", "error") if wrong else ("✓ whole", "value")
-        if self.note or self.trouble:
-            verdict, kind = (self.note, "accent") if self.note else (f"✗ {self.trouble}", "error")
+        if self.note:
+            verdict, kind = self.note, "accent"
         verdict = fit(f" {verdict} ", min(cell_len(verdict) + 2, width // 2))
         title = fit(f" {escape(self.title)} ", width - cell_len(self.pane) - cell_len(verdict))
         return Text.assemble(

@@ -115,8 +115,8 @@ class PictureView(Pane):
     TITLE = "Picture"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("p", "method", "Pool", tooltip="by mean, min or max"),
-        Binding("plus,equals_sign", "zoom(2)", "Zoom in"),
-        Binding("minus", "zoom(-2)", "Zoom out"),
+        Binding("plus,equals_sign", "zoom(0.5)", "Zoom in"),
+        Binding("minus", "zoom(2)", "Zoom out"),
         Binding("0", "whole", "Whole matrix", show=False),
         Binding("left,h", "pan(0,-1)", "Left", show=False),
         Binding("right,l", "pan(0,1)", "Right", show=False),
@@ -156,21 +156,17 @@ class PictureView(Pane):
             self.window = self.matrix.window
             self._compute()
 
-    def action_zoom(self, factor: int) -> None:
-        """Show half as many rows and columns around the same middle, or twice as many.
+    def action_zoom(self, factor: float) -> None:
+        """Show so many times as many rows and columns, around the same middle.
 
         Of what is pooled, no less is shown than there is room for, so that the picture fills the pane.
         """
         if self.matrix is None:
             return
-        now, most = self.window[2:], self.matrix.window[2:]
-        if factor > 0:
-            room = (2 * (self.size.height - 2), self.size.width)
-            least = room if any(count > few for count, few in zip(now, room)) else (4, 4)
-            rows, columns = (max(min(count, few), count // 2) for count, few in zip(now, least))
-        else:
-            rows, columns = (min(all_of_it, count * 2) for all_of_it, count in zip(most, now))
-        self._move(self.window.sized(rows, columns))
+        now, room = self.window[2:], (2 * (self.size.height - 2), self.size.width)
+        least = room if any(count > few for count, few in zip(now, room)) else (4, 4)
+        sizes = (max(min(count, few), int(count * factor)) for count, few in zip(now, least))
+        self._move(self.window.sized(*map(min, sizes, self.matrix.window[2:])))
 
     def action_pan(self, down: int, right: int) -> None:
         self._move(self.window.moved(down, right))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any, ClassVar, cast
@@ -26,6 +27,7 @@ from ggcp_schema.browse.values import Cells, Values
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.formats.rules import Oddity
 from ggcp_schema.inspect.commands import PROGRAM, Command, converting, exporting, extracting, printing
+from ggcp_schema.inspect.facts import Summary
 from ggcp_schema.inspect.fields import counterpart
 from ggcp_schema.inspect.findings import next_place
 from ggcp_schema.inspect.text import escape
@@ -288,9 +290,8 @@ class FileScreen(Screen[None]):
     @reads_file
     def go_to(self, text: str) -> None:
         """Select a field by its path, a tensor by its name, or a byte."""
-        tensor = self.document.file.tensors.get(text)
         if self.is_current:  # the user may have quit meanwhile
-            self.select(*self.document.resolve(text) if tensor is None else (self.document.field_of(tensor),))
+            self.select(*self.document.resolve(text))
 
     @reads_file
     def action_tensor(self, step: int) -> None:
@@ -340,30 +341,28 @@ class FileScreen(Screen[None]):
         element = self.document.element_at(self.byte, self.field)
         self._copy(printing(self.document.file.path, self.field, self.byte, element))
 
-    def _lack(self, what: str) -> None:
-        whole = "" if self.document.file.damage is None else "whole "
-        self.notify(f"The file contains no {whole}{what}.", severity="warning")
-
-    def _ask(self, command: Command) -> None:
-        self.app.push_screen(CommandWindow(command))
-
     @reads_file
     def action_extract(self) -> None:
         tensor = self.document.tensor_of(self.field)
         if tensor is None or not tensor.nbytes:
             self.notify("Select a tensor to extract it.", severity="warning")
         else:
-            self._ask(extracting(self.document.file.path, tensor))
+            self.app.push_screen(CommandWindow(extracting(self.document.file.path, tensor)))
 
     def action_export(self) -> None:
-        summary, advice = self.document.summary, self.document.advice
-        if summary is not None and not any(line.startswith(f"{PROGRAM} export ") for line in advice):
-            self._lack("model or adapter to export")
-        else:
-            self._ask(exporting(self.document.file.path, advice))
+        def has_one(summary: Summary) -> bool:
+            return any(line.startswith(f"{PROGRAM} export ") for line in summary.next)
+
+        self._ask("model or adapter to export", has_one, exporting)
 
     def action_convert(self) -> None:
-        if self.document.summary is not None and not self.document.summary.trains:
-            self._lack("training to convert")
+        self._ask("training to convert", lambda summary: summary.trains, converting)
+
+    def _ask(self, what: str, has_one: Callable[[Summary], bool], form: Callable[..., Command]) -> None:
+        """Show the form of a command, filled in as `info` advises it, unless the file has nothing to make it of."""
+        summary, damage = self.document.summary, self.document.file.damage
+        if summary is not None and not has_one(summary):
+            self.notify(f"The file contains no {'whole ' if damage else ''}{what}.", severity="warning")
         else:
-            self._ask(converting(self.document.file.path, self.document.advice))
+            advice = () if summary is None else summary.next
+            self.app.push_screen(CommandWindow(form(self.document.file.path, advice)))

@@ -102,11 +102,6 @@ class Index:
             yield batch
             at += len(batch)
 
-    def collect(self, report: Report) -> None:
-        """Collect all candidates, before they are searched."""
-        for _ in self.batches():
-            report(None)
-
 
 def _candidates(file: File) -> Iterator[tuple[str, str]]:
     for path, tensor in file.tensors.items():
