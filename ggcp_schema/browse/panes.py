@@ -158,7 +158,7 @@ class Pane(VerticalScroll):
         if isinstance(result, Exception):
             self.error = getattr(result, "message", str(result))
         else:
-            self.found = result
+            self.found, self.error = result, ""
         self.update()
 
     def update(self) -> None:

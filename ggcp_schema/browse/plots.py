@@ -143,9 +143,7 @@ class PictureView(Pane):
         """Compute the picture again, after the selection, the size or the window has changed."""
         width, height = self.size.width, 2 * (self.size.height - 2)
         if self.matrix is not None and width > 0 and height > 0:
-            self.found, self.error = None, ""
             self.job.start(partial(pool, self.matrix, self.window, width, height, self.method), delay=DELAY)
-            self.update()
 
     def action_method(self) -> None:
         self.method = METHODS[(METHODS.index(self.method) + 1) % len(METHODS)]
@@ -182,26 +180,20 @@ class PictureView(Pane):
         pixels = () if self.error or self.found is None else self._pixels(self.found)
         self.query_one("#pixels", Static).update(Segments(pixels))
 
-    def text(self) -> RenderableType:
+    def found_text(self, found: Picture) -> RenderableType:
         """Return what is shown, and the colours with their values."""
-        matrix, found, width = self.matrix, self.found, self.words.size.width
-        if matrix is None or self.error:
-            return super().text()
-        row, column, rows, columns = self.window
+        matrix, (row, column, rows, columns), width = found.matrix, found.window, self.words.size.width
         place = f"rows {row:,}–{row + rows - 1:,} of {matrix.rows:,}, columns {column:,}–{column + columns - 1:,}"
         wrapped = ", one dimension wrapped" if len(matrix.tensor.shape) < 2 else ""
         title = f"{matrix.tensor.path}  {place} of {matrix.columns:,}{wrapped}"
-        text = Text.assemble((f"{fit(title, width)}\n", ink(self, "holder")))
-        if found is None:
-            return text.append("reading …", ink(self, "detail"))
         scale, steps = short_number(found.scale, 3), range(-8, 9, 1 if width > 50 else 2)
-        text.append(f"-{scale} ", ink(self, "detail"))
+        text = Text.assemble((f"{fit(title, width)}\n", ink(self, "holder")), (f"-{scale} ", ink(self, "detail")))
         for step in steps:
             text.append("█", Style(color=colour(step / 8, 1.0)))
         down, across = max(1, rows // len(found.pixels)), max(1, columns // found.width)
-        words = "a pixel is one value" if down == across == 1 else f"a pixel is the {self.method} of {down}×{across}"
+        words = "a pixel is one value" if down == across == 1 else f"a pixel is the {found.method} of {down}×{across}"
         if len(words) + len(steps) + 2 * len(scale) + 6 > width:
-            words = f"{self.method} {down}×{across}"
+            words = f"{found.method} {down}×{across}"
         return text.append(f" {scale}   {words}", ink(self, "detail"))
 
     def _pixels(self, found: Picture) -> Iterator[Segment]:

@@ -208,16 +208,14 @@ class Layers(Table):
         self.rows, self.widest = rows, max((len(row.name) for row in rows if row.tensor), default=0)
         super().update()
 
-    def text(self) -> RenderableType:
-        if self.error:
-            return super().text()
+    def found_text(self, found: Examination) -> RenderableType:
         if not self.rows:
             return "No tensors repeat from layer to layer."
         text = Text()
         for name in STATISTICS:
             chosen = name == self.statistic
             text.append(f"[{name}]" if chosen else f" {name} ", ink(self, "accent" if chosen else "detail"))
-        progress = f" {len(self.found.rows):,} tensors" if self.job.working and self.found else ""
+        progress = f" {len(found.rows):,} tensors" if self.job.working else ""
         return text.append(progress, ink(self, "detail"))
 
     def draw(self, row: Layer, width: int) -> list[Segment]:

@@ -104,9 +104,8 @@ class Values(Pane):
     target: Cells
 
     def begin(self) -> None:
-        tensor = self.tensor
-        table = None if tensor is None else Table(tensor)
-        self.target.put_table(table, None if tensor is None else self.document.row_text(tensor))
+        self.found = None if self.tensor is None else Table(self.tensor)
+        self.target.put_table(self.found, None if self.tensor is None else self.document.row_text(self.tensor))
 
     def go_to(self, element: int) -> None:
         """Put the cursor on an element of the tensor that is shown."""
@@ -116,11 +115,9 @@ class Values(Pane):
     def on_moved(self) -> None:
         self.words.refresh()
 
-    def text(self) -> RenderableType:
+    def found_text(self, table: Table) -> RenderableType:
         """Return the axes, the value under the cursor, and the numbers of the columns."""
-        table, element, width = self.target.table, self.target.cursor, self.words.size.width
-        if table is None:
-            return super().text()
+        element, width = self.target.cursor, self.words.size.width
         try:
             value = next(iter(table.tensor.values(element, element + 1)))[0]
         except GgcpError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from ggcp_schema.files.tensor import Tensor
@@ -96,18 +97,29 @@ class Table(Matrix):
 
 @dataclass(frozen=True)
 class Picture:
-    """Pooled values, row by row; rows that were not read yet are None."""
+    """The pooled values of a part of a matrix, row by row; rows that were not read yet are None.
 
-    pixels: tuple[tuple[float, ...] | None, ...]
+    Each is the mean, the minimum or the maximum (`method`) of the values that it covers. `scale` is the largest
+    absolute value that is finite, without the largest 1 %.
+    """
+
+    matrix: Matrix
+    window: Window
+    method: str
     width: int
-    scale: float
+    pixels: tuple[tuple[float, ...] | None, ...]
+
+    @cached_property
+    def scale(self) -> float:
+        """The absolute value that has the strongest colour."""
+        sizes = sorted(abs(value) for line in self.pixels if line for value in line if math.isfinite(value))
+        return sizes[min(len(sizes) - 1, len(sizes) * 99 // 100)] if sizes else 0.0
 
 
 def pool(matrix: Matrix, window: Window, width: int, height: int, method: str, report: Report) -> Picture:
-    """Reduce a part of a matrix to at most that many pixels, each the mean, min or max of the values that it covers.
+    """Reduce a part of a matrix to at most that many pixels.
 
-    `report` gets the picture as far as it is known, from the top. The scale is the largest absolute value that is
-    finite, without the largest 1 %. Raises `FileError` if the file becomes too short.
+    `report` gets the picture as far as it is known, from the top. Raises `FileError` if the file becomes too short.
     """
     import numpy as np
 
@@ -118,8 +130,8 @@ def pool(matrix: Matrix, window: Window, width: int, height: int, method: str, r
         start, stop = (window.row + window.rows * edge // height for edge in (line, line + 1))
         pixels[line] = _pooled_row(matrix, range(start, stop), edges, method, report)
         if line % 8 == 0:
-            report(Picture(tuple(pixels), width, _scale(pixels)))
-    return Picture(tuple(pixels), width, _scale(pixels))
+            report(Picture(matrix, window, method, width, tuple(pixels)))
+    return Picture(matrix, window, method, width, tuple(pixels))
 
 
 def _pooled_row(
@@ -162,8 +174,3 @@ def _block(matrix: Matrix, row: int, count: int, left: int, right: int) -> npt.N
     stop = start + (right - left if count == 1 else count * columns)
     end = min(stop, tensor.n_elements)
     return np.concatenate([*tensor.values(start, end), np.full(stop - end, np.nan, np.float32)]).reshape(count, -1)
-
-
-def _scale(pixels: list[tuple[float, ...] | None]) -> float:
-    sizes = sorted(abs(value) for line in pixels if line for value in line if math.isfinite(value))
-    return sizes[min(len(sizes) - 1, len(sizes) * 99 // 100)] if sizes else 0.0
