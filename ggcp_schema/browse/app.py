@@ -71,21 +71,15 @@ class Places(Provider):
         finally:
             cancelled.set()  # other words are searched for
         for hit in hits:
-            yield Hit(hit.score, _prompt(hit, _label(document, hit.path)), partial(screen.go_to, hit.path))
+            yield Hit(hit.score, _prompt(hit, document), partial(screen.go_to, hit.path))
         if not hits:
             yield Hit(0.0, Text(problem, PLAIN), partial(screen.notify, problem, severity="error", markup=False))
 
 
-def _label(document: Document, path: str) -> str:
-    """Return the name by which the commands call what is at a path."""
-    with suppress(*READ_ERRORS):
-        field = document.file.field(path)
-        return path if field is None else document.label(field)
-    return path
-
-
-def _prompt(hit: FoundHit, path: str) -> Text:
-    """Return what matched, with the letters that did, and the path of its field if that is another."""
+def _prompt(hit: FoundHit, document: Document) -> Text:
+    """Return what matched, with the letters that did, and what the commands call its field if that is another name."""
+    field = document.field(hit.path)
+    path = hit.path if field is None else document.label(field)
     text = Text.assemble(*((escape(letter), FOUND if at in hit.at else PLAIN) for at, letter in enumerate(hit.text)))
     return text if hit.text in (hit.path, path) else text.append(f"  {escape(path)}", OTHER)
 

@@ -60,8 +60,8 @@ class LineView(ScrollView, can_focus=True):
         Binding("down,j", "move_lines(1)", "Down", show=False),
         Binding("pageup", "page(-1)", "Page up", show=False),
         Binding("pagedown", "page(1)", "Page down", show=False),
-        Binding("home", "end(-1)", "First line", show=False),
-        Binding("end", "end(1)", "Last line", show=False),
+        Binding("home,ctrl+home", "end(-1)", "First one", show=False),
+        Binding("end,ctrl+end", "end(1)", "Last one", show=False),
         Binding("enter", "choose", "Choose", show=False),
     ]
 
@@ -169,8 +169,6 @@ class GridView(LineView):
         Binding("right,l", "move(1)", "On", show=False),
         Binding("home", "line_end(-1)", "Start of the line", show=False),
         Binding("end", "line_end(1)", "End of the line", show=False),
-        Binding("ctrl+home", "end(-1)", "First one", show=False),
-        Binding("ctrl+end", "end(1)", "Last one", show=False),
     ]
     marks_line = False  # the item is marked instead
 

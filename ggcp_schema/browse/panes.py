@@ -27,6 +27,7 @@ from ggcp_schema.constructs import short_size
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.files.tensor import Tensor
 from ggcp_schema.inspect.brief import brief_lines, in_short
+from ggcp_schema.inspect.facts import Summary
 from ggcp_schema.inspect.summary import summary_lines
 from ggcp_schema.inspect.text import escape
 from ggcp_schema.inspect.usage import USES
@@ -67,21 +68,30 @@ class TopBar(Static):
 
 @dataclass
 class Moved(Message):
-    """The user moved in a widget to a field of a document, to a byte of it, or to a byte of whatever field."""
+    """The user moved in a widget to a field of a document, to a byte of it, or to a byte of whatever field.
+
+    `size` is the number of bytes to mark, if these are not the whole field.
+    """
 
     origin: Widget
     document: Document
     field: Field | None = None
     offset: int | None = None
+    size: int = 0
 
 
 class Words(Static):
-    """Text of a pane, made anew whenever it is drawn: its inks change with the theme."""
+    """The text of a pane, made anew whenever it is drawn: its inks change with the theme."""
 
     parent: Pane
 
     def render(self) -> RenderableType:
-        return self.parent.text()
+        pane = self.parent
+        if isinstance(pane.subject, str):
+            return Text(escape(pane.subject, keep_newlines=True), ink(self, "detail"))
+        if pane.error:
+            return Text(escape(pane.error), ink(self, "error"))
+        return Text("reading …" * pane.job.working) if pane.found is None else pane.text(pane.found)
 
 
 class Pane(VerticalScroll):
@@ -113,15 +123,7 @@ class Pane(VerticalScroll):
         if self.target is not self:
             yield self.target
 
-    def text(self) -> RenderableType:
-        """Return the text: words in place of all else, an error, or what was found."""
-        if isinstance(self.subject, str):
-            return Text(escape(self.subject), ink(self, "detail"))
-        if self.error:
-            return Text(escape(self.error), ink(self, "error"))
-        return Text("reading …" * self.job.working) if self.found is None else self.found_text(self.found)
-
-    def found_text(self, found: Any) -> RenderableType:
+    def text(self, found: Any) -> RenderableType:
         """Return what there is to say of what was found."""
         return ""
 
@@ -190,29 +192,32 @@ class Overview(Pane):
         yield Sparkline(summary_function=max)
         yield Static(id="facts")
 
+    def subject_of(self, field: Field | None) -> Summary | str:
+        return self.document.summary or self.document.problem or "reading …"
+
     def show(self, field: Field | None) -> None:
-        """Mark the place of the field, and show what is known by now, if that is more than before."""
+        """Mark the place of the field too."""
+        super().show(field)
         if field is not None:
             self.query_one(FileMap).here = field.offset
-        summary, chart, before = self.document.summary, self.query_one(Sparkline), self.subject
-        self.subject = (id(summary), self.document.problem)
-        if self.subject == before:
-            return
-        for each in self.children:
-            each.display = each.id == "facts" or (summary is not None and each is not chart)
-        if summary is None:
-            words: RenderableType = Text(escape(self.document.problem or "reading …", keep_newlines=True))
-        else:
-            brief = brief_lines(summary, "Health examines them")
-            keys = KEYS if len(self.document.file.tensors) else "/: search keys and texts   ?: all keys"
-            brief = [*(each for each in brief if each[0] not in ("measure", "look")), ("here", keys)]
-            words = Group(_labelled(brief), "", _labelled(summary_lines(summary)[1:]))
-            losses = summary.losses
-            chart.data = [] if losses is None else [loss for loss in losses.past if math.isfinite(loss)]
-            chart.display = len(chart.data) > 1
-        self.query_one("#facts", Static).update(words)
 
-    def text(self) -> RenderableType:
+    def begin(self) -> None:
+        """Show what `info` says, when that is known."""
+        self.found = summary = self.document.summary
+        for each in self.children:
+            each.display = summary is not None or each is self.words
+        if summary is None:
+            return
+        brief = brief_lines(summary, "Health examines them")
+        keys = KEYS if len(self.document.file.tensors) else "/: search keys and texts   ?: all keys"
+        brief = [*(each for each in brief if each[0] not in ("measure", "look")), ("here", keys)]
+        facts = Group(_labelled(brief), "", _labelled(summary_lines(summary)[1:]))
+        self.query_one("#facts", Static).update(facts)
+        losses, chart = summary.losses, self.query_one(Sparkline)
+        chart.data = [] if losses is None else [loss for loss in losses.past if math.isfinite(loss)]
+        chart.display = len(chart.data) > 1
+
+    def text(self, found: Summary) -> RenderableType:
         """Return the legend of the map: the uses of the bytes with their sizes, or shares where there is less room."""
         size, legend = max(1, self.document.file.size), []
         for use, count in self.document.usage.sizes.items() if self.document.usage else ():
@@ -256,10 +261,11 @@ class Schema(Pane):
 
     TITLE = "Schema"
 
-    def subject_of(self, field: Field | None) -> Field | None:
-        return field
+    def subject_of(self, field: Field | None) -> Field | str:
+        return "These bytes belong to no field: they come after the damage." if field is None else field
 
-    def text(self) -> RenderableType:
-        if self.field is None:
-            return "These bytes belong to no field: they come after the damage."
-        return _labelled(self.document.describe(self.field))
+    def begin(self) -> None:
+        self.found = self.field
+
+    def text(self, found: Field) -> RenderableType:
+        return _labelled(self.document.describe(found))

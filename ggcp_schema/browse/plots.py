@@ -79,7 +79,7 @@ class Histogram(Pane):
             middle = short_number((stats.min + stats.max) / 2).center(max(0, width - len(least) - len(most)))
             ends.update(f"{least}{middle}{most}")
 
-    def found_text(self, found: Distribution) -> RenderableType:
+    def text(self, found: Distribution) -> RenderableType:
         text = Text()
         if found.done < 1:
             text.append(f"{bar(found.done, 12)} {100 * found.done:.0f} % of {short_size(found.tensor.nbytes)}  ")
@@ -180,7 +180,7 @@ class PictureView(Pane):
         pixels = () if self.error or self.found is None else self._pixels(self.found)
         self.query_one("#pixels", Static).update(Segments(pixels))
 
-    def found_text(self, found: Picture) -> RenderableType:
+    def text(self, found: Picture) -> RenderableType:
         """Return what is shown, and the colours with their values."""
         matrix, (row, column, rows, columns), width = found.matrix, found.window, self.words.size.width
         place = f"rows {row:,}–{row + rows - 1:,} of {matrix.rows:,}, columns {column:,}–{column + columns - 1:,}"

@@ -23,7 +23,7 @@ from ggcp_schema.browse.jobs import Job, reads_file
 from ggcp_schema.browse.lines import INK_CLASSES
 from ggcp_schema.browse.panes import Moved, Pane, TopBar
 from ggcp_schema.browse.tree import TreeView
-from ggcp_schema.browse.values import Cells, Values
+from ggcp_schema.browse.values import Values
 from ggcp_schema.constructs.tree import Field
 from ggcp_schema.formats.rules import Oddity
 from ggcp_schema.inspect.commands import PROGRAM, Command, converting, exporting, extracting, printing
@@ -244,17 +244,17 @@ class FileScreen(Screen[None]):
     # Selection ---------------------------------------------------------------------------------------------
 
     @reads_file
-    def select(self, field: Field | None, offset: int | None = None, origin: Widget | None = None) -> None:
-        """Select a field, or a byte of it, everywhere but in the widget where the user did it."""
+    def select(
+        self, field: Field | None, offset: int | None = None, origin: Widget | None = None, size: int = 0
+    ) -> None:
+        """Select a field, or so many bytes of it, everywhere but in the widget where the user did it."""
         self.field = field
         self.byte = offset if offset is not None else self.byte if field is None else field.offset
         tree, view = self.trees[self.side], self.views[self.side]
         if origin is not tree and field is not None:
             tree.reveal(field)
         chosen = range(field.offset, field.end) if field else range(0)
-        if isinstance(origin, Cells) and offset is not None:
-            chosen = range(offset, offset + origin.element_size)
-        view.mark(chosen, self.byte)
+        view.mark(range(self.byte, self.byte + size) if size else chosen, self.byte)
         if len(self.documents) > 1:
             self._select_in_other(field)
         self.show_in_tab(origin)
@@ -283,7 +283,7 @@ class FileScreen(Screen[None]):
         field, offset = message.field, message.offset
         if field is None and offset is not None:
             field = self.document.file.at(offset)
-        self.select(field, offset, origin=message.origin)
+        self.select(field, offset, message.origin, message.size)
 
     # Keys --------------------------------------------------------------------------------------------------
 

@@ -130,7 +130,7 @@ class HealthView(Table):
             offset = row.start if isinstance(row, Unsound) else self.found.row_of(row)
             self.post_message(Moved(self, self.document, offset=offset))
 
-    def found_text(self, found: Examination) -> Text:
+    def text(self, found: Examination) -> Text:
         """Return the verdict, how the moments are known, the legend, and the head; on a low screen less of it."""
         width = self.target.scrollable_content_region.width
         is_good = found.is_sound and found.damage is None
@@ -208,7 +208,7 @@ class Layers(Table):
         self.rows, self.widest = rows, max((len(row.name) for row in rows if row.tensor), default=0)
         super().update()
 
-    def found_text(self, found: Examination) -> RenderableType:
+    def text(self, found: Examination) -> RenderableType:
         if not self.rows:
             return "No tensors repeat from layer to layer."
         text = Text()
@@ -267,7 +267,7 @@ class Changes(Table):
 
     chosen = moved
 
-    def found_text(self, found: Differences) -> Text:
+    def text(self, found: Differences) -> Text:
         tensors = count_text(len(found.rows) - found.fields - found.parts, "changed tensor")
         words = f"{count_text(found.fields, 'changed field')}, {tensors}"
         words += f", {count_text(found.parts, *PART)}" if found.parts else ""

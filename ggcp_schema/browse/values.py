@@ -51,16 +51,12 @@ class Cells(GridView):
         self.left = max(0, min(max(self.left, column - room + 1), column, columns - room))
         return range(self.left, min(columns, self.left + room))
 
-    @property
-    def element_size(self) -> int:
-        """The bytes of an element; of a quantized tensor, which has whole blocks only, about as many."""
-        return 1 if self.table is None else max(1, self.table.tensor.nbytes // self.table.tensor.n_elements)
-
     def moved(self) -> None:
         if self.table is not None:
             tensor = self.table.tensor
             offset = tensor.offset + self.cursor * tensor.nbytes // tensor.n_elements
-            self.post_message(Moved(self, self.document, field=self.parent.field, offset=offset))
+            size = max(1, tensor.nbytes // tensor.n_elements)  # of a quantized tensor, which has whole blocks, about
+            self.post_message(Moved(self, self.document, self.parent.field, offset, size))
 
     def clicked(self, line: int, column: int) -> None:
         column = self._visible().start + (column - self._gutter) // CELL
@@ -115,7 +111,7 @@ class Values(Pane):
     def on_moved(self) -> None:
         self.words.refresh()
 
-    def found_text(self, table: Table) -> RenderableType:
+    def text(self, table: Table) -> RenderableType:
         """Return the axes, the value under the cursor, and the numbers of the columns."""
         element, width = self.target.cursor, self.words.size.width
         try:
