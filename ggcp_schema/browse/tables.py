@@ -99,8 +99,9 @@ class Table(Pane):
     def follow(self) -> None:
         """Put the cursor on the selected tensor."""
         selected = self.document.tensor_of(self.field)
-        tensors = (getattr(row, "tensor", None) for row in self.rows if selected)
-        place = next((at for at, tensor in enumerate(tensors) if tensor == selected), None)
+        path = selected.path if selected else ""
+        tensors = (getattr(row, "tensor", None) for row in self.rows if path)
+        place = next((at for at, tensor in enumerate(tensors) if tensor and tensor.path == path), None)
         if place is not None:
             self.target.put(place, centre=True)
 
@@ -174,12 +175,10 @@ class HealthView(Table):
 
 
 class Layer(NamedTuple):
-    """A tensor that every layer has with a statistic of it, or the head of these tensors; with the largest of them."""
+    """A tensor that every layer has, or the head of the group of these tensors."""
 
-    name: str
-    most: float | None
-    tensor: Tensor | None = None
-    value: float | None = None
+    group: str
+    tensor: Tensor | None
 
 
 class Layers(Table):
@@ -188,8 +187,14 @@ class Layers(Table):
     TITLE = "Layers"
     BINDINGS: ClassVar[list[BindingType]] = [Binding("s", "statistic", "Statistic", tooltip="the next one")]
     found: Examination | None = None
+    rows: Sequence[Layer] = ()
     statistic = "RMS"
-    widest = 0  # the length of the longest path
+
+    def begin(self) -> None:
+        groups = self.document.groups.items()
+        self.rows = [Layer(group, each) for group, tensors in groups for each in (None, *tensors)]
+        self.widest = max((len(tensor.path) for _, tensor in self.rows if tensor), default=0)
+        super().begin()
 
     def action_statistic(self) -> None:
         names = [*STATISTICS]
@@ -198,14 +203,13 @@ class Layers(Table):
 
     def update(self) -> None:
         """Find the values of the statistic, and the largest of each group."""
-        found = self.found.rows if self.found else ()
-        values = {row.tensor.path: getattr(row, STATISTICS[self.statistic]) for row in found}
-        rows: list[Layer] = []
-        for group, tensors in self.document.groups.items():
-            known = [value for tensor in tensors if (value := values.get(tensor.path)) is not None]
-            most = max(known, default=None)
-            rows += Layer(group, most), *(Layer(each.path, most, each, values.get(each.path)) for each in tensors)
-        self.rows, self.widest = rows, max((len(row.name) for row in rows if row.tensor), default=0)
+        rows = self.found.rows if self.found else ()
+        self.values = {row.tensor.path: getattr(row, STATISTICS[self.statistic]) for row in rows}
+        self.largest: dict[str, float] = {}
+        for group, tensor in self.rows:
+            value = self.values.get(tensor.path) if tensor else None
+            if value is not None:
+                self.largest[group] = max(self.largest.get(group, 0.0), value)
         super().update()
 
     def text(self, found: Examination) -> RenderableType:
@@ -219,13 +223,16 @@ class Layers(Table):
         return text.append(progress, ink(self, "detail"))
 
     def draw(self, row: Layer, width: int) -> list[Segment]:
-        text, label = self.target.text, min(self.widest, width // 2)
-        if row.tensor is None:
-            up_to = "" if row.most is None else f"  up to {short_number(row.most)}"
-            return [text(escape(row.name), "holder"), text(up_to, "detail")]
-        bars = text(bar((row.value or 0.0) / (row.most or 1.0), max(4, width - label - 13)), "bar")
-        name = fit(escape(row.name), label, middle=True)
-        return [text(f"  {name} "), bars, text(f"{short_number(row.value):>10}", "value")]
+        (group, tensor), text = row, self.target.text
+        most = self.largest.get(group)
+        if tensor is None:
+            up_to = "" if most is None else f"  up to {short_number(most)}"
+            return [text(escape(group), "holder"), text(up_to, "detail")]
+        label = min(self.widest, width // 2)
+        value = self.values.get(tensor.path)
+        bars = text(bar((value or 0.0) / (most or 1.0), max(4, width - label - 13)), "bar")
+        name = fit(escape(tensor.path), label, middle=True)
+        return [text(f"  {name} "), bars, text(f"{short_number(value):>10}", "value")]
 
 
 class Changes(Table):
