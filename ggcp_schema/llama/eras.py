@@ -29,6 +29,7 @@ from ggcp_schema.llama.writers import (
 
 DEFAULT_RMS_EPS = 1e-5  # for a file of no known writer: what all trainers since 28 August 2023 compute with
 CLIPPED = 1e-4  # the average of the squared length lies this near to 1; 7e-6 after 1,184 iterations
+RECORDED = "stored in the file by ggcp-schema"  # how the reason begins for an epsilon that `convert` stored
 MORE_LOST = "; what is lost may tell another one"
 COST_OF_EPSILON = "a wrong one costs 1e-4 to 9e-3 in log probability"  # measured on genuine files
 
@@ -120,6 +121,11 @@ class EraConclusion(NamedTuple):
     def is_default(self) -> bool:
         """True if all writers that remain used this epsilon, unless an option set another one."""
         return bool(self.writers) and all(writer.rms_eps == self.rms_eps for writer in self.writers)
+
+    @property
+    def is_recorded(self) -> bool:
+        """True if `convert` stored the epsilon, and how certain it was."""
+        return self.rms_eps_reason.startswith(RECORDED)
 
     @property
     def first(self) -> datetime.date | None:
@@ -229,7 +235,7 @@ def _rms_eps(
     if evidence.rms_eps is not None:
         if evidence.rms_eps_certain is not None:
             how = "as certain" if evidence.rms_eps_certain else "as a default, for the file did not show it"
-            return evidence.rms_eps, evidence.rms_eps_certain, f"stored in the file by ggcp-schema, {how}", usual
+            return evidence.rms_eps, evidence.rms_eps_certain, f"{RECORDED}, {how}", usual
         if evidence.converted or evidence.file_version is None:
             reason = "stored in the file; the converter of 2023 wrote 1e-5 whatever the training had computed with"
             unless = "" if evidence.converted else ", if it made the file"

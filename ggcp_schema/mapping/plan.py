@@ -162,12 +162,11 @@ def epsilon_of(stated: float | None, stored: float | None, era: EraConclusion) -
     Raises `UsageError` if it is not plausible.
     """
     value, reason, short = era.rms_eps, era.rms_eps_reason, epsilon_text(era.rms_eps)
-    others = join_words(map(epsilon_text, era.rms_eps_alternatives))
-    if others:
+    if others := join_words(map(epsilon_text, era.rms_eps_alternatives)):
         short += f", a guess (or {others})"
     if stated is not None:
         value, reason, short = stated, "stated by the user", ""
-    elif stored is not None and not (others and stored == era.rms_eps):  # a guess that was stored remains one
+    elif stored is not None and not era.is_recorded:  # a guess that was stored remains one
         value, reason, short = stored, "stored in the file", ""
     if not 1e-30 < value < 1:
         trained_with = "The trainers computed with 1e-6, 5e-6 or 1e-5."

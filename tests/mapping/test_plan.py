@@ -82,7 +82,8 @@ def test_an_epsilon_that_is_stated_or_stored_comes_first() -> None:
     assert epsilon_of(None, 3e-6, era)[:3] == ("epsilon", "3e-6", "stored in the file")
     guess = "1e-6, a guess (or 5e-6 or 1e-5)"
     assert epsilon_of(None, None, era)[2:] == (era.rms_eps_reason, "", None, era.rms_eps, guess)
-    assert epsilon_of(None, era.rms_eps, era).short == guess  # which convert has stored
+    stored = conclude(Evidence("v0", "tok_embeddings.weight", is_gguf=True, rms_eps=1e-6, rms_eps_certain=False))
+    assert epsilon_of(None, 1e-6, stored).short == guess
     assert epsilon_of(None, None, conclude(Evidence("v0", "x"))).value == 1e-5
     with pytest.raises(UsageError, match="RMS epsilon must be between"):
         epsilon_of(None, 0.0, era)
