@@ -78,8 +78,10 @@ class Places(Provider):
 
 def _prompt(hit: FoundHit, document: Document) -> Text:
     """Return what matched, with the letters that did, and what the commands call its field if that is another name."""
-    field = document.field(hit.path)
-    path = hit.path if field is None else document.label(field)
+    path = hit.path
+    with suppress(*READ_ERRORS):  # the file may have changed
+        field = document.field(path)
+        path = path if field is None else document.label(field)
     text = Text.assemble(*((escape(letter), FOUND if at in hit.at else PLAIN) for at, letter in enumerate(hit.text)))
     return text if hit.text in (hit.path, path) else text.append(f"  {escape(path)}", OTHER)
 
