@@ -39,6 +39,8 @@ def put_right(error: GgcpError) -> GgcpError:
         return error.with_hint(hint)
     if isinstance(error, PathError) and sys.argv[1:2] in (["get"], ["hex"], ["dump"]) and "*" in message:
         return error.with_hint("Give one path. `tensors`, `stats` and `extract` take patterns.")
+    if isinstance(error, PathError) and message.endswith(" has no field 'all'"):
+        return error.with_hint("'*' means all tensors.")
     if error.hint == GIVE_A_FILE:
         return error.with_hint(folder_hint(message.removesuffix(" is a directory")) or GIVE_A_FILE)
     if isinstance(error, FileError) and isinstance(error.__cause__, FileNotFoundError) and not error.hint:

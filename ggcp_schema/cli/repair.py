@@ -13,6 +13,7 @@ import typer
 from ggcp_schema.cli.options import DryRun, Force, Json, NoSync, Quiet
 from ggcp_schema.cli.output import echo, print_json, progress
 from ggcp_schema.cli.report import check_place, echo_made, name_text
+from ggcp_schema.errors import shell_word
 from ggcp_schema.files.contents import Patch
 from ggcp_schema.files.source import Source
 from ggcp_schema.inspect.text import count_text, escape, size_text
@@ -70,5 +71,7 @@ def repair(
         else:
             what = f"{size_text(source.size)}, {count_text(len(wanted), 'change')}"
             echo_made(output, replaced, what, dry_run=dry_run)
+        if left and writes:
+            echo(f"what is left: ggcp-schema info {shell_word(os.fsdecode(output))}")
     if left or not wanted:
         raise typer.Exit(1)

@@ -92,7 +92,7 @@ def echo_written(written: Written, output: Path, *, verified: bool) -> None:
     """Print what was written, and the commands that use it."""
     for bads in grouped(written.unsound, lambda bad: (bad.path, bad.rule)).values():
         more = f"; and {count_text(len(bads) - 1, 'more place')}" if len(bads) > 1 else ""
-        echo(f"note: {escape(bads[0].path)}: {escape(bads[0].message)}{more}")
+        echo(f"unsound: {escape(bads[0].path)}: {escape(bads[0].message)}{more}")
     for name, count in written.not_finite.items():
         echo(f"note: {escape(name)}: {count_text(count, 'value')} {'is' if count == 1 else 'are'} NaN or infinite")
     for place, what in {os.fsdecode(output): written.replaced, **written.replaced_beside}.items():

@@ -157,6 +157,7 @@ def unchanged(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("--json alice.ggcp", "No such option: --json\nIt is an option of most commands, and comes after "),
         ("export alice.ggcp o.gguf --epsilon 1e-6", "--epsilon\n--rms-eps is an option of convert, export. "),
         ("export alice.ggcp -o o.gguf", "-o\nThe output is an argument: `ggcp-schema export [OPTIONS] "),
+        ("extract alice.ggcp all x.safetensors", "alice.ggcp has no field 'all'\n'*' means all tensors."),
         ("resume alice.ggcp", "No such command or file 'resume'. Did you mean 'convert'?"),
         ("info alice.ggcp --into new", "It is an option of convert. `"),
         (

@@ -101,7 +101,7 @@ def test_of_an_unsound_state_the_remedy_is_a_fresh_optimizer(half_of_v: Path, tm
     assert f"train on    ggcp-schema convert {half_of_v} --fresh-optimizer" in run_cli("info", "-v", half_of_v).stdout
     out = tmp_path / "out.gguf"
     lines = run_cli("convert", half_of_v, out, check=True).stdout.splitlines()
-    (note,) = (line for line in lines if line.startswith("note: optimizer.state.v"))
+    (note,) = (line for line in lines if line.startswith("unsound: optimizer.state.v"))
     assert note.endswith(" more places")
     command = shlex.split(lines[-1].partition(": ")[2])
     result = run_cli(*command[1:], "--strict", cwd=tmp_path, check=True)
