@@ -22,7 +22,7 @@ from tests.helpers import FIXTURES, run_pty
 
 VERSIONS = GOLDENS / "pictures" / "versions.json"
 COLUMNS = 100  # of a terminal in which the README's commands run
-SESSIONS = {  # picture, and the section of the README whose first block it shows
+SESSIONS = {  # picture, and the section of the README whose commands it shows
     "pictures/run.svg": "Run the model",
     "pictures/train.svg": "Go on training",
     "pictures/finetune.svg": "Use a finetune of 2023",
@@ -50,13 +50,13 @@ def pictures(states: Sequence[State] = STATES) -> dict[str, str]:
 
 
 def commands(section: str) -> list[str]:
-    """Return the lines of the first block of commands in a section of the README.
+    """Return the lines of the blocks of commands in a section of the README.
 
     What `--to peft` writes has the absolute path of the base, and so another size in each folder.
     """
-    text = FIXTURES.parent.joinpath("README.md").read_text("utf-8")
-    block = text.partition(f"\n## {section}\n")[2].partition("```sh\n")[2].partition("```")[0]
-    return [line for line in block.splitlines() if "--to peft" not in line]
+    text = FIXTURES.parent.joinpath("README.md").read_text("utf-8").partition(f"\n## {section}\n")[2]
+    blocks = re.findall(r"^```sh\n(.*?)^```", text.partition("\n## ")[0], re.DOTALL | re.MULTILINE)
+    return [line for line in "".join(blocks).splitlines() if "--to peft" not in line]
 
 
 def picture_of_commands(section: str) -> str:

@@ -319,7 +319,7 @@ def test_no_command_is_proposed_for_a_file_that_is_another_one_then():
         screen = run_process("info", "/dev/stdin", stdin=stdin, check=True).stdout
     assert "12 iterations" in screen
     assert "ggcp-schema " not in screen
-    assert "ggcp-schema browse /dev/" in run_cli("info", f"/dev/..{ADAM}", check=True).stdout  # as in /dev/shm
+    assert "\nlook     ggcp-schema browse " in run_cli("info", f"/dev/..{ADAM}", check=True).stdout  # as in /dev/shm
 
 
 def test_a_damaged_file_shows_what_can_be_read():
