@@ -159,7 +159,7 @@ def moments_of(file: File, conclusions: Study | None) -> tuple[list[TensorEntry]
     )
     effect = f"m is divided by {divisor:,}, v by its square" if divisor != 1 else ""
     if scale.gradient is None:
-        effect = "they are taken for means"
+        effect = "taken to be of mean gradients, not of sums"
     text = f"Adam's moments after {counted(training.iteration, 'iteration')} are in {MOMENTS}"
     short = f"{text}; {effect}" if effect else text
     return tensors, Fact("optimizer", text, f"order {order.order}: {order.reason}; {scale.reason}", effect, short=short)
