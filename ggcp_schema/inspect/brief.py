@@ -15,6 +15,7 @@ from ggcp_schema.llama.writers import epsilon_text, join_words, months_text, tim
 from ggcp_schema.schema.inference import optimizer_text
 
 LINES, COLUMNS = 10, 80
+OF_ERROR = 2  # lines in which it is said where a file is damaged
 TYPES = 3  # element types that are named where there are more than one more
 SHOWN = ("rescue", "run", "train on", PYTORCH, "measure", "look")  # the purposes of commands; of each the first one
 WEIGHTS = "weights"  # the label of the line that has the element types too, if there is one
@@ -39,6 +40,8 @@ def brief_lines(summary: Summary, how: str = "-v examines them") -> list[tuple[s
     others = {label: shorten(text, width) for label, text in (written | facts | details).items()}
     lines = first | others | commands
 
+    spared = 0 if summary.condition is None else OF_ERROR
+
     def room() -> int:
         return LINES - sum(_n_rows(text, width) for text in lines.values())
 
@@ -49,9 +52,9 @@ def brief_lines(summary: Summary, how: str = "-v examines them") -> list[tuple[s
     instead += [(PYTORCH, in_pytorch), (PYTORCH, ""), ("file", _heading(summary, width))]
     instead += reversed(blanks.items())  # the file is named above, and the first command is the commonest
     for label, text in instead:
-        if room() < 0 and _n_rows(text, width) < _n_rows(lines.get(label, ""), width):
+        if room() < (0 if label in blanks else spared) and _n_rows(text, width) < _n_rows(lines.get(label, ""), width):
             lines[label] = text
-    if in_pytorch and not lines[PYTORCH] and _n_rows(in_pytorch, width) <= room():
+    if in_pytorch and not lines[PYTORCH] and _n_rows(in_pytorch, width) <= room() - spared:
         lines[PYTORCH] = in_pytorch
     if any(lines[label] not in ("", text) for label, text in commands.items()):
         most = wide if _n_rows(lines["file"], width) > 1 else width

@@ -59,7 +59,7 @@ ALL_KEYS = [
 ]
 FILES = sorted(
     path.relative_to(FIXTURES).as_posix()
-    for pattern in ("*.g*", "orders/*.g*", "truth/*.g*", "lora/*.g*", "strange/*.gguf", "strange/shard/*")
+    for pattern in ("*.g*", "orders/*.g*", "truth/*.g*", "lora/*.g*", "strange/*.g*", "strange/shard/*")
     for path in FIXTURES.glob(pattern)
     if path.suffix in {".ggcp", ".gguf", ".ggjt", ".ggla", ".ggcl"}
 )
@@ -69,10 +69,13 @@ FILES = sorted(
 
 
 def test_every_fixture_fits_on_one_screen():
-    """At 80 columns a terminal shows at most ten lines; in a pipe they are the same."""
+    """At 80 columns a terminal shows at most ten lines, with the error of a damaged file; a pipe gets the same ones."""
     screens = []
     for name in FILES:
-        text = run_cli("info", name, cwd=FIXTURES).stdout
+        result = run_cli("info", name, cwd=FIXTURES)
+        text = result.stdout
+        if result.returncode == 4:
+            assert len(run_pty("info", name, cwd=FIXTURES)[1].splitlines()) <= 10
         assert sum(max(1, -(-cells(line) // 80)) for line in text.splitlines()) <= 10, text
         assert run_cli("info", name, "--width", "200", cwd=FIXTURES).stdout == text
         assert "#" not in text  # zsh would hand the rest of the line to the command
