@@ -29,7 +29,6 @@ from ggcp_schema.llama.writers import (
 
 DEFAULT_RMS_EPS = 1e-5  # for a file of no known writer: what all trainers since 28 August 2023 compute with
 CLIPPED = 1e-4  # the average of the squared length lies this near to 1; 7e-6 after 1,184 iterations
-RECORDED = "stored in the file by ggcp-schema"  # how the reason begins for an epsilon that `convert` stored
 MORE_LOST = "; what is lost may tell another one"
 COST_OF_EPSILON = "a wrong one costs 1e-4 to 9e-3 in log probability"  # measured on genuine files
 
@@ -107,6 +106,7 @@ class EraConclusion(NamedTuple):
         rms_eps_alternatives: the other epsilons of the writers that remain, ascending.
         rms_eps_reason: in plain words, without a full stop.
         evidence: what was found, each with what follows from it.
+        is_recorded: True if `convert` stored the epsilon, and whether it was certain.
     """
 
     writers: tuple[Writer, ...]
@@ -116,16 +116,12 @@ class EraConclusion(NamedTuple):
     rms_eps_alternatives: tuple[float, ...]
     rms_eps_reason: str
     evidence: tuple[Clue, ...]
+    is_recorded: bool
 
     @property
     def is_default(self) -> bool:
         """True if all writers that remain used this epsilon, unless an option set another one."""
         return bool(self.writers) and all(writer.rms_eps == self.rms_eps for writer in self.writers)
-
-    @property
-    def is_recorded(self) -> bool:
-        """True if `convert` stored the epsilon, and how certain it was."""
-        return self.rms_eps_reason.startswith(RECORDED)
 
     @property
     def first(self) -> datetime.date | None:
@@ -186,7 +182,8 @@ def conclude(evidence: Evidence) -> EraConclusion:
     eps, certain, reason, likely = _rms_eps(evidence, writers, dated)
     same = epsilon_text(eps)  # a file stores it as float32
     others = set() if certain else {writer.rms_eps for writer in writers if epsilon_text(writer.rms_eps) != same}
-    return EraConclusion(writers, tuple(likely), eps, certain, tuple(sorted(others)), reason, tuple(found))
+    is_recorded = evidence.rms_eps is not None and evidence.rms_eps_certain is not None
+    return EraConclusion(writers, tuple(likely), eps, certain, tuple(sorted(others)), reason, tuple(found), is_recorded)
 
 
 def _tests(evidence: Evidence) -> Iterator[tuple[str, bool, Callable[[Writer], bool]]]:
@@ -235,7 +232,7 @@ def _rms_eps(
     if evidence.rms_eps is not None:
         if evidence.rms_eps_certain is not None:
             how = "as certain" if evidence.rms_eps_certain else "as a default, for the file did not show it"
-            return evidence.rms_eps, evidence.rms_eps_certain, f"{RECORDED}, {how}", usual
+            return evidence.rms_eps, evidence.rms_eps_certain, f"stored in the file by ggcp-schema, {how}", usual
         if evidence.converted or evidence.file_version is None:
             reason = "stored in the file; the converter of 2023 wrote 1e-5 whatever the training had computed with"
             unless = "" if evidence.converted else ", if it made the file"
