@@ -42,26 +42,6 @@ COMMANDS = {
     },
 }
 NO_OPTION = re.compile(r"No such option: (--?[\w-]+)")
-OTHER_OPTIONS = {  # what other programs call an option
-    **dict.fromkeys(("--epsilon", "--eps"), "--rms-eps"),
-    **dict.fromkeys(("--context", "--ctx-size"), "--context-length"),
-    **dict.fromkeys(("--tokenizer", "--vocabulary", "--vocab-model"), "--vocab"),
-    **dict.fromkeys(("--base-model", "--model-base"), "--base"),
-    "--batch-size": "--batch",
-    "--overwrite": "--force",
-}
-OTHER_COMMANDS = {
-    **dict.fromkeys(("inspect", "list", "print", "show"), "info"),
-    **dict.fromkeys(("merge", "rescue", "run"), "export"),
-    **dict.fromkeys(("continue", "resume", "train"), "convert"),
-    **dict.fromkeys(("cat", "tree"), "dump"),
-    **dict.fromkeys(("find", "grep"), "search"),
-    **dict.fromkeys(("compare", "cmp"), "diff"),
-    **dict.fromkeys(("check", "test"), "validate"),
-    **dict.fromkeys(("fix", "recover"), "repair"),
-    **dict.fromkeys(("set", "change"), "edit"),
-    "ls": "tensors",
-}
 FEW = 5  # commands that are named as those with an option
 LIBRARIES = "construct", "numpy", "gguf", "typer", "rich", "textual"
 COLORS = ("auto", "always", "never")
@@ -120,20 +100,13 @@ class Commands(TyperGroup):
         """Return the command that the arguments name; the name of a file means `info FILE`."""
         name = args[0] if args else ""
         if name and not name.startswith("-") and name not in self.list_commands(ctx):
-            if os.path.lexists(name) or os.sep in name or "." in name:
-                from ggcp_schema.cli.mistakes import check_order
+            from ggcp_schema.cli.mistakes import check_order, names_meant
 
+            if os.path.lexists(name) or os.sep in name or "." in name:
                 check_order(args, self.list_commands(ctx))
                 return super().resolve_command(ctx, ["info", *args])
-            import difflib
-
-            from ggcp_schema.files.source import names_like
-
-            other = OTHER_COMMANDS.get(name.lower())
-            close = difflib.get_close_matches(name.lower(), self.list_commands(ctx), n=1, cutoff=0.7)
-            near = [other] if other else [*close, *names_like(name)]
-            meant = " or ".join(map(repr, near))
-            ctx.fail(f"No such command or file {name!r}." + (f" Did you mean {meant}?" if near else ""))
+            meant = " or ".join(map(repr, names_meant(name, self.list_commands(ctx))))
+            ctx.fail(f"No such command or file {name!r}." + (f" Did you mean {meant}?" if meant else ""))
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
@@ -222,6 +195,8 @@ def usage_error(error: Any) -> UsageError:
     words = error.ctx.command.collect_usage_pieces(error.ctx) if error.ctx else []
     hint = f"Write `{' '.join([command, *words])}`. " if " argument" in text and words else ""
     if unknown := NO_OPTION.match(text):
+        from ggcp_schema.cli.mistakes import OTHER_OPTIONS
+
         option = OTHER_OPTIONS.get(unknown[1].lower(), unknown[1].lower())
         if option in {"-o", "--output"} and any("OUTPUT" in word for word in words):
             text, hint = unknown[0], f"The output is an argument: `{' '.join([command, *words])}`. "

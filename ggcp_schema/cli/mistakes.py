@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import get_args, get_type_hints
 
 from ggcp_schema.errors import FileError, GgcpError, PathError, UsageError, quoted, shell_word
-from ggcp_schema.files.source import GIVE_A_FILE
+from ggcp_schema.files.source import GIVE_A_FILE, names_like
 
 PYTORCH = {".safetensors", ".pt", ".pth"}
 ONE_FILE = {"get", "hex", "dump", "search", "extract", "stats", "tensors", "edit", "convert", "export", "repair"}
@@ -25,6 +26,26 @@ EXCHANGED = {
     "--base": re.compile("--base means nothing here, because (.+) contains no LoRA adapter"),
 }
 """What `export` says if the file of one of these options stands in the place of its input."""
+OTHER_OPTIONS = {  # what other programs call an option
+    **dict.fromkeys(("--epsilon", "--eps"), "--rms-eps"),
+    **dict.fromkeys(("--context", "--ctx-size"), "--context-length"),
+    **dict.fromkeys(("--tokenizer", "--vocabulary", "--vocab-model"), "--vocab"),
+    **dict.fromkeys(("--base-model", "--model-base"), "--base"),
+    "--batch-size": "--batch",
+    "--overwrite": "--force",
+}
+OTHER_COMMANDS = {
+    **dict.fromkeys(("inspect", "list", "print", "show"), "info"),
+    **dict.fromkeys(("merge", "rescue", "run"), "export"),
+    **dict.fromkeys(("continue", "resume", "train"), "convert"),
+    **dict.fromkeys(("cat", "tree"), "dump"),
+    **dict.fromkeys(("find", "grep"), "search"),
+    **dict.fromkeys(("compare", "cmp"), "diff"),
+    **dict.fromkeys(("check", "test"), "validate"),
+    **dict.fromkeys(("fix", "recover"), "repair"),
+    **dict.fromkeys(("set", "change"), "edit"),
+    "ls": "tensors",
+}
 PARAMETER = re.compile(r"^(\w+)(?= means nothing )")
 BATCH_NEEDED = "Give the number of samples that was the trainer's --batch; it defaulted to 8."
 
@@ -165,6 +186,13 @@ def _option_for(path: str, other: str) -> str:
             read_vocabulary(other)
             return "--vocab"
     return ""
+
+
+def names_meant(name: str, commands: Sequence[str]) -> list[str]:
+    """Return the commands and files that a word may mean which is the name of none."""
+    if other := OTHER_COMMANDS.get(name.lower()):
+        return [other]
+    return [*difflib.get_close_matches(name.lower(), commands, n=1, cutoff=0.7), *names_like(name)]
 
 
 def check_order(words: list[str], commands: list[str]) -> None:

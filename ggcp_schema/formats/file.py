@@ -285,9 +285,11 @@ class File(ParsedFile):
 
         Reads the values only if all headers and numbers are right. Raises `FileError` if the file cannot be read.
         """
-        from ggcp_schema.formats.state import is_repairable
+        from ggcp_schema.formats.state import repairable_of
+        from ggcp_schema.llama.repair import value_patches
 
-        return is_repairable(self)
+        found = repairable_of(self)
+        return found is not None and bool(found[1] or value_patches(found[0]))
 
     @classmethod
     def doubt(cls, source: Source, container: Container) -> FieldError | None:

@@ -94,14 +94,6 @@ def _of_seven_bits(file: File) -> list[Unsound]:
     return [Unsound(tensor.path, tensor.offset, tensor.offset + len(data), "seven-bits", text)]
 
 
-def is_repairable(file: File) -> bool:
-    """Return what `File.is_repairable` keeps."""
-    from ggcp_schema.llama.repair import value_patches
-
-    found = _repairable(file)
-    return found is not None and bool(found[1] or value_patches(found[0]))
-
-
 def has_values_twice(file: File) -> bool:
     """Return True if `repair` takes back values of a file. Records are searched only if some can be taken back."""
     from ggcp_schema.llama.repair import value_patches
@@ -109,10 +101,10 @@ def has_values_twice(file: File) -> bool:
     state = state_of(file) if file.damage is None else None
     if state is None:
         return file.is_repairable
-    return bool(value_patches(state)) and _repairable(file) is not None
+    return bool(value_patches(state)) and repairable_of(file) is not None
 
 
-def _repairable(file: File) -> Repairable | None:
+def repairable_of(file: File) -> Repairable | None:
     """Return what a file must hold; None if its format holds nothing twice, or its parts cannot be told."""
     try:
         return file.repairable(file.source)

@@ -39,7 +39,6 @@ def brief_lines(summary: Summary, how: str = "-v examines them") -> list[tuple[s
     first = {"file": _heading(summary, wide), "state": shorten(facts.pop("state"), wide)}
     others = {label: shorten(text, width) for label, text in (written | facts | details).items()}
     lines = first | others | commands
-
     spared = 0 if summary.condition is None else OF_ERROR
 
     def room() -> int:

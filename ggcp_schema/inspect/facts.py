@@ -94,7 +94,7 @@ class Summary(NamedTuple):
         is_lora: True for a GGUF adapter, which llama.cpp takes with a model.
         has_model: True if the file contains a whole model that can be exported.
         makes_folder: True if a folder for transformers can have the model, and the vocabulary if the file contains one.
-        has_usual_tokenizer: True unless the tokenizer of a vocabulary is none that the trainers supported.
+        has_usual_tokenizer: False if the tokenizer of the vocabulary is one that the trainers did not support.
         runs: True if llama.cpp runs the file as it is.
         trains: True if `convert` takes the training; of a damaged file with a fresh optimizer.
         keeps_state: True unless no trainer goes on from the optimizer's state, whatever `convert` makes of it.
@@ -226,7 +226,7 @@ def facts(file: File) -> Summary:
         details = (*details, unexplained(numbers))
     model = _or_none(file.model)
     if model is not None and model.has_vocabulary and stated.get("n_tokens") is None:
-        vocabulary = _or_none(file.vocabulary)  # it may be one that llama.cpp refuses
+        vocabulary = _or_none(file.vocabulary)  # which llama.cpp may refuse
         stated["n_tokens"] = vocabulary and vocabulary.n_tokens
     epsilon = era
     if era is not None:

@@ -1,8 +1,8 @@
 """The pattern of a format for ImHex: a translation of its specification for Kaitai Struct.
 
-A pattern is read from top to bottom, so a derived value stands where all that it needs is known. What goes from one
-element of a list to the next is computed in the elements, and a list whose elements have data behind the list is read
-twice. What is only checked is left to this program.
+A pattern is read from top to bottom, so a derived value stands where all that it needs is known. A value that
+is carried from one element of a list to the next is computed in the elements. A list whose elements point to data after
+the list is read twice. Checks are left to this program.
 
 No pattern was run: there is no package of ImHex's command-line tool. Two rules that the text relies on were looked up
 in the source of the language: a placed member does not move `$`, and arrays of built-in types have no limit. That `&&`

@@ -317,7 +317,7 @@ class _Record:
     # Expressions ---------------------------------------------------------------------------------------------
 
     def expression(self, tree: Any, *, number: bool = False) -> str:  # noqa: PLR0911 - a return for each kind
-        """Return an expression in Kaitai's language. With `number`, one that is true or false becomes 1 or 0."""
+        """Return an expression in Kaitai's language. With `number`, a boolean becomes 1 or 0."""
         if isinstance(tree, bool):
             return str(tree).lower()
         if isinstance(tree, int):

@@ -24,8 +24,8 @@ PIXELS = 512  # of each side of a matrix, at most; of larger ones each pixel is 
 BINS = 192
 
 
-def write_picture(place: str, tensors: Mapping[str, Tensor], values: object = None, *, format: str) -> None:
-    """Write a picture of a tensor, given by its name. It is read anew: the range of its values is needed first."""
+def write_picture(place: str, tensors: Mapping[str, Tensor], values: object, *, format: str) -> None:
+    """Write a picture of a tensor, given by its name. It is read twice, and not by `values`: its range comes first."""
     ((name, tensor),) = tensors.items()
     source = os.path.basename(os.fsdecode(tensor.source.path))
     figure = plot(tensor, f"{escape(source)}: {escape(name)} {list(tensor.shape[::-1])}")

@@ -133,8 +133,8 @@ def report_of(parse: Parse, *, strict: bool = False) -> Report:
 def examine_data(report: Report, progress: Callable[[int], None] = lambda nbytes: None) -> Report:
     """Read the tensors' data. Return the report with warnings of odd values, and with what no training can have left.
 
-    The warnings are of NaN, infinities and negative averages of squares, but for those that are unsound. `progress` is
-    called with the number of bytes just read. Memory use is constant.
+    There are warnings of NaN, infinities and negative averages of squares that are not unsound. `progress` is called
+    with the number of bytes just read. Memory use is constant.
     """
     from ggcp_schema.inspect.soundness import look_once
 

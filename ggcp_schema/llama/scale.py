@@ -167,7 +167,7 @@ def _stated(known: ScaleDecision, n_batch: int, batches: list[int]) -> ScaleDeci
 
 
 def _estimated(known: ScaleDecision, s: int, batches: list[int]) -> ScaleDecision:
-    """Return the decision for an estimate of s, which is chosen of those that the counts allow."""
+    """Return the decision for an estimate of s: one of the values that the counts allow."""
     least, most = _usual_tokens(known.ratio or 0.0)
     s_range = min(least, s), max(most, s)
     samples = "" if known.n_batch is None else f", {known.n_batch:,} × {known.n_ctx:,}"

@@ -90,7 +90,7 @@ class Remains:
 
     @cached_property
     def lost(self) -> dict[str, int | None]:
-        """The numbers that no header tells and that damage may have changed, by path; None for one that is lost."""
+        """Numbers, by path, that damage may have changed and no header tells. The value of a lost one is None."""
         return self._lost_in_head() | dict.fromkeys(self._lost_in_optimizer())
 
     def _lost_in_head(self) -> dict[str, int | None]:

@@ -103,10 +103,10 @@ def beside_odd(kind: Kind, numbers: Mapping[str, int], odd: Collection[int], *, 
 def moved_numbers(file: Searched, kind: Kind, numbers: Mapping[str, int], shift: int) -> dict[str, int | None]:
     """Return the numbers that no shape tells, of a file with bytes inserted or lost before the first record.
 
-    `numbers` has those that the shapes tell. Each byte is tried as the place of the insertion or loss: numbers before
-    it stay where they were, and those after it are moved by `shift`. A place fits if it gives the numbers that the
-    shapes tell, and best if n_mult gives n_ff. The result is None for a number that is cut there, or of which there is
-    more than one value, or none that a model has.
+    `numbers` has those that the shapes tell. The insertion or loss may be at any byte, so each is tried: numbers before
+    it stay where they were, and later ones are moved by `shift`. A place fits if it gives the numbers that the shapes
+    tell, and best if n_mult gives n_ff. The result is None for a number that is cut there, that has several values, or
+    that has none that is possible.
     """
     here = kind.numbers(file.read(0, kind.size))
     there = kind.numbers(file.read(shift, kind.size + shift).rjust(kind.size, b"\0"))
